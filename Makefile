@@ -1,0 +1,84 @@
+# One command for each purpose; each makes what it needs under .venv/ and dist/, once.
+#
+#   make demo    equations of state of seven metals, as calls that wait for one another
+#   make test    the test suite on every Python from 3.10 to 3.14 found here (make test-3.12: on that one)
+#   make check   ruff and mypy
+#   make docs    the documentation, into site/
+#   make bench   Penstock beside other executors
+#   make clean   removes what the others made
+#
+# ARGS="-k cancel -x" is passed on to pytest, the demo or the benchmark.
+
+PYTHON ?= python3
+DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
+BIN = .venv/$(DEFAULT)/bin
+SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
+# In continuous integration a skipped capability is a failure: see tests/conftest.py.
+export PENSTOCK_REQUIRE ?= $(if $(CI),mpi ase matplotlib mypy nbclient numpy)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help test check docs bench demo mpi clean
+.SECONDARY:  # make must not remove stamps as intermediate files
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# One interpreter that fails does not keep the others from being tested.
+test:
+	@versions=$$($(PYTHON) tools/interpreters.py) && $(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
+
+test-%: .venv/%/.test .venv/%/.penstock mpi
+	.venv/$*/bin/python -m pytest $(ARGS)
+
+check: .venv/$(DEFAULT)/.check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: .venv/$(DEFAULT)/.docs
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/$(DEFAULT)/.bench .venv/$(DEFAULT)/.penstock mpi
+	$(BIN)/python -m bench $(ARGS)
+
+demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.penstock
+	$(BIN)/python examples/equation_of_state.py $(ARGS)
+
+mpi:
+	@tools/apt-install mpiexec openmpi-bin
+
+clean:
+	rm -rf .venv dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# What is tested is the wheel, as users get it.
+dist/.built: $(SOURCES)
+	rm -rf dist
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	touch $@
+
+# Debian's Python without python3-venv cannot put pip into an environment; another pip can.
+.venv/%/.made:
+	python=$$($(PYTHON) tools/interpreters.py $*) && \
+	if $$python -c 'import ensurepip' 2>/dev/null; then $$python -m venv --clear $(@D); \
+	else $$python -m venv --clear --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet pip; fi
+	touch $@
+
+.venv/%/.penstock: dist/.built | .venv/%/.made
+	.venv/$*/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	touch $@
+
+# .venv/3.12/.test: the environment of Python 3.12 has what the extra "test" lists.
+define install_extra
+.venv/$*/bin/python -m pip install --quiet "$$(echo dist/*.whl)[$(subst .,,$(@F))]"
+touch $@
+endef
+.venv/%/.test: pyproject.toml | .venv/%/.made dist/.built
+	$(install_extra)
+.venv/%/.check: pyproject.toml | .venv/%/.made dist/.built
+	$(install_extra)
+.venv/%/.docs: pyproject.toml | .venv/%/.made dist/.built
+	$(install_extra)
+.venv/%/.bench: pyproject.toml | .venv/%/.made dist/.built
+	$(install_extra)
+.venv/%/.demo: pyproject.toml | .venv/%/.made dist/.built
+	$(install_extra)

@@ -1,0 +1,108 @@
+"""What is measured, against whom, and what Penstock must reach: the table as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import rows
+from bench.peers import Peer
+
+Measure = Callable[[Peer, rows.Effort], float]
+Values = dict[str, dict[str, float]]  # row -> peer -> value
+
+
+def everybody(_: Peer) -> bool:
+    return True
+
+
+def with_dependencies(peer: Peer) -> bool:
+    return peer.dependencies
+
+
+def with_fresh_processes(peer: Peer) -> bool:
+    return peer.fresh is not None
+
+
+def penstock_alone(peer: Peer) -> bool:
+    return peer.name == "penstock"
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    title: str
+    unit: str
+    measure: Measure
+    limit: float  # what Penstock must reach: times the reference, in `unit` if there is none
+    against: tuple[str, str] | None = None  # the reference: a peer, and the row of that peer
+    higher: bool = False  # more is better
+    takes: Callable[[Peer], bool] = everybody
+
+    def ratio(self, peer: str, values: Values) -> float | None:
+        value = values.get(self.name, {}).get(peer)
+        if value is None or self.against is None:
+            return None
+        reference = values.get(self.against[1], {}).get(self.against[0])
+        return value / reference if reference else None
+
+    def met(self, values: Values) -> bool | None:
+        """Whether Penstock reaches the target; None if it or the reference was not measured."""
+        own = values.get(self.name, {}).get("penstock")
+        judged = own if self.against is None else self.ratio("penstock", values)
+        if judged is None:
+            return None
+        return judged >= self.limit if self.higher else judged <= self.limit
+
+
+NOOP = ("ppe", "noop")
+
+ROWS = (
+    Row("noop", "no-op calls, submit then gather", "calls/s", rows.noop_rate, 5, NOOP, True),
+    Row("roundtrip", "submit to result, one at a time", "us", rows.round_trip, 0.5, ("ppe", "roundtrip")),
+    Row("array", "64 MB array there, a new one back", "MB/s", rows.array_rate, 8, ("ppe", "array"), True),
+    Row("chain", "chain of 300 calls", "calls/s", rows.chain_rate, 0.8, NOOP, True, with_dependencies),
+    Row(
+        "reduction",
+        "binary reduction of 1,024 leaves",
+        "calls/s",
+        rows.reduction_rate,
+        3,
+        NOOP,
+        True,
+        with_dependencies,
+    ),
+    Row("construct", "construct to first results", "ms", rows.construction, 0.5, ("loky", "construct")),
+    Row(
+        "fresh",
+        "fresh process per call",
+        "calls/s",
+        rows.fresh_rate,
+        20,
+        ("executorlib", "fresh"),
+        True,
+        with_fresh_processes,
+    ),
+    Row("memory", "memory per pending call", "B", rows.pending_memory, 1_000),
+    Row("submit", "time of one submit, workers busy", "us", rows.submit_time, 0.5, ("ppe", "submit")),
+    Row("import", "import", "ms", rows.import_time, 100),
+    Row(
+        "long-chain",
+        "chain of 100,000: cost per call, as against 10,000",
+        "x",
+        rows.chain_growth,
+        1.5,
+        takes=penstock_alone,
+    ),
+    Row(
+        "wide-fan",
+        "fan-out to 100,000: cost per call, as against 10,000",
+        "x",
+        rows.fan_growth,
+        1.5,
+        takes=penstock_alone,
+    ),
+    Row("idle", "CPU of an idle driver", "ms/s", rows.idle_load, 1),
+)
+
+BY_NAME = {row.name: row for row in ROWS}

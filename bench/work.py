@@ -1,0 +1,27 @@
+"""What the benchmark's calls run: functions of an importable module, as a user's own would be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def noop() -> None:
+    return None
+
+
+def increment(value: int) -> int:
+    return value + 1
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+def negative(array: Any) -> Any:
+    return -array
+
+
+def hold(fifo: str) -> None:
+    """Keep a worker busy: opening meets the driver, so it knows that we run; reading ends when it lets go."""
+    with open(fifo) as gate:
+        gate.read()

@@ -1,0 +1,1 @@
+"""Who gives the resources: this machine, or another executor."""

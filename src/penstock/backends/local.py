@@ -1,0 +1,208 @@
+"""This machine: calls packed at submit, run by worker processes of a node."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from ..calls.waiting import when_done
+from ..errors import PenstockError, UnpicklableCall
+from ..futures import Future
+from ..node.call import Call, Pace, Plan
+from ..node.machine import detect
+from ..node.node import Node
+from ..node.pool import Pool
+from ..node.shape import Capacity
+from ..resources import Resources
+from ..wire.functions import Definition, Functions, dumps
+from ..wire.memory import Segments
+from ..wire.packing import Packed, Packer
+from .base import Settings
+from .plans import GIB, make_plan
+
+__all__ = ["Local"]
+
+
+@dataclass(frozen=True)
+class Local:
+    """This machine, or a part of it: a backend for `Executor`.
+
+    Attributes:
+        cores: how many may be given out; default: those that this process may use (affinity, cgroup).
+        gpus: how many, or which (a list of what goes into CUDA_VISIBLE_DEVICES); default: those that are found.
+        memory: GiB that may be given out; default: what this process may use.
+
+        >>> Executor(backend=Local(cores=4, gpus=1))
+    """
+
+    cores: int | None = None
+    gpus: int | Sequence[int | str] | None = None
+    memory: float | None = None
+    detached: bool = False
+    host: None = None
+
+    def __post_init__(self) -> None:
+        Resources(cores_per_rank=1 if self.cores is None else self.cores, memory=self.memory)  # the same rules
+        if isinstance(self.gpus, int) and self.gpus < 0:
+            raise ValueError(f"gpus must not be negative, as {self.gpus} is")
+        if self.detached or self.host is not None:
+            raise PenstockError("Local runs live calls on this machine only so far; leave out detached= and host=")
+
+    def open(self, settings: Settings) -> LocalBackend:
+        return LocalBackend(self.capacity(settings.max_workers), settings)
+
+    def capacity(self, max_workers: int | None = None) -> Capacity:
+        """What may be given out. More workers than cores may be asked for where `cores` was left to us."""
+        machine = detect()
+        cores = self.cores if self.cores is not None else max(machine.cores, max_workers or 0)
+        memory = self.memory if self.memory is not None else machine.memory
+        if self.gpus is None:
+            gpus = machine.gpus
+        elif isinstance(self.gpus, int):
+            gpus = tuple((*machine.gpus, *map(str, range(len(machine.gpus), self.gpus)))[: self.gpus])
+        else:
+            gpus = tuple(map(str, self.gpus))
+        return Capacity(cores, gpus, int(memory * GIB))
+
+
+class LocalBackend:
+    """The live calls of one executor on this machine."""
+
+    def __init__(self, capacity: Capacity, settings: Settings) -> None:
+        self.capacity = capacity
+        segments = Segments()
+        self._packer = Packer(segments)
+        self._functions = Functions()
+        pool = Pool(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
+        self._node = Node(pool, segments, self._packer, _pack_initializer(settings))
+        self._on_cancel = self._node.look_again  # one bound method for all futures
+        self._order = count()
+        self._paces: dict[Any, Pace] = {}
+        self._plans: dict[int, tuple[Resources, Plan]] = {}
+        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done
+
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
+    ) -> Future[Any]:
+        self._node.check_usable()
+        known = self._plans.get(id(resources))
+        plan = known[1] if known is not None and known[0] is resources else self._plan(resources)
+        name = getattr(fn, "__name__", None) or type(fn).__name__
+        future: Future[Any] = Future(name, self._on_cancel)
+        sources: list[Any] = []
+        try:
+            definition = self._functions.definition(fn)
+            if definition is None:
+                packed = self._packer.pack((fn, args, kwargs), sources)
+            else:
+                packed = self._packer.pack_arguments(args, kwargs, sources)
+        except Exception as error:
+            future.fail_with(_unpicklable(fn, args, kwargs, error))
+            return future
+        call = Call(future, definition, packed, plan, self._pace(definition, fn, name), next(self._order))
+        if sources:
+            self._wait(call, sources)
+        else:
+            self._node.start(call)
+        return future
+
+    def _plan(self, resources: Resources) -> Plan:
+        plan = make_plan(resources, self.capacity)
+        if len(self._plans) > 1000:  # each call may bring its own
+            self._plans.clear()
+        self._plans[id(resources)] = resources, plan
+        return plan
+
+    def _pace(self, definition: Definition | None, fn: Any, name: str) -> Pace:
+        key = definition.id if definition is not None else (type(fn), name)
+        pace = self._paces.get(key)
+        if pace is None:
+            while self._functions.dead:
+                self._paces.pop(self._functions.dead.popleft(), None)
+            pace = self._paces.setdefault(key, Pace())
+        return pace
+
+    # -- calls that wait for others --------------------------------------------------------------------
+
+    def _wait(self, call: Call, sources: list[Any]) -> None:
+        future = call.future
+        self._waiting.add(future)
+        future.add_done_callback(self._no_longer_waiting)
+
+        def go() -> None:
+            try:
+                call.inputs = tuple(map(self._packed, sources))
+            except Exception as error:
+                message = f"a result that {future.name!r} waited for cannot be sent to it: {error}"
+                future.fail_with(_caused(UnpicklableCall(message), error))
+                return
+            sources.clear()
+            self._node.start(call)
+            self._waiting.discard(future)  # after it is in the node's inbox: closing looks at both
+
+        when_done(tuple(sources), future, go)
+
+    def _packed(self, source: Any) -> Packed:
+        """The result of a finished future: as it came from its worker, if nobody has opened it."""
+        packed = source._packed if isinstance(source, Future) else None
+        return packed if isinstance(packed, Packed) else self._packer.pack(source.result())
+
+    def _no_longer_waiting(self, future: Future[Any]) -> None:
+        if future in self._waiting:
+            self._waiting.discard(future)
+            self._node.look_again()
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def cancel_pending(self) -> None:
+        for future in (*self._waiting, *self._node.drain()):
+            future.cancel()
+
+    def kill(self, signum: int) -> None:
+        self._node.kill(signum)
+
+    def close(self, wait: bool) -> None:
+        waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer
+        self._node.close(lambda: bool(waiting))
+        if wait:
+            self._node.join()
+
+    def describe(self) -> str:
+        cores, gpus, memory = self.capacity
+        return f"live on {socket.gethostname()}: {cores} cores, {len(gpus)} GPUs, {memory / GIB:.1f} GiB"
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The processes of the workers that live now."""
+        return self._node.process_ids
+
+
+def _pack_initializer(settings: Settings) -> bytes | None:
+    if settings.initializer is None and settings.init_function is None:
+        return None
+    try:
+        return dumps((settings.initializer, settings.initargs, settings.init_function))
+    except Exception as error:
+        raise _caused(UnpicklableCall(f"the initializer cannot be sent to a worker: {error}"), error) from error
+
+
+def _unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> PenstockError:
+    """Which part of the call cannot be pickled, in one sentence."""
+    name = getattr(fn, "__name__", type(fn).__name__)
+    parts = [("the function", fn), *((f"argument {i + 1}", a) for i, a in enumerate(args))]
+    for what, part in (*parts, *((f"argument {key!r}", value) for key, value in kwargs.items())):
+        try:
+            Packer(Segments()).pack(part, [])
+        except Exception as reason:
+            kind = type(part).__qualname__
+            return _caused(UnpicklableCall(f"{what} of {name!r}, of type {kind}, cannot be sent: {reason}"), error)
+    return _caused(UnpicklableCall(f"{name!r} cannot be sent to a worker: {error}"), error)
+
+
+def _caused(error: PenstockError, cause: BaseException) -> PenstockError:
+    error.__cause__ = cause
+    return error

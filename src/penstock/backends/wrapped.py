@@ -1,0 +1,111 @@
+"""Any other PEP 3148 executor as a backend: threads, mpi4py, Dask, Globus Compute.
+
+It gives what it gives: resources other than the defaults are refused, because it could not be told of them.
+Penstock adds calls that wait for futures, and the futures' notes of where a failure came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from concurrent.futures import Executor as StandardExecutor
+from typing import Any
+
+from ..calls.arguments import find_futures, replace_futures
+from ..calls.waiting import when_done
+from ..errors import PenstockError, ResourceError
+from ..futures import Future
+from ..resources import Resources
+from .base import Settings
+from .gate import Gate
+
+
+class Wrapped:
+    """The calls of one executor of ours that run in somebody else's."""
+
+    def __init__(self, inner: StandardExecutor, settings: Settings) -> None:
+        for name in ("initializer", "init_function", "max_tasks_per_child"):
+            if getattr(settings, name) is not None:
+                raise PenstockError(f"{name} belongs to the executor that is passed as backend; give it to {inner!r}")
+        self._inner = inner
+        self._gate = Gate(settings.max_workers)
+        self._unfinished: dict[Future[Any], Any] = {}  # ours -> theirs, once there is one
+
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
+    ) -> Future[Any]:
+        asked = resources.asked()
+        if asked:
+            raise ResourceError(
+                f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; leave it out, or use another backend"
+            )
+        future: Future[Any] = Future(getattr(fn, "__name__", type(fn).__name__))
+        sources = find_futures((args, kwargs))
+        self._unfinished[future] = None
+        future.add_done_callback(self._forget)
+
+        def start() -> None:
+            self._gate.enter(lambda: self._start(future, fn, args, dict(kwargs)))
+
+        if sources:
+            when_done(sources, future, start)
+        else:
+            start()
+        return future
+
+    def _start(self, future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        """Hand the call on, in the thread that completed its last dependency."""
+        if future.done():
+            self._gate.leave()
+            return
+        try:
+            args, kwargs = replace_futures((args, kwargs), lambda source: source.result())
+            theirs = self._inner.submit(fn, *args, **kwargs)
+        except BaseException as error:
+            self._gate.leave()
+            future.fail_with(error)
+            return
+        self._unfinished[future] = theirs
+        future.on_cancel = theirs.cancel
+        theirs.add_done_callback(lambda done: self._ended(future, done))
+        if future.cancelled():
+            theirs.cancel()
+
+    def _ended(self, future: Future[Any], theirs: Any) -> None:
+        self._gate.leave()
+        try:
+            error = theirs.exception()
+        except CancelledError:
+            future.cancel()
+            return
+        if error is not None:
+            future.fail_with(error)
+        elif not future.done():
+            future.set_result(theirs.result())
+
+    def _forget(self, future: Future[Any]) -> None:
+        self._unfinished.pop(future, None)
+
+    def cancel_pending(self) -> None:
+        for future, theirs in list(self._unfinished.items()):
+            if theirs is None or theirs.cancel():
+                future.cancel()
+
+    def kill(self, signum: int) -> None:
+        """Their workers are theirs: what has not begun is cancelled, what runs goes on."""
+        self.cancel_pending()
+
+    def close(self, wait: bool) -> None:
+        if wait:
+            for future in list(self._unfinished):
+                _await(future)
+
+    def describe(self) -> str:
+        return f"through {type(self._inner).__name__}"
+
+
+def _await(future: Future[Any]) -> None:
+    try:
+        future.exception()
+    except CancelledError:
+        pass

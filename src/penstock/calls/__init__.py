@@ -1,0 +1,1 @@
+"""A call, and what it waits for."""

@@ -1,0 +1,254 @@
+"""`Executor`: the standard library's interface, with resources for each call and futures as arguments."""
+
+from __future__ import annotations
+
+import signal
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor as StandardExecutor
+from concurrent.futures import Future as StandardFuture
+from itertools import islice
+from time import monotonic
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from .backends.base import Backend, Settings
+from .backends.choose import open_backend
+from .errors import PenstockError
+from .futures import Future, batched
+from .report.progress import NoProgress, Progress
+from .resources import Resources
+
+__all__ = ["Executor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Executor(StandardExecutor):
+    """Runs function calls, each with the resources that it asks for, once the futures among its arguments are done.
+
+    Args:
+        max_workers: how many calls run at once; default: as many as there are resources for.
+        backend: who gives the resources: "local", `Local(...)`, or any other `concurrent.futures.Executor`.
+        resource_dict: the default resources of its calls; see `Resources`.
+        initializer: called once in each worker before its first call, with `initargs`.
+        init_function: called once in each worker; the dict that it returns fills parameters of calls that have
+            those names and were not given.
+        max_tasks_per_child: calls after which a worker is replaced by a fresh one.
+        progress: show a line with how many calls are done.
+
+    A `with` block that is left by Ctrl-C (or `SystemExit`) cancels what waits and ends what runs.
+
+        >>> with Executor() as executor:
+        ...     a = executor.submit(pow, 2, 10)
+        ...     b = executor.submit(max, a, 1000)
+        ...     b.result()
+        1024
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        backend: Any = "local",
+        cache: None = None,
+        resource_dict: Mapping[str, Any] | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        init_function: Callable[[], dict[str, Any]] | None = None,
+        max_tasks_per_child: int | None = None,
+        progress: bool = False,
+    ) -> None:
+        _check_count("max_workers", max_workers)
+        _check_count("max_tasks_per_child", max_tasks_per_child)
+        for name, function in (("initializer", initializer), ("init_function", init_function)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a callable, not {function!r}")
+        if cache is not None:
+            raise PenstockError("this version of Penstock remembers no results; leave out cache=")
+        settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
+        self._resources = Resources().updated(resource_dict or {})
+        self._running = _Running(open_backend(backend, settings), Progress() if progress else NoProgress())
+
+    def with_resources(self, **resources: Any) -> Executor:
+        """The same executor with other default resources: its workers, its shutdown.
+
+            >>> big = executor.with_resources(cores_per_rank=8, memory=16)
+            >>> big.submit(phonons, structure)
+
+        Raises:
+            ResourceError: a resource is unknown or makes no sense.
+        """
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._resources = self._resources.updated(resources)
+        return twin
+
+    def submit(  # type: ignore[override]  # `resource_dict` is ours, and no parameter of the function
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        resource_dict: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Future[T]:
+        """Run `fn(*args, **kwargs)` when the futures among the arguments are done; the future of its result.
+
+        Arguments are taken as they are now. Futures are found at any depth of lists, tuples, dicts, sets and
+        dataclasses; they may come from any library.
+
+        Raises:
+            ResourceError: what is asked for is unknown, makes no sense or can never be had.
+            RuntimeError: the executor has been shut down.
+        """
+        resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
+        return self._running.submit(fn, args, kwargs, resources)
+
+    def map(  # the base class's, with `buffersize` on every Python and chunks
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """The results of `fn(a, b, ...)` for each tuple of `zip(*iterables)`, in order.
+
+        Args:
+            timeout: s from now until a result must be there, else `TimeoutError`.
+            chunksize: elements that make one call.
+            buffersize: calls that may be ahead of the results taken; default: all are submitted at once.
+        """
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        end = None if timeout is None else timeout + monotonic()
+        tuples = zip(*iterables)  # noqa: B905  # as map() does, it ends with the shortest
+        if chunksize == 1:
+            submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)
+            return _results(deque(islice(submits, buffersize)), submits, buffersize, end)
+        chunks = iter(lambda: tuple(islice(tuples, chunksize)), ())
+        submits = (self.submit(_run_chunk, fn, chunk) for chunk in chunks)
+        lists = _results(deque(islice(submits, buffersize)), submits, buffersize, end)
+        return _elements(lists)
+
+    def batched(self, futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
+        """Futures of tuples of `n` results each, in the order in which `futures` finish; see `penstock.batched`."""
+        return batched(futures, n)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; let go of all resources once those submitted have ended.
+
+        Args:
+            wait: return only then.
+            cancel_futures: cancel what has not begun.
+        """
+        self._running.shutdown(wait, cancel_futures)
+
+    def terminate_workers(self) -> None:
+        """End the workers now (SIGTERM): what runs fails with `WorkerLost`, what waits is cancelled."""
+        self._running.kill(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """End the workers now (SIGKILL): what runs fails with `WorkerLost`, what waits is cancelled."""
+        self._running.kill(signal.SIGKILL)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit)):
+            self.kill_workers()
+        self.shutdown(wait=True)
+
+    def __repr__(self) -> str:
+        state = ", shut down" if self._running.closed else ""
+        asked = "".join(f", {name}={value!r}" for name, value in self._resources.asked().items())
+        return f"<penstock.Executor {self._running.backend.describe()}{asked}{state}>"
+
+
+class _Running:
+    """What the faces of one executor share: the backend, and whether it takes calls. Its end is theirs."""
+
+    def __init__(self, backend: Backend, progress: NoProgress) -> None:
+        self.backend = backend
+        self.closed = False
+        self._progress = progress
+        self._closer = weakref.finalize(self, backend.close, False)  # when nobody refers to the executor any more
+        self._closer.atexit = False
+
+    def submit(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], resources: Resources
+    ) -> Future[T]:
+        if self.closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[T] = self.backend.submit(fn, args, kwargs, resources)
+        self._progress.follow(future)
+        return future
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        self.closed = True
+        if cancel_futures:
+            self.backend.cancel_pending()
+        self._closer.detach()
+        self.backend.close(wait)
+        if wait:
+            self._progress.close()
+
+    def kill(self, signum: int) -> None:
+        self.closed = True
+        self.backend.cancel_pending()
+        self.backend.kill(signum)
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+
+
+def _results(
+    futures: deque[Future[Any]], submits: Iterator[Future[Any]], buffersize: int | None, end: float | None
+) -> Iterator[Any]:
+    """The results in order; each that is taken makes room for another call. What is left is cancelled."""
+    submitted = deque(submits) if buffersize is None else submits  # without a limit `islice` has taken all
+    del submits
+
+    def iterate() -> Iterator[Any]:
+        try:
+            while futures:
+                if buffersize is not None and (following := next(iter(submitted), None)) is not None:
+                    futures.append(following)
+                # `pop` first: nothing here keeps a result alive once it is handed on.
+                yield _take(futures.popleft(), end)
+        finally:
+            while futures:
+                futures.popleft().cancel()
+
+    return iterate()
+
+
+def _take(future: Future[Any], end: float | None) -> Any:
+    try:
+        return future.result(None if end is None else end - monotonic())
+    finally:
+        future.cancel()
+        del future
+
+
+def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
+    return [fn(*args) for args in chunk]
+
+
+def _elements(lists: Iterator[list[T]]) -> Iterator[T]:
+    for elements in lists:
+        elements.reverse()
+        while elements:
+            yield elements.pop()

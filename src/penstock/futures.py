@@ -1,0 +1,404 @@
+"""Futures that cost little until somebody waits, and futures made from other futures.
+
+`Future` is a `concurrent.futures.Future` in every respect that its users can see. Two things differ
+inside, because there may be a hundred thousand of them:
+
+* The condition variable is made when somebody first waits. Until then one lock of the module guards
+  the state of all futures; nothing slow ever happens under it.
+* What arrives from a worker is kept as it arrived (`Lazy`) and opened by whoever asks for it, in the
+  asking thread. So an intermediate result that only feeds another call is never opened here at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import Future as StandardFuture
+from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from typing import Any, Protocol, TypeVar, cast
+
+from .errors import UnreadableCall
+
+__all__ = ["Future", "batched", "item", "unzip"]
+
+T = TypeVar("T")
+_ENDED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+_log = logging.getLogger("concurrent.futures")  # where the standard library reports broken callbacks
+
+# Guards every future that has no condition of its own yet. Reentrant, because the garbage collector may run
+# a finalizer, which may submit a call, in the middle of any of the short sections below.
+_births = threading.RLock()
+
+
+class Lazy(Protocol):
+    """A value or an error that is still packed."""
+
+    def load(self) -> Any: ...
+
+
+class Future(StandardFuture[T]):
+    """The result of a call, now or later: a `concurrent.futures.Future`.
+
+    `key`, `cached` and `job_id` say what a cache or a scheduler knows of the call; they are None where
+    there is neither.
+
+        >>> future = executor.submit(pow, 2, 10)
+        >>> future.result()
+        1024
+    """
+
+    __slots__ = (
+        "_cond",
+        "_done_callbacks",
+        "_exception",
+        "_packed",
+        "_result",
+        "_state",
+        "_waiters",
+        "name",
+        "on_cancel",
+    )
+
+    def __init__(self, name: str = "call", on_cancel: Callable[[], object] | None = None) -> None:
+        # The base class is not asked: it would make the condition and two lists.
+        self.name = name
+        self.on_cancel = on_cancel
+        self._state = PENDING
+        self._result: T | None = None
+        self._exception: BaseException | None = None
+        self._packed: Lazy | None = None
+        self._cond: threading.Condition | None = None
+        self._done_callbacks: list[Callable[[Any], object]] | None = None
+
+    @property
+    def key(self) -> str | None:
+        """What the cache knows this call by; None without a cache."""
+        return None
+
+    @property
+    def cached(self) -> bool | None:
+        """Whether the result was there when the call was submitted; None without a cache."""
+        return None
+
+    @property
+    def job_id(self) -> str | None:
+        """The scheduler's name of the job that runs this call; None where no scheduler does."""
+        return None
+
+    # -- the state and its lock ------------------------------------------------------------------------
+
+    @property
+    def _condition(self) -> threading.Condition:  # the standard library's `wait` and `as_completed` use it
+        if self._cond is None:
+            made = threading.Condition()
+            with _births:
+                if self._cond is None:
+                    self._waiters: list[Any] = []
+                    self._cond = made
+        return cast(threading.Condition, self._cond)
+
+    def _hold(self) -> Any:
+        """Acquire and return the lock that guards the state at this moment."""
+        if self._cond is None:
+            _births.acquire()
+            if self._cond is None:
+                return _births
+            _births.release()
+        cond = cast(threading.Condition, self._cond)
+        cond.acquire()
+        return cond
+
+    def _end(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
+        """Go to a final state, wake who waits and run the callbacks; False if there already."""
+        lock = self._hold()
+        try:
+            if self._state in _ENDED or (state is CANCELLED_AND_NOTIFIED and self._state is RUNNING):
+                return False
+            self._packed = packed
+            self._result = value
+            self._exception = error
+            self._state = state
+            self.on_cancel = None
+            callbacks, self._done_callbacks = self._done_callbacks, None
+            if self._cond is not None:
+                self._tell_waiters()
+        finally:
+            lock.release()
+        if callbacks is not None:
+            for callback in callbacks:
+                self._call_back(callback)
+        return True
+
+    def _tell_waiters(self) -> None:
+        cast(threading.Condition, self._cond).notify_all()
+        for waiter in self._waiters:
+            if self._state is not FINISHED:
+                waiter.add_cancelled(self)
+            elif self._exception is not None:
+                waiter.add_exception(self)
+            else:
+                waiter.add_result(self)
+
+    def _call_back(self, callback: Callable[[Any], object]) -> None:
+        try:
+            callback(self)
+        except Exception:
+            _log.exception("exception calling callback for %r", self)
+
+    # -- for the executor ------------------------------------------------------------------------------
+
+    def set_running_or_notify_cancel(self) -> bool:
+        lock = self._hold()
+        try:
+            if self._state is PENDING:
+                self._state = RUNNING
+                return True
+        finally:
+            lock.release()
+        if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+            return False
+        raise InvalidStateError(f"{self!r} is running or has ended already")
+
+    def set_result(self, result: T) -> None:
+        if not self._end(FINISHED, None, result, None):
+            raise InvalidStateError(f"{self!r} has ended already")
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        if not self._end(FINISHED, None, None, exception):
+            raise InvalidStateError(f"{self!r} has ended already")
+
+    def finish(self, packed: Lazy) -> bool:
+        """End with a result that is opened when somebody asks for it."""
+        return self._end(FINISHED, packed, None, None)
+
+    def fail(self, packed: Lazy) -> bool:
+        """End with an error that is opened when somebody asks for it."""
+        return self._end(FINISHED, packed, None, _STILL_PACKED)
+
+    def fail_with(self, error: BaseException) -> bool:
+        """End with an error of this process, if it has not ended yet."""
+        return self._end(FINISHED, None, None, error)
+
+    def again(self) -> None:
+        """Back from running to pending: the call is going to run once more."""
+        lock = self._hold()
+        try:
+            if self._state is RUNNING:
+                self._state = PENDING
+        finally:
+            lock.release()
+
+    def failed(self) -> bool:
+        """Whether it has ended with an error; does not open it."""
+        return self._exception is not None
+
+    # -- for everybody ---------------------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        on_cancel = self.on_cancel
+        if self._end(CANCELLED_AND_NOTIFIED, None, None, None):
+            if on_cancel is not None:
+                on_cancel()
+            return True
+        return self.cancelled()
+
+    def cancelled(self) -> bool:
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def running(self) -> bool:
+        return self._state is RUNNING
+
+    def done(self) -> bool:
+        return self._state in _ENDED
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        lock = self._hold()
+        try:
+            if self._state not in _ENDED:
+                if self._done_callbacks is None:
+                    self._done_callbacks = [fn]
+                else:
+                    self._done_callbacks.append(fn)
+                return
+        finally:
+            lock.release()
+        self._call_back(fn)
+
+    def result(self, timeout: float | None = None) -> T:
+        try:
+            self._wait(timeout)
+            if self._exception is not None:
+                raise self._exception
+            return cast(T, self._result)
+        finally:
+            self = None  # type: ignore[assignment]  # the traceback must not keep this future alive
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._wait(timeout)
+        return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._state not in _ENDED:
+            condition = self._condition
+            with condition:
+                if self._state not in _ENDED:
+                    condition.wait(timeout)
+        if self._packed is not None:
+            self._open()
+        if self._state is not FINISHED:
+            raise CancelledError if self._state in _ENDED else FutureTimeout
+
+    def _open(self) -> None:
+        """Replace what is packed by the value or the error in it; of two threads the first wins."""
+        packed = self._packed
+        if packed is None:
+            return
+        result, error = None, None
+        try:
+            loaded = packed.load()
+        except (Exception, SystemExit) as failure:  # a class of the user's may do anything here
+            error = self._unreadable(failure)
+        else:
+            if self._exception is None:
+                result = loaded
+            else:
+                error = loaded
+        lock = self._hold()
+        try:
+            if self._packed is packed:
+                self._result, self._exception, self._packed = result, error, None
+        finally:
+            lock.release()
+        error = None  # no cycle from the error's traceback through this frame
+
+    def _unreadable(self, failure: BaseException) -> BaseException:
+        error = UnreadableCall(f"the result of {self.name!r} cannot be opened here: {failure}")
+        error.__cause__ = failure
+        return error
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a future cannot be pickled; as an argument of a call it stands for its result")
+
+    def __repr__(self) -> str:
+        head = f"<Future at {id(self):#x} {self.name!r} state={_STATE_WORDS.get(self._state, self._state)}"
+        if self._state is not FINISHED:
+            return head + ">"
+        if self._exception is not None:
+            raised = "" if self._packed is not None else " " + type(self._exception).__name__
+            return f"{head} raised{raised}>"
+        return head + (">" if self._packed is not None else f" returned {type(self._result).__name__}>")
+
+
+_STATE_WORDS = {
+    PENDING: "pending",
+    RUNNING: "running",
+    CANCELLED: "cancelled",
+    CANCELLED_AND_NOTIFIED: "cancelled",
+    FINISHED: "finished",
+}
+_STILL_PACKED: BaseException = Exception("this error is still packed")
+
+
+# -- futures made from futures ---------------------------------------------------------------------------
+
+
+class _Part:
+    """A part of another future's result, taken when somebody asks for it."""
+
+    __slots__ = ("key", "length", "source")
+
+    def __init__(self, source: StandardFuture[Any], key: Any, length: int | None) -> None:
+        self.source, self.key, self.length = source, key, length
+
+    def load(self) -> Any:
+        whole = self.source.result()
+        if self.length is not None and len(whole) != self.length:
+            raise ValueError(f"unzip: expected {self.length} values, the result has {len(whole)}")
+        return whole[self.key]
+
+
+def _follow(source: StandardFuture[Any], target: Future[Any]) -> bool:
+    """End `target` as `source` did, if that was not with a result; else False."""
+    if source.cancelled():
+        target.cancel()
+        return True
+    if isinstance(source, Future) and source._packed is not None and source._exception is not None:
+        return target.fail(source._packed)
+    if isinstance(source, Future) and source._packed is not None:
+        return False
+    error = source.exception()
+    return error is not None and target.fail_with(error)
+
+
+def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:
+    part: Future[Any] = Future(f"{getattr(source, 'name', 'future')}[{key!r}]")
+
+    def ended(done: StandardFuture[Any]) -> None:
+        if not _follow(done, part):
+            part.finish(_Part(done, key, length))
+
+    source.add_done_callback(ended)
+    return part
+
+
+def item(future: StandardFuture[Any], key: Any) -> Future[Any]:
+    """The future of `future.result()[key]`.
+
+    It fails as `future` fails, is cancelled when `future` is, and raises what indexing raises. To cancel
+    it does not cancel `future`.
+    """
+    return _part(future, key, None)
+
+
+def unzip(future: StandardFuture[Any], n: int) -> list[Future[Any]]:
+    """`n` futures of the `n` parts of a sequence: `a, b = unzip(future_of_pair, 2)`.
+
+    They raise ValueError if the result has another length.
+    """
+    return [_part(future, i, n) for i in range(n)]
+
+
+def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
+    """Futures of tuples of `n` results each, in the order in which `futures` finish (the last may be shorter).
+
+    A future that fails or is cancelled fails or cancels the batch that it falls into.
+    """
+    if n < 1:
+        raise ValueError(f"batched: n must be at least 1, not {n}")
+    sources = list(futures)
+    batches: list[Future[tuple[T, ...]]] = [Future("batched") for _ in range(-(-len(sources) // n))]
+    arrived: list[StandardFuture[T]] = []  # list.append is atomic, and so fixes the order
+    lock = threading.Lock()
+
+    def ended(source: StandardFuture[T]) -> None:
+        with lock:
+            place = len(arrived)
+            arrived.append(source)
+        batch = batches[place // n]
+        if _follow(source, batch):
+            return
+        first = place - place % n
+        if place + 1 == min(first + n, len(sources)):
+            _complete(batch, arrived[first : place + 1])
+
+    for source in sources:
+        source.add_done_callback(ended)
+    return batches
+
+
+class _Tuple:
+    """The results of several futures that are done."""
+
+    def __init__(self, sources: Sequence[StandardFuture[Any]]) -> None:
+        self.sources = sources
+
+    def load(self) -> tuple[Any, ...]:
+        return tuple(source.result() for source in self.sources)
+
+
+def _complete(batch: Future[tuple[T, ...]], sources: Sequence[StandardFuture[T]]) -> None:
+    if not batch.done():
+        batch.finish(_Tuple(sources))

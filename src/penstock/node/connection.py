@@ -1,0 +1,190 @@
+"""The driver's end of one worker: calls to frames, frames to results, and what each side has lent the other."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..wire import frames
+from ..wire.frames import CALL, DEFINE, ERROR, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
+from ..wire.functions import Definition
+from ..wire.ledger import SIZE, Ledger
+from ..wire.lending import Loans, description, undescribe
+from ..wire.memory import Memory, anonymous_file, borrow
+from ..wire.packing import Packed, Packer
+from .call import Call
+from .pool import Worker
+from .stream import Stream
+
+
+class Ended(NamedTuple):
+    """A call that ended: with a packed result, or with a packed (exception, traceback)."""
+
+    call: Call
+    packed: Packed
+    failed: bool
+
+
+class Connection:
+    """What the driver knows of one worker process. Sending wants the node's lock; receiving is the I/O thread's."""
+
+    def __init__(self, worker: Worker, packer: Packer, on_blocked: Callable[[Stream], object]) -> None:
+        self.worker = worker
+        self.pid: int | None = None
+        self.flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
+        self.begun_before = 0  # what the ledger said when the worker was last looked at
+        self.ended = False  # the stream has ended; the process may not have
+        self.says_ready = False
+        self.initializer_error: Packed | None = None
+        self.sequence = 0
+        self._packer = packer
+        self._known: set[int] = set()
+        self._names: dict[Any, int] = {}  # versions of what functions by value reach, as the worker has them
+        self._path: list[str] = []
+        self._loans = Loans()
+        self._unused: deque[int] = deque()
+        ours, self._theirs = socket.socketpair()
+        self.stream = Stream(ours, on_blocked)
+        self._ledger_fd = anonymous_file(SIZE)
+        self.ledger = Ledger(self._ledger_fd)
+
+    # -- start and end ---------------------------------------------------------------------------------
+
+    def greet(self, initializer: bytes | None) -> list[int]:
+        """Say what the worker must know first; the descriptors that its process must be given."""
+        self._path = list(sys.path)
+        greeting = {"path": self._path, "argv": sys.argv, "cwd": os.getcwd(), "initializer": initializer}
+        self.stream.send(frames.encode_object(HELLO, greeting), [])
+        return [self._theirs.fileno(), self._ledger_fd]
+
+    def handed_over(self) -> None:
+        """The worker's process has its descriptors: only it shall hold the other end."""
+        self._theirs.close()
+        if self._ledger_fd >= 0:
+            os.close(self._ledger_fd)
+            self._ledger_fd = -1
+
+    def leave(self) -> None:
+        """Tell the worker to end, by ending the stream to it."""
+        try:
+            self.stream.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.ended = True
+
+    def close(self) -> None:
+        self.handed_over()
+        self.stream.close()
+        self.ledger.close()
+        self._loans.clear()
+
+    # -- to the worker ---------------------------------------------------------------------------------
+
+    def send(self, calls: Sequence[Call]) -> None:
+        parts: list[bytes] = []
+        descriptors: list[int] = []
+        if self._unused:
+            parts.append(frames.encode_free(self._unused))
+        if sys.path != self._path:
+            self._path = list(sys.path)
+            parts.append(frames.encode_object(PATH, self._path))
+        for call in calls:
+            if descriptors:  # a message takes only so many descriptors, so each such call is one of its own
+                self.stream.send(b"".join(parts), descriptors)
+                parts, descriptors = [], []
+            self.sequence += 1
+            self.flight[self.sequence] = call
+            self._encode(call, parts, descriptors)
+        self.stream.send(b"".join(parts), descriptors)
+
+    def _encode(self, call: Call, parts: list[bytes], descriptors: list[int]) -> None:
+        number = self._define(call.definition, parts) if call.definition is not None else 0
+        packed = call.arguments
+        if number and not (call.inputs or packed.memories or call.plan.options):
+            data = packed.data or b""
+            parts.append(frames.HEAD.pack(frames.HEAD.size + len(data), CALL, self.sequence, number, 0))
+            parts.append(data)
+            return
+        content: list[Any] = [call.plan.options]
+        for part in (packed, *call.inputs):
+            part.memories = tuple(map(self._packer.shared, part.memories))
+            content.append(description(part, self._loans, descriptors))
+        parts.append(frames.encode(CALL, self.sequence, number, PACKED, pickle.dumps(content, 5)))
+
+    def _define(self, definition: Definition, parts: list[bytes]) -> int:
+        """Make sure that the worker has this very version of the function; its number."""
+        names = definition.names
+        stale = names and any(self._names.get(name) != version for name, version in names.items())
+        if definition.id not in self._known or stale:
+            self._known.add(definition.id)
+            if names:
+                self._names.update(names)
+            parts.append(frames.encode(DEFINE, 0, definition.id, 0, definition.data))
+        return definition.id
+
+    # -- from the worker -------------------------------------------------------------------------------
+
+    def receive(self) -> list[Frame]:
+        """The frames that are there; notes when the stream has ended."""
+        arrived = self.stream.receive()
+        if arrived is None:
+            self.ended = True
+            return []
+        return list(arrived)
+
+    def drain(self) -> list[Frame]:
+        """All that a worker that has ended had sent or put into the ledger."""
+        arrived: list[Frame] = []
+        while not self.ended and (more := self.receive()):
+            arrived.extend(more)
+        return arrived + list(frames.FrameReader().feed(self.ledger.unsent()))
+
+    def understand(self, arrived: list[Frame]) -> list[Ended]:
+        """The calls that these frames end. What is said twice counts once."""
+        ends: list[Ended] = []
+        for kind, sequence, number, flags, body in arrived:
+            if kind == RESULT or kind == ERROR:
+                call = self.flight.pop(sequence, None)
+                if call is not None:
+                    call.pace.note(number * 1e-6)
+                    packed = self._packed(body) if flags & PACKED else Packed(body)
+                    ends.append(Ended(call, packed, kind == ERROR))
+                elif sequence == 0:
+                    self.initializer_error = Packed(body)
+            elif kind == FREE:
+                self._loans.returned(pickle.loads(body))
+            elif kind == READY:
+                self.says_ready = True
+        return ends
+
+    def _packed(self, body: bytes) -> Packed:
+        return undescribe(pickle.loads(body), self._borrow)
+
+    def _borrow(self, number: int, size: int) -> Memory:
+        return borrow(self.stream.reader.descriptors.popleft(), size, partial(self._unused.append, number))
+
+    # -- withdrawing -----------------------------------------------------------------------------------
+
+    def stalled(self) -> bool:
+        """Whether calls wait behind one that has been running since this was last asked."""
+        begun = self.ledger.begun
+        before, self.begun_before = self.begun_before, begun
+        return len(self.flight) > 1 and begun == before and begun in self.flight
+
+    def withdrawn(self, begun: int) -> list[Call]:
+        """The calls that will not begin, in order; from now on they are not in flight here."""
+        numbers = [number for number in self.flight if number > begun]
+        return [self.flight.pop(number) for number in numbers]
+
+    def split_flight(self) -> tuple[list[Call], list[Call]]:
+        """After the worker's end: the calls that ran there without a result, and those that never began."""
+        begun = self.ledger.begun
+        ran = [call for number, call in self.flight.items() if number <= begun]
+        rest = [call for number, call in self.flight.items() if number > begun]
+        self.flight.clear()
+        return ran, rest

@@ -1,0 +1,38 @@
+"""The environment variables of a worker: how many threads its libraries start, which GPUs it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .pool import Worker
+
+# Read by a library when it is loaded; so they are set before the user's first import.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "JULIA_NUM_THREADS",
+)
+GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+# Read by the loader or the interpreter when a process starts: a fork of the zygote is too late for them.
+_AT_START = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_")
+
+
+def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str]:
+    """The environment of a worker whose driver has `base`; what the user asked for has the last word."""
+    environment = dict(base)
+    environment.update(dict.fromkeys(THREADS, str(worker.shape.cores_per_rank)))
+    environment.update(dict.fromkeys(GPUS, ",".join(worker.gpus)))
+    environment.update(worker.shape.environment)
+    return environment
+
+
+def needs_fresh_process(environment: Mapping[str, str], started_with: Mapping[str, str]) -> bool:
+    """Whether a worker must be started anew, because a process that was started otherwise cannot become it."""
+    names = {name for name in (*environment, *started_with) if name.startswith(_AT_START)}
+    return any(environment.get(name) != started_with.get(name) for name in names)

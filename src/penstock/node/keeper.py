@@ -1,0 +1,99 @@
+"""The driver's end of the zygote, which forks the workers of this node and keeps their limits."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..wire import frames
+from ..worker.messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
+from .environment import needs_fresh_process, worker_environment
+from .pool import Worker
+from .stream import Stream
+
+_WHAT = {SPAWNED: "spawned", EXITED: "exited", UNWATCHED: "unwatched", WITHDRAWN: "withdrawn"}
+_PACKAGE = str(Path(__file__).parents[2])
+
+
+class Event(NamedTuple):
+    """What the zygote tells of a worker: its process id, its exit code, or the last call that it began."""
+
+    what: str
+    number: int
+    value: Any = None
+    reason: str | None = None
+
+
+class Keeper:
+    """Starts the zygote and speaks with it. Made in the thread that lives as long as it: the kernel ends it with that.
+
+    Everything but `receive` wants the node's lock.
+    """
+
+    def __init__(self, on_blocked: Callable[[Stream], object]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                python_command("penstock.worker.zygote", "main", str(theirs.fileno()), str(os.getpid())),
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._environment = dict(os.environ)
+        self.stream = Stream(ours, on_blocked)
+
+    def _say(self, kind: int, *content: Any, descriptors: list[int] | None = None) -> None:
+        self.stream.send(frames.encode_object(kind, content), descriptors or [])
+
+    def spawn(self, worker: Worker, descriptors: list[int]) -> None:
+        environment = worker_environment(os.environ, worker)
+        argv = None
+        if needs_fresh_process(environment, self._environment):
+            argv = python_command("penstock.worker.zygote", "serve_alone")
+        self._say(SPAWN, worker.number, environment, argv, descriptors=descriptors)
+
+    def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
+        self._say(WATCH, number, run_time, memory)
+
+    def unwatch(self, number: int) -> None:
+        self._say(UNWATCH, number)
+
+    def kill(self, number: int, signum: int) -> None:
+        self._say(KILL, number, signum)
+
+    def withdraw(self, number: int, last: int) -> None:
+        self._say(WITHDRAW, number, last)
+
+    def end(self, grace: float) -> None:
+        self._say(END, grace)
+
+    def receive(self) -> list[Event] | None:
+        """What has happened; None when the zygote has gone."""
+        arrived = self.stream.receive()
+        if arrived is None:
+            return None
+        return [Event(_WHAT[frame.kind], *pickle.loads(frame.body)) for frame in arrived]
+
+    def join(self) -> None:
+        self._process.wait()
+
+    def close(self) -> None:
+        self.stream.close()
+        self._process.wait()
+
+
+def python_command(module: str, function: str, *arguments: str) -> list[str]:
+    """The command that runs a function of this package in a new interpreter with this one's options.
+
+    The package's own directory comes last in the import path and the current directory not at all, so that
+    no file of the user's is taken for a module of the standard library.
+    """
+    code = f"import sys; sys.path[0:1] = []; sys.path.append(sys.argv.pop(1)); from {module} import {function}; {function}()"
+    options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    return [sys.executable, *options, "-c", code, _PACKAGE, *arguments]

@@ -1,0 +1,81 @@
+"""How calls fail: what the function raised, or what happened to its worker, in words."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+from ..errors import OutOfMemory, PenstockError, RemoteTraceback, TimeLimitExceeded, WorkerLost
+from ..wire.packing import Packed
+from .call import Call
+
+GIB = 1 << 30
+
+
+class PackedError:
+    """What a function raised, still packed; opened, it is the exception with the remote traceback as its cause."""
+
+    __slots__ = ("_memory", "_name", "_packed")
+
+    def __init__(self, packed: Packed, call: Call) -> None:
+        self._packed, self._name, self._memory = packed, call.future.name, call.plan.memory
+
+    def load(self) -> BaseException:
+        error, text = self._packed.load()
+        if isinstance(error, MemoryError) and self._memory and not isinstance(error, OutOfMemory):
+            error = OutOfMemory(_too_much_memory(self._name, self._memory))
+        error.__cause__ = RemoteTraceback(text)
+        return error  # type: ignore[no-any-return]
+
+
+def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None) -> PenstockError:
+    """Why a call has no result although its worker ran it."""
+    name = call.future.name
+    if reason == "run_time":
+        limit = call.plan.run_time
+        return TimeLimitExceeded(f"{name!r} ran longer than its run_time of {limit:g} s and was ended; give it more")
+    if reason == "memory":
+        return OutOfMemory(_too_much_memory(name, call.plan.memory or 0))
+    runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
+    log = call.plan.options.get("error_log_file")
+    error = WorkerLost(
+        f"{name!r} lost its worker{runs}: process {pid} on {socket.gethostname()} {how_it_ended(exitcode)}"
+        + (f", see {log}" if log else "")
+        + ("" if call.plan.restarts else "; restart_limit=1 would run such a call again")
+    )
+    error.exitcode = exitcode
+    return error
+
+
+def initializer_failed(call: Call, initializer_error: Packed | None, exitcode: int | None) -> PenstockError:
+    """Why a call was given up before it ran: no worker for it could be started."""
+    name = call.future.name
+    if initializer_error is None:
+        error = WorkerLost(f"no worker could be started for {name!r} on {socket.gethostname()}: {_start(exitcode)}")
+        error.exitcode = exitcode
+        return error
+    cause, text = initializer_error.load()
+    error = WorkerLost(f"no worker could be started for {name!r}: its initializer raised {type(cause).__name__}: {cause}")
+    cause.__cause__ = RemoteTraceback(text)
+    error.__cause__ = cause
+    return error
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "vanished"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    return f"was killed by {name}"
+
+
+def _start(exitcode: int | None) -> str:
+    return f"its process {how_it_ended(exitcode)} before it was ready; check `env` and what it wrote to stderr"
+
+
+def _too_much_memory(name: str, memory: int) -> str:
+    return f"{name!r} took more than its memory of {memory / GIB:g} GiB and was ended; give it more"

@@ -1,0 +1,345 @@
+"""Which call runs on which worker, and when: decisions only, no processes, no clocks.
+
+Events go in (`add`, `started`, `finished`, ...), and `decide()` tells what to do now: start a worker, send calls
+to one, let one go. Calls that ask for the same wait in one line; the heads of the lines are looked at by priority,
+then by age. What a call asks for is given out once:
+
+* cores from the moment a call is sent to a worker until its result is there;
+* GPUs and memory for as long as the worker lives, because an idle process may still hold them. An idle worker is
+  let go when somebody waits for what it holds.
+
+A small call may pass a large one that waits. When that has happened often enough, nothing passes any more until
+the large one has been placed, so it is not starved.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from .shape import Capacity, Shape
+
+_AHEAD = 0.001  # s of work that may lie before a worker besides what it runs
+_SHORT = 0.0002  # s; calls of functions that take longer are sent one at a time
+_MOST_AHEAD = 256
+_PATIENCE = 4  # so many times the node's size may calls pass one that waits
+_START_TRIES = 3  # workers that may die while starting before the calls that need them fail
+
+
+class Pending(Protocol):
+    """A call, as far as the pool is concerned."""
+
+    shape: Shape
+    priority: int
+    order: int  # when it was submitted, as a number
+    alone: bool  # it has limits of its own: nothing is sent ahead of it or behind it
+
+    def begin(self) -> bool:
+        """Mark it as running; False if it was cancelled."""
+
+    def abandoned(self) -> bool:
+        """Whether it was cancelled."""
+
+    def expected(self) -> float:
+        """For how long it will run at most, in s, as far as the past tells."""
+
+
+class Worker:
+    """A worker as the pool sees it: `flight` holds the calls sent to it, in the order in which it runs them."""
+
+    __slots__ = ("flight", "gpus", "leaving", "number", "ready", "served", "shape", "withdrawing")
+
+    def __init__(self, number: int, shape: Shape, gpus: tuple[str, ...]) -> None:
+        self.number, self.shape, self.gpus = number, shape, gpus
+        self.flight: deque[Pending] = deque()
+        self.ready = False
+        self.leaving = False
+        self.withdrawing = False
+        self.served = 0
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.number} {len(self.flight)} calls>"
+
+
+class Start(NamedTuple):
+    """Start this worker."""
+
+    worker: Worker
+
+
+class Send(NamedTuple):
+    """Send these calls to this worker."""
+
+    worker: Worker
+    calls: list[Pending]
+
+
+class Retire(NamedTuple):
+    """Let this worker end."""
+
+    worker: Worker
+
+
+Instruction = Start | Send | Retire
+
+
+class _Line:
+    """Calls of one shape and priority, oldest first."""
+
+    __slots__ = ("calls", "passed", "shape")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.calls: deque[Pending] = deque()
+        self.passed = 0  # calls behind the head that were placed before it
+
+    def head(self) -> Pending | None:
+        calls = self.calls
+        while calls and calls[0].abandoned():
+            calls.popleft()
+        return calls[0] if calls else None
+
+
+class Pool:
+    """The workers of one node and the calls that wait for them."""
+
+    def __init__(self, capacity: Capacity, max_workers: int, max_tasks: int | None = None) -> None:
+        self.capacity = capacity
+        self.max_workers = max_workers
+        self.max_tasks = max_tasks
+        self.workers: dict[int, Worker] = {}
+        self._lines: dict[tuple[int, Shape], _Line] = {}
+        self._idle: dict[Shape, list[Worker]] = {}  # most recently used last
+        self._cores = capacity.cores
+        self._memory = capacity.memory
+        self._gpus = list(capacity.gpus)
+        self._active = 0  # workers that run something or start
+        self._failed_starts: dict[Shape, int] = {}  # in a row
+        self._numbers = 0
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def add(self, call: Pending) -> None:
+        key = (-call.priority, call.shape)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(call.shape)
+        line.calls.append(call)
+
+    def started(self, worker: Worker) -> None:
+        """The worker has said that it is ready."""
+        worker.ready = True
+        self._failed_starts.pop(worker.shape, None)
+        self._at_rest(worker)
+
+    def finished(self, worker: Worker, count: int) -> None:
+        """The first `count` calls in flight have ended."""
+        flight = worker.flight
+        for _ in range(count):
+            flight.popleft()
+        if not flight:
+            self._at_rest(worker)
+
+    def withdrawn(self, worker: Worker, calls: Iterable[Pending]) -> None:
+        """These calls, the last in flight, did not begin and never will there."""
+        worker.withdrawing = False
+        self.put_back(reversed([self._taken_back(worker, call) for call in calls]))
+        if not worker.flight and worker.ready:
+            self._at_rest(worker)
+
+    def _taken_back(self, worker: Worker, call: Pending) -> Pending:
+        worker.flight.remove(call)
+        worker.served -= 1
+        return call
+
+    def put_back(self, calls: Iterable[Pending]) -> None:
+        """Calls that ran nowhere go to the front again, the last given first in line."""
+        for call in calls:
+            self.add(call)
+            line = self._lines[(-call.priority, call.shape)]
+            line.calls.rotate(1)
+
+    def lost(self, worker: Worker) -> list[Pending]:
+        """The worker has ended. Its resources are free; what was in flight is returned."""
+        del self.workers[worker.number]
+        if worker in self._idle.get(worker.shape, ()):
+            self._forget_idle(worker)
+        elif not worker.leaving:
+            self._stop_using(worker)
+        self._memory += worker.shape.memory
+        self._gpus.extend(worker.gpus)
+        self._gpus.sort(key=self.capacity.gpus.index)
+        if not worker.ready:
+            self._failed_starts[worker.shape] = self._failed_starts.get(worker.shape, 0) + 1
+        flight, worker.flight = list(worker.flight), deque()
+        return flight
+
+    def hopeless(self, shape: Shape, at_once: bool) -> list[Pending]:
+        """Calls that are given up, because their workers fail to start; `at_once`: the next would fail too."""
+        if not at_once and self._failed_starts.get(shape, 0) < _START_TRIES:
+            return []
+        self._failed_starts.pop(shape, None)
+        keys = [key for key, line in self._lines.items() if line.shape == shape]
+        return [call for key in keys for call in self._lines.pop(key).calls]
+
+    def drain(self) -> list[Pending]:
+        """All calls that wait, which now wait no longer."""
+        waiting = [call for line in self._lines.values() for call in line.calls]
+        self._lines.clear()
+        return waiting
+
+    @property
+    def waiting(self) -> bool:
+        return any(line.head() is not None for line in self._lines.values())
+
+    @property
+    def busy(self) -> bool:
+        return self._active > 0
+
+    # -- decisions -------------------------------------------------------------------------------------
+
+    def decide(self) -> list[Instruction]:
+        """What to do now."""
+        todo: list[Instruction] = self._served_enough() if self.max_tasks is not None else []
+        blocked: list[_Line] = []
+        while (line := self._next(blocked)) is not None:
+            if self._place(line, todo):
+                for other in blocked:
+                    other.passed += 1
+            else:
+                blocked.append(line)
+                if line.passed >= _PATIENCE * self.capacity.cores:
+                    break
+        return todo
+
+    def _next(self, blocked: list[_Line]) -> _Line | None:
+        """The line whose head is next: the highest priority, then the oldest."""
+        best, rank = None, None
+        for key, line in list(self._lines.items()):
+            head = line.head()
+            if head is None:
+                del self._lines[key]
+            elif line not in blocked and (rank is None or (key[0], head.order) < rank):
+                best, rank = line, (key[0], head.order)
+        return best
+
+    def _place(self, line: _Line, todo: list[Instruction]) -> bool:
+        """Do something for the head of the line; False if nothing can be done now."""
+        shape = line.shape
+        idle = self._idle.get(shape)
+        if idle and self._cores >= shape.cores and self._active < self.max_workers:
+            worker = idle[-1]
+            self._forget_idle(worker)
+            self._use(worker)
+            return self._send(worker, line, todo)
+        if self._starting(shape) < len(line.calls) and self._start(shape, todo):
+            return False  # the call stays in line until the worker is ready
+        for worker in self.workers.values():
+            if worker.shape == shape and worker.flight and self._send(worker, line, todo):
+                return True
+        return False
+
+    def _send(self, worker: Worker, line: _Line, todo: list[Instruction]) -> bool:
+        room = self._room(worker, line.calls[0])
+        calls: list[Pending] = []
+        while len(calls) < room and line.calls and not (calls and _long(line.calls[0])):
+            call = line.calls.popleft()
+            if call.begin():
+                calls.append(call)
+        if not calls:
+            if not worker.flight:
+                self._at_rest(worker)
+            return False
+        line.passed = 0
+        worker.flight.extend(calls)
+        worker.served += len(calls)
+        todo.append(Send(worker, calls))
+        return True
+
+    def _room(self, worker: Worker, call: Pending) -> int:
+        """How many calls like this one may be sent to the worker now."""
+        if worker.leaving or worker.withdrawing:
+            return 0
+        if worker.flight and _long(worker.flight[-1]):
+            return 0
+        most = 1 if _long(call) else min(_MOST_AHEAD, 1 + int(_AHEAD / max(call.expected(), 1e-6)))
+        if self.max_tasks is not None:
+            most = min(most, self.max_tasks - worker.served + len(worker.flight))
+        # Topped up when half has been done, so that many calls share one message.
+        return most - len(worker.flight) if 2 * len(worker.flight) <= most else 0
+
+    def _start(self, shape: Shape, todo: list[Instruction]) -> bool:
+        """Start a worker of this shape, or make room for one."""
+        if self._active >= self.max_workers or self._cores < shape.cores:
+            return False
+        leaving = sum(1 for worker in self.workers.values() if worker.leaving)
+        if len(self.workers) - leaving >= self.max_workers or not self._holds(shape):
+            leaving += self._make_room(shape, todo)
+        if leaving > self.max_workers or not self._holds(shape):
+            return False  # until those have ended
+        self._numbers += 1
+        gpus, self._gpus = tuple(self._gpus[: shape.gpus]), self._gpus[shape.gpus :]
+        worker = self.workers[self._numbers] = Worker(self._numbers, shape, gpus)
+        self._memory -= shape.memory
+        self._use(worker)
+        todo.append(Start(worker))
+        return True
+
+    def _holds(self, shape: Shape) -> bool:
+        return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
+
+    def _make_room(self, shape: Shape, todo: list[Instruction]) -> int:
+        """Let idle workers go until what they hold would do; how many."""
+        leaving = [w for w in self.workers.values() if w.leaving]
+        memory = self._memory + sum(w.shape.memory for w in leaving)
+        gpus = len(self._gpus) + sum(len(w.gpus) for w in leaving)
+        stay = len(self.workers) - len(leaving)
+        idle = [worker for workers in self._idle.values() for worker in workers]
+        for gone, worker in enumerate(idle):
+            if stay - gone < self.max_workers and memory >= shape.memory and gpus >= shape.gpus:
+                return gone
+            self._retire(worker, todo)
+            memory, gpus = memory + worker.shape.memory, gpus + len(worker.gpus)
+        return len(idle)
+
+    def _retire(self, worker: Worker, todo: list[Instruction]) -> None:
+        """Let an idle worker go. It uses no core any more, but holds its GPUs and memory until it has ended."""
+        self._forget_idle(worker)
+        worker.leaving = True
+        todo.append(Retire(worker))
+
+    def _served_enough(self) -> list[Instruction]:
+        todo: list[Instruction] = []
+        for idle in list(self._idle.values()):
+            for worker in [w for w in idle if self.max_tasks is not None and w.served >= self.max_tasks]:
+                self._retire(worker, todo)
+        return todo
+
+    # -- accounts --------------------------------------------------------------------------------------
+
+    def _forget_idle(self, worker: Worker) -> None:
+        idle = self._idle[worker.shape]
+        idle.remove(worker)
+        if not idle:
+            del self._idle[worker.shape]
+
+    def _use(self, worker: Worker) -> None:
+        self._active += 1
+        self._cores -= worker.shape.cores
+
+    def _stop_using(self, worker: Worker) -> None:
+        self._active -= 1
+        self._cores += worker.shape.cores
+
+    def _at_rest(self, worker: Worker) -> None:
+        self._stop_using(worker)
+        self._idle.setdefault(worker.shape, []).append(worker)
+
+    def _starting(self, shape: Shape) -> int:
+        return sum(1 for w in self.workers.values() if not w.ready and w.shape == shape)
+
+
+def _long(call: Pending) -> bool:
+    """Whether nothing should wait behind this call on its worker."""
+    return call.alone or call.expected() > _SHORT

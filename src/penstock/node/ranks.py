@@ -1,0 +1,188 @@
+"""The driver's end of a worker that is several ranks of an MPI program.
+
+The launcher closes the descriptors that it inherits, so the ranks connect to a socket in a directory that only this
+user can enter; both are gone as soon as all have connected. Each rank is sent each call, and the call has ended when
+all ranks have: then its result is the list of theirs. When one fails, the others may wait for it for ever; so
+the call fails at once and the whole group is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..wire.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
+from ..wire.packing import Packed, Packer
+from .call import Call
+from .connection import Connection, Ended
+from .pool import Worker
+from .stream import Stream
+
+
+class RankResults:
+    """The packed results of all ranks; opened, a list."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: list[Packed]) -> None:
+        self._parts = parts
+
+    def load(self) -> list[Any]:
+        return [part.load() for part in self._parts]
+
+
+class RankGroup:
+    """What the driver knows of a group of ranks; for the node, one worker."""
+
+    def __init__(self, worker: Worker, packer: Packer, on_blocked: Callable[[Stream], object]) -> None:
+        self.worker = worker
+        self.pid: int | None = None
+        self.size = worker.shape.ranks
+        self.flight: dict[int, Call] = {}
+        self.ended = False
+        self.says_ready = False
+        self.must_end = False  # it cannot be trusted with another call
+        self.lost_rank: int | None = None
+        self.initializer_error: Packed | None = None
+        self.ranks: dict[int, Connection] = {}
+        self._strangers: list[Connection] = []  # connected, but have not said which rank they are
+        self._results: dict[int, Packed] = {}
+        self._packer, self._on_blocked = packer, on_blocked
+        self._sequence = 0
+        self._ready = 0
+        self._mpi_used = False
+        self._initializer: bytes | None = None
+        self._directory = tempfile.mkdtemp(prefix="penstock-")  # 0700
+        self.address = os.path.join(self._directory, "ranks")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.setblocking(False)
+        self.listener.bind(self.address)
+        self.listener.listen(self.size)
+
+    # -- start and end ---------------------------------------------------------------------------------
+
+    def greet(self, initializer: bytes | None) -> list[int]:
+        self._initializer = initializer
+        return []
+
+    def handed_over(self) -> None:
+        """Nothing was."""
+
+    def accept(self) -> Connection | None:
+        """The connection of a rank; None if it was somebody else's."""
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return None
+        if not _is_ours(sock):
+            sock.close()
+            return None
+        connection = Connection(self.worker, self._packer, self._on_blocked, sock)
+        self._strangers.append(connection)
+        return connection
+
+    def _introduce(self, connection: Connection, rank: int) -> None:
+        self._strangers.remove(connection)
+        self.ranks[rank] = connection
+        connection.greet(self._initializer)
+        if len(self.ranks) == self.size:
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        self.listener.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def leave(self) -> None:
+        for connection in self.ranks.values():
+            connection.leave()
+
+    def close(self) -> None:
+        self._stop_listening()
+        for connection in (*self.ranks.values(), *self._strangers):
+            connection.close()
+
+    # -- calls -----------------------------------------------------------------------------------------
+
+    def send(self, calls: Sequence[Call]) -> None:
+        (call,) = calls  # calls of several ranks are sent one at a time
+        self._sequence += 1
+        self.flight = {self._sequence: call}
+        self._results = {}
+        for rank in sorted(self.ranks):
+            self.ranks[rank].send(calls)
+
+    def understand(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
+        """What one rank said."""
+        ends: list[Ended] = []
+        for frame in arrived:
+            if frame.kind == RANK:
+                self._introduce(connection, frame.number)
+            elif frame.kind == READY:
+                self._ready += 1
+                self.says_ready = self._ready == self.size
+            else:
+                self._mpi_used |= frame.kind == RESULT and not frame.flags & NO_MPI
+                self.must_end |= frame.kind == ERROR or bool(frame.flags & STRAY)
+                for end in connection.understand([frame]):
+                    ends.extend(self._rank_ended(connection, end))
+                self.initializer_error = self.initializer_error or connection.initializer_error
+        return ends
+
+    def _rank_ended(self, connection: Connection, end: Ended) -> list[Ended]:
+        if not self.flight:  # another rank has failed before
+            return []
+        rank = next(rank for rank, known in self.ranks.items() if known is connection)
+        if end.failed:
+            self.flight.clear()
+            return [end]
+        self._results[rank] = end.packed  # type: ignore[assignment]
+        if len(self._results) < self.size:
+            return []
+        self.flight.clear()
+        if not self._mpi_used:
+            _warn_of_no_mpi(end.call, self.size)
+        return [Ended(end.call, RankResults([self._results[i] for i in range(self.size)]), False)]
+
+    def rank_gone(self, connection: Connection) -> None:
+        """The stream of a rank has ended. The launcher ends the others, or the node does."""
+        self.ended = True
+        if self.lost_rank is None and self.flight:
+            self.lost_rank = next((rank for rank, known in self.ranks.items() if known is connection), None)
+
+    def drain(self) -> list[Frame]:
+        return []
+
+    def stalled(self) -> bool:
+        return False
+
+    def split_flight(self) -> tuple[list[Call], list[Call]]:
+        """After the end of the group: the call that ran there, if any."""
+        ran = list(self.flight.values())
+        self.flight.clear()
+        return ran, []
+
+
+def _is_ours(sock: socket.socket) -> bool:
+    """Whether the process at the other end belongs to this user, as far as the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # the directory lets nobody else in
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return bool(uid == os.getuid())
+
+
+def _warn_of_no_mpi(call: Call, size: int) -> None:
+    name = call.future.name
+    with contextlib.suppress(Warning):  # where warnings are errors there is nobody here to catch one
+        warnings.warn(
+            f"{name!r} ran {size} times, once on each of ranks={size}, and never imported mpi4py; "
+            f"if one run with {size} cores was meant, ask for cores_per_rank={size}",
+            stacklevel=2,
+        )

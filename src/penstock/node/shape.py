@@ -1,0 +1,24 @@
+"""What calls ask of a node, and what a node has, in plain numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Shape(NamedTuple):
+    """What a worker must be like to run a call: calls of one shape can follow each other on one worker."""
+
+    cores: int = 1  # in all; at least what the ranks have together
+    gpus: int = 0
+    memory: int = 0  # bytes; 0: not accounted
+    ranks: int = 1
+    cores_per_rank: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Capacity(NamedTuple):
+    """What may be given out on a node."""
+
+    cores: int
+    gpus: tuple[str, ...] = ()
+    memory: int = 0  # bytes

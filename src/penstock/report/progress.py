@@ -1,0 +1,48 @@
+"""The progress line: how many calls are done, how many failed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ..errors import PenstockError
+from ..futures import Future
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def follow(self, future: Future[Any]) -> None:
+        """Count this call, and again when it has ended."""
+
+    def close(self) -> None:
+        """Show the final count."""
+
+
+class Progress(NoProgress):
+    """A line on stderr, or a bar in a notebook, by tqdm."""
+
+    def __init__(self) -> None:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            raise PenstockError("progress=True needs tqdm; pip install 'penstock[progress]'") from None
+        self._bar = tqdm(total=0, unit="call", desc="penstock")
+        self._lock = threading.Lock()
+        self._failed = 0
+
+    def follow(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._bar.total += 1
+        future.add_done_callback(self._done)
+
+    def _done(self, future: Future[Any]) -> None:
+        failed = not future.cancelled() and future.failed()
+        with self._lock:
+            self._failed += failed
+            if self._failed:
+                self._bar.set_postfix(failed=self._failed, refresh=False)
+            self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()

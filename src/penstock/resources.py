@@ -1,0 +1,171 @@
+"""What a call asks for: names, units, and what makes no sense, without knowing who gives it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import ResourceError
+
+__all__ = ["ALIASES", "Resources"]
+
+# executorlib's name -> ours
+ALIASES = {
+    "cores": "ranks",
+    "threads_per_core": "cores_per_rank",
+    "gpus_per_core": "gpus_per_rank",
+    "memory_max": "memory",
+    "run_time_max": "run_time",
+    "num_nodes": "nodes",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """The resources of one call. Every key may also be given by executorlib's name (`ALIASES`).
+
+    Attributes:
+        ranks: MPI ranks (count). With more than one, the function runs on each, and the result is the list of theirs.
+        cores_per_rank: cores of each rank (count); also the number of threads its libraries start.
+        gpus_per_rank: whole GPUs of each rank (count), visible to it alone.
+        memory: for the whole call (GiB); more than that and it fails with `OutOfMemory`.
+        run_time: at most (s); longer than that and it fails with `TimeLimitExceeded`.
+        nodes: nodes to spread over (count).
+        exclusive: whether nobody else may be on them.
+        priority: higher first.
+        cwd: working directory, made if missing.
+        env: more environment variables.
+        error_log_file: what the call writes to stderr, and its traceback, is appended there.
+        restart_limit: how often a call whose worker or node was lost is run again.
+
+    The others are passed on to a scheduler, or choose a cache.
+
+        >>> Resources(cores_per_rank=4, memory=8).cores
+        4
+    """
+
+    ranks: int = 1
+    cores_per_rank: int = 1
+    gpus_per_rank: int = 0
+    memory: float | None = None
+    run_time: float | None = None
+    nodes: int | None = None
+    exclusive: bool = False
+    priority: int = 0
+    cwd: str | os.PathLike[str] | None = None
+    env: Mapping[str, str] | None = None
+    error_log_file: str | os.PathLike[str] | None = None
+    restart_limit: int = 0
+    partition: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
+    job_name: str | None = None
+    slurm_cmd_args: Iterable[str] | None = None
+    cache_key: str | None = None
+    cache_directory: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("ranks", 1), ("cores_per_rank", 1), ("gpus_per_rank", 0), ("restart_limit", 0)):
+            _check_count(name, getattr(self, name), least)
+        if self.nodes is not None:
+            _check_count("nodes", self.nodes, 1)
+        for name in ("memory", "run_time"):
+            _check_amount(name, getattr(self, name))
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise ResourceError(f"priority must be an integer, not {self.priority!r}")
+        if not isinstance(self.exclusive, bool):
+            raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
+        for name in ("cwd", "error_log_file", "cache_directory"):
+            _check_path(name, getattr(self, name))
+        _check_environment(self.env)
+
+    @property
+    def cores(self) -> int:
+        """All cores of the call."""
+        return self.ranks * self.cores_per_rank
+
+    @property
+    def gpus(self) -> int:
+        """All GPUs of the call."""
+        return self.ranks * self.gpus_per_rank
+
+    def updated(self, changes: Mapping[str, Any]) -> Resources:
+        """These resources with others in their places; keys may be executorlib's names.
+
+        Raises:
+            ResourceError: a key is unknown (the message names the nearest), given twice, or its value makes no sense.
+        """
+        if not changes:
+            return self
+        return dataclasses.replace(self, **canonical(changes))
+
+    def asked(self) -> dict[str, Any]:
+        """The keys that differ from their defaults."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(_DEFAULTS, name)}
+
+
+_NAMES = frozenset(field.name for field in dataclasses.fields(Resources))
+
+
+def canonical(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` by our names; an unknown one is refused with the nearest known one."""
+    if not isinstance(changes, Mapping):
+        raise ResourceError(f"resource_dict must be a mapping of resource names to values, not {changes!r}")
+    result: dict[str, Any] = {}
+    for given, value in changes.items():
+        name = ALIASES.get(given, given)
+        if name not in _NAMES:
+            raise ResourceError(_unknown(given))
+        if name in result:
+            raise ResourceError(f"{name} is given twice, as {_other_name(changes, given, name)!r} and as {given!r}")
+        result[name] = value
+    return result
+
+
+def _other_name(changes: Mapping[str, Any], given: str, name: str) -> str:
+    return next(other for other in changes if other != given and ALIASES.get(other, other) == name)
+
+
+def _unknown(name: object) -> str:
+    nearest = difflib.get_close_matches(str(name), [*_NAMES, *ALIASES], n=1, cutoff=0.5)
+    if nearest:
+        return f"unknown resource {name!r}: did you mean {nearest[0]!r}?"
+    return f"unknown resource {name!r}; known are {', '.join(sorted(_NAMES))}"
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
+        raise ResourceError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _check_amount(name: str, value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        unit = "GiB" if name == "memory" else "seconds"
+        raise ResourceError(f"{name} must be a positive number of {unit}, not {value!r}")
+
+
+def _check_path(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise ResourceError(f"{name} must be a path, not {value!r}")
+
+
+def _check_environment(env: object) -> None:
+    if env is None:
+        return
+    if not isinstance(env, Mapping):
+        raise ResourceError(f"env must be a mapping of names to values, not {env!r}")
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
+            raise ResourceError(f"env must map names to strings, which {name!r}: {value!r} does not")
+
+
+_DEFAULTS = Resources()

@@ -1,0 +1,1 @@
+"""What goes between processes: objects as bytes, bytes as frames, buffers in shared memory."""

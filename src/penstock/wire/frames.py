@@ -1,0 +1,104 @@
+"""The frames of a stream between two processes, descriptors beside them, and who sends which.
+
+    driver -> worker    HELLO  once: what the worker needs to know before its first call
+                        PATH   the driver's import path has changed
+                        DEFINE a function, under a number
+                        FORGET numbers of functions that are gone
+                        CALL   run it
+                        FREE   segments of the worker's that are no longer in use here
+    worker -> driver    RANK   once, if it is one of several: which
+                        READY  after the initializer
+                        RESULT, ERROR   of one call
+                        FREE   likewise
+
+A frame is a head of fixed size and a body. A body that is not plain bytes has `PACKED` among its flags: then
+it is a `Packed` with its descriptors beside the frame, or what `encode_*` below says.
+"""
+
+from __future__ import annotations
+
+import array
+import pickle
+import socket
+from collections import deque
+from collections.abc import Iterator
+from struct import Struct
+from typing import Any, NamedTuple
+
+HELLO, PATH, DEFINE, FORGET, CALL, FREE, RANK, READY, RESULT, ERROR = range(1, 11)
+
+# Flags of a frame
+PACKED = 1  # the body is a pickled tuple that describes what is beside the frame
+NO_MPI = 2  # the process has never imported mpi4py
+STRAY = 4  # the call left a message that nobody received
+
+# size of the whole frame, kind, sequence number, a number (function, microseconds), flags
+HEAD = Struct("<IBIIB")
+MOST_DESCRIPTORS = 250  # Linux takes 253 in one message
+
+
+class Frame(NamedTuple):
+    kind: int
+    sequence: int
+    number: int
+    flags: int
+    body: bytes
+
+
+def encode(kind: int, sequence: int = 0, number: int = 0, flags: int = 0, body: bytes = b"") -> bytes:
+    return HEAD.pack(HEAD.size + len(body), kind, sequence, number, flags) + body
+
+
+class FrameReader:
+    """Cuts a stream into frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.descriptors: deque[int] = deque()  # those that arrived, in the order of the frames that own them
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        place, end, head = 0, len(data), HEAD.size
+        unpack = HEAD.unpack_from
+        while end - place >= head:
+            size, kind, sequence, number, flags = unpack(data, place)
+            if end - place < size:
+                break
+            body = data[place + head : place + size]
+            place += size
+            yield Frame(kind, sequence, number, flags, body)
+        self._rest = data[place:]
+
+
+def send_with_descriptors(sock: socket.socket, data: bytes | memoryview, descriptors: list[int]) -> int:
+    """Send some of `data`, and all `descriptors` with its first byte; how many bytes were sent."""
+    if not descriptors:
+        return sock.send(data)
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    return sock.sendmsg([data], beside)
+
+
+_BESIDE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+
+
+def receive(sock: socket.socket, reader: FrameReader, size: int = 1 << 16) -> bytes:
+    """Some bytes of the stream; descriptors that came with them go to the reader. b"" at its end."""
+    data, beside, _, _ = sock.recvmsg(size, _BESIDE)
+    for level, kind, content in beside:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds = array.array("i")
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+            reader.descriptors.extend(fds)
+    return data
+
+
+def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:
+    """A frame whose body is a pickle of the standard library's own types."""
+    return encode(kind, sequence, 0, PACKED, pickle.dumps(value, 5))
+
+
+def encode_free(unused: deque[int]) -> bytes:
+    """A frame that gives back segments, and empties the list of them. Finalizers may add to it meanwhile."""
+    return encode_object(FREE, [unused.popleft() for _ in range(len(unused))])

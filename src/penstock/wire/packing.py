@@ -1,0 +1,178 @@
+"""Objects to bytes and back: pickles whose large buffers travel beside them in shared memory.
+
+`Packed` is what lies between: it can be sent, kept, forwarded to another worker without being opened, or
+opened. A future among the arguments becomes a number in the pickle and an entry in the list of inputs; its
+result is put there when the call is sent, still packed, so it never passes through a second pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..calls.arguments import is_future
+from .functions import dumps
+from .memory import Memory, Owned, Private, Segments
+
+_SMALL = frozenset((int, float, complex, bool, type(None)))  # no buffers, no futures, no user code
+LARGE = 1 << 17  # bytes from which a buffer travels in shared memory: below, the socket is as fast
+_SHARED_APART = 8  # up to so many large buffers of one object each have a segment of their own
+
+Span = tuple[int, int, int]  # (which of the memories, offset, length)
+
+
+class Packed:
+    """A pickled object. `data` is the pickle, or None if that is large itself: then it is the first span."""
+
+    __slots__ = ("data", "memories", "spans")
+
+    def __init__(
+        self, data: bytes | None, memories: tuple[Memory, ...] = (), spans: tuple[Span, ...] = ()
+    ) -> None:
+        self.data, self.memories, self.spans = data, memories, spans
+
+    def load(self) -> Any:
+        """The object: a new one each time, whose buffers are writable where the original's were."""
+        if self.data is not None and not self.memories:
+            return pickle.loads(self.data)
+        views = [memory.view() for memory in self.memories]
+        buffers = [views[which][start : start + length] for which, start, length in self.spans]
+        data = self.data if self.data is not None else buffers.pop(0)
+        return pickle.loads(data, buffers=buffers)
+
+
+class Packer:
+    """Packs objects, with a pool of segments for what is large in them."""
+
+    def __init__(self, segments: Segments) -> None:
+        self._segments = segments
+        self._copies: dict[int, tuple[Any, weakref.ref[Owned], int]] = {}
+
+    def pack(self, value: Any, futures: list[Any] | None = None) -> Packed:
+        """`value` as it is now. Futures in it are appended to `futures`, if given, and become numbers."""
+        if type(value) in _SMALL or (type(value) in (str, bytes) and len(value) < LARGE):
+            return Packed(pickle.dumps(value, 5))
+        buffers: list[pickle.PickleBuffer] = []
+        data = dumps(value, buffer_callback=_keep_large(buffers), reduce=_note_futures(futures))
+        if len(data) < LARGE:
+            return Packed(data, *self._snapshot([buffer.raw() for buffer in buffers]))
+        return Packed(None, *self._snapshot([memoryview(data), *(buffer.raw() for buffer in buffers)]))
+
+    def pack_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], futures: list[Any]) -> Packed:
+        """Arguments as they are now: the same as `pack`, with a short way for plain numbers."""
+        for value in args:
+            if type(value) not in _SMALL:
+                return self.pack((args, kwargs), futures)
+        if kwargs:
+            for value in kwargs.values():
+                if type(value) not in _SMALL:
+                    return self.pack((args, kwargs), futures)
+        return Packed(pickle.dumps((args, kwargs), 5))
+
+    def shared(self, memory: Any) -> Any:
+        """`memory` in a segment, if it was private and there is a segment for it now."""
+        if isinstance(memory, Private):
+            return self._segments.fill(memory.read()) or memory
+        return memory
+
+    def _snapshot(self, buffers: list[memoryview]) -> tuple[tuple[Memory, ...], tuple[Span, ...]]:
+        if not buffers:
+            return (), ()
+        if len(buffers) <= _SHARED_APART:
+            memories = tuple(self._copy(buffer) for buffer in buffers)
+            return memories, tuple((i, 0, m.size) for i, m in enumerate(memories))
+        spans, start = [], 0
+        for buffer in buffers:
+            spans.append((0, start, buffer.nbytes))
+            start += -(-buffer.nbytes // 64) * 64  # aligned as an allocator would
+        whole = bytearray(start)
+        for buffer, (_, first, length) in zip(buffers, spans, strict=True):
+            whole[first : first + length] = buffer
+        return (self._segments.fill(memoryview(whole)) or Private(whole),), tuple(spans)
+
+    def _copy(self, buffer: memoryview) -> Memory:
+        """A copy of `buffer`; the one made for an earlier call if the same object has the same content still."""
+        source = buffer.obj
+        known = self._copies.get(id(source))
+        if known is not None and known[0]() is source:
+            copy = known[1]()
+            if copy is not None and _same(copy.read(), buffer):
+                return copy
+        filled = self._segments.fill(buffer)
+        if filled is None:
+            return Private(bytearray(buffer))
+        with contextlib.suppress(TypeError):  # an object that cannot be referred to weakly
+            self._remember(source, filled)
+        return filled
+
+    def _remember(self, source: Any, copy: Owned) -> None:
+        number = id(source)
+        copies = self._copies
+
+        def forget(reference: Any) -> None:
+            if number in copies and reference in copies[number][:2]:
+                copies.pop(number, None)
+
+        copies[number] = (weakref.ref(source, forget), weakref.ref(copy, forget), copy.size)
+
+
+def _same(a: memoryview, b: memoryview) -> bool:
+    """Whether two contiguous buffers have the same bytes; NaN equals itself here."""
+    if a.nbytes != b.nbytes:
+        return False
+    words = a.nbytes // 8 * 8
+    flat = b.cast("B")
+    return a[:words].cast("Q") == flat[:words].cast("Q") and a[words:] == flat[words:]
+
+
+def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    def callback(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            large = buffer.raw().nbytes >= LARGE
+        except BufferError:  # not contiguous: pickle copies it
+            return True
+        if large:
+            buffers.append(buffer)
+        return not large
+
+    return callback
+
+
+# -- futures among the arguments -------------------------------------------------------------------------
+
+
+def _note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
+    if futures is None:
+        return None
+
+    numbers: dict[int, int] = {}
+
+    def reduce(value: Any) -> Any:
+        if not is_future(value):
+            return NotImplemented
+        number = numbers.setdefault(id(value), len(futures))
+        if number == len(futures):
+            futures.append(value)
+        return _input, (number,)
+
+    return reduce
+
+
+_inputs: Sequence[Any] = ()
+
+
+def _input(number: int) -> Any:
+    return _inputs[number]
+
+
+def load_with_inputs(packed: Packed, inputs: Sequence[Any]) -> Any:
+    """Open arguments whose futures stand for `inputs`. For the one thread of a worker that runs calls."""
+    global _inputs
+    _inputs = inputs
+    try:
+        return packed.load()
+    finally:
+        _inputs = ()

@@ -1,0 +1,73 @@
+"""How objects travel that pickle sends by name, and so not from a script, or not at all."""
+
+from __future__ import annotations
+
+import functools
+import typing
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .snapshots import LRU
+
+
+def _cached(wrapper: Any) -> tuple[Any, ...]:
+    return _make_cached, (wrapper.__wrapped__, wrapper.cache_parameters()), vars(wrapper)
+
+
+def _make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
+def _cached_property(prop: Any) -> tuple[Any, ...]:
+    return _make_cached_property, (type(prop), prop.func, prop.attrname)  # its lock stays here
+
+
+def _make_cached_property(kind: Any, function: Callable[..., Any], name: str) -> Any:
+    prop = kind(function)
+    prop.attrname = name
+    return prop
+
+
+def _weak_dict(table: Any) -> tuple[Any, ...]:
+    return type(table), (dict(table),)
+
+
+def _new_type(kind: Any) -> tuple[Any, ...]:
+    return _make_new_type, (kind.__name__, kind.__supertype__, kind.__module__)
+
+
+def _make_new_type(name: str, base: Any, module: str) -> Any:
+    kind = typing.NewType(name, base)  # type: ignore[misc]
+    kind.__module__ = module
+    return kind
+
+
+def _parameter(parameter: Any) -> tuple[Any, ...]:
+    return type(parameter), (parameter.__name__,)
+
+
+def _alias(alias: Any) -> tuple[Any, ...]:
+    return _make_alias, (type(alias), alias.__name__, alias.__value__, alias.__type_params__)
+
+
+def _make_alias(kind: Any, name: str, value: Any, parameters: Any) -> Any:
+    return kind(name, value, type_params=parameters)
+
+
+def _table() -> dict[type, Callable[[Any], tuple[Any, ...]]]:
+    table: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+        LRU: _cached,
+        functools.cached_property: _cached_property,
+        typing.NewType: _new_type,
+        weakref.WeakKeyDictionary: _weak_dict,
+        weakref.WeakValueDictionary: _weak_dict,
+    }
+    newer = {"ParamSpec": _parameter, "TypeVarTuple": _parameter, "TypeAliasType": _alias}
+    for name, reduction in newer.items():
+        if hasattr(typing, name):
+            table[getattr(typing, name)] = reduction
+    return table
+
+
+REDUCTIONS = _table()

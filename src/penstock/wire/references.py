@@ -1,0 +1,116 @@
+"""What another process finds by importing it, so that only its name has to travel.
+
+The other process is a fresh interpreter of this environment with this `sys.path`. A module that pytest, a
+notebook or `spec_from_file_location` made is not found there, nor one that was loaded from elsewhere under a
+name that is found.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from cloudpickle.cloudpickle import list_registry_pickle_by_value
+
+_MAIN = frozenset(("__main__", "__mp_main__"))
+_STANDARD = (BuiltinImporter, FrozenImporter, PathFinder)
+
+# What was decided, about which module object, and under which circumstances.
+_decided: dict[str, tuple[Callable[[], Any], bool]] = {}
+_path: list[str] = []
+_by_value: set[str] = set()
+
+
+def by_reference(obj: Any) -> bool:
+    """Whether importing its module elsewhere and following its qualified name leads to this object."""
+    name = getattr(obj, "__module__", None)
+    if type(name) is not str or not importable(name):
+        return False
+    found = sys.modules[name]
+    try:
+        for attribute in (getattr(obj, "__qualname__", None) or obj.__name__).split("."):
+            found = getattr(found, attribute)
+    except Exception:  # a module may have a __getattr__ of its own
+        return False
+    return found is obj
+
+
+def importable(name: str) -> bool:
+    """Whether another process finds the module that is loaded here under this name."""
+    module = sys.modules.get(name)
+    if module is None:
+        return False
+    _check_circumstances()
+    known = _decided.get(name)
+    if known is not None and known[0]() is module:
+        return known[1]
+    decision = _decide(name, module)
+    _decided[name] = (_weakly(module), decision)
+    return decision
+
+
+def _check_circumstances() -> None:
+    global _path, _by_value
+    registered = list_registry_pickle_by_value()
+    if sys.path != _path or registered != _by_value:
+        _decided.clear()
+        _path, _by_value = list(sys.path), registered
+
+
+def _weakly(module: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(module)
+    except TypeError:  # anything may be put into sys.modules
+        return lambda: module
+
+
+def _decide(name: str, module: ModuleType) -> bool:
+    if name in _MAIN or name in _by_value:
+        return False
+    parent = name.rpartition(".")[0]
+    if parent and not importable(parent):
+        return False
+    spec = _find(name, getattr(sys.modules[parent], "__path__", ()) if parent else None)
+    if spec is None:
+        # Made by its parent when that is imported, as torch._C._nn, or a second name, as six.moves.
+        own_file = getattr(module, "__file__", None)
+        return bool(parent) and (own_file is None or getattr(module, "__name__", name) != name)
+    return _same_origin(spec, module)
+
+
+def _find(name: str, path: Any) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        if _elsewhere_too(finder, name):
+            try:
+                spec = finder.find_spec(name, path)
+            except Exception:  # a finder that cannot tell is one that does not find
+                continue
+            if spec is not None:
+                return spec
+    return None
+
+
+def _elsewhere_too(finder: Any, name: str) -> bool:
+    """Whether another process has this finder when it imports `name`."""
+    if finder in _STANDARD:
+        return True
+    home = getattr(finder, "__module__", None) or ""
+    package = name.partition(".")[0]
+    # Editable installs put theirs there at start-up, packages when they are imported.
+    return "editable" in home or home.partition(".")[0] == package
+
+
+def _same_origin(found: ModuleSpec, module: ModuleType) -> bool:
+    own = getattr(module, "__spec__", None)
+    origin = own.origin if own is not None else getattr(module, "__file__", None)
+    if found.origin == origin:
+        return True
+    try:
+        return os.path.samefile(str(found.origin), str(origin))
+    except OSError:
+        return False

@@ -1,0 +1,190 @@
+"""What functions that travel by value reach by name: their globals, as units with versions.
+
+A function's pickle holds names, not values, so functions that refer to each other are no problem. A name has
+the same unit as long as it has the same value: that is seen from a snapshot, or the value has none, as a
+list, and is pickled again and compared as bytes.
+"""
+
+from __future__ import annotations
+
+import dis
+import itertools
+import linecache
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from .namespaces import UNSENT, Space, Wire, space_of, space_of_module
+from .references import importable
+from .snapshots import Snapshot, content, snapshot
+
+Place = tuple[Space, str]  # a name in a namespace
+MISSING: Any = object()
+
+_versions = itertools.count(1)
+_lock = threading.Lock()
+
+
+class Reach(NamedTuple):
+    """What a function needs beside itself."""
+
+    places: list[Place]
+    imports: tuple[str, ...]
+    sources: tuple[tuple[str, str], ...]  # file names and texts
+
+
+class Unit:
+    """The value of a name as it was sent."""
+
+    __slots__ = ("data", "reaches", "snapshot", "version")
+
+    def __init__(
+        self, data: bytes | None, taken: Snapshot | None = None, reaches: tuple[Place, ...] = ()
+    ) -> None:
+        self.version = next(_versions)
+        self.data, self.snapshot, self.reaches = data, taken, reaches
+
+
+Pickle = Callable[[Any, Place], "tuple[bytes, tuple[Place, ...]]"]  # of a value, and what it reaches
+
+
+def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
+    """The unit of a name, the same object as long as the value is the same. None: there never was a value."""
+    value = space.globals().get(name, MISSING)
+    known: Unit | None = space.units.get(name)
+    if value is MISSING:
+        return known if known is None or known.data is None else _keep(space, name, Unit(None))
+    if known is not None and known.snapshot is not None and known.snapshot.unchanged(value):
+        return known
+    taken = snapshot(value)
+    data, reaches = pickle(value, (space, name))
+    with _lock:  # two threads that make the first unit at once must agree on its version
+        known = space.units.get(name)
+        if known is not None and known.data == data:
+            known.snapshot, known.reaches = taken, reaches
+            return known
+        return _keep(space, name, Unit(data, taken, reaches))
+
+
+def _keep(space: Space, name: str, unit: Unit) -> Unit:
+    space.units[name] = unit
+    return unit
+
+
+def closure(places: Iterable[Place], sent: dict[Place, Unit | None], pickle: Pickle) -> Iterator[Wire]:
+    """The units of these names and of all that they reach, but of what was sent; notes them there."""
+    todo = list(places)
+    while todo:
+        place = todo.pop()
+        if place in sent:
+            continue
+        unit = sent[place] = current(*place, pickle)
+        if unit is not None:
+            todo.extend(unit.reaches)
+            space, name = place
+            yield space.header, name, unit.version, unit.data
+
+
+def place_of(thing: Any) -> Place | None:
+    """The name under which a function or class that travels by value is found in its namespace."""
+    name = getattr(thing, "__qualname__", None)
+    if type(name) is not str or not name.isidentifier():
+        return None
+    if type(thing) is FunctionType and at_import(thing) is None:
+        space = space_of(thing)
+        if space.globals().get(name) is thing:
+            return space, name
+    module = sys.modules.get(thing.__module__)
+    if type(module) is ModuleType and vars(module).get(name) is thing and not importable(thing.__module__):
+        return space_of_module(module), name
+    return None
+
+
+# -- what a function reaches -------------------------------------------------------------------------------
+
+_GLOBAL = frozenset(
+    ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
+)
+Names = tuple["tuple[str, ...]", "frozenset[str]"]
+_names: weakref.WeakKeyDictionary[CodeType, Names] = weakref.WeakKeyDictionary()
+
+
+def names(code: CodeType) -> Names:
+    """The globals that the code may use, and all names in it, attributes too."""
+    found = _names.get(code)
+    if found is None:
+        wanted, everything = dict[str, None](), set(code.co_names)
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in _GLOBAL and instruction.argval not in UNSENT:
+                wanted[instruction.argval] = None
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                inner, all_inner = names(constant)
+                wanted.update(dict.fromkeys(inner))
+                everything |= all_inner
+        found = _names[code] = (tuple(wanted), frozenset(everything))
+    return found
+
+
+def reach(function: FunctionType) -> Reach:
+    """What this function needs, but not what that needs in turn."""
+    wanted, everything = names(function.__code__)
+    held = map(content, function.__closure__ or ())
+    home = function.__globals__
+    values = [*(home[name] for name in wanted if name in home), *held]
+    modules = [value for value in values if type(value) is ModuleType]
+    places = [] if at_import(function) else [(space_of(function), name) for name in wanted]
+    for module in modules:
+        if not is_importable(module):
+            places.extend(_inside(module, everything))
+    imports = dict.fromkeys(name for module in modules for name in _submodules(module.__name__, everything))
+    return Reach(places, tuple(imports), source(function.__code__))
+
+
+def at_import(function: FunctionType) -> str | None:
+    """The module whose import gives the function's globals, for a function made inside one."""
+    name: Any = function.__globals__.get("__name__")
+    module = sys.modules.get(name) if type(name) is str else None
+    if module is None or vars(module) is not function.__globals__ or not importable(name):
+        return None
+    return str(name)
+
+
+def is_importable(module: ModuleType) -> bool:
+    name = module.__name__
+    return sys.modules.get(name) is module and importable(name)
+
+
+def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Place]:
+    """Of a module that does not travel by reference, what the code can mean by `module.attribute`."""
+    space = space_of_module(module)
+    for name in sorted(attributes & vars(module).keys() - UNSENT):
+        yield space, name
+        value = vars(module)[name]
+        if type(value) is ModuleType and value is not module and not is_importable(value):
+            yield from _inside(value, attributes - {name})
+
+
+def _submodules(package: str, attributes: frozenset[str]) -> Iterator[str]:
+    """Of an imported package, the modules that the code can mean by `package.attribute`."""
+    for attribute in sorted(attributes):
+        name = f"{package}.{attribute}"
+        if name in sys.modules and importable(name):
+            yield name
+            yield from _submodules(name, attributes)
+
+
+def source(code: CodeType) -> tuple[tuple[str, str], ...]:
+    """The text of code that no file has (a notebook cell, a doctest), for tracebacks."""
+    filename = code.co_filename
+    entry = linecache.cache.get(filename)
+    if entry is None and not filename.startswith("<"):
+        return ()
+    if entry is not None and (len(entry) == 1 or entry[1] is not None or os.path.exists(filename)):
+        return ()
+    text = "".join(linecache.getlines(filename))
+    return ((filename, text),) if text else ()

@@ -1,0 +1,49 @@
+"""What runs once in a worker before its first call: `initializer` and executorlib's `init_function`."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+
+class Initialized:
+    """What the start of a worker left for its calls: entries that become keyword arguments."""
+
+    def __init__(self, entries: dict[str, Any] | None = None) -> None:
+        self.entries = entries or {}
+
+    @classmethod
+    def load(cls, packed: bytes | None) -> Initialized:
+        """Run what the driver packed: (initializer, its arguments, init_function)."""
+        if packed is None:
+            return cls()
+        initializer, initargs, init_function = pickle.loads(packed)
+        if initializer is not None:
+            initializer(*initargs)
+        entries = init_function() if init_function is not None else {}
+        if not isinstance(entries, dict):
+            raise TypeError(f"init_function must return a dict, not {type(entries).__name__}")
+        return cls(entries)
+
+    def complete(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """`kwargs` with the entries for which `function` has a parameter that it did not get."""
+        if not self.entries:
+            return kwargs
+        try:
+            signature = inspect.signature(function)
+            given = signature.bind_partial(*args, **kwargs).arguments
+        except (TypeError, ValueError):  # no signature, or arguments that do not fit: the call will say so
+            return kwargs
+        missing = {
+            name: value
+            for name, value in self.entries.items()
+            if name in signature.parameters
+            and name not in given
+            and signature.parameters[name].kind
+            in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        }
+        return {**kwargs, **missing}

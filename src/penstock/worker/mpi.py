@@ -1,0 +1,49 @@
+"""One rank of a call that runs on several: started by an MPI launcher, it connects to the driver and serves.
+
+This module must not import mpi4py: whether the function did is what tells a parallel function from one whose author
+meant something else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from ..wire import frames
+from ..wire.frames import NO_MPI, RANK, STRAY
+from ..wire.ledger import SIZE, Ledger
+from ..wire.memory import anonymous_file
+from ..wire.packing import Packed
+from .processes import die_with_parent
+from .serve import Server
+
+# How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+
+
+def main() -> None:
+    """Run as `python -c "... main()" ADDRESS`, by the launcher, once for each rank."""
+    die_with_parent(os.getppid())
+    rank = next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
+    stream = socket.socket(socket.AF_UNIX)
+    stream.connect(sys.argv.pop())
+    stream.sendall(frames.encode(RANK, 0, rank))
+    ledger_fd = anonymous_file(SIZE)
+    ledger = Ledger(ledger_fd)
+    os.close(ledger_fd)
+    try:
+        RankServer(stream, ledger).run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+class RankServer(Server):
+    """A worker that also says how the function used MPI."""
+
+    def result_flags(self, packed: Packed) -> int:
+        mpi = sys.modules.get("mpi4py.MPI")
+        if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
+            return NO_MPI
+        # A message that nobody received would be taken for one of the next call.
+        return STRAY if mpi.COMM_WORLD.Iprobe(mpi.ANY_SOURCE, mpi.ANY_TAG) else 0

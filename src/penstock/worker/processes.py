@@ -1,0 +1,45 @@
+"""What the operating system is asked to do for processes whose parents may vanish."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def become_subreaper() -> None:
+    """Become the parent of all descendants whose own parents end (Linux)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when `parent` ends; end now if it has ended already (Linux).
+
+    The kernel follows the *thread* that started this process: it must live as long as the parent.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def children() -> list[int]:
+    """The processes whose parent this one is; empty where the system does not say."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+
+
+def exit_code(status: int) -> int:
+    """What a process ended with: its exit status, or minus the number of a signal."""
+    return os.waitstatus_to_exitcode(status)

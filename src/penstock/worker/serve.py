@@ -1,0 +1,221 @@
+"""A worker: reads calls from a stream, runs them one after the other, sends the results.
+
+Only one thread, so that the user's functions may fork. Results of short calls are collected and sent
+together; until then they lie in the ledger, where they outlive this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from ..wire import frames
+from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
+from ..wire.ledger import ROOM, Ledger
+from ..wire.lending import Loans, describe, undescribe
+from ..wire.memory import Memory, Segments, borrow
+from ..wire.packing import Packed, Packer, load_with_inputs
+from .around import arranged
+from .failures import encode_error
+from .init import Initialized
+
+_HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
+
+
+class Server:
+    """The state of a worker, and what it does with each kind of frame."""
+
+    def __init__(self, sock: socket.socket, ledger: Ledger) -> None:
+        self.sock = sock
+        self.ledger = ledger
+        self.reader = frames.FrameReader()
+        self.packer = Packer(Segments())
+        self.functions: dict[int, Callable[..., Any]] = {}
+        self.initialized = Initialized()
+        self.loans = Loans()  # results that others still use
+        self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
+        self.outbox = 0  # bytes in the ledger that were not sent yet
+        self.oldest = 0.0  # when the first of them was put there
+        self._pid = os.getpid()
+        self._actions: dict[int, Callable[[Frame], None]] = {
+            HELLO: self.hello,
+            PATH: self.path,
+            DEFINE: self.define,
+            FORGET: self.forget,
+            CALL: self.call,
+            FREE: self.free,
+        }
+
+    def run(self) -> None:
+        """Serve until the driver closes the stream."""
+        actions = self._actions
+        while True:
+            self.flush()
+            data = frames.receive(self.sock, self.reader)
+            if not data:
+                return
+            for frame in self.reader.feed(data):
+                actions[frame.kind](frame)
+
+    # -- what the driver says --------------------------------------------------------------------------
+
+    def hello(self, frame: Frame) -> None:
+        greeting = pickle.loads(frame.body)
+        sys.path[:] = greeting["path"]
+        sys.argv[:] = greeting["argv"]
+        with contextlib.suppress(OSError):  # it may have gone; a call's own `cwd` is made
+            os.chdir(greeting["cwd"])
+        try:
+            self.initialized = Initialized.load(greeting["initializer"])
+        except BaseException as error:
+            self.send(encode_error(error, 0, 0.0))
+            self.flush()
+            raise SystemExit(1) from None
+        self.send(frames.encode(READY))
+
+    def path(self, frame: Frame) -> None:
+        sys.path[:] = pickle.loads(frame.body)
+
+    def define(self, frame: Frame) -> None:
+        try:
+            self.functions[frame.number] = pickle.loads(frame.body)
+        except BaseException as error:  # each call of it will say so
+            self.functions[frame.number] = _Unloadable(error)
+
+    def forget(self, frame: Frame) -> None:
+        for number in pickle.loads(frame.body):
+            self.functions.pop(number, None)
+
+    def free(self, frame: Frame) -> None:
+        self.loans.returned(pickle.loads(frame.body))
+
+    def call(self, frame: Frame) -> None:
+        runs = self.ledger.begin(frame.sequence)
+        request = Request.read(frame, self) if frame.flags & PACKED else None
+        if not runs:
+            return
+        started = perf_counter()
+        try:
+            packed = self.pack_result(self.execute(frame.number, frame.body, request))
+        except BaseException as error:
+            self._left_behind()
+            self.send(encode_error(error, frame.sequence, perf_counter() - started))
+        else:
+            self._left_behind()
+            self.send_result(packed, frame.sequence, perf_counter() - started)
+
+    def execute(self, number: int, body: bytes, request: Request | None) -> Any:
+        """The result of the call. Nothing here refers to its arguments when it returns."""
+        if request is None:
+            args, kwargs = pickle.loads(body)
+            return self.apply(self.functions[number], args, kwargs)
+        with arranged(request.options):
+            arguments = load_arguments(request)
+            if number:
+                return self.apply(self.functions[number], *arguments)
+            return self.apply(*arguments)
+
+    def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.initialized.entries:
+            kwargs = self.initialized.complete(function, args, kwargs)
+        return function(*args, **kwargs)
+
+    def pack_result(self, value: Any) -> Packed:
+        try:
+            return self.packer.pack(value)
+        except Exception as error:
+            from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
+
+            kind = type(value).__qualname__
+            raise UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {error}") from error
+
+    def _left_behind(self) -> None:
+        if os.getpid() != self._pid:  # the function forked and both came back: only one of them is the worker
+            os._exit(0)
+
+    # -- what the worker says --------------------------------------------------------------------------
+
+    def send_result(self, packed: Packed, sequence: int, seconds: float) -> None:
+        number = min(int(seconds * 1e6), 0xFFFFFFFF)
+        flags = self.result_flags(packed)
+        if packed.data is not None and not packed.memories:
+            self.send(frames.encode(RESULT, sequence, number, flags, packed.data))
+            return
+        body, descriptors = describe(packed, self.loans)
+        self.flush()
+        self._transmit(frames.encode(RESULT, sequence, number, flags | PACKED, body), descriptors)
+
+    def result_flags(self, packed: Packed) -> int:
+        """What else to say with a result."""
+        return 0
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame into the ledger; send all that is there when it is full or has waited long enough."""
+        if self.outbox + len(frame) > ROOM:
+            self.flush()
+            if len(frame) > ROOM:
+                self._transmit(frame, [])
+                return
+        now = perf_counter()
+        if self.outbox == 0:
+            self.oldest = now
+        self.outbox = self.ledger.put(frame, self.outbox)
+        if now - self.oldest > _HAND_OVER_AFTER:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.unused:
+            self._transmit(frames.encode_free(self.unused), [])
+        if self.outbox:
+            self._transmit(self.ledger.outbox(self.outbox), [])
+            self.ledger.sent()  # after sending: what is in both places is recognised by its number
+            self.outbox = 0
+
+    def _transmit(self, data: bytes, descriptors: list[int]) -> None:
+        sent = frames.send_with_descriptors(self.sock, data, descriptors)
+        if sent < len(data):
+            self.sock.sendall(memoryview(data)[sent:])
+
+    def borrow(self, number: int, size: int) -> Memory:
+        """The next descriptor that arrived, as memory of the driver's."""
+        return borrow(self.reader.descriptors.popleft(), size, partial(self.unused.append, number))
+
+
+class Request:
+    """A call that is more than plain arguments."""
+
+    __slots__ = ("arguments", "inputs", "options")
+
+    def __init__(self, arguments: Packed, inputs: list[Packed], options: dict[str, Any]) -> None:
+        self.arguments, self.inputs, self.options = arguments, inputs, options
+
+    @classmethod
+    def read(cls, frame: Frame, server: Server) -> Request:
+        options, *described = pickle.loads(frame.body)
+        arguments, *inputs = (undescribe(entry, server.borrow) for entry in described)
+        return cls(arguments, inputs, options)
+
+
+def load_arguments(request: Request) -> Any:
+    """The arguments, or the function and its arguments; after this the request keeps nothing alive."""
+    arguments, inputs = request.arguments, request.inputs
+    request.arguments, request.inputs = Packed(b""), []
+    return load_with_inputs(arguments, [packed.load() for packed in inputs])
+
+
+class _Unloadable:
+    """Stands for a function that could not be loaded here."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise self.error

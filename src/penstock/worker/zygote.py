@@ -1,0 +1,317 @@
+"""The zygote: forks the workers of one node, watches over them, and ends them when the driver is gone.
+
+It is started once, imports what every worker needs and nothing of the user's, has one thread, and forks a worker
+in a millisecond or two. Being beside the workers and free of user code, it also keeps their limits: a slow callback
+in the driver delays no time limit.
+
+All ends are watched twice. The zygote sees the driver's end by a pidfd and by the end of the stream (a fork of the
+user's may hold the other end open). A worker sees it by its own stream, and dies with the zygote (PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any, NoReturn
+
+from ..wire import frames
+from ..wire.ledger import Ledger
+from .messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
+from .processes import children, die_with_parent, exit_code, become_subreaper
+from .serve import Server
+
+_SAMPLING = 0.1  # s between two looks at what the calls with a memory limit hold
+
+
+class _Become(BaseException):
+    """Raised in a forked worker, so that it leaves the zygote's frames behind before it begins."""
+
+    def __init__(self, sock: socket.socket, ledger_fd: int) -> None:
+        self.sock, self.ledger_fd = sock, ledger_fd
+
+
+class _Worker:
+    """What the zygote knows of a worker."""
+
+    __slots__ = ("deadline", "ledger", "memory", "number", "pid", "reason")
+
+    def __init__(self, number: int, pid: int, ledger: Ledger) -> None:
+        self.number, self.pid, self.ledger = number, pid, ledger
+        self.deadline: float | None = None
+        self.memory: int | None = None
+        self.reason: str | None = None  # why it was killed here
+
+
+class Zygote:
+    def __init__(self, sock: socket.socket, driver: int) -> None:
+        self.sock = sock
+        self.reader = frames.FrameReader()
+        self.workers: dict[int, _Worker] = {}  # by number
+        self.by_pid: dict[int, _Worker] = {}
+        self.ending: float | None = None  # when to end what is left
+        self.sampler: Any = None
+        self.sampled = 0.0
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(sock, selectors.EVENT_READ, self.listen)
+        self.driver = _watch_process(driver)
+        if self.driver is not None:
+            self.selector.register(self.driver, selectors.EVENT_READ, self.driver_gone)
+        self.wake_read, self.wake_write = os.pipe()
+        for fd in (self.wake_read, self.wake_write):
+            os.set_blocking(fd, False)
+        self.selector.register(self.wake_read, selectors.EVENT_READ, self.child_changed)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        self._actions = {
+            SPAWN: self.spawn,
+            WATCH: self.watch,
+            UNWATCH: self.unwatch,
+            KILL: self.kill,
+            WITHDRAW: self.withdraw,
+            END: self.end,
+        }
+
+    def run(self) -> NoReturn:
+        while True:
+            for key, _ in self.selector.select(self.patience()):
+                key.data()
+            self.keep_limits(time.monotonic())
+            if self.ending is not None and not self.by_pid:
+                self.leave()
+
+    # -- what the driver says --------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        try:
+            data = frames.receive(self.sock, self.reader)
+        except OSError:
+            data = b""
+        if not data:
+            self.driver_gone()
+        for frame in self.reader.feed(data):
+            self._actions[frame.kind](*pickle.loads(frame.body))
+
+    def say(self, kind: int, *content: Any) -> None:
+        with contextlib.suppress(OSError):  # the driver has gone; the selector will say so
+            self.sock.sendall(frames.encode_object(kind, content))
+
+    def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None) -> None:
+        """Fork a worker. The stream and the ledger came as descriptors; with `argv` it starts afresh."""
+        sock_fd, ledger_fd = self.reader.descriptors.popleft(), self.reader.descriptors.popleft()
+        pid = os.fork()
+        if pid == 0:
+            self.become(sock_fd, ledger_fd, environment, argv)
+        ledger = Ledger(ledger_fd)
+        os.close(sock_fd)
+        os.close(ledger_fd)
+        self.workers[number] = self.by_pid[pid] = _Worker(number, pid, ledger)
+        self.say(SPAWNED, number, pid)
+
+    def become(
+        self, sock_fd: int, ledger_fd: int, environment: dict[str, str], argv: list[str] | None
+    ) -> NoReturn:
+        """In the fork: be a worker, with nothing of the zygote's."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setsid()
+        die_with_parent(os.getppid())
+        self.selector.close()
+        self.sock.close()
+        for fd in (self.wake_read, self.wake_write, self.driver):
+            if fd is not None:
+                os.close(fd)
+        os.environ.clear()
+        os.environ.update(environment)
+        if argv is not None:
+            for fd in (sock_fd, ledger_fd):
+                os.set_inheritable(fd, True)
+            try:
+                os.execvpe(argv[0], [*argv, str(sock_fd), str(ledger_fd)], environment)
+            except OSError as error:
+                print(f"penstock: cannot start {argv[0]}: {error}", file=sys.stderr, flush=True)
+                os._exit(127)
+        raise _Become(socket.socket(fileno=sock_fd), ledger_fd)
+
+    def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
+        """Keep the limits of the call that the worker is about to run."""
+        worker = self.workers.get(number)
+        if worker is not None:
+            worker.deadline = None if run_time is None else time.monotonic() + run_time
+            worker.memory = memory
+
+    def unwatch(self, number: int) -> None:
+        """The call is over. After the answer no limit of it can hit the next one."""
+        worker = self.workers.get(number)
+        if worker is not None and worker.reason is None:
+            worker.deadline = worker.memory = None
+            self.say(UNWATCHED, number)
+
+    def kill(self, number: int, signum: int) -> None:
+        worker = self.workers.get(number)
+        if worker is not None:
+            _signal_group(worker.pid, signum)
+
+    def withdraw(self, number: int, last: int) -> None:
+        """Take back the calls up to `last` that the worker has not begun."""
+        worker = self.workers.get(number)
+        if worker is None:
+            return
+        os.kill(worker.pid, signal.SIGSTOP)
+        _, status = os.waitpid(worker.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.exited(worker, status)
+            return
+        begun = worker.ledger.withdraw(last)
+        os.kill(worker.pid, signal.SIGCONT)
+        self.say(WITHDRAWN, number, begun)
+
+    def end(self, grace: float) -> None:
+        """The workers have been told to end; what is left after `grace` seconds is killed."""
+        self.ending = time.monotonic() + grace
+
+    # -- what happens ----------------------------------------------------------------------------------
+
+    def child_changed(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wake_read, 1 << 10)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            worker = self.by_pid.get(pid)
+            if worker is not None:
+                self.exited(worker, status)
+        self.end_orphans()
+
+    def exited(self, worker: _Worker, status: int) -> None:
+        del self.by_pid[worker.pid], self.workers[worker.number]
+        _signal_group(worker.pid, signal.SIGKILL)  # what it started and left in its process group
+        worker.ledger.close()
+        self.say(EXITED, worker.number, exit_code(status), worker.reason)
+
+    def end_orphans(self) -> None:
+        """End what dead workers left: being a subreaper, this process has become its parent.
+
+        What has left its session too may be of a worker that lives; it is ended with the last of them.
+        """
+        for pid in children():
+            if pid in self.by_pid:
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                session = os.getsid(pid)
+                if session not in self.by_pid and (session != pid or not self.by_pid):
+                    os.kill(pid, signal.SIGKILL)
+
+    def driver_gone(self) -> NoReturn:
+        for worker in self.by_pid.values():
+            _signal_group(worker.pid, signal.SIGKILL)
+        self.leave()
+
+    def leave(self) -> NoReturn:
+        """End, but not before everything that the workers left has ended."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                for pid in children():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                os.waitpid(-1, 0)
+        os._exit(0)
+
+    # -- limits ----------------------------------------------------------------------------------------
+
+    def patience(self) -> float | None:
+        """For how long nothing needs to be looked at, in s."""
+        times = [w.deadline for w in self.by_pid.values() if w.deadline is not None and w.reason is None]
+        if self.ending is not None:
+            times.append(self.ending)
+        if any(w.memory is not None and w.reason is None for w in self.by_pid.values()):
+            times.append(self.sampled + _SAMPLING)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def keep_limits(self, now: float) -> None:
+        limited = [w for w in self.by_pid.values() if w.reason is None]
+        for worker in limited:
+            if worker.deadline is not None and now >= worker.deadline:
+                self.stop(worker, "run_time")
+        if self.ending is not None and now >= self.ending:
+            for worker in limited:
+                self.stop(worker, "end")
+        if now >= self.sampled + _SAMPLING:
+            self.look_at_memory([w for w in limited if w.memory is not None and w.reason is None], now)
+
+    def look_at_memory(self, workers: list[_Worker], now: float) -> None:
+        if not workers:
+            return
+        if self.sampler is None:
+            from ..node.memory import Sampler  # here, because most nodes never need it
+
+            self.sampler = Sampler()
+        limits = {worker.pid: worker.memory for worker in workers}
+        for pid in self.sampler.exceeding(limits):
+            self.stop(self.by_pid[pid], "memory")
+        self.sampled = now
+
+    def stop(self, worker: _Worker, reason: str) -> None:
+        worker.reason = reason
+        _signal_group(worker.pid, signal.SIGKILL)
+
+
+def _signal_group(pid: int, signum: int) -> None:
+    try:
+        os.killpg(pid, signum)
+    except (ProcessLookupError, PermissionError):  # not a leader yet, or all of it has ended
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+
+def _watch_process(pid: int) -> int | None:
+    """A descriptor that is readable when process `pid` has ended; None where there is no such thing."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def main() -> None:
+    """Run as `python -c "... main()" SOCKET DRIVER`: the zygote first, in its forks a worker each."""
+    sock, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    become_subreaper()
+    die_with_parent(driver)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
+    gc.freeze()  # what is here now is the same in every worker: the collector need not touch its pages
+    try:
+        Zygote(sock, driver).run()
+    except _Become as worker:
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+        stream, ledger_fd = worker.sock, worker.ledger_fd
+    serve(stream, ledger_fd)
+
+
+def serve(stream: socket.socket, ledger_fd: int) -> None:
+    """Be a worker until the driver closes the stream; then end as any program does."""
+    ledger = Ledger(ledger_fd)
+    os.close(ledger_fd)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Server(stream, ledger).run()
+
+
+def serve_alone() -> None:
+    """Run as `python -c "... serve_alone()" STREAM LEDGER`: a worker that was not forked but started."""
+    die_with_parent(os.getppid())
+    ledger_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
+    serve(socket.socket(fileno=stream_fd), ledger_fd)

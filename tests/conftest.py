@@ -1,0 +1,183 @@
+"""What every test gets: capabilities it may need, and a check that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+GRACE = 5.0  # seconds for what is just ending; spent only when there is something left
+SESSION = "PENSTOCK_TEST_SESSION"  # in the environment of every process that the tests start
+
+# ------------------------------------------------------------------ capabilities
+
+
+def _module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _program(name: str) -> bool:
+    return shutil.which(name) is not None
+
+
+# What a test may need, beside importable modules of that name.
+CAPABILITIES: dict[str, Callable[[], bool]] = {
+    "mpi": lambda: _program("mpiexec") and _module("mpi4py"),
+    "gpu": lambda: _program("nvidia-smi"),
+    "slurm": lambda: _program("slurmctld") and _program("sbatch"),
+    "linux": lambda: sys.platform == "linux",
+    "proc": lambda: Path("/proc/self/status").exists(),
+}
+
+
+def has(name: str) -> bool:
+    """Tell whether this machine has a capability: one of the table, or a module of that name."""
+    return CAPABILITIES.get(name, lambda: _module(name))()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    required = os.environ.get("PENSTOCK_REQUIRE", "").replace(",", " ").split()
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            if has(name):
+                continue
+            if name in required:
+                pytest.fail(
+                    f"this test needs {name}, which PENSTOCK_REQUIRE lists and is not here", pytrace=False
+                )
+            pytest.skip(f"needs {name}")
+
+
+# ------------------------------------------------------------------ nothing is left behind
+
+
+Found = dict[object, str]  # what identifies a thing that is there, and a line about it
+
+
+def _threads() -> Found:
+    """Return the threads that would outlive a test: those that are not daemons, and Penstock's own."""
+    return {
+        thread: f"thread {thread.name}"
+        for thread in threading.enumerate()
+        if not thread.daemon or thread.name.startswith("penstock")
+    }
+
+
+def _processes() -> Found:
+    """Return our descendants, and orphans that carry this session's mark in their environment."""
+    ours = set(psutil.Process().children(recursive=True)) | set(filter(_marked, psutil.process_iter()))
+    return {process: text for process in ours if (text := _describe(process))}
+
+
+def _marked(process: psutil.Process) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get(SESSION) == os.environ[SESSION]
+    except psutil.Error:
+        return False  # another user's, or just gone
+
+
+def _describe(process: psutil.Process) -> str | None:
+    """Return a line about a process, None where it is gone or is multiprocessing's, which stays by design."""
+    try:
+        command, state = " ".join(process.cmdline()), process.status()
+    except psutil.NoSuchProcess as gone:
+        # Gone and not waited for is a leak too.
+        return f"process {process.pid}: zombie" if isinstance(gone, psutil.ZombieProcess) else None
+    except psutil.Error:
+        command, state = "?", "?"
+    if "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command:
+        return None
+    return f"process {process.pid} ({state}): {command}"
+
+
+def _descriptors() -> Found:
+    found: Found = {}
+    for name in os.listdir("/dev/fd"):
+        try:
+            status = os.fstat(int(name))
+        except OSError:
+            continue  # the one that listed them
+        found[int(name), status.st_dev, status.st_ino] = f"descriptor {name}{_target(name)}"
+    return {key: text for key, text in found.items() if key[0] not in _multiprocessing_descriptors()}  # type: ignore[index]
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return " -> " + os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+def _multiprocessing_descriptors() -> set[object]:
+    """Return the pipes to multiprocessing's helper processes: like these, they stay by design."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    server = sys.modules.get("multiprocessing.forkserver")
+    return {
+        tracker and tracker._resource_tracker._fd,
+        server and server._forkserver._forkserver_alive_fd,
+    }
+
+
+def _alive() -> Found:
+    return _threads() | _processes() | _descriptors()
+
+
+def _left(look: Callable[[], Found], before: Found) -> str:
+    """Describe what is there beyond `before`, after a grace in which it may end."""
+    deadline = time.monotonic() + GRACE
+    while True:
+        left = [text for key, text in look().items() if key not in before]
+        if not left or time.monotonic() > deadline:
+            return "".join("\n  " + text for text in left)
+        gc.collect()
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves threads, processes or descriptors."""
+    if request.node.get_closest_marker("leaves"):
+        yield
+        return
+    before = _alive()
+    yield
+    if left := _left(_alive, before):
+        pytest.fail("this test left behind:" + left, pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give the session a temporary directory of its own, in which nothing of Penstock's may remain."""
+    # Below pytest's own, which removes it some runs later: multiprocessing cleans up in it at exit.
+    place = tmp_path_factory.getbasetemp() / "t"  # short: the path of a Unix socket has at most 104 bytes
+    place.mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(place))
+        patch.setattr(tempfile, "tempdir", None)
+        patch.setenv(SESSION, uuid.uuid4().hex)
+        yield place
+    left = _left(lambda: {path: str(path) for path in place.rglob("*penstock*")}, {})
+    if left:
+        pytest.fail("left in the temporary directory:" + left, pytrace=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mpi_as_anybody() -> Iterator[None]:
+    """Let Open MPI run as root and with more ranks than cores, as it must in containers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        patch.setenv("OMPI_MCA_rmaps_base_oversubscribe", "1")  # Open MPI 4
+        patch.setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe")  # Open MPI 5
+        yield

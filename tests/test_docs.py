@@ -1,0 +1,97 @@
+"""What the documentation shows works: each page's code runs, in order, in a process of its own.
+
+A ```python block is run; a ```text block that follows directly is what it prints ("..." stands for anything
+within a line). `<!-- no test: reason -->` before a block leaves it out; `<!-- needs: mpi -->` anywhere on a
+page skips the page where that is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(
+    r"(?P<skip><!-- no test: [^\n]+ -->\n+)?"
+    r"^```python\n(?P<code>.*?)^```\n"
+    r"(?:\n*```text\n(?P<output>.*?)^```)?",
+    re.MULTILINE | re.DOTALL,
+)
+NEEDS = re.compile(r"<!-- needs: (\w+) -->")
+
+
+@dataclass(frozen=True)
+class Page:
+    path: Path
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def blocks(self) -> list[re.Match[str]]:
+        return [block for block in BLOCK.finditer(self.text) if not block["skip"]]
+
+    def script(self) -> str:
+        """Return the page with all but its code blanked, so that a traceback has the page's line numbers."""
+        script = ""
+        for block in self.blocks:
+            wanted = self.text.count("\n", 0, block.start("code"))
+            script += "\n" * (wanted - script.count("\n")) + block["code"]
+        return script
+
+    def outputs(self) -> list[str]:
+        return [block["output"] for block in self.blocks if block["output"]]
+
+
+def pages() -> Iterator[object]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        page = Page(path)
+        if page.blocks:
+            needs = pytest.mark.needs(*NEEDS.findall(page.text))
+            yield pytest.param(page, id=str(path.relative_to(ROOT)), marks=needs)
+
+
+def run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=script.parent,
+        env=os.environ | {"MPLCONFIGDIR": str(script.parent)},
+        timeout=100,  # before the time of the test is over, so that the output is shown
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("page", list(pages()))
+def test_page(page: Page, tmp_path: Path) -> None:
+    script = tmp_path / f"{page.path.stem}.py"
+    script.write_text(page.script(), encoding="utf-8")
+    ended = run(script)
+    assert ended.returncode == 0, ended.stderr
+    printed = ended.stdout
+    for expected in page.outputs():
+        pattern = re.escape(expected).replace(re.escape("..."), ".*?")
+        match = re.search(pattern, printed)
+        assert match, f"the page says:\n{expected}\nbut this was printed:\n{printed}"
+        printed = printed[match.end() :]  # outputs are in order
+
+
+@pytest.mark.needs("ase", "matplotlib")
+def test_example(tmp_path: Path) -> None:
+    example = tmp_path / "equation_of_state.py"
+    example.write_bytes((ROOT / "examples" / "equation_of_state.py").read_bytes())
+    ended = run(example, "--metals", "Cu", "Au", "--points", "5", "--output", "curves.png")
+    assert ended.returncode == 0, ended.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in ended.stdout.splitlines()[2:4]}
+    assert rows["Cu"][:3] == ["3.590", "3.615", "3.610"]
+    assert rows["Au"][:3] == ["4.056", "4.062", "4.080"]
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
