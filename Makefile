@@ -14,8 +14,9 @@ DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
 BIN = .venv/$(DEFAULT)/bin
 SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 # In continuous integration a skipped capability is a failure: see tests/conftest.py.
-export PENSTOCK_REQUIRE ?= $(if $(CI),mpi ase matplotlib mypy nbclient numpy)
-export PIP_DISABLE_PIP_VERSION_CHECK = 1
+PENSTOCK_REQUIRE ?= $(if $(CI),mpi ase matplotlib mypy nbclient numpy)
+PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PENSTOCK_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 
 .PHONY: help test check docs bench demo mpi clean
 .SECONDARY:  # make must not remove stamps as intermediate files
@@ -52,25 +53,26 @@ clean:
 
 # What is tested is the wheel, as users get it.
 dist/.built: $(SOURCES)
-	rm -rf dist
+	@rm -rf dist
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
-	touch $@
+	@touch $@
 
 # Debian's Python without python3-venv cannot put pip into an environment; another pip can.
 .venv/%/.made:
-	python=$$($(PYTHON) tools/interpreters.py $*) && \
+	@echo "Making $(@D) ..."
+	@python=$$($(PYTHON) tools/interpreters.py $*) && \
 	if $$python -c 'import ensurepip' 2>/dev/null; then $$python -m venv --clear $(@D); \
 	else $$python -m venv --clear --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet pip; fi
 	touch $@
 
 .venv/%/.penstock: dist/.built | .venv/%/.made
 	.venv/$*/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
-	touch $@
+	@touch $@
 
 # .venv/3.12/.test: the environment of Python 3.12 has what the extra "test" lists.
 define install_extra
 .venv/$*/bin/python -m pip install --quiet "$$(echo dist/*.whl)[$(subst .,,$(@F))]"
-touch $@
+@touch $@
 endef
 .venv/%/.test: pyproject.toml | .venv/%/.made dist/.built
 	$(install_extra)

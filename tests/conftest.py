@@ -19,6 +19,7 @@ import pytest
 
 GRACE = 5.0  # seconds for what is just ending; spent only when there is something left
 SESSION = "PENSTOCK_TEST_SESSION"  # in the environment of every process that the tests start
+OLDER = frozenset(psutil.process_iter())  # what ran before the tests is not theirs, and need not be looked at
 
 # ------------------------------------------------------------------ capabilities
 
@@ -76,7 +77,8 @@ def _threads() -> Found:
 
 def _processes() -> Found:
     """Return our descendants, and orphans that carry this session's mark in their environment."""
-    ours = set(psutil.Process().children(recursive=True)) | set(filter(_marked, psutil.process_iter()))
+    new = (process for process in psutil.process_iter() if process not in OLDER)
+    ours = set(psutil.Process().children(recursive=True)) | set(filter(_marked, new))
     return {process: text for process in ours if (text := _describe(process))}
 
 

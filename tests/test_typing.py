@@ -24,7 +24,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check(path: Path, cache: Path) -> tuple[int, str]:
     """Run mypy as a user does: away from the sources and their configuration, on the installed package."""
     installed = SOURCES not in Path(penstock.__file__).parents
-    options = ["--strict", "--cache-dir", str(cache), "--config-file", os.devnull]
+    options = ["--strict", "--follow-imports", "normal" if installed else "silent"]
+    options += ["--cache-dir", str(cache), "--config-file", ""]
     checked = subprocess.run(
         [sys.executable, "-m", "mypy", *options, str(path)],
         stdout=subprocess.PIPE,

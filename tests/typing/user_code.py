@@ -102,7 +102,7 @@ def parts() -> None:
 def standard_library(ex: Executor) -> None:
     futures = [ex.submit(count, "a")]
     done, _ = wait(futures, timeout=1)
-    assert_type(done, set[Future[int]])
+    assert_type(done, set[StandardFuture[int]])
     assert_type([future.result() for future in as_completed(futures)], list[int])
     standard: StandardFuture[int] = futures[0]
     standard.cancel()

@@ -31,7 +31,7 @@ class Pace:
 class Plan:
     """What a call's resources mean on a node. Calls with the same resources share one."""
 
-    __slots__ = ("alone", "memory", "options", "priority", "restarts", "run_time", "shape")
+    __slots__ = ("alone", "limited", "memory", "options", "priority", "restarts", "run_time", "shape")
 
     def __init__(
         self,
@@ -44,7 +44,8 @@ class Plan:
         self.shape, self.priority, self.restarts, self.run_time = shape, priority, restarts, run_time
         self.memory = shape.memory or None
         self.options = options or {}
-        self.alone = run_time is not None or bool(shape.memory) or shape.ranks > 1
+        self.limited = run_time is not None or bool(shape.memory)
+        self.alone = self.limited or shape.ranks > 1
 
 
 class Call:

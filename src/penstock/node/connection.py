@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..futures import Lazy
 from ..wire import frames
 from ..wire.frames import CALL, DEFINE, ERROR, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
 from ..wire.functions import Definition
@@ -27,19 +28,28 @@ class Ended(NamedTuple):
     """A call that ended: with a packed result, or with a packed (exception, traceback)."""
 
     call: Call
-    packed: Packed
+    packed: Lazy
     failed: bool
 
 
 class Connection:
     """What the driver knows of one worker process. Sending wants the node's lock; receiving is the I/O thread's."""
 
-    def __init__(self, worker: Worker, packer: Packer, on_blocked: Callable[[Stream], object]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        packer: Packer,
+        on_blocked: Callable[[Stream], object],
+        sock: socket.socket | None = None,
+    ) -> None:
+        """With `sock` the process is there and has connected; otherwise it is going to get the other end."""
         self.worker = worker
         self.pid: int | None = None
         self.flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
         self.begun_before = 0  # what the ledger said when the worker was last looked at
         self.ended = False  # the stream has ended; the process may not have
+        self.must_end = False
+        self.rank_gone = self.address = ""  # see RankGroup
         self.says_ready = False
         self.initializer_error: Packed | None = None
         self.sequence = 0
@@ -49,8 +59,10 @@ class Connection:
         self._path: list[str] = []
         self._loans = Loans()
         self._unused: deque[int] = deque()
-        ours, self._theirs = socket.socketpair()
-        self.stream = Stream(ours, on_blocked)
+        self._theirs: socket.socket | None = None
+        if sock is None:
+            sock, self._theirs = socket.socketpair()
+        self.stream = Stream(sock, on_blocked)
         self._ledger_fd = anonymous_file(SIZE)
         self.ledger = Ledger(self._ledger_fd)
 
@@ -61,11 +73,12 @@ class Connection:
         self._path = list(sys.path)
         greeting = {"path": self._path, "argv": sys.argv, "cwd": os.getcwd(), "initializer": initializer}
         self.stream.send(frames.encode_object(HELLO, greeting), [])
-        return [self._theirs.fileno(), self._ledger_fd]
+        return [] if self._theirs is None else [self._theirs.fileno(), self._ledger_fd]
 
     def handed_over(self) -> None:
         """The worker's process has its descriptors: only it shall hold the other end."""
-        self._theirs.close()
+        if self._theirs is not None:
+            self._theirs.close()
         if self._ledger_fd >= 0:
             os.close(self._ledger_fd)
             self._ledger_fd = -1
@@ -137,14 +150,18 @@ class Connection:
             return []
         return list(arrived)
 
-    def drain(self) -> list[Frame]:
-        """All that a worker that has ended had sent or put into the ledger."""
+    def drain(self) -> list[Ended]:
+        """The calls that a worker ended before it ended itself: what it had sent, and what was in the ledger."""
         arrived: list[Frame] = []
         while not self.ended and (more := self.receive()):
             arrived.extend(more)
-        return arrived + list(frames.FrameReader().feed(self.ledger.unsent()))
+        arrived.extend(frames.FrameReader().feed(self.ledger.unsent()))
+        return self.hear(self, arrived)
 
-    def understand(self, arrived: list[Frame]) -> list[Ended]:
+    def sockets(self) -> list[socket.socket]:
+        return [self.stream.sock]
+
+    def hear(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
         """The calls that these frames end. What is said twice counts once."""
         ends: list[Ended] = []
         for kind, sequence, number, flags, body in arrived:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..wire import frames
 from ..worker.messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
 from .environment import needs_fresh_process, worker_environment
+from .launcher import launch_command, launcher_environment
 from .pool import Worker
 from .stream import Stream
 
@@ -51,12 +52,17 @@ class Keeper:
     def _say(self, kind: int, *content: Any, descriptors: list[int] | None = None) -> None:
         self.stream.send(frames.encode_object(kind, content), descriptors or [])
 
-    def spawn(self, worker: Worker, descriptors: list[int]) -> None:
+    def spawn(self, worker: Worker, descriptors: list[int], address: str) -> None:
+        """Start a worker that gets the descriptors; or ranks that connect to the address."""
         environment = worker_environment(os.environ, worker)
         argv = None
-        if needs_fresh_process(environment, self._environment):
+        if address:
+            rank = python_command("penstock.worker.mpi", "main", address)
+            argv = launch_command(worker.shape.ranks, rank)
+            environment = {**launcher_environment(os.path.dirname(address)), **environment}
+        elif needs_fresh_process(environment, self._environment):
             argv = python_command("penstock.worker.zygote", "serve_alone")
-        self._say(SPAWN, worker.number, environment, argv, descriptors=descriptors)
+        self._say(SPAWN, worker.number, environment, argv, os.path.dirname(address), descriptors=descriptors)
 
     def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
         self._say(WATCH, number, run_time, memory)

@@ -18,3 +18,27 @@ def why_no_mpi() -> str | None:
     if importlib.util.find_spec("mpi4py") is None:
         return "mpi4py is not installed; pip install 'penstock[mpi]'"
     return None
+
+
+def launch_command(ranks: int, command: list[str]) -> list[str]:
+    """The command that runs `command` on so many ranks here. All launchers understand `-n`."""
+    return [find_launcher() or "mpiexec", "-n", str(ranks), *command]
+
+
+def launcher_environment(directory: str) -> dict[str, str]:
+    """What launchers read. Open MPI 4 and 5 have each their own names; the others need nothing.
+
+    Cores are given out by Penstock, so the launcher shall neither count nor bind: two groups at once would be bound to
+    the same first cores. Its files go into `directory`, which is removed even when it is killed. Who runs as root here
+    already is not asked again by each launcher.
+    """
+    return {
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        "OMPI_MCA_orte_tmpdir_base": directory,
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "PRTE_MCA_prte_tmpdir_base": directory,
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }

@@ -6,6 +6,7 @@ import signal
 import socket
 
 from ..errors import OutOfMemory, PenstockError, RemoteTraceback, TimeLimitExceeded, WorkerLost
+from ..futures import Lazy
 from ..wire.packing import Packed
 from .call import Call
 
@@ -17,7 +18,7 @@ class PackedError:
 
     __slots__ = ("_memory", "_name", "_packed")
 
-    def __init__(self, packed: Packed, call: Call) -> None:
+    def __init__(self, packed: Lazy, call: Call) -> None:
         self._packed, self._name, self._memory = packed, call.future.name, call.plan.memory
 
     def load(self) -> BaseException:
@@ -28,10 +29,12 @@ class PackedError:
         return error  # type: ignore[no-any-return]
 
 
-def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None) -> PenstockError:
-    """Why a call has no result although its worker ran it."""
+def lost_error(
+    call: Call, pid: int | None, exitcode: int | None, reason: str | None, rank: str
+) -> PenstockError:
+    """Why a call has no result although its worker ran it; `rank` is the one that went first, if it had several."""
     name = call.future.name
-    if reason == "run_time":
+    if reason == "run_time" and not rank:
         limit = call.plan.run_time
         return TimeLimitExceeded(f"{name!r} ran longer than its run_time of {limit:g} s and was ended; give it more")
     if reason == "memory":
@@ -39,7 +42,7 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
     error = WorkerLost(
-        f"{name!r} lost its worker{runs}: process {pid} on {socket.gethostname()} {how_it_ended(exitcode)}"
+        f"{name!r} lost its worker{runs}: {rank}process {pid} on {socket.gethostname()} {how_it_ended(exitcode)}"
         + (f", see {log}" if log else "")
         + ("" if call.plan.restarts else "; restart_limit=1 would run such a call again")
     )
@@ -47,7 +50,7 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     return error
 
 
-def initializer_failed(call: Call, initializer_error: Packed | None, exitcode: int | None) -> PenstockError:
+def start_error(call: Call, initializer_error: Packed | None, exitcode: int | None) -> PenstockError:
     """Why a call was given up before it ran: no worker for it could be started."""
     name = call.future.name
     if initializer_error is None:

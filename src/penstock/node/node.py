@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import signal
 import socket
 import threading
@@ -28,18 +27,21 @@ from functools import partial
 from typing import Any, cast
 
 from ..futures import Future
-from ..wire.frames import Frame
 from ..wire.memory import Segments
 from ..wire.packing import Packer
 from .call import Call
 from .connection import Connection, Ended
-from .keeper import Keeper
-from .losses import PackedError, initializer_failed, lost_error
+from .keeper import Event, Keeper
+from .loop import WRITE, Loop
+from .losses import PackedError, lost_error, start_error
 from .pool import Pool, Retire, Send, Start, Worker
+from .processes import wait_for_death
+from .ranks import RankGroup
 from .stream import Stream
 
 _STALL = 0.01  # s after which calls are taken back from behind one that runs
 _GRACE = 5.0  # s that a worker has to end by itself
+_RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
 
 _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
 
@@ -47,25 +49,28 @@ _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
 class Node:
     """Runs calls in worker processes of this machine. Made idle: the first call starts thread and processes."""
 
-    def __init__(self, pool: Pool, segments: Segments, packer: Packer, initializer: bytes | None = None) -> None:
-        self.pool = pool
+    def __init__(
+        self, pool: Pool, segments: Segments, packer: Packer, initializer: bytes | None = None
+    ) -> None:
+        self._pool = pool
         self._segments = segments
         self._packer = packer
         self._initializer = initializer
         self._inbox: deque[Any] = deque()
         self._lock = threading.Lock()
-        self._connections: dict[int, Connection] = {}
+        self._links: dict[int, Connection | RankGroup] = {}  # by the number of the worker
         self._keeper: Keeper | None = None
         self._to_start: list[Worker] = []
         self._blocked: list[Stream] = []
         self._thread: threading.Thread | None = None
-        self._waker: tuple[socket.socket, socket.socket] | None = None
+        self._loop: Loop | None = None
+        self._looked_for_stalls = 0.0
+        self._expecting: Callable[[], bool] = bool  # whether calls may still come after closing
         self._closing = False
         self._signal: int | None = None  # to be sent to all workers
         self._killed = False
-        self._expecting: Callable[[], bool] = bool  # whether calls may still come after closing
         self._over = False  # the I/O thread takes no more calls
-        self._forked = False
+        self._forked = False  # this is a copy in a forked process
         _nodes.add(self)
 
     # -- from any thread -------------------------------------------------------------------------------
@@ -83,27 +88,11 @@ class Node:
         if self._closing:
             self._wake()
 
-    def check_usable(self) -> None:
-        if self._forked:
-            raise RuntimeError(
-                "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
-            )
-
-    def after_fork(self) -> None:
-        """In a forked child: this copy can do nothing, and must not hold the connections of the original open."""
-        self._forked = True
-        streams = [connection.stream for connection in self._connections.values()]
-        if self._keeper is not None:
-            streams.append(self._keeper.stream)
-        for sock in (*(stream.sock for stream in streams), *(self._waker or ())):
-            with contextlib.suppress(OSError):
-                sock.close()
-
     def drain(self) -> list[Future[Any]]:
         """The calls that have not been sent to a worker, which now will not be."""
         with self._lock:
             self._take_in()
-            calls = self.pool.drain()
+            calls = self._pool.drain()
         return [cast(Call, call).future for call in calls]
 
     def close(self, expecting: Callable[[], bool] = bool) -> None:
@@ -125,26 +114,28 @@ class Node:
 
     @property
     def process_ids(self) -> list[int]:
-        return [c.pid for c in list(self._connections.values()) if c.pid is not None]
+        return [link.pid for link in list(self._links.values()) if link.pid is not None]
 
     # -- under the lock --------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Empty the inbox and do what the pool decides; if somebody else is at it, they will."""
         while self._inbox and self._lock.acquire(blocking=False):
+            late: list[Any] = []
             try:
                 self._take_in()
-                instructions = self.pool.decide() if not self._over else []
-                for instruction in instructions:
-                    self._carry_out(instruction)
-                late = self.pool.drain() if self._over else ()
+                if self._over:
+                    late = self._pool.drain()
+                else:
+                    for instruction in self._pool.decide():
+                        self._carry_out(instruction)
             finally:
                 self._lock.release()
             for call in late:  # submitted while the executor was being shut down
-                cast(Call, call).future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
+                call.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
 
     def _take_in(self) -> None:
-        inbox, add = self._inbox, self.pool.add
+        inbox, add = self._inbox, self._pool.add
         while inbox:
             event = inbox.popleft()
             if type(event) is Call:
@@ -153,216 +144,223 @@ class Node:
                 event()
 
     def _carry_out(self, instruction: Start | Send | Retire) -> None:
+        number = instruction.worker.number
         if type(instruction) is Send:
-            connection = self._connections[instruction.worker.number]
-            call = instruction.calls[0]
-            if call.plan.run_time is not None or call.plan.memory is not None:
-                self._keep().watch(instruction.worker.number, call.plan.run_time, call.plan.memory)
-            connection.send(instruction.calls)
+            calls = cast("list[Call]", instruction.calls)
+            if calls[0].plan.limited:
+                self._keep().watch(number, calls[0].plan.run_time, calls[0].plan.memory)
+            self._links[number].send(calls)
         elif type(instruction) is Start:
             self._to_start.append(instruction.worker)
-            if self._thread is None:
-                self._begin()
+            self._begin()
             self._wake()
         else:
-            self._connections[instruction.worker.number].leave()
+            self._links[number].leave()
 
     def _keep(self) -> Keeper:
         assert self._keeper is not None, "there are workers, so there is a keeper"
         return self._keeper
 
     def _begin(self) -> None:
-        self._waker = socket.socketpair()
-        for end in self._waker:
-            end.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="penstock", daemon=True)
-        self._thread.start()
+        if self._thread is None:
+            self._loop = Loop(self._woken)
+            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="penstock", daemon=True)
+            self._thread.start()
 
     def _wake(self) -> None:
-        waker = self._waker
-        if waker is not None:
-            with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
-                waker[1].send(b"x")
-
-    # -- the I/O thread --------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        assert self._waker is not None
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._waker[0], selectors.EVENT_READ, self._woken)
-        self._looked = time.monotonic()
-        try:
-            while not self._is_over():
-                for key, mask in self._selector.select(self._patience()):
-                    key.data(mask)
-                self._look_for_stalls()
-        finally:
-            self._end()
-
-    def _woken(self, mask: int) -> None:
-        assert self._waker is not None
-        with contextlib.suppress(BlockingIOError):
-            self._waker[0].recv(1 << 10)
-        with self._lock:
-            starts, self._to_start = self._to_start, []
-            blocked, self._blocked = self._blocked, []
-        for worker in starts:
-            self._start(worker)
-        for stream in blocked:
-            self._set_events(stream, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        if self._signal is not None and self._keeper is not None:
-            with self._lock:
-                for number in self._connections:
-                    self._keeper.kill(number, self._signal)
-                self._keeper.end(_GRACE)  # and what the signal does not end is killed
-            self._signal = None
-
-    def _set_events(self, stream: Stream, events: int) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # it has been closed meanwhile
-            self._selector.modify(stream.sock, events, self._selector.get_key(stream.sock).data)
+        if self._loop is not None:
+            self._loop.wake()
 
     def _on_blocked(self, stream: Stream) -> None:
         self._blocked.append(stream)
         self._wake()
 
-    def _start(self, worker: Worker) -> None:
-        if self._keeper is None:
-            self._keeper = Keeper(self._on_blocked)
-            self._selector.register(self._keeper.stream.sock, selectors.EVENT_READ, self._keeper_speaks)
-        connection = Connection(worker, self._packer, self._on_blocked)
+    # -- the I/O thread --------------------------------------------------------------------------------
+
+    def _run(self, loop: Loop) -> None:
+        try:
+            while not self._is_over():
+                loop.step(self._patience())
+                self._look_for_stalls(time.monotonic())
+        finally:
+            self._end(loop)
+
+    def _woken(self) -> None:
+        loop = cast(Loop, self._loop)
         with self._lock:
-            self._connections[worker.number] = connection
-            descriptors = connection.greet(self._initializer)
-            self._keeper.spawn(worker, descriptors)
-        connection.handed_over()
-        self._selector.register(
-            connection.stream.sock, selectors.EVENT_READ, lambda mask: self._worker_speaks(connection, mask)
-        )
-
-    def _worker_speaks(self, connection: Connection, mask: int) -> None:
-        if mask & selectors.EVENT_WRITE:
+            starts, self._to_start = self._to_start, []
+            blocked, self._blocked = self._blocked, []
+        for worker in starts:
+            self._start(worker, loop)
+        for stream in blocked:
+            loop.also_write(stream.sock, True)
+        if self._signal is not None and self._keeper is not None:
             with self._lock:
-                done = connection.stream.flush()
-            if done:
-                self._set_events(connection.stream, selectors.EVENT_READ)
-        if mask & selectors.EVENT_READ:
-            self._settle(connection, connection.receive())
-            if connection.ended:  # its process has ended, which the keeper will tell, or has closed the stream
-                self._selector.unregister(connection.stream.sock)
-                with self._lock:
-                    self._keep().kill(connection.worker.number, signal.SIGKILL)
+                for number in self._links:
+                    self._keeper.kill(number, self._signal)
+                self._keeper.end(_GRACE)  # and what the signal does not end is killed
+            self._signal = None
 
-    def _settle(self, connection: Connection, arrived: list[Frame]) -> None:
-        """Tell the pool what has ended, so that the worker goes on; then end the futures."""
-        ends = connection.understand(arrived)
-        if connection.says_ready:
-            connection.says_ready = False
-            self._inbox.append(partial(self.pool.started, connection.worker))
-        if ends:
-            watched = ends[0].call.plan.run_time is not None or ends[0].call.plan.memory is not None
-            if watched:  # the worker is free when the keeper says that no limit can hit it any more
-                with self._lock:
-                    self._keep().unwatch(connection.worker.number)
+    def _start(self, worker: Worker, loop: Loop) -> None:
+        if self._keeper is None:  # here, because the kernel ends the zygote with the thread that started it
+            self._keeper = Keeper(self._on_blocked)
+            loop.watch(self._keeper.stream.sock, self._keeper_speaks)
+        link: Connection | RankGroup
+        if worker.shape.ranks > 1:
+            link = group = RankGroup(worker, self._packer, self._on_blocked)
+            loop.watch(group.listener, lambda mask: self._rank_connects(group))
+        else:
+            link = connection = Connection(worker, self._packer, self._on_blocked)
+            loop.watch(connection.stream.sock, partial(self._worker_speaks, connection, connection))
+        with self._lock:
+            self._links[worker.number] = link
+            descriptors = link.greet(self._initializer)
+            self._keeper.spawn(worker, descriptors, link.address)
+        link.handed_over()
+
+    def _rank_connects(self, group: RankGroup) -> None:
+        connection = group.accept()
+        loop = cast(Loop, self._loop)
+        if connection is not None:
+            loop.watch(connection.stream.sock, partial(self._worker_speaks, group, connection))
+        if group.complete:
+            loop.forget(group.listener)
+            group.stop_listening()
+
+    def _worker_speaks(self, link: Connection | RankGroup, connection: Connection, mask: int) -> None:
+        if mask & WRITE:
+            self._flush(connection.stream)
+        with self._lock if link is not connection else contextlib.nullcontext():  # a rank may be greeted
+            ends = link.hear(connection, connection.receive())
+        self._settle(link, ends)
+        if connection.ended:  # its process has ended, which the keeper will tell, or has closed the stream
+            cast(Loop, self._loop).forget(connection.stream.sock)
+            self._end_worker(link)
+
+    def _flush(self, stream: Stream) -> None:
+        with self._lock:
+            done = stream.flush()
+        if done:
+            cast(Loop, self._loop).also_write(stream.sock, False)
+
+    def _end_worker(self, link: Connection | RankGroup) -> None:
+        with self._lock:
+            if link.rank_gone:  # the launcher knows better why, and ends the other ranks
+                self._keep().watch(link.worker.number, _RANKS_GRACE, None)
             else:
-                self._inbox.append(partial(self.pool.finished, connection.worker, len(ends)))
+                self._keep().kill(link.worker.number, signal.SIGKILL)
+
+    def _settle(self, link: Connection | RankGroup, ends: list[Ended]) -> None:
+        """Tell the pool what has ended, so that the worker goes on; then end the futures."""
+        worker = link.worker
+        if link.says_ready:
+            link.says_ready = False
+            self._inbox.append(partial(self._pool.started, worker))
+        if link.must_end:
+            with self._lock:
+                self._keep().kill(worker.number, signal.SIGKILL)
+        elif ends and ends[0].call.plan.limited:
+            with self._lock:  # the worker is free when the keeper says that no limit can hit it any more
+                self._keep().unwatch(worker.number)
+        elif ends:
+            self._inbox.append(partial(self._pool.finished, worker, len(ends)))
         self._pump()
         for end in ends:
-            finish(end)
+            _finish(end)
         self._pump()
 
     def _keeper_speaks(self, mask: int) -> None:
         keeper = self._keep()
-        if mask & selectors.EVENT_WRITE:
-            with self._lock:
-                done = keeper.stream.flush()
-            if done:
-                self._set_events(keeper.stream, selectors.EVENT_READ)
+        if mask & WRITE:
+            self._flush(keeper.stream)
         events = keeper.receive()
         if events is None:
             self._keeper_lost()
             return
         for event in events:
-            connection = self._connections.get(event.number)
-            if connection is None:
-                continue
-            if event.what == "spawned":
-                connection.pid = event.value
-            elif event.what == "exited":
-                self._worker_ended(connection, event.value, event.reason)
-            elif event.what == "unwatched":
-                self._inbox.append(partial(self.pool.finished, connection.worker, 1))
-            else:
-                self._inbox.append(partial(self._withdrawn, connection, event.value))
+            link = self._links.get(event.number)
+            if link is not None:
+                self._worker_event(link, event)
         self._pump()
 
-    def _withdrawn(self, connection: Connection, begun: int) -> None:
-        calls = connection.withdrawn(begun)
-        for call in calls:
-            call.future.again()
-        self.pool.withdrawn(connection.worker, calls)
+    def _worker_event(self, link: Connection | RankGroup, event: Event) -> None:
+        if event.what == "spawned":
+            link.pid = event.value
+        elif event.what == "exited":
+            self._worker_ended(link, event.value, event.reason)
+        elif event.what == "unwatched":
+            self._inbox.append(partial(self._pool.finished, link.worker, 1))
+        else:
+            self._inbox.append(partial(self._withdrawn, cast(Connection, link), event.value))
 
     # -- ends of workers -------------------------------------------------------------------------------
 
-    def _worker_ended(self, connection: Connection, exitcode: int | None, reason: str | None) -> None:
+    def _worker_ended(
+        self, link: Connection | RankGroup, exitcode: int | None, reason: str | None
+    ) -> None:
         """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
-        ends = connection.understand(connection.drain())
-        ran, rest = connection.split_flight()
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(connection.stream.sock)
-        may_restart = reason is None and not self._killed
-        again = [call for call in ran if may_restart and call.restarted < call.plan.restarts]
-        given_up: list[Call] = []
+        worker = link.worker
+        ends = link.drain()
+        ran, rest = link.split_flight()
+        for sock in link.sockets():
+            cast(Loop, self._loop).forget(sock)
+        may_run_again = (reason is None or link.rank_gone) and not self._killed
+        again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
+        failed = [call for call in ran if call not in again]
+        given_up: list[Any] = []
         with self._lock:
             self._take_in()  # the pool must know of all ends before it forgets the worker
-            worker = connection.worker
-            self.pool.lost(worker)
+            self._pool.lost(worker)
             for call in again:
                 call.restarted += 1
             for call in (*again, *rest):
                 call.future.again()
-            self.pool.put_back(reversed([*again, *rest]))
-            if not worker.ready and not worker.leaving:
-                given_up = self.pool.hopeless(worker.shape, connection.initializer_error is not None)
-            failed = [call for call in ran if call not in again]
-            del self._connections[worker.number]
+            self._pool.put_back(reversed([*again, *rest]))
+            if not worker.ready and not self._killed:
+                given_up = self._pool.hopeless(worker.shape, link.initializer_error is not None)
+            del self._links[worker.number]
         self._inbox.append(_nothing)
         self._pump()
         for end in ends:
-            finish(end)
+            _finish(end)
         for call in failed:
-            call.future.fail_with(lost_error(call, connection.pid, exitcode, reason))
+            call.future.fail_with(lost_error(call, link.pid, exitcode, reason, link.rank_gone))
         for call in given_up:
-            call.future.fail_with(initializer_failed(call, connection.initializer_error, exitcode))
-        connection.close()
+            call.future.fail_with(start_error(call, link.initializer_error, exitcode))
+        link.close()
 
     def _keeper_lost(self) -> None:
         """The zygote is gone, and the workers die with it; the next one makes new ones."""
         keeper, self._keeper = self._keep(), None
-        self._selector.unregister(keeper.stream.sock)
+        cast(Loop, self._loop).forget(keeper.stream.sock)
         keeper.close()
-        for connection in list(self._connections.values()):
-            if connection.pid is not None:
-                wait_for_death(connection.pid)
-            self._worker_ended(connection, None, None)
+        for link in list(self._links.values()):
+            if link.pid is not None:
+                wait_for_death(link.pid, _GRACE)
+            self._worker_ended(link, None, None)
 
     # -- calls behind one that takes long --------------------------------------------------------------
 
     def _patience(self) -> float | None:
-        ahead = any(len(connection.flight) > 1 for connection in list(self._connections.values()))
-        return _STALL if ahead else None
+        return _STALL if any(len(link.flight) > 1 for link in self._links.values()) else None
 
-    def _look_for_stalls(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < _STALL:
+    def _look_for_stalls(self, now: float) -> None:
+        if now - self._looked_for_stalls < _STALL:
             return
-        self._looked = now
-        for connection in list(self._connections.values()):
-            if connection.worker.withdrawing or not connection.stalled():
-                continue
-            with self._lock:
-                connection.worker.withdrawing = True
-                connection.flight[connection.begun_before].pace.note(_STALL)  # it is not short after all
-                self._keep().withdraw(connection.worker.number, connection.sequence)
+        self._looked_for_stalls = now
+        for link in list(self._links.values()):
+            if type(link) is Connection and not link.worker.withdrawing and link.stalled():
+                with self._lock:
+                    link.worker.withdrawing = True
+                    self._keep().withdraw(link.worker.number, link.sequence)
+
+    def _withdrawn(self, connection: Connection, begun: int) -> None:
+        calls = connection.withdrawn(begun)
+        for running in connection.flight.values():
+            running.pace.note(_STALL)  # it is not short after all
+        for call in calls:
+            call.future.again()
+        self._pool.withdrawn(connection.worker, calls)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -375,29 +373,46 @@ class Node:
 
     def _unfinished(self) -> bool:
         """Whether calls wait or run. A call that was cancelled while it waited is neither."""
-        return self.pool.waiting or any(c.flight for c in self._connections.values())
+        return self._pool.waiting or any(link.flight for link in self._links.values())
 
-    def _end(self) -> None:
+    def _end(self, loop: Loop) -> None:
         """Let the workers end, then the zygote; close everything."""
-        for connection in list(self._connections.values()):
-            connection.leave()
+        self._over = True
+        for link in self._links.values():
+            link.leave()
         if self._keeper is not None:
             with self._lock:
                 self._keeper.end(_GRACE)
             self._keeper.join()
             self._keeper.close()
-        for connection in list(self._connections.values()):
-            connection.close()
-        self._connections.clear()
-        self._selector.close()
-        assert self._waker is not None
-        waker, self._waker = self._waker, None
-        for end in waker:
-            end.close()
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        loop.close()
         self._segments.close()
 
+    # -- forks -----------------------------------------------------------------------------------------
 
-def finish(end: Ended) -> None:
+    def check_usable(self) -> None:
+        if self._forked:
+            raise RuntimeError(
+                "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
+            )
+
+    def after_fork(self) -> None:
+        """In a forked child: this copy can do nothing, and must not hold the connections of the original open."""
+        self._forked = True
+        sockets = [sock for link in self._links.values() for sock in link.sockets()]
+        if self._keeper is not None:
+            sockets.append(self._keeper.stream.sock)
+        if self._loop is not None:
+            sockets.extend(self._loop.sockets())
+        for sock in sockets:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+
+def _finish(end: Ended) -> None:
     if end.failed:
         end.call.future.fail(PackedError(end.packed, end.call))
     else:
@@ -406,17 +421,6 @@ def finish(end: Ended) -> None:
 
 def _nothing() -> None:
     """An event that only makes the pool decide again."""
-
-
-def wait_for_death(pid: int) -> None:
-    """Wait until a process that is being killed has ended; not for ever."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.kill(pid, signal.SIGKILL)
-        descriptor = os.pidfd_open(pid)
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            selector.select(_GRACE)
-        os.close(descriptor)
 
 
 # -- forks and the end of the interpreter ----------------------------------------------------------------
@@ -431,7 +435,7 @@ def _at_exit() -> None:
     """Live calls are waited for, as the standard library's executors do."""
     nodes = [node for node in _nodes if not node._forked]
     for node in nodes:
-        node.close()
+        node.close(node._expecting)
     for node in nodes:
         node.join()
 

@@ -1,7 +1,7 @@
 """The driver's end of a worker that is several ranks of an MPI program.
 
 The launcher closes the descriptors that it inherits, so the ranks connect to a socket in a directory that only this
-user can enter; both are gone as soon as all have connected. Each rank is sent each call, and the call has ended when
+user can enter. The launcher keeps its own files there too, and the zygote removes it whatever happens here. Each rank is sent each call, and the call has ended when
 all ranks have: then its result is the list of theirs. When one fails, the others may wait for it for ever; so
 the call fails at once and the whole group is ended.
 """
@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..futures import Lazy
 from ..wire.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..wire.packing import Packed, Packer
 from .call import Call
@@ -31,7 +32,7 @@ class RankResults:
 
     __slots__ = ("_parts",)
 
-    def __init__(self, parts: list[Packed]) -> None:
+    def __init__(self, parts: list[Lazy]) -> None:
         self._parts = parts
 
     def load(self) -> list[Any]:
@@ -49,11 +50,11 @@ class RankGroup:
         self.ended = False
         self.says_ready = False
         self.must_end = False  # it cannot be trusted with another call
-        self.lost_rank: int | None = None
+        self.rank_gone = ""  # for people: which rank ended before the others
         self.initializer_error: Packed | None = None
         self.ranks: dict[int, Connection] = {}
         self._strangers: list[Connection] = []  # connected, but have not said which rank they are
-        self._results: dict[int, Packed] = {}
+        self._results: dict[int, Lazy] = {}
         self._packer, self._on_blocked = packer, on_blocked
         self._sequence = 0
         self._ready = 0
@@ -69,6 +70,7 @@ class RankGroup:
     # -- start and end ---------------------------------------------------------------------------------
 
     def greet(self, initializer: bytes | None) -> list[int]:
+        """Each rank is greeted when it has said which it is; the launcher takes no descriptors."""
         self._initializer = initializer
         return []
 
@@ -88,23 +90,23 @@ class RankGroup:
         self._strangers.append(connection)
         return connection
 
-    def _introduce(self, connection: Connection, rank: int) -> None:
-        self._strangers.remove(connection)
-        self.ranks[rank] = connection
-        connection.greet(self._initializer)
-        if len(self.ranks) == self.size:
-            self._stop_listening()
+    @property
+    def complete(self) -> bool:
+        return len(self.ranks) + len(self._strangers) == self.size
 
-    def _stop_listening(self) -> None:
+    def stop_listening(self) -> None:
         self.listener.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def sockets(self) -> list[socket.socket]:
+        return [self.listener, *(c.stream.sock for c in (*self.ranks.values(), *self._strangers))]
 
     def leave(self) -> None:
         for connection in self.ranks.values():
             connection.leave()
 
     def close(self) -> None:
-        self._stop_listening()
+        self.stop_listening()
+        shutil.rmtree(self._directory, ignore_errors=True)
         for connection in (*self.ranks.values(), *self._strangers):
             connection.close()
 
@@ -118,31 +120,37 @@ class RankGroup:
         for rank in sorted(self.ranks):
             self.ranks[rank].send(calls)
 
-    def understand(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
-        """What one rank said."""
+    def hear(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
+        """What one rank said; what of it ends the call."""
         ends: list[Ended] = []
         for frame in arrived:
             if frame.kind == RANK:
-                self._introduce(connection, frame.number)
+                self._strangers.remove(connection)
+                self.ranks[frame.number] = connection
+                connection.greet(self._initializer)
             elif frame.kind == READY:
                 self._ready += 1
                 self.says_ready = self._ready == self.size
             else:
                 self._mpi_used |= frame.kind == RESULT and not frame.flags & NO_MPI
                 self.must_end |= frame.kind == ERROR or bool(frame.flags & STRAY)
-                for end in connection.understand([frame]):
+                for end in connection.hear(connection, [frame]):
                     ends.extend(self._rank_ended(connection, end))
                 self.initializer_error = self.initializer_error or connection.initializer_error
+        if connection.ended and self.flight and not self.rank_gone:
+            self.rank_gone = f"rank {self._rank_of(connection)} of {self.size} ended first, then "
         return ends
+
+    def _rank_of(self, connection: Connection) -> int:
+        return next((rank for rank, known in self.ranks.items() if known is connection), -1)
 
     def _rank_ended(self, connection: Connection, end: Ended) -> list[Ended]:
         if not self.flight:  # another rank has failed before
             return []
-        rank = next(rank for rank, known in self.ranks.items() if known is connection)
         if end.failed:
             self.flight.clear()
             return [end]
-        self._results[rank] = end.packed  # type: ignore[assignment]
+        self._results[self._rank_of(connection)] = end.packed
         if len(self._results) < self.size:
             return []
         self.flight.clear()
@@ -150,20 +158,12 @@ class RankGroup:
             _warn_of_no_mpi(end.call, self.size)
         return [Ended(end.call, RankResults([self._results[i] for i in range(self.size)]), False)]
 
-    def rank_gone(self, connection: Connection) -> None:
-        """The stream of a rank has ended. The launcher ends the others, or the node does."""
-        self.ended = True
-        if self.lost_rank is None and self.flight:
-            self.lost_rank = next((rank for rank, known in self.ranks.items() if known is connection), None)
-
-    def drain(self) -> list[Frame]:
-        return []
-
-    def stalled(self) -> bool:
-        return False
+    def drain(self) -> list[Ended]:
+        """What all ranks had said before they ended."""
+        return [end for c in list(self.ranks.values()) for end in self.hear(c, c.receive())]
 
     def split_flight(self) -> tuple[list[Call], list[Call]]:
-        """After the end of the group: the call that ran there, if any."""
+        """After the end of the group: the call that ran there, if any; nothing was sent ahead."""
         ran = list(self.flight.values())
         self.flight.clear()
         return ran, []

@@ -62,7 +62,7 @@ class Stream:
     def receive(self) -> Iterator[Frame] | None:
         """The frames that are there; None when the other end has gone."""
         try:
-            data = frames.receive(self.sock, self.reader, 1 << 18)
+            data = frames.receive(self.sock, self.reader)
         except (BlockingIOError, InterruptedError):
             return iter(())
         except OSError:

@@ -53,6 +53,7 @@ class FrameReader:
     """Cuts a stream into frames."""
 
     def __init__(self) -> None:
+        self.buffer = bytearray(1 << 17)  # kept: memory fresh from the system costs more than what comes in
         self._rest = b""
         self.descriptors: deque[int] = deque()  # those that arrived, in the order of the frames that own them
 
@@ -83,15 +84,15 @@ def send_with_descriptors(sock: socket.socket, data: bytes | memoryview, descrip
 _BESIDE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 
 
-def receive(sock: socket.socket, reader: FrameReader, size: int = 1 << 16) -> bytes:
+def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
     """Some bytes of the stream; descriptors that came with them go to the reader. b"" at its end."""
-    data, beside, _, _ = sock.recvmsg(size, _BESIDE)
+    size, beside, _, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags)
     for level, kind, content in beside:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds = array.array("i")
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
             reader.descriptors.extend(fds)
-    return data
+    return bytes(memoryview(reader.buffer)[:size])
 
 
 def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:

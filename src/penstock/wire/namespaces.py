@@ -5,29 +5,25 @@ read ever changes them, and what returns is the very function or class that was 
 namespace is a `Guest`: a module of its own, whose names are set from *units* (name, version, pickle) that
 travel with the functions that reach them. A unit is stored when its version is not the last one received
 for that name, so what an initializer stored there stays until the sender's value changes.
-
-Everything here that is not a class is called by pickles.
 """
 
 from __future__ import annotations
 
 import builtins
-import contextlib
 import importlib
-import itertools
 import linecache
 import os
 import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from types import CellType, CodeType, FunctionType, ModuleType
+from collections.abc import Callable
+from types import FunctionType, ModuleType
 from typing import Any
 
+from . import identities
+
 Origin = tuple[str, str, int]  # (token of the process at home there, module, 0 or which one of that name)
-
-
 # What a namespace is made from elsewhere: its origin and its attributes.
 Header = tuple[Origin, "tuple[tuple[str, Any], ...]"]
 # A name, the version of its value and the pickle of that, None where the name was deleted.
@@ -35,15 +31,13 @@ Wire = tuple[Header, str, int, "bytes | None"]
 # What must be there before a function may run: globals, submodules, and texts by file name. Plain tuples,
 # because these are in each pickle.
 Needs = tuple["tuple[Wire, ...]", "tuple[str, ...]", "tuple[tuple[str, str], ...]"]
-Key = tuple[str, int]  # (token of the process that made the object, its number there)
 
-token = os.urandom(8).hex()  # of this process
 changes = 0  # how often anything was stored in a guest; who keeps a function loads it again after a change
 
 _HEADED = ("__name__", "__package__", "__file__", "__path__")
 UNSENT = frozenset((*_HEADED, "__builtins__", "__spec__", "__loader__", "__cached__"))
 
-_lock = threading.RLock()
+lock = threading.RLock()
 
 
 class Space:
@@ -58,7 +52,7 @@ class Space:
 
     @property
     def foreign(self) -> bool:
-        return self.header[0][0] != token
+        return self.header[0][0] != identities.token
 
     def held_by(self, function: FunctionType) -> None:
         if all(holder() is not function for holder in self._holders):
@@ -152,8 +146,12 @@ def space_of_module(module: ModuleType) -> Space:
 
 def _new_space(namespace: dict[str, Any], holder: Any, apart: bool) -> Space:
     attributes = tuple((name, namespace[name]) for name in _HEADED if _plain(namespace.get(name)))
-    with _lock:
-        origin = (token, str(namespace.get("__name__", "")), next(_numbers) if apart else 0)
+    with lock:
+        origin = (
+            identities.token,
+            str(namespace.get("__name__", "")),
+            next(identities.numbers) if apart else 0,
+        )
         space = _spaces.get(id(namespace)) or Space((origin, attributes), holder)
         _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
     return space
@@ -167,7 +165,7 @@ def guest(header: Header) -> Guest:
     """The namespace here of functions from elsewhere."""
     found = _guests.get(header[0])
     if found is None:
-        with _lock:
+        with lock:
             found = _guests.setdefault(header[0], Guest(header))
             _spaces[id(vars(found.module))] = found
             _install(found)
@@ -205,7 +203,7 @@ class Kept:
 
     def _load(self) -> None:
         global _provided
-        with _lock:
+        with lock:
             outer, _provided = _provided, []
             try:
                 self._function: Callable[..., Any] = pickle.loads(self._data)
@@ -221,63 +219,6 @@ class Kept:
         return self._function
 
 
-# -- which object is which ---------------------------------------------------------------------------------
-
-
-_numbers = itertools.count(1)
-
-
-class Identity:
-    """Which function or class this is, in every process."""
-
-    __slots__ = ("filled", "key", "reference", "sent")
-
-    def __init__(self, reference: weakref.ref[Any], key: Key) -> None:
-        self.reference, self.key = reference, key
-        self.filled: int | None = None  # the version of the attributes received last
-        self.sent: tuple[int, Any] | None = None  # version and snapshot of those sent last
-
-
-_objects: weakref.WeakValueDictionary[Key, Any] = weakref.WeakValueDictionary()
-_identities: dict[int, Identity] = {}  # by id: a metaclass may define equality
-
-
-def identity(obj: Any) -> Identity:
-    known = _identities.get(id(obj))
-    if known is not None and known.reference() is obj:
-        return known
-    return adopt(obj, (token, next(_numbers)))
-
-
-def adopt(obj: Any, key: Key) -> Identity:
-    number = id(obj)
-
-    def forget(reference: weakref.ref[Any]) -> None:
-        if number in _identities and _identities[number].reference is reference:
-            del _identities[number]
-
-    found = _identities[number] = Identity(weakref.ref(obj, forget), key)
-    _objects[key] = obj
-    return found
-
-
-def _begin_child() -> None:
-    """A fork is another process: it is at home nowhere but in what it makes itself."""
-    global token, _lock
-    token = os.urandom(8).hex()
-    _lock = threading.RLock()
-    for table in (_identities, _objects, _held, _spaces, _origins):
-        table.clear()  # type: ignore[attr-defined]
-    for space in _guests.values():
-        _spaces[id(vars(space.module))] = space
-
-
-os.register_at_fork(after_in_child=_begin_child)
-
-
-# -- what pickles call -------------------------------------------------------------------------------------
-
-
 def provide(needs: Needs) -> None:
     wires, imports, sources = needs
     for filename, text in sources:
@@ -286,10 +227,10 @@ def provide(needs: Needs) -> None:
             linecache.cache[filename] = (len(text), None, lines, filename)
     for name in imports:
         importlib.import_module(name)
-    units = [unit for unit in wires if unit[0][0][0] != token]
+    units = [unit for unit in wires if unit[0][0][0] != identities.token]
     if not units:
         return
-    with _lock:
+    with lock:
         for header, name, version, data in units:
             guest(header).offer(name, version, data)
             if _provided is not None:
@@ -298,119 +239,19 @@ def provide(needs: Needs) -> None:
             guest(header).take(name)
 
 
-def namespace(header: Header | str) -> dict[str, Any]:
-    """The dictionary of the functions that say they come from there."""
-    if isinstance(header, str):
-        return vars(importlib.import_module(header))
-    if header[0][0] != token:
-        return guest(header).globals()
-    module = sys.modules.get(header[0][1])
-    if module is not None and not header[0][2]:
-        return vars(module)
-    space = _origins.get(header[0])
-    return space.globals() if space else {"__builtins__": builtins, **dict(header[1])}
+def find(origin: Origin) -> Space | None:
+    """The namespace at home there, if it is alive."""
+    return _origins.get(origin)
 
 
-def named(header: Header, name: str, key: Key, needs: Needs) -> Any:
-    """The function or class that was sent under this name: at home the very one."""
-    provide(needs)
-    if header[0][0] == token:
-        known = _objects.get(key)
-        return namespace(header)[name] if known is None else known
-    with _lock:
-        return guest(header).value(name)
+def _begin_child() -> None:
+    """A fork is at home nowhere but in what it makes itself."""
+    global lock
+    lock = threading.RLock()
+    for table in (_held, _spaces, _origins):
+        table.clear()
+    for space in _guests.values():
+        _spaces[id(vars(space.module))] = space
 
 
-def module(header: Header, needs: Needs) -> ModuleType:
-    provide(needs)
-    if header[0][0] != token:
-        return guest(header).module
-    space = _origins.get(header[0])
-    return space.holder() if space else sys.modules[header[0][1]]
-
-
-def cell() -> CellType:
-    """An empty one: what it refers to may need it."""
-    return CellType()
-
-
-def function(
-    header: Header | str,
-    needs: Needs,
-    key: Key | None,
-    code: CodeType,
-    name: str,
-    cells: tuple[CellType, ...],
-) -> FunctionType:
-    """A function without what it refers to: that may refer to it."""
-    provide(needs)
-    new = FunctionType(code, namespace(header), name, None, cells or None)
-    if key is not None and not isinstance(header, str):
-        _remember(new, key, header, name)
-    return new
-
-
-def fill_function(new: FunctionType, state: tuple[Any, ...]) -> None:
-    attributes, own, contents = state
-    for name, value in attributes.items():
-        setattr(new, name, value)
-    vars(new).update(own)
-    for place, value in contents:
-        place.cell_contents = value
-
-
-def made(header: Header, name: str, key: Key, make: Callable[..., Any], *args: Any) -> Any:
-    """Any other thing that is known by its name: a cached function."""
-    thing = make(*args)
-    _remember(thing, key, header, name)
-    return thing
-
-
-def dynamic_class(header: Header | None, key: Key, make: Callable[..., type], *args: Any) -> type:
-    """A class without its attributes: those may refer to it."""
-    known: type | None = _objects.get(key)
-    if known is not None:
-        return known
-    with _lock, _quiet(args):
-        new = make(*args)
-    _remember(new, key, header, new.__name__)
-    return new
-
-
-@contextlib.contextmanager
-def _quiet(args: tuple[Any, ...]) -> Iterator[None]:
-    """Do not let bases register the class once more: what they keep has been sent, as it is."""
-    bases = (base for arg in args if type(arg) is tuple for base in arg if isinstance(base, type))
-    loud = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
-    for base in loud:
-        type.__setattr__(base, "__init_subclass__", classmethod(_do_nothing))
-    try:
-        yield
-    finally:
-        for base, method in loud.items():
-            type.__setattr__(base, "__init_subclass__", method)
-
-
-def _registers(cls: type) -> bool:
-    return id(cls) in _identities and "__init_subclass__" in vars(cls)
-
-
-def _do_nothing(cls: Any, /, **_: Any) -> None:
-    pass
-
-
-def fill_class(new: type, state: tuple[Key, int | None, Callable[[type, Any], Any], Any]) -> None:
-    """Without a version the attributes are always stored, otherwise if it is not the one received last."""
-    key, version, fill, attributes = state
-    here = identity(new)
-    if key[0] == token or (version is not None and here.filled == version):
-        return  # at home, or perhaps changed here since it was received
-    fill(new, attributes)
-    here.filled = version
-
-
-def _remember(thing: Any, key: Key, header: Header | None, name: str) -> None:
-    """Let those that are made from it find it before it is complete."""
-    adopt(thing, key)
-    if header is not None and header[0][0] != token:
-        guest(header).values[name] = thing
+os.register_at_fork(after_in_child=_begin_child)

@@ -42,7 +42,7 @@ _DERIVED = frozenset(
     (
         *("__annotations__", "__annotate_func__", "__annotations_cache__", "__dict__", "__weakref__"),
         *("__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__"),
-        *("__parameters__", "_field_defaults"),
+        *("__parameters__", "__slotnames__", "_field_defaults"),
     )
 )
 _REPR_GUARDS = frozenset(("dataclasses", "reprlib"))  # modules whose wrappers hold a set: reprs under way

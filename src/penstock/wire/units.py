@@ -57,7 +57,9 @@ def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
     value = space.globals().get(name, MISSING)
     known: Unit | None = space.units.get(name)
     if value is MISSING:
-        return known if known is None or known.data is None else _keep(space, name, Unit(None))
+        if known is not None and known.data is not None:
+            return _keep(space, name, Unit(None))
+        return known
     if known is not None and known.snapshot is not None and known.snapshot.unchanged(value):
         return known
     taken = snapshot(value)
@@ -162,9 +164,9 @@ def is_importable(module: ModuleType) -> bool:
 def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Place]:
     """Of a module that does not travel by reference, what the code can mean by `module.attribute`."""
     space = space_of_module(module)
-    for name in sorted(attributes & vars(module).keys() - UNSENT):
+    for name in sorted(attributes - UNSENT):  # those that are not there too: they may come
         yield space, name
-        value = vars(module)[name]
+        value = vars(module).get(name)
         if type(value) is ModuleType and value is not module and not is_importable(value):
             yield from _inside(value, attributes - {name})
 
@@ -188,3 +190,11 @@ def source(code: CodeType) -> tuple[tuple[str, str], ...]:
         return ()
     text = "".join(linecache.getlines(filename))
     return ((filename, text),) if text else ()
+
+
+def _begin_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it when this process forked
+
+
+os.register_at_fork(after_in_child=_begin_child)

@@ -28,6 +28,8 @@ from .failures import encode_error
 from .init import Initialized
 
 _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
+_LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps
+_SHORT = 0.001  # s; after longer calls it sleeps at once
 
 
 class Server:
@@ -44,6 +46,7 @@ class Server:
         self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
         self.outbox = 0  # bytes in the ledger that were not sent yet
         self.oldest = 0.0  # when the first of them was put there
+        self.last_call = _SHORT  # s that it took
         self._pid = os.getpid()
         self._actions: dict[int, Callable[[Frame], None]] = {
             HELLO: self.hello,
@@ -59,11 +62,21 @@ class Server:
         actions = self._actions
         while True:
             self.flush()
-            data = frames.receive(self.sock, self.reader)
+            data = self.wait_for_frames()
             if not data:
                 return
             for frame in self.reader.feed(data):
                 actions[frame.kind](frame)
+
+    def wait_for_frames(self) -> bytes:
+        """What the driver says next. After a short call look for it a moment: to be woken takes longer than that."""
+        until = perf_counter() + _LOOKING if self.last_call < _SHORT else 0.0
+        while perf_counter() < until:
+            try:
+                return frames.receive(self.sock, self.reader, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                os.sched_yield()  # whoever else wants this core gets it
+        return frames.receive(self.sock, self.reader)
 
     # -- what the driver says --------------------------------------------------------------------------
 
@@ -106,11 +119,11 @@ class Server:
         try:
             packed = self.pack_result(self.execute(frame.number, frame.body, request))
         except BaseException as error:
-            self._left_behind()
-            self.send(encode_error(error, frame.sequence, perf_counter() - started))
+            self.done(started)
+            self.send(encode_error(error, frame.sequence, self.last_call))
         else:
-            self._left_behind()
-            self.send_result(packed, frame.sequence, perf_counter() - started)
+            self.done(started)
+            self.send_result(packed, frame.sequence, self.last_call)
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """The result of the call. Nothing here refers to its arguments when it returns."""
@@ -137,7 +150,8 @@ class Server:
             kind = type(value).__qualname__
             raise UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {error}") from error
 
-    def _left_behind(self) -> None:
+    def done(self, started: float) -> None:
+        self.last_call = perf_counter() - started
         if os.getpid() != self._pid:  # the function forked and both came back: only one of them is the worker
             os._exit(0)
 

@@ -15,6 +15,7 @@ import gc
 import os
 import pickle
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -40,10 +41,10 @@ class _Become(BaseException):
 class _Worker:
     """What the zygote knows of a worker."""
 
-    __slots__ = ("deadline", "ledger", "memory", "number", "pid", "reason")
+    __slots__ = ("deadline", "directory", "ledger", "memory", "number", "pid", "reason")
 
-    def __init__(self, number: int, pid: int, ledger: Ledger) -> None:
-        self.number, self.pid, self.ledger = number, pid, ledger
+    def __init__(self, number: int, pid: int, ledger: Ledger | None, directory: str) -> None:
+        self.number, self.pid, self.ledger, self.directory = number, pid, ledger, directory
         self.deadline: float | None = None
         self.memory: int | None = None
         self.reason: str | None = None  # why it was killed here
@@ -102,20 +103,26 @@ class Zygote:
         with contextlib.suppress(OSError):  # the driver has gone; the selector will say so
             self.sock.sendall(frames.encode_object(kind, content))
 
-    def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None) -> None:
-        """Fork a worker. The stream and the ledger came as descriptors; with `argv` it starts afresh."""
-        sock_fd, ledger_fd = self.reader.descriptors.popleft(), self.reader.descriptors.popleft()
+    def spawn(
+        self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str
+    ) -> None:
+        """Fork a worker. With `argv` it starts afresh.
+
+        The stream and the ledger came as descriptors. Ranks have none: they find their socket in `directory`, which
+        must not be left behind.
+        """
+        descriptors = [] if directory else [self.reader.descriptors.popleft() for _ in range(2)]
         pid = os.fork()
         if pid == 0:
-            self.become(sock_fd, ledger_fd, environment, argv)
-        ledger = Ledger(ledger_fd)
-        os.close(sock_fd)
-        os.close(ledger_fd)
-        self.workers[number] = self.by_pid[pid] = _Worker(number, pid, ledger)
+            self.become(descriptors, environment, argv)
+        ledger = Ledger(descriptors[1]) if descriptors else None
+        for fd in descriptors:
+            os.close(fd)
+        self.workers[number] = self.by_pid[pid] = _Worker(number, pid, ledger, directory)
         self.say(SPAWNED, number, pid)
 
     def become(
-        self, sock_fd: int, ledger_fd: int, environment: dict[str, str], argv: list[str] | None
+        self, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
     ) -> NoReturn:
         """In the fork: be a worker, with nothing of the zygote's."""
         signal.set_wakeup_fd(-1)
@@ -131,14 +138,14 @@ class Zygote:
         os.environ.clear()
         os.environ.update(environment)
         if argv is not None:
-            for fd in (sock_fd, ledger_fd):
+            for fd in descriptors:
                 os.set_inheritable(fd, True)
             try:
-                os.execvpe(argv[0], [*argv, str(sock_fd), str(ledger_fd)], environment)
+                os.execvpe(argv[0], [*argv, *map(str, descriptors)], environment)
             except OSError as error:
                 print(f"penstock: cannot start {argv[0]}: {error}", file=sys.stderr, flush=True)
                 os._exit(127)
-        raise _Become(socket.socket(fileno=sock_fd), ledger_fd)
+        raise _Become(socket.socket(fileno=descriptors[0]), descriptors[1])
 
     def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
         """Keep the limits of the call that the worker is about to run."""
@@ -169,7 +176,7 @@ class Zygote:
         if not os.WIFSTOPPED(status):
             self.exited(worker, status)
             return
-        begun = worker.ledger.withdraw(last)
+        begun = worker.ledger.withdraw(last) if worker.ledger is not None else last
         os.kill(worker.pid, signal.SIGCONT)
         self.say(WITHDRAWN, number, begun)
 
@@ -196,8 +203,11 @@ class Zygote:
 
     def exited(self, worker: _Worker, status: int) -> None:
         del self.by_pid[worker.pid], self.workers[worker.number]
+        if worker.directory:
+            shutil.rmtree(worker.directory, ignore_errors=True)
         _signal_group(worker.pid, signal.SIGKILL)  # what it started and left in its process group
-        worker.ledger.close()
+        if worker.ledger is not None:
+            worker.ledger.close()
         self.say(EXITED, worker.number, exit_code(status), worker.reason)
 
     def end_orphans(self) -> None:
@@ -216,6 +226,8 @@ class Zygote:
     def driver_gone(self) -> NoReturn:
         for worker in self.by_pid.values():
             _signal_group(worker.pid, signal.SIGKILL)
+            if worker.directory:
+                shutil.rmtree(worker.directory, ignore_errors=True)
         self.leave()
 
     def leave(self) -> NoReturn:

@@ -1,0 +1,58 @@
+"""Waits for sockets in one thread, and can be woken by others."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+from collections.abc import Callable
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+Handler = Callable[[int], object]
+
+
+class Loop:
+    """Calls a handler with READ, WRITE or both when its socket is ready. All but `wake` is for one thread."""
+
+    def __init__(self, woken: Callable[[], object]) -> None:
+        self._woken = woken
+        self._selector = selectors.DefaultSelector()
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
+            end.setblocking(False)
+        self.watch(self._reader, self._wake_up)
+
+    def wake(self) -> None:
+        """Let the thread look around. From any thread; also when it has ended."""
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
+            self._writer.send(b"x")
+
+    def _wake_up(self, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(1 << 10)
+        self._woken()
+
+    def watch(self, sock: socket.socket, handler: Handler) -> None:
+        self._selector.register(sock, READ, handler)
+
+    def also_write(self, sock: socket.socket, wanted: bool) -> None:
+        with contextlib.suppress(KeyError, ValueError):  # it is not watched any more
+            self._selector.modify(sock, READ | WRITE if wanted else READ, self._selector.get_key(sock).data)
+
+    def forget(self, sock: socket.socket) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
+
+    def step(self, timeout: float | None) -> None:
+        """Wait until something happens or `timeout` s have passed, and call the handlers."""
+        for key, mask in self._selector.select(timeout):
+            key.data(mask)
+
+    def sockets(self) -> list[socket.socket]:
+        return [self._reader, self._writer]
+
+    def close(self) -> None:
+        self._selector.close()
+        self._reader.close()
+        self._writer.close()

@@ -1,0 +1,134 @@
+"""What the pickles of functions and classes call when they are read: it makes them again, or finds them."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from . import identities, namespaces
+from .identities import Identity, Key
+from .namespaces import Header, Needs, guest, provide
+
+
+def namespace(header: Header | str) -> dict[str, Any]:
+    """The dictionary of the functions that say they come from there."""
+    if isinstance(header, str):
+        return vars(importlib.import_module(header))
+    if header[0][0] != identities.token:
+        return guest(header).globals()
+    module = sys.modules.get(header[0][1])
+    if module is not None and not header[0][2]:
+        return vars(module)
+    space = namespaces.find(header[0])
+    return space.globals() if space else {"__builtins__": builtins, **dict(header[1])}
+
+
+def named(header: Header, name: str, key: Key, needs: Needs) -> Any:
+    """The function or class that was sent under this name: at home the very one."""
+    provide(needs)
+    if header[0][0] == identities.token:
+        known = identities.find(key)
+        return namespace(header)[name] if known is None else known
+    with namespaces.lock:
+        return guest(header).value(name)
+
+
+def module(header: Header, needs: Needs) -> ModuleType:
+    provide(needs)
+    if header[0][0] != identities.token:
+        return guest(header).module
+    space = namespaces.find(header[0])
+    return space.holder() if space else sys.modules[header[0][1]]
+
+
+def cell() -> CellType:
+    """An empty one: what it refers to may need it."""
+    return CellType()
+
+
+def function(  # noqa: PLR0917 - the positions are those of the pickle
+    header: Header | str,
+    needs: Needs,
+    key: Key | None,
+    code: CodeType,
+    name: str,
+    cells: tuple[CellType, ...],
+) -> FunctionType:
+    """A function without what it refers to: that may refer to it."""
+    provide(needs)
+    new = FunctionType(code, namespace(header), name, None, cells or None)
+    if key is not None and not isinstance(header, str):
+        _remember(new, key, header, name)
+    return new
+
+
+def fill_function(new: FunctionType, state: tuple[Any, ...]) -> None:
+    attributes, own, contents = state
+    for name, value in attributes.items():
+        setattr(new, name, value)
+    vars(new).update(own)
+    for place, value in contents:
+        place.cell_contents = value
+
+
+def made(header: Header, name: str, key: Key, make: Callable[..., Any], *args: Any) -> Any:
+    """Any other thing that is known by its name: a cached function."""
+    thing = make(*args)
+    _remember(thing, key, header, name)
+    return thing
+
+
+def dynamic_class(header: Header | None, key: Key, make: Callable[..., type], *args: Any) -> type:
+    """A class without its attributes: those may refer to it."""
+    known: type | None = identities.find(key)
+    if known is not None:
+        return known
+    with namespaces.lock, _quiet(args):
+        new = make(*args)
+    _remember(new, key, header, new.__name__).complete = False
+    return new
+
+
+@contextlib.contextmanager
+def _quiet(args: tuple[Any, ...]) -> Iterator[None]:
+    """Do not let bases register the class once more: what they keep has been sent, as it is."""
+    bases = (base for arg in args if type(arg) is tuple for base in arg if isinstance(base, type))
+    loud = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
+    for base in loud:
+        type.__setattr__(base, "__init_subclass__", classmethod(_do_nothing))
+    try:
+        yield
+    finally:
+        for base, method in loud.items():
+            type.__setattr__(base, "__init_subclass__", method)
+
+
+def _registers(cls: type) -> bool:
+    came = identities.known(cls)
+    return came is not None and came.foreign and "__init_subclass__" in vars(cls)
+
+
+def _do_nothing(cls: Any, /, **_: Any) -> None:
+    pass
+
+
+def fill_class(new: type, state: tuple[int | None, Callable[[type, Any], Any], Any]) -> None:
+    """Without a version the attributes are always stored, otherwise if it is not the one received last."""
+    version, fill, attributes = state
+    here = identities.identity(new)
+    if here.complete and (not here.foreign or (version is not None and here.filled == version)):
+        return  # at home, or perhaps changed here since it was received
+    fill(new, attributes)
+    here.filled, here.complete = version, True
+
+
+def _remember(thing: Any, key: Key, header: Header | None, name: str) -> Identity:
+    """Let those that are made from it find it before it is complete."""
+    if header is not None and header[0][0] != identities.token:
+        guest(header).values[name] = thing
+    return identities.adopt(thing, key)
