@@ -90,8 +90,7 @@ class Future(StandardFuture[T]):
 
     # -- the state and its lock ------------------------------------------------------------------------
 
-    @property
-    def _condition(self) -> threading.Condition:  # the standard library's `wait` and `as_completed` use it
+    def _made_condition(self) -> threading.Condition:
         if self._cond is None:
             made = threading.Condition()
             with _births:
@@ -99,6 +98,9 @@ class Future(StandardFuture[T]):
                     self._waiters: list[Any] = []
                     self._cond = made
         return cast(threading.Condition, self._cond)
+
+    # The standard library's `wait` and `as_completed` use it, and its types say that it can be set.
+    _condition = cast(threading.Condition, property(_made_condition))
 
     def _hold(self) -> Any:
         """Acquire and return the lock that guards the state at this moment."""

@@ -32,7 +32,7 @@ def shared() -> Iterator[Worker]:
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], types.ModuleType]:
-    """Return a function that runs cells in a module that no file has; the names of a notebook are its attributes."""
+    """Return a function that runs cells in one module, which no file has."""
     module = types.ModuleType(f"notebook_{next(_number)}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
 

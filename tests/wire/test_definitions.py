@@ -114,7 +114,7 @@ SCRIPT = """
         def m(self, *, x=0): return self.k
         @property
         def p(self): return helper
-    def f(): return X, L, helper, C, len, T, missing if False else 0, Z
+    def f(): return X, L, helper, C, len, T, missing if X > 5 else 0, Z
 """
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import importlib.util
-import itertools
+import io
 import json
 import linecache
 import math
@@ -16,6 +17,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from echo import RemoteError, Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.wire import namespaces
+from penstock.wire import identities, namespaces
 from penstock.wire.functions import Pickler, dumps
 from penstock.wire.references import by_reference, importable
 
@@ -99,6 +101,32 @@ def test_modules_registered_with_cloudpickle_travel_by_value(worker: Worker, tmp
     finally:
         cloudpickle.unregister_pickle_by_value(json)
     assert by_reference(json.dumps)
+
+
+def test_finders_that_a_worker_has_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "afar.py").write_text("def f(): pass")
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: Any, target: Any = None) -> Any:
+            return (
+                importlib.util.spec_from_file_location(name, tmp_path / "afar.py") if name == "afar" else None
+            )
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    for module, found in (("some.hook", False), ("__editable___afar_finder", True)):
+        monkeypatch.setattr(Finder, "__module__", module)
+        monkeypatch.setitem(sys.modules, "afar", _load("afar", tmp_path / "afar.py"))
+        assert importable("afar") == found
+
+
+def test_modules_that_their_package_makes_come_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "json.made", types.ModuleType("json.made"))
+    monkeypatch.setitem(sys.modules, "made", types.ModuleType("made"))
+    assert importable("json.made")
+    assert importable("os.path")
+    assert not importable("made")
+    assert not importable("__main__")
 
 
 def test_a_local_function_of_an_imported_module_uses_that_module(worker: Worker) -> None:
@@ -303,7 +331,7 @@ def test_closures(shared: Worker) -> None:
 def test_an_empty_cell(shared: Worker) -> None:
     def make() -> Any:
         def f() -> Any:
-            return later  # noqa: F821
+            return later
 
         if False:
             later = 1
@@ -407,7 +435,7 @@ def test_type_parameters(shared: Worker, notebook: Notebook) -> None:
 # -- classes -----------------------------------------------------------------------------------------------
 
 CLASSES = """
-    import abc, collections, dataclasses, enum, functools, typing
+    import abc, collections, dataclasses, enum, functools, sys, typing
     UNIT = 10
     REGISTRY = {}
 
@@ -443,13 +471,14 @@ CLASSES = """
         names: list = dataclasses.field(default_factory=list)
         def moved(self, by): return dataclasses.replace(self, x=self.x + by)
 
-    @dataclasses.dataclass(frozen=True, **({"slots": True} if __import__("sys").version_info >= (3, 11) else {}))
+    @dataclasses.dataclass(frozen=True, slots=sys.version_info >= (3, 11))
     class Fixed:
         x: int = 1
 
     class Slots:
-        __slots__ = ("x",)
-        def __init__(self): self.x = 1
+        __slots__ = ("x", "__own", "__weakref__")
+        def __init__(self): self.x, self.__own = 1, 2
+        def own(self): return self.x, self.__own
 
     class Color(enum.Enum):
         RED = 1
@@ -483,8 +512,10 @@ CLASSES = """
     class Made(metaclass=Meta):
         pass
 
-    MAKERS = [lambda: Square(2), lambda: Point(1), Fixed, Slots, lambda: Color.BLUE, lambda: Flags.A | Flags.B,
-              lambda: Pair(1, 2), lambda: Typed(3), lambda: Failure(4), Made]
+    MAKERS = [
+        lambda: Square(2), lambda: Point(1), Fixed, Slots, lambda: Color.BLUE, lambda: Flags.A | Flags.B,
+        lambda: Pair(1, 2), lambda: Typed(3), lambda: Failure(4), Made,
+    ]
 """
 
 
@@ -517,7 +548,12 @@ def test_methods_of_all_kinds(shared: Worker, notebook: Notebook) -> None:
         return s.area(), s.twice(), s.side, s.unit(), type(cls.make(1)) is cls, s.cached, s.remembered()
 
     assert shared.call(use, n.Square(3)) == (90, 180, 3, 10, True, [3], "Square")
-    assert shared.call(lambda p: (p.moved(2).x, p == p.moved(0), p < p.moved(1)), n.Point(1)) == (3, True, True)
+    assert shared.call(lambda p: (p.moved(2).x, p == p.moved(0), p < p.moved(1)), n.Point(1)) == (
+        3,
+        True,
+        True,
+    )
+    assert shared.call(lambda s: (s.own(), hasattr(s, "__dict__")), n.Slots()) == ((1, 2), False)
     assert shared.call(lambda c: (c.low, type(c)["RED"].value, c is type(c)("b")), n.Color.BLUE) == (
         "blue",
         1,
@@ -675,7 +711,9 @@ def test_buffers_go_out_of_band() -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner) | st.frozensets(st.text()),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner) | st.frozensets(st.text())
+    ),
     max_leaves=5,
 )
 
@@ -814,15 +852,36 @@ def test_nothing_is_kept_of_executed_code_that_is_gone() -> None:
         for _ in range(3):
             dumps(space["f"])
 
-    import gc
+    def kept() -> tuple[int, ...]:
+        gc.collect()  # the functions
+        gc.collect()  # what was kept for them
+        return len(namespaces._spaces), len(namespaces._held), len(identities._identities)
 
+    before = kept()
     send()
-    gc.collect()
-    before = len(namespaces._spaces), len(namespaces._held), len(namespaces.identities._identities)
-    for _ in itertools.repeat(None, 5):
-        send()
-    gc.collect()
-    assert (len(namespaces._spaces), len(namespaces._held), len(namespaces.identities._identities)) == before
+    assert kept() == before
+
+
+def test_a_dictionary_in_the_place_of_another_is_another_namespace() -> None:
+    spaces: list[dict[str, Any]] = [{"__name__": "cells"}, {"__name__": "cells"}]
+    for space in spaces:
+        exec("def f(): pass", space)
+    first = namespaces.space_of(spaces[0]["f"])
+    namespaces._spaces[id(spaces[1])] = first  # as if its memory had been that of the first
+    assert namespaces.space_of(spaces[1]["f"]) is not first
+
+
+def test_threads_agree_on_versions(notebook: Notebook) -> None:
+    n = notebook("X = [1]\ndef f(): return X")
+    with ThreadPoolExecutor(4) as threads:
+        picklers = list(threads.map(lambda _: _sent(n.f), range(50)))
+    assert len({unit for sent in picklers for unit in sent.values()}) == 2
+
+
+def _sent(function: Any) -> Any:
+    pickler = Pickler(io.BytesIO())
+    pickler.dump(function)
+    return pickler.sent
 
 
 def test_a_pickler_can_be_used_for_a_file(tmp_path: Path) -> None:

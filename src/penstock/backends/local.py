@@ -36,7 +36,7 @@ class Local:
         gpus: how many, or which (a list of what goes into CUDA_VISIBLE_DEVICES); default: those that are found.
         memory: GiB that may be given out; default: what this process may use.
 
-        >>> Executor(backend=Local(cores=4, gpus=1))
+    >>> Executor(backend=Local(cores=4, gpus=1))
     """
 
     cores: int | None = None

@@ -55,7 +55,6 @@ class Connection:
         self.sequence = 0
         self._packer = packer
         self._known: set[int] = set()
-        self._names: dict[Any, int] = {}  # versions of what functions by value reach, as the worker has them
         self._path: list[str] = []
         self._loans = Loans()
         self._unused: deque[int] = deque()
@@ -131,12 +130,8 @@ class Connection:
 
     def _define(self, definition: Definition, parts: list[bytes]) -> int:
         """Make sure that the worker has this very version of the function; its number."""
-        names = definition.names
-        stale = names and any(self._names.get(name) != version for name, version in names.items())
-        if definition.id not in self._known or stale:
+        if definition.id not in self._known:
             self._known.add(definition.id)
-            if names:
-                self._names.update(names)
             parts.append(frames.encode(DEFINE, 0, definition.id, 0, definition.data))
         return definition.id
 

@@ -36,6 +36,8 @@ def launcher_environment(directory: str) -> dict[str, str]:
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         "OMPI_MCA_orte_tmpdir_base": directory,
+        "OMPI_MCA_btl_vader_backing_directory": directory,
+        "OMPI_MCA_btl_sm_backing_directory": directory,
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "PRTE_MCA_prte_tmpdir_base": directory,

@@ -60,7 +60,7 @@ class RankGroup:
         self._ready = 0
         self._mpi_used = False
         self._initializer: bytes | None = None
-        self._directory = tempfile.mkdtemp(prefix="penstock-")  # 0700
+        self._directory = tempfile.mkdtemp(prefix="penstock-", dir=_memory_directory())  # 0700
         self.address = os.path.join(self._directory, "ranks")
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.setblocking(False)
@@ -167,6 +167,11 @@ class RankGroup:
         ran = list(self.flight.values())
         self.flight.clear()
         return ran, []
+
+
+def _memory_directory() -> str | None:
+    """Where files are in memory, as launchers want it for what ranks share; None: the usual place."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 
 
 def _is_ours(sock: socket.socket) -> bool:

@@ -51,7 +51,7 @@ def cell() -> CellType:
     return CellType()
 
 
-def function(  # noqa: PLR0917 - the positions are those of the pickle
+def function(
     header: Header | str,
     needs: Needs,
     key: Key | None,
@@ -87,6 +87,7 @@ def dynamic_class(header: Header | None, key: Key, make: Callable[..., type], *a
     """A class without its attributes: those may refer to it."""
     known: type | None = identities.find(key)
     if known is not None:
+        _announce(known, header, known.__name__)
         return known
     with namespaces.lock, _quiet(args):
         new = make(*args)
@@ -128,7 +129,11 @@ def fill_class(new: type, state: tuple[int | None, Callable[[type, Any], Any], A
 
 
 def _remember(thing: Any, key: Key, header: Header | None, name: str) -> Identity:
+    _announce(thing, header, name)
+    return identities.adopt(thing, key)
+
+
+def _announce(thing: Any, header: Header | None, name: str) -> None:
     """Let those that are made from it find it before it is complete."""
     if header is not None and header[0][0] != identities.token:
         guest(header).values[name] = thing
-    return identities.adopt(thing, key)

@@ -19,9 +19,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import identities
+
+if TYPE_CHECKING:
+    from .units import Unit
 
 Origin = tuple[str, str, int]  # (token of the process at home there, module, 0 or which one of that name)
 # What a namespace is made from elsewhere: its origin and its attributes.
@@ -47,7 +50,7 @@ class Space:
 
     def __init__(self, header: Header, holder: Any) -> None:
         self.header = header
-        self.units: dict[str, Any] = {}  # as they were sent last
+        self.units: dict[str, Unit] = {}  # as they were sent last
         self._holders = [weakref.ref(holder)]  # the module, or functions of executed code
 
     @property
@@ -75,16 +78,17 @@ class Space:
 class Guest(Space):
     """A namespace whose functions come from another process."""
 
-    __slots__ = ("_pending", "_received", "module", "values")
+    __slots__ = ("_loading", "_pending", "_received", "module", "values")
 
     def __init__(self, header: Header) -> None:
         module = ModuleType(header[0][1])
         vars(module).update(header[1], __builtins__=builtins)
         super().__init__(header, module)
         self.module = module
-        self.values: dict[str, Any] = {}  # functions and classes as received, whatever the name means now
+        self.values: dict[str, Any] = {}  # functions and classes as received
         self._received: dict[str, int] = {}
         self._pending: dict[str, tuple[int, bytes | None]] = {}
+        self._loading: dict[str, bytes] = {}
 
     def globals(self) -> dict[str, Any]:
         return vars(self.module)
@@ -101,20 +105,33 @@ class Guest(Space):
             return
         version, data = offered
         changes += 1
+        self.values.pop(name, None)
         if data is None:
             vars(self.module).pop(name, None)
         else:
-            vars(self.module)[name] = value = pickle.loads(data)
+            vars(self.module)[name] = value = self._load(name, data)
             if callable(value) and hasattr(value, "__qualname__"):
                 self.values[name] = value
         self._received[name] = version
+
+    def _load(self, name: str, data: bytes) -> Any:
+        self._loading[name] = data
+        try:
+            return pickle.loads(data)
+        finally:
+            self._loading.pop(name, None)
 
     def has(self, name: str, version: int) -> bool:
         return self._received.get(name) == version
 
     def value(self, name: str) -> Any:
+        """The function or class that was received, whatever its name means now."""
         self.take(name)
-        return self.values[name] if name in self.values else vars(self.module)[name]
+        if name in self.values:
+            return self.values[name]
+        if name in self._loading:  # a class whose base refers to it: the base is there, so it can be made
+            return pickle.loads(self._loading[name])
+        return vars(self.module)[name]
 
 
 # -- which namespace is which ------------------------------------------------------------------------------
@@ -128,7 +145,7 @@ _guests: dict[Origin, Guest] = {}
 def space_of(function: FunctionType) -> Space:
     """The namespace of a function that travels by value."""
     namespace = function.__globals__
-    space = _spaces.get(id(namespace))
+    space = _known_space(namespace)
     if space is None:
         module = sys.modules.get(namespace.get("__name__", ""))
         at_home = module is not None and vars(module) is namespace
@@ -140,19 +157,24 @@ def space_of(function: FunctionType) -> Space:
 
 
 def space_of_module(module: ModuleType) -> Space:
-    space = _spaces.get(id(vars(module)))
-    return space or _new_space(vars(module), module, sys.modules.get(module.__name__) is not module)
+    namespace = vars(module)
+    apart = sys.modules.get(module.__name__) is not module
+    return _known_space(namespace) or _new_space(namespace, module, apart)
+
+
+def _known_space(namespace: dict[str, Any]) -> Space | None:
+    space = _spaces.get(
+        id(namespace)
+    )  # that of a dictionary which is gone may be there until it is collected
+    return space if space is not None and space.globals() is namespace else None
 
 
 def _new_space(namespace: dict[str, Any], holder: Any, apart: bool) -> Space:
     attributes = tuple((name, namespace[name]) for name in _HEADED if _plain(namespace.get(name)))
     with lock:
-        origin = (
-            identities.token,
-            str(namespace.get("__name__", "")),
-            next(identities.numbers) if apart else 0,
-        )
-        space = _spaces.get(id(namespace)) or Space((origin, attributes), holder)
+        number = next(identities.numbers) if apart else 0
+        origin = (identities.token, str(namespace.get("__name__", "")), number)
+        space = _known_space(namespace) or Space((origin, attributes), holder)
         _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
     return space
 

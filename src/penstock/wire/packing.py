@@ -45,10 +45,14 @@ class Packed:
 
 
 class Packer:
-    """Packs objects, with a pool of segments for what is large in them."""
+    """Packs objects, with a pool of segments for what is large in them.
 
-    def __init__(self, segments: Segments) -> None:
+    `home`: the reader is the process whose functions and classes travelled here, so they need not be described to it.
+    """
+
+    def __init__(self, segments: Segments, home: bool = False) -> None:
         self._segments = segments
+        self._home = home
         self._copies: dict[int, tuple[Any, weakref.ref[Owned], int]] = {}
 
     def pack(self, value: Any, futures: list[Any] | None = None) -> Packed:
@@ -56,7 +60,7 @@ class Packer:
         if type(value) in _SMALL or (type(value) in (str, bytes) and len(value) < LARGE):
             return Packed(pickle.dumps(value, 5))
         buffers: list[pickle.PickleBuffer] = []
-        data = dumps(value, buffer_callback=_keep_large(buffers), reduce=_note_futures(futures))
+        data = dumps(value, buffer_callback=_keep_large(buffers), reduce=_note_futures(futures), home=self._home)
         if len(data) < LARGE:
             return Packed(data, *self._snapshot([buffer.raw() for buffer in buffers]))
         return Packed(None, *self._snapshot([memoryview(data), *(buffer.raw() for buffer in buffers)]))

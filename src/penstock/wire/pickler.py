@@ -84,7 +84,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return None  # made here, so the name means nothing where the namespace is at home
         return building.named, (space.header, name, known.key, self._needs((place,)))
 
-    def _defines(self, place: Place) -> bool:  # noqa: ARG002
+    def _defines(self, place: Place) -> bool:
         return False
 
     def _definition(self, function: FunctionType) -> Any:
@@ -119,7 +119,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         root = place is not None and self._defines(place)
         header = place[0].header if place is not None and root else None
         version = None if root else _class_version(cls)
-        known = (header, identity(cls).key, make, *arguments)
+        known = (header, identity(cls).key, make, *_with_slots(cls, arguments))
         return building.dynamic_class, known, (version, fill, state), None, None, building.fill_class
 
     def _module(self, module: ModuleType) -> Any:
@@ -194,13 +194,21 @@ def pickle_unit(value: Any, place: Place) -> tuple[bytes, tuple[Place, ...]]:
         return file.getvalue(), tuple(pickler.reached)
 
 
+def _with_slots(cls: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Cloudpickle makes the class with a dictionary instead; then instances cannot come back."""
+    slots = None if issubclass(cls, tuple) else vars(cls).get("__slots__")
+    if slots is None:
+        return arguments
+    return tuple({**a, "__slots__": slots} if type(a) is dict else a for a in arguments)
+
+
 def _attributes(function: FunctionType) -> dict[str, Any]:
     """What `FunctionType` does not set, and `vars` does not have."""
     found = {"__qualname__": function.__qualname__, "__module__": function.__module__}
     for name in ("__doc__", "__defaults__", "__kwdefaults__", "__annotations__", "__type_params__"):
         try:
             value = getattr(function, name, None)
-        except NameError:  # annotations that refer to what is not there yet
+        except Exception:  # from 3.14 on annotations are evaluated now, and may refer to what is not there
             continue
         if value:
             found[name] = value

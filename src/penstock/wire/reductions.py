@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 import typing
 import weakref
 from collections.abc import Callable
@@ -29,6 +30,10 @@ def _make_cached_property(kind: Any, function: Callable[..., Any], name: str) ->
     return prop
 
 
+def _slot(descriptor: Any) -> tuple[Any, ...]:
+    return getattr, (descriptor.__objclass__, descriptor.__name__)
+
+
 def _weak_dict(table: Any) -> tuple[Any, ...]:
     return type(table), (dict(table),)
 
@@ -43,6 +48,20 @@ def _make_new_type(name: str, base: Any, module: str) -> Any:
     return kind
 
 
+def _type_var(var: Any) -> Any:
+    if var.__module__ == "__main__":
+        return NotImplemented  # cloudpickle knows these again
+    return _make_type_var, (
+        var.__name__, var.__constraints__, var.__bound__, var.__covariant__, var.__contravariant__
+    )  # fmt: skip
+
+
+def _make_type_var(
+    name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool
+) -> Any:
+    return typing.TypeVar(name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant)
+
+
 def _parameter(parameter: Any) -> tuple[Any, ...]:
     return type(parameter), (parameter.__name__,)
 
@@ -55,11 +74,13 @@ def _make_alias(kind: Any, name: str, value: Any, parameters: Any) -> Any:
     return kind(name, value, type_params=parameters)
 
 
-def _table() -> dict[type, Callable[[Any], tuple[Any, ...]]]:
-    table: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+def _table() -> dict[type, Callable[[Any], Any]]:
+    table: dict[type, Callable[[Any], Any]] = {
         LRU: _cached,
         functools.cached_property: _cached_property,
+        types.MemberDescriptorType: _slot,
         typing.NewType: _new_type,
+        typing.TypeVar: _type_var,
         weakref.WeakKeyDictionary: _weak_dict,
         weakref.WeakValueDictionary: _weak_dict,
     }

@@ -55,7 +55,7 @@ Pickle = Callable[[Any, Place], "tuple[bytes, tuple[Place, ...]]"]  # of a value
 def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
     """The unit of a name, the same object as long as the value is the same. None: there never was a value."""
     value = space.globals().get(name, MISSING)
-    known: Unit | None = space.units.get(name)
+    known = space.units.get(name)
     if value is MISSING:
         if known is not None and known.data is not None:
             return _keep(space, name, Unit(None))

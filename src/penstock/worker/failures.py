@@ -32,7 +32,7 @@ def dump_error(error: BaseException, text: str) -> bytes:
     error.__traceback__ = None
     for form in (error, _Rebuilt(error), _Described(error)):
         try:
-            data = dumps((form, text))
+            data = dumps((form, text), home=True)
             pickle.loads(data)
         except Exception:  # what a class of the user's does here is not known
             continue

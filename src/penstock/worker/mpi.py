@@ -6,6 +6,7 @@ meant something else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -32,10 +33,8 @@ def main() -> None:
     ledger_fd = anonymous_file(SIZE)
     ledger = Ledger(ledger_fd)
     os.close(ledger_fd)
-    try:
+    with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         RankServer(stream, ledger).run()
-    except (BrokenPipeError, ConnectionResetError):
-        pass
 
 
 class RankServer(Server):

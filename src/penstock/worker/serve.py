@@ -22,6 +22,7 @@ from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, PACKED, PATH, READY
 from ..wire.ledger import ROOM, Ledger
 from ..wire.lending import Loans, describe, undescribe
 from ..wire.memory import Memory, Segments, borrow
+from ..wire.namespaces import Kept
 from ..wire.packing import Packed, Packer, load_with_inputs
 from .around import arranged
 from .failures import encode_error
@@ -39,8 +40,8 @@ class Server:
         self.sock = sock
         self.ledger = ledger
         self.reader = frames.FrameReader()
-        self.packer = Packer(Segments())
-        self.functions: dict[int, Callable[..., Any]] = {}
+        self.packer = Packer(Segments(), home=True)
+        self.functions: dict[int, Kept | _Unloadable] = {}
         self.initialized = Initialized()
         self.loans = Loans()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
@@ -99,7 +100,7 @@ class Server:
 
     def define(self, frame: Frame) -> None:
         try:
-            self.functions[frame.number] = pickle.loads(frame.body)
+            self.functions[frame.number] = Kept(frame.body)
         except BaseException as error:  # each call of it will say so
             self.functions[frame.number] = _Unloadable(error)
 
@@ -129,11 +130,11 @@ class Server:
         """The result of the call. Nothing here refers to its arguments when it returns."""
         if request is None:
             args, kwargs = pickle.loads(body)
-            return self.apply(self.functions[number], args, kwargs)
+            return self.apply(self.functions[number].current(), args, kwargs)
         with arranged(request.options):
             arguments = load_arguments(request)
             if number:
-                return self.apply(self.functions[number], *arguments)
+                return self.apply(self.functions[number].current(), *arguments)
             return self.apply(*arguments)
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -231,5 +232,5 @@ class _Unloadable:
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def current(self) -> Callable[..., Any]:
         raise self.error

@@ -318,7 +318,7 @@ def serve(stream: socket.socket, ledger_fd: int) -> None:
     """Be a worker until the driver closes the stream; then end as any program does."""
     ledger = Ledger(ledger_fd)
     os.close(ledger_fd)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Server(stream, ledger).run()
 
 
