@@ -17,7 +17,7 @@ from .backends.base import Backend, Settings
 from .backends.choose import open_backend
 from .errors import PenstockError
 from .futures import Future, batched
-from .report.progress import NoProgress, Progress
+from .report.progress import Progress
 from .resources import Resources
 
 __all__ = ["Executor"]
@@ -70,7 +70,7 @@ class Executor(StandardExecutor):
             raise PenstockError("this version of Penstock remembers no results; leave out cache=")
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
         self._resources = Resources().updated(resource_dict or {})
-        self._running = _Running(open_backend(backend, settings), Progress() if progress else NoProgress())
+        self._running = _Running(open_backend(backend, settings), Progress() if progress else None)
 
     def with_resources(self, **resources: Any) -> Executor:
         """The same executor with other default resources: its workers, its shutdown.
@@ -103,8 +103,14 @@ class Executor(StandardExecutor):
             ResourceError: what is asked for is unknown, makes no sense or can never be had.
             RuntimeError: the executor has been shut down.
         """
+        running = self._running
+        if running.closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
-        return self._running.submit(fn, args, kwargs, resources)
+        future: Future[T] = running.backend.submit(fn, args, kwargs, resources)
+        if running.progress is not None:
+            running.progress.follow(future)
+        return future
 
     def map(  # the base class's, with `buffersize` on every Python and chunks
         self,
@@ -174,21 +180,12 @@ class Executor(StandardExecutor):
 class _Running:
     """What the faces of one executor share: the backend, and whether it takes calls. Its end is theirs."""
 
-    def __init__(self, backend: Backend, progress: NoProgress) -> None:
+    def __init__(self, backend: Backend, progress: Progress | None) -> None:
         self.backend = backend
+        self.progress = progress
         self.closed = False
-        self._progress = progress
         self._closer = weakref.finalize(self, backend.close, False)  # when nobody refers to the executor any more
         self._closer.atexit = False
-
-    def submit(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], resources: Resources
-    ) -> Future[T]:
-        if self.closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        future: Future[T] = self.backend.submit(fn, args, kwargs, resources)
-        self._progress.follow(future)
-        return future
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.closed = True
@@ -196,8 +193,8 @@ class _Running:
             self.backend.cancel_pending()
         self._closer.detach()
         self.backend.close(wait)
-        if wait:
-            self._progress.close()
+        if wait and self.progress is not None:
+            self.progress.close()
 
     def kill(self, signum: int) -> None:
         self.closed = True

@@ -18,13 +18,15 @@ from ..node.node import Node
 from ..node.pool import Pool
 from ..node.shape import Capacity
 from ..resources import Resources
-from ..wire.functions import Definition, Functions, dumps
+from ..wire.functions import Functions, dumps
 from ..wire.memory import Segments
 from ..wire.packing import Packed, Packer
 from .base import Settings
 from .plans import GIB, make_plan
 
 __all__ = ["Local"]
+
+_FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class LocalBackend:
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
     ) -> Future[Any]:
-        self._node.check_usable()
+        if self._node.forked:
+            raise RuntimeError(_FORKED)
         known = self._plans.get(id(resources))
         plan = known[1] if known is not None and known[0] is resources else self._plan(resources)
         name = getattr(fn, "__name__", None) or type(fn).__name__
@@ -103,7 +106,9 @@ class LocalBackend:
         except Exception as error:
             future.fail_with(_unpicklable(fn, args, kwargs, error))
             return future
-        call = Call(future, definition, packed, plan, self._pace(definition, fn, name), next(self._order))
+        key = definition.id if definition is not None else (type(fn), name)
+        pace = self._paces.get(key) or self._new_pace(key)
+        call = Call(future, definition, packed, plan, pace, next(self._order))
         if sources:
             self._wait(call, sources)
         else:
@@ -117,14 +122,11 @@ class LocalBackend:
         self._plans[id(resources)] = resources, plan
         return plan
 
-    def _pace(self, definition: Definition | None, fn: Any, name: str) -> Pace:
-        key = definition.id if definition is not None else (type(fn), name)
-        pace = self._paces.get(key)
-        if pace is None:
-            while self._functions.dead:
-                self._paces.pop(self._functions.dead.popleft(), None)
-            pace = self._paces.setdefault(key, Pace())
-        return pace
+    def _new_pace(self, key: Any) -> Pace:
+        """What is going to be known of a function that was not called before."""
+        while self._functions.dead:
+            self._paces.pop(self._functions.dead.popleft(), None)
+        return self._paces.setdefault(key, Pace())
 
     # -- calls that wait for others --------------------------------------------------------------------
 

@@ -6,14 +6,15 @@ import os
 import pickle
 import socket
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..futures import Lazy
 from ..wire import frames
-from ..wire.frames import CALL, DEFINE, ERROR, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
+from ..wire.frames import CALL, DEFINE, ERROR, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
 from ..wire.functions import Definition
 from ..wire.ledger import SIZE, Ledger
 from ..wire.lending import Loans, description, undescribe
@@ -24,12 +25,8 @@ from .pool import Worker
 from .stream import Stream
 
 
-class Ended(NamedTuple):
-    """A call that ended: with a packed result, or with a packed (exception, traceback)."""
-
-    call: Call
-    packed: Lazy
-    failed: bool
+# A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain, for they are many.
+Ended = tuple[Call, Lazy, bool]
 
 
 class Connection:
@@ -54,7 +51,8 @@ class Connection:
         self.initializer_error: Packed | None = None
         self.sequence = 0
         self._packer = packer
-        self._known: set[int] = set()
+        self._known: dict[int, weakref.ref[Definition]] = {}  # the functions that the worker has
+        self._forgotten: deque[int] = deque()  # those of them that nobody can call any more
         self._path: list[str] = []
         self._loans = Loans()
         self._unused: deque[int] = deque()
@@ -101,7 +99,9 @@ class Connection:
         parts: list[bytes] = []
         descriptors: list[int] = []
         if self._unused:
-            parts.append(frames.encode_free(self._unused))
+            parts.append(frames.encode_numbers(FREE, self._unused))
+        if self._forgotten:
+            parts.append(frames.encode_numbers(FORGET, self._forgotten))
         if sys.path != self._path:
             self._path = list(sys.path)
             parts.append(frames.encode_object(PATH, self._path))
@@ -130,10 +130,12 @@ class Connection:
 
     def _define(self, definition: Definition, parts: list[bytes]) -> int:
         """Make sure that the worker has this very version of the function; its number."""
-        if definition.id not in self._known:
-            self._known.add(definition.id)
-            parts.append(frames.encode(DEFINE, 0, definition.id, 0, definition.data))
-        return definition.id
+        number = definition.id
+        if number not in self._known:
+            forgotten = self._forgotten
+            self._known[number] = weakref.ref(definition, lambda _: forgotten.append(number))
+            parts.append(frames.encode(DEFINE, 0, number, 0, definition.data))
+        return number
 
     # -- from the worker -------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class Connection:
                 if call is not None:
                     call.pace.note(number * 1e-6)
                     packed = self._packed(body) if flags & PACKED else Packed(body)
-                    ends.append(Ended(call, packed, kind == ERROR))
+                    ends.append((call, packed, kind == ERROR))
                 elif sequence == 0:
                     self.initializer_error = Packed(body)
             elif kind == FREE:

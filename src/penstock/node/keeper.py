@@ -84,7 +84,7 @@ class Keeper:
         arrived = self.stream.receive()
         if arrived is None:
             return None
-        return [Event(_WHAT[frame.kind], *pickle.loads(frame.body)) for frame in arrived]
+        return [Event(_WHAT[kind], *pickle.loads(body)) for kind, _, _, _, body in arrived]
 
     def join(self) -> None:
         self._process.wait()

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from ..futures import Future
+from ..futures import Future, Lazy
 from ..wire.memory import Segments
 from ..wire.packing import Packer
 from .call import Call
@@ -63,6 +63,7 @@ class Node:
         self._to_start: list[Worker] = []
         self._blocked: list[Stream] = []
         self._thread: threading.Thread | None = None
+        self._thread_number: int | None = None
         self._loop: Loop | None = None
         self._looked_for_stalls = 0.0
         self._expecting: Callable[[], bool] = bool  # whether calls may still come after closing
@@ -70,7 +71,7 @@ class Node:
         self._signal: int | None = None  # to be sent to all workers
         self._killed = False
         self._over = False  # the I/O thread takes no more calls
-        self._forked = False  # this is a copy in a forked process
+        self.forked = False  # this is a copy in a forked process
         _nodes.add(self)
 
     # -- from any thread -------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ class Node:
     def start(self, call: Call) -> None:
         """Run the call when there is room for it."""
         self._inbox.append(call)
-        if threading.current_thread() is not self._thread:  # that one empties the inbox after its callbacks
+        if threading.get_ident() != self._thread_number:  # that one empties the inbox after its callbacks
             self._pump()
 
     def look_again(self) -> None:
@@ -123,10 +124,10 @@ class Node:
         while self._inbox and self._lock.acquire(blocking=False):
             late: list[Any] = []
             try:
-                self._take_in()
+                changed = self._take_in()
                 if self._over:
                     late = self._pool.drain()
-                else:
+                elif changed:
                     for instruction in self._pool.decide():
                         self._carry_out(instruction)
             finally:
@@ -134,14 +135,17 @@ class Node:
             for call in late:  # submitted while the executor was being shut down
                 call.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
 
-    def _take_in(self) -> None:
-        inbox, add = self._inbox, self._pool.add
+    def _take_in(self) -> bool:
+        """Tell the pool what has happened; whether there may be something new to decide."""
+        inbox, add, changed = self._inbox, self._pool.add, False
         while inbox:
             event = inbox.popleft()
             if type(event) is Call:
-                add(event)
+                changed |= add(event)
             else:
                 event()
+                changed = True
+        return changed
 
     def _carry_out(self, instruction: Start | Send | Retire) -> None:
         number = instruction.worker.number
@@ -178,6 +182,7 @@ class Node:
     # -- the I/O thread --------------------------------------------------------------------------------
 
     def _run(self, loop: Loop) -> None:
+        self._thread_number = threading.get_ident()
         try:
             while not self._is_over():
                 loop.step(self._patience())
@@ -259,14 +264,14 @@ class Node:
         if link.must_end:
             with self._lock:
                 self._keep().kill(worker.number, signal.SIGKILL)
-        elif ends and ends[0].call.plan.limited:
+        elif ends and ends[0][0].plan.limited:
             with self._lock:  # the worker is free when the keeper says that no limit can hit it any more
                 self._keep().unwatch(worker.number)
         elif ends:
             self._inbox.append(partial(self._pool.finished, worker, len(ends)))
         self._pump()
-        for end in ends:
-            _finish(end)
+        for call, packed, failed in ends:
+            _finish(call, packed, failed)
         self._pump()
 
     def _keeper_speaks(self, mask: int) -> None:
@@ -321,8 +326,8 @@ class Node:
             del self._links[worker.number]
         self._inbox.append(_nothing)
         self._pump()
-        for end in ends:
-            _finish(end)
+        for call, packed, raised in ends:
+            _finish(call, packed, raised)
         for call in failed:
             call.future.fail_with(lost_error(call, link.pid, exitcode, reason, link.rank_gone))
         for call in given_up:
@@ -393,15 +398,9 @@ class Node:
 
     # -- forks -----------------------------------------------------------------------------------------
 
-    def check_usable(self) -> None:
-        if self._forked:
-            raise RuntimeError(
-                "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
-            )
-
     def after_fork(self) -> None:
         """In a forked child: this copy can do nothing, and must not hold the connections of the original open."""
-        self._forked = True
+        self.forked = True
         sockets = [sock for link in self._links.values() for sock in link.sockets()]
         if self._keeper is not None:
             sockets.append(self._keeper.stream.sock)
@@ -412,11 +411,11 @@ class Node:
                 sock.close()
 
 
-def _finish(end: Ended) -> None:
-    if end.failed:
-        end.call.future.fail(PackedError(end.packed, end.call))
+def _finish(call: Call, packed: Lazy, failed: bool) -> None:
+    if failed:
+        call.future.fail(PackedError(packed, call))
     else:
-        end.call.future.finish(end.packed)
+        call.future.finish(packed)
 
 
 def _nothing() -> None:
@@ -433,7 +432,7 @@ def _in_forked_child() -> None:
 
 def _at_exit() -> None:
     """Live calls are waited for, as the standard library's executors do."""
-    nodes = [node for node in _nodes if not node._forked]
+    nodes = [node for node in _nodes if not node.forked]
     for node in nodes:
         node.close(node._expecting)
     for node in nodes:

@@ -87,12 +87,13 @@ Instruction = Start | Send | Retire
 class _Line:
     """Calls of one shape and priority, oldest first."""
 
-    __slots__ = ("calls", "passed", "shape")
+    __slots__ = ("calls", "passed", "shape", "stuck")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self.calls: deque[Pending] = deque()
         self.passed = 0  # calls behind the head that were placed before it
+        self.stuck = False  # when last looked at, its head could not be placed, and neither could another worker be used
 
     def head(self) -> Pending | None:
         calls = self.calls
@@ -120,12 +121,14 @@ class Pool:
 
     # -- events ----------------------------------------------------------------------------------------
 
-    def add(self, call: Pending) -> None:
+    def add(self, call: Pending) -> bool:
+        """Put the call into its line; False if it only waits behind others for what others use."""
         key = (-call.priority, call.shape)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(call.shape)
         line.calls.append(call)
+        return not line.stuck
 
     def started(self, worker: Worker) -> None:
         """The worker has said that it is ready."""
@@ -227,6 +230,7 @@ class Pool:
     def _place(self, line: _Line, todo: list[Instruction]) -> bool:
         """Do something for the head of the line; False if nothing can be done now."""
         shape = line.shape
+        line.stuck = False
         idle = self._idle.get(shape)
         if idle and self._cores >= shape.cores and self._active < self.max_workers:
             worker = idle[-1]
@@ -238,6 +242,7 @@ class Pool:
         for worker in self.workers.values():
             if worker.shape == shape and worker.flight and self._send(worker, line, todo):
                 return True
+        line.stuck = self._active >= self.max_workers
         return False
 
     def _send(self, worker: Worker, line: _Line, todo: list[Instruction]) -> bool:

@@ -124,16 +124,17 @@ class RankGroup:
         """What one rank said; what of it ends the call."""
         ends: list[Ended] = []
         for frame in arrived:
-            if frame.kind == RANK:
+            kind, _, number, flags, _ = frame
+            if kind == RANK:
                 self._strangers.remove(connection)
-                self.ranks[frame.number] = connection
+                self.ranks[number] = connection
                 connection.greet(self._initializer)
-            elif frame.kind == READY:
+            elif kind == READY:
                 self._ready += 1
                 self.says_ready = self._ready == self.size
             else:
-                self._mpi_used |= frame.kind == RESULT and not frame.flags & NO_MPI
-                self.must_end |= frame.kind == ERROR or bool(frame.flags & STRAY)
+                self._mpi_used |= kind == RESULT and not flags & NO_MPI
+                self.must_end |= kind == ERROR or bool(flags & STRAY)
                 for end in connection.hear(connection, [frame]):
                     ends.extend(self._rank_ended(connection, end))
                 self.initializer_error = self.initializer_error or connection.initializer_error
@@ -147,16 +148,17 @@ class RankGroup:
     def _rank_ended(self, connection: Connection, end: Ended) -> list[Ended]:
         if not self.flight:  # another rank has failed before
             return []
-        if end.failed:
+        call, packed, failed = end
+        if failed:
             self.flight.clear()
             return [end]
-        self._results[self._rank_of(connection)] = end.packed
+        self._results[self._rank_of(connection)] = packed
         if len(self._results) < self.size:
             return []
         self.flight.clear()
         if not self._mpi_used:
-            _warn_of_no_mpi(end.call, self.size)
-        return [Ended(end.call, RankResults([self._results[i] for i in range(self.size)]), False)]
+            _warn_of_no_mpi(call, self.size)
+        return [(call, RankResults([self._results[i] for i in range(self.size)]), False)]
 
     def drain(self) -> list[Ended]:
         """What all ranks had said before they ended."""

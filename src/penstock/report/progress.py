@@ -9,17 +9,7 @@ from ..errors import PenstockError
 from ..futures import Future
 
 
-class NoProgress:
-    """Shows nothing."""
-
-    def follow(self, future: Future[Any]) -> None:
-        """Count this call, and again when it has ended."""
-
-    def close(self) -> None:
-        """Show the final count."""
-
-
-class Progress(NoProgress):
+class Progress:
     """A line on stderr, or a bar in a notebook, by tqdm."""
 
     def __init__(self) -> None:
@@ -32,6 +22,7 @@ class Progress(NoProgress):
         self._failed = 0
 
     def follow(self, future: Future[Any]) -> None:
+        """Count this call, and again when it has ended."""
         with self._lock:
             self._bar.total += 1
         future.add_done_callback(self._done)
@@ -45,4 +36,5 @@ class Progress(NoProgress):
             self._bar.update()
 
     def close(self) -> None:
+        """Leave the line with the final count."""
         self._bar.close()

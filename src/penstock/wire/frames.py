@@ -23,7 +23,7 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 
 HELLO, PATH, DEFINE, FORGET, CALL, FREE, RANK, READY, RESULT, ERROR = range(1, 11)
 
@@ -37,12 +37,7 @@ HEAD = Struct("<IBIIB")
 MOST_DESCRIPTORS = 250  # Linux takes 253 in one message
 
 
-class Frame(NamedTuple):
-    kind: int
-    sequence: int
-    number: int
-    flags: int
-    body: bytes
+Frame = tuple[int, int, int, int, bytes]  # kind, sequence number, number, flags, body; plain, for they are many
 
 
 def encode(kind: int, sequence: int = 0, number: int = 0, flags: int = 0, body: bytes = b"") -> bytes:
@@ -69,7 +64,7 @@ class FrameReader:
                 break
             body = data[place + head : place + size]
             place += size
-            yield Frame(kind, sequence, number, flags, body)
+            yield kind, sequence, number, flags, body
         self._rest = data[place:]
 
 
@@ -100,6 +95,6 @@ def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:
     return encode(kind, sequence, 0, PACKED, pickle.dumps(value, 5))
 
 
-def encode_free(unused: deque[int]) -> bytes:
-    """A frame that gives back segments, and empties the list of them. Finalizers may add to it meanwhile."""
-    return encode_object(FREE, [unused.popleft() for _ in range(len(unused))])
+def encode_numbers(kind: int, numbers: deque[int]) -> bytes:
+    """A frame with all the numbers, which are taken out. Finalizers may add more meanwhile."""
+    return encode_object(kind, [numbers.popleft() for _ in range(len(numbers))])

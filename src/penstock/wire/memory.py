@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import os
 import resource
-import tempfile
 import threading
 from collections.abc import Callable
 
@@ -28,6 +27,8 @@ def anonymous_file(size: int) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("penstock", os.MFD_CLOEXEC)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, size)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import builtins
 import importlib
-import linecache
 import os
 import pickle
 import sys
@@ -243,6 +242,8 @@ class Kept:
 
 def provide(needs: Needs) -> None:
     wires, imports, sources = needs
+    if sources:
+        import linecache  # here, so that a worker starts without it
     for filename, text in sources:
         lines = text.splitlines(True)
         if linecache.cache.get(filename, (0, 0, None))[2:3] != (lines,):

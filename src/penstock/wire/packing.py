@@ -13,8 +13,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..calls.arguments import is_future
-from .functions import dumps
 from .memory import Memory, Owned, Private, Segments
 
 _SMALL = frozenset((int, float, complex, bool, type(None)))  # no buffers, no futures, no user code
@@ -59,6 +57,8 @@ class Packer:
         """`value` as it is now. Futures in it are appended to `futures`, if given, and become numbers."""
         if type(value) in _SMALL or (type(value) in (str, bytes) and len(value) < LARGE):
             return Packed(pickle.dumps(value, 5))
+        from .functions import dumps  # here, so that a worker starts without it: the zygote loads it later
+
         buffers: list[pickle.PickleBuffer] = []
         data = dumps(value, buffer_callback=_keep_large(buffers), reduce=_note_futures(futures), home=self._home)
         if len(data) < LARGE:
@@ -151,6 +151,7 @@ def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBu
 def _note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
     if futures is None:
         return None
+    from ..calls.arguments import is_future  # here, because workers never need it
 
     numbers: dict[int, int] = {}
 

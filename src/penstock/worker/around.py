@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..node.memory import limit_data
 from .failures import traceback_text
 
 
@@ -60,6 +59,8 @@ def _stderr_appended_to(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _within(limit: int) -> Iterator[None]:
+    from ..node.memory import limit_data  # here, because few workers need it
+
     before = limit_data(limit)
     try:
         yield

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pickle
-import traceback
 from typing import Any
 
 from ..wire import frames
-from ..wire.functions import dumps
 
 _OUR_FRAMES = "penstock.worker."
 
@@ -21,6 +19,8 @@ def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
 
 def traceback_text(error: BaseException) -> str:
     """The traceback, from the first frame that is not the worker's own."""
+    import traceback  # here and below, so that a worker starts without it
+
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_OUR_FRAMES):
         trace = trace.tb_next
@@ -29,6 +29,8 @@ def traceback_text(error: BaseException) -> str:
 
 def dump_error(error: BaseException, text: str) -> bytes:
     """The exception and its traceback's text, in the first form that can be read again."""
+    from ..wire.functions import dumps
+
     error.__traceback__ = None
     for form in (error, _Rebuilt(error), _Described(error)):
         try:

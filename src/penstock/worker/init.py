@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +32,8 @@ class Initialized:
         """`kwargs` with the entries for which `function` has a parameter that it did not get."""
         if not self.entries:
             return kwargs
+        import inspect  # here, because few workers need it and it takes long
+
         try:
             signature = inspect.signature(function)
             given = signature.bind_partial(*args, **kwargs).arguments

@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 from ..wire import frames
-from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
+from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT
 from ..wire.ledger import ROOM, Ledger
 from ..wire.lending import Loans, describe, undescribe
 from ..wire.memory import Memory, Segments, borrow
@@ -49,7 +49,7 @@ class Server:
         self.oldest = 0.0  # when the first of them was put there
         self.last_call = _SHORT  # s that it took
         self._pid = os.getpid()
-        self._actions: dict[int, Callable[[Frame], None]] = {
+        self._actions: dict[int, Callable[[int, int, int, bytes], None]] = {
             HELLO: self.hello,
             PATH: self.path,
             DEFINE: self.define,
@@ -66,8 +66,8 @@ class Server:
             data = self.wait_for_frames()
             if not data:
                 return
-            for frame in self.reader.feed(data):
-                actions[frame.kind](frame)
+            for kind, sequence, number, flags, body in self.reader.feed(data):
+                actions[kind](sequence, number, flags, body)
 
     def wait_for_frames(self) -> bytes:
         """What the driver says next. After a short call look for it a moment: to be woken takes longer than that."""
@@ -81,8 +81,8 @@ class Server:
 
     # -- what the driver says --------------------------------------------------------------------------
 
-    def hello(self, frame: Frame) -> None:
-        greeting = pickle.loads(frame.body)
+    def hello(self, sequence: int, number: int, flags: int, body: bytes) -> None:
+        greeting = pickle.loads(body)
         sys.path[:] = greeting["path"]
         sys.argv[:] = greeting["argv"]
         with contextlib.suppress(OSError):  # it may have gone; a call's own `cwd` is made
@@ -95,36 +95,36 @@ class Server:
             raise SystemExit(1) from None
         self.send(frames.encode(READY))
 
-    def path(self, frame: Frame) -> None:
-        sys.path[:] = pickle.loads(frame.body)
+    def path(self, sequence: int, number: int, flags: int, body: bytes) -> None:
+        sys.path[:] = pickle.loads(body)
 
-    def define(self, frame: Frame) -> None:
+    def define(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         try:
-            self.functions[frame.number] = Kept(frame.body)
+            self.functions[number] = Kept(body)
         except BaseException as error:  # each call of it will say so
-            self.functions[frame.number] = _Unloadable(error)
+            self.functions[number] = _Unloadable(error)
 
-    def forget(self, frame: Frame) -> None:
-        for number in pickle.loads(frame.body):
-            self.functions.pop(number, None)
+    def forget(self, sequence: int, number: int, flags: int, body: bytes) -> None:
+        for gone in pickle.loads(body):
+            self.functions.pop(gone, None)
 
-    def free(self, frame: Frame) -> None:
-        self.loans.returned(pickle.loads(frame.body))
+    def free(self, sequence: int, number: int, flags: int, body: bytes) -> None:
+        self.loans.returned(pickle.loads(body))
 
-    def call(self, frame: Frame) -> None:
-        runs = self.ledger.begin(frame.sequence)
-        request = Request.read(frame, self) if frame.flags & PACKED else None
+    def call(self, sequence: int, number: int, flags: int, body: bytes) -> None:
+        runs = self.ledger.begin(sequence)
+        request = Request.read(body, self) if flags & PACKED else None
         if not runs:
             return
         started = perf_counter()
         try:
-            packed = self.pack_result(self.execute(frame.number, frame.body, request))
+            packed = self.pack_result(self.execute(number, body, request))
         except BaseException as error:
             self.done(started)
-            self.send(encode_error(error, frame.sequence, self.last_call))
+            self.send(encode_error(error, sequence, self.last_call))
         else:
             self.done(started)
-            self.send_result(packed, frame.sequence, self.last_call)
+            self.send_result(packed, sequence, self.last_call)
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """The result of the call. Nothing here refers to its arguments when it returns."""
@@ -188,7 +188,7 @@ class Server:
 
     def flush(self) -> None:
         if self.unused:
-            self._transmit(frames.encode_free(self.unused), [])
+            self._transmit(frames.encode_numbers(FREE, self.unused), [])
         if self.outbox:
             self._transmit(self.ledger.outbox(self.outbox), [])
             self.ledger.sent()  # after sending: what is in both places is recognised by its number
@@ -213,8 +213,8 @@ class Request:
         self.arguments, self.inputs, self.options = arguments, inputs, options
 
     @classmethod
-    def read(cls, frame: Frame, server: Server) -> Request:
-        options, *described = pickle.loads(frame.body)
+    def read(cls, body: bytes, server: Server) -> Request:
+        options, *described = pickle.loads(body)
         arguments, *inputs = (undescribe(entry, server.borrow) for entry in described)
         return cls(arguments, inputs, options)
 

@@ -15,7 +15,6 @@ import gc
 import os
 import pickle
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -80,8 +79,13 @@ class Zygote:
         }
 
     def run(self) -> NoReturn:
+        loaded = False
         while True:
-            for key, _ in self.selector.select(self.patience()):
+            first = bool(self.by_pid) and not loaded
+            ready = self.selector.select(0 if first else self.patience())
+            if first and not ready:  # the first workers are on their way
+                loaded = _load_for_the_next()
+            for key, _ in ready:
                 key.data()
             self.keep_limits(time.monotonic())
             if self.ending is not None and not self.by_pid:
@@ -96,8 +100,8 @@ class Zygote:
             data = b""
         if not data:
             self.driver_gone()
-        for frame in self.reader.feed(data):
-            self._actions[frame.kind](*pickle.loads(frame.body))
+        for kind, _, _, _, body in self.reader.feed(data):
+            self._actions[kind](*pickle.loads(body))
 
     def say(self, kind: int, *content: Any) -> None:
         with contextlib.suppress(OSError):  # the driver has gone; the selector will say so
@@ -204,7 +208,7 @@ class Zygote:
     def exited(self, worker: _Worker, status: int) -> None:
         del self.by_pid[worker.pid], self.workers[worker.number]
         if worker.directory:
-            shutil.rmtree(worker.directory, ignore_errors=True)
+            _remove(worker.directory)
         _signal_group(worker.pid, signal.SIGKILL)  # what it started and left in its process group
         if worker.ledger is not None:
             worker.ledger.close()
@@ -227,7 +231,7 @@ class Zygote:
         for worker in self.by_pid.values():
             _signal_group(worker.pid, signal.SIGKILL)
             if worker.directory:
-                shutil.rmtree(worker.directory, ignore_errors=True)
+                _remove(worker.directory)
         self.leave()
 
     def leave(self) -> NoReturn:
@@ -279,6 +283,20 @@ class Zygote:
         _signal_group(worker.pid, signal.SIGKILL)
 
 
+def _load_for_the_next() -> bool:
+    """Import what the first workers load when they need it, so that the next find it: it takes as long as the rest."""
+    from ..wire import building, functions  # noqa: F401
+
+    gc.freeze()  # what is here now is the same in every worker: the collector need not touch its pages
+    return True
+
+
+def _remove(directory: str) -> None:
+    import shutil  # here, because few workers have a directory
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def _signal_group(pid: int, signum: int) -> None:
     try:
         os.killpg(pid, signum)
@@ -304,7 +322,6 @@ def main() -> None:
     die_with_parent(driver)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
-    gc.freeze()  # what is here now is the same in every worker: the collector need not touch its pages
     try:
         Zygote(sock, driver).run()
     except _Become as worker:

@@ -1,0 +1,534 @@
+"""submit, map, shutdown: what `concurrent.futures` says of every executor."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures as standard
+import contextlib
+import gc
+import itertools
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import contract_calls as calls
+import pytest
+from gate import Gate, held
+
+import penstock
+from penstock import Executor
+
+Make = Callable[..., Executor]
+
+
+# ------------------------------------------------------------------ submit
+
+
+def test_submit_returns_a_standard_future(ex: Executor) -> None:
+    future = ex.submit(pow, 2, 10)
+    assert isinstance(future, standard.Future)
+    assert future.result(60) == 1024
+    assert future.done()
+    assert not future.running()
+    assert not future.cancelled()
+    assert not future.cancel()
+    assert future.exception() is None
+    assert (future.key, future.cached, future.job_id) == (None, None, None)
+
+
+def test_positional_and_keyword_arguments(ex: Executor) -> None:
+    result = ex.submit(calls.described, 1, "b", c=3, self=4, fn=5, args=6, timeout=7).result()
+    assert result == repr(((1, "b"), {"args": 6, "c": 3, "fn": 5, "self": 4, "timeout": 7}))
+
+
+def test_submit_needs_a_function(ex: Executor) -> None:
+    with pytest.raises(TypeError, match="submit"):
+        ex.submit()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        ex.submit(fn=pow)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("nothing", [3, None, "pow"])
+def test_what_cannot_be_called(ex: Executor, nothing: object) -> None:
+    with pytest.raises(TypeError, match="not callable"):
+        ex.submit(nothing).result()  # type: ignore[arg-type]
+
+
+def test_wait_and_as_completed(ex: Executor, gate: Gate) -> None:
+    slow, fast = ex.submit(gate.hold, "slow"), ex.submit(abs, -1)
+    done, rest = standard.wait([slow, fast], return_when=standard.FIRST_COMPLETED)
+    assert (done, rest) == ({fast}, {slow})
+    iterator = standard.as_completed([slow, fast])
+    assert next(iterator) is fast
+    gate.open()
+    assert next(iterator) is slow
+    failing = ex.submit(divide_by_zero)
+    done, _ = standard.wait([failing, ex.submit(abs, 1)], return_when=standard.FIRST_EXCEPTION)
+    assert failing in done
+
+
+def divide_by_zero() -> None:
+    calls.divide(1, 0)
+
+
+def test_timeouts(ex: Executor, gate: Gate) -> None:
+    future = ex.submit(gate.hold)
+    with pytest.raises(standard.TimeoutError):
+        future.result(timeout=0.01)
+    with pytest.raises(standard.TimeoutError):
+        future.exception(timeout=0)
+    with pytest.raises(standard.TimeoutError):
+        next(standard.as_completed([future], timeout=0))
+
+
+def test_a_running_call_cannot_be_cancelled(ex: Executor, gate: Gate) -> None:
+    future = ex.submit(gate.hold, "done")
+    gate.arrived()
+    assert future.running()
+    assert not future.cancel()
+    gate.open()
+    assert future.result() == "done"
+
+
+def test_cancelled_calls_do_not_run(make: Make, gate: Gate, tmp_path: Path) -> None:
+    ex = make(1)
+    ex.submit(gate.hold)
+    gate.arrived()
+    files = [tmp_path / str(i) for i in range(5)]
+    futures = [ex.submit(calls.touch, file) for file in files]
+    assert futures[3].cancel()
+    assert futures[3].cancel()  # again is no error
+    assert futures[3].cancelled()
+    with pytest.raises(standard.CancelledError):
+        futures[3].result()
+    gate.open()
+    ex.shutdown()
+    assert [file.exists() for file in files] == [True, True, True, False, True]
+
+
+def test_callbacks(ex: Executor, gate: Gate) -> None:
+    seen: list[object] = []
+    future = ex.submit(gate.hold, 1)
+    future.add_done_callback(lambda done: seen.append((1, done.result())))
+    future.add_done_callback(lambda done: seen.append((2, done is future)))
+    gate.open()
+    ended = threading.Event()
+    future.add_done_callback(lambda _: ended.set())
+    assert ended.wait(60)
+    assert seen == [(1, 1), (2, True)]
+    future.add_done_callback(seen.append)
+    assert seen[2] is future
+
+
+def test_a_callback_that_raises_is_logged(ex: Executor, caplog: pytest.LogCaptureFixture) -> None:
+    future = ex.submit(abs, 1)
+    future.result()
+    future.add_done_callback(lambda _: 1 / 0)
+    assert "exception calling callback" in caplog.text
+    assert ex.submit(abs, 2).result() == 2
+
+
+def test_submit_in_a_callback(ex: Executor) -> None:
+    results: list[int] = []
+    ended = threading.Event()
+
+    def next_one(done: standard.Future[int]) -> None:
+        results.append(done.result())
+        if len(results) < 20:
+            ex.submit(calls.successor, done.result()).add_done_callback(next_one)
+        else:
+            ended.set()
+
+    ex.submit(calls.successor, 0).add_done_callback(next_one)
+    assert ended.wait(60)
+    assert results == list(range(1, 21))
+
+
+def test_submit_in_a_finalizer(ex: Executor) -> None:
+    results: list[standard.Future[int]] = []
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            results.append(ex.submit(abs, -1))
+
+    before = gc.get_threshold()
+    gc.set_threshold(5)  # so that the collector runs in the middle of whatever `submit` does
+    try:
+        futures = []
+        for i in range(50):
+            Cycle()
+            futures.append(ex.submit(abs, i))
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert [future.result() for future in futures] == list(range(50))
+    assert len(results) == 50
+    assert {future.result() for future in results} == {1}
+
+
+def test_many_threads_submit(ex: Executor) -> None:
+    results: dict[int, list[int]] = {}
+
+    def submit(number: int) -> None:
+        results[number] = [f.result() for f in [ex.submit(calls.add, number, i) for i in range(50)]]
+
+    threads = [threading.Thread(target=submit, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: [n + i for i in range(50)] for n in range(8)}
+
+
+def test_no_more_at_once_than_max_workers(make: Make, gate: Gate) -> None:
+    ex = make(1)
+    first, second = ex.submit(gate.hold, 1), ex.submit(gate.hold, 2)
+    gate.arrived()
+    assert first.running()
+    assert not second.running()
+    gate.open(2)
+    assert (first.result(), second.result()) == (1, 2)
+
+
+def test_asyncio(ex: Executor) -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(
+            *(asyncio.wrap_future(ex.submit(calls.successor, i)) for i in range(5)),
+            loop.run_in_executor(ex, calls.successor, 5),
+        )
+
+    assert asyncio.run(main()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_cancelling_in_asyncio_cancels_the_call(make: Make, gate: Gate) -> None:
+    ex = make(1)
+    ex.submit(gate.hold)
+    gate.arrived()
+    future = ex.submit(abs, 1)
+
+    async def main() -> None:
+        task = asyncio.wrap_future(future)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert future.cancelled()
+
+
+# ------------------------------------------------------------------ map
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+@pytest.mark.parametrize("buffersize", [None, 1, 4])
+def test_map_in_order(ex: Executor, chunksize: int, buffersize: int | None) -> None:
+    results = ex.map(pow, range(20), itertools.repeat(2), chunksize=chunksize, buffersize=buffersize)
+    assert list(results) == [i * i for i in range(20)]
+
+
+def test_map_of_nothing(ex: Executor) -> None:
+    assert list(ex.map(abs, [])) == []
+    assert list(ex.map(calls.add)) == []
+    assert list(ex.map(pow, [1, 2], [])) == []
+
+
+def test_map_submits_at_once(ex: Executor) -> None:
+    taken: list[int] = []
+    results = ex.map(abs, (taken.append(i) or i for i in range(10)))
+    assert taken == list(range(10))
+    assert list(results) == taken
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_map_of_an_endless_iterable(ex: Executor, chunksize: int) -> None:
+    taken = itertools.count()
+    results = ex.map(calls.successor, taken, buffersize=5, chunksize=chunksize)
+    assert next(taken) == 5 * chunksize
+    assert list(itertools.islice(results, 4)) == [1, 2, 3, 4]
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_map_raises_where_the_result_would_be(ex: Executor) -> None:
+    results = ex.map(calls.divide, [4, 4, 4], [2, 0, 1])
+    assert next(results) == 2
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_map_timeout(ex: Executor, gate: Gate) -> None:
+    results = ex.map(gate.hold, [1], timeout=0.01)
+    with pytest.raises(standard.TimeoutError):
+        next(results)
+
+
+def test_closing_map_cancels_the_rest(make: Make, gate: Gate, tmp_path: Path) -> None:
+    ex = make(1)
+    files = [tmp_path / str(i) for i in range(20)]
+    blocked = ex.submit(gate.hold)
+    gate.arrived()
+    results = ex.map(calls.touch, files)
+    with pytest.raises(standard.TimeoutError):
+        next(ex.map(calls.same, [1], timeout=0))
+    next_one = threading.Thread(target=lambda: next(results))
+    next_one.start()
+    gate.open()
+    next_one.join()
+    blocked.result()
+    ex.submit(gate.hold)
+    results.close()  # type: ignore[attr-defined]
+    gate.open()
+    ex.shutdown()
+    assert files[0].exists()
+
+
+def test_closing_map_cancels_what_has_not_begun(make: Make, gate: Gate, tmp_path: Path) -> None:
+    ex = make(1)
+    ex.submit(gate.hold)
+    gate.arrived()
+    files = [tmp_path / str(i) for i in range(10)]
+    results = ex.map(calls.touch, files, timeout=0)
+    with pytest.raises(standard.TimeoutError):  # the iterator ends with the error
+        next(results)
+    gate.open()
+    ex.shutdown()
+    assert not any(file.exists() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"chunksize": 0}, ValueError),
+        ({"chunksize": -1}, ValueError),
+        ({"buffersize": 0}, ValueError),
+        ({"buffersize": "2"}, TypeError),
+        ({"buffersize": 2.5}, TypeError),
+    ],
+)
+def test_map_refuses(ex: Executor, options: dict[str, int], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        ex.map(abs, [1], **options)
+
+
+def test_map_refuses_what_is_no_iterable(ex: Executor) -> None:
+    with pytest.raises(TypeError, match="not iterable"):
+        ex.map(abs, 3)  # type: ignore[arg-type]
+
+
+def test_map_passes_on_an_error_of_the_iterable(ex: Executor) -> None:
+    def two() -> object:
+        yield 1
+        raise KeyError("third")
+
+    with pytest.raises(KeyError, match="third"):
+        ex.map(abs, two())  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ shutdown
+
+
+def test_shutdown_waits(ex: Executor, gate: Gate) -> None:
+    futures = [ex.submit(gate.hold, i) for i in range(5)]
+    gate.open(5)
+    ex.shutdown()
+    assert all(future.done() for future in futures)
+    ex.shutdown()  # again is no error
+
+
+def test_no_calls_after_shutdown(ex: Executor) -> None:
+    ex.shutdown()
+    for submit in (lambda: ex.submit(abs, 1), lambda: ex.map(abs, [1]), lambda: ex.with_resources().submit(abs, 1)):
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            submit()
+    assert "shut down" in repr(ex)
+
+
+def test_shutdown_without_waiting(ex: Executor, gate: Gate) -> None:
+    future = ex.submit(gate.hold, 1)
+    dependent = ex.submit(calls.successor, future)
+    ex.shutdown(wait=False)
+    assert not dependent.done()
+    gate.open()
+    assert dependent.result() == 2
+
+
+def test_shutdown_cancels_what_waits(make: Make, gate: Gate) -> None:
+    ex = make(1)
+    running = ex.submit(gate.hold, "done")
+    gate.arrived()
+    pending = [ex.submit(abs, i) for i in range(20)]
+    dependent = ex.submit(calls.successor, running)
+    ex.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in (*pending, dependent))
+    gate.open()
+    assert running.result() == "done"
+    ex.shutdown()
+
+
+def test_a_with_block_waits(make: Make) -> None:
+    with make() as ex:
+        future = ex.submit(abs, -3)
+    assert future.done()
+
+
+def test_an_error_in_a_with_block_waits_too(make: Make) -> None:
+    with pytest.raises(KeyError), make() as ex:
+        future = ex.submit(abs, -3)
+        raise KeyError("the block's own")
+    assert future.result(0) == 3
+
+
+@pytest.mark.feature("kill")
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_with_block_ends_its_calls(make: Make, gate: Gate, kind: type[BaseException]) -> None:
+    with pytest.raises(kind), make(1) as ex:
+        running, pending = ex.submit(gate.hold), ex.submit(abs, 1)
+        gate.arrived()
+        raise kind
+    assert pending.cancelled()
+    assert isinstance(running.exception(), penstock.WorkerLost)
+
+
+@pytest.mark.feature("kill")
+@pytest.mark.parametrize("name", ["terminate_workers", "kill_workers"])
+def test_ending_the_workers(make: Make, gate: Gate, name: str) -> None:
+    ex = make(1)
+    running, pending = ex.submit(gate.hold), ex.submit(abs, 1)
+    dependent = ex.submit(abs, running)
+    gate.arrived()
+    getattr(ex, name)()
+    with pytest.raises(penstock.WorkerLost, match="SIGTERM|SIGKILL"):
+        running.result()
+    assert pending.cancelled()
+    assert dependent.cancelled() or isinstance(dependent.exception(), penstock.WorkerLost)
+
+
+# ------------------------------------------------------------------ with_resources
+
+
+def test_other_faces_share_workers_and_shutdown(ex: Executor) -> None:
+    twin = ex.with_resources()
+    assert type(twin) is Executor
+    assert twin.submit(abs, -1).result() == 1
+    twin.shutdown()
+    with pytest.raises(RuntimeError):
+        ex.submit(abs, 1)
+
+
+@pytest.mark.feature("resources")
+def test_with_resources_shares_the_processes(make: Make) -> None:
+    ex = make(1)
+    urgent = ex.with_resources(priority=3)
+    assert ex.submit(calls.process_id).result() == urgent.submit(calls.process_id).result()
+    assert "priority=3" in repr(urgent)
+    assert "priority" not in repr(ex)
+    assert list(urgent.map(abs, [-1, 2])) == [1, 2]
+
+
+def test_unknown_resources_are_refused_with_the_nearest(ex: Executor) -> None:
+    for ask in (lambda: ex.with_resources(memry=3), lambda: ex.submit(abs, 1, resource_dict={"memry": 3})):
+        with pytest.raises(penstock.ResourceError, match="'memry'.*'memory'"):
+            ask()
+
+
+# ------------------------------------------------------------------ repr, and what is kept alive
+
+
+def test_repr(ex: Executor) -> None:
+    assert repr(ex).startswith("<penstock.Executor ")
+    future = ex.submit(abs, -1)
+    future.result()
+    assert repr(future).startswith("<Future at 0x")
+    assert "'abs' state=finished returned int" in repr(future)
+
+
+def _dies(thing: object) -> Callable[[], bool]:
+    """Return a function that waits until `thing` has gone."""
+    gone = threading.Event()
+    weakref.finalize(thing, gone.set)
+
+    def wait() -> bool:
+        return any(gone.wait(0.05) or (gc.collect() and False) for _ in range(200))
+
+    return wait
+
+
+def test_arguments_are_not_kept_alive(ex: Executor) -> None:
+    thing = calls.Thing(1)
+    died = _dies(thing)
+    future = ex.submit(calls.process_id, thing)
+    del thing
+    future.result()
+    assert died()
+
+
+def test_arguments_of_dependent_calls_are_not_kept_alive(ex: Executor) -> None:
+    thing = calls.Thing(1)
+    died = _dies(thing)
+    future = ex.submit(calls.process_id, thing, ex.submit(abs, 1))
+    del thing
+    future.result()
+    assert died()
+
+
+def test_results_are_not_kept_alive(ex: Executor) -> None:
+    future = ex.submit(calls.make_thing, 1)
+    thing = future.result()
+    died = _dies(thing)
+    assert future.result() is thing
+    del thing, future
+    assert died()
+
+
+def test_results_of_map_are_not_kept_alive(ex: Executor) -> None:
+    results = ex.map(calls.make_thing, range(3))
+    for _ in range(3):
+        died = _dies(next(results))
+        assert died()
+
+
+def test_errors_do_not_keep_the_future_alive(ex: Executor) -> None:
+    future = ex.submit(calls.divide, 1, 0)
+    died = _dies(future)
+    with pytest.raises(ZeroDivisionError):
+        future.result()
+    del future
+    assert died()
+
+
+def test_a_dropped_executor_finishes_its_calls(backend: dict[str, standard.Executor], gate: Gate) -> None:
+    ex = Executor(1, **backend)
+    died = _dies(ex)
+    future = ex.submit(gate.hold, 1)
+    dependent = ex.submit(calls.successor, future)
+    del ex
+    assert died()
+    gate.open()
+    assert dependent.result() == 2
+
+
+@pytest.mark.feature("snapshot")
+def test_the_content_is_that_of_submit(make: Make, gate: Gate) -> None:
+    ex = make(1)
+    ex.submit(gate.hold)
+    values, table = [1], {"a": [1]}
+    future, other = ex.submit(calls.same, values), ex.submit(calls.same, table, )
+    late = ex.submit(held, gate, calls.same, values)
+    values.append(2)
+    table["a"].append(2)
+    gate.open(2)
+    assert future.result() == [1]
+    assert other.result() == {"a": [1]}
+    assert late.result() == [1]
+
+
+@pytest.mark.feature("same objects")
+def test_the_very_objects(ex: Executor) -> None:
+    thing = calls.Thing()
+    assert ex.submit(calls.same, thing).result() is thing
