@@ -97,19 +97,20 @@ class Future(StandardFuture[T]):
                 if self._cond is None:
                     self._waiters: list[Any] = []
                     self._cond = made
-        return cast(threading.Condition, self._cond)
+        return self._cond
 
     # The standard library's `wait` and `as_completed` use it, and its types say that it can be set.
     _condition = cast(threading.Condition, property(_made_condition))
 
     def _hold(self) -> Any:
         """Acquire and return the lock that guards the state at this moment."""
-        if self._cond is None:
+        cond = self._cond
+        if cond is None:
             _births.acquire()
-            if self._cond is None:
+            cond = self._cond  # it may have been made meanwhile
+            if cond is None:
                 return _births
             _births.release()
-        cond = cast(threading.Condition, self._cond)
         cond.acquire()
         return cond
 
@@ -197,6 +198,11 @@ class Future(StandardFuture[T]):
         """Whether it has ended with an error; does not open it."""
         return self._exception is not None
 
+    def packed_failure(self) -> Lazy | None:
+        """The error that it has ended with, unless somebody has opened it."""
+        packed = self._packed  # read first: another thread may be opening it
+        return packed if self._exception is _STILL_PACKED else None
+
     # -- for everybody ---------------------------------------------------------------------------------
 
     def cancel(self) -> bool:
@@ -251,7 +257,15 @@ class Future(StandardFuture[T]):
         if self._packed is not None:
             self._open()
         if self._state is not FINISHED:
-            raise CancelledError if self._state in _ENDED else FutureTimeout
+            cancelled = self._state in _ENDED
+            self = None  # type: ignore[assignment]  # as in `result`
+            raise CancelledError if cancelled else FutureTimeout
+
+    def _get_snapshot(self) -> Any:
+        """What asyncio of Python 3.14 reads, past `result()`."""
+        if self._packed is not None:
+            self._open()
+        return super()._get_snapshot()  # type: ignore[misc]
 
     def _open(self) -> None:
         """Replace what is packed by the value or the error in it; of two threads the first wins."""
@@ -262,7 +276,7 @@ class Future(StandardFuture[T]):
         try:
             loaded = packed.load()
         except (Exception, SystemExit) as failure:  # a class of the user's may do anything here
-            error = self._unreadable(failure)
+            error = failure if isinstance(packed, _Derived) else self._unreadable(failure)
         else:
             if self._exception is None:
                 result = loaded
@@ -274,7 +288,7 @@ class Future(StandardFuture[T]):
                 self._result, self._exception, self._packed = result, error, None
         finally:
             lock.release()
-        error = None  # no cycle from the error's traceback through this frame
+        self = error = None  # type: ignore[assignment]  # no cycle from the error's traceback through this frame
 
     def _unreadable(self, failure: BaseException) -> BaseException:
         error = UnreadableCall(f"the result of {self.name!r} cannot be opened here: {failure}")
@@ -307,7 +321,13 @@ _STILL_PACKED: BaseException = Exception("this error is still packed")
 # -- futures made from futures ---------------------------------------------------------------------------
 
 
-class _Part:
+class _Derived:
+    """What is made here of results that are here: an error in that is the caller's to see as it is."""
+
+    __slots__ = ()
+
+
+class _Part(_Derived):
     """A part of another future's result, taken when somebody asks for it."""
 
     __slots__ = ("key", "length", "source")
@@ -327,10 +347,12 @@ def _follow(source: StandardFuture[Any], target: Future[Any]) -> bool:
     if source.cancelled():
         target.cancel()
         return True
-    if isinstance(source, Future) and source._packed is not None and source._exception is not None:
-        return target.fail(source._packed)
-    if isinstance(source, Future) and source._packed is not None:
-        return False
+    if isinstance(source, Future):
+        if not source.failed():
+            return False
+        packed = source.packed_failure()
+        if packed is not None:
+            return target.fail(packed)
     error = source.exception()
     return error is not None and target.fail_with(error)
 
@@ -391,8 +413,10 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
     return batches
 
 
-class _Tuple:
+class _Tuple(_Derived):
     """The results of several futures that are done."""
+
+    __slots__ = ("sources",)
 
     def __init__(self, sources: Sequence[StandardFuture[Any]]) -> None:
         self.sources = sources

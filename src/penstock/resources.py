@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
+import operator
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -71,14 +73,11 @@ class Resources:
     cache_directory: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("ranks", 1), ("cores_per_rank", 1), ("gpus_per_rank", 0), ("restart_limit", 0)):
-            _check_count(name, getattr(self, name), least)
-        if self.nodes is not None:
-            _check_count("nodes", self.nodes, 1)
+        for name, least in _COUNTS.items():
+            if (count := getattr(self, name)) is not None or name != "nodes":
+                object.__setattr__(self, name, _whole(name, count, least))
         for name in ("memory", "run_time"):
-            _check_amount(name, getattr(self, name))
-        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
-            raise ResourceError(f"priority must be an integer, not {self.priority!r}")
+            object.__setattr__(self, name, _amount(name, getattr(self, name)))
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
         for name in ("cwd", "error_log_file", "cache_directory"):
@@ -111,6 +110,9 @@ class Resources:
         return {name: value for name, value in values.items() if value != getattr(_DEFAULTS, name)}
 
 
+# The least of each count; priorities may be negative.
+_COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
+_MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 _NAMES = frozenset(field.name for field in dataclasses.fields(Resources))
 
 
@@ -140,17 +142,25 @@ def _unknown(name: object) -> str:
     return f"unknown resource {name!r}; known are {', '.join(sorted(_NAMES))}"
 
 
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < least:
-        raise ResourceError(f"{name} must be a whole number of at least {least}, not {value!r}")
+def _whole(name: str, value: Any, least: int | None) -> int:
+    """The number as Python's own, whatever library it is from."""
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None or (least is not None and whole < least):
+        kind = "an integer" if least is None else f"a whole number of at least {least}"
+        raise ResourceError(f"{name} must be {kind}, not {value!r}")
+    return whole
 
 
-def _check_amount(name: str, value: object) -> None:
+def _amount(name: str, value: Any) -> float | None:
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < _MOST:
         unit = "GiB" if name == "memory" else "seconds"
         raise ResourceError(f"{name} must be a positive number of {unit}, not {value!r}")
+    return value if type(value) in (int, float) else float(value)
 
 
 def _check_path(name: str, value: object) -> None:

@@ -85,7 +85,14 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture
-def make(backend: dict[str, Any]) -> Iterator[Callable[..., penstock.Executor]]:
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def make(backend: dict[str, Any], gate: Gate) -> Iterator[Callable[..., penstock.Executor]]:
     """Make executors of two workers, which end with the test."""
     with ExitStack() as stack:
 
@@ -93,16 +100,9 @@ def make(backend: dict[str, Any]) -> Iterator[Callable[..., penstock.Executor]]:
             return stack.enter_context(penstock.Executor(max_workers, **backend, **options))
 
         yield create
+        gate.open(1000)  # so that a failed test does not hang
 
 
 @pytest.fixture
 def ex(make: Callable[..., penstock.Executor]) -> penstock.Executor:
     return make()
-
-
-@pytest.fixture
-def gate(make: Callable[..., penstock.Executor], tmp_path: Path) -> Iterator[Gate]:
-    """Opened before the executors end, so that a failed test does not hang."""
-    gate = Gate(tmp_path)
-    yield gate
-    gate.close()

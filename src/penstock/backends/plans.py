@@ -28,7 +28,7 @@ def make_plan(resources: Resources, capacity: Capacity) -> Plan:
     shape = Shape(
         cores=capacity.cores if resources.exclusive else resources.cores,
         gpus=resources.gpus,
-        memory=int((resources.memory or 0) * GIB),
+        memory=_bytes(resources.memory),
         ranks=resources.ranks,
         cores_per_rank=resources.cores_per_rank,
         environment=tuple(sorted((resources.env or {}).items())),
@@ -80,5 +80,10 @@ def _options(resources: Resources) -> dict[str, Any]:
         if path is not None:
             options[key] = os.path.abspath(path)
     if resources.memory is not None:
-        options["memory"] = int(resources.memory * GIB)
+        options["memory"] = _bytes(resources.memory)
     return options
+
+
+def _bytes(memory: float | None) -> int:
+    """GiB in bytes, at least one: none at all means that no memory was asked for."""
+    return 0 if memory is None else max(1, int(memory * GIB))

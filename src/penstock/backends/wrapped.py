@@ -29,7 +29,7 @@ class Wrapped:
                 raise PenstockError(f"{name} belongs to the executor that is passed as backend; give it to {inner!r}")
         self._inner = inner
         self._gate = Gate(settings.max_workers)
-        self._unfinished: dict[Future[Any], Any] = {}  # ours -> theirs, once there is one
+        self._unfinished: set[_Forwarded] = set()
 
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
@@ -39,9 +39,9 @@ class Wrapped:
             raise ResourceError(
                 f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; leave it out, or use another backend"
             )
-        future: Future[Any] = Future(getattr(fn, "__name__", type(fn).__name__))
+        future = _Forwarded(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))
-        self._unfinished[future] = None
+        self._unfinished.add(future)
         future.add_done_callback(self._forget)
 
         def start() -> None:
@@ -53,9 +53,9 @@ class Wrapped:
             start()
         return future
 
-    def _start(self, future: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Hand the call on, in the thread that completed its last dependency."""
-        if future.done():
+        if not future.set_running_or_notify_cancel():
             self._gate.leave()
             return
         try:
@@ -65,13 +65,11 @@ class Wrapped:
             self._gate.leave()
             future.fail_with(error)
             return
-        self._unfinished[future] = theirs
-        future.on_cancel = theirs.cancel
+        future.theirs = theirs
+        future.again()  # running or not: from now on theirs knows
         theirs.add_done_callback(lambda done: self._ended(future, done))
-        if future.cancelled():
-            theirs.cancel()
 
-    def _ended(self, future: Future[Any], theirs: Any) -> None:
+    def _ended(self, future: _Forwarded, theirs: Any) -> None:
         self._gate.leave()
         try:
             error = theirs.exception()
@@ -83,13 +81,13 @@ class Wrapped:
         elif not future.done():
             future.set_result(theirs.result())
 
-    def _forget(self, future: Future[Any]) -> None:
-        self._unfinished.pop(future, None)
+    def _forget(self, future: _Forwarded) -> None:
+        self._unfinished.discard(future)
+        future.theirs = None
 
     def cancel_pending(self) -> None:
-        for future, theirs in list(self._unfinished.items()):
-            if theirs is None or theirs.cancel():
-                future.cancel()
+        for future in list(self._unfinished):
+            future.cancel()
 
     def kill(self, signum: int) -> None:
         """Their workers are theirs: what has not begun is cancelled, what runs goes on."""
@@ -102,6 +100,29 @@ class Wrapped:
 
     def describe(self) -> str:
         return f"through {type(self._inner).__name__}"
+
+
+class _Forwarded(Future[Any]):
+    """A call of ours, and once it has been handed on, `theirs`, which knows whether it runs.
+
+    While it is being handed on it counts as running, so that it is not cancelled here and run there.
+    """
+
+    __slots__ = ("theirs",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.theirs: Any = None
+
+    def cancel(self) -> bool:
+        theirs = self.theirs
+        if theirs is not None and not theirs.cancel():
+            return self.cancelled()
+        return super().cancel()
+
+    def running(self) -> bool:
+        theirs = self.theirs
+        return super().running() or (theirs is not None and not self.done() and theirs.running())
 
 
 def _await(future: Future[Any]) -> None:

@@ -6,6 +6,7 @@ finds the futures on its way: see `wire.packing`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from concurrent.futures import Future as StandardFuture
@@ -47,10 +48,15 @@ def find_futures(value: Any) -> list[Any]:
 
 def replace_futures(value: Any, replacement: Callable[[Any], Any]) -> Any:
     """`value` with `replacement(future)` for each future in it; containers without one stay the same objects."""
-    return _replace(value, replacement, set())
+    return _replace(value, replacement, {})
 
 
-def _replace(value: Any, new: Callable[[Any], Any], above: set[int]) -> Any:
+# Containers that were looked at, by their ids: (container, what it becomes). What is there twice stays one object,
+# and what contains itself is looked at once.
+_Seen = dict[int, tuple[Any, Any]]
+
+
+def _replace(value: Any, new: Callable[[Any], Any], seen: _Seen) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -58,35 +64,34 @@ def _replace(value: Any, new: Callable[[Any], Any], above: set[int]) -> Any:
         return new(value)
     if not (isinstance(value, (list, tuple, dict, set, frozenset)) or _is_dataclass(value)):
         return value
-    if id(value) in above:  # a container that contains itself
-        return value
-    above.add(id(value))
-    try:
-        return _replace_inside(value, new, above)
-    finally:
-        above.discard(id(value))
+    if id(value) in seen:
+        return seen[id(value)][1]
+    seen[id(value)] = value, value
+    result = _replace_inside(value, new, seen)
+    seen[id(value)] = value, result
+    return result
 
 
 def _is_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _replace_inside(value: Any, new: Callable[[Any], Any], above: set[int]) -> Any:
+def _replace_inside(value: Any, new: Callable[[Any], Any], seen: _Seen) -> Any:
     if isinstance(value, dict):
-        pairs = [(_replace(k, new, above), _replace(v, new, above)) for k, v in value.items()]
+        pairs = [(_replace(k, new, seen), _replace(v, new, seen)) for k, v in value.items()]
         same = all(k is k2 and v is v2 for (k, v), (k2, v2) in zip(value.items(), pairs, strict=True))
         return value if same else _rebuilt_dict(value, pairs)
     if isinstance(value, (list, tuple, set, frozenset)):
         if set(map(type, value)) <= _PLAIN:  # the common large case, at the speed of C
             return value
-        items = [_replace(v, new, above) for v in value]
+        items = [_replace(v, new, seen) for v in value]
         same = all(a is b for a, b in zip(value, items, strict=True))
         return value if same else _rebuilt(value, items)
     changes = {}
     for field in dataclasses.fields(value):
         if hasattr(value, field.name):
             old = getattr(value, field.name)
-            changed = _replace(old, new, above)
+            changed = _replace(old, new, seen)
             if changed is not old:
                 changes[field.name] = changed
     return _changed(value, changes) if changes else value
@@ -95,7 +100,7 @@ def _replace_inside(value: Any, new: Callable[[Any], Any], above: set[int]) -> A
 def _rebuilt_dict(old: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> Any:
     if type(old) is dict:
         return dict(pairs)
-    fresh = old.copy()  # keeps the factory of a defaultdict, the order of an OrderedDict
+    fresh = copy.copy(old)  # keeps the factory of a defaultdict, the attributes of a class of the user's
     fresh.clear()
     fresh.update(pairs)
     return fresh
@@ -103,7 +108,12 @@ def _rebuilt_dict(old: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> Any:
 
 def _rebuilt(old: Any, items: list[Any]) -> Any:
     kind = type(old)
-    return kind._make(items) if hasattr(kind, "_make") else kind(items)  # a named tuple has _make
+    if kind in (list, set) or not isinstance(old, (list, set)):
+        return kind._make(items) if hasattr(kind, "_make") else kind(items)  # a named tuple has _make
+    fresh = copy.copy(old)  # keeps the attributes of a class of the user's
+    fresh.clear()
+    fresh.extend(items) if isinstance(old, list) else fresh.update(items)
+    return fresh
 
 
 def _changed(old: Any, changes: dict[str, Any]) -> Any:

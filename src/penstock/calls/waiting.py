@@ -69,10 +69,11 @@ def name_of(future: Any) -> str:
 def failure_of(future: Any) -> Lazy | None:
     """How the finished `future` failed, packed or not; None if it did not."""
     if isinstance(future, Future):
-        if future._exception is None:
+        if not future.failed():
             return None
-        if future._packed is not None:
-            return future._packed
+        packed = future.packed_failure()
+        if packed is not None:
+            return packed
     error = future.exception()
     return None if error is None else Raised(error)
 
@@ -89,15 +90,14 @@ class Raised:
         """A copy where one can be made, so that the note for one call is not read at another."""
         try:
             twin = copy.copy(self.error)
-        except Exception:
+            if twin is self.error or type(twin) is not type(self.error) or twin.args != self.error.args:
+                return self.error
+            twin.__cause__, twin.__context__ = self.error.__cause__, self.error.__context__
+            twin.__suppress_context__ = self.error.__suppress_context__
+            if hasattr(twin, "__notes__"):
+                BaseException.__setattr__(twin, "__notes__", list(twin.__notes__))
+        except Exception:  # a class of the user's may do anything here
             return self.error
-        if type(twin) is not type(self.error) or twin.args != self.error.args:
-            return self.error
-        twin.__cause__, twin.__context__ = self.error.__cause__, self.error.__context__
-        twin.__suppress_context__ = self.error.__suppress_context__
-        notes = getattr(self.error, "__notes__", None)
-        if notes is not None:
-            twin.__notes__ = list(notes)
         return twin.with_traceback(self.error.__traceback__)
 
 
@@ -105,6 +105,8 @@ class Inherited:
     """The failure of a call whose dependency failed: the same exception, with the path in a note."""
 
     __slots__ = ("failure", "path")
+    failure: Lazy
+    path: tuple[str, Any]
 
     def __init__(self, failure: Lazy, name: str, source_name: str) -> None:
         if isinstance(failure, Inherited):  # further down the path: one link for each call, not one copy
@@ -115,8 +117,9 @@ class Inherited:
     def load(self) -> BaseException:
         error: BaseException = self.failure.load()
         note = f"penstock: {' <- '.join(self.names())}"
-        notes = [n for n in getattr(error, "__notes__", ()) if not n.startswith("penstock: ")]
-        error.__notes__ = [*notes, note]  # `add_note` by hand: Python 3.10 has none
+        notes = [n for n in getattr(error, "__notes__", ()) if not str(n).startswith("penstock: ")]
+        # `add_note` by hand: Python 3.10 has none, and the class may be frozen.
+        BaseException.__setattr__(error, "__notes__", [*notes, note])
         return error
 
     def names(self) -> list[str]:

@@ -24,7 +24,6 @@ from .call import Call
 from .pool import Worker
 from .stream import Stream
 
-
 # A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain, for they are many.
 Ended = tuple[Call, Lazy, bool]
 

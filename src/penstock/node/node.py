@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import threading
 import time
 import weakref
@@ -160,6 +159,7 @@ class Node:
             self._wake()
         else:
             self._links[number].leave()
+            self._keep().watch(number, _GRACE, None)  # should its last functions take too long
 
     def _keep(self) -> Keeper:
         assert self._keeper is not None, "there are workers, so there is a keeper"
@@ -213,7 +213,7 @@ class Node:
         link: Connection | RankGroup
         if worker.shape.ranks > 1:
             link = group = RankGroup(worker, self._packer, self._on_blocked)
-            loop.watch(group.listener, lambda mask: self._rank_connects(group))
+            loop.watch(group.listener, partial(self._rank_connects, group))
         else:
             link = connection = Connection(worker, self._packer, self._on_blocked)
             loop.watch(connection.stream.sock, partial(self._worker_speaks, connection, connection))
@@ -223,7 +223,7 @@ class Node:
             self._keeper.spawn(worker, descriptors, link.address)
         link.handed_over()
 
-    def _rank_connects(self, group: RankGroup) -> None:
+    def _rank_connects(self, group: RankGroup, mask: int) -> None:
         connection = group.accept()
         loop = cast(Loop, self._loop)
         if connection is not None:
@@ -240,7 +240,8 @@ class Node:
         self._settle(link, ends)
         if connection.ended:  # its process has ended, which the keeper will tell, or has closed the stream
             cast(Loop, self._loop).forget(connection.stream.sock)
-            self._end_worker(link)
+            if not link.worker.leaving:
+                self._end_worker(link)
 
     def _flush(self, stream: Stream) -> None:
         with self._lock:

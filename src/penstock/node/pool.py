@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
 from .shape import Capacity, Shape
@@ -30,10 +31,17 @@ _START_TRIES = 3  # workers that may die while starting before the calls that ne
 class Pending(Protocol):
     """A call, as far as the pool is concerned."""
 
-    shape: Shape
-    priority: int
     order: int  # when it was submitted, as a number
-    alone: bool  # it has limits of its own: nothing is sent ahead of it or behind it
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has limits of its own: nothing is sent ahead of it or behind it."""
 
     def begin(self) -> bool:
         """Mark it as running; False if it was cancelled."""
@@ -93,7 +101,7 @@ class _Line:
         self.shape = shape
         self.calls: deque[Pending] = deque()
         self.passed = 0  # calls behind the head that were placed before it
-        self.stuck = False  # when last looked at, its head could not be placed, and neither could another worker be used
+        self.stuck = False  # when last looked at, the head could only wait for calls that run
 
     def head(self) -> Pending | None:
         calls = self.calls
@@ -147,8 +155,9 @@ class Pool:
     def withdrawn(self, worker: Worker, calls: Iterable[Pending]) -> None:
         """These calls, the last in flight, did not begin and never will there."""
         worker.withdrawing = False
-        self.put_back(reversed([self._taken_back(worker, call) for call in calls]))
-        if not worker.flight and worker.ready:
+        taken = [self._taken_back(worker, call) for call in calls]
+        self.put_back(reversed(taken))
+        if taken and not worker.flight:  # with nothing taken it is at rest already, or runs something
             self._at_rest(worker)
 
     def _taken_back(self, worker: Worker, call: Pending) -> Pending:
@@ -205,27 +214,29 @@ class Pool:
     def decide(self) -> list[Instruction]:
         """What to do now."""
         todo: list[Instruction] = self._served_enough() if self.max_tasks is not None else []
-        blocked: list[_Line] = []
-        while (line := self._next(blocked)) is not None:
+        heads: list[tuple[int, int, _Line]] = []
+        for (rank, _), line in list(self._lines.items()):
+            self._queue(heads, rank, line)
+        passed: list[_Line] = []  # by whatever is placed from here on
+        while heads:
+            rank, _, line = heappop(heads)
             if self._place(line, todo):
-                for other in blocked:
+                for other in passed:
                     other.passed += 1
-            else:
-                blocked.append(line)
+                self._queue(heads, rank, line)
+            elif not self._starting(line.shape):  # else it has its place already
+                passed.append(line)
                 if line.passed >= _PATIENCE * self.capacity.cores:
                     break
         return todo
 
-    def _next(self, blocked: list[_Line]) -> _Line | None:
-        """The line whose head is next: the highest priority, then the oldest."""
-        best, rank = None, None
-        for key, line in list(self._lines.items()):
-            head = line.head()
-            if head is None:
-                del self._lines[key]
-            elif line not in blocked and (rank is None or (key[0], head.order) < rank):
-                best, rank = line, (key[0], head.order)
-        return best
+    def _queue(self, heads: list[tuple[int, int, _Line]], rank: int, line: _Line) -> None:
+        """Let the head of the line be looked at in its turn: the highest priority, then the oldest."""
+        head = line.head()
+        if head is None:
+            del self._lines[rank, line.shape]
+        else:
+            heappush(heads, (rank, head.order, line))
 
     def _place(self, line: _Line, todo: list[Instruction]) -> bool:
         """Do something for the head of the line; False if nothing can be done now."""
@@ -237,7 +248,10 @@ class Pool:
             self._forget_idle(worker)
             self._use(worker)
             return self._send(worker, line, todo)
-        if self._starting(shape) < len(line.calls) and self._start(shape, todo):
+        starts = False
+        while self._starting(shape) < len(line.calls) and self._start(shape, todo):
+            starts = True
+        if starts:
             return False  # the call stays in line until the worker is ready
         for worker in self.workers.values():
             if worker.shape == shape and worker.flight and self._send(worker, line, todo):
@@ -248,10 +262,15 @@ class Pool:
     def _send(self, worker: Worker, line: _Line, todo: list[Instruction]) -> bool:
         room = self._room(worker, line.calls[0])
         calls: list[Pending] = []
-        while len(calls) < room and line.calls and not (calls and _long(line.calls[0])):
-            call = line.calls.popleft()
-            if call.begin():
+        while len(calls) < room and line.calls:
+            call = line.calls[0]
+            if _long(call) and (calls or worker.flight):
+                break
+            line.calls.popleft()
+            if call.begin():  # or it has just been cancelled, and the next one may be of another kind
                 calls.append(call)
+                if _long(call):
+                    break
         if not calls:
             if not worker.flight:
                 self._at_rest(worker)
@@ -278,10 +297,13 @@ class Pool:
         """Start a worker of this shape, or make room for one."""
         if self._active >= self.max_workers or self._cores < shape.cores:
             return False
-        leaving = sum(1 for worker in self.workers.values() if worker.leaving)
-        if len(self.workers) - leaving >= self.max_workers or not self._holds(shape):
-            leaving += self._make_room(shape, todo)
-        if leaving > self.max_workers or not self._holds(shape):
+        leaving = [worker for worker in self.workers.values() if worker.leaving]
+        going = self._who_must_go(shape, leaving)
+        if going is None:
+            return False
+        for worker in going:
+            self._retire(worker, todo)
+        if len(leaving) + len(going) > self.max_workers or not self._holds(shape):
             return False  # until those have ended
         self._numbers += 1
         gpus, self._gpus = tuple(self._gpus[: shape.gpus]), self._gpus[shape.gpus :]
@@ -294,19 +316,18 @@ class Pool:
     def _holds(self, shape: Shape) -> bool:
         return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
 
-    def _make_room(self, shape: Shape, todo: list[Instruction]) -> int:
-        """Let idle workers go until what they hold would do; how many."""
-        leaving = [w for w in self.workers.values() if w.leaving]
-        memory = self._memory + sum(w.shape.memory for w in leaving)
-        gpus = len(self._gpus) + sum(len(w.gpus) for w in leaving)
-        stay = len(self.workers) - len(leaving)
-        idle = [worker for workers in self._idle.values() for worker in workers]
-        for gone, worker in enumerate(idle):
-            if stay - gone < self.max_workers and memory >= shape.memory and gpus >= shape.gpus:
-                return gone
-            self._retire(worker, todo)
-            memory, gpus = memory + worker.shape.memory, gpus + len(worker.gpus)
-        return len(idle)
+    def _who_must_go(self, shape: Shape, leaving: list[Worker]) -> list[Worker] | None:
+        """Idle workers that hold what is missing; None if all of them do not hold enough, so that none need go."""
+        memory = self._memory + sum(worker.shape.memory for worker in leaving)
+        gpus = len(self._gpus) + sum(len(worker.gpus) for worker in leaving)
+        places = self.max_workers - len(self.workers) + len(leaving)
+        going: list[Worker] = []
+        for worker in (worker for workers in self._idle.values() for worker in workers):
+            lacks_memory, lacks_gpus = memory < shape.memory, gpus < shape.gpus
+            if places < 1 or (lacks_memory and worker.shape.memory) or (lacks_gpus and worker.gpus):
+                going.append(worker)
+                memory, gpus, places = memory + worker.shape.memory, gpus + len(worker.gpus), places + 1
+        return going if memory >= shape.memory and gpus >= shape.gpus and places > 0 else None
 
     def _retire(self, worker: Worker, todo: list[Instruction]) -> None:
         """Let an idle worker go. It uses no core any more, but holds its GPUs and memory until it has ended."""

@@ -1,9 +1,10 @@
 """The driver's end of a worker that is several ranks of an MPI program.
 
 The launcher closes the descriptors that it inherits, so the ranks connect to a socket in a directory that only this
-user can enter. The launcher keeps its own files there too, and the zygote removes it whatever happens here. Each rank is sent each call, and the call has ended when
-all ranks have: then its result is the list of theirs. When one fails, the others may wait for it for ever; so
-the call fails at once and the whole group is ended.
+user can enter. The launcher keeps its own files there too, and the zygote removes it whatever happens here.
+
+Each rank is sent each call, and the call has ended when all ranks have: then its result is the list of theirs. When
+one fails, the others may wait for it for ever; so the call fails at once and the whole group is ended.
 """
 
 from __future__ import annotations

@@ -49,23 +49,28 @@ class FrameReader:
 
     def __init__(self) -> None:
         self.buffer = bytearray(1 << 17)  # kept: memory fresh from the system costs more than what comes in
-        self._rest = b""
+        self._rest = bytearray()  # of a frame that is not complete: it grows without being copied each time
+        self._needed = 0  # bytes of it from which it is worth looking again
         self.descriptors: deque[int] = deque()  # those that arrived, in the order of the frames that own them
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         if self._rest:
-            data = self._rest + data
-            self._rest = b""
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            data, self._rest = bytes(self._rest), bytearray()
         place, end, head = 0, len(data), HEAD.size
         unpack = HEAD.unpack_from
+        self._needed = head
         while end - place >= head:
             size, kind, sequence, number, flags = unpack(data, place)
             if end - place < size:
+                self._needed = size
                 break
             body = data[place + head : place + size]
             place += size
             yield kind, sequence, number, flags, body
-        self._rest = data[place:]
+        self._rest += data[place:]
 
 
 def send_with_descriptors(sock: socket.socket, data: bytes | memoryview, descriptors: list[int]) -> int:

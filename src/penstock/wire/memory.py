@@ -31,7 +31,11 @@ def anonymous_file(size: int) -> int:
 
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.ftruncate(fd, size)
+    try:
+        os.ftruncate(fd, size)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
@@ -70,7 +74,11 @@ class _Segment:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.fd = anonymous_file(capacity)
-        self.mapping = mmap.mmap(self.fd, capacity)
+        try:
+            self.mapping = mmap.mmap(self.fd, capacity)
+        except OSError:
+            os.close(self.fd)
+            raise
 
     def close(self) -> None:
         self.mapping.close()

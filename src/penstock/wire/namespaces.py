@@ -242,9 +242,9 @@ class Kept:
 
 def provide(needs: Needs) -> None:
     wires, imports, sources = needs
-    if sources:
-        import linecache  # here, so that a worker starts without it
     for filename, text in sources:
+        import linecache  # here, so that a worker starts without it
+
         lines = text.splitlines(True)
         if linecache.cache.get(filename, (0, 0, None))[2:3] != (lines,):
             linecache.cache[filename] = (len(text), None, lines, filename)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .memory import Memory, Owned, Private, Segments
@@ -65,7 +65,7 @@ class Packer:
             return Packed(data, *self._snapshot([buffer.raw() for buffer in buffers]))
         return Packed(None, *self._snapshot([memoryview(data), *(buffer.raw() for buffer in buffers)]))
 
-    def pack_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], futures: list[Any]) -> Packed:
+    def pack_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any]) -> Packed:
         """Arguments as they are now: the same as `pack`, with a short way for plain numbers."""
         for value in args:
             if type(value) not in _SMALL:
@@ -117,7 +117,8 @@ class Packer:
         copies = self._copies
 
         def forget(reference: Any) -> None:
-            if number in copies and reference in copies[number][:2]:
+            known = copies.get(number)
+            if known is not None and (known[0] is reference or known[1] is reference):
                 copies.pop(number, None)
 
         copies[number] = (weakref.ref(source, forget), weakref.ref(copy, forget), copy.size)

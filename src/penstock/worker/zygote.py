@@ -19,12 +19,13 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..wire import frames
 from ..wire.ledger import Ledger
 from .messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
-from .processes import children, die_with_parent, exit_code, become_subreaper
+from .processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly
 from .serve import Server
 
 _SAMPLING = 0.1  # s between two looks at what the calls with a memory limit hold
@@ -69,7 +70,7 @@ class Zygote:
         self.selector.register(self.wake_read, selectors.EVENT_READ, self.child_changed)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
-        self._actions = {
+        self._actions: dict[int, Callable[..., None]] = {
             SPAWN: self.spawn,
             WATCH: self.watch,
             UNWATCH: self.unwatch,
@@ -147,7 +148,7 @@ class Zygote:
             try:
                 os.execvpe(argv[0], [*argv, *map(str, descriptors)], environment)
             except OSError as error:
-                print(f"penstock: cannot start {argv[0]}: {error}", file=sys.stderr, flush=True)
+                os.write(2, f"penstock: cannot start {argv[0]}: {error}\n".encode())
                 os._exit(127)
         raise _Become(socket.socket(fileno=descriptors[0]), descriptors[1])
 
@@ -337,6 +338,7 @@ def serve(stream: socket.socket, ledger_fd: int) -> None:
     os.close(ledger_fd)
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Server(stream, ledger).run()
+    leave_quickly()
 
 
 def serve_alone() -> None:

@@ -1,0 +1,157 @@
+"""What the tests of death share: places to meet, executors, scripts whose end is watched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import acts
+import psutil
+import pytest
+
+from penstock import Executor
+
+MARK = "PENSTOCK_TEST_DEATH"
+PATIENCE = 30.0  # s for processes that must end; spent only when they do not
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=40, help="how many workers the stress test kills")
+    parser.addoption("--seed", type=int, default=1, help="the seed of the stress test")
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Callable[[], str]:
+    """Makes places where two processes meet: each waits for the other."""
+
+    def make() -> str:
+        path = tmp_path / f"fifo-{uuid.uuid4().hex[:8]}"
+        os.mkfifo(path)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> str:
+    """The path of a file to which calls append."""
+    return str(tmp_path / "journal")
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    with Executor(2) as made:
+        yield made
+
+
+class Inside:
+    """What the tests know of an executor that its users do not."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.node: Any = executor._running.backend._node  # type: ignore[attr-defined]
+
+    @property
+    def workers(self) -> list[int]:
+        return list(self.node.process_ids)
+
+    @property
+    def zygote(self) -> int:
+        return int(self.node._keeper._process.pid)
+
+
+@pytest.fixture
+def inside() -> type[Inside]:
+    return Inside
+
+
+def until_gone(pids: list[int]) -> None:
+    """Wait until these processes have ended."""
+    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs([p for p in processes if p.is_running()], PATIENCE)
+    left = [p for p in alive if not acts.gone(p.pid)]
+    assert not left, f"still alive: {left}"
+
+
+@pytest.fixture
+def ended() -> Callable[[list[int]], None]:
+    return until_gone
+
+
+class Script:
+    """A program of its own that uses Penstock, and everything that it starts."""
+
+    def __init__(self, directory: Path, text: str, **names: object) -> None:
+        self.place = directory / "tmp"  # its TMPDIR
+        self.place.mkdir()
+        self.shared_before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+        file = directory / "script.py"
+        constants = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+        imports = "import os, signal, sys, threading\nimport acts\nfrom penstock import Executor\n"
+        file.write_text(imports + constants + textwrap.dedent(text))
+        self.mark = uuid.uuid4().hex
+        environment = {**os.environ, MARK: self.mark, "TMPDIR": str(self.place), "PYTHONWARNINGS": "error"}
+        environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+        self.process = subprocess.Popen(
+            [sys.executable, str(file)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self) -> tuple[int, str, str]:
+        """Wait for its end; exit code, output, errors."""
+        out, err = self.process.communicate()
+        return self.process.returncode, out, err
+
+    def wait(self) -> int:
+        """Wait for its end, though others may hold its output open."""
+        return self.process.wait()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def relatives(self) -> list[int]:
+        """The processes that live and were started by it, directly or not."""
+        found: list[int] = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark and process.pid != self.process.pid:
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return found
+
+    def assert_nothing_left(self, but: tuple[int, ...] = ()) -> None:
+        until_gone([pid for pid in self.relatives() if pid not in but])
+        assert self.files() == []
+
+    def files(self) -> list[str]:
+        left = [str(path) for path in self.place.rglob("*")]
+        if os.path.isdir("/dev/shm"):
+            left += sorted(name for name in set(os.listdir("/dev/shm")) - self.shared_before if "penstock" in name)
+        return left
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
+    made: list[Script] = []
+
+    def run(text: str, **names: object) -> Script:
+        made.append(Script(tmp_path, text, **names))
+        return made[-1]
+
+    yield run
+    for each in made:
+        each.end()
