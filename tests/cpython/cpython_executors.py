@@ -16,9 +16,7 @@ import penstock
 _wrapped: list[futures.Executor] = []
 
 
-def local(
-    max_workers: int | None = None, mp_context: BaseContext | None = None, **options: Any
-) -> penstock.Executor:
+def local(max_workers: int | None = None, mp_context: BaseContext | None = None, **options: Any) -> penstock.Executor:
     """Create an executor on this machine."""
     return penstock.Executor(max_workers, **options)
 

@@ -28,7 +28,8 @@ def make_importable() -> bool:
     if directory is None:
         return False
     os.environ[DIRECTORY] = directory
-    sys.path.insert(0, OVERLAY)
+    if OVERLAY not in sys.path:
+        sys.path.insert(0, OVERLAY)
     return True
 
 
@@ -40,8 +41,7 @@ def module(name: str) -> ModuleType:
 
 def version() -> tuple[int, ...]:
     """Return which Python the tests are of."""
-    borrowed = os.environ.get(DIRECTORY)
-    return _version(Path(borrowed)) if borrowed else sys.version_info[:2]
+    return _version(Path(os.environ[DIRECTORY])) if OVERLAY in sys.path else sys.version_info[:2]
 
 
 def _has_tests(directory: Path) -> bool:
