@@ -13,7 +13,10 @@ What the function itself raises arrives as itself, with the traceback of the wor
 
 from __future__ import annotations
 
+# The traceback of the worker as text: the `__cause__` of an exception that comes from there. The standard library's own,
+# so that whoever knows that one knows ours.
 from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 from pickle import PicklingError
 
 __all__ = [
@@ -63,14 +66,3 @@ class TimeLimitExceeded(PenstockError, TimeoutError):
 
 class OutOfMemory(PenstockError, MemoryError):
     """The call took more memory than its `memory` and was ended."""
-
-
-class RemoteTraceback(Exception):
-    """The traceback of the worker as text: the `__cause__` of an exception that comes from there."""
-
-    def __init__(self, tb: str) -> None:
-        super().__init__(tb)
-        self.tb = tb
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.tb}"""'

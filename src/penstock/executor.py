@@ -13,6 +13,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from . import ending
 from .backends.base import Backend, Settings
 from .backends.choose import open_backend
 from .errors import PenstockError
@@ -66,6 +67,8 @@ class Executor(StandardExecutor):
         for name, function in (("initializer", initializer), ("init_function", init_function)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be a callable, not {function!r}")
+        if not isinstance(initargs, Iterable):
+            raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
         if cache is not None:
             raise PenstockError("this version of Penstock remembers no results; leave out cache=")
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
@@ -104,8 +107,9 @@ class Executor(StandardExecutor):
             RuntimeError: the executor has been shut down.
         """
         running = self._running
-        if running.closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        if running.closed or ending.begun:
+            what = "shutdown" if running.closed else "interpreter shutdown"
+            raise RuntimeError(f"cannot schedule new futures after {what}")
         resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
         future: Future[T] = running.backend.submit(fn, args, kwargs, resources)
         if running.progress is not None:
@@ -137,11 +141,10 @@ class Executor(StandardExecutor):
         tuples = zip(*iterables)  # noqa: B905  # as map() does, it ends with the shortest
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)
-            return _results(deque(islice(submits, buffersize)), submits, buffersize, end)
+            return _results(submits, buffersize, end)
         chunks = iter(lambda: tuple(islice(tuples, chunksize)), ())
         submits = (self.submit(_run_chunk, fn, chunk) for chunk in chunks)
-        lists = _results(deque(islice(submits, buffersize)), submits, buffersize, end)
-        return _elements(lists)
+        return _elements(_results(submits, buffersize, end))
 
     def batched(self, futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
         """Futures of tuples of `n` results each, in the order in which `futures` finish; see `penstock.batched`."""
@@ -169,7 +172,15 @@ class Executor(StandardExecutor):
     ) -> None:
         if kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit)):
             self.kill_workers()
-        self.shutdown(wait=True)
+        try:
+            self.shutdown(wait=True)
+        except (KeyboardInterrupt, SystemExit):  # while it waits for the calls: most of the time is spent here
+            self.kill_workers()
+            self.shutdown(wait=True)
+            raise
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an executor stays in its process; make one inside the call")
 
     def __repr__(self) -> str:
         state = ", shut down" if self._running.closed else ""
@@ -198,7 +209,6 @@ class _Running:
 
     def kill(self, signum: int) -> None:
         self.closed = True
-        self.backend.cancel_pending()
         self.backend.kill(signum)
 
 
@@ -211,20 +221,16 @@ def _check_count(name: str, value: int | None) -> None:
         raise ValueError(f"{name} must be greater than 0, not {value}")
 
 
-def _results(
-    futures: deque[Future[Any]], submits: Iterator[Future[Any]], buffersize: int | None, end: float | None
-) -> Iterator[Any]:
-    """The results in order; each that is taken makes room for another call. What is left is cancelled."""
-    submitted = deque(submits) if buffersize is None else submits  # without a limit `islice` has taken all
-    del submits
+def _results(submits: Iterator[Future[Any]], buffersize: int | None, end: float | None) -> Iterator[Any]:
+    """The results in order; calls are submitted now, up to `buffersize`, and then one for each result taken."""
+    futures = deque(islice(submits, buffersize))
 
     def iterate() -> Iterator[Any]:
         try:
             while futures:
-                if buffersize is not None and (following := next(iter(submitted), None)) is not None:
-                    futures.append(following)
-                # `pop` first: nothing here keeps a result alive once it is handed on.
-                yield _take(futures.popleft(), end)
+                if buffersize is not None:
+                    futures.extend(islice(submits, 1))
+                yield _take(futures.popleft(), end)  # taken out first: nothing here keeps a result alive
         finally:
             while futures:
                 futures.popleft().cancel()

@@ -198,6 +198,11 @@ class Future(StandardFuture[T]):
         """Whether it has ended with an error; does not open it."""
         return self._exception is not None
 
+    def take(self) -> None:
+        """Of a part of another future's result, take it: only then it is known whether it is there."""
+        if isinstance(self._packed, _Derived):
+            self._open()
+
     def packed_failure(self) -> Lazy | None:
         """The error that it has ended with, unless somebody has opened it."""
         packed = self._packed  # read first: another thread may be opening it
@@ -298,8 +303,11 @@ class Future(StandardFuture[T]):
     def __reduce__(self) -> Any:
         raise TypeError("a future cannot be pickled; as an argument of a call it stands for its result")
 
+    def _state_word(self) -> str:
+        return "running" if self.running() else _STATE_WORDS.get(self._state, self._state)
+
     def __repr__(self) -> str:
-        head = f"<Future at {id(self):#x} {self.name!r} state={_STATE_WORDS.get(self._state, self._state)}"
+        head = f"<Future at {id(self):#x} {self.name!r} state={self._state_word()}"
         if self._state is not FINISHED:
             return head + ">"
         if self._exception is not None:
@@ -357,6 +365,11 @@ def _follow(source: StandardFuture[Any], target: Future[Any]) -> bool:
     return error is not None and target.fail_with(error)
 
 
+def _check_future(value: object, asking: str) -> None:
+    if not callable(getattr(value, "add_done_callback", None)):
+        raise TypeError(f"{asking}: {value!r} is not a future")
+
+
 def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:
     part: Future[Any] = Future(f"{getattr(source, 'name', 'future')}[{key!r}]")
 
@@ -374,6 +387,7 @@ def item(future: StandardFuture[Any], key: Any) -> Future[Any]:
     It fails as `future` fails, is cancelled when `future` is, and raises what indexing raises. To cancel
     it does not cancel `future`.
     """
+    _check_future(future, "item")
     return _part(future, key, None)
 
 
@@ -382,6 +396,9 @@ def unzip(future: StandardFuture[Any], n: int) -> list[Future[Any]]:
 
     They raise ValueError if the result has another length.
     """
+    _check_future(future, "unzip")
+    if n < 0:
+        raise ValueError(f"unzip: n must be at least 0, not {n}")
     return [_part(future, i, n) for i in range(n)]
 
 
@@ -393,6 +410,8 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
     if n < 1:
         raise ValueError(f"batched: n must be at least 1, not {n}")
     sources = list(futures)
+    for source in sources:
+        _check_future(source, "batched")
     batches: list[Future[tuple[T, ...]]] = [Future("batched") for _ in range(-(-len(sources) // n))]
     arrived: list[StandardFuture[T]] = []  # list.append is atomic, and so fixes the order
     lock = threading.Lock()

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import ResourceError
 
-__all__ = ["ALIASES", "Resources"]
+__all__ = ["ALIASES", "Resources", "amount", "whole"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -75,9 +75,9 @@ class Resources:
     def __post_init__(self) -> None:
         for name, least in _COUNTS.items():
             if (count := getattr(self, name)) is not None or name != "nodes":
-                object.__setattr__(self, name, _whole(name, count, least))
+                object.__setattr__(self, name, whole(name, count, least))
         for name in ("memory", "run_time"):
-            object.__setattr__(self, name, _amount(name, getattr(self, name)))
+            object.__setattr__(self, name, amount(name, getattr(self, name)))
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
         for name in ("cwd", "error_log_file", "cache_directory"):
@@ -136,14 +136,16 @@ def _other_name(changes: Mapping[str, Any], given: str, name: str) -> str:
 
 
 def _unknown(name: object) -> str:
-    nearest = difflib.get_close_matches(str(name), [*_NAMES, *ALIASES], n=1, cutoff=0.5)
+    known = [*_NAMES, *ALIASES]
+    longer = [k for k in known if len(str(name)) > 2 and str(name) in k]  # "gpus", "mem"
+    nearest = sorted(longer, key=len)[:1] or difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if nearest:
         return f"unknown resource {name!r}: did you mean {nearest[0]!r}?"
     return f"unknown resource {name!r}; known are {', '.join(sorted(_NAMES))}"
 
 
-def _whole(name: str, value: Any, least: int | None) -> int:
-    """The number as Python's own, whatever library it is from."""
+def whole(name: str, value: Any, least: int | None) -> int:
+    """The number as Python's own, whatever library it is from; refused if it is none or too small."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -154,7 +156,8 @@ def _whole(name: str, value: Any, least: int | None) -> int:
     return whole
 
 
-def _amount(name: str, value: Any) -> float | None:
+def amount(name: str, value: Any) -> float | None:
+    """GiB or seconds as Python's own number; refused if they are not positive."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < _MOST:

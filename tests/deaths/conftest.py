@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import pytest
 from penstock import Executor
 
 MARK = "PENSTOCK_TEST_DEATH"
-PATIENCE = 30.0  # s for processes that must end; spent only when they do not
+PATIENCE = 10.0  # s for processes that must end; spent only when they do not
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -118,6 +119,8 @@ class Script:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
+        for pid in self.relatives():  # only where a test has failed
+            os.kill(pid, signal.SIGKILL)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()

@@ -37,7 +37,7 @@ class Backend(Protocol):
         """Cancel every call that has not begun."""
 
     def kill(self, signum: int) -> None:
-        """End the running calls by a signal to their processes; nothing runs afterwards."""
+        """Cancel what waits and end what runs by a signal to its processes; nothing runs afterwards."""
 
     def close(self, wait: bool) -> None:
         """Let go of everything once the last call has ended; `wait` for that."""

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 
 
 class Gate:
-    """`enter(start)` calls `start()` now or when others have left; who was let in calls `leave()` once.
+    """Who was let in calls `leave()` once.
 
-    There is no lock, because a finalizer may call either at any moment: the operations of a deque are atomic.
-    And nothing recurses: who leaves at once lets the next in from the loop that let it in.
+    There is no lock, because a finalizer may enter or leave at any moment: the operations of a deque are atomic.
     """
 
     def __init__(self, most: int | None) -> None:
         self._tokens = None if most is None else deque([None] * most)
         self._waiting: deque[Callable[[], None]] = deque()
-        self._thread = threading.local()
 
-    def enter(self, start: Callable[[], None]) -> None:
+    def enter(self, start: Callable[[], None]) -> bool:
+        """Whether the caller may start at once; otherwise `start()` is called in the thread of one who leaves."""
         if self._tokens is None:
-            start()
-        else:
-            self._waiting.append(start)
-            self._let_in(self._tokens)
+            return True
+        if not self._waiting:
+            try:
+                self._tokens.pop()
+                return True
+            except IndexError:
+                pass
+        self._waiting.append(start)
+        self._let_in(self._tokens)  # somebody may have left between the two lines above
+        return False
 
     def leave(self) -> None:
         if self._tokens is not None:
@@ -32,22 +36,14 @@ class Gate:
             self._let_in(self._tokens)
 
     def _let_in(self, tokens: deque[None]) -> None:
-        thread = self._thread.__dict__
-        while self._waiting and tokens and "inside" not in thread:
-            thread["inside"] = True
+        while self._waiting and tokens:
             try:
-                self._let_one_in(tokens)
-            finally:
-                del thread["inside"]
-
-    def _let_one_in(self, tokens: deque[None]) -> None:
-        try:
-            tokens.pop()
-        except IndexError:  # another thread was faster
-            return
-        try:
-            start = self._waiting.popleft()
-        except IndexError:
-            tokens.append(None)
-            return
-        start()
+                tokens.pop()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                start = self._waiting.popleft()
+            except IndexError:
+                tokens.append(None)
+                continue
+            start()

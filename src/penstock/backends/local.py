@@ -9,14 +9,14 @@ from itertools import count
 from typing import Any
 
 from ..calls.waiting import when_done
-from ..errors import PenstockError, UnpicklableCall
+from ..errors import PenstockError, ResourceError, UnpicklableCall
 from ..futures import Future
 from ..node.call import Call, Pace, Plan
 from ..node.machine import detect
 from ..node.node import Node
 from ..node.pool import Pool
 from ..node.shape import Capacity
-from ..resources import Resources
+from ..resources import Resources, amount, whole
 from ..wire.functions import Functions, dumps
 from ..wire.memory import Segments
 from ..wire.packing import Packed, Packer
@@ -47,9 +47,10 @@ class Local:
     host: None = None
 
     def __post_init__(self) -> None:
-        Resources(cores_per_rank=1 if self.cores is None else self.cores, memory=self.memory)  # the same rules
-        if isinstance(self.gpus, int) and self.gpus < 0:
-            raise ValueError(f"gpus must not be negative, as {self.gpus} is")
+        if self.cores is not None:
+            whole("cores", self.cores, 1)
+        amount("memory", self.memory)
+        _check_gpus(self.gpus)
         if self.detached or self.host is not None:
             raise PenstockError("Local runs live calls on this machine only so far; leave out detached= and host=")
 
@@ -68,6 +69,15 @@ class Local:
         else:
             gpus = tuple(map(str, self.gpus))
         return Capacity(cores, gpus, int(memory * GIB))
+
+
+def _check_gpus(gpus: object) -> None:
+    if gpus is None or isinstance(gpus, int):
+        whole("gpus", 0 if gpus is None else gpus, 0)
+    elif isinstance(gpus, str) or not isinstance(gpus, Sequence):
+        raise ResourceError(f"gpus must be a number of GPUs or a list of their names, not {gpus!r}")
+    elif len({*map(str, gpus)}) < len(gpus):
+        raise ResourceError(f"gpus must name each GPU once, which {gpus!r} does not")
 
 
 class LocalBackend:
@@ -160,11 +170,16 @@ class LocalBackend:
     # -- the end ---------------------------------------------------------------------------------------
 
     def cancel_pending(self) -> None:
-        for future in (*self._waiting, *self._node.drain()):
-            future.cancel()
+        self._cancel(all_of_them=False)
 
     def kill(self, signum: int) -> None:
+        self._cancel(all_of_them=True)
         self._node.kill(signum)
+
+    def _cancel(self, all_of_them: bool) -> None:
+        for future in tuple(self._waiting):
+            future.cancel()
+        self._node.cancel_waiting(all_of_them)
 
     def close(self, wait: bool) -> None:
         waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer

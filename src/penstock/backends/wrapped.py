@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import Executor as StandardExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+from .. import ending
 from ..calls.arguments import find_futures, replace_futures
 from ..calls.waiting import when_done
 from ..errors import PenstockError, ResourceError
@@ -30,6 +33,11 @@ class Wrapped:
         self._inner = inner
         self._gate = Gate(settings.max_workers)
         self._unfinished: set[_Forwarded] = set()
+        # A call that becomes ready when another ends is handed on by a thread of ours: the inner executor may hold
+        # its own locks while it ends a future, and would wait for itself.
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="penstock")
+        self._closed = False
+        ending.register(self)
 
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
@@ -44,17 +52,21 @@ class Wrapped:
         self._unfinished.add(future)
         future.add_done_callback(self._forget)
 
-        def start() -> None:
-            self._gate.enter(lambda: self._start(future, fn, args, dict(kwargs)))
+        start = partial(self._start, future, fn, args, dict(kwargs))
+        later = partial(self._helper.submit, start)
+
+        def ready() -> None:
+            if self._gate.enter(later):
+                later()
 
         if sources:
-            when_done(sources, future, start)
-        else:
+            when_done(sources, future, ready)
+        elif self._gate.enter(later):
             start()
         return future
 
     def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        """Hand the call on, in the thread that completed its last dependency."""
+        """Hand the call on."""
         if not future.set_running_or_notify_cancel():
             self._gate.leave()
             return
@@ -84,6 +96,8 @@ class Wrapped:
     def _forget(self, future: _Forwarded) -> None:
         self._unfinished.discard(future)
         future.theirs = None
+        if self._closed and not self._unfinished:
+            self._helper.shutdown(wait=False)
 
     def cancel_pending(self) -> None:
         for future in list(self._unfinished):
@@ -94,9 +108,18 @@ class Wrapped:
         self.cancel_pending()
 
     def close(self, wait: bool) -> None:
+        self._closed = True
         if wait:
-            for future in list(self._unfinished):
-                _await(future)
+            self.wait_for_end()
+        if not self._unfinished:
+            self._helper.shutdown(wait=wait)
+
+    def begin_end(self) -> None:
+        """At the interpreter's end there is nothing to do but to wait."""
+
+    def wait_for_end(self) -> None:
+        for future in list(self._unfinished):
+            _await(future)
 
     def describe(self) -> str:
         return f"through {type(self._inner).__name__}"

@@ -69,6 +69,7 @@ def name_of(future: Any) -> str:
 def failure_of(future: Any) -> Lazy | None:
     """How the finished `future` failed, packed or not; None if it did not."""
     if isinstance(future, Future):
+        future.take()
         if not future.failed():
             return None
         packed = future.packed_failure()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import socket
@@ -23,6 +24,8 @@ from ..wire.packing import Packed, Packer
 from .call import Call
 from .pool import Worker
 from .stream import Stream
+
+_MANAGERS = "multiprocessing.managers"
 
 # A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain, for they are many.
 Ended = tuple[Call, Lazy, bool]
@@ -53,6 +56,7 @@ class Connection:
         self._known: dict[int, weakref.ref[Definition]] = {}  # the functions that the worker has
         self._forgotten: deque[int] = deque()  # those of them that nobody can call any more
         self._path: list[str] = []
+        self._has_key = False
         self._loans = Loans()
         self._unused: deque[int] = deque()
         self._theirs: socket.socket | None = None
@@ -66,8 +70,8 @@ class Connection:
 
     def greet(self, initializer: bytes | None) -> list[int]:
         """Say what the worker must know first; the descriptors that its process must be given."""
-        self._path = list(sys.path)
-        greeting = {"path": self._path, "argv": sys.argv, "cwd": os.getcwd(), "initializer": initializer}
+        greeting = {"argv": sys.argv, "cwd": os.getcwd(), "initializer": initializer}
+        self.stream.send(self._surroundings(), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
         return [] if self._theirs is None else [self._theirs.fileno(), self._ledger_fd]
 
@@ -101,9 +105,8 @@ class Connection:
             parts.append(frames.encode_numbers(FREE, self._unused))
         if self._forgotten:
             parts.append(frames.encode_numbers(FORGET, self._forgotten))
-        if sys.path != self._path:
-            self._path = list(sys.path)
-            parts.append(frames.encode_object(PATH, self._path))
+        if sys.path != self._path or (not self._has_key and _MANAGERS in sys.modules):
+            parts.append(self._surroundings())
         for call in calls:
             if descriptors:  # a message takes only so many descriptors, so each such call is one of its own
                 self.stream.send(b"".join(parts), descriptors)
@@ -112,6 +115,13 @@ class Connection:
             self.flight[self.sequence] = call
             self._encode(call, parts, descriptors)
         self.stream.send(b"".join(parts), descriptors)
+
+    def _surroundings(self) -> bytes:
+        """Where modules are found; and, where managers are in use, the key with which their proxies connect."""
+        self._path = list(sys.path)
+        self._has_key = _MANAGERS in sys.modules
+        key = bytes(multiprocessing.current_process().authkey) if self._has_key else None
+        return frames.encode_object(PATH, (self._path, key))
 
     def _encode(self, call: Call, parts: list[bytes], descriptors: list[int]) -> None:
         number = self._define(call.definition, parts) if call.definition is not None else 0
@@ -149,10 +159,15 @@ class Connection:
     def drain(self) -> list[Ended]:
         """The calls that a worker ended before it ended itself: what it had sent, and what was in the ledger."""
         arrived: list[Frame] = []
-        while not self.ended and (more := self.receive()):
-            arrived.extend(more)
+        self.stream.empty = False
+        while not (self.ended or self.stream.empty):  # what arrives next may complete no frame yet
+            arrived.extend(self.receive())
         arrived.extend(frames.FrameReader().feed(self.ledger.unsent()))
         return self.hear(self, arrived)
+
+    def hear_of(self, unsent: bytes) -> list[Ended]:
+        """The calls whose results were found in the ledger."""
+        return self.hear(self, list(frames.FrameReader().feed(unsent)))
 
     def sockets(self) -> list[socket.socket]:
         return [self.stream.sock]
@@ -191,7 +206,8 @@ class Connection:
 
     def withdrawn(self, begun: int) -> list[Call]:
         """The calls that will not begin, in order; from now on they are not in flight here."""
-        numbers = [number for number in self.flight if number > begun]
+        # A list first: the I/O thread may be taking out what has ended.
+        numbers = [number for number in list(self.flight) if number > begun]
         return [self.flight.pop(number) for number in numbers]
 
     def split_flight(self) -> tuple[list[Call], list[Call]]:

@@ -36,7 +36,9 @@ def lost_error(
     name = call.future.name
     if reason == "run_time" and not rank:
         limit = call.plan.run_time
-        return TimeLimitExceeded(f"{name!r} ran longer than its run_time of {limit:g} s and was ended; give it more")
+        return TimeLimitExceeded(
+            f"{name!r} ran longer than its run_time of {limit:g} s on {socket.gethostname()} and was ended; give it more"
+        )
     if reason == "memory":
         return OutOfMemory(_too_much_memory(name, call.plan.memory or 0))
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
@@ -81,4 +83,4 @@ def _start(exitcode: int | None) -> str:
 
 
 def _too_much_memory(name: str, memory: int) -> str:
-    return f"{name!r} took more than its memory of {memory / GIB:g} GiB and was ended; give it more"
+    return f"{name!r} took more than its memory of {memory / GIB:g} GiB on {socket.gethostname()}; give it more"

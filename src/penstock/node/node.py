@@ -25,7 +25,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from ..futures import Future, Lazy
+from .. import ending
+from ..futures import Lazy
 from ..wire.memory import Segments
 from ..wire.packing import Packer
 from .call import Call
@@ -56,6 +57,7 @@ class Node:
         self._packer = packer
         self._initializer = initializer
         self._inbox: deque[Any] = deque()
+        self._dropped: list[Any] = []  # calls that are to be cancelled, without the lock
         self._lock = threading.Lock()
         self._links: dict[int, Connection | RankGroup] = {}  # by the number of the worker
         self._keeper: Keeper | None = None
@@ -72,6 +74,7 @@ class Node:
         self._over = False  # the I/O thread takes no more calls
         self.forked = False  # this is a copy in a forked process
         _nodes.add(self)
+        ending.register(self)
 
     # -- from any thread -------------------------------------------------------------------------------
 
@@ -88,12 +91,13 @@ class Node:
         if self._closing:
             self._wake()
 
-    def drain(self) -> list[Future[Any]]:
-        """The calls that have not been sent to a worker, which now will not be."""
-        with self._lock:
-            self._take_in()
-            calls = self._pool.drain()
-        return [cast(Call, call).future for call in calls]
+    def cancel_waiting(self, all_of_them: bool) -> None:
+        """Cancel the calls that have not been sent to a worker. A finalizer may ask for it while the lock is held.
+
+        Those for which a worker is being started count as begun, unless `all_of_them` are meant.
+        """
+        self._inbox.append(partial(self._drop_waiting, all_of_them))
+        self._pump()
 
     def close(self, expecting: Callable[[], bool] = bool) -> None:
         """Take the calls that are there to their ends, and those that `expecting()` says may come; then end."""
@@ -106,6 +110,15 @@ class Node:
         self._signal = signum
         self._killed = self._closing = True
         self._wake()
+
+    def begin_end(self) -> None:
+        """At the interpreter's end: live calls are waited for."""
+        if not self.forked:
+            self.close(self._expecting)
+
+    def wait_for_end(self) -> None:
+        if not self.forked:
+            self.join()
 
     def join(self) -> None:
         """Wait until everything has ended: processes, thread, sockets."""
@@ -120,10 +133,12 @@ class Node:
 
     def _pump(self) -> None:
         """Empty the inbox and do what the pool decides; if somebody else is at it, they will."""
-        while self._inbox and self._lock.acquire(blocking=False):
+        while self._inbox and not self.forked and self._lock.acquire(blocking=False):
+            dropped: list[Any] = []
             late: list[Any] = []
             try:
                 changed = self._take_in()
+                dropped, self._dropped = self._dropped, dropped
                 if self._over:
                     late = self._pool.drain()
                 elif changed:
@@ -131,8 +146,13 @@ class Node:
                         self._carry_out(instruction)
             finally:
                 self._lock.release()
+            for call in dropped:
+                call.future.cancel()
             for call in late:  # submitted while the executor was being shut down
                 call.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
+
+    def _drop_waiting(self, all_of_them: bool) -> None:
+        self._dropped.extend(self._pool.drain(all_of_them))
 
     def _take_in(self) -> bool:
         """Tell the pool what has happened; whether there may be something new to decide."""
@@ -185,6 +205,7 @@ class Node:
         self._thread_number = threading.get_ident()
         try:
             while not self._is_over():
+                self._pump()  # who left something in the inbox while this thread held the lock relies on it
                 loop.step(self._patience())
                 self._look_for_stalls(time.monotonic())
         finally:
@@ -233,6 +254,8 @@ class Node:
             group.stop_listening()
 
     def _worker_speaks(self, link: Connection | RankGroup, connection: Connection, mask: int) -> None:
+        if link.worker.number not in self._links:  # it was lost while this event waited for its turn
+            return
         if mask & WRITE:
             self._flush(connection.stream)
         with self._lock if link is not connection else contextlib.nullcontext():  # a rank may be greeted
@@ -297,7 +320,9 @@ class Node:
         elif event.what == "unwatched":
             self._inbox.append(partial(self._pool.finished, link.worker, 1))
         else:
-            self._inbox.append(partial(self._withdrawn, cast(Connection, link), event.value))
+            begun, unsent = event.value
+            self._settle(link, cast(Connection, link).hear_of(unsent))
+            self._inbox.append(partial(self._withdrawn, cast(Connection, link), begun))
 
     # -- ends of workers -------------------------------------------------------------------------------
 
@@ -306,16 +331,16 @@ class Node:
     ) -> None:
         """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
         worker = link.worker
-        ends = link.drain()
-        ran, rest = link.split_flight()
         for sock in link.sockets():
             cast(Loop, self._loop).forget(sock)
         may_run_again = (reason is None or link.rank_gone) and not self._killed
-        again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
-        failed = [call for call in ran if call not in again]
         given_up: list[Any] = []
-        with self._lock:
-            self._take_in()  # the pool must know of all ends before it forgets the worker
+        with self._lock:  # all at once: nobody may send a call here between the last look and the end
+            self._take_in()  # ends that the pool must know, and calls withdrawn, which the worker has begun to skip
+            ends = link.drain()
+            ran, rest = link.split_flight()
+            again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
+            failed = [call for call in ran if call not in again]
             self._pool.lost(worker)
             for call in again:
                 call.restarted += 1
@@ -337,13 +362,14 @@ class Node:
 
     def _keeper_lost(self) -> None:
         """The zygote is gone, and the workers die with it; the next one makes new ones."""
-        keeper, self._keeper = self._keep(), None
+        keeper = self._keep()  # others may speak to it until all workers are known to be lost
         cast(Loop, self._loop).forget(keeper.stream.sock)
         keeper.close()
         for link in list(self._links.values()):
             if link.pid is not None:
                 wait_for_death(link.pid, _GRACE)
             self._worker_ended(link, None, None)
+        self._keeper = None
 
     # -- calls behind one that takes long --------------------------------------------------------------
 
@@ -423,7 +449,7 @@ def _nothing() -> None:
     """An event that only makes the pool decide again."""
 
 
-# -- forks and the end of the interpreter ----------------------------------------------------------------
+# -- forks -----------------------------------------------------------------------------------------------
 
 
 def _in_forked_child() -> None:
@@ -431,16 +457,4 @@ def _in_forked_child() -> None:
         node.after_fork()
 
 
-def _at_exit() -> None:
-    """Live calls are waited for, as the standard library's executors do."""
-    nodes = [node for node in _nodes if not node.forked]
-    for node in nodes:
-        node.close(node._expecting)
-    for node in nodes:
-        node.join()
-
-
 os.register_at_fork(after_in_child=_in_forked_child)
-# Not `atexit`: that runs after all threads were joined, too late for a thread that needs to be told to end. The
-# standard library's executors register in the same place.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

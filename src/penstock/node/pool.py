@@ -195,11 +195,14 @@ class Pool:
         keys = [key for key, line in self._lines.items() if line.shape == shape]
         return [call for key in keys for call in self._lines.pop(key).calls]
 
-    def drain(self) -> list[Pending]:
-        """All calls that wait, which now wait no longer."""
-        waiting = [call for line in self._lines.values() for call in line.calls]
-        self._lines.clear()
-        return waiting
+    def drain(self, all_of_them: bool = True) -> list[Pending]:
+        """The calls that wait, which now wait no longer; without those for which a worker is being started."""
+        drained: list[Pending] = []
+        for line in self._lines.values():
+            kept = 0 if all_of_them else self._starting(line.shape)
+            while len(line.calls) > kept:
+                drained.append(line.calls.pop())
+        return drained
 
     @property
     def waiting(self) -> bool:

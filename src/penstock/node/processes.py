@@ -11,7 +11,7 @@ import signal
 def wait_for_death(pid: int, patience: float) -> None:
     """Kill a process and wait until it has ended, for at most `patience` s."""
     with contextlib.suppress(OSError, AttributeError):  # gone already; a system without pidfd
-        os.kill(pid, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)  # a worker leads a group: what it started ends too
         descriptor = os.pidfd_open(pid)
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)

@@ -24,6 +24,7 @@ class Stream:
         self._on_blocked = on_blocked
         self._waiting: deque[tuple[memoryview, list[int]]] = deque()
         self.reader = FrameReader()
+        self.empty = False  # whether nothing was there when it was last looked at
 
     def send(self, data: bytes, descriptors: list[int]) -> None:
         """Send, or remember to. Descriptors are duplicated if they have to wait."""
@@ -64,6 +65,7 @@ class Stream:
         try:
             data = frames.receive(self.sock, self.reader)
         except (BlockingIOError, InterruptedError):
+            self.empty = True
             return iter(())
         except OSError:
             return None

@@ -1,7 +1,7 @@
 """The frames of a stream between two processes, descriptors beside them, and who sends which.
 
     driver -> worker    HELLO  once: what the worker needs to know before its first call
-                        PATH   the driver's import path has changed
+                        PATH   the driver's import path, and the key of its multiprocessing managers
                         DEFINE a function, under a number
                         FORGET numbers of functions that are gone
                         CALL   run it

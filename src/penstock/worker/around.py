@@ -10,6 +10,8 @@ from typing import Any
 
 from .failures import traceback_text
 
+_OTHER_THREADS = 4  # that a library may start besides those that compute
+
 
 @contextlib.contextmanager
 def arranged(options: dict[str, Any]) -> Iterator[None]:
@@ -59,9 +61,10 @@ def _stderr_appended_to(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _within(limit: int) -> Iterator[None]:
-    from ..node.memory import limit_data  # here, because few workers need it
+    from ..node.memory import data_limit, limit_data  # here, because few workers need it
 
-    before = limit_data(limit)
+    threads = int(os.environ.get("OMP_NUM_THREADS", 1)) + _OTHER_THREADS
+    before = limit_data(data_limit(limit, threads))
     try:
         yield
     finally:

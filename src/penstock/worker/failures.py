@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 import pickle
+from types import CoroutineType, FunctionType, GeneratorType
 from typing import Any
 
 from ..wire import frames
@@ -32,9 +34,9 @@ def dump_error(error: BaseException, text: str) -> bytes:
     from ..wire.functions import dumps
 
     error.__traceback__ = None
-    for form in (error, _Rebuilt(error), _Described(error)):
+    for form, reduce in ((error, _in_parts), (error, None), (_Described(error), None)):
         try:
-            data = dumps((form, text), home=True)
+            data = dumps((form, text), reduce=reduce, home=True)
             pickle.loads(data)
         except Exception:  # what a class of the user's does here is not known
             continue
@@ -42,25 +44,55 @@ def dump_error(error: BaseException, text: str) -> bytes:
     raise AssertionError("a description of strings can be pickled")  # pragma: no cover
 
 
-class _Rebuilt:
-    """An exception whose constructor does not take its own `args`: it is made without its constructor."""
+def unpicklable_result(value: Any, error: Exception) -> Exception:
+    """What to raise where the result of a call cannot be pickled."""
+    from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    instead = ""
+    if isinstance(value, CoroutineType):
+        value.close()  # nobody will await it
+        instead = "; run it inside the call with asyncio.run"
+    elif isinstance(value, GeneratorType):
+        instead = "; return list(...) of it"
+    return UnpicklableCall(f"the result, of type {type(value).__qualname__}, cannot be sent back: {error}{instead}")
 
-    def __reduce__(self) -> Any:
-        return _rebuild, (type(self.error), self.error.args, self.error.__dict__)
+
+def unreadable_call(error: BaseException) -> Exception:
+    """What to raise where the function or the arguments of a call cannot be opened."""
+    from ..errors import UnreadableCall
+
+    return UnreadableCall(f"the function or its arguments cannot be opened by the worker: {error!r}")
 
 
-def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(state)
+def _in_parts(value: Any) -> Any:
+    """An exception without its constructor, which need not take what is in `args`, or need not mean the same by it."""
+    kind = type(value)
+    if not isinstance(value, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
+        return NotImplemented
+    if not isinstance(kind.__init__, FunctionType) and not isinstance(kind.__new__, FunctionType):
+        return NotImplemented
+    slots = [name for name in copyreg._slotnames(kind) if hasattr(value, name)]  # type: ignore[attr-defined]
+    state = {**vars(value), **{name: getattr(value, name) for name in slots}}
+    return _rebuild, (kind, value.args), state, None, None, _set_state
+
+
+def _rebuild(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    error: BaseException = built_in.__new__(kind, *args)  # type: ignore[call-overload]
+    built_in.__init__(error, *args)  # type: ignore[misc]  # SystemExit sets its code there
     return error
 
 
-class _Described(_Rebuilt):
+def _set_state(error: BaseException, state: dict[str, Any]) -> None:
+    for name, value in state.items():
+        BaseException.__setattr__(error, name, value)  # the class may be frozen
+
+
+class _Described:
     """An exception that holds something that cannot be pickled: its class by name, its message."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
     def __reduce__(self) -> Any:
         return _describe, (type(self.error).__qualname__, str(self.error))

@@ -25,7 +25,7 @@ from ..wire.memory import Memory, Segments, borrow
 from ..wire.namespaces import Kept
 from ..wire.packing import Packed, Packer, load_with_inputs
 from .around import arranged
-from .failures import encode_error
+from .failures import encode_error, unpicklable_result, unreadable_call
 from .init import Initialized
 
 _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
@@ -83,7 +83,6 @@ class Server:
 
     def hello(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         greeting = pickle.loads(body)
-        sys.path[:] = greeting["path"]
         sys.argv[:] = greeting["argv"]
         with contextlib.suppress(OSError):  # it may have gone; a call's own `cwd` is made
             os.chdir(greeting["cwd"])
@@ -96,7 +95,11 @@ class Server:
         self.send(frames.encode(READY))
 
     def path(self, sequence: int, number: int, flags: int, body: bytes) -> None:
-        sys.path[:] = pickle.loads(body)
+        sys.path[:], key = pickle.loads(body)
+        if key is not None:
+            import multiprocessing  # here, because few workers need it
+
+            multiprocessing.current_process().authkey = key
 
     def define(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         try:
@@ -129,13 +132,23 @@ class Server:
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """The result of the call. Nothing here refers to its arguments when it returns."""
         if request is None:
-            args, kwargs = pickle.loads(body)
-            return self.apply(self.functions[number].current(), args, kwargs)
+            return self.apply(*self.load(number, body))
         with arranged(request.options):
+            return self.apply(*self.load_request(number, request))
+
+    def load(self, number: int, body: bytes) -> Any:
+        """The function and its arguments; what goes wrong here is not the function's doing."""
+        try:
+            return self.functions[number].current(), *pickle.loads(body)
+        except BaseException as error:
+            raise unreadable_call(error) from error
+
+    def load_request(self, number: int, request: Request) -> Any:
+        try:
             arguments = load_arguments(request)
-            if number:
-                return self.apply(self.functions[number].current(), *arguments)
-            return self.apply(*arguments)
+            return (self.functions[number].current(), *arguments) if number else arguments
+        except BaseException as error:
+            raise unreadable_call(error) from error
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.initialized.entries:
@@ -146,10 +159,7 @@ class Server:
         try:
             return self.packer.pack(value)
         except Exception as error:
-            from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
-
-            kind = type(value).__qualname__
-            raise UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {error}") from error
+            raise unpicklable_result(value, error) from error
 
     def done(self, started: float) -> None:
         self.last_call = perf_counter() - started

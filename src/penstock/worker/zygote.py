@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from ..wire import frames
@@ -51,7 +52,7 @@ class _Worker:
 
 
 class Zygote:
-    def __init__(self, sock: socket.socket, driver: int) -> None:
+    def __init__(self, sock: socket.socket, driver: int | None) -> None:
         self.sock = sock
         self.reader = frames.FrameReader()
         self.workers: dict[int, _Worker] = {}  # by number
@@ -61,7 +62,7 @@ class Zygote:
         self.sampled = 0.0
         self.selector = selectors.DefaultSelector()
         self.selector.register(sock, selectors.EVENT_READ, self.listen)
-        self.driver = _watch_process(driver)
+        self.driver = driver
         if self.driver is not None:
             self.selector.register(self.driver, selectors.EVENT_READ, self.driver_gone)
         self.wake_read, self.wake_write = os.pipe()
@@ -117,9 +118,10 @@ class Zygote:
         must not be left behind.
         """
         descriptors = [] if directory else [self.reader.descriptors.popleft() for _ in range(2)]
+        zygote = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self.become(descriptors, environment, argv)
+            self.become(zygote, descriptors, environment, argv)
         ledger = Ledger(descriptors[1]) if descriptors else None
         for fd in descriptors:
             os.close(fd)
@@ -127,14 +129,17 @@ class Zygote:
         self.say(SPAWNED, number, pid)
 
     def become(
-        self, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
+        self, zygote: int, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
     ) -> NoReturn:
         """In the fork: be a worker, with nothing of the zygote's."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        for signum in (signal.SIGTERM, signal.SIGHUP):  # before it starts afresh: what is ignored stays so
+            signal.signal(signum, signal.SIG_DFL)
         os.setsid()
-        die_with_parent(os.getppid())
+        die_with_parent(zygote)
         self.selector.close()
         self.sock.close()
         for fd in (self.wake_read, self.wake_write, self.driver):
@@ -172,18 +177,18 @@ class Zygote:
             _signal_group(worker.pid, signum)
 
     def withdraw(self, number: int, last: int) -> None:
-        """Take back the calls up to `last` that the worker has not begun."""
+        """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
         worker = self.workers.get(number)
-        if worker is None:
+        if worker is None or worker.ledger is None:
             return
         os.kill(worker.pid, signal.SIGSTOP)
         _, status = os.waitpid(worker.pid, os.WUNTRACED)
         if not os.WIFSTOPPED(status):
             self.exited(worker, status)
             return
-        begun = worker.ledger.withdraw(last) if worker.ledger is not None else last
+        begun, unsent = worker.ledger.withdraw(last), worker.ledger.unsent()
         os.kill(worker.pid, signal.SIGCONT)
-        self.say(WITHDRAWN, number, begun)
+        self.say(WITHDRAWN, number, (begun, unsent))
 
     def end(self, grace: float) -> None:
         """The workers have been told to end; what is left after `grace` seconds is killed."""
@@ -226,23 +231,21 @@ class Zygote:
             with contextlib.suppress(ProcessLookupError):
                 session = os.getsid(pid)
                 if session not in self.by_pid and (session != pid or not self.by_pid):
-                    os.kill(pid, signal.SIGKILL)
+                    _killed(pid)
 
     def driver_gone(self) -> NoReturn:
-        for worker in self.by_pid.values():
-            _signal_group(worker.pid, signal.SIGKILL)
-            if worker.directory:
-                _remove(worker.directory)
-        self.leave()
+        directories = [worker.directory for worker in self.by_pid.values() if worker.directory]
+        for pid in self.by_pid:
+            _signal_group(pid, signal.SIGKILL)
+        self.leave(directories)
 
-    def leave(self) -> NoReturn:
-        """End, but not before everything that the workers left has ended."""
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                for pid in children():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                os.waitpid(-1, 0)
+    def leave(self, directories: Iterable[str] = ()) -> NoReturn:
+        """End, but not before everything that the workers left has ended; then nobody writes there any more."""
+        while any([_killed(pid) for pid in {*self.by_pid, *children()}]):  # a list: all of them
+            pid, _ = os.waitpid(-1, 0)
+            self.by_pid.pop(pid, None)
+        for directory in directories:
+            _remove(directory)
         os._exit(0)
 
     # -- limits ----------------------------------------------------------------------------------------
@@ -306,6 +309,15 @@ def _signal_group(pid: int, signum: int) -> None:
             os.kill(pid, signum)
 
 
+def _killed(pid: int) -> bool:
+    """Whether it could be killed; what runs as another user (`sudo`) can not."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
 def _watch_process(pid: int) -> int | None:
     """A descriptor that is readable when process `pid` has ended; None where there is no such thing."""
     if not hasattr(os, "pidfd_open"):
@@ -320,14 +332,16 @@ def main() -> None:
     """Run as `python -c "... main()" SOCKET DRIVER`: the zygote first, in its forks a worker each."""
     sock, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     become_subreaper()
-    die_with_parent(driver)
+    watched = _watch_process(driver)
+    if watched is None:
+        die_with_parent(driver)
+    elif os.getppid() != driver:  # it had ended before it was watched
+        os._exit(1)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
     try:
-        Zygote(sock, driver).run()
+        Zygote(sock, watched).run()
     except _Become as worker:
-        for signum in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, signal.SIG_DFL)
         stream, ledger_fd = worker.sock, worker.ledger_fd
     serve(stream, ledger_fd)
 
