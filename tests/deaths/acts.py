@@ -182,7 +182,8 @@ def allocate(size: int) -> int:
 
 def allocate_in_children(size: int, count: int) -> NoReturn:
     """Children that hold so much each, in memory that a data limit does not count."""
-    code = f"import mmap, signal; m = mmap.mmap(-1, {size}); m.write(b'x' * {size}); signal.pause()"
+    fill = f"m = mmap.mmap(-1, {size}); [m.write(bytes(1 << 20)) for _ in range({size >> 20})]"
+    code = f"import mmap, signal; {fill}; signal.pause()"
     for _ in range(count):
         subprocess.Popen([sys.executable, "-c", code])
     stay()
@@ -236,3 +237,14 @@ def rank_and_size() -> tuple[int, int]:
 
 def start_all_and_stay_on_each_rank(fifos: list[str]) -> NoReturn:
     start_all_and_stay(fifos[rank_and_size()[0]])
+
+
+def start_children_and_stay(fifo: str) -> NoReturn:
+    tell(fifo, f"{start_child()} {start_daemon(session=False)}")
+    stay()
+
+
+def fork_and_die() -> NoReturn:
+    if os.fork() == 0:
+        stay()
+    os._exit(4)

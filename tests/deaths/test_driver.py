@@ -265,20 +265,31 @@ def test_exit_ends_a_script_at_once(script: Any, fifo: Any) -> None:
 
 
 def test_interrupt_while_the_block_waits_at_its_end(script: Any, fifo: Any) -> None:
-    ready = fifo()
+    """Most of a script's time is spent there."""
+    meeting, ready = fifo(), fifo()
     run = script(
         """
-        threading.Thread(target=lambda: (acts.hear(MEETING), threading.main_thread().join), daemon=True).start()
-        with Executor(2) as executor:
-            running = executor.submit(acts.tell_and_stay, READY)
+        class Telling(Executor):
+            told = False
+            def shutdown(self, *args, **kwargs):
+                if not self.told:
+                    self.told = True
+                    acts.hear(MEETING)
+                    acts.tell(READY)
+                super().shutdown(*args, **kwargs)
+
+        with Telling(2) as executor:
+            running = executor.submit(acts.tell_and_stay, MEETING)
             waiting = [executor.submit(acts.stay) for _ in range(10)]
         """,
+        MEETING=meeting,
         READY=ready,
-        MEETING=ready,
     )
-    os.kill(run.process.pid, 0)
+    acts.hear(ready)
     run.process.send_signal(signal.SIGINT)
-    assert run.finish()[0] == -signal.SIGINT
+    code, _, errors = run.finish()
+    assert code == -signal.SIGINT
+    assert errors.rstrip().endswith("KeyboardInterrupt")
     run.assert_nothing_left()
 
 

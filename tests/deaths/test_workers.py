@@ -85,7 +85,7 @@ def test_workers_that_always_die_while_starting_are_given_up(journal: str) -> No
     with Executor(1, initializer=acts.die_in_initializer, initargs=(journal, 1000)) as executor:
         calls = [executor.submit(pow, 2, 2) for _ in range(3)]
         for call in calls:
-            with pytest.raises(WorkerLost, match="no worker could be started for 'pow' on .* killed by SIGKILL"):
+            with pytest.raises(WorkerLost, match=r"no worker could be started for 'pow' on .* killed by SIGKILL"):
                 call.result()
     assert len(acts.noted(journal)) == 3
 
@@ -94,7 +94,7 @@ def test_initializer_that_raises(executor: Executor) -> None:
     with Executor(2, initializer=acts.raise_in_initializer) as broken:
         calls = [broken.submit(pow, 2, i) for i in range(5)]
         for call in calls:
-            with pytest.raises(WorkerLost, match="'pow'.* its initializer raised ValueError: no licence") as caught:
+            with pytest.raises(WorkerLost, match=r"'pow'.* its initializer raised ValueError: no licence") as caught:
                 call.result()
         cause = caught.value.__cause__
         assert isinstance(cause, ValueError)

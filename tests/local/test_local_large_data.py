@@ -44,7 +44,7 @@ ARRAYS: dict[str, Callable[[], Any]] = {
     "objects": lambda: np.array([1, "two", [3]] * 100, dtype=object),
     "text": lambda: np.array(["a", "bcd"] * 50_000),
     "other byte order": lambda: np.arange(BIG, dtype=">f4"),
-    "dates": lambda: np.arange(BIG, dtype="datetime64[s]"),
+    "dates": lambda: np.arange(BIG).astype("datetime64[s]"),
     "complex": lambda: np.ones(BIG // 4, dtype=complex),
     "truth values": lambda: np.ones(BIG, dtype=bool),
     "NaN": lambda: np.full(BIG, np.nan),
@@ -107,9 +107,8 @@ def test_other_large_objects(ex: Executor, kind: str) -> None:
 
 
 def test_a_memoryview(ex: Executor) -> None:
-    error = ex.submit(same, memoryview(b"abc" * BIG)).exception()
-    assert error is not None
-    assert "memoryview" in str(error)
+    view = memoryview(b"abc" * BIG)[3:]
+    assert bytes(ex.submit(same, view).result()) == view
 
 
 def test_pandas(ex: Executor) -> None:

@@ -94,12 +94,22 @@ class Keeper:
         self._process.wait()
 
 
-def python_command(module: str, function: str, *arguments: str) -> list[str]:
-    """The command that runs a function of this package in a new interpreter with this one's options.
+# The package is found where this process has it, whatever else is installed. Otherwise neither its directory nor the
+# current one is looked at, so that no file there is taken for a module of the standard library.
+_CODE = """
+import sys
+sys.path[:] = [place for place in sys.path if place]
+import importlib, typing
+sys.path.insert(0, sys.argv.pop(1))
+import penstock
+del sys.path[0]
+from {module} import {function}
+{function}()
+"""
 
-    The package's own directory comes last in the import path and the current directory not at all, so that
-    no file of the user's is taken for a module of the standard library.
-    """
-    code = f"import sys; sys.path[0:1] = []; sys.path.append(sys.argv.pop(1)); from {module} import {function}; {function}()"
+
+def python_command(module: str, function: str, *arguments: str) -> list[str]:
+    """The command that runs a function of this package in a new interpreter with this one's options."""
     options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    code = _CODE.format(module=module, function=function)
     return [sys.executable, *options, "-c", code, _PACKAGE, *arguments]
