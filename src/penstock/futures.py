@@ -334,6 +334,9 @@ class _Derived:
 
     __slots__ = ()
 
+    def load(self) -> Any:
+        raise NotImplementedError
+
 
 class _Part(_Derived):
     """A part of another future's result, taken when somebody asks for it."""

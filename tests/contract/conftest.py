@@ -54,7 +54,7 @@ def _thread_pool() -> StandardExecutor:
 BACKENDS = {
     "local": Backend(
         frozenset(
-            "processes, any function, snapshot, explains, resources, initializer, max_tasks, kill".split(", ")
+            ["processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill"]
         )
     ),
     "threads": Backend(frozenset({"same objects", "any function"}), _thread_pool),

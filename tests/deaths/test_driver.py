@@ -326,47 +326,33 @@ def test_block_left_by_another_exception_waits(fifo: Any, journal: str) -> None:
 
 
 MPI = """
-executor = Executor()
-call = executor.submit(acts.start_all_and_stay_on_each_rank, MEETINGS, resource_dict={{"ranks": 2}})
-pids = " ".join(acts.hear(meeting) for meeting in MEETINGS)
-acts.tell(READY, pids)
-{end}
+def places():
+    return [link.address for link in executor._running.backend._node._links.values()]
+
+with Executor() as executor:
+    call = executor.submit(acts.start_all_and_stay_on_each_rank, MEETINGS, resource_dict={{"ranks": 2}})
+    pids = " ".join(acts.hear(meeting) for meeting in MEETINGS)
+    acts.tell(READY, f"{{pids}};{{places()[0]}}")
+    {end}
 """
 
 
 @pytest.mark.needs("mpi", "linux")
-@pytest.mark.parametrize("way", ["killed", "terminated", "exit at once"])
+@pytest.mark.parametrize("way", [*WAYS, "interrupted"])
 def test_ranks_end_with_the_driver(script: Any, fifo: Any, ended: Any, way: str) -> None:
-    end, signum, code = WAYS[way]
+    end, signum, code = WAYS.get(way, ("call.result()", signal.SIGINT, -signal.SIGINT))
     ready, meetings = fifo(), [fifo(), fifo()]
     run = script(MPI.format(end=end), READY=ready, MEETINGS=meetings)
-    pids = [int(pid) for pid in acts.hear(ready).split()]
+    numbers, _, place = acts.hear(ready).partition(";")
+    pids = [int(pid) for pid in numbers.split()]
     assert len(pids) == 10
+    assert os.path.exists(place)
     if signum is not None:
         run.process.send_signal(signum)
     assert run.wait() == code
     ended(pids)
     run.assert_nothing_left()
-
-
-@pytest.mark.needs("mpi", "linux")
-def test_ranks_end_by_an_interrupt(script: Any, fifo: Any, ended: Any) -> None:
-    ready, meetings = fifo(), [fifo(), fifo()]
-    run = script(
-        """
-        with Executor() as executor:
-            call = executor.submit(acts.start_all_and_stay_on_each_rank, MEETINGS, resource_dict={"ranks": 2})
-            acts.tell(READY, " ".join(acts.hear(meeting) for meeting in MEETINGS))
-            call.result()
-        """,
-        READY=ready,
-        MEETINGS=meetings,
-    )
-    pids = [int(pid) for pid in acts.hear(ready).split()]
-    run.process.send_signal(signal.SIGINT)
-    assert run.finish()[0] == -signal.SIGINT
-    ended(pids)
-    run.assert_nothing_left()
+    assert not os.path.exists(os.path.dirname(place))
 
 
 @pytest.mark.needs("mpi")
@@ -376,7 +362,9 @@ def test_a_normal_end_of_ranks_leaves_no_files(script: Any) -> None:
         with Executor() as executor:
             call = executor.submit(acts.rank_and_size, resource_dict={"ranks": 2})
             print(call.result())
+            place, = [link.address for link in executor._running.backend._node._links.values()]
+        print(os.path.exists(os.path.dirname(place)))
         """
     )
-    assert run.finish() == (0, "[(0, 2), (1, 2)]\n", "")
+    assert run.finish() == (0, "[(0, 2), (1, 2)]\nFalse\n", "")
     run.assert_nothing_left()

@@ -256,7 +256,7 @@ def test_an_error_ends_a_script_readably(tmp_path: Path) -> None:
 
 
 def test_text_on_stdin(tmp_path: Path) -> None:
-    text = "from penstock import Executor\ndef f(x): return x + 1\nwith Executor(1) as ex: print(ex.submit(f, 1).result())\n"
+    text = "from penstock import Executor\ndef f(x): return x + 1\nprint(Executor(1).submit(f, 1).result())\n"
     done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("2\n", "")
 
@@ -311,10 +311,33 @@ CELLS = [
     """,
     "ex.submit(work, 2).result()",
     "ex.kill_workers()\nex.shutdown()\ntype(running.exception()).__name__",
-    "async def main():\n    import asyncio\n    with Executor(1) as two:\n        return await asyncio.wrap_future(two.submit(work, 5))\nawait main()",
-    "def fail(x):\n    return 1 / x\nwith Executor(1) as three:\n    error = three.submit(fail, 0).exception()\n'return 1 / x' in str(error.__cause__)",
+    """
+    async def main():
+        import asyncio
+        with Executor(1) as two:
+            return await asyncio.wrap_future(two.submit(work, 5))
+    await main()
+    """,
+    """
+    def fail(x):
+        return 1 / x
+    with Executor(1) as three:
+        error = three.submit(fail, 0).exception()
+    'return 1 / x' in str(error.__cause__)
+    """,
 ]
-OUTPUTS = ["2", "3", "-3", "({'a': 1}, {'a': 1, 'b': 2})", "(True, 4)", "interrupted\n", "-6", "'WorkerLost'", "-15", "True"]
+OUTPUTS = [
+    "2",
+    "3",
+    "-3",
+    "({'a': 1}, {'a': 1, 'b': 2})",
+    "(True, 4)",
+    "interrupted\n",
+    "-6",
+    "'WorkerLost'",
+    "-15",
+    "True",
+]
 
 
 @pytest.mark.needs("nbclient", "ipykernel")

@@ -191,7 +191,11 @@ def test_one_array_for_many_calls_is_stored_once(make: Make, gate: Gate) -> None
     array = np.ones(BIG)
     first = [ex.submit(np.sum, array)]
     before = descriptors()
-    futures = [*first, *(ex.submit(np.sum, array) for _ in range(200)), *(ex.submit(np.add, array, i) for i in range(3))]
+    futures = [
+        *first,
+        *(ex.submit(np.sum, array) for _ in range(200)),
+        *(ex.submit(np.add, array, i) for i in range(3)),
+    ]
     assert descriptors() == before
     gate.open()
     assert [float(np.sum(future.result())) for future in futures[:201]] == [BIG] * 201

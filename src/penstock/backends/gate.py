@@ -14,9 +14,9 @@ class Gate:
 
     def __init__(self, most: int | None) -> None:
         self._tokens = None if most is None else deque([None] * most)
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
 
-    def enter(self, start: Callable[[], None]) -> bool:
+    def enter(self, start: Callable[[], object]) -> bool:
         """Whether the caller may start at once; otherwise `start()` is called in the thread of one who leaves."""
         if self._tokens is None:
             return True

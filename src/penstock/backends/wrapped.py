@@ -7,9 +7,8 @@ Penstock adds calls that wait for futures, and the futures' notes of where a fai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import Executor as StandardExecutor
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 

@@ -46,7 +46,10 @@ class _Waiting:
         try:
             while queue:
                 waiting, source = queue.popleft()
-                waiting.settle(source)
+                try:
+                    waiting.settle(source)
+                except Exception as error:  # the others in the queue must hear of their sources all the same
+                    waiting.call.fail_with(error)
         finally:
             _thread.queue = None
 

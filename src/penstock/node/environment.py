@@ -32,6 +32,13 @@ def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str
     return environment
 
 
+def gpus_of_ranks(worker: Worker) -> tuple[str, str]:
+    """What each rank needs to know to see only its own: those of all, and those of each, with `;` between."""
+    each = len(worker.gpus) // worker.shape.ranks
+    own = [",".join(worker.gpus[i * each : (i + 1) * each]) for i in range(worker.shape.ranks)]
+    return ",".join(worker.gpus), ";".join(own)
+
+
 def needs_fresh_process(environment: Mapping[str, str], started_with: Mapping[str, str]) -> bool:
     """Whether a worker must be started anew, because a process that was started otherwise cannot become it."""
     names = {name for name in (*environment, *started_with) if name.startswith(_AT_START)}

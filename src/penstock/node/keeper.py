@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..wire import frames
 from ..worker.messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
-from .environment import needs_fresh_process, worker_environment
+from .environment import gpus_of_ranks, needs_fresh_process, worker_environment
 from .launcher import launch_command, launcher_environment
 from .pool import Worker
 from .stream import Stream
@@ -57,7 +57,7 @@ class Keeper:
         environment = worker_environment(os.environ, worker)
         argv = None
         if address:
-            rank = python_command("penstock.worker.mpi", "main", address)
+            rank = python_command("penstock.worker.mpi", "main", address, *gpus_of_ranks(worker))
             argv = launch_command(worker.shape.ranks, rank)
             environment = {**launcher_environment(os.path.dirname(address)), **environment}
         elif needs_fresh_process(environment, self._environment):
@@ -66,6 +66,10 @@ class Keeper:
 
     def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
         self._say(WATCH, number, run_time, memory)
+
+    def let_end(self, number: int, grace: float) -> None:
+        """A rank has gone: the launcher ends the others, or is killed after so many seconds."""
+        self._say(WATCH, number, grace, None, "rank")
 
     def unwatch(self, number: int) -> None:
         self._say(UNWATCH, number)

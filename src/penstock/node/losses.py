@@ -29,15 +29,14 @@ class PackedError:
         return error  # type: ignore[no-any-return]
 
 
-def lost_error(
-    call: Call, pid: int | None, exitcode: int | None, reason: str | None, rank: str
-) -> PenstockError:
+def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, rank: str) -> PenstockError:
     """Why a call has no result although its worker ran it; `rank` is the one that went first, if it had several."""
     name = call.future.name
-    if reason == "run_time" and not rank:
+    if reason == "run_time":
         limit = call.plan.run_time
         return TimeLimitExceeded(
-            f"{name!r} ran longer than its run_time of {limit:g} s on {socket.gethostname()} and was ended; give it more"
+            f"{name!r} ran longer than its run_time of {limit:g} s on {socket.gethostname()} "
+            "and was ended; give it more"
         )
     if reason == "memory":
         return OutOfMemory(_too_much_memory(name, call.plan.memory or 0))
@@ -60,7 +59,9 @@ def start_error(call: Call, initializer_error: Packed | None, exitcode: int | No
         error.exitcode = exitcode
         return error
     cause, text = initializer_error.load()
-    error = WorkerLost(f"no worker could be started for {name!r}: its initializer raised {type(cause).__name__}: {cause}")
+    error = WorkerLost(
+        f"no worker could be started for {name!r}: its initializer raised {type(cause).__name__}: {cause}"
+    )
     cause.__cause__ = RemoteTraceback(text)
     error.__cause__ = cause
     return error

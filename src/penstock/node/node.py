@@ -275,7 +275,7 @@ class Node:
     def _end_worker(self, link: Connection | RankGroup) -> None:
         with self._lock:
             if link.rank_gone:  # the launcher knows better why, and ends the other ranks
-                self._keep().watch(link.worker.number, _RANKS_GRACE, None)
+                self._keep().let_end(link.worker.number, _RANKS_GRACE)
             else:
                 self._keep().kill(link.worker.number, signal.SIGKILL)
 
@@ -333,7 +333,7 @@ class Node:
         worker = link.worker
         for sock in link.sockets():
             cast(Loop, self._loop).forget(sock)
-        may_run_again = (reason is None or link.rank_gone) and not self._killed
+        may_run_again = (reason is None or reason == "rank") and not self._killed
         given_up: list[Any] = []
         with self._lock:  # all at once: nobody may send a call here between the last look and the end
             self._take_in()  # ends that the pool must know, and calls withdrawn, which the worker has begun to skip

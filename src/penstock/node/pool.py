@@ -126,6 +126,7 @@ class Pool:
         self._active = 0  # workers that run something or start
         self._failed_starts: dict[Shape, int] = {}  # in a row
         self._numbers = 0
+        self._reserved = False  # workers end to make room for a certain one, so no other may start now
 
     # -- events ----------------------------------------------------------------------------------------
 
@@ -217,6 +218,7 @@ class Pool:
     def decide(self) -> list[Instruction]:
         """What to do now."""
         todo: list[Instruction] = self._served_enough() if self.max_tasks is not None else []
+        self._reserved = False
         heads: list[tuple[int, int, _Line]] = []
         for (rank, _), line in list(self._lines.items()):
             self._queue(heads, rank, line)
@@ -298,7 +300,7 @@ class Pool:
 
     def _start(self, shape: Shape, todo: list[Instruction]) -> bool:
         """Start a worker of this shape, or make room for one."""
-        if self._active >= self.max_workers or self._cores < shape.cores:
+        if self._reserved or self._active >= self.max_workers or self._cores < shape.cores:
             return False
         leaving = [worker for worker in self.workers.values() if worker.leaving]
         going = self._who_must_go(shape, leaving)
@@ -307,6 +309,7 @@ class Pool:
         for worker in going:
             self._retire(worker, todo)
         if len(leaving) + len(going) > self.max_workers or not self._holds(shape):
+            self._reserved = True
             return False  # until those have ended
         self._numbers += 1
         gpus, self._gpus = tuple(self._gpus[: shape.gpus]), self._gpus[shape.gpus :]

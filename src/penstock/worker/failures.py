@@ -66,7 +66,7 @@ def unreadable_call(error: BaseException) -> Exception:
 
 def _in_parts(value: Any) -> Any:
     """An exception without its constructor, which need not take what is in `args`, or need not mean the same by it."""
-    kind = type(value)
+    kind: Any = type(value)
     if not isinstance(value, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
         return NotImplemented
     if not isinstance(kind.__init__, FunctionType) and not isinstance(kind.__new__, FunctionType):
@@ -77,9 +77,9 @@ def _in_parts(value: Any) -> Any:
 
 
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    error: BaseException = built_in.__new__(kind, *args)  # type: ignore[call-overload]
-    built_in.__init__(error, *args)  # type: ignore[misc]  # SystemExit sets its code there
+    built_in: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    error: BaseException = built_in.__new__(kind, *args)
+    built_in.__init__(error, *args)  # SystemExit sets its code there
     return error
 
 

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 
+from ..node.environment import GPUS
 from ..wire import frames
 from ..wire.frames import NO_MPI, RANK, STRAY
 from ..wire.ledger import SIZE, Ledger
@@ -24,9 +25,13 @@ _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WO
 
 
 def main() -> None:
-    """Run as `python -c "... main()" ADDRESS`, by the launcher, once for each rank."""
+    """Run as `python -c "... main()" ADDRESS GPUS GPUS;GPUS`, by the launcher, once for each rank."""
     die_with_parent(os.getppid())
     rank = next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
+    own, every = sys.argv.pop().split(";")[rank], sys.argv.pop()
+    for name in GPUS:
+        if os.environ.get(name) == every:  # else the user has said something else
+            os.environ[name] = own
     stream = socket.socket(socket.AF_UNIX)
     stream.connect(sys.argv.pop())
     stream.sendall(frames.encode(RANK, 0, rank))

@@ -19,8 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from ..wire import frames
@@ -42,11 +41,12 @@ class _Become(BaseException):
 class _Worker:
     """What the zygote knows of a worker."""
 
-    __slots__ = ("deadline", "directory", "ledger", "memory", "number", "pid", "reason")
+    __slots__ = ("deadline", "deadline_of", "directory", "ledger", "memory", "number", "pid", "reason")
 
     def __init__(self, number: int, pid: int, ledger: Ledger | None, directory: str) -> None:
         self.number, self.pid, self.ledger, self.directory = number, pid, ledger, directory
         self.deadline: float | None = None
+        self.deadline_of = "run_time"  # why it is to be killed then
         self.memory: int | None = None
         self.reason: str | None = None  # why it was killed here
 
@@ -157,11 +157,14 @@ class Zygote:
                 os._exit(127)
         raise _Become(socket.socket(fileno=descriptors[0]), descriptors[1])
 
-    def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
+    def watch(
+        self, number: int, run_time: float | None, memory: int | None, deadline_of: str = "run_time"
+    ) -> None:
         """Keep the limits of the call that the worker is about to run."""
         worker = self.workers.get(number)
         if worker is not None:
             worker.deadline = None if run_time is None else time.monotonic() + run_time
+            worker.deadline_of = deadline_of
             worker.memory = memory
 
     def unwatch(self, number: int) -> None:
@@ -263,7 +266,7 @@ class Zygote:
         limited = [w for w in self.by_pid.values() if w.reason is None]
         for worker in limited:
             if worker.deadline is not None and now >= worker.deadline:
-                self.stop(worker, "run_time")
+                self.stop(worker, worker.deadline_of)
         if self.ending is not None and now >= self.ending:
             for worker in limited:
                 self.stop(worker, "end")
