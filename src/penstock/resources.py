@@ -136,7 +136,7 @@ def _other_name(changes: Mapping[str, Any], given: str, name: str) -> str:
 
 
 def _unknown(name: object) -> str:
-    known = [*_NAMES, *ALIASES]
+    known = [*sorted(_NAMES), *ALIASES]
     longer = [k for k in known if len(str(name)) > 2 and str(name) in k]  # "gpus", "mem"
     nearest = sorted(longer, key=len)[:1] or difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if nearest:
@@ -160,10 +160,14 @@ def amount(name: str, value: Any) -> float | None:
     """GiB or seconds as Python's own number; refused if they are not positive."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < _MOST:
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else 0.0
+    except OverflowError:
+        number = float("inf")
+    if not 0 < number < _MOST:
         unit = "GiB" if name == "memory" else "seconds"
         raise ResourceError(f"{name} must be a positive number of {unit}, not {value!r}")
-    return value if type(value) in (int, float) else float(value)
+    return value if type(value) is int else number
 
 
 def _check_path(name: str, value: object) -> None:

@@ -27,7 +27,7 @@ def resolved(value: Any) -> Any:
     return replace_futures(value, lambda future: future.result())
 
 
-Pair = namedtuple("Pair", "left right")
+Pair = namedtuple("Pair", "left right", defaults=[0])
 
 
 class Typed(NamedTuple):
@@ -225,13 +225,6 @@ def test_a_list_that_contains_itself():
 
 
 # ------------------------------------------------------------------ at any depth
-
-
-class Leaf:
-    """A place in a structure, where a future or its result can stand."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
 
 
 def structures() -> st.SearchStrategy:

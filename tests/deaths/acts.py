@@ -248,3 +248,22 @@ def fork_and_die() -> NoReturn:
     if os.fork() == 0:
         stay()
     os._exit(4)
+
+
+# -- endings ---------------------------------------------------------------------------------------------
+
+
+def tell_and_ignore(fifo: str, signum: int) -> NoReturn:
+    signal.signal(signum, signal.SIG_IGN)
+    tell_and_stay(fifo)
+
+
+# -- stress ----------------------------------------------------------------------------------------------
+
+
+def note_and_work(path: str, number: int, seconds: float, *others: int) -> int:
+    """Note who runs which call; its result is its number."""
+    note(path, f"{number} {os.getpid()}")
+    if seconds:
+        time.sleep(seconds)
+    return number

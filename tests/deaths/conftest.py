@@ -20,6 +20,7 @@ import pytest
 from penstock import Executor
 
 MARK = "PENSTOCK_TEST_DEATH"
+WARNINGS = "error,ignore:This process:DeprecationWarning"  # these tests do fork a process with threads
 PATIENCE = 10.0  # s for processes that must end; spent only when they do not
 
 
@@ -107,7 +108,7 @@ class Script:
         imports = "import os, signal, sys, threading\nimport acts\nfrom penstock import Executor\n"
         file.write_text(imports + constants + textwrap.dedent(text))
         self.mark = uuid.uuid4().hex
-        environment = {**os.environ, MARK: self.mark, "TMPDIR": str(self.place), "PYTHONWARNINGS": "error"}
+        environment = {**os.environ, MARK: self.mark, "TMPDIR": str(self.place), "PYTHONWARNINGS": WARNINGS}
         environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
         self.process = subprocess.Popen(
             [sys.executable, str(file)],

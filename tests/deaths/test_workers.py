@@ -139,6 +139,18 @@ def test_calls_sent_ahead_of_a_death_run_once_elsewhere(journal: str, tmp_path: 
     assert Counter(acts.noted(journal)) == Counter(str(i) for i in range(200))
 
 
+def test_calls_sent_to_a_worker_that_never_began_them(journal: str, tmp_path: Any, ended: Any) -> None:
+    """It is stopped before they are sent, and killed."""
+    with Executor(1) as executor:
+        _warm(executor, str(tmp_path / "warm"))
+        worker = executor.submit(os.getpid).result()
+        os.kill(worker, signal.SIGSTOP)
+        calls = [executor.submit(acts.note_and_die_at, journal, i, -1) for i in range(50)]
+        os.kill(worker, signal.SIGKILL)
+        assert [call.result() for call in calls] == list(range(50))
+    assert Counter(acts.noted(journal)) == Counter(str(i) for i in range(50))
+
+
 def test_many_deaths_among_calls_sent_ahead(journal: str, tmp_path: Any) -> None:
     fatal = {i for i in range(300) if i % 37 == 5}
     with Executor(2) as executor:

@@ -139,7 +139,9 @@ class Node:
             try:
                 changed = self._take_in()
                 dropped, self._dropped = self._dropped, dropped
-                if self._over:
+                if self._killed:  # nothing begins any more, nor what a killed worker had been sent and not begun
+                    dropped.extend(self._pool.drain())
+                elif self._over:
                     late = self._pool.drain()
                 elif changed:
                     for instruction in self._pool.decide():
@@ -388,7 +390,7 @@ class Node:
 
     def _withdrawn(self, connection: Connection, begun: int) -> None:
         calls = connection.withdrawn(begun)
-        for running in connection.flight.values():
+        for running in list(connection.flight.values()):  # the I/O thread may be taking out what has ended
             running.pace.note(_STALL)  # it is not short after all
         for call in calls:
             call.future.again()

@@ -82,11 +82,12 @@ def send_with_descriptors(sock: socket.socket, data: bytes | memoryview, descrip
 
 
 _BESIDE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+_NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what arrives is not for programs that a call starts
 
 
 def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
     """Some bytes of the stream; descriptors that came with them go to the reader. b"" at its end."""
-    size, beside, _, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags)
+    size, beside, _, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
     for level, kind, content in beside:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds = array.array("i")
