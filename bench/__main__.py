@@ -15,19 +15,13 @@ from bench.run import ROOT, Outcome, run
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "--only", nargs="+", metavar="ROW", choices=table.BY_NAME, help=", ".join(table.BY_NAME)
-    )
-    parser.add_argument(
-        "--peers", nargs="+", metavar="PEER", choices=peers.BY_NAME, help=", ".join(peers.BY_NAME)
-    )
+    parser.add_argument("--only", nargs="+", metavar="ROW", choices=table.BY_NAME, help=", ".join(table.BY_NAME))
+    parser.add_argument("--peers", nargs="+", metavar="PEER", choices=peers.BY_NAME, help=", ".join(peers.BY_NAME))
     parser.add_argument("--rounds", type=int, help="the median of so many is shown (3, or 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not how fast")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every single value there")
     parser.add_argument("--again", type=Path, metavar="FILE", help="measure nothing, show what --json kept")
-    parser.add_argument(
-        "--docs", type=Path, metavar="DIR", help="write table and plot there (docs, for a full run)"
-    )
+    parser.add_argument("--docs", type=Path, metavar="DIR", help="write table and plot there (docs, for a full run)")
     return parser.parse_args()
 
 

@@ -33,9 +33,7 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().split("\n")
     except OSError:
         return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def installed_version(package: str) -> str:

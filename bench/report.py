@@ -58,8 +58,7 @@ def grid(values: Values) -> list[list[str]]:
     peers = measured_peers(values)
     header = ["work", "target", "met", *(peer.title for peer in peers)]
     return [header] + [
-        [f"{row.title} ({row.unit})", target(row), verdict(row, values)]
-        + [cell(row, peer, values) for peer in peers]
+        [f"{row.title} ({row.unit})", target(row), verdict(row, values)] + [cell(row, peer, values) for peer in peers]
         for row in measured_rows(values)
     ]
 
@@ -73,9 +72,7 @@ def text(outcome: Outcome) -> str:
 
 def complaints(outcome: Outcome) -> list[str]:
     return [
-        f"no value: {row}, {peer}: {why}"
-        for row, of_row in outcome.failures.items()
-        for peer, why in of_row.items()
+        f"no value: {row}, {peer}: {why}" for row, of_row in outcome.failures.items() for peer, why in of_row.items()
     ]
 
 

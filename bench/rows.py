@@ -119,9 +119,7 @@ def array_rate(peer: Peer, effort: Effort) -> float:
 def chain_rate(peer: Peer, effort: Effort) -> float:
     with peer.open() as pool:
         warm(pool)
-        return effort.chain / median(
-            repeated(lambda: elapsed(lambda: chain(pool, effort.chain)), effort.seconds, 1)
-        )
+        return effort.chain / median(repeated(lambda: elapsed(lambda: chain(pool, effort.chain)), effort.seconds, 1))
 
 
 def chain(pool: Pool, length: int) -> None:
@@ -140,9 +138,7 @@ def reduction_rate(peer: Peer, effort: Effort) -> float:
     with peer.open() as pool:
         warm(pool)
         calls = 2 * effort.leaves - 1
-        return calls / median(
-            repeated(lambda: elapsed(lambda: reduction(pool, effort.leaves)), effort.seconds, 1)
-        )
+        return calls / median(repeated(lambda: elapsed(lambda: reduction(pool, effort.leaves)), effort.seconds, 1))
 
 
 def reduction(pool: Pool, leaves: int) -> None:

@@ -33,10 +33,7 @@ class Outcome:
     failures: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def values(self) -> Values:
-        return {
-            row: {peer: median(values) for peer, values in of_row.items()}
-            for row, of_row in self.samples.items()
-        }
+        return {row: {peer: median(values) for peer, values in of_row.items()} for row, of_row in self.samples.items()}
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -51,9 +48,7 @@ def plan(rows: Sequence[Row], peers: Sequence[Peer], rounds: int) -> Iterator[tu
     return ((row, peer) for _ in range(rounds) for row in rows for peer in peers if row.takes(peer))
 
 
-def run(
-    rows: Sequence[Row], peers: Sequence[Peer], rounds: int, effort: str, tell: Callable[[str], None]
-) -> Outcome:
+def run(rows: Sequence[Row], peers: Sequence[Peer], rounds: int, effort: str, tell: Callable[[str], None]) -> Outcome:
     outcome = Outcome(describe(peers))
     for row, peer in plan(rows, peers, rounds):
         # One failure is enough: a peer that hangs would hang again.

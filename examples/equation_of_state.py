@@ -126,8 +126,7 @@ def main() -> None:
     strains = np.linspace(-LARGEST_STRAIN, LARGEST_STRAIN, options.points)
     with Executor(backend=os.environ.get("PENSTOCK_BACKEND", "local"), progress=True) as ex:
         fits = [
-            ex.submit(fit, metal, [ex.submit(energy, metal, strain) for strain in strains])
-            for metal in options.metals
+            ex.submit(fit, metal, [ex.submit(energy, metal, strain) for strain in strains]) for metal in options.metals
         ]
         rows = ex.submit(table, fits)
         picture = ex.submit(plot, fits, os.path.abspath(options.output))

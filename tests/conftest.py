@@ -54,9 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if has(name):
                 continue
             if name in required:
-                pytest.fail(
-                    f"this test needs {name}, which PENSTOCK_REQUIRE lists and is not here", pytrace=False
-                )
+                pytest.fail(f"this test needs {name}, which PENSTOCK_REQUIRE lists and is not here", pytrace=False)
             pytest.skip(f"needs {name}")
 
 

@@ -13,7 +13,7 @@ from importlib import metadata
 import pytest
 
 from penstock.cli import doctor, main
-from penstock.node import machine
+from penstock.system import machine
 
 
 def diagnose(capsys, *options: str) -> tuple[int, str]:

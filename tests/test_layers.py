@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import penstock
 import pytest
+
+import penstock
 
 SOURCE = Path(penstock.__file__).parent
 

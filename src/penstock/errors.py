@@ -13,8 +13,8 @@ What the function itself raises arrives as itself, with the traceback of the wor
 
 from __future__ import annotations
 
-# The traceback of the worker as text: the `__cause__` of an exception that comes from there. The standard library's own,
-# so that whoever knows that one knows ours.
+# The traceback of the worker as text: the `__cause__` of an exception that comes from there. It is the standard
+# library's own, so that whoever knows that one knows ours.
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 from pickle import PicklingError

@@ -27,7 +27,7 @@ def resolved(value: Any) -> Any:
     return replace_futures(value, lambda future: future.result())
 
 
-Pair = namedtuple("Pair", "left right", defaults=[0])
+Pair = namedtuple("Pair", "left right", defaults=[0])  # noqa: PYI024  # of both kinds  # noqa: PYI024  # users have them
 
 
 class Typed(NamedTuple):

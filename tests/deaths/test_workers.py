@@ -29,9 +29,7 @@ Fifo = Callable[[], str]
         (acts.exit_at_once, (0,), 0, "ended with exit code 0"),
     ],
 )
-def test_error_says_what_happened(
-    executor: Executor, act: Any, args: tuple[Any, ...], code: int, words: str
-) -> None:
+def test_error_says_what_happened(executor: Executor, act: Any, args: tuple[Any, ...], code: int, words: str) -> None:
     before = executor.submit(pow, 2, 3)
     lost = executor.submit(act, *args)
     after = executor.submit(pow, 3, 2)

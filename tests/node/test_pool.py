@@ -569,11 +569,7 @@ SHAPES = [
 
 
 def fits(shape: Shape, capacity: Capacity) -> bool:
-    return (
-        shape.cores <= capacity.cores
-        and shape.gpus <= len(capacity.gpus)
-        and shape.memory <= capacity.memory
-    )
+    return shape.cores <= capacity.cores and shape.gpus <= len(capacity.gpus) and shape.memory <= capacity.memory
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -788,8 +784,7 @@ class PoolMachine(RuleBasedStateMachine):
         gpus = len(self.capacity.gpus) - sum(w.shape.gpus for w in staying)
         starting = {worker.shape for worker in self.site.starting}  # perhaps the place is taken by now
         assert any(
-            head.shape in starting or (head.shape.memory <= memory and head.shape.gpus <= gpus)
-            for head in self.heads()
+            head.shape in starting or (head.shape.memory <= memory and head.shape.gpus <= gpus) for head in self.heads()
         )
 
     def note_passes(self, first: list[FakeCall], late: set[tuple[int, Shape]]) -> None:

@@ -65,9 +65,7 @@ def test_a_module_loaded_from_a_file_under_a_name_of_its_own(
     assert worker.call(module.f, 1) == (4, str(file), "loaded_by_hand")
 
 
-def test_a_module_of_another_file_than_the_one_that_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_of_another_file_than_the_one_that_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for directory in ("a", "b"):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / "twice.py").write_text("def f(): pass")
@@ -109,9 +107,7 @@ def test_finders_that_a_worker_has_too(tmp_path: Path, monkeypatch: pytest.Monke
     class Finder:
         @staticmethod
         def find_spec(name: str, path: Any, target: Any = None) -> Any:
-            return (
-                importlib.util.spec_from_file_location(name, tmp_path / "afar.py") if name == "afar" else None
-            )
+            return importlib.util.spec_from_file_location(name, tmp_path / "afar.py") if name == "afar" else None
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
     for module, found in (("some.hook", False), ("__editable___afar_finder", True)):
@@ -203,9 +199,7 @@ def test_mutable_globals_are_looked_at_again(worker: Worker, notebook: Notebook)
     assert worker.call(n.f) == (["a", "b"], 1)
 
 
-def test_what_calls_change_in_place_stays_until_the_driver_changes_it(
-    worker: Worker, notebook: Notebook
-) -> None:
+def test_what_calls_change_in_place_stays_until_the_driver_changes_it(worker: Worker, notebook: Notebook) -> None:
     n = notebook("SEEN = []\ndef f(x):\n    SEEN.append(x)\n    return list(SEEN)")
     assert worker.call(n.f, 1) == [1]
     assert worker.call(n.f, 2) == [1, 2]
@@ -520,9 +514,7 @@ CLASSES = """
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_instances_come_back_as_instances_of_the_very_class(
-    shared: Worker, notebook: Notebook, number: int
-) -> None:
+def test_instances_come_back_as_instances_of_the_very_class(shared: Worker, notebook: Notebook, number: int) -> None:
     n = notebook(CLASSES)
     make = n.MAKERS[number]
     cls = type(make())
@@ -711,9 +703,7 @@ def test_buffers_go_out_of_band() -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: (
-        st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner) | st.frozensets(st.text())
-    ),
+    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner) | st.frozensets(st.text()),
     max_leaves=5,
 )
 

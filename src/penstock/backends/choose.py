@@ -24,4 +24,6 @@ def open_backend(choice: Any, settings: Settings) -> Backend:
     if isinstance(choice, StandardExecutor):
         return Wrapped(choice, settings)
     known = ", ".join(repr(name) for name in _NAMES)
-    raise PenstockError(f"backend={choice!r} is none that this version knows; use {known}, Local(...) or another executor")
+    raise PenstockError(
+        f"backend={choice!r} is none that this version knows; use {known}, Local(...) or another executor"
+    )

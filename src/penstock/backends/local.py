@@ -12,11 +12,11 @@ from ..calls.waiting import when_done
 from ..errors import PenstockError, ResourceError, UnpicklableCall
 from ..futures import Future
 from ..node.call import Call, Pace, Plan
-from ..node.machine import detect
 from ..node.node import Node
 from ..node.pool import Pool
 from ..node.shape import Capacity
 from ..resources import Resources, amount, whole
+from ..system.machine import detect
 from ..wire.functions import Functions, dumps
 from ..wire.memory import Segments
 from ..wire.packing import Packed, Packer

@@ -44,7 +44,8 @@ class Wrapped:
         asked = resources.asked()
         if asked:
             raise ResourceError(
-                f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; leave it out, or use another backend"
+                f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; "
+                "leave it out, or use another backend"
             )
         future = _Forwarded(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))

@@ -110,9 +110,10 @@ def _rebuilt(old: Any, items: list[Any]) -> Any:
     kind = type(old)
     if kind in (list, set) or not isinstance(old, (list, set)):
         return kind._make(items) if hasattr(kind, "_make") else kind(items)  # a named tuple has _make
-    fresh = copy.copy(old)  # keeps the attributes of a class of the user's
+    fresh: Any = copy.copy(old)  # keeps the attributes of a class of the user's
     fresh.clear()
-    fresh.extend(items) if isinstance(old, list) else fresh.update(items)
+    add = fresh.extend if isinstance(old, list) else fresh.update
+    add(items)
     return fresh
 
 

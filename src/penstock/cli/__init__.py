@@ -16,9 +16,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a command line that makes no sense exits with 2."""
-    parser = argparse.ArgumentParser(
-        prog="penstock", description="Function calls with the resources they need."
-    )
+    parser = argparse.ArgumentParser(prog="penstock", description="Function calls with the resources they need.")
     parser.add_argument("--version", action="version", version=f"penstock {version('penstock')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from penstock.cli import version
-from penstock.node import machine, memory
+from ..system import machine, memory
+from . import version
 
 __all__ = ["configure", "run"]
 

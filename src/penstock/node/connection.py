@@ -27,7 +27,7 @@ from .stream import Stream
 
 _MANAGERS = "multiprocessing.managers"
 
-# A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain, for they are many.
+# A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain: they are many.
 Ended = tuple[Call, Lazy, bool]
 
 

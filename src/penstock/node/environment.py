@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..system.machine import GPUS
 from .pool import Worker
 
 # Read by a library when it is loaded; so they are set before the user's first import.
@@ -18,7 +19,6 @@ THREADS = (
     "RAYON_NUM_THREADS",
     "JULIA_NUM_THREADS",
 )
-GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 # Read by the loader or the interpreter when a process starts: a fork of the zygote is too late for them.
 _AT_START = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_")
 

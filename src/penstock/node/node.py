@@ -27,6 +27,7 @@ from typing import Any, cast
 
 from .. import ending
 from ..futures import Lazy
+from ..system.processes import wait_for_death
 from ..wire.memory import Segments
 from ..wire.packing import Packer
 from .call import Call
@@ -35,7 +36,6 @@ from .keeper import Event, Keeper
 from .loop import WRITE, Loop
 from .losses import PackedError, lost_error, start_error
 from .pool import Pool, Retire, Send, Start, Worker
-from .processes import wait_for_death
 from .ranks import RankGroup
 from .stream import Stream
 
@@ -49,9 +49,7 @@ _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
 class Node:
     """Runs calls in worker processes of this machine. Made idle: the first call starts thread and processes."""
 
-    def __init__(
-        self, pool: Pool, segments: Segments, packer: Packer, initializer: bytes | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, segments: Segments, packer: Packer, initializer: bytes | None = None) -> None:
         self._pool = pool
         self._segments = segments
         self._packer = packer
@@ -328,9 +326,7 @@ class Node:
 
     # -- ends of workers -------------------------------------------------------------------------------
 
-    def _worker_ended(
-        self, link: Connection | RankGroup, exitcode: int | None, reason: str | None
-    ) -> None:
+    def _worker_ended(self, link: Connection | RankGroup, exitcode: int | None, reason: str | None) -> None:
         """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
         worker = link.worker
         for sock in link.sockets():

@@ -162,9 +162,7 @@ def space_of_module(module: ModuleType) -> Space:
 
 
 def _known_space(namespace: dict[str, Any]) -> Space | None:
-    space = _spaces.get(
-        id(namespace)
-    )  # that of a dictionary which is gone may be there until it is collected
+    space = _spaces.get(id(namespace))  # that of a dictionary which is gone may be there until it is collected
     return space if space is not None and space.globals() is namespace else None
 
 
@@ -196,9 +194,7 @@ def guest(header: Header) -> Guest:
 def _install(space: Guest) -> None:
     """Let pickle and typing find the module, where no other has its name."""
     _, name, apart = space.header[0]
-    if name == "__main__" and not any(
-        other.header[0][1] == name for other in _guests.values() if other is not space
-    ):
+    if name == "__main__" and not any(other.header[0][1] == name for other in _guests.values() if other is not space):
         _replaced.append(sys.modules.get(name))  # somebody may run in it
         sys.modules[name] = space.module
     elif name and not apart:

@@ -27,9 +27,7 @@ class Packed:
 
     __slots__ = ("data", "memories", "spans")
 
-    def __init__(
-        self, data: bytes | None, memories: tuple[Memory, ...] = (), spans: tuple[Span, ...] = ()
-    ) -> None:
+    def __init__(self, data: bytes | None, memories: tuple[Memory, ...] = (), spans: tuple[Span, ...] = ()) -> None:
         self.data, self.memories, self.spans = data, memories, spans
 
     def load(self) -> Any:

@@ -56,9 +56,7 @@ def _type_var(var: Any) -> Any:
     )  # fmt: skip
 
 
-def _make_type_var(
-    name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool
-) -> Any:
+def _make_type_var(name: str, constraints: tuple[Any, ...], bound: Any, covariant: bool, contravariant: bool) -> Any:
     return typing.TypeVar(name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant)
 
 

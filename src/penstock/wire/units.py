@@ -42,9 +42,7 @@ class Unit:
 
     __slots__ = ("data", "reaches", "snapshot", "version")
 
-    def __init__(
-        self, data: bytes | None, taken: Snapshot | None = None, reaches: tuple[Place, ...] = ()
-    ) -> None:
+    def __init__(self, data: bytes | None, taken: Snapshot | None = None, reaches: tuple[Place, ...] = ()) -> None:
         self.version = next(_versions)
         self.data, self.snapshot, self.reaches = data, taken, reaches
 
@@ -108,9 +106,7 @@ def place_of(thing: Any) -> Place | None:
 
 # -- what a function reaches -------------------------------------------------------------------------------
 
-_GLOBAL = frozenset(
-    ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
-)
+_GLOBAL = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"))
 Names = tuple["tuple[str, ...]", "frozenset[str]"]
 _names: weakref.WeakKeyDictionary[CodeType, Names] = weakref.WeakKeyDictionary()
 

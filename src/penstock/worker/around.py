@@ -61,9 +61,9 @@ def _stderr_appended_to(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _within(limit: int) -> Iterator[None]:
-    from ..node.memory import data_limit, limit_data  # here, because few workers need it
+    from ..system.memory import data_limit, limit_data  # here, because few workers need it
 
-    threads = int(os.environ.get("OMP_NUM_THREADS", 1)) + _OTHER_THREADS
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1")) + _OTHER_THREADS
     before = limit_data(data_limit(limit, threads))
     try:
         yield

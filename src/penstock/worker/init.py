@@ -26,9 +26,7 @@ class Initialized:
             raise TypeError(f"init_function must return a dict, not {type(entries).__name__}")
         return cls(entries)
 
-    def complete(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
+    def complete(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """`kwargs` with the entries for which `function` has a parameter that it did not get."""
         if not self.entries:
             return kwargs

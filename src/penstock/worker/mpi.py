@@ -11,13 +11,13 @@ import os
 import socket
 import sys
 
-from ..node.environment import GPUS
+from ..system.machine import GPUS
+from ..system.processes import die_with_parent
 from ..wire import frames
 from ..wire.frames import NO_MPI, RANK, STRAY
 from ..wire.ledger import SIZE, Ledger
 from ..wire.memory import anonymous_file
 from ..wire.packing import Packed
-from .processes import die_with_parent
 from .serve import Server
 
 # How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.

@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from ..system.processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly
 from ..wire import frames
 from ..wire.ledger import Ledger
 from .messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
-from .processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly
 from .serve import Server
 
 _SAMPLING = 0.1  # s between two looks at what the calls with a memory limit hold
@@ -109,9 +109,7 @@ class Zygote:
         with contextlib.suppress(OSError):  # the driver has gone; the selector will say so
             self.sock.sendall(frames.encode_object(kind, content))
 
-    def spawn(
-        self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str
-    ) -> None:
+    def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
         """Fork a worker. With `argv` it starts afresh.
 
         The stream and the ledger came as descriptors. Ranks have none: they find their socket in `directory`, which
@@ -157,9 +155,7 @@ class Zygote:
                 os._exit(127)
         raise _Become(socket.socket(fileno=descriptors[0]), descriptors[1])
 
-    def watch(
-        self, number: int, run_time: float | None, memory: int | None, deadline_of: str = "run_time"
-    ) -> None:
+    def watch(self, number: int, run_time: float | None, memory: int | None, deadline_of: str = "run_time") -> None:
         """Keep the limits of the call that the worker is about to run."""
         worker = self.workers.get(number)
         if worker is not None:
@@ -277,7 +273,7 @@ class Zygote:
         if not workers:
             return
         if self.sampler is None:
-            from ..node.memory import Sampler  # here, because most nodes never need it
+            from ..system.memory import Sampler  # here, because most nodes never need it
 
             self.sampler = Sampler()
         limits = {worker.pid: worker.memory for worker in workers}

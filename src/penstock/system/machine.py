@@ -32,6 +32,9 @@ LEAF = "penstock"  # the group below a delegated one in which its processes live
 ROOT = Path("/")
 
 
+GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # the variables that say which a process may see
+
+
 @dataclass(frozen=True)
 class Machine:
     cores: int

@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock.node.machine import LEAF, ROOT, delegation, lines, members
+from .machine import LEAF, ROOT, delegation, lines, members
 
 __all__ = [
     "Sampler",

@@ -1,4 +1,4 @@
-"""What the operating system is asked to do for processes whose parents may vanish."""
+"""Processes whose parents may vanish, and how to end them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import selectors
 import signal
 import sys
 import threading
@@ -46,6 +47,17 @@ def children() -> list[int]:
 def exit_code(status: int) -> int:
     """What a process ended with: its exit status, or minus the number of a signal."""
     return os.waitstatus_to_exitcode(status)
+
+
+def wait_for_death(pid: int, patience: float) -> None:
+    """Kill a process and wait until it has ended, for at most `patience` s."""
+    with contextlib.suppress(OSError, AttributeError):  # gone already; a system without pidfd
+        os.killpg(pid, signal.SIGKILL)  # a worker leads a group: what it started ends too
+        descriptor = os.pidfd_open(pid)
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            selector.select(patience)
+        os.close(descriptor)
 
 
 def leave_quickly() -> None:

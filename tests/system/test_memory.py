@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.node import memory
-from penstock.node.machine import LEAF
+from penstock.system import memory
+from penstock.system.machine import LEAF
 
 MIB = 1 << 20
 ME = 1000
@@ -55,9 +55,7 @@ def ready():
 def program(text: str, ready: int = 1) -> Iterator[int]:
     """Run a program in a session of its own and yield its number once `ready` processes said so."""
     command = [sys.executable, "-c", PRELUDE + textwrap.dedent(text)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    ) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
             assert process.stdout
             assert process.stdout.read(ready) == b"+" * ready
@@ -312,7 +310,7 @@ def test_a_tree_that_took_long_to_look_at_is_left_alone_for_a_while(fake):
 
 def run_limited(text: str) -> str:
     """Run a program that imports `memory` and return what it prints."""
-    text = "from penstock.node.memory import *\n" + textwrap.dedent(text)
+    text = "from penstock.system.memory import *\n" + textwrap.dedent(text)
     command = [sys.executable, "-c", text]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
@@ -505,10 +503,7 @@ def test_without_cgroups_there_is_nothing_to_delegate(tmp_path):
 
 @pytest.mark.needs("linux")
 def test_how_memory_is_enforced_is_one_sentence(kernel, scope, tmp_path_factory):
-    assert (
-        memory.enforcement(kernel.root)
-        == f"Each call with a memory limit gets a cgroup of its own in {scope}."
-    )
+    assert memory.enforcement(kernel.root) == f"Each call with a memory limit gets a cgroup of its own in {scope}."
     assert "no cgroup v2: none is mounted." in memory.enforcement(tmp_path_factory.mktemp("bare"))
 
 

@@ -1,0 +1,1 @@
+"""What the operating system is asked: what there is, what processes hold, and to end them."""
