@@ -161,7 +161,7 @@ def amount(name: str, value: Any) -> float | None:
     if value is None:
         return None
     try:
-        number = float(value) if isinstance(value, numbers.Real) and type(value) is not bool else 0.0
+        number = 0.0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
     except OverflowError:
         number = float("inf")
     if not 0 < number < _MOST:

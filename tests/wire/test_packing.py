@@ -84,9 +84,7 @@ plain = st.recursive(
     | st.floats(allow_nan=False)
     | st.text()
     | st.binary()
-    | hnp.arrays(
-        st.sampled_from([np.float64, np.int8, np.complex64]), hnp.array_shapes(max_side=4), elements=st.just(1)
-    ),
+    | hnp.arrays(st.sampled_from(["f8", "i1", "c8"]), hnp.array_shapes(max_side=4), elements=st.just(1)),
     lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )

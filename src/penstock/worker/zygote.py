@@ -240,7 +240,7 @@ class Zygote:
 
     def leave(self, directories: Iterable[str] = ()) -> NoReturn:
         """End, but not before everything that the workers left has ended; then nobody writes there any more."""
-        while any([_killed(pid) for pid in {*self.by_pid, *children()}]):  # a list: all of them
+        while sum(_killed(pid) for pid in {*self.by_pid, *children()}):  # not any(): that stops at the first
             pid, _ = os.waitpid(-1, 0)
             self.by_pid.pop(pid, None)
         for directory in directories:
