@@ -24,9 +24,10 @@ export PENSTOCK_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 help:
 	@sed -n 's/^#   //p' Makefile
 
-# One interpreter that fails does not keep the others from being tested.
+# Two interpreters at a time, each with its output in one piece; one that fails does not keep the others from running.
 test:
-	@versions=$$($(PYTHON) tools/interpreters.py) && $(MAKE) --no-print-directory --keep-going $$(printf 'test-%s ' $$versions)
+	@versions=$$($(PYTHON) tools/interpreters.py) && \
+	$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target $$(printf 'test-%s ' $$versions)
 
 test-%: .venv/%/.test .venv/%/.penstock mpi
 	.venv/$*/bin/python -m pytest $(ARGS)

@@ -83,8 +83,9 @@ def test_killed_while_workers_start(fifo: Any, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", KILLS)
-def test_killed_before_the_call_that_was_sent_has_begun(journal: str, how: str) -> None:
+def test_killed_before_the_call_that_was_sent_has_begun(journal: str, how: str, monkeypatch: Any) -> None:
     """The worker cannot read what it is sent, because it is stopped."""
+    monkeypatch.setattr(node, "_GRACE", 0.2)  # nor take a SIGTERM
     executor = Executor(1)
     os.kill(executor.submit(os.getpid).result(), signal.SIGSTOP)
     call = executor.submit(acts.note, journal, "run")

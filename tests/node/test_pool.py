@@ -330,9 +330,9 @@ def test_a_worker_that_finished_before_anything_could_be_taken_back_is_at_rest_o
     worker.withdrawing = True
     site.finish(worker, 2)
     site.pool.withdrawn(worker, [])
-    site.submit(FakeCall(), FakeCall())
+    site.submit(FakeCall(), FakeCall(Shape(environment=(("A", "1"),))))
     site.ready()
-    assert len(site.busy) == 1
+    assert len(site.busy) == 1  # there is one core
 
 
 # ------------------------------------------------------------------ GPUs and memory

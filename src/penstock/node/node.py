@@ -65,6 +65,7 @@ class Node:
         self._thread_number: int | None = None
         self._loop: Loop | None = None
         self._looked_for_stalls = 0.0
+        self._patient = False  # the I/O thread looks for stalls; otherwise it may sleep without end
         self._expecting: Callable[[], bool] = bool  # whether calls may still come after closing
         self._closing = False
         self._signal: int | None = None  # to be sent to all workers
@@ -172,7 +173,10 @@ class Node:
             calls = cast("list[Call]", instruction.calls)
             if calls[0].plan.limited:
                 self._keep().watch(number, calls[0].plan.run_time, calls[0].plan.memory)
-            self._links[number].send(calls)
+            link = self._links[number]
+            link.send(calls)
+            if not self._patient and len(link.flight) > 1:
+                self._wake()
         elif type(instruction) is Start:
             self._to_start.append(instruction.worker)
             self._begin()
@@ -206,7 +210,10 @@ class Node:
         try:
             while not self._is_over():
                 self._pump()  # who left something in the inbox while this thread held the lock relies on it
-                loop.step(self._patience())
+                self._patient = False  # first: who sends something from now on wakes this thread
+                patience = self._patience()
+                self._patient = patience is not None
+                loop.step(patience)
                 self._look_for_stalls(time.monotonic())
         finally:
             self._end(loop)

@@ -61,7 +61,7 @@ class RankGroup:
         self._ready = 0
         self._mpi_used = False
         self._initializer: bytes | None = None
-        self._directory = tempfile.mkdtemp(prefix="penstock-", dir=_memory_directory())  # 0700
+        self._directory = tempfile.mkdtemp(prefix=f"penstock-{os.getpid()}-", dir=_memory_directory())  # 0700
         self.address = os.path.join(self._directory, "ranks")
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.setblocking(False)
