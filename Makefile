@@ -14,7 +14,7 @@ DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
 BIN = .venv/$(DEFAULT)/bin
 SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 # In continuous integration a skipped capability is a failure: see tests/conftest.py.
-PENSTOCK_REQUIRE ?= $(if $(CI),mpi ase matplotlib mypy nbclient numpy)
+PENSTOCK_REQUIRE ?= $(if $(CI),mpi ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PENSTOCK_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 

@@ -25,10 +25,11 @@ from typing import Any, NoReturn
 from ..system.processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly
 from ..wire import frames
 from ..wire.ledger import Ledger
+from .limits import Limits
 from .messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
 from .serve import Server
 
-_SAMPLING = 0.1  # s between two looks at what the calls with a memory limit hold
+_AGAIN = 1.0  # s after which what was killed at the end is killed again
 
 
 class _Become(BaseException):
@@ -41,28 +42,25 @@ class _Become(BaseException):
 class _Worker:
     """What the zygote knows of a worker."""
 
-    __slots__ = ("deadline", "deadline_of", "directory", "ledger", "memory", "number", "pid", "reason")
+    __slots__ = ("directory", "ledger", "number", "pid", "reason")
 
     def __init__(self, number: int, pid: int, ledger: Ledger | None, directory: str) -> None:
         self.number, self.pid, self.ledger, self.directory = number, pid, ledger, directory
-        self.deadline: float | None = None
-        self.deadline_of = "run_time"  # why it is to be killed then
-        self.memory: int | None = None
         self.reason: str | None = None  # why it was killed here
 
 
 class Zygote:
-    def __init__(self, sock: socket.socket, driver: int | None) -> None:
+    def __init__(self, sock: socket.socket, driver: int, watched: int | None) -> None:
+        """`watched`: a descriptor that is readable when the process `driver` has ended."""
         self.sock = sock
+        self.limits = Limits(driver)
         self.reader = frames.FrameReader()
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}
         self.ending: float | None = None  # when to end what is left
-        self.sampler: Any = None
-        self.sampled = 0.0
         self.selector = selectors.DefaultSelector()
         self.selector.register(sock, selectors.EVENT_READ, self.listen)
-        self.driver = driver
+        self.driver = watched
         if self.driver is not None:
             self.selector.register(self.driver, selectors.EVENT_READ, self.driver_gone)
         self.wake_read, self.wake_write = os.pipe()
@@ -159,15 +157,14 @@ class Zygote:
         """Keep the limits of the call that the worker is about to run."""
         worker = self.workers.get(number)
         if worker is not None:
-            worker.deadline = None if run_time is None else time.monotonic() + run_time
-            worker.deadline_of = deadline_of
-            worker.memory = memory
+            deadline = None if run_time is None else time.monotonic() + run_time
+            self.limits.watch(worker.pid, deadline, memory, deadline_of)
 
     def unwatch(self, number: int) -> None:
         """The call is over. After the answer no limit of it can hit the next one."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
-            worker.deadline = worker.memory = None
+            self.limits.unwatch(worker.pid)
             self.say(UNWATCHED, number)
 
     def kill(self, number: int, signum: int) -> None:
@@ -217,7 +214,8 @@ class Zygote:
         _signal_group(worker.pid, signal.SIGKILL)  # what it started and left in its process group
         if worker.ledger is not None:
             worker.ledger.close()
-        self.say(EXITED, worker.number, exit_code(status), worker.reason)
+        by_the_kernel = self.limits.ended(worker.pid)
+        self.say(EXITED, worker.number, exit_code(status), worker.reason or by_the_kernel)
 
     def end_orphans(self) -> None:
         """End what dead workers left: being a subreaper, this process has become its parent.
@@ -251,38 +249,21 @@ class Zygote:
 
     def patience(self) -> float | None:
         """For how long nothing needs to be looked at, in s."""
-        times = [w.deadline for w in self.by_pid.values() if w.deadline is not None and w.reason is None]
-        if self.ending is not None:
-            times.append(self.ending)
-        if any(w.memory is not None and w.reason is None for w in self.by_pid.values()):
-            times.append(self.sampled + _SAMPLING)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        now = time.monotonic()
+        times = [] if self.ending is None else [max(0.0, self.ending - now)]
+        limits = self.limits.patience(now)
+        return min([*times, *([] if limits is None else [limits])], default=None)
 
     def keep_limits(self, now: float) -> None:
-        limited = [w for w in self.by_pid.values() if w.reason is None]
-        for worker in limited:
-            if worker.deadline is not None and now >= worker.deadline:
-                self.stop(worker, worker.deadline_of)
+        for pid, reason in self.limits.exceeded(now).items():
+            self.stop(self.by_pid[pid], reason)
         if self.ending is not None and now >= self.ending:
-            for worker in limited:
+            self.ending = now + _AGAIN
+            for worker in self.by_pid.values():
                 self.stop(worker, "end")
-        if now >= self.sampled + _SAMPLING:
-            self.look_at_memory([w for w in limited if w.memory is not None and w.reason is None], now)
-
-    def look_at_memory(self, workers: list[_Worker], now: float) -> None:
-        if not workers:
-            return
-        if self.sampler is None:
-            from ..system.memory import Sampler  # here, because most nodes never need it
-
-            self.sampler = Sampler()
-        limits = {worker.pid: worker.memory for worker in workers}
-        for pid in self.sampler.exceeding(limits):
-            self.stop(self.by_pid[pid], "memory")
-        self.sampled = now
 
     def stop(self, worker: _Worker, reason: str) -> None:
-        worker.reason = reason
+        worker.reason = worker.reason or reason
         _signal_group(worker.pid, signal.SIGKILL)
 
 
@@ -339,7 +320,7 @@ def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
     try:
-        Zygote(sock, watched).run()
+        Zygote(sock, driver, watched).run()
     except _Become as worker:
         stream, ledger_fd = worker.sock, worker.ledger_fd
     serve(stream, ledger_fd)
