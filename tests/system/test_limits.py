@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from penstock.system import memory
 from penstock.worker.limits import Limits
 
