@@ -15,6 +15,7 @@ letting go. So a finalizer or a callback may submit a call at any moment, even i
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -26,6 +27,7 @@ from functools import partial
 from typing import Any, cast
 
 from .. import ending
+from ..errors import WorkerLost
 from ..futures import Lazy
 from ..system.processes import wait_for_death
 from ..wire.memory import Segments
@@ -39,6 +41,7 @@ from .pool import Pool, Retire, Send, Start, Worker
 from .ranks import RankGroup
 from .stream import Stream
 
+_log = logging.getLogger("penstock")
 _STALL = 0.01  # s after which calls are taken back from behind one that runs
 _GRACE = 5.0  # s that a worker has to end by itself
 _RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
@@ -215,8 +218,23 @@ class Node:
                 self._patient = patience is not None
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
+        except Exception as error:  # no descriptor or process to be had, or a fault of ours
+            self._give_up(error)
         finally:
             self._end(loop)
+
+    def _give_up(self, error: Exception) -> None:
+        """This node can do no more. Nobody shall wait for it for ever."""
+        _log.exception("this executor cannot go on")
+        with self._lock:
+            self._take_in()
+            self._over = True
+            calls = [*self._pool.drain(), *(call for link in self._links.values() for call in link.flight.values())]
+        for call in cast("list[Call]", calls):
+            name = call.future.name
+            broken = WorkerLost(f"{name!r} has no result, because its executor cannot go on: {error}; make a new one")
+            broken.__cause__ = error
+            call.future.fail_with(broken)
 
     def _woken(self) -> None:
         loop = cast(Loop, self._loop)
@@ -224,7 +242,10 @@ class Node:
             starts, self._to_start = self._to_start, []
             blocked, self._blocked = self._blocked, []
         for worker in starts:
-            self._start(worker, loop)
+            try:
+                self._start(worker, loop)
+            except OSError as error:
+                self._not_started(worker, error)
         for stream in blocked:
             loop.also_write(stream.sock, True)
         if self._signal is not None and self._keeper is not None:
@@ -250,6 +271,17 @@ class Node:
             descriptors = link.greet(self._initializer)
             self._keeper.spawn(worker, descriptors, link.address)
         link.handed_over()
+
+    def _not_started(self, worker: Worker, error: OSError) -> None:
+        """There was no descriptor or process to be had. The calls that need such a worker fail; others go on."""
+        with self._lock:
+            self._links.pop(worker.number, None)
+            self._pool.lost(worker)
+            given_up = cast("list[Call]", self._pool.hopeless(worker.shape, True))
+        for call in given_up:
+            broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}")
+            broken.__cause__ = error
+            call.future.fail_with(broken)
 
     def _rank_connects(self, group: RankGroup, mask: int) -> None:
         connection = group.accept()
