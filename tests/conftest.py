@@ -14,8 +14,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
+
+# The same examples each time, and none is too slow for a busy machine.
+hypothesis.settings.register_profile("penstock", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("penstock")
 
 GRACE = 5.0  # seconds for what is just ending; spent only when there is something left
 SESSION = "PENSTOCK_TEST_SESSION"  # in the environment of every process that the tests start

@@ -15,6 +15,8 @@ import pytest
 from gate import Gate
 
 from penstock import Executor, item
+from penstock.wire.frames import MOST_DESCRIPTORS
+from penstock.wire.packing import LARGE
 
 np = pytest.importorskip("numpy")
 
@@ -231,6 +233,22 @@ def test_hundreds_of_results_with_few_descriptors() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("well\n", "")
+
+
+def filled(number: int) -> Any:
+    return np.full(LARGE // 8, float(number))
+
+
+def firsts(arrays: list[Any]) -> list[float]:
+    return [float(array[0]) for array in arrays]
+
+
+@pytest.mark.parametrize("as_futures", [True, False], ids=["results", "arguments"])
+def test_more_large_inputs_than_a_message_takes_descriptors(make: Make, as_futures: bool) -> None:
+    ex = make()
+    count = MOST_DESCRIPTORS + 50
+    inputs = [ex.submit(filled, i) if as_futures else filled(i) for i in range(count)]
+    assert ex.submit(firsts, inputs).result() == list(map(float, range(count)))
 
 
 class Watched:

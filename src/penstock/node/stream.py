@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 
 from ..wire import frames
-from ..wire.frames import Frame, FrameReader, send_with_descriptors
+from ..wire.frames import MOST_DESCRIPTORS, Frame, FrameReader, send_with_descriptors
 
 
 class Stream:
@@ -28,6 +29,12 @@ class Stream:
 
     def send(self, data: bytes, descriptors: list[int]) -> None:
         """Send, or remember to. Descriptors are duplicated if they have to wait."""
+        while len(descriptors) > MOST_DESCRIPTORS:  # one message takes no more; they arrive before the frame is whole
+            self._send(data[:1], descriptors[:MOST_DESCRIPTORS])
+            data, descriptors = data[1:], descriptors[MOST_DESCRIPTORS:]
+        self._send(data, descriptors)
+
+    def _send(self, data: bytes, descriptors: list[int]) -> None:
         if not self._waiting:
             sent = self._try(data, descriptors)
             if sent == len(data):
@@ -57,7 +64,9 @@ class Stream:
             return send_with_descriptors(self.sock, data, descriptors)
         except (BlockingIOError, InterruptedError):
             return 0
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:  # so many are on their way that some must arrive first
+                return 0
             return len(data)  # the other end has gone; whoever reads here will see it
 
     def receive(self) -> Iterator[Frame] | None:

@@ -18,6 +18,7 @@ it is a `Packed` with its descriptors beside the frame, or what `encode_*` below
 from __future__ import annotations
 
 import array
+import errno
 import pickle
 import socket
 from collections import deque
@@ -87,7 +88,9 @@ _NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what arrives is not f
 
 def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
     """Some bytes of the stream; descriptors that came with them go to the reader. b"" at its end."""
-    size, beside, _, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
+    size, beside, happened, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
+    if happened & socket.MSG_CTRUNC:
+        raise OSError(errno.EMFILE, "descriptors that arrived were lost, because this process may have no more")
     for level, kind, content in beside:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds = array.array("i")
