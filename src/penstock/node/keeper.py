@@ -32,7 +32,9 @@ class Event(NamedTuple):
 
 
 class Keeper:
-    """Starts the zygote and speaks with it. Made in the thread that lives as long as it: the kernel ends it with that.
+    """Starts the zygote and speaks with it.
+
+    Made in the thread that lives as long as it: where there is no pidfd, the kernel ends it with that.
 
     Everything but `receive` wants the node's lock.
     """

@@ -256,7 +256,7 @@ class Node:
             self._signal = None
 
     def _start(self, worker: Worker, loop: Loop) -> None:
-        if self._keeper is None:  # here, because the kernel ends the zygote with the thread that started it
+        if self._keeper is None:  # in this thread: see Keeper
             self._keeper = Keeper(self._on_blocked)
             loop.watch(self._keeper.stream.sock, self._keeper_speaks)
         link: Connection | RankGroup
