@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Its hook must be registered before ours, because the last one registered is called first.
 import concurrent.futures.thread  # noqa: F401
+import os
 import threading
 import weakref
 from typing import Protocol
@@ -39,6 +40,7 @@ def _at_exit() -> None:
         thing.wait_for_end()
 
 
+os.register_at_fork(after_in_child=_things.clear)  # in a forked child nothing of them runs
 # Not `atexit`: that runs after all threads were joined, too late for a thread that needs to be told to end. The
 # standard library's executors register in the same place.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

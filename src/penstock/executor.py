@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import weakref
 from collections import deque
@@ -20,9 +21,11 @@ from .errors import PenstockError
 from .futures import Future, batched
 from .report.progress import Progress
 from .resources import Resources
+from .worker.chunks import run_chunk
 
 __all__ = ["Executor"]
 
+_log = logging.getLogger("penstock")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -74,6 +77,7 @@ class Executor(StandardExecutor):
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
         self._resources = Resources().updated(resource_dict or {})
         self._running = _Running(open_backend(backend, settings), Progress() if progress else None)
+        _log.info("%r", self)
 
     def with_resources(self, **resources: Any) -> Executor:
         """The same executor with other default resources: its workers, its shutdown.
@@ -143,7 +147,7 @@ class Executor(StandardExecutor):
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)
             return _results(submits, buffersize, end)
         chunks = iter(lambda: tuple(islice(tuples, chunksize)), ())
-        submits = (self.submit(_run_chunk, fn, chunk) for chunk in chunks)
+        submits = (self.submit(run_chunk, fn, chunk) for chunk in chunks)
         return _elements(_results(submits, buffersize, end))
 
     def batched(self, futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
@@ -244,10 +248,6 @@ def _take(future: Future[Any], end: float | None) -> Any:
     finally:
         future.cancel()
         del future
-
-
-def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
-    return [fn(*args) for args in chunk]
 
 
 def _elements(lists: Iterator[list[T]]) -> Iterator[T]:

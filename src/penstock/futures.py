@@ -12,6 +12,7 @@ inside, because there may be a hundred thousand of them:
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
@@ -31,6 +32,15 @@ _log = logging.getLogger("concurrent.futures")  # where the standard library rep
 # Guards every future that has no condition of its own yet. Reentrant, because the garbage collector may run
 # a finalizer, which may submit a call, in the middle of any of the short sections below.
 _births = threading.RLock()
+
+
+def _renew() -> None:
+    """In a forked child: the thread that held the lock is not there."""
+    global _births
+    _births = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 class Lazy(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from ..calls.waiting import when_done
@@ -65,7 +65,8 @@ class Local:
         if self.gpus is None:
             gpus = machine.gpus
         elif isinstance(self.gpus, int):
-            gpus = tuple((*machine.gpus, *map(str, range(len(machine.gpus), self.gpus)))[: self.gpus])
+            others = (str(number) for number in count() if str(number) not in machine.gpus)
+            gpus = (*machine.gpus[: self.gpus], *islice(others, max(0, self.gpus - len(machine.gpus))))
         else:
             gpus = tuple(map(str, self.gpus))
         return Capacity(cores, gpus, int(memory * GIB))
@@ -89,12 +90,13 @@ class LocalBackend:
         self._packer = Packer(segments)
         self._functions = Functions()
         pool = Pool(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
-        self._node = Node(pool, segments, self._packer, _pack_initializer(settings))
+        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done
+        waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer
+        self._node = Node(pool, segments, self._packer, _pack_initializer(settings), lambda: bool(waiting))
         self._on_cancel = self._node.look_again  # one bound method for all futures
         self._order = count()
         self._paces: dict[Any, Pace] = {}
         self._plans: dict[int, tuple[Resources, Plan]] = {}
-        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done
 
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
@@ -142,6 +144,7 @@ class LocalBackend:
     def _wait(self, call: Call, sources: list[Any]) -> None:
         future = call.future
         self._waiting.add(future)
+        self._node.prepare()
         future.add_done_callback(self._no_longer_waiting)
 
         def go() -> None:
@@ -182,8 +185,7 @@ class LocalBackend:
         self._node.cancel_waiting(all_of_them)
 
     def close(self, wait: bool) -> None:
-        waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer
-        self._node.close(lambda: bool(waiting))
+        self._node.close()
         if wait:
             self._node.join()
 

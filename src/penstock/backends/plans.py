@@ -64,7 +64,10 @@ def _refuse_what_there_is_not(resources: Resources, capacity: Capacity) -> None:
             "ask for less, or set Local(memory=...)"
         )
     if resources.ranks > 1 and (reason := why_no_mpi()) is not None:
-        raise ResourceError(f"ranks={resources.ranks} needs MPI, and {reason}")
+        raise ResourceError(
+            f"ranks={resources.ranks} needs MPI, and {reason}; "
+            f"if one run with {resources.ranks} cores was meant, ask for cores_per_rank={resources.ranks}"
+        )
 
 
 def _each(resources: Resources, key: str) -> str:

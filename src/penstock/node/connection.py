@@ -18,7 +18,7 @@ from ..wire import frames
 from ..wire.frames import CALL, DEFINE, ERROR, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
 from ..wire.functions import Definition
 from ..wire.ledger import SIZE, Ledger
-from ..wire.lending import Loans, description, undescribe
+from ..wire.lending import Loans, description, note_unused, undescribe
 from ..wire.memory import Memory, anonymous_file, borrow
 from ..wire.packing import Packed, Packer
 from .call import Call
@@ -39,6 +39,7 @@ class Connection:
         worker: Worker,
         packer: Packer,
         on_blocked: Callable[[Stream], object],
+        on_unused: Callable[[], object],
         sock: socket.socket | None = None,
     ) -> None:
         """With `sock` the process is there and has connected; otherwise it is going to get the other end."""
@@ -52,7 +53,7 @@ class Connection:
         self.says_ready = False
         self.initializer_error: Packed | None = None
         self.sequence = 0
-        self._packer = packer
+        self._packer, self._on_unused = packer, on_unused
         self._known: dict[int, weakref.ref[Definition]] = {}  # the functions that the worker has
         self._forgotten: deque[int] = deque()  # those of them that nobody can call any more
         self._path: list[str] = []
@@ -70,7 +71,7 @@ class Connection:
 
     def greet(self, initializer: bytes | None) -> list[int]:
         """Say what the worker must know first; the descriptors that its process must be given."""
-        greeting = {"argv": sys.argv, "cwd": os.getcwd(), "initializer": initializer}
+        greeting = {"argv": sys.argv, "cwd": _directory(), "initializer": initializer}
         self.stream.send(self._surroundings(), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
         return [] if self._theirs is None else [self._theirs.fileno(), self._ledger_fd]
@@ -194,7 +195,16 @@ class Connection:
         return undescribe(pickle.loads(body), self._borrow)
 
     def _borrow(self, number: int, size: int) -> Memory:
-        return borrow(self.stream.reader.descriptors.popleft(), size, partial(self._unused.append, number))
+        return borrow(self.stream.reader.descriptors.popleft(), size, partial(self._note_unused, number))
+
+    def _note_unused(self, number: int, clean: bool) -> None:
+        note_unused(self._unused, number, clean)
+        self._on_unused()
+
+    def return_unused(self) -> None:
+        """Give back what nobody here uses any more, although there is no call to send."""
+        if self._unused:
+            self.stream.send(frames.encode_numbers(FREE, self._unused), [])
 
     # -- withdrawing -----------------------------------------------------------------------------------
 
@@ -217,3 +227,10 @@ class Connection:
         rest = [call for number, call in self.flight.items() if number > begun]
         self.flight.clear()
         return ran, rest
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return None

@@ -7,7 +7,6 @@ import socket
 
 from ..errors import OutOfMemory, PenstockError, RemoteTraceback, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
-from ..wire.packing import Packed
 from .call import Call
 
 GIB = 1 << 30
@@ -25,7 +24,7 @@ class PackedError:
         error, text = self._packed.load()
         if isinstance(error, MemoryError) and self._memory and not isinstance(error, OutOfMemory):
             error = OutOfMemory(_too_much_memory(self._name, self._memory))
-        error.__cause__ = RemoteTraceback(text)
+        set_cause(error, RemoteTraceback(text))
         return error  # type: ignore[no-any-return]
 
 
@@ -51,20 +50,30 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     return error
 
 
-def start_error(call: Call, initializer_error: Packed | None, exitcode: int | None) -> PenstockError:
-    """Why a call was given up before it ran: no worker for it could be started."""
-    name = call.future.name
-    if initializer_error is None:
-        error = WorkerLost(f"no worker could be started for {name!r} on {socket.gethostname()}: {_start(exitcode)}")
-        error.exitcode = exitcode
+class StartError:
+    """Why a call was given up before it ran: no worker for it could be started. To open it may run the user's code."""
+
+    __slots__ = ("_exitcode", "_initializer_error", "_name", "_reason")
+
+    def __init__(self, call: Call, initializer_error: Lazy | None, exitcode: int | None, reason: str | None) -> None:
+        self._name, self._initializer_error = call.future.name, initializer_error
+        self._exitcode, self._reason = exitcode, reason
+
+    def load(self) -> BaseException:
+        where = f"no worker could be started for {self._name!r} on {socket.gethostname()}"
+        if self._initializer_error is None:
+            error = WorkerLost(f"{where}: {self._reason or _start(self._exitcode)}")
+            error.exitcode = self._exitcode
+            return error
+        cause, text = self._initializer_error.load()
+        error = WorkerLost(f"{where}: its initializer raised {type(cause).__name__}: {cause}")
+        set_cause(cause, RemoteTraceback(text))
+        error.__cause__ = cause
         return error
-    cause, text = initializer_error.load()
-    error = WorkerLost(
-        f"no worker could be started for {name!r}: its initializer raised {type(cause).__name__}: {cause}"
-    )
-    cause.__cause__ = RemoteTraceback(text)
-    error.__cause__ = cause
-    return error
+
+
+def set_cause(error: BaseException, cause: BaseException) -> None:
+    BaseException.__setattr__(error, "__cause__", cause)  # the class may be frozen
 
 
 def how_it_ended(exitcode: int | None) -> str:

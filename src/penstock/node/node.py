@@ -36,7 +36,7 @@ from .call import Call
 from .connection import Connection, Ended
 from .keeper import Event, Keeper
 from .loop import WRITE, Loop
-from .losses import PackedError, lost_error, start_error
+from .losses import PackedError, StartError, lost_error
 from .pool import Pool, Retire, Send, Start, Worker
 from .ranks import RankGroup
 from .stream import Stream
@@ -52,7 +52,14 @@ _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
 class Node:
     """Runs calls in worker processes of this machine. Made idle: the first call starts thread and processes."""
 
-    def __init__(self, pool: Pool, segments: Segments, packer: Packer, initializer: bytes | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        segments: Segments,
+        packer: Packer,
+        initializer: bytes | None = None,
+        expecting: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._pool = pool
         self._segments = segments
         self._packer = packer
@@ -69,7 +76,7 @@ class Node:
         self._loop: Loop | None = None
         self._looked_for_stalls = 0.0
         self._patient = False  # the I/O thread looks for stalls; otherwise it may sleep without end
-        self._expecting: Callable[[], bool] = bool  # whether calls may still come after closing
+        self._expecting = expecting  # whether calls may still come after closing
         self._closing = False
         self._signal: int | None = None  # to be sent to all workers
         self._killed = False
@@ -101,9 +108,13 @@ class Node:
         self._inbox.append(partial(self._drop_waiting, all_of_them))
         self._pump()
 
-    def close(self, expecting: Callable[[], bool] = bool) -> None:
-        """Take the calls that are there to their ends, and those that `expecting()` says may come; then end."""
-        self._expecting = expecting
+    def prepare(self) -> None:
+        """A call is going to come, so that there must be somebody to wait for it."""
+        self._inbox.append(self._begin)
+        self._pump()
+
+    def close(self) -> None:
+        """Take the calls that are there to their ends, and those that are expected; then end."""
         self._closing = True
         self._wake()
 
@@ -116,7 +127,7 @@ class Node:
     def begin_end(self) -> None:
         """At the interpreter's end: live calls are waited for."""
         if not self.forked:
-            self.close(self._expecting)
+            self.close()
 
     def wait_for_end(self) -> None:
         if not self.forked:
@@ -218,12 +229,12 @@ class Node:
                 self._patient = patience is not None
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
-        except Exception as error:  # no descriptor or process to be had, or a fault of ours
+        except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
             self._give_up(error)
         finally:
             self._end(loop)
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         """This node can do no more. Nobody shall wait for it for ever."""
         _log.exception("this executor cannot go on")
         with self._lock:
@@ -239,6 +250,8 @@ class Node:
     def _woken(self) -> None:
         loop = cast(Loop, self._loop)
         with self._lock:
+            for link in self._links.values():
+                link.return_unused()
             starts, self._to_start = self._to_start, []
             blocked, self._blocked = self._blocked, []
         for worker in starts:
@@ -261,10 +274,10 @@ class Node:
             loop.watch(self._keeper.stream.sock, self._keeper_speaks)
         link: Connection | RankGroup
         if worker.shape.ranks > 1:
-            link = group = RankGroup(worker, self._packer, self._on_blocked)
+            link = group = RankGroup(worker, self._packer, self._on_blocked, self._wake)
             loop.watch(group.listener, partial(self._rank_connects, group))
         else:
-            link = connection = Connection(worker, self._packer, self._on_blocked)
+            link = connection = Connection(worker, self._packer, self._on_blocked, self._wake)
             loop.watch(connection.stream.sock, partial(self._worker_speaks, connection, connection))
         with self._lock:
             self._links[worker.number] = link
@@ -275,9 +288,13 @@ class Node:
     def _not_started(self, worker: Worker, error: OSError) -> None:
         """There was no descriptor or process to be had. The calls that need such a worker fail; others go on."""
         with self._lock:
-            self._links.pop(worker.number, None)
+            link = self._links.pop(worker.number, None)
             self._pool.lost(worker)
             given_up = cast("list[Call]", self._pool.hopeless(worker.shape, True))
+        if link is not None:
+            for sock in link.sockets():
+                cast(Loop, self._loop).forget(sock)
+            link.close()
         for call in given_up:
             broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}")
             broken.__cause__ = error
@@ -394,7 +411,7 @@ class Node:
         for call in failed:
             call.future.fail_with(lost_error(call, link.pid, exitcode, reason, link.rank_gone))
         for call in given_up:
-            call.future.fail_with(start_error(call, link.initializer_error, exitcode))
+            call.future.fail(StartError(call, link.initializer_error, exitcode, reason))
         link.close()
 
     def _keeper_lost(self) -> None:
@@ -437,7 +454,8 @@ class Node:
         if not self._closing or self._inbox:
             return False
         with self._lock:
-            self._over = not (self._inbox or self._unfinished() or self._expecting())
+            # In this order: what is expected no longer has been put into the inbox before.
+            self._over = not (self._expecting() or self._inbox or self._unfinished())
         return self._over
 
     def _unfinished(self) -> bool:
@@ -447,6 +465,7 @@ class Node:
     def _end(self, loop: Loop) -> None:
         """Let the workers end, then the zygote; close everything."""
         self._over = True
+        self._pump()  # what came too late must be told so
         for link in self._links.values():
             link.leave()
         if self._keeper is not None:

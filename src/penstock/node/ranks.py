@@ -43,7 +43,13 @@ class RankResults:
 class RankGroup:
     """What the driver knows of a group of ranks; for the node, one worker."""
 
-    def __init__(self, worker: Worker, packer: Packer, on_blocked: Callable[[Stream], object]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        packer: Packer,
+        on_blocked: Callable[[Stream], object],
+        on_unused: Callable[[], object],
+    ) -> None:
         self.worker = worker
         self.pid: int | None = None
         self.size = worker.shape.ranks
@@ -56,7 +62,7 @@ class RankGroup:
         self.ranks: dict[int, Connection] = {}
         self._strangers: list[Connection] = []  # connected, but have not said which rank they are
         self._results: dict[int, Lazy] = {}
-        self._packer, self._on_blocked = packer, on_blocked
+        self._packer, self._on_blocked, self._on_unused = packer, on_blocked, on_unused
         self._sequence = 0
         self._ready = 0
         self._mpi_used = False
@@ -87,13 +93,17 @@ class RankGroup:
         if not _is_ours(sock):
             sock.close()
             return None
-        connection = Connection(self.worker, self._packer, self._on_blocked, sock)
+        connection = Connection(self.worker, self._packer, self._on_blocked, self._on_unused, sock)
         self._strangers.append(connection)
         return connection
 
     @property
     def complete(self) -> bool:
         return len(self.ranks) + len(self._strangers) == self.size
+
+    def return_unused(self) -> None:
+        for connection in self.ranks.values():
+            connection.return_unused()
 
     def stop_listening(self) -> None:
         self.listener.close()

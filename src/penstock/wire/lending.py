@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
@@ -24,8 +25,11 @@ class Loans:
         return number
 
     def returned(self, numbers: Iterable[int]) -> None:
+        """These are no longer in use there. A negative number: the segment must not be filled again."""
         for number in numbers:
-            self._lent.pop(number, None)
+            memory = self._lent.pop(abs(number), None)
+            if number < 0 and isinstance(memory, Owned):
+                memory.spoil()
 
     def clear(self) -> None:
         self._lent.clear()
@@ -49,6 +53,11 @@ def description(packed: Packed, loans: Loans, descriptors: list[int]) -> Any:
         descriptors.append(memory.fd)
         places.append((loans.lend(memory), memory.size))
     return packed.data, places, packed.spans
+
+
+def note_unused(unused: deque[int], number: int, clean: bool) -> None:
+    """Note that borrowed memory is not in use any more, for `Loans.returned` on the other side."""
+    unused.append(number if clean else -number)
 
 
 def undescribe(description: Any, borrow: Callable[[int, int], Memory]) -> Packed:

@@ -54,6 +54,17 @@ class Private:
         return memoryview(self.bytes)
 
 
+_forks = 0  # of this process so far: each child inherits the mappings that there are
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_parent=_count_fork)
+
+
 class _Mapping(mmap.mmap):
     """A private mapping that keeps what it maps from being used again while it lives."""
 
@@ -74,24 +85,20 @@ class _Segment:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.fd = anonymous_file(capacity)
-        try:
-            self.mapping = mmap.mmap(self.fd, capacity)
-        except OSError:
-            os.close(self.fd)
-            raise
+        self.mapping = mmap.mmap(self.fd, capacity)
 
-    def close(self) -> None:
-        self.mapping.close()
-        os.close(self.fd)
+    def __del__(self) -> None:
+        os.close(self.fd)  # the mapping closes itself
 
 
 class Owned:
     """A filled segment of this process. When nobody refers to it any more, the segment is free again."""
 
-    __slots__ = ("__weakref__", "pool", "segment", "size")
+    __slots__ = ("__weakref__", "forks", "pool", "segment", "size")
 
     def __init__(self, pool: Segments, segment: _Segment, size: int) -> None:
         self.pool, self.segment, self.size = pool, segment, size
+        self.forks = _forks
 
     @property
     def fd(self) -> int:
@@ -103,21 +110,27 @@ class Owned:
     def read(self) -> memoryview:
         return memoryview(self.segment.mapping)[: self.size]
 
+    def spoil(self) -> None:
+        """It must not be filled again: somebody whom nobody hears of may still see it."""
+        self.forks = -1
+
     def __del__(self) -> None:
-        self.pool.give_back(self.segment)
+        self.pool.give_back(self.segment, self.forks == _forks)
 
 
 class Borrowed:
     """A segment of another process. When nobody refers to it any more, `give_back` tells its owner.
 
-    `give_back` may be called in any thread and under any lock: it must only make a note.
+    `give_back(clean)` may be called in any thread and under any lock: it must only make a note. Not `clean`: this
+    process has forked meanwhile, and the child may see the segment still.
     """
 
-    __slots__ = ("fd", "give_back", "size")
+    __slots__ = ("fd", "forks", "give_back", "size")
     count = 0  # how many there are; only a guide, so no lock
 
-    def __init__(self, fd: int, size: int, give_back: Callable[[], object]) -> None:
+    def __init__(self, fd: int, size: int, give_back: Callable[[bool], object]) -> None:
         self.fd, self.size, self.give_back = fd, size, give_back
+        self.forks = _forks
         Borrowed.count += 1
 
     def view(self) -> memoryview:
@@ -129,10 +142,10 @@ class Borrowed:
     def __del__(self) -> None:
         Borrowed.count -= 1
         os.close(self.fd)
-        self.give_back()
+        self.give_back(self.forks == _forks)
 
 
-def borrow(fd: int, size: int, give_back: Callable[[], object]) -> Private | Borrowed:
+def borrow(fd: int, size: int, give_back: Callable[[bool], object]) -> Private | Borrowed:
     """Memory lent to this process; a private copy when it has borrowed a lot already."""
     borrowed = Borrowed(fd, size, give_back)
     return borrowed if Borrowed.count <= MOST else Private(bytearray(borrowed.read()))
@@ -149,7 +162,7 @@ class Segments:
         self._free_bytes = 0
         self._used = 0
         self._lock = threading.RLock()  # reentrant: `give_back` is called by finalizers
-        self._closed = False
+        self._keep = _KEPT_FREE
 
     def fill(self, content: memoryview) -> Owned | None:
         """A segment with a copy of `content`; None when so many are in use that it must wait elsewhere."""
@@ -176,20 +189,16 @@ class Segments:
                 self._used -= 1
             return None
 
-    def give_back(self, segment: _Segment) -> None:
+    def give_back(self, segment: _Segment, clean: bool) -> None:
+        """The segment is not in use any more. It is closed when nobody refers to it: kept, if it may be used again."""
         with self._lock:
             self._used -= 1
-            if not self._closed and self._free_bytes + segment.capacity <= _KEPT_FREE:
+            if clean and self._free_bytes + segment.capacity <= self._keep:
                 self._free_bytes += segment.capacity
                 self._free.setdefault(segment.capacity, []).append(segment)
-                return
-        segment.close()
 
     def close(self) -> None:
         """Let go of what is free, and later of what is still in use."""
         with self._lock:
-            self._closed = True
-            free, self._free, self._free_bytes = self._free, {}, 0
-        for segments in free.values():
-            for segment in segments:
-                segment.close()
+            self._keep = 0
+            self._free, self._free_bytes = {}, 0

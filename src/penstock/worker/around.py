@@ -59,11 +59,17 @@ def _stderr_appended_to(path: str) -> Iterator[None]:
         os.close(before)
 
 
+def _threads(variable: str) -> int:
+    """OpenMP allows a list, one number for each level."""
+    first = variable.partition(",")[0]
+    return int(first) if first.isdigit() else 1
+
+
 @contextlib.contextmanager
 def _within(limit: int) -> Iterator[None]:
     from ..system.memory import data_limit, limit_data  # here, because few workers need it
 
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1")) + _OTHER_THREADS
+    threads = _threads(os.environ.get("OMP_NUM_THREADS", "")) + _OTHER_THREADS
     before = limit_data(data_limit(limit, threads))
     try:
         yield

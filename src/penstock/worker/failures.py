@@ -33,7 +33,7 @@ def dump_error(error: BaseException, text: str) -> bytes:
     """The exception and its traceback's text, in the first form that can be read again."""
     from ..wire.functions import dumps
 
-    error.__traceback__ = None
+    BaseException.__setattr__(error, "__traceback__", None)  # the class may be frozen
     for form, reduce in ((error, _in_parts), (error, None), (_Described(error), None)):
         try:
             data = dumps((form, text), reduce=reduce, home=True)
@@ -95,7 +95,14 @@ class _Described:
         self.error = error
 
     def __reduce__(self) -> Any:
-        return _describe, (type(self.error).__qualname__, str(self.error))
+        return _describe, (type(self.error).__qualname__, _text(self.error))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a class of the user's may do anything here
+        return "(its message cannot be had)"
 
 
 def _describe(kind: str, message: str) -> BaseException:

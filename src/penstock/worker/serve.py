@@ -20,11 +20,12 @@ from typing import Any
 from ..wire import frames
 from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT
 from ..wire.ledger import ROOM, Ledger
-from ..wire.lending import Loans, describe, undescribe
+from ..wire.lending import Loans, describe, note_unused, undescribe
 from ..wire.memory import Memory, Segments, borrow
 from ..wire.namespaces import Kept
 from ..wire.packing import Packed, Packer, load_with_inputs
 from .around import arranged
+from .chunks import run_chunk
 from .failures import encode_error, unpicklable_result, unreadable_call
 from .init import Initialized
 
@@ -40,7 +41,8 @@ class Server:
         self.sock = sock
         self.ledger = ledger
         self.reader = frames.FrameReader()
-        self.packer = Packer(Segments(), home=True)
+        self.segments = Segments()
+        self.packer = Packer(self.segments, home=True)
         self.functions: dict[int, Kept | _Unloadable] = {}
         self.initialized = Initialized()
         self.loans = Loans()  # results that others still use
@@ -85,7 +87,7 @@ class Server:
         greeting = pickle.loads(body)
         sys.argv[:] = greeting["argv"]
         with contextlib.suppress(OSError):  # it may have gone; a call's own `cwd` is made
-            os.chdir(greeting["cwd"])
+            os.chdir(greeting["cwd"] or ".")
         try:
             self.initialized = Initialized.load(greeting["initializer"])
         except BaseException as error:
@@ -133,6 +135,10 @@ class Server:
         """The result of the call. Nothing here refers to its arguments when it returns."""
         if request is None:
             return self.apply(*self.load(number, body))
+        if not request.options:
+            return self.apply(*self.load_request(number, request))
+        if "memory" in request.options:
+            self.segments.close()  # what is kept warm would count for the next call
         with arranged(request.options):
             return self.apply(*self.load_request(number, request))
 
@@ -152,6 +158,9 @@ class Server:
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.initialized.entries:
+            if function is run_chunk:  # the entries are for the function of `map`, not for this one
+                inner, chunk = args
+                return [self.apply(inner, element, {}) for element in chunk]
             kwargs = self.initialized.complete(function, args, kwargs)
         return function(*args, **kwargs)
 
@@ -211,7 +220,7 @@ class Server:
 
     def borrow(self, number: int, size: int) -> Memory:
         """The next descriptor that arrived, as memory of the driver's."""
-        return borrow(self.reader.descriptors.popleft(), size, partial(self.unused.append, number))
+        return borrow(self.reader.descriptors.popleft(), size, partial(note_unused, self.unused, number))
 
 
 class Request:

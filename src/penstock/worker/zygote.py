@@ -115,7 +115,15 @@ class Zygote:
         """
         descriptors = [] if directory else [self.reader.descriptors.popleft() for _ in range(2)]
         zygote = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no more processes, or no memory: this worker is not to be had, the others go on
+            for fd in descriptors:
+                os.close(fd)
+            if directory:
+                _remove(directory)
+            self.say(EXITED, number, None, f"it cannot be forked: {error}")
+            return
         if pid == 0:
             self.become(zygote, descriptors, environment, argv)
         ledger = Ledger(descriptors[1]) if descriptors else None
@@ -129,8 +137,7 @@ class Zygote:
     ) -> NoReturn:
         """In the fork: be a worker, with nothing of the zygote's."""
         signal.set_wakeup_fd(-1)
-        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for signum in (signal.SIGTERM, signal.SIGHUP):  # before it starts afresh: what is ignored stays so
             signal.signal(signum, signal.SIG_DFL)
