@@ -6,6 +6,8 @@ Penstock adds calls that wait for futures, and the futures' notes of where a fai
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import Executor as StandardExecutor
@@ -35,6 +37,7 @@ class Wrapped:
         # A call that becomes ready when another ends is handed on by a thread of ours: the inner executor may hold
         # its own locks while it ends a future, and would wait for itself.
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="penstock")
+        self._thread = threading.local()
         self._closed = False
         ending.register(self)
 
@@ -52,8 +55,8 @@ class Wrapped:
         self._unfinished.add(future)
         future.add_done_callback(self._forget)
 
-        start = partial(self._start, future, fn, args, dict(kwargs))
-        later = partial(self._helper.submit, start)
+        start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs)))
+        later = partial(self._outside, partial(self._helper.submit, start))
 
         def ready() -> None:
             if self._gate.enter(later):
@@ -64,6 +67,22 @@ class Wrapped:
         elif self._gate.enter(later):
             start()
         return future
+
+    def _outside(self, step: Callable[[], object]) -> None:
+        """Do it, but not in the middle of another such step of this thread.
+
+        A finalizer may submit while this thread holds locks of the inner executor, which would wait for itself.
+        """
+        queue: deque[Callable[[], object]] | None = getattr(self._thread, "queue", None)
+        if queue is not None:
+            queue.append(step)
+            return
+        self._thread.queue = queue = deque([step])
+        try:
+            while queue:
+                queue.popleft()()
+        finally:
+            self._thread.queue = None
 
     def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Hand the call on."""
