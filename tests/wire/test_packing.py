@@ -58,7 +58,7 @@ class Other:
         arrived = iter([os.dup(fd) for fd in descriptors])
         return undescribe(
             pickle.loads(body),
-            lambda number, size: borrow(next(arrived), size, lambda: self.returned.append(number)),
+            lambda number, size: borrow(next(arrived), size, lambda clean: self.returned.append(number)),
         )
 
     def settle(self) -> None:

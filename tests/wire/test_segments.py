@@ -152,7 +152,7 @@ def test_what_is_borrowed_is_given_back_once_when_nothing_uses_it(segments):
     owned = fill(segments, b"lent")
     told: list[int] = []
     before = open_descriptors()
-    borrowed = borrow(os.dup(owned.fd), owned.size, lambda: told.append(1))
+    borrowed = borrow(os.dup(owned.fd), owned.size, lambda clean: told.append(1))
     assert type(borrowed) is Borrowed
     view = borrowed.view()
     view[0:1] = b"s"
@@ -167,7 +167,7 @@ def test_what_is_borrowed_is_given_back_once_when_nothing_uses_it(segments):
 
 def test_what_is_read_of_borrowed_memory_cannot_be_written(segments):
     owned = fill(segments, b"lent")
-    borrowed = borrow(os.dup(owned.fd), owned.size, lambda: None)
+    borrowed = borrow(os.dup(owned.fd), owned.size, lambda clean: None)
     with pytest.raises(TypeError):
         borrowed.read()[0:1] = b"x"
 
@@ -177,7 +177,7 @@ def test_who_has_borrowed_a_lot_makes_copies_and_gives_back_at_once(segments, mo
     monkeypatch.setattr(Borrowed, "count", 0)
     owned = fill(segments, b"lent")
     told: list[int] = []
-    kept = [borrow(os.dup(owned.fd), owned.size, lambda i=i: told.append(i)) for i in range(4)]
+    kept = [borrow(os.dup(owned.fd), owned.size, lambda clean, i=i: told.append(i)) for i in range(4)]
     assert [type(one) for one in kept] == [Borrowed, Borrowed, Private, Private]
     assert told == [2, 3]
     assert [bytes(one.read()) for one in kept] == [b"lent"] * 4
@@ -243,7 +243,7 @@ class SegmentsMachine(RuleBasedStateMachine):
     def lend(self, which: int) -> None:
         owned = self.owned[which % len(self.owned)]
         loans = [owned]  # the owner keeps it until it is given back
-        self.kept.append((borrow(os.dup(owned.fd), owned.size, loans.clear), bytes(owned.read())))
+        self.kept.append((borrow(os.dup(owned.fd), owned.size, lambda clean: loans.clear()), bytes(owned.read())))
 
     @precondition(lambda self: self.kept)
     @rule(which=st.integers(0, 99))

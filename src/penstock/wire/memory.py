@@ -83,12 +83,13 @@ class _Segment:
     __slots__ = ("capacity", "fd", "mapping")
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+        self.capacity, self.fd = capacity, -1
         self.fd = anonymous_file(capacity)
         self.mapping = mmap.mmap(self.fd, capacity)
 
     def __del__(self) -> None:
-        os.close(self.fd)  # the mapping closes itself
+        if self.fd >= 0:
+            os.close(self.fd)  # the mapping closes itself
 
 
 class Owned:
@@ -162,7 +163,7 @@ class Segments:
         self._free_bytes = 0
         self._used = 0
         self._lock = threading.RLock()  # reentrant: `give_back` is called by finalizers
-        self._keep = _KEPT_FREE
+        self._closed = False
 
     def fill(self, content: memoryview) -> Owned | None:
         """A segment with a copy of `content`; None when so many are in use that it must wait elsewhere."""
@@ -193,12 +194,12 @@ class Segments:
         """The segment is not in use any more. It is closed when nobody refers to it: kept, if it may be used again."""
         with self._lock:
             self._used -= 1
-            if clean and self._free_bytes + segment.capacity <= self._keep:
+            if clean and not self._closed and self._free_bytes + segment.capacity <= _KEPT_FREE:
                 self._free_bytes += segment.capacity
                 self._free.setdefault(segment.capacity, []).append(segment)
 
     def close(self) -> None:
         """Let go of what is free, and later of what is still in use."""
         with self._lock:
-            self._keep = 0
+            self._closed = True
             self._free, self._free_bytes = {}, 0
