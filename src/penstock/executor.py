@@ -12,7 +12,7 @@ from concurrent.futures import Future as StandardFuture
 from itertools import islice
 from time import monotonic
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from . import ending
 from .backends.base import Backend, Settings
@@ -26,7 +26,6 @@ from .worker.chunks import run_chunk
 __all__ = ["Executor"]
 
 _log = logging.getLogger("penstock")
-P = ParamSpec("P")
 T = TypeVar("T")
 
 

@@ -44,9 +44,3 @@ class Backend(Protocol):
 
     def describe(self) -> str:
         """A few words for people: which resources, which life of calls."""
-
-
-class Choice(Protocol):
-    """What a user passes as `backend=`: a description that `open` makes real."""
-
-    def open(self, settings: Settings) -> Backend: ...

@@ -193,11 +193,6 @@ class LocalBackend:
         cores, gpus, memory = self.capacity
         return f"live on {socket.gethostname()}: {cores} cores, {len(gpus)} GPUs, {memory / GIB:.1f} GiB"
 
-    @property
-    def process_ids(self) -> list[int]:
-        """The processes of the workers that live now."""
-        return self._node.process_ids
-
 
 def _pack_initializer(settings: Settings) -> bytes | None:
     if settings.initializer is None and settings.init_function is None:
