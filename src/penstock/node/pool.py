@@ -209,6 +209,10 @@ class Pool:
     def waiting(self) -> bool:
         return any(line.head() is not None for line in self._lines.values())
 
+    @property
+    def busy(self) -> bool:
+        return self._active > 0
+
     # -- decisions -------------------------------------------------------------------------------------
 
     def decide(self) -> list[Instruction]:
