@@ -527,6 +527,22 @@ def test_a_call_in_a_group_of_its_own(kernel, scope):
     assert memory.remove_group(group)
 
 
+def test_whom_the_kernel_ended_in_the_group_of_a_job(kernel):
+    group = kernel.top / "job_5" / "step_batch"
+    kernel.mkdir(kernel.top / "job_5")
+    kernel.mkdir(group)
+    kernel.process(ME, 1)
+    kernel.enter(group, ME)
+    (group / "memory.events").write_text("oom 1\noom_kill 1\n")
+    assert memory.oom_kills_within("job_5", kernel.root) == 1
+    assert memory.oom_kills_within("job_6", kernel.root) == 0
+
+
+def test_version_1_counts_whom_it_ended_elsewhere(tmp_path):
+    (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert memory.oom_kills(tmp_path) == 2
+
+
 def test_a_group_that_was_taken_over_is_found_again(kernel, scope):
     memory.take_over(scope)
     kernel.enter(scope / LEAF, ME, 20, 21)

@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .machine import LEAF, ROOT, delegation, lines, members
+from .machine import LEAF, ROOT, delegation, lines, members, own_groups
 
 __all__ = [
     "Sampler",
@@ -36,6 +36,7 @@ __all__ = [
     "make_group",
     "move",
     "oom_kills",
+    "oom_kills_within",
     "remove_group",
     "sample",
     "take_over",
@@ -270,8 +271,14 @@ def move(group: Path, pid: int) -> None:
 
 def oom_kills(group: Path) -> int:
     """Return how many processes of a group the kernel ended because the group had too little memory."""
-    events = dict(line.split() for line in lines(group / "memory.events"))
-    return int(events.get("oom_kill", 0))
+    events = lines(group / "memory.events") or lines(group / "memory.oom_control")  # the latter is of version 1
+    return int(dict(line.split() for line in events).get("oom_kill", 0))
+
+
+def oom_kills_within(name: str, root: Path = ROOT) -> int:
+    """Return the same of this process's own group, 0 unless that is below one of a certain name: whose else was it?"""
+    groups = [group for group, _ in own_groups(root, "memory") if name in group.parts]
+    return sum(map(oom_kills, groups))
 
 
 def remove_group(group: Path) -> bool:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
-import selectors
-import signal
 import sys
-import threading
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_SIGKILL = 9
 
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
+        import ctypes  # here and below, because each process needs little of this, and a job lives for a moment
+
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
@@ -30,7 +29,7 @@ def die_with_parent(parent: int) -> None:
 
     The kernel follows the *thread* that started this process: it must live as long as the parent.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -44,19 +43,42 @@ def children() -> list[int]:
         return []
 
 
+def read_umask() -> int:
+    """The umask of this process. Where the system does not tell it, it is set and set back."""
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith("Umask:"))
+        return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def exit_code(status: int) -> int:
     """What a process ended with: its exit status, or minus the number of a signal."""
     return os.waitstatus_to_exitcode(status)
 
 
+def watch_end(pid: int) -> int | None:
+    """A descriptor that is readable when the process has ended; None where the system has no such thing.
+
+    Linux has it from 5.3 on, unless the policy of a sandbox forbids it.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
 def wait_for_death(pid: int, patience: float) -> None:
     """Kill a process and wait until it has ended, for at most `patience` s."""
+    import select
+
     with contextlib.suppress(OSError, AttributeError):  # gone already; a system without pidfd
-        os.killpg(pid, signal.SIGKILL)  # a worker leads a group: what it started ends too
+        os.killpg(pid, _SIGKILL)  # a worker leads a group: what it started ends too
         descriptor = os.pidfd_open(pid)
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            selector.select(patience)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(patience * 1000)
         os.close(descriptor)
 
 
@@ -67,7 +89,8 @@ def leave_quickly() -> None:
     """
     if "mpi4py.MPI" in sys.modules:
         return  # it finalizes MPI at the very end, where only C code is told
-    threading._shutdown()  # type: ignore[attr-defined]  # this and the next are what multiprocessing calls
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()  # this and the next are what multiprocessing calls
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a user may have put anything there

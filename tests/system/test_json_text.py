@@ -1,0 +1,53 @@
+"""JSON by the C part of the standard library's module is what that makes and reads."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.system import json_text
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+)
+
+
+@given(VALUES)
+def test_it_is_the_same(value: Any) -> None:
+    assert json_text.dumps(value) == json.dumps(value)
+    assert json_text.lenient(value) == json.dumps(value)
+    assert json_text.compact(value) == json.dumps(value, separators=(",", ":"))
+    assert json_text.loads(json.dumps(value)) == value
+    assert json_text.loads(json.dumps(value, indent=2).encode() + b"\n") == value
+
+
+def test_what_json_has_no_words_for() -> None:
+    assert json_text.lenient({"path": Path("x"), "tuple": (1, 2)}) == f'{{"path": "{Path("x")!r}", "tuple": [1, 2]}}'
+    for write in (json_text.dumps, json_text.compact):
+        with pytest.raises(TypeError, match="nothing for a set"):
+            write({1})
+    assert math.isnan(json_text.loads(json_text.dumps(math.nan)))
+    assert json_text.loads(json_text.dumps([math.inf, -math.inf])) == [math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("text", ["", " ", "{", '{"a": }', "[1,]", "nul", "1 2", '"open', b"\xff", '{"a": 1}x'])
+def test_what_is_not_json(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        json_text.loads(text)
+
+
+def test_where_the_part_in_c_is_another_the_module_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "_json", None)
+    with pytest.raises(ImportError):
+        json_text._by_c()
+    scan, writer = json_text._by_module()
+    assert scan('{"a": [1, 2.5, "x"]}', 0) == ({"a": [1, 2.5, "x"]}, 20)
+    assert writer(repr, ",", ":")({"a": {1}}) == '{"a":"{1}"}'
