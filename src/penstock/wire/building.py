@@ -6,10 +6,11 @@ import builtins
 import contextlib
 import importlib
 import sys
+import types
 from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import Any
 
+from ..typed import Any
 from . import identities, namespaces
 from .identities import Identity, Key
 from .namespaces import Header, Needs, guest, provide
@@ -46,9 +47,18 @@ def module(header: Header, needs: Needs) -> ModuleType:
     return space.holder() if space else sys.modules[header[0][1]]
 
 
+def type_of_types(name: str) -> Any:
+    """One that only the module `types` has a name for. Code is made with one, so cloudpickle is not loaded for it."""
+    return getattr(types, name)
+
+
 def cell() -> CellType:
     """An empty one: what it refers to may need it."""
     return CellType()
+
+
+def code(filename: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
+    return make(*arguments).replace(co_filename=filename)
 
 
 def function(

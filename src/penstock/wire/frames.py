@@ -32,9 +32,13 @@ HELLO, PATH, DEFINE, FORGET, CALL, FREE, RANK, READY, RESULT, ERROR = range(1, 1
 PACKED = 1  # the body is a pickled tuple that describes what is beside the frame
 NO_MPI = 2  # the process has never imported mpi4py
 STRAY = 4  # the call left a message that nobody received
+NOTED = 8  # before the body, with its length, stands a pickled note of what was remembered
+
+ORDER = "order"  # the option of a call that is to be remembered
 
 # size of the whole frame, kind, sequence number, a number (function, microseconds), flags
 HEAD = Struct("<IBIIB")
+_LENGTH = Struct("<I")
 MOST_DESCRIPTORS = 250  # Linux takes 253 in one message
 
 
@@ -102,6 +106,17 @@ def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
 def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:
     """A frame whose body is a pickle of the standard library's own types."""
     return encode(kind, sequence, 0, PACKED, pickle.dumps(value, 5))
+
+
+def encode_note(note: bytes) -> bytes:
+    """A note as it stands before the body of a frame that is `NOTED`."""
+    return _LENGTH.pack(len(note)) + note
+
+
+def split_note(body: bytes) -> tuple[bytes, bytes]:
+    """The note and the rest of such a body."""
+    (length,) = _LENGTH.unpack_from(body)
+    return body[_LENGTH.size : _LENGTH.size + length], body[_LENGTH.size + length :]
 
 
 def encode_numbers(kind: int, numbers: deque[int]) -> bytes:

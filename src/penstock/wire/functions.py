@@ -10,18 +10,26 @@ from __future__ import annotations
 import io
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from types import BuiltinFunctionType, FunctionType, MappingProxyType
 from typing import Any
 
+from . import identities, references
 from .namespaces import Origin, Space
 from .pickler import Pickler, dumps, pickle_unit
 from .references import by_reference
 from .snapshots import LRU, Snapshot, snapshot
-from .units import Place, Unit, current, place_of
+from .units import Place, Unit, current, forget_pickles, place_of
 
 __all__ = ["Definition", "Functions", "Pickler", "dumps"]
+
+
+def resend_by_value(modules: Iterable[str]) -> None:
+    """From now on let what these modules define travel by value: where it is read, another version is found."""
+    references.differ(modules)
+    forget_pickles()
+    identities.forget_sent()
 
 
 class Definition:
@@ -87,9 +95,13 @@ class Functions:
         self._entries: dict[int, _Entry] = {}  # by id of the function
         self._seen: dict[int, weakref.ref[Any]] = {}  # those that came once, as lambdas in a loop do
         self._numbers = count(1)
+        self._differences = references.differences
 
     def definition(self, function: Any) -> Definition | None:
         """How to send it once. None: it travels with the arguments of each call."""
+        if self._differences != references.differences:
+            self._entries.clear()
+            self._differences = references.differences
         entry = self._entries.get(id(function))
         if entry is not None and entry.reference() is function:
             watch = entry.watch

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from typing import Any
+
+from ..typed import Any
 
 Key = tuple[str, int]  # (token of the process that made the object, its number there)
 
@@ -45,6 +46,12 @@ def known(obj: Any) -> Identity | None:
 
 def identity(obj: Any) -> Identity:
     return known(obj) or adopt(obj, (token, next(numbers)))
+
+
+def forget_sent() -> None:
+    """Send the attributes of each class again when it is next sent."""
+    for entry in list(_identities.values()):
+        entry.sent = None
 
 
 def adopt(obj: Any, key: Key) -> Identity:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from .memory import Borrowed, Memory, Owned, Private
-from .packing import Packed
+from .packed import Packed
 
 
 class Loans:

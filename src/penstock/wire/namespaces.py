@@ -9,18 +9,19 @@ for that name, so what an initializer stored there stays until the sender's valu
 
 from __future__ import annotations
 
+import _pickle as pickle
 import builtins
 import importlib
 import os
-import pickle
 import sys
-import threading
 import weakref
+from _thread import RLock
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
 
-from . import identities
+from ..typed import TYPE_CHECKING, Any
+from . import identities, imports
 
 if TYPE_CHECKING:
     from .units import Unit
@@ -37,9 +38,9 @@ Needs = tuple["tuple[Wire, ...]", "tuple[str, ...]", "tuple[tuple[str, str], ...
 changes = 0  # how often anything was stored in a guest; who keeps a function loads it again after a change
 
 _HEADED = ("__name__", "__package__", "__file__", "__path__")
-UNSENT = frozenset((*_HEADED, "__builtins__", "__spec__", "__loader__", "__cached__"))
+UNSENT = frozenset((*_HEADED, "__builtins__", "__getattr__", "__spec__", "__loader__", "__cached__"))
 
-lock = threading.RLock()
+lock = RLock()
 
 
 class Space:
@@ -155,6 +156,10 @@ def space_of(function: FunctionType) -> Space:
     return space
 
 
+def spaces() -> list[Space]:
+    return list(_spaces.values())
+
+
 def space_of_module(module: ModuleType) -> Space:
     namespace = vars(module)
     apart = sys.modules.get(module.__name__) is not module
@@ -199,6 +204,28 @@ def _install(space: Guest) -> None:
         sys.modules[name] = space.module
     elif name and not apart:
         sys.modules.setdefault(name, space.module)
+        vars(space.module)["__getattr__"] = partial(_from_here, space.module)
+        imports.look_first(_meant)
+
+
+def _from_here(module: ModuleType, name: str) -> Any:
+    """What did not travel, because nothing that did is known to need it."""
+    absent = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    if name.startswith("__"):
+        raise absent
+    try:
+        return getattr(imports.load_another(module.__name__, module), name)
+    except ImportError:  # there is no other
+        raise absent from None
+
+
+def _meant(namespace: dict[str, Any], name: str) -> ModuleType | None:
+    """The module of this name that came with the function whose namespace this is."""
+    space = _spaces.get(id(namespace))
+    if type(space) is not Guest or space.globals() is not namespace:
+        return None
+    found = _guests.get((space.header[0][0], name, 0))
+    return None if found is None else found.module
 
 
 _replaced: list[Any] = []
@@ -212,10 +239,10 @@ class Kept:
     the order in which they were submitted.
     """
 
-    __slots__ = ("_data", "_function", "_names", "_seen")
+    __slots__ = ("_function", "_names", "_seen", "data")
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.data = data
         self._load()
 
     def _load(self) -> None:
@@ -223,7 +250,7 @@ class Kept:
         with lock:
             outer, _provided = _provided, []
             try:
-                self._function: Callable[..., Any] = pickle.loads(self._data)
+                self._function: Callable[..., Any] = pickle.loads(self.data)
             finally:
                 self._names, _provided = _provided, outer
             self._seen = changes
@@ -266,7 +293,7 @@ def find(origin: Origin) -> Space | None:
 def _begin_child() -> None:
     """A fork is at home nowhere but in what it makes itself."""
     global lock
-    lock = threading.RLock()
+    lock = RLock()
     for table in (_held, _spaces, _origins):
         table.clear()
     for space in _guests.values():

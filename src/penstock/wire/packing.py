@@ -1,8 +1,7 @@
-"""Objects to bytes and back: pickles whose large buffers travel beside them in shared memory.
+"""Objects to bytes: pickles whose large buffers travel beside them in shared memory.
 
-`Packed` is what lies between: it can be sent, kept, forwarded to another worker without being opened, or
-opened. A future among the arguments becomes a number in the pickle and an entry in the list of inputs; its
-result is put there when the call is sent, still packed, so it never passes through a second pickle.
+A future among the arguments becomes a number in the pickle and an entry in the list of inputs; its result is put there
+when the call is sent, still packed, so it never passes through a second pickle.
 """
 
 from __future__ import annotations
@@ -10,34 +9,17 @@ from __future__ import annotations
 import contextlib
 import pickle
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
+from ..typed import Any
 from .memory import Memory, Owned, Private, Segments
+from .packed import Packed, Span, given, load_with_inputs
+
+__all__ = ["LARGE", "Packed", "Packer", "load_with_inputs", "note_futures"]
 
 _SMALL = frozenset((int, float, complex, bool, type(None)))  # no buffers, no futures, no user code
 LARGE = 1 << 17  # bytes from which a buffer travels in shared memory: below, the socket is as fast
 _SHARED_APART = 8  # up to so many large buffers of one object each have a segment of their own
-
-Span = tuple[int, int, int]  # (which of the memories, offset, length)
-
-
-class Packed:
-    """A pickled object. `data` is the pickle, or None if that is large itself: then it is the first span."""
-
-    __slots__ = ("data", "memories", "spans")
-
-    def __init__(self, data: bytes | None, memories: tuple[Memory, ...] = (), spans: tuple[Span, ...] = ()) -> None:
-        self.data, self.memories, self.spans = data, memories, spans
-
-    def load(self) -> Any:
-        """The object: a new one each time, whose buffers are writable where the original's were."""
-        if self.data is not None and not self.memories:
-            return pickle.loads(self.data)
-        views = [memory.view() for memory in self.memories]
-        buffers = [views[which][start : start + length] for which, start, length in self.spans]
-        data = self.data if self.data is not None else buffers.pop(0)
-        return pickle.loads(data, buffers=buffers)
 
 
 class Packer:
@@ -58,7 +40,7 @@ class Packer:
         from .functions import dumps  # here, so that a worker starts without it: the zygote loads it later
 
         buffers: list[pickle.PickleBuffer] = []
-        data = dumps(value, buffer_callback=_keep_large(buffers), reduce=_note_futures(futures), home=self._home)
+        data = dumps(value, buffer_callback=_keep_large(buffers), reduce=note_futures(futures), home=self._home)
         if len(data) < LARGE:
             return Packed(data, *self._snapshot([buffer.raw() for buffer in buffers]))
         return Packed(None, *self._snapshot([memoryview(data), *(buffer.raw() for buffer in buffers)]))
@@ -147,7 +129,8 @@ def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBu
 # -- futures among the arguments -------------------------------------------------------------------------
 
 
-def _note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
+def note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
+    """What a pickler asks for each object: futures are appended to the list, and become numbers."""
     if futures is None:
         return None
     from ..calls.arguments import is_future  # here, because workers never need it
@@ -160,23 +143,6 @@ def _note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
         number = numbers.setdefault(id(value), len(futures))
         if number == len(futures):
             futures.append(value)
-        return _input, (number,)
+        return given, (number,)
 
     return reduce
-
-
-_inputs: Sequence[Any] = ()
-
-
-def _input(number: int) -> Any:
-    return _inputs[number]
-
-
-def load_with_inputs(packed: Packed, inputs: Sequence[Any]) -> Any:
-    """Open arguments whose futures stand for `inputs`. For the one thread of a worker that runs calls."""
-    global _inputs
-    _inputs = inputs
-    try:
-        return packed.load()
-    finally:
-        _inputs = ()

@@ -14,7 +14,7 @@ from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
-from cloudpickle.cloudpickle import _dynamic_class_reduce
+from cloudpickle.cloudpickle import _builtin_type, _dynamic_class_reduce
 
 from . import building
 from .identities import identity
@@ -112,8 +112,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if not cls.__flags__ & _HEAP_TYPE:
                 return NotImplemented
             reduced = _dynamic_class_reduce(cls)
-        if len(reduced) < 6:  # types that are not where they say: NoneType
-            return reduced
+        if len(reduced) < 6:  # types that are not where they say: NoneType, CodeType
+            make, arguments = reduced
+            return (building.type_of_types if make is _builtin_type else make), arguments
         make, arguments, state, _, _, fill = reduced
         place = place_of(cls)
         root = place is not None and self._defines(place)

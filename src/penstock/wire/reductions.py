@@ -9,6 +9,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
+
+from . import building
 from .snapshots import LRU
 
 
@@ -32,6 +35,11 @@ def _make_cached_property(kind: Any, function: Callable[..., Any], name: str) ->
 
 def _slot(descriptor: Any) -> tuple[Any, ...]:
     return getattr, (descriptor.__objclass__, descriptor.__name__)
+
+
+def _code(code: types.CodeType) -> tuple[Any, ...]:
+    """As cloudpickle does, which from 3.1.3 on forgets the file: tracebacks and the proof of a syntax tree need it."""
+    return building.code, (code.co_filename, *cloudpickle.Pickler.dispatch_table[types.CodeType](code))
 
 
 def _weak_dict(table: Any) -> tuple[Any, ...]:
@@ -77,6 +85,7 @@ def _table() -> dict[type, Callable[[Any], Any]]:
         LRU: _cached,
         functools.cached_property: _cached_property,
         types.MemberDescriptorType: _slot,
+        types.CodeType: _code,
         typing.NewType: _new_type,
         typing.TypeVar: _type_var,
         weakref.WeakKeyDictionary: _weak_dict,

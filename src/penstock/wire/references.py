@@ -7,11 +7,14 @@ name that is found.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
+from itertools import accumulate
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +25,45 @@ _STANDARD = (BuiltinImporter, FrozenImporter, PathFinder)
 
 # What was decided, about which module object, and under which circumstances.
 _decided: dict[str, tuple[Callable[[], Any], bool]] = {}
+differences = 0  # how often the following was added to
+_differing: dict[str, Any] = {}  # modules that others find in another version, with their specs then
 _path: list[str] = []
+_thread = threading.local()
 _by_value: set[str] = set()
+
+
+def differ(modules: Iterable[str]) -> None:
+    """Note that others find another version of these modules than the one that is loaded here.
+
+    It holds until they are loaded again.
+    """
+    global differences
+    differences += 1
+    for module in modules:
+        parts = module.split(".")
+        for length in range(len(parts)):  # the packages that it is in, too: it is looked for there
+            name = ".".join(parts[: length + 1])
+            _differing[name] = getattr(sys.modules.get(name), "__spec__", None)
+    _decided.clear()
+
+
+@contextlib.contextmanager
+def apart(modules: Iterable[str]) -> Iterator[None]:
+    """In this thread, for the time of the block: what these modules define travels by value."""
+    _thread.apart = frozenset(package for module in modules for package in accumulate(module.split("."), _dotted))
+    try:
+        yield
+    finally:
+        del _thread.apart
+
+
+def sending_apart() -> bool:
+    """Whether this thread is in such a block."""
+    return hasattr(_thread, "apart")
+
+
+def _dotted(package: str, name: str) -> str:
+    return f"{package}.{name}"
 
 
 def by_reference(obj: Any) -> bool:
@@ -43,7 +83,7 @@ def by_reference(obj: Any) -> bool:
 def importable(name: str) -> bool:
     """Whether another process finds the module that is loaded here under this name."""
     module = sys.modules.get(name)
-    if module is None:
+    if module is None or name in getattr(_thread, "apart", ()):
         return False
     _check_circumstances()
     known = _decided.get(name)
@@ -71,6 +111,8 @@ def _weakly(module: Any) -> Callable[[], Any]:
 
 def _decide(name: str, module: ModuleType) -> bool:
     if name in _MAIN or name in _by_value:
+        return False
+    if name in _differing and _differing[name] is getattr(module, "__spec__", None):
         return False
     parent = name.rpartition(".")[0]
     if parent and not importable(parent):

@@ -14,12 +14,14 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from .namespaces import UNSENT, Space, Wire, space_of, space_of_module
-from .references import importable
+from .imports import absolute_name
+from .namespaces import UNSENT, Space, Wire, space_of, space_of_module, spaces
+from .references import importable, sending_apart
 from .snapshots import Snapshot, content, snapshot
 
 Place = tuple[Space, str]  # a name in a namespace
@@ -53,6 +55,8 @@ Pickle = Callable[[Any, Place], "tuple[bytes, tuple[Place, ...]]"]  # of a value
 def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
     """The unit of a name, the same object as long as the value is the same. None: there never was a value."""
     value = space.globals().get(name, MISSING)
+    if sending_apart():  # for somebody who has nothing yet; what others were sent is another matter
+        return None if value is MISSING else _alone(*pickle(value, (space, name)))
     known = space.units.get(name)
     if value is MISSING:
         if known is not None and known.data is not None:
@@ -70,9 +74,20 @@ def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
         return _keep(space, name, Unit(data, taken, reaches))
 
 
+def _alone(data: bytes, reaches: tuple[Place, ...]) -> Unit:
+    return Unit(data, None, reaches)
+
+
 def _keep(space: Space, name: str, unit: Unit) -> Unit:
     space.units[name] = unit
     return unit
+
+
+def forget_pickles() -> None:
+    """Pickle each value again when it is next sent: what was sent by name may have to travel by value now."""
+    for space in spaces():
+        for unit in list(space.units.values()):
+            unit.snapshot = None
 
 
 def closure(places: Iterable[Place], sent: dict[Place, Unit | None], pickle: Pickle) -> Iterator[Wire]:
@@ -107,40 +122,60 @@ def place_of(thing: Any) -> Place | None:
 # -- what a function reaches -------------------------------------------------------------------------------
 
 _GLOBAL = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"))
-Names = tuple["tuple[str, ...]", "frozenset[str]"]
+# Globals that code may use, all names in it, and the modules of its import statements with their levels.
+Names = tuple["tuple[str, ...]", "frozenset[str]", "frozenset[tuple[str, int]]"]
 _names: weakref.WeakKeyDictionary[CodeType, Names] = weakref.WeakKeyDictionary()
 
 
 def names(code: CodeType) -> Names:
-    """The globals that the code may use, and all names in it, attributes too."""
+    """What the code names, and the code inside it."""
     found = _names.get(code)
     if found is None:
-        wanted, everything = dict[str, None](), set(code.co_names)
+        wanted, everything, imports = dict[str, None](), set(code.co_names), set[tuple[str, int]]()
+        levels: deque[Any] = deque([0, 0], maxlen=2)  # what the last two instructions had: level and names
         for instruction in dis.get_instructions(code):
             if instruction.opname in _GLOBAL and instruction.argval not in UNSENT:
                 wanted[instruction.argval] = None
+            elif instruction.opname == "IMPORT_NAME":
+                imports.add((instruction.argval, levels[0] if type(levels[0]) is int else 0))
+            if instruction.opname not in ("EXTENDED_ARG", "CACHE", "NOP"):
+                levels.append(instruction.argval)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                inner, all_inner = names(constant)
+                inner, all_inner, inner_imports = names(constant)
                 wanted.update(dict.fromkeys(inner))
                 everything |= all_inner
-        found = _names[code] = (tuple(wanted), frozenset(everything))
+                imports |= inner_imports
+        found = _names[code] = (tuple(wanted), frozenset(everything), frozenset(imports))
     return found
 
 
 def reach(function: FunctionType) -> Reach:
     """What this function needs, but not what that needs in turn."""
-    wanted, everything = names(function.__code__)
+    wanted, everything, imported = names(function.__code__)
     held = map(content, function.__closure__ or ())
     home = function.__globals__
     values = [*(home[name] for name in wanted if name in home), *held]
     modules = [value for value in values if type(value) is ModuleType]
+    if at_import(function) is None:  # others import where they are
+        modules.extend(_imported(home, imported))
     places = [] if at_import(function) else [(space_of(function), name) for name in wanted]
     for module in modules:
         if not is_importable(module):
             places.extend(_inside(module, everything))
     imports = dict.fromkeys(name for module in modules for name in _submodules(module.__name__, everything))
     return Reach(places, tuple(imports), source(function.__code__))
+
+
+def _imported(namespace: dict[str, Any], imports: Iterable[tuple[str, int]]) -> Iterator[ModuleType]:
+    """The modules that import statements inside a function mean, if they are loaded and have to be sent."""
+    for name, level in sorted(imports):
+        found = absolute_name(name, level, namespace)
+        packages = [] if found is None else found.split(".")
+        for length in range(len(packages)):
+            module = sys.modules.get(".".join(packages[: length + 1]))
+            if type(module) is ModuleType and module.__name__ != "__main__" and not is_importable(module):
+                yield module
 
 
 def at_import(function: FunctionType) -> str | None:

@@ -6,8 +6,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
+from ..typed import Any
 from .failures import traceback_text
 
 _OTHER_THREADS = 4  # that a library may start besides those that compute

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import _pickle as pickle
 import copyreg
-import pickle
 from types import CoroutineType, FunctionType, GeneratorType
-from typing import Any
 
-from ..wire import frames
+from ..typed import Any
 
 _OUR_FRAMES = "penstock.worker."
 
 
 def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
     """The frame that says how a call failed."""
+    from ..wire import frames  # here, because a job sends none
+
     text = traceback_text(error)
     number = min(int(seconds * 1e6), 0xFFFFFFFF)
     return frames.encode(frames.ERROR, sequence, number, 0, dump_error(error, text))

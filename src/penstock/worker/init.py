@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
+import _pickle as pickle
 from collections.abc import Callable
-from typing import Any
+
+from ..calls.chunks import run_chunk
+from ..typed import Any
 
 
 class Initialized:
@@ -25,6 +27,15 @@ class Initialized:
         if not isinstance(entries, dict):
             raise TypeError(f"init_function must return a dict, not {type(entries).__name__}")
         return cls(entries)
+
+    def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the function returns, called with the entries that it wants."""
+        if self.entries:
+            if function is run_chunk:  # the entries are for the function of `map`, not for this one
+                inner, chunk = args
+                return [self.apply(inner, element, {}) for element in chunk]
+            kwargs = self.complete(function, args, kwargs)
+        return function(*args, **kwargs)
 
     def complete(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """`kwargs` with the entries for which `function` has a parameter that it did not get."""

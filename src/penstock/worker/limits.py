@@ -7,7 +7,8 @@ process trees of the calls are looked at ten times a second.
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+
+from ..typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,17 +17,21 @@ from ..wire import frames
 from ..wire.frames import NO_MPI, RANK, STRAY
 from ..wire.ledger import SIZE, Ledger
 from ..wire.memory import anonymous_file
-from ..wire.packing import Packed
 from .serve import Server
 
 # How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
+def rank_of_process() -> int:
+    """Which rank the launcher says this process is."""
+    return next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
+
+
 def main() -> None:
     """Run as `python -c "... main()" ADDRESS GPUS GPUS;GPUS`, by the launcher, once for each rank."""
     die_with_parent(os.getppid())
-    rank = next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
+    rank = rank_of_process()
     own, every = sys.argv.pop().split(";")[rank], sys.argv.pop()
     for name in GPUS:
         if os.environ.get(name) == every:  # else the user has said something else
@@ -45,7 +49,7 @@ def main() -> None:
 class RankServer(Server):
     """A worker that also says how the function used MPI."""
 
-    def result_flags(self, packed: Packed) -> int:
+    def result_flags(self) -> int:
         mpi = sys.modules.get("mpi4py.MPI")
         if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
             return NO_MPI

@@ -18,14 +18,13 @@ from time import perf_counter
 from typing import Any
 
 from ..wire import frames
-from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT
+from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, NOTED, ORDER, PACKED, PATH, READY, RESULT
 from ..wire.ledger import ROOM, Ledger
 from ..wire.lending import Loans, describe, note_unused, undescribe
 from ..wire.memory import Memory, Segments, borrow
 from ..wire.namespaces import Kept
 from ..wire.packing import Packed, Packer, load_with_inputs
 from .around import arranged
-from .chunks import run_chunk
 from .failures import encode_error, unpicklable_result, unreadable_call
 from .init import Initialized
 
@@ -50,7 +49,7 @@ class Server:
         self.outbox = 0  # bytes in the ledger that were not sent yet
         self.oldest = 0.0  # when the first of them was put there
         self.last_call = _SHORT  # s that it took
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._actions: dict[int, Callable[[int, int, int, bytes], None]] = {
             HELLO: self.hello,
             PATH: self.path,
@@ -122,25 +121,32 @@ class Server:
         if not runs:
             return
         started = perf_counter()
+        order = request.options.pop(ORDER, None) if request is not None else None
+        note = b""
         try:
-            packed = self.pack_result(self.execute(number, body, request))
+            if request is None or order is None:
+                packed: Packed | None = self.pack_result(self.execute(number, body, request))
+            else:
+                from .remembering import remembered  # here, because most workers need nothing of it
+
+                packed, note = remembered(self, number, request, order)
         except BaseException as error:
             self.done(started)
             self.send(encode_error(error, sequence, self.last_call))
         else:
             self.done(started)
-            self.send_result(packed, sequence, self.last_call)
+            self.send_result(packed, sequence, self.last_call, note)
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """The result of the call. Nothing here refers to its arguments when it returns."""
         if request is None:
-            return self.apply(*self.load(number, body))
+            return self.initialized.apply(*self.load(number, body))
         if not request.options:
-            return self.apply(*self.load_request(number, request))
+            return self.initialized.apply(*self.load_request(number, request))
         if "memory" in request.options:
             self.segments.close()  # what is kept warm would count for the next call
         with arranged(request.options):
-            return self.apply(*self.load_request(number, request))
+            return self.initialized.apply(*self.load_request(number, request))
 
     def load(self, number: int, body: bytes) -> Any:
         """The function and its arguments; what goes wrong here is not the function's doing."""
@@ -156,14 +162,6 @@ class Server:
         except BaseException as error:
             raise unreadable_call(error) from error
 
-    def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.initialized.entries:
-            if function is run_chunk:  # the entries are for the function of `map`, not for this one
-                inner, chunk = args
-                return [self.apply(inner, element, {}) for element in chunk]
-            kwargs = self.initialized.complete(function, args, kwargs)
-        return function(*args, **kwargs)
-
     def pack_result(self, value: Any) -> Packed:
         try:
             return self.packer.pack(value)
@@ -172,22 +170,27 @@ class Server:
 
     def done(self, started: float) -> None:
         self.last_call = perf_counter() - started
-        if os.getpid() != self._pid:  # the function forked and both came back: only one of them is the worker
+        if os.getpid() != self.pid:  # the function forked and both came back: only one of them is the worker
             os._exit(0)
 
     # -- what the worker says --------------------------------------------------------------------------
 
-    def send_result(self, packed: Packed, sequence: int, seconds: float) -> None:
+    def send_result(self, packed: Packed | None, sequence: int, seconds: float, note: bytes = b"") -> None:
+        """Send the result, None if the call was not run, with a note of what was remembered."""
         number = min(int(seconds * 1e6), 0xFFFFFFFF)
-        flags = self.result_flags(packed)
-        if packed.data is not None and not packed.memories:
-            self.send(frames.encode(RESULT, sequence, number, flags, packed.data))
-            return
-        body, descriptors = describe(packed, self.loans)
-        self.flush()
-        self._transmit(frames.encode(RESULT, sequence, number, flags | PACKED, body), descriptors)
+        flags = self.result_flags()
+        if note:
+            flags, note = flags | NOTED, frames.encode_note(note)
+        if packed is None:
+            self.send(frames.encode(RESULT, sequence, number, flags, note))
+        elif packed.data is not None and not packed.memories:
+            self.send(frames.encode(RESULT, sequence, number, flags, note + packed.data))
+        else:
+            body, descriptors = describe(packed, self.loans)
+            self.flush()
+            self._transmit(frames.encode(RESULT, sequence, number, flags | PACKED, note + body), descriptors)
 
-    def result_flags(self, packed: Packed) -> int:
+    def result_flags(self) -> int:
         """What else to say with a result."""
         return 0
 
@@ -237,6 +240,10 @@ class Request:
         arguments, *inputs = (undescribe(entry, server.borrow) for entry in described)
         return cls(arguments, inputs, options)
 
+    def copy(self) -> Request:
+        """Another that can be opened after this one."""
+        return Request(self.arguments, list(self.inputs), self.options)
+
 
 def load_arguments(request: Request) -> Any:
     """The arguments, or the function and its arguments; after this the request keeps nothing alive."""
@@ -250,6 +257,7 @@ class _Unloadable:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+        self.data: bytes | None = None
 
     def current(self) -> Callable[..., Any]:
         raise self.error

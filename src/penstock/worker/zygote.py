@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from ..system.processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly
+from ..system.processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly, watch_end
 from ..wire import frames
 from ..wire.ledger import Ledger
 from .limits import Limits
@@ -305,21 +305,11 @@ def _killed(pid: int) -> bool:
     return True
 
 
-def _watch_process(pid: int) -> int | None:
-    """A descriptor that is readable when process `pid` has ended; None where there is no such thing."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return None
-
-
 def main() -> None:
     """Run as `python -c "... main()" SOCKET DRIVER`: the zygote first, in its forks a worker each."""
     sock, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     become_subreaper()
-    watched = _watch_process(driver)
+    watched = watch_end(driver)
     if watched is None:
         die_with_parent(driver)
     elif os.getppid() != driver:  # it had ended before it was watched

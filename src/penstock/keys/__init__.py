@@ -1,0 +1,1 @@
+"""What a call means: the same meaning gives the same key."""

@@ -1,0 +1,292 @@
+"""What values of each kind mean.
+
+What nothing here knows counts by its class and by what `pickle` would make it from.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from enum import Enum
+from functools import cached_property, lru_cache
+from importlib import import_module
+from pathlib import PurePath
+from struct import Struct
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GenericAlias,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import TYPE_CHECKING, Any, NewType, TypeVar
+from weakref import ReferenceType
+
+from ..calls.arguments import is_future
+from ..calls.waiting import failure_of
+from .atoms import ATOMS
+from .keyed import choice
+from .memo import Memo
+from .owners import module_of, owner_of
+from .tokens import combine, content, text, token
+from .unkeyable import UnkeyableError
+
+if TYPE_CHECKING:
+    from .values import Encoder
+
+Handler = Callable[["Encoder", Any], bytes]
+
+
+def outline(value: Any, depth: int = 3) -> bytes:
+    """What a key is ordered by: its token if that is plain, otherwise what can be said of it without a walk."""
+    kind = type(value)
+    atom = ATOMS.get(kind)
+    if atom is not None:
+        return atom(value)
+    if not depth:
+        return b"..."
+    if kind is tuple or kind is frozenset:
+        parts = (outline(part, depth - 1) for part in value)
+        return combine(b"-", parts if kind is tuple else sorted(parts))
+    names = text(b"-", module_of(kind), kind.__qualname__)
+    if kind is FunctionType or issubclass(kind, (type, Enum)):
+        return combine(b"-", [names, text(b"-", str(getattr(value, "__qualname__", "") or value.name))])
+    state = getattr(value, "__dict__", None)
+    plain = (
+        ((ATOMS[str](n), ATOMS[type(v)](v)) for n, v in state.items() if type(v) in ATOMS)
+        if type(state) is dict
+        else ()
+    )
+    return combine(b"-", [names, *(part for pair in sorted(plain) for part in pair)])
+
+
+_Cached = type(lru_cache(len))
+
+# -- functions and what is made of them --------------------------------------------------------------------
+
+
+def _definition(encoder: Encoder, thing: Any) -> bytes:
+    return encoder.definition(thing)
+
+
+def _method(encoder: Encoder, method: MethodType) -> bytes:
+    return _named(method) or combine(b"m", [encoder.token(method.__self__), encoder.token(method.__func__)])
+
+
+def _builtin(encoder: Encoder, function: Any) -> bytes:
+    bound_to = function.__self__
+    if bound_to is None or isinstance(bound_to, ModuleType) or isinstance(function.__module__, str):
+        return encoder.definition(function)
+    return _named(function) or combine(b"m", [encoder.token(bound_to), text(b"s", function.__name__)])
+
+
+def _named(method: Any) -> bytes | None:
+    """Of a method that is a function of an installed module, as `random.random`: not by what it is bound to."""
+    module = sys.modules.get(type(method.__self__).__module__)
+    home = owner_of(vars(module)) if type(module) is ModuleType else None
+    if home is None or getattr(module, method.__name__, None) != method:
+        return None
+    return text(b"g", home.name, home.version, type(method.__self__).__module__, method.__name__)
+
+
+def _descriptor(encoder: Encoder, descriptor: Any) -> bytes:
+    return combine(b"y", [encoder.token(descriptor.__objclass__), text(b"s", descriptor.__name__)])
+
+
+def _code(_: Encoder, code: CodeType) -> bytes:
+    from . import bytecode
+
+    return bytecode.meaning(code)
+
+
+def _parts(kind: bytes, *names: str) -> Handler:
+    """Of what is nothing but its attributes of these names."""
+    return lambda encoder, value: combine(kind, [encoder.token(getattr(value, name)) for name in names])
+
+
+def _cached(encoder: Encoder, function: Any) -> bytes:
+    """Of `functools.lru_cache`: not by what it has remembered."""
+    options = getattr(function, "cache_parameters", None)
+    return _around(encoder, function, function.__wrapped__, options and options())
+
+
+def _around(encoder: Encoder, value: Any, inner: Any, options: Any) -> bytes:
+    return combine(b"W", [encoder.definition(type(value)), encoder.token(inner), encoder.token(options)])
+
+
+def _compiled(encoder: Encoder, value: Any) -> bytes | None:
+    """What numba's or jax's `jit` makes of a function."""
+    library = module_of(type(value)).partition(".")[0]
+    name = {"numba": "py_func", "jax": "__wrapped__", "jaxlib": "__wrapped__"}.get(library)
+    inner = getattr(value, name, None) if name else None
+    return None if inner is None else _around(encoder, value, inner, getattr(value, "targetoptions", None))
+
+
+def _callable(encoder: Encoder, value: Any) -> bytes:
+    """A callable object: by the version that the user gave it, what it wraps, or its state."""
+    chosen = choice(value)
+    if chosen is not None and chosen.version is not None:
+        names = (str(getattr(value, name, "")) for name in ("__module__", "__qualname__"))
+        return text(b"V", *names, chosen.version)
+    if type(value) is _Cached:
+        return _cached(encoder, value)
+    return _compiled(encoder, value) or reduced(encoder, value)
+
+
+# -- objects -----------------------------------------------------------------------------------------------
+
+
+def _enum(encoder: Encoder, value: Any) -> bytes:
+    return combine(b"e", [encoder.definition(type(value)), text(b"s", value.name or ""), encoder.token(value._value_)])
+
+
+def _future(encoder: Encoder, future: Any) -> bytes:
+    """As its result. One that failed keeps its call pending for good: that ends as the future did."""
+    linked = encoder.future(future)
+    if linked is not None:
+        return linked
+    known: bytes | None = getattr(future, "result_token", None) if future.done() else None
+    if known is not None:
+        return known
+    if not future.done() or future.cancelled() or failure_of(future) is not None:
+        return encoder.pending(future)
+    return encoder.token(future.result())
+
+
+def _derived(handler: Handler) -> Handler:
+    """Of instances of a class that is made from a container: class, content and attributes."""
+    return lambda e, v: combine(b"x", [e.definition(type(v)), handler(e, v), attributes(e, v)])
+
+
+def attributes(encoder: Encoder, value: Any) -> bytes:
+    """What an instance of a class that is made from a container has besides."""
+    state = {**getattr(value, "__dict__", {})}
+    for name in copyreg._slotnames(type(value)):  # type: ignore[attr-defined]
+        if hasattr(value, name):
+            state[name] = getattr(value, name)
+    factory = getattr(value, "default_factory", None)
+    return combine(b"a", [encoder.state(state), encoder.token(factory)])
+
+
+def reduced(encoder: Encoder, value: Any) -> bytes:
+    """By class and by what `pickle` would make it from: for most classes, the state."""
+    kind = type(value)
+    try:
+        reduce = copyreg.dispatch_table.get(kind)
+        made = reduce(value) if reduce is not None else value.__reduce_ex__(4)
+    except (UnkeyableError, RecursionError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnkeyableError(value, str(error)) from error
+    if isinstance(made, str):
+        return _global(encoder, value, made)
+    make, arguments, state, items, pairs, setter = (*made, None, None, None, None)[:6]
+    if make is copyreg.__newobj__ and len(arguments) == 1 and arguments[0] is kind:  # type: ignore[attr-defined]
+        made_by = b"new"  # as most are
+    else:
+        made_by = combine(b"O", [encoder.token(make), encoder.state(arguments)])
+    tokens = [encoder.definition(kind), made_by, encoder.state(state)]
+    for part, whole in ((items, encoder.sequence), (pairs, _ordered_pairs(encoder))):
+        tokens.append(b"" if part is None else whole(part))
+    return combine(b"O", [*tokens, encoder.token(setter)])
+
+
+def _global(encoder: Encoder, value: Any, name: str) -> bytes:
+    """Of what `pickle` would look up under a name in its module."""
+    module = module_of(value)
+    found = sys.modules.get(module)
+    home = owner_of(vars(found)) if isinstance(found, ModuleType) else None
+    if home is not None and getattr(found, name, None) is value:
+        return text(b"g", home.name, home.version, module, name)
+    return combine(b"g", [encoder.definition(type(value)), text(b"s", module, name)])
+
+
+def _ordered_pairs(encoder: Encoder) -> Callable[[Any], bytes]:
+    return lambda pairs: combine(b"[", [encoder.sequence(pair) for pair in pairs])
+
+
+_HANDLERS: dict[type, Handler] = {
+    list: lambda e, v: combine(b"l", [e.sequence(v)]),
+    tuple: lambda e, v: combine(b"t", [e.sequence(v)]),
+    dict: lambda e, v: combine(b"M", [e.pairs(v.items())]),
+    set: lambda e, v: combine(b"u", [e.members(v)]),
+    frozenset: lambda e, v: combine(b"z", [e.members(v)]),
+    bytearray: lambda _, v: combine(b"Y", [content(b"b", memoryview(v))]),
+    memoryview: lambda _, v: combine(b"w", [text(b"s", v.format, *map(str, v.shape)), token(b"b", v.tobytes())]),
+    deque: lambda e, v: combine(b"q", [e.sequence(v), e.token(v.maxlen)]),
+    MappingProxyType: lambda e, v: combine(b"P", [e.pairs(v.items())]),
+    range: _parts(b"r", "start", "stop", "step"),
+    slice: _parts(b"k", "start", "stop", "step"),
+    GenericAlias: _parts(b"G", "__origin__", "__args__"),
+    property: _parts(b"p", "fget", "fset", "fdel"),
+    staticmethod: _parts(b"Q", "__func__"),
+    classmethod: _parts(b"C", "__func__"),
+    cached_property: _parts(b"h", "func"),
+    TypeVar: _parts(b"v", "__name__", "__bound__", "__constraints__", "__covariant__", "__contravariant__"),
+    NewType: _parts(b"v", "__name__", "__supertype__"),
+    ReferenceType: lambda e, v: combine(b"F", [e.token(v())]),
+    type({}.keys()): lambda e, v: combine(b"d", [e.members(v)]),
+    type({}.values()): lambda e, v: combine(b"d", [e.sequence(v)]),
+    type({}.items()): lambda e, v: combine(b"d", [e.pairs(v)]),
+    object: lambda e, v: e.sentinel(v),
+    FunctionType: _definition,
+    ModuleType: _definition,
+    BuiltinFunctionType: _builtin,
+    MethodType: _method,
+    MethodDescriptorType: _descriptor,
+    WrapperDescriptorType: _descriptor,
+    GetSetDescriptorType: _descriptor,
+    MemberDescriptorType: _descriptor,
+    CodeType: _code,
+    Struct: _parts(b"H", "format"),
+}
+
+# Instances of classes made from these, the most particular first.
+_DERIVED: tuple[tuple[type, Handler], ...] = (
+    (type, _definition),
+    (ModuleType, _definition),
+    (Enum, _enum),
+    (PurePath, lambda e, v: combine(b"/", [e.definition(type(v)), e.token(str(v))])),
+    (OrderedDict, reduced),
+    (dict, _derived(lambda e, v: e.pairs(dict.items(v)))),
+    (list, _derived(lambda e, v: e.sequence(list.__iter__(v)))),
+    (tuple, _derived(lambda e, v: e.sequence(tuple.__iter__(v)))),
+    (set, _derived(lambda e, v: e.members(set.__iter__(v)))),
+    (frozenset, _derived(lambda e, v: e.members(frozenset.__iter__(v)))),
+    *((kind, _derived(_HANDLERS[kind])) for kind in (property, staticmethod, classmethod)),
+    (cached_property, lambda e, v: combine(b"x", [e.definition(type(v)), e.token(v.func)])),
+)
+_others: Memo[Handler] = Memo()
+_LIBRARIES = {"numpy": "arrays", "pandas": "arrays", "torch": "arrays", "ctypes": "foreign", "_ctypes": "foreign"}
+
+
+def handler_of(value: Any) -> Handler:
+    """What makes the token of this value, and of others of its class."""
+    kind = type(value)
+    known = _HANDLERS.get(kind) or _others.get(kind)
+    return _others.put(kind, _found(value, kind)) if known is None else known
+
+
+def _found(value: Any, kind: type) -> Handler:
+    for base in kind.__mro__:
+        library = _LIBRARIES.get(module_of(base).partition(".")[0])
+        if library is not None:  # imported now, because it is needed only where they are
+            special: Handler | None = import_module(f".{library}", __package__).handler_of(base)
+            if special is not None:
+                return special
+    if hasattr(kind, "n_sequence_fields"):  # as os.stat_result: a tuple that has more
+        return reduced
+    for made_from, handler in _DERIVED:
+        if issubclass(kind, made_from):
+            return handler
+    if is_future(value):
+        return _future
+    return _callable if callable(value) else reduced

@@ -1,0 +1,31 @@
+"""How processes end, in words."""
+
+from __future__ import annotations
+
+import os
+
+_GIB = 1 << 30
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "vanished"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    import signal  # here, because a call that goes well needs none of it
+
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    return f"was killed by {name}"
+
+
+def too_long(who: str, limit: float) -> str:
+    return f"{who} ran longer than its run_time of {limit:g} s on {os.uname().nodename} and was ended; give it more"
+
+
+def too_much_memory(who: str, limit: int | None) -> str:
+    """`limit`: None where it is the scheduler's alone."""
+    how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:g} GiB"
+    return f"{who} took {how_much} on {os.uname().nodename}; give it more{'' if limit else ' with memory='}"

@@ -1,0 +1,743 @@
+"""The channel between a driver and its agents: what is sent arrives, and both learn when the other is gone."""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_for, wait_for_end, wait_until
+from hypothesis import given
+
+import penstock
+from penstock.wire import meeting, pieces
+from penstock.wire.channel import Gone, Link, Listener, Unreachable
+from penstock.wire.contact import Address, Contact
+from penstock.wire.pieces import cut, join, kind_of
+
+pytestmark = pytest.mark.needs("zmq")
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    """Start an echo on all addresses."""
+    started = Driver(Listener())
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def link(driver: Driver) -> Iterator[Link]:
+    """Connect to it."""
+    with closing(Link.connect(driver.contact, timeout=PATIENCE)) as connected:
+        yield connected
+
+
+# ------------------------------------------------------------------ pieces of messages
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.integers(1, 16), st.integers(0, 64))
+def test_what_is_cut_can_be_joined(frames, piece, together):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "PIECE", piece)
+        patch.setattr(pieces, "TOGETHER", together)
+        parts = [bytes(part) for part in cut(7, frames)]
+        assert kind_of(parts[0]) == 7
+        assert join(parts) == frames
+        assert all(len(part) <= piece for part in parts[1:])
+
+
+@given(st.lists(st.binary(max_size=80), min_size=1, max_size=5))
+def test_what_was_never_cut_is_refused_or_bytes(parts):
+    try:
+        frames = join(parts)
+    except ValueError:
+        return
+    assert all(isinstance(frame, bytes) for frame in frames)
+
+
+@pytest.mark.parametrize("change", [lambda parts: parts[:-1], lambda parts: [*parts, b"x"], lambda parts: parts[:1]])
+def test_missing_and_additional_parts_are_noticed(change):
+    parts = [bytes(part) for part in cut(1, [b"a" * 600_000, b"b" * 20])]
+    with pytest.raises(ValueError, match="a message "):
+        join(change(parts))
+
+
+def test_no_part_is_larger_than_what_is_let_in():
+    parts = cut(1, [b"x" * 3_000_000, b"", *[b"y"] * (pieces.MOST_FRAMES - 2)])
+    assert max(map(len, parts)) + 33 <= pieces.LARGEST_PART  # what encryption adds
+    small = cut(1, [b"y"] * pieces.MOST_FRAMES)
+    assert max(map(len, small)) + 33 <= pieces.LARGEST_PART
+
+
+def test_more_frames_than_fit_are_refused():
+    with pytest.raises(ValueError, match="at most 20000 frames, not 20001"):
+        cut(1, [b""] * 20_001)
+
+
+def test_any_memory_can_be_sent():
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(12.0).reshape(3, 4)
+    strided = memoryview(array[:, ::2])
+    empty = memoryview(numpy.zeros((0, 3)))
+    parts = [bytes(part) for part in cut(1, [memoryview(array), strided, empty])]
+    assert join(parts) == [array.tobytes(), array[:, ::2].tobytes(), b""]
+
+
+# ------------------------------------------------------------------ to and fro
+
+
+def test_a_message_and_its_answer(link: Link):
+    assert ask(link, b"one", b"", b"three") == [b"one", b"", b"three"]
+
+
+def test_many_small_messages_arrive_in_order(link: Link):
+    for number in range(20_000):
+        link.send([b"%d" % number])
+    assert receive(link, 20_000) == [[b"%d" % number] for number in range(20_000)]
+
+
+def test_large_messages(link: Link):
+    large = random.Random(1).randbytes(1 << 20) * 64
+    link.send([b"head", memoryview(large), large[:300_000]])
+    [answer] = receive(link, 1)
+    assert answer == [b"head", large, large[:300_000]]
+
+
+def test_what_was_sent_may_be_changed_at_once(link: Link):
+    buffer = bytearray(b"a" * 1_000_000)
+    link.send([memoryview(buffer)])
+    buffer[:] = b"b" * len(buffer)
+    assert receive(link, 1) == [[b"a" * 1_000_000]]
+
+
+def test_frames_without_bytes(link: Link):
+    assert ask(link, b"") == [b""]
+    assert ask(link, b"", b"") == [b"", b""]
+    for send in (link.send, lambda frames: link.send(frames)):
+        with pytest.raises(ValueError, match="at least one frame"):
+            send([])
+
+
+def test_several_agents_are_told_apart(driver: Driver):
+    links = [Link.connect(driver.contact, timeout=PATIENCE) for _ in range(5)]
+    for number, each in enumerate(links):
+        each.send([b"I am %d" % number])
+    assert [receive(each, 1) for each in links] == [[[b"I am %d" % number]] for number in range(5)]
+    for each in links:
+        each.close()
+    wait_until(lambda: len(driver.gone) == 5)
+    assert sorted(driver.gone) == sorted(driver.heard)
+
+
+def test_the_descriptor_stays_readable_while_something_is_there(driver: Driver, link: Link):
+    """Whoever waits for it may take one message at a time, send in between, or not look for a while."""
+    link.send([b"first"])
+    wait_for(link)
+    for number in range(50):
+        link.send([b"%d" % number])  # takes in what has come, and with it what libzmq's descriptor tells
+    got: list[list[bytes]] = []
+    while len(got) < 51:
+        wait_for(link)
+        wait_for(link)
+        got += link.receive()
+    assert got == [[b"first"], *([b"%d" % number] for number in range(50))]
+
+
+def test_no_more_than_so_many_at_once(driver: Driver, link: Link, monkeypatch):
+    monkeypatch.setattr("penstock.wire.channel.MOST_AT_ONCE", 3)
+    for number in range(10):
+        link.send([b"%d" % number])
+    got: list[list[bytes]] = []
+    while len(got) < 10:
+        wait_for(link)
+        some = link.receive()
+        assert len(some) <= 3
+        got += some
+    assert got == [[b"%d" % number] for number in range(10)]
+
+
+def test_the_driver_knows_whether_it_is_behind(driver: Driver, link: Link, monkeypatch):
+    monkeypatch.setattr("penstock.wire.channel.MOST_AT_ONCE", 3)
+    received, seen = driver.listener.receive, []
+
+    def noted():
+        messages = received()
+        seen.append((len(messages), driver.listener.behind))
+        return messages
+
+    monkeypatch.setattr(driver.listener, "receive", noted)
+    while not any(count == 3 for count, _ in seen):  # it may be as fast as they come
+        for number in range(30):
+            link.send([b"%d" % number])
+        receive(link, 30)
+    assert all(behind for count, behind in seen if count == 3)
+    while driver.listener.behind:  # there are signs of life besides, which end; else this test does not
+        assert not driver.listener.receive()
+
+
+def test_nothing_is_readable_when_nothing_is_there(driver: Driver, link: Link):
+    ask(link, b"x")
+    link.receive()
+    with selectors.DefaultSelector() as selector:
+        selector.register(link, selectors.EVENT_READ)
+        assert not selector.select(0)
+
+
+def test_nothing_is_dropped_however_long_nobody_looks(driver: Driver, link: Link):
+    """More than libzmq's usual limit of a thousand, in both directions."""
+    for number in range(5_000):
+        link.send([b"%d" % number])
+    wait_until(lambda: sum(driver.heard.values()) == 5_000)
+    assert len(receive(link, 5_000)) == 5_000
+
+
+# ------------------------------------------------------------------ where it listens
+
+
+def test_the_contact_says_who_and_where(driver: Driver):
+    contact = driver.contact
+    assert contact.version == penstock.__version__
+    assert contact.python == f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert LOOPBACK in [address.host for address in contact.addresses]
+    assert len({address.port for address in contact.addresses}) == 1
+    assert len(contact.server_key) == len(contact.client_key) == len(contact.client_secret) == 40
+
+
+def test_keys_and_session_are_new_each_time():
+    with closing(Listener()) as one, closing(Listener()) as two:
+        for name in ("session", "server_key", "client_key", "client_secret"):
+            assert getattr(one.contact, name) != getattr(two.contact, name)
+
+
+def test_each_address_works(driver: Driver):
+    for address in driver.contact.addresses:
+        only = replace(driver.contact, addresses=(address,))
+        with closing(Link.connect(only, timeout=PATIENCE)) as link:
+            assert link.address == address
+            assert ask(link, b"x") == [b"x"]
+
+
+def test_one_interface():
+    driver = Driver(Listener(LOOPBACK))
+    [address] = driver.contact.addresses
+    assert address.host == LOOPBACK
+    with closing(Link.connect(driver.contact, timeout=PATIENCE)) as link:
+        assert ask(link, b"x") == [b"x"]
+    driver.close()
+
+
+def test_an_unknown_interface():
+    with pytest.raises(ValueError, match="no network interface 'ib7'"):
+        Listener("ib7")
+
+
+@contextmanager
+def taken_ports(count: int) -> Iterator[list[socket.socket]]:
+    """Ports next to each other on loopback that somebody listens on."""
+    for first in range(20_000, 60_000, count):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for number, sock in enumerate(sockets):
+                sock.bind((LOOPBACK, first + number))
+                sock.listen()
+            yield sockets
+            return
+        except OSError:
+            continue
+        finally:
+            for sock in sockets:
+                sock.close()
+
+
+def test_a_free_port_of_a_range_is_found():
+    with taken_ports(4) as sockets:
+        ports = [sock.getsockname()[1] for sock in sockets]
+        sockets[2].close()
+        with closing(Listener(LOOPBACK, (ports[0], ports[-1]))) as listener:
+            assert [address.port for address in listener.contact.addresses] == [ports[2]]
+            with pytest.raises(OSError, match=f"no port from {ports[0]} to {ports[-1]} is free on {LOOPBACK}: name"):
+                Listener(LOOPBACK, (ports[0], ports[-1]))
+
+
+def test_a_port_that_is_taken_on_one_address_is_used_on_none():
+    with closing(Listener()) as listener:
+        addresses = listener.contact.addresses
+    if len(addresses) < 2:
+        pytest.skip("only one address here")
+    with taken_ports(1) as [sock]:  # on loopback, which comes last
+        port = sock.getsockname()[1]
+        with pytest.raises(OSError, match=f"no port from {port} to {port} is free"):
+            Listener(ports=(port, port))
+        with socket.create_server((addresses[0].host, port), family=_family(addresses[0])):
+            pass  # it was let go of
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
+
+
+@pytest.mark.parametrize("ports", [(0, 10), (10, 9), (1, 65536), (-5, 5)])
+def test_ports_that_make_no_sense(ports):
+    with pytest.raises(ValueError, match=r"ports is \(lowest, highest\)"):
+        Listener(ports=ports)
+
+
+# ------------------------------------------------------------------ ends
+
+
+def test_an_agent_that_goes(driver: Driver, link: Link):
+    ask(link, b"x")
+    [peer] = driver.heard
+    link.close()
+    wait_until(lambda: driver.gone == [peer])
+
+
+def test_what_an_agent_sent_before_it_went_is_heard_first():
+    with closing(Listener(LOOPBACK)) as listener:
+        with listening(listener):
+            link = Link.connect(listener.contact, timeout=PATIENCE)
+        link.send([b"first"])
+        heard = receive_all(listener, 1)
+        for number in range(500):
+            link.send([b"%d" % number])
+        heard += receive_all(listener, 500)
+        link.close()
+        heard += receive_all(listener, 1)
+        peer = heard[0][0]
+        assert heard == [(peer, [b"first"]), *((peer, [b"%d" % n]) for n in range(500)), (peer, [])]
+        with pytest.raises(Gone, match="not connected"):
+            listener.send(peer, [b"x"])
+        with pytest.raises(Gone, match="not connected"):
+            listener.send(b"nobody", [b"x"])
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let an agent in, which says nothing yet."""
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: [listener.receive() or done.wait(0.002) for _ in iter(done.is_set, True)])
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+def receive_all(listener: Listener, count: int) -> list[tuple[bytes, list[bytes]]]:
+    got: list[tuple[bytes, list[bytes]]] = []
+    while len(got) < count:
+        wait_for(listener)
+        got += listener.receive()
+    return got
+
+
+def test_a_driver_that_goes(driver: Driver):
+    listener = Listener(LOOPBACK)
+    with listening(listener):
+        link = Link.connect(listener.contact, timeout=PATIENCE)
+    with closing(link):
+        listener.close()
+        assert "is gone, or the network" in str(wait_for_end(link))
+        for use in (link.receive, lambda: link.send([b"x"])):
+            with pytest.raises(Gone):
+                use()
+        wait_for(link)  # it goes on saying so
+
+
+def test_an_agent_that_comes_again_is_a_new_one(driver: Driver, link: Link):
+    ask(link, b"x")
+    link.close()
+    with closing(Link.connect(driver.contact, timeout=PATIENCE)) as again:
+        assert ask(again, b"y") == [b"y"]
+        wait_until(lambda: len(driver.gone) == 1)
+        assert len(driver.heard) == 2
+        assert ask(again, b"z") == [b"z"]
+
+
+def test_a_connection_that_breaks_ends_both_sides_though_libzmq_connects_again(driver: Driver):
+    with closing(Proxy(driver.contact.addresses[0])) as proxy:
+        contact = replace(driver.contact, addresses=(proxy.address,))
+        with closing(Link.connect(contact, timeout=PATIENCE)) as link:
+            ask(link, b"x")
+            [peer] = driver.heard
+            proxy.cut()
+            wait_until(lambda: len(proxy.sent) > 1 and sum(map(len, proxy.sent[1])) > 300)  # connected again
+            for part in (b"the rest", b"and more"):
+                link._socket.send_multipart(cut(meeting.MESSAGE, [part]))
+            wait_for_end(link)
+            wait_until(lambda: driver.gone == [peer])
+            with closing(Link.connect(contact, timeout=PATIENCE)) as again:
+                assert ask(again, b"y") == [b"y"]
+            wait_until(lambda: len(driver.gone) == 2)
+            assert sum(driver.heard.values()) == 2
+
+
+def test_connections_that_break_while_they_are_made_do_no_harm(driver: Driver):
+    with closing(Proxy(driver.contact.addresses[0])) as proxy:
+
+        def cut_twice() -> None:
+            wait_until(lambda: proxy.sent)
+            proxy.cut()
+            wait_until(lambda: len(proxy.sent) > 1)
+            proxy.cut()
+
+        contact = replace(driver.contact, addresses=(proxy.address,))
+        cutter = threading.Thread(target=cut_twice)
+        cutter.start()
+        with closing(Link.connect(contact, timeout=PATIENCE)) as link:
+            cutter.join()
+            try:
+                assert ask(link, b"y") == [b"y"]
+            except Gone:
+                pass
+    assert not driver.failures
+
+
+# ------------------------------------------------------------------ processes
+
+AGENT = """
+import sys
+from channel_ends import ask
+from penstock.wire.channel import Link
+from penstock.wire.contact import Contact
+link = Link.connect(Contact.read(sys.argv[1]), timeout=30)
+print(ask(link, b"hello"), flush=True)
+sys.stdin.read()
+link.close()
+"""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start Python programs that can import from here, and end them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *args: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        path = os.pathsep.join([str(Path(__file__).parent), str(Path(penstock.__file__).parents[1])])
+        process = subprocess.Popen(
+            [*before, sys.executable, "-W", "error", "-c", code, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_agent_that_dies_or_is_silent(start: Start, tmp_path: Path, how: signal.Signals):
+    driver = Driver(Listener(silence=1.0))
+    place = tmp_path / "run" / "contact"
+    driver.contact.write(place)
+    agent = start(AGENT, str(place))
+    assert read_line(agent) == "[b'hello']"
+    agent.send_signal(how)
+    wait_until(lambda: driver.gone == list(driver.heard))
+    driver.close()
+
+
+def test_signs_of_life_are_heard_while_nobody_looks_and_much_arrives():
+    """A busy side is no dead side: what it does not read must not keep it from hearing the other."""
+    driver = Driver(Listener(LOOPBACK, silence=0.5))
+    with closing(Link.connect(driver.contact, timeout=PATIENCE, silence=0.5)) as link:
+        ask(link, b"x")
+        for number in range(3000):
+            link.send([b"%d" % number, bytes(10_000)])
+        wait_until(lambda: sum(driver.heard.values()) == 3001)
+        threading.Event().wait(1.5)  # three times the silence, in which nobody calls anything here
+        assert len(receive(link, 3000)) == 3000
+        assert not driver.gone
+    driver.close()
+
+
+FORK = """
+import gc, os, sys
+from channel_ends import Driver, ask
+from penstock.wire.channel import Link, Listener
+driver = Driver(Listener("127.0.0.1"))
+link = Link.connect(driver.contact, timeout=30)
+ask(link, b"x")
+listener = driver.listener
+pid = os.fork()
+if not pid:
+    refused = 0
+    for use in (link.receive, lambda: link.send([b"x"]), listener.receive, lambda: listener.send(b"x", [b"x"])):
+        try:
+            use()
+        except ValueError as error:
+            assert "forked" in str(error)
+            refused += 1
+    link.close()
+    listener.close()
+    del link, listener, driver
+    gc.collect()
+    own = Listener("127.0.0.1")  # it may have its own
+    own.close()
+    sys.exit(refused)
+_, status = os.waitpid(pid, 0)
+assert os.waitstatus_to_exitcode(status) == 4, status
+assert ask(link, b"y") == [b"y"]
+link.close()
+driver.close()
+print("fine")
+"""
+
+
+def test_a_forked_child_cannot_harm_its_parent(start: Start):
+    code = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + FORK
+    assert read_line(start(code)) == "fine"
+
+
+def test_nothing_of_libzmq_is_loaded_before_it_is_used(start: Start):
+    code = "import sys, penstock.wire.channel; print('zmq' in sys.modules)"
+    assert read_line(start(code)) == "False"
+
+
+def test_closed_is_closed(driver: Driver, link: Link):
+    link.close()
+    link.close()
+    with pytest.raises(ValueError, match="is closed"):
+        link.receive()
+    with pytest.raises(ValueError, match="is closed"):
+        link.send([b"x"])
+
+
+# ------------------------------------------------------------------ drivers that do not answer
+
+
+@contextmanager
+def deaf() -> Iterator[Address]:
+    """A port that accepts connections and says nothing."""
+    with socket.create_server((LOOPBACK, 0)) as server:
+        yield Address("deaf", LOOPBACK, server.getsockname()[1])
+
+
+@contextmanager
+def unused() -> Iterator[Address]:
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        yield Address("unused", LOOPBACK, sock.getsockname()[1])
+
+
+def test_no_answer_names_what_was_tried(driver: Driver):
+    with deaf() as silent, unused() as closed:
+        contact = replace(driver.contact, addresses=(silent, closed))
+        with pytest.raises(Unreachable) as caught:
+            Link.connect(contact, timeout=0.5)
+    assert caught.value.tried == (
+        (silent, "something accepts connections there, but does not prove to be the driver"),
+        (closed, "connection refused"),
+    )
+    text = str(caught.value)
+    assert f"did not answer in 0.5 s; tried 127.0.0.1:{silent.port} (deaf): something" in text
+    assert f"127.0.0.1:{closed.port} (unused): connection refused" in text
+    assert "`interface=`" in text
+
+
+def test_one_that_answers_is_enough(driver: Driver):
+    with deaf() as silent, unused() as closed:
+        contact = replace(driver.contact, addresses=(silent, closed, *driver.contact.addresses))
+        with closing(Link.connect(contact, timeout=PATIENCE)) as link:
+            assert link.address in driver.contact.addresses
+            assert ask(link, b"x") == [b"x"]
+
+
+def test_another_driver_on_that_port_is_not_taken_for_ours(driver: Driver):
+    with closing(Listener(LOOPBACK)) as other, listening(other):
+        contact = replace(driver.contact, addresses=other.contact.addresses)
+        with pytest.raises(Unreachable, match="does not prove to be the driver"):
+            Link.connect(contact, timeout=0.5)
+
+
+def test_a_key_that_is_not_known(driver: Driver):
+    import zmq
+
+    public, secret = zmq.curve_keypair()
+    contact = replace(driver.contact, client_key=public.decode(), client_secret=secret.decode())
+    with pytest.raises(Unreachable, match="the driver does not know our key"):
+        Link.connect(contact, timeout=1.0)
+    assert not driver.heard
+
+
+def test_a_driver_that_never_looks():
+    with closing(Listener(LOOPBACK)) as listener, pytest.raises(Unreachable, match="does not prove"):
+        Link.connect(listener.contact, timeout=0.3)
+
+
+def test_no_address_at_all(driver: Driver):
+    with pytest.raises(Unreachable, match="it has no address"):
+        Link.connect(replace(driver.contact, addresses=()), timeout=0.05)
+
+
+def test_time_is_what_the_clock_says(driver: Driver):
+    times = iter([0.0, 100.0])
+    with deaf() as silent, pytest.raises(Unreachable, match="in 60 s"):
+        Link.connect(replace(driver.contact, addresses=(silent,)), timeout=60, clock=lambda: next(times))
+
+
+# ------------------------------------------------------------------ networks
+
+DRIVER = """
+import sys
+from channel_ends import Driver, wait_until
+from penstock.wire.channel import Listener
+driver = Driver(Listener(sys.argv[2] or None, silence=1.0))
+driver.contact.write(sys.argv[1])
+print(*[address.interface for address in driver.contact.addresses], flush=True)
+if sys.stdin.readline() == "watch\\n":
+    wait_until(lambda: driver.gone)
+    print("gone", flush=True)
+    sys.stdin.read()
+driver.close()
+"""
+
+VISITOR = """
+import sys
+from channel_ends import ask, wait_for_end
+from penstock.wire.channel import Link, Unreachable
+from penstock.wire.contact import Contact
+try:
+    link = Link.connect(Contact.read(sys.argv[1]), timeout=float(sys.argv[2]), silence=1.0)
+except Unreachable as error:
+    print(error, flush=True)
+    sys.exit()
+ask(link, b"x")
+print(link.address.interface, flush=True)
+if sys.stdin.readline() == "watch\\n":
+    wait_for_end(link)
+    print("gone", flush=True)
+link.close()
+"""
+
+
+class Network:
+    """A driver's and an agent's node, with two cables between them."""
+
+    def __init__(self) -> None:
+        self.driver, self.agent = (f"penstock-{os.getpid()}-{side}" for side in ("driver", "agent"))
+
+    def make(self) -> None:
+        for node in (self.driver, self.agent):
+            self.ip("netns", "add", node)
+        for cable, number in (("fast", 1), ("slow", 2)):
+            self.ip("link", "add", cable, "netns", self.driver, "type", "veth", "peer", cable, "netns", self.agent)
+            for node, end in ((self.driver, 1), (self.agent, 2)):
+                self.ip("-n", node, "addr", "add", f"10.99.{number}.{end}/24", "dev", cable)
+                self.ip("-n", node, "link", "set", cable, "up")
+
+    def remove(self) -> None:
+        for node in (self.driver, self.agent):
+            subprocess.run(["ip", "netns", "del", node], check=False)
+
+    def ip(self, *words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    def block(self, number: int) -> None:
+        """Let nothing of the driver's come to the agent on a cable, and nobody be told."""
+        self.ip("-n", self.driver, "route", "add", "blackhole", f"10.99.{number}.2/32")
+
+    def open(self, number: int) -> None:
+        self.ip("-n", self.driver, "route", "del", "blackhole", f"10.99.{number}.2/32")
+
+    def on(self, node: str) -> tuple[str, ...]:
+        return ("ip", "netns", "exec", node)
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Make two nodes of this one."""
+    made = Network()
+    try:
+        made.make()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def contact_file(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "contact"
+
+
+@pytest.mark.needs("netns")
+@pytest.mark.parametrize(("blocked", "works"), [(1, "slow"), (2, "fast")])
+def test_one_interface_that_is_blocked(start: Start, network: Network, contact_file: Path, blocked: int, works: str):
+    network.block(blocked)
+    driver = start(DRIVER, str(contact_file), "", before=network.on(network.driver))
+    assert sorted(read_line(driver).split()) == ["fast", "slow"]
+    agent = start(VISITOR, str(contact_file), "30", before=network.on(network.agent))
+    assert read_line(agent) == works
+
+
+@pytest.mark.needs("netns")
+def test_both_blocked_says_what_was_tried(start: Start, network: Network, contact_file: Path):
+    network.block(1)
+    network.block(2)
+    driver = start(DRIVER, str(contact_file), "", before=network.on(network.driver))
+    assert read_line(driver)
+    [one, two] = Contact.read(contact_file).addresses
+    agent = start(VISITOR, str(contact_file), "1", before=network.on(network.agent))
+    said = read_line(agent)
+    assert f"tried {one}: no answer; a firewall or missing route?; {two}: no answer" in said
+    assert {one.interface, two.interface} == {"fast", "slow"}
+
+
+@pytest.mark.needs("netns")
+def test_a_network_without_a_way_is_named_too(start: Start, network: Network, contact_file: Path):
+    driver = start(DRIVER, str(contact_file), "", before=network.on(network.driver))
+    assert read_line(driver)
+    for cable in ("fast", "slow"):
+        network.ip("-n", network.agent, "link", "set", cable, "down")
+    agent = start(VISITOR, str(contact_file), "0.5", before=network.on(network.agent))
+    assert read_line(agent).count("network is unreachable") == 2
+
+
+@pytest.mark.needs("netns")
+def test_only_the_chosen_interface(start: Start, network: Network, contact_file: Path):
+    driver = start(DRIVER, str(contact_file), "slow", before=network.on(network.driver))
+    assert read_line(driver) == "slow"
+    agent = start(VISITOR, str(contact_file), "30", before=network.on(network.agent))
+    assert read_line(agent) == "slow"
+
+
+@pytest.mark.needs("netns")
+def test_a_network_that_stalls_is_noticed_on_both_sides(start: Start, network: Network, contact_file: Path):
+    network.block(2)
+    driver = start(DRIVER, str(contact_file), "", before=network.on(network.driver))
+    assert read_line(driver)
+    agent = start(VISITOR, str(contact_file), "30", before=network.on(network.agent))
+    assert read_line(agent) == "fast"
+    network.block(1)
+    for process in (driver, agent):
+        assert process.stdin
+        process.stdin.write("watch\n")
+        process.stdin.flush()
+    assert read_line(driver) == "gone"
+    assert read_line(agent) == "gone"
+    network.open(1)
+    again = start(VISITOR, str(contact_file), "30", before=network.on(network.agent))
+    assert read_line(again) == "fast"
