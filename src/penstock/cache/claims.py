@@ -1,0 +1,322 @@
+"""Who computes what: at most one living process has the claim to a key.
+
+A claim is a file that says whose it is. It is written under another name and then linked to its own, which makes
+it appear whole, and for exactly one of all that try, on network file systems too. There are no locks and no
+times: a claim ends when it is released, or when its owner can be proven gone.
+
+    claims/<key>           the first claim
+    claims/<key>+<token>   the claim that succeeds the one with this token, whose owner is gone
+
+So the claims to a key form a chain, and its last one holds. Its rules, and why nothing goes wrong:
+
+* What has a name is never changed nor replaced, only removed, and no token comes twice.
+* Linking to `<key>` succeeds only where nobody holds. Linking to `<key>+<token>` succeeds for one of those that found
+  the owner gone, but perhaps long after another one had succeeded it and released. So who has linked there reads the
+  chain again from its first claim: only if its own is the last one, it holds.
+* Who holds releases by removing `<key>`, and everything that hung on it with one stroke; the other files are only
+  tidied away. Were they removed first, a dead claim before ours would be the last one, and be succeeded, while we
+  were still at it. Who dies between the two leaves files that no chain leads to.
+* A claim that nobody can read holds too, until somebody uses force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+
+from ..errors import CacheError
+from ..plain import Plain
+from ..system import json_text
+from ..system.identity import Identity, is_hexadecimal, this_process
+from .home import Home, is_key
+
+__all__ = ["Claim", "Claims", "Owner"]
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_UNREADABLE = (errno.ELOOP, errno.EISDIR, errno.EACCES)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Owner(Identity):
+    """The process that has a claim; its `state()` tells whether it lives."""
+
+    name: str  # of the function; of the file, where the claim cannot be read
+    since: float  # seconds since the epoch, by the owner's clock
+    token: str  # random, of this claim alone; empty where the claim cannot be read
+    job_id: str | None = None
+
+    def where(self) -> str:
+        """Say to people which process it is."""
+        if not self.token:
+            return f"somebody whose claim {self.name} cannot be read, since {_when(self.since)}"
+        job = f"job {self.job_id}, " if self.job_id else ""
+        return f"{job}process {self.pid} on {self.host}, since {_when(self.since)}"
+
+
+class Claim(Plain):
+    """A claim that is ours."""
+
+    key: str
+    owner: Owner
+    _directory: str
+    _chain: list[Owner]  # from the first one to ours
+
+    def release(self) -> None:
+        """Let others have it. Nothing happens where that was done before, or where somebody used force."""
+        first, *others = _names(self.key, self._chain[:-1])
+        # As no two are alike. Quotes are escaped in JSON, so this is the token's own place and not within a name.
+        if f'"token": "{self._chain[0].token}"'.encode() in _content(f"{self._directory}/{first}"):
+            _unlink(f"{self._directory}/{first}")
+        for name in others:
+            _unlink(f"{self._directory}/{name}")
+
+
+class Claims:
+    """The claims in a cache."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._directory = f"{home.path}/claims"
+
+    def take(self, key: str, name: str, *, job_id: str | None = None) -> Claim | Owner:
+        """Claim a key for this process; return the owner if somebody else has it, or may have it.
+
+        Look for the result *after* taking it: whoever had it before may have stored one meanwhile.
+        """
+        self._home.record(key)  # is it a key
+        self._home.folder("claims")
+        attempt = _Attempt(self._home, self._directory, _new_owner(name, job_id))
+        try:
+            while True:
+                chain = self._chain(key)
+                if attempt.holds(chain):
+                    return Claim(key, attempt.owner, self._directory, chain)
+                if chain and chain[-1].state() != "gone":
+                    return chain[-1]
+                path = f"{self._directory}/{_names(key, chain)[-1]}"
+                if chain:
+                    attempt.succeed(path)
+                elif attempt.link(path):
+                    return Claim(key, attempt.owner, self._directory, [attempt.owner])
+        finally:
+            attempt.end()
+
+    def holder(self, key: str) -> Owner | None:
+        """Return who has the claim to a key, also if it is gone."""
+        self._home.record(key)
+        return next(reversed(self._chain(key)), None)
+
+    def beat(self, key: str, job_id: str) -> None:
+        """Show those who cannot look at the processes of a job that it is there, if it has the claim to a key."""
+        chain = self._chain(key)
+        if chain and chain[-1].job_id == job_id:
+            with contextlib.suppress(OSError):
+                os.utime(self._path_of_last(key, chain))
+
+    def heart(self, key: str) -> int | None:
+        """Another number after each beat of who has the claim. Opened, for network file systems know it then."""
+        chain = self._chain(key)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._path_of_last(key, chain), _READ)
+            try:
+                return os.fstat(descriptor).st_mtime_ns
+            finally:
+                os.close(descriptor)
+        return None
+
+    def _path_of_last(self, key: str, chain: list[Owner]) -> str:
+        return f"{self._directory}/{_names(key, chain[:-1])[-1]}"
+
+    def running(self) -> Iterator[tuple[str, Owner]]:
+        """Yield the keys that are claimed, with their owners, also those that are gone."""
+        for key in self._files():
+            holder = self.holder(key)
+            if holder is not None:
+                yield key, holder
+
+    def force(self, key: str) -> bool:
+        """Forget all claims to a key, whoever has them; return whether there were any."""
+        self._home.record(key)
+        self._home.folder("claims")
+        # In this order, for the same reason as in a release.
+        names = [key, *self._files().get(key, [])]
+        removed = [_unlink(f"{self._directory}/{name}") for name in names]
+        return any(removed)
+
+    def sweep(self) -> int:
+        """Remove the claims of owners that are gone; return to how many keys."""
+        return sum(self._sweep(key, names) for key, names in self._files().items())
+
+    def _sweep(self, key: str, names: list[str]) -> bool:
+        """Take the claim to a key if nobody lives who has it: all that does not belong to us then can go."""
+        holder = self.holder(key)
+        if holder is not None and holder.state() != "gone":
+            return False
+        claim = self.take(key, "sweep")
+        if isinstance(claim, Owner):
+            return False
+        for name in set(names) - set(_names(key, claim._chain)):
+            _unlink(f"{self._directory}/{name}")
+        claim.release()
+        return True
+
+    def _chain(self, key: str) -> list[Owner]:
+        chain: list[Owner] = []
+        while (owner := _read(f"{self._directory}/{_names(key, chain)[-1]}")) is not None:
+            chain.append(owner)
+            if not owner.token:
+                break
+        return chain
+
+    def _files(self) -> dict[str, list[str]]:
+        """Return the keys for which there are files, and the names of those that belong to successors."""
+        try:
+            found = [name for name in os.listdir(self._directory) if is_key(name.partition("+")[0])]
+        except FileNotFoundError:
+            return {}
+        files: dict[str, list[str]] = {name.partition("+")[0]: [] for name in found}
+        for name in found:
+            if "+" in name:
+                files[name.partition("+")[0]].append(name)
+        return files
+
+
+class _Attempt:
+    """A claim that waits to be linked."""
+
+    def __init__(self, home: Home, directory: str, owner: Owner) -> None:
+        self.owner = owner
+        self._home, self._directory = home, directory
+        self._file: str | None = None  # not written before it is clear that it will be needed
+        self._succeeding: str | None = None  # where it is linked, but not known to hold
+
+    def succeed(self, path: str) -> None:
+        """Become the next claim of a chain, if that is still there: `holds` tells."""
+        if self.link(path):
+            self._succeeding = path
+
+    def holds(self, chain: list[Owner]) -> bool:
+        """Tell whether our claim is the last one of a chain that was read just now. If it is in vain, remove it."""
+        # Also where the file system said that the name was taken: the reply to a first try may have got lost.
+        if chain and chain[-1].token == self.owner.token:
+            self._succeeding = None
+            return True
+        self._take_back()
+        return False
+
+    def end(self) -> None:
+        self._take_back()
+        if self._file is not None:
+            _unlink(self._file)
+
+    def _take_back(self) -> None:
+        if self._succeeding is not None:
+            _unlink(self._succeeding)
+            self._succeeding = None
+
+    def link(self, path: str) -> bool:
+        """Give it a name, unless that is taken."""
+        self._file = self._file or self._write()
+        try:
+            os.link(self._file, path)
+            return True
+        except FileExistsError:
+            pass  # who has it, shows when the chain is read again
+        except FileNotFoundError:  # somebody deleted the cache
+            self._file = None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise CacheError(
+                f"the file system of {self._home.path} knows no hard links, by which processes agree on who "
+                "computes what: choose a directory on another one"
+            ) from error
+        return False
+
+    def _write(self) -> str:
+        content = json_text.dumps(vars(self.owner)).encode() + b"\n"
+        try:
+            descriptor, path = self._home.temporary_in(self._directory)  # it was looked at when this began
+        except FileNotFoundError:  # somebody deleted the cache
+            descriptor, path = self._home.temporary("claims")
+        try:
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        except OSError:
+            _unlink(path)
+            raise
+        finally:
+            os.close(descriptor)
+        return path
+
+
+def _new_owner(name: str, job_id: str | None) -> Owner:
+    return Owner(**vars(this_process()), name=name, since=time.time(), token=os.urandom(8).hex(), job_id=job_id)
+
+
+def _names(key: str, chain: list[Owner]) -> list[str]:
+    """Return the names of the claims in a chain, and of the one that would come next."""
+    return [key, *(f"{key}+{owner.token}" for owner in chain)]
+
+
+def _read(path: str) -> Owner | None:
+    """Return the owner in a file; None if the file is not there, or not any more."""
+    try:
+        descriptor = os.open(path, _READ)
+        try:
+            return _parse(path, os.read(descriptor, 1 << 16), os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # removed on another machine
+            return None
+        if error.errno not in _UNREADABLE:
+            raise
+        return _unreadable(path, time.time())
+
+
+def _content(path: str) -> bytes:
+    """What is in a claim; nothing if it is not there, or not any more."""
+    try:
+        descriptor = os.open(path, _READ)
+        try:
+            return os.read(descriptor, 1 << 16)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return b""
+
+
+def _parse(path: str, content: bytes, status: os.stat_result) -> Owner:
+    try:
+        found = json_text.loads(content)
+        owner = Owner(**{key: found[key] for key in Owner.fields})
+        numbers = (owner.pid, owner.start, owner.since)
+        known = isinstance(found["token"], str) and is_hexadecimal(owner.token)
+        if known and all(isinstance(number, (int, float)) for number in numbers):
+            return owner
+    except (ValueError, TypeError, KeyError):
+        pass
+    return _unreadable(path, status.st_mtime)
+
+
+def _unreadable(path: str, since: float) -> Owner:
+    return Owner("", "", "", "", 0, 0, path, since, "")
+
+
+def _when(since: float) -> str:
+    now, then = time.localtime(), time.localtime(since)
+    return time.strftime("%H:%M:%S" if now[:3] == then[:3] else "%Y-%m-%d %H:%M:%S", then)
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""Look a call up in a cache: what is there and can be trusted, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CacheError
+from .records import Damaged, Stored, read
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+_log = logging.getLogger("penstock")
+
+
+class Found:
+    """A remembered result or error; opened when somebody asks for it."""
+
+    __slots__ = ("_stored", "failed", "token")
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored.output_alone()  # there may be a hundred thousand of these
+        self.failed = stored.head.state == "failed"
+        self.token = bytes.fromhex(stored.head.token) or None
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self._stored.head.name
+
+    def load(self) -> Any:
+        if not self.failed:
+            return self._stored.output()
+        from ..errors import RemoteTraceback  # here, because most calls do not fail
+
+        error, text = self._stored.output()
+        BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
+        return error
+
+
+def find(cache: Cache, key: str, *, whole: bool = False) -> Found | None:
+    """What is remembered under this key. A damaged file is set aside, with a warning: the call runs again.
+
+    A large file is read once more when its content is asked for; with `whole` it is not needed any more.
+
+    Raises:
+        UnsafeCache: others could have written the file.
+        VersionMismatch: a newer Penstock wrote it.
+    """
+    try:
+        descriptor = cache.home.open_record(key)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CacheError(f"{cache.home.record(key)} cannot be opened: {error.strerror}; look at the file") from error
+    try:
+        stored = read(descriptor, cache.home.record(key), whole)
+        if stored.head.key != key:
+            _refuse_another_case(cache, key, stored.head.key)
+            raise Damaged(f"{cache.home.record(key)} holds another call, {stored.head.key}")
+        return Found(stored)
+    except Damaged as damage:
+        _set_aside(cache, key, str(damage))
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_another_case(cache: Cache, key: str, other: str) -> None:
+    """On a disk that does not tell capitals from small letters two keys of the user's own may be one file."""
+    if key.casefold() == other.casefold():
+        raise CacheError(f"cache_key {key!r} is {other!r} on the disk of {cache.path}; use keys that differ otherwise")
+
+
+def _set_aside(cache: Cache, key: str, reason: str) -> None:
+    if cache.mode == "read-only":
+        where = "it is left alone, as the cache is read-only"
+    else:
+        where = f"it was moved to {cache.home.set_aside(key, reason)}"
+    tell(f"{reason}; {where}, and the call runs again")
+
+
+def tell(message: str) -> None:
+    """Warn of what went wrong with a file and is not the call's fault: once, in the log or beside it."""
+    try:
+        warnings.warn(message, stacklevel=_level_of_caller())
+    except Warning:  # where warnings are errors the call goes on all the same
+        _log.warning("%s", message)
+    else:
+        _log.info("%s", message)
+
+
+def _level_of_caller() -> int:
+    """How far up the stack somebody called Penstock, as `warnings` counts from the function that called this one."""
+    package, level = __name__.partition(".")[0] + ".", 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level

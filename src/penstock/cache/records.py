@@ -1,0 +1,227 @@
+"""One finished call in one file: a head that says where everything is, and an HDF5 file behind it.
+
+The head is the text in the user block of the HDF5 file. With it a result is read by one `read`, without the HDF5
+library; everybody else reads the HDF5 part, in which the same bytes are datasets. `docs/file-format.md`
+describes both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from blake3 import blake3
+
+from ..errors import CacheError, VersionMismatch
+from ..plain import Plain
+from ..system import json_text
+from ..typed import Any
+from . import layout
+from .contents import InMemory, OnDisk, checksum_of, identity, write_all, write_chunks
+from .heads import FORMAT, FRAME, Damaged, Head, damaged, load_head, make_head
+from .restore import Unloadable, decode
+from .values import Node, Parts, encode, encode_arguments
+
+__all__ = [
+    "ARRAY_LIMIT", "FAILED", "FINISHED", "FORMAT", "Damaged", "Head", "Record", "Stored", "read", "read_head", "write",
+]  # fmt: skip
+
+ARRAY_LIMIT = 64 << 20  # bytes of an argument from which it is described only
+FINISHED, FAILED = "finished", "failed"
+
+_WHOLE = 1 << 20  # bytes of a file up to which it is kept in memory once read
+_PEEK = 4096  # most heads are shorter
+_EIGHT_BYTES = ("float", "int")  # the most frequent outputs
+_PICKLED_LIMIT = 1 << 20  # of a function
+
+
+class Record(Plain):
+    """A finished call. `output` is the exception where the state is "failed"."""
+
+    key: str
+    name: str
+    state: str
+    token: str
+    output: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    source: str = ""
+    pickled: bytes | None = None
+    facts: Mapping[str, Any] = MappingProxyType({})
+    created: float = 0.0
+    seconds: float = 0.0
+
+
+# -- writing -----------------------------------------------------------------------------------------------
+
+
+def write(fd: int, record: Record) -> int:
+    """Fill an empty file; returns its size. Pickle's exceptions if the output cannot be pickled, OSError."""
+    about = _about(record)
+    parts = Parts()
+    nodes = _nodes(record, about, parts)
+    structure, text = _lay_out(about, nodes, parts)
+    tiles = [tile if isinstance(tile, bytes) else parts.data[tile] for tile in structure.tiles]
+    assert sum(map(len, tiles)) == structure.size
+    if structure.size <= _WHOLE:
+        content = b"".join(tiles)
+        write_all(fd, make_head(text, structure.block, blake3(content).hexdigest()) + content, 0)
+    else:  # the head comes last, so that half a file has none
+        write_all(fd, make_head(text, structure.block, write_chunks(fd, tiles, structure.block)), 0)
+    return structure.block + structure.size
+
+
+def _lay_out(about: str, nodes: dict[str, Node], parts: Parts) -> tuple[layout.Structure, str]:
+    """A structure whose user block has room for the head, and the head's text but for the checksum."""
+    specs = tuple(parts.specs)
+    block = layout.MIN_BLOCK
+    while True:
+        structure = layout.structure(specs, block)
+        for node, offset in zip(parts.nodes, structure.offsets, strict=True):
+            node["at"] = offset
+        text = f'{about[:-1]},"bytes":{structure.size},"parts":{json_text.compact(nodes)}'
+        if len(text) + FRAME <= structure.block:
+            return structure, text
+        block = structure.block * 2
+
+
+def _about(record: Record) -> str:
+    """What a record is, without its parts."""
+    return json_text.compact(
+        {
+            "format": FORMAT,
+            "key": record.key,
+            "name": record.name,
+            "state": record.state,
+            "token": record.token,
+            "created": record.created,
+            "seconds": record.seconds,
+        }
+    )
+
+
+def _nodes(record: Record, about: str, parts: Parts) -> dict[str, Node]:
+    """Add everything to `parts`; the nodes by the names that they have in HDF5."""
+    output = "error" if record.state == FAILED else "output"
+    nodes = {output: encode(record.output, output, parts)}
+    parts.limit = ARRAY_LIMIT
+    nodes["arguments"] = encode_arguments(record.args, "arguments", parts)
+    nodes["keywords"] = encode_arguments(record.kwargs, "keywords", parts)
+    parts.limit = None
+    nodes["function"] = parts.add_text("function", record.source.encode(errors="replace"), "str", 256)
+    if record.pickled is not None and len(record.pickled) <= _PICKLED_LIMIT:
+        nodes["function_pickle"] = parts.add_bytes("function_pickle", record.pickled, "bytes")
+    nodes["facts"] = parts.add_text("facts", json_text.lenient(dict(record.facts)).encode(), "json", 256, b" ")
+    parts.add_text("record", about.encode(), "json", 64, b" ")  # the head's own, for readers of HDF5
+    return nodes
+
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def read_head(fd: int, path: str = "the file") -> Head:
+    """The head alone, checked; the rest of the file is not read."""
+    return load_head(fd, os.fstat(fd).st_size, path, _PEEK)[0]
+
+
+def read(fd: int, path: str, whole: bool = False) -> Stored:
+    """Read and check a file. `path` names it in messages.
+
+    A large one is opened there again when a part is asked for, unless the `whole` of it is wanted in memory.
+
+    Raises Damaged, and VersionMismatch for a file of a later format.
+    """
+    status = os.fstat(fd)
+    size = status.st_size
+    head, start, fields, data = load_head(fd, size, path, size if whole or size <= _WHOLE else _PEEK)
+    content: InMemory | OnDisk
+    if len(data) == size:
+        content = InMemory(memoryview(data)[start:])
+        checksum = blake3(content.data).hexdigest()
+    else:
+        content = OnDisk(path, identity(status), start, size - start)
+        checksum = checksum_of(fd, start)
+    if checksum != fields["sum"]:
+        raise damaged(path, "its content does not match its checksum")
+    return Stored(head, path, fields["parts"], content)
+
+
+class Stored:
+    """A record as it is in its file. What is asked for is made anew each time.
+
+    Each method raises CacheError where the object cannot be made in this process, and the message says why.
+    """
+
+    __slots__ = ("_content", "_nodes", "_path", "head")
+
+    def __init__(self, head: Head, path: str, nodes: dict[str, Node], content: InMemory | OnDisk) -> None:
+        self.head = head
+        self._path, self._nodes, self._content = path, nodes, content
+
+    def output(self) -> Any:
+        """What the call returned, or the exception that it raised."""
+        return self._part("error" if self.head.state == FAILED else "output")
+
+    def output_alone(self) -> Stored:
+        """The same, without holding in memory what is not the output."""
+        name = "error" if self.head.state == FAILED else "output"
+        if not isinstance(self._content, InMemory):
+            return self
+        node = self._nodes[name]
+        if node.get("is") in _EIGHT_BYTES:
+            return self._with(name, node["at"], node["at"] + 8)
+        own = sorted(_places(node))
+        others = (place for part, node in self._nodes.items() if part != name for place in _places(node))
+        end = min((place for place in others if own and place > own[-1]), default=self._content.size)
+        return self._with(name, own[0], end) if own else self._with(name, 0, 0)
+
+    def _with(self, name: str, start: int, end: int) -> Stored:
+        assert isinstance(self._content, InMemory)
+        try:
+            content = self._content.part(start, end)
+        except ValueError:  # the head is not what this format says: who asks for the output is told
+            return self
+        return Stored(self.head, self._path, {name: self._nodes[name]}, content)
+
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments; `values.Omitted` and `values.Described` stand for what was not stored."""
+        return tuple(self._part("arguments"))
+
+    def kwargs(self) -> dict[str, Any]:
+        return dict(self._part("keywords"))
+
+    def facts(self) -> dict[str, Any]:
+        return dict(self._part("facts"))
+
+    def source(self) -> str:
+        return str(self._part("function"))
+
+    def pickled(self) -> bytes | None:
+        """The function itself, if it was stored."""
+        return bytes(self._part("function_pickle")) if "function_pickle" in self._nodes else None
+
+    def _part(self, name: str) -> Any:
+        try:
+            return decode(self._nodes[name], self._content)
+        except Unloadable as error:
+            kind = VersionMismatch if isinstance(error.__cause__, VersionMismatch) else CacheError
+            raise kind(f"{self._path}: its part {name!r} cannot be loaded here: {error}") from error.__cause__
+        except CacheError:
+            raise
+        except OSError as error:
+            raise CacheError(f"{self._path} can no longer be read: {error.strerror}") from error
+        except Exception as error:  # the head is not what this format says
+            raise damaged(self._path, f"its head describes its part {name!r} wrongly") from error
+
+
+def _places(node: Any) -> Iterator[int]:
+    """Where the bytes of a node, and of those inside it, begin."""
+    if isinstance(node, dict):
+        if isinstance(node.get("at"), int):
+            yield node["at"]
+        for inside in node.values():
+            yield from _places(inside)
+    elif isinstance(node, list):
+        for inside in node:
+            yield from _places(inside)

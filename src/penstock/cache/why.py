@@ -1,0 +1,71 @@
+"""What is remembered of a call, and what comes nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CacheError
+from ..keys.key import NOWHERE, CallKey, Surroundings, call_key, unfollowed
+from ..keys.unkeyable import Pending
+from ..keys.values import meaning
+from ..resources import Resources
+from .entry import Entry, open_entry
+from .explain import Explanation, differences
+from .finding import nearest
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+__all__ = ["explain", "explain_entry"]
+
+
+def explain(
+    cache: Cache, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
+) -> Explanation:
+    """Compare a call with what is there."""
+    call = _key(fn, args, kwargs, resources)
+    name = getattr(fn, "__name__", None) or type(fn).__name__
+    key = resources.cache_key or call.hex
+    parts, outside = call.ingredients(), unfollowed(fn)
+    entry = _entry(cache, key)
+    if entry is not None:
+        hit = (entry.state == "finished" or cache.failures) and cache.mode != "refresh"
+        return Explanation(key, name, hit, entry, (), outside, "", parts)
+    return _compared(cache, key, name, parts, outside, _running(cache, key))
+
+
+def explain_entry(cache: Cache, entry: Entry) -> Explanation:
+    """Compare an entry with the other one that comes nearest."""
+    found = _compared(cache, entry.key, entry.function, entry.ingredients, (), "")
+    return replace(found, hit=entry.state == "finished" or cache.failures)
+
+
+def _compared(cache: Cache, key: str, name: str, parts: Mapping[str, str], outside: Any, running: str) -> Explanation:
+    other, its_parts = nearest(cache.home, name, parts, key)
+    found = () if other is None else differences(its_parts, parts, name)
+    return Explanation(key, name, False, other, found, outside, running, parts)
+
+
+def _key(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources) -> CallKey:
+    around = NOWHERE
+    if resources.env or resources.ranks != 1:
+        env = meaning(dict(resources.env)) if resources.env else b""
+        around = Surroundings(ranks=resources.ranks, env=env)
+    try:
+        return call_key(fn, args, kwargs, around)
+    except Pending:
+        raise CacheError("an argument is a future that is not done, so its key is not known yet: wait for it") from None
+
+
+def _entry(cache: Cache, key: str) -> Entry | None:
+    try:
+        return open_entry(cache.home, key)
+    except FileNotFoundError:
+        return None
+
+
+def _running(cache: Cache, key: str) -> str:
+    holder = cache.claims.holder(key)
+    return "" if holder is None or holder.state() == "gone" else holder.where()

@@ -1,0 +1,262 @@
+"""Why a call is remembered, or why not."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from penstock import Cache, Future
+from penstock.cache.explain import differences
+from penstock.cache.records import Record, write
+from penstock.errors import CacheError, ResourceError
+from penstock.keys.key import call_key
+
+SCALE = 2
+
+
+def helper(x):
+    return x * SCALE
+
+
+def relax(x, force=0.1):
+    return helper(x) + force
+
+
+def slow(x):
+    return x, time.time()
+
+
+def other(x):
+    return x
+
+
+def remember(cache: Cache, function, *args, moment: float = 0.0, **kwargs) -> str:
+    """Store a call as if it had been run."""
+    call = call_key(function, args, kwargs)
+    return remember_ingredients(cache, call.hex, function.__name__, call.ingredients(), moment)
+
+
+def remember_ingredients(cache: Cache, key: str, name: str, ingredients: dict, moment: float = 0.0, **facts) -> str:
+    state = facts.pop("state", "finished")
+    output = (ValueError("too small"), "") if state == "failed" else 1
+    facts["ingredients"] = ingredients
+    record = Record(key, name, state, "", output, (), {}, facts=facts, created=1.7e9 + moment, seconds=2.0)
+    cache.home.publish(key, lambda descriptor: write(descriptor, record))
+    os.utime(cache.home.record(key), (1.7e9 + moment, 1.7e9 + moment))
+    return key
+
+
+@pytest.fixture
+def cache(tmp_path) -> Cache:
+    return Cache(tmp_path / "results")
+
+
+# ------------------------------------------------------------------ what differs
+
+BASE = {
+    "python": "3.11",
+    "code of lab.relax": "aa",
+    "code of lab.h.help": "bb",
+    "class lab.Atom": "cc",
+    "global lab.SCALE": "dd",
+    "package numpy": "ee 2.0",
+    "argument x": "ff 2",
+    "argument y": "00 ndarray float64 (3,)",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({}, []),
+        ({"argument x": "11 3"}, ["argument 'x': 2 -> 3"]),
+        ({"argument y": "11 ndarray float64 (3,)"}, ["argument 'y': ndarray float64 (3,) with another content"]),
+        ({"argument z": "11 4"}, ["argument 'z' is new: 4"]),
+        ({"argument x": None}, ["argument 'x' is not there any more; it was 2"]),
+        ({"code of lab.h.help": "11"}, ["helper 'lab.h.help' changed"]),
+        ({"code of lab.h.more": "11"}, ["helper 'lab.h.more' is new"]),
+        ({"code of lab.h.help": None}, ["helper 'lab.h.help' is not used any more"]),
+        ({"code of lab.relax": "11"}, ["the function 'lab.relax' changed"]),
+        ({"class lab.Atom": "11"}, ["class 'lab.Atom' changed"]),
+        ({"global lab.SCALE": "11"}, ["global 'lab.SCALE' changed"]),
+        ({"global lab.SCALE": "11 3"}, ["global 'lab.SCALE' changed"]),
+        ({"package numpy": "11 2.1"}, ["package 'numpy': 2.0 -> 2.1"]),
+        ({"package scipy": "11"}, ["package 'scipy' is new"]),
+        ({"python": "3.12"}, ["Python 3.11 -> 3.12"]),
+        ({"version of lab.relax": "11"}, ["the version given for 'lab.relax' is new"]),
+        ({"ranks": "4"}, ["ranks: 1 -> 4"]),
+        ({"env": "11"}, ["what was asked for as env is new"]),
+        ({"initializer": "11"}, ["the initializer of the executor is new"]),
+        ({"something else": "11"}, ["something else is new"]),
+        (
+            {"argument x": "11 3", "code of lab.h.help": "11", "python": "3.12"},
+            ["helper 'lab.h.help' changed", "argument 'x': 2 -> 3", "Python 3.11 -> 3.12"],
+        ),
+    ],
+)
+def test_differences(changes, lines):
+    now = {label: value for label, value in (BASE | changes).items() if value is not None}
+    assert differences(BASE, now, "relax") == lines
+
+
+def test_what_has_a_look_is_shown_by_it():
+    then, now = (
+        {"global lab.SCALE": "dd 2", "package numpy": "ee 2.0"},
+        {"global lab.SCALE": "11 3", "package numpy": "12 2.1"},
+    )
+    assert differences(then, now, "relax") == ["global 'lab.SCALE': 2 -> 3", "package 'numpy': 2.0 -> 2.1"]
+
+
+def test_an_initializer_cannot_be_seen_from_here():
+    assert differences(BASE | {"initializer": "11"}, BASE, "relax") == [
+        "the initializer of the executor, which is not known here"
+    ]
+
+
+def test_another_version_of_a_package_that_is_not_noted():
+    assert differences(BASE, BASE | {"package numpy": "11 2.0"}, "relax") == ["package 'numpy' has another version"]
+
+
+def test_nothing_is_noted():
+    assert differences({}, BASE, "relax") == ["what went into its key is not noted"]
+
+
+# ------------------------------------------------------------------ calls
+
+
+def test_a_call_that_is_remembered(cache):
+    key = remember(cache, relax, 2)
+    found = cache.explain(relax, x=2, force=0.1)
+    assert (found.hit, found.key, found.function, found.differences) == (True, key, "relax", ())
+    assert found.nearest == cache[key]
+    assert (
+        str(found)
+        == f"'relax' is remembered since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
+    )
+
+
+def test_a_call_that_is_not(cache):
+    key = remember(cache, relax, 2)
+    found = cache.explain(relax, 3, force=0.2)
+    assert not found.hit
+    assert found.nearest.key == key
+    assert found.differences == ["argument 'force': 0.1 -> 0.2", "argument 'x': 2 -> 3"]
+    text = str(found)
+    assert text.startswith(
+        f"'relax' is not remembered; its key would be {found.key}\nthe nearest entry is {key} of 2023"
+    )
+    assert text.endswith("  argument 'force': 0.1 -> 0.2\n  argument 'x': 2 -> 3")
+
+
+def test_a_helper_that_changed(cache, monkeypatch):
+    remember(cache, relax, 2)
+    monkeypatch.setattr(f"{__name__}.helper", lambda x: x)
+    differing = cache.explain(relax, 2).differences
+    assert any(line.startswith("helper ") and line.endswith("is not used any more") for line in differing)
+
+
+def test_a_global_that_changed(cache, monkeypatch):
+    remember(cache, relax, 2)
+    monkeypatch.setattr(f"{__name__}.SCALE", 3)
+    (line,) = cache.explain(relax, 2).differences
+    assert line.startswith(f"global '{__name__}.SCALE'")
+
+
+def test_a_function_that_was_never_remembered(cache):
+    remember(cache, other, 2)
+    found = cache.explain(relax, 2)
+    assert (found.hit, found.nearest, found.differences) == (False, None, ())
+    assert "'relax' is not remembered, with any arguments" in str(found)
+
+
+def test_the_nearest_has_most_in_common(cache):
+    remember(cache, relax, 3, 0.2, moment=9)
+    wanted = remember(cache, relax, 2, moment=1)
+    remember(cache, relax, 3, moment=8)
+    assert cache.explain(relax, 2, 0.2).nearest.key in (wanted, call_key(relax, (3, 0.2), {}).hex)
+    assert cache.explain(relax, 2, 0.3).nearest.key == wanted
+
+
+def test_of_several_the_newest(cache):
+    remember(cache, relax, 3, moment=1)
+    wanted = remember(cache, relax, 4, moment=3)
+    remember(cache, relax, 5, moment=2)
+    assert cache.explain(relax, 2).nearest.key == wanted
+
+
+def test_one_of_which_nothing_is_known_comes_last(cache):
+    remember_ingredients(cache, "my-own", "relax", {}, 5)
+    assert cache.explain(relax, 2).differences == ["what went into its key is not noted"]
+    wanted = remember(cache, relax, 3, 0.2)
+    assert cache.explain(relax, 2).nearest.key == wanted
+
+
+def test_what_no_key_can_follow(cache):
+    found = cache.explain(slow, 1)
+    assert "time.time" in found.unfollowed
+    assert "what no key can follow: time.time; if the result depends on it, pass it in" in str(found)
+
+
+def test_a_failure(cache):
+    call = call_key(relax, (2,), {})
+    remember_ingredients(cache, call.hex, "relax", {}, state="failed")
+    found = cache.explain(relax, 2)
+    assert (found.hit, found.nearest.state) == (False, "failed")
+    assert "so it would be run again" in str(found)
+    kept = Cache(cache.directory, failures=True).explain(relax, 2)
+    assert kept.hit
+    assert "which is kept" in str(kept)
+
+
+def test_a_cache_that_is_refreshed(cache):
+    remember(cache, relax, 2)
+    found = Cache(cache.directory, mode="refresh").explain(relax, 2)
+    assert not found.hit
+    assert 'it would be run again, as the cache is opened with mode="refresh"' in str(found)
+
+
+def test_a_call_that_is_running(cache):
+    claim = cache.claims.take(cache.explain(relax, 2).key, "relax")
+    found = cache.explain(relax, 2)
+    assert not found.hit
+    assert f"process {os.getpid()}" in found.running
+    assert "is being run by process" in str(found)
+    claim.release()
+
+
+def test_resources_that_change_the_key(cache):
+    key = remember(cache, relax, 2)
+    assert cache.explain(relax, 2, resource_dict={"memory": 3}).key == key
+    assert cache.explain(relax, 2, resource_dict={"ranks": 2}).differences == ["ranks: 1 -> 2"]
+    assert cache.explain(relax, 2, resource_dict={"env": {"A": "1"}}).key != key
+    assert cache.explain(relax, 2, resource_dict={"cache_key": "mine"}).key == "mine"
+    with pytest.raises(ResourceError, match="memroy"):
+        cache.explain(relax, 2, resource_dict={"memroy": 3})
+
+
+def test_another_directory(cache, tmp_path):
+    remember(cache, relax, 2)
+    assert not cache.explain(relax, 2, resource_dict={"cache_directory": tmp_path / "more"}).hit
+
+
+def test_futures_among_the_arguments(cache):
+    pending, done = Future(), Future()
+    done.set_result(2)
+    key = remember(cache, relax, 2)
+    assert cache.explain(relax, done).key == key
+    with pytest.raises(CacheError, match="a future that is not done"):
+        cache.explain(relax, pending)
+
+
+def test_what_has_no_key(cache):
+    with pytest.raises(CacheError, match="'x'"), open(os.devnull) as file:
+        cache.explain(relax, file)
+
+
+def test_nothing_is_changed_by_looking(cache, tmp_path):
+    remember(cache, relax, 2)
+    before = sorted(os.walk(cache.path))
+    Cache(cache.directory, mode="read-only").explain(relax, 3)
+    assert sorted(os.walk(cache.path)) == before
