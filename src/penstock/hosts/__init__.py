@@ -1,0 +1,1 @@
+"""The machines on which a scheduler's commands are typed."""

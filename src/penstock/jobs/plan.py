@@ -1,0 +1,177 @@
+"""From calls that are to become jobs to few submissions. No I/O: what comes out says what is to be submitted.
+
+Calls that ask for the same and wait for the same are one job array. Of what they wait for there are these cases:
+
+    nothing                                      an array
+    all of them for the same calls               an array after those (`ok`)
+    each for its counterpart in the same arrays  an array, element by element (`corresponding`)
+    anything else, and there are many of them    one array after whole arrays (`any`): a call may then begin later than
+                                                 it could, but a failure of others does not end it
+
+A job checks its inputs itself, whatever the scheduler thinks. That is why `any` is enough, and it must be `any` where
+several calls share a job: one that fails is not the others' failure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
+
+__all__ = ["SEPARATE", "After", "Array", "Element", "Wanted", "plan"]
+
+SEPARATE = 8  # arrays into which calls of one layer are divided to be exact, before one array waits for all
+_TERMS = 64  # elements that are named one by one, before the whole array is
+
+
+class Element(NamedTuple):
+    """A call that is submitted, or is going to be: its array, and the number of its element.
+
+    `shared`: the element makes other calls, too, so it may fail where this call does not.
+    """
+
+    array: Hashable
+    number: int
+    shared: bool = False
+
+
+@dataclass(eq=False)
+class Wanted:
+    """A call that is to become a job. `after`: calls of this plan, or elements that were submitted before."""
+
+    like: Hashable  # calls of which this is equal may be in one array
+    after: Sequence[Wanted | Element] = ()
+    place: Element | None = None  # where the plan has put it
+
+
+class After(NamedTuple):
+    """What an array waits for: an array, or one element of it."""
+
+    kind: str  # "ok", "any", "corresponding"
+    array: Hashable
+    number: int | None = None
+
+
+@dataclass(eq=False)
+class Array:
+    """A job array to be submitted. `numbers` are those of its elements; None: 0, 1, 2, ..."""
+
+    like: Hashable
+    calls: list[Wanted]
+    after: tuple[After, ...] = ()
+    numbers: list[int] | None = None
+    needs: set[Hashable] = field(default_factory=set)
+
+
+def plan(calls: Sequence[Wanted], most: int, calls_per_job: int = 1) -> list[Array]:
+    """The arrays, each of at most `most` elements, in an order in which they can be submitted."""
+    arrays: list[Array] = []
+    for layer in _layers(calls):
+        for group in _alike(layer):
+            for array in _arrays(group, calls_per_job):
+                arrays.extend(_split(array, most * calls_per_job, calls_per_job))
+    return arrays
+
+
+def _layers(calls: Iterable[Wanted]) -> list[list[Wanted]]:
+    """Calls by the longest way that leads to them from calls that wait for none of these."""
+    depth: dict[Wanted, int] = {}
+    layers: dict[int, list[Wanted]] = defaultdict(list)
+    for call in calls:  # in the order of submission, so what one waits for comes before it
+        depth[call] = 1 + max((depth.get(other, -1) for other in call.after if isinstance(other, Wanted)), default=-1)
+        layers[depth[call]].append(call)
+    return [layers[number] for number in sorted(layers)]
+
+
+def _alike(layer: Iterable[Wanted]) -> list[list[Wanted]]:
+    groups: dict[Hashable, list[Wanted]] = defaultdict(list)
+    for call in layer:
+        groups[call.like].append(call)
+    return list(groups.values())
+
+
+def _elements(call: Wanted) -> frozenset[Element]:
+    places = (other.place if isinstance(other, Wanted) else other for other in call.after)
+    return frozenset(place for place in places if place is not None)
+
+
+def _arrays(calls: list[Wanted], calls_per_job: int) -> list[Array]:
+    """Calls of one layer that ask for the same, as arrays."""
+    sets: dict[frozenset[Element], list[Wanted]] = defaultdict(list)
+    for call in calls:
+        sets[_elements(call)].append(call)
+    free = sets.pop(frozenset(), [])
+    arrays = [Array(free[0].like, free)] if free else []
+    if calls_per_job == 1:
+        arrays.extend(_side_by_side(sets))
+        if len(sets) <= SEPARATE:
+            return [*arrays, *(_after_the_same(elements, group) for elements, group in sets.items())]
+    rest = [call for group in sets.values() for call in group]
+    return [*arrays, *([_after_all(rest)] if rest else [])]
+
+
+def _after_the_same(elements: frozenset[Element], calls: list[Wanted]) -> Array:
+    terms = [After("any" if shared else "ok", array, number) for array, number, shared in sorted(elements, key=_number)]
+    if len(terms) > _TERMS:
+        return _after_all(calls)
+    return Array(calls[0].like, calls, tuple(terms), needs={element.array for element in elements})
+
+
+def _side_by_side(sets: dict[frozenset[Element], list[Wanted]]) -> list[Array]:
+    """Arrays of those calls that wait each for their counterparts, which are taken out of `sets`."""
+    pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[Element]]]] = defaultdict(list)
+    for elements in sets:
+        numbers = {element.number for element in elements}
+        if len(numbers) == 1 and not any(element.shared for element in elements):
+            pairs[frozenset(element.array for element in elements)].append((numbers.pop(), elements))
+    return [row for arrays, found in pairs.items() for row in _rows(arrays, sorted(found, key=_first), sets)]
+
+
+def _first(pair: tuple[int, object]) -> int:
+    return pair[0]
+
+
+def _rows(
+    arrays: frozenset[Hashable],
+    pairs: list[tuple[int, frozenset[Element]]],
+    sets: dict[frozenset[Element], list[Wanted]],
+) -> Iterator[Array]:
+    """Several calls may wait for the same counterpart: the first of each, the second of each ...
+
+    Only as long as a row is wider than there are rows before it, so that of n calls come at most the root of n rows.
+    """
+    after = tuple(After("corresponding", array) for array in arrays)
+    for many in count(1):
+        pairs = [(number, elements) for number, elements in pairs if elements in sets]
+        if len(pairs) < max(many, 2):  # a single one is no row
+            return
+        calls = [sets[elements].pop(0) for _, elements in pairs]
+        yield Array(calls[0].like, calls, after, [number for number, _ in pairs], set(arrays))
+        for _, elements in pairs:
+            if not sets[elements]:
+                del sets[elements]
+
+
+def _after_all(calls: list[Wanted]) -> Array:
+    arrays = dict.fromkeys(element.array for call in calls for element in sorted(_elements(call), key=_number))
+    return Array(calls[0].like, calls, tuple(After("any", array) for array in arrays), needs=set(arrays))
+
+
+def _number(element: Element) -> int:
+    return element.number
+
+
+def _split(array: Array, most: int, calls_per_job: int) -> list[Array]:
+    """Arrays of at most so many calls; and note at each call where it is."""
+    parts = []
+    for first in range(0, len(array.calls), most):
+        calls = array.calls[first : first + most]
+        numbers = None if array.numbers is None else array.numbers[first : first + most]
+        part = Array(array.like, calls, array.after, numbers, array.needs)
+        for place, call in enumerate(calls):
+            number = place // calls_per_job if numbers is None else numbers[place]
+            call.place = Element(part, number, calls_per_job > 1)
+        parts.append(part)
+    return parts

@@ -1,0 +1,135 @@
+"""The script of a job: a plain one, or one that the user wrote as a Jinja template."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..resources import ALIASES, NAMES, Resources
+from .units import mebibytes, minutes
+
+__all__ = ["KNOWN", "VARIABLES", "job_script", "render", "variables", "variables_of"]
+
+# What a template may use beside the keys of the resources.
+VARIABLES = {
+    "command": "the command that makes the call, ready for a shell; the template must run it",
+    "elements": "the number of elements of the job's array; it has no value for a single job",
+    "job_name": "what people see in the scheduler's lists",
+    "log": "the path of what the job prints",
+    "memory_mib": "`memory` in MiB, rounded up",
+    "setup": "the shell lines before the command",
+    "time_minutes": "the scheduler's limit in minutes, rounded up",
+}
+KNOWN = frozenset(VARIABLES) | frozenset(NAMES) | frozenset(ALIASES)
+
+
+def job_script(command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = ()) -> str:
+    """A script for bash that runs `command`, after `setup`.
+
+    The lines of `setup` are the user's own text for the shell, and stay as they are. The words of `command` mean
+    themselves. It takes the place of the shell, so that the scheduler's signals reach it.
+    """
+    return "\n".join(["#!/bin/bash", *directives, *setup, f"exec {shlex.join(command)}", ""])
+
+
+def variables(
+    resources: Resources,
+    command: Sequence[str],
+    *,
+    job_name: str,
+    log: str,
+    setup: Sequence[str] = (),
+    time: float | None = None,
+    elements: int | None = None,
+) -> dict[str, Any]:
+    """What a template is given: `VARIABLES`, and each key of the resources by all its names. `time` is in seconds."""
+    keys = {name: getattr(resources, name) for name in NAMES}
+    also = {theirs: keys[ours] for theirs, ours in ALIASES.items()}
+    return {**resources.others, **keys, **also} | {
+        "command": shlex.join(command),
+        "elements": elements,
+        "job_name": job_name,
+        "log": log,
+        "memory_mib": None if resources.memory is None else mebibytes(resources.memory),
+        "setup": "\n".join(setup),
+        "time_minutes": None if time is None else minutes(time),
+    }
+
+
+def variables_of(template: str) -> set[str]:
+    """The names that a template takes from outside.
+
+    Raises:
+        ValueError: it is no template.
+    """
+    environment, parsed = _parsed(template)
+    from jinja2 import meta
+
+    return set(meta.find_undeclared_variables(parsed)) - set(environment.globals)
+
+
+def render(template: str, variables: Mapping[str, Any]) -> str:
+    """The script that a template makes.
+
+    A template is as trusted as the script that it becomes, which runs as its user; so it is not fenced in. A variable
+    that is None counts as false, and must not be printed: "--account=None" would be a mistake found late.
+
+    Raises:
+        ValueError: it is no template, uses a name that nobody knows, or prints a variable that has no value.
+    """
+    environment, _ = _parsed(template)
+    import jinja2
+
+    values = {name: _Nothing(name) if value is None else value for name, value in variables.items()}
+    try:
+        return str(environment.from_string(template).render(values))
+    except jinja2.UndefinedError as error:
+        raise ValueError(_unknown(str(error), variables)) from None
+    except (jinja2.TemplateError, TypeError) as error:
+        raise ValueError(f"the template of the job script cannot be filled in: {error}") from error
+
+
+class _Nothing:
+    """Stands for a variable without a value: false, and an error where it is printed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        raise ValueError(
+            f"the template of the job script prints {self._name}, which this call does not set: "
+            f"set it, or write {{% if {self._name} %}} around it"
+        )
+
+
+def _parsed(template: str) -> tuple[Any, Any]:
+    try:
+        import jinja2
+    except ImportError:
+        raise ValueError("a template for job scripts needs Jinja: pip install jinja2") from None
+
+    # Lines that hold nothing but a statement leave no blank ones behind.
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    try:
+        return environment, environment.parse(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"line {error.lineno} of the template of the job script is wrong: {error.message}") from None
+
+
+def _unknown(message: str, variables: Mapping[str, Any]) -> str:
+    name = re.search(r"'(\w+)' is undefined", message)
+    if not name:
+        return f"the template of the job script cannot be filled in: {message}"
+    known = sorted(KNOWN | set(variables))
+    nearest = difflib.get_close_matches(name[1], known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+    return f"the template of the job script uses {name[1]!r}, which nobody has set; {hint}"

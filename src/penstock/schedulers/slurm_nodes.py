@@ -1,0 +1,37 @@
+"""What the nodes of a Slurm cluster have: text only."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = ["Kind", "kinds", "nodes"]
+
+_MIB = 1 << 20
+_GPUS = re.compile(r"\bgpu(?::[^:(,]+)?:(\d+)")
+
+
+class Kind(NamedTuple):
+    """Nodes of a partition that are alike."""
+
+    nodes: int
+    cores: int
+    memory: int  # bytes
+    gpus: int
+
+
+def nodes(partition: str | None) -> list[str]:
+    """The command that asks for them; read by `kinds`. Without a partition: all of them."""
+    where = [] if partition is None else [f"--partition={partition}"]
+    return ["sinfo", "--noheader", "--exact", *where, "--format=%R|%P|%D|%c|%m|%G"]
+
+
+def kinds(out: str, partition: str | None) -> list[Kind]:
+    """What `sinfo` said of that partition, or without one of the cluster's default."""
+    found = []
+    for line in out.splitlines():
+        fields = line.split("|")
+        if len(fields) == 6 and (partition is not None or fields[1].endswith("*")):
+            count, cores, memory = (int(re.sub(r"\D", "", field) or 0) for field in fields[2:5])
+            found.append(Kind(count, cores, memory * _MIB, sum(map(int, _GPUS.findall(fields[5])))))
+    return found

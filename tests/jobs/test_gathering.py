@@ -1,0 +1,36 @@
+"""What is submitted without a pause goes out together."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penstock.backends.detached import backend as detached
+from penstock.backends.detached.backend import DetachedBackend
+
+
+class Inbox:
+    """Two calls come after a long time, the second one a moment after the first one."""
+
+    def __init__(self, new: list[str]) -> None:
+        self.now, self.pauses, self._new = 0.0, [100.0, 0.01], new
+
+    def get(self, timeout: float | None) -> Callable[[], object]:
+        pause = self.pauses.pop(0) if self.pauses else None
+        if pause is None or (timeout is not None and timeout < pause):
+            raise queue.Empty
+        self.now += pause
+        return lambda: self._new.append("call")
+
+
+def test_calls_after_a_long_silence_go_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    new: list[str] = []
+    inbox = Inbox(new)
+    monkeypatch.setattr(detached, "monotonic", lambda: inbox.now)
+    backend: Any = SimpleNamespace(_inbox=inbox, _intake=SimpleNamespace(new=new))
+    DetachedBackend._take_in(backend, None)
+    assert len(new) == 2

@@ -1,0 +1,165 @@
+"""A batch reaches the scheduler completely and once, in as many parts as that likes, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.backends.desk import Refused
+from penstock.backends.detached.sending import submission
+from penstock.cache.home import Home
+from penstock.jobs.batch import Batch, CallPlace, Part
+from penstock.jobs.folder import Folder
+from penstock.jobs.plan import After
+from penstock.jobs.requests import next_part, note_of, request_of
+from penstock.resources import Resources
+from penstock.schedulers.base import Dependency, JobRequest
+
+
+def written(home: Home, token: str, elements: int, after: tuple[After, ...] = (), at_once: int | None = None) -> Folder:
+    """A batch of so many elements, of one call each."""
+    batch = Batch(
+        token=token, scheduler="Slurm", calls=tuple(CallPlace(f"{i:040}", "call", i, 1) for i in range(elements)),
+        elements=tuple(range(elements)), calls_per_job=1, needs=(), resources={}, environment={}, restart_limit=0,
+        paths=(), cwd="/", umask=0o77, submitter="", created=0.0, python="", penstock="",
+        request=note_of("call", Resources(), at_once, None, False, after),
+    )  # fmt: skip
+    folder = Folder(home, token)
+    folder.create(batch, [b"."] * elements, "#!/bin/sh\n")
+    return folder
+
+
+class Scheduler:
+    """A desk that takes no more elements at once than there is room, and does not always answer."""
+
+    def __init__(self, answers: Callable[[], str]) -> None:
+        self.answers, self.jobs = answers, dict[str, JobRequest]()
+        self.room = 0
+
+    def submit(self, request: JobRequest) -> str:
+        assert isinstance(request.elements, tuple)
+        if len(request.elements) > self.room:
+            raise Refused("limit", "too many", full=True)
+        answer = self.answers()
+        if answer != "deaf":
+            self.room -= len(request.elements)
+            self.jobs[str(len(self.jobs))] = request
+        if answer != "ok":
+            raise Refused("silent", "no answer")
+        return str(len(self.jobs) - 1)
+
+    def look_up(self, token: str) -> dict[str, str]:
+        return {request.token: job for job, request in self.jobs.items() if request.token.startswith(token)}
+
+
+def type_all(steps: Iterator[Callable[[], Any]], killed: Callable[[], bool]) -> str:
+    """Type the commands: "done", what was refused, or "killed" before an answer was noted."""
+    resume: Callable[[], Callable[[], Any]] = lambda: next(steps)  # noqa: E731
+    try:
+        while True:
+            command = resume()
+            try:
+                answer = command()
+            except Refused as error:
+                refused = error
+                resume = lambda refused=refused: steps.throw(refused)  # type: ignore[attr-defined, misc]  # noqa: E731
+            else:
+                resume = lambda answer=answer: steps.send(answer)  # type: ignore[attr-defined, misc]  # noqa: E731
+            if killed():
+                return "killed"
+    except StopIteration:
+        return "done"
+    except Refused as error:
+        return error.kind
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(1, 20))
+def test_every_element_is_submitted_once(seed: int, elements: int) -> None:
+    choose = Random(seed)
+    with tempfile.TemporaryDirectory() as directory:
+        home = Home.open(directory)
+        written(home, "0" * 16, elements)
+        scheduler = Scheduler(lambda: choose.choice(["ok", "ok", "ok", "deaf", "mute"]))
+        perhaps, outcome = False, ""
+        while outcome != "done":
+            scheduler.room = choose.randint(0, 8)
+            folder = Folder(home, "0" * 16)  # as another process sees it
+            outcome = type_all(submission(scheduler, folder, perhaps), lambda: choose.random() < 0.1)  # type: ignore[arg-type]
+            perhaps = outcome in ("killed", "silent")
+        sent = [number for request in scheduler.jobs.values() for number in request.elements or ()]  # type: ignore[union-attr]
+        assert sorted(sent) == list(range(elements))
+        assert Folder(home, "0" * 16).unsent is None
+
+
+# ------------------------------------------------------------------ what is asked for
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    os.chmod(tmp_path, 0o700)
+    return Home.open(tmp_path)
+
+
+def test_a_batch_of_one_part(home: Home) -> None:
+    folder = written(home, "0" * 16, 5)
+    assert folder.unsent == next_part(folder, None) == Part(0, 5)
+    assert request_of(folder, Part(0, 5)).token == folder.token
+    folder.submitted_as(Part(0, 5, "7"))
+    assert os.path.exists(f"{folder.path}/job")
+    again = Folder(home, folder.token)
+    assert (again.unsent, again.parts, again.job_of(3)) == (None, [Part(0, 5, "7")], "7_3")
+
+
+def test_a_batch_in_parts(home: Home) -> None:
+    folder = written(home, "0" * 16, 9)
+    assert folder.job_of(8) is None
+    folder.submitted_as(Part(6, 9, "8"))
+    folder.submitted_as(Part(0, 2, "7"))
+    again = Folder(home, folder.token)
+    assert next_part(again, None) == Part(2, 6)
+    assert next_part(again, 3) == Part(2, 5)
+    assert [again.job_of(number) for number in (1, 2, 8)] == ["7_1", None, "8_8"]
+    request = request_of(again, Part(2, 5))
+    assert request.elements == (2, 3, 4)
+    assert request.token == f"{folder.token}.2-4"
+    folder.submitted_as(Part(2, 6, "9"))
+    assert again.unsent is None
+
+
+def test_what_follows_a_batch_in_parts(home: Home) -> None:
+    first = written(home, "0" * 16, 9)
+    for part in Part(0, 4, "7"), Part(4, 9, "8"):
+        first.submitted_as(part)
+    each = written(home, "1" * 16, 9, (After("corresponding", first.token),))
+    assert next_part(each, None) == Part(0, 4)
+    assert request_of(each, Part(0, 4)).after == (Dependency("corresponding", "7"),)
+    each.submitted_as(Part(0, 4, "9"))
+    assert next_part(each, None) == Part(4, 9)
+    assert request_of(each, Part(4, 9)).after == (Dependency("corresponding", "8"),)
+    after = written(home, "2" * 16, 1, (After("any", first.token), After("ok", first.token, 5)))
+    assert request_of(after, Part(0, 1)).after == (
+        Dependency("any", "7"),
+        Dependency("any", "8"),
+        Dependency("ok", "8_5"),
+    )
+    first.remove()
+    assert request_of(after, Part(0, 1)).after == ()
+    assert next_part(written(home, "3" * 16, 9, (After("corresponding", first.token),)), None) == Part(0, 9)
+
+
+def test_parts_of_a_throttled_array_follow_one_another(home: Home) -> None:
+    folder = written(home, "0" * 16, 9, at_once=4)
+    folder.submitted_as(Part(0, 5, "7"))
+    assert request_of(folder, Part(5, 9)).after == (Dependency("any", "7"),)
+    wide = written(home, "1" * 16, 9, at_once=9)
+    wide.submitted_as(Part(0, 5, "8"))
+    assert request_of(wide, Part(5, 9)).after == ()

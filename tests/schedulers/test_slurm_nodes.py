@@ -1,0 +1,29 @@
+"""What a cluster's nodes have, from what `sinfo` prints."""
+
+from __future__ import annotations
+
+from penstock.schedulers.slurm_nodes import Kind, kinds, nodes
+
+MIB = 1 << 20
+SAID = """\
+main|main*|4|64|256000|gpu:a100:4(S:0-1),nvme:2
+main|main*|2|64|512000|(null)
+debug|debug|1|8|16000+|gpu:2,gpu:h100:1
+slurm_load error
+"""
+
+
+def test_those_of_the_default_partition() -> None:
+    assert kinds(SAID, None) == [Kind(4, 64, 256000 * MIB, 4), Kind(2, 64, 512000 * MIB, 0)]
+    assert "--partition=" not in " ".join(nodes(None))
+
+
+def test_those_of_a_partition() -> None:
+    assert nodes("debug")[:2] == ["sinfo", "--noheader"]
+    assert "--partition=debug" in nodes("debug")
+    line = SAID.splitlines()[2]
+    assert kinds(line, "debug") == [Kind(1, 8, 16000 * MIB, 3)]
+
+
+def test_nothing_is_known_where_nobody_says() -> None:
+    assert kinds("sinfo: error: Unable to contact slurm controller", None) == []
