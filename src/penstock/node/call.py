@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ..cache.orders import Declined, Note, Order
 from ..futures import Future
 from ..wire.functions import Definition
-from ..wire.packing import Packed
-from .shape import Shape
+from ..wire.packed import Packed
+from .shape import Need, Shape
 
 _FORGET = 0.95  # a function that once took long is thought short again after some tens of short calls
 _UNKNOWN = 1.0  # s; what is not known to be short counts as long
@@ -31,7 +33,7 @@ class Pace:
 class Plan:
     """What a call's resources mean on a node. Calls with the same resources share one."""
 
-    __slots__ = ("alone", "limited", "memory", "options", "priority", "restarts", "run_time", "shape")
+    __slots__ = ("alone", "limited", "memory", "need", "options", "priority", "restarts", "run_time", "shape")
 
     def __init__(
         self,
@@ -40,7 +42,9 @@ class Plan:
         restarts: int = 0,
         run_time: float | None = None,
         options: dict[str, Any] | None = None,
+        need: Need | None = None,
     ) -> None:
+        self.need = need or Need(shape)
         self.shape, self.priority, self.restarts, self.run_time = shape, priority, restarts, run_time
         self.memory = shape.memory or None
         self.options = options or {}
@@ -52,10 +56,14 @@ class Call:
     """A call that waits or runs.
 
     `definition` is the function, or None if it is packed with the arguments; `inputs` are the results of
-    the futures among the arguments, in the order of their numbers.
+    the futures among the arguments, in the order of their numbers. Of a call that is remembered, `remember` is
+    what its runner is told, `note` what that says at its end, and `noted(call, note)` tells whether it did not run.
     """
 
-    __slots__ = ("arguments", "definition", "future", "inputs", "order", "pace", "plan", "restarted")
+    __slots__ = (
+        *("arguments", "definition", "future", "inputs", "note", "noted", "order"),
+        *("pace", "plan", "remember", "restarted"),
+    )
 
     def __init__(
         self,
@@ -70,10 +78,17 @@ class Call:
         self.plan, self.pace, self.order = plan, pace, order
         self.inputs: tuple[Packed, ...] = ()
         self.restarted = 0
+        self.remember: Order | None = None
+        self.note: Note | Declined | None = None
+        self.noted: Callable[[Call, Note | Declined], bool] | None = None
 
     @property
     def shape(self) -> Shape:
         return self.plan.shape
+
+    @property
+    def need(self) -> Need:
+        return self.plan.need
 
     @property
     def priority(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..futures import Lazy
 from ..wire import frames
-from ..wire.frames import CALL, DEFINE, ERROR, FORGET, FREE, HELLO, PACKED, PATH, READY, RESULT, Frame
+from ..wire.frames import CALL, DEFINE, ERROR, FORGET, FREE, HELLO, NOTED, ORDER, PACKED, PATH, READY, RESULT, Frame
 from ..wire.functions import Definition
 from ..wire.ledger import SIZE, Ledger
 from ..wire.lending import Loans, description, note_unused, undescribe
@@ -127,12 +127,14 @@ class Connection:
     def _encode(self, call: Call, parts: list[bytes], descriptors: list[int]) -> None:
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        if number and not (call.inputs or packed.memories or call.plan.options):
+        if number and not (call.inputs or packed.memories or call.plan.options or call.remember):
             data = packed.data or b""
             parts.append(frames.HEAD.pack(frames.HEAD.size + len(data), CALL, self.sequence, number, 0))
             parts.append(data)
             return
         content: list[Any] = [call.plan.options]
+        if call.remember is not None:
+            content[0] = {**call.plan.options, ORDER: call.remember}
         for part in (packed, *call.inputs):
             part.memories = tuple(map(self._packer.shared, part.memories))
             content.append(description(part, self._loans, descriptors))
@@ -181,6 +183,9 @@ class Connection:
                 call = self.flight.pop(sequence, None)
                 if call is not None:
                     call.pace.note(number * 1e-6)
+                    if flags & NOTED:
+                        note, body = frames.split_note(body)
+                        call.note = pickle.loads(note)
                     packed = self._packed(body) if flags & PACKED else Packed(body)
                     ends.append((call, packed, kind == ERROR))
                 elif sequence == 0:

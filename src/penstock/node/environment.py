@@ -5,22 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..system.machine import GPUS
+from ..system.variables import THREADS, at_start
 from .pool import Worker
-
-# Read by a library when it is loaded; so they are set before the user's first import.
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "JULIA_NUM_THREADS",
-)
-# Read by the loader or the interpreter when a process starts: a fork of the zygote is too late for them.
-_AT_START = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_")
 
 
 def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str]:
@@ -41,5 +27,5 @@ def gpus_of_ranks(worker: Worker) -> tuple[str, str]:
 
 def needs_fresh_process(environment: Mapping[str, str], started_with: Mapping[str, str]) -> bool:
     """Whether a worker must be started anew, because a process that was started otherwise cannot become it."""
-    names = {name for name in (*environment, *started_with) if name.startswith(_AT_START)}
+    names = {name for name in (*environment, *started_with) if at_start(name)}
     return any(environment.get(name) != started_with.get(name) for name in names)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..wire import frames
 from ..worker.messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
 from .environment import gpus_of_ranks, needs_fresh_process, worker_environment
-from .launcher import launch_command, launcher_environment
+from .launcher import as_if_alone, launch_command, launcher_environment
 from .pool import Worker
 from .stream import Stream
 
@@ -56,7 +56,7 @@ class Keeper:
 
     def spawn(self, worker: Worker, descriptors: list[int], address: str) -> None:
         """Start a worker that gets the descriptors; or ranks that connect to the address."""
-        environment = worker_environment(os.environ, worker)
+        environment = worker_environment(as_if_alone(os.environ) if address else os.environ, worker)
         argv = None
         if address:
             rank = python_command("penstock.worker.mpi", "main", address, *gpus_of_ranks(worker))
@@ -101,15 +101,19 @@ class Keeper:
 
 
 # The package is found where this process has it, whatever else is installed. Otherwise neither its directory nor the
-# current one is looked at, so that no file there is taken for a module of the standard library.
+# current one is looked at, so that no file there is taken for a module of the standard library. What is loaded here is
+# not garbage, and never looked through for any.
 _CODE = """
-import sys
+import gc, sys
+gc.disable()
 sys.path[:] = [place for place in sys.path if place]
-import importlib, typing
+import importlib
 sys.path.insert(0, sys.argv.pop(1))
 import penstock
 del sys.path[0]
 from {module} import {function}
+gc.freeze()
+gc.enable()
 {function}()
 """
 

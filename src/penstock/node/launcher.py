@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Mapping
+
+from ..schedulers.slurm_environment import environment
 
 
 def find_launcher() -> str | None:
@@ -25,22 +28,34 @@ def launch_command(ranks: int, command: list[str]) -> list[str]:
     return [find_launcher() or "mpiexec", "-n", str(ranks), *command]
 
 
-def launcher_environment(directory: str) -> dict[str, str]:
+def as_if_alone(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` for a launcher that is to start all ranks on this machine.
+
+    Inside a job launchers find the scheduler's variables, and start ranks on all its nodes.
+    """
+    temporary = {name: environ[name] for name in ("TMPDIR",) if name in environ}  # it is the same job's
+    return {**environment(environ), **temporary}
+
+
+def launcher_environment(directory: str | None) -> dict[str, str]:
     """What launchers read. Open MPI 4 and 5 have each their own names; the others need nothing.
 
     Cores are given out by Penstock, so the launcher shall neither count nor bind: two groups at once would be bound to
-    the same first cores. Its files go into `directory`, which is removed even when it is killed. Who runs as root here
-    already is not asked again by each launcher.
+    the same first cores. Its files go into `directory`, if one is given, which is removed even when it is killed. Who
+    runs as root here already is not asked again by each launcher.
     """
+    places = (
+        "OMPI_MCA_orte_tmpdir_base",
+        "OMPI_MCA_btl_vader_backing_directory",
+        "OMPI_MCA_btl_sm_backing_directory",
+        "PRTE_MCA_prte_tmpdir_base",
+    )
     return {
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "OMPI_MCA_hwloc_base_binding_policy": "none",
-        "OMPI_MCA_orte_tmpdir_base": directory,
-        "OMPI_MCA_btl_vader_backing_directory": directory,
-        "OMPI_MCA_btl_sm_backing_directory": directory,
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         "PRTE_MCA_hwloc_default_binding_policy": "none",
-        "PRTE_MCA_prte_tmpdir_base": directory,
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        **(dict.fromkeys(places, directory) if directory is not None else {}),
     }

@@ -33,14 +33,14 @@ class Loop:
             self._reader.recv(1 << 10)
         self._woken()
 
-    def watch(self, sock: socket.socket, handler: Handler) -> None:
+    def watch(self, sock: socket.socket | int, handler: Handler) -> None:
         self._selector.register(sock, READ, handler)
 
     def also_write(self, sock: socket.socket, wanted: bool) -> None:
         with contextlib.suppress(KeyError, ValueError):  # it is not watched any more
             self._selector.modify(sock, READ | WRITE if wanted else READ, self._selector.get_key(sock).data)
 
-    def forget(self, sock: socket.socket) -> None:
+    def forget(self, sock: socket.socket | int) -> None:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(sock)
 

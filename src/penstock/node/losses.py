@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 
 from ..errors import OutOfMemory, PenstockError, RemoteTraceback, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
+from ..worker.endings import how_it_ended, too_long, too_much_memory
 from .call import Call
-
-GIB = 1 << 30
 
 
 class PackedError:
     """What a function raised, still packed; opened, it is the exception with the remote traceback as its cause."""
 
-    __slots__ = ("_memory", "_name", "_packed")
+    __slots__ = ("_memory", "_name", "packed")
 
     def __init__(self, packed: Lazy, call: Call) -> None:
-        self._packed, self._name, self._memory = packed, call.future.name, call.plan.memory
+        self.packed, self._name, self._memory = packed, call.future.name, call.plan.memory
 
     def load(self) -> BaseException:
-        error, text = self._packed.load()
+        error, text = self.packed.load()
         if isinstance(error, MemoryError) and self._memory and not isinstance(error, OutOfMemory):
-            error = OutOfMemory(_too_much_memory(self._name, self._memory))
+            error = OutOfMemory(too_much_memory(repr(self._name), self._memory))
         set_cause(error, RemoteTraceback(text))
         return error  # type: ignore[no-any-return]
 
@@ -32,13 +30,9 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     """Why a call has no result although its worker ran it; `rank` is the one that went first, if it had several."""
     name = call.future.name
     if reason == "run_time":
-        limit = call.plan.run_time
-        return TimeLimitExceeded(
-            f"{name!r} ran longer than its run_time of {limit:g} s on {socket.gethostname()} "
-            "and was ended; give it more"
-        )
+        return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))
     if reason == "memory":
-        return OutOfMemory(_too_much_memory(name, call.plan.memory or 0))
+        return OutOfMemory(too_much_memory(repr(name), call.plan.memory or 0))
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
     error = WorkerLost(
@@ -53,19 +47,26 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
 class StartError:
     """Why a call was given up before it ran: no worker for it could be started. To open it may run the user's code."""
 
-    __slots__ = ("_exitcode", "_initializer_error", "_name", "_reason")
+    __slots__ = ("_name", "_node", "exitcode", "initializer_error", "reason")
 
-    def __init__(self, call: Call, initializer_error: Lazy | None, exitcode: int | None, reason: str | None) -> None:
-        self._name, self._initializer_error = call.future.name, initializer_error
-        self._exitcode, self._reason = exitcode, reason
+    def __init__(
+        self,
+        call: Call,
+        initializer_error: Lazy | None,
+        exitcode: int | None,
+        reason: str | None,
+        node: str | None = None,
+    ) -> None:
+        self._name, self.initializer_error = call.future.name, initializer_error
+        self.exitcode, self.reason, self._node = exitcode, reason, node
 
     def load(self) -> BaseException:
-        where = f"no worker could be started for {self._name!r} on {socket.gethostname()}"
-        if self._initializer_error is None:
-            error = WorkerLost(f"{where}: {self._reason or _start(self._exitcode)}")
-            error.exitcode = self._exitcode
+        where = f"no worker could be started for {self._name!r} on {self._node or socket.gethostname()}"
+        if self.initializer_error is None:
+            error = WorkerLost(f"{where}: {self.reason or _start(self.exitcode)}")
+            error.exitcode = self.exitcode
             return error
-        cause, text = self._initializer_error.load()
+        cause, text = self.initializer_error.load()
         error = WorkerLost(f"{where}: its initializer raised {type(cause).__name__}: {cause}")
         set_cause(cause, RemoteTraceback(text))
         error.__cause__ = cause
@@ -76,21 +77,5 @@ def set_cause(error: BaseException, cause: BaseException) -> None:
     BaseException.__setattr__(error, "__cause__", cause)  # the class may be frozen
 
 
-def how_it_ended(exitcode: int | None) -> str:
-    if exitcode is None:
-        return "vanished"
-    if exitcode >= 0:
-        return f"ended with exit code {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    return f"was killed by {name}"
-
-
 def _start(exitcode: int | None) -> str:
     return f"its process {how_it_ended(exitcode)} before it was ready; check `env` and what it wrote to stderr"
-
-
-def _too_much_memory(name: str, memory: int) -> str:
-    return f"{name!r} took more than its memory of {memory / GIB:g} GiB on {socket.gethostname()}; give it more"

@@ -24,7 +24,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from .. import ending
 from ..errors import WorkerLost
@@ -49,6 +49,16 @@ _RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank h
 _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
 
 
+class Beside(Protocol):
+    """What else the I/O thread of a node waits for: on another machine, the driver."""
+
+    def watch(self, loop: Loop) -> None:
+        """Register its sockets."""
+
+    def before_waiting(self) -> bool:
+        """Send what has been said since; whether something may have come in meanwhile, so that it is not over."""
+
+
 class Node:
     """Runs calls in worker processes of this machine. Made idle: the first call starts thread and processes."""
 
@@ -59,8 +69,10 @@ class Node:
         packer: Packer,
         initializer: bytes | None = None,
         expecting: Callable[[], bool] = lambda: False,
+        beside: Beside | None = None,
     ) -> None:
         self._pool = pool
+        self._beside = beside
         self._segments = segments
         self._packer = packer
         self._initializer = initializer
@@ -106,6 +118,11 @@ class Node:
         Those for which a worker is being started count as begun, unless `all_of_them` are meant.
         """
         self._inbox.append(partial(self._drop_waiting, all_of_them))
+        self._pump()
+
+    def let_idle_workers_go(self) -> None:
+        """Somebody else is going to use what they hold."""
+        self._inbox.append(self._pool.let_idle_go)
         self._pump()
 
     def prepare(self) -> None:
@@ -161,6 +178,8 @@ class Node:
                         self._carry_out(instruction)
             finally:
                 self._lock.release()
+            if self._closing:  # the I/O thread may have found something in the inbox, and thought that it goes on
+                self._wake()
             for call in dropped:
                 call.future.cancel()
             for call in late:  # submitted while the executor was being shut down
@@ -206,6 +225,8 @@ class Node:
     def _begin(self) -> None:
         if self._thread is None:
             self._loop = Loop(self._woken)
+            if self._beside is not None:
+                self._beside.watch(self._loop)
             self._thread = threading.Thread(target=self._run, args=(self._loop,), name="penstock", daemon=True)
             self._thread.start()
 
@@ -227,6 +248,8 @@ class Node:
                 self._patient = False  # first: who sends something from now on wakes this thread
                 patience = self._patience()
                 self._patient = patience is not None
+                if self._beside is not None and self._beside.before_waiting():
+                    continue
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
@@ -351,7 +374,7 @@ class Node:
             self._inbox.append(partial(self._pool.finished, worker, len(ends)))
         self._pump()
         for call, packed, failed in ends:
-            _finish(call, packed, failed)
+            finish(call, packed, failed)
         self._pump()
 
     def _keeper_speaks(self, mask: int) -> None:
@@ -407,7 +430,7 @@ class Node:
         self._inbox.append(_nothing)
         self._pump()
         for call, packed, raised in ends:
-            _finish(call, packed, raised)
+            finish(call, packed, raised)
         for call in failed:
             call.future.fail_with(lost_error(call, link.pid, exitcode, reason, link.rank_gone))
         for call in given_up:
@@ -494,7 +517,10 @@ class Node:
                 sock.close()
 
 
-def _finish(call: Call, packed: Lazy, failed: bool) -> None:
+def finish(call: Call, packed: Lazy, failed: bool) -> None:
+    """End the call's future, unless it was not run and is going to be."""
+    if call.note is not None and call.noted is not None and call.noted(call, call.note):
+        return  # it was not run here
     if failed:
         call.future.fail(PackedError(packed, call))
     else:

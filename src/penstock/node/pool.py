@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
+from .queued import Queued
 from .shape import Capacity, Shape
 
 _AHEAD = 0.001  # s of work that may lie before a worker besides what it runs
@@ -28,29 +29,11 @@ _PATIENCE = 4  # so many times the node's size may calls pass one that waits
 _START_TRIES = 3  # workers that may die while starting before the calls that need them fail
 
 
-class Pending(Protocol):
+class Pending(Queued, Protocol):
     """A call, as far as the pool is concerned."""
-
-    order: int  # when it was submitted, as a number
 
     @property
     def shape(self) -> Shape: ...
-
-    @property
-    def priority(self) -> int: ...
-
-    @property
-    def alone(self) -> bool:
-        """Whether it has limits of its own: nothing is sent ahead of it or behind it."""
-
-    def begin(self) -> bool:
-        """Mark it as running; False if it was cancelled."""
-
-    def abandoned(self) -> bool:
-        """Whether it was cancelled."""
-
-    def expected(self) -> float:
-        """For how long it will run at most, in s, as far as the past tells."""
 
 
 class Worker:
@@ -126,6 +109,7 @@ class Pool:
         self._active = 0  # workers that run something or start
         self._failed_starts: dict[Shape, int] = {}  # in a row
         self._numbers = 0
+        self._lets_go = False  # of all idle workers, at the next decision
         self._reserved = False  # workers end to make room for a certain one, so no other may start now
 
     # -- events ----------------------------------------------------------------------------------------
@@ -205,6 +189,10 @@ class Pool:
                 drained.append(line.calls.pop())
         return drained
 
+    def let_idle_go(self) -> None:
+        """Somebody else is going to use what idle workers hold."""
+        self._lets_go = True
+
     @property
     def waiting(self) -> bool:
         return any(line.head() is not None for line in self._lines.values())
@@ -217,7 +205,7 @@ class Pool:
 
     def decide(self) -> list[Instruction]:
         """What to do now."""
-        todo: list[Instruction] = self._served_enough() if self.max_tasks is not None else []
+        todo: list[Instruction] = self._served_enough() if self.max_tasks is not None or self._lets_go else []
         self._reserved = False
         heads: list[tuple[int, int, _Line]] = []
         for (rank, _), line in list(self._lines.items()):
@@ -343,8 +331,10 @@ class Pool:
 
     def _served_enough(self) -> list[Instruction]:
         todo: list[Instruction] = []
+        most = 0 if self._lets_go else self.max_tasks
+        self._lets_go = False
         for idle in list(self._idle.values()):
-            for worker in [w for w in idle if self.max_tasks is not None and w.served >= self.max_tasks]:
+            for worker in [w for w in idle if most is not None and w.served >= most]:
                 self._retire(worker, todo)
         return todo
 

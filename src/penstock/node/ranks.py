@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..cache.orders import Declined
 from ..futures import Lazy
 from ..wire.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..wire.packing import Packed, Packer
@@ -31,13 +32,13 @@ from .stream import Stream
 class RankResults:
     """The packed results of all ranks; opened, a list."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("parts",)
 
     def __init__(self, parts: list[Lazy]) -> None:
-        self._parts = parts
+        self.parts = parts
 
     def load(self) -> list[Any]:
-        return [part.load() for part in self._parts]
+        return [part.load() for part in self.parts]
 
 
 class RankGroup:
@@ -167,7 +168,7 @@ class RankGroup:
         if len(self._results) < self.size:
             return []
         self.flight.clear()
-        if not self._mpi_used:
+        if not self._mpi_used and not isinstance(call.note, Declined):
             _warn_of_no_mpi(call, self.size)
         return [(call, RankResults([self._results[i] for i in range(self.size)]), False)]
 
@@ -197,10 +198,12 @@ def _is_ours(sock: socket.socket) -> bool:
 
 
 def _warn_of_no_mpi(call: Call, size: int) -> None:
-    name = call.future.name
     with contextlib.suppress(Warning):  # where warnings are errors there is nobody here to catch one
-        warnings.warn(
-            f"{name!r} ran {size} times, once on each of ranks={size}, and never imported mpi4py; "
-            f"if one run with {size} cores was meant, ask for cores_per_rank={size}",
-            stacklevel=2,
-        )
+        warnings.warn(words_of_no_mpi(call.future.name, size), stacklevel=2)
+
+
+def words_of_no_mpi(name: str, size: int) -> str:
+    return (
+        f"{name!r} ran {size} times, once on each of ranks={size}, and never imported mpi4py; "
+        f"if one run with {size} cores was meant, ask for cores_per_rank={size}"
+    )

@@ -16,6 +16,15 @@ class Shape(NamedTuple):
     environment: tuple[tuple[str, str], ...] = ()
 
 
+class Need(NamedTuple):
+    """What a call needs of several nodes: so many that each have this."""
+
+    shape: Shape
+    exclusive: bool = False  # nobody else may be on them
+    nodes: int = 1
+    time: float = 0.0  # s for which they must still be there
+
+
 class Capacity(NamedTuple):
     """What may be given out on a node."""
 

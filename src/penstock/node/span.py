@@ -1,0 +1,208 @@
+"""A call that runs on several nodes, from the driver's side: its ranks come, get the call, and give their results."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from typing import Any, Protocol, cast
+
+from ..errors import TimeLimitExceeded, WorkerLost
+from ..futures import Lazy
+from ..system.variables import THREADS
+from ..worker.endings import too_long
+from .call import Call
+from .fleet import Fleet
+from .launch import Launch, Ranks, Started
+from .loop import Loop
+from .members import Member, Spread
+from .outpost import End, Outpost
+from .ranks import RankResults
+
+
+class Send(Protocol):
+    def __call__(self, post: Outpost, message: list[bytes | memoryview] | None = None) -> None:
+        """Send a message, or what was collected for it."""
+
+
+class Span:
+    """One such call. It ends when all ranks have, or with the first that fails."""
+
+    def __init__(self, number: int, call: Call, members: list[Member]) -> None:
+        self.number, self.call, self.members = number, call, members
+        self.size = call.plan.shape.ranks
+        self.started: Started | None = None
+        self.until: float | None = None  # when its time is over
+        self.over = False
+        self._posts: dict[int, Outpost] = {}  # by rank
+        self._results: dict[int, Lazy] = {}
+
+    @property
+    def posts(self) -> Iterator[Outpost]:
+        return iter(self._posts.values())
+
+    def join(self, rank: int, post: Outpost, now: float) -> bool:
+        """A rank is there; whether they all are, so that they can be sent the call."""
+        self._posts[rank] = post
+        if len(self._posts) < self.size:
+            return False
+        if self.call.plan.run_time is not None:
+            self.until = now + self.call.plan.run_time
+        return True
+
+    def hear(self, post: Outpost, message: list[bytes]) -> End | None:
+        """How the call has ended, if it has."""
+        for end in post.hear(message):
+            if end.how != "result":
+                return end
+            self._results[self._rank_of(post)] = end.what
+        if len(self._results) < self.size:
+            return None
+        return End(self.call, "result", RankResults([self._results[rank] for rank in range(self.size)]))
+
+    def _rank_of(self, post: Outpost) -> int:
+        return next(rank for rank, known in self._posts.items() if known is post)
+
+    def gone(self, post: Outpost) -> bool:
+        """Whether this rank has gone before it had a result."""
+        return self._rank_of(post) not in self._results
+
+    # -- why it has no result ------------------------------------------------------------------------------------
+
+    def lost(self, words: str) -> End:
+        nodes = ", ".join(member.name for member in self.members)
+        error = WorkerLost(
+            f"{self.call.future.name!r} lost its ranks on {nodes}" + (f": {words}" if words else "")
+            + ("" if self.call.plan.restarts else "; restart_limit=1 would run such a call again")
+        )  # fmt: skip
+        return End(self.call, "lost", error)
+
+    def too_late(self) -> End:
+        words = too_long(repr(self.call.future.name), self.call.plan.run_time or 0.0)
+        return End(self.call, "lost", TimeLimitExceeded(words))
+
+
+class Spans:
+    """Those of a crew. For its I/O thread."""
+
+    def __init__(self, launch: Launch, fleet: Fleet, send: Send, ends: deque[End]) -> None:
+        self._launch, self._fleet, self._send, self._ends = launch, fleet, send, ends
+        self._initializer: bytes | None = None
+        self._spans: dict[int, Span] = {}  # by number
+        self._of_peers: dict[bytes, tuple[Span, Outpost]] = {}
+        self._numbers = count(1)
+
+    def start(self, loop: Loop, spread: Spread, contact: str, initializer: bytes | None) -> None:
+        """Let the launcher start the ranks of a call."""
+        call, members = cast(Call, spread.call), spread.members
+        shape = call.plan.shape
+        number = next(self._numbers)
+        span = self._spans[number] = Span(number, call, members)
+        self._initializer = initializer
+        variables = {**dict.fromkeys(THREADS, str(shape.cores_per_rank)), **dict(shape.environment)}
+        per_node = -(-shape.ranks // len(members))
+        arguments = [contact, str(number), str(shape.gpus // per_node)]
+        ranks = Ranks(
+            members[0].block, [member.name for member in members], shape.ranks, per_node, arguments, variables
+        )
+        try:
+            span.started = started = self._launch.start_ranks(ranks)
+        except OSError as error:
+            del self._spans[number]
+            self._end(span, span.lost(str(error)))
+            return
+        loop.watch(started.fileno(), partial(self._started_speaks, loop, span, started))
+
+    def _started_speaks(self, loop: Loop, span: Span, started: Started, mask: int) -> None:
+        if started.read():
+            return
+        loop.forget(started.fileno())
+        started.end(1.0)
+        del self._spans[span.number]
+        self._end(span, span.lost(started.words()))
+
+    # -- what the ranks say --------------------------------------------------------------------------------------
+
+    def greet(self, peer: bytes, said: dict[str, Any]) -> bool:
+        """A rank is there; False if nobody waits for it."""
+        span = self._spans.get(said["call"])
+        if span is None or span.over:
+            return False
+        post = Outpost(peer, span.members[0], said["host"], said["pid"])
+        self._of_peers[peer] = span, post
+        post.welcome(None, None, self._initializer)
+        self._send(post)
+        if span.join(said["rank"], post, time.monotonic()):
+            for rank in span.posts:
+                for message in rank.send([span.call], None):
+                    self._send(rank, message)
+                self._send(rank)
+        return True
+
+    def hear(self, peer: bytes, message: list[bytes]) -> bool:
+        """What a rank says, or with an empty message that it is gone; False if this peer is none."""
+        span, post = self._of_peers.get(peer, (None, None))
+        if span is None or post is None:
+            return False
+        if not message:
+            del self._of_peers[peer]
+            if span.gone(post) and not span.over:
+                self._stop(span)  # the launcher may wait for the others; what it says tells why
+            return True
+        end = None if span.over else span.hear(post, message)
+        if end is not None:
+            self._end(span, end)
+        return True
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def _end(self, span: Span, end: End) -> None:
+        if span.over:
+            return
+        span.over = True
+        self._fleet.spread_finished(span.call)
+        self._ends.append(end)
+        if end.how == "result":
+            for post in span.posts:
+                post.end()
+                self._send(post)
+        else:
+            self._stop(span)
+
+    def _stop(self, span: Span) -> None:
+        if span.started is not None:
+            span.started.stop()
+
+    def drop(self, call: Call) -> None:
+        """One of its nodes is gone, and it is ended elsewhere."""
+        for span in self._spans.values():
+            if span.call is call:
+                span.over = True
+                self._stop(span)
+
+    def stop(self) -> None:
+        """End all of them."""
+        for span in self._spans.values():
+            self._stop(span)
+
+    def look_after(self, now: float) -> None:
+        for span in list(self._spans.values()):
+            if span.until is not None and now >= span.until and not span.over:
+                self._end(span, span.too_late())
+
+    def next_look(self) -> float | None:
+        return min((s.until for s in self._spans.values() if s.until is not None and not s.over), default=None)
+
+    def close(self, loop: Loop, grace: float) -> None:
+        for span in self._spans.values():
+            if span.started is not None:
+                loop.forget(span.started.fileno())
+                span.started.end(grace)
+        self._spans.clear()
+
+    def after_fork(self) -> None:
+        for span in self._spans.values():
+            if span.started is not None:
+                span.started.after_fork()
