@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,6 +20,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+from this_machine import why_no_cluster
 
 # The same examples each time, and none is too slow for a busy machine.
 hypothesis.settings.register_profile("penstock", derandomize=True, database=None, deadline=None)
@@ -24,7 +28,13 @@ hypothesis.settings.load_profile("penstock")
 
 GRACE = 5.0  # seconds for what is just ending; spent only when there is something left
 SESSION = "PENSTOCK_TEST_SESSION"  # in the environment of every process that the tests start
-OLDER = frozenset(psutil.process_iter())  # what ran before the tests is not theirs, and need not be looked at
+OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and need not be looked at
+
+# Who starts the tests in the background may ignore Ctrl-C; what they start would then ignore it, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest_plugins = ["clusters"]  # of tests/slurm: fixtures that others need too
 
 # ------------------------------------------------------------------ capabilities
 
@@ -37,13 +47,28 @@ def _program(name: str) -> bool:
     return shutil.which(name) is not None
 
 
-# What a test may need, beside importable modules of that name.
+def _can_make_networks() -> bool:
+    """Tell by trying: it takes rights and programs that containers may lack."""
+    name = f"penstock-{os.getpid()}-try"
+    tried = [["ip", "netns", "add", name], ["ip", "netns", "del", name]]
+    return _program("ip") and not any(subprocess.run(each, capture_output=True).returncode for each in tried)
+
+
+# What a test may need, beside importable modules of that name; and why it is not there, if that needs words.
 CAPABILITIES: dict[str, Callable[[], bool]] = {
     "mpi": lambda: _program("mpiexec") and _module("mpi4py"),
     "gpu": lambda: _program("nvidia-smi"),
-    "slurm": lambda: _program("slurmctld") and _program("sbatch"),
+    "slurm": lambda: not WHY_NOT["slurm"](),
+    "slurmdbd": lambda: not WHY_NOT["slurmdbd"](),
     "linux": lambda: sys.platform == "linux",
+    "netns": functools.cache(_can_make_networks),
     "proc": lambda: Path("/proc/self/status").exists(),
+}
+WHY_NOT: dict[str, Callable[[], str]] = {
+    "slurm": why_no_cluster,
+    "slurmdbd": lambda: why_no_cluster(
+        "slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb"
+    ),
 }
 
 
@@ -52,15 +77,22 @@ def has(name: str) -> bool:
     return CAPABILITIES.get(name, lambda: _module(name))()
 
 
+def pytest_collection_finish() -> None:
+    """What the collection has made stays for the whole session: the many collections of garbage need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     required = os.environ.get("PENSTOCK_REQUIRE", "").replace(",", " ").split()
     for marker in item.iter_markers("needs"):
         for name in marker.args:
             if has(name):
                 continue
+            why = f": {WHY_NOT[name]()}" if name in WHY_NOT else ""
             if name in required:
-                pytest.fail(f"this test needs {name}, which PENSTOCK_REQUIRE lists and is not here", pytrace=False)
-            pytest.skip(f"needs {name}")
+                pytest.fail(f"this test needs {name}, which PENSTOCK_REQUIRE lists and is not here{why}", pytrace=False)
+            pytest.skip(f"needs {name}{why}")
 
 
 # ------------------------------------------------------------------ nothing is left behind
@@ -78,32 +110,40 @@ def _threads() -> Found:
     }
 
 
-def _processes() -> Found:
-    """Return our descendants, and orphans that carry this session's mark in their environment."""
-    new = (process for process in psutil.process_iter() if process not in OLDER)
-    ours = set(psutil.Process().children(recursive=True)) | set(filter(_marked, new))
-    return {process: text for process in ours if (text := _describe(process))}
+def _processes(known: Found) -> Found:
+    """Return those of our descendants, and of orphans that carry this session's mark, that are not known to be there.
+
+    To look at a process takes a hundred times as long as to see its number, and most tests start none.
+    """
+    new = set(psutil.pids()) - OLDER - known.keys()
+    return {pid: text for pid in new if (text := _describe(pid))}
 
 
-def _marked(process: psutil.Process) -> bool:
+def _is_ours(process: psutil.Process) -> bool:
+    """Whether we, or one that we started, have started it. What ended and was not waited for has no environment."""
     try:
-        return process.pid != os.getpid() and process.environ().get(SESSION) == os.environ[SESSION]
+        if process.environ().get(SESSION) == os.environ[SESSION]:
+            return True
     except psutil.Error:
-        return False  # another user's, or just gone
+        pass  # another user's, or a zombie
+    return any(parent.pid == os.getpid() for parent in process.parents())
 
 
-def _describe(process: psutil.Process) -> str | None:
-    """Return a line about a process, None where it is gone or is multiprocessing's, which stays by design."""
+def _describe(pid: int) -> str | None:
+    """Return a line about a process; None where it is not ours, gone, or multiprocessing's, which stays by design."""
     try:
+        process = psutil.Process(pid)
+        if pid == os.getpid() or not _is_ours(process):
+            return None
         command, state = " ".join(process.cmdline()), process.status()
     except psutil.NoSuchProcess as gone:
         # Gone and not waited for is a leak too.
-        return f"process {process.pid}: zombie" if isinstance(gone, psutil.ZombieProcess) else None
+        return f"process {pid}: zombie" if isinstance(gone, psutil.ZombieProcess) else None
     except psutil.Error:
         command, state = "?", "?"
     if "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command:
         return None
-    return f"process {process.pid} ({state}): {command}"
+    return f"process {pid} ({state}): {command}"
 
 
 def _descriptors() -> Found:
@@ -144,8 +184,13 @@ def _files(place: Path) -> Found:
     return {path: str(path) for path in found}
 
 
-def _alive() -> Found:
-    return _threads() | _processes() | _descriptors()
+def _before() -> Found:
+    """Return what is there; of processes only their numbers."""
+    return _threads() | _descriptors() | dict.fromkeys(psutil.pids(), "")
+
+
+def _after(before: Found) -> Found:
+    return _threads() | _descriptors() | _processes(before)
 
 
 def _left(look: Callable[[], Found], before: Found) -> str:
@@ -165,9 +210,9 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("leaves"):
         yield
         return
-    before = _alive()
+    before = _before()
     yield
-    if left := _left(_alive, before):
+    if left := _left(lambda: _after(before), before):
         pytest.fail("this test left behind:" + left, pytrace=False)
 
 

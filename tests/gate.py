@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,3 +50,11 @@ def held(gate: Gate, then: Callable[..., Any], *args: Any) -> Any:
     """Be held, then call."""
     gate.hold()
     return then(*args)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what can only be asked: nobody is told when a scheduler's job has begun."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.01)

@@ -2,7 +2,7 @@
 
 A ```python block is run; a ```text block that follows directly is what it prints ("..." stands for anything
 within a line). `<!-- no test: reason -->` before a block leaves it out; `<!-- needs: mpi -->` anywhere on a
-page skips the page where that is missing.
+page skips the page where that is missing. A page that needs `slurm` runs on the login node of a test cluster.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
+
+from penstock.resources import NAMES
+from penstock.schedulers.script import VARIABLES
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(
@@ -51,12 +55,12 @@ class Page:
         return [block["output"] for block in self.blocks if block["output"]]
 
 
-def pages() -> Iterator[object]:
+def pages(*, on_cluster: bool) -> Iterator[object]:
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         page = Page(path)
-        if page.blocks:
-            needs = pytest.mark.needs(*NEEDS.findall(page.text))
-            yield pytest.param(page, id=str(path.relative_to(ROOT)), marks=needs)
+        needs = NEEDS.findall(page.text)
+        if page.blocks and ("slurm" in needs) == on_cluster:
+            yield pytest.param(page, id=str(path.relative_to(ROOT)), marks=pytest.mark.needs(*needs))
 
 
 def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -71,8 +75,17 @@ def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("page", list(pages()))
+@pytest.mark.parametrize("page", list(pages(on_cluster=False)))
 def test_page(page: Page, tmp_path: Path) -> None:
+    check(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", list(pages(on_cluster=True)))
+def test_page_on_a_cluster(page: Page, slurm: Cluster, tmp_path: Path) -> None:
+    check(page, tmp_path)
+
+
+def check(page: Page, tmp_path: Path) -> None:
     script = tmp_path / f"{page.path.stem}.py"
     script.write_text(page.script(), encoding="utf-8")
     ended = run("-W", "error", script, cwd=tmp_path)
@@ -96,3 +109,12 @@ def test_example(tmp_path: Path) -> None:
     assert rows["Cu"][:3] == ["3.590", "3.615", "3.610"]
     assert rows["Au"][:3] == ["4.056", "4.062", "4.080"]
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_variables_of_templates() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    table = page.partition("### Job templates")[2].partition("\n## ")[0]
+    for name, meaning in VARIABLES.items():
+        assert f"| `{name}` | {meaning} |" in table
+    keys = set(NAMES) - set(VARIABLES)
+    assert set(re.findall(r"`(\w+)`", table.partition("| `ranks`")[2].partition("|")[0])) | {"ranks"} == keys

@@ -262,3 +262,19 @@ def test_paths_are_those_of_the_directory_at_submit(tmp_path, monkeypatch):
 
 def test_what_was_not_asked_for_is_not_sent():
     assert make_plan(Resources(), ROOMY).options == {}
+
+
+def test_keys_of_the_users_own() -> None:
+    """Those that the template of a job script uses; no others."""
+    base = Resources(others={"colour": None, "size": None})
+    assert base.asked() == {}
+    red = base.updated({"colour": "red", "cores": 2})
+    assert red.asked() == {"colour": "red", "ranks": 2}
+    assert red.updated({"size": 3}).asked() == {"colour": "red", "ranks": 2, "size": 3}
+    assert base.updated({"priority": 1}).asked() == {"priority": 1}
+    with pytest.raises(ResourceError, match="'color': did you mean 'colour'"):
+        base.updated({"color": 1})
+    with pytest.raises(ResourceError, match="unknown resource 'others'"):
+        base.updated({"others": {"colour": 1}})
+    with pytest.raises(ResourceError, match="unknown resource 'colour'"):
+        Resources().updated({"colour": 1})

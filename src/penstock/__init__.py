@@ -6,40 +6,63 @@ The names are loaded when they are first used: a worker process needs few of the
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+from . import version
+from .typed import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends.local import Local
+    from .backends.slurm import Slurm
+    from .cache.cache import Cache
     from .errors import (
+        CacheError,
+        JobCancelled,
+        JobLost,
+        NodeFailure,
         OutOfMemory,
         PenstockError,
         ResourceError,
+        SchedulerError,
         TimeLimitExceeded,
         UnpicklableCall,
+        UnsafeCache,
+        VersionMismatch,
         WorkerLost,
     )
     from .executor import Executor
     from .futures import Future, batched, item, unzip
+    from .keys.keyed import keyed
     from .resources import Resources
 
-__version__ = "0.1.0"
+__version__ = version.VERSION
 __all__ = [
+    "Cache",
+    "CacheError",
     "Executor",
     "Future",
+    "JobCancelled",
+    "JobLost",
     "Local",
+    "NodeFailure",
     "OutOfMemory",
     "PenstockError",
     "ResourceError",
     "Resources",
+    "SchedulerError",
+    "Slurm",
     "TimeLimitExceeded",
     "UnpicklableCall",
+    "UnsafeCache",
+    "VersionMismatch",
     "WorkerLost",
     "batched",
     "item",
+    "keyed",
     "unzip",
 ]
 
-_HOMES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".resources"}
+_HOMES = {"Executor": ".executor", "Local": ".backends.local", "Slurm": ".backends.slurm", "Resources": ".resources"}
+_HOMES |= {"Cache": ".cache.cache", "keyed": ".keys.keyed"}
 _HOMES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 
 

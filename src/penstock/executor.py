@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import weakref
 from collections import deque
@@ -12,16 +13,18 @@ from concurrent.futures import Future as StandardFuture
 from itertools import islice
 from time import monotonic
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import ending
 from .backends.base import Backend, Settings
-from .backends.choose import open_backend
-from .errors import PenstockError
+from .backends.choose import open_backend, other_resources
+from .calls.chunks import run_chunk
 from .futures import Future, batched
 from .report.progress import Progress
 from .resources import Resources
-from .worker.chunks import run_chunk
+
+if TYPE_CHECKING:
+    from .cache.cache import Cache
 
 __all__ = ["Executor"]
 
@@ -34,7 +37,10 @@ class Executor(StandardExecutor):
 
     Args:
         max_workers: how many calls run at once; default: as many as there are resources for.
-        backend: who gives the resources: "local", `Local(...)`, or any other `concurrent.futures.Executor`.
+        backend: who gives the resources: "local", `Local(...)`, "slurm", `Slurm(...)`, or any other
+            `concurrent.futures.Executor`.
+        cache: a directory, or `Cache(...)`, in which results are remembered: a call that was made before, in
+            whatever process, is answered from there.
         resource_dict: the default resources of its calls; see `Resources`.
         initializer: called once in each worker before its first call, with `initargs`.
         init_function: called once in each worker; the dict that it returns fills parameters of calls that have
@@ -42,7 +48,8 @@ class Executor(StandardExecutor):
         max_tasks_per_child: calls after which a worker is replaced by a fresh one.
         progress: show a line with how many calls are done.
 
-    A `with` block that is left by Ctrl-C (or `SystemExit`) cancels what waits and ends what runs.
+    A `with` block that is left by Ctrl-C (or `SystemExit`) cancels what waits and ends what runs; calls that are jobs
+    and are remembered stay.
 
         >>> with Executor() as executor:
         ...     a = executor.submit(pow, 2, 10)
@@ -56,7 +63,7 @@ class Executor(StandardExecutor):
         max_workers: int | None = None,
         *,
         backend: Any = "local",
-        cache: None = None,
+        cache: Cache | str | os.PathLike[str] | None = None,
         resource_dict: Mapping[str, Any] | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -71,11 +78,10 @@ class Executor(StandardExecutor):
                 raise TypeError(f"{name} must be a callable, not {function!r}")
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
-        if cache is not None:
-            raise PenstockError("this version of Penstock remembers no results; leave out cache=")
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
-        self._resources = Resources().updated(resource_dict or {})
-        self._running = _Running(open_backend(backend, settings), Progress() if progress else None)
+        known = Resources(others=dict.fromkeys(other_resources(backend)))
+        self._resources = known.updated(resource_dict or {})
+        self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
         _log.info("%r", self)
 
     def with_resources(self, **resources: Any) -> Executor:
@@ -107,6 +113,7 @@ class Executor(StandardExecutor):
 
         Raises:
             ResourceError: what is asked for is unknown, makes no sense or can never be had.
+            CacheError: the call is to be remembered, and an argument has no meaning that can be hashed.
             RuntimeError: the executor has been shut down.
         """
         running = self._running
@@ -174,11 +181,11 @@ class Executor(StandardExecutor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit)):
-            self.kill_workers()
+            self._running.interrupt()
         try:
             self.shutdown(wait=True)
         except (KeyboardInterrupt, SystemExit):  # while it waits for the calls: most of the time is spent here
-            self.kill_workers()
+            self._running.interrupt()
             self.shutdown(wait=True)
             raise
 
@@ -213,6 +220,10 @@ class _Running:
     def kill(self, signum: int) -> None:
         self.closed = True
         self.backend.kill(signum)
+
+    def interrupt(self) -> None:
+        self.closed = True
+        self.backend.interrupt()
 
 
 def _check_count(name: str, value: int | None) -> None:
@@ -250,7 +261,8 @@ def _take(future: Future[Any], end: float | None) -> Any:
 
 
 def _elements(lists: Iterator[list[T]]) -> Iterator[T]:
-    for elements in lists:
-        elements.reverse()
+    for results in lists:
+        elements = results[::-1]  # a copy: where calls are remembered, another `map` may be given the very list
+        del results
         while elements:
             yield elements.pop()

@@ -357,10 +357,38 @@ class _Part(_Derived):
         self.source, self.key, self.length = source, key, length
 
     def load(self) -> Any:
-        whole = self.source.result()
-        if self.length is not None and len(whole) != self.length:
-            raise ValueError(f"unzip: expected {self.length} values, the result has {len(whole)}")
-        return whole[self.key]
+        return part_of(self.source.result(), self.key, self.length)
+
+
+def part_of(whole: Any, key: Any, length: int | None) -> Any:
+    """What `item` gives, or `unzip` of a result of this length."""
+    if length is not None and len(whole) != length:
+        raise ValueError(f"unzip: expected {length} values, the result has {len(whole)}")
+    return whole[key]
+
+
+class Part(Future[Any]):
+    """The future of a part of another's result. `source`: that future, until it has ended."""
+
+    __slots__ = ("_identity", "key_and_length", "source")
+
+    def __init__(self, source: StandardFuture[Any], key: Any, length: int | None) -> None:
+        super().__init__(f"{getattr(source, 'name', 'future')}[{key!r}]")
+        self.source: StandardFuture[Any] | None = source
+        self.key_and_length = key, length
+        self._identity = ""
+
+    @property
+    def identity(self) -> str:
+        """What it counts as where the result is not known yet; "" if that cannot be said."""
+        whole: str = getattr(self.source, "identity", "")
+        key, length = self.key_and_length
+        return f"{whole}[{key!r} of {length}]" if whole and type(key) in (int, str) else self._identity
+
+    def ended(self, source: StandardFuture[Any]) -> None:
+        self._identity, self.source = self.identity, None  # whoever has the part alone does not keep the whole
+        if not _follow(source, self):
+            self.finish(_Part(source, *self.key_and_length))
 
 
 def _follow(source: StandardFuture[Any], target: Future[Any]) -> bool:
@@ -384,13 +412,8 @@ def _check_future(value: object, asking: str) -> None:
 
 
 def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:
-    part: Future[Any] = Future(f"{getattr(source, 'name', 'future')}[{key!r}]")
-
-    def ended(done: StandardFuture[Any]) -> None:
-        if not _follow(done, part):
-            part.finish(_Part(done, key, length))
-
-    source.add_done_callback(ended)
+    part = Part(source, key, length)
+    source.add_done_callback(part.ended)
     return part
 
 

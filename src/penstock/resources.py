@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import ResourceError
 
-__all__ = ["ALIASES", "Resources", "amount", "whole"]
+__all__ = ["ALIASES", "NAMES", "Resources", "amount", "whole"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -43,7 +43,8 @@ class Resources:
         error_log_file: what the call writes to stderr, and its traceback, is appended there.
         restart_limit: how often a call whose worker or node was lost is run again.
 
-    The others are passed on to a scheduler, or choose a cache.
+    The rest are passed on to a scheduler, or choose a cache. `others` has the keys of the user's own that the template
+    of a job script uses; those that it does not have are unknown, and None stands for one that is not set.
 
         >>> Resources(cores_per_rank=4, memory=8).cores
         4
@@ -71,6 +72,7 @@ class Resources:
     slurm_cmd_args: Iterable[str] | None = None
     cache_key: str | None = None
     cache_directory: str | os.PathLike[str] | None = None
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in _COUNTS.items():
@@ -102,29 +104,31 @@ class Resources:
         """
         if not changes:
             return self
-        return dataclasses.replace(self, **canonical(changes))
+        known = canonical(changes, self.others)
+        others = {name: known.pop(name) for name in self.others if name in known}
+        return dataclasses.replace(self, **known, others={**self.others, **others})
 
     def asked(self) -> dict[str, Any]:
         """The keys that differ from their defaults."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if value != getattr(_DEFAULTS, name)}
+        values = {name: value for name in NAMES if (value := getattr(self, name)) != getattr(_DEFAULTS, name)}
+        return {**values, **{name: value for name, value in self.others.items() if value is not None}}
 
 
 # The least of each count; priorities may be negative.
 _COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
-_NAMES = frozenset(field.name for field in dataclasses.fields(Resources))
+NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
 
 
-def canonical(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` by our names; an unknown one is refused with the nearest known one."""
+def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
+    """`changes` by our names; an unknown one, which is not in `others` either, is refused with the nearest known."""
     if not isinstance(changes, Mapping):
         raise ResourceError(f"resource_dict must be a mapping of resource names to values, not {changes!r}")
     result: dict[str, Any] = {}
     for given, value in changes.items():
         name = ALIASES.get(given, given)
-        if name not in _NAMES:
-            raise ResourceError(_unknown(given))
+        if name not in NAMES and name not in others:
+            raise ResourceError(_unknown(given, others))
         if name in result:
             raise ResourceError(f"{name} is given twice, as {_other_name(changes, given, name)!r} and as {given!r}")
         result[name] = value
@@ -135,13 +139,14 @@ def _other_name(changes: Mapping[str, Any], given: str, name: str) -> str:
     return next(other for other in changes if other != given and ALIASES.get(other, other) == name)
 
 
-def _unknown(name: object) -> str:
-    known = [*sorted(_NAMES), *ALIASES]
+def _unknown(name: object, others: Iterable[str]) -> str:
+    ours = [*sorted(NAMES), *others]
+    known = [*ours, *ALIASES]
     longer = [k for k in known if len(str(name)) > 2 and str(name) in k]  # "gpus", "mem"
     nearest = sorted(longer, key=len)[:1] or difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if nearest:
         return f"unknown resource {name!r}: did you mean {nearest[0]!r}?"
-    return f"unknown resource {name!r}; known are {', '.join(sorted(_NAMES))}"
+    return f"unknown resource {name!r}; known are {', '.join(ours)}"
 
 
 def whole(name: str, value: Any, least: int | None) -> int:

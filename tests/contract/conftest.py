@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
@@ -16,15 +17,32 @@ import pytest
 from gate import Gate
 
 import penstock
+from penstock import Slurm
+from penstock.keys.values import _registered as registered
 
 WORKERS = 2
+# For jobs `max_workers` is a limit within an array; where a test needs one for all calls, each takes the only node.
+ONE_AT_A_TIME = {"partition": "short", "exclusive": True}
 
 
 class Backend(NamedTuple):
-    """A backend under test: `pool` is what is wrapped, made once; None for our own workers."""
+    """A backend under test: `pool` is what is wrapped, made once; None for our own workers, or jobs if `detached`.
+
+    `nodes`: the workers are on nodes of a cluster, of an allocation that there is or that is asked for.
+    """
 
     features: frozenset[str]
     pool: Callable[[], StandardExecutor] | None = None
+    remembers: bool = False
+    detached: bool = False
+    nodes: str = ""
+    core: bool = False  # only what is marked so: it is slow, and differs little from another one
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        if self.detached or self.nodes:
+            return [pytest.mark.needs("slurm"), pytest.mark.once]
+        return [pytest.mark.wide] if self.remembers else []
 
 
 def _process_pool() -> StandardExecutor:
@@ -51,37 +69,85 @@ def _thread_pool() -> StandardExecutor:
 # snapshot: arguments are those of the moment of `submit`
 # explains: what cannot be pickled is named in the error
 # resources, initializer, max_tasks, kill: the executor has and does these itself
+# workers: a process makes one call after another, so calls cost little: thousands take seconds. Jobs lack it: the
+#     scheduler starts some of them in a second, and each begins with an interpreter. They lack `kill`, too: what was
+#     ended is not a worker
+# one node: there is one worker for calls of one shape that follow each other
+# runs again: a call that is made twice runs twice, and its arguments need no meaning that can be hashed
+_LOCAL = frozenset(
+    ["processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill", "workers"]
+)
+_ONE_NODE = _LOCAL | {"one node"}
+_THREADS = frozenset(["same objects", "any function", "workers"])
+_JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resources", "initializer"])
 BACKENDS = {
-    "local": Backend(
-        frozenset(
-            ["processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill"]
-        )
-    ),
-    "threads": Backend(frozenset({"same objects", "any function"}), _thread_pool),
-    "processes": Backend(frozenset({"processes"}), _process_pool),
+    "local": Backend(_ONE_NODE | {"runs again"}),
+    "local with a cache": Backend(_ONE_NODE, remembers=True),
+    "threads": Backend(_THREADS | {"runs again"}, _thread_pool),
+    "threads with a cache": Backend(_THREADS, _thread_pool, remembers=True),
+    "processes": Backend(frozenset({"processes", "runs again", "workers"}), _process_pool),
+    "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, core=True),
+    "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
+    "slurm live": Backend(_LOCAL | {"runs again"}, nodes="allocated"),
+    "slurm live with a cache": Backend(_LOCAL, remembers=True, nodes="allocated", core=True),
+    "slurm asked for nodes": Backend(_LOCAL | {"runs again"}, nodes="asked for", core=True),
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "feature(*names): only for backends that have these")
+    config.addinivalue_line("markers", "core: the heart of the contract, for slow backends that differ little")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         needed = {name for mark in metafunc.definition.iter_markers("feature") for name in mark.args}
-        names = [name for name, backend in BACKENDS.items() if needed <= backend.features]
+        core = metafunc.definition.get_closest_marker("core") is not None
+        names = [
+            pytest.param(name, marks=backend.marks)
+            for name, backend in BACKENDS.items()
+            if needed <= backend.features and (core or not backend.core)
+        ]
         metafunc.parametrize("backend", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """Arguments for `Executor` that choose the backend."""
-    pool = BACKENDS[request.param].pool
+    chosen = BACKENDS[request.param]
+    if chosen.detached or chosen.nodes:
+        request.getfixturevalue("cluster")  # here, so that it is there before the test
+        nodes = {"allocated": None, "asked for": (0, 2)}.get(chosen.nodes)
+        yield {"backend": Slurm(poll=(0.2, 1), result_grace=2, nodes=nodes)}
+        return
+    pool = chosen.pool
     if pool is None:
         yield {}
         return
     with pool() as inner:
         yield {"backend": inner}
+
+
+@pytest.fixture
+def chosen(
+    request: pytest.FixtureRequest, backend: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Any]]:
+    """All that `Executor` is given: the backend, and if it remembers, a directory for this test alone."""
+    description = BACKENDS[request.node.callspec.params["backend"]]
+    with ExitStack() as stack:
+        if description.detached or description.nodes:
+            cluster = request.getfixturevalue("slurm")
+            monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+            if description.nodes == "allocated":
+                for name, value in stack.enter_context(cluster.allocation(2, "-c1", "-t", "10")).items():
+                    monkeypatch.setenv(name, value)
+        if not description.remembers:
+            yield backend
+            return
+        # Each call that is held by a gate is one of its own: tests count them.
+        numbers = itertools.count()
+        monkeypatch.setitem(registered, Gate, lambda _: next(numbers))
+        yield {**backend, "cache": tmp_path / "results"}
 
 
 @pytest.fixture
@@ -92,12 +158,19 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def make(backend: dict[str, Any], gate: Gate) -> Iterator[Callable[..., penstock.Executor]]:
+def make(
+    request: pytest.FixtureRequest, chosen: dict[str, Any], gate: Gate
+) -> Iterator[Callable[..., penstock.Executor]]:
     """Make executors of two workers, which end with the test."""
+    detached = BACKENDS[request.node.callspec.params["backend"]].detached
     with ExitStack() as stack:
 
-        def create(max_workers: int | None = WORKERS, **options: Any) -> penstock.Executor:
-            return stack.enter_context(penstock.Executor(max_workers, **backend, **options))
+        def create(max_workers: int | None = WORKERS, **more: Any) -> penstock.Executor:
+            if detached and max_workers == 1:
+                more = {"resource_dict": ONE_AT_A_TIME, **more}
+            elif detached and max_workers == WORKERS:
+                max_workers = None  # the cluster has room for more, and a job takes a second
+            return stack.enter_context(penstock.Executor(max_workers, **chosen, **more))
 
         yield create
         gate.open(1000)  # so that a failed test does not hang
@@ -106,3 +179,10 @@ def make(backend: dict[str, Any], gate: Gate) -> Iterator[Callable[..., penstock
 @pytest.fixture
 def ex(make: Callable[..., penstock.Executor]) -> penstock.Executor:
     return make()
+
+
+@pytest.fixture
+def some(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """So many calls, or a few where each takes the time that a job takes."""
+    few = "workers" not in BACKENDS[request.node.callspec.params["backend"]].features
+    return lambda number: min(number, 3) if few else number

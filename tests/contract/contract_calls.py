@@ -25,6 +25,10 @@ def same(value: Any) -> Any:
     return value
 
 
+def both(a: Any, b: Any) -> Any:
+    return a, b
+
+
 def add(*values: Any) -> Any:
     total = values[0]
     for value in values[1:]:

@@ -17,6 +17,7 @@ import penstock
 from penstock import Executor, batched, item, unzip
 
 Make = Callable[..., Executor]
+Some = Callable[[int], int]
 
 
 class Point(NamedTuple):
@@ -47,15 +48,14 @@ CONTAINERS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_futures_at_any_depth(ex: Executor, container: str) -> None:
-    put = CONTAINERS[container]
+@pytest.mark.core
+def test_futures_at_any_depth(ex: Executor) -> None:
     futures = ex.submit(calls.same, 1), ex.submit(calls.same, 2)
-    expected = put(1, 2)
-    result = ex.submit(calls.same, put(*futures)).result()
-    assert result == expected
-    assert type(result) is type(expected)
-    assert ex.submit(calls.same, value=put(*futures)).result() == expected
+    results = {name: ex.submit(calls.both, put(*futures), b=put(*futures)) for name, put in CONTAINERS.items()}
+    for name, put in CONTAINERS.items():
+        expected = put(1, 2)
+        assert results[name].result() == (expected, expected), name
+        assert [type(found) for found in results[name].result()] == [type(expected)] * 2, name
 
 
 def test_a_dataclass_is_not_made_again(ex: Executor) -> None:
@@ -79,11 +79,11 @@ def test_a_container_in_itself(ex: Executor) -> None:
     assert ex.submit(len, loop).result() == 2
 
 
-def test_a_chain(ex: Executor) -> None:
+def test_a_chain(ex: Executor, some: Some) -> None:
     future = ex.submit(abs, 0)
-    for _ in range(50):
+    for _ in range(some(50)):
         future = ex.submit(calls.successor, future)
-    assert future.result() == 50
+    assert future.result() == some(50)
 
 
 def test_a_diamond(ex: Executor, gate: Gate) -> None:
@@ -104,7 +104,7 @@ def test_a_call_waits_without_a_worker(make: Make, gate: Gate) -> None:
     assert waiting.result() == 2
 
 
-@pytest.mark.feature("resources")  # others take their own time for each call
+@pytest.mark.feature("resources", "workers")  # others take their own time for each call
 def test_twenty_thousand_dependent_calls(ex: Executor) -> None:
     layer = [ex.submit(abs, i) for i in range(20)]
     for _ in range(999):
@@ -112,6 +112,7 @@ def test_twenty_thousand_dependent_calls(ex: Executor) -> None:
     assert sorted(f.result() for f in layer) == [999 + i for i in range(20)]
 
 
+@pytest.mark.feature("workers")
 def test_a_call_that_waits_for_thousands(ex: Executor) -> None:
     futures = [ex.submit(calls.same, i) for i in range(2000)]
     assert ex.submit(sum, futures).result() == 1999 * 1000
@@ -127,6 +128,7 @@ def test_a_plain_future(ex: Executor) -> None:
     assert result.result() == 42
 
 
+@pytest.mark.core
 def test_a_future_of_another_executor(ex: Executor) -> None:
     with Executor(1) as other, standard.ThreadPoolExecutor(1) as threads:
         a, b = other.submit(abs, -1), threads.submit(abs, -2)
@@ -178,6 +180,7 @@ def test_a_class_of_futures_is_no_future(ex: Executor) -> None:
 # ------------------------------------------------------------------ failure
 
 
+@pytest.mark.core
 def test_a_failure_travels_with_its_path(ex: Executor) -> None:
     first = ex.submit(calls.divide, 1, 0)
     second = ex.submit(calls.successor, first)
@@ -220,6 +223,7 @@ def test_every_dependent_has_its_own_path(ex: Executor) -> None:
     assert notes(b.exception()) == ["penstock: same <- divide"]
 
 
+@pytest.mark.feature("workers")
 def test_a_long_path_is_cut(ex: Executor) -> None:
     future = ex.submit(calls.divide, 1, 0)
     for _ in range(3000):
@@ -231,6 +235,7 @@ def test_a_long_path_is_cut(ex: Executor) -> None:
     assert len(note) < 300
 
 
+@pytest.mark.core
 def test_a_failure_does_not_wait_for_the_others(ex: Executor, gate: Gate) -> None:
     slow, failing = ex.submit(gate.hold), ex.submit(calls.divide, 1, 0)
     with pytest.raises(ZeroDivisionError):
@@ -238,6 +243,7 @@ def test_a_failure_does_not_wait_for_the_others(ex: Executor, gate: Gate) -> Non
     assert not slow.done()
 
 
+@pytest.mark.core
 def test_cancellation_travels(make: Make, gate: Gate) -> None:
     ex = make(1)
     ex.submit(gate.hold)
@@ -250,6 +256,7 @@ def test_cancellation_travels(make: Make, gate: Gate) -> None:
     assert third.cancelled()
 
 
+@pytest.mark.core
 def test_cancelling_a_waiting_call_leaves_the_others(ex: Executor, gate: Gate) -> None:
     first = ex.submit(gate.hold, 1)
     second, third = ex.submit(calls.successor, first), ex.submit(calls.same, first)
@@ -258,6 +265,7 @@ def test_cancelling_a_waiting_call_leaves_the_others(ex: Executor, gate: Gate) -
     assert third.result() == 1
 
 
+@pytest.mark.core
 def test_a_chain_of_thousands_is_cancelled(ex: Executor) -> None:
     first: standard.Future[int] = standard.Future()
     last: Any = first
@@ -267,6 +275,7 @@ def test_a_chain_of_thousands_is_cancelled(ex: Executor) -> None:
     assert last.cancelled()
 
 
+@pytest.mark.feature("workers")
 def test_thousands_that_wait_their_turn_are_cancelled(make: Make, gate: Gate) -> None:
     ex = make(1)
     first = ex.submit(gate.hold)
@@ -281,14 +290,18 @@ def test_thousands_that_wait_their_turn_are_cancelled(make: Make, gate: Gate) ->
 # ------------------------------------------------------------------ item, unzip, batched
 
 
+@pytest.mark.core
 def test_items_and_parts(ex: Executor) -> None:
     pair, table = ex.submit(divmod, 17, 5), ex.submit(dict, a=1, b=[2])
     a, b = unzip(pair, 2)
+    total = ex.submit(calls.add, a, [b] and b, item(table, "a"))
+    deep = ex.submit(calls.same, {"deep": [item(pair, -1)]})
     assert (a.result(), b.result()) == (3, 2)
     assert item(table, "b").result() == [2]
     assert item(item(table, "b"), 0).result() == 2
-    assert ex.submit(calls.add, a, [b] and b, item(table, "a")).result() == 6
-    assert ex.submit(calls.same, {"deep": [item(pair, -1)]}).result() == {"deep": [2]}
+    assert total.result() == 6
+    assert deep.result() == {"deep": [2]}
+    assert ex.submit(calls.add, a, item(table, "a")).result() == 4  # of what has ended
 
 
 def test_items_before_the_result(ex: Executor, gate: Gate) -> None:
@@ -388,6 +401,7 @@ def test_the_remote_traceback_is_the_cause(ex: Executor) -> None:
     assert "raise error\n" in str(cause)
 
 
+@pytest.mark.core
 def test_an_error_with_state(ex: Executor) -> None:
     error = ex.submit(calls.raise_stateful).exception()
     assert isinstance(error, calls.StatefulError)
@@ -399,11 +413,12 @@ def test_an_error_that_is_returned(ex: Executor) -> None:
     assert isinstance(error, ValueError)
 
 
-def test_an_error_does_not_harm_other_calls(ex: Executor) -> None:
-    futures = [ex.submit(calls.divide, 4, i % 2) for i in range(50)]
-    assert [f.exception() is None for f in futures] == [i % 2 == 1 for i in range(50)]
+def test_an_error_does_not_harm_other_calls(ex: Executor, some: Some) -> None:
+    futures = [ex.submit(calls.divide, i, i % 2) for i in range(some(50))]
+    assert [f.exception() is None for f in futures] == [i % 2 == 1 for i in range(some(50))]
 
 
+@pytest.mark.feature("workers")
 def test_system_exit_ends_no_worker(make: Make) -> None:
     ex = make(1)
     with pytest.raises(SystemExit) as info:
@@ -429,15 +444,14 @@ def test_an_exception_group(ex: Executor) -> None:
 
 @pytest.mark.feature("explains")
 def test_errors_with_odd_constructors(ex: Executor) -> None:
-    odd, keyword = ex.submit(calls.raise_odd).exception(), ex.submit(calls.raise_keyword).exception()
+    raised = (calls.raise_odd, calls.raise_keyword, calls.raise_other_arguments, calls.raise_leaving)
+    odd, keyword, other, leaving = [future.exception() for future in [ex.submit(fn) for fn in raised]]
     assert isinstance(odd, calls.OddError)
     assert (str(odd), odd.code, odd.place) == ("error 7 at the mill", 7, "the mill")
     assert isinstance(keyword, calls.KeywordError)
     assert keyword.code == 3
-    other = ex.submit(calls.raise_other_arguments).exception()  # its constructor would say "code code 4"
     assert isinstance(other, calls.OtherArguments)
-    assert (str(other), other.place) == ("code 4", "here")
-    leaving = ex.submit(calls.raise_leaving).exception()
+    assert (str(other), other.place) == ("code 4", "here")  # its constructor would say "code code 4"
     assert isinstance(leaving, calls.Leaving)
     assert (leaving.code, leaving.reason) == (5, "tired")
 
@@ -461,7 +475,8 @@ def test_an_error_that_cannot_be_pickled(ex: Executor) -> None:
 # ------------------------------------------------------------------ what cannot be sent
 
 
-@pytest.mark.feature("processes")
+@pytest.mark.core
+@pytest.mark.feature("processes", "runs again")
 def test_what_cannot_be_pickled_fails_its_call_alone(ex: Executor) -> None:
     for future in (ex.submit(calls.same, calls.Unpicklable()), ex.submit(calls.Unpicklable)):
         with pytest.raises((TypeError, penstock.UnpicklableCall), match="Unpicklable"):
@@ -469,7 +484,8 @@ def test_what_cannot_be_pickled_fails_its_call_alone(ex: Executor) -> None:
     assert ex.submit(abs, -1).result() == 1
 
 
-@pytest.mark.feature("explains")
+@pytest.mark.core
+@pytest.mark.feature("explains", "runs again")
 def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
     bad, lock = calls.Unpicklable(), threading.Lock()
     cases = {
@@ -488,19 +504,21 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
 
 @pytest.mark.feature("explains")
 def test_what_cannot_be_read(ex: Executor) -> None:
+    argument, result = ex.submit(calls.process_id, calls.Unreadable()), ex.submit(calls.Unreadable)
     with pytest.raises(penstock.UnpicklableCall, match=r"arguments cannot be opened.*an Unreadable cannot be read"):
-        ex.submit(calls.process_id, calls.Unreadable()).result()
+        argument.result()
     with pytest.raises(penstock.UnpicklableCall, match=r"the result of 'Unreadable'.*cannot be read"):
-        ex.submit(calls.Unreadable).result()
+        result.result()
     assert ex.submit(abs, -1).result() == 1
 
 
+@pytest.mark.core
 @pytest.mark.feature("explains")
 def test_a_result_that_cannot_be_sent_on(ex: Executor) -> None:
     plain: standard.Future[Any] = standard.Future()
     waiting = ex.submit(calls.same, plain)
     plain.set_result(calls.Unpicklable())
-    with pytest.raises(penstock.UnpicklableCall, match=r"'same'.*Unpicklable stays"):
+    with pytest.raises((penstock.UnpicklableCall, penstock.CacheError), match=r"'same'.*Unpicklable stays"):
         waiting.result()
 
 
@@ -511,7 +529,8 @@ def test_what_an_async_function_or_a_generator_gives(ex: Executor) -> None:
     def generate() -> Iterator[int]:
         yield 1
 
+    waiting, generating = ex.submit(wait), ex.submit(generate)
     with pytest.raises(penstock.UnpicklableCall, match=r"asyncio.run"):
-        ex.submit(wait).result()
+        waiting.result()
     with pytest.raises(penstock.UnpicklableCall, match=r"generator.*list"):
-        ex.submit(generate).result()
+        generating.result()

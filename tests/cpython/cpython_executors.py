@@ -7,6 +7,8 @@ the standard library.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from concurrent import futures
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -14,11 +16,21 @@ from typing import Any
 import penstock
 
 _wrapped: list[futures.Executor] = []
+_directories: list[str] = []  # of caches
 
 
 def local(max_workers: int | None = None, mp_context: BaseContext | None = None, **options: Any) -> penstock.Executor:
     """Create an executor on this machine."""
     return penstock.Executor(max_workers, **options)
+
+
+def remembered(
+    max_workers: int | None = None, mp_context: BaseContext | None = None, **options: Any
+) -> penstock.Executor:
+    """Create an executor on this machine, with a cache in which there is nothing yet."""
+    directory = tempfile.mkdtemp(prefix="results-")
+    _directories.append(directory)
+    return penstock.Executor(max_workers, cache=directory, **options)
 
 
 def threads(max_workers: int | None = None, **options: Any) -> penstock.Executor:
@@ -37,6 +49,8 @@ def shutdown_wrapped() -> None:
     """End the pools that were wrapped: they belong to who made them, so Penstock leaves them running."""
     while _wrapped:
         _wrapped.pop().shutdown()
+    while _directories:
+        shutil.rmtree(_directories.pop())
 
 
 def _wrap(pool: futures.Executor, max_workers: int | None) -> penstock.Executor:

@@ -28,9 +28,13 @@ from test.support.script_helper import assert_python_ok
 
 util = stdlib_tests.module("util")
 
+# Some of the tests' functions reach the stream that pytest captures.
+pytestmark = pytest.mark.filterwarnings("ignore:calls of .* are remembered whatever")
+
 # Penstock's workers have no start method; CPython's tests use it for managers and events of their own too.
 MIXINS = {
     "local": util.ProcessPoolForkserverMixin,
+    "remembered": util.ProcessPoolForkserverMixin,
     "threads": util.ThreadPoolMixin,
     "processes": util.ProcessPoolForkserverMixin,
 }
@@ -89,7 +93,7 @@ def build(suite: str, module: str, against: str) -> type[unittest.TestCase]:
 for suite, module, backends in departures.SUITES:
     for against in backends:
         case = build(suite, module, against)
-        globals()[case.__name__] = case
+        globals()[case.__name__] = case if against in ("local", "future") else pytest.mark.wide(case)
 del case  # pytest would find the last one twice
 
 
@@ -102,7 +106,7 @@ def scripts_use_penstock() -> Iterator[None]:
 
 
 def run_script(option: str, code: str) -> object:
-    for name in ("local", "threads", "processes"):
+    for name in ("local", "remembered", "threads", "processes"):
         code = code.replace(f"from concurrent.futures import {name}", f"from cpython_executors import {name}")
     code = code.replace(
         "from concurrent.futures import ThreadPoolExecutor",

@@ -66,6 +66,30 @@ def test_a_worker_that_dies() -> None:
         assert executor.submit(pow, 2, 8).result() == 256
 
 
+def test_cancelling_different_calls(tmp_path: Path) -> None:
+    os.mkfifo(fifo := tmp_path / "fifo")
+    executor = cpython_executors.remembered(1)
+    running = executor.submit(tell_and_wait, fifo)
+    with fifo.open() as file:
+        file.read(len("started"))
+    waiting = [executor.submit(pow, 2, exponent) for exponent in range(50)]
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert [future.cancelled() for future in (running, *waiting)] == [False] + [True] * 50
+    executor.kill_workers()
+    with pytest.raises(BrokenProcessPool):
+        running.result()
+    executor.shutdown()
+    cpython_executors.shutdown_wrapped()
+
+
+def test_what_has_no_meaning() -> None:
+    with cpython_executors.remembered(1) as executor:
+        with pytest.raises(penstock.CacheError, match="not this one"):
+            executor.submit(id, Unpicklable())
+        assert executor.submit(pow, 2, 8).result() == 256
+    cpython_executors.shutdown_wrapped()
+
+
 def test_saturation(create: Create) -> None:
     with create(4) as executor:
         futures = [executor.submit(where) for _ in range(60)]

@@ -56,7 +56,7 @@ class Inside:
     """What the tests know of an executor that its users do not."""
 
     def __init__(self, executor: Executor) -> None:
-        self.node: Any = executor._running.backend._node  # type: ignore[attr-defined]
+        self.node: Any = executor._running.backend._runner  # type: ignore[attr-defined]
 
     @property
     def workers(self) -> list[int]:

@@ -327,7 +327,7 @@ def test_block_left_by_another_exception_waits(fifo: Any, journal: str) -> None:
 
 MPI = """
 def places():
-    return [link.address for link in executor._running.backend._node._links.values()]
+    return [link.address for link in executor._running.backend._runner._links.values()]
 
 with Executor() as executor:
     call = executor.submit(acts.start_all_and_stay_on_each_rank, MEETINGS, resource_dict={{"ranks": 2}})
@@ -362,7 +362,7 @@ def test_a_normal_end_of_ranks_leaves_no_files(script: Any) -> None:
         with Executor() as executor:
             call = executor.submit(acts.rank_and_size, resource_dict={"ranks": 2})
             print(call.result())
-            place, = [link.address for link in executor._running.backend._node._links.values()]
+            place, = [link.address for link in executor._running.backend._runner._links.values()]
         print(os.path.exists(os.path.dirname(place)))
         """
     )

@@ -111,3 +111,22 @@ def test_an_initializer_whose_error_cannot_be_opened_here() -> None:
 
     with Executor(1, initializer=initializer) as ex:
         assert isinstance(ex.submit(abs, -1).exception(), WorkerLost)
+
+
+def test_what_was_left_in_the_inbox_may_have_been_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread holds the lock when the last call ends: then its end waits in the inbox while the node closes."""
+    ex = Executor(1)
+    assert ex.submit(pow, 2, 3).result() == 8
+    node: Any = ex._running.backend._runner  # type: ignore[attr-defined]
+    is_over, left = node._is_over, [True]
+
+    def is_over_but_for_what_is_left() -> bool:
+        if node._closing and left:
+            left.clear()
+            node._inbox.append(lambda: None)
+            return False
+        return bool(is_over())
+
+    monkeypatch.setattr(node, "_is_over", is_over_but_for_what_is_left)
+    ex.shutdown()
+    assert not left

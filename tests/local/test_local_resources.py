@@ -351,10 +351,10 @@ def test_refused_at_submit(idle: Executor, case: str) -> None:
 
 
 REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "backend by name": (lambda: Executor(backend="slurm"), PenstockError, "'slurm'.*'local', Local"),
+    "backend by name": (lambda: Executor(backend="pbs"), PenstockError, "'pbs'.*'local', 'slurm', Local"),
     "backend of no kind": (lambda: Executor(backend=5), PenstockError, "backend=5"),
     "a class": (lambda: Executor(backend=ThreadPoolExecutor), PenstockError, "ThreadPoolExecutor.*another executor"),
-    "cache": (lambda: Executor(cache="results"), PenstockError, "cache="),  # type: ignore[arg-type]
+    "cache": (lambda: Executor(cache=3), TypeError, "the directory of a cache is a path, not 3"),  # type: ignore[arg-type]
     "no workers": (lambda: Executor(0), ValueError, "max_workers must be greater than 0, not 0"),
     "workers as text": (lambda: Executor("2"), TypeError, "max_workers must be an integer, not '2'"),  # type: ignore[arg-type]
     "no tasks": (lambda: Executor(max_tasks_per_child=0), ValueError, "max_tasks_per_child must be greater than 0"),

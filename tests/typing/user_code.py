@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import assert_type
 
 import penstock
 from penstock import (
+    Cache,
+    CacheError,
     Executor,
     Future,
     Local,
@@ -22,9 +25,12 @@ from penstock import (
     Resources,
     TimeLimitExceeded,
     UnpicklableCall,
+    UnsafeCache,
+    VersionMismatch,
     WorkerLost,
     batched,
     item,
+    keyed,
     unzip,
 )
 
@@ -133,3 +139,64 @@ def errors(future: Future[int]) -> int | str | None:
 
 def details(future: penstock.Future[int]) -> tuple[str | None, bool | None, str | None]:
     return future.key, future.cached, future.job_id
+
+
+class Connection:
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+
+@keyed(version=2, ignore=["verbose"])
+def measure(connection: Connection, verbose: bool = False) -> float:
+    return float(len(connection.address))
+
+
+@keyed(ignore="letter")
+def count_letters(text: str, letter: str = "a") -> int:
+    return text.count(letter)
+
+
+def remembering() -> None:
+    Cache.register(Connection, lambda connection: connection.address)
+    with Executor(cache="results") as ex:
+        future = ex.submit(measure, Connection("here"), verbose=True)
+        assert_type(future, Future[float])
+        assert_type(future.key, str | None)
+        assert_type(ex.map(count_letters, ["a", "b"]), Iterator[int])
+        ex.submit(count, "a", resource_dict={"cache_key": "mine", "cache_directory": Path("other")})
+        assert_type(ex.with_resources(cache_directory="other"), Executor)
+    Executor(cache=Path("results"))
+    cache = Cache("results", mode="read-only", trust="group", failures=True)
+    Executor(backend=Local(cores=2), cache=cache)
+    with ThreadPoolExecutor() as threads:
+        Executor(backend=threads, cache=cache)
+
+
+def looking_in(cache: Cache) -> list[str]:
+    assert_type(len(cache), int)
+    assert_type(cache.keys(), list[str])
+    for entry in cache:
+        assert_type(entry.key, str)
+        assert_type(entry.function, str)
+    if "0123" in cache:
+        assert_type(cache["0123"].key, str)
+    assert_type(cache.future("0123"), Future[Any])
+    print(cache.explain(count, "banana", letter="n", resource_dict={"ranks": 2}))
+    removed = cache.prune(older_than="30d", max_size="1GB", dry_run=True)
+    print(cache.check(repair=True))
+    return [entry.key for entry in removed]
+
+
+def cache_errors(directory: str) -> str:
+    try:
+        return Cache(directory, mode="refresh").path
+    except UnsafeCache as error:
+        return f"not safe: {error}"
+    except (VersionMismatch, CacheError) as error:
+        return str(error)
+
+
+def wrong(cache: Cache) -> None:
+    Cache("results", mode="readonly")  # type: ignore[arg-type]
+    Executor(cache=3)  # type: ignore[arg-type]
+    keyed(1)  # type: ignore[call-arg]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..futures import Future
 from ..resources import Resources
+from .memory.remembered import Ticket
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,19 @@ class Settings:
 class Backend(Protocol):
     """Runs the calls of one executor."""
 
+    detached: bool  # whether they outlive it
+
     def submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        resources: Resources,
+        ticket: Ticket | None = None,
     ) -> Future[Any]:
         """Run the call once its futures are done and its resources free. Any thread, any moment.
+
+        A call that comes with a ticket is remembered: see `Ticket` for what is then to be asked and told.
 
         Raises:
             ResourceError: what is asked for can never be had here.
@@ -38,6 +48,9 @@ class Backend(Protocol):
 
     def kill(self, signum: int) -> None:
         """Cancel what waits and end what runs by a signal to its processes; nothing runs afterwards."""
+
+    def interrupt(self) -> None:
+        """Ctrl-C: end what nobody could have the result of any more, and let go of the rest."""
 
     def close(self, wait: bool) -> None:
         """Let go of everything once the last call has ended; `wait` for that."""

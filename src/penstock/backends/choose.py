@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from concurrent.futures import Executor as StandardExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError
 from .base import Backend, Settings
 from .local import Local
+from .slurm import Slurm
 from .wrapped import Wrapped
 
-_NAMES = {"local": Local}
+if TYPE_CHECKING:
+    from ..cache.cache import Cache
+
+_NAMES: dict[str, Any] = {"local": Local, "slurm": Slurm}
 
 
-def open_backend(choice: Any, settings: Settings) -> Backend:
-    """The backend for a name, a description such as `Local(...)`, or another executor."""
+def open_backend(choice: Any, settings: Settings, cache: Cache | str | os.PathLike[str] | None = None) -> Backend:
+    """The backend for a name, a description such as `Local(...)`, or another executor; with a memory if asked for."""
+    if cache is None:
+        return _plain_backend(choice, settings, None)
+    from ..cache.cache import Cache  # here and below, because calls that are not remembered need nothing of it
+    from .memory.remembering import Remembering
+
+    memory = cache if isinstance(cache, Cache) else Cache(cache)
+    return Remembering(_plain_backend(choice, settings, memory), memory, settings)
+
+
+def other_resources(choice: Any) -> Sequence[str]:
+    """Keys of resources that only this choice of a backend knows."""
+    described = _described(choice)
+    return described.other_resources if isinstance(described, Slurm) else ()
+
+
+def _described(choice: Any) -> Any:
+    """The description that a name or a class stands for; another choice as it is."""
     if isinstance(choice, type) and choice in _NAMES.values():
-        choice = choice()
-    if isinstance(choice, str) and choice in _NAMES:
-        choice = _NAMES[choice]()
+        return choice()
+    return _NAMES[choice]() if isinstance(choice, str) and choice in _NAMES else choice
+
+
+def _plain_backend(choice: Any, settings: Settings, memory: Cache | None) -> Backend:
+    choice = _described(choice)
     if isinstance(choice, Local):
         return choice.open(settings)
+    if isinstance(choice, Slurm):
+        return choice.open(settings, memory)
     if isinstance(choice, StandardExecutor):
         return Wrapped(choice, settings)
     known = ", ".join(repr(name) for name in _NAMES)
     raise PenstockError(
-        f"backend={choice!r} is none that this version knows; use {known}, Local(...) or another executor"
+        f"backend={choice!r} is none that this version knows; use {known}, Local(...), Slurm(...) or another executor"
     )

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
 
-from ..calls.waiting import when_done
-from ..errors import PenstockError, ResourceError, UnpicklableCall
-from ..futures import Future
-from ..node.call import Call, Pace, Plan
+from ..errors import PenstockError, ResourceError
+from ..node.call import Plan
 from ..node.node import Node
 from ..node.pool import Pool
 from ..node.shape import Capacity
 from ..resources import Resources, amount, whole
 from ..system.machine import detect
-from ..wire.functions import Functions, dumps
 from ..wire.memory import Segments
-from ..wire.packing import Packed, Packer
+from ..wire.packing import Packer
 from .base import Settings
 from .plans import GIB, make_plan
+from .streamed import Streamed, pack_initializer
 
 __all__ = ["Local"]
-
-_FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 
 
 @dataclass(frozen=True)
@@ -81,141 +76,21 @@ def _check_gpus(gpus: object) -> None:
         raise ResourceError(f"gpus must name each GPU once, which {gpus!r} does not")
 
 
-class LocalBackend:
+class LocalBackend(Streamed):
     """The live calls of one executor on this machine."""
 
     def __init__(self, capacity: Capacity, settings: Settings) -> None:
         self.capacity = capacity
-        segments = Segments()
-        self._packer = Packer(segments)
-        self._functions = Functions()
-        pool = Pool(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
-        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done
-        waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer
-        self._node = Node(pool, segments, self._packer, _pack_initializer(settings), lambda: bool(waiting))
-        self._on_cancel = self._node.look_again  # one bound method for all futures
-        self._order = count()
-        self._paces: dict[Any, Pace] = {}
-        self._plans: dict[int, tuple[Resources, Plan]] = {}
 
-    def submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
-    ) -> Future[Any]:
-        if self._node.forked:
-            raise RuntimeError(_FORKED)
-        known = self._plans.get(id(resources))
-        plan = known[1] if known is not None and known[0] is resources else self._plan(resources)
-        name = getattr(fn, "__name__", None) or type(fn).__name__
-        future: Future[Any] = Future(name, self._on_cancel)
-        sources: list[Any] = []
-        try:
-            definition = self._functions.definition(fn)
-            if definition is None:
-                packed = self._packer.pack((fn, args, kwargs), sources)
-            else:
-                packed = self._packer.pack_arguments(args, kwargs, sources)
-        except Exception as error:
-            future.fail_with(_unpicklable(fn, args, kwargs, error))
-            return future
-        key = definition.id if definition is not None else (type(fn), name)
-        pace = self._paces.get(key) or self._new_pace(key)
-        call = Call(future, definition, packed, plan, pace, next(self._order))
-        if sources:
-            self._wait(call, sources)
-        else:
-            self._node.start(call)
-        return future
+        def make_node(segments: Segments, packer: Packer, expecting: Callable[[], bool]) -> Node:
+            pool = Pool(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
+            return Node(pool, segments, packer, pack_initializer(settings), expecting)
 
-    def _plan(self, resources: Resources) -> Plan:
-        plan = make_plan(resources, self.capacity)
-        if len(self._plans) > 1000:  # each call may bring its own
-            self._plans.clear()
-        self._plans[id(resources)] = resources, plan
-        return plan
+        super().__init__(make_node)
 
-    def _new_pace(self, key: Any) -> Pace:
-        """What is going to be known of a function that was not called before."""
-        while self._functions.dead:
-            self._paces.pop(self._functions.dead.popleft(), None)
-        return self._paces.setdefault(key, Pace())
-
-    # -- calls that wait for others --------------------------------------------------------------------
-
-    def _wait(self, call: Call, sources: list[Any]) -> None:
-        future = call.future
-        self._waiting.add(future)
-        self._node.prepare()
-        future.add_done_callback(self._no_longer_waiting)
-
-        def go() -> None:
-            try:
-                call.inputs = tuple(map(self._packed, sources))
-            except Exception as error:
-                message = f"a result that {future.name!r} waited for cannot be sent to it: {error}"
-                future.fail_with(_caused(UnpicklableCall(message), error))
-                return
-            sources.clear()
-            self._node.start(call)
-            self._waiting.discard(future)  # after it is in the node's inbox: closing looks at both
-
-        when_done(tuple(sources), future, go)
-
-    def _packed(self, source: Any) -> Packed:
-        """The result of a finished future: as it came from its worker, if nobody has opened it."""
-        packed = source._packed if isinstance(source, Future) else None
-        return packed if isinstance(packed, Packed) else self._packer.pack(source.result())
-
-    def _no_longer_waiting(self, future: Future[Any]) -> None:
-        if future in self._waiting:
-            self._waiting.discard(future)
-            self._node.look_again()
-
-    # -- the end ---------------------------------------------------------------------------------------
-
-    def cancel_pending(self) -> None:
-        self._cancel(all_of_them=False)
-
-    def kill(self, signum: int) -> None:
-        self._cancel(all_of_them=True)
-        self._node.kill(signum)
-
-    def _cancel(self, all_of_them: bool) -> None:
-        for future in tuple(self._waiting):
-            future.cancel()
-        self._node.cancel_waiting(all_of_them)
-
-    def close(self, wait: bool) -> None:
-        self._node.close()
-        if wait:
-            self._node.join()
+    def make_plan(self, resources: Resources) -> Plan:
+        return make_plan(resources, self.capacity)
 
     def describe(self) -> str:
         cores, gpus, memory = self.capacity
         return f"live on {socket.gethostname()}: {cores} cores, {len(gpus)} GPUs, {memory / GIB:.1f} GiB"
-
-
-def _pack_initializer(settings: Settings) -> bytes | None:
-    if settings.initializer is None and settings.init_function is None:
-        return None
-    try:
-        return dumps((settings.initializer, settings.initargs, settings.init_function))
-    except Exception as error:
-        raise _caused(UnpicklableCall(f"the initializer cannot be sent to a worker: {error}"), error) from error
-
-
-def _unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> PenstockError:
-    """Which part of the call cannot be pickled, in one sentence."""
-    name = getattr(fn, "__name__", type(fn).__name__)
-    parts = [("the function", fn), *((f"argument {i + 1}", a) for i, a in enumerate(args))]
-    for what, part in (*parts, *((f"argument {key!r}", value) for key, value in kwargs.items())):
-        try:
-            Packer(Segments()).pack(part, [])
-        except Exception as reason:
-            kind = type(part).__qualname__
-            return _caused(UnpicklableCall(f"{what} of {name!r}, of type {kind}, cannot be sent: {reason}"), error)
-    return _caused(UnpicklableCall(f"{name!r} cannot be sent to a worker: {error}"), error)
-
-
-def _caused(error: PenstockError, cause: BaseException) -> PenstockError:
-    error.__cause__ = cause
-    return error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import ResourceError
 from ..node.call import Plan
+from ..node.launch import Offer
 from ..node.launcher import why_no_mpi
-from ..node.shape import Capacity, Shape
+from ..node.shape import Capacity, Need, Shape
 from ..resources import Resources
+from ..system.variables import THREADS
 
 GIB = 1 << 30
 _FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
@@ -25,15 +28,88 @@ def make_plan(resources: Resources, capacity: Capacity) -> Plan:
     asked = resources.asked()
     _refuse_what_means_nothing(asked)
     _refuse_what_there_is_not(resources, capacity)
-    shape = Shape(
-        cores=capacity.cores if resources.exclusive else resources.cores,
+    shape = shape_of(resources)
+    if resources.exclusive:
+        shape = shape._replace(cores=capacity.cores)
+    return Plan(shape, resources.priority, resources.restart_limit, resources.run_time, options_of(resources))
+
+
+def shape_of(resources: Resources) -> Shape:
+    return Shape(
+        cores=resources.cores,
         gpus=resources.gpus,
-        memory=_bytes(resources.memory),
+        memory=memory_bytes(resources.memory),
         ranks=resources.ranks,
         cores_per_rank=resources.cores_per_rank,
         environment=tuple(sorted((resources.env or {}).items())),
     )
-    return Plan(shape, resources.priority, resources.restart_limit, resources.run_time, _options(resources))
+
+
+def plan_for_nodes(resources: Resources, offers: Iterable[Offer]) -> Plan:
+    """The plan for calls with these resources on one of several nodes.
+
+    Raises:
+        ResourceError: a key means nothing here, or no node has what is asked for.
+    """
+    asked = resources.asked()
+    for key in _FOR_SCHEDULERS:
+        if key in asked:
+            raise ResourceError(f"{key} is for jobs, and live calls run in one that is there already; leave it out")
+    _refuse_what_means_nothing(asked)
+    known = list(offers)
+    need = _need(resources, known)
+    if known and resources.run_time is not None and all(not offer.could_hold(_only(need.time)) for offer in known):
+        left = max(offer.time or 0.0 for offer in known)
+        raise ResourceError(
+            f"run_time={resources.run_time:g} s was asked for, and the nodes are there for {left:.0f} s; ask for less, "
+            "or ask the scheduler for more (walltime=)"
+        )
+    if known and sum(offer.could_hold(need) for offer in known) < need.nodes:
+        nodes = "one node" if need.nodes == 1 else f"each of {need.nodes} nodes"
+        shape = need.shape
+        raise ResourceError(
+            f"{shape.cores} cores, {shape.gpus} GPUs and {shape.memory / GIB:g} GiB on {nodes} were asked for, and the "
+            f"largest of {len(known)} has {_largest(known)}; ask for less"
+        )
+    options, run_time = options_of(resources), resources.run_time
+    if need.nodes > 1 and resources.memory is not None:
+        options["memory"] = memory_bytes(resources.memory / resources.ranks)
+    return Plan(need.shape, resources.priority, resources.restart_limit, run_time, options, need)
+
+
+def _need(resources: Resources, offers: list[Offer]) -> Need:
+    """What each node must have, and how many. Ranks that no node has room for are spread over as few as possible."""
+    whole = Need(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
+    if resources.nodes is not None and resources.nodes > 1:
+        if resources.ranks < resources.nodes:
+            raise ResourceError(
+                f"nodes={resources.nodes} with ranks={resources.ranks}: a call is on several nodes by its ranks, at "
+                f"least one on each; ask for ranks={resources.nodes} or more"
+            )
+        return _share(resources, resources.nodes)
+    if resources.nodes == 1 or resources.ranks == 1 or any(offer.could_hold(whole) for offer in offers):
+        return whole
+    shares = (_share(resources, nodes) for nodes in range(2, min(len(offers), resources.ranks) + 1))
+    return next((share for share in shares if sum(o.could_hold(share) for o in offers) >= share.nodes), whole)
+
+
+def _share(resources: Resources, nodes: int) -> Need:
+    """What each of several nodes must have. It is the call's alone: no pool there could account for its ranks."""
+    ranks = -(-resources.ranks // nodes)
+    cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
+    shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
+    return Need(shape, exclusive=True, nodes=nodes, time=resources.run_time or 0.0)
+
+
+def _only(time: float) -> Need:
+    return Need(Shape(0), time=time)
+
+
+def _largest(offers: list[Offer]) -> str:
+    offer = max(offers, key=lambda offer: offer.cores or 0)
+    memory = "" if offer.memory is None else f", {offer.memory / GIB:.3g} GiB"
+    gpus = "" if offer.gpu_count is None else f", {offer.gpu_count} GPUs"
+    return f"{offer.cores} cores{gpus}{memory}"
 
 
 def _refuse_what_means_nothing(asked: dict[str, Any]) -> None:
@@ -75,7 +151,7 @@ def _each(resources: Resources, key: str) -> str:
     return str(count) if resources.ranks == 1 else f"{resources.ranks} x {count}"
 
 
-def _options(resources: Resources) -> dict[str, Any]:
+def options_of(resources: Resources) -> dict[str, Any]:
     """What the worker arranges around the call. Paths are those of this moment and this directory."""
     options: dict[str, Any] = {}
     for key in ("cwd", "error_log_file"):
@@ -83,10 +159,37 @@ def _options(resources: Resources) -> dict[str, Any]:
         if path is not None:
             options[key] = os.path.abspath(path)
     if resources.memory is not None:
-        options["memory"] = _bytes(resources.memory)
+        options["memory"] = memory_bytes(resources.memory)
     return options
 
 
-def _bytes(memory: float | None) -> int:
+def memory_bytes(memory: float | None) -> int:
     """GiB in bytes, at least one: none at all means that no memory was asked for."""
     return 0 if memory is None else max(1, int(memory * GIB))
+
+
+# -- as a job ------------------------------------------------------------------------------------------------
+
+
+def job_options(resources: Resources) -> dict[str, Any]:
+    """What is arranged around a call that is a job. What the scheduler can give, it knows itself.
+
+    Raises:
+        ResourceError: a key means nothing where each call is a job.
+    """
+    if resources.queue is not None:
+        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
+    if resources.cache_key is not None or resources.cache_directory is not None:
+        raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
+    return options_of(resources)
+
+
+def thread_variables(resources: Resources) -> dict[str, str]:
+    """The variables that tell libraries how many threads to start."""
+    return dict.fromkeys(THREADS, str(resources.cores_per_rank))
+
+
+def shown(resources: Resources) -> dict[str, Any]:
+    """The resources that were asked for, for people."""
+    asked = resources.asked().items()
+    return {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked}

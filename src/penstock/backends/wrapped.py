@@ -6,6 +6,7 @@ Penstock adds calls that wait for futures, and the futures' notes of where a fai
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from .. import ending
+from ..cache.orders import Declined, Note, Outcome
 from ..calls.arguments import find_futures, replace_futures
 from ..calls.waiting import when_done
 from ..errors import PenstockError, ResourceError
@@ -22,10 +24,13 @@ from ..futures import Future
 from ..resources import Resources
 from .base import Settings
 from .gate import Gate
+from .memory.remembered import Known, Ticket
 
 
 class Wrapped:
     """The calls of one executor of ours that run in somebody else's."""
+
+    detached = False
 
     def __init__(self, inner: StandardExecutor, settings: Settings) -> None:
         for name in ("initializer", "init_function", "max_tasks_per_child"):
@@ -42,7 +47,12 @@ class Wrapped:
         ending.register(self)
 
     def submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        resources: Resources,
+        ticket: Ticket | None = None,
     ) -> Future[Any]:
         asked = resources.asked()
         if asked:
@@ -55,15 +65,19 @@ class Wrapped:
         self._unfinished.add(future)
         future.add_done_callback(self._forget)
 
-        start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs)))
+        start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
         later = partial(self._outside, partial(self._helper.submit, start))
 
         def ready() -> None:
             if self._gate.enter(later):
                 later()
 
+        if ticket is not None:
+            future.declined = lambda why: ticket.declined(why, ready, lambda: (args, dict(kwargs)))
+            future.noted = ticket.noted
         if sources:
-            when_done(sources, future, ready)
+            known = ready if ticket is None else partial(ticket.admit, partial(_known, args, kwargs), ready)
+            when_done(sources, future, known)
         elif self._gate.enter(later):
             start()
         return future
@@ -84,14 +98,20 @@ class Wrapped:
         finally:
             self._thread.queue = None
 
-    def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any, ticket: Ticket | None) -> None:
         """Hand the call on."""
         if not future.set_running_or_notify_cancel():
             self._gate.leave()
             return
         try:
             args, kwargs = replace_futures((args, kwargs), lambda source: source.result())
-            theirs = self._inner.submit(fn, *args, **kwargs)
+            order = None if ticket is None else ticket.order()
+            if order is None:
+                theirs = self._inner.submit(fn, *args, **kwargs)
+            else:
+                from ..cache.runner import run  # here, because other calls need nothing of it
+
+                theirs = self._inner.submit(run, order, fn, args, kwargs)
         except BaseException as error:
             self._gate.leave()
             future.fail_with(error)
@@ -110,11 +130,11 @@ class Wrapped:
         if error is not None:
             future.fail_with(error)
         elif not future.done():
-            future.set_result(theirs.result())
+            future.comes_to(theirs.result())
 
     def _forget(self, future: _Forwarded) -> None:
         self._unfinished.discard(future)
-        future.theirs = None
+        future.theirs = future.noted = future.declined = None  # the last leads back to the future, and to its call
         if self._closed and not self._unfinished:
             self._helper.shutdown(wait=False)
 
@@ -125,6 +145,9 @@ class Wrapped:
     def kill(self, signum: int) -> None:
         """Their workers are theirs: what has not begun is cancelled, what runs goes on."""
         self.cancel_pending()
+
+    def interrupt(self) -> None:
+        self.kill(signal.SIGKILL)
 
     def close(self, wait: bool) -> None:
         self._closed = True
@@ -150,11 +173,30 @@ class _Forwarded(Future[Any]):
     While it is being handed on it counts as running, so that it is not cancelled here and run there.
     """
 
-    __slots__ = ("theirs",)
+    __slots__ = ("declined", "noted", "theirs")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.theirs: Any = None
+        self.noted: Callable[[Note], object] | None = None  # if it is remembered
+        self.declined: Callable[[Declined], object] | None = None
+
+    def comes_to(self, result: Any) -> None:
+        """End with what came back; of a remembered call that is an `Outcome`."""
+        if type(result) is not Outcome or self.noted is None or self.declined is None:
+            self.set_result(result)
+        elif isinstance(result.note, Note):
+            self.noted(result.note)
+            self.set_result(result.value)
+        elif result.note.reason == "differs":
+            modules = ", ".join(result.note.modules)
+            self.fail_with(PenstockError(
+                f"{self.name!r} was not run: its worker has imported another version of {modules} than the one that "
+                "was keyed; make a new executor"
+            ))  # fmt: skip
+        else:
+            self.theirs = None
+            self.declined(result.note)
 
     def cancel(self) -> bool:
         theirs = self.theirs
@@ -165,6 +207,10 @@ class _Forwarded(Future[Any]):
     def running(self) -> bool:
         theirs = self.theirs
         return super().running() or (theirs is not None and not self.done() and theirs.running())
+
+
+def _known(args: Any, kwargs: Any) -> Any:
+    return replace_futures((args, dict(kwargs)), Known)
 
 
 def _await(future: Future[Any]) -> None:

@@ -16,11 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from ..hosts.here import Here
+from ..schedulers import slurm_allocation, slurm_environment, slurm_nodes
 from ..system import machine, memory
 from . import version
 
 __all__ = ["configure", "run"]
 
+_PATIENCE = 15.0  # s for an answer of the scheduler's
 PR_GET_CHILD_SUBREAPER = 37
 
 
@@ -39,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the facts and return the exit status."""
-    facts = [*_software(), *_hardware(), *_mpi(), *_system()]
+    facts = [*_software(), *_hardware(), *_mpi(), *_slurm(), *_system()]
     works = all(fact.value for fact in facts if fact.needed)
     print(_as_json(facts, works) if options.json else _as_text(facts, works))
     return 0 if works else 1
@@ -71,6 +74,20 @@ def _mpi() -> Iterator[Fact]:
     yield _wanted("MPI launchers", found, "in PATH", advice)
     advice = "calls with several ranks need it: pip install 'penstock[mpi]'"
     yield _wanted("mpi4py", version("mpi4py"), "lets ranks talk", advice)
+
+
+def _slurm() -> Iterator[Fact]:
+    """Where it is installed: whether it answers, and what `backend="slurm"` would do here."""
+    if shutil.which("sbatch") is None:
+        return
+    inside = slurm_allocation.inside(os.environ)
+    how = "calls go to the nodes of this job" if inside else "each call becomes a job, or nodes= asks for nodes"
+    reply = Here().run(slurm_nodes.nodes(None), timeout=_PATIENCE, env=slurm_environment.environment(os.environ))
+    kinds = slurm_nodes.kinds(reply.out, None) if reply.code == 0 else []
+    nodes, cores = sum(kind.nodes for kind in kinds), sum(kind.nodes * kind.cores for kind in kinds)
+    words = (reply.err.strip() or "no answer").splitlines()[-1]
+    there = f"{nodes} nodes, {cores} cores in the default partition" if kinds else "no default partition"
+    yield _wanted("Slurm", there if reply.code == 0 else None, how, f"it does not answer: {words}")
 
 
 def _system() -> Iterator[Fact]:

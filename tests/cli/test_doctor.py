@@ -1,4 +1,4 @@
-"""The command line, in this process and as users start it."""
+"""What `penstock doctor` says of a machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import stat
-import subprocess
 import sys
 from importlib import metadata
 
@@ -24,41 +23,6 @@ def diagnose(capsys, *options: str) -> tuple[int, str]:
 def facts(capsys) -> dict:
     _, text = diagnose(capsys, "--json")
     return json.loads(text)["facts"]
-
-
-# ------------------------------------------------------------------ the commands
-
-
-def test_python_m_penstock():
-    command = [sys.executable, "-m", "penstock", "doctor", "--json"]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    assert run.returncode == 0
-    assert json.loads(run.stdout)["works"] is True
-
-
-def test_help_lists_the_commands(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
-    assert "doctor" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("argv", [[], ["docter"], ["doctor", "--loud"]])
-def test_a_wrong_command_line_ends_with_2(capsys, argv):
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    assert ended.value.code == 2
-    assert "usage: penstock" in capsys.readouterr().err
-
-
-def test_the_version(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("penstock ")
-
-
-# ------------------------------------------------------------------ doctor
 
 
 def test_doctor_tells_what_the_executor_uses(capsys, monkeypatch):
@@ -133,3 +97,39 @@ def test_systemd_can_delegate_a_group(capsys, monkeypatch):
     found = facts(capsys)["memory limits"]
     assert found["value"] == "sampling"
     assert "systemd-run --user --scope --property=Delegate=yes" in found["advice"]
+
+
+# ------------------------------------------------------------------ Slurm
+
+
+def sinfo(directory, text: str) -> None:
+    for name in ("sinfo", "sbatch"):
+        program = directory / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o700)
+
+
+def test_nothing_is_said_of_slurm_where_it_is_not_installed(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "Slurm" not in facts(capsys)
+
+
+def test_what_slurm_has(capsys, monkeypatch, tmp_path):
+    sinfo(tmp_path, "echo 'cpu|cpu*|4|64|256000|(null)'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    fact = facts(capsys)["Slurm"]
+    assert fact["value"] == "4 nodes, 256 cores in the default partition"
+    assert "each call becomes a job" in fact["how"]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "c1")
+    assert facts(capsys)["Slurm"]["how"] == "calls go to the nodes of this job"
+
+
+def test_slurm_does_not_answer(capsys, monkeypatch, tmp_path):
+    sinfo(tmp_path, "echo 'sinfo: error: Unable to contact slurm controller' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    status, text = diagnose(capsys)
+    assert status == 0
+    assert "Unable to contact slurm controller" in text
+    assert facts(capsys)["Slurm"]["value"] is None

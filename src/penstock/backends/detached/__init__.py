@@ -1,0 +1,1 @@
+"""Calls that are jobs of a scheduler and outlive this process."""

@@ -1,0 +1,186 @@
+"""Slurm as a backend: what its users say of it, and which of the two lives their calls get."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import PenstockError, ResourceError
+from ..resources import amount, whole
+from .base import Backend, Settings
+
+if TYPE_CHECKING:
+    from ..cache.cache import Cache
+
+__all__ = ["Slurm"]
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """A cluster that Slurm manages: a backend for `Executor`.
+
+    Outside an allocation each call becomes a job that outlives this process (`detached`); inside one, or with `nodes`,
+    calls are sent to workers on its nodes.
+
+    Args:
+        nodes: how many nodes to keep workers on, a number or (fewest, most): outside an allocation they are asked for
+            by jobs, as they are needed; inside, how many of its own.
+        walltime: the time limit of such a job (s), and of a call that is a job and has no `run_time`.
+        partition: of calls that do not say.
+        account: likewise.
+        qos: likewise.
+        constraint: likewise.
+        template: a Jinja job script, in place of Penstock's own.
+        mpi: what `srun --mpi=` is told.
+        python: the interpreter on the nodes; default: this one.
+        setup: lines of shell before it, as `module load`; one text or several.
+        launcher: a command before it, as `("apptainer", "exec", "image.sif")`.
+        interface: the network interface to listen on for workers, by its name or address; default: all.
+        ports: the range of ports to listen on, (low, high), where a firewall wants that.
+        poll: how soon and how late the scheduler is asked what has become of jobs (s).
+        result_grace: for how long a result may become visible after its job has ended (s).
+        calls_per_job: how many short calls one job makes, one after the other.
+        detached: which life; default: see above.
+
+    >>> Executor(backend=Slurm(partition="short", setup="module load gcc"), cache="results")
+    """
+
+    nodes: int | tuple[int, int] | None = None
+    walltime: float | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    template: str | None = None
+    mpi: str | None = None
+    python: str | os.PathLike[str] | None = None
+    setup: str | Sequence[str] = ()
+    launcher: str | Sequence[str] = ()
+    interface: str | None = None
+    ports: tuple[int, int] | None = None
+    poll: tuple[float, float] = (5.0, 60.0)
+    result_grace: float = 60.0
+    calls_per_job: int = 1
+    detached: bool | None = None
+    host: None = None
+
+    def __post_init__(self) -> None:
+        amount("walltime", self.walltime)
+        amount("result_grace", self.result_grace)
+        whole("calls_per_job", self.calls_per_job, 1)
+        _check_nodes(self.nodes)
+        low, high = self.poll
+        if not 0 < low <= high:
+            raise ResourceError(f"poll must be two numbers of seconds, the smaller first, not {self.poll!r}")
+        if self.host is not None:
+            raise PenstockError("Slurm on another machine by SSH is not here yet; run this on a login node")
+        if self.detached and self.nodes is not None and not self.inside:
+            raise PenstockError(
+                "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
+            )
+
+    @property
+    def inside(self) -> bool:
+        """Whether this process is inside an allocation."""
+        return "SLURM_JOB_ID" in os.environ
+
+    @property
+    def is_detached(self) -> bool:
+        """Which life calls get."""
+        return (not self.inside and self.nodes is None) if self.detached is None else self.detached
+
+    @property
+    def other_resources(self) -> Sequence[str]:
+        """The keys of the user's own that a call may have: those that its job's template uses."""
+        return self.own_keys() if self.is_detached else ()
+
+    def own_keys(self) -> Sequence[str]:
+        """The names of the user's own that the template uses."""
+        text = self.template_text()
+        if text is None:
+            return ()
+        from ..schedulers.script import KNOWN, variables_of  # here, because it needs Jinja
+
+        try:
+            return sorted(variables_of(text) - KNOWN)
+        except ValueError as error:
+            raise PenstockError(str(error)) from error
+
+    def command(self) -> tuple[str, ...]:
+        """The command that runs Penstock on a node, before its arguments."""
+        from ..node.keeper import python_command
+
+        launcher = shlex.split(self.launcher) if isinstance(self.launcher, str) else list(self.launcher)
+        own = python_command("penstock.worker.job", "main")
+        if self.python is not None:
+            own = [os.fspath(self.python), "-c", "from penstock.worker.job import main; main()"]
+        return (*launcher, *own)
+
+    def setup_lines(self) -> tuple[str, ...]:
+        """The shell's lines before Python."""
+        return tuple(self.setup.splitlines() if isinstance(self.setup, str) else self.setup)
+
+    def template_text(self) -> str | None:
+        """The template, which may also be given as the path of a file."""
+        if self.template is None or "\n" in self.template:
+            return self.template
+        try:
+            with open(self.template, encoding="utf-8") as file:
+                return file.read()
+        except OSError as error:
+            raise PenstockError(f"the template {self.template!r} cannot be read: {error.strerror}") from error
+
+    def open(self, settings: Settings, memory: Cache | None) -> Backend:
+        if self.is_detached:
+            return self._open_detached(settings, memory)
+        if self.nodes is not None and not self.inside:
+            from .slurm_nodes import open_nodes
+
+            return open_nodes(self, settings)
+        from .slurm_live import open_live
+
+        return open_live(self, settings)
+
+    def _open_detached(self, settings: Settings, memory: Cache | None) -> Backend:
+        from ..hosts.here import Here
+        from ..schedulers import slurm
+        from .desk import Desk
+        from .detached.backend import DetachedBackend
+        from .detached.terms import Terms
+        from .rooms import private_home
+
+        if settings.max_tasks_per_child is not None:
+            raise PenstockError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
+        if memory is not None and memory.mode == "read-only":
+            raise PenstockError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
+        terms = Terms(
+            "Slurm",
+            self.command(),
+            {name: value for name in _DEFAULTS if (value := getattr(self, name)) is not None},
+            setup=self.setup_lines(),
+            template=self.template_text(),
+            walltime=self.walltime,
+            mpi=self.mpi,
+            calls_per_job=self.calls_per_job,
+            poll=self.poll,
+            result_grace=self.result_grace,
+        )
+        home = private_home() if memory is None else memory.home
+        return DetachedBackend(Desk(slurm, Here(), self.poll[0]), home, terms, settings, memory is None)
+
+
+_DEFAULTS = ("partition", "account", "qos", "constraint")
+
+
+def _check_nodes(nodes: object) -> None:
+    if nodes is None or isinstance(nodes, int):
+        whole("nodes", 1 if nodes is None else nodes, 1)
+        return
+    if isinstance(nodes, tuple) and len(nodes) == 2 and all(type(number) is int for number in nodes):
+        low, high = nodes
+        if 0 <= low <= high and high >= 1:
+            return
+    raise ResourceError(f"nodes must be a number of nodes or (fewest, most), not {nodes!r}")

@@ -1,0 +1,33 @@
+"""Read everything in a cache, and report what is damaged, unsafe, or does not belong there.
+
+With --repair, what is damaged is set aside, so that those calls are run again, and what processes left that are gone
+is removed. The exit status is 1 if anything is left that you should look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from .places import add_json, add_place, open_cache, print_json, split, to_change
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--repair", action="store_true", help="set aside and remove what can be")
+    add_json(parser, "an object")
+    add_place(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found."""
+    directory, _ = split(options, 0)
+    cache = open_cache(options, directory)
+    found = (to_change(cache) if options.repair else cache).check(repair=options.repair)
+    if options.json:
+        print_json({"ok": found.ok, **asdict(found)})
+    else:
+        print(found)
+    return 0 if found.ok else 1

@@ -1,0 +1,69 @@
+"""Remove the calls that meet all conditions, and what processes left that are gone.
+
+What is being run at the moment stays. At least one condition is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from ..cache import words
+from ..cache.finding import age, volume
+from ..errors import CacheError
+from ..jobs.pruning import prune_jobs
+from . import Usage
+from .listing import as_text, row_of
+from .places import add_json, add_place, open_cache, print_json, split, to_change
+
+__all__ = ["configure", "run"]
+
+_CONDITIONS = ("older_than", "larger_than", "max_size", "function", "state", "keys")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--older-than", metavar="AGE", help="begun longer ago, as 90min, 12h, 30d, 2w")
+    parser.add_argument("--larger-than", metavar="SIZE", help="files larger than this, as 500kB, 1GB")
+    parser.add_argument("--max-size", metavar="SIZE", help="of what meets the others, keep so much, the newest")
+    parser.add_argument("--function", metavar="NAME", help="only calls of this function")
+    parser.add_argument("--state", choices=["finished", "failed"], help="only these")
+    parser.add_argument("--key", metavar="KEY", action="append", dest="keys", help="only this call; can be repeated")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    add_json(parser, "an array of what was removed")
+    add_place(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Remove them, and say which they were."""
+    conditions = {name: getattr(options, name) for name in _CONDITIONS}
+    if not any(value is not None for value in conditions.values()):
+        raise Usage("remove what? Give a condition, as --older-than 30d or --function NAME; --max-size 0 for all")
+    _check(options)
+    directory, _ = split(options, 0)
+    cache = open_cache(options, directory)
+    if not options.dry_run:
+        cache = to_change(cache)
+    removed = cache.prune(**conditions, dry_run=options.dry_run)
+    if options.state != "finished" and not (options.keys or options.larger_than or options.max_size):
+        before = None if options.older_than is None else time.time() - age(options.older_than)
+        prune_jobs(cache.home, before, options.function, options.dry_run)  # what is left of jobs that failed
+    rows = [row_of(entry) for entry in removed]
+    if options.json:
+        print_json(rows)
+        return 0
+    if rows:
+        print(as_text(rows))
+    word = "would remove" if options.dry_run else "removed"
+    print(f"{word} {words.calls(len(rows))}, {words.size(sum(entry.size for entry in removed))}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Whether ages and sizes are some, before anything is opened."""
+    for name, read in (("older_than", age), ("larger_than", volume), ("max_size", volume)):
+        value = getattr(options, name)
+        try:
+            read(value or 0)
+        except CacheError as error:
+            raise Usage(f"--{name.replace('_', '-')}: {error}") from None

@@ -1,0 +1,71 @@
+"""Submit what was written down for a scheduler and never reached it.
+
+That is so where a limit held calls back until their process ended, or where the process was killed before. What the
+scheduler has got already is not submitted again.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..backends.clerk import Clerk
+from ..backends.desk import Refused, desk_of
+from ..backends.detached.sending import claim_of, submission
+from ..cache.home import Home
+from ..errors import SchedulerError
+from ..jobs.batch import Part
+from ..jobs.folder import Folder, folders_by_age
+from ..jobs.requests import is_ready
+from .places import add_json, add_place, open_cache, print_json, split, to_change
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_json(parser, "an object")
+    add_place(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Submit it, and say what was done."""
+    directory, _ = split(options, 0)
+    cache = to_change(open_cache(options, directory))
+    submitted, refused = _resume_all(cache.home)
+    if options.json:
+        print_json({"submitted": [{"job": part.job, "calls": calls} for part, calls in submitted]})
+    else:
+        for part, calls in submitted:
+            print(f"job {part.job}: {calls} calls")
+        if not submitted and refused is None:
+            print(f"nothing in {cache.path} waits to be submitted")
+    if refused is not None:
+        raise refused
+    return 0
+
+
+def _resume_all(home: Home) -> tuple[list[tuple[Part, int]], SchedulerError | None]:
+    """Submit what can be, in the order in which it was written down; what was submitted, and how many calls it is.
+
+    It ends with what the scheduler does not take: others may depend on that.
+    """
+    submitted: list[tuple[Part, int]] = []
+    for folder in folders_by_age(home):
+        claim = claim_of(folder) if folder.unsent is not None and is_ready(folder) else None
+        if claim is None:
+            continue
+        before = folder.parts
+        try:
+            Clerk().run(submission(desk_of(folder.batch.scheduler), folder, perhaps=True))
+        except Refused as refused:
+            name = folder.batch.request["name"]
+            return submitted, SchedulerError(f"the scheduler did not take {name!r}: {refused}")
+        finally:
+            claim.release()
+            submitted += [(part, _calls_in(folder, part)) for part in folder.parts if part not in before]
+    return submitted, None
+
+
+def _calls_in(folder: Folder, part: Part) -> int:
+    each = folder.batch.calls_per_job
+    return min(part.end * each, len(folder.batch.calls)) - part.first * each

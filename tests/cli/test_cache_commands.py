@@ -1,0 +1,435 @@
+"""The commands that look into a cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+
+import pytest
+
+from penstock import Cache
+from penstock.cache.claims import Claims
+from penstock.cache.records import Record, write
+from penstock.keys.key import call_key
+
+
+def lines(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+@pytest.fixture
+def claim_of_the_dead(cache):
+    """A claim that a process has made which is gone."""
+
+    def make(key: str) -> None:
+        code = "import sys; from penstock import Cache; Cache(sys.argv[1]).claims.take(sys.argv[2], 'relax')"
+        subprocess.run([sys.executable, "-c", code, cache.path, key], check=True)
+
+    return make
+
+
+@pytest.fixture
+def claim_from_afar(cache, monkeypatch):
+    """A claim that a process on another machine has made."""
+
+    def make(key: str) -> None:
+        claim = Claims(cache.home).take(key, "relax")
+        path = f"{cache.path}/claims/{key}"
+        with open(path) as file:
+            owner = json.load(file)
+        claim.release()
+        with open(path, "w") as file:
+            json.dump(owner | {"host": "node7", "machine": "other"}, file)
+
+    return make
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A module of the user's in the working directory."""
+
+    def make(text: str) -> None:
+        (tmp_path / "lab_of_mine.py").write_text(text)
+
+    make("SCALE = 2\n\n\ndef relax(x, force=0.1):\n    return x * SCALE + force\n")
+    yield make
+    sys.modules.pop("lab_of_mine", None)
+
+
+# ------------------------------------------------------------------ list
+
+
+def test_list(penstock, store):
+    store(2, seconds=1.5)
+    store(1, (ValueError(), ""), state="failed", name="energy")
+    ended = penstock("list", "results")
+    assert ended.status == 0
+    head, first, second = lines(ended.out)
+    assert head == ["KEY", "FUNCTION", "STATE", "BEGAN", "TOOK", "SIZE"]
+    assert first[:3] == ["00000001" + "0000", "energy", "failed"]
+    assert second[:3] == ["00000002" + "0000", "relax", "finished"]
+    assert second[5:7] == ["1.5", "s"]
+    began = datetime.fromtimestamp(1_700_000_002).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006  # as people read it
+    assert " ".join(second[3:5]) == began
+
+
+def test_list_nothing(penstock, cache):
+    assert penstock("list", "results").out == f"no calls in {cache.path}\n"
+    assert penstock("list", "results", "--json").out == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        ([], [1, 2, 3, 4]),
+        (["--function", "energy"], [1, 3]),
+        (["--state", "failed"], [3, 4]),
+        (["--state", "finished", "--function", "energy"], [1]),
+        (["--state", "running"], []),
+        (["-n", "2"], [3, 4]),
+        (["--function", "energy", "--limit", "1"], [3]),
+    ],
+)
+def test_list_some(penstock, store, options, numbers):
+    for number in (4, 3, 2, 1):
+        state, output = ("failed", (ValueError(), "")) if number > 2 else ("finished", 42)
+        store(number, output, name="energy" if number % 2 else "relax", state=state)
+    rows = json.loads(penstock("list", "results", "--json", *options).out)
+    assert [int(row["key"][:8]) for row in rows] == numbers
+
+
+@pytest.mark.parametrize("words", [["results"], ["-C", "results"], ["--cache=results"], []])
+def test_ways_to_name_the_cache(penstock, store, monkeypatch, words):
+    store(1)
+    if not words:
+        monkeypatch.setenv("PENSTOCK_CACHE", "results")
+    assert len(lines(penstock("list", *words).out)) == 2
+    assert penstock("show", *words, "000000").status == 0
+    assert penstock("show", *words, "--source", "000000").status == 0
+
+
+def test_list_as_json(penstock, cache, store):
+    key = store(1, seconds=1.5)
+    (row,) = json.loads(penstock("list", "results", "--json").out)
+    assert row == {
+        "key": key, "function": "relax", "state": "finished", "created": "2023-11-14T22:13:21+00:00", "seconds": 1.5,
+        "size": cache[key].size, "path": cache.home.record(key), "where": None,
+    }  # fmt: skip
+
+
+def test_list_with_arguments(penstock, store):
+    store(17)
+    assert penstock("list", "-l", "results").out.endswith("x=17\n")
+    (row,) = json.loads(penstock("list", "--long", "--json", "results").out)
+    assert row["arguments"] == "x=17"
+
+
+def test_list_what_is_running(penstock, cache, claim_of_the_dead):
+    claim_of_the_dead("a" * 40)
+    claim = Claims(cache.home).take("b" * 40, "relax")
+    rows = json.loads(penstock("list", "results", "--json").out)
+    assert [(row["key"][0], row["state"], row["size"]) for row in rows] == [("a", "gone", None), ("b", "running", None)]
+    assert f"process {os.getpid()} on " in rows[1]["where"]
+    assert f"process {os.getpid()} on " in penstock("list", "results", "-l", "--state", "running").out
+    assert len(lines(penstock("list", "results", "--state", "gone").out)) == 2
+    claim.release()
+
+
+def test_list_does_not_write(penstock, cache, store):
+    store(1)
+    os.chmod(cache.path, 0o500)
+    assert penstock("list", "results").status == penstock("show", "results", "000000").status == 0
+    assert (
+        penstock("check", "results").status == penstock("prune", "--dry-run", "--max-size", "0", "results").status == 0
+    )
+    os.chmod(cache.path, 0o700)
+
+
+# ------------------------------------------------------------------ show
+
+
+def test_show(penstock, cache, store):
+    facts = {"host": "node1", "pid": 17, "resources": {"memory": 2, "ranks": 3}, "python": "3.11.2"}
+    key = store(1, {"a": 1}, facts=facts, source="def relax(): ...\n", seconds=182)
+    ended = penstock("show", "results", key[:9])
+    assert ended.status == 0
+    shown = ended.out.splitlines()
+    assert shown[0] == f"key        {key}"
+    assert "took       3 min 2 s" in shown
+    assert "host       node1, process 17" in shown
+    assert "resources  memory=2, ranks=3" in shown
+    assert "versions   python 3.11.2" in shown
+    assert shown[shown.index("arguments  1") + 1] == "           force=0.1"
+    assert "output     {'a': 1}" in shown
+    assert "def relax" not in ended.out
+    assert penstock("show", "results", key[:9], "--source").out == ended.out + "\ndef relax(): ...\n"
+
+
+def test_show_as_json(penstock, cache, store):
+    key = store(1, {"a": 1})
+    found = json.loads(penstock("show", "--json", "results", key).out)
+    assert (found["key"], found["function"], found["state"]) == (key, "relax", "finished")
+    assert (found["args"], found["kwargs"], found["output"]) == (["1"], {"force": "0.1"}, "{'a': 1}")
+    assert (found["error"], found["traceback"], found["host"]) == (None, None, "node1")
+    assert found["ingredients"] == {"argument x": "7f 1"}
+
+
+def test_show_a_failure(penstock, store):
+    key = store(1, (ValueError("too small"), "Traceback:\n  here"), state="failed")
+    shown = penstock("show", "results", key).out
+    assert "error      ValueError('too small')\ntraceback  Traceback:\n             here\n" in shown
+    found = json.loads(penstock("show", "--json", "results", key).out)
+    assert (found["error"], found["output"]) == ("ValueError('too small')", None)
+    assert found["traceback"] == "Traceback:\n  here"
+
+
+def test_show_what_is_long(penstock, store):
+    key = store(1, ["a" * 5000] * 1000)
+    assert len(penstock("show", "results", key).out) < 50_000
+    assert len(json.loads(penstock("show", "--json", "results", key).out)["output"]) > 5_000_000
+
+
+@pytest.mark.needs("numpy")
+def test_show_an_array(penstock, store):
+    import numpy as np
+
+    assert "output     array([0., 0., 0.])" in penstock("show", "results", store(1, np.zeros(3))).out
+
+
+def test_show_what_cannot_be_loaded_here(penstock, store, lab):
+    lab("class Atom:\n    pass\n")
+    sys.path.insert(0, os.getcwd())
+    import lab_of_mine
+
+    key = store(1, lab_of_mine.Atom())
+    del sys.modules["lab_of_mine"]
+    sys.path.remove(os.getcwd())
+    assert "output     <lab_of_mine.Atom object at" in penstock("show", "results", key).out
+    del sys.modules["lab_of_mine"]
+    lab("")
+    ended = penstock("show", "results", key)
+    assert ended.status == 0
+    assert "cannot be loaded" in ended.out
+
+
+def test_show_an_unknown_key(penstock, store):
+    store(0x12345678)
+    ended = penstock("show", "results", "12345687")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith("penstock show: there is no call '12345687' in ")
+    assert "did you mean '12345678" in ended.err
+
+
+@pytest.mark.parametrize("command", ["show", "explain", "logs"])
+def test_what_is_running_has_nothing_to_show(penstock, cache, command):
+    claim = Claims(cache.home).take("a" * 40, "relax")
+    ended = penstock(command, "results", "aaaaaa")
+    assert ended.status == 1
+    assert f"{'a' * 40} is being run by process {os.getpid()} on " in ended.err
+    claim.release()
+
+
+# ------------------------------------------------------------------ explain
+
+
+def remember(cache: Cache, function, *args) -> str:
+    call = call_key(function, args, {})
+    facts = {"ingredients": call.ingredients()}
+    record = Record(call.hex, function.__name__, "finished", "", 1, args, {}, facts=facts, created=1.7e9)
+    cache.home.publish(call.hex, lambda descriptor: write(descriptor, record))
+    return call.hex
+
+
+@pytest.fixture
+def relaxed(cache, lab) -> str:
+    """The key of `relax("Cu")`."""
+    sys.path.insert(0, os.getcwd())
+    import lab_of_mine
+
+    key = remember(cache, lab_of_mine.relax, "Cu")
+    del sys.modules["lab_of_mine"]
+    sys.path.remove(os.getcwd())
+    return key
+
+
+def test_explain_a_key(penstock, store):
+    one, other = store(1), store(2)
+    ended = penstock("explain", "results", one)
+    assert ended.status == 0
+    assert ended.out == (
+        f"'relax', key {one}\nwhat went into the key:\n  argument x  7f 1\n"
+        f"from the nearest other entry, {other}, it differs in:\n  argument 'x': 2 -> 1\n"
+    )
+    found = json.loads(penstock("explain", "--json", "results", one).out)
+    assert found["nearest"] == other
+    assert found["hit"]
+    assert found["differences"] == ["argument 'x': 2 -> 1"]
+    assert found["ingredients"] == {"argument x": "7f 1"}
+
+
+def test_explain_the_only_entry(penstock, store):
+    ended = penstock("explain", "results", store(1, facts={}))
+    assert ended.out.endswith("what went into the key:\n  (not noted)\n")
+
+
+@pytest.mark.parametrize("words", [["Cu"], ["'Cu'"], ["x=Cu"], ["x='Cu'", "force=0.1"], ["Cu", "0.1"]])
+def test_explain_a_call_that_is_remembered(penstock, relaxed, words):
+    ended = penstock("explain", "results", "lab_of_mine:relax", *words)
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out.startswith("'relax' is remembered since ")
+    assert relaxed in ended.out
+
+
+def test_explain_a_call_that_is_not(penstock, relaxed, lab):
+    lab("SCALE = 3\n\n\ndef relax(x, force=0.1):\n    return x * SCALE + force\n")
+    ended = penstock("explain", "results", "lab_of_mine:relax", "Cu", "-1")
+    assert ended.status == 1
+    assert f"the nearest entry is {relaxed}" in ended.out
+    assert "  global 'lab_of_mine.SCALE'" in ended.out
+    assert ended.out.endswith("  argument 'force': 0.1 -> -1\n")
+    found = json.loads(penstock("explain", "--json", "-C", "results", "lab_of_mine:relax", "Cu").out)
+    assert (found["hit"], found["nearest"], len(found["differences"])) == (False, relaxed, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("lab_of_mine:relaxx", "there is no lab_of_mine:relaxx"),
+        ("lab_of_nobody:relax", "No module named 'lab_of_nobody'"),
+        ("lab_of_mine:SCALE", "lab_of_mine:SCALE is no function but 2"),
+    ],
+)
+def test_explain_what_is_no_function(penstock, cache, lab, target, says):
+    ended = penstock("explain", "results", target)
+    assert ended.status == 1
+    assert says in ended.err
+
+
+# ------------------------------------------------------------------ logs
+
+
+def test_logs(penstock, store):
+    key = store(1, facts={"log": "one\ntwo\n"})
+    assert penstock("logs", "results", key) == (0, "one\ntwo\n", "")
+    assert json.loads(penstock("logs", "--json", "results", key).out) == {
+        "key": key, "log": "one\ntwo\n", "traceback": None,
+    }  # fmt: skip
+
+
+def test_logs_of_a_failure(penstock, store):
+    key = store(1, (ValueError(), "Traceback: here"), state="failed", facts={"log": "one\n"})
+    assert penstock("logs", "results", key).out == "one\nTraceback: here\n"
+
+
+def test_no_logs(penstock, store):
+    key = store(1)
+    ended = penstock("logs", "results", key)
+    assert (ended.status, ended.out) == (1, "")
+    assert "printed nothing that was kept" in ended.err
+    assert penstock("logs", "--json", "results", key).status == 1
+
+
+# ------------------------------------------------------------------ retry
+
+
+def test_retry_a_failure(penstock, cache, store):
+    key = store(1, (ValueError(), ""), state="failed")
+    ended = penstock("retry", "results", key[:8])
+    assert ended.status == 0
+    assert ended.out == f"forgot the failure of 'relax', key {key}; the next submission runs the call again\n"
+    assert len(cache) == 0
+
+
+def test_retry_what_has_finished(penstock, cache, store):
+    key = store(1)
+    ended = penstock("retry", "results", key)
+    assert ended.status == 1
+    assert f"nothing to retry: `penstock prune {cache.path} --key {key}` forgets it" in ended.err
+    assert len(cache) == 1
+
+
+def test_retry_what_a_dead_process_ran(penstock, cache, claim_of_the_dead):
+    claim_of_the_dead("a" * 40)
+    ended = penstock("retry", "results", "aaaaaa", "--json")
+    assert ended.status == 0
+    assert "forgot the run of 'relax' by process" in json.loads(ended.out)["done"][0]
+    assert list(cache.claims.running()) == []
+
+
+def test_retry_what_is_running(penstock, cache):
+    claim = Claims(cache.home).take("a" * 40, "relax")
+    for force in ([], ["--force"]):
+        ended = penstock("retry", "results", "aaaaaa", *force)
+        assert ended.status == 1
+        assert "wait for it, or end it first" in ended.err
+    claim.release()
+
+
+def test_retry_what_cannot_be_seen(penstock, cache, claim_from_afar):
+    claim_from_afar("a" * 40)
+    ended = penstock("retry", "results", "aaaaaa")
+    assert ended.status == 1
+    assert "on node7" in ended.err
+    assert "say --force" in ended.err
+    assert penstock("retry", "results", "aaaaaa", "--force").status == 0
+    assert list(cache.claims.running()) == []
+
+
+# ------------------------------------------------------------------ prune
+
+
+def test_prune(penstock, cache, store):
+    for number in (1, 2, 3):
+        store(number, name="energy" if number == 2 else "relax")
+    would = penstock("prune", "results", "--function", "relax", "--dry-run")
+    assert would.status == 0
+    assert [line[0] for line in lines(would.out)] == ["KEY", "000000010000", "000000030000", "would"]
+    assert len(cache) == 3
+    done = penstock("prune", "results", "--function", "relax")
+    assert done.out == would.out.replace("would remove", "removed")
+    assert done.out.splitlines()[-1].startswith("removed 2 calls, ")
+    assert [entry.function for entry in cache] == ["energy"]
+
+
+def test_prune_by_several_conditions(penstock, cache, store):
+    keys = [store(number) for number in (1, 2, 3)]
+    ended = penstock("prune", "-C", "results", "--key", keys[0], "--key", keys[2][:8], "--older-than", "2w", "--json")
+    assert [row["key"] for row in json.loads(ended.out)] == [keys[0], keys[2]]
+    assert cache.keys() == [keys[1]]
+
+
+def test_prune_nothing(penstock, store):
+    store(1)
+    assert penstock("prune", "results", "--larger-than", "1GB") == (0, "removed 0 calls, 0 B\n", "")
+
+
+def test_prune_by_what_makes_no_sense(penstock, cache, store):
+    store(1)
+    ended = penstock("prune", "results", "--older-than", "long")
+    assert ended.status == 2
+    assert "--older-than: 'long' should be seconds" in ended.err
+    assert penstock("prune", "results", "--max-size", "many").status == 2
+    assert len(cache) == 1
+
+
+# ------------------------------------------------------------------ check
+
+
+def test_check(penstock, cache, store):
+    store(1)
+    size = cache[store(2)].size
+    with open(cache.home.record(store(3)), "r+b") as file:
+        file.truncate(600)
+    ended = penstock("check", "results")
+    assert ended.status == 1
+    assert ended.out.startswith("damaged: ")
+    assert ended.out.endswith(f"2 calls are whole, {2 * size / 1000:.3g} kB\n")
+    repaired = penstock("check", "results", "--repair", "--json")
+    assert repaired.status == 0
+    found = json.loads(repaired.out)
+    assert (found["ok"], found["whole"], found["size"]) == (True, 2, 2 * size)
+    assert [problem["kind"] for problem in found["problems"]] == ["damaged", "aside"]
+    assert penstock("check", "results").status == 0

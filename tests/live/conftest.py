@@ -1,0 +1,40 @@
+"""Executors over pretended nodes, and a look at their agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gate import Gate
+from pretended import Nodes
+
+import penstock
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def make(gate: Gate) -> Iterator[Callable[..., penstock.Executor]]:
+    """Make executors over so many pretended nodes, which end with the test."""
+    with ExitStack() as stack:
+
+        def create(max_workers: int | None = None, *, count: int = 2, each: int = 1, **more: Any) -> penstock.Executor:
+            described = {name: more.pop(name) for name in ("gpus", "memory") if name in more}
+            backend = Nodes(count=count, each=each, **described)
+            return stack.enter_context(penstock.Executor(max_workers, backend=backend, **more))
+
+        yield create
+        gate.open(1000)  # so that a failed test does not hang
+
+
+@pytest.fixture
+def ex(make: Callable[..., penstock.Executor]) -> penstock.Executor:
+    return make()

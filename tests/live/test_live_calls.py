@@ -1,0 +1,349 @@
+"""Which node runs what, and what is given out there."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gate import Gate, held
+from pretended import Inside, node, same, until, visible
+
+from penstock import Executor
+from penstock.errors import ResourceError, TimeLimitExceeded, WorkerLost
+
+Make = Callable[..., Executor]
+
+
+def test_calls_are_spread_over_the_nodes(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=2)
+    Inside(ex).are_there(2)
+    running = [ex.submit(held, gate, node) for _ in range(4)]
+    gate.arrived(4)
+    waiting = ex.submit(same, 1)
+    assert not waiting.running()
+    gate.open(4)
+    assert Counter(future.result() for future in running) == {"n1": 2, "n2": 2}
+    assert waiting.result() == 1
+
+
+def test_a_call_has_its_cores_on_one_node(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=2)
+    Inside(ex).are_there(2)
+    small = ex.submit(held, gate, node)
+    gate.arrived()
+    large = ex.with_resources(cores_per_rank=2).submit(node)
+    other = large.result()
+    gate.open()
+    assert {small.result(), other} == {"n1", "n2"}
+
+
+def test_what_no_node_has_is_refused(make: Make) -> None:
+    ex = make(count=2, each=2, gpus=1, memory=4)
+    for resources in ({"cores_per_rank": 3}, {"gpus_per_rank": 2}, {"memory": 5}):
+        with pytest.raises(
+            ResourceError, match="on one node were asked for, and the largest of 2 has 2 cores, 1 GPUs, 4 GiB"
+        ):
+            ex.submit(same, 1, resource_dict=resources)
+    with pytest.raises(ResourceError, match="partition is for jobs"):
+        ex.submit(same, 1, resource_dict={"partition": "main"})
+
+
+def test_each_node_gives_out_its_gpus_once(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=4, gpus=2, resource_dict={"gpus_per_rank": 1})
+    running = [ex.submit(held, gate, _gpu) for _ in range(4)]
+    gate.arrived(4)
+    waiting = ex.submit(_gpu)
+    gate.open(4)
+    assert sorted(future.result() for future in running) == [("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")]
+    assert waiting.result()[1] in ("0", "1")
+
+
+def _gpu() -> tuple[str, str]:
+    return node(), visible()
+
+
+def test_memory_is_given_out_once(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=4, memory=4, resource_dict={"memory": 3})
+    Inside(ex).are_there(2)
+    running = [ex.submit(held, gate, node) for _ in range(2)]
+    gate.arrived(2)
+    waiting = ex.submit(node)
+    assert ex.submit(same, 1, resource_dict={"memory": 1}).result() == 1
+    assert not waiting.running()
+    gate.open(2)
+    assert {future.result() for future in running} == {"n1", "n2"}
+    waiting.result()
+
+
+def test_an_exclusive_call_is_alone_on_its_node(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=2)
+    Inside(ex).are_there(2)
+    first = ex.submit(held, gate, node)
+    gate.arrived()
+    exclusive = ex.with_resources(exclusive=True).submit(held, gate, node)
+    gate.arrived()
+    third = ex.submit(held, gate, node)
+    gate.arrived()
+    gate.open(3)
+    assert first.result() == third.result() != exclusive.result()
+
+
+def test_max_workers_counts_over_all_nodes(make: Make, gate: Gate) -> None:
+    ex = make(3, count=2, each=2)
+    Inside(ex).are_there(2)
+    running = [ex.submit(held, gate, node) for _ in range(6)]
+    gate.arrived(3)
+    assert sum(future.running() for future in running) == 3
+    gate.open(6)
+    assert len([future.result() for future in running]) == 6
+
+
+def test_max_workers_counts_for_short_calls_too(make: Make, tmp_path: Path) -> None:
+    ex = make(1, count=2, each=2)
+    list(ex.map(same, range(50)))  # now they are known to be short, and sent ahead
+    list(ex.map(_alone, [str(tmp_path / "here")] * 300))
+
+
+def _alone(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    os.unlink(path)
+
+
+def test_a_higher_priority_goes_first(make: Make, gate: Gate, tmp_path: Path) -> None:
+    ex = make(count=1)
+    ex.submit(gate.hold)
+    gate.arrived()
+    path = str(tmp_path / "order")
+    calls = [ex.submit(_note, path, p, resource_dict={"priority": p}) for p in (0, 5, -1, 5)]
+    gate.open()
+    [call.result() for call in calls]
+    assert Path(path).read_text().split() == ["5", "5", "0", "-1"]
+
+
+def _note(path: str, what: Any) -> None:
+    with open(path, "a") as file:
+        file.write(f"{what}\n")
+
+
+def test_a_large_call_is_not_starved(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=2)
+    Inside(ex).are_there(2)
+    first = [ex.submit(gate.hold) for _ in range(2)]
+    gate.arrived(2)
+    large = ex.submit(same, "large", resource_dict={"exclusive": True})
+    small = [ex.submit(gate.hold) for _ in range(200)]
+    until(lambda: large.done() or (gate.open(1) or False))
+    assert not all(future.done() for future in small)
+    gate.open(300)
+    assert [future.result() for future in (*first, *small)] == [None] * 202
+
+
+def test_many_short_calls_go_in_few_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    ex = make(count=2, each=1)
+    crew = Inside(ex).crew
+    list(ex.map(same, range(200)))
+    sent: list[Any] = []
+    transmit = crew._stations._transmit
+    monkeypatch.setattr(crew._stations, "_transmit", lambda *args: sent.append(1) or transmit(*args))
+    assert [future.result() for future in [ex.submit(same, i) for i in range(5000)]] == list(range(5000))
+    assert len(sent) < 1500
+
+
+def test_calls_behind_one_that_takes_long_go_elsewhere(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=1)
+    list(ex.map(_sometimes, [None] * 300))
+    futures = [ex.submit(_sometimes, gate if i == 0 else None) for i in range(300)]
+    gate.arrived()
+    assert [future.result() for future in futures[1:]] == [None] * 299
+    gate.open()
+    assert futures[0].result() is None
+
+
+def _sometimes(gate: Gate | None) -> None:
+    if gate is not None:
+        gate.hold()
+
+
+# -- what travels ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("numpy")
+def test_large_data_there_and_back(make: Make) -> None:
+    import numpy as np
+
+    ex = make(count=2)
+    array = np.arange(4_000_000, dtype="f8")
+    back = ex.submit(np.negative, array)
+    array[:] = 0  # what counts is what it was
+    twice = ex.submit(np.negative, back)  # through the driver, unopened
+    both = ex.submit(same, [back, twice]).result()
+    expected = np.arange(4_000_000, dtype="f8")
+    assert (both[1] == expected).all()
+    assert (both[0] == -expected).all()
+    both[0][0] = 1  # it is the caller's own
+
+
+def test_a_result_of_one_node_feeds_a_call_on_the_other(make: Make, gate: Gate) -> None:
+    ex = make(count=2)
+    Inside(ex).are_there(2)
+    first = ex.submit(node).result()
+    holder = ex.submit(held, gate, node)
+    gate.arrived()
+    value = ex.submit(same, {"x": 1})
+    assert ex.submit(same, [value]).result() == [{"x": 1}]
+    gate.open()
+    assert {holder.result(), first} <= {"n1", "n2"}
+
+
+def test_environment_directory_and_log(make: Make, tmp_path: Path) -> None:
+    ex = make(count=1, resource_dict={"env": {"COLOUR": "blue"}, "cwd": tmp_path / "new"})
+    assert ex.submit(_around).result() == ("blue", str(tmp_path / "new"))
+    log = tmp_path / "log"
+    failing = ex.submit(int, "x", resource_dict={"error_log_file": log})
+    assert isinstance(failing.exception(), ValueError)
+    assert "ValueError" in log.read_text()
+
+
+def _around() -> tuple[str, str]:
+    return os.environ["COLOUR"], os.getcwd()
+
+
+def test_the_directory_of_the_driver(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make(count=1).submit(os.getcwd).result() == str(tmp_path)
+
+
+def test_an_initializer_that_fails(make: Make) -> None:
+    ex = make(count=1, initializer=int, initargs=("x",))
+    with pytest.raises(WorkerLost, match="its initializer raised ValueError") as caught:
+        ex.submit(same, 1).result()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_on_one_node(make: Make) -> None:
+    ex = make(count=2, each=2)
+    assert ex.submit(_rank, resource_dict={"ranks": 2}).result() == [(0, 2), (1, 2)]
+
+
+def _rank() -> tuple[int, int]:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size()
+
+
+@pytest.mark.needs("mpi")
+def test_a_warning_of_an_agent_is_seen_here(make: Make) -> None:
+    ex = make(count=1, each=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert ex.submit(same, 1, resource_dict={"ranks": 2}).result() == [1, 1]
+    assert any("never imported mpi4py" in str(warning.message) for warning in caught)
+
+
+def test_remembered_calls_are_stored_by_their_runners(make: Make, tmp_path: Path) -> None:
+    with make(count=2, cache=tmp_path / "results") as ex:
+        assert [future.result() for future in [ex.submit(same, i) for i in (1, 2, 1)]] == [1, 2, 1]
+    with make(count=2, cache=tmp_path / "results") as ex:
+        again = ex.submit(same, 2)
+        assert again.cached
+        assert again.result() == 2
+
+
+# -- quiet -------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_driver_sleeps_without_end(ex: Executor) -> None:
+    assert ex.submit(same, 1).result() == 1
+    crew = Inside(ex).are_there(2) and Inside(ex).crew
+    assert crew._patience(0.0) is None
+
+
+def test_an_executor_without_calls_starts_nothing(make: Make) -> None:
+    ex = make()
+    ex.shutdown()
+    assert Inside(ex).crew._thread is None
+
+
+def test_functions_that_are_gone_are_forgotten(make: Make) -> None:
+    ex = make(count=1)
+    for i in range(20):
+        function = eval(f"lambda: {i}")
+        assert [ex.submit(function).result() for _ in range(3)] == [i] * 3
+    (post,) = Inside(ex).crew._stations._posts.values()
+    del function
+    assert ex.submit(same, 1).result() == 1
+    assert len(post._known) - len(post._forgotten) <= 3
+
+
+# -- several nodes -----------------------------------------------------------------------------------------------
+
+SPREAD = {"ranks": 2, "nodes": 2}
+
+
+@pytest.mark.needs("mpi")
+def test_a_call_on_several_nodes(make: Make, gate: Gate) -> None:
+    ex = make(count=2, each=2)
+    Inside(ex).are_there(2)
+    small = ex.submit(gate.hold)
+    gate.arrived()
+    first = ex.submit(same, 1)
+    spread = ex.submit(_rank, resource_dict=SPREAD)
+    assert first.result() == 1
+    assert not spread.running()  # it has its nodes to itself
+    gate.open()
+    assert spread.result() == [(0, 2), (1, 2)]
+    assert small.result() is None
+    back = ex.submit(same, spread)
+    assert back.result() == [(0, 2), (1, 2)]
+
+
+@pytest.mark.needs("mpi")
+def test_a_rank_on_several_nodes_that_fails(make: Make) -> None:
+    ex = make(count=2, each=1)
+    with pytest.raises(ZeroDivisionError, match="first"):
+        ex.submit(_one_fails, resource_dict=SPREAD).result()
+    with pytest.raises(WorkerLost, match=r"lost its ranks on n[12], n[12]"):
+        ex.submit(_one_dies, resource_dict=SPREAD).result()
+    with pytest.raises(TimeLimitExceeded, match=r"run_time of 0\.5 s"):
+        ex.submit(_wait_for_others, resource_dict={**SPREAD, "run_time": 0.5}).result()
+    assert ex.submit(_rank, resource_dict=SPREAD).result() == [(0, 2), (1, 2)]
+
+
+def _one_fails() -> None:
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.Get_rank() == 0:
+        raise ZeroDivisionError("first")
+    MPI.COMM_WORLD.Barrier()
+
+
+def _one_dies() -> None:
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.Get_rank() == 1:
+        os._exit(3)
+    MPI.COMM_WORLD.Barrier()
+
+
+def _wait_for_others() -> None:
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.Get_rank() == 0:
+        MPI.COMM_WORLD.Barrier()
+    import signal
+
+    signal.pause()
+
+
+def test_several_nodes_need_several_ranks(make: Make) -> None:
+    ex = make(count=2)
+    with pytest.raises(ResourceError, match="at least one on each; ask for ranks=2 or more"):
+        ex.submit(same, 1, resource_dict={"nodes": 2})
+    with pytest.raises(ResourceError, match="on each of 3 nodes were asked for"):
+        ex.submit(same, 1, resource_dict={"nodes": 3, "ranks": 3})

@@ -1,0 +1,223 @@
+"""Agents, networks and drivers that go away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from gate import Gate, held
+from pretended import GIB, Inside, node, same, until
+
+import penstock
+from penstock import Executor
+from penstock.backends.base import Settings
+from penstock.backends.live import LiveBackend, LocalLaunch
+from penstock.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
+from penstock.executor import _Running
+from penstock.node import stations
+from penstock.node.launch import Offer, Process, Started
+from penstock.resources import Resources
+
+Make = Callable[..., Executor]
+
+
+def test_an_agent_dies(make: Make, gate: Gate) -> None:
+    ex = make(count=2)
+    agents = Inside(ex).are_there(2)
+    running = [ex.submit(held, gate, node) for _ in range(2)]
+    gate.arrived(2)
+    os.kill(agents["n1"], signal.SIGKILL)
+    errors = [future.exception() for future in running if not isinstance(_opened(gate, future), str)]
+    assert [type(error) for error in errors] == [NodeFailure]
+    assert "'held' lost its node" in str(errors[0])
+    assert "n1" in str(errors[0])
+    assert "restart_limit=1" in str(errors[0])
+    assert ex.submit(same, 1).result() == 1
+
+
+def _opened(gate: Gate, future: Any) -> Any:
+    until(lambda: future.done() or gate.open(1))
+    return future.exception() or future.result()
+
+
+def test_its_calls_run_again_where_that_is_wished(make: Make, gate: Gate) -> None:
+    ex = make(count=2, resource_dict={"restart_limit": 1})
+    agents = Inside(ex).are_there(2)
+    running = [ex.submit(held, gate, node) for _ in range(2)]
+    gate.arrived(2)
+    os.kill(agents["n1"], signal.SIGKILL)
+    gate.open(100)
+    assert {future.result() for future in running} <= {"n1", "n2"}
+
+
+def test_a_node_whose_agent_died_is_used_again(make: Make) -> None:
+    ex = make(count=1)
+    inside = Inside(ex)
+    before = inside.are_there(1)
+    os.kill(before["n1"], signal.SIGKILL)
+    until(lambda: not inside.agents)
+    assert ex.submit(node).result() == "n1"
+    assert inside.agents != before
+
+
+@pytest.mark.needs("proc")
+def test_workers_end_with_their_agent(make: Make, gate: Gate) -> None:
+    ex = make(count=1)
+    agents = Inside(ex).are_there(1)
+    running = ex.submit(held, gate, node)
+    gate.arrived()
+    below = psutil.Process(agents["n1"]).children(recursive=True)
+    os.kill(agents["n1"], signal.SIGKILL)
+    assert isinstance(running.exception(), NodeFailure)
+    assert len(below) == 2
+    assert not psutil.wait_procs(below, timeout=20)[1]
+
+
+def test_a_node_that_is_silent_and_comes_back(make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stations, "_SILENCE", 1.0)
+    ex = make(count=1)
+    inside = Inside(ex)
+    agents = inside.are_there(1)
+    running = ex.submit(held, gate, node)
+    gate.arrived()
+    os.kill(agents["n1"], signal.SIGSTOP)
+    try:
+        assert isinstance(running.exception(), NodeFailure)
+    finally:
+        os.kill(agents["n1"], signal.SIGCONT)
+    assert ex.submit(node).result() == "n1"
+    assert inside.agents == agents  # it is the same one, with new workers
+
+
+def test_a_worker_dies(ex: Executor) -> None:
+    with pytest.raises(WorkerLost, match=r"process \d+ on .* ended with exit code 3") as caught:
+        ex.submit(os._exit, 3).result()
+    assert caught.value.exitcode == 3
+    assert not isinstance(caught.value, NodeFailure)
+    assert ex.submit(same, 2).result() == 2
+
+
+# -- none comes --------------------------------------------------------------------------------------------------
+
+
+class Broken(LocalLaunch):
+    """What is started instead of agents."""
+
+    code = "import sys; sys.exit('the key is under the mat')"
+
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+        return [Process(nodes, [sys.executable, "-c", self.code], os.environ)]
+
+
+class Mute(Broken):
+    code = "import sys; sys.stdin.read()"
+
+
+class Impossible(Broken):
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+        raise OSError("srun is not in PATH")
+
+
+def _over(launch: Any) -> Executor:
+    executor = object.__new__(Executor)
+    executor._resources = Resources()
+    executor._running = _Running(LiveBackend(launch, Settings()), None)
+    return executor
+
+
+OFFER = Offer(1, 0, GIB)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Broken, "the key is under the mat"), (Impossible, "not in PATH")])
+def test_no_agent_can_be_started(kind: Any, words: str, tmp_path: Path) -> None:
+    with _over(kind({"n1": OFFER, "n2": OFFER}, str(tmp_path))) as ex:
+        for _ in range(2):  # each call tries anew
+            with pytest.raises(SchedulerError, match=words) as caught:
+                ex.submit(same, 1).result()
+            assert "'same'" in str(caught.value)
+            assert "n1, n2" in str(caught.value)
+
+
+def test_no_agent_connects_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.node.crew._HOPE", 0.3)
+    with _over(Mute({"n1": OFFER}, str(tmp_path))) as ex:
+        with pytest.raises(SchedulerError, match=r"the driver listens at 127\.0\.0\.1:"):
+            ex.submit(same, 1).result()
+
+
+def test_another_version(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stations, "VERSION", "0.0.0")
+    ex = make(count=1)
+    with pytest.raises(VersionMismatch, match=r"node n1 runs Penstock .* and this is Penstock 0\.0\.0"):
+        ex.submit(same, 1).result()
+
+
+# -- the driver goes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("proc")
+def test_agents_and_workers_end_with_the_driver(tmp_path: Path) -> None:
+    script = f"""
+        import json, os, sys
+        sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+        from pretended import Inside, Nodes, node_and_agent
+        from penstock import Executor
+        ex = Executor(backend=Nodes(count=2))
+        agents = list(Inside(ex).are_there(2).values())
+        [future.result() for future in [ex.submit(node_and_agent) for _ in range(4)]]
+        print(json.dumps(agents), flush=True)
+        sys.stdin.read()
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(penstock.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdin=-1, stdout=-1, env=environment
+    ) as driver:
+        assert driver.stdout is not None
+        agents = [psutil.Process(pid) for pid in json.loads(driver.stdout.readline())]
+        below = [process for agent in agents for process in (agent, *agent.children(recursive=True))]
+        driver.kill()
+    assert len(below) >= 4
+    assert not psutil.wait_procs(below, timeout=20)[1]
+
+
+def test_a_forked_process_does_not_keep_agents_alive(make: Make) -> None:
+    ex = make(count=1)
+    Inside(ex).are_there(1)
+    child = os.fork()
+    if not child:
+        try:
+            ex.submit(same, 1)
+        except RuntimeError as error:
+            os._exit(0 if "belongs to the process that forked" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ex.submit(same, 1).result() == 1
+
+
+@pytest.mark.parametrize("end", ["terminate_workers", "kill_workers"])
+def test_ending_the_workers(make: Make, gate: Gate, end: str) -> None:
+    ex = make(count=2)
+    running = [ex.submit(gate.hold) for _ in range(2)]
+    waiting = [ex.submit(same, 1) for _ in range(3)]
+    gate.arrived(2)
+    getattr(ex, end)()
+    ex.shutdown()
+    assert all(isinstance(future.exception(), WorkerLost) for future in running)
+    assert all(future.cancelled() for future in waiting)
+
+
+def test_a_crew_that_is_ended_does_not_go_round(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was due then, such as to start an agent again, is not done any more."""
+    crew = Inside(make(count=1)).crew
+    monkeypatch.setattr(crew, "_killed_at", 100.0)
+    monkeypatch.setattr(crew._stations, "next_look", lambda: 90.0)
+    assert crew._patience(101.0) > 0

@@ -1,0 +1,231 @@
+"""Live calls inside an allocation of a real Slurm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cluster import Cluster
+from gate import Gate, held
+from pretended import Inside, same, until, visible
+
+import penstock
+from penstock import Executor, Slurm
+from penstock.errors import NodeFailure, ResourceError, SchedulerError
+
+Make = Callable[..., Executor]
+
+
+@pytest.fixture
+def allocate(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Let this process be inside an allocation; the number of the job."""
+    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    with ExitStack() as stack:
+
+        def enter(nodes: int, *options: str) -> str:
+            variables = stack.enter_context(slurm.allocation(nodes, "-t", "10", *options))
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            return variables["SLURM_JOB_ID"]
+
+        yield enter
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open(1000)
+    gate.close()
+
+
+def node() -> str:
+    return os.environ["SLURMD_NODENAME"]
+
+
+def test_calls_run_on_all_nodes_in_one_step(allocate: Callable[..., str], slurm: Cluster, gate: Gate) -> None:
+    job = allocate(2, "-c2")
+    with Executor(backend=Slurm()) as ex:
+        assert f"job {job}" in repr(ex)
+        running = [ex.submit(held, gate, node) for _ in range(4)]
+        gate.arrived(4)
+        steps = slurm.run("squeue", "--steps", "--noheader", "--format=%i %j", "--jobs", job).splitlines()
+        assert len([step for step in steps if "penstock" in step]) == 1
+        gate.open(4)
+        assert sorted(future.result() for future in running) == sorted(2 * list({f.result() for f in running}))
+        assert [future.result() for future in [ex.submit(same, i) for i in range(500)]] == list(range(500))
+
+
+def test_gpus_and_memory_of_each_node_are_those_of_the_job(allocate: Callable[..., str], gate: Gate) -> None:
+    allocate(2, "-c2", "--mem=600", "--gres=gpu:1")
+    with Executor(backend=Slurm()) as ex:
+        big = ex.with_resources(gpus_per_rank=1)
+        running = [big.submit(held, gate, visible) for _ in range(2)]
+        gate.arrived(2)
+        waiting = big.submit(node)
+        gate.open(2)
+        assert all(future.result() for future in running)
+        assert waiting.result()
+        with pytest.raises(ResourceError, match="no node has"):
+            ex.submit(same, 1, resource_dict={"gpus_per_rank": 2}).result()
+        with pytest.raises(ResourceError, match=r"the largest of 2 has 2 cores, 0\.586 GiB"):
+            ex.submit(same, 1, resource_dict={"memory": 1})
+
+
+def test_variables_of_the_allocation_are_no_options_of_the_step(allocate: Callable[..., str]) -> None:
+    allocate(2, "--ntasks-per-node=2", "--mem-per-cpu=100", "-c1")
+    with Executor(backend=Slurm(nodes=2)) as ex:
+        assert ex.with_resources(cores_per_rank=2).submit(same, 1).result() == 1
+
+
+def test_fewer_nodes_than_there_are(allocate: Callable[..., str], gate: Gate) -> None:
+    allocate(2, "-c1")
+    with Executor(backend=Slurm(nodes=1)) as ex:
+        assert len({future.result() for future in [ex.submit(node) for _ in range(4)]}) == 1
+    with pytest.raises(ResourceError, match="nodes=3 was asked for, and this allocation has 2"):
+        Executor(backend=Slurm(nodes=3))
+
+
+def test_a_call_begins_only_if_the_allocation_lasts_for_so_long(allocate: Callable[..., str]) -> None:
+    allocate(1)  # for ten minutes
+    with Executor(backend=Slurm()) as ex:
+        with pytest.raises(
+            ResourceError, match=r"run_time=601 s was asked for, and the nodes are there for [56]\d\d s"
+        ):
+            ex.submit(same, 1, resource_dict={"run_time": 601})
+        assert ex.submit(same, 1, resource_dict={"run_time": 300}).result() == 1
+
+
+def test_outside_of_an_allocation(slurm: Cluster) -> None:
+    with pytest.raises(SchedulerError, match=r"needs an allocation .* or nodes="):
+        Executor(backend=Slurm(detached=False))
+
+
+def test_setup_launcher_and_python(allocate: Callable[..., str]) -> None:
+    allocate(1)
+    described = Slurm(setup="export COLOUR='deep blue'", launcher="env SHAPE=round", python=sys.executable)
+    # The other interpreter has its own Penstock, which is this one here.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(penstock.__file__).parents[1]))
+        with Executor(backend=described) as ex:
+            assert ex.submit(os.getenv, "COLOUR").result() == "deep blue"
+            assert ex.submit(os.getenv, "SHAPE").result() == "round"
+
+
+def test_what_srun_says_is_told(allocate: Callable[..., str]) -> None:
+    allocate(1)
+    with Executor(backend=Slurm(setup="echo no such module >&2; exit 3")) as ex:
+        with pytest.raises(SchedulerError, match="no such module") as caught:
+            ex.submit(same, 1).result()
+        assert "exit code 3" in str(caught.value)
+
+
+def test_an_agent_dies(allocate: Callable[..., str], gate: Gate) -> None:
+    job = allocate(2, "-c1")
+    with Executor(backend=Slurm()) as ex:
+        agents = Inside(ex).are_there(2)
+        running = dict.fromkeys([ex.submit(held, gate, node) for _ in range(2)], ex)
+        gate.arrived(2)
+        name, pid = next(iter(agents.items()))
+        with_it = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: any(future.done() for future in running))
+        psutil.wait_procs(with_it, timeout=30)  # else the lost call may go through the gate in place of the other
+        (lost,) = [future for future in running if future.done()]
+        assert isinstance(lost.exception(), NodeFailure)
+        assert f"{name} (job {job})" in str(lost.exception())
+        gate.open(1)
+        assert [future.result() for future in running if future is not lost] == [n for n in agents if n != name]
+        until(lambda: len(Inside(ex).agents) == 2)  # another one is started there
+        assert {future.result() for future in [ex.submit(node) for _ in range(20)]} == {*agents}
+
+
+@pytest.mark.needs("proc")
+def test_everything_ends_with_the_driver(allocate: Callable[..., str], slurm: Cluster) -> None:
+    job = allocate(2, "-c1")
+    script = f"""
+        import os, sys
+        sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+        from pretended import Inside
+        from penstock import Executor, Slurm
+        ex = Executor(backend=Slurm())
+        agents = Inside(ex).are_there(2)
+        [future.result() for future in [ex.submit(os.getpid) for _ in range(4)]]
+        print(*agents.values(), flush=True)
+        sys.stdin.read()
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(penstock.__file__).parents[1])}
+    argv = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(argv, stdin=-1, stdout=-1, env=environment) as driver:
+        assert driver.stdout is not None
+        agents = [psutil.Process(int(pid)) for pid in driver.stdout.readline().split()]
+        below: list[Any] = [process for agent in agents for process in (agent, *agent.children(recursive=True))]
+        driver.kill()
+    assert len(below) >= 4
+    assert not psutil.wait_procs(below, timeout=20)[1]
+    until(lambda: not _steps(slurm, job))
+
+
+def _steps(slurm: Cluster, job: str) -> str:
+    return slurm.run("squeue", "--steps", "--noheader", "--format=%i %j", "--jobs", job)
+
+
+def test_a_node_fails(allocate: Callable[..., str], slurm: Cluster, gate: Gate) -> None:
+    allocate(2, "-c1", "--no-kill")
+    with Executor(backend=Slurm(), resource_dict={"restart_limit": 1}) as ex:
+        agents = Inside(ex).are_there(2)
+        running = [ex.submit(held, gate, node) for _ in range(2)]
+        gate.arrived(2)
+        lost, other = agents
+        slurm.kill_node(lost)
+        gate.open(2)
+        assert {future.result() for future in running} == {other}
+        assert ex.submit(same, 1).result() == 1
+
+
+def rank() -> tuple[int, int, int]:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size(), os.getppid()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_of_a_call_are_on_one_node(allocate: Callable[..., str]) -> None:
+    allocate(2, "--ntasks-per-node=2")
+    with Executor(backend=Slurm(), resource_dict={"ranks": 2}) as ex:
+        for future in [ex.submit(rank) for _ in range(3)]:
+            first, second = future.result()
+            assert first[:2] == (0, 2)
+            assert second == (1, 2, first[2])  # from the same launcher, and not by way of another node's
+
+
+def rank_and_node() -> tuple[int, int, str]:
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    assert comm.allreduce(1) == comm.Get_size()
+    return comm.Get_rank(), comm.Get_size(), node()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_over_several_nodes(allocate: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # All nodes are this machine, where Open MPI's shared memory mixes up ranks that have the same number on theirs.
+    monkeypatch.setenv("OMPI_MCA_btl", "tcp,self")
+    allocate(2, "-c2")
+    with Executor(backend=Slurm()) as ex:
+        spread = ex.submit(rank_and_node, resource_dict={"ranks": 4})  # no node has four cores
+        names = [name for *_, name in spread.result()]
+        assert [result[:2] for result in spread.result()] == [(i, 4) for i in range(4)]
+        assert names[0] == names[1] != names[2] == names[3]
+        two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()
+        assert len({name for *_, name in two}) == 2
+        assert ex.submit(same, 1).result() == 1

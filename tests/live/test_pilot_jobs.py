@@ -1,0 +1,281 @@
+"""How pilot jobs are asked for and looked after, with a scheduler that is only pretended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import inf
+from pathlib import Path
+
+import pytest
+from test_fleet import Call
+
+from penstock.backends.desk import Refused
+from penstock.backends.pilots import Pilots
+from penstock.errors import SchedulerError
+from penstock.node.fleet import Fleet, Member
+from penstock.node.loop import Loop
+from penstock.node.shape import Capacity, Need, Shape
+from penstock.node.supply import Block
+from penstock.resources import Resources
+from penstock.schedulers.base import JobRequest, Status
+
+ONE = Need(Shape())
+LATER = 100.0  # s after which everything is due
+
+
+class Scheduler:
+    """A desk and a description of jobs; what it answers is set from outside."""
+
+    poll = (5.0, 60.0)
+    least, most = 0, 2
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self.submitted: list[JobRequest] = []
+        self.cancelled: list[str] = []
+        self.refusal: Exception | None = None
+        self.states: dict[str, Status] = {}
+        self.trouble: Exception | None = None
+
+    def typical(self) -> Capacity | None:
+        return Capacity(4, (), 8)
+
+    def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
+        log = f"{self._logs}/{token}-{{element}}"
+        return JobRequest("penstock", token, contact, log, Resources(), count if count > 1 else None)
+
+    def describe(self) -> str:
+        return "pretended nodes"
+
+    def submit(self, request: JobRequest) -> str:
+        self.submitted.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+        return str(len(self.submitted))
+
+    def look_up(self, token: str) -> dict[str, str]:
+        raise Refused("silent", token)
+
+    def statuses(self, jobs: Sequence[str]) -> dict[str, Status]:
+        if self.trouble is not None:
+            raise self.trouble
+        return {job: self.states[job] for job in jobs if job in self.states}
+
+    def times_left(self, jobs: Sequence[str]) -> dict[str, float]:
+        return dict.fromkeys(jobs, inf)
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        self.cancelled += jobs
+
+    def pause(self) -> float:
+        return 30.0
+
+
+class Driver:
+    """The crew, as far as pilots are concerned. Time passes when the test says so."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.fleet = Fleet()
+        self.pilots = Pilots(scheduler, scheduler, self.fleet)  # type: ignore[arg-type]
+        self.loop = Loop(lambda: None)
+        self.now = 1000.0
+
+    def look(self, wanted: bool = True, after: float = 0.0) -> None:
+        self.now += after
+        self.pilots.look_after(self.loop, lambda: "contact", self.now, wanted)
+
+    def hear(self, wanted: bool = True) -> None:
+        """Wait for all answers of the scheduler's."""
+        while self.pilots._clerk.busy:
+            self.loop.step(60)
+            self.look(wanted)
+
+    def agent_comes(self, block: Block) -> Member:
+        said = {"node": f"n{block.number}", "block": block.name, "job": block.job or "0"}
+        member = self.pilots.admit({**said, "capacity": [4, [], 8], "allocated": [4, None, None]}, self.now)
+        assert isinstance(member, Member)
+        return member
+
+    @property
+    def blocks(self) -> list[Block]:
+        return self.pilots._supply.blocks
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Scheduler:
+    return Scheduler(tmp_path)
+
+
+@pytest.fixture
+def driver(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    driver = Driver(scheduler)
+    monkeypatch.setattr("penstock.backends.pilots.monotonic", lambda: driver.now)
+    yield driver
+    driver.pilots.close(driver.loop, 1.0)
+    driver.loop.close()
+
+
+def call(need: Need = ONE) -> Call:
+    return Call(1, need)
+
+
+def test_nothing_is_due_when_all_nodes_are_gone(driver: Driver, scheduler: Scheduler) -> None:
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    (block,) = driver.blocks
+    driver.fleet.drain()
+    scheduler.states["1"] = Status("1", "FAILED")
+    driver.look(wanted=False, after=LATER)
+    driver.hear(wanted=False)
+    assert not driver.blocks
+    assert driver.pilots.next_look() is None
+    driver.look(wanted=True, after=LATER)
+    assert driver.blocks
+    assert driver.blocks != [block]
+
+
+def test_a_refusal_is_not_asked_for_over_and_over(driver: Driver, scheduler: Scheduler) -> None:
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    member = driver.agent_comes(driver.blocks[0])
+    driver.fleet.decide(driver.now)
+    for number in range(8):
+        driver.fleet.add(Call(2 + number))
+    scheduler.refusal = Refused("mistake", "Invalid account")
+    driver.look(after=1)
+    driver.hear()
+    driver.look(after=1)
+    assert len(scheduler.submitted) == 2
+    driver.look(after=LATER)
+    driver.hear()
+    assert len(scheduler.submitted) == 3
+    scheduler.refusal = None
+    driver.look(after=LATER)
+    driver.hear()
+    assert len(scheduler.submitted) == 4
+    assert driver.pilots.why_hopeless([Need(Shape(9))], False, "") is None  # the mistake is not one any more
+    assert member.number in driver.fleet.members
+
+
+def test_calls_are_told_why_no_node_can_come(driver: Driver, scheduler: Scheduler) -> None:
+    scheduler.refusal = Refused("mistake", "Invalid account")
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    hopeless = driver.pilots.why_hopeless([ONE], False, "")
+    assert hopeless is not None
+    assert isinstance(hopeless.why, SchedulerError)
+    assert "Invalid account" in str(hopeless.why)
+    assert len(scheduler.submitted) == 1
+    scheduler.refusal = None
+    driver.look(after=1)  # who comes from now on may have more luck
+    driver.hear()
+    assert [block.state for block in driver.blocks] == ["waiting"]
+
+
+def test_an_answer_that_makes_no_sense_is_not_waited_for(driver: Driver, scheduler: Scheduler) -> None:
+    scheduler.refusal = SchedulerError("sbatch printed 'hello', which is not the number of a job")
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    assert not driver.blocks
+    hopeless = driver.pilots.why_hopeless([ONE], False, "")
+    assert hopeless is not None
+    assert "hello" in str(hopeless.why)
+
+
+def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Scheduler) -> None:
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    scheduler.trouble = ValueError("squeue: what?")
+    driver.look(after=LATER)
+    driver.hear()
+    assert driver.pilots.why_hopeless([ONE], False, "") is None  # its node may come all the same
+    scheduler.trouble = None
+    scheduler.states["1"] = Status("1", "RUNNING")
+    driver.look(after=LATER)
+    driver.hear()
+    assert [block.state for block in driver.blocks] == ["starting"]
+
+
+def test_an_agent_comes_before_the_answer_to_its_submission(driver: Driver, scheduler: Scheduler) -> None:
+    """Which does not come at all, so that it is not known to have been taken."""
+    scheduler.refusal = Refused("silent", "no answer in time")
+    driver.fleet.add(call())
+    driver.look()
+    (block,) = driver.blocks
+    driver.agent_comes(block)
+    driver.hear()
+    assert driver.blocks == [block]
+
+
+def test_a_node_whose_agent_is_there_is_not_forgotten(driver: Driver, scheduler: Scheduler) -> None:
+    """Whatever the scheduler does not know."""
+    scheduler.times_left = lambda jobs: {}  # type: ignore[method-assign]
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    (block,) = driver.blocks
+    driver.agent_comes(block)
+    for _ in range(3):
+        driver.look(after=LATER)
+        driver.hear()
+    assert driver.blocks == [block]
+
+
+def test_more_nodes_together_than_there_may_be(driver: Driver) -> None:
+    needs = [Need(Shape(), exclusive=True, nodes=3), ONE]
+    hopeless = driver.pilots.why_hopeless(needs, False, "")
+    assert hopeless is not None
+    assert hopeless.needs == needs[:1]
+
+
+def test_a_node_with_room_is_used_before_another_is_asked_for(driver: Driver, scheduler: Scheduler) -> None:
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    driver.agent_comes(driver.blocks[0])
+    driver.fleet.decide(driver.now)
+    for number in range(3):
+        driver.fleet.add(Call(2 + number))
+    driver.look(after=1)
+    driver.fleet.decide(driver.now)
+    driver.hear()
+    assert len(scheduler.submitted) == 1
+    driver.fleet.add(Call(5))
+    driver.fleet.decide(driver.now)
+    driver.look(after=1)
+    driver.hear()
+    assert len(scheduler.submitted) == 2
+
+
+def test_what_has_room_for_one_of_two_is_counted_once(driver: Driver, scheduler: Scheduler) -> None:
+    """Until it is known where they are, each of them could be there; then there is another look."""
+    driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    driver.agent_comes(driver.blocks[0])
+    driver.fleet.decide(driver.now)
+    driver.fleet.add(Call(2, Need(Shape(cores=2))))
+    driver.fleet.add(Call(3, Need(Shape(cores=3))))
+    driver.look(after=1)
+    driver.fleet.decide(driver.now)
+    driver.hear()
+    assert len(scheduler.submitted) == 1
+    again = driver.pilots.next_look()
+    assert again is not None
+    driver.look(after=again - driver.now)
+    driver.hear()
+    assert len(scheduler.submitted) == 2
+
+
+def test_an_answer_that_comes_while_agents_end_is_not_waited_for_again(driver: Driver, scheduler: Scheduler) -> None:
+    """The loop has told of it by then."""
+    driver.fleet.add(call())
+    driver.look()
+    driver.loop.step(60)
+    driver.pilots.close(driver.loop, 1.0)
+    assert scheduler.cancelled == ["1"]

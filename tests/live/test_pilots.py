@@ -1,0 +1,344 @@
+"""Live calls on nodes that an executor asks a real Slurm for, from its login node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster
+from gate import Gate, held
+from pretended import Inside, same, until, visible
+
+import penstock
+from penstock import Executor, Slurm
+from penstock.backends.desk import Desk
+from penstock.errors import NodeFailure, PenstockError, ResourceError, SchedulerError
+from penstock.node import supply
+
+QUICK: dict[str, Any] = {"poll": (0.2, 1)}
+Make = Callable[..., Executor]
+
+
+@pytest.fixture
+def runs(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def make(runs: Path) -> Iterator[Make]:
+    """Make executors that ask for nodes; they end with the test."""
+    with ExitStack() as stack:
+
+        def create(nodes: int | tuple[int, int], **described: Any) -> Executor:
+            return stack.enter_context(Executor(backend=Slurm(nodes=nodes, **{**QUICK, **described})))
+
+        yield create
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open(1000)
+    gate.close()
+
+
+def node() -> str:
+    return os.environ["SLURMD_NODENAME"]
+
+
+def job() -> str:
+    return os.environ["SLURM_JOB_ID"]
+
+
+def jobs_of(slurm: Cluster) -> list[str]:
+    """Those that wait or run."""
+    return slurm.run("squeue", "--noheader", "--array", "--states=PD,R", "--format=%i").split()
+
+
+# -- nodes come and go -----------------------------------------------------------------------------
+
+
+def test_calls_run_on_as_many_nodes_as_they_need(make: Make, slurm: Cluster, gate: Gate) -> None:
+    ex = make((0, 3))
+    assert "live on 0 to 3 nodes that Slurm is asked for" in repr(ex)
+    assert not jobs_of(slurm)
+    running = [ex.submit(held, gate, node) for _ in range(9)]  # a node has four cores
+    gate.arrived(9)
+    assert len(jobs_of(slurm)) == 3
+    gate.open(9)
+    assert len({future.result() for future in running}) == 3
+    assert [future.result() for future in [ex.submit(same, i) for i in range(300)]] == list(range(300))
+    ex.shutdown()
+    until(lambda: not jobs_of(slurm))
+
+
+def test_one_command_asks_for_many_nodes(make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    asked = []
+    submit = Desk.submit
+    monkeypatch.setattr(Desk, "submit", lambda desk, request: asked.append(request.elements) or submit(desk, request))
+    ex = make(3)
+    running = [ex.submit(held, gate, node) for _ in range(9)]
+    gate.arrived(9)
+    gate.open(9)
+    wait(running)
+    assert asked == [3]
+
+
+def test_idle_nodes_are_given_back(make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supply, "IDLE", 0.5)
+    ex = make((0, 2))
+    first = ex.submit(job).result()
+    until(lambda: not jobs_of(slurm))
+    assert ex.submit(job).result() != first
+
+
+def test_the_fewest_stay(make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    monkeypatch.setattr(supply, "IDLE", 0.5)
+    ex = make((1, 2))
+    running = [ex.submit(held, gate, job) for _ in range(5)]
+    gate.arrived(5)
+    gate.open(5)
+    jobs = {future.result() for future in running}
+    assert len(jobs) == 2
+    until(lambda: len(jobs_of(slurm)) == 1)
+    assert ex.submit(job).result() in jobs
+
+
+def test_a_call_that_waits_for_another_has_its_node_asked_for_at_once(make: Make, slurm: Cluster) -> None:
+    ex = make(1)
+    source = Future[int]()
+    future = ex.submit(same, source)
+    until(lambda: jobs_of(slurm))
+    source.set_result(7)
+    assert future.result() == 7
+
+
+def test_nodes_are_replaced_before_their_time_is_over(
+    make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate, slurm: Cluster
+) -> None:
+    # Slurm's shortest limit is a minute, so here it says that there are 3 s.
+    monkeypatch.setattr(Desk, "times_left", lambda desk, jobs: dict.fromkeys(jobs, 3.0))
+    ex = make(1)
+    running = ex.submit(held, gate, job)
+    gate.arrived()
+    until(lambda: len(jobs_of(slurm)) == 2)
+    gate.open()
+    old = running.result()
+    until(lambda: old not in "".join(jobs_of(slurm)))
+    assert ex.submit(job).result() != old
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def test_a_call_begins_only_where_it_can_end(make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [50.0, 500.0]  # of the first node, and of the one that comes in its place
+    monkeypatch.setattr(Desk, "times_left", lambda desk, jobs: dict.fromkeys(jobs, left.pop(0) if left else 500.0))
+    ex = make(1)
+    first = ex.submit(job).result()
+    timed = ex.with_resources(run_time=60)
+    with pytest.raises(ResourceError, match="for so long"):  # as long as no node was there for longer than 50 s
+        timed.submit(job).result()
+    assert ex.with_resources(run_time=20).submit(job).result() == first
+
+
+def test_more_time_than_is_asked_for_is_refused(make: Make) -> None:
+    ex = make(1, walltime=600)
+    with pytest.raises(ResourceError, match=r"run_time=601 s was asked for, and the nodes are there for 600 s"):
+        ex.submit(same, 1, resource_dict={"run_time": 601})
+    assert ex.submit(same, 1, resource_dict={"run_time": 100}).result() == 1
+
+
+# -- resources -------------------------------------------------------------------------------------
+
+
+def test_gpus_of_the_nodes_are_given_out(make: Make, gate: Gate, slurm: Cluster) -> None:
+    if not slurm.gpus:
+        pytest.fail("the cluster has no GPUs")
+    ex = make(1).with_resources(gpus_per_rank=1)
+    running = [ex.submit(held, gate, visible) for _ in range(slurm.gpus)]
+    gate.arrived(slurm.gpus)
+    waiting = ex.submit(same, 1)
+    gate.open(slurm.gpus)
+    assert len({future.result() for future in running}) == slurm.gpus
+    assert waiting.result() == 1
+
+
+def test_more_than_a_node_has_is_refused(make: Make) -> None:
+    ex = make(2)
+    with pytest.raises(ResourceError, match=r"5 cores.*the largest of 2 has 4 cores, 2 GPUs"):
+        ex.submit(same, 1, resource_dict={"cores_per_rank": 5})
+    with pytest.raises(ResourceError, match="on each of 3 nodes"):
+        ex.submit(same, 1, resource_dict={"ranks": 3, "nodes": 3})
+
+
+def rank_and_node() -> tuple[int, int, str]:
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    assert comm.allreduce(1) == comm.Get_size()
+    return comm.Get_rank(), comm.Get_size(), node()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_over_several_nodes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All nodes are this machine, where Open MPI's shared memory mixes up ranks that have the same number on theirs.
+    monkeypatch.setenv("OMPI_MCA_btl", "tcp,self")
+    ex = make((0, 2))
+    assert ex.submit(same, 1).result() == 1  # on a node of its own, which has to make room
+    ranks = ex.submit(rank_and_node, resource_dict={"ranks": 4, "nodes": 2}).result()
+    assert [result[:2] for result in ranks] == [(i, 4) for i in range(4)]
+    assert len({name for *_, name in ranks}) == 2
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"partition": "nowhere"}, "invalid partition"),
+        ({"constraint": "nothing"}, "Invalid feature"),
+        ({"setup": "echo no such module >&2; exit 3"}, "ended with exit code 3.*no such module"),
+        ({"python": "/nowhere/python"}, "No such file or directory"),
+        ({"partition": "short", "walltime": 100_000}, "its partition (gives|does not give)"),
+    ],
+)
+def test_no_node_can_come(make: Make, described: dict[str, Any], words: str) -> None:
+    ex = make(1, **described)
+    with pytest.raises(SchedulerError, match=f"'same' was not run: .*{words}"):
+        ex.submit(same, 1).result()
+    with pytest.raises(SchedulerError, match=words):  # who tries again is told again
+        ex.submit(same, 1).result()
+
+
+@pytest.mark.parametrize("nodes", [0, -1, (2, 1), (0, 0), (1, 2, 3), "4", 1.5])
+def test_senseless_numbers_of_nodes(nodes: Any) -> None:
+    with pytest.raises(ResourceError, match="nodes must be"):
+        Slurm(nodes=nodes)
+
+
+def test_what_is_for_jobs_of_calls_is_refused(runs: Path) -> None:
+    with pytest.raises(PenstockError, match="calls_per_job"):
+        Executor(backend=Slurm(nodes=1, calls_per_job=2))
+    with pytest.raises(PenstockError, match="leave out nodes"):
+        Slurm(nodes=1, detached=True)
+
+
+def test_a_job_is_cancelled_under_its_calls(make: Make, slurm: Cluster, gate: Gate) -> None:
+    ex = make(1)
+    lost = ex.submit(held, gate, job)
+    again = ex.submit(held, gate, job, resource_dict={"restart_limit": 1})
+    gate.arrived(2)
+    (number,) = jobs_of(slurm)
+    slurm.run("scancel", number)
+    with pytest.raises(NodeFailure, match=rf"the agent on \S+ \(job {number}\) is gone"):
+        lost.result()
+    gate.arrived()  # on another node
+    gate.open(1)
+    assert again.result() != number
+
+
+def test_a_node_fails(make: Make, slurm: Cluster, gate: Gate) -> None:
+    ex = make((0, 2)).with_resources(restart_limit=1)
+    running = ex.submit(held, gate, node)
+    gate.arrived()
+    (where,) = Inside(ex).crew._fleet.members.values()
+    slurm.kill_node(where.name)
+    gate.arrived()
+    gate.open()
+    assert running.result() != where.name
+
+
+def test_a_limit_of_jobs_is_not_the_end(make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    from penstock.backends.desk import Refused
+
+    submit = Desk.submit
+
+    def limited(desk: Desk, request: Any) -> str:
+        if request.elements is not None:
+            raise Refused("limit", "Job violates accounting/QOS policy")
+        return submit(desk, request)
+
+    monkeypatch.setattr(Desk, "submit", limited)
+    ex = make(2)
+    running = [ex.submit(held, gate, node) for _ in range(8)]
+    gate.arrived(8)
+    gate.open(8)
+    assert len({future.result() for future in running}) == 2
+
+
+def test_what_waits_in_the_queue_is_cancelled_at_the_end(make: Make, slurm: Cluster) -> None:
+    ex = make(1, partition="short")
+    other = make(1, partition="short")
+    assert ex.submit(same, 1).result() == 1  # has the only node there
+    future = other.submit(same, 2)
+    until(lambda: len(jobs_of(slurm)) == 2)
+    assert future.cancel()
+    other.shutdown()
+    assert len(jobs_of(slurm)) == 1
+
+
+def test_an_idle_driver_is_at_rest(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    ex = make(1)
+    assert ex.submit(same, 1).result() == 1
+    muster = Inside(ex).crew._stations._muster
+    until(lambda: muster.next_look() is None or muster.next_look() > muster._decided + 20)  # nothing is to be known
+
+
+def test_the_users_own_script(make: Make) -> None:
+    pytest.importorskip("jinja2")
+    text = (
+        "#!/bin/bash\n#SBATCH --nodes={{ nodes }} --cpus-per-task=2\n{% if reservation %}#SBATCH ...{% endif %}\n"
+        "export COLOUR=blue\n{{ setup }}\n{{ command }}\n"
+    )
+    ex = make(1, template=text)
+    with pytest.raises(ResourceError, match="reservation"):  # no call can have that: its job is there already
+        ex.submit(same, 1, resource_dict={"reservation": "x"})
+    assert ex.submit(os.getenv, "COLOUR").result() == "blue"
+    (node,) = Inside(ex).crew._fleet.members.values()
+    assert node.capacity.cores == 2
+
+
+def test_what_calls_print_is_kept(make: Make, runs: Path) -> None:
+    ex = make(1)
+    ex.submit(print, "said on the node", flush=True).result()
+    ex.shutdown()
+    until(lambda: "said on the node" in "".join(log.read_text() for log in (runs / "logs").iterdir()))
+    assert {log.stat().st_mode & 0o777 for log in (runs / "logs").iterdir()} == {0o600}
+
+
+def test_setup_and_launcher(make: Make) -> None:
+    ex = make(1, setup="export COLOUR='deep blue'", launcher="env SHAPE=round")
+    assert ex.submit(os.getenv, "COLOUR").result() == "deep blue"
+    assert ex.submit(os.getenv, "SHAPE").result() == "round"
+
+
+def test_nodes_are_given_back_when_the_driver_is_killed(runs: Path, slurm: Cluster, monkeypatch: Any) -> None:
+    script = f"""
+        import os, sys
+        sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+        from penstock import Executor, Slurm
+        from penstock.node import agent
+        ex = Executor(backend=Slurm(nodes=1))
+        print(ex.submit(os.getpid).result(), flush=True)
+        sys.stdin.read()
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(penstock.__file__).parents[1])}
+    argv = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(argv, stdin=-1, stdout=-1, env=environment) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline().strip().isdigit()
+        driver.send_signal(signal.SIGKILL)
+    until(lambda: not jobs_of(slurm))

@@ -1,0 +1,82 @@
+"""Calls for jobs, which leave a line in a journal each time that they run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gate import Gate
+from this_machine import until
+
+
+def note(journal: str, word: object) -> None:
+    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{word}\n".encode())
+    os.close(descriptor)
+
+
+def runs(journal: str | Path) -> Counter[str]:
+    """How often each call has run."""
+    try:
+        return Counter(Path(journal).read_text().split())
+    except FileNotFoundError:
+        return Counter()
+
+
+def has_begun(future: Future[Any]) -> None:
+    until(future.running)
+
+
+def noted(journal: str, word: str, *inputs: Any) -> str:
+    note(journal, word)
+    return "+".join([word, *inputs])
+
+
+def held(journal: str, gate: Gate, word: str, *inputs: Any) -> str:
+    note(journal, word)
+    gate.hold()
+    return "+".join([word, *inputs])
+
+
+def failing(journal: str, word: str) -> NoReturn:
+    note(journal, word)
+    print("about to fail", flush=True)
+    raise ValueError(word)
+
+
+def failing_late(journal: str, gate: Gate, word: str) -> NoReturn:
+    note(journal, word)
+    gate.hold()
+    raise ValueError(word)
+
+
+def processes(journal: str, gate: Gate, word: str) -> str:
+    """Leaves the numbers of the process that runs it, and of the one that keeps it."""
+    note(journal, f"{os.getpid()},{os.getppid()}")
+    gate.hold()
+    return word
+
+
+def killed(journal: str, word: str) -> NoReturn:
+    note(journal, word)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def overlapping(journal: str, value: int) -> int:
+    """Leaves a mark when it begins and when it ends."""
+    note(journal, "+")
+    time.sleep(0.1)  # so that others could begin; nothing is waited for
+    note(journal, "-")
+    return value
+
+
+def most_at_once(journal: str) -> int:
+    """How many of those have run at the same time."""
+    marks = Path(journal).read_text().split()
+    return max(marks[:end].count("+") - marks[:end].count("-") for end in range(len(marks) + 1))

@@ -1,0 +1,489 @@
+"""What only jobs have: arrays and dependencies of the scheduler's own, options of sbatch, scripts."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future as StandardFuture
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import detached_calls as calls
+import pytest
+from cluster import Cluster
+from clusters import lend
+from gate import Gate
+from this_machine import until
+
+from penstock import Cache, Executor, PenstockError, ResourceError, Slurm, batched, item, unzip
+from penstock.futures import Future
+from penstock.keys.values import _registered as registered
+
+pytestmark = pytest.mark.once
+
+Jobs = Callable[..., Executor]
+HELD = {"slurm_cmd_args": ["--hold"]}  # to see what is submitted, without waiting for it to run
+
+
+@contextmanager
+def executors(results: Path) -> Iterator[Jobs]:
+    """Make executors whose calls are jobs; those that have not ended then are cancelled."""
+    made: list[Executor] = []
+
+    def create(
+        max_workers: int | None = None,
+        resource_dict: dict[str, Any] | None = None,
+        cache: Path | None = results,
+        **options: Any,
+    ) -> Executor:
+        backend = Slurm(**{"poll": (0.2, 1), "result_grace": 2, **options})
+        made.append(Executor(max_workers, backend=backend, cache=cache, resource_dict=resource_dict))
+        return made[-1]
+
+    yield create
+    for each in made:
+        each.kill_workers()
+        each.shutdown()
+
+
+@pytest.fixture
+def jobs(slurm: Cluster, results: Path) -> Iterator[Jobs]:
+    with executors(results) as create:
+        yield create
+
+
+def submitted(cluster: Cluster, futures: Sequence[Future[Any]]) -> list[str]:
+    """Wait until calls are submitted; how each job is called."""
+    until(lambda: all(future.job_id for future in futures))
+    return [str(future.job_id) for future in futures]
+
+
+def array_of(job: str) -> str:
+    return job.partition("_")[0]
+
+
+def asked(cluster: Cluster, future: Future[Any], field: str) -> str:
+    """What the controller says was asked for, such as `TimeLimit`."""
+    (job,) = submitted(cluster, [future])
+    found = re.search(rf"\b{field}=(\S*)", cluster.run("scontrol", "-o", "show", "job", job))
+    assert found is not None, field
+    return found[1]
+
+
+def notes(future: Future[Any]) -> list[str]:
+    return getattr(future.exception(), "__notes__", [])
+
+
+# ------------------------------------------------------------------ arrays
+
+
+def test_a_hundred_calls_are_one_submission(jobs: Jobs, slurm: Cluster) -> None:
+    ex = jobs(20, HELD)
+    names = submitted(slurm, [ex.submit(calls.successor, i) for i in range(100)])
+    assert slurm.commands()["sbatch"] == 1
+    assert names == [f"{array_of(names[0])}_{i}" for i in range(100)]
+    assert set(slurm.jobs()) == set(names)
+    assert "ArrayTaskThrottle=20" in slurm.run("scontrol", "-o", "show", "job", array_of(names[0]))
+
+
+def test_arrays_are_split_at_the_clusters_limit(
+    tmp_path_factory: pytest.TempPathFactory, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path_factory.getbasetemp() / "m"  # short
+    with Cluster(place, nodes=1, max_array_size=4) as small:
+        for cluster in lend(small, monkeypatch):
+            with executors(results) as jobs:
+                ex = jobs(resource_dict=HELD)
+                first = [ex.submit(calls.successor, i) for i in range(10)]
+                then = [ex.submit(calls.successor, future) for future in first]
+                names = submitted(cluster, [*first, *then])
+                assert sorted(Counter(map(array_of, names)).values()) == [2, 2, 4, 4, 4, 4]
+
+
+def test_no_more_elements_at_once_than_max_workers(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
+    ex = jobs(2)
+    futures = [ex.submit(gate.hold, i) for i in range(3)]
+    gate.arrived(2)
+    assert sorted(slurm.jobs().values()) == ["PENDING", "RUNNING", "RUNNING"]
+    gate.open(3)
+    assert [future.result() for future in futures] == [0, 1, 2]
+
+
+def test_several_calls_in_one_job(jobs: Jobs, slurm: Cluster) -> None:
+    ex = jobs(calls_per_job=3)
+    futures = [ex.submit(calls.inverse, i) for i in range(4)]
+    after = ex.submit(calls.add, *futures[1:])
+    assert after.result() == 1 + 1 / 2 + 1 / 3
+    assert isinstance(futures[0].exception(), ZeroDivisionError)
+    assert slurm.commands()["sbatch"] == 2
+    names = submitted(slurm, futures)
+    assert len(set(names)) == 2
+    assert names[0] == names[1] == names[2]
+
+
+# ------------------------------------------------------------------ dependencies
+
+
+def test_element_by_element(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
+    """The counterpart of what has ended begins, whatever becomes of the others."""
+    ex = jobs()
+    first = [ex.submit(gate.hold, i) for i in range(3)]
+    then = [ex.submit(calls.successor, future) for future in first]
+    gate.arrived(3)
+    assert slurm.commands()["sbatch"] == 2
+    gate.open()
+    until(lambda: any(future.done() for future in then))
+    assert [future.done() for future in then] == [future.done() for future in first]
+    gate.open(2)
+    assert [future.result() for future in then] == [1, 2, 3]
+
+
+def test_fan_out_and_fan_in(jobs: Jobs, slurm: Cluster) -> None:
+    ex = jobs()
+    first = ex.submit(calls.successor, 0)
+    middle = [ex.submit(calls.add, first, i) for i in range(4)]
+    last = ex.submit(sum, middle)
+    assert last.result() == 1 + 2 + 3 + 4
+    assert slurm.commands()["sbatch"] == 3
+
+
+def test_what_the_scheduler_is_told_to_wait_for(jobs: Jobs, slurm: Cluster) -> None:
+    ex = jobs(resource_dict=HELD)
+    first = [ex.submit(calls.successor, i) for i in range(3)]
+    layer = [ex.submit(calls.successor, future) for future in first]
+    joined = ex.submit(sum, layer)
+    many = [ex.submit(calls.successor, i) for i in range(100)]
+    join_of_many = ex.submit(sum, many)
+    names = submitted(slurm, [*first, *layer, joined, *many, join_of_many])
+    of_first, of_layer = array_of(names[0]), array_of(names[3])
+    assert asked(slurm, layer[0], "Dependency").startswith(f"aftercorr:{of_first}_*")
+    assert [part.partition("(")[0] for part in asked(slurm, joined, "Dependency").split(",")] == [
+        f"afterok:{of_layer}_{i}" for i in range(3)
+    ]
+    assert asked(slurm, join_of_many, "Dependency").startswith(f"afterany:{array_of(names[-2])}_*")
+
+
+def test_a_failure_that_nobody_saw(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
+    """The scheduler cancels what depends on it; each of those calls fails with the same error all the same."""
+    ex = jobs()
+    failed = ex.submit(gate.hold, 0)
+    chain = [ex.submit(calls.inverse, failed)]
+    for _ in range(2):
+        chain.append(ex.submit(calls.successor, chain[-1]))
+    gate.arrived()
+    gate.open()
+    for future in chain:
+        assert isinstance(future.exception(), ZeroDivisionError)
+    assert notes(chain[-1]) == ["penstock: successor <- successor <- inverse"]
+
+
+def test_futures_from_elsewhere(jobs: Jobs, gate: Gate) -> None:
+    """What waits for a thread is submitted when that is done, and what waits for it not before."""
+    ex = jobs()
+    plain: StandardFuture[int] = StandardFuture()
+    with ThreadPoolExecutor(1) as threads:
+        threaded = threads.submit(plain.result)
+        first = ex.submit(calls.successor, threaded)
+        second = ex.submit(calls.successor, first)
+        third = ex.submit(calls.add, second, plain, first)
+        assert ex.submit(calls.successor, 10).result() == 11  # goes out meanwhile
+        plain.set_result(1)
+        assert (first.result(), second.result(), third.result()) == (2, 3, 6)
+
+
+def test_futures_of_another_executor_of_the_same_cache(jobs: Jobs) -> None:
+    one, other = jobs(), jobs()
+    first = one.submit(calls.successor, 1)
+    second = other.submit(calls.successor, first)
+    assert one.submit(calls.add, first, second).result() == 5
+
+
+def test_parts_are_taken_by_the_jobs(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
+    """The whole graph is in the queue before the first call has ended."""
+    ex = jobs()
+    whole = ex.submit(gate.hold, (1, {"deep": 20}))
+    first, second = unzip(whole, 2)
+    then = ex.submit(calls.successor, first), ex.submit(calls.successor, item(second, "deep"))
+    last = ex.submit(calls.add, *then)
+    gate.arrived()
+    submitted(slurm, [whole, *then, last])
+    gate.open()
+    assert [future.result() for future in (*then, last)] == [2, 21, 23]
+
+
+def test_after_a_call_that_is_answered_from_the_cache(jobs: Jobs, slurm: Cluster) -> None:
+    ex = jobs()
+    assert ex.submit(calls.successor, 1).result() == 2
+    late: Future[int] = Future()
+    first = ex.submit(calls.successor, late)  # its key is known once `late` is, and then so is its result
+    second = ex.submit(calls.successor, first)
+    late.set_result(1)
+    assert (first.result(), second.result(100)) == (2, 3)
+
+
+def test_parts_are_known_again(jobs: Jobs, slurm: Cluster, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever submits the same graph waits for the same jobs, although no key of what takes a part is known yet."""
+    monkeypatch.setitem(registered, Gate, lambda _: "the same")
+
+    def graph(ex: Executor) -> list[Future[int]]:
+        whole = ex.submit(gate.hold, (1, {"deep": 20}))
+        return [ex.submit(calls.successor, part) for part in (item(whole, 0), item(item(whole, 1), "deep"))]
+
+    first = graph(jobs())
+    names = submitted(slurm, first)
+    second = graph(jobs())
+    assert submitted(slurm, second) == names
+    gate.open()
+    assert [future.result() for future in (*first, *second)] == [2, 21, 2, 21]
+    assert slurm.commands()["sbatch"] == 2
+
+
+def test_parts_that_are_not_there(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
+    ex = jobs()
+    whole = ex.submit(gate.hold, (1, 2))
+    missing = ex.submit(calls.successor, item(whole, 2))
+    wrong = ex.submit(calls.successor, unzip(whole, 3)[0])
+    gate.arrived()
+    submitted(slurm, [whole, missing, wrong])
+    gate.open()
+    assert isinstance(missing.exception(), IndexError)
+    assert notes(missing) == ["penstock: successor <- hold[2]"]
+    with pytest.raises(ValueError, match="expected 3 values, the result has 2"):
+        wrong.result()
+
+
+def test_batches(jobs: Jobs) -> None:
+    ex = jobs()
+    batches = batched([ex.submit(calls.successor, i) for i in range(3)], 2)
+    assert sum(ex.submit(sum, batch).result() for batch in batches) == 6
+
+
+# ------------------------------------------------------------------ resources
+
+
+def test_what_is_asked_of_the_scheduler(jobs: Jobs, slurm: Cluster) -> None:
+    ex = jobs(resource_dict=HELD, walltime=600, calls_per_job=1)
+    usual = ex.submit(calls.add, 0)
+    limited = ex.with_resources(run_time=100).submit(calls.add, 1)
+    large = ex.with_resources(cores_per_rank=2, memory=1.5, gpus_per_rank=1, exclusive=True).submit(calls.add, 2)
+    named = ex.with_resources(job_name="mine", partition="low", constraint="virtual", priority=-7).submit(calls.add, 3)
+    spread = ex.with_resources(ranks=3, nodes=3).submit(calls.add, 4)
+    assert asked(slurm, usual, "TimeLimit") == "00:10:00"
+    assert asked(slurm, usual, "JobName") == "add"
+    assert asked(slurm, limited, "TimeLimit") == "00:03:00"  # with a minute to begin and to end
+    assert asked(slurm, large, "NumCPUs") == asked(slurm, large, "CPUs/Task") == "2"
+    assert asked(slurm, large, "MinMemoryNode") == "1.50G"
+    assert asked(slurm, large, "OverSubscribe") == "NO"
+    assert asked(slurm, named, "JobName") == "mine"
+    assert asked(slurm, named, "Partition") == "low"
+    assert asked(slurm, named, "Features") == "virtual"
+    assert asked(slurm, spread, "NumTasks") == asked(slurm, spread, "NumNodes").partition("-")[0] == "3"
+
+
+def test_calls_in_one_job_share_its_time(jobs: Jobs, slurm: Cluster) -> None:
+    future = jobs(resource_dict=HELD, calls_per_job=5).with_resources(run_time=60).submit(calls.add, 1)
+    assert asked(slurm, future, "TimeLimit") == "00:06:00"
+
+
+def test_what_surrounds_a_call(jobs: Jobs, slurm: Cluster, tmp_path: Path) -> None:
+    ex = jobs()
+    place, log = tmp_path / "made" / "here", tmp_path / "errors"
+    cwd = ex.with_resources(cwd=place).submit(calls.where)
+    env = ex.with_resources(env={"COLOUR": "blue 'n' \"$HOME\"\n%a"}).submit(calls.variables, "COLOUR")
+    threads = ex.with_resources(cores_per_rank=3).submit(calls.variables, "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK")
+    said = ex.with_resources(error_log_file=log).submit(calls.say, "words")
+    failed = ex.with_resources(error_log_file=log).submit(calls.inverse, 0)
+    assert cwd.result() == str(place)
+    assert env.result() == {"COLOUR": "blue 'n' \"$HOME\"\n%a"}
+    assert threads.result() == {"OMP_NUM_THREADS": "3", "SLURM_CPUS_PER_TASK": "3"}
+    assert said.result() is None
+    assert isinstance(failed.exception(), ZeroDivisionError)
+    text = log.read_text()
+    assert "WORDS" in text
+    assert "words" not in text
+    assert "ZeroDivisionError" in text
+
+
+def test_gpus_are_those_that_the_scheduler_gives(jobs: Jobs, slurm: Cluster) -> None:
+    if slurm.gpus < 2:
+        pytest.skip("the cluster has no GPUs here")
+    ex = jobs(resource_dict={"slurm_cmd_args": [f"--nodelist={slurm.nodes[0]}"]})
+    one = ex.submit(calls.variables, "CUDA_VISIBLE_DEVICES", resource_dict={"gpus_per_rank": 1})
+    two = ex.submit(calls.variables, "CUDA_VISIBLE_DEVICES", "TWO", resource_dict={"gpus_per_rank": 2})  # another call
+    assert one.result()["CUDA_VISIBLE_DEVICES"] in ("0", "1")
+    assert two.result()["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_on_one_node(jobs: Jobs) -> None:
+    results = jobs().with_resources(ranks=2).submit(calls.rank_of_node).result()
+    assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_on_two_nodes(jobs: Jobs) -> None:
+    results = jobs(mpi="pmix").with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
+    assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
+    assert len({rank[2] for rank in results}) == 2  # type: ignore[attr-defined]
+
+
+def test_what_only_workers_have_is_refused(slurm: Cluster, results: Path) -> None:
+    with pytest.raises(PenstockError, match="max_tasks_per_child"):
+        Executor(backend=Slurm(), cache=results, max_tasks_per_child=1)
+
+
+# ------------------------------------------------------------------ scripts
+
+
+def test_setup_launcher_and_python(jobs: Jobs, tmp_path: Path) -> None:
+    """Shell lines, then a command before the interpreter, then that interpreter."""
+    other = tmp_path / "a python"
+    other.write_text(f'#!/bin/sh\nPENSTOCK_TRACE="$PENSTOCK_TRACE, then begun"\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    setup = "PENSTOCK_TRACE='set up'\nexport PENSTOCK_TRACE"
+    launcher = ("env", "PENSTOCK_TRACE=launched after setup")
+    ex, launched = jobs(setup=setup, python=other), jobs(setup=setup.splitlines(), launcher=launcher)
+    futures = ex.submit(calls.trace), launched.with_resources(env={"A": "1"}).submit(calls.trace)
+    assert futures[0].result() == "set up, then begun"
+    assert futures[1].result() == "launched after setup"
+
+
+TEMPLATE = """#!/bin/bash
+#SBATCH --job-name={{ job_name }}
+#SBATCH --cpus-per-task={{ cores_per_rank }}
+{% if time_minutes %}
+#SBATCH --time={{ time_minutes }}
+{% endif %}
+export PENSTOCK_TRACE={{ colour | quote }}
+{{ command }}
+"""
+
+
+@pytest.mark.needs("jinja2")
+def test_a_template_with_a_key_of_the_users_own(jobs: Jobs, slurm: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "script.jinja"
+    path.write_text(TEMPLATE)
+    ex = jobs(template=TEMPLATE)
+    assert "colour" not in repr(ex)
+    green = ex.with_resources(colour="green 'n' blue")
+    assert "colour=\"green 'n' blue\"" in repr(green)
+    futures = [
+        green.submit(calls.trace),
+        ex.submit(
+            calls.variables, "PENSTOCK_TRACE", "SLURM_CPUS_PER_TASK", resource_dict={"colour": 3, "cores_per_rank": 2}
+        ),
+        jobs(template=str(path), resource_dict={"colour": "of the file"}).submit(calls.variables, "PENSTOCK_TRACE"),
+    ]
+    assert futures[0].result() == "green 'n' blue"
+    assert futures[1].result() == {"PENSTOCK_TRACE": "3", "SLURM_CPUS_PER_TASK": "2"}
+    assert futures[2].result() == {"PENSTOCK_TRACE": "of the file"}
+
+
+@pytest.mark.needs("jinja2")
+def test_a_key_that_the_template_needs_and_nobody_gave(jobs: Jobs, slurm: Cluster) -> None:
+    """It fails alone."""
+    ex = jobs(template=TEMPLATE)
+    without, good = ex.submit(calls.add, 1), ex.submit(calls.add, 2, resource_dict={"colour": "red"})
+    with pytest.raises(ResourceError, match="colour"):
+        without.result()
+    assert good.result() == 2
+
+
+@pytest.mark.needs("jinja2")
+def test_keys_that_no_template_uses(jobs: Jobs, slurm: Cluster) -> None:
+    with pytest.raises(ResourceError, match="'colour'"):
+        jobs().with_resources(colour="red")
+    with pytest.raises(ResourceError, match=r"'color': did you mean 'colour'"):
+        jobs(template=TEMPLATE).with_resources(color="red")
+    with pytest.raises(ResourceError, match="'others'"):
+        jobs(template=TEMPLATE).with_resources(others={"color": "red"})
+
+
+@pytest.mark.needs("jinja2")
+def test_a_template_that_is_none(jobs: Jobs, slurm: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(PenstockError, match="cannot be read"):
+        jobs(template=str(tmp_path / "nowhere"))
+    with pytest.raises(PenstockError, match="line 2 of the template"):
+        jobs(template="#!/bin/sh\n{% if %}\n")
+
+
+# ------------------------------------------------------------------ from within a job
+
+
+def test_a_job_that_submits_a_job(jobs: Jobs, results: Path, slurm: Cluster) -> None:
+    """Nothing of the outer one is the inner one's."""
+    outer = {"cores_per_rank": 3, "memory": 2, "job_name": "outer", "slurm_cmd_args": ["--export=ALL,SBATCH_NICE=11"]}
+    first, second = jobs(resource_dict=outer).submit(calls.job_in_a_job, results).result()
+    assert (first["SLURM_CPUS_PER_TASK"], first["SLURM_JOB_NAME"], first["SLURM_MEM_PER_NODE"]) == (
+        "3",
+        "outer",
+        "2048",
+    )
+    assert second["SLURM_JOB_ID"] != first["SLURM_JOB_ID"]
+    assert second["SLURM_CPUS_PER_TASK"] == "1"
+    assert second["SLURM_JOB_NAME"] == "variables"
+    assert second.get("SLURM_MEM_PER_NODE") is None
+
+
+# ------------------------------------------------------------------ what can be seen
+
+
+def test_what_a_call_prints_is_kept(jobs: Jobs, results: Path) -> None:
+    futures = [jobs().submit(calls.say, "alone"), *(jobs(calls_per_job=2).submit(calls.say, text) for text in "ab")]
+    penstock_logs = []
+    for future in futures:
+        future.result()
+        (entry,) = [entry for entry in Cache(results) if entry.key == future.key]
+        penstock_logs.append(sorted(entry.log.split()))
+    assert penstock_logs == [["ALONE", "alone"], ["A", "a"], ["B", "b"]]
+
+
+def test_what_a_future_says(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
+    ex = jobs()
+    assert "detached, each call a job of Slurm, remembers in" in repr(ex)
+    future = ex.submit(gate.hold, 1)
+    assert future.cached is False
+    assert not future.running()
+    gate.arrived()
+    until(future.running)
+    (name,) = submitted(slurm, [future])
+    assert list(slurm.jobs()) == [name]
+    assert "'hold' state=running" in repr(future)
+    gate.open()
+    assert future.result() == 1
+    assert future.job_id == name
+    assert not future.running()
+    again = ex.submit(gate.hold, 1)
+    assert (again.result(), again.cached, again.job_id) == (1, True, None)
+
+
+def test_without_a_cache(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    ex = jobs(cache=None)
+    future = ex.submit(gate.hold, 1)
+    gate.arrived()
+    (directory,) = (tmp_path / "runs").iterdir()
+    assert f"without a cache, in {directory}" in repr(ex)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    gate.open()
+    assert (future.result(), future.key, future.cached) == (1, None, None)
+
+
+def test_many_threads_submit_a_graph(jobs: Jobs) -> None:
+    ex = jobs()
+    totals: list[Future[int]] = []
+
+    def graph(number: int) -> None:
+        totals.append(ex.submit(calls.add, *[ex.submit(calls.successor, number * 10 + i) for i in range(2)]))
+
+    threads = [threading.Thread(target=graph, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(total.result() for total in totals) == [3, 23, 43]

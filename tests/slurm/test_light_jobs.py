@@ -1,0 +1,57 @@
+"""What a job loads: an array begins a thousand interpreters at once, and most calls take less time than imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster
+from this_machine import until
+
+from penstock import Executor
+
+pytestmark = pytest.mark.once
+
+HEAVY = [
+    *("argparse", "ast", "asyncio", "cloudpickle", "concurrent.futures", "dataclasses", "datetime", "dis", "enum"),
+    *("h5py", "hashlib", "importlib.metadata", "importlib.util", "inspect", "json", "linecache", "logging"),
+    *("multiprocessing", "numpy", "pathlib", "pickle", "platform", "queue", "random", "re", "selectors", "shlex"),
+    *("shutil", "signal", "socket", "string", "subprocess", "tempfile", "textwrap", "threading", "tokenize"),
+    *("traceback", "typing", "urllib", "uuid", "zmq"),
+]
+
+
+def loaded_at_start() -> set[str]:
+    """The modules of an interpreter that has nothing to do."""
+    code = "import sys; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+# As a script's function: it travels by value. It notes what is loaded when its result has been stored; its process
+# began as its keeper, and has loaded what that has, too.
+SCRIPT = """
+def noted(path, value):
+    import atexit, os, sys
+
+    def note():
+        with open(path + ".part", "w") as file:
+            print(*sys.modules, file=file)
+        os.rename(path + ".part", path)
+
+    atexit.register(note)
+    return value + 1
+"""
+
+
+def test_a_small_call_loads_little(slurm: Cluster, results: Path, tmp_path: Path) -> None:
+    script: dict[str, Any] = {"__name__": "__main__"}
+    exec(SCRIPT, script)
+    with Executor(backend="slurm", cache=results) as ex:
+        assert ex.submit(script["noted"], str(tmp_path / "loaded"), 1).result() == 2
+    until((tmp_path / "loaded").exists)
+    loaded = (tmp_path / "loaded").read_text().split()
+    assert {"penstock.worker.job", "penstock.wire.building", "penstock.cache.records"} <= set(loaded)
+    assert set(HEAVY) & set(loaded) - loaded_at_start() == set()
