@@ -1,7 +1,7 @@
 # One command for each purpose; each makes what it needs under .venv/ and dist/, once.
 #
 #   make demo    equations of state of seven metals, as calls that wait for one another
-#   make test    the test suite on every Python from 3.10 to 3.14 found here (make test-3.12: on that one)
+#   make test    the test suite on every Python from 3.10 to 3.14 found here (make test-3.12: all of it on that one)
 #   make check   ruff and mypy
 #   make docs    the documentation, into site/
 #   make bench   Penstock beside other executors
@@ -14,23 +14,33 @@ DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
 BIN = .venv/$(DEFAULT)/bin
 SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 # In continuous integration a skipped capability is a failure: see tests/conftest.py.
-PENSTOCK_REQUIRE ?= $(if $(CI),mpi ase matplotlib mypy nbclient numpy pandas)
+PENSTOCK_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PENSTOCK_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 
-.PHONY: help test check docs bench demo mpi clean
+.PHONY: help test test-once check docs bench demo mpi slurm clean
 .SECONDARY:  # make must not remove stamps as intermediate files
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-# Two interpreters at a time, each with its output in one piece; one that fails does not keep the others from running.
+# Three at a time, as much of the time is spent waiting, each with its output in one piece; one that fails does not keep
+# the others from running. Tests marked `wide` run on the oldest and the newest Python, those marked `once` by themselves.
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
-	$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target $$(printf 'test-%s ' $$versions)
+	narrow=$$(echo $$versions | cut -s -d' ' -f2- | sed 's/ *[^ ]*$$//') && \
+	$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target ALL=1 \
+	    NARROW="$$narrow" NEWEST="$${versions##* }" test-once $$(printf 'test-%s ' $$versions)
 
-test-%: .venv/%/.test .venv/%/.penstock mpi
-	.venv/$*/bin/python -m pytest $(ARGS)
+test-%: .venv/%/.test .venv/%/.penstock mpi slurm
+	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
+
+NEWEST ?= $(DEFAULT)
+test-once: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.penstock mpi slurm
+	.venv/$(NEWEST)/bin/python -m pytest -m once $(ARGS)
+
+# Nothing where `make test-...` is asked for one Python alone: it runs all tests.
+left_out = $(if $(ALL),-m "not once$(if $(filter $(1),$(NARROW)), and not wide)")
 
 check: .venv/$(DEFAULT)/.check
 	$(BIN)/ruff check
@@ -40,7 +50,7 @@ check: .venv/$(DEFAULT)/.check
 docs: .venv/$(DEFAULT)/.docs
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/$(DEFAULT)/.bench .venv/$(DEFAULT)/.penstock mpi
+bench: .venv/$(DEFAULT)/.bench .venv/$(DEFAULT)/.penstock mpi slurm
 	$(BIN)/python -m bench $(ARGS)
 
 demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.penstock
@@ -49,8 +59,15 @@ demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.penstock
 mpi:
 	@tools/apt-install mpiexec openmpi-bin
 
+# After mpi: apt works for one at a time. libpmix-dev has the name by which Slurm looks for PMIx; mariadb-server-core has
+# no service that would be started.
+slurm: mpi
+	@tools/apt-install slurmctld slurm-wlm slurmctld slurmd slurm-client munge libpmix-dev
+	@tools/apt-install slurmdbd slurmdbd
+	@tools/apt-install mariadb-install-db mariadb-server-core mariadb-client
+
 clean:
-	rm -rf .venv dist build site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist build site eos-results .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # What is tested is the wheel, as users get it.
 dist/.built: $(SOURCES)

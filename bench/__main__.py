@@ -9,8 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import peers, report, table
+from bench import peers, report, scale, table
 from bench.run import ROOT, Outcome, run
+
+SLURM = ("jobs", "allocation")
 
 
 def arguments() -> argparse.Namespace:
@@ -22,6 +24,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every single value there")
     parser.add_argument("--again", type=Path, metavar="FILE", help="measure nothing, show what --json kept")
     parser.add_argument("--docs", type=Path, metavar="DIR", help="write table and plot there (docs, for a full run)")
+    parser.add_argument("--slurm", action="store_true", help="Slurm's rows only, which have a page of their own")
+    parser.add_argument("--scale", action="store_true", help="instead: what a thousand nodes cost their driver")
     return parser.parse_args()
 
 
@@ -31,7 +35,7 @@ def measure(options: argparse.Namespace) -> Outcome:
     for peer in chosen:
         if peer not in installed:
             tell(f"{peer.title} is not installed: left out")
-    rows = [table.BY_NAME[name] for name in options.only or table.BY_NAME]
+    rows = [table.BY_NAME[name] for name in options.only or (SLURM if options.slurm else table.BY_NAME)]
     rounds = options.rounds or (1 if options.quick else 3)
     if options.quick:
         tell("quick: fewer and smaller calls than the titles say")
@@ -48,8 +52,20 @@ def documented(options: argparse.Namespace) -> Path | None:
     return options.docs or (None if partial else ROOT / "docs")
 
 
+def measure_scale(options: argparse.Namespace) -> None:
+    text = scale.markdown(scale.table(options.quick, tell))
+    print(text)
+    docs = documented(options)
+    if docs is not None:
+        docs.mkdir(parents=True, exist_ok=True)
+        (docs / "benchmarks-scale.md").write_text(text)
+
+
 def main() -> None:
     options = arguments()
+    if options.scale:
+        measure_scale(options)
+        return
     outcome = Outcome.load(options.again) if options.again else measure(options)
     if options.json:
         outcome.save(options.json)
@@ -57,7 +73,10 @@ def main() -> None:
     docs = documented(options)
     if docs is not None:
         docs.mkdir(parents=True, exist_ok=True)
-        report.write(outcome, docs)
+        if options.slurm:
+            (docs / "benchmarks-slurm.md").write_text(report.markdown(outcome, "Slurm"))
+        else:
+            report.write(outcome, docs)
 
 
 if __name__ == "__main__":

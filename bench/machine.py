@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.peers import Peer
 
-STANDARD = "concurrent"
-
 
 def describe(peers: Sequence[Peer]) -> list[str]:
-    packages = dict.fromkeys(peer.package for peer in peers if peer.package != STANDARD)
+    packages = dict.fromkeys(peer.package for peer in peers if peer.package not in sys.stdlib_module_names)
     return [
         f"{cores()} cores, {processor()}, {platform.system()} {platform.machine()}",
         f"{platform.python_implementation()} {platform.python_version()}",

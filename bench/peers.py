@@ -38,6 +38,7 @@ class Pool:
 
 
 Opener = Callable[[], AbstractContextManager[Pool]]
+Memory = Callable[[str], AbstractContextManager[Pool]]  # of a directory
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Peer:
     open: Opener
     fresh: Opener | None = None  # a new process for each call
     dependencies: bool = False  # futures may be arguments
+    memory: Memory | None = None  # results are remembered in a directory
+    digest: Callable[[Any], object] | None = None  # what it tells arguments apart by
+    workers: bool = True  # it runs calls elsewhere than in this process
 
     @property
     def package(self) -> str:
@@ -124,6 +128,37 @@ def _parsl() -> Iterator[Pool]:
         yield Pool(executor.submit)
 
 
+@contextmanager
+def _here() -> Iterator[Pool]:
+    """Plain calls: what a memory without workers is compared with."""
+    yield Pool(lambda function, *args, **kwargs: function(*args, **kwargs), get=_same, gather=_same)
+
+
+@contextmanager
+def _joblib(directory: str) -> Iterator[Pool]:
+    memory = load("joblib:Memory")(directory, verbose=0)
+    decorated: dict[Any, Any] = {}  # once, as `@memory.cache` does it
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if function not in decorated:
+            decorated[function] = memory.cache(function)
+        return decorated[function](*args, **kwargs)
+
+    yield Pool(call, get=_same, gather=_same)
+
+
+def _joblib_digest(value: Any) -> object:
+    return load("joblib:hash")(value)
+
+
+def _penstock_digest(value: Any) -> object:
+    return load("penstock.keys.key:call_key")(_same, (value,), {}).hex
+
+
+def _option(opener: Callable[..., AbstractContextManager[Pool]], name: str) -> Memory:
+    return lambda directory: opener(**{name: directory})
+
+
 def _once(entry: str, **options: Any) -> Opener:
     return partial(_executor, entry, max_tasks_per_child=1, **options)
 
@@ -132,9 +167,20 @@ _PENSTOCK = "penstock:Executor"
 _STANDARD = "concurrent.futures:ProcessPoolExecutor"
 _EXECUTORLIB = "executorlib:SingleNodeExecutor"
 _local = partial(_executor, _EXECUTORLIB, hostname_localhost=True)
+_blocks = partial(_local, block_allocation=True)
+_blocks_nodeps = partial(_blocks, disable_dependencies=True)
 
 PEERS = (
-    Peer("penstock", "Penstock", _PENSTOCK, partial(_executor, _PENSTOCK), _once(_PENSTOCK), True),
+    Peer(
+        "penstock",
+        "Penstock",
+        _PENSTOCK,
+        partial(_executor, _PENSTOCK),
+        _once(_PENSTOCK),
+        True,
+        _option(partial(_executor, _PENSTOCK), "cache"),
+        _penstock_digest,
+    ),
     # ProcessPoolExecutor learned max_tasks_per_child in Python 3.11.
     Peer(
         "ppe",
@@ -144,14 +190,19 @@ PEERS = (
         _once(_STANDARD) if sys.version_info >= (3, 11) else None,
     ),
     Peer("loky", "loky", "loky:get_reusable_executor", _loky),
-    Peer("executorlib", "executorlib", _EXECUTORLIB, partial(_local, block_allocation=True), _local, True),
+    Peer("joblib", "joblib.Memory", "joblib:Memory", _here, memory=_joblib, digest=_joblib_digest, workers=False),
+    Peer("executorlib", "executorlib", _EXECUTORLIB, _blocks, _local, True),
     Peer(
         "executorlib-nodeps",
         "executorlib, no deps",
         _EXECUTORLIB,
-        partial(_local, block_allocation=True, disable_dependencies=True),
+        _blocks_nodeps,
         partial(_local, disable_dependencies=True),
+        memory=_option(_blocks_nodeps, "cache_directory"),  # with dependencies, polling hides what it costs
     ),
+    # Of Slurm's rows alone: see slurm.py.
+    Peer("sbatch", "sbatch by hand", "subprocess:run", _here, workers=False),
+    Peer("submitit", "submitit", "submitit:AutoExecutor", _here, workers=False),
     Peer("dask", "Dask", "distributed:LocalCluster", _dask, dependencies=True),
     Peer("ray", "Ray", "ray:init", _ray, partial(_ray, max_calls=1), True),
     Peer("parsl", "Parsl HTEX", "parsl.concurrent:ParslPoolExecutor", _parsl, dependencies=True),

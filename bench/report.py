@@ -76,7 +76,7 @@ def complaints(outcome: Outcome) -> list[str]:
     ]
 
 
-def markdown(outcome: Outcome) -> str:
+def markdown(outcome: Outcome, title: str = "Benchmark table") -> str:
     header, *lines = grid(outcome.values())
     rule = ["---", "---", "---", *("---:" for _ in header[3:])]
     table = [f"| {' | '.join(line)} |" for line in [header, rule, *lines]]
@@ -85,7 +85,7 @@ def markdown(outcome: Outcome) -> str:
         f"Median of {rounds} rounds in turn. In brackets: times the reference that the target names.",
         *(f"- {line}" for line in outcome.machine),
     ]
-    return "\n".join(["# Benchmark table", "", *table, "", about[0], "", *about[1:]]) + "\n"
+    return "\n".join([f"# {title}", "", *table, "", about[0], "", *about[1:]]) + "\n"
 
 
 def write(outcome: Outcome, directory: Path) -> None:
@@ -119,7 +119,7 @@ def draw(axes: Any, rows: Sequence[Row], values: Values) -> None:
     heights = range(len(rows))
     limits = [advantage(row, row.limit) for row in rows]
     axes.scatter(limits, heights, marker="|", s=500, color="black", label="target", zorder=1)
-    for peer, marker in zip(measured_peers(values), "osD^v<>P", strict=False):
+    for peer, marker in zip(measured_peers(values), "osD^v<>PX", strict=False):
         ratios = [(height, row, row.ratio(peer.name, values)) for height, row in enumerate(rows)]
         points = [(advantage(row, ratio), height) for height, row, ratio in ratios if ratio is not None]
         if points:

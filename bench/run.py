@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.machine import describe
 from bench.peers import Peer
@@ -66,23 +67,30 @@ def run(rows: Sequence[Row], peers: Sequence[Peer], rounds: int, effort: str, te
 
 
 def measured(peer: str, row: str, effort: str) -> float:
-    """Peers leave files where they run and in TMPDIR, so that is a directory that goes away."""
+    return float(child("bench.child", peer, row, effort))
+
+
+def child(module: str, *words: str, limit: float = TIME_LIMIT) -> Any:
+    """The value that a module, run with these words, writes into a file.
+
+    Peers leave files where they run and in TMPDIR, so that is a directory that goes away.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as directory:
         log, file = Path(directory, "log"), Path(directory, "value.json")
         with log.open("wb") as output:
-            command = [sys.executable, "-m", "bench.child", peer, row, effort, str(file)]
-            code = finished(command, directory, output.fileno())
+            command = [sys.executable, "-m", module, *words, str(file)]
+            code = finished(command, directory, output.fileno(), limit)
         if code == 0:
-            return float(json.loads(file.read_text())["value"])
+            return json.loads(file.read_text())["value"]
         lines = log.read_text(errors="replace").split("\n")
-        raise Failed(f"nothing in {TIME_LIMIT} s" if code is None else last(lines) or f"exit code {code}")
+        raise Failed(f"nothing in {limit} s" if code is None else last(lines) or f"exit code {code}")
 
 
 def last(lines: list[str]) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def finished(command: list[str], directory: str, output: int) -> int | None:
+def finished(command: list[str], directory: str, output: int, limit: float) -> int | None:
     """The exit code, or None if it took too long. What it started ends with it."""
     process = subprocess.Popen(
         command,
@@ -94,7 +102,7 @@ def finished(command: list[str], directory: str, output: int) -> int | None:
         start_new_session=True,
     )
     try:
-        return process.wait(TIME_LIMIT)
+        return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None
     finally:

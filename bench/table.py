@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import rows
+from bench import memories, rows, slurm
 from bench.peers import Peer
 
 Measure = Callable[[Peer, rows.Effort], float]
 Values = dict[str, dict[str, float]]  # row -> peer -> value
 
 
-def everybody(_: Peer) -> bool:
-    return True
+def with_workers(peer: Peer) -> bool:
+    return peer.workers
 
 
 def with_dependencies(peer: Peer) -> bool:
@@ -22,6 +22,22 @@ def with_dependencies(peer: Peer) -> bool:
 
 def with_fresh_processes(peer: Peer) -> bool:
     return peer.fresh is not None
+
+
+def with_memory(peer: Peer) -> bool:
+    return peer.memory is not None
+
+
+def with_digest(peer: Peer) -> bool:
+    return peer.digest is not None
+
+
+def with_jobs(peer: Peer) -> bool:
+    return peer.name in slurm.JOBS
+
+
+def inside_allocations(peer: Peer) -> bool:
+    return peer.name in slurm.LIVE
 
 
 def penstock_alone(peer: Peer) -> bool:
@@ -37,7 +53,7 @@ class Row:
     limit: float  # what Penstock must reach: times the reference, in `unit` if there is none
     against: tuple[str, str] | None = None  # the reference: a peer, and the row of that peer
     higher: bool = False  # more is better
-    takes: Callable[[Peer], bool] = everybody
+    takes: Callable[[Peer], bool] = with_workers
 
     def ratio(self, peer: str, values: Values) -> float | None:
         value = values.get(self.name, {}).get(peer)
@@ -56,6 +72,7 @@ class Row:
 
 
 NOOP = ("ppe", "noop")
+HIT = ("joblib", "hit")
 
 ROWS = (
     Row("noop", "no-op calls, submit then gather", "calls/s", rows.noop_rate, 5, NOOP, True),
@@ -103,6 +120,73 @@ ROWS = (
         takes=penstock_alone,
     ),
     Row("idle", "CPU of an idle driver", "ms/s", rows.idle_load, 1),
+    Row("hit", "a remembered result, one at a time", "us", memories.hit_time, 1, HIT, takes=with_memory),
+    Row(
+        "miss",
+        "what remembering adds to a call",
+        "us",
+        memories.miss_cost,
+        1.5,
+        ("joblib", "miss"),
+        takes=with_memory,
+    ),
+    Row(
+        "hit-fresh",
+        "first remembered result of a process",
+        "ms",
+        memories.first_hit_time,
+        1,
+        ("joblib", "hit-fresh"),
+        takes=with_memory,
+    ),
+    Row(
+        "hit-import",
+        "the same, import included",
+        "ms",
+        memories.first_hit_and_import_time,
+        1,
+        ("joblib", "hit-import"),
+        takes=with_memory,
+    ),
+    Row(
+        "key-array",
+        "telling a 64 MB array by its content",
+        "MB/s",
+        memories.digest_rate,
+        1,
+        ("joblib", "key-array"),
+        True,
+        with_digest,
+    ),
+    Row(
+        "jobs",
+        "Slurm: 100 calls as jobs, 16 slots",
+        "s",
+        slurm.jobs_time,
+        1.3,
+        ("sbatch", "jobs"),
+        takes=with_jobs,
+    ),
+    Row(
+        "allocation",
+        "Slurm allocation, live workers, 2,000 calls",
+        "calls/s",
+        slurm.live_rate,
+        10,
+        ("executorlib", "allocation"),
+        True,
+        inside_allocations,
+    ),
+    # The last one: where many files were removed, making new ones is slow for minutes.
+    Row(
+        "hit-many",
+        "a remembered result among 100,000",
+        "us",
+        memories.crowded_hit_time,
+        1,
+        HIT,
+        takes=penstock_alone,
+    ),
 )
 
 BY_NAME = {row.name: row for row in ROWS}

@@ -17,6 +17,10 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
+def scaled(value: int, factor: float = 1.0) -> float:
+    return value * factor
+
+
 def negative(array: Any) -> Any:
     return -array
 

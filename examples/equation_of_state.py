@@ -1,7 +1,8 @@
 """Lattice constants and bulk moduli of fcc metals, as calls that wait for one another.
 
 For each metal the energy of a strained crystal is one call; a fit waits for the metal's energies; the table
-and the plot wait for all fits. The energies come from ASE's effective medium theory (EMT), whose parameters
+waits for all fits. The calls are remembered: run it again and nothing is computed, add points or a metal and only
+those are. The energies come from ASE's effective medium theory (EMT), whose parameters
 were published by K. W. Jacobsen, P. Stoltze and J. K. Norskov, Surf. Sci. 366, 394 (1996). The table has
 
 - fit: lattice constant and bulk modulus from the energies computed here;
@@ -121,17 +122,20 @@ def main() -> None:
     parser.add_argument("--metals", nargs="+", choices=METALS, default=METALS, metavar="METAL")
     parser.add_argument("--points", type=int, default=11, help="crystals for each metal (default 11)")
     parser.add_argument("--output", default="eos.png", help="where the plot goes (default eos.png)")
+    parser.add_argument("--cache", default="eos-results", help="where results are remembered (default eos-results)")
     options = parser.parse_args()
 
     strains = np.linspace(-LARGEST_STRAIN, LARGEST_STRAIN, options.points)
-    with Executor(backend=os.environ.get("PENSTOCK_BACKEND", "local"), progress=True) as ex:
-        fits = [
-            ex.submit(fit, metal, [ex.submit(energy, metal, strain) for strain in strains]) for metal in options.metals
-        ]
+    backend = os.environ.get("PENSTOCK_BACKEND", "local")
+    with Executor(backend=backend, cache=options.cache, progress=True) as ex:
+        energies = {metal: [ex.submit(energy, metal, strain) for strain in strains] for metal in options.metals}
+        fits = [ex.submit(fit, metal, points) for metal, points in energies.items()]
         rows = ex.submit(table, fits)
-        picture = ex.submit(plot, fits, os.path.abspath(options.output))
     print(rows.result())
-    print(f"The curves are in {os.path.relpath(picture.result())}.")
+    # A file is no result: a call that is remembered would not draw it again.
+    print(f"The curves are in {plot([found.result() for found in fits], options.output)}.")
+    calls = [*(call for points in energies.values() for call in points), *fits, rows]
+    print(f"{sum(call.cached for call in calls)} of {len(calls)} calls were remembered.")
 
 
 main()
