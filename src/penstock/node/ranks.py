@@ -67,6 +67,7 @@ class RankGroup:
         self._sequence = 0
         self._ready = 0
         self._mpi_used = False
+        self._stray = False  # a message is left that the next call would take for its own
         self._initializer: bytes | None = None
         self._directory = tempfile.mkdtemp(prefix=f"penstock-{os.getpid()}-", dir=_memory_directory())  # 0700
         self.address = os.path.join(self._directory, "ranks")
@@ -146,9 +147,11 @@ class RankGroup:
                 self.says_ready = self._ready == self.size
             else:
                 self._mpi_used |= kind == RESULT and not flags & NO_MPI
-                self.must_end |= kind == ERROR or bool(flags & STRAY)
+                self._stray |= bool(flags & STRAY)
                 for end in connection.hear(connection, [frame]):
                     ends.extend(self._rank_ended(connection, end))
+                # Of a call that goes well all ranks must be heard before they are ended.
+                self.must_end |= kind == ERROR or (self._stray and not self.flight)
                 self.initializer_error = self.initializer_error or connection.initializer_error
         if connection.ended and self.flight and not self.rank_gone:
             self.rank_gone = f"rank {self._rank_of(connection)} of {self.size} ended first, then "
