@@ -11,6 +11,7 @@ import pytest
 
 RUNNING = """
 def main():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, also by what the tests start
     executor = Executor(2)
     call = executor.submit(acts.start_all_and_stay, MEETING)
     pids = acts.hear(MEETING)
