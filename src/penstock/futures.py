@@ -19,6 +19,7 @@ from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from itertools import count
 from typing import Any, Protocol, TypeVar, cast
 
 from .errors import UnreadableCall
@@ -449,19 +450,17 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
     for source in sources:
         _check_future(source, "batched")
     batches: list[Future[tuple[T, ...]]] = [Future("batched") for _ in range(-(-len(sources) // n))]
-    arrived: list[StandardFuture[T]] = []  # list.append is atomic, and so fixes the order
-    lock = threading.Lock()
+    arrived = list(sources)  # in the order of their ends, as far as those have come
+    places = count()
+    missing = [list(range(len(sources[first : first + n]))) for first in range(0, len(sources), n)]
 
+    # Without a lock, because a finalizer may end a future at any moment: each step is atomic.
     def ended(source: StandardFuture[T]) -> None:
-        with lock:
-            place = len(arrived)
-            arrived.append(source)
-        batch = batches[place // n]
-        if _follow(source, batch):
-            return
-        first = place - place % n
-        if place + 1 == min(first + n, len(sources)):
-            _complete(batch, arrived[first : place + 1])
+        place = next(places)
+        arrived[place] = source
+        number = place // n
+        if not _follow(source, batches[number]) and missing[number].pop() == 0:  # all others were there before
+            _complete(batches[number], arrived[number * n : number * n + n])
 
     for source in sources:
         source.add_done_callback(ended)

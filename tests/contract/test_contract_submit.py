@@ -189,6 +189,22 @@ def test_submit_in_a_finalizer(ex: Executor, some: Some) -> None:
     assert {future.result() for future in results} == {1}
 
 
+def test_submit_in_a_finalizer_while_a_thread_is_made(ex: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nowhere else does an executor take so long, and hold so much."""
+    inside: list[standard.Future[int]] = []
+    make = threading.Thread.__init__
+
+    def make_thread(*args: Any, **named: Any) -> None:
+        if not inside:
+            inside.append(standard.Future())  # only once
+            inside[0] = ex.submit(abs, -1)
+        make(*args, **named)
+
+    monkeypatch.setattr(threading.Thread, "__init__", make_thread)
+    assert ex.submit(abs, -2).result() == 2
+    assert {future.result() for future in inside} <= {1}  # others' executors may have their threads already
+
+
 def test_many_threads_submit(ex: Executor, some: Some) -> None:
     results: dict[int, list[int]] = {}
     each, count = some(50), some(8)

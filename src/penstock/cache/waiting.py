@@ -89,7 +89,7 @@ def future_of(cache: Cache, key: str) -> Future[Any]:
 
 # ------------------------------------------------------------------ one thread for all, while there are any
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may come here while this thread holds it
 _watched: list[_Known] = []
 _news = threading.Event()
 _thread: threading.Thread | None = None
@@ -98,7 +98,7 @@ _thread: threading.Thread | None = None
 def _renew() -> None:
     """In a forked child, where the thread is not."""
     global _lock, _watched, _news, _thread
-    _lock, _news, _thread = threading.Lock(), threading.Event(), None
+    _lock, _news, _thread = threading.RLock(), threading.Event(), None
     _watched = []
 
 

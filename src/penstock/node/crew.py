@@ -128,12 +128,16 @@ class Crew:
             self._wake()
 
     def _begin(self) -> None:
-        with self._beginning:
+        if not self._beginning.acquire(blocking=False):  # also a finalizer may come here, in the middle of this
+            return  # whoever is at it finds what is in the inbox
+        try:
             if self._thread is None:
                 self._loop = Loop(_nothing)
                 thread = threading.Thread(target=self._run, args=(self._loop,), name="penstock", daemon=True)
                 self._thread = thread
                 thread.start()
+        finally:
+            self._beginning.release()
 
     def _wake(self) -> None:
         if self._loop is not None:

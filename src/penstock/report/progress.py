@@ -18,7 +18,7 @@ class Progress:
         except ImportError:
             raise PenstockError("progress=True needs tqdm; pip install 'penstock[progress]'") from None
         self._bar = tqdm(total=0, unit="call", desc="penstock")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may submit while this thread holds it
         self._failed = 0
 
     def follow(self, future: Future[Any]) -> None:

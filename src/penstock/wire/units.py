@@ -28,7 +28,7 @@ Place = tuple[Space, str]  # a name in a namespace
 MISSING: Any = object()
 
 _versions = itertools.count(1)
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may submit while this thread holds it
 
 
 class Reach(NamedTuple):
@@ -66,12 +66,13 @@ def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
         return known
     taken = snapshot(value)
     data, reaches = pickle(value, (space, name))
+    unit = Unit(data, taken, reaches)
     with _lock:  # two threads that make the first unit at once must agree on its version
         known = space.units.get(name)
         if known is not None and known.data == data:
             known.snapshot, known.reaches = taken, reaches
             return known
-        return _keep(space, name, Unit(data, taken, reaches))
+        return _keep(space, name, unit)
 
 
 def _alone(data: bytes, reaches: tuple[Place, ...]) -> Unit:
@@ -225,7 +226,7 @@ def source(code: CodeType) -> tuple[tuple[str, str], ...]:
 
 def _begin_child() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread may have held it when this process forked
+    _lock = threading.RLock()  # another thread may have held it when this process forked
 
 
 os.register_at_fork(after_in_child=_begin_child)

@@ -142,10 +142,14 @@ class DetachedBackend:
 
     def _do(self, step: Callable[[], object]) -> None:
         self._inbox.put(step)
-        with self._lock:
+        if not self._lock.acquire(blocking=False):  # also a finalizer may come here, in the middle of this
+            return  # whoever is at it begins with what is in the inbox
+        try:
             if self._thread is None and not self.forked:
                 self._thread = threading.Thread(target=self._run, name="penstock-jobs", daemon=True)
                 self._thread.start()
+        finally:
+            self._lock.release()
 
     def _wake(self) -> None:
         if self._thread is not None:
@@ -218,12 +222,16 @@ class DetachedBackend:
         if self._leaving:
             self._send_last()
             return True
-        busy = self._intake.new or self._sender.calls() or self._waiting or self._following.batches or self._clerk.busy
-        return self._closing and not busy
+        busy = self._intake.new or self._sender.calls() or self._waiting or self._following.batches
+        if not self._closing or busy:
+            return False
+        self._desk.stop_asking()
+        return not self._clerk.busy
 
     def _send_last(self) -> None:
         """At the interpreter's end: what can be submitted now is; then nobody here waits any more."""
         self._take_in(0.0)
+        self._desk.stop_asking()
         while self._clerk.busy:
             self._inbox.get()()
         self._clerk.stay()
