@@ -88,6 +88,28 @@ def test_at_the_time_limit_all_of_it_ends(tmp_path: Path) -> None:
     assert reply.out in {"started\n", ""}  # "" on a machine that takes 2 s to start an interpreter
 
 
+def test_nobody_wants_to_know_any_more(tmp_path: Path) -> None:
+    """Whoever waits in another thread for the command has its end at once, and what it said until then."""
+    begun, stop, replies = tmp_path / "begun", threading.Event(), list[Reply]()
+    code = "import signal, sys; print('so far', flush=True); open(sys.argv[1], 'w'); signal.pause()"
+
+    def run() -> None:
+        replies.append(Here().run(python(code, str(begun)), timeout=1e6, stop=stop))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not begun.exists():
+        time.sleep(0.01)
+    stop.set()
+    thread.join()
+    assert replies == [Reply(None, "so far\n", "")]
+
+
+def test_the_time_limit_is_kept_while_it_may_be_stopped() -> None:
+    reply = Here().run(python("import time; time.sleep(1000)"), timeout=0.5, stop=threading.Event())
+    assert reply.code is None
+
+
 def test_the_time_limit_is_kept_if_somebody_left_the_group(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     # A fork that holds the pipes open in a session of its own. The rename makes the whole number appear at once.

@@ -18,8 +18,10 @@ class Says:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
+        self.typed: list[str] = []
 
     def run(self, argv: Sequence[str], **_: Any) -> Reply:
+        self.typed.append(argv[0])
         return self._reply
 
 
@@ -28,3 +30,15 @@ def test_a_submission_whose_answer_has_no_number_was_perhaps_taken() -> None:
     with pytest.raises(Refused, match="welcome") as refused:
         desk.submit(JobRequest("call", "token", "script", "log", Resources()))
     assert refused.value.kind == "silent"
+
+
+def test_nothing_is_asked_at_the_end_but_jobs_are_submitted_and_cancelled() -> None:
+    machine = Says(Reply(0, "7\n"))
+    desk = Desk(slurm, machine, 5.0)
+    desk.stop_asking()
+    assert desk.statuses(["7"]) is None
+    assert desk.times_left(["7"]) == desk.history(["7"]) == {}
+    assert machine.typed == []
+    assert desk.submit(JobRequest("call", "token", "script", "log", Resources())) == "7"
+    desk.cancel(["7"])
+    assert machine.typed == ["sbatch", "scancel"]

@@ -12,6 +12,7 @@ from test_fleet import Call
 from penstock.backends.desk import Refused
 from penstock.backends.pilots import Pilots
 from penstock.errors import SchedulerError
+from penstock.node import supply
 from penstock.node.fleet import Fleet, Member
 from penstock.node.loop import Loop
 from penstock.node.shape import Capacity, Need, Shape
@@ -27,10 +28,11 @@ class Scheduler:
     """A desk and a description of jobs; what it answers is set from outside."""
 
     poll = (5.0, 60.0)
-    least, most = 0, 2
+    least = 0
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
+        self.most = 2  # nodes, as the executor has it; and elements of an array, as a desk has it
         self.submitted: list[JobRequest] = []
         self.cancelled: list[str] = []
         self.refusal: Exception | None = None
@@ -69,6 +71,9 @@ class Scheduler:
 
     def pause(self) -> float:
         return 30.0
+
+    def stop_asking(self) -> None:
+        """Nothing is waited for here."""
 
 
 class Driver:
@@ -279,3 +284,15 @@ def test_an_answer_that_comes_while_agents_end_is_not_waited_for_again(driver: D
     driver.loop.step(60)
     driver.pilots.close(driver.loop, 1.0)
     assert scheduler.cancelled == ["1"]
+
+
+def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:
+    """`most` is also what the desk knows of the cluster: here arrays of two."""
+    scheduler.most = 2
+    driver.pilots._supply = supply.Supply(0, 5)
+    for _ in range(20):
+        driver.fleet.add(call())
+    driver.look()
+    driver.hear()
+    assert [request.elements for request in scheduler.submitted] == [2, 2, None]
+    assert [block.job for block in driver.blocks] == ["1_0", "1_1", "2_0", "2_1", "3"]

@@ -340,6 +340,20 @@ def test_results_do_not_wait_for_a_question(
         (place / "answer").touch()
 
 
+def test_the_end_does_not_wait_for_a_question(
+    slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = put_before(tmp_path / "bin", monkeypatch, "squeue", "touch asked; exec sleep 1000")
+    monkeypatch.setattr(desk, "_PATIENCE", 600.0)
+    ex = detached()
+    running = ex.submit(hold, str(tmp_path), "kept")
+    until_it_runs(tmp_path)
+    until((place / "asked").exists)
+    (tmp_path / "go").touch()
+    assert running.result() == "kept"
+    ex.shutdown()
+
+
 def test_what_was_submitted_during_a_question_is_not_judged_by_its_answer(
     slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

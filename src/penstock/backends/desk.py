@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 from ..errors import SchedulerError
@@ -39,10 +40,22 @@ class Desk:
         self._first_pause = self._pause = pause
         self.most: int | None = None  # elements of an array, once that is known
         self._accounts = True  # whether the scheduler keeps a history, as far as is known
+        self._no_questions = Event()
 
-    def _run(self, argv: Sequence[str]) -> Reply:
-        reply: Reply = self._host.run(argv, timeout=_PATIENCE, env=self.dialect.environment(os.environ))
+    def _run(self, argv: Sequence[str], stop: Event | None = None) -> Reply:
+        environment = self.dialect.environment(os.environ)
+        reply: Reply = self._host.run(argv, timeout=_PATIENCE, env=environment, stop=stop)
         return reply
+
+    def _ask(self, argv: Sequence[str]) -> Reply:
+        """A question whose answer only tells how far jobs are."""
+        if self._no_questions.is_set():
+            return Reply(None, "", "it is not asked any more")
+        return self._run(argv, self._no_questions)
+
+    def stop_asking(self) -> None:
+        """At the end: do not wait for an answer to any question of how far jobs are."""
+        self._no_questions.set()
 
     def _said(self, reply: Reply) -> str:
         return (reply.err.strip() or reply.out.strip() or "it did not answer").splitlines()[0]
@@ -90,7 +103,7 @@ class Desk:
 
     def statuses(self, jobs: Sequence[str]) -> dict[str, Status] | None:
         """What is known of these jobs and their elements; None where the scheduler does not answer."""
-        reply = self._run(self.dialect.status(jobs))
+        reply = self._ask(self.dialect.status(jobs))
         if reply.code != 0:
             _log.info("the scheduler does not answer: %s", self._said(reply))
             return None
@@ -100,7 +113,7 @@ class Desk:
 
     def times_left(self, jobs: Sequence[str]) -> dict[str, float]:
         """For how many s these jobs may go on, as far as the scheduler says."""
-        reply = self._run(self.dialect.time_left(jobs))
+        reply = self._ask(self.dialect.time_left(jobs))
         found: dict[str, float] = self.dialect.times_left(reply.out) if reply.code == 0 else {}
         return found
 
@@ -108,7 +121,7 @@ class Desk:
         """What is known of jobs that have ended long ago, where somebody keeps that."""
         if not self._accounts or not jobs:
             return {}
-        reply = self._run(self.dialect.history(jobs))
+        reply = self._ask(self.dialect.history(jobs))
         if reply.code != 0:
             self._accounts = self.dialect.refusal(reply).kind == "silent"  # otherwise it is not going to
             return {}

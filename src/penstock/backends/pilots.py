@@ -38,7 +38,6 @@ _log = logging.getLogger("penstock")
 _OFTEN = 0.2  # s between two decisions, however much happens
 _SOON = 1.0  # s between two questions, where one of them is urgent
 _SLOWER = 1.3  # how the time between two questions grows
-_MOST_ELEMENTS = 1000  # of an array: what Slurm takes where nobody has set it otherwise
 _TO_END = 10.0  # s after which a job that was told to end is cancelled
 _TAIL = 2000  # bytes of a log that are told
 
@@ -168,8 +167,7 @@ class Pilots:
         for block in steps.ask:
             by_size.setdefault(block.size, []).append(block)
         for size, blocks in by_size.items():
-            for first in range(0, len(blocks), _MOST_ELEMENTS):
-                self._submit(size, blocks[first : first + _MOST_ELEMENTS], contact)
+            self._begin(self._submissions(size, blocks, contact))
 
     def _give_back(self, block: Block) -> None:
         for member in block.members:
@@ -182,7 +180,18 @@ class Pilots:
 
     # -- submitting ------------------------------------------------------------------------------------
 
-    def _submit(self, size: int, blocks: list[Block], contact: Callable[[], str]) -> None:
+    def _submissions(self, size: int, blocks: list[Block], contact: Callable[[], str]) -> Steps:
+        """Submit them, in arrays as large as the cluster takes."""
+        try:
+            most = self._desk.most if self._desk.most is not None else (yield self._desk.most_elements)
+        except Exception as error:
+            self._not_asked_for(blocks, error)
+            return
+        most = max(1, most)
+        for first in range(0, len(blocks), most):
+            yield from self._submit(size, blocks[first : first + most], contact)
+
+    def _submit(self, size: int, blocks: list[Block], contact: Callable[[], str]) -> Steps:
         token = os.urandom(8).hex()
         for number, block in enumerate(blocks):
             block.name = f"{token}_{number}"
@@ -194,7 +203,7 @@ class Pilots:
             return
         for number, block in enumerate(blocks):
             self._logs[block] = request.log.replace("{element}", str(number))
-        self._begin(self._submission(request, blocks))
+        yield from self._submission(request, blocks)
 
     def _submission(self, request: JobRequest, blocks: list[Block]) -> Steps:
         """Submit, and look it up where that was not answered."""
@@ -206,11 +215,8 @@ class Pilots:
                 if request.token not in known:
                     raise
                 job = known[request.token]
-        except Refused as refused:
-            self._refused(blocks, refused.kind, refused.words)
-        except Exception as error:  # nobody shall wait for these blocks
-            self._refused(blocks, "mistake", str(error))
-            raise
+        except Exception as error:
+            self._not_asked_for(blocks, error)
         else:
             self._submitted(blocks, job, request.elements is not None)
 
@@ -226,11 +232,18 @@ class Pilots:
         self._ask_pause = self._jobs.poll[0]
         self._ask_at = min(self._ask_at, now + self._ask_pause)
 
+    def _not_asked_for(self, blocks: list[Block], error: Exception) -> None:
+        if isinstance(error, Refused):
+            self._refused(blocks, error.kind, error.words)
+        else:  # nobody shall wait for these blocks
+            self._refused(blocks, "mistake", str(error))
+            raise error
+
     def _refused(self, blocks: list[Block], kind: str, words: str) -> None:
         now = monotonic()
         blocks = [block for block in blocks if not block.nodes]  # an agent may have come all the same
         for block in blocks:
-            del self._blocks[block.name]
+            self._blocks.pop(block.name, None)
         if kind == "limit" and len(blocks) > 1:
             self._supply.refused(blocks, now, len(blocks) // 2)  # some of them may be allowed
             return
@@ -384,6 +397,7 @@ class Pilots:
         """Cancel what has not ended by itself: also what is just being submitted."""
         if self._forked:
             return
+        self._desk.stop_asking()
         self._hear_news()  # first: that there are some may have been heard of before
         while self._clerk.busy:
             loop.step(None)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from threading import Event
+from time import monotonic
 
 from ..schedulers.base import Reply
 
 __all__ = ["Here", "Reply"]
 
 _DRAIN = 1.0  # seconds for the rest of what a killed command wrote
+_LOOK = 0.2  # seconds after which it is looked whether a command is still of interest
 
 
 class Here:
     """Runs commands on this machine."""
 
-    def run(self, argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> Reply:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        stop: Event | None = None,
+    ) -> Reply:
         """Run one command, at most for `timeout` seconds, with `env` in place of this process's environment.
+
+        If another thread sets `stop` it ends as at the time limit.
 
         The command gets no input and nothing of ours but standard streams. It leads a session of its own: a Ctrl-C in
         the terminal must not end an `sbatch` halfway, and at the time limit whatever it started is killed with it.
@@ -38,13 +51,23 @@ class Here:
             return _not_run(argv[0], error)
         with process:
             try:
-                out, err = process.communicate(timeout=timeout)
+                out, err = _communicate(process, timeout, stop)
             except subprocess.TimeoutExpired:
                 return Reply(None, *_killed(process))
             except BaseException:
                 _kill(process)
                 raise
         return Reply(process.returncode, _text(out), _text(err))
+
+
+def _communicate(process: subprocess.Popen[bytes], timeout: float, stop: Event | None) -> tuple[bytes, bytes]:
+    """What it writes. Nobody but this thread may kill it: for others its number could be that of another process."""
+    until = monotonic() + timeout
+    while stop is not None and not stop.is_set() and monotonic() + _LOOK < until:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_LOOK)
+    left = 0.0 if stop is not None and stop.is_set() else until - monotonic()
+    return process.communicate(timeout=max(0.0, left))
 
 
 def _not_run(program: str, error: OSError) -> Reply:
