@@ -107,3 +107,29 @@ def test_what_a_scheduler_does_not_take(
     assert submitted(resume(results)) == [2, 1, 1]
     assert results_of(make(), journal) == "last+first0+first1+first2+first3+first4"
     assert set(calls.runs(journal).values()) == {1}
+
+
+def test_a_mistake_does_not_hold_back_the_rest(
+    driver: Drive,
+    make: Make,
+    slurm: Cluster,
+    results: Path,
+    journal: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        put_before(tmp_path / "killing", patch, "sbatch", "kill -9 $PPID")
+        driver("""
+            ex = executor(results)
+            bad = ex.submit(calls.noted, journal, "bad", resource_dict={"partition": "nowhere"})
+            wait([bad, ex.submit(calls.noted, journal, "good")])
+        """).finish()
+    resuming = resume(results)
+    out, errors = resuming.communicate()
+    assert [each["calls"] for each in json.loads(out)["submitted"]] == [1]
+    assert resuming.returncode == 1
+    assert "the scheduler did not take 'noted': " in errors
+    assert "partition" in errors
+    assert make().submit(calls.noted, journal, "good").result() == "good"
+    assert calls.runs(journal) == {"good": 1}

@@ -37,19 +37,21 @@ def run(options: argparse.Namespace) -> int:
     else:
         for part, calls in submitted:
             print(f"job {part.job}: {calls} calls")
-        if not submitted and refused is None:
+        if not submitted and not refused:
             print(f"nothing in {cache.path} waits to be submitted")
-    if refused is not None:
-        raise refused
+    if refused:
+        raise SchedulerError("; ".join(refused))
     return 0
 
 
-def _resume_all(home: Home) -> tuple[list[tuple[Part, int]], SchedulerError | None]:
-    """Submit what can be, in the order in which it was written down; what was submitted, and how many calls it is.
+def _resume_all(home: Home) -> tuple[list[tuple[Part, int]], list[str]]:
+    """Submit what can be, in the order in which it was written down: what was submitted, and how many calls it is.
 
-    It ends with what the scheduler does not take: others may depend on that.
+    And what was refused: after a mistake the others are tried, but for those that wait for it. They are not where
+    a limit is reached, or nobody answers.
     """
     submitted: list[tuple[Part, int]] = []
+    refusals: list[str] = []
     for folder in folders_by_age(home):
         claim = claim_of(folder) if folder.unsent is not None and is_ready(folder) else None
         if claim is None:
@@ -58,12 +60,13 @@ def _resume_all(home: Home) -> tuple[list[tuple[Part, int]], SchedulerError | No
         try:
             Clerk().run(submission(desk_of(folder.batch.scheduler), folder, perhaps=True))
         except Refused as refused:
-            name = folder.batch.request["name"]
-            return submitted, SchedulerError(f"the scheduler did not take {name!r}: {refused}")
+            refusals.append(f"the scheduler did not take {folder.batch.request['name']!r}: {refused}")
+            if refused.kind != "mistake":
+                break
         finally:
             claim.release()
             submitted += [(part, _calls_in(folder, part)) for part in folder.parts if part not in before]
-    return submitted, None
+    return submitted, refusals
 
 
 def _calls_in(folder: Folder, part: Part) -> int:
