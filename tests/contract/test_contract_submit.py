@@ -205,6 +205,23 @@ def test_submit_in_a_finalizer_while_a_thread_is_made(ex: Executor, monkeypatch:
     assert {future.result() for future in inside} <= {1}  # others' executors may have their threads already
 
 
+def test_there_is_no_thread_to_be_had(ex: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who submits is told; later, when there is one, calls run."""
+    start = threading.Thread.start
+
+    def cannot(thread: threading.Thread) -> None:
+        if thread.name.startswith("penstock"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", cannot)
+        for _ in range(2):
+            with contextlib.suppress(RuntimeError):  # others' executors have other threads
+                ex.submit(abs, -1)
+    assert ex.submit(abs, -2).result() == 2
+
+
 def test_many_threads_submit(ex: Executor, some: Some) -> None:
     results: dict[int, list[int]] = {}
     each, count = some(50), some(8)

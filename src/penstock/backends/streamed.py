@@ -123,8 +123,12 @@ class Streamed:
 
     def _wait(self, call: Call, sources: list[Any], ticket: Ticket | None) -> None:
         future = call.future
-        self._expect(future)
-        self._runner.prepare()
+        self._expect(future)  # first: who begins to wait for calls looks for those that are expected
+        try:
+            self._runner.prepare()
+        except BaseException:
+            self._waiting.discard(future)
+            raise
 
         def go() -> None:
             known = list(map(Known, sources))  # before: whoever opens a result may change it from then on

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -25,6 +24,7 @@ from ..errors import NodeFailure, WorkerLost
 from ..wire.memory import Segments
 from .call import Call
 from .fleet import Fleet
+from .io_thread import IoThread
 from .launch import Launch
 from .loop import Loop
 from .members import Member, Send, Spread
@@ -56,9 +56,7 @@ class Crew:
         self._stations = Stations(launch, self._fleet, max_workers, max_tasks, initializer)
         self._expecting = expecting  # whether calls may still come after closing
         self._inbox: deque[Any] = deque()
-        self._beginning = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._loop: Loop | None = None
+        self._io = IoThread()
         self._asleep = False
         self._ends: deque[End] = deque()
         self._hopeless_since: float | None = None
@@ -78,7 +76,7 @@ class Crew:
 
     def look_again(self) -> None:
         """Something was cancelled, or ended elsewhere: perhaps the crew can end."""
-        if self._thread is not None:
+        if self._io.begun:
             self._tell(_nothing)
 
     def cancel_waiting(self, all_of_them: bool) -> None:
@@ -86,7 +84,7 @@ class Crew:
         for event in [*tuple(self._inbox), *self._fleet.line_up()]:
             if type(event) is Call:
                 event.future.cancel()
-        if self._thread is not None:
+        if self._io.begun:
             self._tell(self._drop_waiting)  # one may have been on its way from the one to the other
 
     def prepare(self) -> None:
@@ -101,7 +99,7 @@ class Crew:
     def kill(self, signum: int) -> None:
         """End the workers by a signal, and the crew. What runs fails; what waits must be cancelled before."""
         self._closing = True
-        if self._thread is not None:
+        if self._io.begun:
             self._tell(partial(self._kill, signum))
 
     def begin_end(self) -> None:
@@ -115,33 +113,20 @@ class Crew:
 
     def join(self) -> None:
         """Wait until everything has ended: agents, thread, sockets."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        self._io.join()
 
     def _tell(self, event: Any) -> None:
+        """Raises RuntimeError where no thread is to be had for it."""
+        if not self._io.begun:
+            self._io.begin(self._run, partial(Loop, _nothing))
         self._inbox.append(event)
-        if self._thread is None:
-            self._begin()
-        elif self._over:
+        if self._over:
             self._refuse_the_rest()
         elif self._asleep:
             self._wake()
 
-    def _begin(self) -> None:
-        if not self._beginning.acquire(blocking=False):  # also a finalizer may come here, in the middle of this
-            return  # whoever is at it finds what is in the inbox
-        try:
-            if self._thread is None:
-                self._loop = Loop(_nothing)
-                thread = threading.Thread(target=self._run, args=(self._loop,), name="penstock", daemon=True)
-                self._thread = thread
-                thread.start()
-        finally:
-            self._beginning.release()
-
     def _wake(self) -> None:
-        if self._loop is not None:
-            self._loop.wake()
+        self._io.wake()
 
     def _refuse_the_rest(self) -> None:
         """Submitted while the executor was being shut down."""
@@ -309,8 +294,8 @@ class Crew:
         """In a forked child: this copy can do nothing, and must hold nothing of the original open."""
         self.forked = True
         self._stations.after_fork()
-        if self._loop is not None:
-            for sock in self._loop.sockets():
+        if self._io.loop is not None:
+            for sock in self._io.loop.sockets():
                 sock.close()
 
 

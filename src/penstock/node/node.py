@@ -34,6 +34,7 @@ from ..wire.memory import Segments
 from ..wire.packing import Packer
 from .call import Call
 from .connection import Connection, Ended
+from .io_thread import IoThread
 from .keeper import Event, Keeper
 from .loop import WRITE, Loop
 from .losses import PackedError, StartError, lost_error
@@ -83,9 +84,8 @@ class Node:
         self._keeper: Keeper | None = None
         self._to_start: list[Worker] = []
         self._blocked: list[Stream] = []
-        self._thread: threading.Thread | None = None
+        self._io = IoThread()
         self._thread_number: int | None = None
-        self._loop: Loop | None = None
         self._looked_for_stalls = 0.0
         self._patient = False  # the I/O thread looks for stalls; otherwise it may sleep without end
         self._expecting = expecting  # whether calls may still come after closing
@@ -100,7 +100,9 @@ class Node:
     # -- from any thread -------------------------------------------------------------------------------
 
     def start(self, call: Call) -> None:
-        """Run the call when there is room for it."""
+        """Run the call when there is room for it. Raises RuntimeError where no thread is to be had for that."""
+        if not self._io.begun:
+            self._begin()
         self._inbox.append(call)
         if threading.get_ident() != self._thread_number:  # that one empties the inbox after its callbacks
             self._pump()
@@ -127,8 +129,7 @@ class Node:
 
     def prepare(self) -> None:
         """A call is going to come, so that there must be somebody to wait for it."""
-        self._inbox.append(self._begin)
-        self._pump()
+        self._begin()
 
     def close(self) -> None:
         """Take the calls that are there to their ends, and those that are expected; then end."""
@@ -152,8 +153,7 @@ class Node:
 
     def join(self) -> None:
         """Wait until everything has ended: processes, thread, sockets."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        self._io.join()
 
     @property
     def process_ids(self) -> list[int]:
@@ -212,7 +212,6 @@ class Node:
                 self._wake()
         elif type(instruction) is Start:
             self._to_start.append(instruction.worker)
-            self._begin()
             self._wake()
         else:
             self._links[number].leave()
@@ -223,16 +222,17 @@ class Node:
         return self._keeper
 
     def _begin(self) -> None:
-        if self._thread is None:
-            self._loop = Loop(self._woken)
-            if self._beside is not None:
-                self._beside.watch(self._loop)
-            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="penstock", daemon=True)
-            self._thread.start()
+        if not self.forked:
+            self._io.begin(self._run, self._make_loop)
+
+    def _make_loop(self) -> Loop:
+        loop = Loop(self._woken)
+        if self._beside is not None:
+            self._beside.watch(loop)
+        return loop
 
     def _wake(self) -> None:
-        if self._loop is not None:
-            self._loop.wake()
+        self._io.wake()
 
     def _on_blocked(self, stream: Stream) -> None:
         self._blocked.append(stream)
@@ -271,7 +271,7 @@ class Node:
             call.future.fail_with(broken)
 
     def _woken(self) -> None:
-        loop = cast(Loop, self._loop)
+        loop = cast(Loop, self._io.loop)
         with self._lock:
             for link in self._links.values():
                 link.return_unused()
@@ -316,7 +316,7 @@ class Node:
             given_up = cast("list[Call]", self._pool.hopeless(worker.shape, True))
         if link is not None:
             for sock in link.sockets():
-                cast(Loop, self._loop).forget(sock)
+                cast(Loop, self._io.loop).forget(sock)
             link.close()
         for call in given_up:
             broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}")
@@ -325,7 +325,7 @@ class Node:
 
     def _rank_connects(self, group: RankGroup, mask: int) -> None:
         connection = group.accept()
-        loop = cast(Loop, self._loop)
+        loop = cast(Loop, self._io.loop)
         if connection is not None:
             loop.watch(connection.stream.sock, partial(self._worker_speaks, group, connection))
         if group.complete:
@@ -341,7 +341,7 @@ class Node:
             ends = link.hear(connection, connection.receive())
         self._settle(link, ends)
         if connection.ended:  # its process has ended, which the keeper will tell, or has closed the stream
-            cast(Loop, self._loop).forget(connection.stream.sock)
+            cast(Loop, self._io.loop).forget(connection.stream.sock)
             if not link.worker.leaving:
                 self._end_worker(link)
 
@@ -349,7 +349,7 @@ class Node:
         with self._lock:
             done = stream.flush()
         if done:
-            cast(Loop, self._loop).also_write(stream.sock, False)
+            cast(Loop, self._io.loop).also_write(stream.sock, False)
 
     def _end_worker(self, link: Connection | RankGroup) -> None:
         with self._lock:
@@ -409,7 +409,7 @@ class Node:
         """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
         worker = link.worker
         for sock in link.sockets():
-            cast(Loop, self._loop).forget(sock)
+            cast(Loop, self._io.loop).forget(sock)
         may_run_again = (reason is None or reason == "rank") and not self._killed
         given_up: list[Any] = []
         with self._lock:  # all at once: nobody may send a call here between the last look and the end
@@ -440,7 +440,7 @@ class Node:
     def _keeper_lost(self) -> None:
         """The zygote is gone, and the workers die with it; the next one makes new ones."""
         keeper = self._keep()  # others may speak to it until all workers are known to be lost
-        cast(Loop, self._loop).forget(keeper.stream.sock)
+        cast(Loop, self._io.loop).forget(keeper.stream.sock)
         keeper.close()
         for link in list(self._links.values()):
             if link.pid is not None:
@@ -510,8 +510,8 @@ class Node:
         sockets = [sock for link in self._links.values() for sock in link.sockets()]
         if self._keeper is not None:
             sockets.append(self._keeper.stream.sock)
-        if self._loop is not None:
-            sockets.extend(self._loop.sockets())
+        if self._io.loop is not None:
+            sockets.extend(self._io.loop.sockets())
         for sock in sockets:
             with contextlib.suppress(OSError):
                 sock.close()

@@ -111,6 +111,7 @@ class DetachedBackend:
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
+        self._begin()  # first: where no thread is to be had there is no call
         call = future.call = Call(future, resources, ticket, self, data, apart_data, sources)
         self._waiting.add(future)
         future.add_done_callback(partial(self._forget, call))
@@ -141,13 +142,22 @@ class DetachedBackend:
         self._do(partial(self._intake.take, [call]))
 
     def _do(self, step: Callable[[], object]) -> None:
+        self._begin()
         self._inbox.put(step)
+
+    def _begin(self) -> None:
+        """Raises RuntimeError where no thread is to be had; then nothing has changed."""
+        if self._thread is not None or self.forked:
+            return
         if not self._lock.acquire(blocking=False):  # also a finalizer may come here, in the middle of this
-            return  # whoever is at it begins with what is in the inbox
+            return  # whoever is at it begins with what others have left by now
         try:
-            if self._thread is None and not self.forked:
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="penstock-jobs", daemon=True)
                 self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            raise
         finally:
             self._lock.release()
 
