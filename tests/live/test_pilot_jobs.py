@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
 
@@ -32,7 +33,8 @@ class Scheduler:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self.most = 2  # nodes, as the executor has it; and elements of an array, as a desk has it
+        self.most: int | None = 2  # nodes, as the executor has it; and elements of an array, as a desk has it
+        self.most_elements: Callable[[], object] = int
         self.submitted: list[JobRequest] = []
         self.cancelled: list[str] = []
         self.refusal: Exception | None = None
@@ -284,6 +286,17 @@ def test_an_answer_that_comes_while_agents_end_is_not_waited_for_again(driver: D
     driver.loop.step(60)
     driver.pilots.close(driver.loop, 1.0)
     assert scheduler.cancelled == ["1"]
+
+
+def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler) -> None:
+    """The first command asks how large arrays may be; meanwhile the executor is closed."""
+    answer = threading.Event()
+    scheduler.most, scheduler.most_elements = None, lambda: answer.wait() and 5
+    driver.fleet.add(call())
+    driver.look()
+    answer.set()
+    driver.pilots.close(driver.loop, 1.0)
+    assert not scheduler.submitted
 
 
 def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:

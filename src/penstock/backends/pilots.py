@@ -81,6 +81,7 @@ class Pilots:
         self._ask_pause = jobs.poll[0]
         self._ask_at, self._asked_at = inf, -inf
         self._loop: Loop | None = None
+        self._closing = False
         self._forked = False
 
     # -- the muster ------------------------------------------------------------------------------------
@@ -189,6 +190,8 @@ class Pilots:
             return
         most = max(1, most)
         for first in range(0, len(blocks), most):
+            if self._closing:  # a moment too late: there is nobody to whom agents could come
+                return
             yield from self._submit(size, blocks[first : first + most], contact)
 
     def _submit(self, size: int, blocks: list[Block], contact: Callable[[], str]) -> Steps:
@@ -397,6 +400,7 @@ class Pilots:
         """Cancel what has not ended by itself: also what is just being submitted."""
         if self._forked:
             return
+        self._closing = True
         self._desk.stop_asking()
         self._hear_news()  # first: that there are some may have been heard of before
         while self._clerk.busy:
