@@ -18,26 +18,27 @@ PENSTOCK_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient n
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PENSTOCK_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 
-.PHONY: help test test-once check docs bench demo mpi slurm clean
+.PHONY: help test test-once-slurm test-once-rest check docs bench demo mpi slurm clean
 .SECONDARY:  # make must not remove stamps as intermediate files
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-# Three at a time, as much of the time is spent waiting, each with its output in one piece; one that fails does not keep
-# the others from running. Tests marked `wide` run on the oldest and the newest Python, those marked `once` by themselves.
+# Four at a time, as much of the time is spent waiting, each with its output in one piece; one that fails does not keep
+# the others from running. Tests marked `wide` run on the oldest and the newest Python, those marked `once` by themselves
+# in two halves; what takes longest begins first.
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
-	narrow=$$(echo $$versions | cut -s -d' ' -f2- | sed 's/ *[^ ]*$$//') && \
-	$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target ALL=1 \
-	    NARROW="$$narrow" NEWEST="$${versions##* }" test-once $$(printf 'test-%s ' $$versions)
+	newest=$${versions##* } && narrow=$$(echo $$versions | cut -s -d' ' -f2- | sed 's/ *[^ ]*$$//') && \
+	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
+	    NARROW="$$narrow" NEWEST="$$newest" test-once-slurm test-once-rest test-$$newest $$(printf 'test-%s ' $$versions)
 
 test-%: .venv/%/.test .venv/%/.penstock mpi slurm
 	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
 
 NEWEST ?= $(DEFAULT)
-test-once: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.penstock mpi slurm
-	.venv/$(NEWEST)/bin/python -m pytest -m once $(ARGS)
+test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.penstock mpi slurm
+	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),tests/slurm,--ignore=tests/slurm) $(ARGS)
 
 # Nothing where `make test-...` is asked for one Python alone: it runs all tests.
 left_out = $(if $(ALL),-m "not once$(if $(filter $(1),$(NARROW)), and not wide)")

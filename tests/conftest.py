@@ -77,6 +77,22 @@ def has(name: str) -> bool:
     return CAPABILITIES.get(name, lambda: _module(name))()
 
 
+# ------------------------------------------------------------------ what not every Python needs to run
+
+# What depends little on the Python, and takes long: on the oldest and the newest. The rest runs on all of them.
+WIDE = (
+    "hosts", "jobs", "live", "node", "schedulers", "slurm", "local/test_local_large_data.py", "local/test_mpi.py",
+    "remember/test_hammer.py", "remember/test_in_flight.py", "remember/test_remembered_mpi.py", "test_docs.py",
+    "wire/test_channel.py", "wire/test_contact.py", "wire/test_packing.py", "wire/test_segments.py",
+    "wire/test_strangers.py",
+)  # fmt: skip
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.relative_to(Path(__file__).parent).as_posix().startswith(WIDE):
+        item.add_marker(pytest.mark.wide)
+
+
 def pytest_collection_finish() -> None:
     """What the collection has made stays for the whole session: the many collections of garbage need not look at it."""
     gc.collect()

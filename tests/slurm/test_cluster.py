@@ -14,6 +14,8 @@ from cluster import Cluster
 from guardian import CGROUPS
 from this_machine import ClusterError, environment_of, running, until
 
+pytestmark = pytest.mark.once
+
 HERE = str(Path(__file__).parent)
 
 
