@@ -26,10 +26,11 @@ help:
 
 # Four at a time, as much of the time is spent waiting, each with its output in one piece; one that fails does not keep
 # the others from running. Tests marked `wide` run on the oldest and the newest Python, those marked `once` by themselves
-# in two halves; what takes longest begins first.
+# in two halves. First all environments, so that what takes longest begins first.
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
 	newest=$${versions##* } && narrow=$$(echo $$versions | cut -s -d' ' -f2- | sed 's/ *[^ ]*$$//') && \
+	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test $$(printf '.venv/%s/.penstock ' $$versions) slurm; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
 	    NARROW="$$narrow" NEWEST="$$newest" test-once-slurm test-once-rest test-$$newest $$(printf 'test-%s ' $$versions)
 
@@ -84,7 +85,9 @@ dist/.built: $(SOURCES)
 	else $$python -m venv --clear --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet pip; fi
 	touch $@
 
-.venv/%/.penstock: dist/.built | .venv/%/.made
+# After the extra of what is to be made, as two pips in one environment are in each other's way.
+EXTRA ?= $(if $(filter test%,$(MAKECMDGOALS)),test,$(filter bench demo,$(MAKECMDGOALS)))
+.venv/%/.penstock: dist/.built | .venv/%/.made $(foreach extra,$(EXTRA),.venv/%/.$(extra))
 	.venv/$*/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
