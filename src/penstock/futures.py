@@ -452,7 +452,7 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
     batches: list[Future[tuple[T, ...]]] = [Future("batched") for _ in range(-(-len(sources) // n))]
     arrived = list(sources)  # in the order of their ends, as far as those have come
     places = count()
-    missing = [list(range(len(sources[first : first + n]))) for first in range(0, len(sources), n)]
+    missing = [list(range(min(n, len(sources) - first))) for first in range(0, len(sources), n)]
 
     # Without a lock, because a finalizer may end a future at any moment: each step is atomic.
     def ended(source: StandardFuture[T]) -> None:

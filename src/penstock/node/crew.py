@@ -94,7 +94,7 @@ class Crew:
     def close(self) -> None:
         """Take the calls that are there to their ends, and those that are expected; then end."""
         self._closing = True
-        self._wake()
+        self._io.wake()
 
     def kill(self, signum: int) -> None:
         """End the workers by a signal, and the crew. What runs fails; what waits must be cancelled before."""
@@ -118,15 +118,12 @@ class Crew:
     def _tell(self, event: Any) -> None:
         """Raises RuntimeError where no thread is to be had for it."""
         if not self._io.begun:
-            self._io.begin(self._run, partial(Loop, _nothing))
+            self._io.begin_with(self._run, partial(Loop, _nothing))
         self._inbox.append(event)
         if self._over:
             self._refuse_the_rest()
         elif self._asleep:
-            self._wake()
-
-    def _wake(self) -> None:
-        self._io.wake()
+            self._io.wake()
 
     def _refuse_the_rest(self) -> None:
         """Submitted while the executor was being shut down."""

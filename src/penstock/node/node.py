@@ -223,7 +223,7 @@ class Node:
 
     def _begin(self) -> None:
         if not self.forked:
-            self._io.begin(self._run, self._make_loop)
+            self._io.begin_with(self._run, self._make_loop)
 
     def _make_loop(self) -> Loop:
         loop = Loop(self._woken)

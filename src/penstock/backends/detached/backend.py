@@ -19,7 +19,6 @@ import contextlib
 import logging
 import os
 import queue
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,6 +31,7 @@ from ...calls.waiting import when_done
 from ...errors import PenstockError, SchedulerError
 from ...futures import Future
 from ...resources import Resources
+from ...system.late_thread import LateThread
 from ...wire.functions import dumps
 from ...wire.packing import Packed, load_with_inputs, note_futures
 from ...wire.references import apart
@@ -79,8 +79,7 @@ class DetachedBackend:
         self._intake = intake = Intake(self, clerk, desk, writer, earlier, self._sender, terms.poll[0])
         self._watch = Watch(following, earlier, self._questions, terms.result_grace, intake.new.append)
         self._withdrawal = Withdrawal(clerk, desk, following, earlier)
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._thread = LateThread("penstock-jobs")
         self._closing = self._leaving = False
         self._broken = False
         self.forked = False
@@ -147,22 +146,11 @@ class DetachedBackend:
 
     def _begin(self) -> None:
         """Raises RuntimeError where no thread is to be had; then nothing has changed."""
-        if self._thread is not None or self.forked:
-            return
-        if not self._lock.acquire(blocking=False):  # also a finalizer may come here, in the middle of this
-            return  # whoever is at it begins with what others have left by now
-        try:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="penstock-jobs", daemon=True)
-                self._thread.start()
-        except RuntimeError:
-            self._thread = None
-            raise
-        finally:
-            self._lock.release()
+        if not self.forked:
+            self._thread.begin(self._run)
 
     def _wake(self) -> None:
-        if self._thread is not None:
+        if self._thread.begun:
             self._inbox.put(_nothing)
 
     def _forget(self, call: Call, future: Future[Any]) -> None:
@@ -286,7 +274,7 @@ class DetachedBackend:
 
     def close(self, wait: bool) -> None:
         self._closing = True
-        if self._thread is None and (self._private or os.path.exists(f"{self.home.path}/jobs")):
+        if not self._thread.begun and (self._private or os.path.exists(f"{self.home.path}/jobs")):
             self._do(_nothing)  # no call was made, but there is something to tidy up
         self._wake()
         if wait:
@@ -297,14 +285,12 @@ class DetachedBackend:
         self._wake()
 
     def wait_for_end(self) -> None:
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and not self.forked:
-            thread.join()
+        if not self.forked:
+            self._thread.join()
 
     def after_fork(self) -> None:
         """In a forked child, where the thread is not: the jobs are the parent's to look after."""
         self.forked = True
-        self._lock = threading.Lock()
 
     def describe(self) -> str:
         where = "" if not self._private else f", without a cache, in {self.home.path}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import queue
 import sys
-import threading
 from collections.abc import Callable
 from time import monotonic
+
+from ...system.late_thread import LateThread
 
 _log = logging.getLogger("penstock")
 _SOONEST, _LATEST, _SLOWER = 0.01, 1.0, 1.5  # s between two rounds of asking, and how they grow
@@ -22,19 +23,18 @@ class Errands:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._questions: list[Callable[[], bool]] = []
-        self._thread: threading.Thread | None = None
+        self._thread = LateThread("penstock-cache")
         self._closed = False
-        self._lock = threading.Lock()
 
     def prepare(self) -> None:
         """There may be something to do, perhaps at the interpreter's end."""
         if _NO_LATE_THREADS:
-            self._begin()
+            self._thread.begin(self._run)
 
     def do(self, errand: Callable[[], object]) -> None:
         if not self._closed:  # afterwards nothing is on its way: no thread shall start while the interpreter ends
             self._queue.put(errand)
-            self._begin()
+            self._thread.begin(self._run)
 
     def ask(self, question: Callable[[], bool]) -> None:
         """Ask until the answer is True: soon, then less and less often."""
@@ -46,19 +46,7 @@ class Errands:
         self._queue.put(None)
 
     def join(self) -> None:
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _begin(self) -> None:
-        if self._thread is None and self._lock.acquire(blocking=False):  # a finalizer may come here twice
-            try:
-                if self._thread is None:
-                    thread = threading.Thread(target=self._run, name="penstock-cache", daemon=True)
-                    thread.start()
-                    self._thread = thread
-            finally:
-                self._lock.release()
+        self._thread.join()
 
     def _run(self) -> None:
         pause, due = _SOONEST, 0.0
