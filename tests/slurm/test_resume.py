@@ -43,11 +43,11 @@ def submitted(resuming: subprocess.Popen[str]) -> list[int]:
     return [each["calls"] for each in json.loads(out)["submitted"]]
 
 
-def write_down(driver: Drive, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_down(driver: Drive, directory: Path, monkeypatch: pytest.MonkeyPatch, script: str = WRITES) -> None:
     """Let a process write calls down that is killed before the scheduler has heard of them."""
     with monkeypatch.context() as patch:
         put_before(directory, patch, "sbatch", "kill -9 $PPID")
-        driver(WRITES).finish()
+        driver(script).finish()
 
 
 def results_of(ex: Executor, journal: str) -> str:
@@ -118,13 +118,12 @@ def test_a_mistake_does_not_hold_back_the_rest(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with monkeypatch.context() as patch:
-        put_before(tmp_path / "killing", patch, "sbatch", "kill -9 $PPID")
-        driver("""
-            ex = executor(results)
-            bad = ex.submit(calls.noted, journal, "bad", resource_dict={"partition": "nowhere"})
-            wait([bad, ex.submit(calls.noted, journal, "good")])
-        """).finish()
+    script = """
+        ex = executor(results)
+        bad = ex.submit(calls.noted, journal, "bad", resource_dict={"partition": "nowhere"})
+        wait([bad, ex.submit(calls.noted, journal, "good")])
+    """
+    write_down(driver, tmp_path / "killing", monkeypatch, script)
     resuming = resume(results)
     out, errors = resuming.communicate()
     assert [each["calls"] for each in json.loads(out)["submitted"]] == [1]
