@@ -19,9 +19,11 @@ from . import ending
 from .backends.base import Backend, Settings
 from .backends.choose import open_backend, other_resources
 from .calls.chunks import run_chunk
+from .errors import ResourceError
 from .futures import Future, batched
 from .report.progress import Progress
 from .resources import Resources
+from .system.variables import MAX_NESTED, nested
 
 if TYPE_CHECKING:
     from .cache.cache import Cache
@@ -78,6 +80,7 @@ class Executor(StandardExecutor):
                 raise TypeError(f"{name} must be a callable, not {function!r}")
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
+        _check_depth()
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
         known = Resources(others=dict.fromkeys(other_resources(backend)))
         self._resources = known.updated(resource_dict or {})
@@ -224,6 +227,15 @@ class _Running:
     def interrupt(self) -> None:
         self.closed = True
         self.backend.interrupt()
+
+
+def _check_depth() -> None:
+    depth = nested(os.environ)
+    if depth >= MAX_NESTED:
+        raise ResourceError(
+            f"executors are nested {depth} deep, each made within a call of the one before; a module that makes calls "
+            "while it is imported does that without end: put them under if __name__ == '__main__', or into a function"
+        )
 
 
 def _check_count(name: str, value: int | None) -> None:

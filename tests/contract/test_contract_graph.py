@@ -465,9 +465,12 @@ def test_the_chain_is_in_the_remote_traceback(ex: Executor) -> None:
 
 
 @pytest.mark.feature("explains")
-def test_an_error_that_cannot_be_pickled(ex: Executor) -> None:
-    with pytest.raises(penstock.PenstockError, match=r"HoldsLock.*held by nobody") as info:
+def test_an_error_with_an_attribute_that_cannot_be_pickled_keeps_its_class(ex: Executor) -> None:
+    with pytest.raises(calls.HoldsLock, match="held by nobody") as info:
         ex.submit(calls.raise_lock).result()
+    assert info.value.args == ("held by nobody",)
+    assert not hasattr(info.value, "lock")
+    assert "lock" in info.value.__notes__[-1]
     assert "in raise_lock" in str(info.value.__cause__)
     assert ex.submit(abs, -1).result() == 1
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from gate import Gate
 
-from penstock import Executor
+from penstock import Executor, ResourceError
 
 Make = Callable[..., Executor]
 offset = 100
@@ -140,6 +140,41 @@ def test_an_executor_in_a_call(ex: Executor) -> None:
             return list(mine.map(abs, [-1, -2]))
 
     assert ex.submit(inner).result() == [1, 2]
+
+
+def test_a_module_that_makes_calls_while_it_is_imported(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+    from penstock import Executor
+    class Box:
+        def __init__(self, value): self.value = value
+    def box(value): return Box(value * offset)
+    offset = 10
+    with Executor(max_workers=1) as ex:
+        first = ex.submit(box, 1).result()
+        assert type(first) is Box and first.value == 10
+    """
+    (tmp_path / "unguarded_calls.py").write_text(textwrap.dedent(text))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("unguarded_calls")
+    monkeypatch.setitem(sys.modules, "unguarded_calls", module)
+    again = make(1).submit(module.box, 2).result()  # complete by now: the worker imports it, which makes the call there
+    assert type(again) is module.Box
+    assert again.value == 20
+
+
+def test_executors_are_not_nested_without_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_NESTED", "9")
+
+    def inner() -> str:
+        try:
+            Executor(max_workers=1)
+        except ResourceError as error:
+            return str(error)
+        return "made"
+
+    assert "nested 10 deep" in make(1).submit(inner).result()
 
 
 def test_a_call_that_forks(ex: Executor) -> None:

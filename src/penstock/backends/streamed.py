@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,10 +18,13 @@ from ..resources import Resources
 from ..wire.functions import Functions, dumps
 from ..wire.memory import Segments
 from ..wire.packing import Packed, Packer, load_with_inputs
+from ..wire.unsendable import UnsendableGlobal, culprit, described
 from .base import Settings
 from .memory.remembered import Arguments, Known, Ticket
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Runner(Protocol):
@@ -228,14 +232,37 @@ def pack_initializer(settings: Settings) -> bytes | None:
 def unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> PenstockError:
     """Which part of the call cannot be pickled, in one sentence."""
     name = getattr(fn, "__name__", type(fn).__name__)
-    parts = [("the function", fn), *((f"argument {i + 1}", a) for i, a in enumerate(args))]
-    for what, part in (*parts, *((f"argument {key!r}", value) for key, value in kwargs.items())):
-        try:
-            Packer(Segments()).pack(part, [])
-        except Exception as reason:
-            kind = type(part).__qualname__
-            return _caused(UnpicklableCall(f"{what} of {name!r}, of type {kind}, cannot be sent: {reason}"), error)
+    parameters = (*_positional_parameters(fn), *(["argument"] * len(args)))
+    parts = [("the function", name, fn), *((f"argument {i + 1}", parameters[i], a) for i, a in enumerate(args))]
+    for what, path, value in (*parts, *((f"argument {key!r}", key, value) for key, value in kwargs.items())):
+        reason = _why_unpicklable(value)
+        if reason is not None:
+            where = "" if isinstance(reason, UnsendableGlobal) else _where(value, path)
+            text = f"{what} of {name!r}, of type {type(value).__qualname__}, cannot be sent: {where}{reason}"
+            return _caused(UnpicklableCall(text), error)
     return _caused(UnpicklableCall(f"{name!r} cannot be sent to a worker: {error}"), error)
+
+
+def _positional_parameters(fn: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # a function of an extension without a text signature
+        return []
+    return [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]
+
+
+def _where(value: Any, path: str) -> str:
+    """Return the words for the part of this value that cannot be sent, if it is not the value itself."""
+    deeper, part = culprit(value, path, lambda part: _why_unpicklable(part) is not None)
+    return "" if part is value else f"{deeper} is {described(part)}: "
+
+
+def _why_unpicklable(value: Any) -> Exception | None:
+    try:
+        Packer(Segments()).pack(value, [])
+    except Exception as error:
+        return error
+    return None
 
 
 def _caused(error: PenstockError, cause: BaseException) -> PenstockError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..system.machine import GPUS
-from ..system.variables import THREADS, at_start
+from ..system.variables import NESTED, THREADS, at_start, nested
 from .pool import Worker
 
 
@@ -15,6 +15,7 @@ def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str
     environment.update(dict.fromkeys(THREADS, str(worker.shape.cores_per_rank)))
     environment.update(dict.fromkeys(GPUS, ",".join(worker.gpus)))
     environment.update(worker.shape.environment)
+    environment[NESTED] = str(nested(base) + 1)
     return environment
 
 

@@ -78,12 +78,14 @@ def function(
 
 
 def fill_function(new: FunctionType, state: tuple[Any, ...]) -> None:
-    attributes, own, contents = state
+    attributes, own, contents, hooked = state
     for name, value in attributes.items():
         setattr(new, name, value)
     vars(new).update(own)
     for place, value in contents:
         place.cell_contents = value
+    for name, value in hooked.items():
+        new.__globals__.setdefault(name, value)
 
 
 def made(header: Header, name: str, key: Key, make: Callable[..., Any], *args: Any) -> Any:

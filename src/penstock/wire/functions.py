@@ -28,6 +28,10 @@ __all__ = ["Definition", "Functions", "Pickler", "dumps"]
 def resend_by_value(modules: Iterable[str]) -> None:
     """From now on let what these modules define travel by value: where it is read, another version is found."""
     references.differ(modules)
+    _resend()
+
+
+def _resend() -> None:
     forget_pickles()
     identities.forget_sent()
 
@@ -99,6 +103,8 @@ class Functions:
 
     def definition(self, function: Any) -> Definition | None:
         """How to send it once. None: it travels with the arguments of each call."""
+        if references.importing and references.settle():
+            _resend()
         if self._differences != references.differences:
             self._entries.clear()
             self._differences = references.differences

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import count
 from types import CellType, FunctionType, ModuleType
 from typing import Any
@@ -19,10 +20,11 @@ from cloudpickle.cloudpickle import _builtin_type, _dynamic_class_reduce
 from . import building
 from .identities import identity
 from .namespaces import UNSENT, Needs, space_of, space_of_module
-from .reductions import REDUCTIONS
+from .reductions import reduction_of
 from .references import by_reference
 from .snapshots import EMPTY, LRU, content, snapshot
-from .units import Place, Reach, Unit, at_import, closure, is_importable, place_of, reach
+from .units import Place, Reach, Unit, at_import, closure, hooked_globals, is_importable, place_of, reach
+from .unsendable import UnsendableGlobal, culprit
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not a static type of an extension
 _BUILDING = frozenset(value for value in vars(building).values() if type(value) is FunctionType)
@@ -65,7 +67,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._module(obj)
         if kind is CellType and id(obj) in self._cells:
             return building.cell, ()
-        reduction = REDUCTIONS.get(kind)
+        reduction = reduction_of(obj)
         return NotImplemented if reduction is None else self._special(obj, reduction)
 
     def _function(self, function: FunctionType) -> Any:
@@ -98,7 +100,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         contents = [(cell, content(cell)) for cell in new if content(cell) is not EMPTY]
         needs = self._all_needs(reach(function))
         arguments = (header, needs, key, function.__code__, function.__name__, cells)
-        state = (_attributes(function), vars(function), contents)
+        hooked = {} if module is None else hooked_globals(function)
+        state = (_attributes(function), vars(function), contents, hooked)
         return building.function, arguments, state, None, None, building.fill_function
 
     def _class(self, cls: type) -> Any:
@@ -187,12 +190,21 @@ def pickle_unit(value: Any, place: Place) -> tuple[bytes, tuple[Place, ...]]:
         pickler = _UnitPickler(file, value, place)
         try:
             pickler.dump(value)
-        except Exception as error:
-            if hasattr(error, "add_note"):
-                space, name = place
-                error.add_note(f"penstock: while sending the global {name!r} of {space.header[0][1]!r}")
+        except UnsendableGlobal:
             raise
+        except Exception as error:
+            path, part = culprit(value, place[1], partial(_unsendable, place=place))
+            raise UnsendableGlobal(place[1], path, part, error) from error
         return file.getvalue(), tuple(pickler.reached)
+
+
+def _unsendable(value: Any, place: Place) -> bool:
+    try:
+        with io.BytesIO() as file:
+            _UnitPickler(file, value, place).dump(value)
+    except Exception:
+        return True
+    return False
 
 
 def _with_slots(cls: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
+import copyreg
 import functools
+import struct
+import threading
 import types
 import typing
 import weakref
@@ -14,6 +18,8 @@ import cloudpickle
 from . import building
 from .snapshots import LRU
 
+_SET_BY_BASES = frozenset((*functools.WRAPPER_ASSIGNMENTS, "__annotations__", "__wrapped__", "func", "lock"))
+
 
 def _cached(wrapper: Any) -> tuple[Any, ...]:
     return _make_cached, (wrapper.__wrapped__, wrapper.cache_parameters()), vars(wrapper)
@@ -23,14 +29,73 @@ def _make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> An
     return functools.lru_cache(**parameters)(function)
 
 
+# Descriptors are made by the initializer of the base, as that of a subclass may take something else; what it has
+# noted in the object is in the state.
+
+
 def _cached_property(prop: Any) -> tuple[Any, ...]:
-    return _make_cached_property, (type(prop), prop.func, prop.attrname)  # its lock stays here
+    return _make_cached_property, (type(prop), prop.func), _state(prop)
 
 
-def _make_cached_property(kind: Any, function: Callable[..., Any], name: str) -> Any:
-    prop = kind(function)
-    prop.attrname = name
+def _make_cached_property(kind: Any, function: Callable[..., Any]) -> Any:
+    prop = kind.__new__(kind)
+    functools.cached_property.__init__(prop, function)  # with a lock of its own, on Pythons whose properties have one
     return prop
+
+
+def _property(prop: Any) -> tuple[Any, ...]:
+    return _make_property, (type(prop), prop.fget, prop.fset, prop.fdel, prop.__doc__), _state(prop)
+
+
+def _make_property(kind: Any, *parts: Any) -> Any:
+    prop = kind.__new__(kind)
+    property.__init__(prop, *parts)
+    return prop
+
+
+def _method(method: Any) -> tuple[Any, ...]:
+    return _make_method, (type(method), method.__func__), _state(method)
+
+
+def _make_method(kind: Any, function: Any) -> Any:
+    base = classmethod if issubclass(kind, classmethod) else staticmethod
+    method = kind.__new__(kind, function)
+    base.__init__(method, function)
+    return method
+
+
+def _state(descriptor: Any) -> Any:
+    """Return the attributes that the base's initializer does not set, as pickle takes them."""
+    names = copyreg._slotnames(type(descriptor))  # type: ignore[attr-defined]
+    slots = {name: getattr(descriptor, name) for name in names if hasattr(descriptor, name)}
+    own = getattr(descriptor, "__dict__", {})
+    attributes = {name: value for name, value in own.items() if name not in _SET_BY_BASES}
+    return (attributes or None, slots) if slots else attributes or None
+
+
+def _context_var(var: Any) -> tuple[Any, ...]:
+    """The variable with its value here: the worker has no other context that could have given it one."""
+    try:
+        return _make_context_var, (var.name, var.get())
+    except LookupError:
+        return contextvars.ContextVar, (var.name,)
+
+
+def _make_context_var(name: str, value: Any) -> contextvars.ContextVar[Any]:
+    return contextvars.ContextVar(name, default=value)
+
+
+def _struct(compiled: struct.Struct) -> tuple[Any, ...]:
+    return struct.Struct, (compiled.format,)
+
+
+def _thread_local(local: Any) -> tuple[Any, ...]:
+    """Thread-local values are those of the thread that sends; the thread that reads them has them then."""
+    return _make_thread_local, (type(local),), dict(vars(local))
+
+
+def _make_thread_local(kind: Any) -> Any:
+    return kind.__new__(kind)  # `__init__` would need its arguments; its work is in the values
 
 
 def _slot(descriptor: Any) -> tuple[Any, ...]:
@@ -83,7 +148,8 @@ def _make_alias(kind: Any, name: str, value: Any, parameters: Any) -> Any:
 def _table() -> dict[type, Callable[[Any], Any]]:
     table: dict[type, Callable[[Any], Any]] = {
         LRU: _cached,
-        functools.cached_property: _cached_property,
+        contextvars.ContextVar: _context_var,
+        struct.Struct: _struct,
         types.MemberDescriptorType: _slot,
         types.CodeType: _code,
         typing.NewType: _new_type,
@@ -99,3 +165,22 @@ def _table() -> dict[type, Callable[[Any], Any]]:
 
 
 REDUCTIONS = _table()
+# Of these the subclasses too, which neither pickle nor cloudpickle takes apart.
+_BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (property, _property),
+    (staticmethod, _method),
+    (classmethod, _method),
+    (functools.cached_property, _cached_property),
+    (threading.local, _thread_local),
+)
+_BUILT_IN = (property, staticmethod, classmethod)
+_SUBCLASSED = tuple(base for base, _ in _BASES)
+
+
+def reduction_of(thing: Any) -> Callable[[Any], Any] | None:
+    """Return how this object travels, where pickle and cloudpickle do not know it or do it wrong."""
+    kind = type(thing)
+    found = REDUCTIONS.get(kind)
+    if found is None and issubclass(kind, _SUBCLASSED) and kind not in _BUILT_IN:
+        found = next(reduce for base, reduce in _BASES if issubclass(kind, base))
+    return found

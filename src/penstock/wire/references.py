@@ -25,11 +25,12 @@ _STANDARD = (BuiltinImporter, FrozenImporter, PathFinder)
 
 # What was decided, about which module object, and under which circumstances.
 _decided: dict[str, tuple[Callable[[], Any], bool]] = {}
-differences = 0  # how often the following was added to
+differences = 0  # how often it changed which modules others find as they are here
 _differing: dict[str, Any] = {}  # modules that others find in another version, with their specs then
 _path: list[str] = []
 _thread = threading.local()
 _by_value: set[str] = set()
+importing: set[str] = set()  # modules that travelled by value because they were not imported yet
 
 
 def differ(modules: Iterable[str]) -> None:
@@ -90,8 +91,23 @@ def importable(name: str) -> bool:
     if known is not None and known[0]() is module:
         return known[1]
     decision = _decide(name, module)
-    _decided[name] = (_weakly(module), decision)
+    if not importing:  # what is being imported will be importable
+        _decided[name] = (_weakly(module), decision)
     return decision
+
+
+def _being_imported(module: ModuleType | None) -> bool:
+    """Whether the module's code still runs: who imports it elsewhere would make the calls that it makes now, again."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+def settle() -> bool:
+    """Note the modules that are completely imported by now; return whether there are any."""
+    global differences
+    complete = {name for name in importing if not _being_imported(sys.modules.get(name))}
+    importing.difference_update(complete)
+    differences += len(complete)
+    return bool(complete)
 
 
 def _check_circumstances() -> None:
@@ -111,6 +127,9 @@ def _weakly(module: Any) -> Callable[[], Any]:
 
 def _decide(name: str, module: ModuleType) -> bool:
     if name in _MAIN or name in _by_value:
+        return False
+    if _being_imported(module):
+        importing.add(name)
         return False
     if name in _differing and _differing[name] is getattr(module, "__spec__", None):
         return False

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .imports import absolute_name
 from .namespaces import UNSENT, Space, Wire, space_of, space_of_module, spaces
-from .references import importable, sending_apart
+from .references import by_reference, importable, sending_apart
 from .snapshots import Snapshot, content, snapshot
 
 Place = tuple[Space, str]  # a name in a namespace
@@ -122,6 +122,7 @@ def place_of(thing: Any) -> Place | None:
 
 # -- what a function reaches -------------------------------------------------------------------------------
 
+_STANDARD_LOADERS = frozenset(("_frozen_importlib", "_frozen_importlib_external"))
 _GLOBAL = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"))
 # Globals that code may use, all names in it, and the modules of its import statements with their levels.
 Names = tuple["tuple[str, ...]", "frozenset[str]", "frozenset[tuple[str, int]]"]
@@ -186,6 +187,24 @@ def at_import(function: FunctionType) -> str | None:
     if module is None or vars(module) is not function.__globals__ or not importable(name):
         return None
     return str(name)
+
+
+def hooked_globals(function: FunctionType) -> dict[str, Any]:
+    """Return globals that an import hook may have added, as pytest does for assertions: elsewhere there is no hook.
+
+    Only what others can import is among them; what the module itself defines is there anyway.
+    """
+    namespace = function.__globals__
+    if type(namespace.get("__loader__")).__module__ in _STANDARD_LOADERS:
+        return {}
+    wanted = {name: namespace[name] for name in names(function.__code__)[0] if name in namespace}
+    return {name: value for name, value in wanted.items() if _is_elsewhere(value, namespace["__name__"])}
+
+
+def _is_elsewhere(value: Any, module: str) -> bool:
+    if type(value) is ModuleType:
+        return is_importable(value)
+    return getattr(value, "__module__", module) != module and by_reference(value)
 
 
 def is_importable(module: ModuleType) -> bool:

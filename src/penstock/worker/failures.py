@@ -35,7 +35,7 @@ def dump_error(error: BaseException, text: str) -> bytes:
     from ..wire.functions import dumps
 
     BaseException.__setattr__(error, "__traceback__", None)  # the class may be frozen
-    for form, reduce in ((error, _in_parts), (error, None), (_Described(error), None)):
+    for form, reduce in ((error, _in_parts), (error, None), (error, _what_can_be_sent), (_Described(error), None)):
         try:
             data = dumps((form, text), reduce=reduce, home=True)
             pickle.loads(data)
@@ -49,13 +49,35 @@ def unpicklable_result(value: Any, error: Exception) -> Exception:
     """What to raise where the result of a call cannot be pickled."""
     from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
 
-    instead = ""
+    where, instead = "", ""
     if isinstance(value, CoroutineType):
         value.close()  # nobody will await it
         instead = "; run it inside the call with asyncio.run"
     elif isinstance(value, GeneratorType):
         instead = "; return list(...) of it"
-    return UnpicklableCall(f"the result, of type {type(value).__qualname__}, cannot be sent back: {error}{instead}")
+    else:
+        where = _where(value)
+    kind = type(value).__qualname__
+    return UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {where}{error}{instead}")
+
+
+def _where(result: Any) -> str:
+    """Return the words for the part of the result that cannot be sent, if it is not the result itself."""
+    from ..wire.unsendable import culprit, described
+
+    path, part = culprit(result, "result", lambda part: not _returns(part))
+    return "" if part is result else f"{path} is {described(part)}: "
+
+
+def _returns(value: Any, reduce: Any = None) -> bool:
+    """Whether the driver can be sent this, and can read it."""
+    from ..wire.functions import dumps
+
+    try:
+        pickle.loads(dumps(value, reduce=reduce, home=True))
+    except Exception:  # what a class of the user's does here is not known
+        return False
+    return True
 
 
 def unreadable_call(error: BaseException) -> Exception:
@@ -72,9 +94,26 @@ def _in_parts(value: Any) -> Any:
         return NotImplemented
     if not isinstance(kind.__init__, FunctionType) and not isinstance(kind.__new__, FunctionType):
         return NotImplemented
-    slots = [name for name in copyreg._slotnames(kind) if hasattr(value, name)]  # type: ignore[attr-defined]
-    state = {**vars(value), **{name: getattr(value, name) for name in slots}}
-    return _rebuild, (kind, value.args), state, None, None, _set_state
+    return _rebuild, (kind, value.args), _attributes(value), None, None, _set_state
+
+
+def _what_can_be_sent(value: Any) -> Any:
+    """An exception without the attributes that cannot be pickled, and with words for such arguments."""
+    if not isinstance(value, BaseException):
+        return NotImplemented
+    args = tuple(arg if _returns(arg, _what_can_be_sent) else repr(arg) for arg in value.args)
+    state = _attributes(value)
+    lost = [name for name, part in state.items() if not _returns(part, _what_can_be_sent)]
+    if lost:
+        state = {name: part for name, part in state.items() if name not in lost}
+        note = f"penstock: left out, as it cannot be pickled: {', '.join(lost)}"
+        state["__notes__"] = [*state.get("__notes__", ()), note]
+    return _rebuild, (type(value), args), state, None, None, _set_state
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    slots = [name for name in copyreg._slotnames(type(error)) if hasattr(error, name)]  # type: ignore[attr-defined]
+    return {**vars(error), **{name: getattr(error, name) for name in slots}}
 
 
 def _rebuild(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:

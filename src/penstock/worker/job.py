@@ -23,7 +23,7 @@ from ..errors import OutOfMemory, PenstockError, TimeLimitExceeded, VersionMisma
 from ..jobs.folder import Begun, End, Folder
 from ..jobs.parcel import Parcel
 from ..system.processes import die_with_parent, exit_code, watch_end
-from ..system.variables import at_start
+from ..system.variables import NESTED, at_start, nested
 from ..typed import NoReturn
 from ..version import VERSION
 from .endings import how_it_ended, too_long, too_much_memory
@@ -185,7 +185,7 @@ class Job:
         die_with_parent(keeper)
         if self.several:
             _write_to(self.folder.log(number))
-        os.environ["PENSTOCK_JOB"] = job_id()
+        os.environ.update({"PENSTOCK_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
         make_call(self.folder, number, parcel, Begun(job_id(), node_name(), parcel.order.key, _beat_of(parcel)))
         raise AssertionError("a call leaves by itself")  # pragma: no cover
 
