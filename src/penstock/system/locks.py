@@ -1,0 +1,68 @@
+"""Locks that no exception leaves held, whenever it arrives.
+
+Ctrl-C raises in the main thread, and `PyThreadState_SetAsyncExc` in any, between two bytecodes: between taking a lock
+and the `try` after it, in a `finally` before it has let go, at the end of a `with`. So each section is enclosed twice.
+An exception that arrives in the inner enclosure is seen to by the outer one; one that arrives in the outer finds the
+lock free. A thread that has the lock already, because the garbage collector runs a finalizer in the middle of a
+section, just goes on: its outermost section lets go.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OwnedLock(Protocol):
+    """`threading.RLock()`: it knows whether this thread has it."""
+
+    def acquire(self, blocking: bool = ...) -> bool: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> bool: ...
+
+    def __exit__(self, *how: object) -> None: ...
+
+    def _is_owned(self) -> bool: ...
+
+    def _at_fork_reinit(self) -> None: ...
+
+
+def new_lock() -> OwnedLock:
+    return threading.RLock()  # type: ignore[return-value]  # its types leave out `_is_owned`, which `Condition` needs too
+
+
+def under(lock: OwnedLock, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `step` gives, called with the lock."""
+    if lock._is_owned():
+        return step(*args, **kwargs)
+    try:
+        with lock:
+            return step(*args, **kwargs)
+    finally:
+        let_go(lock)
+
+
+def if_free(lock: OwnedLock, step: Callable[[], bool]) -> bool:
+    """What `step` says, called with the lock; False if somebody has it, be it this thread further up its stack."""
+    if lock._is_owned():
+        return False
+    try:
+        if not lock.acquire(blocking=False):
+            return False
+        try:
+            return step()
+        finally:
+            lock.release()
+    finally:
+        let_go(lock)
+
+
+def let_go(lock: OwnedLock) -> None:
+    while lock._is_owned():
+        lock.release()
