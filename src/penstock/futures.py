@@ -100,12 +100,13 @@ class Future(StandardFuture[T]):
     # The standard library's `wait` and `as_completed` hold it while they look which have ended, and sign in.
     _condition = threading.Condition(cast(Any, _lock))
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
+    def _made_waiters(self) -> list[Any]:
         """Theirs; read while they hold the lock."""
         if self._others is None:
             self._others = []
         return self._others
+
+    _waiters = cast("list[Any]", property(_made_waiters))
 
     def _end(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
         """Go to a final state, wake who waits and run the callbacks; False if there already."""

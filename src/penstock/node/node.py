@@ -180,7 +180,9 @@ class Node:
 
     def _pump(self) -> None:
         """Empty the inbox and do what the pool decides; if somebody else is at it, they will."""
-        while (self._inbox or self._news) and not (self.forked or self._over) and if_free(self._lock, self._take_a_turn):
+        while not (self.forked or self._over) and (self._inbox or self._news):
+            if not if_free(self._lock, self._take_a_turn):
+                return
             self._end_dropped()
             if self._closing:  # the I/O thread may have found something in the inbox, and thought that it goes on
                 self._wake()

@@ -9,32 +9,35 @@ section, just goes on: its outermost section lets go.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import ParamSpec, Protocol, TypeVar
+from _thread import RLock  # `threading` and `typing` are more than a worker needs to begin
 
-P = ParamSpec("P")
-T = TypeVar("T")
+from ..typed import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ParamSpec, Protocol, TypeVar
 
-class OwnedLock(Protocol):
-    """`threading.RLock()`: it knows whether this thread has it."""
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
-    def acquire(self, blocking: bool = ...) -> bool: ...
+    class OwnedLock(Protocol):
+        """A reentrant lock: it knows whether this thread has it, as `threading.Condition` asks it, too."""
 
-    def release(self) -> None: ...
+        def acquire(self, blocking: bool = ...) -> bool: ...
 
-    def __enter__(self) -> bool: ...
+        def release(self) -> None: ...
 
-    def __exit__(self, *how: object) -> None: ...
+        def __enter__(self) -> bool: ...
 
-    def _is_owned(self) -> bool: ...
+        def __exit__(self, *how: object) -> None: ...
 
-    def _at_fork_reinit(self) -> None: ...
+        def _is_owned(self) -> bool: ...
+
+        def _at_fork_reinit(self) -> None: ...
 
 
 def new_lock() -> OwnedLock:
-    return threading.RLock()  # type: ignore[return-value]  # its types leave out `_is_owned`, which `Condition` needs too
+    return RLock()  # type: ignore[return-value]  # its types leave out what begins with an underscore
 
 
 def under(lock: OwnedLock, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
