@@ -30,7 +30,7 @@ from operator import methodcaller
 from typing import Any, Protocol, TypeVar, cast
 
 from .errors import UnreadableCall
-from .system.locks import new_lock, under
+from .system.locks import let_go, new_lock, under
 
 __all__ = ["Future", "batched", "item", "unzip"]
 
@@ -110,32 +110,37 @@ class Future(StandardFuture[T]):
 
     def _end(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
         """Go to a final state, wake who waits and run the callbacks; False if there already."""
+        nested = _lock._is_owned()
         try:
-            ended = under(_lock, self._settle, state, packed, value, error)
-            if ended:
+            with _lock:
+                if self._state in _ENDED or (state is CANCELLED_AND_NOTIFIED and self._state is RUNNING):
+                    return False
+                self._packed = packed
+                self._result = value
+                self._exception = error
+                heard = self._prepare_to_tell()
+                self._state = state  # from here on it has ended
+                self.on_cancel = None
+            if heard:
                 self._tell()
-            return ended
-        except BaseException:
+        except BaseException:  # as in `under`, without the time that its call takes
+            if not nested:
+                let_go(_lock)
             if self._state in _ENDED:
                 self._tell()
             raise
+        return True
 
-    def _settle(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
-        if self._state in _ENDED or (state is CANCELLED_AND_NOTIFIED and self._state is RUNNING):
-            return False
-        self._packed = packed
-        self._result = value
-        self._exception = error
+    def _prepare_to_tell(self) -> bool:
+        """Whether somebody is to be told of the end."""
         if self._others:
             self._due = self._others[:]
         if self._done_callbacks is not None:
             self._done_callbacks = deque(self._done_callbacks)
-        self._state = state  # last: from here on it has ended
-        return True
+        return bool(self._sleepers or self._others or self._done_callbacks)
 
     def _tell(self) -> None:
         """Tell all who are still to be told of the end."""
-        self.on_cancel = None
         sleepers = self._sleepers
         while sleepers:
             _wake(sleepers[-1])
@@ -166,17 +171,19 @@ class Future(StandardFuture[T]):
     # -- for the executor ------------------------------------------------------------------------------
 
     def set_running_or_notify_cancel(self) -> bool:
-        if under(_lock, self._begin):
-            return True
+        nested = _lock._is_owned()
+        try:
+            with _lock:
+                if self._state is PENDING:
+                    self._state = RUNNING
+                    return True
+        except BaseException:  # as in `under`
+            if not nested:
+                let_go(_lock)
+            raise
         if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
             return False
         raise InvalidStateError(f"{self!r} is running or has ended already")
-
-    def _begin(self) -> bool:
-        if self._state is not PENDING:
-            return False
-        self._state = RUNNING
-        return True
 
     def set_result(self, result: T) -> None:
         if not self._end(FINISHED, None, result, None):

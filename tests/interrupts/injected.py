@@ -2,17 +2,21 @@
 
     python -m interrupts.injected WAY BACKEND METHOD STRIDE [DIRECTORY]
 
-WAY is "line" or "opcode", METHOD a name in METHODS. The n-th step raises, for each n; between two the executor must
-be usable, or shut down, every future must have ended, and no lock may be held.
+WAY is "line" or "opcode", METHOD a name in METHODS. The n-th step raises, for each STRIDE-th n; after each the
+executor must be usable, or shut down, every future must have ended, and no lock may be held. With "random" the other
+thread raises, STRIDE times, while METHOD is called again and again.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import faulthandler
 import gc
+import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
@@ -182,6 +186,20 @@ def kill(scene: Scene) -> Any:
     return scene.executor.kill_workers
 
 
+def everything(scene: Scene) -> Any:
+    """What uses no lock but ours: those of the standard library may be left held."""
+
+    def do() -> None:
+        first = scene.call(0)
+        after = scene.call(first)
+        scene.futures += [item(after, 0), *unzip(first, 2), *batched([first, after], 1)]
+        after.cancel()
+        first.result()
+        scene.futures += [scene.call(first), scene.executor.with_resources().submit(abs, 1)]
+
+    return do
+
+
 METHODS = {
     "submit": submit,
     "submit several": submit_several,
@@ -196,6 +214,7 @@ METHODS = {
     "first call": first_call,
     "block": block,
     "kill": kill,
+    "everything": everything,
 }
 
 
@@ -260,10 +279,37 @@ def look_around(scene: Scene) -> None:
     scene.renewed()
 
 
+def at_random(scene: Scene, method: str, times: int) -> None:
+    """Raise in the main thread from another, at moments that a seed decides as far as the machine lets it."""
+    main_thread, moments = threading.get_ident(), random.Random(7)
+    for _ in range(times):
+        fired: list[int] = []
+
+        def fire(fired: list[int] = fired, pause: float = moments.uniform(0.0, 0.01)) -> None:
+            time.sleep(pause)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main_thread), ctypes.py_object(Injected))
+            fired.append(1)
+
+        thread = threading.Thread(target=fire)
+        with suppress(Injected):
+            thread.start()
+            while not fired:
+                METHODS[method](scene)()
+            for _ in range(1000):  # it arrives here at the latest
+                pass
+        thread.join()
+        look_around(scene)
+
+
 def main() -> None:
     way, backend, method, stride, directory = sys.argv[1:]
     scene = Scene(executors(backend, directory))
     assert scene.call(0).result(PATIENCE) == 0
+    if way == "random":
+        faulthandler.dump_traceback_later(8 * PATIENCE, exit=True)
+        at_random(scene, method, int(stride))
+        scene.executor.shutdown()
+        return
     for number in count(0, int(stride)):
         faulthandler.dump_traceback_later(4 * PATIENCE, exit=True)
         step = METHODS[method](scene)

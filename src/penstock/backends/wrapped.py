@@ -81,7 +81,9 @@ class Wrapped:
             elif self._gate.enter(future, later):
                 start()
         except BaseException:  # nobody is going to have this future: if it was not handed on it shall not be
-            if future.theirs is None and future.cancel():
+            if future.theirs is None:
+                future.again()
+                future.cancel()
                 self._gate.leave(future)
                 self._forget(future)
             raise
@@ -116,10 +118,10 @@ class Wrapped:
         if future.begun:
             return
         future.begun = True
-        if not future.set_running_or_notify_cancel():
-            self._gate.leave(future)
-            return
         try:
+            if not future.set_running_or_notify_cancel():
+                self._gate.leave(future)
+                return
             args, kwargs = replace_futures((args, kwargs), lambda source: source.result())
             order = None if ticket is None else ticket.order()
             if order is None:

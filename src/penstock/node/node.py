@@ -85,6 +85,7 @@ class Node:
         self._inbox: deque[Any] = deque()
         self._news: deque[tuple[Worker, list[Call] | None]] = deque()  # a worker is ready, or these have ended there
         self._dropped: dict[Call, None] = {}  # calls that are to be cancelled, without the lock
+        self._dropping: set[int] = set()  # the threads that are at it
         self._lock = new_lock()
         self._half_done = False  # a decision is being made and carried out, or was interrupted at that
         self._sending: Connection | RankGroup | None = None
@@ -173,7 +174,8 @@ class Node:
             self._inbox.append(event)
             self._pump()
         except BaseException:
-            self._wake()  # the I/O thread goes on with what is in the inbox, or half done
+            self._dropping.discard(threading.get_ident())
+            self._wake()  # the I/O thread goes on with what is in the inbox, dropped or half done
             raise
 
     # -- under the lock --------------------------------------------------------------------------------
@@ -204,10 +206,16 @@ class Node:
         return True
 
     def _end_dropped(self) -> None:
-        if self._dropped:
+        """Each stays in there until it has ended. A callback that comes here again leaves them to the loop below."""
+        me = threading.get_ident()
+        if not self._dropped or me in self._dropping:
+            return
+        self._dropping.add(me)
+        while self._dropped:
             for call in tuple(self._dropped):
                 call.future.cancel()
                 self._dropped.pop(call, None)
+        self._dropping.discard(me)
 
     def _drop_waiting(self, all_of_them: bool) -> None:
         for call in self._pool.drain(all_of_them):

@@ -47,8 +47,9 @@ def under(lock: OwnedLock, step: Callable[P, T], *args: P.args, **kwargs: P.kwar
     try:
         with lock:
             return step(*args, **kwargs)
-    finally:
+    except BaseException:
         let_go(lock)
+        raise
 
 
 def if_free(lock: OwnedLock, step: Callable[[], bool]) -> bool:
@@ -57,8 +58,9 @@ def if_free(lock: OwnedLock, step: Callable[[], bool]) -> bool:
         return False
     try:
         return lock.acquire(blocking=False) and _then_release(lock, step)
-    finally:
+    except BaseException:
         let_go(lock)
+        raise
 
 
 def _then_release(lock: OwnedLock, step: Callable[[], bool]) -> bool:

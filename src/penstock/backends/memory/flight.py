@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import platform
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -384,13 +385,14 @@ class Flight:
         """The only way out: end those on board; let go of the claim and of the backend's future."""
         futures = self.front.forget(self)
         try:
-            for future in futures:
-                _safely(end, future)
+            interruptions = [error for future in futures if (error := _interruption(end, future)) is not None]
             self.disembark()
         finally:
             if self._run is not None:
                 self._run.release()
             self._drop_inner()
+        if interruptions and threading.current_thread() is threading.main_thread():  # Ctrl-C
+            raise interruptions[0]
 
     def _drop_inner(self) -> None:
         """Last, so that what an exception interrupts is done again at the end of the backend's future."""
@@ -407,12 +409,15 @@ def _nothing() -> Arguments:
     return (), {}
 
 
-def _safely(end: Callable[[Remembered], object], future: Remembered) -> None:
-    """End one; a callback that exits must not keep the others from ending."""
+def _interruption(end: Callable[[Remembered], object], future: Remembered) -> BaseException | None:
+    """End one, and return what has interrupted that; a callback that exits must not keep the others from ending."""
     try:
         end(future)
-    except BaseException:
-        _log.exception("a callback of %r ended in a way that callbacks cannot", future)
+    except BaseException as error:
+        _log.debug("a callback of %r ended in a way that callbacks cannot", future, exc_info=True)
+        end(future)
+        return error
+    return None
 
 
 def _end_like(future: Remembered, inner: Future[Any], token: bytes | None) -> None:
