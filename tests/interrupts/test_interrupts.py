@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 LOCAL = ["submit", "submit dependent", "cancel", "result", "derived", "wait", "map", "with_resources", "shutdown"]
-ALSO = [("cached", name) for name in ("submit", "cancel")] + [("wrapped", name) for name in ("submit", "cancel")]
+ALSO = [(backend, name) for backend in ("cached", "wrapped", "live") for name in ("submit", "cancel")]
 CASES = [("local", name) for name in (*LOCAL, "first call", "block", "kill")] + ALSO
 TESTS = str(Path(__file__).parents[1])
 
@@ -42,7 +42,7 @@ def test_an_exception_in_every_line(tmp_path: Path, backend: str, method: str) -
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("backend", ["local", "cached", "wrapped"])
+@pytest.mark.parametrize("backend", ["local", "cached", "wrapped", "live"])
 def test_exceptions_at_random_moments(tmp_path: Path, backend: str) -> None:
     run("random", backend, "everything", "60", str(tmp_path / "cache"))
 
@@ -65,7 +65,8 @@ except KeyboardInterrupt:
 def test_ctrl_c_while_the_main_thread_submits() -> None:
     for number in range(12):
         process = subprocess.Popen([sys.executable, "-c", SUBMITS], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
         try:
             process.communicate(timeout=0.001 + number * 0.003)  # at another moment each time
         except subprocess.TimeoutExpired:
