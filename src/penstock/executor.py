@@ -23,6 +23,7 @@ from .errors import ResourceError
 from .futures import Future, batched
 from .report.progress import Progress
 from .resources import Resources
+from .system.interrupts import is_cancellation, is_interrupt
 from .system.variables import MAX_NESTED, nested
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class Executor(StandardExecutor):
         max_tasks_per_child: calls after which a worker is replaced by a fresh one.
         progress: show a line with how many calls are done.
 
-    A `with` block that is left by Ctrl-C (or `SystemExit`) cancels what waits and ends what runs; calls that are jobs
-    and are remembered stay.
+    A `with` block that is left by Ctrl-C (or `SystemExit`) cancels what waits and ends what runs, in a coroutine too;
+    calls that are jobs and are remembered stay. One that is left because its coroutine is cancelled otherwise cancels
+    what has not begun, and does not wait for the rest.
 
         >>> with Executor() as executor:
         ...     a = executor.submit(pow, 2, 10)
@@ -183,14 +185,23 @@ class Executor(StandardExecutor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit)):
-            self._running.interrupt()
         try:
-            self.shutdown(wait=True)
+            self._leave(error)
         except (KeyboardInterrupt, SystemExit):  # while it waits for the calls: most of the time is spent here
             self._running.interrupt()
             self.shutdown(wait=True)
             raise
+        except BaseException:  # raised from outside, as by the handler of an alarm
+            self.shutdown(wait=False)
+            raise
+
+    def _leave(self, error: BaseException | None) -> None:
+        if is_interrupt(error):
+            self._running.interrupt()
+        elif is_cancellation(error):  # to wait would hold up all coroutines of the loop
+            self.shutdown(wait=False, cancel_futures=True)
+            return
+        self.shutdown(wait=True)
 
     def __reduce__(self) -> Any:
         raise TypeError("an executor stays in its process; make one inside the call")
@@ -215,8 +226,8 @@ class _Running:
         self.closed = True
         if cancel_futures:
             self.backend.cancel_pending()
-        self._closer.detach()
         self.backend.close(wait)
+        self._closer.detach()  # last: who interrupts the above lets go by letting go of the executor
         if wait and self.progress is not None:
             self.progress.close()
 
@@ -249,7 +260,13 @@ def _check_count(name: str, value: int | None) -> None:
 
 def _results(submits: Iterator[Future[Any]], buffersize: int | None, end: float | None) -> Iterator[Any]:
     """The results in order; calls are submitted now, up to `buffersize`, and then one for each result taken."""
-    futures = deque(islice(submits, buffersize))
+    futures: deque[Future[Any]] = deque()
+    try:
+        futures.extend(islice(submits, buffersize))
+    except BaseException:  # nobody is going to ask for what there is so far
+        for future in futures:
+            future.cancel()
+        raise
 
     def iterate() -> Iterator[Any]:
         try:

@@ -3,10 +3,14 @@
 `Future` is a `concurrent.futures.Future` in every respect that its users can see. Two things differ
 inside, because there may be a hundred thousand of them:
 
-* The condition variable is made when somebody first waits. Until then one lock of the module guards
-  the state of all futures; nothing slow ever happens under it.
+* There is no condition variable for each. One lock of the module guards the state of all futures, and nothing slow
+  ever happens under it; who waits for an end leaves a lock of their own to be woken by.
 * What arrives from a worker is kept as it arrived (`Lazy`) and opened by whoever asks for it, in the
   asking thread. So an intermediate result that only feeds another call is never opened here at all.
+
+Whatever exception interrupts the thread that ends a future, at whatever moment: it has not ended, or everybody is
+told. An end counts from one assignment on, the last one under the lock; what follows from it is on lists, from which
+nothing is taken before it is done, so that it can be done again.
 """
 
 from __future__ import annotations
@@ -14,15 +18,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from itertools import count
+from functools import partial
+from itertools import count, repeat
+from operator import methodcaller
 from typing import Any, Protocol, TypeVar, cast
 
 from .errors import UnreadableCall
+from .system.locks import let_go, new_lock, under
 
 __all__ = ["Future", "batched", "item", "unzip"]
 
@@ -30,18 +38,11 @@ T = TypeVar("T")
 _ENDED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 _log = logging.getLogger("concurrent.futures")  # where the standard library reports broken callbacks
 
-# Guards every future that has no condition of its own yet. Reentrant, because the garbage collector may run
-# a finalizer, which may submit a call, in the middle of any of the short sections below.
-_births = threading.RLock()
-
-
-def _renew() -> None:
-    """In a forked child: the thread that held the lock is not there."""
-    global _births
-    _births = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_renew)
+# Guards every future. The garbage collector may run a finalizer, which may submit a call, in the middle of any of the
+# short sections below.
+_lock = new_lock()
+if hasattr(os, "register_at_fork"):  # in a forked child the thread that held it is not there
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)
 
 
 class Lazy(Protocol):
@@ -62,15 +63,8 @@ class Future(StandardFuture[T]):
     """
 
     __slots__ = (
-        "_cond",
-        "_done_callbacks",
-        "_exception",
-        "_packed",
-        "_result",
-        "_state",
-        "_waiters",
-        "name",
-        "on_cancel",
+        *("_done_callbacks", "_due", "_exception", "_packed", "_result", "_sleepers", "_state", "_others"),
+        *("name", "on_cancel"),
     )
 
     def __init__(self, name: str = "call", on_cancel: Callable[[], object] | None = None) -> None:
@@ -81,8 +75,10 @@ class Future(StandardFuture[T]):
         self._result: T | None = None
         self._exception: BaseException | None = None
         self._packed: Lazy | None = None
-        self._cond: threading.Condition | None = None
-        self._done_callbacks: list[Callable[[Any], object]] | None = None
+        self._done_callbacks: list[Any] | deque[Any] | None = None
+        self._sleepers: list[threading.Lock] | None = None
+        self._others: list[Any] | None = None
+        self._due: list[Any] | None = None
 
     @property
     def key(self) -> str | None:
@@ -101,77 +97,90 @@ class Future(StandardFuture[T]):
 
     # -- the state and its lock ------------------------------------------------------------------------
 
-    def _made_condition(self) -> threading.Condition:
-        if self._cond is None:
-            made = threading.Condition()
-            with _births:
-                if self._cond is None:
-                    self._waiters: list[Any] = []
-                    self._cond = made
-        return self._cond
+    # The standard library's `wait` and `as_completed` hold it while they look which have ended, and sign in.
+    _condition = threading.Condition(cast(Any, _lock))
 
-    # The standard library's `wait` and `as_completed` use it, and its types say that it can be set.
-    _condition = cast(threading.Condition, property(_made_condition))
+    def _made_waiters(self) -> list[Any]:
+        """Theirs; read while they hold the lock."""
+        if self._others is None:
+            self._others = []
+        return self._others
 
-    def _hold(self) -> Any:
-        """Acquire and return the lock that guards the state at this moment."""
-        cond = self._cond
-        if cond is None:
-            _births.acquire()
-            cond = self._cond  # it may have been made meanwhile
-            if cond is None:
-                return _births
-            _births.release()
-        cond.acquire()
-        return cond
+    _waiters = cast("list[Any]", property(_made_waiters))
 
     def _end(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
         """Go to a final state, wake who waits and run the callbacks; False if there already."""
-        lock = self._hold()
+        nested = _lock._is_owned()
         try:
-            if self._state in _ENDED or (state is CANCELLED_AND_NOTIFIED and self._state is RUNNING):
-                return False
-            self._packed = packed
-            self._result = value
-            self._exception = error
-            self._state = state
-            self.on_cancel = None
-            callbacks, self._done_callbacks = self._done_callbacks, None
-            if self._cond is not None:
-                self._tell_waiters()
-        finally:
-            lock.release()
-        if callbacks is not None:
-            for callback in callbacks:
-                self._call_back(callback)
+            with _lock:
+                if self._state in _ENDED or (state is CANCELLED_AND_NOTIFIED and self._state is RUNNING):
+                    return False
+                self._packed = packed
+                self._result = value
+                self._exception = error
+                heard = self._prepare_to_tell()
+                self._state = state  # from here on it has ended
+                self.on_cancel = None
+            if heard:
+                self._tell()
+        except BaseException:  # as in `under`, without the time that its call takes
+            if not nested:
+                let_go(_lock)
+            if self._state in _ENDED:
+                self._tell()
+            raise
         return True
 
-    def _tell_waiters(self) -> None:
-        cast(threading.Condition, self._cond).notify_all()
-        for waiter in self._waiters:
-            if self._state is not FINISHED:
-                waiter.add_cancelled(self)
-            elif self._exception is not None:
-                waiter.add_exception(self)
-            else:
-                waiter.add_result(self)
+    def _prepare_to_tell(self) -> bool:
+        """Whether somebody is to be told of the end."""
+        if self._others:
+            self._due = self._others[:]
+        if self._done_callbacks is not None:
+            self._done_callbacks = deque(self._done_callbacks)
+        return bool(self._sleepers or self._others or self._done_callbacks)
 
-    def _call_back(self, callback: Callable[[Any], object]) -> None:
-        try:
-            callback(self)
-        except Exception:
-            _log.exception("exception calling callback for %r", self)
+    def _tell(self) -> None:
+        """Tell all who are still to be told of the end."""
+        sleepers = self._sleepers
+        while sleepers:
+            _wake(sleepers[-1])
+            sleepers.pop()
+        while self._due:
+            _tell_waiter(self._due[-1], self)
+            self._due.pop()
+        if self._done_callbacks is not None:
+            self._run_callbacks(cast("deque[Any]", self._done_callbacks))
+            self._done_callbacks = None
+
+    def _run_callbacks(self, callbacks: deque[Any]) -> None:
+        """Ours are taken from the queue when they are done, others as they begin: they may not bear to run twice."""
+        # Without a bytecode between taking and calling it, at which an exception could arrive.
+        take_and_call = map(methodcaller("__call__", self), map(deque.popleft, repeat(callbacks)))
+        while callbacks:
+            first = callbacks[0]
+            try:
+                if type(first) is _Own:
+                    first(self)
+                else:
+                    next(take_and_call)
+            except Exception:
+                _log.exception("exception calling callback for %r", self)
+            if type(first) is _Own and callbacks and callbacks[0] is first:
+                callbacks.popleft()
 
     # -- for the executor ------------------------------------------------------------------------------
 
     def set_running_or_notify_cancel(self) -> bool:
-        lock = self._hold()
+        nested = _lock._is_owned()
         try:
-            if self._state is PENDING:
-                self._state = RUNNING
-                return True
-        finally:
-            lock.release()
+            with _lock:
+                if self._state is PENDING:
+                    self._state = RUNNING
+                    return True
+        except BaseException:  # as in `under`
+            if not nested:
+                let_go(_lock)
+            raise
         if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
             return False
         raise InvalidStateError(f"{self!r} is running or has ended already")
@@ -198,12 +207,11 @@ class Future(StandardFuture[T]):
 
     def again(self) -> None:
         """Back from running to pending: the call is going to run once more."""
-        lock = self._hold()
-        try:
-            if self._state is RUNNING:
-                self._state = PENDING
-        finally:
-            lock.release()
+        under(_lock, self._back)
+
+    def _back(self) -> None:
+        if self._state is RUNNING:
+            self._state = PENDING
 
     def failed(self) -> bool:
         """Whether it has ended with an error; does not open it."""
@@ -223,10 +231,15 @@ class Future(StandardFuture[T]):
 
     def cancel(self) -> bool:
         on_cancel = self.on_cancel
-        if self._end(CANCELLED_AND_NOTIFIED, None, None, None):
-            if on_cancel is not None:
+        try:
+            if self._end(CANCELLED_AND_NOTIFIED, None, None, None):
+                if on_cancel is not None:
+                    on_cancel()
+                return True
+        except BaseException:
+            if on_cancel is not None and self.cancelled():
                 on_cancel()
-            return True
+            raise
         return self.cancelled()
 
     def cancelled(self) -> bool:
@@ -239,17 +252,21 @@ class Future(StandardFuture[T]):
         return self._state in _ENDED
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        lock = self._hold()
-        try:
-            if self._state not in _ENDED:
-                if self._done_callbacks is None:
-                    self._done_callbacks = [fn]
-                else:
-                    self._done_callbacks.append(fn)
-                return
-        finally:
-            lock.release()
-        self._call_back(fn)
+        if not under(_lock, self._sign_in, fn):
+            try:
+                fn(self)
+            except Exception:
+                _log.exception("exception calling callback for %r", self)
+
+    def _sign_in(self, callback: Callable[[Any], object]) -> bool:
+        """Whether it has not ended yet."""
+        if self._state in _ENDED:
+            return False
+        if self._done_callbacks is None:
+            self._done_callbacks = [callback]
+        else:
+            self._done_callbacks.append(callback)
+        return True
 
     def result(self, timeout: float | None = None) -> T:
         try:
@@ -266,16 +283,37 @@ class Future(StandardFuture[T]):
 
     def _wait(self, timeout: float | None) -> None:
         if self._state not in _ENDED:
-            condition = self._condition
-            with condition:
-                if self._state not in _ENDED:
-                    condition.wait(timeout)
+            self._sleep(timeout)
         if self._packed is not None:
             self._open()
         if self._state is not FINISHED:
             cancelled = self._state in _ENDED
             self = None  # type: ignore[assignment]  # as in `result`
             raise CancelledError if cancelled else FutureTimeout
+
+    def _sleep(self, timeout: float | None) -> None:
+        """Until it has ended, or the time is up."""
+        alarm = threading.Lock()
+        alarm.acquire()
+        if not under(_lock, self._lie_down, alarm):
+            return
+        if timeout is None:
+            alarm.acquire()
+        elif not alarm.acquire(timeout > 0, timeout if timeout > 0 else -1):
+            under(_lock, self._get_up, alarm)
+
+    def _lie_down(self, alarm: threading.Lock) -> bool:
+        if self._state in _ENDED:
+            return False
+        if self._sleepers is None:
+            self._sleepers = [alarm]
+        else:
+            self._sleepers.append(alarm)
+        return True
+
+    def _get_up(self, alarm: threading.Lock) -> None:
+        if self._state not in _ENDED and self._sleepers is not None:
+            self._sleepers.remove(alarm)
 
     def _get_snapshot(self) -> Any:
         """What asyncio of Python 3.14 reads, past `result()`."""
@@ -298,13 +336,12 @@ class Future(StandardFuture[T]):
                 result = loaded
             else:
                 error = loaded
-        lock = self._hold()
-        try:
-            if self._packed is packed:
-                self._result, self._exception, self._packed = result, error, None
-        finally:
-            lock.release()
+        under(_lock, self._keep, packed, result, error)
         self = error = None  # type: ignore[assignment]  # no cycle from the error's traceback through this frame
+
+    def _keep(self, packed: Lazy, result: Any, error: BaseException | None) -> None:
+        if self._packed is packed:
+            self._result, self._exception, self._packed = result, error, None
 
     def _unreadable(self, failure: BaseException) -> BaseException:
         error = UnreadableCall(f"the result of {self.name!r} cannot be opened here: {failure}")
@@ -335,6 +372,40 @@ _STATE_WORDS = {
     FINISHED: "finished",
 }
 _STILL_PACKED: BaseException = Exception("this error is still packed")
+
+
+def _tell_waiter(waiter: Any, future: Future[Any]) -> None:
+    """Tell a waiter of the standard library's."""
+    if future in waiter.finished_futures:  # before an exception arrived
+        waiter.event.set()
+    elif future.cancelled():
+        waiter.add_cancelled(future)
+    elif future.failed():
+        waiter.add_exception(future)
+    else:
+        waiter.add_result(future)
+
+
+def _wake(sleeper: threading.Lock) -> None:
+    if sleeper.locked():  # else it was woken before an exception arrived
+        sleeper.release()
+
+
+class _Own:
+    """A callback of this package, which may be called twice for one end."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[Any], object]) -> None:
+        self.function = function
+
+    def __call__(self, future: Any) -> None:
+        self.function(future)
+
+
+def when_ended(future: StandardFuture[Any], step: Callable[[Any], object]) -> None:
+    """Call `step(future)` at the end, and once more if an exception interrupts it."""
+    future.add_done_callback(_Own(step))
 
 
 # -- futures made from futures ---------------------------------------------------------------------------
@@ -414,7 +485,7 @@ def _check_future(value: object, asking: str) -> None:
 
 def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:
     part = Part(source, key, length)
-    source.add_done_callback(part.ended)
+    when_ended(source, part.ended)
     return part
 
 
@@ -449,21 +520,24 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
     sources = list(futures)
     for source in sources:
         _check_future(source, "batched")
-    batches: list[Future[tuple[T, ...]]] = [Future("batched") for _ in range(-(-len(sources) // n))]
-    arrived = list(sources)  # in the order of their ends, as far as those have come
-    places = count()
-    missing = [list(range(min(n, len(sources) - first))) for first in range(0, len(sources), n)]
+    sizes = [min(n, len(sources) - first) for first in range(0, len(sources), n)]
+    batches: list[Future[tuple[T, ...]]] = [Future("batched") for _ in sizes]
+    arrived: list[dict[int, StandardFuture[T]]] = [{} for _ in sizes]  # in each batch, by the number of the source
+    places: dict[int, int] = {}  # by the number of the source: in which order they have ended
+    free = count()
 
-    # Without a lock, because a finalizer may end a future at any moment: each step is atomic.
-    def ended(source: StandardFuture[T]) -> None:
-        place = next(places)
-        arrived[place] = source
-        number = place // n
-        if not _follow(source, batches[number]) and missing[number].pop() == 0:  # all others were there before
-            _complete(batches[number], arrived[number * n : number * n + n])
+    # Without a lock, because a finalizer may end a future at any moment: each step is atomic, and may be done twice.
+    def ended(number: int, source: StandardFuture[T]) -> None:
+        if number not in places:
+            places.update(zip((number,), free))  # noqa: B905  # to take a place and to note it is one step
+        place = places[number] // n
+        batch, members = batches[place], arrived[place]
+        members[number] = source
+        if not _follow(source, batch) and len(members) == sizes[place] and not batch.done():
+            batch.finish(_Tuple(list(members.values())))
 
-    for source in sources:
-        source.add_done_callback(ended)
+    for number, source in enumerate(sources):
+        when_ended(source, partial(ended, number))
     return batches
 
 
@@ -477,8 +551,3 @@ class _Tuple(_Derived):
 
     def load(self) -> tuple[Any, ...]:
         return tuple(source.result() for source in self.sources)
-
-
-def _complete(batch: Future[tuple[T, ...]], sources: Sequence[StandardFuture[T]]) -> None:
-    if not batch.done():
-        batch.finish(_Tuple(sources))

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+
+from ..system.locks import new_lock, under
 
 
 class Gate:
-    """Who was let in calls `leave()` once.
-
-    There is no lock, because a finalizer may enter or leave at any moment: the operations of a deque are atomic.
-    """
+    """Who was let in calls `leave()` when done, once or more often: an exception may interrupt it, also here."""
 
     def __init__(self, most: int | None) -> None:
-        self._tokens = None if most is None else deque([None] * most)
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._most = most
+        self._lock = new_lock()  # a finalizer may enter or leave while this thread holds it
+        self._inside: set[Hashable] = set()
+        self._waiting: dict[Hashable, Callable[[], object]] = {}
+        self._let_in: dict[Hashable, Callable[[], object]] = {}  # and to be told so
 
-    def enter(self, start: Callable[[], object]) -> bool:
-        """Whether the caller may start at once; otherwise `start()` is called in the thread of one who leaves."""
-        if self._tokens is None:
+    def enter(self, who: Hashable, start: Callable[[], object]) -> bool:
+        """Whether `who` may start at once; otherwise `start()` is called in the thread of one who leaves.
+
+        It is called a second time if an exception interrupts it.
+        """
+        return self._most is None or under(self._lock, self._enter, who, start)
+
+    def leave(self, who: Hashable) -> None:
+        if self._most is None:
+            return
+        try:
+            under(self._lock, self._leave, who)
+            self._tell()
+        except BaseException:
+            under(self._lock, self._leave, who)
+            self._tell()
+            raise
+
+    def _enter(self, who: Hashable, start: Callable[[], object]) -> bool:
+        if not self._waiting and len(self._inside) < (self._most or 1):
+            self._inside.add(who)
             return True
-        if not self._waiting:
-            try:
-                self._tokens.pop()
-                return True
-            except IndexError:
-                pass
-        self._waiting.append(start)
-        self._let_in(self._tokens)  # somebody may have left between the two lines above
+        self._waiting[who] = start
         return False
 
-    def leave(self) -> None:
-        if self._tokens is not None:
-            self._tokens.append(None)
-            self._let_in(self._tokens)
+    def _leave(self, who: Hashable) -> None:
+        self._inside.discard(who)
+        self._waiting.pop(who, None)
+        while self._waiting and len(self._inside) < (self._most or 1):
+            first = next(iter(self._waiting))
+            self._let_in[first] = self._waiting[first]
+            self._inside.add(first)
+            del self._waiting[first]
 
-    def _let_in(self, tokens: deque[None]) -> None:
-        while self._waiting and tokens:
-            try:
-                tokens.pop()
-            except IndexError:  # another thread was faster
-                return
-            try:
-                start = self._waiting.popleft()
-            except IndexError:
-                tokens.append(None)
-                continue
+    def _tell(self) -> None:
+        for who, start in tuple(self._let_in.items()):
             start()
+            self._let_in.pop(who, None)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..cache.orders import Declined, Note
 from ..calls.waiting import when_done
 from ..errors import PenstockError, UnpicklableCall
-from ..futures import Future
+from ..futures import Future, when_ended
 from ..node.call import Call, Pace, Plan
 from ..resources import Resources
 from ..wire.functions import Functions, dumps
@@ -98,10 +98,15 @@ class Streamed:
         call = Call(future, definition, packed, plan, pace, next(self._order))
         if ticket is not None:
             call.noted = partial(self._noted, ticket)
-        if sources or (ticket is not None and ticket.held):
-            self._wait(call, sources, ticket)
-        else:
-            self._start(call, ticket)
+        try:
+            if sources or (ticket is not None and ticket.held):
+                self._wait(call, sources, ticket)
+            else:
+                self._start(call, ticket)
+        except BaseException:  # nobody is going to have this future: what of it has not begun shall not
+            self._waiting.discard(future)
+            future.cancel()
+            raise
         return future
 
     def _start(self, call: Call, ticket: Ticket | None) -> None:
@@ -128,11 +133,7 @@ class Streamed:
     def _wait(self, call: Call, sources: list[Any], ticket: Ticket | None) -> None:
         future = call.future
         self._expect(future)  # first: who begins to wait for calls looks for those that are expected
-        try:
-            self._runner.prepare()
-        except BaseException:
-            self._waiting.discard(future)
-            raise
+        self._runner.prepare()
 
         def go() -> None:
             known = list(map(Known, sources))  # before: whoever opens a result may change it from then on
@@ -155,7 +156,7 @@ class Streamed:
 
     def _expect(self, future: Future[Any]) -> None:
         self._waiting.add(future)
-        future.add_done_callback(self._no_longer_waiting)
+        when_ended(future, self._no_longer_waiting)
 
     def _noted(self, ticket: Ticket, call: Call, note: Note | Declined) -> bool:
         """Whether the runner did not run the call: then it may have to be started again."""
@@ -184,8 +185,12 @@ class Streamed:
 
     def _no_longer_waiting(self, future: Future[Any]) -> None:
         if future in self._waiting:
-            self._waiting.discard(future)
-            self._runner.look_again()
+            try:
+                self._waiting.discard(future)
+                self._runner.look_again()
+            except BaseException:  # the next time it is not among them any more
+                self._runner.look_again()
+                raise
 
     # -- the end ---------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from ..cache.orders import Declined, Note, Outcome
 from ..calls.arguments import find_futures, replace_futures
 from ..calls.waiting import when_done
 from ..errors import PenstockError, ResourceError
-from ..futures import Future
+from ..futures import Future, when_ended
 from ..resources import Resources
 from .base import Settings
 from .gate import Gate
@@ -62,24 +62,31 @@ class Wrapped:
             )
         future = _Forwarded(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))
-        self._unfinished.add(future)
-        future.add_done_callback(self._forget)
-
         start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
         later = partial(self._outside, partial(self._helper.submit, start))
 
         def ready() -> None:
-            if self._gate.enter(later):
+            if self._gate.enter(future, later):
                 later()
 
         if ticket is not None:
             future.declined = lambda why: ticket.declined(why, ready, lambda: (args, dict(kwargs)))
             future.noted = ticket.noted
-        if sources:
-            known = ready if ticket is None else partial(ticket.admit, partial(_known, args, kwargs), ready)
-            when_done(sources, future, known)
-        elif self._gate.enter(later):
-            start()
+        try:
+            self._unfinished.add(future)
+            when_ended(future, self._forget)
+            if sources:
+                known = ready if ticket is None else partial(ticket.admit, partial(_known, args, kwargs), ready)
+                when_done(sources, future, known)
+            elif self._gate.enter(future, later):
+                start()
+        except BaseException:  # nobody is going to have this future: if it was not handed on it shall not be
+            if future.theirs is None:
+                future.again()
+                future.cancel()
+                self._gate.leave(future)
+                self._forget(future)
+            raise
         return future
 
     def _outside(self, step: Callable[[], object]) -> None:
@@ -91,19 +98,30 @@ class Wrapped:
         if queue is not None:
             queue.append(step)
             return
-        self._thread.queue = queue = deque([step])
+        queue = deque([step])
         try:
+            self._do_all(queue)
+        except BaseException:
+            self._do_all(queue)  # what a finalizer has left there
+            raise
+
+    def _do_all(self, queue: deque[Callable[[], object]]) -> None:
+        try:
+            self._thread.queue = queue
             while queue:
                 queue.popleft()()
         finally:
             self._thread.queue = None
 
     def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any, ticket: Ticket | None) -> None:
-        """Hand the call on."""
-        if not future.set_running_or_notify_cancel():
-            self._gate.leave()
+        """Hand the call on, once."""
+        if future.begun:
             return
+        future.begun = True
         try:
+            if not future.set_running_or_notify_cancel():
+                self._gate.leave(future)
+                return
             args, kwargs = replace_futures((args, kwargs), lambda source: source.result())
             order = None if ticket is None else ticket.order()
             if order is None:
@@ -112,16 +130,18 @@ class Wrapped:
                 from ..cache.runner import run  # here, because other calls need nothing of it
 
                 theirs = self._inner.submit(run, order, fn, args, kwargs)
+            future.theirs = theirs
+            future.again()  # running or not: from now on theirs knows
+            theirs.add_done_callback(lambda done: self._ended(future, done))
         except BaseException as error:
-            self._gate.leave()
+            self._gate.leave(future)
+            if not isinstance(error, Exception):  # it was meant for this thread, not for the call
+                future.fail_with(PenstockError(f"{error!r} interrupted {future.name!r} on its way to {self._inner!r}"))
+                raise
             future.fail_with(error)
-            return
-        future.theirs = theirs
-        future.again()  # running or not: from now on theirs knows
-        theirs.add_done_callback(lambda done: self._ended(future, done))
 
     def _ended(self, future: _Forwarded, theirs: Any) -> None:
-        self._gate.leave()
+        self._gate.leave(future)
         try:
             error = theirs.exception()
         except CancelledError:
@@ -173,11 +193,12 @@ class _Forwarded(Future[Any]):
     While it is being handed on it counts as running, so that it is not cancelled here and run there.
     """
 
-    __slots__ = ("declined", "noted", "theirs")
+    __slots__ = ("begun", "declined", "noted", "theirs")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.theirs: Any = None
+        self.begun = False  # to be handed on
         self.noted: Callable[[Note], object] | None = None  # if it is remembered
         self.declined: Callable[[Declined], object] | None = None
 
@@ -195,7 +216,7 @@ class _Forwarded(Future[Any]):
                 "was keyed; make a new executor"
             ))  # fmt: skip
         else:
-            self.theirs = None
+            self.theirs, self.begun = None, False
             self.declined(result.note)
 
     def cancel(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CacheError, WorkerLost
 from ..futures import Future
+from ..system.locks import new_lock, under
 from .finding import NoEntry
 from .found import Found, find
 
@@ -89,16 +91,16 @@ def future_of(cache: Cache, key: str) -> Future[Any]:
 
 # ------------------------------------------------------------------ one thread for all, while there are any
 
-_lock = threading.RLock()  # a finalizer may come here while this thread holds it
+_lock = new_lock()  # a finalizer may come here while this thread holds it
 _watched: list[_Known] = []
-_news = threading.Event()
+_news: queue.SimpleQueue[None] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
 
 
 def _renew() -> None:
     """In a forked child, where the thread is not."""
     global _lock, _watched, _news, _thread
-    _lock, _news, _thread = threading.RLock(), threading.Event(), None
+    _lock, _news, _thread = new_lock(), queue.SimpleQueue(), None
     _watched = []
 
 
@@ -106,13 +108,17 @@ os.register_at_fork(after_in_child=_renew)
 
 
 def _watch(future: _Known) -> None:
+    under(_lock, _sign_in, future)
+
+
+def _sign_in(future: _Known) -> None:
     global _thread
-    with _lock:
-        _watched.append(future)
-        _news.set()
-        if _thread is None:
-            _thread = threading.Thread(target=_look_in_rounds, name="penstock-look", daemon=True)
-            _thread.start()
+    _watched.append(future)
+    _news.put(None)
+    if _thread is None:
+        thread = threading.Thread(target=_look_in_rounds, name="penstock-look", daemon=True)
+        thread.start()
+        _thread = thread  # only now: an exception may have prevented its start
 
 
 def _look_in_rounds() -> None:
@@ -127,5 +133,12 @@ def _look_in_rounds() -> None:
             round_ = list(_watched)
         for future in round_:
             future.look()
-        pause = _SOONEST if _news.wait(pause) else min(pause * _SLOWER, _LATEST)
-        _news.clear()
+        pause = _SOONEST if _is_there_news(pause) else min(pause * _SLOWER, _LATEST)
+
+
+def _is_there_news(patience: float) -> bool:
+    try:
+        _news.get(timeout=patience)
+    except queue.Empty:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """Start a call when the futures among its arguments are done, or end it as the first that failed did.
 
 Nothing polls and nothing recurses: a chain of 100,000 calls that fails at its first link is taken apart in
-a loop, because ending one call runs the callbacks that end the next.
+a loop, because ending one call runs the callbacks that end the next. An exception that interrupts the loop goes on its
+way when the loop has come to its end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from ..futures import Future, Lazy
+from ..futures import Future, Lazy, when_ended
 
 _thread = threading.local()
 _PATH_LENGTH = 12  # names shown of the way from a failed call to the one that could not run
@@ -27,7 +28,7 @@ def when_done(sources: Sequence[Any], call: Future[Any], start: Callable[[], Non
     """
     waiting = _Waiting(call, start, len(sources))
     for source in sources:
-        source.add_done_callback(waiting.arrived)
+        when_ended(source, waiting.arrived)
 
 
 class _Waiting:
@@ -42,24 +43,39 @@ class _Waiting:
         if queue is not None:  # this thread is in the loop below, further up its stack
             queue.append((self, source))
             return
-        _thread.queue = queue = deque([(self, source)])
+        queue = deque([(self, source)])
         try:
-            while queue:
-                waiting, source = queue.popleft()
-                try:
-                    waiting.settle(source)
-                except Exception as error:  # the others in the queue must hear of their sources all the same
-                    waiting.call.fail_with(error)
-        finally:
-            _thread.queue = None
+            _settle_all(queue, again=False)
+        except BaseException:
+            _settle_all(queue, again=True)
+            raise
 
-    def settle(self, source: Any) -> None:
+    def settle(self, source: Any, again: bool) -> None:
+        """Note an arrival; `again`, if an exception has interrupted that."""
         if source.cancelled():
             self.call.cancel()
         elif (failure := failure_of(source)) is not None:
             self.call.fail(Inherited(failure, self.call.name, name_of(source)))
+        elif again:  # it may have been counted, and the call started or not: if it has not begun it shall not
+            self.call.cancel()
         elif next(self.arrivals) == self.missing:
             self.start()
+
+
+def _settle_all(queue: deque[tuple[_Waiting, Any]], again: bool) -> None:
+    """Settle what is in the queue, and what is put there meanwhile; each stays in it until that is done."""
+    try:
+        _thread.queue = queue
+        while queue:
+            waiting, source = queue[0]
+            try:
+                waiting.settle(source, again)
+            except Exception as error:  # the others in the queue must hear of their sources all the same
+                waiting.call.fail_with(error)
+            queue.popleft()
+            again = False
+    finally:
+        _thread.queue = None
 
 
 def name_of(future: Any) -> str:

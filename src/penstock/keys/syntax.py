@@ -10,22 +10,22 @@ import ast
 import linecache
 import os
 import sys
-import threading
 import tokenize
 import warnings
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
+from ..system.locks import new_lock, under
 from .tokens import combine, text
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _SKIPPED = frozenset(("ctx", "kind", "type_comment", "returns", "annotation", "type_ignores"))
 _FUTURES = 0x1FF0000  # the flags of code that `from __future__` sets
 _CELL = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # as a notebook's may have
-_lock = threading.RLock()
+_lock = new_lock()
 if hasattr(os, "register_at_fork"):  # another thread may hold it while this one forks
-    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)
 _texts: dict[str, list[_Text]] = {}  # by file name: the versions that were seen
 
 
@@ -81,17 +81,20 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def function_of(code: CodeType) -> tuple[Function, str] | None:
     """The syntax tree of the function that has this code, and the text that it is from; None without proof."""
+    return under(_lock, _find, code)
+
+
+def _find(code: CodeType) -> tuple[Function, str] | None:
     filename, flags = code.co_filename, code.co_flags & _FUTURES
-    with _lock:
-        versions = _texts.setdefault(filename, [])
-        for version in versions:
-            if version.flags == flags and (node := version.find(code)) is not None:
-                return node, version.source
-        source = _read(filename)
-        if source is None or any(v.source == source and v.flags == flags for v in versions):
-            return None
-        versions.append(_Text(source, filename, flags))
-        node = versions[-1].find(code)
+    versions = _texts.setdefault(filename, [])
+    for version in versions:
+        if version.flags == flags and (node := version.find(code)) is not None:
+            return node, version.source
+    source = _read(filename)
+    if source is None or any(v.source == source and v.flags == flags for v in versions):
+        return None
+    versions.append(_Text(source, filename, flags))
+    node = versions[-1].find(code)
     return None if node is None else (node, source)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..cache.orders import Declined, Note, Order
@@ -106,3 +108,15 @@ class Call:
 
     def abandoned(self) -> bool:
         return self.future.cancelled()
+
+
+def refuse(inbox: deque[Any]) -> None:
+    """Fail the calls that were submitted while the executor was being shut down.
+
+    Several threads may be at it: each call is taken out when it has been told, and to tell it twice does no harm.
+    """
+    for event in tuple(inbox):
+        if type(event) is Call:
+            event.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
+        with suppress(ValueError):
+            inbox.remove(event)

@@ -22,7 +22,7 @@ from typing import Any, cast
 from .. import ending
 from ..errors import NodeFailure, WorkerLost
 from ..wire.memory import Segments
-from .call import Call
+from .call import Call, refuse
 from .fleet import Fleet
 from .io_thread import IoThread
 from .launch import Launch
@@ -119,18 +119,15 @@ class Crew:
         """Raises RuntimeError where no thread is to be had for it."""
         if not self._io.begun:
             self._io.begin_with(self._run, partial(Loop, _nothing))
-        self._inbox.append(event)
-        if self._over:
-            self._refuse_the_rest()
-        elif self._asleep:
+        try:
+            self._inbox.append(event)
+            if self._over:
+                refuse(self._inbox)
+            elif self._asleep:
+                self._io.wake()
+        except BaseException:  # Ctrl-C, before the thread was woken for what is in the inbox now
             self._io.wake()
-
-    def _refuse_the_rest(self) -> None:
-        """Submitted while the executor was being shut down."""
-        while self._inbox:
-            event = self._inbox.popleft()
-            if type(event) is Call:
-                event.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
+            raise
 
     # -- the I/O thread --------------------------------------------------------------------------------
 
@@ -154,7 +151,7 @@ class Crew:
             self._give_up(error)
         finally:
             self._over = True
-            self._refuse_the_rest()
+            refuse(self._inbox)
             self._stations.close(loop, _GRACE if self._killed_at is None else 1.0)
             loop.close()
             self._segments.close()

@@ -10,6 +10,10 @@
 
 `start` never waits for the lock: it leaves the call in the inbox, and who holds the lock looks there again after
 letting go. So a finalizer or a callback may submit a call at any moment, even in the middle of a decision.
+
+An exception may interrupt any thread in the middle of a decision, too, Ctrl-C the main thread. What is half done then
+is put in order by the I/O thread, by what is known for certain: what each link has been given, and which calls there
+are. A call is always in a place where it is found then: in the inbox, in the pool, or in the flight of a link.
 """
 
 from __future__ import annotations
@@ -29,10 +33,11 @@ from typing import Any, Protocol, cast
 from .. import ending
 from ..errors import WorkerLost
 from ..futures import Lazy
+from ..system.locks import if_free, new_lock
 from ..system.processes import wait_for_death
 from ..wire.memory import Segments
 from ..wire.packing import Packer
-from .call import Call
+from .call import Call, refuse
 from .connection import Connection, Ended
 from .io_thread import IoThread
 from .keeper import Event, Keeper
@@ -78,11 +83,18 @@ class Node:
         self._packer = packer
         self._initializer = initializer
         self._inbox: deque[Any] = deque()
-        self._dropped: list[Any] = []  # calls that are to be cancelled, without the lock
-        self._lock = threading.Lock()
+        self._news: deque[tuple[Worker, list[Call] | None]] = deque()  # a worker is ready, or these have ended there
+        self._dropped: dict[Call, None] = {}  # calls that are to be cancelled, without the lock
+        self._dropping: set[int] = set()  # the threads that are at it
+        self._lock = new_lock()
+        self._half_done = False  # a decision is being made and carried out, or was interrupted at that
+        self._sending: Connection | RankGroup | None = None
         self._links: dict[int, Connection | RankGroup] = {}  # by the number of the worker
+        self._unwatching: dict[int, list[Call]] = {}  # what had limits and has ended; the worker is not free yet
         self._keeper: Keeper | None = None
         self._to_start: list[Worker] = []
+        self._starting: list[Worker] = []  # by the I/O thread, just now
+        self._left: list[Send | Retire] = []  # to the I/O thread
         self._blocked: list[Stream] = []
         self._io = IoThread()
         self._thread_number: int | None = None
@@ -103,14 +115,14 @@ class Node:
         """Run the call when there is room for it. Raises RuntimeError where no thread is to be had for that."""
         if not self._io.begun:
             self._begin()
-        self._inbox.append(call)
-        if threading.get_ident() != self._thread_number:  # that one empties the inbox after its callbacks
-            self._pump()
+        if threading.get_ident() != self._thread_number:
+            self._tell(call)
+        else:
+            self._inbox.append(call)  # which is emptied after the callbacks
 
     def look_again(self) -> None:
         """Something was cancelled, or ended elsewhere: perhaps others can go on, or the node can end."""
-        self._inbox.append(_nothing)
-        self._pump()
+        self._tell(_nothing)
         if self._closing:
             self._wake()
 
@@ -119,13 +131,11 @@ class Node:
 
         Those for which a worker is being started count as begun, unless `all_of_them` are meant.
         """
-        self._inbox.append(partial(self._drop_waiting, all_of_them))
-        self._pump()
+        self._tell(partial(self._drop_waiting, all_of_them))
 
     def let_idle_workers_go(self) -> None:
         """Somebody else is going to use what they hold."""
-        self._inbox.append(self._pool.let_idle_go)
-        self._pump()
+        self._tell(self._pool.let_idle_go)
 
     def prepare(self) -> None:
         """A call is going to come, so that there must be somebody to wait for it."""
@@ -159,63 +169,142 @@ class Node:
     def process_ids(self) -> list[int]:
         return [link.pid for link in list(self._links.values()) if link.pid is not None]
 
+    def _tell(self, event: Any) -> None:
+        try:
+            self._inbox.append(event)
+            self._pump()
+        except BaseException:
+            self._dropping.discard(threading.get_ident())
+            self._wake()  # the I/O thread goes on with what is in the inbox, dropped or half done
+            raise
+
     # -- under the lock --------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Empty the inbox and do what the pool decides; if somebody else is at it, they will."""
-        while self._inbox and not self.forked and self._lock.acquire(blocking=False):
-            dropped: list[Any] = []
-            late: list[Any] = []
-            try:
-                changed = self._take_in()
-                dropped, self._dropped = self._dropped, dropped
-                if self._killed:  # nothing begins any more, nor what a killed worker had been sent and not begun
-                    dropped.extend(self._pool.drain())
-                elif self._over:
-                    late = self._pool.drain()
-                elif changed:
-                    for instruction in self._pool.decide():
-                        self._carry_out(instruction)
-            finally:
-                self._lock.release()
+        while not (self.forked or self._over) and (self._inbox or self._news):
+            if not if_free(self._lock, self._take_a_turn):
+                return
+            self._end_dropped()
             if self._closing:  # the I/O thread may have found something in the inbox, and thought that it goes on
                 self._wake()
-            for call in dropped:
+        if self._over:
+            refuse(self._inbox)
+
+    def _take_a_turn(self) -> bool:
+        """Whether that could be done now; it cannot before the I/O thread has put in order what was interrupted."""
+        if self._half_done:
+            return False
+        self._half_done = True
+        changed = self._take_in()
+        if self._killed:  # nothing begins any more, nor what a killed worker had been sent and not begun
+            self._drop_waiting(True)
+        elif changed and not self._over:
+            for instruction in self._pool.decide():
+                self._carry_out(instruction)
+        self._half_done = False
+        return True
+
+    def _end_dropped(self) -> None:
+        """Each stays in there until it has ended. A callback that comes here again leaves them to the loop below."""
+        me = threading.get_ident()
+        if not self._dropped or me in self._dropping:
+            return
+        self._dropping.add(me)
+        while self._dropped:
+            for call in tuple(self._dropped):
                 call.future.cancel()
-            for call in late:  # submitted while the executor was being shut down
-                call.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
+                self._dropped.pop(call, None)
+        self._dropping.discard(me)
 
     def _drop_waiting(self, all_of_them: bool) -> None:
-        self._dropped.extend(self._pool.drain(all_of_them))
+        for call in self._pool.drain(all_of_them):
+            self._dropped[cast(Call, call)] = None
 
     def _take_in(self) -> bool:
-        """Tell the pool what has happened; whether there may be something new to decide."""
-        inbox, add, changed = self._inbox, self._pool.add, False
-        while inbox:
-            event = inbox.popleft()
+        """Tell the pool what has happened; whether there may be something new to decide.
+
+        What is taken from the inbox or the news is taken when it has been done.
+        """
+        inbox, news, add, changed = self._inbox, self._news, self._pool.add, False
+        while news:
+            worker, ended = news[0]
+            if ended is None:
+                self._pool.started(worker)
+            else:
+                self._pool.finished(worker, len(ended))
+            news.popleft()
+            changed = True
+        while inbox and not self._over:
+            event = inbox[0]
             if type(event) is Call:
                 changed |= add(event)
             else:
                 event()
                 changed = True
+            inbox.popleft()
         return changed
 
     def _carry_out(self, instruction: Start | Send | Retire) -> None:
-        number = instruction.worker.number
-        if type(instruction) is Send:
-            calls = cast("list[Call]", instruction.calls)
-            if calls[0].plan.limited:
-                self._keep().watch(number, calls[0].plan.run_time, calls[0].plan.memory)
-            link = self._links[number]
-            link.send(calls)
-            if not self._patient and len(link.flight) > 1:
-                self._wake()
-        elif type(instruction) is Start:
+        """Do it, or leave it to the I/O thread: that one alone speaks to the keeper and to ranks."""
+        if type(instruction) is Start:
             self._to_start.append(instruction.worker)
             self._wake()
+        elif type(instruction) is Send and not instruction.calls[0].alone:
+            self._send(self._links[instruction.worker.number], instruction)
+        elif threading.get_ident() == self._thread_number:
+            self._do(cast("Send | Retire", instruction))
+        else:
+            self._left.append(cast("Send | Retire", instruction))
+            self._wake()
+
+    def _send(self, link: Connection | RankGroup, instruction: Send) -> None:
+        self._sending = link
+        link.send(cast("list[Call]", instruction.calls))
+        self._sending = None
+        if not self._patient and len(link.flight) > 1:
+            self._wake()
+
+    def _do(self, instruction: Send | Retire) -> None:
+        number = instruction.worker.number
+        if type(instruction) is Send:
+            plan = cast(Call, instruction.calls[0]).plan
+            if plan.limited:
+                self._keep().watch(number, plan.run_time, plan.memory)
+            self._send(self._links[number], instruction)
         else:
             self._links[number].leave()
             self._keep().watch(number, _GRACE, None)  # should its last functions take too long
+
+    def _do_what_is_left(self) -> bool:
+        """To the I/O thread, before that does something else under the lock. It must have no ends in hand."""
+        if self._half_done:
+            self._put_in_order()
+        left, self._left = self._left, []
+        for instruction in left:
+            self._do(instruction)
+        return True
+
+    def _put_in_order(self) -> None:
+        """An exception has interrupted another thread in the middle of a decision."""
+        if self._sending is not None:  # what was sent is known to its worker alone, which gets nothing more
+            self._sending.worker.worn = self._sending.worker.withdrawing = True
+            self._keep().withdraw(self._sending.worker.number, cast(Connection, self._sending).sequence)
+            self._sending = None
+        gone = {event for event in self._inbox if type(event) is Call}
+        for worker, ended in self._news:
+            worker.ready = True
+            gone.update(ended or ())
+        self._news.clear()
+        flights: dict[int, list[Call]] = {worker.number: [] for worker in self._starting}
+        for number, link in self._links.items():
+            flights[number] = self._unwatching.get(number) or list(link.flight.values())
+        for call in cast("list[Call]", self._pool.restore(flights, gone)):
+            call.future.again()
+        self._to_start.clear()
+        self._left = [Retire(worker) for worker in self._pool.workers.values() if worker.leaving]
+        self._half_done = False
+        self._inbox.append(_nothing)
 
     def _keep(self) -> Keeper:
         assert self._keeper is not None, "there are workers, so there is a keeper"
@@ -244,6 +333,7 @@ class Node:
         self._thread_number = threading.get_ident()
         try:
             while not self._is_over():
+                self._go_on()
                 self._pump()  # who left something in the inbox while this thread held the lock relies on it
                 self._patient = False  # first: who sends something from now on wakes this thread
                 patience = self._patience()
@@ -257,10 +347,19 @@ class Node:
         finally:
             self._end(loop)
 
+    def _go_on(self) -> None:
+        """With what an exception has interrupted in other threads."""
+        if self._half_done:
+            if_free(self._lock, self._do_what_is_left)  # otherwise somebody is in the middle of it
+        self._end_dropped()
+
     def _give_up(self, error: BaseException) -> None:
         """This node can do no more. Nobody shall wait for it for ever."""
         _log.exception("this executor cannot go on")
         with self._lock:
+            self._sending = None
+            if self._half_done:
+                self._put_in_order()
             self._take_in()
             self._over = True
             calls = [*self._pool.drain(), *(call for link in self._links.values() for call in link.flight.values())]
@@ -275,13 +374,16 @@ class Node:
         with self._lock:
             for link in self._links.values():
                 link.return_unused()
-            starts, self._to_start = self._to_start, []
+            self._do_what_is_left()
+            self._starting, self._to_start = self._to_start, []
             blocked, self._blocked = self._blocked, []
-        for worker in starts:
+        while self._starting:
+            worker = self._starting[0]
             try:
                 self._start(worker, loop)
             except OSError as error:
                 self._not_started(worker, error)
+            self._starting.pop(0)
         for stream in blocked:
             loop.also_write(stream.sock, True)
         if self._signal is not None and self._keeper is not None:
@@ -311,6 +413,7 @@ class Node:
     def _not_started(self, worker: Worker, error: OSError) -> None:
         """There was no descriptor or process to be had. The calls that need such a worker fail; others go on."""
         with self._lock:
+            self._do_what_is_left()
             link = self._links.pop(worker.number, None)
             self._pool.lost(worker)
             given_up = cast("list[Call]", self._pool.hopeless(worker.shape, True))
@@ -363,15 +466,16 @@ class Node:
         worker = link.worker
         if link.says_ready:
             link.says_ready = False
-            self._inbox.append(partial(self._pool.started, worker))
+            self._news.append((worker, None))
         if link.must_end:
             with self._lock:
                 self._keep().kill(worker.number, signal.SIGKILL)
         elif ends and ends[0][0].plan.limited:
             with self._lock:  # the worker is free when the keeper says that no limit can hit it any more
+                self._unwatching[worker.number] = [ends[0][0]]
                 self._keep().unwatch(worker.number)
         elif ends:
-            self._inbox.append(partial(self._pool.finished, worker, len(ends)))
+            self._news.append((worker, [call for call, _, _ in ends]))
         self._pump()
         for call, packed, failed in ends:
             finish(call, packed, failed)
@@ -397,11 +501,15 @@ class Node:
         elif event.what == "exited":
             self._worker_ended(link, event.value, event.reason)
         elif event.what == "unwatched":
-            self._inbox.append(partial(self._pool.finished, link.worker, 1))
+            self._news.append((link.worker, self._unwatching.pop(event.number)))
         else:
             begun, unsent = event.value
             self._settle(link, cast(Connection, link).hear_of(unsent))
-            self._inbox.append(partial(self._withdrawn, cast(Connection, link), begun))
+            with self._lock:
+                self._do_what_is_left()
+                self._take_in()  # ends that the pool must know first
+                self._withdrawn(cast(Connection, link), begun)
+            self._inbox.append(_nothing)
 
     # -- ends of workers -------------------------------------------------------------------------------
 
@@ -413,6 +521,8 @@ class Node:
         may_run_again = (reason is None or reason == "rank") and not self._killed
         given_up: list[Any] = []
         with self._lock:  # all at once: nobody may send a call here between the last look and the end
+            self._do_what_is_left()
+            self._unwatching.pop(worker.number, None)
             self._take_in()  # ends that the pool must know, and calls withdrawn, which the worker has begun to skip
             ends = link.drain()
             ran, rest = link.split_flight()
@@ -474,9 +584,11 @@ class Node:
     # -- the end ---------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if not self._closing or self._inbox:
+        if not self._closing or self._inbox or self._news:
             return False
         with self._lock:
+            if self._half_done or self._left:
+                return False
             # In this order: what is expected no longer has been put into the inbox before.
             self._over = not (self._expecting() or self._inbox or self._unfinished())
         return self._over
@@ -488,6 +600,7 @@ class Node:
     def _end(self, loop: Loop) -> None:
         """Let the workers end, then the zygote; close everything."""
         self._over = True
+        self._end_dropped()
         self._pump()  # what came too late must be told so
         for link in self._links.values():
             link.leave()

@@ -15,7 +15,7 @@ the large one has been placed, so it is not starved.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
@@ -37,14 +37,17 @@ class Pending(Queued, Protocol):
 
 
 class Worker:
-    """A worker as the pool sees it: `flight` holds the calls sent to it, in the order in which it runs them."""
+    """A worker as the pool sees it: `flight` holds the calls sent to it, in the order in which it runs them.
 
-    __slots__ = ("flight", "gpus", "leaving", "number", "ready", "served", "shape", "withdrawing")
+    One that is `worn` gets no further calls, and is let go when it is idle.
+    """
+
+    __slots__ = ("flight", "gpus", "leaving", "number", "ready", "served", "shape", "withdrawing", "worn")
 
     def __init__(self, number: int, shape: Shape, gpus: tuple[str, ...]) -> None:
         self.number, self.shape, self.gpus = number, shape, gpus
         self.flight: deque[Pending] = deque()
-        self.ready = False
+        self.ready = self.worn = False
         self.leaving = False
         self.withdrawing = False
         self.served = 0
@@ -110,6 +113,7 @@ class Pool:
         self._failed_starts: dict[Shape, int] = {}  # in a row
         self._numbers = 0
         self._lets_go = False  # of all idle workers, at the next decision
+        self._has_worn = False  # perhaps
         self._reserved = False  # workers end to make room for a certain one, so no other may start now
 
     # -- events ----------------------------------------------------------------------------------------
@@ -180,14 +184,16 @@ class Pool:
         keys = [key for key, line in self._lines.items() if line.shape == shape]
         return [call for key in keys for call in self._lines.pop(key).calls]
 
-    def drain(self, all_of_them: bool = True) -> list[Pending]:
-        """The calls that wait, which now wait no longer; without those for which a worker is being started."""
-        drained: list[Pending] = []
+    def drain(self, all_of_them: bool = True) -> Iterator[Pending]:
+        """The calls that wait, each of which waits until the next is asked for.
+
+        Without those for which a worker is being started, unless `all_of_them` are meant.
+        """
         for line in self._lines.values():
             kept = 0 if all_of_them else self._starting(line.shape)
             while len(line.calls) > kept:
-                drained.append(line.calls.pop())
-        return drained
+                yield line.calls[-1]
+                line.calls.pop()
 
     def let_idle_go(self) -> None:
         """Somebody else is going to use what idle workers hold."""
@@ -205,7 +211,8 @@ class Pool:
 
     def decide(self) -> list[Instruction]:
         """What to do now."""
-        todo: list[Instruction] = self._served_enough() if self.max_tasks is not None or self._lets_go else []
+        retires = self.max_tasks is not None or self._lets_go or self._has_worn
+        todo: list[Instruction] = self._served_enough() if retires else []
         self._reserved = False
         heads: list[tuple[int, int, _Line]] = []
         for (rank, _), line in list(self._lines.items()):
@@ -259,24 +266,25 @@ class Pool:
             call = line.calls[0]
             if _long(call) and (calls or worker.flight):
                 break
-            line.calls.popleft()
-            if call.begin():  # or it has just been cancelled, and the next one may be of another kind
+            begins = call.begin()  # or it has just been cancelled, and the next one may be of another kind
+            if begins:
                 calls.append(call)
-                if _long(call):
-                    break
+                worker.served += 1
+                worker.flight.append(call)
+            line.calls.popleft()  # last: it is in one of the two at any moment, see `restore`
+            if begins and _long(call):
+                break
         if not calls:
             if not worker.flight:
                 self._at_rest(worker)
             return False
         line.passed = 0
-        worker.flight.extend(calls)
-        worker.served += len(calls)
         todo.append(Send(worker, calls))
         return True
 
     def _room(self, worker: Worker, call: Pending) -> int:
         """How many calls like this one may be sent to the worker now."""
-        if worker.leaving or worker.withdrawing:
+        if worker.leaving or worker.withdrawing or worker.worn:
             return 0
         if worker.flight and _long(worker.flight[-1]):
             return 0
@@ -334,9 +342,45 @@ class Pool:
         most = 0 if self._lets_go else self.max_tasks
         self._lets_go = False
         for idle in list(self._idle.values()):
-            for worker in [w for w in idle if most is not None and w.served >= most]:
+            for worker in [w for w in idle if w.worn or (most is not None and w.served >= most)]:
                 self._retire(worker, todo)
         return todo
+
+    # -- after an interruption -------------------------------------------------------------------------
+
+    def restore(self, flights: Mapping[int, Iterable[Pending]], gone: Container[Pending]) -> list[Pending]:
+        """Put everything in order after an exception has interrupted any of the above; the calls that wait now.
+
+        `flights` has, for each worker that was started, what has been sent to it and has not ended. What else is
+        found here waits, but for what is `gone`: it has ended, or is going to be added.
+        """
+        found = [call for line in self._lines.values() for call in line.calls]
+        found += [call for worker in self.workers.values() for call in worker.flight]
+        sent = {call for calls in flights.values() for call in calls}
+        waiting = {call for call in found if call not in sent and call not in gone}
+        self.workers = {number: worker for number, worker in self.workers.items() if number in flights}
+        for number, worker in self.workers.items():
+            worker.flight = deque(flights[number])
+        self._recount()
+        self._lines.clear()
+        in_order = sorted(waiting, key=lambda call: call.order)
+        for call in in_order:
+            self.add(call)
+        return in_order
+
+    def _recount(self) -> None:
+        """Take account of what is given out."""
+        workers = self.workers.values()
+        self._memory = self.capacity.memory - sum(worker.shape.memory for worker in workers)
+        used = {gpu for worker in workers for gpu in worker.gpus}
+        self._gpus = [gpu for gpu in self.capacity.gpus if gpu not in used]
+        self._cores, self._active, self._idle = self.capacity.cores, 0, {}
+        self._has_worn = any(worker.worn for worker in workers)
+        for worker in workers:
+            if not worker.leaving:
+                self._use(worker)
+                if worker.ready and not worker.flight:
+                    self._at_rest(worker)
 
     # -- accounts --------------------------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from ..errors import PenstockError
 from ..futures import Future
+from ..system.locks import new_lock, under
 
 
 class Progress:
@@ -18,22 +18,26 @@ class Progress:
         except ImportError:
             raise PenstockError("progress=True needs tqdm; pip install 'penstock[progress]'") from None
         self._bar = tqdm(total=0, unit="call", desc="penstock")
-        self._lock = threading.RLock()  # a finalizer may submit while this thread holds it
+        self._lock = new_lock()  # a finalizer may submit while this thread holds it
         self._failed = 0
 
     def follow(self, future: Future[Any]) -> None:
         """Count this call, and again when it has ended."""
-        with self._lock:
-            self._bar.total += 1
+        under(self._lock, self._expect_another)
         future.add_done_callback(self._done)
+
+    def _expect_another(self) -> None:
+        self._bar.total += 1
 
     def _done(self, future: Future[Any]) -> None:
         failed = not future.cancelled() and future.failed()
-        with self._lock:
-            self._failed += failed
-            if self._failed:
-                self._bar.set_postfix(failed=self._failed, refresh=False)
-            self._bar.update()
+        under(self._lock, self._count, failed)
+
+    def _count(self, failed: bool) -> None:
+        self._failed += failed
+        if self._failed:
+            self._bar.set_postfix(failed=self._failed, refresh=False)
+        self._bar.update()
 
     def close(self) -> None:
         """Leave the line with the final count."""

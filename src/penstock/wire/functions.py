@@ -51,7 +51,10 @@ class Definition:
         self.id, self.data, self.names, self._dead = number, data, names, dead
 
     def __del__(self) -> None:
-        self._dead.append(self.id)
+        try:
+            self._dead.append(self.id)
+        except AttributeError:  # an exception has interrupted its making
+            pass
 
 
 class _Watch:

@@ -15,11 +15,11 @@ import importlib
 import os
 import sys
 import weakref
-from _thread import RLock
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, ModuleType
 
+from ..system.locks import new_lock, under
 from ..typed import TYPE_CHECKING, Any
 from . import identities, imports
 
@@ -40,7 +40,7 @@ changes = 0  # how often anything was stored in a guest; who keeps a function lo
 _HEADED = ("__name__", "__package__", "__file__", "__path__")
 UNSENT = frozenset((*_HEADED, "__builtins__", "__getattr__", "__spec__", "__loader__", "__cached__"))
 
-lock = RLock()
+lock = new_lock()
 
 
 class Space:
@@ -173,11 +173,14 @@ def _known_space(namespace: dict[str, Any]) -> Space | None:
 
 def _new_space(namespace: dict[str, Any], holder: Any, apart: bool) -> Space:
     attributes = tuple((name, namespace[name]) for name in _HEADED if _plain(namespace.get(name)))
-    with lock:
-        number = next(identities.numbers) if apart else 0
-        origin = (identities.token, str(namespace.get("__name__", "")), number)
-        space = _known_space(namespace) or Space((origin, attributes), holder)
-        _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
+    return under(lock, _agree, namespace, attributes, holder, apart)
+
+
+def _agree(namespace: dict[str, Any], attributes: Any, holder: Any, apart: bool) -> Space:
+    number = next(identities.numbers) if apart else 0
+    origin = (identities.token, str(namespace.get("__name__", "")), number)
+    space = _known_space(namespace) or Space((origin, attributes), holder)
+    _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
     return space
 
 
@@ -189,10 +192,17 @@ def guest(header: Header) -> Guest:
     """The namespace here of functions from elsewhere."""
     found = _guests.get(header[0])
     if found is None:
-        with lock:
-            found = _guests.setdefault(header[0], Guest(header))
-            _spaces[id(vars(found.module))] = found
-            _install(found)
+        found = under(lock, _new_guest, header)
+    return found
+
+
+def _new_guest(header: Header) -> Guest:
+    found = _guests.get(header[0])  # another thread may have been faster
+    if found is None:
+        found = Guest(header)
+        _spaces[id(vars(found.module))] = found
+        _install(found)
+        _guests[header[0]] = found  # last: who finds it there does not look further
     return found
 
 
@@ -247,7 +257,7 @@ class Kept:
 
     def _load(self) -> None:
         global _provided
-        with lock:
+        with lock:  # in workers only
             outer, _provided = _provided, []
             try:
                 self._function: Callable[..., Any] = pickle.loads(self.data)
@@ -274,15 +284,17 @@ def provide(needs: Needs) -> None:
     for name in imports:
         importlib.import_module(name)
     units = [unit for unit in wires if unit[0][0][0] != identities.token]
-    if not units:
-        return
-    with lock:
-        for header, name, version, data in units:
-            guest(header).offer(name, version, data)
-            if _provided is not None:
-                _provided.append((guest(header), name, version))
-        for header, name, _, _ in units:
-            guest(header).take(name)
+    if units:
+        under(lock, _take, units)
+
+
+def _take(units: list[Wire]) -> None:
+    for header, name, version, data in units:
+        guest(header).offer(name, version, data)
+        if _provided is not None:
+            _provided.append((guest(header), name, version))
+    for header, name, _, _ in units:
+        guest(header).take(name)
 
 
 def find(origin: Origin) -> Space | None:
@@ -293,7 +305,7 @@ def find(origin: Origin) -> Space | None:
 def _begin_child() -> None:
     """A fork is at home nowhere but in what it makes itself."""
     global lock
-    lock = RLock()
+    lock = new_lock()
     for table in (_held, _spaces, _origins):
         table.clear()
     for space in _guests.values():

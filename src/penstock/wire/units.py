@@ -12,13 +12,13 @@ import itertools
 import linecache
 import os
 import sys
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from ..system.locks import new_lock, under
 from .imports import absolute_name
 from .namespaces import UNSENT, Space, Wire, space_of, space_of_module, spaces
 from .references import by_reference, importable, sending_apart
@@ -28,7 +28,7 @@ Place = tuple[Space, str]  # a name in a namespace
 MISSING: Any = object()
 
 _versions = itertools.count(1)
-_lock = threading.RLock()  # a finalizer may submit while this thread holds it
+_lock = new_lock()  # a finalizer may submit while this thread holds it
 
 
 class Reach(NamedTuple):
@@ -67,12 +67,16 @@ def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
     taken = snapshot(value)
     data, reaches = pickle(value, (space, name))
     unit = Unit(data, taken, reaches)
-    with _lock:  # two threads that make the first unit at once must agree on its version
-        known = space.units.get(name)
-        if known is not None and known.data == data:
-            known.snapshot, known.reaches = taken, reaches
-            return known
-        return _keep(space, name, unit)
+    return under(_lock, _agree, space, name, unit)
+
+
+def _agree(space: Space, name: str, unit: Unit) -> Unit:
+    """Two threads that make the first unit at once must agree on its version."""
+    known = space.units.get(name)
+    if known is not None and known.data == unit.data:
+        known.snapshot, known.reaches = unit.snapshot, unit.reaches
+        return known
+    return _keep(space, name, unit)
 
 
 def _alone(data: bytes, reaches: tuple[Place, ...]) -> Unit:
@@ -245,7 +249,7 @@ def source(code: CodeType) -> tuple[tuple[str, str], ...]:
 
 def _begin_child() -> None:
     global _lock
-    _lock = threading.RLock()  # another thread may have held it when this process forked
+    _lock = new_lock()  # another thread may have held it when this process forked
 
 
 os.register_at_fork(after_in_child=_begin_child)

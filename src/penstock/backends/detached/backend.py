@@ -29,7 +29,7 @@ from ... import ending
 from ...cache.home import Home
 from ...calls.waiting import when_done
 from ...errors import PenstockError, SchedulerError
-from ...futures import Future
+from ...futures import Future, when_ended
 from ...resources import Resources
 from ...system.late_thread import LateThread
 from ...wire.functions import dumps
@@ -112,8 +112,18 @@ class DetachedBackend:
             return future
         self._begin()  # first: where no thread is to be had there is no call
         call = future.call = Call(future, resources, ticket, self, data, apart_data, sources)
+        try:
+            self._accept(call, sources)
+        except BaseException:  # nobody is going to have this future: there shall be no job for it
+            future.cancel()
+            self._forget(call, future)
+            raise
+        return future
+
+    def _accept(self, call: Call, sources: list[Any]) -> None:
+        future = call.future
         self._waiting.add(future)
-        future.add_done_callback(partial(self._forget, call))
+        when_ended(future, partial(self._forget, call))
         foreign = tuple(source for source in sources if call_of(source, self) is None)
         if sources:
             when_done(tuple(sources), future, _nothing)  # a failure of one is its failure at once
@@ -121,7 +131,6 @@ class DetachedBackend:
             when_done(foreign, future, partial(self._admit, call))
         else:
             self._enter(call)
-        return future
 
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()

@@ -34,7 +34,13 @@ class Errands:
     def do(self, errand: Callable[[], object]) -> None:
         if not self._closed:  # afterwards nothing is on its way: no thread shall start while the interpreter ends
             self._queue.put(errand)
-            self._thread.begin(self._run)
+            try:
+                self._thread.begin(self._run)
+            except RuntimeError:
+                raise
+            except BaseException:  # it has interrupted the beginning
+                self._thread.begin(self._run)
+                raise
 
     def ask(self, question: Callable[[], bool]) -> None:
         """Ask until the answer is True: soon, then less and less often."""

@@ -7,6 +7,7 @@
 What the key stands for is fixed at `submit`: the arguments are packed then, and the function's part of the key is
 made just before. If futures among the arguments are not done, the rest follows when they are (`admit`). The lock is
 the front's. Under it only lists and flags change; futures end, and others' callbacks run, after it was let go.
+To land may be done twice: should an exception interrupt it, it is done again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import logging
 import os
 import platform
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,9 +27,10 @@ from ...cache.orders import Declined, Meant, Note, Order
 from ...cache.runner import Run, begin
 from ...calls.arguments import replace_futures
 from ...errors import CacheError, PenstockError
-from ...futures import Future
+from ...futures import Future, when_ended
 from ...jobs.parcel import Meaning
 from ...keys.key import CallKey, FunctionPart, call_key, function_part, identity_of
+from ...system.locks import under
 from ...version import VERSION
 from ...wire import identities
 from ...wire.functions import resend_by_value
@@ -85,10 +88,12 @@ class Flight:
         return None if self.has_key else Meaning(self._part, self.place.around)
 
     def named(self, key: str) -> None:
-        with self.front.lock:
-            self.key, self.has_key = key, True
-            for future in self._on_board:
-                future.known_as(key, False)
+        under(self.front.lock, self._named, key)
+
+    def _named(self, key: str) -> None:
+        self.key, self.has_key = key, True
+        for future in self._on_board:
+            future.known_as(key, False)
 
     def _is_called(self, call: CallKey) -> None:
         self._call = call
@@ -99,60 +104,82 @@ class Flight:
 
     def board(self, future: Remembered) -> bool:
         """Whether there was room; not once the call has landed, or is being cancelled."""
-        with self.front.lock:
-            if not self._boarding:
-                return False
-            self._on_board.append(future)
-            future.joins(self)
-            future.identity = self.identity()
-            if self.has_key:
-                future.known_as(self.key, False)
+        return under(self.front.lock, self._board, future)
+
+    def _board(self, future: Remembered) -> bool:
+        if not self._boarding:
+            return False
+        self._on_board.append(future)
+        future.joins(self)
+        future.identity = self.identity()
+        if self.has_key:
+            future.known_as(self.key, False)
         return True
 
-    def disembark(self) -> list[Remembered]:
+    def lands(self) -> list[Remembered]:
         """Those on board, who are ended by the caller. Under the lock; from now on nobody boards."""
-        left, self._on_board = self._on_board, []
         self._boarding, self.landed = False, True
-        return left
+        return self.passengers()
+
+    def disembark(self) -> None:
+        """They have been ended, or are on board of another."""
+        self._on_board = []
 
     def passengers(self) -> list[Remembered]:
         return list(self._on_board)
 
     def takes(self, futures: list[Remembered]) -> bool:
         """Board all of them, or none. Under the lock."""
-        return self._boarding and all([self.board(future) for future in futures])  # noqa: C419
+        return self._boarding and all([self._board(future) for future in futures])  # noqa: C419
 
     def leave(self, future: Remembered) -> bool:
         """Cancel one future; with the last one the call. Whether the future is cancelled now."""
-        with self.front.lock:
-            inner, alone = self.inner, self._on_board == [future]
-            if future not in self._on_board or inner is None or (not alone and inner.running()):
-                return future.cancelled()
-            if alone:
-                self._boarding = False  # nobody shall board what is being cancelled
-            else:
-                self._on_board.remove(future)
-        if not alone:
-            return future.left()
-        inner.cancel()  # its end ends the future
-        with self.front.lock:
-            self._boarding = not (self.landed or inner.cancelled())
+        try:
+            inner = under(self.front.lock, self._call_to_cancel, future)
+            if future not in self._on_board:
+                return future.left() if not self.landed else future.cancelled()
+            if inner is not None:
+                inner.cancel()  # its end ends the future
+                under(self.front.lock, self._reopen, inner)
+        except BaseException:
+            if future not in self._on_board and not self.landed:  # nobody else is going to end it
+                future.left()
+            raise
         return future.cancelled()
+
+    def _call_to_cancel(self, future: Remembered) -> Future[Any] | None:
+        """The call, if nobody else is on board; otherwise let the future go, unless it has nowhere to go."""
+        inner, alone = self.inner, self._on_board == [future]
+        if future not in self._on_board or inner is None:
+            return None
+        if alone:
+            if inner.running():
+                return None
+            self._boarding = False  # nobody shall board what is being cancelled
+            return inner
+        self._on_board.remove(future)
+        return None
+
+    def _reopen(self, inner: Future[Any]) -> None:
+        self._boarding = not (self.landed or inner.cancelled())
 
     def takes_off(self, inner: Future[Any], again: bool = False) -> None:
         """The backend has given this future, unless the call landed or was sent again before it was known here."""
-        with self.front.lock:
-            late = self.landed or (self._sent_again and not again)
-            self._sent_again |= again
-            old = None if late else self.inner
-            if not late:
-                self.inner = inner
+        late, old = under(self.front.lock, self._takes, inner, again)
         if late:
             inner.cancel()
             return
-        inner.add_done_callback(self._inner_ended)
+        when_ended(inner, self._inner_ended)
         if old is not None:
             old.cancel()
+
+    def _takes(self, inner: Future[Any], again: bool) -> tuple[bool, Future[Any] | None]:
+        late = self.landed or (self._sent_again and not again)
+        self._sent_again |= again
+        old = None if late else self.inner
+        if not late:
+            self.inner = inner
+        return late, old
 
     # -- for the backend -------------------------------------------------------------------------------
 
@@ -220,7 +247,7 @@ class Flight:
         try:
             return bool(errand())
         except BaseException as error:
-            self.fail(error if isinstance(error, Exception) else PenstockError(f"{self.name!r}: {error!r}"))
+            self.fail(error)
             return True
 
     def _admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
@@ -245,12 +272,14 @@ class Flight:
         if isinstance(begun, Declined):
             self.declined(begun, partial(self.admit, _nothing, go), _nothing)
             return False
-        with self.front.lock:
-            self._run = begun
-            landed = self.landed
-        if landed:
+        if not under(self.front.lock, self._holds, begun):
             begun.release()
-        return not landed
+            return False
+        return True
+
+    def _holds(self, run: Run) -> bool:
+        self._run = run
+        return not self.landed
 
     def _look_again(self, again: Callable[[], None]) -> None:
         found = self.front.look_up(self)
@@ -305,6 +334,8 @@ class Flight:
     # -- landing ---------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # it was meant for the thread that it has interrupted
+            error = PenstockError(f"{self.name!r}: {error!r} interrupted its submission; submit it again")
         self._land(lambda future: future.answered(None, None, error, failed=True))
 
     def _answer(self, found: Found) -> None:
@@ -351,23 +382,26 @@ class Flight:
         self._land(lambda future: _end_like(self._stored_in(future) if stored else future, inner, token))
 
     def _land(self, end: Callable[[Remembered], object]) -> None:
-        """The only way out: end those on board, once; let go of the claim and of the backend's future."""
+        """The only way out: end those on board; let go of the claim and of the backend's future."""
         futures = self.front.forget(self)
         try:
-            with self.front.calling_back():
-                for future in futures:
-                    _safely(end, future)
+            interruptions = [error for future in futures if (error := _interruption(end, future)) is not None]
+            self.disembark()
         finally:
             if self._run is not None:
                 self._run.release()
             self._drop_inner()
+        if interruptions and threading.current_thread() is threading.main_thread():  # Ctrl-C
+            raise interruptions[0]
 
     def _drop_inner(self) -> None:
-        inner, self.inner = self.inner, None
+        """Last, so that what an exception interrupts is done again at the end of the backend's future."""
+        inner = self.inner
         if inner is not None:
             inner.cancel()
         self.arguments = self._call = None
         self.front.over(self)
+        self.inner = None
 
 
 def _nothing() -> Arguments:
@@ -375,12 +409,15 @@ def _nothing() -> Arguments:
     return (), {}
 
 
-def _safely(end: Callable[[Remembered], object], future: Remembered) -> None:
-    """End one; a callback that exits must not keep the others from ending."""
+def _interruption(end: Callable[[Remembered], object], future: Remembered) -> BaseException | None:
+    """End one, and return what has interrupted that; a callback that exits must not keep the others from ending."""
     try:
         end(future)
-    except BaseException:
-        _log.exception("a callback of %r ended in a way that callbacks cannot", future)
+    except BaseException as error:
+        _log.debug("a callback of %r ended in a way that callbacks cannot", future, exc_info=True)
+        end(future)
+        return error
+    return None
 
 
 def _end_like(future: Remembered, inner: Future[Any], token: bytes | None) -> None:

@@ -15,7 +15,8 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import InvalidStateError
 from typing import Any
 
 from ... import ending
@@ -25,6 +26,7 @@ from ...errors import CacheError
 from ...futures import Future
 from ...keys.unkeyable import Pending
 from ...resources import Resources
+from ...system.locks import new_lock, under
 from ..base import Backend, Settings
 from ..streamed import FORKED, Streamed
 from .errands import Errands
@@ -50,11 +52,11 @@ class Remembering:
         self._flights: dict[tuple[str, str], Flight] = {}  # by directory and key
         self._all: set[Flight] = set()  # those too whose key is not known yet
         self._fresh: set[tuple[str, str]] = set()  # results that were made again by this executor
-        self.lock = threading.RLock()  # a finalizer may submit while this thread holds it
+        self.lock = new_lock()  # a finalizer may submit while this thread holds it
+        self._landing: dict[Flight, int] = {}  # in which thread: a shutdown in a callback there cannot wait for it
         self.errands = Errands()
         self._closing = False
-        self._over = threading.Event()
-        self._thread = threading.local()
+        self._over: Future[None] = Future("the end")
         self._forked = False
         _fronts.add(self)
         ending.register(self)
@@ -98,24 +100,28 @@ class Remembering:
 
     def _start(self, flight: Flight, future: Remembered, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Put it on its way, unless another thread was faster."""
-        with self.lock:
-            if self._over.is_set():
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            if flight.has_key:
-                if self._board_another(flight, future):
-                    return
-                self._flights[flight.place_and_key] = flight
-            flight.board(future)
-            self._all.add(flight)
-        self.errands.prepare()
-        if flight.held or not self.sends_copies:  # whose runners may see neither the directory nor the whole result
-            flight.arguments = args, dict(kwargs)
         try:
-            inner = self.inner.submit(flight.fn, args, kwargs, flight.place.resources, flight)
+            if under(self.lock, self._board_others, flight, future):
+                return
+            self.errands.prepare()
+            if flight.held or not self.sends_copies:  # whose runners may see neither the directory nor the whole result
+                flight.arguments = args, dict(kwargs)
+            flight.takes_off(self.inner.submit(flight.fn, args, kwargs, flight.place.resources, flight))
         except BaseException as error:
             flight.fail(error)  # for those who have boarded since
             raise
-        flight.takes_off(inner)
+
+    def _board_others(self, flight: Flight, future: Remembered) -> bool:
+        """Whether the same call is on its way already; otherwise this flight is."""
+        if self._over.done():
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if flight.has_key and self._board_another(flight, future):
+            return True
+        flight.board(future)
+        self._all.add(flight)
+        if flight.has_key:
+            self._flights[flight.place_and_key] = flight
+        return False
 
     def look_up(self, flight: Flight) -> Found | None:
         """What is remembered of this call."""
@@ -127,17 +133,20 @@ class Remembering:
 
     def join(self, flight: Flight) -> bool:
         """Once the key is known: whether another flight of the same call takes its futures over."""
-        with self.lock:
-            other = self._flights.get(flight.place_and_key)
-            passengers = [] if flight.landed else flight.passengers()
-            for future in passengers:
-                future.known_as(flight.key, False)
-            if other is None or other is flight or flight.landed or not other.takes(passengers):
-                if not flight.landed:
-                    self._flights[flight.place_and_key] = flight
-                return False
-            flight.disembark()
-            return True
+        return under(self.lock, self._join, flight)
+
+    def _join(self, flight: Flight) -> bool:
+        other = self._flights.get(flight.place_and_key)
+        passengers = [] if flight.landed else flight.passengers()
+        for future in passengers:
+            future.known_as(flight.key, False)
+        if other is None or other is flight or flight.landed or not other.takes(passengers):
+            if not flight.landed:
+                self._flights[flight.place_and_key] = flight
+            return False
+        flight.lands()
+        flight.disembark()
+        return True
 
     def was_made(self, flight: Flight) -> None:
         """Its result was stored now, so it answers further calls, in refresh mode too."""
@@ -147,34 +156,31 @@ class Remembering:
     # -- the end ---------------------------------------------------------------------------------------
 
     def forget(self, flight: Flight) -> list[Remembered]:
-        """The flight lands; the futures that were still on board."""
-        with self.lock:
-            if flight.has_key and self._flights.get(flight.place_and_key) is flight:
-                del self._flights[flight.place_and_key]
-            return flight.disembark()
+        """The flight lands, in this thread; the futures that are still on board."""
+        self._landing[flight] = threading.get_ident()
+        return under(self.lock, self._forget, flight)
+
+    def _forget(self, flight: Flight) -> list[Remembered]:
+        if flight.has_key and self._flights.get(flight.place_and_key) is flight:
+            del self._flights[flight.place_and_key]
+        return flight.lands()
 
     def over(self, flight: Flight) -> None:
         """Nothing is left to do of it."""
-        with self.lock:
-            self._all.discard(flight)
+        under(self.lock, self._all.discard, flight)
+        self._landing.pop(flight, None)
         self._end_if_over()
 
-    @contextlib.contextmanager
-    def calling_back(self) -> Iterator[None]:
-        """While others' callbacks run in this thread: a shutdown in one cannot wait for it."""
-        before, self._thread.inside = getattr(self._thread, "inside", False), True
-        try:
-            yield
-        finally:
-            self._thread.inside = before
-
     def _end_if_over(self) -> None:
-        with self.lock:
-            if not self._closing or self._all or self._over.is_set():
-                return
-            self._over.set()
-        self.errands.close()
-        self.inner.close(False)
+        """May be done twice: what an exception interrupts is done again by who waits for the end."""
+        if self._closing and under(self.lock, self._has_ended):
+            with contextlib.suppress(InvalidStateError):  # another thread has said so
+                self._over.set_result(None)
+            self.errands.close()
+            self.inner.close(False)
+
+    def _has_ended(self) -> bool:
+        return not self._all
 
     def cancel_pending(self) -> None:
         self.inner.cancel_pending()
@@ -192,8 +198,8 @@ class Remembering:
     def close(self, wait: bool) -> None:
         self._closing = True
         self._end_if_over()
-        if wait and not self._forked and not getattr(self._thread, "inside", False):
-            self._over.wait()
+        if wait and not self._forked and threading.get_ident() not in tuple(self._landing.values()):
+            self._over.result()
             self.inner.close(True)
             self.errands.join()
 
@@ -202,7 +208,7 @@ class Remembering:
         self._end_if_over()
 
     def wait_for_end(self) -> None:
-        self._over.wait()
+        self._over.result()
         self.errands.join()
 
     def describe(self) -> str:
@@ -212,10 +218,11 @@ class Remembering:
     def after_fork(self) -> None:
         """In a forked child: the calls on their way are the parent's, and so is the thread for errands."""
         self._forked = True
-        self.lock = threading.RLock()
+        self.lock = new_lock()
         self._flights.clear()
         self._all.clear()
-        self._over.set()
+        with contextlib.suppress(InvalidStateError):
+            self._over.set_result(None)
 
 
 def _in_forked_child() -> None:
