@@ -15,7 +15,7 @@ from .errors.spelling import alternatives, nearest
 from .system.units import MEMORY, measured, seconds
 
 R = TypeVar("R")
-__all__ = ["ALIASES", "NAMES", "Amount", "Resources", "amount", "is_resource", "whole"]
+__all__ = ["ALIASES", "NAMES", "Amount", "Resources", "amount", "resource_meant", "whole"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -201,9 +201,10 @@ def _unknown(name: object, others: Iterable[str]) -> str:
     return f"unknown resource {name!r}{hint}"
 
 
-def is_resource(name: str) -> bool:
-    """Return whether this is the name of a resource: ours, executorlib's, or one that people use elsewhere."""
-    return name in _MEANT and _MEANT[name][0].partition(" ")[0] in NAMES
+def resource_meant(name: str) -> str | None:
+    """Our name of the resource that goes by this name here, in executorlib or elsewhere; None if it is none."""
+    ours = _MEANT.get(name, ("",))[0].partition(" ")[0]
+    return ours if ours in NAMES else None
 
 
 def whole(name: str, value: Any, least: int | None) -> int:

@@ -17,16 +17,26 @@ _PACKED = 0x08  # the flag of code that takes **kwargs
 
 def nearest(wrong: str, known: Iterable[str]) -> list[str]:
     """Return the known names that were probably meant: all that are one slip away, else the likeliest."""
-    plain, names = wrong.lower().replace("-", "_"), list(known)
-    slips = [plain] if plain in names else [name for name in names if _one_slip(plain, name)]
+    names = list(known)
+    slips = _slips(wrong, names)
     if slips:
         return slips
+    plain = _plain(wrong)
     longer = [name for name in names if len(plain) > 2 and plain in name]  # "mem"
     if longer:
         return [min(longer, key=len)]
     import difflib  # here, because it is rarely needed
 
-    return difflib.get_close_matches(plain, names, n=1)
+    return difflib.get_close_matches(plain, names, n=1, cutoff=0.65)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _slips(wrong: str, names: list[str]) -> list[str]:
+    plain = _plain(wrong)
+    return [plain] if plain in names else [name for name in names if _one_slip(plain, name)]
 
 
 def _one_slip(one: str, other: str) -> bool:
@@ -82,10 +92,10 @@ def strict(
 
 
 def _unknown(function: str, name: str, known: Iterable[str], place: str | None) -> str:
+    own = [parameter for parameter in known if parameter != "self"]
     head = f"{function}() got an unexpected keyword argument {name!r}"
-    if place is not None:
+    if place is not None and not _slips(name, own):
         return f"{head}: {place}"
-    own = [known_name for known_name in known if known_name != "self"]
     return head + (alternatives(nearest(name, own)) or f"; it has {', '.join(own)}")
 
 
