@@ -84,7 +84,9 @@ class Executor(StandardExecutor):
         self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
         _log.info("%r", self)
 
-    @strict(words="takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**resources)")
+    @strict(
+        words="takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**resources)"
+    )
     def with_resources(self, **resources: Any) -> Executor:
         """The same executor with other default resources: its workers, its shutdown.
 

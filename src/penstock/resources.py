@@ -163,12 +163,13 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
     ("restart_limit",): "retries restarts max_retries",
     ("slurm_cmd_args",): "sbatch_args",
 }
-_MEANT = {name: (name,) for name in NAMES} | {theirs: (ours,) for theirs, ours in ALIASES.items()}
+_MEANT: dict[str, tuple[str, ...]] = {**{name: (name,) for name in NAMES}, **{a: (ALIASES[a],) for a in ALIASES}}
 _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.split()}
 
 # What is no resource -> the function whose parameter it is.
 _PARAMETERS = {
-    "Executor": "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress",
+    "Executor": "max_workers backend cache resource_dict initializer initargs init_function "
+    "max_tasks_per_child progress",
     "backend=Slurm": "template python setup launcher interface ports poll result_grace calls_per_job detached host",
 }
 _MEANT |= {word: (f"{whose}({word}=...)",) for whose, words in _PARAMETERS.items() for word in words.split()}

@@ -31,7 +31,7 @@ class Slurm:
     Args:
         nodes: how many nodes to keep workers on, a number or (fewest, most): outside an allocation they are asked for
             by jobs, as they are needed; inside, how many of its own.
-        walltime: the time limit of such a job (s, or a text as "2h"), and of a call that is a job and has no `run_time`.
+        walltime: the time limit (s, or a text as "2h") of such a job, and of a call that is a job without `run_time`.
         partition: of calls that do not say.
         account: likewise.
         qos: likewise.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import wraps
-from os.path import commonprefix
 from typing import ParamSpec, TypeVar
 
 __all__ = ["alternatives", "nearest", "strict", "strict_init"]
@@ -12,6 +11,7 @@ __all__ = ["alternatives", "nearest", "strict", "strict_init"]
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
+Place = Callable[[str], str | None]  # where a keyword of another function belongs; None where that is not known
 _PACKED = 0x08  # the flag of code that takes **kwargs
 
 
@@ -41,7 +41,7 @@ def _slips(wrong: str, names: list[str]) -> list[str]:
 
 def _one_slip(one: str, other: str) -> bool:
     """Whether the two differ in at most one character that is missing, too many or another, or in two swapped."""
-    start = len(commonprefix((one, other)))
+    start = next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))  # noqa: B905
     one, other = one[start:], other[start:]
     swapped = len(one) > 1 and one[:2] == other[1::-1] and one[2:] == other[2:]
     return one[1:] == other or one == other[1:] or one[1:] == other[1:] or swapped
@@ -56,13 +56,7 @@ def alternatives(names: Iterable[str]) -> str:
     return f": did you mean {quoted}?" if quoted else ""
 
 
-def _nowhere(name: str) -> str | None:
-    return None
-
-
-def strict(
-    place: Callable[[str], str | None] = _nowhere, words: str = ""
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def strict(place: Place | None = None, words: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Refuse unknown keywords in words of ours; older versions of Python only say that they are unknown.
 
     Args:
@@ -72,7 +66,7 @@ def strict(
 
     def mark(function: Callable[P, R]) -> Callable[P, R]:
         shown = function.__qualname__.removesuffix(".__init__")
-        code = function.__code__  # type: ignore[attr-defined]  # a plain function
+        code = function.__code__
         by_position = code.co_argcount
         known = code.co_varnames[: by_position + code.co_kwonlyargcount]
         takes_all = bool(code.co_flags & _PACKED)
@@ -81,7 +75,7 @@ def strict(
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             if not (takes_all or kwargs.keys() <= set(known)):
                 name = next(name for name in kwargs if name not in known)
-                raise TypeError(_unknown(shown, name, known, place(name)))
+                raise TypeError(_unknown(shown, name, known, place and place(name)))
             if words and len(args) > by_position:
                 raise TypeError(f"{shown}() {words}")
             return function(*args, **kwargs)
@@ -99,11 +93,11 @@ def _unknown(function: str, name: str, known: Iterable[str], place: str | None) 
     return head + (alternatives(nearest(name, own)) or f"; it has {', '.join(own)}")
 
 
-def strict_init(place: Callable[[str], str | None] = _nowhere) -> Callable[[type[C]], type[C]]:
+def strict_init(place: Place | None = None) -> Callable[[type[C]], type[C]]:
     """Make the constructor of a class, as a dataclass has it, `strict`."""
 
     def mark(cls: type[C]) -> type[C]:
-        cls.__init__ = strict(place)(cls.__init__)  # type: ignore[misc]
+        cls.__init__ = strict(place)(cls.__init__)  # type: ignore[method-assign]
         return cls
 
     return mark

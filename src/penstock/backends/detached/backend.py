@@ -29,7 +29,7 @@ from ... import ending
 from ...cache.home import Home
 from ...calls.waiting import when_done
 from ...errors import PenstockError, SchedulerError
-from ...futures import Future
+from ...futures import Future, ends_futures
 from ...resources import Resources
 from ...system.late_thread import LateThread
 from ...wire.functions import dumps
@@ -162,6 +162,7 @@ class DetachedBackend:
     # -- the thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        ends_futures(self._wake)
         failures = 0  # in a row
         while failures < _FAILURES:
             try:
