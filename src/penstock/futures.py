@@ -387,7 +387,7 @@ class _Watched:
 
     def append(self, waiter: Any) -> None:
         if not isinstance(waiter.event, _Event):
-            waiter.event = _Event()
+            waiter.event = _Event(for_all=not getattr(waiter, "stop_on_exception", True))
         waiter.event.waits_for(self._future)
         self._future._waiting.append(waiter)
 
@@ -398,20 +398,22 @@ class _Watched:
 class _Event(threading.Event):
     """What `wait` and `as_completed` wait for: the end of one of several futures, or of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, for_all: bool) -> None:
         super().__init__()
-        self._ended_here: str | None = None
-        self._elsewhere = False  # another thread can set it
+        self._for_all = for_all
+        self._ending_here: str | None = None  # the name of one that only this thread can end
+        self._elsewhere = False  # another one may end by itself
 
     def waits_for(self, future: Future[Any]) -> None:
         if future.ends_here():
-            self._ended_here = future.name
-        else:
+            self._ending_here = future.name
+        elif not future.done():
             self._elsewhere = True
 
     def wait(self, timeout: float | None = None) -> bool:
-        if timeout is None and self._ended_here is not None and not self._elsewhere and not self.is_set():
-            raise RuntimeError(_endless(self._ended_here))
+        alone = self._for_all or not self._elsewhere
+        if timeout is None and self._ending_here is not None and alone and not self.is_set():
+            raise RuntimeError(_endless(self._ending_here))
         return super().wait(timeout)
 
 

@@ -229,8 +229,9 @@ def amount(name: str, value: Any) -> float | None:
     except OverflowError:
         number = float("inf")
     if not 0 < number < _MOST:
-        wanted = 'GiB or a text as "4GB"' if name == "memory" else 'seconds or a text as "90min" or "12:00:00"'
-        raise ResourceError(f"{name} must be a positive number of {wanted}, not {value!r}")
+        unit, text = ("GiB", '"4GB"') if name == "memory" else ("seconds", '"90min" or "12:00:00"')
+        hint = f" or a text as {text}" if isinstance(value, str) else ""
+        raise ResourceError(f"{name} must be a positive number of {unit}{hint}, not {value!r}")
     return value if type(value) is int else number
 
 

@@ -74,7 +74,7 @@ _WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", 
 def _instead(choice: Any) -> str:
     """What to write in place of something that is no backend."""
     if isinstance(choice, type) and issubclass(choice, StandardExecutor):
-        return f", but the class of one: call it, as {choice.__name__}()"
+        return f", but the class of another executor: call it, as {choice.__name__}()"
     if callable(getattr(choice, "get_executor", None)):
         return ", but it has one: pass what its get_executor() returns"
     if isinstance(choice, str) and choice.lower() in _EXECUTORS:

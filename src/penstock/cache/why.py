@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,9 +65,8 @@ def explain_entry(cache: Cache, entry: Entry) -> Explanation:
 
 def _compared(cache: Cache, key: str, name: str, parts: Mapping[str, str], outside: Any, running: str) -> Explanation:
     other, its_parts = nearest(cache.home, name, parts, key)
-    if other is None:
-        found = [line(label, None, MISSING, name) for label, part in parts.items() if part == MISSING]
-    else:
+    found: Sequence[str] = tuple(line(label, None, part, name) for label, part in parts.items() if part == MISSING)
+    if other is not None:
         found = differences(its_parts, parts, name)
     return Explanation(key, name, False, other, found, outside, running, parts)
 
