@@ -80,15 +80,33 @@ def test_page(page: Page, tmp_path: Path) -> None:
     check(page, tmp_path)
 
 
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
+@pytest.mark.parametrize("page", list(pages(on_cluster=False)))
+def test_page_on_one_core(page: Page, tmp_path: Path) -> None:
+    check(page, tmp_path, "-c", ON_ONE_CORE, sys.executable)
+
+
+ON_ONE_CORE = (
+    "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def test_the_readme_begins_with_ten_lines_of_code() -> None:
+    (first, *_) = Page(ROOT / "README.md").blocks
+    assert first["code"].count("\n") == 10
+    assert "no test" not in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", list(pages(on_cluster=True)))
 def test_page_on_a_cluster(page: Page, slurm: Cluster, tmp_path: Path) -> None:
     check(page, tmp_path)
 
 
-def check(page: Page, tmp_path: Path) -> None:
+def check(page: Page, tmp_path: Path, *before: str) -> None:
     script = tmp_path / f"{page.path.stem}.py"
     script.write_text(page.script(), encoding="utf-8")
-    ended = run("-W", "error", script, cwd=tmp_path)
+    ended = run(*before, "-W", "error", script, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "Exception ignored" not in ended.stderr, ended.stderr  # a warning where it cannot be raised
     printed = ended.stdout

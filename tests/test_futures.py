@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import concurrent.futures as standard
 import gc
 import logging
@@ -16,6 +17,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from penstock import futures
 from penstock.errors import UnreadableCall
 from penstock.futures import Future, batched, item, unzip
 
@@ -142,14 +144,31 @@ def test_cancelling_tells_the_executor_once():
 def test_waiting_ends_at_the_timeout(ask):
     with pytest.raises(standard.TimeoutError):
         getattr(Future(), ask)(timeout=0)
-    with pytest.raises(standard.TimeoutError):
-        getattr(Future(), ask)(timeout=0.001)
+    with pytest.raises(standard.TimeoutError, match=r"^'relax' has not ended after 0.001 s$"):
+        getattr(Future("relax"), ask)(timeout=0.001)
 
 
 def test_without_a_cache_or_a_scheduler_there_is_nothing_to_tell():
     assert (Future().key, Future().cached, Future().job_id) == (None, None, None)
     with pytest.raises(AttributeError):
         Future().key = "x"
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda f: f["a"], lambda f: f[0], list, lambda f: 3 in f, lambda f: print(*f)],
+    ids=["key", "index", "list", "in", "star"],
+)
+def test_it_is_not_its_result(take):
+    with pytest.raises(
+        TypeError, match=r"'relax' is not its result: penstock.item\(future, .*penstock.unzip\(future, n"
+    ):
+        take(Future("relax"))
+
+
+def test_it_does_not_look_like_a_collection():
+    assert not isinstance(Future(), collections.abc.Iterable)
+    assert not isinstance(Future(), collections.abc.Sized)
 
 
 def test_it_cannot_be_pickled():
@@ -306,6 +325,51 @@ def test_asyncio_can_cancel_it():
     assert future.cancelled()
 
 
+def test_it_can_be_awaited():
+    good, lazy, bad, lost = Future(), Future(), Future(), Future()  # type: ignore[var-annotated]
+
+    async def result_of(future: Future) -> object:
+        return await future
+
+    async def main() -> list[object]:
+        tasks = [asyncio.create_task(result_of(future)) for future in (good, lazy, bad, lost, done(4))]
+        await asyncio.sleep(0)
+        good.set_result(1)
+        lazy.finish(Parcel(2))
+        bad.fail(Parcel(KeyError("k")))
+        lost.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    one, two, error, cancellation, four = asyncio.run(main())
+    assert (one, two, four) == (1, 2, 4)
+    assert isinstance(error, KeyError)
+    assert isinstance(cancellation, asyncio.CancelledError)
+
+
+def test_who_is_cancelled_while_awaiting_it_cancels_it():
+    waiting, running = Future(), Future()  # type: ignore[var-annotated]
+    running.set_running_or_notify_cancel()
+
+    async def await_it(future: Future) -> None:
+        await future
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(await_it(future)) for future in (waiting, running)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    asyncio.run(main())
+    assert waiting.cancelled()
+    assert not running.done()
+
+
+def test_it_is_awaited_in_a_loop_that_runs():
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        Future().__await__()
+
+
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio reads the state so from Python 3.14 on")
 def test_a_snapshot_is_of_what_was_packed():
     future: Future = Future()
@@ -377,6 +441,65 @@ def test_two_threads_that_open_it_get_the_same_object():
     for thread in threads:
         thread.join()
     assert got[0] is got[1] is future.result()
+
+
+# ------------------------------------------------------------------ threads that end futures
+
+
+@pytest.fixture
+def on_cancel(monkeypatch):
+    """This thread ends the futures that were made with it."""
+    monkeypatch.setattr(futures, "_this_thread", threading.local())
+
+    def on_cancel() -> None: ...
+
+    futures.ends_futures(on_cancel)
+    return on_cancel
+
+
+ENDLESS = "'relax' cannot end before this callback has returned: a callback must not wait for another future; submit a"
+
+
+def test_a_thread_does_not_wait_for_what_only_it_can_end(on_cancel):
+    own = Future("relax", on_cancel)
+    waits = [
+        own.result,
+        own.exception,
+        lambda: standard.wait([own]),
+        lambda: standard.wait([own, done(1), Future("relax", on_cancel)]),
+        lambda: standard.wait([own, Future()]),
+        lambda: standard.wait([own, done(1)], return_when=standard.FIRST_EXCEPTION),
+        lambda: list(standard.as_completed([done(1), own])),
+    ]
+    for wait in waits:
+        with pytest.raises(RuntimeError, match=ENDLESS):
+            wait()
+    own.set_result(3)
+    assert own.result() == 3
+    assert standard.wait([own]).done == {own}
+
+
+def test_a_thread_may_wait_for_what_others_end_or_for_some_time(on_cancel):
+    own, other = Future("relax", on_cancel), Future("energy")
+    with pytest.raises(standard.TimeoutError):
+        own.result(timeout=0.001)
+    assert standard.wait([own], timeout=0).not_done == {own}
+    assert standard.wait([own], timeout=0.001).not_done == {own}
+    thread = threading.Thread(target=other.set_result, args=(1,))
+    thread.start()
+    assert standard.wait([own, other], return_when=standard.FIRST_COMPLETED).done == {other}
+    thread.join()
+
+
+def test_a_part_ends_where_the_whole_does(on_cancel):
+    own = Future("relax", on_cancel)
+    parts = [item(own, 0), *unzip(own, 1), item(item(own, 0), 0), *batched([done(1), own], 2)]
+    assert [part.ends_here() for part in parts] == [True] * 4
+    assert not item(Future(), 0).ends_here()
+    assert not batched([own, Future()], 2)[0].ends_here()
+    assert not batched([standard.Future(), own], 2)[0].ends_here()
+    own.set_result([[5]])
+    assert parts[0].result() == [5]
 
 
 # ------------------------------------------------------------------ nothing is kept alive

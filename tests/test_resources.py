@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import pickle
+import re
+import string
 from fractions import Fraction
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 
+from penstock import Executor, Local, Slurm
 from penstock.backends import plans
 from penstock.backends.plans import GIB, make_plan
 from penstock.errors import ResourceError
 from penstock.node.shape import Capacity
-from penstock.resources import ALIASES, Resources
+from penstock.resources import ALIASES, NAMES, Resources
 
 DEFAULTS = Resources()
 ROOMY = Capacity(cores=64, gpus=tuple("01234567"), memory=1024 * GIB)
@@ -60,7 +65,6 @@ def test_that_is_all_aliases():
 @pytest.mark.parametrize(
     ("wrong", "meant"),
     [
-        ("core", "cores"),
         ("gpus", "gpus_per_rank"),
         ("mem", "memory"),
         ("memmory", "memory"),
@@ -71,6 +75,79 @@ def test_that_is_all_aliases():
 )
 def test_an_unknown_name_is_refused_with_the_nearest(wrong, meant):
     assert refusal(**{wrong: 1}) == f"unknown resource {wrong!r}: did you mean {meant!r}?"
+
+
+CORES = "cores_per_rank (threads of one call) or ranks (MPI)"
+
+
+@pytest.mark.parametrize("wrong", ["ncores", "n_cores", "core", "cpus", "num_cpus", "Cores", "nCores"])
+def test_cores_may_be_two_things(wrong):
+    assert refusal(**{wrong: 1}) == f"unknown resource {wrong!r}: did you mean {CORES}?"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("threads", "cores_per_rank"),
+        ("cores_per_core", "cores_per_rank"),
+        ("cpus_per_task", "cores_per_rank"),
+        ("ntasks", "ranks"),
+        ("gpu", "gpus_per_rank"),
+        ("ram", "memory"),
+        ("Memory", "memory"),
+        ("memory-max", "memory"),
+        ("walltime", "run_time"),
+        ("timeout", "run_time"),
+        ("workdir", "cwd"),
+        ("environment", "env"),
+        ("retries", "restart_limit"),
+    ],
+)
+def test_words_from_elsewhere_are_answered_with_ours(wrong, meant):
+    assert refusal(**{wrong: 1}) == f"unknown resource {wrong!r}: did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("max_workers", "Executor(max_workers=...)"),
+        ("max_worker", "Executor(max_workers=...)"),
+        ("backend", "Executor(backend=...)"),
+        ("template", "backend=Slurm(template=...)"),
+    ],
+)
+def test_a_parameter_that_is_no_resource_is_sent_where_it_belongs(wrong, meant):
+    assert refusal(**{wrong: 1}) == f"unknown resource {wrong!r}: did you mean {meant}?"
+
+
+def test_every_parameter_of_a_constructor_is_known_to_the_resources():
+    for whose in (Executor, Local, Slurm):
+        for name in inspect.signature(whose).parameters:
+            if name not in (*NAMES, *ALIASES):
+                assert f"did you mean {name!r}?" not in refusal(**{name: 1})
+                assert "did you mean " in refusal(**{name: 1})
+
+
+@st.composite
+def slips(draw: st.DrawFn) -> tuple[str, str]:
+    """A known name with one character missing, too many, another or swapped, and our name for it."""
+    name = draw(st.sampled_from([*NAMES, *ALIASES]))
+    at = draw(st.integers(0, len(name) - 1))
+    letter = draw(st.sampled_from(string.ascii_lowercase + "_"))
+    ways = [name[:at] + name[at + 1 :], name[:at] + letter + name[at:], name[:at] + letter + name[at + 1 :]]
+    ways += [name + letter, name[:at] + name[at + 1 : at + 2] + name[at] + name[at + 2 :]]
+    return draw(st.sampled_from(ways)), ALIASES.get(name, name)
+
+
+@given(slips())
+@example(("ores", "ranks"))
+@example(("ev", "env"))
+def test_one_slip_is_answered_with_the_name_that_was_meant(slip):
+    wrong, meant = slip
+    assume(wrong not in (*NAMES, *ALIASES))
+    suggested = refusal(**{wrong: 1}).partition("did you mean ")[2]
+    assert re.search(rf"\b{meant}\b", suggested)
+    assert not any(re.search(rf"\b{theirs}\b", suggested) for theirs in ALIASES)
 
 
 def test_a_name_that_is_like_no_other_is_refused_with_all():
@@ -106,8 +183,8 @@ BAD = {
     "gpus_per_rank": [-1, 0.5, "0", None, True],
     "restart_limit": [-1, "1", None, 1.0],
     "nodes": [0, 1.5, "2", (1, 2), True],
-    "memory": [0, -1, "8", "8G", NAN, INF, True, 1j, [8]],
-    "run_time": [0, -5, "1:00", NAN, INF, False, 10**400],
+    "memory": [0, -1, "8", "8X", "-1GB", "0GB", "4GB 2", "GB", "", NAN, INF, True, 1j, [8]],
+    "run_time": [0, -5, "90", "1:00", "00:61:00", "1-25:61", "1h 2", "1 month", "", NAN, INF, False, 10**400],
     "priority": [1.5, "high", None, True],
     "exclusive": [1, "yes", None],
     "cwd": [1, b"bytes", ["a"]],
@@ -146,6 +223,73 @@ def test_amounts_of_other_libraries_become_ours(number):
         value = getattr(Resources(**{name: number}), name)
         assert type(value) in (int, float)
         assert value == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "gib"),
+    [
+        ("4GB", 4),
+        ("4 GB", 4),
+        ("4G", 4),
+        ("4gib", 4),
+        (" 1.5 TB ", 1536),
+        (".5g", 0.5),
+        ("512MiB", 0.5),
+        ("500MB", 500 / 1024),
+        ("1024 kB", 1 / 1024),
+        ("1073741824B", 1),
+        ("1P", 1 << 20),
+    ],
+)
+def test_memory_may_be_a_text_with_a_unit(text, gib):
+    assert Resources(memory=text) == Resources(memory=gib) == DEFAULTS.updated({"memory_max": text})
+    assert Local(memory=text).memory == gib
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90min", 5400),
+        ("90 m", 5400),
+        ("5s", 5),
+        ("1.5h", 5400),
+        ("1h30min", 5400),
+        ("2 h 5 min", 7500),
+        ("1 hour", 3600),
+        ("2d", 172_800),
+        ("00:30:00", 1800),
+        ("100:00:01", 360_001),
+        ("1-12", 129_600),
+        ("1-12:30", 131_400),
+        ("1-00:00:01", 86_401),
+    ],
+)
+def test_run_time_may_be_a_text_with_units_or_a_clocks(text, seconds):
+    assert Resources(run_time=text) == Resources(run_time=seconds) == DEFAULTS.updated({"run_time_max": text})
+    assert Slurm(walltime=text, result_grace=text) == Slurm(walltime=seconds, result_grace=seconds)
+
+
+@given(st.integers(0, 40), st.integers(0, 23), st.integers(0, 59), st.integers(1, 59))
+def test_a_time_is_the_same_however_it_is_written(days, hours, minutes, seconds):
+    whole = Resources(run_time=((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    for text in (
+        f"{days}-{hours}:{minutes}:{seconds}",
+        f"{days * 24 + hours}:{minutes:02}:{seconds:02}",
+        f"{days}d {hours} h{minutes}min {seconds}s",
+    ):
+        assert Resources(run_time=text) == whole
+
+
+def test_what_was_a_text_is_a_number_from_then_on():
+    wanted = Resources(memory="500MB", run_time="1-00:00:00")
+    assert wanted.asked() == {"memory": 500 / 1024, "run_time": 86_400}
+    assert pickle.loads(pickle.dumps(wanted)) == wanted == wanted.updated({"priority": 0})
+
+
+def test_resources_are_made_by_any_of_their_names():
+    assert Resources(cores=2, memory_max="1GB") == Resources(ranks=2, memory=1)  # type: ignore[call-arg]
+    with pytest.raises(ResourceError, match=f"'cpus': did you mean {re.escape(CORES)}"):
+        Resources(cpus=2)  # type: ignore[call-arg]
 
 
 def test_what_makes_sense_is_taken():

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future as StandardFuture
+from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import islice
 from time import monotonic
 from types import TracebackType
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import ending
 from .backends.base import Backend, Settings
 from .backends.choose import open_backend, other_resources
+from .calls import misuse
 from .calls.chunks import run_chunk
 from .errors import ResourceError
+from .errors.spelling import strict
 from .futures import Future, batched
 from .report.progress import Progress
 from .resources import Resources
@@ -62,6 +65,7 @@ class Executor(StandardExecutor):
         1024
     """
 
+    @strict(misuse.place_in_executor, "takes only max_workers by position; name the rest, as backend='slurm'")
     def __init__(
         self,
         max_workers: int | None = None,
@@ -75,13 +79,9 @@ class Executor(StandardExecutor):
         max_tasks_per_child: int | None = None,
         progress: bool = False,
     ) -> None:
-        _check_count("max_workers", max_workers)
-        _check_count("max_tasks_per_child", max_tasks_per_child)
-        for name, function in (("initializer", initializer), ("init_function", init_function)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be a callable, not {function!r}")
-        if not isinstance(initargs, Iterable):
-            raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
+        misuse.check_count("max_workers", max_workers, alternative="backend")
+        misuse.check_count("max_tasks_per_child", max_tasks_per_child)
+        misuse.check_initializers(initializer, initargs, init_function)
         _check_depth()
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
         known = Resources(others=dict.fromkeys(other_resources(backend)))
@@ -89,6 +89,9 @@ class Executor(StandardExecutor):
         self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
         _log.info("%r", self)
 
+    @strict(
+        words="takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**resources)"
+    )
     def with_resources(self, **resources: Any) -> Executor:
         """The same executor with other default resources: its workers, its shutdown.
 
@@ -117,6 +120,7 @@ class Executor(StandardExecutor):
         dataclasses; they may come from any library.
 
         Raises:
+            TypeError: `fn` is no function, or gets a resource by a keyword that is none of its parameters.
             ResourceError: what is asked for is unknown, makes no sense or can never be had.
             CacheError: the call is to be remembered, and an argument has no meaning that can be hashed.
             RuntimeError: the executor has been shut down.
@@ -125,12 +129,17 @@ class Executor(StandardExecutor):
         if running.closed or ending.begun:
             what = "shutdown" if running.closed else "interpreter shutdown"
             raise RuntimeError(f"cannot schedule new futures after {what}")
+        if not callable(fn):
+            raise misuse.no_function("submit", fn)
+        if kwargs:
+            misuse.check_keywords(fn, kwargs)
         resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
         future: Future[T] = running.backend.submit(fn, args, kwargs, resources)
         if running.progress is not None:
             running.progress.follow(future)
         return future
 
+    @strict(misuse.place_in_map)
     def map(  # the base class's, with `buffersize` on every Python and chunks
         self,
         fn: Callable[..., T],
@@ -146,20 +155,14 @@ class Executor(StandardExecutor):
             chunksize: elements that make one call.
             buffersize: calls that may be ahead of the results taken; default: all are submitted at once.
         """
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        end = None if timeout is None else timeout + monotonic()
+        misuse.check_map(fn, timeout, chunksize, buffersize)
         tuples = zip(*iterables)  # noqa: B905  # as map() does, it ends with the shortest
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)
-            return _results(submits, buffersize, end)
+            return _results(submits, buffersize, timeout)
         chunks = iter(lambda: tuple(islice(tuples, chunksize)), ())
         submits = (self.submit(run_chunk, fn, chunk) for chunk in chunks)
-        return _elements(_results(submits, buffersize, end))
+        return _elements(_results(submits, buffersize, timeout))
 
     def batched(self, futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
         """Futures of tuples of `n` results each, in the order in which `futures` finish; see `penstock.batched`."""
@@ -249,17 +252,9 @@ def _check_depth() -> None:
         )
 
 
-def _check_count(name: str, value: int | None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
-
-
-def _results(submits: Iterator[Future[Any]], buffersize: int | None, end: float | None) -> Iterator[Any]:
+def _results(submits: Iterator[Future[Any]], buffersize: int | None, timeout: float | None) -> Iterator[Any]:
     """The results in order; calls are submitted now, up to `buffersize`, and then one for each result taken."""
+    end = None if timeout is None else timeout + monotonic()
     futures: deque[Future[Any]] = deque()
     try:
         futures.extend(islice(submits, buffersize))
@@ -273,7 +268,7 @@ def _results(submits: Iterator[Future[Any]], buffersize: int | None, end: float 
             while futures:
                 if buffersize is not None:
                     futures.extend(islice(submits, 1))
-                yield _take(futures.popleft(), end)  # taken out first: nothing here keeps a result alive
+                yield _take(futures.popleft(), timeout, end)  # taken out first: nothing here keeps a result alive
         finally:
             while futures:
                 futures.popleft().cancel()
@@ -281,9 +276,13 @@ def _results(submits: Iterator[Future[Any]], buffersize: int | None, end: float 
     return iterate()
 
 
-def _take(future: Future[Any], end: float | None) -> Any:
+def _take(future: Future[Any], timeout: float | None, end: float | None) -> Any:
     try:
         return future.result(None if end is None else end - monotonic())
+    except FutureTimeout:
+        if future.done():  # it is what the call raised
+            raise
+        raise FutureTimeout(f"{future.name!r} has not ended {timeout:g} s after map() was called") from None
     finally:
         future.cancel()
         del future

@@ -19,7 +19,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -27,7 +27,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from functools import partial
 from itertools import count, repeat
 from operator import methodcaller
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from .errors import UnreadableCall
 from .system.locks import let_go, new_lock, under
@@ -43,6 +43,16 @@ _log = logging.getLogger("concurrent.futures")  # where the standard library rep
 _lock = new_lock()
 if hasattr(os, "register_at_fork"):  # in a forked child the thread that held it is not there
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)
+
+_this_thread = threading.local()
+
+
+def ends_futures(whose: Callable[[], object]) -> None:
+    """Say of this thread that it ends the futures whose `on_cancel` this is.
+
+    A callback that such a thread runs would wait for ever for another of them; it is told so (`Future.ends_here`).
+    """
+    _this_thread.ends = whose
 
 
 class Lazy(Protocol):
@@ -106,7 +116,10 @@ class Future(StandardFuture[T]):
             self._others = []
         return self._others
 
-    _waiters = cast("list[Any]", property(_made_waiters))
+    def _those_who_wait(self) -> Any:
+        return self._made_waiters() if getattr(_this_thread, "ends", None) is None else _Watched(self)
+
+    _waiters = cast("list[Any]", property(_those_who_wait))  # the standard library's types say that it can be set
 
     def _end(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
         """Go to a final state, wake who waits and run the callbacks; False if there already."""
@@ -283,13 +296,35 @@ class Future(StandardFuture[T]):
 
     def _wait(self, timeout: float | None) -> None:
         if self._state not in _ENDED:
+            if timeout is None and self.ends_here():
+                raise RuntimeError(_endless(self.name))
             self._sleep(timeout)
         if self._packed is not None:
             self._open()
         if self._state is not FINISHED:
-            cancelled = self._state in _ENDED
+            late = "" if self._state in _ENDED else f"{self.name!r} has not ended after {timeout:g} s"
             self = None  # type: ignore[assignment]  # as in `result`
-            raise CancelledError if cancelled else FutureTimeout
+            raise FutureTimeout(late) if late else CancelledError
+
+    def ends_here(self) -> bool:
+        """Whether it has not ended, and only this very thread can end it: then to wait for it here takes for ever."""
+        ends = getattr(_this_thread, "ends", None)
+        return ends is not None and self.on_cancel == ends and not self.done()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for it in a coroutine, as `asyncio.wrap_future` does: cancelling the one cancels the other."""
+        import asyncio  # here, because who awaits has loaded it
+
+        return asyncio.wrap_future(self, loop=asyncio.get_running_loop()).__await__()
+
+    if not TYPE_CHECKING:  # to mypy it has neither
+
+        def __getitem__(self, key: object) -> Any:
+            """Refuse `future[key]`, and iteration, which comes here too; the result may not be there yet."""
+            raise TypeError(
+                f"the future of {self.name!r} is not its result: penstock.item(future, {key!r}) is the future of a "
+                "part, and penstock.unzip(future, n) gives those of n parts"
+            )
 
     def _sleep(self, timeout: float | None) -> None:
         """Until it has ended, or the time is up."""
@@ -371,6 +406,53 @@ _STATE_WORDS = {
     CANCELLED_AND_NOTIFIED: "cancelled",
     FINISHED: "finished",
 }
+
+
+def _endless(name: str) -> str:
+    return (
+        f"{name!r} cannot end before this callback has returned: a callback must not wait for another future; submit "
+        "a call that depends on it"
+    )
+
+
+class _Watched:
+    """The list of those that wait for a future, for a thread that ends futures: it must not wait for its own."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def append(self, waiter: Any) -> None:
+        if not isinstance(waiter.event, _Event):
+            waiter.event = _Event(for_all=not getattr(waiter, "stop_on_exception", True))
+        waiter.event.waits_for(self._future)
+        self._future._made_waiters().append(waiter)
+
+    def remove(self, waiter: Any) -> None:
+        self._future._made_waiters().remove(waiter)
+
+
+class _Event(threading.Event):
+    """What `wait` and `as_completed` wait for: the end of one of several futures, or of all."""
+
+    def __init__(self, for_all: bool) -> None:
+        super().__init__()
+        self._for_all = for_all
+        self._ending_here: str | None = None  # the name of one that only this thread can end
+        self._elsewhere = False  # another one may end by itself
+
+    def waits_for(self, future: Future[Any]) -> None:
+        if future.ends_here():
+            self._ending_here = future.name
+        elif not future.done():
+            self._elsewhere = True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        alone = self._for_all or not self._elsewhere
+        if timeout is None and self._ending_here is not None and alone and not self.is_set():
+            raise RuntimeError(_endless(self._ending_here))
+        return super().wait(timeout)
+
+
 _STILL_PACKED: BaseException = Exception("this error is still packed")
 
 
@@ -450,6 +532,10 @@ class Part(Future[Any]):
         self.key_and_length = key, length
         self._identity = ""
 
+    def ends_here(self) -> bool:
+        source = self.source
+        return isinstance(source, Future) and source.ends_here()
+
     @property
     def identity(self) -> str:
         """What it counts as where the result is not known yet; "" if that cannot be said."""
@@ -483,6 +569,13 @@ def _check_future(value: object, asking: str) -> None:
         raise TypeError(f"{asking}: {value!r} is not a future")
 
 
+def _check_number(asking: str, n: object, least: int) -> None:
+    if not isinstance(n, int):
+        raise TypeError(f"{asking}: n must be an integer, not {n!r}")
+    if n < least:
+        raise ValueError(f"{asking}: n must be at least {least}, not {n}")
+
+
 def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:
     part = Part(source, key, length)
     when_ended(source, part.ended)
@@ -505,8 +598,7 @@ def unzip(future: StandardFuture[Any], n: int) -> list[Future[Any]]:
     They raise ValueError if the result has another length.
     """
     _check_future(future, "unzip")
-    if n < 0:
-        raise ValueError(f"unzip: n must be at least 0, not {n}")
+    _check_number("unzip", n, 0)
     return [_part(future, i, n) for i in range(n)]
 
 
@@ -515,13 +607,14 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
 
     A future that fails or is cancelled fails or cancels the batch that it falls into.
     """
-    if n < 1:
-        raise ValueError(f"batched: n must be at least 1, not {n}")
+    _check_number("batched", n, 1)
+    if isinstance(futures, StandardFuture):
+        raise TypeError(f"batched: give it a list of futures, not the one {futures!r}")
     sources = list(futures)
     for source in sources:
         _check_future(source, "batched")
     sizes = [min(n, len(sources) - first) for first in range(0, len(sources), n)]
-    batches: list[Future[tuple[T, ...]]] = [Future("batched") for _ in sizes]
+    batches: list[Future[tuple[T, ...]]] = [_Batch(sources) for _ in sizes]
     arrived: list[dict[int, StandardFuture[T]]] = [{} for _ in sizes]  # in each batch, by the number of the source
     places: dict[int, int] = {}  # by the number of the source: in which order they have ended
     free = count()
@@ -539,6 +632,23 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
     for number, source in enumerate(sources):
         when_ended(source, partial(ended, number))
     return batches
+
+
+class _Batch(Future[tuple[T, ...]]):
+    """A future of several results. `sources`: all of the futures that it is made of some of, until it has ended."""
+
+    __slots__ = ("_sources",)
+
+    def __init__(self, sources: Sequence[StandardFuture[T]]) -> None:
+        super().__init__("batched")
+        self._sources = sources
+
+    def ends_here(self) -> bool:
+        return all(source.done() or (isinstance(source, Future) and source.ends_here()) for source in self._sources)
+
+    def _end(self, *end: Any) -> bool:
+        self._sources = ()  # before others are told of the end: it keeps nobody's result
+        return super()._end(*end)
 
 
 class _Tuple(_Derived):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
 import numbers
 import operator
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import ResourceError
+from .errors.spelling import alternatives, nearest
+from .system.units import MEMORY, measured, seconds
 
-__all__ = ["ALIASES", "NAMES", "Resources", "amount", "whole"]
+R = TypeVar("R")
+__all__ = ["ALIASES", "NAMES", "Amount", "Resources", "amount", "resource_meant", "whole"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -25,6 +28,32 @@ ALIASES = {
 }
 
 
+class Amount:
+    """A field of a dataclass for GiB or seconds: given as a number or as a text with a unit, kept as a number."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> float | None:
+        return None if instance is None else vars(instance)[self._name]
+
+    def __set__(self, instance: object, value: float | str | None) -> None:
+        vars(instance)[self._name] = amount(self._name, value)
+
+
+def _by_any_name(cls: type[R]) -> type[R]:
+    """Let a constructor take executorlib's names, and refuse unknown ones as `canonical` does."""
+    plain = cls.__init__
+
+    @functools.wraps(plain)
+    def init(self: R, /, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **(kwargs if kwargs.keys() <= _FIELDS else canonical(kwargs, ("others",))))
+
+    cls.__init__ = init  # type: ignore[assignment]
+    return cls
+
+
+@_by_any_name
 @dataclasses.dataclass(frozen=True)
 class Resources:
     """The resources of one call. Every key may also be given by executorlib's name (`ALIASES`).
@@ -33,8 +62,8 @@ class Resources:
         ranks: MPI ranks (count). With more than one, the function runs on each, and the result is the list of theirs.
         cores_per_rank: cores of each rank (count); also the number of threads its libraries start.
         gpus_per_rank: whole GPUs of each rank (count), visible to it alone.
-        memory: for the whole call (GiB); more than that and it fails with `OutOfMemory`.
-        run_time: at most (s); longer than that and it fails with `TimeLimitExceeded`.
+        memory: for the whole call (GiB, or a text as "500MB"); more than that and it fails with `OutOfMemory`.
+        run_time: at most (s, or a text as "90min"); longer than that and it fails with `TimeLimitExceeded`.
         nodes: nodes to spread over (count).
         exclusive: whether nobody else may be on them.
         priority: higher first.
@@ -53,8 +82,8 @@ class Resources:
     ranks: int = 1
     cores_per_rank: int = 1
     gpus_per_rank: int = 0
-    memory: float | None = None
-    run_time: float | None = None
+    memory: Amount = Amount()
+    run_time: Amount = Amount()
     nodes: int | None = None
     exclusive: bool = False
     priority: int = 0
@@ -78,8 +107,6 @@ class Resources:
         for name, least in _COUNTS.items():
             if (count := getattr(self, name)) is not None or name != "nodes":
                 object.__setattr__(self, name, whole(name, count, least))
-        for name in ("memory", "run_time"):
-            object.__setattr__(self, name, amount(name, getattr(self, name)))
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
         for name in ("cwd", "error_log_file", "cache_directory"):
@@ -117,7 +144,35 @@ class Resources:
 # The least of each count; priorities may be negative.
 _COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
+
+# What people call it elsewhere -> what was probably meant.
+_CORES = ("cores_per_rank (threads of one call)", "ranks (MPI)")
+_ELSEWHERE: dict[tuple[str, ...], str] = {
+    _CORES: "cores core cpus cpu ncores n_cores num_cores ncpus n_cpus num_cpus",
+    ("cores_per_rank",): "threads nthreads n_threads num_threads cores_per_core cores_per_task cpus_per_task",
+    ("ranks",): "tasks ntasks n_tasks num_tasks procs nprocs n_procs processes mpi mpi_ranks nranks n_ranks num_ranks",
+    ("gpus_per_rank",): "gpus gpu ngpus n_gpus num_gpus gpus_per_task",
+    ("memory",): "mem ram mem_gb memory_gb memory_limit",
+    ("run_time",): "time timeout walltime wall_time time_limit",
+    ("nodes",): "nnodes n_nodes",
+    ("cwd",): "directory workdir working_directory chdir",
+    ("env",): "environment environ",
+    ("error_log_file",): "stderr log log_file",
+    ("restart_limit",): "retries restarts max_retries",
+    ("slurm_cmd_args",): "sbatch_args",
+}
+_MEANT: dict[str, tuple[str, ...]] = {**{name: (name,) for name in NAMES}, **{a: (ALIASES[a],) for a in ALIASES}}
+_MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.split()}
+
+# What is no resource -> the function whose parameter it is.
+_PARAMETERS = {
+    "Executor": "max_workers backend cache resource_dict initializer initargs init_function "
+    "max_tasks_per_child progress",
+    "backend=Slurm": "template python setup launcher interface ports poll result_grace calls_per_job detached host",
+}
+_MEANT |= {word: (f"{whose}({word}=...)",) for whose, words in _PARAMETERS.items() for word in words.split()}
 
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
@@ -141,12 +196,16 @@ def _other_name(changes: Mapping[str, Any], given: str, name: str) -> str:
 
 def _unknown(name: object, others: Iterable[str]) -> str:
     ours = [*sorted(NAMES), *others]
-    known = [*ours, *ALIASES]
-    longer = [k for k in known if len(str(name)) > 2 and str(name) in k]  # "gpus", "mem"
-    nearest = sorted(longer, key=len)[:1] or difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    if nearest:
-        return f"unknown resource {name!r}: did you mean {nearest[0]!r}?"
-    return f"unknown resource {name!r}; known are {', '.join(ours)}"
+    meant = {**_MEANT, **{other: (other,) for other in others}}
+    found = dict.fromkeys(each for word in nearest(str(name), meant) for each in meant[word])
+    hint = alternatives(found) or f"; known are {', '.join(ours)}"
+    return f"unknown resource {name!r}{hint}"
+
+
+def resource_meant(name: str) -> str | None:
+    """Our name of the resource that goes by this name here, in executorlib or elsewhere; None if it is none."""
+    ours = _MEANT.get(name, ("",))[0].partition(" ")[0]
+    return ours if ours in NAMES else None
 
 
 def whole(name: str, value: Any, least: int | None) -> int:
@@ -162,17 +221,24 @@ def whole(name: str, value: Any, least: int | None) -> int:
 
 
 def amount(name: str, value: Any) -> float | None:
-    """GiB or seconds as Python's own number; refused if they are not positive."""
+    """GiB or seconds as Python's own number, from a number or a text with a unit; refused if they are not positive."""
     if value is None:
         return None
     try:
-        number = 0.0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+        number = _number(name, value)
     except OverflowError:
         number = float("inf")
     if not 0 < number < _MOST:
-        unit = "GiB" if name == "memory" else "seconds"
-        raise ResourceError(f"{name} must be a positive number of {unit}, not {value!r}")
+        unit, text = ("GiB", '"4GB"') if name == "memory" else ("seconds", '"90min" or "12:00:00"')
+        hint = f" or a text as {text}" if isinstance(value, str) else ""
+        raise ResourceError(f"{name} must be a positive number of {unit}{hint}, not {value!r}")
     return value if type(value) is int else number
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, str):
+        return measured(value, MEMORY) / MEMORY["gib"] if name == "memory" else seconds(value)
+    return 0.0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
 
 
 def _check_path(name: str, value: object) -> None:

@@ -171,6 +171,20 @@ def test_a_function_that_was_never_remembered(cache):
     assert "'relax' is not remembered, with any arguments" in str(found)
 
 
+def test_an_argument_is_missing(cache):
+    assert str(cache.explain(relax)).endswith("\n  missing argument 'x'")
+    remember(cache, relax, 2)
+    found = cache.explain(relax, force=0.2)
+    assert found.differences == ["argument 'force': 0.1 -> 0.2", "missing argument 'x'"]
+    assert cache.explain(relax).differences == ["missing argument 'x'"]
+
+
+def test_an_argument_that_init_function_gave_is_not_missing(cache):
+    key = call_key(relax, (), {"force": 0.2})
+    remember_ingredients(cache, "0" * 40, "relax", {**key.ingredients(), "init_function": "11"})
+    assert cache.explain(relax, force=0.2).differences == ["the init_function of the executor, which is not known here"]
+
+
 def test_the_nearest_has_most_in_common(cache):
     remember(cache, relax, 3, 0.2, moment=9)
     wanted = remember(cache, relax, 2, moment=1)

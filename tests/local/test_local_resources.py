@@ -112,8 +112,10 @@ def test_a_relative_directory_is_that_of_submit(make: Make, tmp_path: Path, monk
 def test_a_directory_that_cannot_be_made(make: Make, tmp_path: Path) -> None:
     ex = make(1)
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        ex.submit(os.getcwd, resource_dict={"cwd": tmp_path / "file" / "under"}).result()
+    for key, kind in [("cwd", NotADirectoryError), ("error_log_file", NotADirectoryError)]:
+        words = f"the {key} of the call cannot be used: Not a directory; choose another path: .*file/under"
+        with pytest.raises(kind, match=words):
+            ex.submit(os.getcwd, resource_dict={key: tmp_path / "file" / "under"}).result()
     assert ex.submit(abs, -1).result() == 1
 
 
@@ -284,6 +286,23 @@ def test_entries_of_init_function(make: Make) -> None:
     assert ex.submit(abs, -3).result() == 3
 
 
+def test_entries_of_init_function_that_do_not_fit_are_named(make: Make) -> None:
+    def use(value: int, table: dict[str, int]) -> int:
+        return table["a"] * value
+
+    def fail(value: int) -> None:
+        raise TypeError("no")
+
+    ex = make(1, init_function=lambda: {"tbl": {"a": 1}, "model": "m"})
+    with pytest.raises(TypeError, match=r"use\(\) missing .* 'table'; init_function gives: tbl, model$"):
+        ex.submit(use, 3).result()
+    with pytest.raises(TypeError, match=r"'table'; init_function gives: tbl, model$"):
+        list(ex.map(use, [3, 4], chunksize=2))
+    with pytest.raises(TypeError, match=r"^no$"):
+        ex.submit(fail, 3).result()
+    assert ex.submit(use, 3, {"a": 2}).result() == 6
+
+
 def test_an_initializer_that_fails(make: Make) -> None:
     ex = make(1, initializer=lambda: 1 / 0)
     with pytest.raises(penstock.WorkerLost, match=r"'abs'.*initializer raised ZeroDivisionError: division") as info:
@@ -308,7 +327,7 @@ REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
     "by the other name": ({"cores": -1}, "ranks must be a whole number of at least 1, not -1"),
     "a fraction": ({"cores_per_rank": 1.5}, "whole number"),
     "a truth value": ({"gpus_per_rank": True}, "whole number"),
-    "text for memory": ({"memory": "4GB"}, "memory must be a positive number of GiB, not '4GB'"),
+    "text for memory": ({"memory": "4"}, "memory must be a positive number of GiB or a text as \"4GB\", not '4'"),
     "no time": ({"run_time": 0}, "run_time must be a positive number of seconds, not 0"),
     "no number": ({"memory": float("nan")}, "positive number"),
     "a word for priority": ({"priority": "high"}, "priority must be an integer, not 'high'"),
@@ -361,7 +380,7 @@ REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = 
     "initializer": (lambda: Executor(initializer=3), TypeError, "initializer must be a callable"),  # type: ignore[arg-type]
     "initargs": (lambda: Executor(initializer=abs, initargs=3), TypeError, "initargs must be a tuple"),  # type: ignore[arg-type]
     "a keyword": (lambda: Executor(max_cores=3), TypeError, "max_cores"),  # type: ignore[call-arg]
-    "resources": (lambda: Executor(resource_dict={"core": 2}), ResourceError, "did you mean 'cores'"),
+    "resources": (lambda: Executor(resource_dict={"core": 2}), ResourceError, "did you mean cores_per_rank"),
     "Local's cores": (lambda: Local(cores="4"), ResourceError, "^cores must be a whole number"),  # type: ignore[arg-type]
     "no cores": (lambda: Local(cores=0), ResourceError, "^cores must be.*at least 1"),
     "Local's memory": (lambda: Local(memory="4"), ResourceError, "^memory must be a positive number"),  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from penstock import (
     PenstockError,
     ResourceError,
     Resources,
+    Slurm,
     TimeLimitExceeded,
     UnpicklableCall,
     UnsafeCache,
@@ -92,6 +93,10 @@ def options() -> None:
 def resources() -> None:
     wanted = Resources(ranks=2, cores_per_rank=4, memory=1.5, run_time=60, cwd="run", env={"A": "1"})
     assert_type(wanted.ranks, int)
+    texts = Resources(memory="500MB", run_time="90min")
+    assert_type((texts.memory, texts.run_time), tuple[float | None, float | None])
+    assert_type(Local(memory="16GB").memory, float | None)
+    assert_type(Slurm(walltime="1-12:00:00").walltime, float | None)
 
 
 def parts() -> None:
@@ -121,6 +126,9 @@ def takes_any_executor(executor: StandardExecutor) -> StandardFuture[int]:
 
 
 async def with_asyncio(ex: Executor) -> int:
+    future = ex.submit(count, "a")
+    assert_type(await future, int)
+    assert_type(await asyncio.gather(future, ex.submit(split, 1)), tuple[int, tuple[int, str]])
     assert_type(await asyncio.wrap_future(ex.submit(count, "a")), int)
     return await asyncio.get_running_loop().run_in_executor(ex, count, "a")
 
@@ -200,3 +208,7 @@ def wrong(cache: Cache) -> None:
     Cache("results", mode="readonly")  # type: ignore[arg-type]
     Executor(cache=3)  # type: ignore[arg-type]
     keyed(1)  # type: ignore[call-arg]
+    Local(memory=[1])  # type: ignore[arg-type]
+    with Executor() as ex:
+        ex.submit(split, 1)["a"]  # type: ignore[index]
+        ex.submit(3)  # type: ignore[arg-type]

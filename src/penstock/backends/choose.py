@@ -8,6 +8,7 @@ from concurrent.futures import Executor as StandardExecutor
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError
+from ..errors.spelling import alternatives, nearest
 from .base import Backend, Settings
 from .local import Local
 from .slurm import Slurm
@@ -51,7 +52,34 @@ def _plain_backend(choice: Any, settings: Settings, memory: Cache | None) -> Bac
         return choice.open(settings, memory)
     if isinstance(choice, StandardExecutor):
         return Wrapped(choice, settings)
+    raise PenstockError(f"backend={choice!r} is none that this version knows{_instead(choice)}")
+
+
+# Names that people expect -> what to pass.
+_EXECUTORS = {
+    "threads": "concurrent.futures.ThreadPoolExecutor()",
+    "threading": "concurrent.futures.ThreadPoolExecutor()",
+    "dask": "the client's own executor, Client().get_executor()",
+    "mpi": "mpi4py.futures.MPIPoolExecutor(), or 'local' with ranks=",
+    "mpi4py": "mpi4py.futures.MPIPoolExecutor(), or 'local' with ranks=",
+    "loky": "loky.get_reusable_executor()",
+}
+_WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", "single_node"), "local") | {
+    "sbatch": "slurm",
+    "srun": "slurm",
+    "slurm_cluster": "slurm",
+}
+
+
+def _instead(choice: Any) -> str:
+    """What to write in place of something that is no backend."""
+    if isinstance(choice, type) and issubclass(choice, StandardExecutor):
+        return f", but the class of another executor: call it, as {choice.__name__}()"
+    if callable(getattr(choice, "get_executor", None)):
+        return ", but it has one: pass what its get_executor() returns"
+    if isinstance(choice, str) and choice.lower() in _EXECUTORS:
+        return f": pass {_EXECUTORS[choice.lower()]}"
+    near = nearest(choice, [*_NAMES, *_WORDS, *_EXECUTORS]) if isinstance(choice, str) else []
+    meant = dict.fromkeys(_EXECUTORS.get(word) or _WORDS.get(word, word) for word in near)
     known = ", ".join(repr(name) for name in _NAMES)
-    raise PenstockError(
-        f"backend={choice!r} is none that this version knows; use {known}, Local(...), Slurm(...) or another executor"
-    )
+    return alternatives(meant) or f"; use {known}, Local(...), Slurm(...) or another executor"

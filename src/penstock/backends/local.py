@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
+from ..calls.misuse import place_in_backend
 from ..errors import PenstockError, ResourceError
+from ..errors.spelling import strict_init
 from ..node.call import Plan
 from ..node.node import Node
 from ..node.pool import Pool
 from ..node.shape import Capacity
-from ..resources import Resources, amount, whole
+from ..resources import Amount, Resources, whole
 from ..system.machine import detect
 from ..wire.memory import Segments
 from ..wire.packing import Packer
@@ -23,6 +25,7 @@ from .streamed import Streamed, pack_initializer
 __all__ = ["Local"]
 
 
+@strict_init(place_in_backend)
 @dataclass(frozen=True)
 class Local:
     """This machine, or a part of it: a backend for `Executor`.
@@ -30,21 +33,20 @@ class Local:
     Attributes:
         cores: how many may be given out; default: those that this process may use (affinity, cgroup).
         gpus: how many, or which (a list of what goes into CUDA_VISIBLE_DEVICES); default: those that are found.
-        memory: GiB that may be given out; default: what this process may use.
+        memory: GiB that may be given out, or a text as "16GB"; default: what this process may use.
 
     >>> Executor(backend=Local(cores=4, gpus=1))
     """
 
     cores: int | None = None
     gpus: int | Sequence[int | str] | None = None
-    memory: float | None = None
+    memory: Amount = Amount()
     detached: bool = False
     host: None = None
 
     def __post_init__(self) -> None:
         if self.cores is not None:
             whole("cores", self.cores, 1)
-        amount("memory", self.memory)
         _check_gpus(self.gpus)
         if self.detached or self.host is not None:
             raise PenstockError("Local runs live calls on this machine only so far; leave out detached= and host=")

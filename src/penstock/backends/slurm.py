@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..calls.misuse import place_in_backend
 from ..errors import PenstockError, ResourceError
-from ..resources import amount, whole
+from ..errors.spelling import strict_init
+from ..resources import Amount, amount, whole
 from .base import Backend, Settings
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Slurm"]
 
 
+@strict_init(place_in_backend)
 @dataclass(frozen=True)
 class Slurm:
     """A cluster that Slurm manages: a backend for `Executor`.
@@ -28,7 +31,7 @@ class Slurm:
     Args:
         nodes: how many nodes to keep workers on, a number or (fewest, most): outside an allocation they are asked for
             by jobs, as they are needed; inside, how many of its own.
-        walltime: the time limit of such a job (s), and of a call that is a job and has no `run_time`.
+        walltime: the time limit (s, or a text as "2h") of such a job, and of a call that is a job without `run_time`.
         partition: of calls that do not say.
         account: likewise.
         qos: likewise.
@@ -49,12 +52,12 @@ class Slurm:
     """
 
     nodes: int | tuple[int, int] | None = None
-    walltime: float | None = None
+    walltime: Amount = Amount()
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    template: str | None = None
+    template: str | os.PathLike[str] | None = None
     mpi: str | None = None
     python: str | os.PathLike[str] | None = None
     setup: str | Sequence[str] = ()
@@ -68,13 +71,17 @@ class Slurm:
     host: None = None
 
     def __post_init__(self) -> None:
-        amount("walltime", self.walltime)
-        amount("result_grace", self.result_grace)
+        object.__setattr__(self, "result_grace", amount("result_grace", self.result_grace))
         whole("calls_per_job", self.calls_per_job, 1)
         _check_nodes(self.nodes)
-        low, high = self.poll
-        if not 0 < low <= high:
-            raise ResourceError(f"poll must be two numbers of seconds, the smaller first, not {self.poll!r}")
+        _check_poll(self.poll)
+        _check_ports(self.ports)
+        for name in _TEXTS:
+            _check_text(name, getattr(self, name))
+        for name in ("setup", "launcher"):
+            _check_texts(name, getattr(self, name))
+        if not isinstance(self.detached, (bool, type(None))):
+            raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
         if self.host is not None:
             raise PenstockError("Slurm on another machine by SSH is not here yet; run this on a login node")
         if self.detached and self.nodes is not None and not self.inside:
@@ -125,13 +132,16 @@ class Slurm:
 
     def template_text(self) -> str | None:
         """The template, which may also be given as the path of a file."""
-        if self.template is None or "\n" in self.template:
-            return self.template
+        if self.template is None:
+            return None
+        template = os.fspath(self.template)
+        if "\n" in template:
+            return template
         try:
-            with open(self.template, encoding="utf-8") as file:
+            with open(template, encoding="utf-8") as file:
                 return file.read()
         except OSError as error:
-            raise PenstockError(f"the template {self.template!r} cannot be read: {error.strerror}") from error
+            raise PenstockError(f"the template {template!r} cannot be read: {error.strerror}") from error
 
     def open(self, settings: Settings, memory: Cache | None) -> Backend:
         if self.is_detached:
@@ -173,6 +183,37 @@ class Slurm:
 
 
 _DEFAULTS = ("partition", "account", "qos", "constraint")
+_TEXTS = (*_DEFAULTS, "mpi", "interface", "template", "python")
+_PATHS = ("template", "python")
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, (str, os.PathLike) if name in _PATHS else str):
+        raise ResourceError(f"{name} must be a {'path' if name in _PATHS else 'string'}, not {value!r}")
+
+
+def _check_texts(name: str, value: object) -> None:
+    texts = isinstance(value, Sequence) and all(isinstance(each, str) for each in value)
+    if not texts or isinstance(value, bytes):
+        raise ResourceError(f"{name} must be a string or several of them, not {value!r}")
+
+
+def _check_poll(poll: object) -> None:
+    if isinstance(poll, tuple) and len(poll) == 2 and all(isinstance(each, (int, float)) for each in poll):
+        low, high = poll
+        if 0 < low <= high:
+            return
+    raise ResourceError(f"poll must be two numbers of seconds, the smaller first, not {poll!r}")
+
+
+def _check_ports(ports: object) -> None:
+    if ports is None:
+        return
+    if isinstance(ports, tuple) and len(ports) == 2 and all(type(each) is int for each in ports):
+        low, high = ports
+        if 0 < low <= high < 1 << 16:
+            return
+    raise ResourceError(f"ports must be (lowest, highest) of a range of ports, not {ports!r}")
 
 
 def _check_nodes(nodes: object) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import CacheError
+from ..errors.spelling import strict_init
 from .claims import Claims
 from .home import Home, is_key
 
@@ -24,6 +25,7 @@ __all__ = ["Cache"]
 _MODES = ("use", "refresh", "read-only")
 
 
+@strict_init()
 @dataclass(frozen=True, repr=False)
 class Cache:
     """A directory in which calls are remembered, one HDF5 file for each: `Executor(cache=Cache("results"))`.

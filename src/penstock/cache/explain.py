@@ -12,6 +12,8 @@ from .words import duration
 __all__ = ["Explanation", "differences", "distance"]
 
 Ingredients = Mapping[str, str]  # by labels: see `CallKey.ingredients`
+MISSING = ""  # in the place of an argument without which the function cannot be called
+UNBOUND = "argument positional"  # is among those of a call whose arguments did not fit the signature
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class Explanation:
             return [_of_its_own(entry, self.hit)]
         if self.running:
             return [f"{name!r} is being run by {self.running}; key {self.key}"]
+        differences = [f"  {difference}" for difference in self.differences]
         if entry is None:
-            return [f"{name!r} is not remembered, with any arguments; its key would be {self.key}"]
+            return [f"{name!r} is not remembered, with any arguments; its key would be {self.key}", *differences]
         head = f"{name!r} is not remembered; its key would be {self.key}"
-        return [head, f"the nearest entry is {entry.key} of {_when(entry)}:", *(f"  {d}" for d in self.differences)]
+        return [head, f"the nearest entry is {entry.key} of {_when(entry)}:", *differences]
 
     def _caveat(self) -> list[str]:
         if not self.unfollowed:
@@ -84,7 +87,7 @@ def differences(then: Ingredients, now: Ingredients, function: str) -> list[str]
         return ["what went into its key is not noted"]
     then = _aligned(then, now)
     changed = (label for label in {**then, **now} if then.get(label) != now.get(label))
-    return [_line(label, then.get(label), now.get(label), function) for label in sorted(changed, key=_rank)]
+    return [line(label, then.get(label), now.get(label), function) for label in sorted(changed, key=_rank)]
 
 
 def distance(then: Ingredients, now: Ingredients) -> int:
@@ -122,7 +125,7 @@ def _rank(label: str) -> tuple[int, str]:
     return (_KINDS.index(kind) if kind else len(_KINDS)), name
 
 
-def _line(label: str, then: str | None, now: str | None, function: str) -> str:
+def line(label: str, then: str | None, now: str | None, function: str) -> str:
     kind, name = _kind(label)
     if kind == "argument ":
         return _argument(name, then, now)
@@ -137,6 +140,8 @@ def _line(label: str, then: str | None, now: str | None, function: str) -> str:
 
 def _argument(name: str, then: str | None, now: str | None) -> str:
     before, after = _look(then), _look(now)
+    if now == MISSING:
+        return f"missing argument {name!r}"
     if then is None:
         return f"argument {name!r} is new: {after}"
     if now is None:

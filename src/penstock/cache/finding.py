@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from ..errors import CacheError
+from ..system.units import FILE_SIZES, SECONDS, measured
 from .entry import Entry, open_entry
 from .explain import distance
 from .home import Home
@@ -112,32 +112,23 @@ def _of_function(found: Iterable[Entry], function: str, but: str) -> Iterator[En
 
 # ------------------------------------------------------------------ ages and sizes
 
-_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
-_BYTES = {"": 1, "b": 1} | {
-    f"{prefix}{unit}": (1024 if unit.startswith("i") else 1000) ** power
-    for power, prefix in enumerate("kmgt", 1)
-    for unit in ("", "b", "ib")
-}
-
 
 def age(value: object) -> float:
     """Seconds, from a number of them, a timedelta, or a text as "30d"."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    return _amount(value, _SECONDS, "s", 'seconds, a timedelta, or a text as "90min", "12h", "30d" or "2w"')
+    return _amount(value, SECONDS, "s", 'seconds, a timedelta, or a text as "90min", "12h", "30d" or "2w"')
 
 
 def volume(value: object) -> float:
     """Bytes, from a number of them or a text as "1GB"."""
-    return _amount(value, _BYTES, "", 'a number of bytes, or a text as "500 kB", "1GB" or "2GiB"')
+    return _amount(value, FILE_SIZES, "b", 'a number of bytes, or a text as "500 kB", "1GB" or "2GiB"')
 
 
 def _amount(value: object, units: Mapping[str, int], unit: str, wanted: str) -> float:
     number = math.nan
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([a-z]*)\s*", value.lower())
-        if match is not None and (match[2] or unit) in units:
-            number = float(match[1]) * units[match[2] or unit]
+        number = measured(value, units, unit)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)
     if not 0 <= number < math.inf:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from ..keys.unkeyable import Pending
 from ..keys.values import meaning
 from ..resources import Resources
 from .entry import Entry, open_entry
-from .explain import Explanation, differences
+from .explain import MISSING, UNBOUND, Explanation, differences, line
 from .finding import nearest
 
 if TYPE_CHECKING:
@@ -33,7 +33,28 @@ def explain(
     if entry is not None:
         hit = (entry.state == "finished" or cache.failures) and cache.mode != "refresh"
         return Explanation(key, name, hit, entry, (), outside, "", parts)
-    return _compared(cache, key, name, parts, outside, _running(cache, key))
+    running = _running(cache, key)
+    missing = _missing(fn, args, kwargs)
+    if not missing:
+        return _compared(cache, key, name, parts, outside, running)
+    whole = _key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources).ingredients()
+    found = _compared(cache, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
+    if found.nearest is None or UNBOUND not in found.nearest.ingredients:
+        return replace(found, ingredients=parts)
+    return _compared(cache, key, name, parts, outside, running)  # its executor's init_function gave the rest
+
+
+def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """The parameters without which the function cannot be called."""
+    import inspect  # here, because it takes long to load
+
+    try:
+        bound = inspect.signature(fn).bind_partial(*args, **kwargs)
+    except (TypeError, ValueError):  # no signature, or more than one of them is wrong
+        return []
+    known = bound.signature.parameters.values()
+    needed = (p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    return [parameter.name for parameter in needed if parameter.name not in bound.arguments]
 
 
 def explain_entry(cache: Cache, entry: Entry) -> Explanation:
@@ -44,7 +65,9 @@ def explain_entry(cache: Cache, entry: Entry) -> Explanation:
 
 def _compared(cache: Cache, key: str, name: str, parts: Mapping[str, str], outside: Any, running: str) -> Explanation:
     other, its_parts = nearest(cache.home, name, parts, key)
-    found = () if other is None else differences(its_parts, parts, name)
+    found: Sequence[str] = tuple(line(label, None, part, name) for label, part in parts.items() if part == MISSING)
+    if other is not None:
+        found = differences(its_parts, parts, name)
     return Explanation(key, name, False, other, found, outside, running, parts)
 
 

@@ -83,7 +83,7 @@ def _no_command(words: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="penstock",
         usage="penstock COMMAND ...",
-        description="Function calls with the resources they need.",
+        description="Python functions in parallel, each with the cores, GPUs, memory and time it needs.",
         epilog=f"commands:\n{table}\n\n`penstock COMMAND --help` says more. {STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -33,7 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--function", metavar="NAME", help="only calls of this function")
     parser.add_argument(
-        "--state", choices=_STATES, help="only these; unsent: not submitted yet; gone: whoever ran it is"
+        "--state",
+        choices=_STATES,
+        help="only these; unsent: not submitted yet; gone: its process ended without a result",
     )
     parser.add_argument("-n", "--limit", type=_count, metavar="N", help="only the newest N")
     parser.add_argument("-l", "--long", action="store_true", help="show arguments too, which takes longer")

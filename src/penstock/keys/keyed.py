@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import CacheError
+from ..errors.spelling import strict
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,6 +18,7 @@ class Choice(NamedTuple):
     ignore: frozenset[str]
 
 
+@strict(words="says something of a function: write @keyed(version=...) or @keyed(ignore=[...])")
 def keyed(*, version: object = None, ignore: Iterable[str] = ()) -> Callable[[F], F]:
     """Let a version, not the code, say what a function means; and leave parameters out of the keys of its calls.
 

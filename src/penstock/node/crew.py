@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from .. import ending
 from ..errors import NodeFailure, WorkerLost
+from ..futures import ends_futures
 from ..wire.memory import Segments
 from .call import Call, refuse
 from .fleet import Fleet
@@ -132,6 +133,7 @@ class Crew:
     # -- the I/O thread --------------------------------------------------------------------------------
 
     def _run(self, loop: Loop) -> None:
+        ends_futures(self.look_again)
         try:
             while True:
                 self._take_in()

@@ -32,7 +32,7 @@ from typing import Any, Protocol, cast
 
 from .. import ending
 from ..errors import WorkerLost
-from ..futures import Lazy
+from ..futures import Lazy, ends_futures
 from ..system.locks import if_free, new_lock
 from ..system.processes import wait_for_death
 from ..wire.memory import Segments
@@ -331,6 +331,7 @@ class Node:
 
     def _run(self, loop: Loop) -> None:
         self._thread_number = threading.get_ident()
+        ends_futures(self.look_again)
         try:
             while not self._is_over():
                 self._go_on()

@@ -30,11 +30,22 @@ def arranged(options: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _named(resource: str) -> Iterator[None]:
+    """Errors of the operating system in the block name the resource that asked for it."""
+    try:
+        yield
+    except OSError as error:
+        words = f"the {resource} of the call cannot be used: {error.strerror}; choose another path"
+        raise OSError(error.errno, words, error.filename) from error
+
+
+@contextlib.contextmanager
 def _inside(directory: str) -> Iterator[None]:
-    os.makedirs(directory, exist_ok=True)
     before = os.open(".", os.O_RDONLY | os.O_CLOEXEC)  # a descriptor: the directory may be renamed meanwhile
     try:
-        os.chdir(directory)
+        with _named("cwd"):
+            os.makedirs(directory, exist_ok=True)
+            os.chdir(directory)
         yield
     finally:
         os.fchdir(before)
@@ -43,7 +54,8 @@ def _inside(directory: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_appended_to(path: str) -> Iterator[None]:
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _named("error_log_file"):
+        log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     sys.stderr.flush()
     before = os.dup(2)
     os.dup2(log, 2)  # the descriptor, so that what C libraries and child processes write goes there too

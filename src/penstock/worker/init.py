@@ -34,8 +34,17 @@ class Initialized:
             if function is run_chunk:  # the entries are for the function of `map`, not for this one
                 inner, chunk = args
                 return [self.apply(inner, element, {}) for element in chunk]
-            kwargs = self.complete(function, args, kwargs)
+            return self._call(function, args, self.complete(function, args, kwargs))
         return function(*args, **kwargs)
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            trace = error.__traceback__
+            if trace is None or trace.tb_next is not None:  # the function has begun
+                raise
+            raise TypeError(f"{error}; init_function gives: {', '.join(map(str, self.entries))}") from None
 
     def complete(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """`kwargs` with the entries for which `function` has a parameter that it did not get."""

@@ -29,7 +29,7 @@ from ... import ending
 from ...cache.home import Home
 from ...calls.waiting import when_done
 from ...errors import PenstockError, SchedulerError
-from ...futures import Future, when_ended
+from ...futures import Future, ends_futures, when_ended
 from ...resources import Resources
 from ...system.late_thread import LateThread
 from ...wire.functions import dumps
@@ -171,6 +171,7 @@ class DetachedBackend:
     # -- the thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        ends_futures(self._wake)
         failures = 0  # in a row
         while failures < _FAILURES:
             try:

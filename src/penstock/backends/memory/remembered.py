@@ -37,6 +37,10 @@ class Remembered(Future[Any]):
         self.identity = ""  # what the call counts as where its result is not known yet
         self.stored: tuple[str, str] | None = None  # directory and key of its result, once that is known to be there
 
+    def ends_here(self) -> bool:
+        inner = self.inner
+        return inner is not None and inner.ends_here()
+
     @property
     def inner(self) -> Future[Any] | None:
         """The backend's own future, while the call is on its way."""

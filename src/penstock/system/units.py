@@ -1,0 +1,61 @@
+"""Amounts as people write them: "4GB", "90min", "1-12:00:00"."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+__all__ = ["FILE_SIZES", "MEMORY", "SECONDS", "measured", "seconds"]
+
+_DAY = 86400
+_NAMES = {
+    1: "s sec secs second seconds",
+    60: "m min mins minute minutes",
+    3600: "h hr hrs hour hours",
+    _DAY: "d day days",
+    7 * _DAY: "w week weeks",
+    365 * _DAY: "y year years",
+}
+SECONDS = {name: size for size, names in _NAMES.items() for name in names.split()}
+
+
+def _bytes(decimal: int) -> dict[str, int]:
+    """Units of bytes; those without "i" count in powers of `decimal`."""
+    return {"b": 1} | {
+        f"{prefix}{unit}": (1024 if unit == "ib" else decimal) ** power
+        for power, prefix in enumerate("kmgtp", 1)
+        for unit in ("", "b", "ib")
+    }
+
+
+FILE_SIZES = _bytes(1000)  # as `ls` and the makers of disks count
+MEMORY = _bytes(1024)  # as Slurm counts, where 4G and 4GB are 4 GiB, and as the makers of memory do
+
+_PART = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)\s*"
+_CLOCK = re.compile(r"(?:([0-9]+)-)?([0-9]+):([0-5]?[0-9]):([0-5]?[0-9])")
+_DAYS = re.compile(r"([0-9]+)-([0-9]+)(?::([0-5]?[0-9]))?")
+
+
+def measured(text: str, units: Mapping[str, int], unit: str = "") -> float:
+    """Return the sum of the parts of a text as "1h 30min", in the smallest unit; NaN if it is no such text.
+
+    A number alone is one of `unit`, or nothing that makes sense.
+    """
+    text = text.strip().lower()
+    parts = re.findall(_PART, text) if re.fullmatch(f"(?:{_PART})+", text) else []
+    if len(parts) == 1:
+        parts = [(parts[0][0], parts[0][1] or unit)]
+    sizes = [float(number) * units[name] for number, name in parts if name in units]
+    return sum(sizes) if parts and len(sizes) == len(parts) else math.nan
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of a text with units, or of a clock's as Slurm reads it; NaN if it is no such text.
+
+    "90:00" is refused: minutes and seconds to Slurm, hours and minutes to many others.
+    """
+    clock = _CLOCK.fullmatch(text.strip()) or _DAYS.fullmatch(text.strip())
+    if clock is None:
+        return measured(text, SECONDS)
+    return float(sum(int(number) * size for number, size in zip(clock.groups("0"), (_DAY, 3600, 60, 1))))  # noqa: B905
