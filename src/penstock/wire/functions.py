@@ -7,20 +7,23 @@ the arguments of its call.
 
 from __future__ import annotations
 
-import io
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from itertools import count
 from types import BuiltinFunctionType, FunctionType, MappingProxyType
 from typing import Any
 
 from . import identities, references
+from .dumping import Dump, dumps
+from .graph import Graph
 from .namespaces import Origin, Space
-from .pickler import Pickler, dumps, pickle_unit
+from .pickler import Pickler, ValuePickler
 from .references import by_reference
+from .sharing import Place
 from .snapshots import LRU, Snapshot, snapshot
-from .units import Place, Unit, current, forget_pickles, place_of
+from .units import MISSING, Unit, forget_pickles, place_of, value_of
 
 __all__ = ["Definition", "Functions", "Pickler", "dumps"]
 
@@ -39,51 +42,86 @@ class Definition:
     call of it is there.
     """
 
-    __slots__ = ("__weakref__", "_dead", "data", "id", "names")
+    __slots__ = ("__weakref__", "_dead", "data", "id", "names", "watch")
 
     def __init__(
-        self, number: int, data: bytes, names: Mapping[tuple[Origin, str], int] | None, dead: deque[int]
+        self,
+        number: int,
+        data: bytes,
+        names: Mapping[tuple[Origin, str], int] | None,
+        dead: deque[int],
+        watch: Watch | None = None,
     ) -> None:
         self.id, self.data, self.names, self._dead = number, data, names, dead
+        self.watch = watch
 
     def __del__(self) -> None:
         self._dead.append(self.id)
 
 
-class _Watch:
-    """Tells whether what a function reaches is what it was."""
+class Watch:
+    """Tells whether what a function reaches is what it was, and whether that has an object of its arguments."""
 
-    __slots__ = ("_own", "_places")
+    __slots__ = ("_ids", "_looked", "_mark", "_own", "_places")
 
-    def __init__(self, own: Snapshot | None, sent: Mapping[Place, Unit | None]) -> None:
+    def __init__(self, own: Snapshot | None, dump: Dump) -> None:
         self._own = own
-        places: dict[Space, list[tuple[str, Unit | None]]] = {}
+        self._places: dict[Space, list[tuple[str, Unit | None]]] = {}
+        sent = dump.pickler.sent
         for (space, name), unit in sent.items():
-            places.setdefault(space, []).append((name, unit))
-        self._places = list(places.items())
+            self._places.setdefault(space, []).append((name, unit))
+        self._ids = frozenset[int]().union(*(unit.ids for unit in sent.values() if unit is not None))
+        if own is not None:
+            self._ids |= {number for number in own.met & dump.pickler.met.keys() if dump.pickler.has(number)}
+        self._looked: ValuePickler | None = None
+        self._mark: bytes | None = None
 
     def unchanged(self, function: Any) -> bool:
         if self._own is not None and not self._own.unchanged(function):
             return False
-        for space, expected in self._places:
+        unseen: list[Place] = []  # those whose values may have changed unseen
+        for space, expected in self._places.items():
             values, units = space.globals(), space.units
             for name, unit in expected:
-                if unit is None:
+                if unit is None or unit.data is None:
                     if name in values:
                         return False
                 elif units.get(name) is not unit:
                     return False
-                elif unit.snapshot is not None and unit.snapshot.unchanged(values.get(name)):
-                    continue
-                elif current(space, name, pickle_unit) is not unit:
-                    return False
-        return True
+                elif unit.snapshot is None or not unit.snapshot.unchanged(values.get(name)):
+                    unseen.append((space, name))
+        return not unseen or self._is_as_before(unseen)
+
+    def shares(self, met: Pickler) -> bool:
+        """Whether a pickler has met an object that the function reaches, too."""
+        looked, self._looked = self._looked, None
+        if self._ids and any(map(met.has, self._ids & met.met.keys())):
+            return True
+        return looked is not None and any(met.has(n) and looked.has(n) for n in looked.met.keys() & met.met.keys())
+
+    def forget(self) -> None:
+        """Keep nothing alive that was only looked at."""
+        self._looked = None
+
+    def _is_as_before(self, unseen: list[Place]) -> bool:
+        """Pickle these values together: what they are and what they share is what it was if the pickle is the same."""
+        if any(value_of(place) is MISSING for place in unseen):
+            return False
+        self._looked = looked = ValuePickler(tuple(unseen), ())
+        mark = looked.data if len(looked.data) < _LARGE else blake2b(looked.data).digest()
+        if mark == self._mark:
+            return True
+        graph = Graph(ValuePickler)
+        graph.look((space, name) for space, expected in self._places.items() for name, _ in expected)
+        self._mark = mark
+        expected = [((space, name), unit) for space, names in self._places.items() for name, unit in names]
+        return all(graph.units[place] is unit for place, unit in expected)
 
 
 class _Entry:
     __slots__ = ("definition", "reference", "watch")
 
-    def __init__(self, reference: weakref.ref[Any], definition: Definition, watch: _Watch | None) -> None:
+    def __init__(self, reference: weakref.ref[Any], definition: Definition, watch: Watch | None) -> None:
         self.reference, self.definition, self.watch = reference, definition, watch
 
 
@@ -122,15 +160,15 @@ class Functions:
         named = place_of(function) is not None
         if own is None and not named:
             return None  # what its closure holds may change, so it is pickled each time anyway
-        with io.BytesIO() as file:
-            pickler = Pickler(file)
-            pickler.dump(function)
-            data, sent = file.getvalue(), pickler.sent
+        dump = Dump(function)
+        if dump.lent:
+            return None  # what its closure holds is a value of a global, too
+        sent = dump.pickler.sent
         names = {(s.header[0], n): unit.version for (s, n), unit in sent.items() if unit is not None}
-        return self._enter(function, data, MappingProxyType(names), _Watch(None if named else own, sent))
+        return self._enter(function, dump.data, MappingProxyType(names), Watch(None if named else own, dump))
 
     def _enter(
-        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: _Watch | None
+        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: Watch | None
     ) -> Definition:
         number, entries = id(function), self._entries
 
@@ -138,7 +176,7 @@ class Functions:
             if number in entries and entries[number].reference is reference:
                 del entries[number]
 
-        definition = Definition(next(self._numbers), data, names, self.dead)
+        definition = Definition(next(self._numbers), data, names, self.dead, watch)
         entries[number] = _Entry(weakref.ref(function, forget), definition, watch)
         return definition
 
@@ -155,3 +193,4 @@ class Functions:
 
 _DEFINABLE = frozenset((FunctionType, BuiltinFunctionType, LRU))
 _REMEMBERED = 256
+_LARGE = 1 << 16  # bytes: of larger pickles a digest is kept

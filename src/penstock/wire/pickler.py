@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from itertools import count
 from types import CellType, FunctionType, ModuleType
 from typing import Any
@@ -17,16 +18,68 @@ import cloudpickle
 from cloudpickle.cloudpickle import _builtin_type, _dynamic_class_reduce
 
 from . import building
+from .graph import Graph
 from .identities import identity
-from .namespaces import UNSENT, Needs, space_of, space_of_module
+from .namespaces import UNSENT, Header, Needs, space_of, space_of_module
 from .reductions import REDUCTIONS
 from .references import by_reference
-from .snapshots import EMPTY, LRU, content, snapshot
-from .units import Place, Reach, Unit, at_import, closure, is_importable, place_of, reach
+from .sharing import Place, shareable
+from .snapshots import EMPTY, LRU, attributes, content, snapshot
+from .units import Reach, Unit, at_import, is_importable, place_of, reach, value_of
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not a static type of an extension
 _BUILDING = frozenset(value for value in vars(building).values() if type(value) is FunctionType)
+_BY_NAME = frozenset((building.named, building.type_of_types, getattr))
 _class_versions = count(1)
+
+
+class Reference:
+    """Stands for the value of a name, which is taken from its namespace where the pickle is read."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+
+class References:
+    """Written after references: the objects that they stand for are not written any more."""
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        self.references = tuple(map(Reference, places))
+
+
+class Together:
+    """Values of names in one pickle; `refs` are names that mean objects in them."""
+
+    def __init__(self, places: tuple[Place, ...], refs: Iterable[Place]) -> None:
+        self._places, self._refs = places, References(refs)
+
+    def __reduce__(self) -> Any:
+        values = map(value_of, self._places)
+        return building.together, (_heads(self._places), *self._refs.references, self._refs, *values)
+
+
+class Lending:
+    """Something with values of names that share objects with it: they are lent these for one call."""
+
+    def __init__(self, thing: Any, places: tuple[Place, ...], refs: Iterable[Place]) -> None:
+        self._thing, self._places, self._refs = thing, places, References(refs)
+
+    def __reduce__(self) -> Any:
+        values = tuple(map(value_of, self._places))
+        begin = _Begin(self._places)
+        return building.lend, (*self._refs.references, self._refs, begin, self._thing, values)
+
+
+class _Begin:
+    def __init__(self, places: tuple[Place, ...]) -> None:
+        self._places = places
+
+    def __reduce__(self) -> Any:
+        return building.begin_to_lend, (_heads(self._places),)
+
+
+def _heads(places: Iterable[Place]) -> tuple[tuple[Header, str], ...]:
+    return tuple((space.header, name) for space, name in places)
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -43,11 +96,17 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
         reduce: Callable[[Any], Any] | None = None,
         home: bool = False,
+        graph: Graph | None = None,
+        lent: tuple[Place, ...] = (),
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self._hook = reduce
         self._home = home
-        self._sent: dict[Place, Unit | None] = {}
+        self.graph = graph or Graph(ValuePickler)
+        self.overtaken = False  # what has been written of the graph would be written otherwise now
+        self.by_name: set[int] = set()  # ids of what was sent by its name; the memo holds them
+        self._lent = lent
+        self._sent: set[Place] = set(lent)
         self._cells: set[int] = set()  # those whose content has been sent or will be; the memo holds them
         self._sources: set[str] = set()
 
@@ -57,35 +116,70 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if reduced is not NotImplemented:
                 return reduced
         kind = type(obj)
-        if kind is FunctionType:
-            return NotImplemented if obj in _BUILDING else self._function(obj)
-        if issubclass(kind, type):
-            return self._class(obj)
+        if kind is FunctionType or kind is LRU or issubclass(kind, type):
+            return self._noted(obj, self._definable(obj, kind))
         if kind is ModuleType:
             return self._module(obj)
         if kind is CellType and id(obj) in self._cells:
             return building.cell, ()
+        if kind is Reference:
+            return building.shared, (obj.place[0].header, obj.place[1], self._needs((obj.place,)))
+        if kind is References:
+            return self._resolve(obj)
         reduction = REDUCTIONS.get(kind)
-        return NotImplemented if reduction is None else self._special(obj, reduction)
+        return NotImplemented if reduction is None or by_reference(obj) else reduction(obj)
+
+    def _definable(self, obj: Any, kind: type) -> Any:
+        if kind is FunctionType:
+            return NotImplemented if obj in _BUILDING else self._function(obj)
+        return self._cached(obj) if kind is LRU else self._class(obj)
+
+    def _noted(self, obj: Any, reduced: Any) -> Any:
+        if reduced is NotImplemented or reduced[0] in _BY_NAME:
+            self.by_name.add(id(obj))
+        return reduced
+
+    def _resolve(self, obj: References) -> Any:
+        """From here on write what the references have found in the place of the objects that they stand for."""
+        memo = self.memo.copy()
+        for reference in obj.references:
+            index, _ = memo.pop(id(reference))
+            value = value_of(reference.place)
+            memo[id(value)] = index, value
+            self.by_name.add(id(value))
+        self.memo = memo
+        return tuple, ()
 
     def _function(self, function: FunctionType) -> Any:
         if by_reference(function):
             return NotImplemented
-        return self._reference(function) or self._definition(function)
+        return self._reference(function) or self._method(function) or self._definition(function)
+
+    def _method(self, function: FunctionType) -> Any:
+        """By its name in a class that is sent by name."""
+        owner, _, name = function.__qualname__.rpartition(".")
+        cls = function.__globals__.get(owner)
+        if isinstance(cls, type) and vars(cls).get(name) is function and self._place_to_name(cls) is not None:
+            return getattr, (cls, name)
+        return None
 
     def _reference(self, thing: Any) -> Any:
         """By its name in its namespace, with what that name needs."""
+        place = self._place_to_name(thing)
+        if place is None:
+            return None
+        space, name = place
+        return building.named, (space.header, name, identity(thing).key, self._needs((place,)))
+
+    def _place_to_name(self, thing: Any) -> Place | None:
         place = place_of(thing)
         if place is None or self._defines(place):
             return None
-        space, name = place
-        known = identity(thing)
-        if space.foreign and not known.foreign:
-            return None  # made here, so the name means nothing where the namespace is at home
-        return building.named, (space.header, name, known.key, self._needs((place,)))
+        made_here = place[0].foreign and not identity(thing).foreign
+        return None if made_here else place  # the name would mean nothing where the namespace is at home
 
     def _defines(self, place: Place) -> bool:
-        return False
+        return place in self._lent
 
     def _definition(self, function: FunctionType) -> Any:
         module = at_import(function)
@@ -120,6 +214,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         root = place is not None and self._defines(place)
         header = place[0].header if place is not None and root else None
         version = None if root else _class_version(cls)
+        if version is not None:  # it is known again by its key, with all that is in it
+            self.by_name.update((id(cls), *map(id, attributes(cls))))
         known = (header, identity(cls).key, make, *_with_slots(cls, arguments))
         return building.dynamic_class, known, (version, fill, state), None, None, building.fill_class
 
@@ -135,17 +231,15 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         space = space_of_module(module)
         return [(space, name) for name in vars(module) if name not in UNSENT]
 
-    def _special(self, thing: Any, reduction: Callable[[Any], tuple[Any, ...]]) -> Any:
-        if by_reference(thing):
+    def _cached(self, wrapper: Any) -> Any:
+        if by_reference(wrapper):
             return NotImplemented
-        if type(thing) is not LRU:
-            return reduction(thing)
-        make, arguments, *state = reduction(thing)
-        place = place_of(thing)
+        make, arguments, *state = REDUCTIONS[LRU](wrapper)
+        place = place_of(wrapper)
         if place is None or not self._defines(place):
-            return self._reference(thing) or (make, arguments, *state)
+            return self._reference(wrapper) or (make, arguments, *state)
         space, name = place
-        return (building.made, (space.header, name, identity(thing).key, make, *arguments), *state)
+        return (building.made, (space.header, name, identity(wrapper).key, make, *arguments), *state)
 
     def _all_needs(self, reached: Reach) -> Needs:
         sources = tuple(source for source in reached.sources if source[0] not in self._sources)
@@ -155,44 +249,66 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _needs(self, places: Iterable[Place]) -> Needs:
         if self._home:
             places = [place for place in places if not place[0].foreign]
-        return tuple(closure(places, self._sent, pickle_unit)), (), ()
+        self.overtaken |= self.graph.look(places)
+        return tuple(self.graph.wires(places, self._sent)), (), ()
 
     @property
     def sent(self) -> Mapping[Place, Unit | None]:
-        """The names that were sent along; those without a unit have no value here."""
-        return self._sent
+        """The names that were looked at, with what was sent of them; those without a unit have no value here."""
+        return self.graph.units
+
+    # -- what it has met -------------------------------------------------------------------------------
+
+    @cached_property
+    def met(self) -> dict[int, Any]:
+        """All objects that it has met, by id, when it has ended. They live as long as it does."""
+        return {number: thing for number, (_, thing) in self.memo.copy().items()}
+
+    def has(self, number: int) -> bool:
+        """Whether it has met the object of this id, and that can be shared with others."""
+        return number in self.met and number not in self.by_name and shareable(self.met[number])
 
 
-class _UnitPickler(Pickler):
-    """Pickles the value of a name: what that reaches in turn is noted, not sent."""
+class ValuePickler(Pickler):
+    """Pickles the values of some names; what these reach in turn is noted, not sent.
 
-    def __init__(self, file: Any, value: Any, place: Place) -> None:
-        super().__init__(file)
-        self.reached: dict[Place, None] = {}
-        self._value, self._place = value, place
+    `refs`: names that mean objects in them. In the pickle each is taken from its namespace.
+    """
+
+    def __init__(self, places: tuple[Place, ...], refs: tuple[Place, ...]) -> None:
+        with io.BytesIO() as file:
+            super().__init__(file)
+            self.reached: dict[Place, None] = {}
+            self.named: set[Place] = set(refs)
+            self._places = places
+            self._values = tuple(map(value_of, places))
+            self._dump(Together(places, refs) if refs or len(places) > 1 else self._values[0])
+            self.data = file.getvalue()
+
+    def _dump(self, thing: Any) -> None:
+        try:
+            self.dump(thing)
+        except Exception as error:
+            if hasattr(error, "add_note"):
+                names = " and ".join(f"{name!r} of {space.header[0][1]!r}" for space, name in self._places)
+                error.add_note(f"penstock: while sending the global {names}")
+            raise
 
     def _defines(self, place: Place) -> bool:
-        return place == self._place
+        return place in self._places
 
     def _module_places(self, module: ModuleType) -> list[Place]:
-        return [] if module is self._value else super()._module_places(module)
+        return [] if any(module is value for value in self._values) else super()._module_places(module)
+
+    def _reference(self, thing: Any) -> Any:
+        place = self._place_to_name(thing)
+        if place is not None:
+            self.named.add(place)
+        return super()._reference(thing)
 
     def _needs(self, places: Iterable[Place]) -> Needs:
         self.reached.update(dict.fromkeys(places))
         return (), (), ()
-
-
-def pickle_unit(value: Any, place: Place) -> tuple[bytes, tuple[Place, ...]]:
-    with io.BytesIO() as file:
-        pickler = _UnitPickler(file, value, place)
-        try:
-            pickler.dump(value)
-        except Exception as error:
-            if hasattr(error, "add_note"):
-                space, name = place
-                error.add_note(f"penstock: while sending the global {name!r} of {space.header[0][1]!r}")
-            raise
-        return file.getvalue(), tuple(pickler.reached)
 
 
 def _with_slots(cls: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -225,16 +341,3 @@ def _class_version(cls: type) -> int | None:
             return None
         known.sent = (next(_class_versions), taken)
     return known.sent[0]
-
-
-def dumps(
-    obj: Any,
-    *,
-    buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
-    reduce: Callable[[Any], Any] | None = None,
-    home: bool = False,
-) -> bytes:
-    """Pickle with `Pickler`, for `pickle.loads`."""
-    with io.BytesIO() as file:
-        Pickler(file, buffer_callback=buffer_callback, reduce=reduce, home=home).dump(obj)
-        return file.getvalue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from enum import Enum
 from types import (
     BuiltinFunctionType,
@@ -20,7 +20,7 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import Any
+from typing import Any, Protocol
 
 from .references import by_reference
 
@@ -30,7 +30,7 @@ EMPTY: Any = object()  # the content of a cell that has none
 _ATOMS = frozenset(
     (
         *(int, float, complex, bool, str, bytes, range, CodeType, ModuleType),
-        *(type(None), type(...), type(NotImplemented)),
+        *(type(None), type(...), type(NotImplemented), object),
     )
 )
 _DESCRIPTORS = (
@@ -53,13 +53,14 @@ Function = tuple["weakref.ref[FunctionType]", CodeType, "tuple[Any, ...] | None"
 class Snapshot:
     """A value as it is now."""
 
-    __slots__ = ("_atoms", "_classes", "_functions", "_subject", "solid")
+    __slots__ = ("_atoms", "_classes", "_functions", "_subject", "met", "solid")
 
     def __init__(self, value: Any) -> None:
         """Raise TypeError if a change of the value could not be seen."""
         self._functions: list[Function] = []
         self._classes: list[tuple[weakref.ref[type], list[int]]] = []
         self._atoms: list[Any] = []  # an id means something while its object lives
+        self.met: set[int] = set()  # the ids of what the value is made of; they hold as long as it is unchanged
         self._add(value, set())
         self.solid = not self._functions and not self._classes  # so identity is all there is to it
         self._subject = (lambda: value) if self.solid else weakref.ref(value)
@@ -76,14 +77,15 @@ class Snapshot:
                     return False
             elif more != [id(part) for part in _details(function)]:
                 return False
-        for place, attributes in self._classes:
+        for place, held in self._classes:
             cls = place()
-            if cls is None or attributes != [id(part) for part in _attributes(cls)]:
+            if cls is None or held != [id(part) for part in attributes(cls)]:
                 return False
         return True
 
     def _add(self, value: Any, seen: set[int]) -> None:
         kind = type(value)
+        self.met.add(id(value))
         if kind in _ATOMS or isinstance(value, Enum) or kind.__module__ == "dataclasses":
             self._atoms.append(value)
         elif kind in _PARTS:
@@ -114,15 +116,16 @@ class Snapshot:
         details = _details(function)
         ids = [id(part) for part in details] if details else None
         self._functions.append((weakref.ref(function), function.__code__, function.__defaults__, ids))
+        self.met.update(map(id, function.__closure__ or ()))
         self._add(function.__defaults__, seen)
         self._add_all((part for part in details if part is not EMPTY), seen)
 
     def _add_class(self, cls: type, seen: set[int]) -> None:
-        attributes = _attributes(cls)
-        self._classes.append((weakref.ref(cls), [id(part) for part in attributes]))
+        held = attributes(cls)
+        self._classes.append((weakref.ref(cls), [id(part) for part in held]))
         if issubclass(cls, Enum):
             return
-        for value in (*cls.__bases__, *attributes):
+        for value in (*cls.__bases__, *held):
             if isinstance(value, _DESCRIPTORS) or type(value).__name__ == "_tuplegetter":
                 self._atoms.append(value)
             else:
@@ -154,7 +157,8 @@ def _details(function: FunctionType) -> list[Any]:
     return details
 
 
-def _attributes(cls: type) -> list[Any]:
+def attributes(cls: type) -> list[Any]:
+    """What is in the class; of methods of all kinds, their parts."""
     parts: list[Any] = []
     for name, value in vars(cls).items():
         if name not in _DERIVED:
@@ -180,3 +184,27 @@ def snapshot(value: Any) -> Snapshot | None:
         return Snapshot(value)
     except (TypeError, RecursionError):
         return None
+
+
+class Unchanging(Protocol):
+    """Tells whether a value is what it was."""
+
+    met: Set[int]
+
+    def unchanged(self, value: Any) -> bool: ...
+
+
+class AllUnchanged:
+    """Snapshots of the values of several names: all of them are what they were, or none is."""
+
+    def __init__(self, places: Iterable[tuple[Any, str]], snapshots: list[Snapshot]) -> None:
+        self._all = list(zip(places, snapshots, strict=True))
+        self.met = frozenset().union(*(taken.met for taken in snapshots))
+
+    @staticmethod
+    def of(places: Iterable[tuple[Any, str]], snapshots: list[Snapshot | None]) -> AllUnchanged | None:
+        taken = [one for one in snapshots if one is not None]
+        return AllUnchanged(places, taken) if len(taken) == len(snapshots) else None
+
+    def unchanged(self, value: Any) -> bool:
+        return all(taken.unchanged(space.globals().get(name)) for (space, name), taken in self._all)
