@@ -24,7 +24,7 @@ from .namespaces import UNSENT, Header, Needs, space_of, space_of_module
 from .reductions import REDUCTIONS
 from .references import by_reference
 from .sharing import Place, shareable
-from .snapshots import EMPTY, LRU, attributes, content, snapshot
+from .snapshots import DERIVED, EMPTY, LRU, content, snapshot
 from .units import Reach, Unit, at_import, is_importable, place_of, reach, value_of
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not a static type of an extension
@@ -108,6 +108,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._lent = lent
         self._sent: set[Place] = set(lent)
         self._cells: set[int] = set()  # those whose content has been sent or will be; the memo holds them
+        self._classes: set[int] = set()  # those that are defined here
         self._sources: set[str] = set()
 
     def reducer_override(self, obj: Any) -> Any:
@@ -156,10 +157,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._reference(function) or self._method(function) or self._definition(function)
 
     def _method(self, function: FunctionType) -> Any:
-        """By its name in a class that is sent by name."""
+        """By its name in its class, unless it is being sent with that."""
         owner, _, name = function.__qualname__.rpartition(".")
         cls = function.__globals__.get(owner)
-        if isinstance(cls, type) and vars(cls).get(name) is function and self._place_to_name(cls) is not None:
+        if isinstance(cls, type) and id(cls) not in self._classes and vars(cls).get(name) is function:
             return getattr, (cls, name)
         return None
 
@@ -192,7 +193,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         contents = [(cell, content(cell)) for cell in new if content(cell) is not EMPTY]
         needs = self._all_needs(reach(function))
         arguments = (header, needs, key, function.__code__, function.__name__, cells)
-        state = (_attributes(function), vars(function), contents)
+        state = (_attributes(function), dict(vars(function)), contents)
         return building.function, arguments, state, None, None, building.fill_function
 
     def _class(self, cls: type) -> Any:
@@ -213,9 +214,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         place = place_of(cls)
         root = place is not None and self._defines(place)
         header = place[0].header if place is not None and root else None
+        self._classes.add(id(cls))
         version = None if root else _class_version(cls)
         if version is not None:  # it is known again by its key, with all that is in it
-            self.by_name.update((id(cls), *map(id, attributes(cls))))
+            self.by_name |= _parts(cls)
         known = (header, identity(cls).key, make, *_with_slots(cls, arguments))
         return building.dynamic_class, known, (version, fill, state), None, None, building.fill_class
 
@@ -328,8 +330,15 @@ def _attributes(function: FunctionType) -> dict[str, Any]:
         except Exception:  # from 3.14 on annotations are evaluated now, and may refer to what is not there
             continue
         if value:
-            found[name] = value
+            found[name] = dict(value) if type(value) is dict else value
     return found
+
+
+def _parts(cls: type) -> set[int]:
+    """The ids of a class that is sent with a version, and of what it is made of."""
+    sent = identity(cls).sent
+    own = (cls.__bases__, *(value for name, value in vars(cls).items() if name in DERIVED))
+    return {*map(id, own)} | (set() if sent is None else sent[1].met)
 
 
 def _class_version(cls: type) -> int | None:
@@ -337,7 +346,7 @@ def _class_version(cls: type) -> int | None:
     known = identity(cls)
     if known.sent is None or not known.sent[1].unchanged(cls):
         taken = snapshot(cls)
-        if taken is None:
+        if taken is None or taken.open:
             return None
         known.sent = (next(_class_versions), taken)
     return known.sent[0]

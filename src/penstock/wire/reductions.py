@@ -33,6 +33,16 @@ def _make_cached_property(kind: Any, function: Callable[..., Any], name: str) ->
     return prop
 
 
+def _bound(method: types.MethodType) -> tuple[Any, ...]:
+    """By its name, where that leads to it: the function is that of the class, and no other one that is equal."""
+    held, name = method.__self__, method.__name__
+    owners = (held if isinstance(held, type) else type(held)).__mro__
+    found = next((vars(owner)[name] for owner in owners if name in vars(owner)), None)
+    if getattr(found, "__func__", found) is method.__func__:
+        return getattr, (held, name)
+    return types.MethodType, (method.__func__, held)
+
+
 def _slot(descriptor: Any) -> tuple[Any, ...]:
     return getattr, (descriptor.__objclass__, descriptor.__name__)
 
@@ -84,6 +94,7 @@ def _table() -> dict[type, Callable[[Any], Any]]:
     table: dict[type, Callable[[Any], Any]] = {
         LRU: _cached,
         functools.cached_property: _cached_property,
+        types.MethodType: _bound,
         types.MemberDescriptorType: _slot,
         types.CodeType: _code,
         typing.NewType: _new_type,

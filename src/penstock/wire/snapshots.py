@@ -38,7 +38,7 @@ _DESCRIPTORS = (
     *(WrapperDescriptorType, MethodDescriptorType),
 )
 # Attributes of a class that are made from its others, or are not sent.
-_DERIVED = frozenset(
+DERIVED = frozenset(
     (
         *("__annotations__", "__annotate_func__", "__annotations_cache__", "__dict__", "__weakref__"),
         *("__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__"),
@@ -53,7 +53,7 @@ Function = tuple["weakref.ref[FunctionType]", CodeType, "tuple[Any, ...] | None"
 class Snapshot:
     """A value as it is now."""
 
-    __slots__ = ("_atoms", "_classes", "_functions", "_subject", "met", "solid")
+    __slots__ = ("_atoms", "_classes", "_functions", "_subject", "met", "open", "solid")
 
     def __init__(self, value: Any) -> None:
         """Raise TypeError if a change of the value could not be seen."""
@@ -61,9 +61,17 @@ class Snapshot:
         self._classes: list[tuple[weakref.ref[type], list[int]]] = []
         self._atoms: list[Any] = []  # an id means something while its object lives
         self.met: set[int] = set()  # the ids of what the value is made of; they hold as long as it is unchanged
+        self.open = False  # whether there are parts that others may have, too: markers, and cells
         self._add(value, set())
+        self.open |= not self._owns_functions()
         self.solid = not self._functions and not self._classes  # so identity is all there is to it
         self._subject = (lambda: value) if self.solid else weakref.ref(value)
+
+    def _owns_functions(self) -> bool:
+        """Whether the functions are methods of the classes, so that these are all that there is to find."""
+        classes = [f"{cls.__qualname__}." for reference, _ in self._classes if (cls := reference()) is not None]
+        functions = [function for reference, *_ in self._functions if (function := reference()) is not None]
+        return all(function.__qualname__.startswith(tuple(classes)) for function in functions)
 
     def unchanged(self, value: Any) -> bool:
         if self._subject() is not value:
@@ -79,13 +87,14 @@ class Snapshot:
                 return False
         for place, held in self._classes:
             cls = place()
-            if cls is None or held != [id(part) for part in attributes(cls)]:
+            if cls is None or held != [id(part) for part in _attributes(cls)]:
                 return False
         return True
 
     def _add(self, value: Any, seen: set[int]) -> None:
         kind = type(value)
         self.met.add(id(value))
+        self.open |= kind is object
         if kind in _ATOMS or isinstance(value, Enum) or kind.__module__ == "dataclasses":
             self._atoms.append(value)
         elif kind in _PARTS:
@@ -116,12 +125,14 @@ class Snapshot:
         details = _details(function)
         ids = [id(part) for part in details] if details else None
         self._functions.append((weakref.ref(function), function.__code__, function.__defaults__, ids))
-        self.met.update(map(id, function.__closure__ or ()))
+        for cell in function.__closure__ or ():
+            self.met.add(id(cell))
+            self.open |= not isinstance(content(cell), (FunctionType, type))
         self._add(function.__defaults__, seen)
         self._add_all((part for part in details if part is not EMPTY), seen)
 
     def _add_class(self, cls: type, seen: set[int]) -> None:
-        held = attributes(cls)
+        held = _attributes(cls)
         self._classes.append((weakref.ref(cls), [id(part) for part in held]))
         if issubclass(cls, Enum):
             return
@@ -157,11 +168,10 @@ def _details(function: FunctionType) -> list[Any]:
     return details
 
 
-def attributes(cls: type) -> list[Any]:
-    """What is in the class; of methods of all kinds, their parts."""
+def _attributes(cls: type) -> list[Any]:
     parts: list[Any] = []
     for name, value in vars(cls).items():
-        if name not in _DERIVED:
+        if name not in DERIVED:
             parts.append(name)
             parts += _WRAPPED.get(type(value), _itself)(value)
     return parts
