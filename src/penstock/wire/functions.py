@@ -17,7 +17,7 @@ from typing import Any
 
 from . import identities, references
 from .dumping import Dump, dumps
-from .graph import Graph
+from .graph import AnyStream, Graph, Stream
 from .namespaces import Origin, Space
 from .pickler import Pickler, ValuePickler
 from .references import by_reference
@@ -73,7 +73,8 @@ class Watch:
         self._ids = frozenset[int]().union(*(unit.ids for unit in sent.values() if unit is not None))
         if own is not None:
             self._ids |= {number for number in own.met & dump.pickler.met.keys() if dump.pickler.has(number)}
-        self._looked: ValuePickler | None = None
+        # What has been looked at for the coming call. None: nothing, or another thread has taken it.
+        self._looked: list[AnyStream] | None = _changing(dump.graph)
         self._mark: bytes | None = None
 
     def unchanged(self, function: Any) -> bool:
@@ -90,14 +91,15 @@ class Watch:
                     return False
                 elif unit.snapshot is None or not unit.snapshot.unchanged(values.get(name)):
                     unseen.append((space, name))
+        self._looked = []
         return not unseen or self._is_as_before(unseen)
 
-    def shares(self, met: Pickler) -> bool:
+    def shares(self, pickler: Pickler) -> bool:
         """Whether a pickler has met an object that the function reaches, too."""
         looked, self._looked = self._looked, None
-        if self._ids and any(map(met.has, self._ids & met.met.keys())):
+        if looked is None or (self._ids and any(map(pickler.has, self._ids & pickler.met.keys()))):
             return True
-        return looked is not None and any(met.has(n) and looked.has(n) for n in looked.met.keys() & met.met.keys())
+        return any(pickler.has(n) and one.has(n) for one in looked for n in one.ids & pickler.met.keys())
 
     def forget(self) -> None:
         """Keep nothing alive that was only looked at."""
@@ -107,15 +109,21 @@ class Watch:
         """Pickle these values together: what they are and what they share is what it was if the pickle is the same."""
         if any(value_of(place) is MISSING for place in unseen):
             return False
-        self._looked = looked = ValuePickler(tuple(unseen), ())
-        mark = looked.data if len(looked.data) < _LARGE else blake2b(looked.data).digest()
+        look = Stream(ValuePickler, tuple(unseen))
+        self._looked = [look]
+        mark = look.data if len(look.data) < _LARGE else blake2b(look.data).digest()
         if mark == self._mark:
             return True
-        graph = Graph(ValuePickler)
-        graph.look((space, name) for space, expected in self._places.items() for name, _ in expected)
-        self._mark = mark
         expected = [((space, name), unit) for space, names in self._places.items() for name, unit in names]
+        graph = Graph(ValuePickler)
+        graph.look(place for place, _ in expected)
+        self._looked = _changing(graph)
+        self._mark = mark
         return all(graph.units[place] is unit for place, unit in expected)
+
+
+def _changing(graph: Graph) -> list[AnyStream]:
+    return [stream for stream in graph.distinct() if stream.snapshot is None]
 
 
 class _Entry:

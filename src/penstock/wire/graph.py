@@ -16,9 +16,8 @@ from typing import Any, Protocol
 
 from .namespaces import Wire
 from .sharing import Place, circles, linked, order, owners, sharing
-from .snapshots import AllUnchanged, snapshot
-from .units import MISSING, Unit, known_unit, lock, replace, value_of
-
+from .snapshots import AllUnchanged, Unchanging, snapshot
+from .units import MISSING, Unit, deleted, known_unit, lock, replace, value_of
 
 
 class Pickled(Protocol):
@@ -43,7 +42,7 @@ class Stream:
     def __init__(self, pickle: Pickle, places: tuple[Place, ...], refs: tuple[Place, ...] = ()) -> None:
         self.places, self.refs = places, refs
         snapshots = [snapshot(value_of(place)) for place in places]
-        self.snapshot = snapshots[0] if len(places) == 1 else AllUnchanged.of(places, snapshots)
+        self.snapshot: Unchanging | None = snapshots[0] if len(places) == 1 else AllUnchanged.of(places, snapshots)
         pickled = pickle(places, refs)
         self.data, self.reaches, self.links = pickled.data, tuple(pickled.reached), frozenset(pickled.named)
         self._pickled = pickled  # what it met lives as long, so ids mean something
@@ -64,7 +63,8 @@ class Unchanged:
     """A unit whose values need not be pickled again."""
 
     def __init__(self, unit: Unit) -> None:
-        self.places, self.refs, self.snapshot = unit.places, tuple(unit.refs), unit.snapshot
+        self.places, self.refs = unit.places, tuple(unit.refs)
+        self.snapshot = unit.snapshot
         self.data, self.reaches, self.links, self.ids = unit.data, unit.reaches, unit.links, unit.ids
 
     def has(self, number: int) -> bool:
@@ -189,7 +189,7 @@ class Graph:
             self._again(tuple(places), {place for stream in group for place in stream.refs})
         return bool(groups)
 
-    def _again(self, places: tuple[Place, ...], refs: Set[Place]) -> None:
+    def _again(self, places: tuple[Place, ...], refs: set[Place]) -> None:
         others = sorted(refs.difference(places), key=order)
         stream = Stream(self._pickle, places, tuple(others))
         self._put(stream)
@@ -203,13 +203,11 @@ class Graph:
             return self.units[place]
         stream = self.streams[place]
         if stream is None:
-            self.units[place] = unit = replace((place,), None)
-            return unit
+            self.units[place] = gone = deleted(place)
+            return gone
         refs = {other: 0 if (found := self._settle(other)) is None else found.version for other in stream.refs}
-        new = Unit(stream.data, stream.places, refs)
-        unit = replace(stream.places, new)
-        unit.snapshot, unit.reaches, unit.links, unit.ids = (
-            stream.snapshot, stream.reaches, stream.links, stream.lasting()
-        )  # fmt: skip
+        unit = replace(stream.places, Unit(stream.data, stream.places, refs))
+        unit.snapshot, unit.reaches = stream.snapshot, stream.reaches
+        unit.links, unit.ids = stream.links, stream.lasting()
         self.units.update(dict.fromkeys(stream.places, unit))
         return unit

@@ -142,13 +142,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _resolve(self, obj: References) -> Any:
         """From here on write what the references have found in the place of the objects that they stand for."""
-        memo = self.memo.copy()
+        memo: dict[int, tuple[int, Any]] = self.memo.copy()
         for reference in obj.references:
             index, _ = memo.pop(id(reference))
             value = value_of(reference.place)
             memo[id(value)] = index, value
             self.by_name.add(id(value))
-        self.memo = memo
+        self.memo: Any = memo
         return tuple, ()
 
     def _function(self, function: FunctionType) -> Any:
@@ -323,7 +323,7 @@ def _with_slots(cls: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _attributes(function: FunctionType) -> dict[str, Any]:
     """What `FunctionType` does not set, and `vars` does not have."""
-    found = {"__qualname__": function.__qualname__, "__module__": function.__module__}
+    found: dict[str, Any] = {"__qualname__": function.__qualname__, "__module__": function.__module__}
     for name in ("__doc__", "__defaults__", "__kwdefaults__", "__annotations__", "__type_params__"):
         try:
             value = getattr(function, name, None)

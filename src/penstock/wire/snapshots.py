@@ -199,7 +199,8 @@ def snapshot(value: Any) -> Snapshot | None:
 class Unchanging(Protocol):
     """Tells whether a value is what it was."""
 
-    met: Set[int]
+    @property
+    def met(self) -> Set[int]: ...
 
     def unchanged(self, value: Any) -> bool: ...
 

@@ -65,19 +65,21 @@ def known_unit(place: Place) -> Unit | None:
     return None if sending_apart() else place[0].units.get(place[1])
 
 
-def replace(places: tuple[Place, ...], new: Unit | None) -> Unit | None:
-    """The unit of these names from now on: the known one, if it is the same. None: they have no values."""
+def replace(places: tuple[Place, ...], new: Unit) -> Unit:
+    """The unit of these names from now on: the known one, if it is the same."""
     known = known_unit(places[0])
-    if new is None:
-        if known is None or known.data is None:
-            return known
-        new = Unit(None, places)
-    elif known is not None and _same(known, new) and all(known_unit(place) is known for place in places):
+    if known is not None and _same(known, new) and all(known_unit(place) is known for place in places):
         return known
     if not sending_apart():
         for space, name in places:
             space.units[name] = new
     return new
+
+
+def deleted(place: Place) -> Unit | None:
+    """The unit of a name that has no value. None: it never had one."""
+    known = known_unit(place)
+    return known if known is None or known.data is None else replace((place,), Unit(None, (place,)))
 
 
 def _same(known: Unit, new: Unit) -> bool:
