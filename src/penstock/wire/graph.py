@@ -11,7 +11,8 @@ What a pickler has met, its memo tells. Nothing else walks through the user's ob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 from .namespaces import Wire
@@ -49,7 +50,7 @@ class Stream:
         self.has = pickled.has
 
     @property
-    def ids(self) -> Set[int]:
+    def ids(self) -> AbstractSet[int]:
         return self._pickled.met.keys()
 
     def lasting(self) -> frozenset[int]:
@@ -70,7 +71,7 @@ class Unchanged:
     def has(self, number: int) -> bool:
         return True
 
-    def lasting(self) -> Set[int]:
+    def lasting(self) -> AbstractSet[int]:
         return self.ids
 
 

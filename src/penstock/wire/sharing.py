@@ -1,10 +1,11 @@
-"""Which values have an object in common that must stay one: decisions about pickles that were made, without making any."""
+"""Which values have an object in common that must stay one, told from what picklers have met."""
 
 from __future__ import annotations
 
 import copyreg
 import sys
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from types import BuiltinFunctionType, CodeType, GenericAlias, ModuleType, UnionType
 from typing import Any, Protocol, TypeVar
@@ -31,14 +32,14 @@ class Met(Protocol):
     def places(self) -> tuple[Place, ...]: ...
 
     @property
-    def links(self) -> Set[Place]:
+    def links(self) -> AbstractSet[Place]:
         """The names that it refers to by what they mean, not only by name."""
 
     @property
     def refs(self) -> tuple[Place, ...]: ...
 
     @property
-    def ids(self) -> Set[int]: ...
+    def ids(self) -> AbstractSet[int]: ...
 
     def has(self, number: int) -> bool:
         """Whether the object of this id can be shared with another."""

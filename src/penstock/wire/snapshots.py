@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from types import (
     BuiltinFunctionType,
@@ -200,7 +201,7 @@ class Unchanging(Protocol):
     """Tells whether a value is what it was."""
 
     @property
-    def met(self) -> Set[int]: ...
+    def met(self) -> AbstractSet[int]: ...
 
     def unchanged(self, value: Any) -> bool: ...
 

@@ -15,7 +15,8 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
@@ -51,8 +52,8 @@ class Unit:
         self.refs = refs  # names that mean objects in it, with their versions
         self.snapshot: Unchanging | None = None
         self.reaches: tuple[Place, ...] = ()
-        self.links: Set[Place] = frozenset()  # what must be there before it can be read
-        self.ids: Set[int] = frozenset()  # of what others can share with it, as long as the snapshot holds
+        self.links: AbstractSet[Place] = frozenset()  # what must be there before it can be read
+        self.ids: AbstractSet[int] = frozenset()  # of what others can share with it, as long as the snapshot holds
 
 
 def value_of(place: Place) -> Any:
