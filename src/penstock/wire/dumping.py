@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from .graph import AnyStream, Graph
@@ -51,22 +52,25 @@ class Dump:
         if self.pickler.overtaken:
             self.lent = ()
             return thing
-        if type(written) is Lending or not any(stream.ids for stream in self.graph.distinct()):
+        if type(written) is Lending:
             return None
-        self.lent, refs = self._shared()
-        return Lending(thing, self.lent, refs) if self.lent or refs else None
+        met = {stream: self._met_too(stream) for stream in self.graph.distinct() if stream.ids}
+        if not any(met.values()):
+            return None
+        self.lent, refs = self._shared(met)
+        return Lending(thing, self.lent, refs)
 
-    def _shared(self) -> tuple[tuple[Place, ...], list[Place]]:
-        """The names that share objects with what was written, and those that mean objects that never change."""
-        met, has = self.pickler.met, self.pickler.has
+    def _met_too(self, stream: AnyStream) -> frozenset[int]:
+        both = stream.ids & self.pickler.ids
+        return frozenset(number for number in both if self.pickler.has(number) and stream.has(number))
+
+    def _shared(self, met: Mapping[AnyStream, AbstractSet[int]]) -> tuple[tuple[Place, ...], list[Place]]:
+        """The names whose values share what was met, and those that mean what never changes."""
         means = owners({space for space, _ in self.graph.streams})
-        constant = {n: place for n, place in means.items() if n in met and type(met[n]) is object}
-
-        def meets(stream: AnyStream) -> bool:
-            return any(n not in constant and has(n) and stream.has(n) for n in stream.ids & met.keys())
-
-        lent = self.graph.connected(meets)
-        return lent, sorted({p for p in constant.values() if p in self.graph.streams}.difference(lent), key=order)
+        constant = {n for n in means.keys() & self.pickler.ids if self.pickler.is_marker(n)}
+        lent = self.graph.connected([stream for stream, numbers in met.items() if numbers - constant])
+        named = {means[number] for numbers in met.values() for number in numbers & constant}
+        return lent, sorted(named.intersection(self.graph.streams).difference(lent), key=order)
 
 
 def dumps(

@@ -17,7 +17,7 @@ from typing import Any
 
 from . import identities, references
 from .dumping import Dump, dumps
-from .graph import AnyStream, Graph, Stream
+from .graph import AnyStream, Graph
 from .namespaces import Origin, Space
 from .pickler import Pickler, ValuePickler
 from .references import by_reference
@@ -72,9 +72,9 @@ class Watch:
             self._places.setdefault(space, []).append((name, unit))
         self._ids = frozenset[int]().union(*(unit.ids for unit in sent.values() if unit is not None))
         if own is not None:
-            self._ids |= {number for number in own.met & dump.pickler.met.keys() if dump.pickler.has(number)}
+            self._ids |= {number for number in own.met & dump.pickler.ids if dump.pickler.has(number)}
         # What has been looked at for the coming call. None: nothing, or another thread has taken it.
-        self._looked: list[AnyStream] | None = _changing(dump.graph)
+        self._looked: list[AnyStream | ValuePickler] | None = _changing(dump.graph)
         self._mark: bytes | None = None
 
     def unchanged(self, function: Any) -> bool:
@@ -97,9 +97,9 @@ class Watch:
     def shares(self, pickler: Pickler) -> bool:
         """Whether a pickler has met an object that the function reaches, too."""
         looked, self._looked = self._looked, None
-        if looked is None or (self._ids and any(map(pickler.has, self._ids & pickler.met.keys()))):
+        if looked is None or (self._ids and any(map(pickler.has, self._ids & pickler.ids))):
             return True
-        return any(pickler.has(n) and one.has(n) for one in looked for n in one.ids & pickler.met.keys())
+        return any(pickler.has(n) and one.has(n) for one in looked for n in one.ids & pickler.ids)
 
     def forget(self) -> None:
         """Keep nothing alive that was only looked at."""
@@ -109,7 +109,7 @@ class Watch:
         """Pickle these values together: what they are and what they share is what it was if the pickle is the same."""
         if any(value_of(place) is MISSING for place in unseen):
             return False
-        look = Stream(ValuePickler, tuple(unseen))
+        look = ValuePickler(tuple(unseen), unread=True)
         self._looked = [look]
         mark = look.data if len(look.data) < _LARGE else blake2b(look.data).digest()
         if mark == self._mark:
@@ -122,7 +122,7 @@ class Watch:
         return all(graph.units[place] is unit for place, unit in expected)
 
 
-def _changing(graph: Graph) -> list[AnyStream]:
+def _changing(graph: Graph) -> list[AnyStream | ValuePickler]:
     return [stream for stream in graph.distinct() if stream.snapshot is None]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import Protocol
 
 from .namespaces import Wire
 from .sharing import Place, circles, linked, order, owners, sharing
@@ -29,7 +29,7 @@ class Pickled(Protocol):
     named: Iterable[Place]  # names whose values must be there when it is read
 
     @property
-    def met(self) -> dict[int, Any]: ...
+    def ids(self) -> AbstractSet[int]: ...
 
     def has(self, number: int) -> bool: ...
 
@@ -51,7 +51,7 @@ class Stream:
 
     @property
     def ids(self) -> AbstractSet[int]:
-        return self._pickled.met.keys()
+        return self._pickled.ids
 
     def lasting(self) -> frozenset[int]:
         """The ids that will mean the same objects as long as the values are unchanged."""
@@ -113,17 +113,16 @@ class Graph:
     def distinct(self) -> list[AnyStream]:
         return list(dict.fromkeys(stream for stream in self.streams.values() if stream is not None))
 
-    def connected(self, meets: Callable[[AnyStream], bool]) -> tuple[Place, ...]:
-        """The names whose values meet something, and those that share an object with these."""
-        streams = self.distinct()
-        todo = list(filter(meets, streams))
-        found = dict.fromkeys(todo)
+    def connected(self, found: Iterable[AnyStream]) -> tuple[Place, ...]:
+        """The names of these, and of all that refer to them or that they refer to, and so on."""
+        todo, streams = list(found), self.distinct()
+        everything = dict.fromkeys(todo)
         while todo:
             one = todo.pop()
-            new = [other for other in streams if other not in found and linked(one, other)]
-            found.update(dict.fromkeys(new))
+            new = [other for other in streams if other not in everything and linked(one, other)]
+            everything.update(dict.fromkeys(new))
             todo += new
-        return tuple(sorted((place for stream in found for place in stream.places), key=order))
+        return tuple(sorted((place for stream in everything for place in stream.places), key=order))
 
     # -- looking at values -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from collections.abc import Set as AbstractSet
 from itertools import count
 from types import CellType, FunctionType, ModuleType
 from typing import Any
@@ -102,10 +102,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self._hook = reduce
         self._home = home
-        self.graph = graph or Graph(ValuePickler)
+        self._graph = graph
         self.overtaken = False  # what has been written of the graph would be written otherwise now
         self.by_name: set[int] = set()  # ids of what was sent by its name; the memo holds them
         self._lent = lent
+        self._met: dict[int, tuple[int, Any]] | None = None
         self._sent: set[Place] = set(lent)
         self._cells: set[int] = set()  # those whose content has been sent or will be; the memo holds them
         self._classes: set[int] = set()  # those that are defined here
@@ -255,36 +256,53 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return tuple(self.graph.wires(places, self._sent)), (), ()
 
     @property
+    def graph(self) -> Graph:
+        if self._graph is None:
+            self._graph = Graph(ValuePickler)
+        return self._graph
+
+    @property
     def sent(self) -> Mapping[Place, Unit | None]:
         """The names that were looked at, with what was sent of them; those without a unit have no value here."""
         return self.graph.units
 
     # -- what it has met -------------------------------------------------------------------------------
 
-    @cached_property
-    def met(self) -> dict[int, Any]:
-        """All objects that it has met, by id, when it has ended. They live as long as it does."""
-        return {number: thing for number, (_, thing) in self.memo.copy().items()}
+    @property
+    def ids(self) -> AbstractSet[int]:
+        """The ids of all that it has met, when it has ended. What they mean lives as long as it does."""
+        return self._all_met().keys()
 
     def has(self, number: int) -> bool:
-        """Whether it has met the object of this id, and that can be shared with others."""
-        return number in self.met and number not in self.by_name and shareable(self.met[number])
+        """Whether the object of this id can be shared with others."""
+        return number not in self.by_name and shareable(self._all_met()[number][1])
+
+    def is_marker(self, number: int) -> bool:
+        """Whether the object of this id is one that never changes."""
+        return type(self._all_met()[number][1]) is object
+
+    def _all_met(self) -> dict[int, tuple[int, Any]]:
+        if self._met is None:
+            self._met = self.memo.copy()
+        return self._met
 
 
 class ValuePickler(Pickler):
     """Pickles the values of some names; what these reach in turn is noted, not sent.
 
-    `refs`: names that mean objects in them. In the pickle each is taken from its namespace.
+    `refs`: names that mean objects in them. In the pickle each is taken from its namespace. `unread`: the pickle is
+    only compared.
     """
 
-    def __init__(self, places: tuple[Place, ...], refs: tuple[Place, ...]) -> None:
+    def __init__(self, places: tuple[Place, ...], refs: tuple[Place, ...] = (), unread: bool = False) -> None:
         with io.BytesIO() as file:
             super().__init__(file)
             self.reached: dict[Place, None] = {}
             self.named: set[Place] = set(refs)
             self._places = places
             self._values = tuple(map(value_of, places))
-            self._dump(Together(places, refs) if refs or len(places) > 1 else self._values[0])
+            together = Together(places, refs) if refs or len(places) > 1 else self._values[0]
+            self._dump(self._values if unread else together)
             self.data = file.getvalue()
 
     def _dump(self, thing: Any) -> None:
