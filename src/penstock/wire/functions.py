@@ -10,7 +10,6 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
 from itertools import count
 from types import BuiltinFunctionType, FunctionType, MappingProxyType
 from typing import Any
@@ -111,7 +110,7 @@ class Watch:
             return False
         look = ValuePickler(tuple(unseen), unread=True)
         self._looked = [look]
-        mark = look.data if len(look.data) < _LARGE else blake2b(look.data).digest()
+        mark = _mark(look.data)
         if mark == self._mark:
             return True
         expected = [((space, name), unit) for space, names in self._places.items() for name, unit in names]
@@ -120,6 +119,14 @@ class Watch:
         self._looked = _changing(graph)
         self._mark = mark
         return all(graph.units[place] is unit for place, unit in expected)
+
+
+def _mark(data: bytes) -> bytes:
+    if len(data) < _LARGE:
+        return data
+    from hashlib import blake2b  # here, because it loads OpenSSL, and few globals are large
+
+    return blake2b(data).digest()
 
 
 def _changing(graph: Graph) -> list[AnyStream | ValuePickler]:
