@@ -116,7 +116,7 @@ def calls(draw: st.DrawFn) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return call, (ways["argument"], ways["another"]), {"keyword": ways["keyword"]}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(call=calls())
 def test_what_is_one_object_here_is_one_there(shared: Worker, call: Any) -> None:
     function, args, kwargs = call
@@ -125,7 +125,7 @@ def test_what_is_one_object_here_is_one_there(shared: Worker, call: Any) -> None
         assert shared.call(_apply, function, args, kwargs) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(call=calls())
 def test_what_is_one_object_here_is_one_there_if_the_function_is_called_by_its_number(
     shared: Worker, call: Any
@@ -365,6 +365,16 @@ def test_sharing_that_begins_and_ends_later(worker: Worker, notebook: Notebook) 
     assert worker.defined(n.call) == (True, True)
     n.results = [[]]
     assert worker.defined(n.call) == (False, False)
+
+
+def test_a_marker_that_takes_the_place_of_another(worker: Worker, notebook: Notebook) -> None:
+    n = notebook("""
+        MISSING, values = object(), [object()]
+        def call(): return values[0] is MISSING
+    """)
+    assert worker.defined(n.call) is worker.defined(n.call) is False
+    n.values[0] = n.MISSING
+    assert worker.defined(n.call) is True
 
 
 def test_what_an_initializer_did_with_a_part_is_seen_by_the_calls(worker: Worker, notebook: Notebook) -> None:

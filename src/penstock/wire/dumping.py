@@ -58,7 +58,7 @@ class Dump:
         if not any(met.values()):
             return None
         self.lent, refs = self._shared(met)
-        return Lending(thing, self.lent, refs)
+        return Lending(thing, self.lent, refs) if self.lent or refs else None
 
     def _met_too(self, stream: AnyStream) -> frozenset[int]:
         both = stream.ids & self.pickler.ids

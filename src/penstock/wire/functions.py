@@ -61,7 +61,7 @@ class Definition:
 class Watch:
     """Tells whether what a function reaches is what it was, and whether that has an object of its arguments."""
 
-    __slots__ = ("_ids", "_looked", "_mark", "_own", "_places")
+    __slots__ = ("_ids", "_looked", "_mark", "_met", "_own", "_places")
 
     def __init__(self, own: Snapshot | None, dump: Dump) -> None:
         self._own = own
@@ -74,7 +74,8 @@ class Watch:
             self._ids |= {number for number in own.met & dump.pickler.ids if dump.pickler.has(number)}
         # What has been looked at for the coming call. None: nothing, or another thread has taken it.
         self._looked: list[AnyStream | ValuePickler] | None = _changing(dump.graph)
-        self._mark: bytes | None = None
+        self._met = self._known_in(self._looked)
+        self._mark: bytes | None = None  # of the values that may change, as they were pickled together last
 
     def unchanged(self, function: Any) -> bool:
         if self._own is not None and not self._own.unchanged(function):
@@ -105,20 +106,31 @@ class Watch:
         self._looked = None
 
     def _is_as_before(self, unseen: list[Place]) -> bool:
-        """Pickle these values together: what they are and what they share is what it was if the pickle is the same."""
+        """Pickle these values together: if the pickle is the same, so is what they are and what they share."""
         if any(value_of(place) is MISSING for place in unseen):
             return False
         look = ValuePickler(tuple(unseen), unread=True)
         self._looked = [look]
-        mark = _mark(look.data)
-        if mark == self._mark:
+        met = self._known_in(self._looked)
+        if met == self._met and self._is_pickle_of(unseen, look.data):
             return True
         expected = [((space, name), unit) for space, names in self._places.items() for name, unit in names]
         graph = Graph(ValuePickler)
         graph.look(place for place, _ in expected)
         self._looked = _changing(graph)
-        self._mark = mark
+        self._mark, self._met = _mark(look.data), met
         return all(graph.units[place] is unit for place, unit in expected)
+
+    def _known_in(self, looked: list[AnyStream | ValuePickler]) -> frozenset[int]:
+        """What never changes of the objects that values which may change have been given."""
+        return frozenset().union(*(one.ids & self._ids for one in looked)) if self._ids else frozenset()
+
+    def _is_pickle_of(self, places: list[Place], data: bytes) -> bool:
+        (space, name), *others = places
+        unit = space.units[name]
+        if not others and len(unit.places) == 1 and not unit.refs:
+            return unit.data == data
+        return _mark(data) == self._mark
 
 
 def _mark(data: bytes) -> bytes:

@@ -301,8 +301,10 @@ class ValuePickler(Pickler):
             self.named: set[Place] = set(refs)
             self._places = places
             self._values = tuple(map(value_of, places))
-            together = Together(places, refs) if refs or len(places) > 1 else self._values[0]
-            self._dump(self._values if unread else together)
+            if refs or len(places) > 1:
+                self._dump(self._values if unread else Together(places, refs))
+            else:
+                self._dump(self._values[0])
             self.data = file.getvalue()
 
     def _dump(self, thing: Any) -> None:
