@@ -96,6 +96,40 @@ def test_functions_that_call_each_other(ex: Executor) -> None:
     assert ex.submit(lambda: add_offset(Counter(1).up(1))).result() == 102
 
 
+SHARING = """
+MISSING = object()
+table = {"a": [1]}
+rows = table["a"]
+
+class Reader:
+    table = table
+    def read(self, default=MISSING):
+        return self.table["a"] is rows, default is MISSING
+
+read = Reader().read
+
+def meets(argument, *more):
+    argument.append(2)
+    return (*read(), argument is rows, table["a"] is argument, *(item is MISSING for item in more))
+
+def look():
+    return rows
+"""
+
+
+def test_what_a_call_reaches_in_several_ways_is_one_object(make: Make) -> None:
+    n: dict[str, Any] = {"__name__": "cells"}
+    exec(SHARING, n)
+    ex = make(max_workers=1)
+    for _ in range(3):
+        assert ex.submit(n["read"]).result() == (True, True)
+        assert ex.submit(n["read"], n["MISSING"]).result() == (True, True)
+        assert ex.submit(n["meets"], n["rows"], n["MISSING"], None).result() == (*[True] * 5, False)
+        assert ex.submit(n["look"]).result() == [1]
+        assert list(ex.map(n["meets"], [n["rows"]])) == [(True, True, True, True)]
+    assert n["rows"] == [1]
+
+
 def _load(path: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

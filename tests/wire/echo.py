@@ -57,7 +57,10 @@ class Worker:
             self._ask("define", definition.id, definition.data)
 
     def call_defined(self, number: int, *args: Any) -> Any:
-        return self._ask("call defined", number, dumps(args))
+        return self.apply_defined(number, dumps((args, {})))
+
+    def apply_defined(self, number: int, arguments: bytes) -> Any:
+        return self._ask("call defined", number, arguments)
 
     def _ask(self, *question: Any) -> Any:
         assert self.process.stdin is not None
@@ -91,7 +94,8 @@ def _serve(source: BinaryIO, sink: BinaryIO) -> None:
                 kept[details[0]] = Kept(details[1])
                 result: Any = None
             elif what == "call defined":
-                result = kept[details[0]].current()(*pickle.loads(details[1]))
+                args, kwargs = pickle.loads(details[1])
+                result = kept[details[0]].current()(*args, **kwargs)
             else:
                 function, args = pickle.loads(details[0])
                 result = function(*args)

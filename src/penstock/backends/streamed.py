@@ -86,10 +86,11 @@ class Streamed:
         sources: list[Any] = []
         try:
             definition = self._functions.definition(fn)
-            if definition is None:
+            packed = None if definition is None else self._packer.pack_arguments(args, kwargs, sources, definition)
+            if packed is None:
+                definition = None
+                sources.clear()
                 packed = self._packer.pack((fn, args, kwargs), sources)
-            else:
-                packed = self._packer.pack_arguments(args, kwargs, sources)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future

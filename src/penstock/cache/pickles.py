@@ -18,7 +18,8 @@ from ..wire import building, identities
 from ..wire import pickler as wire
 from ..wire.namespaces import UNSENT, Needs
 from ..wire.references import by_reference
-from ..wire.units import Place, at_import, is_importable
+from ..wire.sharing import Place
+from ..wire.units import at_import, is_importable
 from .unpickles import CODE, fill_class, given, load_class, load_function, make_class
 
 

@@ -13,7 +13,7 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from ..typed import Any
 from . import identities, namespaces
 from .identities import Identity, Key
-from .namespaces import Header, Needs, guest, provide
+from .namespaces import Head, Header, Needs, guest, provide
 
 
 def namespace(header: Header | str) -> dict[str, Any]:
@@ -37,6 +37,42 @@ def named(header: Header, name: str, key: Key, needs: Needs) -> Any:
         return namespace(header)[name] if known is None else known
     with namespaces.lock:
         return guest(header).value(name)
+
+
+def shared(header: Header, name: str, needs: Needs) -> Any:
+    """The object that this name means, for those that have it from elsewhere."""
+    provide(needs)
+    if header[0][0] == identities.token:
+        return namespace(header)[name]
+    with namespaces.lock:
+        return guest(header).value(name)
+
+
+def together(heads: tuple[Head, ...], *things: Any) -> namespaces.Together:
+    """Values that share objects; before them is what they refer to."""
+    return namespaces.Together(zip(heads, things[-len(heads) :], strict=True))
+
+
+def begin_to_lend(heads: tuple[Head, ...]) -> tuple[Head, ...]:
+    """Before the values are made: functions and classes are stored as soon as they are."""
+    with namespaces.lock:
+        for header, name in _elsewhere(heads):
+            guest(header).set_aside(name)
+    return heads
+
+
+def lend(*things: Any) -> Any:
+    """Something, after these names got the values that share objects with it; before them is what it refers to."""
+    heads, thing, values = things[-3:]
+    with namespaces.lock:
+        for (header, name), value in zip(heads, values, strict=True):
+            if header[0][0] != identities.token:
+                guest(header).lend(name, value)
+    return thing
+
+
+def _elsewhere(heads: tuple[Head, ...]) -> Iterator[Head]:
+    return (head for head in heads if head[0][0][0] != identities.token)
 
 
 def module(header: Header, needs: Needs) -> ModuleType:
@@ -72,7 +108,7 @@ def function(
     """A function without what it refers to: that may refer to it."""
     provide(needs)
     new = FunctionType(code, namespace(header), name, None, cells or None)
-    if key is not None and not isinstance(header, str):
+    if key is not None and not isinstance(header, str) and header[0][0] != identities.token:
         _remember(new, key, header, name)
     return new
 
@@ -91,7 +127,8 @@ def fill_function(new: FunctionType, state: tuple[Any, ...]) -> None:
 def made(header: Header, name: str, key: Key, make: Callable[..., Any], *args: Any) -> Any:
     """Any other thing that is known by its name: a cached function."""
     thing = make(*args)
-    _remember(thing, key, header, name)
+    if header[0][0] != identities.token:
+        _remember(thing, key, header, name)
     return thing
 
 

@@ -7,7 +7,6 @@ the arguments of its call.
 
 from __future__ import annotations
 
-import io
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -16,11 +15,14 @@ from types import BuiltinFunctionType, FunctionType, MappingProxyType
 from typing import Any
 
 from . import identities, references
+from .dumping import Dump, dumps
+from .graph import AnyStream, Graph
 from .namespaces import Origin, Space
-from .pickler import Pickler, dumps, pickle_unit
+from .pickler import Pickler, ValuePickler
 from .references import by_reference
+from .sharing import Place
 from .snapshots import LRU, Snapshot, snapshot
-from .units import Place, Unit, current, forget_pickles, place_of
+from .units import MISSING, Unit, forget_pickles, place_of, value_of
 
 __all__ = ["Definition", "Functions", "Pickler", "dumps"]
 
@@ -43,12 +45,18 @@ class Definition:
     call of it is there.
     """
 
-    __slots__ = ("__weakref__", "_dead", "data", "id", "names")
+    __slots__ = ("__weakref__", "_dead", "data", "id", "names", "watch")
 
     def __init__(
-        self, number: int, data: bytes, names: Mapping[tuple[Origin, str], int] | None, dead: deque[int]
+        self,
+        number: int,
+        data: bytes,
+        names: Mapping[tuple[Origin, str], int] | None,
+        dead: deque[int],
+        watch: Watch | None = None,
     ) -> None:
         self.id, self.data, self.names, self._dead = number, data, names, dead
+        self.watch = watch
 
     def __del__(self) -> None:
         try:
@@ -57,40 +65,97 @@ class Definition:
             pass
 
 
-class _Watch:
-    """Tells whether what a function reaches is what it was."""
+class Watch:
+    """Tells whether what a function reaches is what it was, and whether that has an object of its arguments."""
 
-    __slots__ = ("_own", "_places")
+    __slots__ = ("_ids", "_looked", "_mark", "_met", "_own", "_places")
 
-    def __init__(self, own: Snapshot | None, sent: Mapping[Place, Unit | None]) -> None:
+    def __init__(self, own: Snapshot | None, dump: Dump) -> None:
         self._own = own
-        places: dict[Space, list[tuple[str, Unit | None]]] = {}
+        self._places: dict[Space, list[tuple[str, Unit | None]]] = {}
+        sent = dump.pickler.sent
         for (space, name), unit in sent.items():
-            places.setdefault(space, []).append((name, unit))
-        self._places = list(places.items())
+            self._places.setdefault(space, []).append((name, unit))
+        self._ids = frozenset[int]().union(*(unit.ids for unit in sent.values() if unit is not None))
+        if own is not None:
+            self._ids |= {number for number in own.met & dump.pickler.ids if dump.pickler.has(number)}
+        # What has been looked at for the coming call. None: nothing, or another thread has taken it.
+        self._looked: list[AnyStream | ValuePickler] | None = _changing(dump.graph)
+        self._met = self._known_in(self._looked)
+        self._mark: bytes | None = None  # of the values that may change, as they were pickled together last
 
     def unchanged(self, function: Any) -> bool:
         if self._own is not None and not self._own.unchanged(function):
             return False
-        for space, expected in self._places:
+        unseen: list[Place] = []  # those whose values may have changed unseen
+        for space, expected in self._places.items():
             values, units = space.globals(), space.units
             for name, unit in expected:
-                if unit is None:
+                if unit is None or unit.data is None:
                     if name in values:
                         return False
                 elif units.get(name) is not unit:
                     return False
-                elif unit.snapshot is not None and unit.snapshot.unchanged(values.get(name)):
-                    continue
-                elif current(space, name, pickle_unit) is not unit:
-                    return False
-        return True
+                elif unit.snapshot is None or not unit.snapshot.unchanged(values.get(name)):
+                    unseen.append((space, name))
+        self._looked = []
+        return not unseen or self._is_as_before(unseen)
+
+    def shares(self, pickler: Pickler) -> bool:
+        """Whether a pickler has met an object that the function reaches, too."""
+        looked, self._looked = self._looked, None
+        if looked is None or (self._ids and any(map(pickler.has, self._ids & pickler.ids))):
+            return True
+        return any(pickler.has(n) and one.has(n) for one in looked for n in one.ids & pickler.ids)
+
+    def forget(self) -> None:
+        """Keep nothing alive that was only looked at."""
+        self._looked = None
+
+    def _is_as_before(self, unseen: list[Place]) -> bool:
+        """Pickle these values together: if the pickle is the same, so is what they are and what they share."""
+        if any(value_of(place) is MISSING for place in unseen):
+            return False
+        look = ValuePickler(tuple(unseen), unread=True)
+        self._looked = [look]
+        met = self._known_in(self._looked)
+        if met == self._met and self._is_pickle_of(unseen, look.data):
+            return True
+        expected = [((space, name), unit) for space, names in self._places.items() for name, unit in names]
+        graph = Graph(ValuePickler)
+        graph.look(place for place, _ in expected)
+        self._looked = _changing(graph)
+        self._mark, self._met = _mark(look.data), met
+        return all(graph.units[place] is unit for place, unit in expected)
+
+    def _known_in(self, looked: list[AnyStream | ValuePickler]) -> frozenset[int]:
+        """What never changes of the objects that values which may change have been given."""
+        return frozenset().union(*(one.ids & self._ids for one in looked)) if self._ids else frozenset()
+
+    def _is_pickle_of(self, places: list[Place], data: bytes) -> bool:
+        (space, name), *others = places
+        unit = space.units[name]
+        if not others and len(unit.places) == 1 and not unit.refs:
+            return unit.data == data
+        return _mark(data) == self._mark
+
+
+def _mark(data: bytes) -> bytes:
+    if len(data) < _LARGE:
+        return data
+    from hashlib import blake2b  # here, because it loads OpenSSL, and few globals are large
+
+    return blake2b(data).digest()
+
+
+def _changing(graph: Graph) -> list[AnyStream | ValuePickler]:
+    return [stream for stream in graph.distinct() if stream.snapshot is None]
 
 
 class _Entry:
     __slots__ = ("definition", "reference", "watch")
 
-    def __init__(self, reference: weakref.ref[Any], definition: Definition, watch: _Watch | None) -> None:
+    def __init__(self, reference: weakref.ref[Any], definition: Definition, watch: Watch | None) -> None:
         self.reference, self.definition, self.watch = reference, definition, watch
 
 
@@ -131,15 +196,15 @@ class Functions:
         named = place_of(function) is not None
         if own is None and not named:
             return None  # what its closure holds may change, so it is pickled each time anyway
-        with io.BytesIO() as file:
-            pickler = Pickler(file)
-            pickler.dump(function)
-            data, sent = file.getvalue(), pickler.sent
+        dump = Dump(function)
+        if dump.lent:
+            return None  # what its closure holds is a value of a global, too
+        sent = dump.pickler.sent
         names = {(s.header[0], n): unit.version for (s, n), unit in sent.items() if unit is not None}
-        return self._enter(function, data, MappingProxyType(names), _Watch(None if named else own, sent))
+        return self._enter(function, dump.data, MappingProxyType(names), Watch(None if named else own, dump))
 
     def _enter(
-        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: _Watch | None
+        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: Watch | None
     ) -> Definition:
         number, entries = id(function), self._entries
 
@@ -147,7 +212,7 @@ class Functions:
             if number in entries and entries[number].reference is reference:
                 del entries[number]
 
-        definition = Definition(next(self._numbers), data, names, self.dead)
+        definition = Definition(next(self._numbers), data, names, self.dead, watch)
         entries[number] = _Entry(weakref.ref(function, forget), definition, watch)
         return definition
 
@@ -164,3 +229,4 @@ class Functions:
 
 _DEFINABLE = frozenset((FunctionType, BuiltinFunctionType, LRU))
 _REMEMBERED = 256
+_LARGE = 1 << 16  # bytes: of larger pickles a digest is kept

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Origin = tuple[str, str, int]  # (token of the process at home there, module, 0 or which one of that name)
 # What a namespace is made from elsewhere: its origin and its attributes.
 Header = tuple[Origin, "tuple[tuple[str, Any], ...]"]
+Head = tuple[Header, str]  # a name in it
 # A name, the version of its value and the pickle of that, None where the name was deleted.
 Wire = tuple[Header, str, int, "bytes | None"]
 # What must be there before a function may run: globals, submodules, and texts by file name. Plain tuples,
@@ -39,6 +40,10 @@ changes = 0  # how often anything was stored in a guest; who keeps a function lo
 
 _HEADED = ("__name__", "__package__", "__file__", "__path__")
 UNSENT = frozenset((*_HEADED, "__builtins__", "__getattr__", "__spec__", "__loader__", "__cached__"))
+
+_LENT = 0  # no version
+_NONE: Any = object()  # no value
+_Aside = tuple["int | None", Any, Any]  # version and value as received, and what the name meant
 
 lock = new_lock()
 
@@ -75,18 +80,25 @@ class Space:
         return holder.__globals__ if type(holder) is FunctionType else vars(holder)
 
 
+class Together(tuple["tuple[Head, Any]", ...]):
+    """Names and values that were sent in one pickle."""
+
+    __slots__ = ()
+
+
 class Guest(Space):
     """A namespace whose functions come from another process."""
 
-    __slots__ = ("_loading", "_pending", "_received", "module", "values")
+    __slots__ = ("_aside", "_loading", "_pending", "_received", "module", "values")
 
     def __init__(self, header: Header) -> None:
         module = ModuleType(header[0][1])
         vars(module).update(header[1], __builtins__=builtins)
         super().__init__(header, module)
         self.module = module
-        self.values: dict[str, Any] = {}  # functions and classes as received
+        self.values: dict[str, Any] = {}  # as received, whatever the names mean now
         self._received: dict[str, int] = {}
+        self._aside: dict[str, _Aside] = {}  # while other values are lent
         self._pending: dict[str, tuple[int, bytes | None]] = {}
         self._loading: dict[str, bytes] = {}
 
@@ -94,6 +106,7 @@ class Guest(Space):
         return vars(self.module)
 
     def offer(self, name: str, version: int, data: bytes | None) -> None:
+        self._take_back(name)
         if not self.has(name, version):
             self._pending[name] = (version, data)
 
@@ -108,11 +121,14 @@ class Guest(Space):
         self.values.pop(name, None)
         if data is None:
             vars(self.module).pop(name, None)
-        else:
-            vars(self.module)[name] = value = self._load(name, data)
-            if callable(value) and hasattr(value, "__qualname__"):
-                self.values[name] = value
-        self._received[name] = version
+            self._received[name] = version
+            return
+        value = self._load(name, data)
+        if type(value) is not Together:
+            self._store(name, version, value)
+            return
+        for (header, other), one in value:
+            guest(header)._store(other, version, one)
 
     def _load(self, name: str, data: bytes) -> Any:
         self._loading[name] = data
@@ -120,6 +136,40 @@ class Guest(Space):
             return pickle.loads(data)
         finally:
             self._loading.pop(name, None)
+
+    def _store(self, name: str, version: int, value: Any) -> None:
+        self._pending.pop(name, None)
+        self._aside.pop(name, None)
+        vars(self.module)[name] = self.values[name] = value
+        self._received[name] = version
+
+    def set_aside(self, name: str) -> None:
+        """Keep what is there: another value is going to be lent."""
+        self._take_back(name)
+        self._aside[name] = (self._received.get(name), self.values.get(name, _NONE), self._bound(name))
+
+    def lend(self, name: str, value: Any) -> None:
+        """Until the name is offered again this is its value, unless somebody here has given it one of their own."""
+        global changes
+        _, received, bound = self._aside[name]
+        if bound is received or bound is _NONE:
+            vars(self.module)[name] = value
+        self.values[name] = value
+        self._received[name] = _LENT
+        changes += 1
+
+    def _take_back(self, name: str) -> None:
+        kept = self._aside.pop(name, None)
+        if kept is None:
+            return
+        version, received, bound = kept
+        if self._bound(name) is self.values.get(name, _NONE):  # the call that it was lent to has left it so
+            _set(vars(self.module), name, bound)
+        _set(self.values, name, received)
+        self._received[name] = _LENT if version is None else version
+
+    def _bound(self, name: str) -> Any:
+        return vars(self.module).get(name, _NONE)
 
     def has(self, name: str, version: int) -> bool:
         return self._received.get(name) == version
@@ -130,8 +180,21 @@ class Guest(Space):
         if name in self.values:
             return self.values[name]
         if name in self._loading:  # a class whose base refers to it: the base is there, so it can be made
-            return pickle.loads(self._loading[name])
+            return _of(self, name, pickle.loads(self._loading[name]))
         return vars(self.module)[name]
+
+
+def _of(space: Guest, name: str, loaded: Any) -> Any:
+    if type(loaded) is not Together:
+        return loaded
+    return next(value for (header, other), value in loaded if other == name and guest(header) is space)
+
+
+def _set(table: dict[str, Any], name: str, value: Any) -> None:
+    if value is _NONE:
+        table.pop(name, None)
+    else:
+        table[name] = value
 
 
 # -- which namespace is which ------------------------------------------------------------------------------

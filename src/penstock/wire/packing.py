@@ -11,9 +11,13 @@ import pickle
 import weakref
 from collections.abc import Callable, Mapping
 
-from ..typed import Any
+from ..typed import TYPE_CHECKING, Any
 from .memory import Memory, Owned, Private, Segments
 from .packed import Packed, Span, given, load_with_inputs
+
+if TYPE_CHECKING:
+    from .dumping import Dump
+    from .functions import Definition
 
 __all__ = ["LARGE", "Packed", "Packer", "load_with_inputs", "note_futures"]
 
@@ -37,24 +41,39 @@ class Packer:
         """`value` as it is now. Futures in it are appended to `futures`, if given, and become numbers."""
         if type(value) in _SMALL or (type(value) in (str, bytes) and len(value) < LARGE):
             return Packed(pickle.dumps(value, 5))
-        from .functions import dumps  # here, so that a worker starts without it: the zygote loads it later
+        return self._packed(*self._dump(value, futures))
+
+    def pack_arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any], definition: Definition | None = None
+    ) -> Packed | None:
+        """Arguments as they are now: the same as `pack`, with a short way for plain numbers.
+
+        None: they share an object with what their function reaches, so they have to travel together.
+        """
+        watch = None if definition is None else definition.watch
+        if not _are_small(args, kwargs):
+            dump, buffers = self._dump((args, kwargs), futures)
+            if watch is not None and watch.shares(dump.pickler):
+                return None
+            return self._packed(dump, buffers)
+        if watch is not None:
+            watch.forget()
+        return Packed(pickle.dumps((args, kwargs), 5))
+
+    def _dump(self, value: Any, futures: list[Any] | None) -> tuple[Dump, list[pickle.PickleBuffer]]:
+        from .dumping import Dump  # here, so that a worker starts without it: the zygote loads it later
 
         buffers: list[pickle.PickleBuffer] = []
-        data = dumps(value, buffer_callback=_keep_large(buffers), reduce=note_futures(futures), home=self._home)
-        if len(data) < LARGE:
-            return Packed(data, *self._snapshot([buffer.raw() for buffer in buffers]))
-        return Packed(None, *self._snapshot([memoryview(data), *(buffer.raw() for buffer in buffers)]))
+        reduce = note_futures(futures)
+        return Dump(
+            value, buffer_callback=_keep_large(buffers), reduce=reduce, home=self._home, again=buffers.clear
+        ), buffers
 
-    def pack_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any]) -> Packed:
-        """Arguments as they are now: the same as `pack`, with a short way for plain numbers."""
-        for value in args:
-            if type(value) not in _SMALL:
-                return self.pack((args, kwargs), futures)
-        if kwargs:
-            for value in kwargs.values():
-                if type(value) not in _SMALL:
-                    return self.pack((args, kwargs), futures)
-        return Packed(pickle.dumps((args, kwargs), 5))
+    def _packed(self, dump: Dump, buffers: list[pickle.PickleBuffer]) -> Packed:
+        raw = [buffer.raw() for buffer in buffers]
+        if len(dump.data) < LARGE:
+            return Packed(dump.data, *self._snapshot(raw))
+        return Packed(None, *self._snapshot([memoryview(dump.data), *raw]))
 
     def shared(self, memory: Any) -> Any:
         """`memory` in a segment, if it was private and there is a segment for it now."""
@@ -102,6 +121,17 @@ class Packer:
                 copies.pop(number, None)
 
         copies[number] = (weakref.ref(source, forget), weakref.ref(copy, forget), copy.size)
+
+
+def _are_small(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    for value in args:
+        if type(value) not in _SMALL:
+            return False
+    if kwargs:
+        for value in kwargs.values():
+            if type(value) not in _SMALL:
+                return False
+    return True
 
 
 def _same(a: memoryview, b: memoryview) -> bool:

@@ -98,6 +98,16 @@ def _make_thread_local(kind: Any) -> Any:
     return kind.__new__(kind)  # `__init__` would need its arguments; its work is in the values
 
 
+def _bound(method: types.MethodType) -> tuple[Any, ...]:
+    """By its name, where that leads to it: the function is that of the class, and no other one that is equal."""
+    held, name = method.__self__, method.__name__
+    owners = (held if isinstance(held, type) else type(held)).__mro__
+    found = next((vars(owner)[name] for owner in owners if name in vars(owner)), None)
+    if getattr(found, "__func__", found) is method.__func__:
+        return getattr, (held, name)
+    return types.MethodType, (method.__func__, held)
+
+
 def _slot(descriptor: Any) -> tuple[Any, ...]:
     return getattr, (descriptor.__objclass__, descriptor.__name__)
 
@@ -150,6 +160,7 @@ def _table() -> dict[type, Callable[[Any], Any]]:
         LRU: _cached,
         contextvars.ContextVar: _context_var,
         struct.Struct: _struct,
+        types.MethodType: _bound,
         types.MemberDescriptorType: _slot,
         types.CodeType: _code,
         typing.NewType: _new_type,

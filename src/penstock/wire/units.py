@@ -14,21 +14,23 @@ import os
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
-from ..system.locks import new_lock, under
+from ..system.locks import new_lock
 from .imports import absolute_name
-from .namespaces import UNSENT, Space, Wire, space_of, space_of_module, spaces
+from .namespaces import UNSENT, space_of, space_of_module, spaces
 from .references import by_reference, importable, sending_apart
-from .snapshots import Snapshot, content, snapshot
+from .sharing import Place
+from .snapshots import Unchanging, content
 
-Place = tuple[Space, str]  # a name in a namespace
 MISSING: Any = object()
+_NONE: Mapping[Place, int] = MappingProxyType({})
 
 _versions = itertools.count(1)
-_lock = new_lock()  # a finalizer may submit while this thread holds it
+lock = new_lock()  # a finalizer may submit while this thread holds it
 
 
 class Reach(NamedTuple):
@@ -40,52 +42,49 @@ class Reach(NamedTuple):
 
 
 class Unit:
-    """The value of a name as it was sent."""
+    """The value of a name as it was sent, or the values of several that share objects."""
 
-    __slots__ = ("data", "reaches", "snapshot", "version")
+    __slots__ = ("data", "ids", "links", "places", "reaches", "refs", "snapshot", "version")
 
-    def __init__(self, data: bytes | None, taken: Snapshot | None = None, reaches: tuple[Place, ...] = ()) -> None:
+    def __init__(self, data: bytes | None, places: tuple[Place, ...], refs: Mapping[Place, int] = _NONE) -> None:
         self.version = next(_versions)
-        self.data, self.snapshot, self.reaches = data, taken, reaches
+        self.data, self.places = data, places
+        self.refs = refs  # names that mean objects in it, with their versions
+        self.snapshot: Unchanging | None = None
+        self.reaches: tuple[Place, ...] = ()
+        self.links: AbstractSet[Place] = frozenset()  # what must be there before it can be read
+        self.ids: AbstractSet[int] = frozenset()  # of what others can share with it, as long as the snapshot holds
 
 
-Pickle = Callable[[Any, Place], "tuple[bytes, tuple[Place, ...]]"]  # of a value, and what it reaches
+def value_of(place: Place) -> Any:
+    space, name = place
+    return space.globals().get(name, MISSING)
 
 
-def current(space: Space, name: str, pickle: Pickle) -> Unit | None:
-    """The unit of a name, the same object as long as the value is the same. None: there never was a value."""
-    value = space.globals().get(name, MISSING)
-    if sending_apart():  # for somebody who has nothing yet; what others were sent is another matter
-        return None if value is MISSING else _alone(*pickle(value, (space, name)))
-    known = space.units.get(name)
-    if value is MISSING:
-        if known is not None and known.data is not None:
-            return _keep(space, name, Unit(None))
+def known_unit(place: Place) -> Unit | None:
+    """As it was sent last. Somebody who has nothing yet is sent all, whatever others were sent."""
+    return None if sending_apart() else place[0].units.get(place[1])
+
+
+def replace(places: tuple[Place, ...], new: Unit) -> Unit:
+    """The unit of these names from now on: the known one, if it is the same."""
+    known = known_unit(places[0])
+    if known is not None and _same(known, new) and all(known_unit(place) is known for place in places):
         return known
-    if known is not None and known.snapshot is not None and known.snapshot.unchanged(value):
-        return known
-    taken = snapshot(value)
-    data, reaches = pickle(value, (space, name))
-    unit = Unit(data, taken, reaches)
-    return under(_lock, _agree, space, name, unit)
+    if not sending_apart():
+        for space, name in places:
+            space.units[name] = new
+    return new
 
 
-def _agree(space: Space, name: str, unit: Unit) -> Unit:
-    """Two threads that make the first unit at once must agree on its version."""
-    known = space.units.get(name)
-    if known is not None and known.data == unit.data:
-        known.snapshot, known.reaches = unit.snapshot, unit.reaches
-        return known
-    return _keep(space, name, unit)
+def deleted(place: Place) -> Unit | None:
+    """The unit of a name that has no value. None: it never had one."""
+    known = known_unit(place)
+    return known if known is None or known.data is None else replace((place,), Unit(None, (place,)))
 
 
-def _alone(data: bytes, reaches: tuple[Place, ...]) -> Unit:
-    return Unit(data, None, reaches)
-
-
-def _keep(space: Space, name: str, unit: Unit) -> Unit:
-    space.units[name] = unit
-    return unit
+def _same(known: Unit, new: Unit) -> bool:
+    return known.data == new.data and known.places == new.places and known.refs == new.refs
 
 
 def forget_pickles() -> None:
@@ -93,20 +92,6 @@ def forget_pickles() -> None:
     for space in spaces():
         for unit in list(space.units.values()):
             unit.snapshot = None
-
-
-def closure(places: Iterable[Place], sent: dict[Place, Unit | None], pickle: Pickle) -> Iterator[Wire]:
-    """The units of these names and of all that they reach, but of what was sent; notes them there."""
-    todo = list(places)
-    while todo:
-        place = todo.pop()
-        if place in sent:
-            continue
-        unit = sent[place] = current(*place, pickle)
-        if unit is not None:
-            todo.extend(unit.reaches)
-            space, name = place
-            yield space.header, name, unit.version, unit.data
 
 
 def place_of(thing: Any) -> Place | None:
@@ -247,9 +232,4 @@ def source(code: CodeType) -> tuple[tuple[str, str], ...]:
     return ((filename, text),) if text else ()
 
 
-def _begin_child() -> None:
-    global _lock
-    _lock = new_lock()  # another thread may have held it when this process forked
-
-
-os.register_at_fork(after_in_child=_begin_child)
+os.register_at_fork(after_in_child=lock._at_fork_reinit)  # another thread may have held it
