@@ -28,7 +28,7 @@ def run(*arguments: str) -> str:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(("backend", "method"), CASES, ids=" ".join)
+@pytest.mark.parametrize(("backend", "method"), CASES, ids=map(" ".join, CASES))
 @pytest.mark.parametrize(("way", "stride"), [("line", 13), ("opcode", 331)])
 def test_an_exception_between_any_two_steps(tmp_path: Path, way: str, stride: int, backend: str, method: str) -> None:
     assert int(run(way, backend, method, str(stride), str(tmp_path / "cache"))) > 0
@@ -36,7 +36,7 @@ def test_an_exception_between_any_two_steps(tmp_path: Path, way: str, stride: in
 
 @pytest.mark.wide
 @pytest.mark.once
-@pytest.mark.parametrize(("backend", "method"), CASES, ids=" ".join)
+@pytest.mark.parametrize(("backend", "method"), CASES, ids=map(" ".join, CASES))
 def test_an_exception_in_every_line(tmp_path: Path, backend: str, method: str) -> None:
     run("line", backend, method, "1", str(tmp_path / "cache"))
 

@@ -148,13 +148,11 @@ class Flight:
         return future.cancelled()
 
     def _call_to_cancel(self, future: Remembered) -> Future[Any] | None:
-        """The call, if nobody else is on board; otherwise let the future go, unless it has nowhere to go."""
+        """The call, if nobody else is on board; otherwise let the future go, unless the call runs."""
         inner, alone = self.inner, self._on_board == [future]
-        if future not in self._on_board or inner is None:
+        if future not in self._on_board or inner is None or (not alone and inner.running()):
             return None
         if alone:
-            if inner.running():
-                return None
             self._boarding = False  # nobody shall board what is being cancelled
             return inner
         self._on_board.remove(future)
@@ -384,13 +382,11 @@ class Flight:
     def _land(self, end: Callable[[Remembered], object]) -> None:
         """The only way out: end those on board; let go of the claim and of the backend's future."""
         futures = self.front.forget(self)
-        try:
-            interruptions = [error for future in futures if (error := _interruption(end, future)) is not None]
-            self.disembark()
-        finally:
-            if self._run is not None:
-                self._run.release()
-            self._drop_inner()
+        interruptions = [error for future in futures if (error := _interruption(end, future)) is not None]
+        self.disembark()
+        if self._run is not None:
+            self._run.release()
+        self._drop_inner()
         if interruptions and threading.current_thread() is threading.main_thread():  # Ctrl-C
             raise interruptions[0]
 
