@@ -53,7 +53,7 @@ def describe(walk: Walk, cls: type, home: Owner | None) -> bytes:
     walk.watch.class_(cls)
     found = sorted(members(cls).items())
     module = module_of(cls)  # of two that say the same, isinstance() takes one
-    name = text(b"n", cls.__qualname__.rpartition(".")[2], "" if module == "__main__" else module)
+    name = text(b"n", cls.__qualname__, "" if module == "__main__" else module)
     annotations = combine(b"a", [part for name, of in _annotations(cls) for part in _annotation(walk, name, of)])
     order = text(b"n", *_ordered(cls), *_aliases(cls), *registered(cls))
     inside = combine(b"a", [part for name, value in found for part in _member(walk, cls, name, value)])
@@ -85,10 +85,11 @@ def _annotations(cls: type) -> list[tuple[str, Any]]:
 
 
 def _annotation(walk: Walk, name: str, of: Any) -> list[bytes]:
-    # A generic one, as list[int], has the name of its origin.
-    is_class = issubclass(type(of), type)
-    label = text(b"n", name, of if isinstance(of, str) else of.__qualname__ if is_class else str(of))
-    return [label, walk.definition(of) if is_class and owner(module_of(of)) is None else b""]
+    if isinstance(of, str):
+        return [text(b"n", name, of), b""]
+    if not issubclass(type(of), type):
+        return [text(b"n", name), walk.step(f".__annotations__[{name!r}]", of)]
+    return [text(b"n", name, of.__qualname__), walk.definition(of) if owner(module_of(of)) is None else b""]
 
 
 def _ordered(cls: type) -> list[str]:

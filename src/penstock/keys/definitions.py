@@ -13,7 +13,7 @@ from typing import Any
 
 from ..wire import references
 from ..wire.references import by_reference
-from . import bytecode, classes, reach, syntax
+from . import bytecode, caches, classes, metadata, reach, special, syntax
 from .keyed import choice
 from .memo import Memo
 from .modules import compiled
@@ -27,7 +27,10 @@ from .watch import Watch
 class Rooted:
     """What a walk found: the token of its root, and why."""
 
-    __slots__ = ("differences", "ingredients", "parts", "references", "token", "unfollowed", "unkeyed", "watch")
+    __slots__ = (
+        *("differences", "ingredients", "parts", "reads_metadata", "references"),
+        *("token", "unfollowed", "unkeyed", "watch"),
+    )
 
     def __init__(self, walk: Walk, token: bytes) -> None:
         self.token = token
@@ -37,27 +40,32 @@ class Rooted:
         self.references = walk.references  # user's code that does not travel, as (module, name)
         self.unkeyed = walk.unkeyed
         self.unfollowed = walk.unfollowed
+        self.reads_metadata = walk.reads_metadata
         self.parts: dict[bool, Any] = {}  # of keys, that were made of it: see `key.function_part`
 
 
 _MADE_AT_RUN_TIME = 1 << 9  # a flag of classes: Py_TPFLAGS_HEAPTYPE
 _known: Memo[Rooted] = Memo()
+_known_with_metadata: Memo[Rooted] = Memo()
 
 
-def rooted(root: Any) -> Rooted:
-    """What `root`, a function, a class or a module, means now."""
-    known = _known.get(root)
+def rooted(root: Any, with_metadata: bool = False) -> Rooted:
+    """What `root`, a function, a class or a module, means now; see `metadata` for what else may count."""
+    memo = _known_with_metadata if with_metadata else _known
+    known = memo.get(root)
     if known is not None and known.differences == references.differences and known.watch.unchanged():
         return known
-    walk = Walk()
-    return _known.put(root, Rooted(walk, walk.take(root)))
+    walk = Walk(with_metadata)
+    return memo.put(root, Rooted(walk, walk.take(root)))
 
 
 class Walk(Lenient):
     """One walk. Tokens that it makes of definitions mean something only inside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_metadata: bool = False) -> None:
         super().__init__()
+        self.with_metadata = with_metadata
+        self.reads_metadata = False
         self.watch = Watch()
         self.ingredients: dict[str, bytes] = {}
         self.unfollowed: dict[str, None] = {}
@@ -93,7 +101,7 @@ class Walk(Lenient):
 
     def _describe(self, thing: Any) -> bytes:
         if isinstance(thing, ModuleType):
-            return reach.whole(self, thing)
+            return self._with_metadata(thing, reach.whole(self, thing))
         if type(thing) is object:
             return b"object"
         chosen = choice(thing)
@@ -111,8 +119,13 @@ class Walk(Lenient):
         if isinstance(thing, type):
             if home is not None and not thing.__flags__ & _MADE_AT_RUN_TIME:
                 return self.package(home, thing.__module__, thing.__qualname__)
-            return classes.describe(self, thing, home)
-        return self._function(thing, home) if type(thing) is FunctionType else self._builtin(thing, home)
+            return self._with_metadata(thing, classes.describe(self, thing, home))
+        if type(thing) is FunctionType:
+            return self._with_metadata(thing, self._function(thing, home))
+        return self._builtin(thing, home)
+
+    def _with_metadata(self, thing: Any, made: bytes) -> bytes:
+        return combine(b"+", [made, *metadata.tokens(self, thing)]) if self.with_metadata else made
 
     def _version(self, thing: Any, version: str) -> bytes:
         made = text(b"V", _module_name(thing), thing.__qualname__, version)
@@ -121,7 +134,7 @@ class Walk(Lenient):
 
     def package(self, package: Owner, *names: str) -> bytes:
         """Something of an installed package, by the names that lead to it there."""
-        self.note_unfollowed(".".join(names))
+        self.note_use(".".join(names))
         self.ingredients[f"package {package.name}"] = text(b"I", package.name, package.version)
         return text(b"I", package.name, package.version, *names)
 
@@ -137,9 +150,9 @@ class Walk(Lenient):
         self.watch.function(function)
         own = code_token(code)
         self.note(f"code of {name_of(function)}", own)
-        parts = [own, self.step(".__defaults__", function.__defaults__)]
+        parts = [own, text(b"n", function.__name__), self.step(".__defaults__", function.__defaults__)]
         parts.append(self.step(".__kwdefaults__", function.__kwdefaults__))
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        for name, cell in caches.cells(function):
             parts += [name.encode(), self._cell(function, name, cell)]
         parts.append(self.step(".__dict__", function.__dict__))
         if home is not None:  # its globals are the package's
@@ -175,9 +188,18 @@ class Walk(Lenient):
         """One that is data, by a token that means something in other walks too."""
         self.note(label, made if self.numbered == numbered else _Named().token(value))
 
-    def note_unfollowed(self, name: str) -> None:
-        if reach.is_unfollowed(name):
+    def note_use(self, name: str, whole: bool = False) -> None:
+        """That a name of Python's or of a library's is used; `whole`: a module, for all that it has."""
+        if special.is_unfollowed(name, whole):
             self.unfollowed[name] = None
+        if special.reads_metadata(name, whole):
+            self.reads_metadata = True
+
+    def note_special(self, names: set[str]) -> None:
+        """That code names these attributes, of whatever."""
+        self.unfollowed.update(dict.fromkeys(special.unfollowed_among(names)))
+        if special.metadata_among(names):
+            self.reads_metadata = True
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
         """Something in a global that no key can tell: a lock, an open file. It counts by its type."""

@@ -32,6 +32,7 @@ from weakref import ReferenceType
 
 from ..calls.arguments import is_future
 from ..calls.waiting import failure_of
+from . import caches
 from .atoms import ATOMS
 from .keyed import choice
 from .memo import Memo
@@ -101,6 +102,24 @@ def _descriptor(encoder: Encoder, descriptor: Any) -> bytes:
     return combine(b"y", [encoder.token(descriptor.__objclass__), text(b"s", descriptor.__name__)])
 
 
+def _around_function(kind: bytes, *names: str) -> Handler:
+    """Of a property or its like: the functions in it, and a docstring that is not theirs."""
+    parts = _parts(kind, *names)
+
+    def token(encoder: Encoder, value: Any) -> bytes:
+        made, own = parts(encoder, value), own_docstring(value)
+        return made if own is None else combine(kind, [made, encoder.token(own)])
+
+    return token
+
+
+def own_docstring(value: Any) -> Any:
+    """The docstring of a property or its like, if it is not that of the function in it."""
+    own = getattr(value, "__doc__", None)
+    inner = next((getattr(value, name) for name in ("fget", "__func__", "func") if hasattr(value, name)), None)
+    return None if own == getattr(inner, "__doc__", None) or own == type(value).__doc__ else own
+
+
 def _code(_: Encoder, code: CodeType) -> bytes:
     from . import bytecode
 
@@ -154,7 +173,7 @@ def _future(encoder: Encoder, future: Any) -> bytes:
     if linked is not None:
         return linked
     known: bytes | None = getattr(future, "result_token", None) if future.done() else None
-    if known is not None:
+    if known is not None and not encoder.opens_results:
         return known
     if not future.done() or future.cancelled() or failure_of(future) is not None:
         return encoder.pending(future)
@@ -168,12 +187,13 @@ def _derived(handler: Handler) -> Handler:
 
 def attributes(encoder: Encoder, value: Any) -> bytes:
     """What an instance of a class that is made from a container has besides."""
+    kind = type(value)
     state = {**getattr(value, "__dict__", {})}
-    for name in copyreg._slotnames(type(value)):  # type: ignore[attr-defined]
+    for name in copyreg._slotnames(kind):  # type: ignore[attr-defined]
         if hasattr(value, name):
             state[name] = getattr(value, name)
     factory = getattr(value, "default_factory", None)
-    return combine(b"a", [encoder.state(state), encoder.token(factory)])
+    return combine(b"a", [encoder.state(caches.without(kind, state)), encoder.token(factory)])
 
 
 def reduced(encoder: Encoder, value: Any) -> bytes:
@@ -193,7 +213,7 @@ def reduced(encoder: Encoder, value: Any) -> bytes:
         made_by = b"new"  # as most are
     else:
         made_by = combine(b"O", [encoder.token(make), encoder.state(arguments)])
-    tokens = [encoder.definition(kind), made_by, encoder.state(state)]
+    tokens = [encoder.definition(kind), made_by, encoder.state(caches.without(kind, state))]
     for part, whole in ((items, encoder.sequence), (pairs, _ordered_pairs(encoder))):
         tokens.append(b"" if part is None else whole(part))
     return combine(b"O", [*tokens, encoder.token(setter)])
@@ -226,10 +246,10 @@ _HANDLERS: dict[type, Handler] = {
     range: _parts(b"r", "start", "stop", "step"),
     slice: _parts(b"k", "start", "stop", "step"),
     GenericAlias: _parts(b"G", "__origin__", "__args__"),
-    property: _parts(b"p", "fget", "fset", "fdel"),
-    staticmethod: _parts(b"Q", "__func__"),
-    classmethod: _parts(b"C", "__func__"),
-    cached_property: _parts(b"h", "func"),
+    property: _around_function(b"p", "fget", "fset", "fdel"),
+    staticmethod: _around_function(b"Q", "__func__"),
+    classmethod: _around_function(b"C", "__func__"),
+    cached_property: _around_function(b"h", "func"),
     TypeVar: _parts(b"v", "__name__", "__bound__", "__constraints__", "__covariant__", "__contravariant__"),
     NewType: _parts(b"v", "__name__", "__supertype__"),
     ReferenceType: lambda e, v: combine(b"F", [e.token(v())]),
@@ -262,7 +282,7 @@ _DERIVED: tuple[tuple[type, Handler], ...] = (
     (set, _derived(lambda e, v: e.members(set.__iter__(v)))),
     (frozenset, _derived(lambda e, v: e.members(frozenset.__iter__(v)))),
     *((kind, _derived(_HANDLERS[kind])) for kind in (property, staticmethod, classmethod)),
-    (cached_property, lambda e, v: combine(b"x", [e.definition(type(v)), e.token(v.func)])),
+    (cached_property, lambda e, v: combine(b"x", [e.definition(type(v)), _HANDLERS[cached_property](e, v)])),
 )
 _others: Memo[Handler] = Memo()
 _LIBRARIES = {"numpy": "arrays", "pandas": "arrays", "torch": "arrays", "ctypes": "foreign", "_ctypes": "foreign"}

@@ -57,6 +57,7 @@ class Encoder:
         self.references: dict[tuple[str, str], None] = {}  # this and the next: see `definitions.Walk`
         self.unkeyed: dict[str, str] = {}
         self.roots: list[Rooted] = []
+        self.opens_results = False  # of futures: what they are made of is to be among the roots
 
     def token(self, value: Any) -> bytes:
         """The token of a value.
@@ -136,6 +137,16 @@ class Encoder:
         self.unkeyed.update(found.unkeyed)
         self._defined[id(thing)] = thing, found.token
         return found.token
+
+    def reads_metadata(self) -> bool:
+        """Whether code that was come to reads docstrings, annotations, or their like."""
+        return any(root.reads_metadata for root in self.roots)
+
+    def with_metadata(self) -> list[Rooted]:
+        """The same definitions once more, with what is written about them."""
+        from .definitions import rooted
+
+        return [rooted(thing, with_metadata=True) for thing, _ in self._defined.values()]
 
     def sentinel(self, value: Any) -> bytes:
         """Of an `object()`, which is nothing but itself."""

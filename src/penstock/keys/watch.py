@@ -13,7 +13,9 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
+from . import caches
 from .classes import members, registered
+from .kinds import own_docstring
 from .values import Lenient
 
 MISSING: Any = object()
@@ -41,11 +43,20 @@ class _Pieces(NamedTuple):
 
 class _Function(NamedTuple):
     function: Callable[[], Any]
+    name: str
     code: Any
     defaults: Any
     more: Any
     details: bool
     cells: list[Any]
+
+
+class _Class(NamedTuple):
+    class_: Callable[[], Any]
+    name: str
+    count: int  # of its attributes
+    above: list[Any]
+    handles: list[tuple[str, Any]]
 
 
 class Watch:
@@ -56,7 +67,7 @@ class Watch:
     def __init__(self) -> None:
         self._names: dict[int, tuple[Any, list[tuple[str, Any]]]] = {}  # by namespace: who has it, and what is in it
         self._functions: list[_Function] = []
-        self._classes: list[tuple[Any, int, list[Any], list[tuple[str, Any]]]] = []
+        self._classes: list[_Class] = []
         self._modules: list[tuple[str, Any]] = []
         self._whole: list[tuple[Any, set[str]]] = []
         self._looks: list[tuple[Look, bytes]] = []
@@ -81,9 +92,9 @@ class Watch:
     def function(self, function: FunctionType) -> None:
         me = ref(function)
         defaults, more = _handle(function.__defaults__), _handle(function.__kwdefaults__)
-        cells = [_handle(_content(cell)) for cell in function.__closure__ or ()]
+        cells = [_handle(_content(cell)) for _, cell in caches.cells(function)]
         details = bool(function.__dict__)
-        self._functions.append(_Function(me, function.__code__, defaults, more, details, cells))
+        self._functions.append(_Function(me, function.__name__, function.__code__, defaults, more, details, cells))
         if defaults is _LOOKED:
             self.look(lambda: me().__defaults__)  # type: ignore[union-attr]
         if more is _LOOKED:
@@ -92,12 +103,13 @@ class Watch:
             self.look(lambda: me().__dict__)
         for number, handle in enumerate(cells):
             if handle is _LOOKED:
-                self.look(lambda number=number: _content(me().__closure__[number]))  # type: ignore[misc, union-attr, index]
+                self.look(lambda number=number: _content(caches.cells(me())[number][1]))  # type: ignore[misc]
 
     def class_(self, cls: type) -> None:
         me = ref(cls)
         handles = [(name, _handle(value)) for name, value in members(cls).items()]
-        self._classes.append((me, len(vars(cls)), [*map(ref, (type(cls), *cls.__bases__))], handles))
+        above = [*map(ref, (type(cls), *cls.__bases__))]
+        self._classes.append(_Class(me, cls.__qualname__, len(vars(cls)), above, handles))
         if isinstance(cls, ABCMeta):
             self.look(lambda: registered(me()))  # type: ignore[arg-type]
         for name, handle in handles:
@@ -115,10 +127,6 @@ class Watch:
     def choice(self, thing: Any, chosen: Any) -> None:
         me = ref(thing)
         self.look(lambda: vars(me()).get("__penstock_keyed__") == chosen)
-
-    def attribute(self, thing: Any, name: str) -> None:
-        me = ref(thing)
-        self.look(lambda: getattr(me(), name, None))
 
     def look(self, look: Look) -> None:
         """That what `look()` gives means what it means now."""
@@ -172,20 +180,22 @@ def _same_parts(function: FunctionType, noted: _Function) -> bool:
     if not (_same(noted.defaults, function.__defaults__) and _same(noted.more, function.__kwdefaults__)):
         return False
     if noted.cells:
-        cells = function.__closure__ or ()
-        if not all(_same(handle, _content(cell)) for handle, cell in zip(noted.cells, cells, strict=True)):
+        cells = caches.cells(function)
+        if not all(_same(handle, _content(cell)) for handle, (_, cell) in zip(noted.cells, cells, strict=True)):
             return False
+    if function.__name__ != noted.name:
+        return False
     return noted.details or not function.__dict__
 
 
-def _same_class(noted: tuple[Any, int, list[Any], list[tuple[str, Any]]]) -> bool:
-    cls, count, above, handles = noted[0](), *noted[1:]
-    if cls is None or len(vars(cls)) != count:
+def _same_class(noted: _Class) -> bool:
+    cls = noted.class_()
+    if cls is None or len(vars(cls)) != noted.count or cls.__qualname__ != noted.name:
         return False
-    if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in above]:
+    if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in noted.above]:
         return False
     found = members(cls)
-    return all(_same(handle, found.get(name, MISSING)) for name, handle in handles)
+    return all(_same(handle, found.get(name, MISSING)) for name, handle in noted.handles)
 
 
 def _handle(value: Any) -> Any:
@@ -211,7 +221,8 @@ def _is_plain_builtin(value: Any) -> bool:
 
 
 def _pieces(value: Any) -> Iterable[Any]:
-    return (value.fget, value.fset, value.fdel) if type(value) is property else (value.__func__,)
+    own = own_docstring(value)
+    return (value.fget, value.fset, value.fdel, own) if type(value) is property else (value.__func__, own)
 
 
 def _same(handle: Any, value: Any) -> bool:
