@@ -15,12 +15,12 @@ from .owners import module_of
 
 _CACHED = frozenset(("cached_property", "cache_readonly", "lazyproperty", "reify"))  # names of the classes that make such
 _REMEMBERED = frozenset(("_attrs_cached_hash",))
-# By the library: of instances of its classes, and of classes made from them.
+# Of instances of a library's class of this name, or of any of its classes, and of classes made from them.
 _OF_LIBRARIES = {
-    "networkx": frozenset(("__networkx_cache__",)),
-    "pandas": frozenset(("_cache", "_item_cache", "_cacher")),
-    "scipy": frozenset(("_has_sorted_indices", "_has_canonical_format", "has_canonical_format")),
-    "xarray": frozenset(("_cache",)),
+    ("networkx", ""): ("__networkx_cache__",),
+    ("pandas", ""): ("_cache", "_item_cache", "_cacher"),
+    ("scipy", ""): ("_has_sorted_indices", "_has_canonical_format", "has_canonical_format"),
+    ("scipy", "Delaunay"): ("_transform", "_vertex_to_simplex", "_vertex_neighbor_vertices"),
 }
 _DISPATCHED = frozenset(("dispatch_cache", "cache_token"))  # of `functools.singledispatch`
 _known: Memo[frozenset[str]] = Memo()
@@ -34,7 +34,8 @@ def names(kind: type) -> frozenset[str]:
 def _names(kind: type) -> frozenset[str]:
     found = set(_REMEMBERED)
     for base in kind.__mro__:
-        found |= _OF_LIBRARIES.get(module_of(base).partition(".")[0], frozenset())
+        library = module_of(base).partition(".")[0]
+        found.update(_OF_LIBRARIES.get((library, ""), ()), _OF_LIBRARIES.get((library, base.__name__), ()))
     looked_up = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
     for name, value in looked_up.items():
         if isinstance(value, cached_property) or type(value).__name__ in _CACHED:
@@ -42,17 +43,15 @@ def _names(kind: type) -> frozenset[str]:
     return frozenset(found)
 
 
-def without(kind: type, state: Any) -> Any:
-    """The state of an instance of a class, as `pickle` has it, less what was remembered."""
+def without(state: Any, names: frozenset[str]) -> Any:
+    """The state of an instance, as `pickle` has it, less these attributes."""
     if type(state) is tuple and len(state) == 2:  # of a class with slots
-        return tuple(without(kind, part) for part in state)
+        return tuple(without(part, names) for part in state)
     if type(state) is not dict:
         return state
-    left = state.keys() - names(kind)
-    kept = state if len(left) == len(state) else {name: state[name] for name in state if name in left}
-    if type(kept.get("__dict__")) is dict:  # as pydantic has it
-        kept = {**kept, "__dict__": without(kind, kept["__dict__"])}
-    return kept
+    if type(state.get("__dict__")) is dict:  # as pydantic has it
+        state = {**state, "__dict__": without(state["__dict__"], names)}
+    return state if names.isdisjoint(state) else {name: state[name] for name in state if name not in names} or None
 
 
 def cells(function: FunctionType) -> list[tuple[str, CellType]]:

@@ -193,10 +193,10 @@ def attributes(encoder: Encoder, value: Any) -> bytes:
         if hasattr(value, name):
             state[name] = getattr(value, name)
     factory = getattr(value, "default_factory", None)
-    return combine(b"a", [encoder.state(caches.without(kind, state)), encoder.token(factory)])
+    return combine(b"a", [encoder.state(caches.without(state, caches.names(kind)) or {}), encoder.token(factory)])
 
 
-def reduced(encoder: Encoder, value: Any) -> bytes:
+def reduced(encoder: Encoder, value: Any, leaving_out: frozenset[str] = frozenset()) -> bytes:
     """By class and by what `pickle` would make it from: for most classes, the state."""
     kind = type(value)
     try:
@@ -213,7 +213,7 @@ def reduced(encoder: Encoder, value: Any) -> bytes:
         made_by = b"new"  # as most are
     else:
         made_by = combine(b"O", [encoder.token(make), encoder.state(arguments)])
-    tokens = [encoder.definition(kind), made_by, encoder.state(caches.without(kind, state))]
+    tokens = [encoder.definition(kind), made_by, encoder.state(caches.without(state, caches.names(kind) | leaving_out))]
     for part, whole in ((items, encoder.sequence), (pairs, _ordered_pairs(encoder))):
         tokens.append(b"" if part is None else whole(part))
     return combine(b"O", [*tokens, encoder.token(setter)])
@@ -285,7 +285,11 @@ _DERIVED: tuple[tuple[type, Handler], ...] = (
     (cached_property, lambda e, v: combine(b"x", [e.definition(type(v)), _HANDLERS[cached_property](e, v)])),
 )
 _others: Memo[Handler] = Memo()
-_LIBRARIES = {"numpy": "arrays", "pandas": "arrays", "torch": "arrays", "ctypes": "foreign", "_ctypes": "foreign"}
+_LIBRARIES = {
+    **dict.fromkeys(("numpy", "pandas", "torch"), "arrays"),
+    **dict.fromkeys(("ctypes", "_ctypes"), "foreign"),
+    **dict.fromkeys(("scipy", "xarray"), "libraries"),
+}
 
 
 def handler_of(value: Any) -> Handler:
