@@ -22,7 +22,7 @@ _OF_LIBRARIES = {
     ("scipy", ""): ("_has_sorted_indices", "_has_canonical_format", "has_canonical_format"),
     ("scipy", "Delaunay"): ("_transform", "_vertex_to_simplex", "_vertex_neighbor_vertices"),
 }
-_DISPATCHED = frozenset(("dispatch_cache", "cache_token"))  # of `functools.singledispatch`
+_DISPATCHED = frozenset(("dispatch_cache", "cache_token", "_clear_cache"))  # of `functools.singledispatch`
 _known: Memo[frozenset[str]] = Memo()
 
 
@@ -59,4 +59,12 @@ def cells(function: FunctionType) -> list[tuple[str, CellType]]:
     found = list(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if found and function.__globals__ is vars(functools):
         return [(name, cell) for name, cell in found if name not in _DISPATCHED]
+    return found
+
+
+def attributes(function: FunctionType) -> dict[str, Any]:
+    """What was set for a function."""
+    found = function.__dict__
+    if found and function.__globals__ is vars(functools):
+        return {name: value for name, value in found.items() if name not in _DISPATCHED}
     return found

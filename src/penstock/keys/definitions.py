@@ -154,7 +154,7 @@ class Walk(Lenient):
         parts.append(self.step(".__kwdefaults__", function.__kwdefaults__))
         for name, cell in caches.cells(function):
             parts += [name.encode(), self._cell(function, name, cell)]
-        parts.append(self.step(".__dict__", function.__dict__))
+        parts.append(self.step(".__dict__", caches.attributes(function)))
         if home is not None:  # its globals are the package's
             annotations = self.step(".__annotations__", function.__annotations__) if function.__closure__ else b""
             return combine(b"J", [self.package(home, str(function.__globals__.get("__name__"))), annotations, *parts])
@@ -256,6 +256,8 @@ def _module_name(thing: Any) -> str:
 
 def name_of(thing: Any) -> str:
     """What people call a definition."""
+    if isinstance(thing, ModuleType):  # that may have a __getattr__
+        return str(vars(thing).get("__name__"))
     module = module_of(thing)
     name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None) or repr(thing)
     return name if module in ("__main__", "builtins", "") else f"{module}.{name}"

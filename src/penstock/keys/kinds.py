@@ -70,6 +70,7 @@ def outline(value: Any, depth: int = 3) -> bytes:
 
 
 _Cached = type(lru_cache(len))
+_NONE: Any = object()
 
 # -- functions and what is made of them --------------------------------------------------------------------
 
@@ -134,7 +135,14 @@ def _parts(kind: bytes, *names: str) -> Handler:
 def _cached(encoder: Encoder, function: Any) -> bytes:
     """Of `functools.lru_cache`: not by what it has remembered."""
     options = getattr(function, "cache_parameters", None)
-    return _around(encoder, function, function.__wrapped__, options and options())
+    more = {name: value for name, value in vars(function).items() if not _is_of_the_inner(function, name, value)}
+    made = _around(encoder, function, function.__wrapped__, options and options())
+    return combine(b"W", [made, encoder.state(more)]) if more else made
+
+
+def _is_of_the_inner(function: Any, name: str, value: Any) -> bool:
+    """Whether an attribute of a wrapper was taken over from what it wraps."""
+    return name in ("__wrapped__", "cache_parameters") or value is getattr(function.__wrapped__, name, _NONE)
 
 
 def _around(encoder: Encoder, value: Any, inner: Any, options: Any) -> bytes:
@@ -288,7 +296,7 @@ _others: Memo[Handler] = Memo()
 _LIBRARIES = {
     **dict.fromkeys(("numpy", "pandas", "torch"), "arrays"),
     **dict.fromkeys(("ctypes", "_ctypes"), "foreign"),
-    **dict.fromkeys(("scipy", "xarray"), "libraries"),
+    **dict.fromkeys(("pydantic", "scipy", "xarray"), "libraries"),
 }
 
 

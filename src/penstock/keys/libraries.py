@@ -1,4 +1,4 @@
-"""The meaning of what libraries make that keep more in an object than its content: SciPy's and xarray's."""
+"""The meaning of what libraries make that keep more in an object than its content: SciPy, xarray, pydantic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _by_keys(encoder: Encoder, matrix: Any) -> bytes:
     """Of a sparse matrix that is a dict inside: whether its places are numbers of Python's or of NumPy's says nothing."""
     content = encoder.pairs((tuple(map(int, place)), value) for place, value in matrix.items())
-    return combine(b"5", [encoder.definition(type(matrix)), encoder.token((matrix.shape, matrix.dtype)), content])
+    return combine(b"6", [encoder.definition(type(matrix)), encoder.token((matrix.shape, matrix.dtype)), content])
 
 
 def _distribution(encoder: Encoder, distribution: Any) -> bytes:
@@ -64,7 +64,7 @@ def _indexes(encoder: Encoder, labelled: Any) -> bytes:
 def _tree(encoder: Encoder, node: Any) -> bytes:
     """A node with those below it; one inside a tree by the whole tree and where it is there."""
     if node.parent is not None:
-        return combine(b"5", [encoder.token(node.root), text(b"s", node.path)])
+        return combine(b"6", [encoder.token(node.root), text(b"s", node.path)])
     nodes = {one.path: one.to_dataset(inherit=False) for one in node.subtree}
     return _labelled(encoder, node, encoder.token(node.name), encoder.token(nodes))
 
@@ -76,12 +76,31 @@ def _labelled(encoder: Encoder, value: Any, *parts: bytes) -> bytes:
     more = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     if base is not type(value):
         more |= getattr(value, "__dict__", {})
-    return combine(b"5", [encoder.definition(type(value)), encoder.state(more), *parts])
+    return combine(b"6", [encoder.definition(type(value)), encoder.state(more), *parts])
+
+
+# -- pydantic ----------------------------------------------------------------------------------------------
+
+
+def _validated_call(encoder: Encoder, call: Any) -> bytes:
+    """Of what `validate_call` makes: its validator follows from the function's annotations."""
+    function = next(value for name in ("function", "raw_function") if (value := getattr(call, name, None)) is not None)
+    config = getattr(getattr(call, "config_wrapper", None), "config_dict", getattr(call, "_config", None))
+    returns = getattr(call, "validate_return", getattr(call, "_validate_return", False))
+    annotations = dict(getattr(function, "__annotations__", {}))
+    return combine(b"6", [encoder.definition(type(call)), *map(encoder.token, (function, config, returns, annotations))])
+
+
+def _type_adapter(encoder: Encoder, adapter: Any) -> bytes:
+    parts = (adapter._type, getattr(adapter, "_config", None))
+    return combine(b"6", [encoder.definition(type(adapter)), *map(encoder.token, parts)])
 
 
 _KINDS: dict[tuple[str, str], Handler] = {
     **{("scipy", name): _by_keys for name in ("_dok_base", "dok_matrix")},
     **{("scipy", name): _distribution for name in ("rv_generic", "multi_rv_generic")},
+    ("pydantic", "ValidateCallWrapper"): _validated_call,
+    ("pydantic", "TypeAdapter"): _type_adapter,
     ("xarray", "Variable"): _variable,
     ("xarray", "DataArray"): _data_array,
     ("xarray", "Dataset"): _dataset,

@@ -53,11 +53,13 @@ def _value(thing: Any, name: str) -> Any:
     """An attribute; None where there is none, or none can be made, as annotations that name what is not there."""
     if name == "__module__":
         return module_of(thing)
+    if isinstance(thing, ModuleType) and not hasattr(ModuleType, name):
+        return vars(thing).get(name)  # past a __getattr__ of the module's own
     try:
         found = getattr(thing, name, None)
     except Exception:
         return None
-    return sorted(found) if name == "__static_attributes__" and found is not None else found
+    return sorted(found) if name == "__static_attributes__" and type(found) is tuple else found
 
 
 def _inside(code: CodeType) -> bytes:

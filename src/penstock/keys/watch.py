@@ -53,7 +53,7 @@ class _Function(NamedTuple):
 
 class _Class(NamedTuple):
     class_: Callable[[], Any]
-    name: str
+    names: tuple[str, str]
     count: int  # of its attributes
     above: list[Any]
     handles: list[tuple[str, Any]]
@@ -100,7 +100,7 @@ class Watch:
         if more is _LOOKED:
             self.look(lambda: me().__kwdefaults__)  # type: ignore[union-attr]
         if details:
-            self.look(lambda: me().__dict__)
+            self.look(lambda: caches.attributes(me()))  # type: ignore[arg-type]
         for number, handle in enumerate(cells):
             if handle is _LOOKED:
                 self.look(lambda number=number: _content(caches.cells(me())[number][1]))  # type: ignore[misc]
@@ -109,7 +109,7 @@ class Watch:
         me = ref(cls)
         handles = [(name, _handle(value)) for name, value in members(cls).items()]
         above = [*map(ref, (type(cls), *cls.__bases__))]
-        self._classes.append(_Class(me, cls.__qualname__, len(vars(cls)), above, handles))
+        self._classes.append(_Class(me, (cls.__name__, cls.__qualname__), len(vars(cls)), above, handles))
         if isinstance(cls, ABCMeta):
             self.look(lambda: registered(me()))  # type: ignore[arg-type]
         for name, handle in handles:
@@ -190,7 +190,7 @@ def _same_parts(function: FunctionType, noted: _Function) -> bool:
 
 def _same_class(noted: _Class) -> bool:
     cls = noted.class_()
-    if cls is None or len(vars(cls)) != noted.count or cls.__qualname__ != noted.name:
+    if cls is None or len(vars(cls)) != noted.count or (cls.__name__, cls.__qualname__) != noted.names:
         return False
     if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in noted.above]:
         return False
