@@ -13,7 +13,9 @@ from typing import Any
 from .memo import Memo
 from .owners import module_of
 
-_CACHED = frozenset(("cached_property", "cache_readonly", "lazyproperty", "reify"))  # names of the classes that make such
+_CACHED = frozenset(
+    ("cached_property", "cache_readonly", "lazyproperty", "reify")
+)  # names of the classes that make such
 _REMEMBERED = frozenset(("_attrs_cached_hash",))
 # Of instances of a library's class of this name, or of any of its classes, and of classes made from them.
 _OF_LIBRARIES = {

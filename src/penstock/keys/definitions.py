@@ -12,7 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from ..wire import references
-from ..wire.references import by_reference
+from ..wire.references import by_reference, is_at_its_name
 from . import bytecode, caches, classes, metadata, reach, special, syntax
 from .keyed import choice
 from .memo import Memo
@@ -40,7 +40,7 @@ class Rooted:
         self.references = walk.references  # user's code that does not travel, as (module, name)
         self.unkeyed = walk.unkeyed
         self.unfollowed = walk.unfollowed
-        self.reads_metadata = walk.reads_metadata
+        self.reads_metadata = walk.metadata_read
         self.parts: dict[bool, Any] = {}  # of keys, that were made of it: see `key.function_part`
 
 
@@ -64,8 +64,8 @@ class Walk(Lenient):
 
     def __init__(self, with_metadata: bool = False) -> None:
         super().__init__()
-        self.with_metadata = with_metadata
-        self.reads_metadata = False
+        self.counts_metadata = with_metadata
+        self.metadata_read = False
         self.watch = Watch()
         self.ingredients: dict[str, bytes] = {}
         self.unfollowed: dict[str, None] = {}
@@ -110,22 +110,28 @@ class Walk(Lenient):
             if chosen.version is not None:
                 return self._version(thing, chosen.version)
         home = _home(thing)
-        if by_reference(thing):
-            if home is not None and home == owner(thing.__module__):
-                return self.package(home, thing.__module__, thing.__qualname__)
-            if self.travels and _is_users(thing):
-                self.references[thing.__module__, thing.__qualname__] = None
-                self.travels = False
+        by_name = self._by_name(thing, home)
+        if by_name is not None:
+            return by_name
         if isinstance(thing, type):
-            if home is not None and not thing.__flags__ & _MADE_AT_RUN_TIME:
-                return self.package(home, thing.__module__, thing.__qualname__)
             return self._with_metadata(thing, classes.describe(self, thing, home))
         if type(thing) is FunctionType:
             return self._with_metadata(thing, self._function(thing, home))
         return self._builtin(thing, home)
 
+    def _by_name(self, thing: Any, home: Owner | None) -> bytes | None:
+        """Of what an installed package has under its name. What a worker imports of the user's is noted."""
+        if home is not None and home == owner(thing.__module__) and is_at_its_name(thing):
+            return self.package(home, thing.__module__, thing.__qualname__)
+        if self.travels and _is_users(thing) and by_reference(thing):
+            self.references[thing.__module__, thing.__qualname__] = None
+            self.travels = False
+        if home is not None and isinstance(thing, type) and not thing.__flags__ & _MADE_AT_RUN_TIME:
+            return self.package(home, thing.__module__, thing.__qualname__)
+        return None
+
     def _with_metadata(self, thing: Any, made: bytes) -> bytes:
-        return combine(b"+", [made, *metadata.tokens(self, thing)]) if self.with_metadata else made
+        return combine(b"+", [made, *metadata.tokens(self, thing)]) if self.counts_metadata else made
 
     def _version(self, thing: Any, version: str) -> bytes:
         made = text(b"V", _module_name(thing), thing.__qualname__, version)
@@ -193,13 +199,13 @@ class Walk(Lenient):
         if special.is_unfollowed(name, whole):
             self.unfollowed[name] = None
         if special.reads_metadata(name, whole):
-            self.reads_metadata = True
+            self.metadata_read = True
 
     def note_special(self, names: set[str]) -> None:
         """That code names these attributes, of whatever."""
         self.unfollowed.update(dict.fromkeys(special.unfollowed_among(names)))
         if special.metadata_among(names):
-            self.reads_metadata = True
+            self.metadata_read = True
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
         """Something in a global that no key can tell: a lock, an open file. It counts by its type."""

@@ -301,7 +301,7 @@ def function_ingredients(function: Any) -> dict[str, bytes]:
 
 
 def unfollowed(function: Any, *arguments: Any) -> list[str]:
-    """What is used by the function, its helpers and its arguments' classes that no key can follow: `eval`, the clock."""
+    """What a function, its helpers and its arguments' classes use that no key can follow: `eval`, files, the clock."""
     encoder = Lenient()
     for value in (function, *arguments):
         encoder.token(value)

@@ -10,7 +10,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, singledispatchmethod
 from importlib import import_module
 from pathlib import PurePath
 from struct import Struct
@@ -258,6 +258,7 @@ _HANDLERS: dict[type, Handler] = {
     staticmethod: _around_function(b"Q", "__func__"),
     classmethod: _around_function(b"C", "__func__"),
     cached_property: _around_function(b"h", "func"),
+    singledispatchmethod: _parts(b"K", "dispatcher", "func"),
     TypeVar: _parts(b"v", "__name__", "__bound__", "__constraints__", "__covariant__", "__contravariant__"),
     NewType: _parts(b"v", "__name__", "__supertype__"),
     ReferenceType: lambda e, v: combine(b"F", [e.token(v())]),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _by_keys(encoder: Encoder, matrix: Any) -> bytes:
-    """Of a sparse matrix that is a dict inside: whether its places are numbers of Python's or of NumPy's says nothing."""
+    """Of a sparse matrix that is a dict inside, where places may be numbers of Python's or of NumPy's."""
     content = encoder.pairs((tuple(map(int, place)), value) for place, value in matrix.items())
     return combine(b"6", [encoder.definition(type(matrix)), encoder.token((matrix.shape, matrix.dtype)), content])
 
@@ -88,7 +88,8 @@ def _validated_call(encoder: Encoder, call: Any) -> bytes:
     config = getattr(getattr(call, "config_wrapper", None), "config_dict", getattr(call, "_config", None))
     returns = getattr(call, "validate_return", getattr(call, "_validate_return", False))
     annotations = dict(getattr(function, "__annotations__", {}))
-    return combine(b"6", [encoder.definition(type(call)), *map(encoder.token, (function, config, returns, annotations))])
+    parts = (function, config, returns, annotations)
+    return combine(b"6", [encoder.definition(type(call)), *map(encoder.token, parts)])
 
 
 def _type_adapter(encoder: Encoder, adapter: Any) -> bytes:

@@ -28,14 +28,16 @@ _OF_CLASSES = (
 
 def tokens(walk: Walk, thing: Any) -> Iterator[bytes]:
     """Those of the metadata of a function, a class or a module."""
-    if isinstance(thing, ModuleType):
-        names = _OF_MODULES if owner_of(vars(thing)) is None else ()
-    else:
-        names = _OF_FUNCTIONS if type(thing) is FunctionType else _OF_CLASSES
-    for name in names:
+    for name in _names(thing):
         yield _token(walk, thing, name)
     if type(thing) is FunctionType:
         yield _inside(thing.__code__)
+
+
+def _names(thing: Any) -> tuple[str, ...]:
+    if isinstance(thing, ModuleType):
+        return _OF_MODULES if owner_of(vars(thing)) is None else ()
+    return _OF_FUNCTIONS if type(thing) is FunctionType else _OF_CLASSES
 
 
 def _token(walk: Walk, thing: Any, name: str) -> bytes:

@@ -29,6 +29,7 @@ _PLACES = frozenset(
 _TELLING = frozenset(("__doc__", "__name__", "__package__"))  # those that are the same wherever it is
 _NOTES = frozenset(("__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"))
 
+
 def reads(walk: Walk, function: FunctionType) -> Iterable[bytes]:
     """All that the code of a function reads by name, and what it imports."""
     found = bytecode.reads(function.__code__)

@@ -56,7 +56,7 @@ _UNFOLLOWED_INSIDE = (
 
 
 def is_unfollowed(name: str, whole: bool = False) -> bool:
-    """Whether a name of Python's or a library's leads to what no key can follow; with `whole`, a name in that module."""
+    """Whether a name of Python's or a library's leads to what no key can follow; `whole`: any name in that module."""
     name = name.removeprefix("builtins.")
     if name in _UNFOLLOWED or name.startswith(_UNFOLLOWED_INSIDE):
         return True
@@ -76,6 +76,6 @@ def metadata_among(names: set[str]) -> bool:
     return not _METADATA.isdisjoint(names)
 
 
-def unfollowed_among(names: set[str]) -> set[str]:
+def unfollowed_among(names: set[str]) -> frozenset[str]:
     """Those of these attributes that no key can follow."""
     return _ELSEWHERE & names

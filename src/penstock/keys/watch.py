@@ -54,7 +54,7 @@ class _Function(NamedTuple):
 class _Class(NamedTuple):
     class_: Callable[[], Any]
     names: tuple[str, str]
-    count: int  # of its attributes
+    size: int  # how many attributes it has
     above: list[Any]
     handles: list[tuple[str, Any]]
 
@@ -103,7 +103,7 @@ class Watch:
             self.look(lambda: caches.attributes(me()))  # type: ignore[arg-type]
         for number, handle in enumerate(cells):
             if handle is _LOOKED:
-                self.look(lambda number=number: _content(caches.cells(me())[number][1]))  # type: ignore[misc]
+                self.look(lambda number=number: _content(caches.cells(me())[number][1]))  # type: ignore[misc, arg-type]
 
     def class_(self, cls: type) -> None:
         me = ref(cls)
@@ -190,7 +190,7 @@ def _same_parts(function: FunctionType, noted: _Function) -> bool:
 
 def _same_class(noted: _Class) -> bool:
     cls = noted.class_()
-    if cls is None or len(vars(cls)) != noted.count or (cls.__name__, cls.__qualname__) != noted.names:
+    if cls is None or len(vars(cls)) != noted.size or (cls.__name__, cls.__qualname__) != noted.names:
         return False
     if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in noted.above]:
         return False
