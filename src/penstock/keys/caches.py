@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from functools import cached_property
-from types import CellType, FunctionType
+from types import FunctionType
 from typing import Any
 
 from .memo import Memo
@@ -56,12 +56,11 @@ def without(state: Any, names: frozenset[str]) -> Any:
     return state if names.isdisjoint(state) else {name: state[name] for name in state if name not in names} or None
 
 
-def cells(function: FunctionType) -> list[tuple[str, CellType]]:
-    """The closure of a function, each cell with the name of its variable."""
-    found = list(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    if found and function.__globals__ is vars(functools):
-        return [(name, cell) for name, cell in found if name not in _DISPATCHED]
-    return found
+def cell_numbers(function: FunctionType) -> list[int]:
+    """Which variables of a function's closure count."""
+    names = function.__code__.co_freevars
+    skipped = _DISPATCHED if names and function.__globals__ is vars(functools) else ()
+    return [number for number, name in enumerate(names) if name not in skipped]
 
 
 def attributes(function: FunctionType) -> dict[str, Any]:

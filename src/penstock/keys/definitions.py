@@ -40,7 +40,7 @@ class Rooted:
         self.references = walk.references  # user's code that does not travel, as (module, name)
         self.unkeyed = walk.unkeyed
         self.unfollowed = walk.unfollowed
-        self.reads_metadata = walk.metadata_read
+        self.reads_metadata = walk.reads_metadata
         self.parts: dict[bool, Any] = {}  # of keys, that were made of it: see `key.function_part`
 
 
@@ -65,7 +65,6 @@ class Walk(Lenient):
     def __init__(self, with_metadata: bool = False) -> None:
         super().__init__()
         self.counts_metadata = with_metadata
-        self.metadata_read = False
         self.watch = Watch()
         self.ingredients: dict[str, bytes] = {}
         self.unfollowed: dict[str, None] = {}
@@ -121,7 +120,7 @@ class Walk(Lenient):
 
     def _by_name(self, thing: Any, home: Owner | None) -> bytes | None:
         """Of what an installed package has under its name. What a worker imports of the user's is noted."""
-        if home is not None and home == owner(thing.__module__) and is_at_its_name(thing):
+        if home is not None and home == owner(module_of(thing)) and is_at_its_name(thing):
             return self.package(home, thing.__module__, thing.__qualname__)
         if self.travels and _is_users(thing) and by_reference(thing):
             self.references[thing.__module__, thing.__qualname__] = None
@@ -158,8 +157,9 @@ class Walk(Lenient):
         self.note(f"code of {name_of(function)}", own)
         parts = [own, text(b"n", function.__name__), self.step(".__defaults__", function.__defaults__)]
         parts.append(self.step(".__kwdefaults__", function.__kwdefaults__))
-        for name, cell in caches.cells(function):
-            parts += [name.encode(), self._cell(function, name, cell)]
+        for number in caches.cell_numbers(function):
+            name = code.co_freevars[number]
+            parts += [name.encode(), self._cell(function, name, (function.__closure__ or ())[number])]
         parts.append(self.step(".__dict__", caches.attributes(function)))
         if home is not None:  # its globals are the package's
             annotations = self.step(".__annotations__", function.__annotations__) if function.__closure__ else b""
@@ -198,14 +198,12 @@ class Walk(Lenient):
         """That a name of Python's or of a library's is used; `whole`: a module, for all that it has."""
         if special.is_unfollowed(name, whole):
             self.unfollowed[name] = None
-        if special.reads_metadata(name, whole):
-            self.metadata_read = True
+        self.reads_metadata = max(self.reads_metadata, special.metadata_read_by(name, whole))
 
     def note_special(self, names: set[str]) -> None:
         """That code names these attributes, of whatever."""
         self.unfollowed.update(dict.fromkeys(special.unfollowed_among(names)))
-        if special.metadata_among(names):
-            self.metadata_read = True
+        self.reads_metadata = max(self.reads_metadata, special.metadata_among(names))
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
         """Something in a global that no key can tell: a lock, an open file. It counts by its type."""

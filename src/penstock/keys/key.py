@@ -17,6 +17,7 @@ from .binding import bind
 from .definitions import rooted
 from .keyed import choice
 from .owners import PYTHON, owner_by_name
+from .special import ANY
 from .tokens import blake2b, combine
 from .unkeyable import Pending, UnkeyableError
 from .values import Encoder, Lenient, Linked
@@ -50,21 +51,21 @@ class FunctionPart:
     references: tuple[Reference, ...]  # what a worker imports instead of being sent it
     ingredients: Mapping[str, bytes]
     unkeyed: Mapping[str, str]
-    reads_metadata: bool = False
+    reads_metadata: int = 0  # see `special`
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
     """What `function` means now. It is made before the arguments are packed, even if they have to wait for futures."""
     encoder = Encoder()
     token = _function_token(encoder, function)
-    reads = encoder.reads_metadata()
+    reads = encoder.reads_metadata > 0
     roots = encoder.with_metadata() if reads else encoder.roots
     kept = roots[0].parts if type(function) is FunctionType and len(roots) == 1 else {}
     if code_only not in kept:  # it is the same walk as long as nothing that it came to has changed
         ingredients = {label: part for root in roots for label, part in root.ingredients.items()}
         pinned = _pinned(encoder, encoder.references, code_only, reads)
         token = _joined(token, roots) if reads else token
-        kept[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), reads)
+        kept[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata)
     made: FunctionPart = kept[code_only]
     return made
 
@@ -131,6 +132,13 @@ class CallKey:
         return found
 
 
+def surrounding(value: Any) -> bytes:
+    """What something means that is around a call, as the initializer."""
+    encoder = Encoder()
+    token = encoder.token(value)
+    return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
+
+
 def around_parts(around: Surroundings) -> list[bytes]:
     if around is NOWHERE or around == NOWHERE:
         return []
@@ -158,12 +166,12 @@ def call_key(
         bound = [(name, value) for name, value in bound if name not in ignored]
     part = part or function_part(function)
     encoder = Encoder()
-    encoder.opens_results = part.reads_metadata
+    encoder.opens_results = part.reads_metadata > 0
     parts = [part.token]
     for name, value in bound:
         parts.append(name.encode("utf-8", "surrogatepass"))
         parts.append(_argument(encoder, function, name, value))
-    parts += _metadata(encoder, function, part)
+    parts += _others_metadata(encoder, function, part)
     if encoder.unkeyed or part.unkeyed:
         _warn_of_unkeyed(function, {**part.unkeyed, **encoder.unkeyed})
     known = {reference[:2] for reference in part.references}
@@ -172,9 +180,12 @@ def call_key(
     return CallKey(function, names, values, parts, around, (*part.references, *more), part, not encoder.roots)
 
 
-def _metadata(encoder: Encoder, function: Any, part: FunctionPart) -> list[bytes]:
-    """That of what the arguments are made of, if the function reads any, or they do; then that of the function too."""
-    if not (part.reads_metadata or encoder.reads_metadata()):
+def _others_metadata(encoder: Encoder, function: Any, part: FunctionPart) -> list[bytes]:
+    """That of what the arguments are made of, if the function reads any, or one of them that of others.
+
+    Then that of the function too. What reads its own has it in its token.
+    """
+    if not part.reads_metadata and encoder.reads_metadata < ANY:
         return []
     roots = encoder.with_metadata()
     if not part.reads_metadata:
@@ -208,7 +219,7 @@ def identity_of(
         return ""
     if not encoder.links:
         return ""
-    more = _metadata(encoder, function, part)
+    more = _others_metadata(encoder, function, part)
     pieces = [
         b"linked",
         _HEAD.encode(),

@@ -9,8 +9,9 @@ import copyreg
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
-from functools import cached_property, lru_cache, singledispatchmethod
+from functools import cached_property, lru_cache, partial, singledispatchmethod
 from importlib import import_module
 from pathlib import PurePath
 from struct import Struct
@@ -28,7 +29,7 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import TYPE_CHECKING, Any, NewType, TypeVar
-from weakref import ReferenceType
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from ..calls.arguments import is_future
 from ..calls.waiting import failure_of
@@ -58,15 +59,27 @@ def outline(value: Any, depth: int = 3) -> bytes:
         parts = (outline(part, depth - 1) for part in value)
         return combine(b"-", parts if kind is tuple else sorted(parts))
     names = text(b"-", module_of(kind), kind.__qualname__)
-    if kind is FunctionType or issubclass(kind, (type, Enum)):
+    if kind is FunctionType:
+        return combine(b"-", [names, *_outline_of_function(value, depth)])
+    if issubclass(kind, (type, Enum)):
         return combine(b"-", [names, text(b"-", str(getattr(value, "__qualname__", "") or value.name))])
     state = getattr(value, "__dict__", None)
-    plain = (
-        ((ATOMS[str](n), ATOMS[type(v)](v)) for n, v in state.items() if type(v) in ATOMS)
-        if type(state) is dict
-        else ()
-    )
-    return combine(b"-", [names, *(part for pair in sorted(plain) for part in pair)])
+    if kind is partial:
+        state = {"func": value.func, "args": value.args, **value.keywords}
+    pairs = sorted((ATOMS[str](str(n)), outline(v, depth - 1)) for n, v in state.items()) if type(state) is dict else ()
+    return combine(b"-", [names, *(part for pair in pairs for part in pair)])
+
+
+def _outline_of_function(function: FunctionType, depth: int) -> list[bytes]:
+    """By its code and what it was made with: lambdas have no names that tell them apart."""
+    from .definitions import code_token  # here, because that leads here
+
+    held = [*(function.__defaults__ or ())]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty one
+            held.append(cell.cell_contents)
+    own = [text(b"-", function.__qualname__), code_token(function.__code__)]
+    return [*own, *(outline(value, depth - 1) for value in held)]
 
 
 _Cached = type(lru_cache(len))
@@ -237,6 +250,10 @@ def _global(encoder: Encoder, value: Any, name: str) -> bytes:
     return combine(b"g", [encoder.definition(type(value)), text(b"s", module, name)])
 
 
+def _weak_table(encoder: Encoder, table: Any) -> bytes:
+    return combine(b"x", [encoder.definition(type(table)), encoder.pairs(list(table.items()))])
+
+
 def _ordered_pairs(encoder: Encoder) -> Callable[[Any], bytes]:
     return lambda pairs: combine(b"[", [encoder.sequence(pair) for pair in pairs])
 
@@ -285,6 +302,8 @@ _DERIVED: tuple[tuple[type, Handler], ...] = (
     (Enum, _enum),
     (PurePath, lambda e, v: combine(b"/", [e.definition(type(v)), e.token(str(v))])),
     (OrderedDict, reduced),
+    *((kind, _weak_table) for kind in (WeakKeyDictionary, WeakValueDictionary)),
+    (WeakSet, lambda e, v: combine(b"x", [e.definition(type(v)), e.members(list(v))])),
     (dict, _derived(lambda e, v: e.pairs(dict.items(v)))),
     (list, _derived(lambda e, v: e.sequence(list.__iter__(v)))),
     (tuple, _derived(lambda e, v: e.sequence(tuple.__iter__(v)))),

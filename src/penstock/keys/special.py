@@ -6,12 +6,15 @@ defined. It counts in the key of a call whose code reads any.
 
 from __future__ import annotations
 
+NONE, OWN, ANY = range(3)  # whose metadata code reads: nobody's, most likely that of its own object, that of anything
+
 # Attributes, and texts that name them.
-_METADATA = frozenset(
+_OWN = frozenset(("__dict__", "__dir__", "__module__", "__qualname__"))
+_ANY = frozenset(
     (
         *("__doc__", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__signature__"),
-        *("__text_signature__", "__qualname__", "__module__", "__type_params__", "__parameters__", "__dict__"),
-        *("__getattribute__", "__dir__", "__static_attributes__", "__dataclass_params__", "__abstractmethods__"),
+        *("__text_signature__", "__type_params__", "__parameters__", "__getattribute__"),
+        *("__static_attributes__", "__dataclass_params__", "__abstractmethods__"),
         *("__dataclass_fields__", "__attrs_attrs__"),
     )
 )
@@ -25,15 +28,16 @@ _ELSEWHERE = frozenset(
 )
 
 # Python's own functions, and those of libraries.
-_READERS = frozenset(
+_READ_OWN = frozenset(("vars", "locals"))
+_READ_ANY = frozenset(
     (
-        *("vars", "globals", "locals", "help"),
+        *("globals", "help"),
         *("typing.get_type_hints", "typing_extensions.get_type_hints", "typing_extensions.get_annotations"),
         *("operator.attrgetter", "operator.methodcaller", "dataclasses.fields", "attr.fields", "attrs.fields"),
         *("attr.resolve_types", "attrs.resolve_types"),
     )
 )
-_READERS_INSIDE = ("inspect.", "pydoc.", "doctest.", "annotationlib.")
+_READ_ANY_INSIDE = ("inspect.", "pydoc.", "doctest.", "annotationlib.")
 _HARMLESS = "inspect.is"  # as `inspect.isfunction`
 _UNFOLLOWED = frozenset(
     (
@@ -63,17 +67,21 @@ def is_unfollowed(name: str, whole: bool = False) -> bool:
     return whole and any(known.startswith(name + ".") for known in (*_UNFOLLOWED, *_UNFOLLOWED_INSIDE))
 
 
-def reads_metadata(name: str, whole: bool = False) -> bool:
-    """Whether what has this name in Python or a library tells what is written about a definition."""
+def metadata_read_by(name: str, whole: bool = False) -> int:
+    """Whose metadata is read by what has this name in Python or a library."""
     name = name.removeprefix("builtins.")
-    if name in _READERS or name.startswith(_READERS_INSIDE):
-        return not name.startswith(_HARMLESS)
-    return whole and any(known.startswith(name + ".") for known in (*_READERS, *_READERS_INSIDE))
+    if name in _READ_OWN:
+        return OWN
+    if name in _READ_ANY or name.startswith(_READ_ANY_INSIDE):
+        return NONE if name.startswith(_HARMLESS) else ANY
+    return ANY if whole and any(known.startswith(name + ".") for known in (*_READ_ANY, *_READ_ANY_INSIDE)) else NONE
 
 
-def metadata_among(names: set[str]) -> bool:
-    """Whether one of these attributes is metadata, or has metadata in it."""
-    return not _METADATA.isdisjoint(names)
+def metadata_among(names: set[str]) -> int:
+    """Whose metadata is read where these attributes are."""
+    if not _ANY.isdisjoint(names):
+        return ANY
+    return NONE if _OWN.isdisjoint(names) else OWN
 
 
 def unfollowed_among(names: set[str]) -> frozenset[str]:

@@ -48,12 +48,13 @@ class _Function(NamedTuple):
     defaults: Any
     more: Any
     details: bool
-    cells: list[Any]
+    cells: list[tuple[int, Any]]
 
 
 class _Class(NamedTuple):
     class_: Callable[[], Any]
-    names: tuple[str, str]
+    name: str
+    qualified: str
     size: int  # how many attributes it has
     above: list[Any]
     handles: list[tuple[str, Any]]
@@ -92,7 +93,8 @@ class Watch:
     def function(self, function: FunctionType) -> None:
         me = ref(function)
         defaults, more = _handle(function.__defaults__), _handle(function.__kwdefaults__)
-        cells = [_handle(_content(cell)) for _, cell in caches.cells(function)]
+        closure = function.__closure__ or ()
+        cells = [(number, _handle(_content(closure[number]))) for number in caches.cell_numbers(function)]
         details = bool(function.__dict__)
         self._functions.append(_Function(me, function.__name__, function.__code__, defaults, more, details, cells))
         if defaults is _LOOKED:
@@ -101,15 +103,15 @@ class Watch:
             self.look(lambda: me().__kwdefaults__)  # type: ignore[union-attr]
         if details:
             self.look(lambda: caches.attributes(me()))  # type: ignore[arg-type]
-        for number, handle in enumerate(cells):
+        for number, handle in cells:
             if handle is _LOOKED:
-                self.look(lambda number=number: _content(caches.cells(me())[number][1]))  # type: ignore[misc, arg-type]
+                self.look(lambda number=number: _content(me().__closure__[number]))  # type: ignore[misc, union-attr, index]
 
     def class_(self, cls: type) -> None:
         me = ref(cls)
         handles = [(name, _handle(value)) for name, value in members(cls).items()]
         above = [*map(ref, (type(cls), *cls.__bases__))]
-        self._classes.append(_Class(me, (cls.__name__, cls.__qualname__), len(vars(cls)), above, handles))
+        self._classes.append(_Class(me, cls.__name__, cls.__qualname__, len(vars(cls)), above, handles))
         if isinstance(cls, ABCMeta):
             self.look(lambda: registered(me()))  # type: ignore[arg-type]
         for name, handle in handles:
@@ -180,8 +182,8 @@ def _same_parts(function: FunctionType, noted: _Function) -> bool:
     if not (_same(noted.defaults, function.__defaults__) and _same(noted.more, function.__kwdefaults__)):
         return False
     if noted.cells:
-        cells = caches.cells(function)
-        if not all(_same(handle, _content(cell)) for handle, (_, cell) in zip(noted.cells, cells, strict=True)):
+        closure = function.__closure__ or ()
+        if not all(_same(handle, _content(closure[number])) for number, handle in noted.cells):
             return False
     if function.__name__ != noted.name:
         return False
@@ -190,7 +192,9 @@ def _same_parts(function: FunctionType, noted: _Function) -> bool:
 
 def _same_class(noted: _Class) -> bool:
     cls = noted.class_()
-    if cls is None or len(vars(cls)) != noted.size or (cls.__name__, cls.__qualname__) != noted.names:
+    if cls is None or len(vars(cls)) != noted.size:
+        return False
+    if cls.__name__ != noted.name or cls.__qualname__ != noted.qualified:
         return False
     if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in noted.above]:
         return False
