@@ -95,6 +95,7 @@ def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> byt
         for chain in chains:
             walk.note_use(".".join((module.__name__, *chain)), whole=not chain)
         return walk.package(home, module.__name__)
+    walk.watch.kind(module)
     firsts: dict[str, set[Chain]] = {}
     for chain in chains:
         if not chain or _is_of_its_class(module, chain[0]):
@@ -117,10 +118,19 @@ def whole(walk: Walk, module: ModuleType) -> bytes:
     if home is not None:
         walk.note_use(module.__name__, whole=True)
         return walk.package(home, module.__name__)
+    walk.watch.kind(module)
     walk.watch.whole(module)
     names = sorted(vars(module).keys() - _PLACES - _NOTES)
     kind = b"" if type(module) is ModuleType else walk.definition(type(module))
-    return combine(b"o", [compiled(module), kind, *(_attribute(walk, module, name, {()}) for name in names)])
+    return combine(
+        b"o", [compiled(module), kind, *(_attribute(walk, module, name, _all_of(module, name)) for name in names)]
+    )
+
+
+def _all_of(module: ModuleType, name: str) -> set[Chain]:
+    """That a name is used as a whole; not those of libraries that a module has imported for itself."""
+    value = vars(module)[name]
+    return set() if isinstance(value, ModuleType) and owner_of(vars(value)) is not None else {()}
 
 
 def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> bytes:

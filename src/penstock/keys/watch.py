@@ -63,7 +63,7 @@ class _Class(NamedTuple):
 class Watch:
     """Notes what was looked at, and compares later."""
 
-    __slots__ = ("_classes", "_encoder", "_functions", "_looks", "_modules", "_names", "_seen", "_whole")
+    __slots__ = ("_classes", "_encoder", "_functions", "_kinds", "_looks", "_modules", "_names", "_seen", "_whole")
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[Any, list[tuple[str, Any]]]] = {}  # by namespace: who has it, and what is in it
@@ -71,6 +71,7 @@ class Watch:
         self._classes: list[_Class] = []
         self._modules: list[tuple[str, Any]] = []
         self._whole: list[tuple[Any, set[str]]] = []
+        self._kinds: dict[int, tuple[Any, Any]] = {}  # of modules that were looked into, their classes
         self._looks: list[tuple[Look, bytes]] = []
         self._seen: set[tuple[int, str]] = set()
         self._encoder: _Looks | None = _Looks()
@@ -123,6 +124,9 @@ class Watch:
         found = sys.modules.get(name)
         self._modules.append((name, found if found is None else ref(found)))
 
+    def kind(self, module: ModuleType) -> None:
+        self._kinds[id(module)] = ref(module), ref(type(module))
+
     def whole(self, module: ModuleType) -> None:
         self._whole.append((ref(module), set(vars(module))))
 
@@ -155,6 +159,8 @@ class Watch:
             function = noted.function()
             if function is None or function.__code__ is not noted.code or not _same_parts(function, noted):
                 return False
+        if not all(type(module()) is kind() for module, kind in self._kinds.values()):
+            return False
         return not (self._classes or self._modules or self._whole or self._looks) or self._rest_unchanged()
 
     def _rest_unchanged(self) -> bool:
