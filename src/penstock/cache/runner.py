@@ -160,10 +160,10 @@ def _is(module: str, name: str, token: bytes, order: Order) -> bool:
     reference = module, name, token, order.code_only
     if reference in _same:
         return True
-    from ..keys.key import token_at  # here, because most calls refer to nothing of the user's
+    from ..keys.key import has_metadata, token_at  # here, because most calls refer to nothing of the user's
 
     try:
-        same = token_at(module, name, order.code_only) == token
+        same = token_at(module, name, order.code_only, with_metadata=has_metadata(token)) == token
     except Exception:  # it is not there, or means nothing
         return False
     if same:

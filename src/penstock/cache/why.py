@@ -28,7 +28,7 @@ def explain(
     call = _key(fn, args, kwargs, resources)
     name = getattr(fn, "__name__", None) or type(fn).__name__
     key = resources.cache_key or call.hex
-    parts, outside = call.ingredients(), unfollowed(fn)
+    parts, outside = call.ingredients(), unfollowed(fn, args, kwargs)
     entry = _entry(cache, key)
     if entry is not None:
         hit = (entry.state == "finished" or cache.failures) and cache.mode != "refresh"

@@ -89,6 +89,11 @@ def _ufunc(encoder: Encoder, ufunc: Any) -> bytes:
     return combine(b"W", [text(b"n", "ufunc", str(ufunc.nin), str(ufunc.nout)), encoder.token(made_from[0])])
 
 
+def _of_dtype(encoder: Encoder, limits: Any) -> bytes:
+    """What `finfo` tells follows from the type."""
+    return combine(b"A", [encoder.definition(type(limits)), encoder.token(limits.dtype)])
+
+
 # -- pandas ------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +135,14 @@ def _values(encoder: Encoder, values: Any) -> bytes:
     return combine(b"p", [head, encoder.token(values.to_numpy(dtype=object) if plain is None else plain)])
 
 
+def _extension(encoder: Encoder, array: Any) -> bytes:
+    """Of a column's array alone; one of the user's own counts by its state."""
+    if module_of(type(array)).partition(".")[0] != "pandas":
+        return reduced(encoder, array)
+    freq = text(b"s", str(getattr(array, "freq", "")))
+    return combine(b"p", [encoder.definition(type(array)), freq, _values(encoder, array)])
+
+
 # -- torch -------------------------------------------------------------------------------------------------
 
 
@@ -149,9 +162,11 @@ _KINDS: dict[tuple[str, str], Handler] = {
     ("numpy", "generic"): _scalar,
     ("numpy", "dtype"): _dtype,
     ("numpy", "ufunc"): _ufunc,
+    **{("numpy", name): _of_dtype for name in ("finfo", "iinfo")},
     ("pandas", "DataFrame"): _frame,
     ("pandas", "Series"): _series,
     ("pandas", "Index"): _index,
+    ("pandas", "ExtensionArray"): _extension,
     ("torch", "Tensor"): _tensor,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import re
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ def meaning(code: CodeType) -> bytes:
     numbers = _numbers(instructions, len(code.co_code))
     arguments = code.co_varnames[: _argument_count(code)]
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & ~_NOT_FLAGS)
-    head = text(b"B", *map(str, counts), *arguments)
+    head = text(b"B", code.co_name, *map(str, counts), *arguments)
     return combine(b"B", [head, *(_operation(i, numbers) for i in instructions), *_handlers(code, numbers)])
 
 
@@ -45,7 +46,7 @@ def _operation(instruction: dis.Instruction, numbers: dict[int, int]) -> bytes:
     if instruction.opcode in _JUMPS:
         operand = b"%d" % numbers.get(instruction.argval, -1)
     elif instruction.opcode in _CONSTANTS or isinstance(instruction.argval, (str, tuple)):
-        operand = _constant(instruction.argval)
+        operand = constant(instruction.argval)
     else:  # a comparison's number says more than its name
         operand = f"{instruction.argval} {instruction.arg if instruction.opcode in dis.hascompare else ''}".encode()
     return combine(b"o", [instruction.opname.encode(), operand])
@@ -57,7 +58,7 @@ def _handlers(code: CodeType, numbers: dict[int, int]) -> Iterator[bytes]:
         yield text(b"h", *map(str, (*places, entry.depth, entry.lasti)))
 
 
-def _constant(value: Any) -> bytes:
+def constant(value: Any) -> bytes:
     if isinstance(value, CodeType):
         return meaning(value)
     from .values import meaning as value_meaning  # here, because values lead to functions, and those to their code
@@ -96,12 +97,15 @@ class Reads(NamedTuple):
     names: dict[str, set[Chain]]  # of the module
     variables: dict[str, set[Chain]]  # of the function, and of those around it
     imports: list[Import]
+    special: set[str]  # names as `__doc__`, read of anything, or written in a text
 
 
 _LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 _VARIABLES = ("LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
 _STORES = ("STORE_FAST", "STORE_DEREF", "STORE_GLOBAL", "STORE_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+_OWN_ANNOTATIONS = ("LOAD_NAME", "__annotations__")  # a class that is being made adds to them
+_SPECIAL = re.compile(r"(?<![A-Za-z0-9_])(?:__[a-z_]+__|(?:co|f|tb|gi|cr|ag)_[a-z]+)(?![A-Za-z0-9_])")
 _reads: Memo[Reads] = Memo()
 
 
@@ -109,7 +113,7 @@ def reads(code: CodeType) -> Reads:
     known = _reads.get(code)
     if known is not None:
         return known
-    found = Reads({}, {}, [])
+    found = Reads({}, {}, [], set())
     _note_reads(code, found)
     return _reads.put(code, found)  # not before it is complete: another thread may ask
 
@@ -127,9 +131,25 @@ def _note_reads(code: CodeType, found: Reads) -> None:
             found.variables.setdefault(argument, set()).add(_chain(steps, number + 1))
         elif name == "IMPORT_NAME":
             found.imports.extend(_imports(steps, number))
+        if name not in _STORES and (name, argument) != _OWN_ANNOTATIONS:  # no instruction loads a docstring
+            found.special.update(set(_special(argument)) - _usual_in(code.co_name))
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             _note_reads(constant, found)
+
+
+def _usual_in(name: str) -> set[str]:
+    """What a method may read though it is nothing special: the name of a class, which counts anyway."""
+    return {"__qualname__"} if name == "__repr__" else set()
+
+
+def _special(argument: Any) -> Iterator[str]:
+    """The names in what an instruction has: a name, a text, or names in a tuple."""
+    if isinstance(argument, str):
+        yield from _SPECIAL.findall(argument)
+    elif isinstance(argument, (tuple, frozenset)):
+        for part in argument:
+            yield from _special(part)
 
 
 def _steps(code: CodeType) -> Iterator[Step]:

@@ -23,9 +23,10 @@ _SILENT = frozenset(
         *("__static_attributes__", "__abstractmethods__", "_abc_impl", "__slotnames__", "__annotations__"),
         *("__annotate__", "__annotate_func__", "__annotations_cache__", "__classdictcell__", "__classcell__"),
         *("__parameters__", "__type_params__", "__dataclass_params__"),
-        # What pydantic makes of the rest, with addresses in it.
+        # What pydantic makes of the rest, with addresses in it, or when it is used.
         *("__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__"),
         *("__pydantic_decorators__", "__pydantic_parent_namespace__", "__signature__"),
+        "__pydantic_setattr_handlers__",
     )
 )
 
@@ -53,15 +54,28 @@ def describe(walk: Walk, cls: type, home: Owner | None) -> bytes:
     walk.watch.class_(cls)
     found = sorted(members(cls).items())
     module = module_of(cls)  # of two that say the same, isinstance() takes one
-    name = text(b"n", cls.__qualname__.rpartition(".")[2], "" if module == "__main__" else module)
+    name = text(b"n", cls.__name__, cls.__qualname__, "" if module == "__main__" else module)
     annotations = combine(b"a", [part for name, of in _annotations(cls) for part in _annotation(walk, name, of)])
+    checks = walk.token(_pydantic_decorators(cls))
     order = text(b"n", *_ordered(cls), *_aliases(cls), *registered(cls))
     inside = combine(b"a", [part for name, value in found for part in _member(walk, cls, name, value)])
     above = combine(b"a", map(walk.definition, (type(cls), *cls.__bases__)))
     own = [code_token(value.__code__) for _, value in found if type(value) is FunctionType]
     walk.note(f"class {name_of(cls)}", combine(b"K", [name, annotations, *own]))
     origin = compiled(sys.modules.get(module)) if home is None else walk.package(home, module)
-    return combine(b"K", [name, annotations, order, above, inside, origin])
+    return combine(b"K", [name, annotations, checks, order, above, inside, origin])
+
+
+def _pydantic_decorators(cls: type) -> dict[str, Any]:
+    """Which methods of a model pydantic calls, and when: without the address by which it knows the class."""
+    found = vars(cls).get("__pydantic_decorators__")
+    kinds = {kind: getattr(found, kind) for kind in getattr(type(found), "__dataclass_fields__", ())}
+    return {
+        f"{kind} {name}": (getattr(one, "cls_var_name", ""), getattr(one, "info", None))
+        for kind, named in kinds.items()
+        if isinstance(named, dict)
+        for name, one in named.items()
+    }
 
 
 def _member(walk: Walk, cls: type, name: str, value: Any) -> list[bytes]:
@@ -85,10 +99,11 @@ def _annotations(cls: type) -> list[tuple[str, Any]]:
 
 
 def _annotation(walk: Walk, name: str, of: Any) -> list[bytes]:
-    # A generic one, as list[int], has the name of its origin.
-    is_class = issubclass(type(of), type)
-    label = text(b"n", name, of if isinstance(of, str) else of.__qualname__ if is_class else str(of))
-    return [label, walk.definition(of) if is_class and owner(module_of(of)) is None else b""]
+    if isinstance(of, str):
+        return [text(b"n", name, of), b""]
+    if not issubclass(type(of), type):
+        return [text(b"n", name), walk.step(f".__annotations__[{name!r}]", of)]
+    return [text(b"n", name, of.__qualname__), walk.definition(of) if owner(module_of(of)) is None else b""]
 
 
 def _ordered(cls: type) -> list[str]:

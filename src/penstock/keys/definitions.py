@@ -12,8 +12,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from ..wire import references
-from ..wire.references import by_reference
-from . import bytecode, classes, reach, syntax
+from ..wire.references import by_reference, is_at_its_name
+from . import bytecode, caches, classes, metadata, reach, special, syntax
 from .keyed import choice
 from .memo import Memo
 from .modules import compiled
@@ -27,7 +27,10 @@ from .watch import Watch
 class Rooted:
     """What a walk found: the token of its root, and why."""
 
-    __slots__ = ("differences", "ingredients", "parts", "references", "token", "unfollowed", "unkeyed", "watch")
+    __slots__ = (
+        *("differences", "ingredients", "parts", "reads_metadata", "references"),
+        *("token", "unfollowed", "unkeyed", "watch"),
+    )
 
     def __init__(self, walk: Walk, token: bytes) -> None:
         self.token = token
@@ -37,27 +40,31 @@ class Rooted:
         self.references = walk.references  # user's code that does not travel, as (module, name)
         self.unkeyed = walk.unkeyed
         self.unfollowed = walk.unfollowed
+        self.reads_metadata = walk.reads_metadata
         self.parts: dict[bool, Any] = {}  # of keys, that were made of it: see `key.function_part`
 
 
 _MADE_AT_RUN_TIME = 1 << 9  # a flag of classes: Py_TPFLAGS_HEAPTYPE
 _known: Memo[Rooted] = Memo()
+_known_with_metadata: Memo[Rooted] = Memo()
 
 
-def rooted(root: Any) -> Rooted:
-    """What `root`, a function, a class or a module, means now."""
-    known = _known.get(root)
+def rooted(root: Any, with_metadata: bool = False) -> Rooted:
+    """What `root`, a function, a class or a module, means now; see `metadata` for what else may count."""
+    memo = _known_with_metadata if with_metadata else _known
+    known = memo.get(root)
     if known is not None and known.differences == references.differences and known.watch.unchanged():
         return known
-    walk = Walk()
-    return _known.put(root, Rooted(walk, walk.take(root)))
+    walk = Walk(with_metadata)
+    return memo.put(root, Rooted(walk, walk.take(root)))
 
 
 class Walk(Lenient):
     """One walk. Tokens that it makes of definitions mean something only inside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_metadata: bool = False) -> None:
         super().__init__()
+        self.counts_metadata = with_metadata
         self.watch = Watch()
         self.ingredients: dict[str, bytes] = {}
         self.unfollowed: dict[str, None] = {}
@@ -93,7 +100,7 @@ class Walk(Lenient):
 
     def _describe(self, thing: Any) -> bytes:
         if isinstance(thing, ModuleType):
-            return reach.whole(self, thing)
+            return self._with_metadata(thing, reach.whole(self, thing))
         if type(thing) is object:
             return b"object"
         chosen = choice(thing)
@@ -102,17 +109,28 @@ class Walk(Lenient):
             if chosen.version is not None:
                 return self._version(thing, chosen.version)
         home = _home(thing)
-        if by_reference(thing):
-            if home is not None and home == owner(thing.__module__):
-                return self.package(home, thing.__module__, thing.__qualname__)
-            if self.travels and _is_users(thing):
-                self.references[thing.__module__, thing.__qualname__] = None
-                self.travels = False
+        by_name = self._by_name(thing, home)
+        if by_name is not None:
+            return by_name
         if isinstance(thing, type):
-            if home is not None and not thing.__flags__ & _MADE_AT_RUN_TIME:
-                return self.package(home, thing.__module__, thing.__qualname__)
-            return classes.describe(self, thing, home)
-        return self._function(thing, home) if type(thing) is FunctionType else self._builtin(thing, home)
+            return self._with_metadata(thing, classes.describe(self, thing, home))
+        if type(thing) is FunctionType:
+            return self._with_metadata(thing, self._function(thing, home))
+        return self._builtin(thing, home)
+
+    def _by_name(self, thing: Any, home: Owner | None) -> bytes | None:
+        """Of what an installed package has under its name. What a worker imports of the user's is noted."""
+        if home is not None and home == owner(module_of(thing)) and is_at_its_name(thing):
+            return self.package(home, thing.__module__, thing.__qualname__)
+        if self.travels and _is_users(thing) and by_reference(thing):
+            self.references[thing.__module__, thing.__qualname__] = None
+            self.travels = False
+        if home is not None and isinstance(thing, type) and not thing.__flags__ & _MADE_AT_RUN_TIME:
+            return self.package(home, thing.__module__, thing.__qualname__)
+        return None
+
+    def _with_metadata(self, thing: Any, made: bytes) -> bytes:
+        return combine(b"+", [made, *metadata.tokens(self, thing)]) if self.counts_metadata else made
 
     def _version(self, thing: Any, version: str) -> bytes:
         made = text(b"V", _module_name(thing), thing.__qualname__, version)
@@ -121,7 +139,7 @@ class Walk(Lenient):
 
     def package(self, package: Owner, *names: str) -> bytes:
         """Something of an installed package, by the names that lead to it there."""
-        self.note_unfollowed(".".join(names))
+        self.note_use(".".join(names))
         self.ingredients[f"package {package.name}"] = text(b"I", package.name, package.version)
         return text(b"I", package.name, package.version, *names)
 
@@ -137,11 +155,12 @@ class Walk(Lenient):
         self.watch.function(function)
         own = code_token(code)
         self.note(f"code of {name_of(function)}", own)
-        parts = [own, self.step(".__defaults__", function.__defaults__)]
+        parts = [own, text(b"n", function.__name__), self.step(".__defaults__", function.__defaults__)]
         parts.append(self.step(".__kwdefaults__", function.__kwdefaults__))
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            parts += [name.encode(), self._cell(function, name, cell)]
-        parts.append(self.step(".__dict__", function.__dict__))
+        for number in caches.cell_numbers(function):
+            name = code.co_freevars[number]
+            parts += [name.encode(), self._cell(function, name, (function.__closure__ or ())[number])]
+        parts.append(self.step(".__dict__", caches.attributes(function)))
         if home is not None:  # its globals are the package's
             annotations = self.step(".__annotations__", function.__annotations__) if function.__closure__ else b""
             return combine(b"J", [self.package(home, str(function.__globals__.get("__name__"))), annotations, *parts])
@@ -175,9 +194,16 @@ class Walk(Lenient):
         """One that is data, by a token that means something in other walks too."""
         self.note(label, made if self.numbered == numbered else _Named().token(value))
 
-    def note_unfollowed(self, name: str) -> None:
-        if reach.is_unfollowed(name):
+    def note_use(self, name: str, whole: bool = False) -> None:
+        """That a name of Python's or of a library's is used; `whole`: a module, for all that it has."""
+        if special.is_unfollowed(name, whole):
             self.unfollowed[name] = None
+        self.reads_metadata = max(self.reads_metadata, special.metadata_read_by(name, whole))
+
+    def note_special(self, names: set[str]) -> None:
+        """That code names these attributes, of whatever."""
+        self.unfollowed.update(dict.fromkeys(special.unfollowed_among(names)))
+        self.reads_metadata = max(self.reads_metadata, special.metadata_among(names))
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
         """Something in a global that no key can tell: a lock, an open file. It counts by its type."""
@@ -234,6 +260,8 @@ def _module_name(thing: Any) -> str:
 
 def name_of(thing: Any) -> str:
     """What people call a definition."""
+    if isinstance(thing, ModuleType):  # that may have a __getattr__
+        return str(vars(thing).get("__name__"))
     module = module_of(thing)
     name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None) or repr(thing)
     return name if module in ("__main__", "builtins", "") else f"{module}.{name}"

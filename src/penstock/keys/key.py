@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..calls.arguments import is_future
 from ..calls.chunks import run_chunk
@@ -17,12 +17,17 @@ from .binding import bind
 from .definitions import rooted
 from .keyed import choice
 from .owners import PYTHON, owner_by_name
+from .special import ANY
 from .tokens import blake2b, combine
 from .unkeyable import Pending, UnkeyableError
 from .values import Encoder, Lenient, Linked
 
-Reference = tuple[str, str, bytes]  # module, name in it, and the token of what was keyed
-_HEAD = f"penstock 1 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
+if TYPE_CHECKING:
+    from .definitions import Rooted
+
+Place = tuple[str, str]  # module, and name in it
+Reference = tuple[str, str, bytes]  # the same, and the token of what was keyed
+_HEAD = f"penstock 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
 
 
 @dataclass(frozen=True)
@@ -46,23 +51,34 @@ class FunctionPart:
     references: tuple[Reference, ...]  # what a worker imports instead of being sent it
     ingredients: Mapping[str, bytes]
     unkeyed: Mapping[str, str]
+    reads_metadata: int = 0  # see `special`
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
     """What `function` means now. It is made before the arguments are packed, even if they have to wait for futures."""
     encoder = Encoder()
     token = _function_token(encoder, function)
-    kept = encoder.roots[0].parts if type(function) is FunctionType and len(encoder.roots) == 1 else {}
+    reads = encoder.reads_metadata > 0
+    roots = encoder.with_metadata() if reads else encoder.roots
+    kept = roots[0].parts if type(function) is FunctionType and len(roots) == 1 else {}
     if code_only not in kept:  # it is the same walk as long as nothing that it came to has changed
-        ingredients = {label: part for root in encoder.roots for label, part in root.ingredients.items()}
-        pinned = _pinned(encoder, encoder.references, code_only)
-        kept[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed))
+        ingredients = {label: part for root in roots for label, part in root.ingredients.items()}
+        pinned = _pinned(encoder, encoder.references, code_only, reads)
+        token = _joined(token, roots) if reads else token
+        kept[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata)
     made: FunctionPart = kept[code_only]
     return made
 
 
-def _pinned(encoder: Encoder, places: Iterable[tuple[str, str]], code_only: bool) -> tuple[Reference, ...]:
-    return tuple((module, name, token_at(module, name, code_only, encoder)) for module, name in list(places))
+def _joined(token: bytes, roots: Iterable[Rooted]) -> bytes:
+    """A token, with definitions that count besides, and metadata with them."""
+    return combine(b"+", [token, *sorted(root.token for root in roots)])
+
+
+def _pinned(encoder: Encoder, places: Iterable[Place], code_only: bool, reads_metadata: bool) -> tuple[Reference, ...]:
+    return tuple(
+        (module, name, token_at(module, name, code_only, encoder, reads_metadata)) for module, name in list(places)
+    )
 
 
 class CallKey:
@@ -103,6 +119,8 @@ class CallKey:
             found[label] = _short(token) + _version(label)
         for name, value, token in zip(self.names, self._values, self._parts[2::2], strict=True):
             found[f"argument {name}"] = f"{_short(token)} {_look(value)}"
+        if len(self._parts) % 2 == 0:
+            found["docstrings and annotations"] = _short(self._parts[-1])
         around = self.surroundings
         for label, part in (("initializer", around.initializer), ("init_function", around.init_function)):
             if part:
@@ -112,6 +130,13 @@ class CallKey:
         if around.env:
             found["env"] = _short(around.env)
         return found
+
+
+def surrounding(value: Any) -> bytes:
+    """What something means that is around a call, as the initializer."""
+    encoder = Encoder()
+    token = encoder.token(value)
+    return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
 
 
 def around_parts(around: Surroundings) -> list[bytes]:
@@ -141,16 +166,33 @@ def call_key(
         bound = [(name, value) for name, value in bound if name not in ignored]
     part = part or function_part(function)
     encoder = Encoder()
+    encoder.opens_results = part.reads_metadata > 0
     parts = [part.token]
     for name, value in bound:
         parts.append(name.encode("utf-8", "surrogatepass"))
         parts.append(_argument(encoder, function, name, value))
+    parts += _others_metadata(encoder, function, part)
     if encoder.unkeyed or part.unkeyed:
         _warn_of_unkeyed(function, {**part.unkeyed, **encoder.unkeyed})
     known = {reference[:2] for reference in part.references}
-    more = _pinned(encoder, (place for place in encoder.references if place not in known), False)
+    more = _pinned(encoder, (place for place in encoder.references if place not in known), False, len(parts) % 2 == 0)
     names, values = [name for name, _ in bound], [value for _, value in bound]
     return CallKey(function, names, values, parts, around, (*part.references, *more), part, not encoder.roots)
+
+
+def _others_metadata(encoder: Encoder, function: Any, part: FunctionPart) -> list[bytes]:
+    """That of what the arguments are made of, if the function reads any, or one of them that of others.
+
+    Then that of the function too. What reads its own has it in its token.
+    """
+    if not part.reads_metadata and encoder.reads_metadata < ANY:
+        return []
+    roots = encoder.with_metadata()
+    if not part.reads_metadata:
+        also = Encoder()
+        also.token(function)
+        roots += also.with_metadata()
+    return [_joined(b"", roots)] if roots else []
 
 
 def identity_of(
@@ -177,12 +219,14 @@ def identity_of(
         return ""
     if not encoder.links:
         return ""
+    more = _others_metadata(encoder, function, part)
     pieces = [
         b"linked",
         _HEAD.encode(),
         *around_parts(around),
         part.token,
         *(piece for pair in parts for piece in pair),
+        *more,
     ]
     return blake2b(combine(b"", pieces), digest_size=20).hexdigest()
 
@@ -267,12 +311,17 @@ def function_ingredients(function: Any) -> dict[str, bytes]:
     return found
 
 
-def unfollowed(function: Any) -> list[str]:
-    """What the function and its helpers use that no key can follow: `eval`, files, the clock."""
-    return sorted({name for thing in _definitions(function) for name in rooted(thing).unfollowed})
+def unfollowed(function: Any, *arguments: Any) -> list[str]:
+    """What a function, its helpers and its arguments' classes use that no key can follow: `eval`, files, the clock."""
+    encoder = Lenient()
+    for value in (function, *arguments):
+        encoder.token(value)
+    return sorted({name for root in encoder.roots for name in root.unfollowed})
 
 
-def token_at(module: str, name: str, code_only: bool = False, encoder: Encoder | None = None) -> bytes:
+def token_at(
+    module: str, name: str, code_only: bool = False, encoder: Encoder | None = None, with_metadata: bool = False
+) -> bytes:
     """The token of what a worker would import: a name in a module; with `code_only` that of its code, not its data.
 
     Raises:
@@ -283,12 +332,24 @@ def token_at(module: str, name: str, code_only: bool = False, encoder: Encoder |
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
-    if not code_only and isinstance(found, (FunctionType, type)):
+    if code_only:
+        return _code_only(found)
+    if with_metadata:
+        own = Lenient()
+        return _joined(own.token(found), own.with_metadata())
+    if isinstance(found, (FunctionType, type)):
         return (encoder or Encoder()).definition(found)  # that of this call knows most of them
-    if not code_only:
-        return Lenient().token(found)  # as a walk that comes to it does
+    return Lenient().token(found)  # as a walk that comes to it does
+
+
+def _code_only(found: Any) -> bytes:
     parts = ((label, token) for label, token in function_ingredients(found).items() if not label.startswith("global "))
     return combine(b"c", [part for label, token in sorted(parts) for part in (label.encode(), token)])
+
+
+def has_metadata(token: bytes) -> bool:
+    """Whether this is a token that was made with metadata; see `token_at`."""
+    return token.startswith(b"+")
 
 
 def _short(token: bytes) -> str:

@@ -9,8 +9,9 @@ import copyreg
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial, singledispatchmethod
 from importlib import import_module
 from pathlib import PurePath
 from struct import Struct
@@ -28,10 +29,11 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import TYPE_CHECKING, Any, NewType, TypeVar
-from weakref import ReferenceType
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from ..calls.arguments import is_future
 from ..calls.waiting import failure_of
+from . import caches
 from .atoms import ATOMS
 from .keyed import choice
 from .memo import Memo
@@ -57,18 +59,31 @@ def outline(value: Any, depth: int = 3) -> bytes:
         parts = (outline(part, depth - 1) for part in value)
         return combine(b"-", parts if kind is tuple else sorted(parts))
     names = text(b"-", module_of(kind), kind.__qualname__)
-    if kind is FunctionType or issubclass(kind, (type, Enum)):
+    if kind is FunctionType:
+        return combine(b"-", [names, *_outline_of_function(value, depth)])
+    if issubclass(kind, (type, Enum)):
         return combine(b"-", [names, text(b"-", str(getattr(value, "__qualname__", "") or value.name))])
     state = getattr(value, "__dict__", None)
-    plain = (
-        ((ATOMS[str](n), ATOMS[type(v)](v)) for n, v in state.items() if type(v) in ATOMS)
-        if type(state) is dict
-        else ()
-    )
-    return combine(b"-", [names, *(part for pair in sorted(plain) for part in pair)])
+    if kind is partial:
+        state = {"func": value.func, "args": value.args, **value.keywords}
+    pairs = sorted((ATOMS[str](str(n)), outline(v, depth - 1)) for n, v in state.items()) if type(state) is dict else ()
+    return combine(b"-", [names, *(part for pair in pairs for part in pair)])
+
+
+def _outline_of_function(function: FunctionType, depth: int) -> list[bytes]:
+    """By its code and what it was made with: lambdas have no names that tell them apart."""
+    from .definitions import code_token  # here, because that leads here
+
+    held = [*(function.__defaults__ or ())]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # an empty one
+            held.append(cell.cell_contents)
+    own = [text(b"-", function.__qualname__), code_token(function.__code__)]
+    return [*own, *(outline(value, depth - 1) for value in held)]
 
 
 _Cached = type(lru_cache(len))
+_NONE: Any = object()
 
 # -- functions and what is made of them --------------------------------------------------------------------
 
@@ -101,6 +116,24 @@ def _descriptor(encoder: Encoder, descriptor: Any) -> bytes:
     return combine(b"y", [encoder.token(descriptor.__objclass__), text(b"s", descriptor.__name__)])
 
 
+def _around_function(kind: bytes, *names: str) -> Handler:
+    """Of a property or its like: the functions in it, and a docstring that is not theirs."""
+    parts = _parts(kind, *names)
+
+    def token(encoder: Encoder, value: Any) -> bytes:
+        made, own = parts(encoder, value), own_docstring(value)
+        return made if own is None else combine(kind, [made, encoder.token(own)])
+
+    return token
+
+
+def own_docstring(value: Any) -> Any:
+    """The docstring of a property or its like, if it is not that of the function in it."""
+    own = getattr(value, "__doc__", None)
+    inner = next((getattr(value, name) for name in ("fget", "__func__", "func") if hasattr(value, name)), None)
+    return None if own == getattr(inner, "__doc__", None) or own == type(value).__doc__ else own
+
+
 def _code(_: Encoder, code: CodeType) -> bytes:
     from . import bytecode
 
@@ -115,7 +148,14 @@ def _parts(kind: bytes, *names: str) -> Handler:
 def _cached(encoder: Encoder, function: Any) -> bytes:
     """Of `functools.lru_cache`: not by what it has remembered."""
     options = getattr(function, "cache_parameters", None)
-    return _around(encoder, function, function.__wrapped__, options and options())
+    more = {name: value for name, value in vars(function).items() if not _is_of_the_inner(function, name, value)}
+    made = _around(encoder, function, function.__wrapped__, options and options())
+    return combine(b"W", [made, encoder.state(more)]) if more else made
+
+
+def _is_of_the_inner(function: Any, name: str, value: Any) -> bool:
+    """Whether an attribute of a wrapper was taken over from what it wraps."""
+    return name in ("__wrapped__", "cache_parameters") or value is getattr(function.__wrapped__, name, _NONE)
 
 
 def _around(encoder: Encoder, value: Any, inner: Any, options: Any) -> bytes:
@@ -154,7 +194,7 @@ def _future(encoder: Encoder, future: Any) -> bytes:
     if linked is not None:
         return linked
     known: bytes | None = getattr(future, "result_token", None) if future.done() else None
-    if known is not None:
+    if known is not None and not encoder.opens_results:
         return known
     if not future.done() or future.cancelled() or failure_of(future) is not None:
         return encoder.pending(future)
@@ -168,15 +208,16 @@ def _derived(handler: Handler) -> Handler:
 
 def attributes(encoder: Encoder, value: Any) -> bytes:
     """What an instance of a class that is made from a container has besides."""
+    kind = type(value)
     state = {**getattr(value, "__dict__", {})}
-    for name in copyreg._slotnames(type(value)):  # type: ignore[attr-defined]
+    for name in copyreg._slotnames(kind):  # type: ignore[attr-defined]
         if hasattr(value, name):
             state[name] = getattr(value, name)
     factory = getattr(value, "default_factory", None)
-    return combine(b"a", [encoder.state(state), encoder.token(factory)])
+    return combine(b"a", [encoder.state(caches.without(state, caches.names(kind)) or {}), encoder.token(factory)])
 
 
-def reduced(encoder: Encoder, value: Any) -> bytes:
+def reduced(encoder: Encoder, value: Any, leaving_out: frozenset[str] = frozenset()) -> bytes:
     """By class and by what `pickle` would make it from: for most classes, the state."""
     kind = type(value)
     try:
@@ -193,7 +234,7 @@ def reduced(encoder: Encoder, value: Any) -> bytes:
         made_by = b"new"  # as most are
     else:
         made_by = combine(b"O", [encoder.token(make), encoder.state(arguments)])
-    tokens = [encoder.definition(kind), made_by, encoder.state(state)]
+    tokens = [encoder.definition(kind), made_by, encoder.state(caches.without(state, caches.names(kind) | leaving_out))]
     for part, whole in ((items, encoder.sequence), (pairs, _ordered_pairs(encoder))):
         tokens.append(b"" if part is None else whole(part))
     return combine(b"O", [*tokens, encoder.token(setter)])
@@ -207,6 +248,10 @@ def _global(encoder: Encoder, value: Any, name: str) -> bytes:
     if home is not None and getattr(found, name, None) is value:
         return text(b"g", home.name, home.version, module, name)
     return combine(b"g", [encoder.definition(type(value)), text(b"s", module, name)])
+
+
+def _weak_table(encoder: Encoder, table: Any) -> bytes:
+    return combine(b"x", [encoder.definition(type(table)), encoder.pairs(list(table.items()))])
 
 
 def _ordered_pairs(encoder: Encoder) -> Callable[[Any], bytes]:
@@ -226,10 +271,11 @@ _HANDLERS: dict[type, Handler] = {
     range: _parts(b"r", "start", "stop", "step"),
     slice: _parts(b"k", "start", "stop", "step"),
     GenericAlias: _parts(b"G", "__origin__", "__args__"),
-    property: _parts(b"p", "fget", "fset", "fdel"),
-    staticmethod: _parts(b"Q", "__func__"),
-    classmethod: _parts(b"C", "__func__"),
-    cached_property: _parts(b"h", "func"),
+    property: _around_function(b"p", "fget", "fset", "fdel"),
+    staticmethod: _around_function(b"Q", "__func__"),
+    classmethod: _around_function(b"C", "__func__"),
+    cached_property: _around_function(b"h", "func"),
+    singledispatchmethod: _parts(b"K", "dispatcher", "func"),
     TypeVar: _parts(b"v", "__name__", "__bound__", "__constraints__", "__covariant__", "__contravariant__"),
     NewType: _parts(b"v", "__name__", "__supertype__"),
     ReferenceType: lambda e, v: combine(b"F", [e.token(v())]),
@@ -256,16 +302,22 @@ _DERIVED: tuple[tuple[type, Handler], ...] = (
     (Enum, _enum),
     (PurePath, lambda e, v: combine(b"/", [e.definition(type(v)), e.token(str(v))])),
     (OrderedDict, reduced),
+    *((kind, _weak_table) for kind in (WeakKeyDictionary, WeakValueDictionary)),
+    (WeakSet, lambda e, v: combine(b"x", [e.definition(type(v)), e.members(list(v))])),
     (dict, _derived(lambda e, v: e.pairs(dict.items(v)))),
     (list, _derived(lambda e, v: e.sequence(list.__iter__(v)))),
     (tuple, _derived(lambda e, v: e.sequence(tuple.__iter__(v)))),
     (set, _derived(lambda e, v: e.members(set.__iter__(v)))),
     (frozenset, _derived(lambda e, v: e.members(frozenset.__iter__(v)))),
     *((kind, _derived(_HANDLERS[kind])) for kind in (property, staticmethod, classmethod)),
-    (cached_property, lambda e, v: combine(b"x", [e.definition(type(v)), e.token(v.func)])),
+    (cached_property, lambda e, v: combine(b"x", [e.definition(type(v)), _HANDLERS[cached_property](e, v)])),
 )
 _others: Memo[Handler] = Memo()
-_LIBRARIES = {"numpy": "arrays", "pandas": "arrays", "torch": "arrays", "ctypes": "foreign", "_ctypes": "foreign"}
+_LIBRARIES = {
+    **dict.fromkeys(("numpy", "pandas", "torch"), "arrays"),
+    **dict.fromkeys(("ctypes", "_ctypes"), "foreign"),
+    **dict.fromkeys(("pydantic", "scipy", "xarray"), "libraries"),
+}
 
 
 def handler_of(value: Any) -> Handler:

@@ -98,7 +98,7 @@ def _find(name: str, module: Any) -> Owner | None:
         return Owner("python", PYTHON) if built_in else None
     if _is_standard(place, top):
         return Owner("python", PYTHON)
-    version = getattr(sys.modules.get(top), "__version__", None)
+    version = getattr(sys.modules.get(top), "__dict__", {}).get("__version__")
     return _distribution(_root(place, name, module), top) or (
         Owner(top, version) if isinstance(version, str) and _is_installed(place) else None
     )
@@ -110,10 +110,11 @@ def _is_installed(place: str) -> bool:
 
 def _place(module: Any) -> str | None:
     """The file of a module, or the directory of a package without one."""
-    file = getattr(module, "__file__", None)
+    names = getattr(module, "__dict__", {})  # past a __getattr__ of the module's own
+    file = names.get("__file__")
     if isinstance(file, str):
         return os.path.abspath(file)
-    path = list(getattr(module, "__path__", ()))
+    path = list(names.get("__path__", ()))
     return os.path.abspath(path[0]) if path and isinstance(path[0], str) else None
 
 
@@ -131,7 +132,7 @@ def _is_standard(place: str, top: str) -> bool:
 
 def _root(place: str, name: str, module: Any) -> str:
     """The directory on the import path in which the module was found."""
-    is_package = hasattr(module, "__path__")
+    is_package = "__path__" in getattr(module, "__dict__", {})
     if is_package and not os.path.isdir(place):
         place = os.path.dirname(place)
     for _ in name.split("."):

@@ -26,39 +26,16 @@ _PLACES = frozenset(
         *("__spec__", "__loader__", "__cached__", "__debug__"),
     )
 )
-_SAID = frozenset(("__doc__", "__annotations__"))
+_TELLING = frozenset(("__doc__", "__name__", "__package__"))  # those that are the same wherever it is
 _NOTES = frozenset(("__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"))
-# What a function may look at that no key can follow.
-_UNFOLLOWED = frozenset(
-    (
-        *("eval", "exec", "compile", "getattr", "locals", "vars", "open", "input", "__import__"),
-        *("importlib.import_module", "os.environ", "os.getenv", "os.listdir", "os.getcwd", "os.urandom"),
-        *(
-            "globals",
-            "sys.modules",
-            "inspect.signature",
-            "inspect.getdoc",
-            "inspect.getsource",
-            "typing.get_type_hints",
-        ),
-        *("__subclasses__", "io.open", "datetime.datetime", "datetime.date"),
-        *("numpy.random", "numpy.load", "numpy.loadtxt"),
-    )
-)
-_UNFOLLOWED_INSIDE = ("time.", "random.", "secrets.", "uuid.", "subprocess.", "os.environ.", "numpy.random.", "socket.")
-
-
-def is_unfollowed(name: str) -> bool:
-    return name.removeprefix("builtins.") in _UNFOLLOWED or name.startswith(_UNFOLLOWED_INSIDE)
 
 
 def reads(walk: Walk, function: FunctionType) -> Iterable[bytes]:
     """All that the code of a function reads by name, and what it imports."""
     found = bytecode.reads(function.__code__)
     home = str(function.__globals__.get("__name__"))
-    if any("__subclasses__" in chain for read in (found.names, found.variables) for c in read.values() for chain in c):
-        walk.note_unfollowed("__subclasses__")
-    for name in sorted(found.names.keys() - (_PLACES - {"__doc__", "__name__"})):
+    walk.note_special(found.special)
+    for name in sorted(found.names.keys() - (_PLACES - _TELLING)):
         yield text(b"n", name)
         yield _global(walk, function, home, name, found.names[name])
     for wanted in found.imports:
@@ -86,20 +63,9 @@ def _global(walk: Walk, holder: Any, home: str, name: str, chains: set[Chain]) -
         made = walk.token(value)
     finally:
         walk.where, walk.travels = where, travels
-    if is_definition:
-        said = [*_said(walk, value, f"{home}.{name}", chains)]
-        return combine(b":", [made, *said]) if said else made
-    walk.note_value(f"global {home}.{name}", value, made, numbered)
+    if not is_definition:
+        walk.note_value(f"global {home}.{name}", value, made, numbered)
     return made
-
-
-def _said(walk: Walk, thing: Any, where: str, chains: set[Chain]) -> Iterable[bytes]:
-    """What is written about a definition, and counts where somebody reads it: its docstring, its annotations."""
-    for name in sorted({name for chain in chains for name in chain[:1]} & _SAID):
-        walk.watch.attribute(thing, name)
-        made = walk.token(getattr(thing, name, None))
-        walk.note(f"global {where}.{name}", made)
-        yield made
 
 
 def _is_imported(home: str, namespace: dict[str, Any]) -> bool:
@@ -109,7 +75,7 @@ def _is_imported(home: str, namespace: dict[str, Any]) -> bool:
 
 def _builtin(walk: Walk, name: str) -> bytes:
     """A name that the module does not have: Python's, or what somebody has put there."""
-    walk.note_unfollowed(name)
+    walk.note_use(name)
     value = vars(builtins).get(name, MISSING)
     walk.watch.name(builtins, name, value)
     if value is MISSING:
@@ -127,26 +93,44 @@ def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> byt
     home = owner_of(vars(module))
     if home is not None:
         for chain in chains:
-            walk.note_unfollowed(".".join((module.__name__, *chain)))
+            walk.note_use(".".join((module.__name__, *chain)), whole=not chain)
         return walk.package(home, module.__name__)
+    walk.watch.kind(module)
     firsts: dict[str, set[Chain]] = {}
     for chain in chains:
-        if not chain:
+        if not chain or _is_of_its_class(module, chain[0]):
             return walk.definition(module)
         firsts.setdefault(chain[0], set()).add(chain[1:])
-    parts = (_attribute(walk, module, name, firsts[name]) for name in sorted(firsts.keys() - _PLACES))
-    return combine(b"o", [compiled(module), *parts])
+    names = sorted(firsts.keys() - (_PLACES - _TELLING))
+    return combine(b"o", [compiled(module), *(_attribute(walk, module, name, firsts[name]) for name in names)])
+
+
+def _is_of_its_class(module: ModuleType, name: str) -> bool:
+    """Whether an attribute is not among the names in a module: `__dict__` leads to all of them."""
+    if type(module) is not ModuleType:  # that may make anything of any name
+        return True
+    return name not in vars(module) and name not in _PLACES and hasattr(ModuleType, name)
 
 
 def whole(walk: Walk, module: ModuleType) -> bytes:
     """A module that is passed on as a value: all that is in it."""
     home = owner_of(vars(module))
     if home is not None:
+        walk.note_use(module.__name__, whole=True)
         return walk.package(home, module.__name__)
+    walk.watch.kind(module)
     walk.watch.whole(module)
     names = sorted(vars(module).keys() - _PLACES - _NOTES)
     kind = b"" if type(module) is ModuleType else walk.definition(type(module))
-    return combine(b"o", [compiled(module), kind, *(_attribute(walk, module, name, {()}) for name in names)])
+    return combine(
+        b"o", [compiled(module), kind, *(_attribute(walk, module, name, _all_of(module, name)) for name in names)]
+    )
+
+
+def _all_of(module: ModuleType, name: str) -> set[Chain]:
+    """That a name is used as a whole; not those of libraries that a module has imported for itself."""
+    value = vars(module)[name]
+    return set() if isinstance(value, ModuleType) and owner_of(vars(value)) is not None else {()}
 
 
 def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> bytes:
@@ -154,8 +138,10 @@ def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> b
     if name in vars(module):
         return combine(b":", [label, _global(walk, module, module.__name__, name, rest)])
     walk.watch.name(module, name, MISSING)
-    made_there = vars(module).get("__getattr__")
-    return combine(b":", [label, b"" if made_there is None else walk.token(made_there)])
+    if "__getattr__" not in vars(module):
+        walk.watch.name(module, "__getattr__", MISSING)
+        return combine(b":", [label])
+    return combine(b":", [label, _global(walk, module, module.__name__, "__getattr__", {()})])
 
 
 # -- import statements in functions ------------------------------------------------------------------------
@@ -168,8 +154,10 @@ def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[C
         return b"missing"
     home = owner_by_name(name)
     if home is not None:
-        for chain in chains or {()}:
-            walk.note_unfollowed(".".join((name, *filter(None, (wanted.name,)), *chain)))
+        is_top = wanted.name is None and wanted.variable == name.partition(".")[0]
+        names = [home_name for home_name in (wanted.variable if is_top else name, wanted.name) if home_name]
+        for chain in chains:
+            walk.note_use(".".join((*names, *chain)), whole=not chain)
         return walk.package(home, home.name)
     module = _loaded(walk, name)
     if not isinstance(module, ModuleType):

@@ -12,7 +12,7 @@ import os
 import sys
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType
 from typing import Any
 
@@ -34,34 +34,68 @@ class _Text:
 
     def __init__(self, source: str, filename: str, flags: int) -> None:
         self.source = source
+        self.filename = filename
         self.flags = flags
         self.nodes: dict[tuple[str, int], list[Function]] = {}
         self.codes: dict[tuple[str, int], list[CodeType]] = {}
+        self._alone: dict[tuple[str, int], list[CodeType]] | None = None
+        self._tree: ast.Module | None = None
         try:
             with warnings.catch_warnings():  # it was compiled before, and has warned
                 warnings.simplefilter("ignore")
                 tree = ast.parse(source, filename)
-                whole = compile(source, filename, "exec", flags=flags | _CELL, dont_inherit=True)
+            whole = self._compile(tree)
         except (SyntaxError, ValueError, RecursionError):
             return
         for node in ast.walk(tree):
             if isinstance(node, Function):
                 self.nodes.setdefault(_place(node), []).append(node)
-        for code in _codes(whole):
-            self.codes.setdefault((code.co_name, code.co_firstlineno), []).append(code)
+        self._tree = tree
+        _by_place([whole], self.codes)
 
     def find(self, code: CodeType) -> Function | None:
         """The function of this text whose code this is; None as well where two stand in one line."""
         place = code.co_name, code.co_firstlineno
         nodes = self.nodes.get(place, [])
-        proven = len(nodes) == 1 and any(_is_same(code, other) for other in self.codes.get(place, ()))
+        if len(nodes) != 1:
+            return None
+        proven = _is_among(code, self.codes.get(place, ())) or _is_among(code, self._compiled_alone().get(place, ()))
         return nodes[0] if proven else None
+
+    def _compiled_alone(self) -> dict[tuple[str, int], list[CodeType]]:
+        """The code as IPython has it, which compiles each statement of a cell alone.
+
+        Where the compiler sees that a name is that of an import, it makes other code of `name.method()`.
+        """
+        if self._alone is None:
+            statements = [] if self._tree is None else self._tree.body
+            self._alone = _by_place([self._compile(ast.Module([one], [])) for one in statements], {})
+        return self._alone
+
+    def _compile(self, tree: ast.Module) -> CodeType:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code: CodeType = compile(tree, self.filename, "exec", flags=self.flags | _CELL, dont_inherit=True)
+        return code
 
 
 def _place(node: Function) -> tuple[str, int]:
     if isinstance(node, ast.Lambda):
         return "<lambda>", node.lineno
     return node.name, min(node.lineno, *(d.lineno for d in node.decorator_list), node.lineno)
+
+
+def _by_place(
+    wholes: Iterable[CodeType], found: dict[tuple[str, int], list[CodeType]]
+) -> dict[tuple[str, int], list[CodeType]]:
+    for whole in wholes:
+        for code in _codes(whole):
+            found.setdefault((code.co_name, code.co_firstlineno), []).append(code)
+    return found
+
+
+def _is_among(code: CodeType, others: Iterable[CodeType]) -> bool:
+    return any(_is_same(code, other) for other in others)
 
 
 def _is_same(one: CodeType, other: CodeType) -> bool:

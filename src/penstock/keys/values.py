@@ -57,6 +57,8 @@ class Encoder:
         self.references: dict[tuple[str, str], None] = {}  # this and the next: see `definitions.Walk`
         self.unkeyed: dict[str, str] = {}
         self.roots: list[Rooted] = []
+        self.reads_metadata = 0  # whose docstrings, annotations or their like is read by code that was come to
+        self.opens_results = False  # of futures: what they are made of is to be among the roots
 
     def token(self, value: Any) -> bytes:
         """The token of a value.
@@ -134,8 +136,16 @@ class Encoder:
         self.roots.append(found)
         self.references.update(found.references)
         self.unkeyed.update(found.unkeyed)
-        self._defined[id(thing)] = thing, found.token
-        return found.token
+        self.reads_metadata = max(self.reads_metadata, found.reads_metadata)
+        token = rooted(thing, with_metadata=True).token if found.reads_metadata else found.token
+        self._defined[id(thing)] = thing, token
+        return token
+
+    def with_metadata(self) -> list[Rooted]:
+        """The same definitions once more, with what is written about them."""
+        from .definitions import rooted
+
+        return [rooted(thing, with_metadata=True) for thing, _ in self._defined.values()]
 
     def sentinel(self, value: Any) -> bytes:
         """Of an `object()`, which is nothing but itself."""

@@ -13,7 +13,9 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
+from . import caches
 from .classes import members, registered
+from .kinds import own_docstring
 from .values import Lenient
 
 MISSING: Any = object()
@@ -41,24 +43,35 @@ class _Pieces(NamedTuple):
 
 class _Function(NamedTuple):
     function: Callable[[], Any]
+    name: str
     code: Any
     defaults: Any
     more: Any
     details: bool
-    cells: list[Any]
+    cells: list[tuple[int, Any]]
+
+
+class _Class(NamedTuple):
+    class_: Callable[[], Any]
+    name: str
+    qualified: str
+    size: int  # how many attributes it has
+    above: list[Any]
+    handles: list[tuple[str, Any]]
 
 
 class Watch:
     """Notes what was looked at, and compares later."""
 
-    __slots__ = ("_classes", "_encoder", "_functions", "_looks", "_modules", "_names", "_seen", "_whole")
+    __slots__ = ("_classes", "_encoder", "_functions", "_kinds", "_looks", "_modules", "_names", "_seen", "_whole")
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[Any, list[tuple[str, Any]]]] = {}  # by namespace: who has it, and what is in it
         self._functions: list[_Function] = []
-        self._classes: list[tuple[Any, int, list[Any], list[tuple[str, Any]]]] = []
+        self._classes: list[_Class] = []
         self._modules: list[tuple[str, Any]] = []
         self._whole: list[tuple[Any, set[str]]] = []
+        self._kinds: dict[int, tuple[Any, Any]] = {}  # of modules that were looked into, their classes
         self._looks: list[tuple[Look, bytes]] = []
         self._seen: set[tuple[int, str]] = set()
         self._encoder: _Looks | None = _Looks()
@@ -81,23 +94,25 @@ class Watch:
     def function(self, function: FunctionType) -> None:
         me = ref(function)
         defaults, more = _handle(function.__defaults__), _handle(function.__kwdefaults__)
-        cells = [_handle(_content(cell)) for cell in function.__closure__ or ()]
+        closure = function.__closure__ or ()
+        cells = [(number, _handle(_content(closure[number]))) for number in caches.cell_numbers(function)]
         details = bool(function.__dict__)
-        self._functions.append(_Function(me, function.__code__, defaults, more, details, cells))
+        self._functions.append(_Function(me, function.__name__, function.__code__, defaults, more, details, cells))
         if defaults is _LOOKED:
             self.look(lambda: me().__defaults__)  # type: ignore[union-attr]
         if more is _LOOKED:
             self.look(lambda: me().__kwdefaults__)  # type: ignore[union-attr]
         if details:
-            self.look(lambda: me().__dict__)
-        for number, handle in enumerate(cells):
+            self.look(lambda: caches.attributes(me()))  # type: ignore[arg-type]
+        for number, handle in cells:
             if handle is _LOOKED:
                 self.look(lambda number=number: _content(me().__closure__[number]))  # type: ignore[misc, union-attr, index]
 
     def class_(self, cls: type) -> None:
         me = ref(cls)
         handles = [(name, _handle(value)) for name, value in members(cls).items()]
-        self._classes.append((me, len(vars(cls)), [*map(ref, (type(cls), *cls.__bases__))], handles))
+        above = [*map(ref, (type(cls), *cls.__bases__))]
+        self._classes.append(_Class(me, cls.__name__, cls.__qualname__, len(vars(cls)), above, handles))
         if isinstance(cls, ABCMeta):
             self.look(lambda: registered(me()))  # type: ignore[arg-type]
         for name, handle in handles:
@@ -109,16 +124,15 @@ class Watch:
         found = sys.modules.get(name)
         self._modules.append((name, found if found is None else ref(found)))
 
+    def kind(self, module: ModuleType) -> None:
+        self._kinds[id(module)] = ref(module), ref(type(module))
+
     def whole(self, module: ModuleType) -> None:
         self._whole.append((ref(module), set(vars(module))))
 
     def choice(self, thing: Any, chosen: Any) -> None:
         me = ref(thing)
         self.look(lambda: vars(me()).get("__penstock_keyed__") == chosen)
-
-    def attribute(self, thing: Any, name: str) -> None:
-        me = ref(thing)
-        self.look(lambda: getattr(me(), name, None))
 
     def look(self, look: Look) -> None:
         """That what `look()` gives means what it means now."""
@@ -145,6 +159,8 @@ class Watch:
             function = noted.function()
             if function is None or function.__code__ is not noted.code or not _same_parts(function, noted):
                 return False
+        if not all(type(module()) is kind() for module, kind in self._kinds.values()):
+            return False
         return not (self._classes or self._modules or self._whole or self._looks) or self._rest_unchanged()
 
     def _rest_unchanged(self) -> bool:
@@ -172,20 +188,24 @@ def _same_parts(function: FunctionType, noted: _Function) -> bool:
     if not (_same(noted.defaults, function.__defaults__) and _same(noted.more, function.__kwdefaults__)):
         return False
     if noted.cells:
-        cells = function.__closure__ or ()
-        if not all(_same(handle, _content(cell)) for handle, cell in zip(noted.cells, cells, strict=True)):
+        closure = function.__closure__ or ()
+        if not all(_same(handle, _content(closure[number])) for number, handle in noted.cells):
             return False
+    if function.__name__ != noted.name:
+        return False
     return noted.details or not function.__dict__
 
 
-def _same_class(noted: tuple[Any, int, list[Any], list[tuple[str, Any]]]) -> bool:
-    cls, count, above, handles = noted[0](), *noted[1:]
-    if cls is None or len(vars(cls)) != count:
+def _same_class(noted: _Class) -> bool:
+    cls = noted.class_()
+    if cls is None or len(vars(cls)) != noted.size:
         return False
-    if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in above]:
+    if cls.__name__ != noted.name or cls.__qualname__ != noted.qualified:
+        return False
+    if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in noted.above]:
         return False
     found = members(cls)
-    return all(_same(handle, found.get(name, MISSING)) for name, handle in handles)
+    return all(_same(handle, found.get(name, MISSING)) for name, handle in noted.handles)
 
 
 def _handle(value: Any) -> Any:
@@ -211,7 +231,8 @@ def _is_plain_builtin(value: Any) -> bool:
 
 
 def _pieces(value: Any) -> Iterable[Any]:
-    return (value.fget, value.fset, value.fdel) if type(value) is property else (value.__func__,)
+    own = own_docstring(value)
+    return (value.fget, value.fset, value.fdel, own) if type(value) is property else (value.__func__, own)
 
 
 def _same(handle: Any, value: Any) -> bool:

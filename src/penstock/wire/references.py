@@ -70,9 +70,12 @@ def _dotted(package: str, name: str) -> str:
 def by_reference(obj: Any) -> bool:
     """Whether importing its module elsewhere and following its qualified name leads to this object."""
     name = getattr(obj, "__module__", None)
-    if type(name) is not str or not importable(name):
-        return False
-    found = sys.modules[name]
+    return type(name) is str and importable(name) and is_at_its_name(obj)
+
+
+def is_at_its_name(obj: Any) -> bool:
+    """Whether the module that is loaded under the name that an object tells has it under its qualified name."""
+    found = sys.modules.get(obj.__module__)
     try:
         for attribute in (getattr(obj, "__qualname__", None) or obj.__name__).split("."):
             found = getattr(found, attribute)

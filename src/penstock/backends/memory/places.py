@@ -10,7 +10,7 @@ from typing import Any
 
 from ...cache.cache import Cache
 from ...errors import CacheError
-from ...keys.key import NOWHERE, Surroundings
+from ...keys.key import NOWHERE, Surroundings, surrounding
 from ...keys.unkeyable import UnkeyableError
 from ...keys.values import meaning
 from ...resources import Resources
@@ -73,8 +73,8 @@ def _surroundings(settings: Settings) -> Surroundings:
     if settings.initializer is None and settings.init_function is None:
         return NOWHERE
     try:
-        initializer = settings.initializer and meaning((settings.initializer, settings.initargs))
-        return Surroundings(initializer or b"", meaning(settings.init_function) if settings.init_function else b"")
+        initializer = settings.initializer and surrounding((settings.initializer, settings.initargs))
+        return Surroundings(initializer or b"", surrounding(settings.init_function) if settings.init_function else b"")
     except UnkeyableError as error:
         raise CacheError(
             f"calls cannot be remembered, because the initializer or its arguments hold a {error.kind}, which has no "

@@ -1,0 +1,89 @@
+"""Names by which code reads more of things than a walk looks at: either that counts too, or it is listed.
+
+*Metadata* is what is written about a definition and does nothing by itself: docstrings, annotations, where it is
+defined. It counts in the key of a call whose code reads any.
+"""
+
+from __future__ import annotations
+
+NONE, OWN, ANY = range(3)  # whose metadata code reads: nobody's, most likely that of its own object, that of anything
+
+# Attributes, and texts that name them.
+_OWN = frozenset(("__dict__", "__dir__", "__module__", "__qualname__"))
+_ANY = frozenset(
+    (
+        *("__doc__", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__signature__"),
+        *("__text_signature__", "__type_params__", "__parameters__", "__getattribute__"),
+        *("__static_attributes__", "__dataclass_params__", "__abstractmethods__"),
+        *("__dataclass_fields__", "__attrs_attrs__"),
+    )
+)
+_ELSEWHERE = frozenset(
+    (
+        *("__subclasses__", "__code__", "__globals__", "__builtins__", "__firstlineno__", "__getattribute__"),
+        *("__file__", "__path__", "__spec__", "__loader__", "__cached__"),
+        *("co_filename", "co_firstlineno", "co_lines", "co_positions", "co_lnotab", "co_linetable"),
+        *("f_back", "f_globals", "f_locals", "f_code", "f_lineno", "tb_frame", "tb_lineno", "gi_frame", "cr_frame"),
+    )
+)
+
+# Python's own functions, and those of libraries.
+_READ_OWN = frozenset(("vars", "locals"))
+_READ_ANY = frozenset(
+    (
+        *("globals", "help"),
+        *("typing.get_type_hints", "typing_extensions.get_type_hints", "typing_extensions.get_annotations"),
+        *("operator.attrgetter", "operator.methodcaller", "dataclasses.fields", "attr.fields", "attrs.fields"),
+        *("attr.resolve_types", "attrs.resolve_types"),
+    )
+)
+_READ_ANY_INSIDE = ("inspect.", "pydoc.", "doctest.", "annotationlib.")
+_HARMLESS = "inspect.is"  # as `inspect.isfunction`
+_UNFOLLOWED = frozenset(
+    (
+        *("eval", "exec", "compile", "getattr", "locals", "vars", "globals", "open", "input", "__import__"),
+        *("importlib.import_module", "importlib.reload", "os.environ", "os.getenv", "os.listdir", "os.getcwd"),
+        *("os.urandom", "os.environb", "sys.modules", "sys._getframe"),
+        *("inspect.signature", "inspect.getdoc", "inspect.get_annotations", "inspect.getmembers"),
+        *("inspect.getattr_static", "inspect.getmodule", "inspect.stack", "inspect.currentframe", "inspect.trace"),
+        *("inspect.getsource", "inspect.getsourcelines", "inspect.getsourcefile", "inspect.getfile"),
+        *("inspect.findsource", "inspect.getcomments", "inspect.getblock", "inspect.getclosurevars"),
+        *("typing.get_type_hints", "typing_extensions.get_type_hints", "operator.attrgetter"),
+        *("operator.methodcaller", "io.open", "datetime.datetime", "datetime.date"),
+        *("numpy.random", "numpy.load", "numpy.loadtxt", "numpy.genfromtxt", "numpy.fromfile"),
+    )
+)
+_UNFOLLOWED_INSIDE = (
+    *("time.", "random.", "secrets.", "uuid.", "subprocess.", "os.environ.", "numpy.random.", "socket."),
+    *("linecache.", "traceback.", "gc.", "importlib.resources.", "pkgutil.", "runpy."),
+)
+
+
+def is_unfollowed(name: str, whole: bool = False) -> bool:
+    """Whether a name of Python's or a library's leads to what no key can follow; `whole`: any name in that module."""
+    name = name.removeprefix("builtins.")
+    if name in _UNFOLLOWED or name.startswith(_UNFOLLOWED_INSIDE):
+        return True
+    return whole and any(known.startswith(name + ".") for known in (*_UNFOLLOWED, *_UNFOLLOWED_INSIDE))
+
+
+def metadata_read_by(name: str, whole: bool = False) -> int:
+    """Whose metadata is read by what has this name in Python or a library."""
+    name = name.removeprefix("builtins.")
+    if name in _READ_OWN:
+        return OWN
+    if name in _READ_ANY or name.startswith(_READ_ANY_INSIDE):
+        return NONE if name.startswith(_HARMLESS) else ANY
+    return ANY if whole and any(known.startswith(name + ".") for known in (*_READ_ANY, *_READ_ANY_INSIDE)) else NONE
+
+
+def metadata_among(names: set[str]) -> int:
+    """Whose metadata is read where these attributes are."""
+    if not _ANY.isdisjoint(names):
+        return ANY
+    return NONE if _OWN.isdisjoint(names) else OWN
+
+
+def unfollowed_among(names: set[str]) -> frozenset[str]:
+    """Those of these attributes that no key can follow."""
+    return _ELSEWHERE & names
