@@ -16,12 +16,15 @@ class Loop:
     """Calls a handler with READ, WRITE or both when its socket is ready. All but `wake` is for one thread."""
 
     def __init__(self, woken: Callable[[], object]) -> None:
+        """Raises OSError where no descriptors are to be had."""
         self._woken = woken
-        self._selector = selectors.DefaultSelector()
-        self._reader, self._writer = socket.socketpair()
-        for end in (self._reader, self._writer):
-            end.setblocking(False)
-        self.watch(self._reader, self._wake_up)
+        with contextlib.ExitStack() as undo:
+            self._selector = undo.enter_context(selectors.DefaultSelector())
+            self._reader, self._writer = map(undo.enter_context, socket.socketpair())
+            for end in (self._reader, self._writer):
+                end.setblocking(False)
+            self.watch(self._reader, self._wake_up)
+            undo.pop_all()
 
     def wake(self) -> None:
         """Let the thread look around. From any thread; also when it has ended."""
