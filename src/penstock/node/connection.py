@@ -100,8 +100,8 @@ class Connection:
             undo.callback(self._close_ledger)
             if sock is None:
                 sock, self._theirs = socket.socketpair()
+            self.stream = Stream(sock, on_blocked)
             undo.pop_all()
-        self.stream = Stream(sock, on_blocked)
 
     # -- start and end ---------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ class Connection:
         return ends
 
     def _hear(self, frame: Frame) -> Ended | None:
-        kind, sequence, number, flags, body = frame
+        kind, sequence, number, _, body = frame
         if kind == RESULT or kind == ERROR:
             if sequence:
                 return self._hear_end(frame)
@@ -356,6 +356,8 @@ class Connection:
     def split_flight(self) -> tuple[list[Call], list[Call]]:
         """After the worker's end: the calls that ran there without a result, and those that never began."""
         begun = self.ledger.begun
+        if self.fault:  # who writes to what is not theirs may have written to the ledger: the first is under suspicion
+            begun = max(begun, next(iter(self.flight), 0))
         ran = [call for number, call in self.flight.items() if number <= begun]
         rest = [call for number, call in self.flight.items() if number > begun]
         self.flight.clear()

@@ -320,7 +320,9 @@ class Node:
             self._keeper.spawn(worker, descriptors, link.address)
 
     @staticmethod
-    def _watch_or_close(loop: Loop, sock: socket.socket, handler: Handler, owner: Keeper | Connection | RankGroup) -> None:
+    def _watch_or_close(
+        loop: Loop, sock: socket.socket, handler: Handler, owner: Keeper | Connection | RankGroup
+    ) -> None:
         try:
             loop.watch(sock, handler)
         except OSError:
@@ -346,21 +348,21 @@ class Node:
 
     def _attend(self, stream: Stream) -> None:
         """Something could not be sent at once, or cannot be at all."""
-        if stream.broken is not None:
+        if stream.broken:
             self._end_other_side(stream, stream.broken)
         elif stream.stuck:
             self._stuck.append(stream)
         else:
             cast(Loop, self._io.loop).also_write(stream.sock, True)
 
-    def _end_other_side(self, stream: Stream, error: OSError) -> None:
+    def _end_other_side(self, stream: Stream, why: str) -> None:
         """Nothing can be said there any more, so whatever waits for it would wait for ever."""
         if self._keeper is not None and self._keeper.stream is stream:
             self._keeper_lost()
             return
         for link in list(self._links.values()):
-            if stream.sock in link.sockets():
-                link.fault = f"nothing could be sent to it ({error}), so "
+            if stream.sock in link.sockets() and not link.worker.leaving:
+                link.fault = f"nothing could be sent to it ({why}), so "
                 self._end_worker(link)
 
     def _try_again(self, now: float) -> None:
@@ -369,7 +371,7 @@ class Node:
         for stream in stuck:
             with self._lock:
                 done = stream.flush()
-            if not done or stream.broken is not None:
+            if not done or stream.broken:
                 self._attend(stream)
         if self._pool.held_back and now - self._held_back >= _START_AGAIN:
             self._held_back = now
@@ -408,7 +410,7 @@ class Node:
             done = stream.flush()
         if done or stream.stuck:
             cast(Loop, self._io.loop).also_write(stream.sock, False)
-        if stream.stuck or stream.broken is not None:
+        if stream.stuck or stream.broken:
             self._attend(stream)
 
     def _end_worker(self, link: Connection | RankGroup) -> None:

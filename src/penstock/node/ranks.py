@@ -97,7 +97,7 @@ class RankGroup:
         """Nothing was."""
 
     def accept(self) -> Connection | None:
-        """The connection of a rank; None if it was somebody else's. Raises OSError where there is no descriptor for it."""
+        """The connection of a rank; None if it was somebody else's. Raises OSError where there is no room for it."""
         try:
             sock, _ = self.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionError):

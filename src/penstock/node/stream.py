@@ -29,7 +29,7 @@ class Stream:
         self.reader = FrameReader()
         self.empty = False  # whether nothing was there when it was last looked at
         self.stuck = False  # the system lacks the memory or descriptors to send, whether or not the socket takes more
-        self.broken: OSError | None = None  # nothing can be sent any more, although the other end may be there
+        self.broken = ""  # why nothing can be sent any more, although the other end may be there
 
     def send(self, data: bytes, descriptors: list[int]) -> None:
         """Send, or remember to. Descriptors must stay open until the other side has them."""
@@ -46,7 +46,7 @@ class Stream:
         if sent < len(data):
             self._waiting.append((memoryview(data)[sent:], [] if sent else descriptors))
             self._on_blocked(self)
-        elif self.broken is not None:
+        elif self.broken:
             self._on_blocked(self)
 
     def flush(self) -> bool:
@@ -72,7 +72,7 @@ class Stream:
                 self.stuck = True
                 return 0
             if error.errno not in _GONE:  # of those who have gone whoever reads here will see it
-                self.broken = error
+                self.broken = str(error)  # in words: the error would keep alive what this sends
             return len(data)
 
     def receive(self) -> Iterator[Frame] | None:

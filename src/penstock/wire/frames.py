@@ -14,8 +14,8 @@
                         FREE, FETCH, CONTENT   likewise
 
 A frame is a head of fixed size and a body. Each head begins with a mark: what anybody else has written to the stream
-is seen at once, and not taken for the length of something to wait for. A body that is not plain bytes has `PACKED` among its flags: then
-it is a `Packed` with its descriptors beside the frame, or what `encode_*` below says.
+is seen at once, and not taken for the length of something to wait for. A body that is not plain bytes has `PACKED`
+among its flags: then it is a `Packed` with its descriptors beside the frame, or what `encode_*` below says.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def encode(kind: int, sequence: int = 0, number: int = 0, flags: int = 0, body: 
     size = HEAD.size + len(body)
     if size > LARGEST:
         raise TooLarge(
-            f"{size / (1 << 30):.1f} GiB cannot be sent at once: large buffers travel in shared memory, of which no more "
-            "is to be had; let more files be open (ulimit -n), or keep fewer results"
+            f"{size / (1 << 30):.1f} GiB cannot be sent at once, and there is no more shared memory, in which large "
+            "buffers travel otherwise; let more files be open (ulimit -n), or keep fewer results"
         )
     return HEAD.pack(MARK, size, kind, sequence, number, flags) + body
 

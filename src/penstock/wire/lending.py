@@ -50,7 +50,10 @@ class Loans:
     def content(self, number: int) -> list[bytes]:
         """Frames with what is in this memory, for somebody who has lost its descriptor; it is not in use there."""
         view = self._lent.pop(number).read()
-        return [frames.encode(frames.CONTENT, 0, number, 0, bytes(view[i : i + _PIECE])) for i in range(0, len(view), _PIECE)]
+        return [
+            frames.encode(frames.CONTENT, 0, number, 0, bytes(view[i : i + _PIECE]))
+            for i in range(0, len(view), _PIECE)
+        ]
 
     def clear(self) -> None:
         self._lent.clear()
@@ -102,7 +105,7 @@ def _undescribe(description: Any, memory: Callable[[int, int], Memory]) -> Packe
 def undescribe(
     descriptions: Sequence[Any], reader: frames.FrameReader, unused: Callable[[int, bool], object]
 ) -> list[Packed] | Lost:
-    """The `Packed` of a frame again, where it arrived; `unused(number, clean)` when a segment is not in use any more."""
+    """The `Packed` of a frame again, where it arrived; `unused(number, clean)` tells when a segment is not in use."""
     lent = _lent(descriptions)
     fds = reader.take(len(lent))
     if fds is None:
