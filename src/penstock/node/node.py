@@ -34,6 +34,7 @@ from ..system.descriptors import make_room
 from ..system.processes import wait_for_death
 from ..wire.memory import Segments
 from ..wire.packing import Packer
+from ..worker.endings import ROOM
 from .call import Call
 from .connection import EACH, PART, Connection, Ended
 from .io_thread import IoThread
@@ -342,7 +343,7 @@ class Node:
                 cast(Loop, self._io.loop).forget(sock)
             link.close()
         for call in given_up:
-            broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}")
+            broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}; {ROOM}")
             broken.__cause__ = error
             call.future.fail_with(broken)
 

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from ..system.processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly, watch_end
 from ..wire import frames
 from ..wire.ledger import Ledger
+from .endings import ROOM
 from .limits import Limits
 from .messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
 from .serve import Server
@@ -129,7 +130,7 @@ class Zygote:
                 os.close(fd)
             if directory:
                 _remove(directory)
-            self.say(EXITED, number, None, f"it cannot be forked: {error}")
+            self.say(EXITED, number, None, f"it cannot be forked: {error}; {ROOM}")
             return
         if pid == 0:
             self.become(zygote, descriptors, environment, argv)
