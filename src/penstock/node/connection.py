@@ -48,6 +48,7 @@ from .stream import Stream
 _MANAGERS = "multiprocessing.managers"
 PART = 2  # of the descriptors that a process may have workers take one half
 _WORKERS = Share(PART)
+os.register_at_fork(after_in_child=_WORKERS.forget)  # there the connections of the original are closed
 EACH = 2  # descriptors of a worker: the socket and the ledger's; while it starts, as many again
 
 # A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain: they are many.
@@ -239,7 +240,7 @@ class Connection:
     def _give_up(self, error: BaseException) -> None:
         """What the worker says cannot be understood any more, so it is ended."""
         self.ended = True
-        self.fault = f"what it sent could not be read ({error}), so "
+        self.fault = f"what it sent could not be read ({error})"
 
     def drain(self) -> list[Ended]:
         """The calls that a worker ended before it ended itself: what it had sent, and what was in the ledger."""

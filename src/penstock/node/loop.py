@@ -39,9 +39,15 @@ class Loop:
     def watch(self, sock: socket.socket | int, handler: Handler) -> None:
         self._selector.register(sock, READ, handler)
 
-    def also_write(self, sock: socket.socket, wanted: bool) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # it is not watched any more
-            self._selector.modify(sock, READ | WRITE if wanted else READ, self._selector.get_key(sock).data)
+    def also_write(self, sock: socket.socket, wanted: bool) -> bool:
+        """Whether the system could do so; what is not watched any more needs nothing."""
+        with contextlib.suppress(KeyError, ValueError):
+            data = self._selector.get_key(sock).data
+            try:
+                self._selector.modify(sock, READ | WRITE if wanted else READ, data)
+            except OSError:
+                return False
+        return True
 
     def forget(self, sock: socket.socket | int) -> None:
         with contextlib.suppress(KeyError, ValueError):

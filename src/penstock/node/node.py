@@ -351,10 +351,8 @@ class Node:
         """Something could not be sent at once, or cannot be at all."""
         if stream.broken:
             self._end_other_side(stream, stream.broken)
-        elif stream.stuck:
+        elif stream.stuck or not cast(Loop, self._io.loop).also_write(stream.sock, True):
             self._stuck.append(stream)
-        else:
-            cast(Loop, self._io.loop).also_write(stream.sock, True)
 
     def _end_other_side(self, stream: Stream, why: str) -> None:
         """Nothing can be said there any more, so whatever waits for it would wait for ever."""
@@ -363,7 +361,7 @@ class Node:
             return
         for link in list(self._links.values()):
             if stream.sock in link.sockets() and not link.worker.leaving:
-                link.fault = f"nothing could be sent to it ({why}), so "
+                link.fault = f"nothing could be sent to it ({why})"
                 self._end_worker(link)
 
     def _try_again(self, now: float) -> None:
@@ -385,7 +383,7 @@ class Node:
             if connection is not None:
                 loop.watch(connection.stream.sock, partial(self._worker_speaks, group, connection))
         except OSError as error:  # a rank without a connection: the others would wait for it for ever
-            group.fault = f"a rank could not be connected to ({error}), so "
+            group.fault = f"a rank could not be connected to ({error})"
             loop.forget(group.listener)
             self._end_worker(group)
             return
@@ -444,6 +442,8 @@ class Node:
         keeper = self._keep()
         if mask & WRITE:
             self._flush(keeper.stream)
+            if self._keeper is not keeper:  # nothing can be said to it, so it is gone
+                return
         events = keeper.receive()
         if events is None:
             self._keeper_lost()
@@ -498,9 +498,10 @@ class Node:
         for call, packed, raised in ends:
             finish(call, packed, raised)
         for call in failed:
-            call.future.fail_with(lost_error(call, link.pid, exitcode, reason, link.fault or link.rank_gone))
+            before = f"{link.fault}, so " if link.fault else link.rank_gone
+            call.future.fail_with(lost_error(call, link.pid, exitcode, reason, before))
         for call in given_up:
-            call.future.fail(StartError(call, link.initializer_error, exitcode, reason))
+            call.future.fail(StartError(call, link.initializer_error, exitcode, reason or link.fault or None))
         link.close()
 
     def _keeper_lost(self) -> None:

@@ -40,6 +40,10 @@ class Share:
         for _ in range(count):
             self._held.pop()
 
+    def forget(self) -> None:
+        """Nothing is held any more."""
+        self._held.clear()
+
     @property
     def held(self) -> int:
         return len(self._held)

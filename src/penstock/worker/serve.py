@@ -96,10 +96,19 @@ class Server:
         until = perf_counter() + _LOOKING if self.last_call < _SHORT else 0.0
         while perf_counter() < until:
             try:
-                return frames.receive(self.sock, self.reader, socket.MSG_DONTWAIT)
+                return self.receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 os.sched_yield()  # whoever else wants this core gets it
-        return frames.receive(self.sock, self.reader)
+        return self.receive()
+
+    def receive(self, flags: int = 0) -> bytes:
+        while True:
+            try:
+                return frames.receive(self.sock, self.reader, flags)
+            except OSError as error:
+                if error.errno not in SCARCE:
+                    raise
+            sleep(_MOMENT)
 
     # -- what the driver says --------------------------------------------------------------------------
 
@@ -283,7 +292,7 @@ class Server:
         self._transmit(frames.encode_object(FETCH, lost.numbers), [])
         complete = False
         while not complete:
-            data = frames.receive(self.sock, self.reader)
+            data = self.receive()
             if not data:
                 raise BrokenPipeError("the driver has gone")
             for frame in self.reader.feed(data):
