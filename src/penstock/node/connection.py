@@ -263,7 +263,11 @@ class Connection:
         ends: list[Ended] = []
         try:
             for frame in arrived:
-                end = self._hear(frame)
+                kind, sequence, number, flags, body = frame
+                if (kind == RESULT or kind == ERROR) and sequence and not flags & (PACKED | NOTED):  # most of them
+                    end = self._end((sequence, number, b"", kind == ERROR), Packed(body))
+                else:
+                    end = self._hear(frame)
                 if end is not None:
                     ends.append(end)
         except Exception as error:  # it may be anything that somebody has written to the worker's end
@@ -318,7 +322,8 @@ class Connection:
         if call is None:
             return None
         call.pace.note(microseconds * 1e-6)
-        call.note = noted
+        if noted is not None:  # of several ranks one notes it
+            call.note = noted
         return call, packed, failed
 
     def _note_unused(self, number: int, clean: bool) -> None:
