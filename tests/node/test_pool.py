@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -80,6 +81,13 @@ class Site:
             call.state = "done"
         self.pool.finished(worker, number)
         self.decide()
+
+    def fail(self, worker: Worker, scarce: bool = False, at_once: bool = False) -> list[FakeCall]:
+        """The worker cannot be started; the calls that are given up."""
+        self.pool.lost(worker)
+        given_up = self.pool.not_started(worker.shape, scarce, at_once)
+        self.decide()
+        return given_up  # type: ignore[return-value]
 
     def gone(self, *workers: Worker) -> None:
         for worker in workers or self.leaving:
@@ -487,10 +495,7 @@ def test_what_a_lost_worker_had_is_given_back_and_its_resources_are_free():
 def test_calls_are_given_up_when_their_workers_fail_to_start_three_times():
     site = Site()
     calls = site.submit(FakeCall(), FakeCall())
-    for _ in range(3):
-        assert site.pool.hopeless(Shape(), at_once=False) == []
-        site.gone(*site.starting)
-    assert site.pool.hopeless(Shape(), at_once=False) == calls
+    assert [site.fail(site.starting[0]) for _ in range(3)] == [[], [], calls]
     assert not site.pool.waiting
 
 
@@ -498,18 +503,98 @@ def test_a_worker_that_started_forgives_those_that_failed():
     site = Site()
     site.submit(FakeCall())
     for _ in range(2):
-        site.gone(*site.starting)
+        assert site.fail(site.starting[0]) == []
     site.ready()
     site.submit(FakeCall())
     site.gone(*site.busy)
-    site.gone(*site.starting)
-    assert site.pool.hopeless(Shape(), at_once=False) == []
+    for _ in range(2):
+        assert site.fail(site.starting[0]) == []
 
 
 def test_calls_are_given_up_at_once_when_the_next_worker_would_fail_too():
     site = Site()
     calls = site.submit(FakeCall(), FakeCall(priority=3), FakeCall(GPU))
-    assert set(site.pool.hopeless(Shape(), at_once=True)) == set(calls[:2])
+    assert set(site.fail(site.starting[0], at_once=True)) == set(calls[:2])
+
+
+@pytest.mark.parametrize("scarce", [True, False], ids=["no process", "its own fault"])
+@pytest.mark.parametrize("ready", [True, False], ids=["ready", "starting"])
+def test_calls_wait_for_the_workers_that_could_be_started(scarce: bool, ready: bool):
+    site = Site(cores=8)
+    calls = site.submit(*(FakeCall() for _ in range(100)))
+    if ready:
+        site.ready(*site.starting[:5])
+    failing = site.starting[-3:]
+    assert [site.fail(worker, scarce) for worker in failing] == [[], [], []]
+    assert site.told(Start) == 8  # no more are tried for now
+    site.run_all()
+    assert site.sent == calls
+    assert site.told(Start) == 8
+    assert site.pool.held_back
+
+
+@pytest.mark.parametrize("scarce", [True, False], ids=["no process", "its own fault"])
+def test_more_workers_are_tried_after_a_while_and_when_one_has_ended(scarce: bool):
+    site = Site(cores=3)
+    site.submit(*(FakeCall() for _ in range(9)))
+    site.ready(*site.starting[:2])
+    site.fail(site.starting[0], scarce)
+    assert site.told(Start) == 3
+    site.gone(site.busy[0])
+    assert site.told(Start) == 4
+    site.ready()
+    site.pool.try_again()
+    assert not site.pool.held_back
+    site.decide()
+    assert site.told(Start) == 5
+
+
+def test_an_idle_worker_of_another_shape_makes_room_where_there_are_no_more_processes():
+    site = Site(cores=3)
+    site.submit(FakeCall(), FakeCall())
+    site.run_all()
+    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    assert site.fail(site.starting[0], scarce=True) == []
+    assert site.told(Retire) == 1
+    assert not site.starting  # until that one has ended
+    site.gone()
+    assert len(site.starting) == 1
+    site.run_all()
+    assert other.state == "done"
+
+
+def test_a_call_waits_for_busy_workers_of_another_shape_where_there_are_no_more_processes():
+    site = Site(cores=2)
+    [long] = site.submit(FakeCall())
+    site.ready()
+    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    assert site.fail(site.starting[0], scarce=True) == []
+    assert site.told(Start) == 2
+    site.finish(site.busy[0])
+    site.run_all()
+    assert long.state == other.state == "done"
+
+
+def test_calls_are_given_up_when_not_even_one_process_can_be_had():
+    site = Site(cores=3)
+    site.submit(FakeCall())
+    site.run_all()
+    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    assert site.fail(site.starting[0], scarce=True) == []
+    site.gone()
+    assert [site.fail(site.starting[0], scarce=True) for _ in range(3)] == [[], [], [other]]
+
+
+def test_idle_workers_go_once_before_a_shape_is_given_up():
+    """What failed may have lacked what they hold, and nobody knows."""
+    site = Site(cores=3)
+    site.submit(FakeCall(), FakeCall())
+    site.run_all()
+    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    assert [site.fail(site.starting[0]) for _ in range(3)] == [[], [], []]
+    assert site.told(Retire) == 2
+    site.gone()
+    assert [site.fail(site.starting[0]) for _ in range(3)] == [[], [], [other]]
 
 
 # ------------------------------------------------------------------ how much is looked at
@@ -645,9 +730,30 @@ class PoolMachine(RuleBasedStateMachine):
         self.put_back(rest)
         self.pool.put_back(reversed(rest))
         if not worker.ready:
-            for call in self.pool.hopeless(worker.shape, at_once=False):
-                self.lines[line_of(call)].remove(call)
-                call.state = "failed" if call.state == "waiting" else call.state
+            self.check_given_up(worker.shape, self.pool.not_started(worker.shape))
+        self.decide()
+
+    @precondition(lambda self: self.site.starting)
+    @rule(which=st.integers(0, 99), scarce=st.booleans(), at_once=st.booleans())
+    def fail_to_start(self, which: int, scarce: bool, at_once: bool) -> None:
+        worker = pick(self.site.starting, which)
+        self.pool.lost(worker)
+        given_up = self.pool.not_started(worker.shape, scarce, at_once)
+        assert not (scarce and given_up and self.pool.workers)
+        self.check_given_up(worker.shape, given_up)
+        self.decide()
+
+    def check_given_up(self, shape: Shape, calls: list[FakeCall]) -> None:
+        """No call fails while a worker that could run it is there."""
+        assert not calls or not any(w.shape == shape and not w.leaving for w in self.pool.workers.values())
+        for call in calls:
+            assert call.shape == shape
+            self.lines[line_of(call)].remove(call)
+            call.state = "failed" if call.state == "waiting" else call.state
+
+    @rule()
+    def try_again(self) -> None:
+        self.pool.try_again()
         self.decide()
 
     @precondition(lambda self: self.site.leaving)
@@ -723,7 +829,8 @@ class PoolMachine(RuleBasedStateMachine):
         workers = list(self.pool.workers.values())
         leaving = len(self.site.leaving)
         return (
-            len(self.running()) < self.max_workers
+            not self.pool.held_back
+            and len(self.running()) < self.max_workers
             and self.free_cores() >= call.shape.cores
             and len(workers) - leaving < self.max_workers
             and leaving <= self.max_workers

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from penstock.futures import Future
+from penstock.system.descriptors import Share
 from penstock.wire import memory as memory_module
+from penstock.wire.frames import MOST_DESCRIPTORS, FrameReader
 from penstock.wire.lending import Loans, describe, undescribe
-from penstock.wire.memory import Borrowed, Owned, Private, Segments, borrow
+from penstock.wire.memory import Owned, Private, Segments
 from penstock.wire.packing import LARGE, Packed, Packer, load_with_inputs
 
 BIG = LARGE // 8  # numbers of 8 bytes
@@ -55,11 +57,11 @@ class Other:
 
     def receive(self, packed: Packed) -> Packed:
         body, descriptors = describe(packed, self.loans)
-        arrived = iter([os.dup(fd) for fd in descriptors])
-        return undescribe(
-            pickle.loads(body),
-            lambda number, size: borrow(next(arrived), size, lambda clean: self.returned.append(number)),
-        )
+        reader = FrameReader()
+        for start in range(0, len(descriptors), MOST_DESCRIPTORS):
+            reader.arrived([os.dup(fd) for fd in descriptors[start : start + MOST_DESCRIPTORS]], True)
+        [opened] = undescribe([pickle.loads(body)], reader, lambda number, _: self.returned.append(number))
+        return opened
 
     def settle(self) -> None:
         """The owner hears what is no longer used."""
@@ -237,23 +239,33 @@ def test_many_arrays_of_one_object_share_a_segment(packer, other):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(memory_module, "MOST", 20)
-    monkeypatch.setattr(Borrowed, "count", 0)
+    """How many segments there may be, and how many may be borrowed."""
+    room = 20 * memory_module._PER_SEGMENT
+    monkeypatch.setattr(Share, "most", max(memory_module.OWNED.held, memory_module.BORROWED.held) + room)
     return 20
 
 
+def in_use(packer) -> int:
+    """Segments of this process that somebody uses."""
+    free = packer._segments._free.values()
+    return memory_module.OWNED.held // memory_module._PER_SEGMENT - sum(map(len, free))
+
+
 def test_many_arrays_never_take_more_descriptors_than_there_may_be(packer, other, few):
-    before = open_descriptors()
+    before, used = open_descriptors(), in_use(packer)
+    room = few * memory_module._PER_SEGMENT
     packed = [packer.pack(np.full(BIG, i)) for i in range(4 * few)]
-    assert open_descriptors() - before <= 2 * few  # a mapping has a descriptor of its own
+    assert open_descriptors() - before <= room
     assert {type(one.memories[0]) for one in packed} == {Owned, Private}
     arrived = [other.receive(one) for one in packed]
-    assert open_descriptors() - before <= 3 * few
-    assert [one.load()[0] for one in arrived] == list(range(4 * few))
-    del packed, arrived
+    opened = [one.load() for one in arrived for _ in range(3)]
+    assert open_descriptors() - before <= 2 * room  # owned and borrowed
+    assert [array[0] for array in opened[::3]] == list(range(4 * few))
+    del packed, arrived, opened
     other.settle()
-    assert packer._segments._used == 0
-    assert Borrowed.count == 0
+    assert in_use(packer) == used
+    packer._segments.close()
+    assert open_descriptors() == before
 
 
 def test_what_had_to_wait_is_shared_when_there_is_room(packer, few):
@@ -269,12 +281,12 @@ def test_what_had_to_wait_is_shared_when_there_is_room(packer, few):
 
 
 def test_nothing_leaks(packer, other):
-    before = open_descriptors()
+    before, used = open_descriptors(), in_use(packer)
     for i in range(50):
         value = {"a": np.full(BIG, i), "b": ["x" * (2 * LARGE)]}
         assert same(other.receive(packer.pack(value)).load(), value)
         other.settle()
-    assert packer._segments._used == 0
+    assert in_use(packer) == used
     assert open_descriptors() - before <= 2 * 3  # those that are kept to be used again
     packer._segments.close()
     assert open_descriptors() == before
@@ -284,6 +296,7 @@ def test_nothing_leaks(packer, other):
 
 
 def test_a_segment_is_kept_while_the_other_side_uses_it(packer, other):
+    used = in_use(packer)
     arrived = other.receive(packer.pack(np.zeros(BIG)))
     array = arrived.load()
     del arrived
@@ -292,9 +305,9 @@ def test_a_segment_is_kept_while_the_other_side_uses_it(packer, other):
     assert array.max() == 0
     del array
     assert other.returned == [1]
-    assert packer._segments._used == 1
+    assert in_use(packer) == used + 1
     other.settle()
-    assert packer._segments._used == 0
+    assert in_use(packer) == used
 
 
 def test_what_is_returned_twice_or_unknown_does_no_harm():

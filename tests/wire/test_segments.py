@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import mmap
 import os
+import resource
 import threading
 
 import hypothesis.strategies as st
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from penstock.system.descriptors import Share
 from penstock.wire import memory
-from penstock.wire.memory import Borrowed, Owned, Private, Segments, anonymous_file, borrow
+from penstock.wire.memory import BORROWED, OWNED, Borrowed, Owned, Private, Segments, anonymous_file, borrow
 
-SMALLEST = memory._SMALLEST
+SMALLEST, PER_SEGMENT = memory._SMALLEST, memory._PER_SEGMENT
 
 
 @pytest.fixture
@@ -103,11 +106,46 @@ def test_private_memory_has_views_of_its_own():
 
 
 def test_there_are_only_so_many_in_use(segments, monkeypatch):
-    monkeypatch.setattr(memory, "MOST", 3)
+    monkeypatch.setattr(Share, "most", OWNED.held + 3 * PER_SEGMENT)
     used = [fill(segments, b"x") for _ in range(3)]
     assert segments.fill(memoryview(b"y")) is None
     used.pop()
     assert segments.fill(memoryview(b"y")) is not None
+
+
+def test_free_ones_of_other_sizes_make_room(segments, monkeypatch):
+    monkeypatch.setattr(Share, "most", OWNED.held + 3 * PER_SEGMENT)
+    before = open_descriptors()
+    for power in range(8):
+        used = [fill(segments, bytes(SMALLEST << power)) for _ in range(3)]
+        assert segments.fill(memoryview(b"y")) is None
+        used.clear()
+    assert open_descriptors() - before <= 3 * PER_SEGMENT
+
+
+def test_the_share_is_that_of_the_limit_of_this_moment(segments, monkeypatch):
+    held = OWNED.held
+    for limit in (8 * (held + 4), 8 * (held + 12)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        kept = [owned for _ in range(20) if (owned := segments.fill(memoryview(b"x"))) is not None]
+        assert OWNED.held == limit // 8
+        del kept
+
+
+def test_what_cannot_be_mapped_is_copied(segments, monkeypatch):
+    owned = fill(segments, b"lent")
+    borrowed = borrow(os.dup(owned.fd), owned.size, lambda clean: None)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    before, held = open_descriptors(), BORROWED.held
+    monkeypatch.setattr(memory, "_Mapping", refuse)
+    for memory_of_both in (owned, borrowed):
+        view = memory_of_both.view()
+        view[0:1] = b"s"
+        assert (bytes(view), bytes(memory_of_both.read())) == (b"sent", b"lent")
+    assert (open_descriptors(), BORROWED.held) == (before, held)
 
 
 def test_only_so_many_bytes_are_kept_warm(segments, monkeypatch):
@@ -122,15 +160,14 @@ def test_only_so_many_bytes_are_kept_warm(segments, monkeypatch):
 
 @pytest.mark.parametrize("broken", [(memory.os, "ftruncate"), (memory.mmap, "mmap")], ids=["ftruncate", "mmap"])
 def test_a_system_without_memory_is_asked_without_leaving_anything(segments, monkeypatch, broken):
-    def refuse(*arguments: object) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
         raise OSError("no memory")
 
-    before = open_descriptors()
+    before, held = open_descriptors(), OWNED.held
     with monkeypatch.context() as patch:
         patch.setattr(*broken, refuse)
         assert segments.fill(memoryview(b"x")) is None
-    assert open_descriptors() == before
-    assert segments._used == 0
+    assert (open_descriptors(), OWNED.held) == (before, held)
     assert segments.fill(memoryview(b"x")) is not None
 
 
@@ -173,8 +210,8 @@ def test_what_is_read_of_borrowed_memory_cannot_be_written(segments):
 
 
 def test_who_has_borrowed_a_lot_makes_copies_and_gives_back_at_once(segments, monkeypatch):
-    monkeypatch.setattr(memory, "MOST", 2)
-    monkeypatch.setattr(Borrowed, "count", 0)
+    held = BORROWED.held
+    monkeypatch.setattr(Share, "most", held + 2)
     owned = fill(segments, b"lent")
     told: list[int] = []
     kept = [borrow(os.dup(owned.fd), owned.size, lambda clean, i=i: told.append(i)) for i in range(4)]
@@ -182,7 +219,7 @@ def test_who_has_borrowed_a_lot_makes_copies_and_gives_back_at_once(segments, mo
     assert told == [2, 3]
     assert [bytes(one.read()) for one in kept] == [b"lent"] * 4
     kept.clear()
-    assert Borrowed.count == 0
+    assert BORROWED.held == held
 
 
 def test_a_file_of_memory_is_not_inherited():
@@ -200,13 +237,14 @@ def test_segments_may_be_taken_and_given_back_in_many_threads(segments):
                 wrong.append(letter)
 
     wrong: list[bytes] = []
+    held = OWNED.held
     threads = [threading.Thread(target=work, args=(bytes([65 + i]),)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert segments._used == 0
+    assert OWNED.held - held == PER_SEGMENT * sum(map(len, segments._free.values()))
 
 
 # ------------------------------------------------------------------ in any order
@@ -217,7 +255,7 @@ class SegmentsMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before = open_descriptors()
+        self.before = open_descriptors(), OWNED.held, BORROWED.held
         self.segments = Segments()
         self.kept: list[tuple[object, bytes]] = []  # something that holds memory, and what must be in it
         self.owned: list[Owned] = []
@@ -267,9 +305,8 @@ class SegmentsMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.kept.clear()
         self.owned.clear()
-        assert self.segments._used == 0
         self.segments.close()
-        assert open_descriptors() == self.before
+        assert (open_descriptors(), OWNED.held, BORROWED.held) == self.before
 
 
 TestSegments = SegmentsMachine.TestCase

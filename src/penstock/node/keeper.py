@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import socket
@@ -41,13 +42,15 @@ class Keeper:
 
     def __init__(self, on_blocked: Callable[[Stream], object]) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as undo, theirs:
+            undo.enter_context(ours)
             self._process = subprocess.Popen(
                 python_command("penstock.worker.zygote", "main", str(theirs.fileno()), str(os.getpid())),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+            undo.pop_all()
         self._environment = dict(os.environ)
         self.stream = Stream(ours, on_blocked)
 

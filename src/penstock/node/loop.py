@@ -16,12 +16,15 @@ class Loop:
     """Calls a handler with READ, WRITE or both when its socket is ready. All but `wake` is for one thread."""
 
     def __init__(self, woken: Callable[[], object]) -> None:
+        """Raises OSError where no descriptors are to be had."""
         self._woken = woken
-        self._selector = selectors.DefaultSelector()
-        self._reader, self._writer = socket.socketpair()
-        for end in (self._reader, self._writer):
-            end.setblocking(False)
-        self.watch(self._reader, self._wake_up)
+        with contextlib.ExitStack() as undo:
+            self._selector = undo.enter_context(selectors.DefaultSelector())
+            self._reader, self._writer = map(undo.enter_context, socket.socketpair())
+            for end in (self._reader, self._writer):
+                end.setblocking(False)
+            self.watch(self._reader, self._wake_up)
+            undo.pop_all()
 
     def wake(self) -> None:
         """Let the thread look around. From any thread; also when it has ended."""
@@ -36,9 +39,15 @@ class Loop:
     def watch(self, sock: socket.socket | int, handler: Handler) -> None:
         self._selector.register(sock, READ, handler)
 
-    def also_write(self, sock: socket.socket, wanted: bool) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # it is not watched any more
-            self._selector.modify(sock, READ | WRITE if wanted else READ, self._selector.get_key(sock).data)
+    def also_write(self, sock: socket.socket, wanted: bool) -> bool:
+        """Whether the system could do so; what is not watched any more needs nothing."""
+        with contextlib.suppress(KeyError, ValueError):
+            data = self._selector.get_key(sock).data
+            try:
+                self._selector.modify(sock, READ | WRITE if wanted else READ, data)
+            except OSError:
+                return False
+        return True
 
     def forget(self, sock: socket.socket | int) -> None:
         with contextlib.suppress(KeyError, ValueError):

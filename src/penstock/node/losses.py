@@ -26,8 +26,8 @@ class PackedError:
         return error  # type: ignore[no-any-return]
 
 
-def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, rank: str) -> PenstockError:
-    """Why a call has no result although its worker ran it; `rank` is the one that went first, if it had several."""
+def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, before: str) -> PenstockError:
+    """Why a call has no result although its worker ran it; `before` says what came before its end, if that is known."""
     name = call.future.name
     if reason == "run_time":
         return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))
@@ -36,7 +36,7 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
     error = WorkerLost(
-        f"{name!r} lost its worker{runs}: {rank}process {pid} on {socket.gethostname()} {how_it_ended(exitcode)}"
+        f"{name!r} lost its worker{runs}: {before}process {pid} on {socket.gethostname()} {how_it_ended(exitcode)}"
         + (f", see {log}" if log else "")
         + ("" if call.plan.restarts else "; restart_limit=1 would run such a call again")
     )

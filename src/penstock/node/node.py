@@ -22,6 +22,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 import weakref
@@ -33,22 +34,25 @@ from typing import Any, Protocol, cast
 from .. import ending
 from ..errors import WorkerLost
 from ..futures import Lazy, ends_futures
+from ..system.descriptors import make_room
 from ..system.locks import if_free, new_lock
 from ..system.processes import wait_for_death
 from ..wire.memory import Segments
 from ..wire.packing import Packer
+from ..worker.endings import ROOM
 from .call import Call, refuse
-from .connection import Connection, Ended
+from .connection import EACH, PART, Connection, Ended
 from .io_thread import IoThread
 from .keeper import Event, Keeper
-from .loop import WRITE, Loop
+from .loop import WRITE, Handler, Loop
 from .losses import PackedError, StartError, lost_error
 from .pool import Pool, Retire, Send, Start, Worker
 from .ranks import RankGroup
 from .stream import Stream
 
 _log = logging.getLogger("penstock")
-_STALL = 0.01  # s after which calls are taken back from behind one that runs
+_STALL = 0.01  # s after which calls are taken back from behind one that runs, or what could not be sent is tried again
+_START_AGAIN = 5.0  # s after which more workers are tried where some could not be started
 _GRACE = 5.0  # s that a worker has to end by itself
 _RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
 
@@ -96,6 +100,8 @@ class Node:
         self._starting: list[Worker] = []  # by the I/O thread, just now
         self._left: list[Send | Retire] = []  # to the I/O thread
         self._blocked: list[Stream] = []
+        self._stuck: list[Stream] = []  # see Stream
+        self._held_back = 0.0  # when the last worker could not be started
         self._io = IoThread()
         self._thread_number: int | None = None
         self._looked_for_stalls = 0.0
@@ -315,6 +321,7 @@ class Node:
             self._io.begin_with(self._run, self._make_loop)
 
     def _make_loop(self) -> Loop:
+        make_room(PART * EACH * min(self._pool.max_workers, self._pool.capacity.cores))
         loop = Loop(self._woken)
         if self._beside is not None:
             self._beside.watch(loop)
@@ -338,11 +345,12 @@ class Node:
                 self._pump()  # who left something in the inbox while this thread held the lock relies on it
                 self._patient = False  # first: who sends something from now on wakes this thread
                 patience = self._patience()
-                self._patient = patience is not None
+                self._patient = patience == _STALL
                 if self._beside is not None and self._beside.before_waiting():
                     continue
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
+                self._try_again(time.monotonic())
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
             self._give_up(error)
         finally:
@@ -373,11 +381,14 @@ class Node:
     def _woken(self) -> None:
         loop = cast(Loop, self._io.loop)
         with self._lock:
-            for link in self._links.values():
-                link.return_unused()
             self._do_what_is_left()
+            for link in self._links.values():
+                link.catch_up()
+            refused = [(link, ends) for link in self._links.values() if (ends := link.refused())]
             self._starting, self._to_start = self._to_start, []
             blocked, self._blocked = self._blocked, []
+        for link, ends in refused:
+            self._settle(link, ends)
         while self._starting:
             worker = self._starting[0]
             try:
@@ -386,7 +397,7 @@ class Node:
                 self._not_started(worker, error)
             self._starting.pop(0)
         for stream in blocked:
-            loop.also_write(stream.sock, True)
+            self._attend(stream)
         if self._signal is not None and self._keeper is not None:
             with self._lock:
                 for number in self._links:
@@ -396,42 +407,90 @@ class Node:
 
     def _start(self, worker: Worker, loop: Loop) -> None:
         if self._keeper is None:  # in this thread: see Keeper
-            self._keeper = Keeper(self._on_blocked)
-            loop.watch(self._keeper.stream.sock, self._keeper_speaks)
+            keeper = Keeper(self._on_blocked)
+            self._watch_or_close(loop, keeper.stream.sock, self._keeper_speaks, keeper)
+            self._keeper = keeper
         link: Connection | RankGroup
         if worker.shape.ranks > 1:
             link = group = RankGroup(worker, self._packer, self._on_blocked, self._wake)
-            loop.watch(group.listener, partial(self._rank_connects, group))
+            self._watch_or_close(loop, group.listener, partial(self._rank_connects, group), group)
         else:
             link = connection = Connection(worker, self._packer, self._on_blocked, self._wake)
-            loop.watch(connection.stream.sock, partial(self._worker_speaks, connection, connection))
+            speaks = partial(self._worker_speaks, connection, connection)
+            self._watch_or_close(loop, connection.stream.sock, speaks, connection)
         with self._lock:
             self._links[worker.number] = link
             descriptors = link.greet(self._initializer)
             self._keeper.spawn(worker, descriptors, link.address)
-        link.handed_over()
+
+    @staticmethod
+    def _watch_or_close(
+        loop: Loop, sock: socket.socket, handler: Handler, owner: Keeper | Connection | RankGroup
+    ) -> None:
+        try:
+            loop.watch(sock, handler)
+        except OSError:
+            owner.close()
+            raise
 
     def _not_started(self, worker: Worker, error: OSError) -> None:
-        """There was no descriptor or process to be had. The calls that need such a worker fail; others go on."""
+        """There was no descriptor or process to be had: calls that have no other worker to wait for fail."""
         with self._lock:
             self._do_what_is_left()
             link = self._links.pop(worker.number, None)
             self._pool.lost(worker)
-            given_up = cast("list[Call]", self._pool.hopeless(worker.shape, True))
+            given_up = cast("list[Call]", self._pool.not_started(worker.shape, scarce=True))
+            self._held_back = time.monotonic()
+        self._inbox.append(_nothing)
         if link is not None:
             for sock in link.sockets():
                 cast(Loop, self._io.loop).forget(sock)
             link.close()
         for call in given_up:
-            broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}")
+            broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}; {ROOM}")
             broken.__cause__ = error
             call.future.fail_with(broken)
 
+    def _attend(self, stream: Stream) -> None:
+        """Something could not be sent at once, or cannot be at all."""
+        if stream.broken:
+            self._end_other_side(stream, stream.broken)
+        elif stream.stuck or not cast(Loop, self._io.loop).also_write(stream.sock, True):
+            self._stuck.append(stream)
+
+    def _end_other_side(self, stream: Stream, why: str) -> None:
+        """Nothing can be said there any more, so whatever waits for it would wait for ever."""
+        if self._keeper is not None and self._keeper.stream is stream:
+            self._keeper_lost()
+            return
+        for link in list(self._links.values()):
+            if stream.sock in link.sockets() and not link.worker.leaving:
+                link.fault = f"nothing could be sent to it ({why})"
+                self._end_worker(link)
+
+    def _try_again(self, now: float) -> None:
+        """Do what could not be done before, because the system lacked something for it."""
+        stuck, self._stuck = self._stuck, []
+        for stream in stuck:
+            with self._lock:
+                done = stream.flush()
+            if not done or stream.broken:
+                self._attend(stream)
+        if self._pool.held_back and now - self._held_back >= _START_AGAIN:
+            self._held_back = now
+            self._inbox.append(self._pool.try_again)
+
     def _rank_connects(self, group: RankGroup, mask: int) -> None:
-        connection = group.accept()
         loop = cast(Loop, self._io.loop)
-        if connection is not None:
-            loop.watch(connection.stream.sock, partial(self._worker_speaks, group, connection))
+        try:
+            connection = group.accept()
+            if connection is not None:
+                loop.watch(connection.stream.sock, partial(self._worker_speaks, group, connection))
+        except OSError as error:  # a rank without a connection: the others would wait for it for ever
+            group.fault = f"a rank could not be connected to ({error})"
+            loop.forget(group.listener)
+            self._end_worker(group)
+            return
         if group.complete:
             loop.forget(group.listener)
             group.stop_listening()
@@ -452,8 +511,10 @@ class Node:
     def _flush(self, stream: Stream) -> None:
         with self._lock:
             done = stream.flush()
-        if done:
+        if done or stream.stuck:
             cast(Loop, self._io.loop).also_write(stream.sock, False)
+        if stream.stuck or stream.broken:
+            self._attend(stream)
 
     def _end_worker(self, link: Connection | RankGroup) -> None:
         with self._lock:
@@ -486,6 +547,8 @@ class Node:
         keeper = self._keep()
         if mask & WRITE:
             self._flush(keeper.stream)
+            if self._keeper is not keeper:  # nothing can be said to it, so it is gone
+                return
         events = keeper.receive()
         if events is None:
             self._keeper_lost()
@@ -499,6 +562,7 @@ class Node:
     def _worker_event(self, link: Connection | RankGroup, event: Event) -> None:
         if event.what == "spawned":
             link.pid = event.value
+            link.handed_over()  # only now: what was to be sent may have had to wait
         elif event.what == "exited":
             self._worker_ended(link, event.value, event.reason)
         elif event.what == "unwatched":
@@ -536,16 +600,19 @@ class Node:
                 call.future.again()
             self._pool.put_back(reversed([*again, *rest]))
             if not worker.ready and not self._killed:
-                given_up = self._pool.hopeless(worker.shape, link.initializer_error is not None)
+                scarce = exitcode is None and reason is not None  # there was no process
+                given_up = self._pool.not_started(worker.shape, scarce, link.initializer_error is not None)
+                self._held_back = time.monotonic()
             del self._links[worker.number]
         self._inbox.append(_nothing)
         self._pump()
         for call, packed, raised in ends:
             finish(call, packed, raised)
         for call in failed:
-            call.future.fail_with(lost_error(call, link.pid, exitcode, reason, link.rank_gone))
+            before = f"{link.fault}, so " if link.fault else link.rank_gone
+            call.future.fail_with(lost_error(call, link.pid, exitcode, reason, before))
         for call in given_up:
-            call.future.fail(StartError(call, link.initializer_error, exitcode, reason))
+            call.future.fail(StartError(call, link.initializer_error, exitcode, reason or link.fault or None))
         link.close()
 
     def _keeper_lost(self) -> None:
@@ -562,7 +629,9 @@ class Node:
     # -- calls behind one that takes long --------------------------------------------------------------
 
     def _patience(self) -> float | None:
-        return _STALL if any(len(link.flight) > 1 for link in self._links.values()) else None
+        if self._stuck or any(len(link.flight) > 1 for link in self._links.values()):
+            return _STALL
+        return _START_AGAIN if self._pool.held_back else None
 
     def _look_for_stalls(self, now: float) -> None:
         if now - self._looked_for_stalls < _STALL:

@@ -8,6 +8,9 @@ then by age. What a call asks for is given out once:
 * GPUs and memory for as long as the worker lives, because an idle process may still hold them. An idle worker is
   let go when somebody waits for what it holds.
 
+Where no more workers can be started, calls wait for those that are there: idle ones of other shapes make room, and more
+are wanted again when one has ended, or after a while (`try_again`). Calls fail when there is none to wait for.
+
 A small call may pass a large one that waits. When that has happened often enough, nothing passes any more until
 the large one has been placed, so it is not starved.
 """
@@ -110,7 +113,10 @@ class Pool:
         self._memory = capacity.memory
         self._gpus = list(capacity.gpus)
         self._active = 0  # workers that run something or start
-        self._failed_starts: dict[Shape, int] = {}  # in a row
+        self._failed_starts: dict[Shape, int] = {}  # in a row, while no worker of that shape was there
+        self._room_made: set[Shape] = set()  # shapes for which idle workers went because theirs failed to start
+        self._most: int | None = None  # workers that this machine seems to have room for, if less than wanted
+        self._most_of: dict[Shape, int] = {}  # likewise, of one shape
         self._numbers = 0
         self._lets_go = False  # of all idle workers, at the next decision
         self._has_worn = False  # perhaps
@@ -131,6 +137,7 @@ class Pool:
         """The worker has said that it is ready."""
         worker.ready = True
         self._failed_starts.pop(worker.shape, None)
+        self._room_made.discard(worker.shape)
         self._at_rest(worker)
 
     def finished(self, worker: Worker, count: int) -> None:
@@ -171,18 +178,46 @@ class Pool:
         self._memory += worker.shape.memory
         self._gpus.extend(worker.gpus)
         self._gpus.sort(key=self.capacity.gpus.index)
-        if not worker.ready:
-            self._failed_starts[worker.shape] = self._failed_starts.get(worker.shape, 0) + 1
         flight, worker.flight = list(worker.flight), deque()
         return flight
 
-    def hopeless(self, shape: Shape, at_once: bool) -> list[Pending]:
-        """Calls that are given up, because their workers fail to start; `at_once`: the next would fail too."""
-        if not at_once and self._failed_starts.get(shape, 0) < _START_TRIES:
+    def not_started(self, shape: Shape, scarce: bool = False, at_once: bool = False) -> list[Pending]:
+        """A worker of this shape, lost by now, has failed to start; returned are the calls that are given up for it.
+
+        `scarce`: the system had no room for another process, of whatever shape; `at_once`: the next would fail too.
+        """
+        if scarce and self.workers:
+            self._most = len(self.workers)
             return []
+        if number := self._number_of(shape):
+            self._most_of[shape] = number
+            return []
+        self._failed_starts[shape] = self._failed_starts.get(shape, 0) + 1
+        if not at_once and (self._failed_starts[shape] < _START_TRIES or self._make_room(shape)):
+            return []
+        self._room_made.discard(shape)
         self._failed_starts.pop(shape, None)
         keys = [key for key, line in self._lines.items() if line.shape == shape]
         return [call for key in keys for call in self._lines.pop(key).calls]
+
+    def _make_room(self, shape: Shape) -> bool:
+        """Let the idle workers of other shapes go, once, before this one is given up; whether there were any."""
+        if not self._idle or shape in self._room_made:
+            return False
+        self._room_made.add(shape)
+        self._failed_starts.pop(shape, None)
+        self._lets_go = True
+        return True
+
+    @property
+    def held_back(self) -> bool:
+        """Whether fewer workers are wanted because some have failed to start."""
+        return self._most is not None or bool(self._most_of)
+
+    def try_again(self) -> None:
+        """There may be room for more workers by now."""
+        self._most = None
+        self._most_of.clear()
 
     def drain(self, all_of_them: bool = True) -> Iterator[Pending]:
         """The calls that wait, each of which waits until the next is asked for.
@@ -298,13 +333,15 @@ class Pool:
         """Start a worker of this shape, or make room for one."""
         if self._reserved or self._active >= self.max_workers or self._cores < shape.cores:
             return False
+        if shape in self._most_of and self._number_of(shape) >= self._most_of[shape]:
+            return False
         leaving = [worker for worker in self.workers.values() if worker.leaving]
         going = self._who_must_go(shape, leaving)
         if going is None:
             return False
         for worker in going:
             self._retire(worker, todo)
-        if len(leaving) + len(going) > self.max_workers or not self._holds(shape):
+        if len(leaving) + len(going) > self.max_workers or not self._holds(shape) or self._full():
             self._reserved = True
             return False  # until those have ended
         self._numbers += 1
@@ -315,6 +352,9 @@ class Pool:
         todo.append(Start(worker))
         return True
 
+    def _full(self) -> bool:
+        return self._most is not None and len(self.workers) >= self._most
+
     def _holds(self, shape: Shape) -> bool:
         return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
 
@@ -322,7 +362,8 @@ class Pool:
         """Idle workers that hold what is missing; None if all of them do not hold enough, so that none need go."""
         memory = self._memory + sum(worker.shape.memory for worker in leaving)
         gpus = len(self._gpus) + sum(len(worker.gpus) for worker in leaving)
-        places = self.max_workers - len(self.workers) + len(leaving)
+        most = self.max_workers if self._most is None else min(self.max_workers, self._most)
+        places = most - len(self.workers) + len(leaving)
         going: list[Worker] = []
         for worker in (worker for workers in self._idle.values() for worker in workers):
             lacks_memory, lacks_gpus = memory < shape.memory, gpus < shape.gpus
@@ -401,6 +442,9 @@ class Pool:
     def _at_rest(self, worker: Worker) -> None:
         self._stop_using(worker)
         self._idle.setdefault(worker.shape, []).append(worker)
+
+    def _number_of(self, shape: Shape) -> int:
+        return sum(1 for w in self.workers.values() if w.shape == shape and not w.leaving)
 
     def _starting(self, shape: Shape) -> int:
         return sum(1 for w in self.workers.values() if not w.ready and w.shape == shape)

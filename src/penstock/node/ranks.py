@@ -58,7 +58,7 @@ class RankGroup:
         self.ended = False
         self.says_ready = False
         self.must_end = False  # it cannot be trusted with another call
-        self.rank_gone = ""  # for people: which rank ended before the others
+        self.rank_gone = self.fault = ""  # for people: which rank ended before the others; why it was ended
         self.initializer_error: Packed | None = None
         self.ranks: dict[int, Connection] = {}
         self._strangers: list[Connection] = []  # connected, but have not said which rank they are
@@ -71,12 +71,22 @@ class RankGroup:
         self._initializer: bytes | None = None
         self._directory = tempfile.mkdtemp(prefix=f"penstock-{os.getpid()}-", dir=_memory_directory())  # 0700
         self.address = os.path.join(self._directory, "ranks")
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.setblocking(False)
-        self.listener.bind(self.address)
-        self.listener.listen(self.size)
+        try:
+            self.listener = self._listen()
+        except OSError:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise
 
     # -- start and end ---------------------------------------------------------------------------------
+
+    def _listen(self) -> socket.socket:
+        with contextlib.ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(socket.AF_UNIX))
+            listener.setblocking(False)
+            listener.bind(self.address)
+            listener.listen(self.size)
+            undo.pop_all()
+        return listener
 
     def greet(self, initializer: bytes | None) -> list[int]:
         """Each rank is greeted when it has said which it is; the launcher takes no descriptors."""
@@ -87,15 +97,20 @@ class RankGroup:
         """Nothing was."""
 
     def accept(self) -> Connection | None:
-        """The connection of a rank; None if it was somebody else's."""
+        """The connection of a rank; None if it was somebody else's. Raises OSError where there is no room for it."""
         try:
             sock, _ = self.listener.accept()
-        except OSError:
+        except (BlockingIOError, InterruptedError, ConnectionError):
             return None
         if not _is_ours(sock):
             sock.close()
             return None
-        connection = Connection(self.worker, self._packer, self._on_blocked, self._on_unused, sock)
+        try:
+            connection = Connection(self.worker, self._packer, self._on_blocked, self._on_unused, sock)
+        except OSError:
+            sock.close()
+            raise
+        connection.handed_over()  # it has a ledger of its own
         self._strangers.append(connection)
         return connection
 
@@ -103,9 +118,9 @@ class RankGroup:
     def complete(self) -> bool:
         return len(self.ranks) + len(self._strangers) == self.size
 
-    def return_unused(self) -> None:
+    def catch_up(self) -> None:
         for connection in self.ranks.values():
-            connection.return_unused()
+            connection.catch_up()
 
     def stop_listening(self) -> None:
         self.listener.close()
@@ -138,7 +153,7 @@ class RankGroup:
         ends: list[Ended] = []
         for frame in arrived:
             kind, _, number, flags, _ = frame
-            if kind == RANK:
+            if kind == RANK and connection in self._strangers:
                 self._strangers.remove(connection)
                 self.ranks[number] = connection
                 connection.greet(self._initializer)
@@ -153,8 +168,16 @@ class RankGroup:
                 # Of a call that goes well all ranks must be heard before they are ended.
                 self.must_end |= kind == ERROR or (self._stray and not self.flight)
                 self.initializer_error = self.initializer_error or connection.initializer_error
+        if connection.fault:
+            self.fault, self.must_end = connection.fault, True
         if connection.ended and self.flight and not self.rank_gone:
             self.rank_gone = f"rank {self._rank_of(connection)} of {self.size} ended first, then "
+        return ends
+
+    def refused(self) -> list[Ended]:
+        """The call, if it could not be sent to a rank: the others wait for that one."""
+        ends = [end for c in self.ranks.values() for refused in c.refused() for end in self._rank_ended(c, refused)]
+        self.must_end |= bool(ends)
         return ends
 
     def _rank_of(self, connection: Connection) -> int:

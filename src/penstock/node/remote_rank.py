@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from ..system.machine import GPUS
 from ..wire.frames import NO_MPI, RESULT, Frame
-from ..wire.ledger import SIZE, Ledger
-from ..wire.memory import Segments, anonymous_file
+from ..wire.ledger import make_ledger
+from ..wire.memory import Segments
 from ..wire.packing import Packer
 from ..worker.mpi import RankServer, rank_of_process
 from .agent import Agent, Starter, connect
@@ -76,6 +76,8 @@ class Bridge:
 
     def start(self, call: Call) -> None:
         self._connection.send([call])
+        for end in self._connection.refused():
+            finish(*end)
 
     def cancel_waiting(self, all_of_them: bool) -> None:
         """Nothing waits here."""
@@ -101,6 +103,7 @@ class Bridge:
             self._say_if_meant_otherwise(call, arrived)
         for end in connection.hear(connection, arrived):
             finish(*end)
+        connection.catch_up()
         if connection.initializer_error is not None:
             for call in connection.split_flight()[1]:
                 call.future.fail(StartError(call, connection.initializer_error, None, None))
@@ -125,8 +128,7 @@ def main() -> None:
     make = partial(Bridge, ours, rank == 0)
     speaker = threading.Thread(target=_speak, args=(os.path.abspath(contact), starter, more, make), daemon=True)
     speaker.start()
-    descriptor = anonymous_file(SIZE)
-    ledger = Ledger(descriptor)
+    ledger, descriptor = make_ledger()
     os.close(descriptor)
     with theirs:
         RankServer(theirs, ledger).run()

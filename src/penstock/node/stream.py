@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 
 from ..wire import frames
-from ..wire.frames import MOST_DESCRIPTORS, Frame, FrameReader, send_with_descriptors
+from ..wire.frames import MOST_DESCRIPTORS, SCARCE, Frame, FrameReader, send_with_descriptors
+
+_GONE = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN))
 
 
 class Stream:
     """A socket, what waits to be sent, and what arrived in part. Sending wants the caller's lock.
 
-    `on_blocked` is called when something has to wait: then somebody must call `flush` once the socket takes more.
+    `on_blocked` is called when something has to wait, or nothing can be sent any more: then somebody must look at
+    `broken` and `stuck`, and call `flush` once the socket takes more, or, if it is stuck, after a while.
     """
 
     def __init__(self, sock: socket.socket, on_blocked: Callable[[Stream], object]) -> None:
@@ -26,24 +28,26 @@ class Stream:
         self._waiting: deque[tuple[memoryview, list[int]]] = deque()
         self.reader = FrameReader()
         self.empty = False  # whether nothing was there when it was last looked at
+        self.stuck = False  # the system lacks the memory or descriptors to send, whether or not the socket takes more
+        self.broken = ""  # why nothing can be sent any more, although the other end may be there
 
     def send(self, data: bytes, descriptors: list[int]) -> None:
-        """Send, or remember to. Descriptors are duplicated if they have to wait."""
+        """Send, or remember to. Descriptors must stay open until the other side has them."""
         while len(descriptors) > MOST_DESCRIPTORS:  # one message takes no more; they arrive before the frame is whole
             self._send(data[:1], descriptors[:MOST_DESCRIPTORS])
             data, descriptors = data[1:], descriptors[MOST_DESCRIPTORS:]
         self._send(data, descriptors)
 
     def _send(self, data: bytes, descriptors: list[int]) -> None:
-        if not self._waiting:
-            sent = self._try(data, descriptors)
-            if sent == len(data):
-                return
-            if sent:
-                descriptors = []
-            data = data[sent:]
+        if self._waiting:
+            self._waiting.append((memoryview(data), descriptors))
+            return
+        sent = self._try(data, descriptors)
+        if sent < len(data):
+            self._waiting.append((memoryview(data)[sent:], [] if sent else descriptors))
             self._on_blocked(self)
-        self._waiting.append((memoryview(data), [os.dup(fd) for fd in descriptors]))
+        elif self.broken:
+            self._on_blocked(self)
 
     def flush(self) -> bool:
         """Send what waits; whether that was all."""
@@ -52,22 +56,24 @@ class Stream:
             sent = self._try(data, descriptors)
             if not sent:
                 return False
-            for fd in descriptors:
-                os.close(fd)
             self._waiting[0] = (data[sent:], [])
             if sent == len(data):
                 self._waiting.popleft()
         return True
 
     def _try(self, data: bytes | memoryview, descriptors: list[int]) -> int:
+        self.stuck = False
         try:
             return send_with_descriptors(self.sock, data, descriptors)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            if error.errno == errno.ETOOMANYREFS:  # so many are on their way that some must arrive first
+            if error.errno in SCARCE:
+                self.stuck = True
                 return 0
-            return len(data)  # the other end has gone; whoever reads here will see it
+            if error.errno not in _GONE:  # of those who have gone whoever reads here will see it
+                self.broken = str(error)  # in words: the error would keep alive what this sends
+            return len(data)
 
     def receive(self) -> Iterator[Frame] | None:
         """The frames that are there; None when the other end has gone."""
@@ -76,16 +82,15 @@ class Stream:
         except (BlockingIOError, InterruptedError):
             self.empty = True
             return iter(())
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno not in SCARCE:
+                return None
+            self.empty = True  # for now
+            return iter(())
         return self.reader.feed(data) if data else None
 
     def close(self) -> None:
-        for _, descriptors in self._waiting:
-            for fd in descriptors:
-                os.close(fd)
         self._waiting.clear()
-        while self.reader.descriptors:
-            os.close(self.reader.descriptors.popleft())
+        self.reader.close()
         with contextlib.suppress(OSError):
             self.sock.close()

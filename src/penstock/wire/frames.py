@@ -6,19 +6,23 @@
                         FORGET numbers of functions that are gone
                         CALL   run it
                         FREE   segments of the worker's that are no longer in use here
+                        FETCH  say what is in these segments: their descriptors were lost on their way
+                        CONTENT   a piece of what is in a segment, asked for by FETCH; after the last it is free
     worker -> driver    RANK   once, if it is one of several: which
                         READY  after the initializer
                         RESULT, ERROR   of one call
-                        FREE   likewise
+                        FREE, FETCH, CONTENT   likewise
 
-A frame is a head of fixed size and a body. A body that is not plain bytes has `PACKED` among its flags: then
-it is a `Packed` with its descriptors beside the frame, or what `encode_*` below says.
+A frame is a head of fixed size and a body. Each head begins with a mark: what anybody else has written to the stream
+is seen at once, and not taken for the length of something to wait for. A body that is not plain bytes has `PACKED`
+among its flags: then it is a `Packed` with its descriptors beside the frame, or what `encode_*` below says.
 """
 
 from __future__ import annotations
 
 import array
 import errno
+import os
 import pickle
 import socket
 from collections import deque
@@ -26,7 +30,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Any
 
-HELLO, PATH, DEFINE, FORGET, CALL, FREE, RANK, READY, RESULT, ERROR = range(1, 11)
+HELLO, PATH, DEFINE, FORGET, CALL, FREE, RANK, READY, RESULT, ERROR, FETCH, CONTENT = range(1, 13)
 
 # Flags of a frame
 PACKED = 1  # the body is a pickled tuple that describes what is beside the frame
@@ -36,8 +40,10 @@ NOTED = 8  # before the body, with its length, stands a pickled note of what was
 
 ORDER = "order"  # the option of a call that is to be remembered
 
-# size of the whole frame, kind, sequence number, a number (function, microseconds), flags
-HEAD = Struct("<IBIIB")
+# mark, size of the whole frame, kind, sequence number, a number (function, microseconds, segment), flags
+HEAD = Struct("<HIBIIB")
+MARK = 0xA55E
+LARGEST = 0xFFFFFFFF  # bytes of a frame, as the head can say
 _LENGTH = Struct("<I")
 MOST_DESCRIPTORS = 250  # Linux takes 253 in one message
 
@@ -45,8 +51,23 @@ MOST_DESCRIPTORS = 250  # Linux takes 253 in one message
 Frame = tuple[int, int, int, int, bytes]  # kind, sequence number, number, flags, body; plain, for they are many
 
 
+class Garbled(Exception):
+    """What has arrived is not what the other side says."""
+
+
+class TooLarge(Exception):
+    """There is no way to send this much."""
+
+
 def encode(kind: int, sequence: int = 0, number: int = 0, flags: int = 0, body: bytes = b"") -> bytes:
-    return HEAD.pack(HEAD.size + len(body), kind, sequence, number, flags) + body
+    """Raises TooLarge if no frame can be as large."""
+    size = HEAD.size + len(body)
+    if size > LARGEST:
+        raise TooLarge(
+            f"{size / (1 << 30):.1f} GiB cannot be sent at once, and there is no more shared memory, in which large "
+            "buffers travel otherwise; let more files be open (ulimit -n), or keep fewer results"
+        )
+    return HEAD.pack(MARK, size, kind, sequence, number, flags) + body
 
 
 class FrameReader:
@@ -56,9 +77,11 @@ class FrameReader:
         self.buffer = bytearray(1 << 17)  # kept: memory fresh from the system costs more than what comes in
         self._rest = bytearray()  # of a frame that is not complete: it grows without being copied each time
         self._needed = 0  # bytes of it from which it is worth looking again
-        self.descriptors: deque[int] = deque()  # those that arrived, in the order of the frames that own them
+        # The descriptors of each message that had some, in the order of the frames that own them; whether all came.
+        self._beside: deque[tuple[list[int], bool]] = deque()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are whole now. Raises Garbled where something else has come."""
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -68,7 +91,9 @@ class FrameReader:
         unpack = HEAD.unpack_from
         self._needed = head
         while end - place >= head:
-            size, kind, sequence, number, flags = unpack(data, place)
+            mark, size, kind, sequence, number, flags = unpack(data, place)
+            if mark != MARK or size < head:
+                raise Garbled(f"something else has written to the stream: {data[place : place + 24]!r}")
             if end - place < size:
                 self._needed = size
                 break
@@ -76,6 +101,32 @@ class FrameReader:
             place += size
             yield kind, sequence, number, flags, body
         self._rest += data[place:]
+
+    def arrived(self, descriptors: list[int], all_of_them: bool) -> None:
+        """What came beside one message."""
+        self._beside.append((descriptors, all_of_them))
+
+    def take(self, count: int) -> list[int] | None:
+        """The descriptors of a frame that has so many; None if some were lost, for this process may have no more."""
+        taken: list[int] = []
+        complete = True
+        for _ in range(-(-count // MOST_DESCRIPTORS)):
+            if not self._beside:
+                raise Garbled("descriptors that should have come with a frame are not there")
+            descriptors, all_of_them = self._beside.popleft()
+            taken += descriptors
+            complete &= all_of_them
+        if complete:
+            return taken
+        for descriptor in taken:
+            os.close(descriptor)
+        return None
+
+    def close(self) -> None:
+        """Close the descriptors of which no frame has spoken."""
+        while self._beside:
+            for descriptor in self._beside.popleft()[0]:
+                os.close(descriptor)
 
 
 def send_with_descriptors(sock: socket.socket, data: bytes | memoryview, descriptors: list[int]) -> int:
@@ -86,6 +137,9 @@ def send_with_descriptors(sock: socket.socket, data: bytes | memoryview, descrip
     return sock.sendmsg([data], beside)
 
 
+# What the system says where it lacks memory, or where too many descriptors are on their way: it may be otherwise soon.
+SCARCE = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
+
 _BESIDE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 _NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what arrives is not for programs that a call starts
 
@@ -93,14 +147,17 @@ _NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what arrives is not f
 def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
     """Some bytes of the stream; descriptors that came with them go to the reader. b"" at its end."""
     size, beside, happened, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
-    if happened & socket.MSG_CTRUNC:
-        raise OSError(errno.EMFILE, "descriptors that arrived were lost, because this process may have no more")
+    if beside or happened & socket.MSG_CTRUNC:
+        reader.arrived(_descriptors(beside), not happened & socket.MSG_CTRUNC)
+    return bytes(memoryview(reader.buffer)[:size])
+
+
+def _descriptors(beside: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
     for level, kind, content in beside:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds = array.array("i")
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-            reader.descriptors.extend(fds)
-    return bytes(memoryview(reader.buffer)[:size])
+    return fds.tolist()
 
 
 def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:

@@ -10,8 +10,10 @@ last one sent is written here; the worker looks at the range after it wrote `beg
 
 from __future__ import annotations
 
-import mmap
+import os
 from struct import Struct
+
+from .memory import anonymous_file, shared_mapping
 
 _COUNT = Struct("<I")
 _RANGE = Struct("<II")
@@ -24,7 +26,7 @@ class Ledger:
     """The shared page: `begun`, the range withdrawn, and an outbox of finished results."""
 
     def __init__(self, fd: int) -> None:
-        self._page = mmap.mmap(fd, SIZE)
+        self._page = shared_mapping(fd, SIZE)
 
     # -- the worker's side -----------------------------------------------------------------------------
 
@@ -66,3 +68,13 @@ class Ledger:
 
     def close(self) -> None:
         self._page.close()
+
+
+def make_ledger() -> tuple[Ledger, int]:
+    """A new page, and its descriptor for the other side. Raises OSError where there is none to be had."""
+    fd = anonymous_file(SIZE)
+    try:
+        return Ledger(fd), fd
+    except OSError:
+        os.close(fd)
+        raise

@@ -10,16 +10,24 @@ from __future__ import annotations
 
 import mmap
 import os
-import resource
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+
+from ..system.descriptors import Share
+from ..typed import Any
 
 _SMALLEST = 1 << 18
 _KEPT_FREE = 1 << 29  # bytes of unused segments that a process keeps warm
 
-# Each segment in use holds a descriptor or two, and the process may have only so many: past this number, its own
-# buffers wait in private memory, and those of others are copied.
-MOST = max(16, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16) // 8)
+# Past these shares its own buffers wait in private memory, and those of others are copied.
+OWNED, BORROWED = Share(8), Share(8)
+
+# A mapping has a descriptor of its own, but for the newer versions that can do without.
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+_PER_MAPPING = 0 if _UNTRACKED else 1
+_PER_SEGMENT = 1 + _PER_MAPPING
 
 
 def anonymous_file(size: int) -> int:
@@ -37,6 +45,11 @@ def anonymous_file(size: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def shared_mapping(fd: int, size: int) -> mmap.mmap:
+    """The memory that all who map this file see."""
+    return mmap.mmap(fd, size, **_UNTRACKED)
 
 
 class Private:
@@ -69,12 +82,35 @@ class _Mapping(mmap.mmap):
     """A private mapping that keeps what it maps from being used again while it lives."""
 
     lender: object = None
+    counted = 0  # of the share; set when there is a mapping, since this is finalized where there is none, too
+
+    def __del__(self) -> None:
+        BORROWED.give_back(self.counted)
 
 
-def _private_mapping(fd: int, size: int, lender: object) -> memoryview:
-    mapping = _Mapping(fd, size, access=mmap.ACCESS_COPY)
-    mapping.lender = lender
-    return memoryview(mapping)
+def _own_view(fd: int, size: int, lender: object) -> memoryview:
+    """The bytes as the caller's own: a mapping, or a copy where no more mappings are to be had."""
+    if BORROWED.take(_PER_MAPPING):
+        try:
+            mapping = _Mapping(fd, size, access=mmap.ACCESS_COPY, **_UNTRACKED)
+        except OSError:
+            BORROWED.give_back(_PER_MAPPING)
+        else:
+            mapping.lender, mapping.counted = lender, _PER_MAPPING
+            return memoryview(mapping)
+    return memoryview(_copy(fd, size))
+
+
+def _copy(fd: int, size: int) -> bytearray:
+    """The bytes of the file; this takes no descriptor."""
+    content = bytearray(size)
+    place = 0
+    while place < size:
+        count = os.preadv(fd, [memoryview(content)[place:]], place)
+        if not count:
+            raise OSError(f"shared memory ended after {place} of {size} bytes")
+        place += count
+    return content
 
 
 class _Segment:
@@ -83,11 +119,13 @@ class _Segment:
     __slots__ = ("capacity", "fd", "mapping")
 
     def __init__(self, capacity: int) -> None:
+        """Takes what was counted of the share, and gives it back at its end, or where there is no memory."""
         self.capacity, self.fd = capacity, -1
         self.fd = anonymous_file(capacity)
-        self.mapping = mmap.mmap(self.fd, capacity)
+        self.mapping = shared_mapping(self.fd, capacity)
 
     def __del__(self) -> None:
+        OWNED.give_back(_PER_SEGMENT)
         if self.fd >= 0:
             os.close(self.fd)  # the mapping closes itself
 
@@ -106,7 +144,7 @@ class Owned:
         return self.segment.fd
 
     def view(self) -> memoryview:
-        return _private_mapping(self.segment.fd, self.size, self)
+        return _own_view(self.segment.fd, self.size, self)
 
     def read(self) -> memoryview:
         return memoryview(self.segment.mapping)[: self.size]
@@ -127,29 +165,33 @@ class Borrowed:
     """
 
     __slots__ = ("fd", "forks", "give_back", "size")
-    count = 0  # how many there are; only a guide, so no lock
 
     def __init__(self, fd: int, size: int, give_back: Callable[[bool], object]) -> None:
+        """Its descriptor has been counted."""
         self.fd, self.size, self.give_back = fd, size, give_back
         self.forks = _forks
-        Borrowed.count += 1
 
     def view(self) -> memoryview:
-        return _private_mapping(self.fd, self.size, self)
+        return _own_view(self.fd, self.size, self)
 
     def read(self) -> memoryview:
         return self.view().toreadonly()
 
     def __del__(self) -> None:
-        Borrowed.count -= 1
+        BORROWED.give_back()
         os.close(self.fd)
         self.give_back(self.forks == _forks)
 
 
 def borrow(fd: int, size: int, give_back: Callable[[bool], object]) -> Private | Borrowed:
-    """Memory lent to this process; a private copy when it has borrowed a lot already."""
-    borrowed = Borrowed(fd, size, give_back)
-    return borrowed if Borrowed.count <= MOST else Private(bytearray(borrowed.read()))
+    """Memory lent to this process, which takes the descriptor; a private copy when it has borrowed a lot already."""
+    if BORROWED.take():
+        return Borrowed(fd, size, give_back)
+    try:
+        return Private(_copy(fd, size))
+    finally:
+        os.close(fd)
+        give_back(True)
 
 
 Memory = Private | Owned | Borrowed  # the bytes of one buffer, somewhere; `view` makes them the caller's own
@@ -161,45 +203,50 @@ class Segments:
     def __init__(self) -> None:
         self._free: dict[int, list[_Segment]] = {}
         self._free_bytes = 0
-        self._used = 0
         self._lock = threading.RLock()  # reentrant: `give_back` is called by finalizers
         self._closed = False
 
     def fill(self, content: memoryview) -> Owned | None:
-        """A segment with a copy of `content`; None when so many are in use that it must wait elsewhere."""
-        segment = self._take(content.nbytes)
+        """A segment with a copy of `content`; None when no more are to be had, so that it must wait elsewhere."""
+        capacity = max(_SMALLEST, 1 << (content.nbytes - 1).bit_length())
+        segment = self._take(capacity) or self._make(capacity)
         if segment is None:
             return None
         segment.mapping[: content.nbytes] = content  # slice assignment: one memcpy
         return Owned(self, segment, content.nbytes)
 
-    def _take(self, size: int) -> _Segment | None:
-        capacity = max(_SMALLEST, 1 << (size - 1).bit_length())
+    def _take(self, capacity: int) -> _Segment | None:
+        """A free one."""
         with self._lock:
-            if self._used >= MOST:
-                return None
-            self._used += 1
             free = self._free.get(capacity)
-            if free:
-                self._free_bytes -= capacity
-                return free.pop()
-        try:
-            return _Segment(capacity)
-        except OSError:
-            with self._lock:
-                self._used -= 1
-            return None
+            if not free:
+                return None
+            self._free_bytes -= capacity
+            return free.pop()
+
+    def _make(self, capacity: int) -> _Segment | None:
+        """A new one, for which free ones of other sizes make room if they must."""
+        while True:
+            if OWNED.take(_PER_SEGMENT):
+                with suppress(OSError):
+                    return _Segment(capacity)
+            if not self._drop_free():
+                return None
+
+    def _drop_free(self) -> bool:
+        """Close all that are free; whether there were any."""
+        with self._lock:
+            dropped, self._free, self._free_bytes = self._free, {}, 0
+        return any(dropped.values())
 
     def give_back(self, segment: _Segment, clean: bool) -> None:
         """The segment is not in use any more. It is closed when nobody refers to it: kept, if it may be used again."""
         with self._lock:
-            self._used -= 1
             if clean and not self._closed and self._free_bytes + segment.capacity <= _KEPT_FREE:
                 self._free_bytes += segment.capacity
                 self._free.setdefault(segment.capacity, []).append(segment)
 
     def close(self) -> None:
         """Let go of what is free, and later of what is still in use."""
-        with self._lock:
-            self._closed = True
-            self._free, self._free_bytes = {}, 0
+        self._closed = True
+        self._drop_free()

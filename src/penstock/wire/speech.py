@@ -51,7 +51,7 @@ def heard(message: bytes) -> Iterator[Frame]:
     """The frames of a message's first part."""
     place, end, head, unpack = 0, len(message), HEAD.size, HEAD.unpack_from
     while place < end:
-        size, kind, sequence, number, flags = unpack(message, place)
+        _, size, kind, sequence, number, flags = unpack(message, place)
         yield kind, sequence, number, flags, message[place + head : place + size]
         place += size
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 _GIB = 1 << 30
+ROOM = "ask for fewer workers, or let more processes or files be open (ulimit -u, ulimit -n)"  # where there is none
 
 
 def how_it_ended(exitcode: int | None) -> str:

@@ -80,6 +80,22 @@ def _returns(value: Any, reduce: Any = None) -> bool:
     return True
 
 
+def unsendable_call(name: str, error: Exception) -> Exception:
+    """What to raise where the arguments of a call cannot be sent to a worker."""
+    from ..errors import UnpicklableCall
+
+    if isinstance(error, MemoryError):
+        return error
+    return UnpicklableCall(f"the arguments of {name!r} cannot be sent: {error}")
+
+
+def unsendable_result(error: Exception) -> Exception:
+    """What to raise where the result of a call is pickled and too large to send."""
+    from ..errors import UnpicklableCall
+
+    return UnpicklableCall(f"the result cannot be sent back: {error}")
+
+
 def unreadable_call(error: BaseException) -> Exception:
     """What to raise where the function or the arguments of a call cannot be opened."""
     from ..errors import UnreadableCall

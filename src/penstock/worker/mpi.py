@@ -15,8 +15,7 @@ from ..system.machine import GPUS
 from ..system.processes import die_with_parent
 from ..wire import frames
 from ..wire.frames import NO_MPI, RANK, STRAY
-from ..wire.ledger import SIZE, Ledger
-from ..wire.memory import anonymous_file
+from ..wire.ledger import make_ledger
 from .serve import Server
 
 # How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
@@ -37,10 +36,10 @@ def main() -> None:
         if os.environ.get(name) == every:  # else the user has said something else
             os.environ[name] = own
     stream = socket.socket(socket.AF_UNIX)
+    stream.setblocking(True)  # whatever the default is here
     stream.connect(sys.argv.pop())
     stream.sendall(frames.encode(RANK, 0, rank))
-    ledger_fd = anonymous_file(SIZE)
-    ledger = Ledger(ledger_fd)
+    ledger, ledger_fd = make_ledger()
     os.close(ledger_fd)
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         RankServer(stream, ledger).run()

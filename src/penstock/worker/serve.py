@@ -12,34 +12,52 @@ import pickle
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from ..wire import frames
-from ..wire.frames import CALL, DEFINE, FORGET, FREE, HELLO, NOTED, ORDER, PACKED, PATH, READY, RESULT
+from ..wire.frames import (
+    CALL,
+    CONTENT,
+    DEFINE,
+    FETCH,
+    FORGET,
+    FREE,
+    HELLO,
+    NOTED,
+    ORDER,
+    PACKED,
+    PATH,
+    READY,
+    RESULT,
+    SCARCE,
+)
 from ..wire.ledger import ROOM, Ledger
-from ..wire.lending import Loans, describe, note_unused, undescribe
-from ..wire.memory import Memory, Segments, borrow
+from ..wire.lending import Loans, Lost, describe, describe_whole, note_unused, undescribe
+from ..wire.memory import Segments
 from ..wire.namespaces import Kept
 from ..wire.packing import Packed, Packer, load_with_inputs
 from .around import arranged
-from .failures import encode_error, unpicklable_result, unreadable_call
+from .failures import encode_error, unpicklable_result, unreadable_call, unsendable_result
 from .init import Initialized
 
 _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
 _LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps
 _SHORT = 0.001  # s; after longer calls it sleeps at once
+_MOMENT = 0.005  # s between two tries to send where the system lacks memory
 
 
 class Server:
     """The state of a worker, and what it does with each kind of frame."""
 
     def __init__(self, sock: socket.socket, ledger: Ledger) -> None:
+        sock.setblocking(True)  # whoever made it may have changed the default, or how sockets work
         self.sock = sock
         self.ledger = ledger
         self.reader = frames.FrameReader()
+        self.arrived: deque[frames.Frame] = deque()  # what is still to be done
         self.segments = Segments()
         self.packer = Packer(self.segments, home=True)
         self.functions: dict[int, Kept | _Unloadable] = {}
@@ -57,6 +75,7 @@ class Server:
             FORGET: self.forget,
             CALL: self.call,
             FREE: self.free,
+            FETCH: self.say_content,
         }
 
     def run(self) -> None:
@@ -67,7 +86,9 @@ class Server:
             data = self.wait_for_frames()
             if not data:
                 return
-            for kind, sequence, number, flags, body in self.reader.feed(data):
+            self.arrived.extend(self.reader.feed(data))
+            while self.arrived:
+                kind, sequence, number, flags, body = self.arrived.popleft()
                 actions[kind](sequence, number, flags, body)
 
     def wait_for_frames(self) -> bytes:
@@ -75,10 +96,19 @@ class Server:
         until = perf_counter() + _LOOKING if self.last_call < _SHORT else 0.0
         while perf_counter() < until:
             try:
-                return frames.receive(self.sock, self.reader, socket.MSG_DONTWAIT)
+                return self.receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 os.sched_yield()  # whoever else wants this core gets it
-        return frames.receive(self.sock, self.reader)
+        return self.receive()
+
+    def receive(self, flags: int = 0) -> bytes:
+        while True:
+            try:
+                return frames.receive(self.sock, self.reader, flags)
+            except OSError as error:
+                if error.errno not in SCARCE:
+                    raise
+            sleep(_MOMENT)
 
     # -- what the driver says --------------------------------------------------------------------------
 
@@ -115,6 +145,11 @@ class Server:
     def free(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         self.loans.returned(pickle.loads(body))
 
+    def say_content(self, sequence: int, number: int, flags: int, body: bytes) -> None:
+        for lent in pickle.loads(body):
+            for piece in self.loans.content(lent):
+                self._transmit(piece, [])
+
     def call(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         runs = self.ledger.begin(sequence)
         request = Request.read(body, self) if flags & PACKED else None
@@ -135,7 +170,10 @@ class Server:
             self.send(encode_error(error, sequence, self.last_call))
         else:
             self.done(started)
-            self.send_result(packed, sequence, self.last_call, note)
+            try:
+                self.send_result(packed, sequence, note)
+            except frames.TooLarge as error:
+                self.send(encode_error(unsendable_result(error), sequence, self.last_call))
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """The result of the call. Nothing here refers to its arguments when it returns."""
@@ -175,9 +213,12 @@ class Server:
 
     # -- what the worker says --------------------------------------------------------------------------
 
-    def send_result(self, packed: Packed | None, sequence: int, seconds: float, note: bytes = b"") -> None:
-        """Send the result, None if the call was not run, with a note of what was remembered."""
-        number = min(int(seconds * 1e6), 0xFFFFFFFF)
+    def send_result(self, packed: Packed | None, sequence: int, note: bytes) -> None:
+        """Send the result, None if the call was not run, with a note of what was remembered.
+
+        Raises TooLarge before anything is sent.
+        """
+        number = min(int(self.last_call * 1e6), 0xFFFFFFFF)
         flags = self.result_flags()
         if note:
             flags, note = flags | NOTED, frames.encode_note(note)
@@ -186,9 +227,17 @@ class Server:
         elif packed.data is not None and not packed.memories:
             self.send(frames.encode(RESULT, sequence, number, flags, note + packed.data))
         else:
+            self._send_lent(packed, lambda body: frames.encode(RESULT, sequence, number, flags | PACKED, note + body))
+
+    def _send_lent(self, packed: Packed, frame: Callable[[bytes], bytes]) -> None:
+        """Send what is in shared memory; whole where the system takes no descriptors."""
+        with contextlib.suppress(_NotTaken), self.loans.together():
             body, descriptors = describe(packed, self.loans)
+            data = frame(body)
             self.flush()
-            self._transmit(frames.encode(RESULT, sequence, number, flags | PACKED, note + body), descriptors)
+            self._transmit(data, descriptors)
+            return
+        self._transmit(frame(describe_whole(packed)), [])
 
     def result_flags(self) -> int:
         """What else to say with a result."""
@@ -217,13 +266,46 @@ class Server:
             self.outbox = 0
 
     def _transmit(self, data: bytes, descriptors: list[int]) -> None:
-        sent = frames.send_with_descriptors(self.sock, data, descriptors)
-        if sent < len(data):
-            self.sock.sendall(memoryview(data)[sent:])
+        """Raises _NotTaken, and has sent nothing, where the system does not take the descriptors now."""
+        sent = self._transmit_some(data, descriptors)
+        while sent < len(data):
+            sent += self._transmit_some(memoryview(data)[sent:], [])
 
-    def borrow(self, number: int, size: int) -> Memory:
-        """The next descriptor that arrived, as memory of the driver's."""
-        return borrow(self.reader.descriptors.popleft(), size, partial(note_unused, self.unused, number))
+    def _transmit_some(self, data: bytes | memoryview, descriptors: list[int]) -> int:
+        try:
+            return frames.send_with_descriptors(self.sock, data, descriptors)
+        except OSError as error:
+            if error.errno not in SCARCE:
+                raise
+            if descriptors:
+                raise _NotTaken from None
+        sleep(_MOMENT)
+        return 0
+
+    def undescribe(self, described: Sequence[Any]) -> list[Packed]:
+        """What came with descriptors, or what is fetched because they were lost on their way."""
+        opened = undescribe(described, self.reader, partial(note_unused, self.unused))
+        return self.fetch(opened) if isinstance(opened, Lost) else opened
+
+    def fetch(self, lost: Lost) -> list[Packed]:
+        """Ask the driver for what was lost and wait for that; what it says meanwhile is done later."""
+        self._transmit(frames.encode_object(FETCH, lost.numbers), [])
+        complete = False
+        while not complete:
+            data = self.receive()
+            if not data:
+                raise BrokenPipeError("the driver has gone")
+            for frame in self.reader.feed(data):
+                kind, _, number, _, body = frame
+                if kind == CONTENT:
+                    complete = lost.add(number, body)
+                else:
+                    self.arrived.append(frame)
+        return lost.packed()
+
+
+class _NotTaken(Exception):
+    """The system takes no descriptors now: too many are on their way."""
 
 
 class Request:
@@ -237,7 +319,7 @@ class Request:
     @classmethod
     def read(cls, body: bytes, server: Server) -> Request:
         options, *described = pickle.loads(body)
-        arguments, *inputs = (undescribe(entry, server.borrow) for entry in described)
+        arguments, *inputs = server.undescribe(described)
         return cls(arguments, inputs, options)
 
     def copy(self) -> Request:

@@ -11,6 +11,7 @@ user's may hold the other end open). A worker sees it by its own stream, and die
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import pickle
@@ -25,6 +26,7 @@ from typing import Any, NoReturn
 from ..system.processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly, watch_end
 from ..wire import frames
 from ..wire.ledger import Ledger
+from .endings import ROOM
 from .limits import Limits
 from .messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
 from .serve import Server
@@ -52,6 +54,7 @@ class _Worker:
 class Zygote:
     def __init__(self, sock: socket.socket, driver: int, watched: int | None) -> None:
         """`watched`: a descriptor that is readable when the process `driver` has ended."""
+        sock.setblocking(True)  # whoever made it may have changed the default, or how sockets work
         self.sock = sock
         self.limits = Limits(driver)
         self.reader = frames.FrameReader()
@@ -96,7 +99,9 @@ class Zygote:
     def listen(self) -> None:
         try:
             data = frames.receive(self.sock, self.reader)
-        except OSError:
+        except OSError as error:
+            if error.errno in frames.SCARCE:  # it can be read later
+                return
             data = b""
         if not data:
             self.driver_gone()
@@ -113,20 +118,22 @@ class Zygote:
         The stream and the ledger came as descriptors. Ranks have none: they find their socket in `directory`, which
         must not be left behind.
         """
-        descriptors = [] if directory else [self.reader.descriptors.popleft() for _ in range(2)]
+        descriptors = self.reader.take(0 if directory else 2)
         zygote = os.getpid()
         try:
+            if descriptors is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            ledger = Ledger(descriptors[1]) if descriptors else None  # first: nothing may fail beside a worker
             pid = os.fork()
-        except OSError as error:  # no more processes, or no memory: this worker is not to be had, the others go on
-            for fd in descriptors:
+        except OSError as error:  # no more processes, memory or descriptors: it is not to be had, the others go on
+            for fd in descriptors or ():
                 os.close(fd)
             if directory:
                 _remove(directory)
-            self.say(EXITED, number, None, f"it cannot be forked: {error}")
+            self.say(EXITED, number, None, f"it cannot be forked: {error}; {ROOM}")
             return
         if pid == 0:
             self.become(zygote, descriptors, environment, argv)
-        ledger = Ledger(descriptors[1]) if descriptors else None
         for fd in descriptors:
             os.close(fd)
         self.workers[number] = self.by_pid[pid] = _Worker(number, pid, ledger, directory)
