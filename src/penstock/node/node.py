@@ -29,7 +29,7 @@ from typing import Any, Protocol, cast
 from .. import ending
 from ..errors import WorkerLost
 from ..futures import Lazy
-from ..system.processes import wait_for_death
+from ..system.processes import wait_for_end
 from ..wire.memory import Segments
 from ..wire.packing import Packer
 from .call import Call
@@ -45,6 +45,7 @@ from .stream import Stream
 _log = logging.getLogger("penstock")
 _STALL = 0.01  # s after which calls are taken back from behind one that runs
 _GRACE = 5.0  # s that a worker has to end by itself
+_MOST_ZYGOTES = 5  # that may end in a row without any call that ended meanwhile
 _RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
 
 _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
@@ -82,6 +83,8 @@ class Node:
         self._lock = threading.Lock()
         self._links: dict[int, Connection | RankGroup] = {}  # by the number of the worker
         self._keeper: Keeper | None = None
+        self._keepers_lost = 0  # in a row
+        self._keeper_timed = False  # the I/O thread looks whether it answers; otherwise it may sleep without end
         self._to_start: list[Worker] = []
         self._blocked: list[Stream] = []
         self._io = IoThread()
@@ -205,7 +208,7 @@ class Node:
         if type(instruction) is Send:
             calls = cast("list[Call]", instruction.calls)
             if calls[0].plan.limited:
-                self._keep().watch(number, calls[0].plan.run_time, calls[0].plan.memory)
+                self._limit(number, calls[0].plan.run_time, calls[0].plan.memory)
             link = self._links[number]
             link.send(calls)
             if not self._patient and len(link.flight) > 1:
@@ -215,7 +218,12 @@ class Node:
             self._wake()
         else:
             self._links[number].leave()
-            self._keep().watch(number, _GRACE, None)  # should its last functions take too long
+            self._limit(number, _GRACE, None)  # should its last functions take too long
+
+    def _limit(self, number: int, run_time: float | None, memory: int | None) -> None:
+        self._keep().watch(number, run_time, memory)
+        if not self._keeper_timed:
+            self._wake()
 
     def _keep(self) -> Keeper:
         assert self._keeper is not None, "there are workers, so there is a keeper"
@@ -245,13 +253,13 @@ class Node:
         try:
             while not self._is_over():
                 self._pump()  # who left something in the inbox while this thread held the lock relies on it
-                self._patient = False  # first: who sends something from now on wakes this thread
+                self._patient = self._keeper_timed = False  # first: who sends something from now on wakes this thread
                 patience = self._patience()
-                self._patient = patience is not None
                 if self._beside is not None and self._beside.before_waiting():
                     continue
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
+                self._look_after_keeper(time.monotonic())
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
             self._give_up(error)
         finally:
@@ -405,12 +413,14 @@ class Node:
 
     # -- ends of workers -------------------------------------------------------------------------------
 
-    def _worker_ended(self, link: Connection | RankGroup, exitcode: int | None, reason: str | None) -> None:
+    def _worker_ended(
+        self, link: Connection | RankGroup, exitcode: int | None, reason: str | None, hopeless: bool = False
+    ) -> None:
         """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
         worker = link.worker
         for sock in link.sockets():
             cast(Loop, self._io.loop).forget(sock)
-        may_run_again = (reason is None or reason == "rank") and not self._killed
+        may_run_again = reason in (None, "rank", "silence") and not self._killed
         given_up: list[Any] = []
         with self._lock:  # all at once: nobody may send a call here between the last look and the end
             self._take_in()  # ends that the pool must know, and calls withdrawn, which the worker has begun to skip
@@ -425,7 +435,7 @@ class Node:
                 call.future.again()
             self._pool.put_back(reversed([*again, *rest]))
             if not worker.ready and not self._killed:
-                given_up = self._pool.hopeless(worker.shape, link.initializer_error is not None)
+                given_up = self._pool.hopeless(worker.shape, hopeless or link.initializer_error is not None)
             del self._links[worker.number]
         self._inbox.append(_nothing)
         self._pump()
@@ -437,21 +447,52 @@ class Node:
             call.future.fail(StartError(call, link.initializer_error, exitcode, reason))
         link.close()
 
-    def _keeper_lost(self) -> None:
+    def _keeper_lost(self, reason: str | None = None) -> None:
         """The zygote is gone, and the workers die with it; the next one makes new ones."""
-        keeper = self._keep()  # others may speak to it until all workers are known to be lost
+        keeper, links = self._keep(), list(self._links.values())  # others may speak to it until all links are lost
         cast(Loop, self._io.loop).forget(keeper.stream.sock)
         keeper.close()
-        for link in list(self._links.values()):
+        self._keepers_lost = 0 if any(link.sequence > len(link.flight) for link in links) else self._keepers_lost + 1
+        until = time.monotonic() + _GRACE
+        for link in links:
             if link.pid is not None:
-                wait_for_death(link.pid, _GRACE)
-            self._worker_ended(link, None, None)
+                wait_for_end(link.pid, until - time.monotonic())
+            why = None if link.worker.ready else keeper.why_not_started
+            self._worker_ended(link, None, why or reason, hopeless=why is not None)
         self._keeper = None
+        if self._keepers_lost >= _MOST_ZYGOTES:
+            self._give_up_waiting(f"the process that starts workers ended {self._keepers_lost} times in a row")
+
+    def _give_up_waiting(self, why: str) -> None:
+        self._keepers_lost = 0
+        with self._lock:
+            self._take_in()
+            calls = cast("list[Call]", self._pool.drain())
+        for call in calls:
+            call.future.fail_with(WorkerLost(f"no worker could be started for {call.future.name!r}: {why}"))
+
+    def _look_after_keeper(self, now: float) -> None:
+        """End a zygote that does not answer: it keeps no limits, and tells no deaths."""
+        if self._keeper is None:
+            return
+        with self._lock:
+            answers = self._keeper.answers(now)
+        if not answers:
+            _log.error("the process that keeps the limits of calls does not answer: it is ended, with its workers")
+            self._keeper.abandon([link.pid for link in self._links.values() if link.pid is not None])
+            self._keeper_lost("silence")
+            self._pump()
 
     # -- calls behind one that takes long --------------------------------------------------------------
 
     def _patience(self) -> float | None:
-        return _STALL if any(len(link.flight) > 1 for link in self._links.values()) else None
+        """For how long nothing needs to be looked at; who sends something that changes this wakes the thread."""
+        self._patient = any(len(link.flight) > 1 for link in self._links.values())
+        silence = None if self._keeper is None else self._keeper.patience(time.monotonic())
+        self._keeper_timed = silence is not None
+        if self._patient:
+            return _STALL if silence is None else min(_STALL, silence)
+        return silence
 
     def _look_for_stalls(self, now: float) -> None:
         if now - self._looked_for_stalls < _STALL:
