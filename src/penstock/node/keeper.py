@@ -233,6 +233,8 @@ gc.enable()
 
 def python_command(module: str, function: str, *arguments: str) -> list[str]:
     """The command that runs a function of this package in a new interpreter with this one's options."""
+    if not sys.executable:
+        raise OSError("sys.executable is not set: set it to the path of this Python, from which workers are started")
     options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
     code = _CODE.format(module=module, function=function)
     return [sys.executable, *options, "-c", code, "\n".join([_PACKAGE, *_places()]), *arguments]

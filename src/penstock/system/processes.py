@@ -173,22 +173,37 @@ def end_children(patience: float, known: Iterable[int] = (), spared: int = 0) ->
     """Kill the children of this process, and theirs as they become ours, and wait for their ends for so long.
 
     `known`: children to look for where the system does not list them; `spared` is left alone, reaped by others.
-    From now on SIGCHLD is blocked.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # before the look: no end is missed between
-    until, left = time.monotonic() + patience, set(known)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # no end is missed between look and wait
+    try:
+        _end_children(time.monotonic() + patience, set(known), spared)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_children(until: float, left: set[int], spared: int) -> None:
     while True:
         killed = [pid for pid in {*left, *children()} if pid != spared and kill(pid)]
-        ended = {pid for pid in killed if _reaped(pid)}
+        ended = {pid for pid in killed if reaped(pid)}
         left -= ended
         now = time.monotonic()
         if not killed or now >= until:
             return
         if not ended:
-            wait_for_child(until - now)
+            _wait_for_child(until - now)
 
 
-def wait_for_child(patience: float) -> None:
+def status_of_ended(pid: int) -> int | None:
+    """The status of a child that has ended, which is reaped; before that its group is, while the number is its own."""
+    if hasattr(os, "waitid"):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        kill_group(pid, signal.SIGKILL)
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return status if ended else None
+
+
+def _wait_for_child(patience: float) -> None:
     """Wait until something happens to a child. SIGCHLD must be blocked, so that it waits if nobody does."""
     if hasattr(signal, "sigtimedwait"):
         signal.sigtimedwait((signal.SIGCHLD,), patience)
@@ -196,7 +211,8 @@ def wait_for_child(patience: float) -> None:
         time.sleep(min(_LOOKING, patience))
 
 
-def _reaped(pid: int) -> bool:
+def reaped(pid: int) -> bool:
+    """Reap a child; whether it has ended."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:
