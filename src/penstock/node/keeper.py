@@ -63,11 +63,13 @@ class Keeper:
     """
 
     def __init__(self, on_blocked: Callable[[Stream], object]) -> None:
-        ours, theirs = socket.socketpair()
-        self._errors = anonymous_file(0)  # in the place of stderr until it is there
-        passed = [_copy(theirs.fileno()), _copy(2)]
-        theirs.close()
-        try:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:  # the latter are closed if it fails
+            stream, other = socket.socketpair()
+            theirs.enter_context(other)
+            ours.enter_context(stream)
+            self._errors = anonymous_file(0)  # in the place of stderr until it is there
+            ours.callback(self._close_errors)
+            passed = [_copy(other.fileno(), theirs), _copy_of_stderr(theirs)]
             self._process = subprocess.Popen(
                 python_command("penstock.worker.zygote", "main", *map(str, [*passed, os.getpid()])),
                 stdin=subprocess.DEVNULL,
@@ -75,20 +77,14 @@ class Keeper:
                 pass_fds=passed,
                 start_new_session=True,
             )
-        except BaseException:
-            self._close_errors()
-            ours.close()
-            raise
-        finally:
-            for fd in passed:
-                os.close(fd)
+            ours.pop_all()
         self._environment = dict(os.environ)
         self._said = self._heard = 0  # words to it; those of them that it has dealt with, as far as it has said
         self._limited: set[int] = set()  # workers whose limits it keeps
         self.why_not_started: str | None = None  # known once it is closed
         self._asked = False
         self._due: float | None = None  # when to ask it, or to believe that it does not answer
-        self.stream = Stream(ours, on_blocked)
+        self.stream = Stream(stream, on_blocked)
 
     def _say(self, kind: int, *content: Any, descriptors: list[int] | None = None) -> None:
         self._said += 1
@@ -201,13 +197,20 @@ class Keeper:
         self._close_errors()
 
 
-def _copy(fd: int) -> int:
+def _copy(fd: int, opened: contextlib.ExitStack) -> int:
     """A copy of a descriptor that is none of the standard ones, which this process may have closed."""
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    opened.callback(os.close, copy)
+    return copy
+
+
+def _copy_of_stderr(opened: contextlib.ExitStack) -> int:
     with contextlib.suppress(OSError):
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        if os.get_inheritable(2):  # else it was closed, and something else has its number
+            return _copy(2, opened)
     null = os.open(os.devnull, os.O_WRONLY)
     try:
-        return fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, 3)
+        return _copy(null, opened)
     finally:
         os.close(null)
 
