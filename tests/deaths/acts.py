@@ -143,6 +143,55 @@ def start_daemon(session: bool) -> int:
         return int(file.read())
 
 
+def start_through(steps: list[str]) -> int:
+    """A process at the end of such steps: `fork` (and the parent ends), `setsid`, `exec` without any environment."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        for step in steps:
+            if step == "setsid" and os.getpid() != os.getsid(0):
+                os.setsid()
+            elif step == "fork" and os.fork():
+                os._exit(0)
+        os.write(write, str(os.getpid()).encode())
+        if "exec" in steps:
+            os.close(read)
+            os.close(write)
+            os.execve("/bin/sleep", ["sleep", "1000"], {})
+        stay()
+    pid = int(os.read(read, 20))
+    os.close(read)
+    os.close(write)
+    return pid
+
+
+def start_and_stay(fifo: str, steps: list[str]) -> NoReturn:
+    tell(fifo, f"{os.getpid()} {start_through(steps)}")
+    stay()
+
+
+def end_a_daemon() -> str:
+    """As `stop` of a service does: until its number is free, which it is not as long as nobody has reaped it."""
+    pid = start_daemon(session=True)
+    os.kill(pid, signal.SIGKILL)
+    while os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.001)
+    return "gone"
+
+
+def wait_for_all_children() -> int:
+    """Of a call that has a daemon, which is none of them."""
+    start_daemon(session=True)
+    if os.fork() == 0:
+        os._exit(0)
+    count = 0
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return count
+        count += 1
+
+
 def start_all() -> list[int]:
     """Every kind of process that a call may leave behind."""
     return [
@@ -187,6 +236,46 @@ def allocate_in_children(size: int, count: int) -> NoReturn:
     for _ in range(count):
         subprocess.Popen([sys.executable, "-c", code])
     stay()
+
+
+def fill_a_nameless_file(size: int) -> None:
+    """In memory that nobody maps."""
+    descriptor = os.memfd_create("filled")
+    for _ in range(size >> 20):
+        os.write(descriptor, bytes(1 << 20))
+    stay()
+
+
+def fill_in_a_daemon(size: int) -> None:
+    """In memory of a process that is nobody's child here any more."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        fill_a_nameless_file(size)
+    stay()
+
+
+# -- what is inherited -------------------------------------------------------------------------------------
+
+
+def mask_and_handlers() -> tuple[list[int], dict[int, str]]:
+    """The signals that are blocked, and those that are not left to the system."""
+    handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return sorted(map(int, mask)), {n: repr(how) for n, how in handlers.items() if how != signal.SIG_DFL}
+
+
+def signals_of_a_program() -> tuple[str, str]:
+    """Those that a program which a call starts finds blocked and ignored."""
+    text = subprocess.run(["cat", "/proc/self/status"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    status = dict(line.split(":\t") for line in text.splitlines())
+    return status["SigBlk"], status["SigIgn"]
+
+
+def kinds_of_standard_descriptors() -> list[str]:
+    targets = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)]
+    return ["null" if target == os.devnull else target.partition(":")[0] for target in targets]
 
 
 # -- calls that do not clean up --------------------------------------------------------------------------

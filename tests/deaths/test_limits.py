@@ -76,6 +76,14 @@ def test_memory_of_child_processes_counts(executor: Executor, size: int, count: 
     assert [other.result() for other in others] == [2**i for i in range(10)]
 
 
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("act", [acts.fill_a_nameless_file, acts.fill_in_a_daemon])
+def test_memory_that_nobody_maps_counts(executor: Executor, act: Any) -> None:
+    call = executor.submit(act, 400 * MB, resource_dict={"memory": 0.25})
+    with pytest.raises(OutOfMemory, match=f"'{act.__name__}' took more than its memory of 0.25 GiB"):
+        call.result()
+
+
 def test_both_limits_of_one_call(executor: Executor) -> None:
     call = executor.submit(acts.stay, resource_dict={"run_time": 0.2, "memory": 0.5})
     assert isinstance(call.exception(), TimeLimitExceeded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,53 @@ def test_the_end_of_a_call_is_seen_without_a_pidfd(monkeypatch: pytest.MonkeyPat
     job.runs = 0, parcel
     job.pid = os.posix_spawn(sys.executable, [sys.executable, "-c", "raise SystemExit(3)"], os.environ)
     assert job._wait() == (None, 3)
+
+
+JOB = """
+import os, signal, sys, time
+from types import SimpleNamespace
+from penstock.system.processes import become_subreaper
+from penstock.worker.job import Job
+
+def daemon():
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(write, b"%d" % os.getpid())
+            time.sleep(1000)
+        os._exit(0)
+    os.wait()
+    return int(os.read(read, 20))
+
+def call(job, keeper, number, parcel):
+    os.setsid()
+    ended = daemon()
+    os.kill(ended, signal.SIGKILL)
+    while os.path.exists(f"/proc/{ended}"):
+        time.sleep(0.001)
+    os.write(1, b"%d\\n" % daemon())
+    os._exit(3)
+
+Job._become_call = call
+become_subreaper()
+job = Job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=2)))
+signal.signal(signal.SIGCHLD, job.reap_others)
+parcel = SimpleNamespace(wait=60.0, private=True, run_time=None, memory=None)
+print(*job._run(0, parcel), len(os.listdir("/proc/self/fd")) < 6)
+try:
+    os.wait()
+except ChildProcessError:
+    print("no children")
+"""
+
+
+@pytest.mark.needs("linux")
+def test_daemons_of_a_call_are_reaped_while_it_runs_and_end_with_it() -> None:
+    run = subprocess.run([sys.executable, "-c", JOB], capture_output=True, text=True, check=True)
+    pid, *said = run.stdout.splitlines()
+    assert said == ["None 3 True", "no children"]
+    assert not os.path.exists(f"/proc/{pid}")
 
 
 def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,49 @@ def test_without_proc_ps_is_asked():
         assert sampler.exceeding({pid: 32 * MIB})[pid] > 64 * MIB
 
 
+FILES = {
+    "nameless": "f = open(os.memfd_create('x'), 'r+b', 0)",
+    "tmpfs": "import tempfile; f = tempfile.TemporaryFile(dir='/dev/shm', buffering=0)",
+}
+
+
+@proc
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("kind", FILES)
+def test_files_in_memory_count_though_nobody_has_mapped_them(kind):
+    with program(f"{FILES[kind]}; f.write(bytes(64 << 20)); ready()") as pid:
+        sampler = memory.Sampler()
+        assert 64 * MIB < sampler.sample([pid])[pid] < 120 * MIB
+        assert sampler.exceeding({pid: 32 * MIB})[pid] > 64 * MIB
+
+
+@proc
+@pytest.mark.needs("linux")
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize(
+    "more",
+    [
+        "fork(ready); ready(); [os.read(0, 1) for _ in '1']",  # two hold it
+        "m = mmap.mmap(f.fileno(), 64 << 20); m[:]; ready()",  # it is mapped, and so counts already
+        "g = f; f = open(f'/proc/self/fd/{g.fileno()}', 'rb'); g.close(); m = mmap.mmap(-1, 64 << 20); m[:]; ready()",
+    ],
+)
+def test_no_file_in_memory_counts_twice(kind, more):
+    """The last is only read here: it may be anybody's."""
+    processes = 2 if "fork" in more else 1
+    with program(f"{FILES[kind]}; f.write(bytes(64 << 20)); {more}", ready=processes) as pid:
+        held = memory.Sampler().exceeding({pid: 1})[pid]
+        assert (64 if processes == 2 else 0) * MIB < held < 120 * MIB
+
+
+@proc
+@pytest.mark.needs("linux")
+def test_lent_segments_count_where_they_are_mapped_only():
+    text = "f = open(os.memfd_create('penstock'), 'r+b', 0); f.write(bytes(64 << 20)); ready()"
+    with program(text) as pid:
+        assert memory.Sampler().sample([pid])[pid] < 60 * MIB
+
+
 # ------------------------------------------------------------------ a directory like /proc
 
 
@@ -231,6 +274,15 @@ def test_who_was_seen_in_a_tree_stays_in_it(fake):
     fake.add(9, ME, 9, RssAnon=20)  # adopted by this process, in a session of its own
     assert seen.sample([7]) == {7: 20 * 1024}
     assert seen.members(7) == [7, 9]
+
+
+def test_what_a_guard_has_adopted_is_of_its_worker(fake):
+    for guard, worker, orphan, held in ((6, 7, 8, 10), (16, 17, 18, 100)):
+        fake.add(guard, ME, 1, RssAnon=10000)
+        fake.add(worker, guard, worker, RssAnon=1)
+        fake.add(orphan, guard, orphan, RssAnon=held)
+        fake.add(orphan + 1, orphan, orphan + 1, RssAnon=held)
+    assert sampler(fake).sample([7, 17]) == {7: 21 * 1024, 17: 201 * 1024}
 
 
 def test_strangers_are_not_read_again_until_their_number_may_be_used_again(fake):

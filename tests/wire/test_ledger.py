@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from itertools import count
+from struct import Struct
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from penstock.wire import ledger
 from penstock.wire.frames import RESULT, FrameReader, encode
 from penstock.wire.ledger import ROOM, SIZE, Ledger
 from penstock.wire.memory import anonymous_file
@@ -101,3 +104,43 @@ def test_all_the_room_can_be_used(sides):
     assert worker.put(b"x" * ROOM, 0) == ROOM
     assert driver.unsent() == b"x" * ROOM
     assert driver.begun == 0
+
+
+def test_what_is_withdrawn_has_not_begun(sides):
+    worker, driver = sides
+    worker.begin(1)
+    driver.withdraw(last=3)
+    assert not worker.begin(2)
+    assert driver.begun == 1
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_a_range_that_is_corrected_while_a_call_is_skipped(sides, step, monkeypatch):
+    """The worker was let go on too early: whatever it was about to do, it does what the last look at it found."""
+    worker, driver = sides
+    worker.begin(1)
+    driver.withdraw(last=3)
+    found = [1]
+    steps = count()
+
+    class Watched(Struct):
+        """Before one of the worker's steps on the page it is looked at again."""
+
+        def pack_into(self, *args):
+            look()
+            super().pack_into(*args)
+
+        def unpack_from(self, *args):
+            look()
+            return super().unpack_from(*args)
+
+    def look():
+        if next(steps) == step:
+            (begun,) = Struct("<I").unpack_from(driver._page, 0)
+            Struct("<II").pack_into(driver._page, ledger._WITHDRAWN, begun, 3)
+            found.append(begun)
+
+    monkeypatch.setattr(ledger, "_COUNT", Watched("<I"))
+    monkeypatch.setattr(ledger, "_RANGE", Watched("<II"))
+    assert worker.begin(2) == (found[-1] == 2)
+    assert worker.begin(3) is False

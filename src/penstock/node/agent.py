@@ -25,6 +25,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..system.machine import GIB, GPUS, detect
+from ..system.processes import default_signals, open_standard_descriptors
 from ..version import VERSION
 from ..wire import speech
 from ..wire.bundles import unwrap
@@ -348,6 +349,8 @@ def main() -> None:
 
     `... CONTACT TOKEN`: in a job that the driver has asked for, and knows by that.
     """
+    default_signals()
+    open_standard_descriptors()
     path = os.path.abspath(sys.argv[1])  # now: later the process has the driver's arguments and directory
     more = _of_job(sys.argv[2]) if len(sys.argv) > 2 else {}
     starter = Starter()

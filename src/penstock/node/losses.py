@@ -35,8 +35,9 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
         return OutOfMemory(too_much_memory(repr(name), call.plan.memory or 0))
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
+    how = "was ended with its zygote, which did not answer" if reason == "silence" else how_it_ended(exitcode)
     error = WorkerLost(
-        f"{name!r} lost its worker{runs}: {before}process {pid} on {socket.gethostname()} {how_it_ended(exitcode)}"
+        f"{name!r} lost its worker{runs}: {before}process {pid} on {socket.gethostname()} {how}"
         + (f", see {log}" if log else "")
         + ("" if call.plan.restarts else "; restart_limit=1 would run such a call again")
     )

@@ -36,7 +36,7 @@ from ..errors import WorkerLost
 from ..futures import Lazy, ends_futures
 from ..system.descriptors import make_room
 from ..system.locks import if_free, new_lock
-from ..system.processes import wait_for_death
+from ..system.processes import wait_for_end
 from ..wire.memory import Segments
 from ..wire.packing import Packer
 from ..worker.endings import ROOM
@@ -54,6 +54,7 @@ _log = logging.getLogger("penstock")
 _STALL = 0.01  # s after which calls are taken back from behind one that runs, or what could not be sent is tried again
 _START_AGAIN = 5.0  # s after which more workers are tried where some could not be started
 _GRACE = 5.0  # s that a worker has to end by itself
+_MOST_ZYGOTES = 5  # that may end in a row without any call that ended meanwhile
 _RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
 
 _nodes: weakref.WeakSet[Node] = weakref.WeakSet()
@@ -96,6 +97,7 @@ class Node:
         self._links: dict[int, Connection | RankGroup] = {}  # by the number of the worker
         self._unwatching: dict[int, list[Call]] = {}  # what had limits and has ended; the worker is not free yet
         self._keeper: Keeper | None = None
+        self._keepers_lost = 0  # in a row
         self._to_start: list[Worker] = []
         self._starting: list[Worker] = []  # by the I/O thread, just now
         self._left: list[Send | Retire] = []  # to the I/O thread
@@ -344,13 +346,13 @@ class Node:
                 self._go_on()
                 self._pump()  # who left something in the inbox while this thread held the lock relies on it
                 self._patient = False  # first: who sends something from now on wakes this thread
-                patience = self._patience()
-                self._patient = patience == _STALL
+                patience = self._patience(time.monotonic())
                 if self._beside is not None and self._beside.before_waiting():
                     continue
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
                 self._try_again(time.monotonic())
+                self._look_after_keeper(time.monotonic())
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
             self._give_up(error)
         finally:
@@ -578,12 +580,14 @@ class Node:
 
     # -- ends of workers -------------------------------------------------------------------------------
 
-    def _worker_ended(self, link: Connection | RankGroup, exitcode: int | None, reason: str | None) -> None:
+    def _worker_ended(
+        self, link: Connection | RankGroup, exitcode: int | None, reason: str | None, hopeless: bool = False
+    ) -> None:
         """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
         worker = link.worker
         for sock in link.sockets():
             cast(Loop, self._io.loop).forget(sock)
-        may_run_again = (reason is None or reason == "rank") and not self._killed
+        may_run_again = reason in (None, "rank", "silence") and not self._killed
         given_up: list[Any] = []
         with self._lock:  # all at once: nobody may send a call here between the last look and the end
             self._do_what_is_left()
@@ -600,8 +604,9 @@ class Node:
                 call.future.again()
             self._pool.put_back(reversed([*again, *rest]))
             if not worker.ready and not self._killed:
-                scarce = exitcode is None and reason is not None  # there was no process
-                given_up = self._pool.not_started(worker.shape, scarce, link.initializer_error is not None)
+                scarce = exitcode is None and reason not in (None, "silence") and not hopeless  # there was no process
+                at_once = hopeless or link.initializer_error is not None
+                given_up = self._pool.not_started(worker.shape, scarce, at_once)
                 self._held_back = time.monotonic()
             del self._links[worker.number]
         self._inbox.append(_nothing)
@@ -615,23 +620,53 @@ class Node:
             call.future.fail(StartError(call, link.initializer_error, exitcode, reason or link.fault or None))
         link.close()
 
-    def _keeper_lost(self) -> None:
+    def _keeper_lost(self, reason: str | None = None) -> None:
         """The zygote is gone, and the workers die with it; the next one makes new ones."""
-        keeper = self._keep()  # others may speak to it until all workers are known to be lost
+        keeper, links = self._keep(), list(self._links.values())  # others may speak to it until all links are lost
         cast(Loop, self._io.loop).forget(keeper.stream.sock)
         keeper.close()
-        for link in list(self._links.values()):
+        self._keepers_lost = 0 if any(link.sequence > len(link.flight) for link in links) else self._keepers_lost + 1
+        until = time.monotonic() + _GRACE
+        for link in links:
             if link.pid is not None:
-                wait_for_death(link.pid, _GRACE)
-            self._worker_ended(link, None, None)
+                wait_for_end(link.pid, until - time.monotonic())
+            why = None if link.worker.ready else keeper.why_not_started
+            self._worker_ended(link, None, why or reason, hopeless=why is not None)
         self._keeper = None
+        if self._keepers_lost >= _MOST_ZYGOTES:
+            self._give_up_waiting(f"the process that starts workers ended {self._keepers_lost} times in a row")
+
+    def _give_up_waiting(self, why: str) -> None:
+        self._keepers_lost = 0
+        with self._lock:
+            if self._half_done:
+                self._put_in_order()
+            self._take_in()
+            calls = cast("list[Call]", [*self._pool.drain()])
+        for call in calls:
+            call.future.fail_with(WorkerLost(f"no worker could be started for {call.future.name!r}: {why}"))
+
+    def _look_after_keeper(self, now: float) -> None:
+        """End a zygote that does not answer: it keeps no limits, and tells no deaths."""
+        if self._keeper is None:
+            return
+        with self._lock:
+            answers = self._keeper.answers(now)
+        if not answers:
+            _log.error("the process that keeps the limits of calls does not answer: it is ended, with its workers")
+            self._keeper.abandon([link.pid for link in self._links.values() if link.pid is not None])
+            self._keeper_lost("silence")
+            self._pump()
 
     # -- calls behind one that takes long --------------------------------------------------------------
 
-    def _patience(self) -> float | None:
-        if self._stuck or any(len(link.flight) > 1 for link in self._links.values()):
-            return _STALL
-        return _START_AGAIN if self._pool.held_back else None
+    def _patience(self, now: float) -> float | None:
+        """Return for how long nothing needs to be looked at; a thread that sends something else wakes this one."""
+        self._patient = bool(self._stuck) or any(len(link.flight) > 1 for link in self._links.values())
+        silence = None if self._keeper is None else self._keeper.patience(now)
+        start_again = _START_AGAIN if self._pool.held_back else None
+        times = (_STALL if self._patient else None, silence, start_again)
+        return min((time for time in times if time is not None), default=None)
 
     def _look_for_stalls(self, now: float) -> None:
         if now - self._looked_for_stalls < _STALL:

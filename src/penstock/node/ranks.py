@@ -64,7 +64,7 @@ class RankGroup:
         self._strangers: list[Connection] = []  # connected, but have not said which rank they are
         self._results: dict[int, Lazy] = {}
         self._packer, self._on_blocked, self._on_unused = packer, on_blocked, on_unused
-        self._sequence = 0
+        self.sequence = 0
         self._ready = 0
         self._mpi_used = False
         self._stray = False  # a message is left that the next call would take for its own
@@ -142,8 +142,8 @@ class RankGroup:
 
     def send(self, calls: Sequence[Call]) -> None:
         (call,) = calls  # calls of several ranks are sent one at a time
-        self._sequence += 1
-        self.flight = {self._sequence: call}
+        self.sequence += 1
+        self.flight = {self.sequence: call}
         self._results = {}
         for rank in sorted(self.ranks):
             self.ranks[rank].send(calls)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..system.machine import GPUS
+from ..system.processes import default_signals, open_standard_descriptors
 from ..wire.frames import NO_MPI, RESULT, Frame
 from ..wire.ledger import make_ledger
 from ..wire.memory import Segments
@@ -119,6 +120,8 @@ class Bridge:
 def main() -> None:
     """Run as `python -c "... main()" CONTACT CALL GPUS_PER_RANK`, by the launcher, once for each rank."""
     contact, call, gpus = sys.argv[1:]
+    default_signals()
+    open_standard_descriptors()
     rank = rank_of_process()
     os.environ.update(own_gpus(os.environ, int(gpus)))
     starter = Starter()

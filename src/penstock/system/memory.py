@@ -7,11 +7,11 @@ Three ways:
 * `Sampler` beside the workers: it adds up what the process tree of each call holds, and names the trees
   that hold more than they may.
 
-What a process holds is its anonymous memory, its shared memory, and what of both is swapped out. Pages of
-files are left out: the kernel takes them back when memory is short. That sum is cheap to read but counts
-memory that processes share (after a fork, or a segment that all of them map) once for each. So it serves
-as an upper bound: only a tree whose sum is too large is looked at again by proportional shares, which are
-exact but cost time in proportion to the memory.
+What a process holds is its anonymous memory, its shared memory, and what of both is swapped out; besides, the
+files in memory that it holds open (`held_files`). Pages of other files are left out: the kernel takes them back
+when memory is short. That sum is cheap to read but counts memory that processes share (after a fork, or a
+segment that all of them map) once for each. So it serves as an upper bound: only a tree whose sum is too large
+is looked at again by proportional shares, which are exact but cost time in proportion to the memory.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from .held_files import HeldFiles
 from .machine import LEAF, ROOT, delegation, lines, members, own_groups
 
 __all__ = [
@@ -58,8 +59,9 @@ class Process(NamedTuple):
 class Sampler:
     """What the trees of some processes hold, seen again and again.
 
-    A tree is a process (the root), its descendants and the members of its session. Roots are processes
-    that the caller started. Whoever was once seen in a tree stays in it, also after its parent ended.
+    A tree is a process (the root), its descendants, the members of its session, and what its parent has adopted if
+    that is a guard of its own. Roots are processes that the caller or such a guard started. Whoever was once seen in
+    a tree stays in it, also after its parent ended.
     """
 
     def __init__(self, proc: str = "/proc", clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,6 +71,8 @@ class Sampler:
         self._strangers: frozenset[int] = frozenset()  # no descendants of ours: not worth reading again
         self._owners: dict[int, int] = {}
         self._held: dict[int, int] = {}
+        self._files = HeldFiles(proc)
+        self._in_files: dict[int, int] = {}  # by root
         self._next_exact: dict[int, float] = {}
 
     def sample(self, roots: Iterable[int]) -> dict[int, int]:
@@ -82,7 +86,8 @@ class Sampler:
         sums = dict.fromkeys(wanted, 0)
         for pid, root in self._owners.items():
             sums[root] += self._held[pid]
-        return sums
+        self._in_files = {root: self._files.held(self.members(root)) for root in wanted}
+        return {root: held + self._in_files[root] for root, held in sums.items()}
 
     def members(self, root: int) -> list[int]:
         """Return the processes that the last sample found in the tree of a root."""
@@ -102,7 +107,7 @@ class Sampler:
 
     def _exact(self, root: int) -> int:
         began = self._clock()
-        total = sum(min(self._held[pid], self._share(pid)) for pid in self.members(root))
+        total = self._in_files[root] + sum(min(self._held[pid], self._share(pid)) for pid in self.members(root))
         now = self._clock()
         self._next_exact[root] = now + PACE * (now - began)
         return total
@@ -137,9 +142,11 @@ def _owners(processes: Mapping[int, Process], roots: set[int], before: Mapping[i
     """Return the root that each process belongs to, or this process for others that it started.
 
     Next to its descent count its session and what was known before: a process whose parent ended is
-    adopted, by this process where it is a subreaper.
+    adopted, by the guard of its root or by this process.
     """
     owners = {root: root for root in roots | {os.getpid()} if root in processes}
+    guards = {processes[root].parent: root for root in owners if root != os.getpid()}
+    guards.pop(os.getpid(), None)
     for pid in processes:
         line: list[int] = []
         while pid in processes and pid not in owners and pid not in line:  # reused numbers may form a ring
@@ -147,7 +154,7 @@ def _owners(processes: Mapping[int, Process], roots: set[int], before: Mapping[i
             pid = processes[pid].parent
         owner = owners.get(pid)
         for pid in reversed(line):
-            claims = (owner, processes[pid].session, before.get(pid))
+            claims = (owner, guards.get(processes[pid].parent), processes[pid].session, before.get(pid))
             owner = next((claim for claim in claims if claim in roots), owner)
             if owner is not None:
                 owners[pid] = owner

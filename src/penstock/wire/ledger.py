@@ -5,7 +5,9 @@ Both outlive a SIGKILL. So the driver knows which call died with the worker, whi
 were finished but still on their way.
 
 Calls that were sent ahead may be withdrawn: while the worker is stopped (SIGSTOP), the range from `begun` to the
-last one sent is written here; the worker looks at the range after it wrote `begun`, and skips what lies in it.
+last one sent is written here; the worker looks at the range after it wrote `begun`, and skips what lies in it. Should
+somebody else let it go on in the middle of that, it is stopped again and the range corrected, which a worker that skips
+a call looks for once more.
 """
 
 from __future__ import annotations
@@ -31,10 +33,21 @@ class Ledger:
     # -- the worker's side -----------------------------------------------------------------------------
 
     def begin(self, sequence: int) -> bool:
-        """Note that this call begins; False if it was withdrawn."""
+        """Note that this call begins; False if it was withdrawn, and so has not begun."""
         _COUNT.pack_into(self._page, _BEGUN, sequence)
         after, last = _RANGE.unpack_from(self._page, _WITHDRAWN)
-        return not after < sequence <= last
+        return not after < sequence <= last or self._begins_after_all(sequence)
+
+    def _begins_after_all(self, sequence: int) -> bool:
+        """Take back that this call begins, unless the range is changed meanwhile so that it does."""
+        while True:
+            after, last = _RANGE.unpack_from(self._page, _WITHDRAWN)
+            if not after < sequence <= last:
+                _COUNT.pack_into(self._page, _BEGUN, sequence)
+            else:
+                _COUNT.pack_into(self._page, _BEGUN, after)
+            if _RANGE.unpack_from(self._page, _WITHDRAWN) == (after, last):
+                return not after < sequence <= last
 
     def put(self, frame: bytes, length: int) -> int:
         """Add a frame to an outbox of `length` bytes; the new length. It counts once that is written."""

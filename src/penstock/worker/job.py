@@ -22,7 +22,18 @@ from ..cache.home import Home
 from ..errors import OutOfMemory, PenstockError, TimeLimitExceeded, VersionMismatch
 from ..jobs.folder import Begun, End, Folder
 from ..jobs.parcel import Parcel
-from ..system.processes import die_with_parent, exit_code, watch_end
+from ..system.processes import (
+    become_subreaper,
+    children,
+    default_signals,
+    die_with_parent,
+    end_children,
+    exit_code,
+    kill_group,
+    reaped,
+    status_of_ended,
+    watch_end,
+)
 from ..system.variables import NESTED, at_start, nested
 from ..typed import NoReturn
 from ..version import VERSION
@@ -38,6 +49,7 @@ _NODE = ("SLURMD_NODENAME",)
 _RESTARTS = ("SLURM_RESTART_COUNT",)
 _MOMENT = 0.2  # s between the ends of two processes of a job that is ended
 _BEAT = 15.0  # s at most between two beats
+_UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
 _LOOKING = 0.05  # s between two looks at a process, where the system has no better way
 
 
@@ -72,6 +84,8 @@ def printed(folder: Folder, number: int) -> str:
 def main() -> None:
     """Make the calls; the exit status is 1 if one of them failed, which tells the scheduler what not to start."""
     path, trust, token = sys.argv[1:4]
+    default_signals()
+    become_subreaper()  # what a call leaves behind is to end with it
     folder = Folder(Home.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
@@ -82,6 +96,7 @@ def main() -> None:
     os.umask(folder.batch.umask)
     job = Job(folder)
     signal.signal(signal.SIGTERM, job.stop)
+    signal.signal(signal.SIGCHLD, job.reap_others)
     element = _said(_ELEMENT)
     ends = [job.make(number) for number in folder.batch.of_element(None if element is None else int(element))]
     os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
@@ -159,7 +174,7 @@ class Job:
         self.limits.watch(self.pid, deadline, parcel.memory, "run_time")
         reason, code = self._wait()
         pid, self.pid = self.pid, 0
-        _kill_group(pid)
+        end_children(_UNKILLABLE)
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
             time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
         return reason or self.limits.ended(pid) or self._killed_for_memory(code), code
@@ -180,7 +195,8 @@ class Job:
     def _become_call(self, keeper: int, number: int, parcel: Parcel) -> NoReturn:
         from .detached import make_call  # here, so that the keeper stays small
 
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for signum in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(signum, signal.SIG_DFL)
         os.setsid()
         die_with_parent(keeper)
         if self.several:
@@ -191,22 +207,27 @@ class Job:
 
     def _wait(self) -> tuple[str | None, int]:
         """Until the call's process has ended: what it was ended for, if it was, and its exit code."""
-        reason, beats = None, self._beats()
+        reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor]
-        while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                break
-            limit = self.limits.patience(time.monotonic())
-            patience = next(beats) if limit is None else min(limit, next(beats))
+        while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
+            now = time.monotonic()
+            limit = self.limits.patience(now)
+            patience = min(next(beats), until - now, until if limit is None else limit)
             select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
             for late, why in self.limits.exceeded(time.monotonic()).items():
-                reason = reason or why
-                _kill_group(late)
+                reason, until = reason or why, time.monotonic() + _UNKILLABLE
+                kill_group(late, signal.SIGKILL)
         if descriptor is not None:
             os.close(descriptor)
-        return reason, exit_code(status)
+        return reason, -signal.SIGKILL if status is None else exit_code(status)
+
+    def reap_others(self, signum: int, frame: object) -> None:
+        """A process has ended: if a call has left it behind, it is this one's child, and nobody else asks for it."""
+        if self.pid:  # else it is just being forked, or all are being ended
+            for pid in children():
+                if pid != self.pid:
+                    reaped(pid)
 
     def _beats(self) -> Iterator[float]:
         """S until the next beat, which is made if it is time: it shows that the call runs if the scheduler cannot."""
@@ -255,9 +276,7 @@ class Job:
     def stop(self, signum: int, frame: object) -> NoReturn:
         """The scheduler ends the job; it knows why, so nothing is written here."""
         if self.pid and self.runs is not None:
-            _kill_group(self.pid)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
+            end_children(_UNKILLABLE, known=[self.pid])
             self._release_claim(*self.runs)
         os._exit(128 + signum)
 
@@ -276,8 +295,3 @@ def _write_to(path: str) -> None:
     for fd in (1, 2):
         os.dup2(log, fd)
     os.close(log)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)

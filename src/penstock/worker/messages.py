@@ -1,8 +1,12 @@
 """The kinds of frames between the driver and the zygote; what is in them is said at their senders.
 
 driver -> zygote    SPAWN, WATCH, UNWATCH, KILL, WITHDRAW, END
+                    ASK    whether it answers
 zygote -> driver    SPAWNED, EXITED, UNWATCHED, WITHDRAWN
+                    ALIVE  the answer
+
+In the place of the sequence number the zygote says how many frames of the driver's it has dealt with.
 """
 
-SPAWN, WATCH, UNWATCH, KILL, WITHDRAW, END = range(101, 107)
-SPAWNED, EXITED, UNWATCHED, WITHDRAWN = range(111, 115)
+SPAWN, WATCH, UNWATCH, KILL, WITHDRAW, END, ASK = range(101, 108)
+SPAWNED, EXITED, UNWATCHED, WITHDRAWN, ALIVE = range(111, 116)

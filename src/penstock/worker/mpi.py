@@ -12,7 +12,7 @@ import socket
 import sys
 
 from ..system.machine import GPUS
-from ..system.processes import die_with_parent
+from ..system.processes import default_signals, die_with_parent, open_standard_descriptors
 from ..wire import frames
 from ..wire.frames import NO_MPI, RANK, STRAY
 from ..wire.ledger import make_ledger
@@ -30,6 +30,8 @@ def rank_of_process() -> int:
 def main() -> None:
     """Run as `python -c "... main()" ADDRESS GPUS GPUS;GPUS`, by the launcher, once for each rank."""
     die_with_parent(os.getppid())
+    default_signals()
+    open_standard_descriptors()
     rank = rank_of_process()
     own, every = sys.argv.pop().split(";")[rank], sys.argv.pop()
     for name in GPUS:

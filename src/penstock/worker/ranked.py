@@ -20,6 +20,7 @@ from ..cache.home import Home
 from ..errors import RemoteTraceback, WorkerLost
 from ..jobs.folder import Folder
 from ..jobs.parcel import Parcel
+from ..system.processes import default_signals
 from ..wire.functions import dumps
 from ..wire.packed import Packed, load_with_inputs
 from .endings import how_it_ended
@@ -73,6 +74,7 @@ def _result(path: str, rank: int, parcel: Parcel, code: int) -> Any:
 def main() -> None:
     """Run as `python -c "... main()" HOME TRUST TOKEN NUMBER APART`, by the launcher, once for each rank."""
     home, trust, token, number, apart = sys.argv[1:6]
+    default_signals()
     sys.argv[:] = [""]
     folder = Folder(Home.open(home, trust=trust or None), token)
     parcel = Parcel.load(folder.call(int(number)))

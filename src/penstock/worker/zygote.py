@@ -23,53 +23,66 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from ..system.processes import become_subreaper, children, die_with_parent, exit_code, leave_quickly, watch_end
+from ..system.processes import (
+    become_subreaper,
+    children,
+    default_signals,
+    die_with_parent,
+    end_children,
+    exit_code,
+    kill,
+    kill_group,
+    open_standard_descriptors,
+    reap,
+    watch_end,
+)
 from ..wire import frames
 from ..wire.ledger import Ledger
 from .endings import ROOM
 from .limits import Limits
-from .messages import END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
-from .serve import Server
+from .messages import ALIVE, ASK, END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
+from .start import BIRTH, Become, begin_worker, serve
+from .withdrawal import Withdrawal
 
 _AGAIN = 1.0  # s after which what was killed at the end is killed again
-
-
-class _Become(BaseException):
-    """Raised in a forked worker, so that it leaves the zygote's frames behind before it begins."""
-
-    def __init__(self, sock: socket.socket, ledger_fd: int) -> None:
-        self.sock, self.ledger_fd = sock, ledger_fd
+_UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class _Worker:
     """What the zygote knows of a worker."""
 
-    __slots__ = ("directory", "ledger", "number", "pid", "reason")
+    __slots__ = ("directory", "guard", "ledger", "number", "overdue", "pid", "reason", "withdrawal")
 
-    def __init__(self, number: int, pid: int, ledger: Ledger | None, directory: str) -> None:
-        self.number, self.pid, self.ledger, self.directory = number, pid, ledger, directory
+    def __init__(self, number: int, guard: int, ledger: Ledger | None, directory: str) -> None:
+        self.number, self.guard, self.ledger, self.directory = number, guard, ledger, directory
+        self.pid = 0  # until it says so
         self.reason: str | None = None  # why it was killed here
+        self.overdue: float | None = None  # when it is given up
+        self.withdrawal: Withdrawal | None = None  # under way
 
 
 class Zygote:
     def __init__(self, sock: socket.socket, driver: int, watched: int | None) -> None:
         """`watched`: a descriptor that is readable when the process `driver` has ended."""
-        sock.setblocking(True)  # whoever made it may have changed the default, or how sockets work
+        sock.setblocking(False)
         self.sock = sock
+        self.unsent = b""  # of what is said to the driver, which may be busy
+        self.heard = 0  # words of the driver's that were carried out
         self.limits = Limits(driver)
         self.reader = frames.FrameReader()
         self.workers: dict[int, _Worker] = {}  # by number
-        self.by_pid: dict[int, _Worker] = {}
+        self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
         self.ending: float | None = None  # when to end what is left
         self.selector = selectors.DefaultSelector()
-        self.selector.register(sock, selectors.EVENT_READ, self.listen)
+        self.selector.register(sock, _READ, self.driver_ready)
         self.driver = watched
         if self.driver is not None:
-            self.selector.register(self.driver, selectors.EVENT_READ, self.driver_gone)
-        self.wake_read, self.wake_write = os.pipe()
-        for fd in (self.wake_read, self.wake_write):
-            os.set_blocking(fd, False)
-        self.selector.register(self.wake_read, selectors.EVENT_READ, self.child_changed)
+            self.selector.register(self.driver, _READ, self.driver_gone)
+        self.wake_read, self.wake_write = _pipe()
+        self.birth_read, self.birth_write = _pipe()
+        self.selector.register(self.wake_read, _READ, self.child_changed)
+        self.selector.register(self.birth_read, _READ, self.hear_births)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self._actions: dict[int, Callable[..., None]] = {
@@ -79,38 +92,66 @@ class Zygote:
             KILL: self.kill,
             WITHDRAW: self.withdraw,
             END: self.end,
+            ASK: self.answer,
         }
 
     def run(self) -> NoReturn:
         loaded = False
         while True:
-            first = bool(self.by_pid) and not loaded
+            first = not loaded and bool(self.workers) and all(worker.pid for worker in self.workers.values())
             ready = self.selector.select(0 if first else self.patience())
             if first and not ready:  # the first workers are on their way
                 loaded = _load_for_the_next()
-            for key, _ in ready:
-                key.data()
+            for key, mask in ready:
+                key.data(mask)
             self.keep_limits(time.monotonic())
-            if self.ending is not None and not self.by_pid:
+            if self.ending is not None and not self.workers:
                 self.leave()
 
     # -- what the driver says --------------------------------------------------------------------------
 
+    def driver_ready(self, mask: int) -> None:
+        if mask & _WRITE:
+            self.flush()
+        if mask & _READ:
+            self.listen()
+
     def listen(self) -> None:
         try:
             data = frames.receive(self.sock, self.reader)
+        except (BlockingIOError, InterruptedError):
+            return
         except OSError as error:
             if error.errno in frames.SCARCE:  # it can be read later
                 return
             data = b""
         if not data:
             self.driver_gone()
+        self.hear_births()  # a worker of which the driver speaks may just have said that it is there
         for kind, _, _, _, body in self.reader.feed(data):
+            self.heard += 1
             self._actions[kind](*pickle.loads(body))
 
     def say(self, kind: int, *content: Any) -> None:
-        with contextlib.suppress(OSError):  # the driver has gone; the selector will say so
-            self.sock.sendall(frames.encode_object(kind, content))
+        """Tell the driver, now or when it listens again: it may be stopped, but the limits are kept."""
+        self.unsent += frames.encode_object(kind, content, self.heard)
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            self.unsent = self.unsent[self.sock.send(self.unsent) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            if error.errno not in frames.SCARCE:  # the driver has gone; the selector will say so
+                self.unsent = b""
+        wanted = _READ | _WRITE if self.unsent else _READ
+        if self.selector.get_key(self.sock).events != wanted:
+            self.selector.modify(self.sock, wanted, self.driver_ready)
+
+    def answer(self) -> None:
+        """The driver asks whether somebody is here."""
+        self.say(ALIVE, 0)
 
     def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
         """Fork a worker. With `argv` it starts afresh.
@@ -133,39 +174,30 @@ class Zygote:
             self.say(EXITED, number, None, f"it cannot be forked: {error}; {ROOM}")
             return
         if pid == 0:
-            self.become(zygote, descriptors, environment, argv)
+            self.become(zygote, number, descriptors, environment, argv)
         for fd in descriptors:
             os.close(fd)
         self.workers[number] = self.by_pid[pid] = _Worker(number, pid, ledger, directory)
-        self.say(SPAWNED, number, pid)
 
     def become(
-        self, zygote: int, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
+        self, zygote: int, number: int, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
     ) -> NoReturn:
-        """In the fork: be a worker, with nothing of the zygote's."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for signum in (signal.SIGTERM, signal.SIGHUP):  # before it starts afresh: what is ignored stays so
-            signal.signal(signum, signal.SIG_DFL)
-        os.setsid()
-        die_with_parent(zygote)
+        """In the fork: be a worker, with a guard and nothing of the zygote's."""
         self.selector.close()
         self.sock.close()
-        for fd in (self.wake_read, self.wake_write, self.driver):
+        for fd in (self.wake_read, self.wake_write, self.birth_read, self.driver):
             if fd is not None:
                 os.close(fd)
-        os.environ.clear()
-        os.environ.update(environment)
-        if argv is not None:
-            for fd in descriptors:
-                os.set_inheritable(fd, True)
-            try:
-                os.execvpe(argv[0], [*argv, *map(str, descriptors)], environment)
-            except OSError as error:
-                os.write(2, f"penstock: cannot start {argv[0]}: {error}\n".encode())
-                os._exit(127)
-        raise _Become(socket.socket(fileno=descriptors[0]), descriptors[1])
+        begin_worker(zygote, number, self.birth_write, descriptors, environment, argv)
+
+    def hear_births(self, mask: int = _READ) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number, pid in BIRTH.iter_unpack(os.read(self.birth_read, BIRTH.size << 8)):
+                worker = self.workers.get(number)
+                if worker is not None:
+                    worker.pid = pid
+                    self.by_pid[pid] = worker
+                    self.say(SPAWNED, number, pid)
 
     def watch(self, number: int, run_time: float | None, memory: int | None, deadline_of: str = "run_time") -> None:
         """Keep the limits of the call that the worker is about to run."""
@@ -184,21 +216,20 @@ class Zygote:
     def kill(self, number: int, signum: int) -> None:
         worker = self.workers.get(number)
         if worker is not None:
-            _signal_group(worker.pid, signum)
+            self.signal(worker, signum)
 
     def withdraw(self, number: int, last: int) -> None:
         """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
         worker = self.workers.get(number)
-        if worker is None or worker.ledger is None:
-            return
-        os.kill(worker.pid, signal.SIGSTOP)
-        _, status = os.waitpid(worker.pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            self.exited(worker, status)
-            return
-        begun, unsent = worker.ledger.withdraw(last), worker.ledger.unsent()
-        os.kill(worker.pid, signal.SIGCONT)
-        self.say(WITHDRAWN, number, (begun, unsent))
+        if worker is not None and worker.ledger is not None and worker.pid:
+            worker.withdrawal = Withdrawal(worker.pid, worker.ledger, last)
+            self.go_on_withdrawing(worker, time.monotonic())
+
+    def go_on_withdrawing(self, worker: _Worker, now: float) -> None:
+        found = worker.withdrawal.attempt(now) if worker.withdrawal is not None else None
+        if found is not None:
+            worker.withdrawal = None
+            self.say(WITHDRAWN, worker.number, found)
 
     def end(self, grace: float) -> None:
         """The workers have been told to end; what is left after `grace` seconds is killed."""
@@ -206,55 +237,48 @@ class Zygote:
 
     # -- what happens ----------------------------------------------------------------------------------
 
-    def child_changed(self) -> None:
+    def child_changed(self, mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 1 << 10)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            worker = self.by_pid.get(pid)
-            if worker is not None:
-                self.exited(worker, status)
+        self.hear_births()
+        for pid, status in reap(self.end_group):
+            worker = self.by_pid.pop(pid, None)
+            if worker is not None and not (worker.pid not in (0, pid) and _is_child(worker.pid)):
+                self.exited(worker, exit_code(status) if pid == worker.pid or not worker.pid else None)
         self.end_orphans()
 
-    def exited(self, worker: _Worker, status: int) -> None:
-        del self.by_pid[worker.pid], self.workers[worker.number]
+    def end_group(self, pid: int) -> None:
+        """Before its number may be another's: end what a worker left, where it has no guard that does."""
+        worker = self.by_pid.get(pid)
+        if worker is not None and pid == worker.pid:
+            kill_group(pid, signal.SIGKILL)
+
+    def exited(self, worker: _Worker, code: int | None) -> None:
+        del self.workers[worker.number]
+        for pid in (worker.pid, worker.guard):
+            self.by_pid.pop(pid, None)
         if worker.directory:
             _remove(worker.directory)
-        _signal_group(worker.pid, signal.SIGKILL)  # what it started and left in its process group
         if worker.ledger is not None:
             worker.ledger.close()
         by_the_kernel = self.limits.ended(worker.pid)
-        self.say(EXITED, worker.number, exit_code(status), worker.reason or by_the_kernel)
+        self.say(EXITED, worker.number, code, worker.reason or by_the_kernel)
 
     def end_orphans(self) -> None:
-        """End what dead workers left: being a subreaper, this process has become its parent.
+        """End what dead workers left. What others left is their guards' child; without a guard it is here, too."""
+        if not any(worker.pid == worker.guard for worker in self.workers.values()):
+            for pid in set(children()) - self.by_pid.keys():
+                kill(pid)
 
-        What has left its session too may be of a worker that lives; it is ended with the last of them.
-        """
-        for pid in children():
-            if pid in self.by_pid:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                session = os.getsid(pid)
-                if session not in self.by_pid and (session != pid or not self.by_pid):
-                    _killed(pid)
-
-    def driver_gone(self) -> NoReturn:
-        directories = [worker.directory for worker in self.by_pid.values() if worker.directory]
-        for pid in self.by_pid:
-            _signal_group(pid, signal.SIGKILL)
+    def driver_gone(self, mask: int = _READ) -> NoReturn:
+        directories = [worker.directory for worker in self.workers.values() if worker.directory]
+        for worker in self.workers.values():
+            self.signal(worker, signal.SIGKILL)
         self.leave(directories)
 
     def leave(self, directories: Iterable[str] = ()) -> NoReturn:
         """End, but not before everything that the workers left has ended; then nobody writes there any more."""
-        while sum(_killed(pid) for pid in {*self.by_pid, *children()}):  # not any(): that stops at the first
-            pid, _ = os.waitpid(-1, 0)
-            self.by_pid.pop(pid, None)
+        end_children(_UNKILLABLE, self.by_pid)
         for directory in directories:
             _remove(directory)
         os._exit(0)
@@ -264,27 +288,59 @@ class Zygote:
     def patience(self) -> float | None:
         """For how long nothing needs to be looked at, in s."""
         now = time.monotonic()
-        times = [] if self.ending is None else [max(0.0, self.ending - now)]
+        times = [worker.overdue for worker in self.workers.values()]
+        times += [worker.withdrawal.next_attempt for worker in self.workers.values() if worker.withdrawal]
+        times.append(self.ending)
         limits = self.limits.patience(now)
-        return min([*times, *([] if limits is None else [limits])], default=None)
+        first = min([at - now for at in times if at is not None] + ([] if limits is None else [limits]), default=None)
+        return None if first is None else max(0.0, first)
 
     def keep_limits(self, now: float) -> None:
         for pid, reason in self.limits.exceeded(now).items():
             self.stop(self.by_pid[pid], reason)
         if self.ending is not None and now >= self.ending:
             self.ending = now + _AGAIN
-            for worker in self.by_pid.values():
+            for worker in self.workers.values():
                 self.stop(worker, "end")
+        for worker in list(self.workers.values()):
+            if worker.overdue is not None and now >= worker.overdue:
+                self.exited(worker, None)
+            elif worker.withdrawal is not None and now >= worker.withdrawal.next_attempt:
+                self.go_on_withdrawing(worker, now)
 
     def stop(self, worker: _Worker, reason: str) -> None:
         worker.reason = worker.reason or reason
-        _signal_group(worker.pid, signal.SIGKILL)
+        self.signal(worker, signal.SIGKILL)
+
+    def signal(self, worker: _Worker, signum: int) -> None:
+        if worker.pid:
+            kill_group(worker.pid, signum)
+        else:
+            kill(worker.guard)  # which ends what it is just forking
+        if signum == signal.SIGKILL and worker.overdue is None:
+            worker.overdue = time.monotonic() + _UNKILLABLE
+
+
+def _pipe() -> tuple[int, int]:
+    ends = os.pipe()
+    for fd in ends:
+        os.set_blocking(fd, False)
+    return ends
+
+
+def _is_child(pid: int) -> bool:
+    """Whether this process is the parent of that one, ended or not: it is told of its end, or has been."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _load_for_the_next() -> bool:
     """Import what the first workers load when they need it, so that the next find it: it takes as long as the rest."""
-    from ..wire import building, functions  # noqa: F401
-
+    with contextlib.suppress(Exception):  # they are told where to look, and fail with words of their own
+        from ..wire import building, functions  # noqa: F401
     gc.freeze()  # what is here now is the same in every worker: the collector need not touch its pages
     return True
 
@@ -295,26 +351,12 @@ def _remove(directory: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _signal_group(pid: int, signum: int) -> None:
-    try:
-        os.killpg(pid, signum)
-    except (ProcessLookupError, PermissionError):  # not a leader yet, or all of it has ended
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signum)
-
-
-def _killed(pid: int) -> bool:
-    """Whether it could be killed; what runs as another user (`sudo`) can not."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
 def main() -> None:
-    """Run as `python -c "... main()" SOCKET DRIVER`: the zygote first, in its forks a worker each."""
-    sock, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    """Run as `python -c "... main()" SOCKET STDERR DRIVER`: the zygote first, in its forks a worker each."""
+    sock, errors, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+    default_signals()
+    open_standard_descriptors()
+    _use_as_stderr(errors)
     become_subreaper()
     watched = watch_end(driver)
     if watched is None:
@@ -325,22 +367,13 @@ def main() -> None:
         signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
     try:
         Zygote(sock, driver, watched).run()
-    except _Become as worker:
-        stream, ledger_fd = worker.sock, worker.ledger_fd
+    except Become as worker:
+        stream, ledger_fd = worker.stream, worker.ledger_fd
     serve(stream, ledger_fd)
 
 
-def serve(stream: socket.socket, ledger_fd: int) -> None:
-    """Be a worker until the driver closes the stream; then end as any program does."""
-    ledger = Ledger(ledger_fd)
-    os.close(ledger_fd)
-    with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Server(stream, ledger).run()
-    leave_quickly()
-
-
-def serve_alone() -> None:
-    """Run as `python -c "... serve_alone()" STREAM LEDGER`: a worker that was not forked but started."""
-    die_with_parent(os.getppid())
-    ledger_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
-    serve(socket.socket(fileno=stream_fd), ledger_fd)
+def _use_as_stderr(errors: int) -> None:
+    """So far a file was that, for the driver to read should nothing come of this process."""
+    os.write(errors, os.pread(2, os.fstat(2).st_size, 0))
+    os.dup2(errors, 2)
+    os.close(errors)

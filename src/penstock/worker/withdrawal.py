@@ -1,0 +1,45 @@
+"""Calls that are taken back from a worker, which must be stopped for it. Nobody waits for that here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from ..system.processes import state_of
+from ..wire.ledger import Ledger
+
+_SOONEST, _LATEST = 0.001, 0.05  # s between two attempts, each pause twice as long as the one before
+
+
+class Withdrawal:
+    """Of the calls up to `last` that the worker has not begun. Times are those of one clock that the caller reads."""
+
+    def __init__(self, pid: int, ledger: Ledger, last: int) -> None:
+        self._pid, self._ledger, self._last = pid, ledger, last
+        self._stopped_before = state_of(pid) == "T"  # by somebody else, who is to let it go on
+        self._pause = _SOONEST
+        self.next_attempt = 0.0
+
+    def attempt(self, now: float) -> tuple[int, bytes] | None:
+        """The last call that has begun and the results that were not sent; None if the worker does not stand still yet.
+
+        It may be deep in the kernel, or others may let it go on (SIGCONT): then it is stopped again, later.
+        """
+        self._signal(signal.SIGSTOP)
+        found = self._read() if state_of(self._pid) == "T" else None
+        if found is None:
+            self.next_attempt = now + self._pause
+            self._pause = min(2 * self._pause, _LATEST)
+        elif not self._stopped_before:
+            self._signal(signal.SIGCONT)
+        return found
+
+    def _read(self) -> tuple[int, bytes] | None:
+        begun, unsent = self._ledger.withdraw(self._last), self._ledger.unsent()
+        stood_still = state_of(self._pid) == "T" and self._ledger.begun == begun
+        return (begun, unsent) if stood_still else None
+
+    def _signal(self, signum: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self._pid, signum)
