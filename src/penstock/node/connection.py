@@ -49,7 +49,8 @@ class Connection:
         self.begun_before = 0  # what the ledger said when the worker was last looked at
         self.ended = False  # the stream has ended; the process may not have
         self.must_end = False
-        self.rank_gone = self.address = ""  # see RankGroup
+        self.rank_gone = self.address = ""  # see RankGroup, also for the next
+        self.alone: tuple[int, str] | None = None
         self.says_ready = False
         self.initializer_error: Packed | None = None
         self.sequence = 0

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 
 from ..schedulers.slurm_environment import environment
+from ..worker.world import launcher_advice
 
 
 def find_launcher() -> str | None:
@@ -26,6 +27,19 @@ def why_no_mpi() -> str | None:
 def launch_command(ranks: int, command: list[str]) -> list[str]:
     """The command that runs `command` on so many ranks here. All launchers understand `-n`."""
     return [find_launcher() or "mpiexec", "-n", str(ranks), *command]
+
+
+class OneWay:
+    """The only way in which it starts ranks."""
+
+    def candidates(self) -> list[str]:
+        return [""]
+
+    def fits(self, way: str) -> None:
+        """That is how it should be."""
+
+    def advice(self, tried: list[str]) -> str:
+        return launcher_advice(find_launcher())
 
 
 def as_if_alone(environ: Mapping[str, str]) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 
-from ..errors import OutOfMemory, PenstockError, RemoteTraceback, TimeLimitExceeded, WorkerLost
+from ..errors import OutOfMemory, PenstockError, RemoteTraceback, ResourceError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
 from ..worker.endings import how_it_ended, too_long, too_much_memory
+from ..worker.world import launcher_advice, words_of_alone
 from .call import Call
+from .launcher import find_launcher
 
 
 class PackedError:
@@ -42,6 +44,11 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     )
     error.exitcode = exitcode
     return error
+
+
+def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError:
+    """Why a call of several ranks of this machine was given up before it ran."""
+    return ResourceError(f"{words_of_alone(call.future.name, ranks, *alone)}; {launcher_advice(find_launcher())}")
 
 
 class StartError:

@@ -37,7 +37,7 @@ from .connection import Connection, Ended
 from .io_thread import IoThread
 from .keeper import Event, Keeper
 from .loop import WRITE, Loop
-from .losses import PackedError, StartError, lost_error
+from .losses import PackedError, StartError, alone_error, lost_error
 from .pool import Pool, Retire, Send, Start, Worker
 from .ranks import RankGroup
 from .stream import Stream
@@ -425,7 +425,7 @@ class Node:
                 call.future.again()
             self._pool.put_back(reversed([*again, *rest]))
             if not worker.ready and not self._killed:
-                given_up = self._pool.hopeless(worker.shape, link.initializer_error is not None)
+                given_up = self._pool.hopeless(worker.shape, bool(link.initializer_error or link.alone))
             del self._links[worker.number]
         self._inbox.append(_nothing)
         self._pump()
@@ -434,7 +434,10 @@ class Node:
         for call in failed:
             call.future.fail_with(lost_error(call, link.pid, exitcode, reason, link.rank_gone))
         for call in given_up:
-            call.future.fail(StartError(call, link.initializer_error, exitcode, reason))
+            if link.alone:
+                call.future.fail_with(alone_error(call, worker.shape.ranks, link.alone))
+            else:
+                call.future.fail(StartError(call, link.initializer_error, exitcode, reason))
         link.close()
 
     def _keeper_lost(self) -> None:

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..system.machine import GPUS
 from ..wire.frames import NO_MPI, RESULT, Frame
@@ -23,6 +23,7 @@ from ..wire.ledger import SIZE, Ledger
 from ..wire.memory import Segments, anonymous_file
 from ..wire.packing import Packer
 from ..worker.mpi import RankServer, rank_of_process
+from ..worker.world import join_world
 from .agent import Agent, Starter, connect
 from .connection import Connection
 from .loop import WRITE, Loop
@@ -114,14 +115,15 @@ class Bridge:
 
 
 def main() -> None:
-    """Run as `python -c "... main()" CONTACT CALL GPUS_PER_RANK`, by the launcher, once for each rank."""
-    contact, call, gpus = sys.argv[1:]
+    """Run as `python -c "... main()" CONTACT CALL RANKS GPUS_PER_RANK`, by the launcher, once for each rank."""
+    contact, call, ranks, gpus = sys.argv[1:]
     rank = rank_of_process()
     os.environ.update(own_gpus(os.environ, int(gpus)))
     starter = Starter()
     starter.watch()
     ours, theirs = socket.socketpair()
-    more = {"call": int(call), "rank": rank}
+    world = join_world()  # in this thread, as MPI wants it
+    more = {"call": int(call), "rank": rank if world is None else world.rank, "world": world}
     make = partial(Bridge, ours, rank == 0)
     speaker = threading.Thread(target=_speak, args=(os.path.abspath(contact), starter, more, make), daemon=True)
     speaker.start()
@@ -129,11 +131,11 @@ def main() -> None:
     ledger = Ledger(descriptor)
     os.close(descriptor)
     with theirs:
-        RankServer(theirs, ledger).run()
+        RankServer(theirs, ledger, int(ranks)).run()
     speaker.join()
 
 
-def _speak(contact: str, starter: Starter, more: dict[str, int], make: partial[Bridge]) -> None:
+def _speak(contact: str, starter: Starter, more: dict[str, Any], make: partial[Bridge]) -> None:
     try:
         there = connect(contact, starter, more, make)
     except BaseException as error:

@@ -6,7 +6,7 @@
                         FORGET numbers of functions that are gone
                         CALL   run it
                         FREE   segments of the worker's that are no longer in use here
-    worker -> driver    RANK   once, if it is one of several: which
+    worker -> driver    RANK   once, if it is one of several: which, of how many, by which MPI library
                         READY  after the initializer
                         RESULT, ERROR   of one call
                         FREE   likewise
