@@ -22,7 +22,7 @@ from ..wire.frames import NO_MPI, RESULT, Frame
 from ..wire.ledger import SIZE, Ledger
 from ..wire.memory import Segments, anonymous_file
 from ..wire.packing import Packer
-from ..worker.mpi import RankServer, rank_of_process
+from ..worker.mpi import RankServer, rank_in
 from ..worker.world import join_world
 from .agent import Agent, Starter, connect
 from .connection import Connection
@@ -117,13 +117,13 @@ class Bridge:
 def main() -> None:
     """Run as `python -c "... main()" CONTACT CALL RANKS GPUS_PER_RANK`, by the launcher, once for each rank."""
     contact, call, ranks, gpus = sys.argv[1:]
-    rank = rank_of_process()
     os.environ.update(own_gpus(os.environ, int(gpus)))
     starter = Starter()
     starter.watch()
     ours, theirs = socket.socketpair()
     world = join_world()  # in this thread, as MPI wants it
-    more = {"call": int(call), "rank": rank if world is None else world.rank, "world": world}
+    rank = rank_in(world)
+    more = {"call": int(call), "rank": rank, "world": world}
     make = partial(Bridge, ours, rank == 0)
     speaker = threading.Thread(target=_speak, args=(os.path.abspath(contact), starter, more, make), daemon=True)
     speaker.start()

@@ -15,15 +15,23 @@ from ..wire.frames import NO_MPI, RANK, STRAY
 from ..wire.ledger import SIZE, Ledger
 from ..wire.memory import anonymous_file
 from .serve import Server
-from .world import check_used_world, join_world, used_world
+from .world import World, check_used_world, join_world, used_world
 
 # How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
-def rank_of_process() -> int:
+def rank_of_process() -> int | None:
     """Which rank the launcher says this process is."""
-    return next(int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ)
+    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), None)
+
+
+def rank_in(world: World | None) -> int:
+    """Which rank this process is; of that MPI knows most."""
+    rank = rank_of_process() if world is None else world.rank
+    if rank is None:
+        sys.exit("neither MPI nor the variables of its launcher say which rank this process is")
+    return rank
 
 
 def main() -> None:
@@ -32,10 +40,10 @@ def main() -> None:
     rank, each, every = rank_of_process(), sys.argv.pop().split(";"), sys.argv.pop()
     for name in GPUS:
         if os.environ.get(name) == every:  # else the user has said something else
-            os.environ[name] = each[rank]
+            os.environ[name] = each[rank or 0]
     stream = socket.socket(socket.AF_UNIX)
     stream.connect(sys.argv.pop())
-    stream.sendall(introduction(rank))
+    stream.sendall(introduction(join_world()))
     ledger_fd = anonymous_file(SIZE)
     ledger = Ledger(ledger_fd)
     os.close(ledger_fd)
@@ -43,11 +51,10 @@ def main() -> None:
         RankServer(stream, ledger, len(each)).run()
 
 
-def introduction(rank: int) -> bytes:
-    """The frame that says which rank this is: MPI knows best."""
-    world = join_world()
+def introduction(world: World | None) -> bytes:
+    """The frame that says which rank this is, and of how many, if that is known."""
     if world is None:
-        return frames.encode(RANK, 0, rank)
+        return frames.encode(RANK, 0, rank_in(world))
     return frames.encode(RANK, world.size, world.rank, 0, world.library.encode())
 
 

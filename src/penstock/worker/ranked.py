@@ -26,7 +26,7 @@ from ..wire.packed import Packed, load_with_inputs
 from .endings import how_it_ended
 from .failures import dump_error, traceback_text, unpicklable_result
 from .init import Initialized
-from .mpi import rank_of_process
+from .mpi import rank_in
 from .world import check_used_world, join_world, launcher_advice, words_of_alone
 
 _MPI = "--mpi="
@@ -133,7 +133,7 @@ def _meet(place: str, ranks: int) -> int:
         file.write(f"{world.size} {world.library}" if world is not None else "")
     if alone:
         sys.exit(1)
-    return rank_of_process() if world is None else world.rank
+    return rank_in(world)
 
 
 def _returned(home: Home, parcel: Parcel, apart: bool) -> bytes:

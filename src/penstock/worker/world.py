@@ -73,8 +73,8 @@ def launcher_advice(launcher: str | None) -> str:
 
 
 def _hide(mpi: ModuleType) -> None:
-    package = sys.modules["mpi4py"]
-    sys.meta_path.insert(0, _Hidden(mpi, package))  # type: ignore[arg-type]  # all that is used of a finder
+    package: Any = sys.modules["mpi4py"]
+    sys.meta_path.insert(0, _Hidden(mpi, package))
     del sys.modules[_NAME], package.MPI
 
 
@@ -93,7 +93,7 @@ class _Hidden:
                 f"mpi4py.rc was changed to {vars(self._settings)} after MPI was initialised, which is done before a "
                 "call of several ranks runs: say it by variables, such as env={'MPI4PY_RC_INITIALIZE': '0'}"
             )
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         return ModuleSpec(name, self)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
