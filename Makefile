@@ -60,6 +60,7 @@ demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.penstock
 
 mpi:
 	@tools/apt-install mpiexec openmpi-bin
+	@tools/apt-install libmpich.so.12 libmpich12
 
 # After mpi: apt works for one at a time. libpmix-dev has the name by which Slurm looks for PMIx; mariadb-server-core has
 # no service that would be started.

@@ -13,7 +13,7 @@ from ..errors import SchedulerError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
 from ..system.variables import THREADS
 from ..worker.endings import too_long
-from ..worker.world import words_of_alone
+from ..worker.world import words_of_alone, words_of_none
 from .call import Call
 from .fleet import Fleet
 from .launch import Launch, Ranks, Started
@@ -127,6 +127,9 @@ class Spans:
             return
         if not span.begun and len(span.ways) > 1:  # perhaps the launcher does not know this way
             self._begin(span.call, span.members, span.ways[1:])
+        elif not span.begun:
+            words = words_of_none(span.call.future.name, span.size, started.words(), self._advice())
+            self._end(span, End(span.call, "lost", SchedulerError(words)))
         else:
             self._end(span, span.lost(started.words()))
 
@@ -137,9 +140,12 @@ class Spans:
             self._stop(span)
             self._begin(span.call, span.members, span.ways[1:])
             return
-        ways = self._launch.ways
         words = words_of_alone(span.call.future.name, span.size, size, library)
-        self._end(span, End(span.call, "lost", SchedulerError(f"{words}; {ways.advice(ways.candidates())}")))
+        self._end(span, End(span.call, "lost", SchedulerError(f"{words}; {self._advice()}")))
+
+    def _advice(self) -> str:
+        ways = self._launch.ways
+        return ways.advice(ways.candidates())
 
     # -- what the ranks say --------------------------------------------------------------------------------------
 

@@ -39,9 +39,12 @@ def candidates(names: Sequence[str], fitted: str | None = None) -> list[str]:
 
 
 def advice(chosen: str | None, tried: Sequence[str], names: Sequence[str]) -> str:
-    """What to do when no rank has found another: the rest of a message."""
+    """What to do when no rank has found another, or MPI has ended them for that: the rest of a message."""
     there = f"`srun --mpi=list` offers {', '.join(names) or 'none'}"
     if chosen is not None:
-        return f"Slurm(mpi={chosen!r}) does not fit that library, and {there}: name another by mpi=, or leave it out"
+        return f"Slurm(mpi={chosen!r}) does not fit the MPI library, and {there}: name another by mpi=, or leave it out"
     named = ", ".join(name or "the cluster's default" for name in tried)
-    return f"{there}, of which {named} did not fit it: name another by mpi=, or use an MPI library that fits one"
+    return (
+        f"{there}, of which {named} did not fit the MPI library: name another by mpi=, or use a library that one of "
+        "them fits"
+    )

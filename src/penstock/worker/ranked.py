@@ -27,7 +27,7 @@ from .endings import how_it_ended
 from .failures import dump_error, traceback_text, unpicklable_result
 from .init import Initialized
 from .mpi import rank_in
-from .world import check_used_world, join_world, launcher_advice, words_of_alone
+from .world import check_used_world, join_world, launcher_advice, words_of_alone, words_of_none
 
 _MPI = "--mpi="
 _ALONE, _TOGETHER = "alone", "together"  # files that say what ranks are
@@ -59,10 +59,9 @@ def _run(place: str, parcel: Parcel, command: list[str]) -> int:
                 plugins.fits(way)
             return code
         alone = _text(f"{place}/{_ALONE}") or alone
-    if not alone:
+    if plugins is None and not alone:
         return code
-    advice = launcher_advice(parcel.launcher[0]) if plugins is None else plugins.advice(ways)
-    raise _alone_error(parcel, alone, advice)
+    raise _error(parcel, alone, code, launcher_advice(parcel.launcher[0]) if plugins is None else plugins.advice(ways))
 
 
 def _plugins(launcher: tuple[str, ...]) -> Plugins | None:
@@ -76,10 +75,13 @@ def _started(launcher: tuple[str, ...], way: str) -> list[str]:
     return [words[0], *([_MPI + way] if way else []), *words[1:]]
 
 
-def _alone_error(parcel: Parcel, alone: str, advice: str) -> PenstockError:
+def _error(parcel: Parcel, alone: str, code: int, advice: str) -> PenstockError:
+    name, ranks = parcel.order.name, parcel.ranks
+    if not alone:
+        return SchedulerError(words_of_none(name, ranks, f"their launcher {how_it_ended(code)}", advice))
     size, _, library = alone.partition(" ")
     kind = SchedulerError if parcel.launcher[0] == "srun" else ResourceError
-    return kind(f"{words_of_alone(parcel.order.name, parcel.ranks, int(size), library)}; {advice}")
+    return kind(f"{words_of_alone(name, ranks, int(size), library)}; {advice}")
 
 
 def _rank_command(folder: Folder, number: int, apart: bool) -> list[str]:

@@ -64,6 +64,11 @@ def words_of_alone(name: str, ranks: int, size: int, library: str) -> str:
     return f"{name!r} was not run: its {ranks} ranks do not know each other, {library} has each be one of {size}"
 
 
+def words_of_none(name: str, ranks: int, why: str, advice: str) -> str:
+    """The message of a call whose ranks have not come as far as that: some MPI libraries end them."""
+    return f"{name!r} was not run: its {ranks} ranks did not begin: {why}; if that is for MPI, {advice}"
+
+
 def launcher_advice(launcher: str | None) -> str:
     """What to do where an MPI launcher does not fit the library: the rest of that message."""
     return (
