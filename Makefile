@@ -1,7 +1,7 @@
 # One command for each purpose; each makes what it needs under .venv/ and dist/, once.
 #
 #   make demo    equations of state of seven metals, as calls that wait for one another
-#   make test    the test suite on every Python from 3.10 to 3.14 found here (make test-3.12: all of it on that one)
+#   make test    the test suite on every Python from 3.10 to 3.15 found here (make test-3.12: all of it on that one)
 #   make check   ruff and mypy
 #   make docs    the documentation, into site/
 #   make bench   Penstock beside other executors
@@ -60,7 +60,7 @@ demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.penstock
 
 mpi:
 	@tools/apt-install mpiexec openmpi-bin
-	@tools/apt-install libmpich.so.12 libmpich12
+	@tools/apt-unpack .venv/mpich libmpich12
 
 # After mpi: apt works for one at a time. libpmix-dev has the name by which Slurm looks for PMIx; mariadb-server-core has
 # no service that would be started.

@@ -278,7 +278,7 @@ class Future(StandardFuture[T]):
             raise CancelledError if cancelled else FutureTimeout
 
     def _get_snapshot(self) -> Any:
-        """What asyncio of Python 3.14 reads, past `result()`."""
+        """What asyncio of Python 3.15 reads, past `result()`."""
         if self._packed is not None:
             self._open()
         return super()._get_snapshot()  # type: ignore[misc]

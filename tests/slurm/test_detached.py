@@ -319,6 +319,14 @@ def test_gpus_are_those_that_the_scheduler_gives(jobs: Jobs, slurm: Cluster) -> 
     assert two.result()["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
+def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    place = tmp_path / "back\\slash %j"
+    future, *others = [jobs(cache=place).submit(calls.say, word) for word in ("one", "two", "three")]
+    assert [each.result() for each in (future, *others)] == [None] * 3
+    assert Cache(place)[future.key].log.splitlines() == ["one", "ONE"]
+
+
 @pytest.mark.needs("mpi")
 def test_ranks_on_one_node(jobs: Jobs) -> None:
     results = jobs().with_resources(ranks=2).submit(calls.rank_of_node).result()

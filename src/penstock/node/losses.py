@@ -54,7 +54,7 @@ def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError
 class StartError:
     """Why a call was given up before it ran: no worker for it could be started. To open it may run the user's code."""
 
-    __slots__ = ("_name", "_node", "exitcode", "initializer_error", "reason")
+    __slots__ = ("_name", "_node", "exitcode", "initializer_error", "ranks", "reason")
 
     def __init__(
         self,
@@ -64,13 +64,13 @@ class StartError:
         reason: str | None,
         node: str | None = None,
     ) -> None:
-        self._name, self.initializer_error = call.future.name, initializer_error
+        self._name, self.ranks, self.initializer_error = call.future.name, call.plan.shape.ranks, initializer_error
         self.exitcode, self.reason, self._node = exitcode, reason, node
 
     def load(self) -> BaseException:
         where = f"no worker could be started for {self._name!r} on {self._node or socket.gethostname()}"
         if self.initializer_error is None:
-            error = WorkerLost(f"{where}: {self.reason or _start(self.exitcode)}")
+            error = WorkerLost(f"{where}: {self.reason or _start(self.exitcode, self.ranks)}")
             error.exitcode = self.exitcode
             return error
         cause, text = self.initializer_error.load()
@@ -84,5 +84,6 @@ def set_cause(error: BaseException, cause: BaseException) -> None:
     BaseException.__setattr__(error, "__cause__", cause)  # the class may be frozen
 
 
-def _start(exitcode: int | None) -> str:
-    return f"its process {how_it_ended(exitcode)} before it was ready; check `env` and what it wrote to stderr"
+def _start(exitcode: int | None, ranks: int) -> str:
+    perhaps = ", and whether the mpiexec in PATH is that of the MPI library which mpi4py loads" if ranks > 1 else ""
+    return f"its process {how_it_ended(exitcode)} before it was ready; check `env` and what it wrote to stderr{perhaps}"
