@@ -1,7 +1,8 @@
 # One command for each purpose; each makes what it needs under .venv/ and dist/, once.
 #
 #   make demo    equations of state of seven metals, as calls that wait for one another
-#   make test    the test suite on every Python from 3.10 to 3.14 found here (make test-3.12: all of it on that one)
+#   make test    the test suite on every Python from 3.10 to 3.15 found here (make test-3.12: all of it on that one)
+#   make test-newest   what depends on the system, on Debian's unstable release in a chroot: as root, some minutes
 #   make check   ruff and mypy
 #   make docs    the documentation, into site/
 #   make bench   Penstock beside other executors
@@ -18,7 +19,7 @@ PENSTOCK_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient n
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PENSTOCK_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 
-.PHONY: help test test-once-slurm test-once-rest check docs bench demo mpi slurm clean
+.PHONY: help test test-newest test-once-slurm test-once-rest check docs bench demo mpi slurm clean
 .SECONDARY:  # make must not remove stamps as intermediate files
 
 help:
@@ -41,6 +42,15 @@ NEWEST ?= $(DEFAULT)
 test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.penstock mpi slurm
 	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),tests/slurm,--ignore=tests/slurm) $(ARGS)
 
+# Where newer Pythons, Slurm and MPI are: not a part of `make test`. NEWEST_SYSTEM stays, so that the next run is quick.
+NEWEST_SYSTEM ?= .venv/newest
+NEWEST_PYTHON ?= 3.14
+ON_SYSTEM = tests/slurm tests/live tests/local/test_mpi.py tests/remember/test_remembered_mpi.py tests/contract tests/cpython \
+    tests/schedulers tests/system tests/node tests/test_futures.py
+test-newest:
+	tools/newest-system $(NEWEST_SYSTEM) env PENSTOCK_REQUIRE="mpi slurm slurmdbd" \
+	    make test-$(NEWEST_PYTHON) ARGS='$(ON_SYSTEM) $(ARGS)'
+
 # Nothing where `make test-...` is asked for one Python alone: it runs all tests.
 left_out = $(if $(ALL),-m "not once$(if $(filter $(1),$(NARROW)), and not wide)")
 
@@ -60,6 +70,7 @@ demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.penstock
 
 mpi:
 	@tools/apt-install mpiexec openmpi-bin
+	@tools/apt-unpack .venv/mpich libmpich12
 
 # After mpi: apt works for one at a time. libpmix-dev has the name by which Slurm looks for PMIx; mariadb-server-core has
 # no service that would be started.

@@ -34,7 +34,7 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["clusters"]  # of tests/slurm: fixtures that others need too
+pytest_plugins = ["clusters", "mpi_libraries"]  # of tests/slurm: fixtures that others need too
 
 # ------------------------------------------------------------------ capabilities
 

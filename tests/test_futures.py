@@ -370,7 +370,7 @@ def test_it_is_awaited_in_a_loop_that_runs():
         Future().__await__()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio reads the state so from Python 3.14 on")
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="asyncio reads the state so from Python 3.15 on")
 def test_a_snapshot_is_of_what_was_packed():
     future: Future = Future()
     future.finish(Parcel(3))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14")
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 # ssl, zlib, ctypes: what pip and numpy need, and a Python built by hand may lack.
 PROBE = "import sys, ssl, zlib, ctypes; print('%d.%d' % sys.version_info[:2]); print(sys.executable)"
 
@@ -77,7 +77,7 @@ def main(arguments):
     else:
         answer = find(arguments[0])
     if not answer:
-        sys.exit("Found no Python {} that works.".format("3.10 to 3.14" if not arguments else arguments[0]))
+        sys.exit("Found no Python {} that works.".format("3.10 to 3.15" if not arguments else arguments[0]))
     print(answer)
 
 

@@ -351,7 +351,7 @@ class Future(StandardFuture[T]):
             self._sleepers.remove(alarm)
 
     def _get_snapshot(self) -> Any:
-        """What asyncio of Python 3.14 reads, past `result()`."""
+        """What asyncio of Python 3.15 reads, past `result()`."""
         if self._packed is not None:
             self._open()
         return super()._get_snapshot()  # type: ignore[misc]

@@ -217,9 +217,7 @@ def rank_and_node() -> tuple[int, int, str]:
 
 
 @pytest.mark.needs("mpi")
-def test_ranks_over_several_nodes(allocate: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    # All nodes are this machine, where Open MPI's shared memory mixes up ranks that have the same number on theirs.
-    monkeypatch.setenv("OMPI_MCA_btl", "tcp,self")
+def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: None) -> None:
     allocate(2, "-c2")
     with Executor(backend=Slurm()) as ex:
         spread = ex.submit(rank_and_node, resource_dict={"ranks": 4})  # no node has four cores
@@ -229,3 +227,54 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], monkeypatch: pyt
         two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()
         assert len({name for *_, name in two}) == 2
         assert ex.submit(same, 1).result() == 1
+
+
+def leave_word(path: Path) -> tuple[int, int, str]:
+    path.touch()
+    return rank_and_node()
+
+
+@pytest.mark.needs("mpi")
+def test_the_plugin_that_fits_is_found_and_remembered(
+    allocate: Callable[..., str], slurm: Cluster, mpich: None, tmp_path: Path
+) -> None:
+    allocate(2)
+    for _ in range(2):
+        with Executor(backend=Slurm(), resource_dict={"ranks": 2, "nodes": 2}) as ex:
+            assert [result[:2] for result in ex.submit(rank_and_node).result()] == [(0, 2), (1, 2)]
+    assert [path.read_text() for path in (tmp_path / "runs").glob("mpi-*")] == ["pmi2"]
+    with Executor(backend=Slurm(), resource_dict={"ranks": 2, "nodes": 2}) as ex:
+        before = slurm.commands()["srun"]
+        futures = [ex.submit(rank_and_node) for _ in range(2)]
+        assert [future.result()[1][:2] for future in futures] == [(1, 2), (1, 2)]
+        assert slurm.commands()["srun"] == before + 4  # agents, the list of plugins, and the two calls
+
+
+@pytest.mark.needs("mpi")
+@pytest.mark.parametrize("library", ["mpich", "its own"])
+@pytest.mark.parametrize("mpi", [None, "none"])
+def test_no_plugin_fits(
+    mpi: str | None,
+    library: str,
+    allocate: Callable[..., str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    what = "do not know each other"
+    if library == "mpich":
+        request.getfixturevalue("mpich")
+    else:
+        what += "|did not begin"  # Open MPI 4 notices itself
+    said = r"Slurm\(mpi='none'\) does not fit .*`srun --mpi=list` offers .*none"
+    if mpi is None:  # only what fits neither library is tried then
+        monkeypatch.setattr("penstock.schedulers.slurm_mpi.offered", lambda _: ["none", "cray_shasta"])
+        said = "`srun --mpi=list` offers none, cray_shasta, of which cray_shasta did not fit"
+    allocate(2)
+    mark = tmp_path / "mark"
+    with Executor(backend=Slurm(mpi=mpi), resource_dict={"ranks": 2, "nodes": 2}) as ex:
+        for function in leave_word, Path.touch:
+            with pytest.raises(SchedulerError, match=rf"was not run: its 2 ranks ({what}).*{said}.*mpi="):
+                ex.submit(function, mark).result()
+        assert not mark.exists()
+        assert ex.submit(same, 1, resource_dict={"ranks": 1, "nodes": 1}).result() == 1

@@ -192,14 +192,20 @@ def rank_and_node() -> tuple[int, int, str]:
 
 
 @pytest.mark.needs("mpi")
-def test_ranks_over_several_nodes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    # All nodes are this machine, where Open MPI's shared memory mixes up ranks that have the same number on theirs.
-    monkeypatch.setenv("OMPI_MCA_btl", "tcp,self")
+def test_ranks_over_several_nodes(make: Make, fitting_mpi: None) -> None:
     ex = make((0, 2))
     assert ex.submit(same, 1).result() == 1  # on a node of its own, which has to make room
     ranks = ex.submit(rank_and_node, resource_dict={"ranks": 4, "nodes": 2}).result()
     assert [result[:2] for result in ranks] == [(i, 4) for i in range(4)]
     assert len({name for *_, name in ranks}) == 2
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_that_do_not_know_each_other(make: Make, mpich: None, tmp_path: Path) -> None:
+    ex = make(2, mpi="none").with_resources(ranks=2, nodes=2)
+    with pytest.raises(SchedulerError, match=r"do not know each other.*Slurm\(mpi='none'\) does not fit"):
+        ex.submit(Path.touch, tmp_path / "mark").result()
+    assert not (tmp_path / "mark").exists()
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from gate import Gate
 
 import penstock
-from penstock import Executor, Local, unzip
+from penstock import Executor, Local, ResourceError, SchedulerError, unzip
 
 pytestmark = pytest.mark.needs("mpi")
 Make = Callable[..., Executor]
@@ -102,6 +102,104 @@ def hold_on_ranks(gate: Gate) -> int:
 
     gate.hold()
     return MPI.COMM_WORLD.allreduce(1)
+
+
+# A launcher of another MPI library: it starts ranks, and this library does not hear of it.
+STRANGER = """\
+#!/bin/sh
+count=$2
+shift 2
+for rank in $(seq 0 $((count - 1))); do
+    {variable} "$@" &
+done
+wait
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Put such a launcher first in PATH, which tells its ranks their numbers in this way."""
+
+    def install(variable: str) -> Path:
+        path = tmp_path / "mpiexec"
+        path.write_text(STRANGER.format(variable=variable))
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        return path
+
+    return install
+
+
+def leave_word(path: Path) -> tuple[int, int]:
+    path.touch()
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+
+
+def set_and_import(**settings: Any) -> bool:
+    import mpi4py
+
+    mpi4py.rc(**settings)
+    from mpi4py import MPI
+
+    return MPI.Is_initialized()
+
+
+def initialise() -> tuple[int, int]:
+    from mpi4py import MPI
+
+    assert not MPI.Is_initialized()
+    MPI.Init()
+    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+
+
+# ------------------------------------------------------------------ ranks that do not know each other
+
+
+@pytest.mark.parametrize("variable", ["MV2_COMM_WORLD_RANK=$rank", ""])
+def test_ranks_that_do_not_know_each_other(
+    variable: str, stranger: Callable[[str], Path], make: Make, tmp_path: Path
+) -> None:
+    launcher, mark = stranger(variable), tmp_path / "mark"
+    ex = make(backend=Local(cores=4, memory=8))
+    pair = ex.with_resources(ranks=2)
+    for function in leave_word, Path.touch:  # also one that never imports mpi4py
+        with pytest.raises(ResourceError, match=r"was not run: its 2 ranks do not know each other, .* be one of 1"):
+            pair.submit(function, mark).result()
+    with pytest.raises(ResourceError, match=f"{launcher} is the launcher of another library: put the mpiexec"):
+        pair.submit(leave_word, mark).result()
+    assert not mark.exists()
+    assert ex.submit(abs, -1).result() == 1
+
+
+def test_the_same_module_is_imported_as_usual(pair: Executor) -> None:
+    def modules() -> bool:
+        import importlib
+
+        import mpi4py
+
+        assert "mpi4py.MPI" not in sys.modules
+        assert not hasattr(mpi4py, "MPI")
+        module = importlib.import_module("mpi4py.MPI")
+        spec: Any = module.__spec__
+        return mpi4py.MPI is module is sys.modules["mpi4py.MPI"] and spec.loader.is_package("mpi4py.MPI") is False
+
+    assert pair.submit(modules).result() == [True, True]
+
+
+def test_settings_come_too_late_in_a_function(pair: Executor) -> None:
+    assert pair.submit(set_and_import).result() == [True, True]
+    with pytest.raises(RuntimeError, match=r"mpi4py\.rc was changed to .* say it by variables"):
+        pair.with_resources(env={"FRESH": "1"}).submit(set_and_import, initialize=False).result()
+
+
+def test_settings_by_variables(pair: Executor, stranger: Callable[[str], Path]) -> None:
+    late = pair.with_resources(env={"MPI4PY_RC_INITIALIZE": "0"})
+    assert late.submit(initialise).result() == [(0, 2), (1, 2)]
+    stranger("MV2_COMM_WORLD_RANK=$rank")
+    with pytest.raises(SchedulerError, match="ranks of the call did not know each other"):
+        pair.with_resources(env={"MPI4PY_RC_INITIALIZE": "no"}).submit(initialise).result()
 
 
 # ------------------------------------------------------------------ results

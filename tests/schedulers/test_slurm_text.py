@@ -241,6 +241,66 @@ def test_other_refusals(reply: Reply, kind: Any, words: str) -> None:
     assert slurm.refusal(reply) == Refusal(kind, words)
 
 
+NO_DNS = """\
+scontrol: error: resolve_ctls_from_dns_srv: res_nsearch error: {}
+scontrol: error: fetch_config: DNS SRV lookup failed
+scontrol: error: _establish_config_source: failed to fetch config
+scontrol: fatal: Could not establish a configuration source
+"""
+NO_FILE = "s_p_parse_file: {} file /etc/slurm.conf: No such file or directory, retrying in 1sec up to 60sec"
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply(1, "", NO_DNS.format("Unknown host")), "scontrol: Could not establish a configuration source"),
+        (Reply(1, "", NO_DNS.format("No address associated with name")), "scontrol: Could not establish a"),
+        (
+            Reply(None, "", f"sinfo: error: {NO_FILE.format('cannot stat')}\n"),
+            "sinfo: s_p_parse_file: cannot stat file",
+        ),
+        (Reply(1, "", f"sbatch: error: {NO_FILE.format('unable to status')}\n"), "sbatch: s_p_parse_file: unable"),
+        (
+            Reply(
+                1, "", "sbatch: error: No SlurmctldHost defined.\nsbatch: fatal: Unable to process configuration file"
+            ),
+            "sbatch: Unable to process configuration file",
+        ),
+    ],
+)
+def test_a_client_without_a_configuration(reply: Reply, why: str) -> None:
+    absent = slurm.why_absent(reply)
+    assert absent is not None
+    assert absent[0].startswith(f"no Slurm cluster is configured here ({why}")
+    assert absent[1].startswith("set SLURM_CONF")
+
+
+def test_a_machine_without_slurm() -> None:
+    assert slurm.why_absent(Reply(127, "", "there is no sbatch")) == (
+        "Slurm is not installed here",
+        "there is no sbatch",
+    )
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(1, "", NO_DNS.format("Host name lookup failure")),  # the DNS does not answer just now
+        Reply(1, "", NO_DNS.format("Unknown host") + "scontrol: error: Unable to contact slurm controller\n"),
+        said(
+            "fetch_config: failed to fetch remote configs: Connection refused",
+            "Could not establish a configuration source",
+        ),
+        said("Unable to contact slurm controller (connect failure)"),
+        said("Invalid qos specification"),
+        Reply(None),
+        Reply(0, "7\n", "sbatch: warning: cannot stat file"),
+    ],
+)
+def test_what_is_silent_or_refuses_is_there(reply: Reply) -> None:
+    assert slurm.why_absent(reply) is None
+
+
 def test_a_line_that_is_said_twice_is_told_once() -> None:
     err = "sbatch: error: fetch_config: failed\nsbatch: error: fetch_config: failed\nsbatch: fatal: no configuration\n"
     assert slurm.refusal(Reply(1, "", err)).words == "fetch_config: failed; no configuration"

@@ -212,6 +212,7 @@ class Cluster:
         """Kill a node's slurmd and whatever runs there, as a loss of power would. Slurm notices half a minute later."""
         assert self._guardian is not None, "the cluster is not running"
         while found := marked(self._guardian.pid, f"SLURMD_NODENAME={node}"):
+            kill(found, signal.SIGSTOP)  # first, so that none can tell of the end of another
             kill(found)
         remove_cgroups(f"slurm_{node}")
 
@@ -232,9 +233,9 @@ class Cluster:
         self.run("scontrol", "update", f"jobid={job}", f"admincomment={mark}")
         until(lambda: mark.encode() in (self.directory / "state/job_state").read_bytes())
 
-    def start_controller(self) -> None:
+    def start_controller(self, *options: str) -> None:
         """Start slurmctld and wait until it answers. After a restart it takes some seconds to hear of the nodes."""
-        self._daemon("slurmctld", ["slurmctld", "-D"])
+        self._daemon("slurmctld", ["slurmctld", "-D", *options])
         self._wait_for("slurmctld", lambda: self._answers("scontrol", "ping"))
 
     @contextmanager

@@ -149,10 +149,10 @@ def end_descendants(of: int, patience: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def kill(pids: list[int]) -> None:
+def kill(pids: list[int], sign: signal.Signals = signal.SIGKILL) -> None:
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, sign)
         except ProcessLookupError:
             pass
 

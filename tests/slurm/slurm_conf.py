@@ -86,7 +86,7 @@ def general(layout: Layout) -> dict[str, object]:
         "MessageTimeout": 10,
         "KillWait": 1,
         "InactiveLimit": 0,
-        "UnkillableStepTimeout": 20,
+        "UnkillableStepTimeout": 50,  # five times MessageTimeout, as Slurm wants it
         "EpilogMsgTime": 0,
     }
 

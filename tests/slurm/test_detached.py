@@ -20,7 +20,7 @@ from clusters import lend
 from gate import Gate
 from this_machine import until
 
-from penstock import Cache, Executor, PenstockError, ResourceError, Slurm, batched, item, unzip
+from penstock import Cache, Executor, PenstockError, ResourceError, SchedulerError, Slurm, batched, item, unzip
 from penstock.futures import Future
 from penstock.keys.values import _registered as registered
 
@@ -319,6 +319,14 @@ def test_gpus_are_those_that_the_scheduler_gives(jobs: Jobs, slurm: Cluster) -> 
     assert two.result()["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
+def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    place = tmp_path / "back\\slash %j"
+    future, *others = [jobs(cache=place).submit(calls.say, word) for word in ("one", "two", "three")]
+    assert [each.result() for each in (future, *others)] == [None] * 3
+    assert Cache(place)[future.key].log.splitlines() == ["one", "ONE"]
+
+
 @pytest.mark.needs("mpi")
 def test_ranks_on_one_node(jobs: Jobs) -> None:
     results = jobs().with_resources(ranks=2).submit(calls.rank_of_node).result()
@@ -326,10 +334,40 @@ def test_ranks_on_one_node(jobs: Jobs) -> None:
 
 
 @pytest.mark.needs("mpi")
-def test_ranks_on_two_nodes(jobs: Jobs) -> None:
-    results = jobs(mpi="pmix").with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
+def test_ranks_on_two_nodes(jobs: Jobs, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    results = jobs().with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
     assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
     assert len({rank[2] for rank in results}) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.needs("mpi")
+def test_the_plugin_that_fits_is_found(
+    jobs: Jobs, mpich: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    results = jobs().with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
+    assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
+    assert [path.read_text() for path in (tmp_path / "runs").glob("mpi-*")] == ["pmi2"]
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_that_do_not_know_each_other(jobs: Jobs, mpich: None, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    by_slurm = jobs(mpi="none").with_resources(ranks=2).submit(Path.touch, mark)
+    by_mpiexec = jobs().with_resources(ranks=2).submit(Path.touch, mark, exist_ok=True)  # that of Open MPI
+    with pytest.raises(SchedulerError, match=r"do not know each other.*Slurm\(mpi='none'\) does not fit"):
+        by_slurm.result()
+    with pytest.raises(ResourceError, match=r"do not know each other.*mpiexec is the launcher of another library"):
+        by_mpiexec.result()
+    assert not mark.exists()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_that_do_not_begin(jobs: Jobs) -> None:
+    future = jobs(mpi="nosuch").with_resources(ranks=2).submit(calls.rank_of_node)
+    with pytest.raises(SchedulerError, match=r"its 2 ranks did not begin: .*; if that is for MPI, Slurm\(mpi='nosuch'"):
+        future.result()
 
 
 def test_what_only_workers_have_is_refused(slurm: Cluster, results: Path) -> None:

@@ -386,7 +386,7 @@ def forget_all(cluster: Cluster) -> None:
     conf.write_text(f"{text}FirstJobId={int(first or 0) + 10_000}\n")
     for path in (cluster.directory / "state").glob("job_state*"):
         path.unlink()
-    cluster.start_controller()
+    cluster.start_controller("-i")  # newer ones do not start otherwise
 
 
 def test_the_scheduler_has_forgotten_the_job(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:

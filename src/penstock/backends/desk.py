@@ -24,12 +24,13 @@ _NO_COMMAND = (126, 127)  # what `Reply` has then; no pause will bring it
 class Refused(Exception):  # not a failure of ours: the scheduler said no
     """The scheduler did not take a job: "limit", "silent" or "mistake", in its own words.
 
-    `full`: it named a limit on how many jobs there may be, even if it was silent in the end.
+    `full`: it named a limit on how many jobs there may be, even if it was silent in the end. `absent`: that
+    there is no scheduler; the words then say what to do.
     """
 
-    def __init__(self, kind: str, words: str, full: bool = False) -> None:
-        super().__init__(words)
-        self.kind, self.words, self.full = kind, words, full
+    def __init__(self, kind: str, words: str, *, full: bool = False, absent: str = "") -> None:
+        super().__init__(f"{absent}: {words}" if absent else words)
+        self.kind, self.words, self.full, self.absent = kind, words, full, absent
 
 
 class Desk:
@@ -75,11 +76,26 @@ class Desk:
     def most_elements(self) -> int:
         """How many elements a job array may have."""
         if self.most is None:
-            reply = self._run(self.dialect.limits())
+            reply = self._without_configuration() or self._run(self.dialect.limits())
+            self._check_presence(reply)
             if reply.code != 0:
                 raise Refused("mistake" if reply.code in _NO_COMMAND else "silent", self._said(reply))
             self.most = int(self.dialect.max_array_size(reply.out))
         return self.most
+
+    def _without_configuration(self) -> Reply | None:
+        """What it comes to in the end, where the configuration is not there: its commands wait a minute for that."""
+        path = self.dialect.configuration(os.environ)
+        return (
+            None
+            if path is None or os.path.exists(path)
+            else Reply(1, "", f"{self.dialect.limits()[0]}: cannot stat file {path!r}")
+        )
+
+    def _check_presence(self, reply: Reply) -> None:
+        absent = self.dialect.why_absent(reply)
+        if absent is not None:
+            raise Refused("mistake", absent[1], absent=absent[0])
 
     def submit(self, request: JobRequest) -> str:
         """The scheduler's name of the job. Raises Refused; after "silent" it may have been taken all the same."""
@@ -90,8 +106,9 @@ class Desk:
                 return str(self.dialect.submitted(reply.out))
             except SchedulerError as error:  # it was taken, but under which name has to be looked up
                 raise Refused("silent", str(error)) from error
+        self._check_presence(reply)
         refusal = self.dialect.refusal(reply)
-        raise Refused(refusal.kind, refusal.words, self.dialect.is_full(refusal))
+        raise Refused(refusal.kind, refusal.words, full=self.dialect.is_full(refusal))
 
     def look_up(self, token: str) -> dict[str, str]:
         """The jobs with words in their comments that begin with this token. Raises Refused where it is silent."""
@@ -135,8 +152,10 @@ class Desk:
                 _log.warning("penstock: %s: %s", " ".join(argv[:2]), self._said(reply))
 
 
-def mistake(name: str, words: str) -> SchedulerError:
-    return SchedulerError(f"the scheduler refuses the job of {name!r}: {words}")
+def mistake(name: str, refused: Refused) -> SchedulerError:
+    if refused.absent:
+        return SchedulerError(f"{refused.absent} to run {name!r}: {refused.words}")
+    return SchedulerError(f"the scheduler refuses the job of {name!r}: {refused.words}")
 
 
 def desk_of(scheduler: str) -> Desk:

@@ -12,7 +12,7 @@ from ..node.fixed import Fixed
 from ..node.fleet import Fleet
 from ..node.keeper import python_command
 from ..node.launch import Launch, Offer, Process, Ranks, Started
-from ..node.launcher import as_if_alone, launch_command, launcher_environment
+from ..node.launcher import OneWay, as_if_alone, launch_command, launcher_environment
 from ..resources import Resources
 from ..wire.memory import Segments
 from ..wire.packing import Packer
@@ -61,6 +61,7 @@ def _command(module: str, arguments: Sequence[str], python: str | None) -> list[
 class LocalLaunch:
     """Agents on this machine, each with a node of its own to pretend: for tests, and to try things out."""
 
+    ways = OneWay()
     interface: str | None = "lo"
     ports: tuple[int, int] | None = None
 
@@ -83,7 +84,7 @@ class LocalLaunch:
     def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
         return [Process([node], agent_command(contact), {**os.environ, NAME: node}) for node in nodes]
 
-    def start_ranks(self, ranks: Ranks) -> Started:
+    def start_ranks(self, ranks: Ranks, way: str) -> Started:
         environment = {**as_if_alone(os.environ), **launcher_environment(None), **ranks.environment}
         return Process(ranks.nodes, launch_command(ranks.size, rank_command(ranks.arguments)), environment)
 

@@ -237,7 +237,7 @@ class Pilots:
 
     def _not_asked_for(self, blocks: list[Block], error: Exception) -> None:
         if isinstance(error, Refused):
-            self._refused(blocks, error.kind, error.words)
+            self._refused(blocks, error.kind, str(error))
         else:  # nobody shall wait for these blocks
             self._refused(blocks, "mistake", str(error))
             raise error

@@ -11,6 +11,7 @@ from ..cache.home import Home
 from ..errors import PenstockError
 from ..jobs.folder import folders
 from ..system.identity import Identity, this_process
+from ..system.places import runs_directory
 
 __all__ = ["live_directory", "log_directory", "private_home", "remove_if_over"]
 
@@ -24,15 +25,15 @@ def private_home() -> Home:
     Its name says who has made it, so that what others have left can be removed once their jobs have ended.
     """
     _sweep()
-    return Home.open(os.path.join(_runs(), f"{this_process().label}+{os.urandom(4).hex()}"))
+    return Home.open(os.path.join(runs_directory(), f"{this_process().label}+{os.urandom(4).hex()}"))
 
 
 def _sweep() -> None:
     with contextlib.suppress(OSError, PenstockError):
-        for name in os.listdir(_runs()):
+        for name in os.listdir(runs_directory()):
             owner = Identity.from_label(name.partition("+")[0])
             if owner is not None and owner.state() == "gone":
-                remove_if_over(Home.open(os.path.join(_runs(), name)))
+                remove_if_over(Home.open(os.path.join(runs_directory(), name)))
 
 
 def remove_if_over(home: Home) -> None:
@@ -46,20 +47,15 @@ def remove_if_over(home: Home) -> None:
 
 def live_directory() -> str:
     """Where agents on the nodes find out how to reach this process."""
-    return os.path.join(_runs(), "live")
+    return os.path.join(runs_directory(), "live")
 
 
 def log_directory() -> str:
     """Where what is printed on nodes that were asked for stays for a while."""
-    path = os.path.join(_runs(), "logs")
+    path = os.path.join(runs_directory(), "logs")
     os.makedirs(path, mode=0o700, exist_ok=True)
     for entry in os.scandir(path):
         with contextlib.suppress(OSError):  # another process removes it
             if entry.stat().st_mtime < time.time() - _KEPT:
                 os.unlink(entry.path)
     return path
-
-
-def _runs() -> str:
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.environ.get("PENSTOCK_RUNS") or os.path.join(state, "penstock", "runs")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PenstockError, ResourceError, SchedulerError
 from ..hosts.here import Here
+from ..hosts.mpi_plugins import Plugins
 from ..node.fixed import Fixed
 from ..node.fleet import Fleet
 from ..node.launch import Offer, Process, Ranks, Started
@@ -38,7 +39,7 @@ class StepLaunch:
         self._offers = {node.name: Offer(node.cores, node.gpus, node.memory) for node in nodes}
         self._slurm = slurm
         self._end: float | None = None  # of the allocation, as far as it was asked for
-        self._mpi: str | None = None  # found out when it is needed
+        self.ways = Plugins(slurm.mpi)
         self.directory = live_directory()
         self.interface, self.ports = slurm.interface, slurm.ports
 
@@ -70,11 +71,9 @@ class StepLaunch:
         argv = slurm_allocation.agents(nodes, command)
         return [Process(nodes, argv, variables, slurm_allocation.ended_on, slurm_allocation.NOISE)]
 
-    def start_ranks(self, ranks: Ranks) -> Started:
-        if self._mpi is None:
-            self._mpi = self._slurm.mpi or mpi_of_cluster() or ""
+    def start_ranks(self, ranks: Ranks, way: str) -> Started:
         command = after(self._slurm, rank_command(ranks.arguments, python(self._slurm)))
-        argv = slurm_allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, self._mpi or None, command)
+        argv = slurm_allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, way, command)
         variables = {**slurm_allocation.step_environment(os.environ), **ranks.environment}
         return Process(ranks.nodes, argv, variables, noise=slurm_allocation.NOISE)
 
@@ -105,10 +104,6 @@ def after(slurm: Slurm, command: Sequence[str], *, setup: bool = True) -> list[s
     lines = "\n".join(slurm.setup_lines()) if setup else ""
     before = ["bash", "-c", _SETUP.format(setup=lines), "penstock"] if lines else []
     return [*before, *launcher, *command]
-
-
-def mpi_of_cluster() -> str | None:
-    return slurm_allocation.mpi_of(said_of(slurm_allocation.MPI_LIST))
 
 
 def said_of(argv: Sequence[str]) -> str:

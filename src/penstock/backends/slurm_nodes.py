@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PenstockError
 from ..hosts.here import Here
+from ..hosts.mpi_plugins import Plugins
 from ..node.fleet import Fleet
 from ..node.launch import Offer, Process, Ranks, Started
 from ..node.shape import Capacity
@@ -20,7 +21,7 @@ from .desk import Desk
 from .live import LiveBackend, agent_command, rank_command
 from .pilots import Pilots
 from .rooms import live_directory, log_directory
-from .slurm_live import after, mpi_of_cluster, python, said_of
+from .slurm_live import after, python, said_of
 
 if TYPE_CHECKING:
     from .slurm import Slurm
@@ -37,7 +38,7 @@ class PilotLaunch:
         self.directory = live_directory()
         self.interface, self.ports = slurm.interface, slurm.ports
         self._kinds: list[slurm_nodes.Kind] | None = None
-        self._mpi: str | None = None  # found out when it is needed
+        self.ways = Plugins(slurm.mpi)
         self._pilots: Pilots | None = None
 
     # -- for the crew ----------------------------------------------------------------------------------
@@ -54,12 +55,10 @@ class PilotLaunch:
         self._pilots = Pilots(self, Desk(dialect, Here(), self.poll[0]), fleet)
         return self._pilots
 
-    def start_ranks(self, ranks: Ranks) -> Started:
-        if self._mpi is None:
-            self._mpi = self._slurm.mpi or mpi_of_cluster() or ""
+    def start_ranks(self, ranks: Ranks, way: str) -> Started:
         command = after(self._slurm, rank_command(ranks.arguments, python(self._slurm)))
         job = ranks.block.step_job
-        argv = slurm_allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, self._mpi or None, command, job)
+        argv = slurm_allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, way, command, job)
         variables = {**dialect.environment(os.environ), **ranks.environment}
         return Process(ranks.nodes, argv, variables, noise=slurm_allocation.NOISE)
 

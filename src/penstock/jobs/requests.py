@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..keys.tokens import blake2b
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobRequest
+from ..system.places import runs_directory
 from .batch import Part
 from .folder import Folder
 from .plan import After
@@ -150,6 +153,19 @@ def parts_of(folder: Folder, found: Mapping[str, str]) -> list[Part]:
 
 def _log(folder: Folder) -> str:
     """Where the scheduler puts what a job prints. Several calls of one job write to their own."""
+    place = _without_backslash(folder.path)
     if folder.batch.elements is None:
-        return folder.log(0)
-    return f"{folder.path}/{{element}}.{'log' if folder.batch.calls_per_job == 1 else 'job'}"
+        return f"{place}/{os.path.basename(folder.log(0))}"
+    return f"{place}/{{element}}.{'log' if folder.batch.calls_per_job == 1 else 'job'}"
+
+
+def _without_backslash(path: str) -> str:
+    """The same place by another name, as schedulers take a backslash for something else, each version its own way."""
+    if "\\" not in path:
+        return path
+    home, name = os.path.split(path)
+    link = os.path.join(runs_directory(), "links", blake2b(home.encode(), digest_size=16).hexdigest())
+    os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(home, link)
+    return f"{link}/{name}"

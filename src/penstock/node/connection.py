@@ -79,7 +79,8 @@ class Connection:
         self.ended = False  # the stream has ended; the process may not have
         self.fault = ""  # for people: why it was ended
         self.must_end = False
-        self.rank_gone = self.address = ""  # see RankGroup
+        self.rank_gone = self.address = ""  # see RankGroup, also for the next
+        self.alone: tuple[int, str] | None = None
         self.says_ready = False
         self.initializer_error: Packed | None = None
         self.sequence = 0

@@ -122,12 +122,29 @@ class Muster(Protocol):
         """In a forked child: hold nothing open."""
 
 
+class Ways(Protocol):
+    """How the ranks of a call may be started, as one tells a launcher: not each way fits the MPI library."""
+
+    def candidates(self) -> list[str]:
+        """Those to try, in this order."""
+
+    def fits(self, way: str) -> None:
+        """Ranks that were started in this way have found each other."""
+
+    def advice(self, tried: list[str]) -> str:
+        """What to do when they have not in any of these: the rest of a message."""
+
+
 class Launch(Protocol):
     """Where agents run."""
 
     directory: str  # for the contact file: one that the nodes see too, and nobody else's
     interface: str | None
     ports: tuple[int, int] | None
+
+    @property
+    def ways(self) -> Ways:
+        """How ranks may be started."""
 
     def offers(self, timed: bool) -> Sequence[Offer]:
         """What nodes have, before their agents have told; none if that is not known.
@@ -138,7 +155,7 @@ class Launch(Protocol):
     def muster(self, fleet: Fleet) -> Muster:
         """Who gets the agents there."""
 
-    def start_ranks(self, ranks: Ranks) -> Started:
+    def start_ranks(self, ranks: Ranks, way: str) -> Started:
         """Start the ranks of a call that runs on several nodes, by a launcher that MPI knows."""
 
     def lost(self, node: str) -> str:

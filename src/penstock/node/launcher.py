@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 
 from ..schedulers.slurm_environment import environment
+from ..worker.world import launcher_advice
 
 
 def find_launcher() -> str | None:
@@ -28,6 +29,19 @@ def launch_command(ranks: int, command: list[str]) -> list[str]:
     return [find_launcher() or "mpiexec", "-n", str(ranks), *command]
 
 
+class OneWay:
+    """The only way in which it starts ranks."""
+
+    def candidates(self) -> list[str]:
+        return [""]
+
+    def fits(self, way: str) -> None:
+        """That is how it should be."""
+
+    def advice(self, tried: list[str]) -> str:
+        return launcher_advice(find_launcher())
+
+
 def as_if_alone(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` for a launcher that is to start all ranks on this machine.
 
@@ -38,7 +52,7 @@ def as_if_alone(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def launcher_environment(directory: str | None) -> dict[str, str]:
-    """What launchers read. Open MPI 4 and 5 have each their own names; the others need nothing.
+    """What launchers read. Open MPI 4, 5 and 6 have each their own names; the others need nothing.
 
     Cores are given out by Penstock, so the launcher shall neither count nor bind: two groups at once would be bound to
     the same first cores. Its files go into `directory`, if one is given, which is removed even when it is killed. Who
@@ -55,6 +69,9 @@ def launcher_environment(directory: str | None) -> dict[str, str]:
         "OMPI_MCA_hwloc_base_binding_policy": "none",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "PRTE_MCA_mapby": ":oversubscribe",
+        "PRTE_MCA_bindto": "none",
+        "PMIX_MCA_mca_base_suppress_deprecated_warning": "1",  # the names that 5 knows are old ones for 6
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         **(dict.fromkeys(places, directory) if directory is not None else {}),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 
-from ..errors import OutOfMemory, PenstockError, RemoteTraceback, TimeLimitExceeded, WorkerLost
+from ..errors import OutOfMemory, PenstockError, RemoteTraceback, ResourceError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
 from ..worker.endings import how_it_ended, too_long, too_much_memory
+from ..worker.world import launcher_advice, words_of_alone
 from .call import Call
+from .launcher import find_launcher
 
 
 class PackedError:
@@ -45,10 +47,15 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     return error
 
 
+def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError:
+    """Why a call of several ranks of this machine was given up before it ran."""
+    return ResourceError(f"{words_of_alone(call.future.name, ranks, *alone)}; {launcher_advice(find_launcher())}")
+
+
 class StartError:
     """Why a call was given up before it ran: no worker for it could be started. To open it may run the user's code."""
 
-    __slots__ = ("_name", "_node", "exitcode", "initializer_error", "reason")
+    __slots__ = ("_name", "_node", "exitcode", "initializer_error", "ranks", "reason")
 
     def __init__(
         self,
@@ -58,13 +65,13 @@ class StartError:
         reason: str | None,
         node: str | None = None,
     ) -> None:
-        self._name, self.initializer_error = call.future.name, initializer_error
+        self._name, self.ranks, self.initializer_error = call.future.name, call.plan.shape.ranks, initializer_error
         self.exitcode, self.reason, self._node = exitcode, reason, node
 
     def load(self) -> BaseException:
         where = f"no worker could be started for {self._name!r} on {self._node or socket.gethostname()}"
         if self.initializer_error is None:
-            error = WorkerLost(f"{where}: {self.reason or _start(self.exitcode)}")
+            error = WorkerLost(f"{where}: {self.reason or _start(self.exitcode, self.ranks)}")
             error.exitcode = self.exitcode
             return error
         cause, text = self.initializer_error.load()
@@ -78,5 +85,6 @@ def set_cause(error: BaseException, cause: BaseException) -> None:
     BaseException.__setattr__(error, "__cause__", cause)  # the class may be frozen
 
 
-def _start(exitcode: int | None) -> str:
-    return f"its process {how_it_ended(exitcode)} before it was ready; check `env` and what it wrote to stderr"
+def _start(exitcode: int | None, ranks: int) -> str:
+    perhaps = ", and whether the mpiexec in PATH is that of the MPI library which mpi4py loads" if ranks > 1 else ""
+    return f"its process {how_it_ended(exitcode)} before it was ready; check `env` and what it wrote to stderr{perhaps}"

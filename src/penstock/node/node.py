@@ -45,7 +45,7 @@ from .connection import EACH, PART, Connection, Ended
 from .io_thread import IoThread
 from .keeper import Event, Keeper
 from .loop import WRITE, Handler, Loop
-from .losses import PackedError, StartError, lost_error
+from .losses import PackedError, StartError, alone_error, lost_error
 from .pool import Pool, Retire, Send, Start, Worker
 from .ranks import RankGroup
 from .stream import Stream
@@ -605,7 +605,7 @@ class Node:
             self._pool.put_back(reversed([*again, *rest]))
             if not worker.ready and not self._killed:
                 scarce = exitcode is None and reason not in (None, "silence") and not hopeless  # there was no process
-                at_once = hopeless or link.initializer_error is not None
+                at_once = hopeless or link.initializer_error is not None or link.alone is not None
                 given_up = self._pool.not_started(worker.shape, scarce, at_once)
                 self._held_back = time.monotonic()
             del self._links[worker.number]
@@ -617,7 +617,10 @@ class Node:
             before = f"{link.fault}, so " if link.fault else link.rank_gone
             call.future.fail_with(lost_error(call, link.pid, exitcode, reason, before))
         for call in given_up:
-            call.future.fail(StartError(call, link.initializer_error, exitcode, reason or link.fault or None))
+            if link.alone:
+                call.future.fail_with(alone_error(call, worker.shape.ranks, link.alone))
+            else:
+                call.future.fail(StartError(call, link.initializer_error, exitcode, reason or link.fault or None))
         link.close()
 
     def _keeper_lost(self, reason: str | None = None) -> None:

@@ -59,6 +59,7 @@ class RankGroup:
         self.says_ready = False
         self.must_end = False  # it cannot be trusted with another call
         self.rank_gone = self.fault = ""  # for people: which rank ended before the others; why it was ended
+        self.alone: tuple[int, str] | None = None  # the ranks do not know each other: how many do, of which library
         self.initializer_error: Packed | None = None
         self.ranks: dict[int, Connection] = {}
         self._strangers: list[Connection] = []  # connected, but have not said which rank they are
@@ -152,11 +153,9 @@ class RankGroup:
         """What one rank said; what of it ends the call."""
         ends: list[Ended] = []
         for frame in arrived:
-            kind, _, number, flags, _ = frame
+            kind, _, _, flags, _ = frame
             if kind == RANK and connection in self._strangers:
-                self._strangers.remove(connection)
-                self.ranks[number] = connection
-                connection.greet(self._initializer)
+                self._enter(connection, frame)
             elif kind == READY:
                 self._ready += 1
                 self.says_ready = self._ready == self.size
@@ -179,6 +178,16 @@ class RankGroup:
         ends = [end for c in self.ranks.values() for refused in c.refused() for end in self._rank_ended(c, refused)]
         self.must_end |= bool(ends)
         return ends
+
+    def _enter(self, connection: Connection, frame: Frame) -> None:
+        """A rank says which it is, and of how many, if it knows that."""
+        _, size, rank, _, library = frame
+        if size not in (0, self.size):
+            self.alone, self.must_end = (size, library.decode()), True
+            return
+        self._strangers.remove(connection)
+        self.ranks[rank] = connection
+        connection.greet(self._initializer)
 
     def _rank_of(self, connection: Connection) -> int:
         return next((rank for rank, known in self.ranks.items() if known is connection), -1)

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..system.machine import GPUS
 from ..system.processes import default_signals, open_standard_descriptors
@@ -23,7 +23,8 @@ from ..wire.frames import NO_MPI, RESULT, Frame
 from ..wire.ledger import make_ledger
 from ..wire.memory import Segments
 from ..wire.packing import Packer
-from ..worker.mpi import RankServer, rank_of_process
+from ..worker.mpi import RankServer, rank_in
+from ..worker.world import join_world
 from .agent import Agent, Starter, connect
 from .connection import Connection
 from .loop import WRITE, Loop
@@ -118,27 +119,28 @@ class Bridge:
 
 
 def main() -> None:
-    """Run as `python -c "... main()" CONTACT CALL GPUS_PER_RANK`, by the launcher, once for each rank."""
-    contact, call, gpus = sys.argv[1:]
+    """Run as `python -c "... main()" CONTACT CALL RANKS GPUS_PER_RANK`, by the launcher, once for each rank."""
+    contact, call, ranks, gpus = sys.argv[1:]
     default_signals()
     open_standard_descriptors()
-    rank = rank_of_process()
     os.environ.update(own_gpus(os.environ, int(gpus)))
     starter = Starter()
     starter.watch()
     ours, theirs = socket.socketpair()
-    more = {"call": int(call), "rank": rank}
+    world = join_world()  # in this thread, as MPI wants it
+    rank = rank_in(world)
+    more = {"call": int(call), "rank": rank, "world": world}
     make = partial(Bridge, ours, rank == 0)
     speaker = threading.Thread(target=_speak, args=(os.path.abspath(contact), starter, more, make), daemon=True)
     speaker.start()
     ledger, descriptor = make_ledger()
     os.close(descriptor)
     with theirs:
-        RankServer(theirs, ledger).run()
+        RankServer(theirs, ledger, int(ranks)).run()
     speaker.join()
 
 
-def _speak(contact: str, starter: Starter, more: dict[str, int], make: partial[Bridge]) -> None:
+def _speak(contact: str, starter: Starter, more: dict[str, Any], make: partial[Bridge]) -> None:
     try:
         there = connect(contact, starter, more, make)
     except BaseException as error:

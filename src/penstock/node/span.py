@@ -9,10 +9,11 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol, cast
 
-from ..errors import TimeLimitExceeded, WorkerLost
+from ..errors import SchedulerError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
 from ..system.variables import THREADS
 from ..worker.endings import too_long
+from ..worker.world import words_of_alone, words_of_none
 from .call import Call
 from .fleet import Fleet
 from .launch import Launch, Ranks, Started
@@ -30,14 +31,20 @@ class Send(Protocol):
 class Span:
     """One such call. It ends when all ranks have, or with the first that fails."""
 
-    def __init__(self, number: int, call: Call, members: list[Member]) -> None:
-        self.number, self.call, self.members = number, call, members
+    def __init__(self, number: int, call: Call, members: list[Member], ways: list[str]) -> None:
+        """`ways`: in which its ranks may be started; the first is this one."""
+        self.number, self.call, self.members, self.ways = number, call, members, ways
         self.size = call.plan.shape.ranks
         self.started: Started | None = None
         self.until: float | None = None  # when its time is over
         self.over = False
         self._posts: dict[int, Outpost] = {}  # by rank
         self._results: dict[int, Lazy] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether a rank has come."""
+        return bool(self._posts)
 
     @property
     def posts(self) -> Iterator[Outpost]:
@@ -96,32 +103,49 @@ class Spans:
 
     def start(self, loop: Loop, spread: Spread, contact: str, initializer: bytes | None) -> None:
         """Let the launcher start the ranks of a call."""
-        call, members = cast(Call, spread.call), spread.members
-        shape = call.plan.shape
+        self._loop, self._contact, self._initializer = loop, contact, initializer
+        self._begin(cast(Call, spread.call), spread.members, self._launch.ways.candidates())
+
+    def _begin(self, call: Call, members: list[Member], ways: list[str]) -> None:
         number = next(self._numbers)
-        span = self._spans[number] = Span(number, call, members)
-        self._initializer = initializer
-        variables = {**dict.fromkeys(THREADS, str(shape.cores_per_rank)), **dict(shape.environment)}
-        per_node = -(-shape.ranks // len(members))
-        arguments = [contact, str(number), str(shape.gpus // per_node)]
-        ranks = Ranks(
-            members[0].block, [member.name for member in members], shape.ranks, per_node, arguments, variables
-        )
+        span = self._spans[number] = Span(number, call, members, ways)
         try:
-            span.started = started = self._launch.start_ranks(ranks)
+            span.started = started = self._launch.start_ranks(_ranks(span, self._contact), ways[0])
         except OSError as error:
             del self._spans[number]
             self._end(span, span.lost(str(error)))
             return
-        loop.watch(started.fileno(), partial(self._started_speaks, loop, span, started))
+        self._loop.watch(started.fileno(), partial(self._started_speaks, span, started))
 
-    def _started_speaks(self, loop: Loop, span: Span, started: Started, mask: int) -> None:
+    def _started_speaks(self, span: Span, started: Started, mask: int) -> None:
         if started.read():
             return
-        loop.forget(started.fileno())
+        self._loop.forget(started.fileno())
         started.end(1.0)
         del self._spans[span.number]
-        self._end(span, span.lost(started.words()))
+        if span.over:
+            return
+        if not span.begun and len(span.ways) > 1:  # perhaps the launcher does not know this way
+            self._begin(span.call, span.members, span.ways[1:])
+        elif not span.begun:
+            words = words_of_none(span.call.future.name, span.size, started.words(), self._advice())
+            self._end(span, End(span.call, "lost", SchedulerError(words)))
+        else:
+            self._end(span, span.lost(started.words()))
+
+    def _alone(self, span: Span, size: int, library: str) -> None:
+        """Its ranks do not know each other. Start others in the next way, whose number these do not have."""
+        if len(span.ways) > 1:
+            span.over = True
+            self._stop(span)
+            self._begin(span.call, span.members, span.ways[1:])
+            return
+        words = words_of_alone(span.call.future.name, span.size, size, library)
+        self._end(span, End(span.call, "lost", SchedulerError(f"{words}; {self._advice()}")))
+
+    def _advice(self) -> str:
+        ways = self._launch.ways
+        return ways.advice(ways.candidates())
 
     # -- what the ranks say --------------------------------------------------------------------------------------
 
@@ -130,11 +154,17 @@ class Spans:
         span = self._spans.get(said["call"])
         if span is None or span.over:
             return False
+        _, size, library = said["world"] or (0, span.size, "")
+        if size != span.size:
+            self._alone(span, size, library)
+            return False
         post = Outpost(peer, span.members[0], said["host"], said["pid"])
         self._of_peers[peer] = span, post
         post.welcome(None, None, self._initializer)
         self._send(post)
         if span.join(said["rank"], post, time.monotonic()):
+            if said["world"]:
+                self._launch.ways.fits(span.ways[0])
             for rank in span.posts:
                 for message in rank.send([span.call], None):
                     self._send(rank, message)
@@ -183,8 +213,9 @@ class Spans:
                 self._stop(span)
 
     def stop(self) -> None:
-        """End all of them."""
+        """End all of them, and start none otherwise."""
         for span in self._spans.values():
+            del span.ways[1:]
             self._stop(span)
 
     def look_after(self, now: float) -> None:
@@ -206,3 +237,12 @@ class Spans:
         for span in self._spans.values():
             if span.started is not None:
                 span.started.after_fork()
+
+
+def _ranks(span: Span, contact: str) -> Ranks:
+    shape, members = span.call.plan.shape, span.members
+    variables = {**dict.fromkeys(THREADS, str(shape.cores_per_rank)), **dict(shape.environment)}
+    per_node = -(-shape.ranks // len(members))
+    arguments = [contact, str(span.number), str(span.size), str(shape.gpus // per_node)]
+    names = [member.name for member in members]
+    return Ranks(members[0].block, names, span.size, per_node, arguments, variables)

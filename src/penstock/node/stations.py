@@ -134,7 +134,13 @@ class Stations:
                 elif why is None:
                     why = self._join(peer, said)
                 if why is not None:
-                    cast("Listener", self._listener).send(peer, [say(speech.REFUSED, why)])
+                    self._refuse(peer, why)
+
+    def _refuse(self, peer: bytes, why: str) -> None:
+        from ..wire.channel import Gone
+
+        with contextlib.suppress(Gone):  # as a rank may be whose step was ended meanwhile
+            cast("Listener", self._listener).send(peer, [say(speech.REFUSED, why)])
 
     def _why_not(self, said: dict[str, Any]) -> str | None:
         """Why an agent cannot be one of this driver's."""

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from .base import Status
 from .slurm_allocation import time_left, times_left
 from .slurm_elements import base, elements, join, unique
-from .slurm_environment import environment
-from .slurm_refusals import is_full, refusal
+from .slurm_environment import configuration, environment
+from .slurm_refusals import is_full, refusal, why_absent
 from .slurm_states import state_of
 from .slurm_submit import submit, submitted
 
 __all__ = [
     "cancel",
+    "configuration",
     "environment",
     "find",
     "find_in_history",
@@ -35,6 +36,7 @@ __all__ = [
     "submitted",
     "time_left",
     "times_left",
+    "why_absent",
 ]
 
 _LAST_SIGNAL = 64

@@ -171,17 +171,17 @@ def _step(count: int) -> list[str]:
 
 
 def ranks(
-    nodes: Sequence[str], count: int, per_node: int, mpi: str | None, command: Sequence[str], job: str | None = None
+    nodes: Sequence[str], count: int, per_node: int, mpi: str, command: Sequence[str], job: str | None = None
 ) -> list[str]:
     """One step with so many ranks of an MPI program on these nodes, the first nodes full.
 
     It ends with the first rank that fails: the others might wait for that one for ever. `job`: whose nodes they are,
-    where that is not the one in which this is typed.
+    where that is not the one in which this is typed; `mpi`: how they find each other, empty for the cluster's default.
     """
     return [
         *("srun", "--quiet", "--overlap", "--mem=0", "--kill-on-bad-exit=1", "--cpu-bind=none"),
         *("--job-name=penstock-ranks", "--export=ALL", "--input=all", "--distribution=block"),
-        *([] if mpi is None else [f"--mpi={mpi}"]),
+        *([f"--mpi={mpi}"] if mpi else []),
         *([] if job is None else [f"--jobid={job}"]),
         *(f"--nodes={len(nodes)}", f"--ntasks={count}", f"--ntasks-per-node={per_node}"),
         f"--nodelist={','.join(nodes)}",
@@ -227,15 +227,6 @@ def _seconds(text: str) -> float | None:
         return 0.0 if text.startswith("-") else None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-
-
-MPI_LIST = ["srun", "--mpi=list"]
-
-
-def mpi_of(said: str) -> str | None:
-    """How ranks find each other on this cluster, by what it says of `srun --mpi=list`; None: by its own default."""
-    known = said.split()
-    return next((name for name in ("pmix", "pmi2", "cray_shasta") if name in known), None)
 
 
 def ended_on(said: str) -> list[str]:

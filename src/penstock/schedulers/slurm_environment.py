@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["environment"]
+__all__ = ["configuration", "environment"]
 
 # How to reach the controller; everything else of this name describes a job, or is an option in disguise.
 _KEPT = frozenset({"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
@@ -53,6 +53,11 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` without what belongs to the job or step that this process may be in."""
     job = environ.get("SLURM_JOB_ID")
     return {name: value for name, value in environ.items() if not (_leaks(name) or (job and _given(name, value, job)))}
+
+
+def configuration(environ: Mapping[str, str]) -> str | None:
+    """The file that Slurm's commands take for their configuration, if a variable says that."""
+    return environ.get("SLURM_CONF")
 
 
 def _leaks(name: str) -> bool:

@@ -8,7 +8,7 @@ from .base import Refusal, Reply
 from .slurm_elements import unique
 from .slurm_states import reason_of
 
-__all__ = ["is_full", "refusal"]
+__all__ = ["is_full", "refusal", "why_absent"]
 
 # In lower case. The first are transient by nature: the queue is full, the user has too many jobs, submitting is off.
 _FULL = (
@@ -43,9 +43,19 @@ _SILENT = (
     "no route to host",
     "network is unreachable",
 )
+# A client without a configuration, until one is made. It looks for a file, then in the DNS.
+_NOT_CONFIGURED = (
+    "could not establish a configuration source",
+    "unable to process configuration file",
+    "no slurmctldhost defined",
+    "cannot stat file",  # it tries again for a minute
+    "unable to status file",  # the same until 20.02
+)
+_DNS_IS_SILENT = "host name lookup failure"
 _HINTS = {
     "invalid --nice value": "only Slurm's operators may use a priority above 0; give other calls one below 0 instead",
 }
+_NO_COMMAND = 127  # what `Reply` has then
 _PREFIX = re.compile(r"^\w+: (?:error|fatal|warning|info): ")
 
 
@@ -63,6 +73,20 @@ def refusal(reply: Reply) -> Refusal:
         return Refusal("limit", words)
     hints = [hint for text, hint in _HINTS.items() if text in lower]
     return Refusal("mistake", "; ".join([words or f"exit code {reply.code} without a word", *hints]))
+
+
+def why_absent(reply: Reply) -> tuple[str, str] | None:
+    """That there is no Slurm at all to do what was asked, and what to do; None if there is, even if it is silent."""
+    lines = [line.strip() for line in reply.err.splitlines() if line.strip()]
+    lower = reply.err.lower()
+    if reply.code == _NO_COMMAND:
+        return "Slurm is not installed here", "; ".join(lines)
+    if reply.code == 0 or any(text in lower for text in (*_SILENT, _DNS_IS_SILENT)):
+        return None
+    if any(text in lower for text in _NOT_CONFIGURED):
+        why = lines[-1].replace(": fatal: ", ": ").replace(": error: ", ": ")
+        return f"no Slurm cluster is configured here ({why})", "set SLURM_CONF, or go to a login node of the cluster"
+    return None
 
 
 def is_full(refusal: Refusal) -> bool:

@@ -18,9 +18,15 @@ _LEFT_TO_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by each interprete
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        import ctypes  # here and below, because each process needs little of this, and a job lives for a moment
+        # The part in C, and only here, because a job lives for a moment: `ctypes` loads threading from Python 3.14 on.
+        import _ctypes
 
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+        class Function(_ctypes.CFuncPtr):
+            _flags_ = _ctypes.FUNCFLAG_CDECL
+            _restype_ = None
+
+        library = _ctypes.dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type]  # this process
+        Function(_ctypes.dlsym(library, "prctl"))(option, value, 0, 0, 0)
 
 
 def become_subreaper(wanted: bool = True) -> None:

@@ -8,7 +8,7 @@
                         FREE   segments of the worker's that are no longer in use here
                         FETCH  say what is in these segments: their descriptors were lost on their way
                         CONTENT   a piece of what is in a segment, asked for by FETCH; after the last it is free
-    worker -> driver    RANK   once, if it is one of several: which
+    worker -> driver    RANK   once, if it is one of several: which, of how many, by which MPI library
                         READY  after the initializer
                         RESULT, ERROR   of one call
                         FREE, FETCH, CONTENT   likewise

@@ -77,7 +77,7 @@ class Intake:
             most = self._desk.most if self._desk.most is not None else (yield self._desk.most_elements)
         except Refused as refused:
             if refused.kind == "mistake":
-                refuse(self.take_all(), refused.words)
+                refuse(self.take_all(), refused)
             else:
                 self._sender.try_later(refused, len(self.new))
             return

@@ -174,7 +174,7 @@ class Sender:
             yield from submission(self._desk, unsent.folder, unsent.perhaps, self._earlier.known)
         except Refused as refused:
             if refused.kind == "mistake":
-                self._refused(unsent, refused.words)
+                self._refused(unsent, refused)
                 return
             unsent.perhaps = refused.kind == "silent"
             self._follow_sent(unsent)
@@ -204,18 +204,18 @@ class Sender:
         for number in {call.number for call in unsent.calls if call.ours}:
             unsent.folder.end(number, End("withdrawn"))
 
-    def _refused(self, unsent: _Unsent, words: str) -> None:
+    def _refused(self, unsent: _Unsent, refused: Refused) -> None:
         self._done_with(unsent)
         self._follow_sent(unsent)
-        refuse(unsent.calls, words)
+        refuse(unsent.calls, refused)
         if not unsent.folder.parts:
             self._earlier.forgotten(unsent.folder, True)
             return
         for call in unsent.calls:
-            unsent.folder.end(call.number, failed(mistake(call.name, words)))
+            unsent.folder.end(call.number, failed(mistake(call.name, refused)))
             unsent.folder.received(call.number)
 
 
-def refuse(calls: Iterable[Call], words: str) -> None:
+def refuse(calls: Iterable[Call], refused: Refused) -> None:
     for call in calls:
-        call.future.fail_with(mistake(call.name, words))
+        call.future.fail_with(mistake(call.name, refused))

@@ -1,0 +1,108 @@
+"""The communicator of a rank: made before anything of the user's runs, to see whether the ranks know each other.
+
+Where the launcher does not fit the MPI library, each rank is rank 0 of 1 without a word, and a parallel function
+computes something else. So MPI is initialised first and its size compared. Then `mpi4py.MPI` is taken out of sight
+again, until somebody imports it: that is what tells a parallel function from one whose author meant something else.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ..errors import SchedulerError
+
+_NAME = "mpi4py.MPI"
+
+
+class World(NamedTuple):
+    """What the MPI library says of this rank."""
+
+    rank: int
+    size: int
+    library: str
+
+
+def join_world() -> World | None:
+    """Initialise MPI; None where there is no mpi4py, or where its variables leave that to the function."""
+    try:
+        from mpi4py import MPI
+    except Exception:  # whoever needs it meets the same
+        return None
+    world = world_of(MPI)
+    _hide(MPI)
+    return world
+
+
+def world_of(mpi: Any) -> World | None:
+    """What is known in the module `mpi4py.MPI`, if MPI is in use."""
+    if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
+        return None
+    lines = mpi.Get_library_version().strip("\0 \n").splitlines() or ["MPI"]
+    return World(mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size, " ".join(lines[0].partition(",")[0].split()))
+
+
+def used_world() -> World | None:
+    """The same where the user's code has imported mpi4py."""
+    return world_of(sys.modules.get(_NAME))
+
+
+def check_used_world(ranks: int) -> None:
+    """Raise where a function has initialised MPI itself, and was alone: that could not be seen before it ran."""
+    world = used_world()
+    if world is not None and world.size != ranks:
+        raise SchedulerError(
+            f"the {ranks} ranks of the call did not know each other, {world.library} had each be one of {world.size}: "
+            "without MPI4PY_RC_INITIALIZE that is seen before it runs"
+        )
+
+
+def words_of_alone(name: str, ranks: int, size: int, library: str) -> str:
+    """How the message begins of a call whose ranks do not know each other."""
+    return f"{name!r} was not run: its {ranks} ranks do not know each other, {library} has each be one of {size}"
+
+
+def words_of_none(name: str, ranks: int, why: str, advice: str) -> str:
+    """The message of a call whose ranks have not come as far as that: some MPI libraries end them."""
+    return f"{name!r} was not run: its {ranks} ranks did not begin: {why}; if that is for MPI, {advice}"
+
+
+def launcher_advice(launcher: str | None) -> str:
+    """What to do where an MPI launcher does not fit the library: the rest of that message."""
+    return (
+        f"{launcher} is the launcher of another library: put the mpiexec of that one first in PATH, or let mpi4py load "
+        "this one's (MPI4PY_LIBMPI)"
+    )
+
+
+def _hide(mpi: ModuleType) -> None:
+    package: Any = sys.modules["mpi4py"]
+    sys.meta_path.insert(0, _Hidden(mpi, package))
+    del sys.modules[_NAME], package.MPI
+
+
+class _Hidden:
+    """Finds the module that was loaded before, once; it cannot be loaded twice."""
+
+    def __init__(self, mpi: ModuleType, package: Any) -> None:
+        self._mpi, self._spec = mpi, mpi.__spec__
+        self._settings, self._known = package.rc, dict(vars(package.rc))
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != _NAME:
+            return None
+        if vars(self._settings) != self._known:
+            raise RuntimeError(
+                f"mpi4py.rc was changed to {vars(self._settings)} after MPI was initialised, which is done before a "
+                "call of several ranks runs: say it by variables, such as env={'MPI4PY_RC_INITIALIZE': '0'}"
+            )
+        sys.meta_path.remove(self)
+        return ModuleSpec(name, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._mpi
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
