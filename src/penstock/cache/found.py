@@ -26,7 +26,7 @@ class Found:
     def __init__(self, stored: Stored) -> None:
         self._stored = stored.output_alone()  # there may be a hundred thousand of these
         self.failed = stored.head.state == "failed"
-        self.token = bytes.fromhex(stored.head.token) or None
+        self.token = stored.token or None
 
     @property
     def name(self) -> str:
@@ -38,7 +38,7 @@ class Found:
             return self._stored.output()
         from ..errors import RemoteTraceback  # here, because most calls do not fail
 
-        error, text = self._stored.output()
+        error, text = self._stored.failure()
         BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
         return error
 

@@ -36,6 +36,7 @@ class Structure(Plain):
 
     block: int
     size: int
+    data: int  # where the data begin: before them is nothing but HDF5's own
     offsets: tuple[int, ...]  # of the data of each spec; 0 for those without
     tiles: tuple[bytes | int, ...]  # in the order of the file: HDF5's bytes, or whose data
 
@@ -58,7 +59,7 @@ def structure(specs: tuple[Spec, ...], block: int = MIN_BLOCK) -> Structure:
 def _make(specs: Sequence[Spec], block: int) -> Structure:
     lengths = [hdf5.size_of(kind, shape) for _, kind, shape, _ in specs]
     things = list(_tree(specs).all())
-    end = _place(things, specs, [0] * len(specs))
+    start = end = _place(things, specs, [0] * len(specs))
     offsets = []
     for length in lengths:
         offsets.append(end if length else 0)
@@ -69,7 +70,7 @@ def _make(specs: Sequence[Spec], block: int) -> Structure:
     for index, length in enumerate(lengths):
         if length:
             tiles.extend([index, bytes(_padded(length) - length)])
-    return Structure(block, end, tuple(offsets), tuple(tile for tile in tiles if tile != b""))
+    return Structure(block, end, start, tuple(offsets), tuple(tile for tile in tiles if tile != b""))
 
 
 def _padded(length: int) -> int:
