@@ -136,6 +136,11 @@ class Home(Plain):
                 note.write(reason + "\n")
         return aside + _SUFFIX
 
+    def put_aside(self, path: str) -> None:
+        """Move what does not belong into a directory of the cache to where it is kept, if that can be done."""
+        with contextlib.suppress(OSError):
+            os.rename(path, f"{self.folder('damaged')}/{os.path.basename(path)}.{_random()}")
+
     def remove(self, key: str) -> bool:
         """Remove the file of a key; return whether it was there."""
         self._require_writable()

@@ -109,7 +109,7 @@ def begin(order: Order) -> Run | Declined:
         _log().info("%r runs without a claim, as none can be made in %s: %s", order.name, home.path, error)
         return Run(order, home, None)
     if not isinstance(claim, Claim):
-        return Declined("claimed", where=claim.where())
+        return Declined("claimed", where=claim.awaited(order.key, home.path))
     if _stored(order, home):
         claim.release()
         return Declined("stored")

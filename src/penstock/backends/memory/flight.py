@@ -277,7 +277,7 @@ class Flight:
         if cache.mode == "refresh" or not cache.home.exists(self.key):
             holder = cache.claims.holder(self.key)
             if holder is not None and holder.state() != "gone":
-                self.where = holder.where()
+                self.where = holder.awaited(self.key, cache.path)
                 return False
         self.where = ""
         found = self.front.look_up(self)
