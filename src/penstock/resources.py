@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import ResourceError
+from .system.paths import expand
 
 __all__ = ["ALIASES", "NAMES", "Resources", "amount", "whole"]
 
@@ -83,7 +84,7 @@ class Resources:
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
         for name in ("cwd", "error_log_file", "cache_directory"):
-            _check_path(name, getattr(self, name))
+            object.__setattr__(self, name, _path(name, getattr(self, name)))
         _check_environment(self.env)
 
     @property
@@ -175,9 +176,13 @@ def amount(name: str, value: Any) -> float | None:
     return value if type(value) is int else number
 
 
-def _check_path(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, (str, os.PathLike)):
+def _path(name: str, value: object) -> str | os.PathLike[str] | None:
+    """A path, in which the home directory is written out."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
         raise ResourceError(f"{name} must be a path, not {value!r}")
+    return expand(os.fspath(value)) if str(value).startswith("~") else value
 
 
 def _check_environment(env: object) -> None:

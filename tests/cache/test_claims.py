@@ -524,7 +524,8 @@ JUNK: dict[str, Callable[[Path], object]] = {
             json.dumps({**vars(owner("a1")), name: value})
         )
         for name, value in [
-            ("pid", "1"), ("pid", 1.5), ("pid", -1), ("pid", True), ("start", None), ("start", math.inf), ("since", "x"),
+            ("pid", "1"), ("pid", 1.5), ("pid", -1), ("pid", True), ("start", None), ("start", math.inf),
+            ("since", "x"),
             ("since", math.nan), ("since", 1e300), ("since", -1), ("token", "../a"), ("token", ""), ("token", 1),
             ("host", 1), ("host", "a~b"), ("name", []), ("job_id", 7), ("boot", None),
         ]

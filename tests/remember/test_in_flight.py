@@ -465,7 +465,9 @@ def test_force(threads: Executor, elsewhere: Any, results: Path, journal: str, m
     assert noted(journal) == ["square 3"]
 
 
-def test_what_overrules_a_claim_is_said(ex: Executor, elsewhere: Any, results: Path, journal: str, messages: Any) -> None:
+def test_what_overrules_a_claim_is_said(
+    ex: Executor, elsewhere: Any, results: Path, journal: str, messages: Any
+) -> None:
     future = ex.submit(calls.square, journal, 3)
     command = f"penstock retry --force {results} {elsewhere[0]}"
     assert command in messages.wait("waiting for its result")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PenstockError, ResourceError
 from ..resources import amount, whole
+from ..system.paths import expand
 from .base import Backend, Settings
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Slurm:
     host: None = None
 
     def __post_init__(self) -> None:
+        if self.python is not None:
+            object.__setattr__(self, "python", expand(os.fspath(self.python)))
         amount("walltime", self.walltime)
         amount("result_grace", self.result_grace)
         whole("calls_per_job", self.calls_per_job, 1)

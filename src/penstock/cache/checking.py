@@ -111,7 +111,9 @@ def _left(cache: Cache, repair: bool) -> Iterator[Problem]:
     for key, owner in list(cache.claims.running()):
         gone = owner.state() == "gone"
         if isinstance(owner, Unreadable):
-            text = f"{owner.name} is no claim that can be read" + ("" if gone else f": {owner.awaited(key, cache.path)}")
+            text = f"{owner.name} is no claim that can be read" + (
+                "" if gone else f": {owner.awaited(key, cache.path)}"
+            )
             yield Problem("damaged", owner.name, text, "set aside" if repair and gone else "")
         elif gone:
             text = f"{owner.where()} is gone and left its claim to {key} ({owner.name})"

@@ -16,10 +16,10 @@ So the claims to a key form a chain, and its last one holds. Its rules, and why 
 * Who holds releases by removing `<key>`, and everything that hung on it with one stroke; the other files are only
   tidied away. Were they removed first, a dead claim before ours would be the last one, and be succeeded, while we
   were still at it. Who dies between the two leaves files that no chain leads to.
-* What cannot be read is nobody's. A claim is there as a whole or not at all; its content can be lost only with the machine
-  on which its owner ran, or to somebody who wrote over it. Its owner may live then, so its name is in an attribute
-  of the file too, where the file system has those. What is no regular file was never a claim, or somebody has removed
-  that. It is succeeded as the claim of a process that is gone; its name and its number take the place of the token.
+* What cannot be read is nobody's. A claim is there as a whole or not at all, so its content can be lost only with the
+  machine on which its owner ran, or to somebody who wrote over it. Its owner may live then, so the name of that is in
+  an attribute of the file too, where the file system has those. What is no regular file was never a claim, or somebody
+  has removed that. It is succeeded as the claim of a process that is gone; its name and number stand for the token.
 * A claim that may not be opened holds, until somebody uses force.
 """
 
@@ -36,6 +36,7 @@ from ..errors import CacheError
 from ..plain import Plain
 from ..system import json_text
 from ..system.identity import Identity, State, is_hexadecimal, this_process
+from ..typed import Any
 from .home import Home, is_key
 
 __all__ = ["Claim", "Claims", "Owner", "Unreadable"]
@@ -319,7 +320,18 @@ def _read(path: str, before: Container[str] = ()) -> Owner | None:
         os.close(descriptor)
 
 
-_TYPES = (str, str, str, str, int, int, str, (int, float), str, (str, type(None)))  # of the fields of an owner
+_TYPES: tuple[Any, ...] = (
+    str,
+    str,
+    str,
+    str,
+    int,
+    int,
+    str,
+    (int, float),
+    str,
+    (str, type(None)),
+)  # of the fields of an owner
 
 
 def _parse(content: bytes) -> Owner | None:
@@ -327,7 +339,7 @@ def _parse(content: bytes) -> Owner | None:
     try:
         found = json_text.loads(content)
         owner = Owner(**{name: found[name] for name in Owner.fields})
-        typed = all(map(isinstance, (found[name] for name in Owner.fields), _TYPES))
+        typed = all(isinstance(found[name], kind) for name, kind in zip(Owner.fields, _TYPES, strict=True))
     except (ValueError, TypeError, KeyError):
         return None
     return owner if typed and _is_sound(owner) else None

@@ -37,9 +37,9 @@ class Head(Plain):
     size: int
 
 
-def make_head(text: str, block: int, checksum: str) -> bytes:
-    """The user block. `text` is the JSON without the checksum of the content and the last brace."""
-    data = f'{text},"sum":"{checksum}"}}'.encode()
+def make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
+    """The user block. `text` is the JSON without the checksums, of HDF5's own part and of the data, and the brace."""
+    data = f'{text},"frame":"{frame}","sum":"{checksum}"}}'.encode()
     line = b"PENSTOCK %d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
     return (line + data + b"\n").ljust(block, b"\0")
 
@@ -71,7 +71,7 @@ def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Head, int, dict
     return Head(**known, size=size), block, fields, data
 
 
-_TEXTS = ("key", "name", "state", "token", "sum")
+_TEXTS = ("key", "name", "state", "token", "frame", "sum")
 _COUNTS = ("format", "bytes", "data")
 _MOMENTS = ("created", "seconds")
 _LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
@@ -80,7 +80,7 @@ _LATEST = 253402214400  # s: the last day of which `datetime` knows in every tim
 def _parse(text: bytes, path: str, number: int) -> dict[str, Any]:
     """The JSON of a head, in which each field is what it should be; `parts` are looked at when they are asked for."""
     try:
-        fields = {"data": 0, **json_text.loads(text)}
+        fields = {"data": 0, "frame": "", **json_text.loads(text)}
         if _is_sound(fields, number):
             return fields
     except (LookupError, TypeError, ValueError):

@@ -16,7 +16,6 @@ MAX_RANK = 31  # dimensions of an array: HDF5 has one more, for the bytes of wha
 MIN_BLOCK = 1024  # bytes of the user block before the HDF5 part: 512 * 2**k
 _KEPT = 256  # structures
 _KEPT_BYTES = 1 << 16  # of one of them
-_ALIGNED = 8  # bytes
 
 
 Spec = tuple[str, Any, "tuple[int, ...]", "tuple[tuple[str, str], ...]"]  # see `spec`
@@ -74,7 +73,7 @@ def _make(specs: Sequence[Spec], block: int) -> Structure:
 
 
 def _padded(length: int) -> int:
-    return -(-length // _ALIGNED) * _ALIGNED
+    return -(-length // hdf5.ALIGNED) * hdf5.ALIGNED
 
 
 class _Thing:

@@ -110,10 +110,11 @@ def begin(order: Order) -> Run | Declined:
         return Run(order, home, None)
     if not isinstance(claim, Claim):
         return Declined("claimed", where=claim.awaited(order.key, home.path))
+    run = Run(order, home, claim)
     if _stored(order, home):
-        claim.release()
+        run.release()
         return Declined("stored")
-    return Run(order, home, claim)
+    return run
 
 
 def _stored(order: Order, home: Home) -> bool:
