@@ -78,7 +78,7 @@ class Home(Plain):
             raise
         try:
             # As it is open: the name may mean another file by now.
-            check_file(path, os.fstat(descriptor), self.trust, self.group)
+            check_file(path, os.fstat(descriptor), self.trust, self.group, descriptor)
             self.check(f"{self.path}/{folder}")
         except BaseException:
             os.close(descriptor)
@@ -226,7 +226,7 @@ class Home(Plain):
         """
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):  # somebody moved it to another disk
-            status = os.lstat(resolve(path, self.trust, make=False))
+            status = os.lstat(resolve(path, self.trust, make=False, group=self.group))
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(f"{path} is not a directory")
         check_within(path, status, self.trust, self.group)
