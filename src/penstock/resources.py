@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from .errors import ResourceError
 from .errors.spelling import alternatives, nearest
+from .system.paths import expand
 from .system.units import MEMORY, measured, seconds
 
 R = TypeVar("R")
@@ -110,7 +111,7 @@ class Resources:
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
         for name in ("cwd", "error_log_file", "cache_directory"):
-            _check_path(name, getattr(self, name))
+            object.__setattr__(self, name, _path(name, getattr(self, name)))
         _check_environment(self.env)
 
     @property
@@ -241,9 +242,13 @@ def _number(name: str, value: Any) -> float:
     return 0.0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
 
 
-def _check_path(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, (str, os.PathLike)):
+def _path(name: str, value: object) -> str | os.PathLike[str] | None:
+    """A path, in which the home directory is written out."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
         raise ResourceError(f"{name} must be a path, not {value!r}")
+    return expand(os.fspath(value)) if str(value).startswith("~") else value
 
 
 def _check_environment(env: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.cache import claims as claims_module
-from penstock.cache.claims import Claim, Claims, Owner
+from penstock.cache.claims import Claim, Claims, Owner, Unreadable
 from penstock.cache.home import Home
 from penstock.errors import CacheError, UnsafeCache
 from penstock.system import identity
@@ -373,8 +374,8 @@ def turns(seed: int) -> Iterator[tuple[int, str]]:
 
 
 @settings(max_examples=500)
-@given(st.integers(0, 1 << 32), st.integers(0, 2), st.integers(0, 2), st.booleans())
-def test_never_do_two_living_processes_hold(seed: int, dead: int, sweepers: int, provable: bool) -> None:
+@given(st.integers(0, 1 << 32), st.sampled_from([0, 1, 2, "empty", "directory"]), st.integers(0, 2), st.booleans())
+def test_never_do_two_living_processes_hold(seed: int, before: int | str, sweepers: int, provable: bool) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         world = World(Home.open(place))
         programs = [work] * 4 + [tidy] * sweepers
@@ -384,8 +385,11 @@ def test_never_do_two_living_processes_hold(seed: int, dead: int, sweepers: int,
         patch.setattr(Identity, "state", lambda who: world.state(who))
         patch.setattr(Claims, "take", lambda *args, **kwargs: world.take(*args, **kwargs))
         patch.setattr(Claim, "release", lambda claim: world.release(claim))
-        for number, name in enumerate([KEY, f"{KEY}+d0"][:dead]):
-            write(world.home, name, owner(f"d{number}", pid=0))
+        if isinstance(before, str):
+            JUNK[before](Path(world.home.folder("claims"), KEY))
+        else:
+            for number, name in enumerate([KEY, f"{KEY}+d0"][:before]):
+                write(world.home, name, owner(f"d{number}", pid=0))
         world.run(turns(seed))
         assert not world.errors
         check_the_end(world, patch)
@@ -501,41 +505,139 @@ def test_processes_that_are_killed_at_random(claims: Claims, home: Home) -> None
 # ------------------------------------------------------------------ what goes wrong
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", "\0\0", '{"host": "a"}', json.dumps({"token": "x/y"})])
-def test_a_claim_that_cannot_be_read_holds(claims: Claims, home: Home, content: str) -> None:
+JUNK: dict[str, Callable[[Path], object]] = {
+    "empty": Path.touch,
+    "zeros": lambda path: path.write_bytes(bytes(300)),
+    "half": lambda path: path.write_text('{"host": "vm", "mach'),
+    "noise": lambda path: path.write_bytes(os.urandom(1 << 18)),
+    "array": lambda path: path.write_text("[1]"),
+    "nested": lambda path: path.write_text("[" * 60000),
+    "object": lambda path: path.write_text('{"host": "a"}'),
+    "directory": Path.mkdir,
+    "full directory": lambda path: (path / "x").mkdir(parents=True),
+    "pipe": lambda path: os.mkfifo(path),
+    "dangling link": lambda path: path.symlink_to("/nonexistent"),
+    "link to itself": lambda path: path.symlink_to(path),
+    "link to a file": lambda path: path.symlink_to("/etc/passwd"),
+    **{
+        f"{name}={value!r}": lambda path, name=name, value=value: path.write_text(
+            json.dumps({**vars(owner("a1")), name: value})
+        )
+        for name, value in [
+            ("pid", "1"), ("pid", 1.5), ("pid", -1), ("pid", True), ("start", None), ("start", math.inf),
+            ("since", "x"),
+            ("since", math.nan), ("since", 1e300), ("since", -1), ("token", "../a"), ("token", ""), ("token", 1),
+            ("host", 1), ("host", "a~b"), ("name", []), ("job_id", 7), ("boot", None),
+        ]
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_what_is_no_claim_has_exactly_one_successor(claims: Claims, home: Home, junk: str) -> None:
     path = Path(home.folder("claims"), KEY)
-    path.write_text(content)
-    found = claims.take(KEY, "another")
-    assert isinstance(found, Owner)
-    assert found.state() == "unknown"
+    JUNK[junk](path)
+    found = claims.holder(KEY)
+    assert isinstance(found, Unreadable)
+    assert found.state() == "gone"
     assert found.where().startswith(f"somebody whose claim {path} cannot be read, since ")
     assert [key for key, _ in claims.running()] == [KEY]
-    assert claims.force(KEY)
+    claim = take(claims)
+    assert claims.take(KEY, "another") == claims.holder(KEY) == claim.owner
+    claim.release()
+    assert not files(home)
+    assert claims.holder(KEY) is None
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("remove", [Claims.sweep, lambda claims: claims.force(KEY)], ids=["sweep", "force"])
+def test_what_is_no_claim_can_be_removed(
+    claims: Claims, home: Home, junk: str, remove: Callable[[Claims], object]
+) -> None:
+    JUNK[junk](Path(home.folder("claims"), KEY))
+    JUNK[junk](Path(home.folder("claims"), f"{KEY}+a1"))
+    assert remove(claims)
+    assert not files(home)
+
+
+def test_several_that_are_no_claims_in_a_row(claims: Claims, home: Home) -> None:
+    Path(home.folder("claims"), KEY).touch()
+    first = claims.holder(KEY)
+    assert first is not None
+    Path(home.folder("claims"), f"{KEY}+{first.token}").mkdir()
+    claim = take(claims)
+    assert len(files(home)) == 3
+    claim.release()
+    assert not files(home)
+
+
+@pytest.mark.parametrize("tokens", [["a1"], ["a1", "b2"], ["a1", "b2", "c3"]])
+def test_a_chain_that_leads_to_itself(claims: Claims, home: Home, tokens: list[str]) -> None:
+    for name, token in zip([KEY, *(f"{KEY}+{token}" for token in tokens)], [*tokens, tokens[0]], strict=True):
+        write(home, name, dead(token))
+    claim = take(claims)
+    assert claims.holder(KEY) == claim.owner
+    claim.release()
+    assert not files(home)
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> None:
+    """Only where files have attributes."""
+    try:
+        os.setxattr(tmp_path, "user.test", b"1")
+    except (AttributeError, OSError):
+        pytest.skip("the file system has no attributes")
+
+
+@pytest.mark.usefixtures("signed")
+def test_whose_claim_was_overwritten_may_live(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = take(claims)
+    Path(home.path, "claims", KEY).write_text("?")
+    found = claims.take(KEY, "another")
+    assert isinstance(found, Unreadable)
+    assert found.state() == "alive"
+    assert claims.sweep() == 0
+    claim.release()  # it does not know its own claim any more
+    monkeypatch.setattr(identity, "_look", lambda pid, start: "gone")
     take(claims).release()
+    assert not files(home)
 
 
-@pytest.mark.parametrize("change", [{"pid": "1"}, {"start": None}, {"since": "x"}, {"token": "../a"}, {"token": ""}])
-def test_a_claim_with_a_wrong_entry_cannot_be_read(claims: Claims, home: Home, change: dict[str, object]) -> None:
-    write(home, KEY, owner("a1").replace(**change))
-    found = claims.holder(KEY)
-    assert found is not None
-    assert (found.token, found.state()) == ("", "unknown")
+@pytest.mark.usefixtures("signed")
+@pytest.mark.parametrize("text", [b"", b"?", b"\xff", b"a~b~c~d~e~f", b"a~b~c~d~1~1" * 20])
+def test_an_attribute_that_names_nobody(claims: Claims, home: Home, text: bytes) -> None:
+    path = Path(home.folder("claims"), KEY)
+    path.touch()
+    os.setxattr(path, "user.penstock.owner", text)
+    take(claims).release()
+    assert not files(home)
+
+
+def test_a_claim_that_may_not_be_opened_holds(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(home, KEY, dead("a1"))
+    plain = os.open
+
+    def refusing(path: str, *args: int) -> int:
+        if path.endswith(KEY):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return plain(path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        found = claims.take(KEY, "another")
+        assert isinstance(found, Unreadable)
+        assert found.state() == "unknown"
+        assert f"penstock retry --force {home.path} {KEY}" in found.awaited(KEY, home.path)
+        assert claims.sweep() == 0
+        assert claims.force(KEY)
+    take(claims).release()
 
 
 def test_a_claim_of_a_newer_version_may_say_more(claims: Claims, home: Home) -> None:
     path = Path(home.folder("claims"), KEY)
     path.write_text(json.dumps(vars(owner("a1")) | {"colour": "blue"}))
     assert claims.holder(KEY) == owner("a1")
-
-
-def test_what_is_no_file_holds_too(claims: Claims, home: Home) -> None:
-    os.mkdir(f"{home.folder('claims')}/{KEY}")
-    os.symlink("/etc/passwd", f"{home.folder('claims')}/link")
-    os.mkfifo(f"{home.folder('claims')}/pipe")
-    for key in (KEY, "link", "pipe"):
-        found = claims.take(key, "another")
-        assert isinstance(found, Owner)
-        assert found.state() == "unknown"
 
 
 def test_foreign_files_are_left_alone(claims: Claims, home: Home) -> None:

@@ -106,7 +106,7 @@ def test_a_relative_path_is_of_where_it_was_opened(tmp_path: Path, monkeypatch: 
 
 
 def test_one_that_is_missing_is_not_made_for_reading(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match=r"there is no cache .*a/b: name another directory"):
+    with pytest.raises(CacheError, match=r"there is no cache '.*a/b': name another directory"):
         Home.open(tmp_path / "a/b", writable=False)
     assert not files(tmp_path)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import h5py
 import numpy as np
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.cache import layout
+from penstock.cache.cache import Cache
+from penstock.cache.found import find
 from penstock.cache.records import FORMAT, Damaged, Record, Stored, read, read_head, write
 from penstock.errors import CacheError, VersionMismatch
 
@@ -262,10 +266,9 @@ def test_each_message_names_the_file(good: bytes, path: Path) -> None:
         (b"hello", "is not a file of Penstock's cache"),
         (good[:-1], r"bytes instead of"),
         (good[:500], "is damaged"),
-        (good + b"\0", r"bytes instead of"),
         (good[:-1] + bytes([good[-1] ^ 1]), "its content does not match"),
         (good.replace(b"module.f", b"module.g", 1), "its head does not match"),
-        (good.replace(b"PENSTOCK 1 ", b"PENSTOCK x ", 1), "its first line makes no sense"),
+        (good.replace(b"PENSTOCK 2 ", b"PENSTOCK x ", 1), "its first line makes no sense"),
     ]:
         message = refused(data, path)
         assert what in message
@@ -273,8 +276,8 @@ def test_each_message_names_the_file(good: bytes, path: Path) -> None:
 
 
 def test_a_later_format_is_refused_in_one_sentence(good: bytes, path: Path) -> None:
-    path.write_bytes(good.replace(b"PENSTOCK 1 ", b"PENSTOCK 12 ", 1))
-    with pytest.raises(VersionMismatch, match=rf"{path} has format 12 .* up to 1: use a newer"):
+    path.write_bytes(good.replace(b"PENSTOCK 2 ", b"PENSTOCK 12 ", 1))
+    with pytest.raises(VersionMismatch, match=rf"{path} has format 12 .* up to 2: use a newer"):
         load(path)
     with open(path, "rb") as file, pytest.raises(VersionMismatch):
         read_head(file.fileno())
@@ -311,14 +314,14 @@ def test_no_change_gives_a_wrong_value(
 
 
 @settings(max_examples=100)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"PENSTOCK ", b"PENSTOCK 1 ", b"PENSTOCK 1 1024 "]))
+@given(st.binary(max_size=300), st.sampled_from([b"", b"PENSTOCK ", b"PENSTOCK 2 ", b"PENSTOCK 2 1024 "]))
 def test_other_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, start: bytes) -> None:
     assert refused(start + data, tmp_path_factory.getbasetemp() / "other")
 
 
-def forged(text: bytes, content: bytes = b"") -> bytes:
+def forged(text: bytes, content: bytes = b"", number: int = 1) -> bytes:
     """A file with right checksums and a head that nobody would write."""
-    line = b"PENSTOCK 1 2048 " + blake3(text).hexdigest().encode() + b"\n"
+    line = b"PENSTOCK %d 2048 " % number + blake3(text).hexdigest().encode() + b"\n"
     return (line + text + b"\n").ljust(2048, b"\0") + content
 
 
@@ -364,6 +367,217 @@ def test_a_head_that_describes_nonsense(path: Path, node: Any) -> None:
         load(path).output()
     with pytest.raises(Damaged, match="describes its part 'facts' wrongly"):
         load(path).facts()
+
+
+_odd = st.sampled_from([1 << 60, -1, 1e300])
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | _odd,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+_small = st.integers(-9, 60) | _json
+_dtype = st.sampled_from(["<f8", "O", "V0", "U9999999", "f8,f8", "<M8[s]", "no", "(((", {}, ["<f8", [1 << 40]]]) | _json
+_kinds = st.sampled_from(
+    ["float", "int", "bool", "complex", "none", "str", "bytes", "json", "described", "scalar", "array", "omitted",
+     "pickle", "list", "tuple", "dict", "pairs"]
+)  # fmt: skip
+_nodes = st.deferred(lambda: _json | _forged_node)
+_members = st.lists(_nodes, max_size=3) | st.dictionaries(st.text(max_size=2), _nodes, max_size=3)
+_forged_node = st.fixed_dictionaries(
+    {"is": _kinds},
+    optional={
+        "at": _small, "bytes": _small, "count": _small, "readonly": _json, "items": _members, "arrays": _members,
+        "dtype": _dtype, "shape": st.lists(_small, max_size=3) | _json, "order": st.just("F"),
+        "axes": st.lists(st.integers(-9, 9), max_size=3), "of": st.sampled_from("dq?s") | _json,
+    },
+)  # fmt: skip
+_parts = st.sampled_from(["output", "error", "arguments", "keywords", "function", "function_pickle", "facts"])
+_forged_fields = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("format", "key", "name", "created", "seconds", "bytes", "data", "sum"), _json),
+        "state": st.just("failed") | _json,
+        "token": st.sampled_from(["ab", "xy", "a"]) | _json,
+        "parts": _json | st.dictionaries(_parts, _nodes),
+    },
+)
+
+
+@pytest.fixture
+def no_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def loads(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a pickle was opened")
+
+    monkeypatch.setattr("penstock.cache.unpickles.pickle.loads", loads)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return Cache(tmp_path_factory.mktemp("forged") / "cache")
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([1, 2]), _forged_fields, st.sampled_from([b"", bytes(64)]))
+@pytest.mark.usefixtures("no_pickles")
+@pytest.mark.filterwarnings("ignore")
+def test_a_forged_head_is_found_damaged_or_does_no_harm(
+    one: Cache, number: int, fields: dict[str, Any], content: bytes
+) -> None:
+    """Whatever it says, with checksums that are right: nothing is raised but what the cache says, and none is run."""
+    key = "ab" * 20
+    about = {**_HEAD, "format": number, "key": key, "bytes": len(content), "sum": blake3(content).hexdigest()}
+    path = Path(one.home.record(key))
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    path.write_bytes(forged(json.dumps({**about, **fields}).encode()[:2000], content, number))
+    try:
+        entry = one.get(key)
+        assert repr(entry)
+        for name in ("created", "size", "facts", "resources", "host", "versions", "ingredients", "log", "source"):
+            with contextlib.suppress(CacheError):
+                getattr(entry, name)
+    except CacheError:
+        pass
+    found = find(one, key)
+    assert found is None or path.exists()
+    path.unlink(missing_ok=True)
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_forged_node)
+@pytest.mark.filterwarnings("ignore")
+def test_a_forged_node_is_found_damaged(tmp_path: Path, node: Any) -> None:
+    content = bytes(64)
+    about = {**_HEAD, "bytes": len(content), "sum": blake3(content).hexdigest()}
+    text = json.dumps({**about, "parts": {"output": node, "facts": node, "arguments": node}}).encode()
+    if len(text) > 1900:
+        return
+    (tmp_path / "f").write_bytes(forged(text, content))
+    back = load(tmp_path / "f")
+    for read_part in (back.output, back.facts, back.args, back.output_alone, back.failure):
+        with contextlib.suppress(CacheError):
+            read_part()
+
+
+def test_a_head_that_claims_to_be_huge(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.write(b"PENSTOCK 2 999999999 " + b"0" * 64 + b"\n")
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Damaged):
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+
+
+# -- files that a person works with --------------------------------------------------------------------------
+
+
+VALUE = {"a": np.arange(300.0).reshape(3, 100), "b": 1.5, "none": None, "empty": np.zeros((0, 3)), "text": ""}
+
+
+def is_whole(path: Path) -> bool:
+    back = load(path)
+    same = all(np.array_equal(back.output()[name], value) for name, value in VALUE.items())
+    return same and (back.args(), back.facts(), back.source()) == ((1, 2.5), FACTS, SOURCE)
+
+
+def opened(file: h5py.File) -> None:
+    pass
+
+
+def annotated(file: h5py.File) -> None:
+    file.attrs["note"] = "the good one"
+    file["output/a"].attrs["unit"] = "eV"
+
+
+def extended(file: h5py.File) -> None:
+    file["plot"] = np.arange(100000)
+    file["output"].create_dataset("fit", data=[1.5])
+    file.create_group("more/of/it")
+
+
+def crowded(file: h5py.File) -> None:
+    for number in range(300):
+        file[f"extra {number}"] = np.arange(number)
+
+
+def renamed(file: h5py.File) -> None:
+    file.move("output", "result")
+    del file["keywords/x"]
+
+
+def untitled(file: h5py.File) -> None:
+    file.move("output", "result")  # in place: the file does not grow
+
+
+@pytest.mark.parametrize(
+    "change", [opened, annotated, extended, crowded, renamed, untitled], ids=lambda change: change.__name__
+)
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_notes_in_a_file_do_no_harm(path: Path, change: Any, libver: str, large: bool) -> None:
+    args = (1, 2.5) if not large else (1, 2.5, b"x" * 2000000)
+    save(path, record(VALUE, args=args))
+    before = load(path)
+    for _ in range(2 if change in (opened, annotated) else 1):
+        with h5py.File(path, "r+", libver=libver) as file:
+            change(file)
+    back = load(path)
+    assert np.array_equal(back.output()["a"], VALUE["a"])
+    assert (back.args(), back.facts(), back.source()) == (args, FACTS, SOURCE)
+    assert back.head.size == path.stat().st_size
+    assert np.array_equal(before.output()["a"], VALUE["a"])
+
+
+def test_a_changed_bit_in_what_is_hdf5s_own_is_damage(path: Path) -> None:
+    save(path, record(VALUE))
+    good = path.read_bytes()
+    fields = json.loads(good.split(b"\n")[1])
+    end = len(good) - fields["bytes"] + fields["data"]
+    for at in range(len(good) - fields["bytes"], end, 7):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        with contextlib.suppress(Damaged):
+            load(path)
+            assert not any(good[at : at + 1])  # between two headers
+
+
+def test_a_changed_dataset_is_damage(path: Path) -> None:
+    for name in ("output/a", "arguments/1", "facts"):
+        save(path, record(VALUE))
+        with h5py.File(path, "r+") as file:
+            file[name][...] = b"{}" if name == "facts" else 7
+        with pytest.raises(Damaged, match="its content does not match"):
+            load(path)
+
+
+def as_format_1(data: bytes) -> bytes:
+    """The same file as earlier versions have written it: the checksum is of all behind the user block."""
+    line, text = data.split(b"\n")[:2]
+    block = int(line.split()[2])
+    fields = json.loads(text)
+    del fields["data"], fields["frame"]
+    text = json.dumps({**fields, "format": 1, "sum": blake3(data[block:]).hexdigest()}).encode()
+    head = b"PENSTOCK 1 %d %s\n%s\n" % (block, blake3(text).hexdigest().encode(), text)
+    return head.ljust(block, b"\0") + data[block:]
+
+
+def test_files_of_the_first_format_are_read(path: Path) -> None:
+    save(path, record(VALUE))
+    path.write_bytes(as_format_1(path.read_bytes()))
+    assert is_whole(path)
+    assert load(path).head.format == 1
+    assert load(path).output_alone().output()["b"] == 1.5
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(Damaged, match="bytes instead of"):
+        load(path)
+
+
+def test_files_of_the_first_format_that_are_large(path: Path) -> None:
+    save(path, record(np.arange(400000)))
+    path.write_bytes(as_format_1(path.read_bytes()))
+    assert np.array_equal(load(path).output(), np.arange(400000))
 
 
 # -- other processes -----------------------------------------------------------------------------------------

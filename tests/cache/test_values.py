@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import io
 import math
+import pickle
 import struct
 import threading
 import typing
@@ -142,15 +143,137 @@ def test_comes_back(tmp_path: Path, value: Any) -> None:
 
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: str(a.dtype)[:20])
 @pytest.mark.parametrize("wrap", [lambda a: a, lambda a: [Colour.RED, a]], ids=["bare", "in a pickle"])
-def test_loaded_arrays_are_new_writable_and_aligned(tmp_path: Path, array: Any, wrap: Any) -> None:
+def test_loaded_arrays_are_new_and_aligned(tmp_path: Path, array: Any, wrap: Any) -> None:
     here = stored(tmp_path / "f", wrap(array))
     first, second = here.output(), here.output()
     if isinstance(first, list):
         first, second = first[1], second[1]
-    assert first.flags.writeable
     assert first.flags.aligned
     assert first.flags.f_contiguous or not array.flags.f_contiguous
     assert not np.shares_memory(first, second)
+
+
+# -- what is answered from a file is what a worker would have sent -------------------------------------------
+
+
+def fresh(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value, 5))
+
+
+def details(thing: Any) -> Any:
+    """All of it that a program can see."""
+    if isinstance(thing, (list, tuple)):
+        return type(thing), [details(item) for item in thing]
+    if isinstance(thing, dict):
+        return type(thing), [(key, details(item)) for key, item in thing.items()]
+    if dataclasses.is_dataclass(thing):
+        return type(thing), details(vars(thing))
+    if not isinstance(thing, np.ndarray):
+        return type(thing), repr(thing)
+    steps = [step for step, length in zip(thing.strides, thing.shape, strict=True) if length > 1] if thing.size else []
+    # What lies between the fields of a record is nobody's.
+    content = repr(thing.tolist()) if thing.dtype.hasobject or thing.dtype.names else thing.tobytes()
+    return type(thing), details_of_dtype(thing.dtype), thing.shape, steps, thing.flags.writeable, content
+
+
+def details_of_dtype(dtype: Any) -> Any:
+    base = None if dtype.subdtype is None else details_of_dtype(dtype.base)
+    fields = [(name, details_of_dtype(dtype.fields[name][0]), dtype.fields[name][1:]) for name in dtype.names or ()]
+    metadata = dict(dtype.metadata or {})
+    return dtype.str, dtype.type, dtype.itemsize, dtype.isalignedstruct, metadata, dtype.shape, base, fields
+
+
+_dtypes = st.sampled_from(
+    [
+        "<f8", ">f8", "<i2", "?", "<c8", "<f2", "S3", "<U2", "<M8[25us]", "<m8[D]", "V5", "O", np.longdouble, RECORD,
+        GAPS,
+        np.dtype("<f8", metadata={"unit": "eV"}),
+        np.dtype([("x", np.dtype("<i4", metadata={"enum": {"a": 1}})), ("y", "<f8", (2,))]),
+        np.dtype([(("a title", "x"), "<f8")]),
+        np.dtype({"names": ["b", "a"], "formats": ["<i4", "<i8"], "offsets": [8, 0], "itemsize": 24}),
+        np.dtype((np.record, [("x", "<f8")])),
+    ]
+)  # fmt: skip
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> Any:
+    """Of any type, and lying in memory in any way."""
+    dtype = np.dtype(draw(_dtypes))
+    shape = draw(st.lists(st.integers(0, 3), max_size=4))
+    big = draw(st.lists(st.integers(1, 2), min_size=len(shape), max_size=len(shape)))
+    base = np.zeros([length * step for length, step in zip(shape, big, strict=True)], dtype)
+    if dtype.names is None and dtype.kind != "V":
+        base[...] = (np.arange(base.size) % 7).reshape(base.shape).astype(dtype)
+    ways = draw(st.lists(st.sampled_from([1, -1]), min_size=len(shape), max_size=len(shape)))
+    array = base[(*(slice(None, None, step * way) for step, way in zip(big, ways, strict=True)), ...)]
+    array = array.transpose(draw(st.permutations(range(array.ndim))))
+    kept = draw(st.sampled_from([None, "C", "F", "broadcast", np.recarray, Measured]))
+    if kept in ("C", "F"):
+        array = array.copy(kept)
+    elif kept == "broadcast":
+        array = np.broadcast_to(array, (2, *array.shape))
+    elif kept is not None:
+        array = array.view(kept)
+    if draw(st.booleans()):
+        array.flags.writeable = False
+    return array
+
+
+_wraps = st.sampled_from(
+    [
+        lambda a: a,
+        lambda a: [a, 1],
+        lambda a: {"a": a, "again": a},
+        lambda a: Relaxed(1.0, a, [a]),
+        lambda a: (a, a[...], a.T),
+        lambda a: (Colour.RED, a, {"deep": [a]}),
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(arrays(), _wraps)
+def test_an_answer_from_the_cache_is_what_a_worker_would_have_sent(
+    tmp_path_factory: pytest.TempPathFactory, array: Any, wrap: Any
+) -> None:
+    value = wrap(array)
+    back = stored(tmp_path_factory.getbasetemp() / "like", value).output()
+    assert details(back) == details(fresh(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ones((1, 2)).view(np.matrix),
+        np.ma.masked_array([1.0, 2.0], [True, False]),
+        np.rec.array([(1, 2.5)], dtype=[("a", "<i4"), ("b", "<f8")]),
+        np.zeros((2, 0, 3))[:, :, ::-1],
+        np.zeros(3, "V0"),
+        np.arange(300000.0).reshape(30, 100, 100).transpose(1, 0, 2),
+        np.arange(300000.0)[::-1],
+        np.lib.stride_tricks.as_strided(np.arange(4), (3, 2), (8, 8)),
+        [np.float64(1), np.datetime64("2020-01-01", "25us"), np.void(b"ab"), np.zeros(1, RECORD)[0]],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_arrays_that_are_special(tmp_path: Path, value: Any) -> None:
+    assert details(stored(tmp_path / "f", value).output()) == details(fresh(value))
+
+
+def test_an_array_mapped_from_a_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(6.0).reshape(2, 3))
+    value = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert details(stored(tmp_path / "f", value).output()) == details(fresh(value))
+
+
+def test_what_cannot_be_written_to_stays_so_in_a_large_file(tmp_path: Path) -> None:
+    value = np.arange(300000.0).reshape(30, 100, 100).transpose(1, 0, 2)
+    value.flags.writeable = False
+    back = stored(tmp_path / "f", [value, Colour.RED]).output()
+    assert details(back) == details(fresh([value, Colour.RED]))
+    with h5py.File(tmp_path / "f") as file:
+        assert np.array_equal(file["output/0"], value)
 
 
 def test_a_subclass_of_an_array_stays_one(tmp_path: Path) -> None:

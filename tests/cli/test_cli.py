@@ -74,7 +74,9 @@ def test_a_directory_that_is_not_there_is_not_made(penstock, tmp_path, command):
     key = [] if command.split()[0] in ("list", "check", "prune") else ["abcdef"]
     ended = penstock(*command.split(), "resluts", *key)
     assert ended.status == 1
-    assert ended.err.startswith(f"penstock {command.split()[0]}: there is no cache resluts")
+    assert ended.err.startswith(
+        f"penstock {command.split()[0]}: there is no cache 'resluts': name the directory of one"
+    )
     assert "Traceback" not in ended.err
     assert not list(tmp_path.iterdir())
 

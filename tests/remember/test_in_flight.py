@@ -465,14 +465,41 @@ def test_force(threads: Executor, elsewhere: Any, results: Path, journal: str, m
     assert noted(journal) == ["square 3"]
 
 
-def test_a_claim_that_cannot_be_read_is_waited_for(
-    threads: Executor, elsewhere: Any, results: Path, journal: str, messages: Any
+def test_what_overrules_a_claim_is_said(
+    ex: Executor, elsewhere: Any, results: Path, journal: str, messages: Any
 ) -> None:
-    (results / "claims" / elsewhere[0]).write_text("?")
-    future = threads.submit(calls.square, journal, 3)
-    assert "cannot be read" in messages.wait("waiting for its result")
+    future = ex.submit(calls.square, journal, 3)
+    command = f"penstock retry --force {results} {elsewhere[0]}"
+    assert command in messages.wait("waiting for its result")
+    assert command in repr(future)
+    assert command in repr(Cache(results).future(elsewhere[0]))
     Cache(results).claims.force(elsewhere[0])
     assert future.result() == 9
+
+
+@pytest.mark.parametrize("junk", [Path.touch, Path.mkdir, os.mkfifo], ids=["empty", "directory", "pipe"])
+def test_a_claim_that_cannot_be_read_is_no_reason_to_wait(
+    threads: Executor, elsewhere: Any, results: Path, journal: str, junk: Any
+) -> None:
+    path = results / "claims" / elsewhere[0]
+    path.unlink()
+    junk(path)
+    (problem,) = Cache(results).check().problems
+    assert (problem.kind, problem.path, problem.done) == ("damaged", str(path), "")
+    assert threads.submit(calls.square, journal, 3).result() == 9
+    assert noted(journal) == ["square 3"]
+    assert Cache(results).check().problems == []
+
+
+@pytest.mark.parametrize("junk", [Path.touch, Path.mkdir, os.mkfifo], ids=["empty", "directory", "pipe"])
+def test_a_claim_that_cannot_be_read_is_repaired(elsewhere: Any, results: Path, junk: Any) -> None:
+    path = results / "claims" / elsewhere[0]
+    path.unlink()
+    junk(path)
+    (problem,) = Cache(results).check(repair=True).problems
+    assert (problem.kind, problem.done) == ("damaged", "set aside")
+    assert not os.path.lexists(path)
+    assert Cache(results).check().problems == []
 
 
 @pytest.mark.parametrize("way", ["kill", "cancel", "interrupt"])

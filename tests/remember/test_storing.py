@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from remembered_calls import noted
 from penstock import Cache, Executor, UnsafeCache
 from penstock.cache import claims as claims_module
 from penstock.cache.home import Home
-from penstock.errors import RemoteTraceback
+from penstock.errors import CacheError, RemoteTraceback
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and mount")
 
@@ -290,6 +292,105 @@ def test_a_cache_that_is_only_read(make: Any, results: Path, journal: str) -> No
             path.chmod(0o700 if path.is_dir() else 0o600)
     assert sorted(results.rglob("*")) == before
     assert "read-only" in repr(ex)
+
+
+@root
+@pytest.mark.needs("linux")
+def test_a_damaged_file_on_a_disk_that_is_only_read(make: Any, mount: Any, journal: str, messages: Any) -> None:
+    disk = mount("size=1m,mode=0700")
+    with Executor(1, cache=disk) as ex:
+        future = ex.submit(calls.square, journal, 3)
+        assert future.result() == 9
+    os.truncate(Cache(disk).home.record(future.key or ""), 1500)
+    mount("remount,ro")
+    with ThreadPoolExecutor(1) as pool:
+        for ex in (make(cache=disk), make(None, cache=disk, backend=pool)):
+            assert ex.submit(calls.square, journal, 3).result() == 9
+            assert "cannot be moved away" in messages.wait("the call runs again")
+    with pytest.raises(CacheError, match="cannot be repaired: Read-only file system"):
+        Cache(disk).check(repair=True)
+
+
+ERRORS = [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOSPC, errno.EMFILE]
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("where", ["open", "read"])
+def test_a_file_that_cannot_be_read(
+    threads: Executor, journal: str, messages: Any, monkeypatch: Any, number: int, where: str
+) -> None:
+    key = threads.submit(calls.square, journal, 3).key or ""
+    threads.submit(calls.square, journal, 4).result()
+    plain, system = Home.open_record, OSError(number, os.strerror(number))
+
+    def failing(home: Home, wanted: str) -> int:
+        if wanted == key and where == "open":
+            raise system
+        return plain(home, wanted)
+
+    def unread(*_: Any) -> bytes:
+        raise system
+
+    monkeypatch.setattr(Home, "open_record", failing)
+    if where == "read":
+        monkeypatch.setattr("penstock.cache.heads.read_at", unread)
+    assert threads.submit(calls.square, journal, 3).result() == 9
+    assert os.strerror(number) in messages.wait("cannot be read")
+    monkeypatch.undo()
+    assert threads.submit(calls.square, journal, 3).cached
+    assert noted(journal) == ["square 3", "square 4", "square 3"]
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
+def test_a_damaged_file_that_cannot_be_moved(
+    threads: Executor, results: Path, journal: str, messages: Any, monkeypatch: Any, number: int
+) -> None:
+    future = threads.submit(calls.square, journal, 3)
+    future.result()
+    os.truncate(Cache(results).home.record(future.key or ""), 1500)
+
+    def refuse(*_: Any) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Home, "set_aside", refuse)
+    assert threads.submit(calls.square, journal, 3).result() == 9
+    assert messages.wait("cannot be moved away")
+    assert threads.submit(calls.square, journal, 3).cached  # it was replaced
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("what", ["inode", "folder", "publish", "temporary_in"])
+def test_whatever_the_system_cannot_do(
+    threads: Executor, journal: str, monkeypatch: Any, number: int, what: str
+) -> None:
+    """No call fails for it."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Home, what, refuse)
+    future = threads.submit(calls.square, journal, 3)
+    assert future.result() == 9
+    assert threads.submit(calls.plus, journal, future, 1).result() == 10
+
+
+def test_the_cache_is_deleted_while_calls_run(
+    either: Executor, results: Path, journal: str, gate: Any, place: str
+) -> None:
+    first, second = either.submit(calls.held, journal, place, 1), either.submit(calls.held, journal, place, 2)
+    gate.arrived()
+    shutil.rmtree(results)
+    gate.open(2)
+    assert (first.result(), second.result()) == (1, 2)
+    assert either.submit(calls.square, journal, 3).result() == 9
+
+
+def test_the_cache_is_a_file_from_now_on(threads: Executor, results: Path, journal: str, messages: Any) -> None:
+    assert threads.submit(calls.square, journal, 3).result() == 9
+    shutil.rmtree(results)
+    results.touch()
+    assert threads.submit(calls.square, journal, 4).result() == 16
+    assert messages.wait("was not stored")
 
 
 # ------------------------------------------------------------------ whom to trust

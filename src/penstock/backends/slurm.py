@@ -12,6 +12,7 @@ from ..calls.misuse import place_in_backend
 from ..errors import PenstockError, ResourceError
 from ..errors.spelling import strict_init
 from ..resources import Amount, amount, whole
+from ..system.paths import expand
 from .base import Backend, Settings
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Slurm:
         _check_ports(self.ports)
         for name in _TEXTS:
             _check_text(name, getattr(self, name))
+        if self.python is not None:
+            object.__setattr__(self, "python", expand(os.fspath(self.python)))
         for name in ("setup", "launcher"):
             _check_texts(name, getattr(self, name))
         if not isinstance(self.detached, (bool, type(None))):

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from .dtypes import describe
 from .layout import MAX_RANK, is_name
 from .pickles import dumps
+from .values import describe_type
 
 _APART = 1000  # arrays beside one pickle, and at most _SMALL_APART of less than _SMALL bytes
 _SMALL_APART = 64
@@ -40,7 +40,7 @@ class _Chosen:
         small = thing.nbytes < _SMALL
         if len(self.dtypes) == _APART or (small and self._small == _SMALL_APART):
             return False
-        described = describe(thing.dtype)
+        described = describe_type(thing)
         if described is None:
             return False
         self._small += small

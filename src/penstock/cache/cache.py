@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
@@ -232,7 +233,8 @@ class Cache:
 
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
-        return prune(self, chosen, older_than, larger_than, max_size, function, state, dry_run)
+        with self._system_has_the_word("pruned"):
+            return prune(self, chosen, older_than, larger_than, max_size, function, state, dry_run)
 
     def check(self, *, repair: bool = False) -> Check:
         """Read everything, and report what is damaged, unsafe, or does not belong here.
@@ -241,7 +243,15 @@ class Cache:
         """
         from .checking import check
 
-        return check(self, repair)
+        with self._system_has_the_word("repaired" if repair else "checked"):
+            return check(self, repair)
+
+    @contextmanager
+    def _system_has_the_word(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(f"the cache {self.path} cannot be {what}: {error.strerror}") from error
 
     def __reduce__(self) -> Any:
         make = partial(Cache, mode=self.mode, trust=self.trust, failures=self.failures)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import CacheError, UnsafeCache, VersionMismatch
+from .claims import Unreadable
 from .finding import keys_by_age
 from .home import is_key
 from .records import Damaged, read
@@ -108,7 +109,13 @@ def _read(cache: Cache, key: str, path: str) -> int:
 def _left(cache: Cache, repair: bool) -> Iterator[Problem]:
     """What processes left that are gone."""
     for key, owner in list(cache.claims.running()):
-        if owner.state() == "gone":
+        gone = owner.state() == "gone"
+        if isinstance(owner, Unreadable):
+            text = f"{owner.name} is no claim that can be read" + (
+                "" if gone else f": {owner.awaited(key, cache.path)}"
+            )
+            yield Problem("damaged", owner.name, text, "set aside" if repair and gone else "")
+        elif gone:
             text = f"{owner.where()} is gone and left its claim to {key} ({owner.name})"
             yield Problem("left", f"{cache.path}/claims/{key}", text, "removed" if repair else "")
     for path in list(cache.home.left()):

@@ -16,7 +16,11 @@ So the claims to a key form a chain, and its last one holds. Its rules, and why 
 * Who holds releases by removing `<key>`, and everything that hung on it with one stroke; the other files are only
   tidied away. Were they removed first, a dead claim before ours would be the last one, and be succeeded, while we
   were still at it. Who dies between the two leaves files that no chain leads to.
-* A claim that nobody can read holds too, until somebody uses force.
+* What cannot be read is nobody's. A claim is there as a whole or not at all, so its content can be lost only with the
+  machine on which its owner ran, or to somebody who wrote over it. Its owner may live then, so the name of that is in
+  an attribute of the file too, where the file system has those. What is no regular file was never a claim, or somebody
+  has removed that. It is succeeded as the claim of a process that is gone; its name and number stand for the token.
+* A claim that may not be opened holds, until somebody uses force.
 """
 
 from __future__ import annotations
@@ -24,36 +28,61 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from ..errors import CacheError
 from ..plain import Plain
 from ..system import json_text
-from ..system.identity import Identity, is_hexadecimal, this_process
+from ..system.identity import Identity, State, is_hexadecimal, this_process
+from ..typed import Any
 from .home import Home, is_key
 
-__all__ = ["Claim", "Claims", "Owner"]
+__all__ = ["Claim", "Claims", "Owner", "Unreadable"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_UNREADABLE = (errno.ELOOP, errno.EISDIR, errno.EACCES)
+_CLOSED = (errno.EACCES, errno.EPERM)
+_NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV)
+_ATTRIBUTE = "user.penstock.owner"
+_LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Owner(Identity):
     """The process that has a claim; its `state()` tells whether it lives."""
 
-    name: str  # of the function; of the file, where the claim cannot be read
+    name: str  # of the function
     since: float  # seconds since the epoch, by the owner's clock
-    token: str  # random, of this claim alone; empty where the claim cannot be read
+    token: str  # random, of this claim alone
     job_id: str | None = None
 
     def where(self) -> str:
         """Say to people which process it is."""
-        if not self.token:
-            return f"somebody whose claim {self.name} cannot be read, since {_when(self.since)}"
         job = f"job {self.job_id}, " if self.job_id else ""
         return f"{job}process {self.pid} on {self.host}, since {_when(self.since)}"
+
+    def awaited(self, key: str, directory: str) -> str:
+        """Say to people for whom they wait, and how to end that where nobody can see whether the process lives."""
+        if self.state() != "unknown":
+            return self.where()
+        from shlex import quote  # here, because it loads much, and most owners can be seen
+
+        return f"{self.where()}; if you know that it has ended: penstock retry --force {quote(directory)} {key}"
+
+
+class Unreadable(Owner):
+    """Who has a claim that cannot be read, as far as that is known. Its `name` is that of the file."""
+
+    otherwise: State = "gone"  # where it is not known which process it is
+
+    def state(self) -> State:
+        """Tell whether its process lives; nobody's is as one that is gone."""
+        return super().state() if self.pid else self.otherwise
+
+    def where(self) -> str:
+        """Say to people what there is."""
+        return f"somebody whose claim {self.name} cannot be read, since {_when(self.since)}"
 
 
 class Claim(Plain):
@@ -61,17 +90,20 @@ class Claim(Plain):
 
     key: str
     owner: Owner
-    _directory: str
+    _home: Home
     _chain: list[Owner]  # from the first one to ours
 
     def release(self) -> None:
         """Let others have it. Nothing happens where that was done before, or where somebody used force."""
-        first, *others = _names(self.key, self._chain[:-1])
-        # As no two are alike. Quotes are escaped in JSON, so this is the token's own place and not within a name.
-        if f'"token": "{self._chain[0].token}"'.encode() in _content(f"{self._directory}/{first}"):
-            _unlink(f"{self._directory}/{first}")
-        for name in others:
-            _unlink(f"{self._directory}/{name}")
+        directory = f"{self._home.path}/claims"
+        names = _names(self.key, self._chain[:-1])
+        first = _read(f"{directory}/{names[0]}")
+        ours = first is not None and first.token == self._chain[0].token  # no two are alike
+        for name, owner in list(zip(names, self._chain, strict=True))[not ours :]:
+            if isinstance(owner, Unreadable):
+                self._home.put_aside(f"{directory}/{name}")
+            else:
+                _remove(self._home, f"{directory}/{name}")
 
 
 class Claims:
@@ -93,14 +125,14 @@ class Claims:
             while True:
                 chain = self._chain(key)
                 if attempt.holds(chain):
-                    return Claim(key, attempt.owner, self._directory, chain)
+                    return Claim(key, attempt.owner, self._home, chain)
                 if chain and chain[-1].state() != "gone":
                     return chain[-1]
                 path = f"{self._directory}/{_names(key, chain)[-1]}"
                 if chain:
                     attempt.succeed(path)
                 elif attempt.link(path):
-                    return Claim(key, attempt.owner, self._directory, [attempt.owner])
+                    return Claim(key, attempt.owner, self._home, [attempt.owner])
         finally:
             attempt.end()
 
@@ -111,16 +143,15 @@ class Claims:
 
     def beat(self, key: str, job_id: str) -> None:
         """Show those who cannot look at the processes of a job that it is there, if it has the claim to a key."""
-        chain = self._chain(key)
-        if chain and chain[-1].job_id == job_id:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            chain = self._chain(key)
+            if chain and chain[-1].job_id == job_id:
                 os.utime(self._path_of_last(key, chain))
 
     def heart(self, key: str) -> int | None:
         """Another number after each beat of who has the claim. Opened, for network file systems know it then."""
-        chain = self._chain(key)
         with contextlib.suppress(OSError):
-            descriptor = os.open(self._path_of_last(key, chain), _READ)
+            descriptor = os.open(self._path_of_last(key, self._chain(key)), _READ)
             try:
                 return os.fstat(descriptor).st_mtime_ns
             finally:
@@ -143,7 +174,7 @@ class Claims:
         self._home.folder("claims")
         # In this order, for the same reason as in a release.
         names = [key, *self._files().get(key, [])]
-        removed = [_unlink(f"{self._directory}/{name}") for name in names]
+        removed = [_remove(self._home, f"{self._directory}/{name}") for name in names]
         return any(removed)
 
     def sweep(self) -> int:
@@ -159,16 +190,16 @@ class Claims:
         if isinstance(claim, Owner):
             return False
         for name in set(names) - set(_names(key, claim._chain)):
-            _unlink(f"{self._directory}/{name}")
+            _remove(self._home, f"{self._directory}/{name}")
         claim.release()
         return True
 
     def _chain(self, key: str) -> list[Owner]:
         chain: list[Owner] = []
-        while (owner := _read(f"{self._directory}/{_names(key, chain)[-1]}")) is not None:
+        tokens: set[str] = set()
+        while (owner := _read(f"{self._directory}/{_names(key, chain)[-1]}", tokens)) is not None:
             chain.append(owner)
-            if not owner.token:
-                break
+            tokens.add(owner.token)
         return chain
 
     def _files(self) -> dict[str, list[str]]:
@@ -245,6 +276,7 @@ class _Attempt:
         try:
             if os.write(descriptor, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            _sign(descriptor, self.owner.label)
         except OSError:
             _unlink(path)
             raise
@@ -262,56 +294,105 @@ def _names(key: str, chain: list[Owner]) -> list[str]:
     return [key, *(f"{key}+{owner.token}" for owner in chain)]
 
 
-def _read(path: str) -> Owner | None:
-    """Return the owner in a file; None if the file is not there, or not any more."""
+def _read(path: str, before: Container[str] = ()) -> Owner | None:
+    """Return the owner in a file; None if the file is not there, or not any more.
+
+    One whose token came `before` in its chain is none that we have written.
+    """
     try:
         descriptor = os.open(path, _READ)
-        try:
-            return _parse(path, os.read(descriptor, 1 << 16), os.fstat(descriptor))
-        finally:
-            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno == errno.ESTALE:  # removed on another machine
             return None
-        if error.errno not in _UNREADABLE:
+        if error.errno not in (*_CLOSED, *_NO_FILE):
             raise
-        return _unreadable(path, time.time())
-
-
-def _content(path: str) -> bytes:
-    """What is in a claim; nothing if it is not there, or not any more."""
+        return _unreadable(path, None, "gone" if error.errno in _NO_FILE else "unknown")
     try:
-        descriptor = os.open(path, _READ)
-        try:
-            return os.read(descriptor, 1 << 16)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return b""
+        owner = _parse(os.read(descriptor, 1 << 16)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return owner if owner is not None and owner.token not in before else _unreadable(path, descriptor)
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            return None
+        raise
+    finally:
+        os.close(descriptor)
 
 
-def _parse(path: str, content: bytes, status: os.stat_result) -> Owner:
+_TYPES: tuple[Any, ...] = (
+    str,
+    str,
+    str,
+    str,
+    int,
+    int,
+    str,
+    (int, float),
+    str,
+    (str, type(None)),
+)  # of the fields of an owner
+
+
+def _parse(content: bytes) -> Owner | None:
+    """Return the owner that a claim names; None if it was not written by us."""
     try:
         found = json_text.loads(content)
-        owner = Owner(**{key: found[key] for key in Owner.fields})
-        numbers = (owner.pid, owner.start, owner.since)
-        known = isinstance(found["token"], str) and is_hexadecimal(owner.token)
-        if known and all(isinstance(number, (int, float)) for number in numbers):
-            return owner
+        owner = Owner(**{name: found[name] for name in Owner.fields})
+        typed = all(isinstance(found[name], kind) for name, kind in zip(Owner.fields, _TYPES, strict=True))
     except (ValueError, TypeError, KeyError):
-        pass
-    return _unreadable(path, status.st_mtime)
+        return None
+    return owner if typed and _is_sound(owner) else None
 
 
-def _unreadable(path: str, since: float) -> Owner:
-    return Owner("", "", "", "", 0, 0, path, since, "")
+def _is_sound(owner: Owner) -> bool:
+    process = Identity(*(getattr(owner, name) for name in Identity.fields))
+    return is_hexadecimal(owner.token) and 0 <= owner.since < _LATEST and Identity.from_label(owner.label) == process
+
+
+def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") -> Owner | None:
+    from blake3 import blake3  # here, because nearly all can be read
+
+    try:
+        status = os.lstat(path) if descriptor is None else os.fstat(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    process = None if descriptor is None else _signer(descriptor)
+    if process is None:
+        process = Identity("", "", "", "", 0, 0)
+    else:
+        otherwise = "unknown"
+    token = blake3(f"{os.path.basename(path)}/{status.st_ino}".encode()).hexdigest()[:16]
+    return Unreadable(**vars(process), name=path, since=status.st_mtime, token=token, otherwise=otherwise)
+
+
+def _sign(descriptor: int, label: str) -> None:
+    """Say also beside the content of a file whose it is."""
+    with contextlib.suppress(OSError, AttributeError):  # many systems and file systems have no attributes
+        os.setxattr(descriptor, _ATTRIBUTE, label.encode())
+
+
+def _signer(descriptor: int) -> Identity | None:
+    with contextlib.suppress(OSError, AttributeError, UnicodeDecodeError):
+        return Identity.from_label(os.getxattr(descriptor, _ATTRIBUTE).decode())
+    return None
 
 
 def _when(since: float) -> str:
-    now, then = time.localtime(), time.localtime(since)
+    try:
+        now, then = time.localtime(), time.localtime(since)
+    except (OSError, OverflowError, ValueError):  # the clock of a file system that makes no sense
+        return "an unknown time"
     return time.strftime("%H:%M:%S" if now[:3] == then[:3] else "%Y-%m-%d %H:%M:%S", then)
+
+
+def _remove(home: Home, path: str) -> bool:
+    """Remove what has the name of a claim, or what is there in its place; return whether it was there."""
+    try:
+        return _unlink(path)
+    except (IsADirectoryError, PermissionError):
+        home.put_aside(path)
+        return True
 
 
 def _unlink(path: str) -> bool:

@@ -33,7 +33,7 @@ def write_all(fd: int, data: bytes, at: int) -> None:
 
 
 class InMemory:
-    """A small file, which is never looked at again; or a part of one, which begins at `start`."""
+    """The content of a small file, which is never looked at again; or a part of it, which begins at `start`."""
 
     __slots__ = ("data", "size", "start")
 
@@ -41,8 +41,8 @@ class InMemory:
         self.data, self.start, self.size = data, start, start + len(data)
 
     def read(self, at: int, length: int) -> memoryview:
-        _check_span(at - self.start, length, len(self.data))
-        return self.data[at - self.start : at - self.start + length]
+        _check_span(at, length, self.start, self.size)
+        return self.data[at - self.start : at - self.start + length] if length else memoryview(b"")
 
     def part(self, start: int, end: int) -> InMemory:
         """A part without the rest of the file, which need not be kept in memory for it."""
@@ -53,35 +53,48 @@ class InMemory:
 
 
 class OnDisk:
-    """A large file that was checked. It is opened for each part, and must still be the same."""
+    """The content of a large file that was checked. It is opened for each part, and must still be the same.
 
-    __slots__ = ("_identity", "_path", "_start", "size")
+    Offsets count from the end of the user block of `block` bytes; the content is what lies from `start` up to `size`.
+    """
 
-    def __init__(self, path: str, identity: tuple[int, ...], start: int, size: int) -> None:
-        self._path, self._identity, self._start, self.size = path, identity, start, size
+    __slots__ = ("_block", "_checksum", "_identity", "_path", "_start", "size")
+
+    def __init__(self, path: str, identity: tuple[int, ...], block: int, start: int, size: int, checksum: str) -> None:
+        self._path, self._identity, self._checksum = path, identity, checksum
+        self._block, self._start, self.size = block, start, size
 
     def read(self, at: int, length: int) -> memoryview:
-        _check_span(at, length, self.size)
+        _check_span(at, length, self._start, self.size)
         target = memoryview(bytearray(length))
         self.read_into(at, target)
         return target
 
     def read_into(self, at: int, target: memoryview) -> None:
-        _check_span(at, len(target), self.size)
+        _check_span(at, len(target), self._start, self.size)
         with open(self._path, "rb", buffering=0) as file:
-            if identity(os.fstat(file.fileno())) != self._identity:
-                raise CacheError(f"{self._path} was replaced after it had been checked: ask for the result again")
-            file.seek(self._start + at)
+            self._check(file.fileno())
+            file.seek(self._block + at)
             while target:
                 count = file.readinto(target)
                 if not count:
                     raise CacheError(f"{self._path} became shorter while it was read: ask for the result again")
                 target = target[count:]
 
+    def _check(self, fd: int) -> None:
+        """Raise CacheError where the content is not the one that was checked; what others add beside it is theirs."""
+        found = identity(os.fstat(fd))
+        if found == self._identity:
+            return
+        first, end = self._block + self._start, self._block + self.size
+        if found[:2] != self._identity[:2] or checksum_of(fd, first, end) != self._checksum:
+            raise CacheError(f"{self._path} was replaced after it had been checked: ask for the result again")
+        self._identity = found
 
-def _check_span(at: int, length: int, size: int) -> None:
-    if not 0 <= at <= at + length <= size:
-        raise ValueError("outside of the file")
+
+def _check_span(at: int, length: int, start: int, size: int) -> None:
+    if length and not start <= at <= at + length <= size:
+        raise ValueError("outside of the content")
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
@@ -100,12 +113,13 @@ def read_at(fd: int, length: int, at: int) -> bytes:
     return data
 
 
-def checksum_of(fd: int, at: int) -> str:
-    """Of all bytes from there on."""
+def checksum_of(fd: int, at: int, end: int) -> str:
+    """Of the bytes from there on up to `end`, or to the end of the file."""
     checksum = blake3()
     chunk = memoryview(bytearray(_CHUNK))
     with open(fd, "rb", buffering=0, closefd=False) as file:
         file.seek(at)
-        while count := file.readinto(chunk):
+        while count := file.readinto(chunk[: max(end - at, 0)]):
             checksum.update(chunk[:count])
+            at += count
     return checksum.hexdigest()

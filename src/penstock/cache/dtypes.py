@@ -7,11 +7,12 @@ import itertools
 from ..typed import Any
 
 _SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}  # bytes, by kind
+_LONGEST = 40  # letters of a dtype that is no record
 
 
 def describe(dtype: Any) -> Any:
     """Text, list or dictionary of which `build` makes an equal dtype; None if it cannot."""
-    if dtype.hasobject:
+    if dtype.hasobject or not dtype.itemsize:
         return None
     try:
         described = _describe(dtype)
@@ -41,6 +42,8 @@ def build(described: Any) -> Any:
     import numpy as np
 
     if isinstance(described, str):
+        if len(described) > _LONGEST or "," in described:  # with commas numpy takes it for a record
+            raise ValueError("not the text of one dtype")
         return np.dtype(described)
     if isinstance(described, list):
         base, shape = described
@@ -54,6 +57,10 @@ def _same(built: Any, dtype: Any) -> bool:
     """Equal, and alike in what `==` does not look at."""
     if built != dtype or built.type is not dtype.type or built.isalignedstruct != dtype.isalignedstruct:
         return False
+    if dtype.metadata:
+        return False
+    if dtype.subdtype is not None:
+        return _same(built.base, dtype.base)
     if dtype.names is None:
         return True
     return all(_same(built.fields[name][0], dtype.fields[name][0]) for name in dtype.names)

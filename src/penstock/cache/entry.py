@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
 from .home import Home
@@ -13,6 +13,8 @@ from .records import FAILED, Damaged, Head, Stored, read, read_head
 from .words import duration, size
 
 __all__ = ["Entry"]
+
+Noted = TypeVar("Noted")
 
 
 class Entry:
@@ -84,14 +86,14 @@ class Entry:
         """What the call raised, with the traceback of the worker as its cause; None if it finished."""
         if self.state != FAILED:
             return None
-        error, text = self._stored().output()
+        error, text = self._stored().failure()
         BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
-        return error  # type: ignore[no-any-return]
+        return error
 
     @property
     def traceback(self) -> str | None:
         """The traceback of a call that failed, as text."""
-        return str(self._stored().output()[1]) if self.state == FAILED else None
+        return str(self._stored().failure()[1]) if self.state == FAILED else None
 
     # -- what is known of the call besides -------------------------------------------------------------
 
@@ -108,12 +110,12 @@ class Entry:
     @property
     def resources(self) -> dict[str, Any]:
         """The resources that were asked for."""
-        return dict(self.facts.get("resources") or {})
+        return self._noted("resources", dict) or {}
 
     @property
     def host(self) -> str | None:
         """The machine on which the call ran."""
-        return self.facts.get("host")
+        return self._noted("host", str)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -130,15 +132,21 @@ class Entry:
     @property
     def ingredients(self) -> dict[str, str]:
         """What went into the key: labels such as "code of lab.relax" and "argument x", with short digests."""
-        return dict(self.facts.get("ingredients") or {})
+        noted = self._noted("ingredients", dict) or {}
+        return {label: look for label, look in noted.items() if isinstance(look, str)}
 
     @property
     def log(self) -> str | None:
         """What the call wrote, where that was kept."""
-        kept = self.facts.get("log")
-        if isinstance(kept, str) and "\n" not in kept and os.path.isabs(kept):
+        kept = self._noted("log", str)
+        if kept is not None and "\n" not in kept and os.path.isabs(kept):
             return _text(kept)
         return kept
+
+    def _noted(self, name: str, kind: type[Noted]) -> Noted | None:
+        """A fact that is of a type; one of another is none."""
+        fact = self.facts.get(name)
+        return fact if isinstance(fact, kind) else None
 
     def _stored(self) -> Stored:
         """The whole file, checked; large values stay in it."""

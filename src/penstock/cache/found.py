@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ class Found:
     def __init__(self, stored: Stored) -> None:
         self._stored = stored.output_alone()  # there may be a hundred thousand of these
         self.failed = stored.head.state == "failed"
-        self.token = bytes.fromhex(stored.head.token) or None
+        self.token = stored.token or None
 
     @property
     def name(self) -> str:
@@ -38,37 +39,56 @@ class Found:
             return self._stored.output()
         from ..errors import RemoteTraceback  # here, because most calls do not fail
 
-        error, text = self._stored.output()
+        error, text = self._stored.failure()
         BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
         return error
 
 
 def find(cache: Cache, key: str, *, whole: bool = False) -> Found | None:
-    """What is remembered under this key. A damaged file is set aside, with a warning: the call runs again.
+    """What is remembered under this key. Where the file is damaged, or cannot be read, the call runs, with a warning.
 
-    A large file is read once more when its content is asked for; with `whole` it is not needed any more.
+    A damaged file is set aside. A large file is read once more when its content is asked for; with `whole` it is not
+    needed any more.
 
     Raises:
         UnsafeCache: others could have written the file.
         VersionMismatch: a newer Penstock wrote it.
     """
+    return look_up(cache, key, whole)[0]
+
+
+def look_up(cache: Cache, key: str, whole: bool = False) -> tuple[Found | None, bool]:
+    """The same, and whether there is a file that can be neither used nor moved away."""
+    path = cache.home.record(key)
+    try:
+        return _open(cache, key, whole), False
+    except FileNotFoundError:
+        return None, False
+    except Damaged as damage:
+        moved = _set_aside(cache, key, str(damage))
+        tell(f"{damage}; {moved or 'it cannot be moved away'}, and the call runs again")
+        return None, not moved
+    except OSError as error:
+        tell(f"{path} cannot be read, so the call runs again: {error.strerror}")
+        return None, True
+
+
+def _open(cache: Cache, key: str, whole: bool) -> Found:
+    path = cache.home.record(key)
     try:
         descriptor = cache.home.open_record(key)
-    except FileNotFoundError:
-        return None
     except OSError as error:
-        raise CacheError(f"{cache.home.record(key)} cannot be opened: {error.strerror}; look at the file") from error
+        if error.errno != errno.ESTALE:
+            raise
+        descriptor = cache.home.open_record(key)  # another machine has replaced it just now
     try:
-        stored = read(descriptor, cache.home.record(key), whole)
-        if stored.head.key != key:
-            _refuse_another_case(cache, key, stored.head.key)
-            raise Damaged(f"{cache.home.record(key)} holds another call, {stored.head.key}")
-        return Found(stored)
-    except Damaged as damage:
-        _set_aside(cache, key, str(damage))
-        return None
+        stored = read(descriptor, path, whole)
     finally:
         os.close(descriptor)
+    if stored.head.key != key:
+        _refuse_another_case(cache, key, stored.head.key)
+        raise Damaged(f"{path} holds another call, {stored.head.key}")
+    return Found(stored)
 
 
 def _refuse_another_case(cache: Cache, key: str, other: str) -> None:
@@ -77,12 +97,14 @@ def _refuse_another_case(cache: Cache, key: str, other: str) -> None:
         raise CacheError(f"cache_key {key!r} is {other!r} on the disk of {cache.path}; use keys that differ otherwise")
 
 
-def _set_aside(cache: Cache, key: str, reason: str) -> None:
+def _set_aside(cache: Cache, key: str, reason: str) -> str:
+    """Say what became of a damaged file; nothing if it has to stay."""
     if cache.mode == "read-only":
-        where = "it is left alone, as the cache is read-only"
-    else:
-        where = f"it was moved to {cache.home.set_aside(key, reason)}"
-    tell(f"{reason}; {where}, and the call runs again")
+        return "it is left alone, as the cache is read-only"
+    try:
+        return f"it was moved to {cache.home.set_aside(key, reason)}"
+    except (OSError, CacheError):
+        return ""
 
 
 def tell(message: str) -> None:

@@ -14,9 +14,10 @@ from operator import mul
 
 from ..typed import Any
 
-__all__ = ["SUPERBLOCK", "dataset", "fits", "group", "size_of", "superblock"]
+__all__ = ["ALIGNED", "SUPERBLOCK", "dataset", "fits", "group", "is_sound", "size_of", "superblock"]
 
 SUPERBLOCK = 48  # bytes
+ALIGNED = 8  # bytes, to which headers and data are
 
 _NOWHERE = 0xFFFFFFFFFFFFFFFF  # the address of what has no place
 _DATASPACE, _LINK_INFO, _DATATYPE, _FILL_VALUE, _LINK, _LAYOUT, _GROUP_INFO, _ATTRIBUTE = 1, 2, 3, 5, 6, 8, 10, 12
@@ -167,6 +168,21 @@ def _checksum(data: bytes) -> bytes:
     for turn in (14, 11, 25, 16, 4, 14, 24):
         a, b, c = b, ((c ^ b) - _turned(b, turn)) & _WORD, a
     return struct.pack("<I", b)
+
+
+def is_sound(frame: bytes) -> bool:
+    """Whether a superblock and the headers behind it have the right checksums: as they were made, or as HDF5 has them.
+
+    It leaves headers where they are when it changes them, and continues them elsewhere if they have to grow.
+    """
+    at, end = 0, SUPERBLOCK
+    while at < len(frame):
+        if end > len(frame) or _checksum(frame[at : end - 4]) != frame[end - 4 : end]:
+            return False
+        at = end + -end % ALIGNED
+        start = min(at + 10, len(frame))
+        end = start + int.from_bytes(frame[at + 6 : start], "little") + 4
+    return True
 
 
 def _turned(word: int, bits: int) -> int:

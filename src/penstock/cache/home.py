@@ -13,6 +13,7 @@ Anything may vanish at any time, since users delete caches; what is needed is ma
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from ..errors import CacheError, UnsafeCache
 from ..plain import Plain
 from ..system.identity import Identity, is_hexadecimal, own_label
+from ..system.paths import expand
 from .safety import Trust, check_directory, check_file, check_within, make_directory, resolve
 
 __all__ = ["Home", "is_key", "remove_tree", "sync_directory"]
@@ -51,7 +53,7 @@ class Home(Plain):
         if trust not in (None, "group"):
             raise CacheError(f'trust is None or "group", not {trust!r}')
         checked: Trust | None = "group" if trust else None
-        real, status = _resolve(os.fspath(path), checked, writable)
+        real, status = _open(expand(os.fspath(path)), checked, writable)
         return cls(real, checked, writable, status.st_gid if trust else None)
 
     # ------------------------------------------------------------------ records
@@ -76,7 +78,7 @@ class Home(Plain):
             raise
         try:
             # As it is open: the name may mean another file by now.
-            check_file(path, os.fstat(descriptor), self.trust, self.group)
+            check_file(path, os.fstat(descriptor), self.trust, self.group, descriptor)
             self.check(f"{self.path}/{folder}")
         except BaseException:
             os.close(descriptor)
@@ -135,6 +137,11 @@ class Home(Plain):
             with open(aside + ".txt", "x", encoding="utf-8") as note:
                 note.write(reason + "\n")
         return aside + _SUFFIX
+
+    def put_aside(self, path: str) -> None:
+        """Move what does not belong into a directory of the cache to where it is kept, if that can be done."""
+        with contextlib.suppress(OSError):
+            os.rename(path, f"{self.folder('damaged')}/{os.path.basename(path)}.{_random()}")
 
     def remove(self, key: str) -> bool:
         """Remove the file of a key; return whether it was there."""
@@ -219,7 +226,7 @@ class Home(Plain):
         """
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):  # somebody moved it to another disk
-            status = os.lstat(resolve(path, self.trust, make=False))
+            status = os.lstat(resolve(path, self.trust, make=False, group=self.group))
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(f"{path} is not a directory")
         check_within(path, status, self.trust, self.group)
@@ -240,17 +247,33 @@ class Home(Plain):
             raise CacheError(f"the cache {self.path} is only read here: open it for writing to change it")
 
 
-def _resolve(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
-    """Return the real path of a directory that is safe, and what the system says about it."""
+def _open(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
+    """Return the real path of the directory of a cache that is safe, and what the system says about it."""
+    if "\0" in path:
+        raise CacheError(f"the cache {path!r} has a zero in its name, which no directory can have")
+    there = os.path.isdir(path)
     try:
-        real = resolve(path, trust, make=make)
-        status = os.stat(real)
-    except FileNotFoundError:
-        raise CacheError(f"there is no cache {path}: name another directory, or open it for writing") from None
+        return _resolve(path, trust, make)
+    except NotADirectoryError:
+        raise CacheError(f"the cache {path!r} is not a directory: choose another name") from None
+    except FileNotFoundError as error:
+        if not make:
+            raise CacheError(f'there is no cache {path!r}: name another directory, or let mode="use" make it') from None
+        raise _refused(path, there, error) from error
     except OSError as error:
-        raise CacheError(f"the cache {path} cannot be used: {error.strerror}; choose another directory") from error
+        raise _refused(path, there, error) from error
+
+
+def _refused(path: str, there: bool, error: OSError) -> CacheError:
+    what = "used" if there else "made"
+    return CacheError(f"the cache {path!r} cannot be {what}: {error.strerror}; choose another directory")
+
+
+def _resolve(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
+    real = resolve(path, trust, make=make)
+    status = os.stat(real)
     if not stat.S_ISDIR(status.st_mode):
-        raise CacheError(f"the cache {path} is not a directory: choose another name")
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real)
     check_directory(real, status, trust)
     return real, status
 

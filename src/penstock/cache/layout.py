@@ -16,7 +16,6 @@ MAX_RANK = 31  # dimensions of an array: HDF5 has one more, for the bytes of wha
 MIN_BLOCK = 1024  # bytes of the user block before the HDF5 part: 512 * 2**k
 _KEPT = 256  # structures
 _KEPT_BYTES = 1 << 16  # of one of them
-_ALIGNED = 8  # bytes
 
 
 Spec = tuple[str, Any, "tuple[int, ...]", "tuple[tuple[str, str], ...]"]  # see `spec`
@@ -36,6 +35,7 @@ class Structure(Plain):
 
     block: int
     size: int
+    data: int  # where the data begin: before them is nothing but HDF5's own
     offsets: tuple[int, ...]  # of the data of each spec; 0 for those without
     tiles: tuple[bytes | int, ...]  # in the order of the file: HDF5's bytes, or whose data
 
@@ -58,7 +58,7 @@ def structure(specs: tuple[Spec, ...], block: int = MIN_BLOCK) -> Structure:
 def _make(specs: Sequence[Spec], block: int) -> Structure:
     lengths = [hdf5.size_of(kind, shape) for _, kind, shape, _ in specs]
     things = list(_tree(specs).all())
-    end = _place(things, specs, [0] * len(specs))
+    start = end = _place(things, specs, [0] * len(specs))
     offsets = []
     for length in lengths:
         offsets.append(end if length else 0)
@@ -69,11 +69,11 @@ def _make(specs: Sequence[Spec], block: int) -> Structure:
     for index, length in enumerate(lengths):
         if length:
             tiles.extend([index, bytes(_padded(length) - length)])
-    return Structure(block, end, tuple(offsets), tuple(tile for tile in tiles if tile != b""))
+    return Structure(block, end, start, tuple(offsets), tuple(tile for tile in tiles if tile != b""))
 
 
 def _padded(length: int) -> int:
-    return -(-length // _ALIGNED) * _ALIGNED
+    return -(-length // hdf5.ALIGNED) * hdf5.ALIGNED
 
 
 class _Thing:

@@ -17,9 +17,9 @@ from ..errors import CacheError, VersionMismatch
 from ..plain import Plain
 from ..system import json_text
 from ..typed import Any
-from . import layout
-from .contents import InMemory, OnDisk, checksum_of, identity, write_all, write_chunks
-from .heads import FORMAT, FRAME, Damaged, Head, damaged, load_head, make_head
+from . import hdf5, layout
+from .contents import InMemory, OnDisk, checksum_of, identity, read_at, write_all, write_chunks
+from .heads import FORMAT, FRAME, MAX_BLOCK, Damaged, Head, damaged, load_head, make_head
 from .restore import Unloadable, decode
 from .values import Node, Parts, encode, encode_arguments
 
@@ -62,14 +62,16 @@ def write(fd: int, record: Record) -> int:
     parts = Parts()
     nodes = _nodes(record, about, parts)
     structure, text = _lay_out(about, nodes, parts)
-    tiles = [tile if isinstance(tile, bytes) else parts.data[tile] for tile in structure.tiles]
-    assert sum(map(len, tiles)) == structure.size
+    first, *tiles = [tile if isinstance(tile, bytes) else parts.data[tile] for tile in structure.tiles]
+    assert len(first) + sum(map(len, tiles)) == structure.size
+    block, frame = structure.block, blake3(first).hexdigest()
     if structure.size <= _WHOLE:
-        content = b"".join(tiles)
-        write_all(fd, make_head(text, structure.block, blake3(content).hexdigest()) + content, 0)
+        data = b"".join(tiles)
+        write_all(fd, make_head(text, block, frame, blake3(data).hexdigest()) + first + data, 0)
     else:  # the head comes last, so that half a file has none
-        write_all(fd, make_head(text, structure.block, write_chunks(fd, tiles, structure.block)), 0)
-    return structure.block + structure.size
+        write_all(fd, first, block)
+        write_all(fd, make_head(text, block, frame, write_chunks(fd, tiles, block + len(first))), 0)
+    return block + structure.size
 
 
 def _lay_out(about: str, nodes: dict[str, Node], parts: Parts) -> tuple[layout.Structure, str]:
@@ -80,10 +82,13 @@ def _lay_out(about: str, nodes: dict[str, Node], parts: Parts) -> tuple[layout.S
         structure = layout.structure(specs, block)
         for node, offset in zip(parts.nodes, structure.offsets, strict=True):
             node["at"] = offset
-        text = f'{about[:-1]},"bytes":{structure.size},"parts":{json_text.compact(nodes)}'
+        extent = f'"bytes":{structure.size},"data":{structure.data}'
+        text = f'{about[:-1]},{extent},"parts":{json_text.compact(nodes)}'
         if len(text) + FRAME <= structure.block:
             return structure, text
         block = structure.block * 2
+        if block > MAX_BLOCK:
+            raise ValueError("it consists of too many parts to be stored")
 
 
 def _about(record: Record) -> str:
@@ -134,17 +139,24 @@ def read(fd: int, path: str, whole: bool = False) -> Stored:
     """
     status = os.fstat(fd)
     size = status.st_size
-    head, start, fields, data = load_head(fd, size, path, size if whole or size <= _WHOLE else _PEEK)
+    head, block, fields, data = load_head(fd, size, path, size if whole or size <= _WHOLE else _PEEK)
+    start, end, meant = fields["data"], fields["bytes"], fields["sum"]
     content: InMemory | OnDisk
-    if len(data) == size:
-        content = InMemory(memoryview(data)[start:])
+    if len(data) >= block + end:
+        content = InMemory(memoryview(data)[block + start : block + end], start)
         checksum = blake3(content.data).hexdigest()
     else:
-        content = OnDisk(path, identity(status), start, size - start)
-        checksum = checksum_of(fd, start)
-    if checksum != fields["sum"]:
+        content = OnDisk(path, identity(status), block, start, end, meant)
+        checksum = checksum_of(fd, block + start, block + end)
+    if checksum != meant or (size == block + end and not _is_sound(data, fd, block, start, fields["frame"])):
         raise damaged(path, "its content does not match its checksum")
     return Stored(head, path, fields["parts"], content)
+
+
+def _is_sound(data: bytes, fd: int, block: int, length: int, meant: str) -> bool:
+    """Whether HDF5's own part, of so many bytes, is as it was written, or as HDF5 has changed it since."""
+    frame = data[block : block + length] if len(data) >= block + length else read_at(fd, length, block)
+    return not length or blake3(frame).hexdigest() == meant or hdf5.is_sound(frame)
 
 
 class Stored:
@@ -159,47 +171,79 @@ class Stored:
         self.head = head
         self._path, self._nodes, self._content = path, nodes, content
 
+    @property
+    def token(self) -> bytes:
+        """What the result counts as where it is an argument; empty if that is not known."""
+        try:
+            return bytes.fromhex(self.head.token)
+        except ValueError:
+            raise damaged(self._path, "its token is no number") from None
+
     def output(self) -> Any:
-        """What the call returned, or the exception that it raised."""
+        """What the call returned, or what is kept of its failure."""
         return self._part("error" if self.head.state == FAILED else "output")
+
+    def failure(self) -> tuple[BaseException, Any]:
+        """The exception that a failed call raised, and its traceback."""
+        failure = self.output()
+        if not (isinstance(failure, tuple) and len(failure) == 2 and isinstance(failure[0], BaseException)):
+            raise damaged(self._path, "it has no exception where one should be")
+        return failure[0], str(failure[1])
 
     def output_alone(self) -> Stored:
         """The same, without holding in memory what is not the output."""
         name = "error" if self.head.state == FAILED else "output"
-        if not isinstance(self._content, InMemory):
-            return self
+        try:
+            node = self._nodes[name]
+            content = self._content if isinstance(self._content, OnDisk) else self._cut(name, self._content)
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
+            raise self._wrongly_described(name) from None
+        return Stored(self.head, self._path, {name: node}, content)
+
+    def _cut(self, name: str, content: InMemory) -> InMemory:
+        """The content from where the bytes of a part begin, up to where another one follows."""
         node = self._nodes[name]
         if node.get("is") in _EIGHT_BYTES:
-            return self._with(name, node["at"], node["at"] + 8)
-        own = sorted(_places(node))
-        others = (place for part, node in self._nodes.items() if part != name for place in _places(node))
-        end = min((place for place in others if own and place > own[-1]), default=self._content.size)
-        return self._with(name, own[0], end) if own else self._with(name, 0, 0)
-
-    def _with(self, name: str, start: int, end: int) -> Stored:
-        assert isinstance(self._content, InMemory)
-        try:
-            content = self._content.part(start, end)
-        except ValueError:  # the head is not what this format says: who asks for the output is told
-            return self
-        return Stored(self.head, self._path, {name: self._nodes[name]}, content)
+            return content.part(node["at"], node["at"] + 8)
+        own = sorted(_places(node, content.start))
+        if not own:
+            return content.part(content.start, content.start)
+        parts = (part for other, part in self._nodes.items() if other != name)
+        others = (place for part in parts for place in _places(part, content.start) if place > own[-1])
+        return content.part(own[0], min(others, default=content.size))
 
     def args(self) -> tuple[Any, ...]:
         """The positional arguments; `values.Omitted` and `values.Described` stand for what was not stored."""
-        return tuple(self._part("arguments"))
+        args: tuple[Any, ...] = self._typed("arguments", tuple)
+        return args
 
     def kwargs(self) -> dict[str, Any]:
-        return dict(self._part("keywords"))
+        kwargs: dict[str, Any] = self._typed("keywords", dict)
+        return kwargs
 
     def facts(self) -> dict[str, Any]:
-        return dict(self._part("facts"))
+        facts: dict[str, Any] = self._typed("facts", dict, "json")
+        return facts
 
     def source(self) -> str:
-        return str(self._part("function"))
+        return str(self._typed("function", str, "str"))
 
     def pickled(self) -> bytes | None:
         """The function itself, if it was stored."""
-        return bytes(self._part("function_pickle")) if "function_pickle" in self._nodes else None
+        return bytes(self._typed("function_pickle", bytes, "bytes")) if "function_pickle" in self._nodes else None
+
+    def _typed(self, name: str, kind: type, form: str | None = None) -> Any:
+        """A part that is of a type. One for people is of a `form`, too: no pickle is run to look at it."""
+        node = self._nodes.get(name)
+        if form is not None and not (isinstance(node, dict) and node.get("is") == form):
+            raise self._wrongly_described(name)
+        part = self._part(name)
+        if not isinstance(part, kind):
+            raise self._wrongly_described(name)
+        return part
+
+    def _wrongly_described(self, name: str) -> Damaged:
+        return damaged(self._path, f"its head describes its part {name!r} wrongly")
 
     def _part(self, name: str) -> Any:
         try:
@@ -207,21 +251,21 @@ class Stored:
         except Unloadable as error:
             kind = VersionMismatch if isinstance(error.__cause__, VersionMismatch) else CacheError
             raise kind(f"{self._path}: its part {name!r} cannot be loaded here: {error}") from error.__cause__
-        except CacheError:
+        except (CacheError, MemoryError):
             raise
         except OSError as error:
             raise CacheError(f"{self._path} can no longer be read: {error.strerror}") from error
         except Exception as error:  # the head is not what this format says
-            raise damaged(self._path, f"its head describes its part {name!r} wrongly") from error
+            raise self._wrongly_described(name) from error
 
 
-def _places(node: Any) -> Iterator[int]:
-    """Where the bytes of a node, and of those inside it, begin."""
+def _places(node: Any, start: int) -> Iterator[int]:
+    """Where the bytes of a node, and of those inside it, begin; what has no bytes is at 0."""
     if isinstance(node, dict):
-        if isinstance(node.get("at"), int):
+        if isinstance(node.get("at"), int) and node["at"] >= start:
             yield node["at"]
         for inside in node.values():
-            yield from _places(inside)
+            yield from _places(inside, start)
     elif isinstance(node, list):
         for inside in node:
-            yield from _places(inside)
+            yield from _places(inside, start)

@@ -1,4 +1,4 @@
-"""Nodes back to values: new objects, whose arrays are writable and aligned."""
+"""Nodes back to values: new objects, the same as `pickle` would have made of what they were."""
 
 from __future__ import annotations
 
@@ -59,18 +59,26 @@ def _read_array(node: Node, source: Bytes) -> Any:
     import numpy as np
 
     dtype, shape = build(node["dtype"]), tuple(node["shape"])
-    length = math.prod(shape) * dtype.itemsize
+    length = math.prod(shape) * max(dtype.itemsize, 1)
     if dtype.hasobject or min(shape, default=0) < 0 or length > source.size:
         raise ValueError("not an array of this file")
     array = np.empty(shape, dtype)
     if length:
         source.read_into(node["at"], memoryview(array.reshape(-1).view(np.uint8)))
-    return np.asfortranarray(array) if node.get("order") == "F" else array
+    if node.get("order") == "F":
+        array = np.asfortranarray(array)
+    elif "axes" in node:
+        axes = node["axes"]
+        array = np.ascontiguousarray(array.transpose(np.argsort(axes))).transpose(axes)
+    array.flags.writeable = not node.get("readonly", False)
+    return array
 
 
 def _read_row(node: Node, source: Bytes) -> list[Any]:
     if "of" not in node:
         return [decode(item, source) for item in node["items"]]
+    if node["of"] not in ("d", "q", "?"):
+        raise ValueError("not numbers")
     form = struct.Struct(f"<{node['count']}{node['of']}")
     return list(form.unpack(source.read(node["at"], form.size)))
 

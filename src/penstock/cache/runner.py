@@ -109,11 +109,12 @@ def begin(order: Order) -> Run | Declined:
         _log().info("%r runs without a claim, as none can be made in %s: %s", order.name, home.path, error)
         return Run(order, home, None)
     if not isinstance(claim, Claim):
-        return Declined("claimed", where=claim.where())
+        return Declined("claimed", where=claim.awaited(order.key, home.path))
+    run = Run(order, home, claim)
     if _stored(order, home):
-        claim.release()
+        run.release()
         return Declined("stored")
-    return Run(order, home, claim)
+    return run
 
 
 def _stored(order: Order, home: Home) -> bool:

@@ -9,18 +9,21 @@ could do there, and what is therefore looked at:
   may rename what is in it, unless its sticky bit is set, as that of `/tmp` is. So each directory on the way, through
   links too, must be one in which only this user and root may do that.
 
-Access control lists need no look of their own: where one lets somebody write, the mode shows the group as writing.
+An access control list may let others write whom the mode does not show, or shows as a group that is trusted: so each
+of these is asked for its list, too. With `trust="group"` that group alone may have all these rights, and its members.
 Since nobody else can exchange anything once this holds, it need not be looked at again for as long as the same
 directory is there.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
 
 from ..errors import UnsafeCache
+from ..system.acls import Writer, inherited_writers, named_writers
 from ..typed import Literal
 
 __all__ = ["Trust", "check_directory", "check_file", "check_within", "make_directory", "resolve"]
@@ -32,11 +35,22 @@ _NOBODY = 65534  # how a user namespace shows whoever has no number in it
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def resolve(path: str, trust: Trust | None, *, make: bool) -> str:
+def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = None) -> str:
     """Return the real path of a directory, each directory and link on the way to it checked, but not itself.
 
-    With `make` those that are missing are made. Raises FileNotFoundError otherwise, and other OSErrors.
+    With `make` those that are missing are made. The trusted group is that of the directory, unless it is known.
+    Raises FileNotFoundError otherwise, and other OSErrors.
     """
+    above: list[str] = []
+    real = _follow_path(path, trust, make, above)
+    if trust is not None:
+        trusted = os.stat(real).st_gid if group is None else group
+        for directory in above:
+            _check_above(directory, path, trust, trusted)
+    return real
+
+
+def _follow_path(path: str, trust: Trust | None, make: bool, above: list[str]) -> str:
     real, rest = "/", deque(os.path.join(os.getcwd(), path).split("/"))
     links = 0
     while rest:
@@ -46,6 +60,7 @@ def resolve(path: str, trust: Trust | None, *, make: bool) -> str:
         if name == "..":
             real = os.path.dirname(real)
             continue
+        above.append(real)
         _check_above(real, path, trust)
         place = os.path.join(real, name)
         status = _status(place, trust, make)
@@ -113,9 +128,13 @@ def check_directory(path: str, status: os.stat_result, trust: Trust | None) -> N
         _check_own(f"the directory {path}", path, status)
     else:
         _check_of_group(f"the directory {path}", path, status)
+        _check_list(f"what is made in {path}", path, inherited_writers(path), trust, status.st_gid)
+    _check_list(f"the directory {path}", path, named_writers(path, status), trust, status.st_gid)
 
 
-def check_within(path: str, status: os.stat_result, trust: Trust | None, group: int | None) -> None:
+def check_within(
+    path: str, status: os.stat_result, trust: Trust | None, group: int | None, descriptor: int | None = None
+) -> None:
     """Raise UnsafeCache where others could have written what is in the directory of a cache that is safe."""
     what = f"the {'directory' if stat.S_ISDIR(status.st_mode) else 'file'} {path}"
     if trust is None:
@@ -125,13 +144,35 @@ def check_within(path: str, status: os.stat_result, trust: Trust | None, group: 
     elif status.st_mode & stat.S_IWGRP and status.st_gid != group:
         raise _writable(what, path, f"the group {_group(status.st_gid)}", "g-w")
     # Whose it is does not matter then: only members of the group can have put it there.
+    _check_list(what, path, named_writers(path if descriptor is None else descriptor, status), trust, group)
 
 
-def check_file(path: str, status: os.stat_result, trust: Trust | None, group: int | None) -> None:
-    """Raise UnsafeCache also where it is no regular file."""
+def check_file(
+    path: str, status: os.stat_result, trust: Trust | None, group: int | None, descriptor: int | None = None
+) -> None:
+    """Raise UnsafeCache also where it is no regular file. An open one is asked by its descriptor."""
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeCache(f"{path} is not a regular file, so its content may come from anywhere: remove it")
-    check_within(path, status, trust, group)
+    check_within(path, status, trust, group, descriptor)
+
+
+def _check_list(what: str, path: str, writers: list[Writer], trust: Trust | None, group: int | None) -> None:
+    """Raise UnsafeCache where an access control list lets others write."""
+    for writer in writers:
+        if not _is_trusted(writer, trust, group):
+            raise UnsafeCache(
+                f"{what} can be written by {_name(writer)} through an access control list, which could let the cache run "
+                f"any code: run `setfacl -b -k {path}` if you know who wrote what is there, or choose another directory"
+            )
+
+
+def _is_trusted(writer: Writer, trust: Trust | None, group: int | None) -> bool:
+    number = writer.number
+    if number is None:
+        return False
+    if writer.kind == "group":
+        return number == 0 or (trust is not None and number == group) or _is_private(number, os.geteuid())
+    return number in (0, os.geteuid()) or (trust is not None and group in _groups_of(number))
 
 
 def _check_own(what: str, path: str, status: os.stat_result) -> None:
@@ -163,30 +204,39 @@ def _check_of_group(what: str, path: str, status: os.stat_result) -> None:
         )
 
 
-def _check_above(directory: str, path: str, trust: Trust | None) -> None:
-    """Raise UnsafeCache where others could put another file into the place of one in this directory."""
+def _check_above(directory: str, path: str, trust: Trust | None, group: int | None = None) -> None:
+    """Raise UnsafeCache where others could put another file into the place of one in this directory.
+
+    With trust only what no group could be trusted with, as long as it is not known which.
+    """
     status = os.lstat(directory)
-    who = _exchanger(status, trust)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
+    who = _exchanger(directory, status, trust, group)
     if who:
-        advice = "" if who == "everybody" else ', or say trust="group"'
+        advice = "" if who == "everybody" or trust is not None else ', or say trust="group"'
         raise UnsafeCache(
             f"{who} could put another cache into the place of {path}, by rights to the directory {directory} "
             f"(mode {stat.S_IMODE(status.st_mode):04o}): change that, choose another directory{advice}"
         )
 
 
-def _exchanger(status: os.stat_result, trust: Trust | None) -> str:
-    """Return who, besides this user and root, may rename what is in a directory; an empty text if nobody."""
-    owner, group, mode = status.st_uid, status.st_gid, status.st_mode
-    if trust is None and owner not in (0, os.geteuid()) and not _is_outside(owner):
-        return _user(owner)  # also if it is sticky
+def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, group: int | None) -> str:
+    """Return who, besides whom we trust, may rename what is in a directory; an empty text if nobody."""
+    owner, mode = status.st_uid, status.st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return "everybody"
+    if trust is not None and group is None:
+        return ""
+    if owner not in (0, os.geteuid()) and not _is_outside(owner):
+        if trust is None or group not in _groups_of(owner):
+            return _user(owner)  # also if it is sticky
     if mode & stat.S_ISVTX:
         return ""
-    if mode & stat.S_IWOTH:
-        return "everybody"
-    if mode & stat.S_IWGRP and trust is None and group != 0 and not _is_private(group):
-        return f"the group {_group(group)}"
-    return ""
+    writers = named_writers(directory, status)
+    if mode & stat.S_IWGRP and not _is_private(status.st_gid, owner):
+        writers.append(Writer("group", status.st_gid))
+    return next((_name(writer) for writer in writers if not _is_trusted(writer, trust, group)), "")
 
 
 def _is_outside(uid: int) -> bool:
@@ -200,13 +250,13 @@ def _is_outside(uid: int) -> bool:
         return False
 
 
-def _is_private(gid: int) -> bool:
+def _is_private(gid: int, uid: int) -> bool:
     """Tell whether it is the group that many systems make for a user alone, whose umask is 002 then."""
     import grp
     import pwd
 
     try:
-        group, name = grp.getgrgid(gid), pwd.getpwuid(os.geteuid()).pw_name
+        group, name = grp.getgrgid(gid), pwd.getpwuid(uid).pw_name
     except KeyError:
         return False
     return group.gr_name == name and set(group.gr_mem) <= {name}
@@ -220,6 +270,12 @@ def _writable(what: str, path: str, who: str, change: str, advice: str = "") -> 
         f"{what} can be written by {who}, who could let the cache run any code: run `chmod {change} {path}` "
         f"if you know who wrote what is there{advice}"
     )
+
+
+def _name(writer: Writer) -> str:
+    if writer.number is None:
+        return f"the {writer.kind} {writer.name}" if writer.kind else "everybody"
+    return f"the group {_group(writer.number)}" if writer.kind == "group" else _user(writer.number)
 
 
 def _user(uid: int) -> str:

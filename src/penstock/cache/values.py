@@ -241,7 +241,7 @@ def _numpy(value: Any, path: str, parts: Parts) -> Node | None:
     import numpy as np  # it is there: the value is numpy's
 
     if type(value) is np.ndarray:
-        described = describe(value.dtype)
+        described = describe_type(value)
         return None if described is None else _array(value, described, path, parts)
     if not isinstance(value, np.generic) or not value.dtype.isnative or value.dtype.names is not None:
         return None
@@ -249,6 +249,13 @@ def _numpy(value: Any, path: str, parts: Parts) -> Node | None:
     if value.dtype.kind == "S" or not is_native(dtype) or dtype.type is not type(value):
         return None
     return parts.add(spec(path, dtype.str), value.tobytes(), {"is": "scalar", "dtype": dtype.str})
+
+
+def describe_type(array: Any) -> Any:
+    """The dtype of an array, as `dtypes.describe` has it; None where only a pickle can say what comes back."""
+    if not array.dtype.isnative and not (array.flags.forc and _has_buffer(array)):
+        return None  # pickle may change the order of the bytes
+    return describe(array.dtype)
 
 
 def _array(array: Any, described: Any, path: str, parts: Parts) -> Node | None:
@@ -260,11 +267,43 @@ def _array(array: Any, described: Any, path: str, parts: Parts) -> Node | None:
         return parts.add(spec(path, "none", (), notes), b"", node)
     if array.ndim > MAX_RANK:
         return None
-    if array.flags.f_contiguous and not array.flags.c_contiguous:
-        node["order"] = "F"
+    node.update(_order_in_memory(array))
     if is_native(dtype) and fits(dtype):
         return parts.add(spec(path, dtype, shape), _memory(array), node)
     return parts.add(spec(path, "|u1", (*shape, dtype.itemsize), notes), _memory(array), node)
+
+
+def _order_in_memory(array: Any) -> Node:
+    """In what an array that comes back is not a new one in C order: what numpy's own pickle keeps."""
+    flags = array.flags
+    if flags.c_contiguous:
+        order: Node = {}
+    elif flags.f_contiguous:
+        order = {"order": "F"}
+    else:
+        axes = _axes(array)
+        if axes is None:
+            return {}  # pickle makes a copy of what lies in no order, which is writable whatever it was before
+        order = {"axes": axes}
+    return order if flags.writeable or not _has_buffer(array) else {**order, "readonly": True}
+
+
+def _has_buffer(array: Any) -> bool:
+    """Whether others can look at its memory; where not, as with dates, pickle makes a copy that is writable."""
+    try:
+        memoryview(array)
+    except (BufferError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _axes(array: Any) -> list[int] | None:
+    """How to transpose one in C order, if the array lies in memory as that does, and this numpy keeps it so."""
+    by_step = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    if not array.transpose(by_step).flags.c_contiguous:
+        return None
+    make, arguments, *_ = array.__reduce_ex__(5)
+    return list(arguments[4]) if make.__name__ == "_frombuffer" and len(arguments) > 4 else None
 
 
 def _memory(array: Any) -> Any:

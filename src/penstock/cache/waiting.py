@@ -48,7 +48,7 @@ class _Known(Future[Any]):
         try:
             holder = cache.claims.holder(key)  # first: the result is stored before the claim is released
             found = find(cache, key)
-            self._where = "" if holder is None else holder.where()
+            self._where = "" if holder is None else holder.awaited(key, cache.path)
             if found is None and holder is not None and holder.state() != "gone":
                 return False
             return self.end_with(found) if found is not None else self.fail_with(_lost(self.name, key, self._where))

@@ -10,6 +10,7 @@ from typing import Any
 from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..errors import CacheError
+from ..system.paths import expand
 from . import Usage
 
 __all__ = ["add_json", "add_place", "entry_of", "find_entry", "open_cache", "print_json", "split", "to_change"]
@@ -54,6 +55,8 @@ def from_environment() -> str:
 
 def open_cache(options: argparse.Namespace, directory: str) -> Cache:
     """The cache for looking in; it may lie where nothing can be written."""
+    if not os.path.lexists(expand(directory)):
+        raise CacheError(f"there is no cache {directory!r}: name the directory of one, or set {VARIABLE} to it")
     sys.path.append(os.getcwd())  # where modules of those who start `python script.py` are
     return Cache(directory, mode="read-only", trust=options.trust)
 

@@ -11,7 +11,7 @@ from ..cache.safety import check_file
 
 __all__ = ["Files", "names"]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
 
 
 class Files:
@@ -45,7 +45,7 @@ class Files:
         path = f"{self.path}/{name}"
         descriptor = os.open(path, _READ)
         try:
-            check_file(path, os.fstat(descriptor), self.home.trust, self.home.group)
+            check_file(path, os.fstat(descriptor), self.home.trust, self.home.group, descriptor)
             for place in (f"{self.home.path}/jobs", self.path):
                 self.home.check(place)
         except BaseException:

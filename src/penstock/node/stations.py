@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import VersionMismatch
 from ..system.descriptors import make_room
+from ..system.identity import may_live, this_process
 from ..version import VERSION
 from ..wire import speech
 from ..wire.speech import say
@@ -32,6 +32,7 @@ from .span import Spans
 if TYPE_CHECKING:
     from ..wire.channel import Listener
 
+_LIVE = "live-"  # how the names of the drivers' directories begin
 _MOST_NODES = 4096  # each has a connection, and thereby a descriptor
 _STALL = 0.1  # s without a result after which calls that were sent ahead are taken back
 _SILENCE = 20.0  # s without a sign of life after which a node counts as gone
@@ -236,7 +237,8 @@ class Stations:
         try:
             os.makedirs(self._launch.directory, mode=0o700, exist_ok=True)
             _remove_left(self._launch.directory)
-            self._directory = tempfile.mkdtemp(prefix=f"{_mark()}{os.getpid()}-", dir=self._launch.directory)
+            prefix = f"{_LIVE}{this_process().label}~"
+            self._directory = tempfile.mkdtemp(prefix=prefix, dir=self._launch.directory)
             listener.contact.write(self._contact)
         except BaseException:
             listener.close()
@@ -298,24 +300,8 @@ def _key(said: dict[str, Any]) -> str:
     return f"{said['node']}/{said['block']}" if "block" in said else str(said["node"])
 
 
-def _mark() -> str:
-    return f"live-{socket.gethostname()}-"
-
-
 def _remove_left(directory: str) -> None:
-    """Remove what drivers on this machine have left that were killed."""
-    mark = _mark()
+    """Remove what drivers have left that are provably gone. A number alone proves nothing: others have the same."""
     for name in os.listdir(directory):
-        number = name.removeprefix(mark).partition("-")[0]
-        if name.startswith(mark) and number.isdigit() and not _lives(int(number)):
+        if name.startswith(_LIVE) and not may_live(name.removeprefix(_LIVE).rpartition("~")[0]):
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...cache.claims import Owner
 from ...cache.found import Found, tell
 from ...cache.orders import Declined, Meant, Note, Order
 from ...cache.runner import Run, begin
@@ -57,6 +58,7 @@ class Flight:
         self._identity = ""
         self.arguments: Arguments | None = None  # where this process may have to store the result
         self.landed = False
+        self.ignores_file = False  # one that can be neither used nor moved away
         self._part: FunctionPart | None = None  # None with a key of the user's own that says it all
         self._call: CallKey | None = None  # until there is an order: it holds the arguments
         self._ordered: Order | None = None
@@ -187,8 +189,17 @@ class Flight:
     def _order(self) -> Order:
         if self._ordered is None:
             self._ordered, self._call = self._make_order(), None
-        inode = self.place.cache.home.inode()
-        return self._ordered if self._ordered.inode == inode else self._ordered.replace(inode=inode)
+        known, inode = self._ordered, self._inode()
+        if known.inode != inode or (self.ignores_file and not known.afresh):
+            self._ordered = known.replace(inode=inode, afresh=known.afresh or self.ignores_file)
+        return self._ordered
+
+    def _inode(self) -> int:
+        """The directory's; 0 where there is none any more, which no runner finds: this process says what is wrong."""
+        try:
+            return self.place.cache.home.inode()
+        except (OSError, CacheError):
+            return 0
 
     def _make_order(self) -> Order:
         call, cache = self._call, self.place.cache
@@ -199,7 +210,7 @@ class Flight:
             facts["log"] = os.path.abspath(self.place.asked["error_log_file"])
         return Order(
             directory=cache.path,
-            inode=cache.home.inode(),
+            inode=self._inode(),
             trust=cache.trust,
             key=self.key,
             name=self.name,
@@ -283,8 +294,9 @@ class Flight:
         found = self.front.look_up(self)
         if found is not None:
             self._answer(found)
-        else:  # removed meanwhile, or a network file system does not show it yet: not at once, so not in a circle
-            self._ask_later(partial(self._then, again))
+            return
+        # Removed meanwhile, or a network file system does not show it yet: not at once, so not in a circle.
+        self._ask_later(partial(self._then, again))
 
     def _then(self, again: Callable[[], None]) -> bool:
         again()
@@ -302,9 +314,9 @@ class Flight:
     def _ask(self, again: Callable[[], None]) -> bool:
         cache = self.place.cache
         if cache.mode == "refresh" or not cache.home.exists(self.key):
-            holder = cache.claims.holder(self.key)
+            holder = self._holder()
             if holder is not None and holder.state() != "gone":
-                self.where = holder.where()
+                self.where = holder.awaited(self.key, cache.path)
                 return False
         self.where = ""
         found = self.front.look_up(self)
@@ -313,6 +325,13 @@ class Flight:
         else:
             self._answer(found)
         return True
+
+    def _holder(self) -> Owner | None:
+        try:
+            return self.place.cache.claims.holder(self.key)
+        except OSError as error:
+            tell(f"{self.name!r} runs, as nobody can tell who has claimed it: {error.strerror}")
+            return None
 
     def _resend(self, modules: tuple[str, ...], load: Callable[[], Arguments]) -> None:
         """Send the code itself: what the worker imports under its name is another version."""

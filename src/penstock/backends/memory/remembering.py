@@ -21,7 +21,7 @@ from typing import Any
 
 from ... import ending
 from ...cache.cache import Cache
-from ...cache.found import Found, find
+from ...cache.found import Found, look_up
 from ...errors import CacheError
 from ...futures import Future
 from ...keys.unkeyable import Pending
@@ -128,7 +128,7 @@ class Remembering:
         cache = flight.place.cache
         if cache.mode == "refresh" and flight.place_and_key not in self._fresh:
             return None
-        found = find(cache, flight.key)
+        found, flight.ignores_file = look_up(cache, flight.key)
         return None if found is None or (found.failed and not cache.failures) else found
 
     def join(self, flight: Flight) -> bool:
