@@ -14,7 +14,10 @@ from gate import Gate, held
 from pretended import Inside, node, same, until, visible
 
 from penstock import Executor
-from penstock.errors import ResourceError, TimeLimitExceeded, WorkerLost
+from penstock.backends.live import LocalLaunch
+from penstock.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
+from penstock.node.launch import Process, Ranks, Started
+from penstock.node.launcher import OneWay
 
 Make = Callable[..., Executor]
 
@@ -313,6 +316,33 @@ def test_a_rank_on_several_nodes_that_fails(make: Make) -> None:
     with pytest.raises(TimeLimitExceeded, match=r"run_time of 0\.5 s"):
         ex.submit(_wait_for_others, resource_dict={**SPREAD, "run_time": 0.5}).result()
     assert ex.submit(_rank, resource_dict=SPREAD).result() == [(0, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["sleep", "1000"], "after 1 s not all of them were there"),
+        (["sh", "-c", "echo no such way >&2; exit 1"], "no such way"),
+    ],
+)
+def test_ranks_that_do_not_begin(command: list[str], said: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way to start them is tried, and then it is an error."""
+    tried: list[str] = []
+
+    def start(_: LocalLaunch, ranks: Ranks, way: str) -> Started:
+        tried.append(way)
+        return Process(ranks.nodes, command, os.environ)
+
+    monkeypatch.setattr(LocalLaunch, "start_ranks", start)
+    monkeypatch.setattr(OneWay, "candidates", lambda _: ["one", "other"])
+    monkeypatch.setattr("penstock.node.span._TO_MEET", 1.0)
+    ex = make(count=2, each=1)
+    with pytest.raises(
+        SchedulerError, match=f"'same' was not run: its 2 ranks did not begin: {said}; if that is for MPI"
+    ):
+        ex.submit(same, 1, resource_dict=SPREAD).result()
+    assert tried == ["one", "other"]
+    assert ex.submit(same, 1).result() == 1
 
 
 def _one_fails() -> None:

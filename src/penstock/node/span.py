@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any, Protocol, cast
@@ -22,6 +22,8 @@ from .members import Member, Spread
 from .outpost import End, Outpost
 from .ranks import RankResults
 
+_TO_MEET = 120.0  # s in which all ranks must be there: some MPI libraries wait for ever for what does not fit them
+
 
 class Send(Protocol):
     def __call__(self, post: Outpost, message: list[bytes | memoryview] | None = None) -> None:
@@ -36,7 +38,8 @@ class Span:
         self.number, self.call, self.members, self.ways = number, call, members, ways
         self.size = call.plan.shape.ranks
         self.started: Started | None = None
-        self.until: float | None = None  # when its time is over
+        self.until: float | None = time.monotonic() + _TO_MEET  # when its time is over
+        self.complete = False  # all ranks are there
         self.over = False
         self._posts: dict[int, Outpost] = {}  # by rank
         self._results: dict[int, Lazy] = {}
@@ -53,11 +56,11 @@ class Span:
     def join(self, rank: int, post: Outpost, now: float) -> bool:
         """A rank is there; whether they all are, so that they can be sent the call."""
         self._posts[rank] = post
-        if len(self._posts) < self.size:
-            return False
-        if self.call.plan.run_time is not None:
-            self.until = now + self.call.plan.run_time
-        return True
+        self.complete = len(self._posts) == self.size
+        if self.complete:
+            limit = self.call.plan.run_time
+            self.until = None if limit is None else now + limit
+        return self.complete
 
     def hear(self, post: Outpost, message: list[bytes]) -> End | None:
         """How the call has ended, if it has."""
@@ -125,27 +128,28 @@ class Spans:
         del self._spans[span.number]
         if span.over:
             return
-        if not span.begun and len(span.ways) > 1:  # perhaps the launcher does not know this way
-            self._begin(span.call, span.members, span.ways[1:])
-        elif not span.begun:
-            words = words_of_none(span.call.future.name, span.size, started.words(), self._advice())
-            self._end(span, End(span.call, "lost", SchedulerError(words)))
-        else:
+        if span.begun:
             self._end(span, span.lost(started.words()))
+        else:
+            self._did_not_begin(span, started.words())  # perhaps the launcher does not know this way
+
+    def _did_not_begin(self, span: Span, why: str) -> None:
+        advice = self._launch.ways.advice
+        self._start_otherwise(span, lambda tried: words_of_none(span.call.future.name, span.size, why, advice(tried)))
 
     def _alone(self, span: Span, size: int, library: str) -> None:
-        """Its ranks do not know each other. Start others in the next way, whose number these do not have."""
+        """Its ranks do not know each other."""
+        words, advice = words_of_alone(span.call.future.name, span.size, size, library), self._launch.ways.advice
+        self._start_otherwise(span, lambda tried: f"{words}; {advice(tried)}")
+
+    def _start_otherwise(self, span: Span, words: Callable[[list[str]], str]) -> None:
+        """Start other ranks in the next way, whose number these do not have; or say why there is none."""
         if len(span.ways) > 1:
             span.over = True
             self._stop(span)
             self._begin(span.call, span.members, span.ways[1:])
-            return
-        words = words_of_alone(span.call.future.name, span.size, size, library)
-        self._end(span, End(span.call, "lost", SchedulerError(f"{words}; {self._advice()}")))
-
-    def _advice(self) -> str:
-        ways = self._launch.ways
-        return ways.advice(ways.candidates())
+        else:
+            self._end(span, End(span.call, "lost", SchedulerError(words(self._launch.ways.candidates()))))
 
     # -- what the ranks say --------------------------------------------------------------------------------------
 
@@ -220,8 +224,12 @@ class Spans:
 
     def look_after(self, now: float) -> None:
         for span in list(self._spans.values()):
-            if span.until is not None and now >= span.until and not span.over:
+            if span.until is None or now < span.until or span.over:
+                continue
+            if span.complete:
                 self._end(span, span.too_late())
+            else:
+                self._did_not_begin(span, f"after {_TO_MEET:.0f} s not all of them were there")
 
     def next_look(self) -> float | None:
         return min((s.until for s in self._spans.values() if s.until is not None and not s.over), default=None)
