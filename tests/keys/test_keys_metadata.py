@@ -206,7 +206,7 @@ def test_what_cannot_be_followed_is_listed(labs: Any, text: str) -> None:
 
 
 def test_what_arguments_use_is_listed(labs: Any) -> None:
-    (function,) = labs(["args[0]()"])[1]
+    _, (function,) = labs(["args[0]()"])
     assert unfollowed(function, lambda: eval("1")) == ["eval"]
 
 
@@ -277,7 +277,7 @@ def test_what_a_worker_imports_is_compared_with_it(labs: Any) -> None:
 
 
 def test_of_an_initializer(labs: Any) -> None:
-    lab, (initializer,) = labs(["reader(K)"])
+    lab, (initializer, _) = labs(["reader(K)", "K"])
     before, unread = surrounding(initializer), surrounding((lab.helper, 1))
     lab.K.__doc__ = "two"
     assert surrounding(initializer) != before
