@@ -57,7 +57,9 @@ class Plain:
 class Holder:
     kept = K, helper, settings
     def __init__(self): self.k, self.helper, self.settings = K, helper, settings
-    def __getattr__(self, name): return settings.__dict__[name]
+    def __getattr__(self, name):
+        if name.startswith("_"): raise AttributeError(name)
+        return settings.__dict__[name]
 holder = Holder()
 k, K2, helper2, settings2 = K(), K, helper, settings
 TABLE = {"k": K, "helper": helper, "settings": settings}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import linecache
@@ -22,6 +23,7 @@ import pytest
 import penstock
 from penstock.keys.key import call_key
 from penstock.keys.owners import owner
+from penstock.keys.syntax import function_of
 
 SOURCES = Path(penstock.__file__).parent.parent
 
@@ -199,14 +201,18 @@ def test_forked_while_another_thread_keys(tmp_path: Path) -> None:
 def cells() -> Iterator[Any]:
     names: list[str] = []
 
-    def run(source: str, namespace: dict[str, Any] | None = None, keep: bool = True) -> dict[str, Any]:
+    def run(
+        source: str, namespace: dict[str, Any] | None = None, keep: bool = True, alone: bool = False
+    ) -> dict[str, Any]:
         name = f"/nowhere/ipykernel_1/{len(names)}.py"
         names.append(name)
         text = textwrap.dedent(source)
         if keep:
             linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         space = {"__name__": "__main__"} if namespace is None else namespace
-        exec(compile(text, name, "exec"), space)
+        tree = ast.parse(text)
+        for part in [ast.Module([one], []) for one in tree.body] if alone else [tree]:
+            exec(compile(part, name, "exec", dont_inherit=True), space)
         return space
 
     yield run
@@ -226,6 +232,14 @@ def test_cells_of_a_notebook(cells: Any) -> None:
     assert key(cells("# moved\n\n" + CELL)["f"]) == first
     assert key(cells(CELL.replace("x + 1", "(x + 1)  # more"))["f"]) == first
     assert key(cells(CELL.replace("x + 1", "x + 2"))["f"]) != first
+
+
+def test_an_import_and_a_function_in_one_cell(cells: Any) -> None:
+    """IPython compiles each statement alone, and so does not see that a name is that of an import."""
+    text = "import os, math\ndef f(x): return math.floor(x), os.path.join('a', x)\n"
+    functions = [cells(f"{more}{text}", alone=alone)["f"] for more in ("", "# moved\n\n") for alone in (True, False)]
+    assert all(function_of(function.__code__) is not None for function in functions)
+    assert len({key(function) for function in functions}) == 1
 
 
 def test_a_helper_in_a_cell_that_is_run_again(cells: Any) -> None:

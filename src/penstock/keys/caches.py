@@ -13,9 +13,8 @@ from typing import Any
 from .memo import Memo
 from .owners import module_of
 
-_CACHED = frozenset(
-    ("cached_property", "cache_readonly", "lazyproperty", "reify")
-)  # names of the classes that make such
+# What makes such attributes is of a class of one of these names.
+_CACHED = frozenset(("cached_property", "cache_readonly", "lazyproperty", "reify"))
 _REMEMBERED = frozenset(("_attrs_cached_hash",))
 # Of instances of a library's class of this name, or of any of its classes, and of classes made from them.
 _OF_LIBRARIES = {
@@ -48,11 +47,12 @@ def _names(kind: type) -> frozenset[str]:
 def without(state: Any, names: frozenset[str]) -> Any:
     """The state of an instance, as `pickle` has it, less these attributes."""
     if type(state) is tuple and len(state) == 2:  # of a class with slots
-        return tuple(without(part, names) for part in state)
+        both = tuple(without(part, names) for part in state)
+        return None if both[0] is None and both[1] is None else both
     if type(state) is not dict:
         return state
     if type(state.get("__dict__")) is dict:  # as pydantic has it
-        state = {**state, "__dict__": without(state["__dict__"], names)}
+        state = {**state, "__dict__": without(state["__dict__"], names) or {}}
     return state if names.isdisjoint(state) else {name: state[name] for name in state if name not in names} or None
 
 

@@ -122,9 +122,8 @@ def whole(walk: Walk, module: ModuleType) -> bytes:
     walk.watch.whole(module)
     names = sorted(vars(module).keys() - _PLACES - _NOTES)
     kind = b"" if type(module) is ModuleType else walk.definition(type(module))
-    return combine(
-        b"o", [compiled(module), kind, *(_attribute(walk, module, name, _all_of(module, name)) for name in names)]
-    )
+    parts = (_attribute(walk, module, name, _all_of(module, name)) for name in names)
+    return combine(b"o", [compiled(module), kind, *parts])
 
 
 def _all_of(module: ModuleType, name: str) -> set[Chain]:
@@ -154,10 +153,10 @@ def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[C
         return b"missing"
     home = owner_by_name(name)
     if home is not None:
-        is_top = wanted.name is None and wanted.variable == name.partition(".")[0]
-        names = [home_name for home_name in (wanted.variable if is_top else name, wanted.name) if home_name]
+        first = name.partition(".")[0]
+        place = first if wanted.name is None and wanted.variable == first else name  # `import a.b` gives a
         for chain in chains:
-            walk.note_use(".".join((*names, *chain)), whole=not chain)
+            walk.note_use(".".join((place, *filter(None, (wanted.name,)), *chain)), whole=not chain)
         return walk.package(home, home.name)
     module = _loaded(walk, name)
     if not isinstance(module, ModuleType):

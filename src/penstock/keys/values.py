@@ -57,7 +57,7 @@ class Encoder:
         self.references: dict[tuple[str, str], None] = {}  # this and the next: see `definitions.Walk`
         self.unkeyed: dict[str, str] = {}
         self.roots: list[Rooted] = []
-        self.reads_metadata = 0  # whose docstrings, annotations or their like is read by code that was come to
+        self.reads_metadata = 0  # whose is read by the code that was come to: see `special`
         self.opens_results = False  # of futures: what they are made of is to be among the roots
 
     def token(self, value: Any) -> bytes:
