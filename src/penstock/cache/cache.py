@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import CacheError
-from ..errors.spelling import strict_init
+from ..errors.spelling import strict, strict_init
 from .claims import Claims
 from .home import Home, is_key
 
@@ -154,6 +154,7 @@ class Cache:
     def _holder(self, key: str) -> Any:
         return self.claims.holder(key) if is_key(key) else None
 
+    @strict()
     def to_dataframe(self, *, values: bool = False) -> Any:
         """A pandas table with a row for each entry.
 
@@ -201,6 +202,7 @@ class Cache:
 
     # -- all of it -------------------------------------------------------------------------------------
 
+    @strict()
     def prune(
         self,
         *,
@@ -234,6 +236,7 @@ class Cache:
         chosen = None if only is None else [self._whole_key(key) for key in only]
         return prune(self, chosen, older_than, larger_than, max_size, function, state, dry_run)
 
+    @strict()
     def check(self, *, repair: bool = False) -> Check:
         """Read everything, and report what is damaged, unsafe, or does not belong here.
 
