@@ -168,23 +168,9 @@ _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.
 
 # Parameters of other functions.
 _OF_EXECUTOR = "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress"
-OF_SLURM = tuple(
-    [
-        "template",
-        "python",
-        "setup",
-        "launcher",
-        "interface",
-        "ports",
-        "poll",
-        "result_grace",
-        "calls_per_job",
-        "detached",
-        "host",
-    ]
-)
+OF_SLURM = "template python setup launcher interface ports poll result_grace calls_per_job detached host"
 _MEANT |= {word: (f"Executor({word}=...)",) for word in _OF_EXECUTOR.split()}
-_MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM}
+_MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:

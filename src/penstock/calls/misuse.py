@@ -26,7 +26,10 @@ _MANY = {"workers", "num_workers", "n_workers", "nworkers", "processes", "n_jobs
 _OTHERS = {
     **dict.fromkeys(_MANY, "use max_workers="),
     **dict.fromkeys(("cache_directory", "cache_dir", "cachedir"), "use cache="),
-    **{name: f"it belongs to the backend, as backend=Slurm({name}=...)" for name in ("walltime", "mpi", *OF_SLURM)},
+    **{
+        name: f"it belongs to the backend, as backend=Slurm({name}=...)"
+        for name in ("walltime", "mpi", *OF_SLURM.split())
+    },
     "mp_context": "workers are always fresh processes; leave it out",
 }
 
