@@ -254,7 +254,7 @@ def _check_depth() -> None:
 
 def _results(submits: Iterator[Future[Any]], buffersize: int | None, timeout: float | None) -> Iterator[Any]:
     """The results in order; calls are submitted now, up to `buffersize`, and then one for each result taken."""
-    end = None if timeout is None else timeout + monotonic()
+    end = None if timeout is None else float(timeout) + monotonic()
     futures: deque[Future[Any]] = deque()
     try:
         futures.extend(islice(submits, buffersize))

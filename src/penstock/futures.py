@@ -307,7 +307,7 @@ class Future(StandardFuture[T]):
             raise FutureTimeout(late) if late else CancelledError
 
     def ends_here(self) -> bool:
-        """Whether it has not ended, and only this very thread can end it: then to wait for it here takes for ever."""
+        """Tell whether it has not ended, and only this thread can end it: then to wait for it here takes for ever."""
         ends = getattr(_this_thread, "ends", None)
         return ends is not None and self.on_cancel == ends and not self.done()
 
@@ -569,8 +569,8 @@ def _check_future(value: object, asking: str) -> None:
         raise TypeError(f"{asking}: {value!r} is not a future")
 
 
-def _check_number(asking: str, n: object, least: int) -> None:
-    if not isinstance(n, int):
+def _check_number(asking: str, n: Any, least: int) -> None:
+    if not hasattr(n, "__index__"):
         raise TypeError(f"{asking}: n must be an integer, not {n!r}")
     if n < least:
         raise ValueError(f"{asking}: n must be at least {least}, not {n}")

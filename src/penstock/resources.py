@@ -16,7 +16,7 @@ from .system.paths import expand
 from .system.units import MEMORY, measured, seconds
 
 R = TypeVar("R")
-__all__ = ["ALIASES", "NAMES", "Amount", "Resources", "amount", "resource_meant", "whole"]
+__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Amount", "Resources", "amount", "resource_meant", "whole"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -167,13 +167,11 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
 _MEANT: dict[str, tuple[str, ...]] = {**{name: (name,) for name in NAMES}, **{a: (ALIASES[a],) for a in ALIASES}}
 _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.split()}
 
-# What is no resource -> the function whose parameter it is.
-_PARAMETERS = {
-    "Executor": "max_workers backend cache resource_dict initializer initargs init_function "
-    "max_tasks_per_child progress",
-    "backend=Slurm": "template python setup launcher interface ports poll result_grace calls_per_job detached host",
-}
-_MEANT |= {word: (f"{whose}({word}=...)",) for whose, words in _PARAMETERS.items() for word in words.split()}
+# Parameters of other functions.
+_OF_EXECUTOR = "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress"
+OF_SLURM = "template python setup launcher interface ports poll result_grace calls_per_job detached host"
+_MEANT |= {word: (f"Executor({word}=...)",) for word in _OF_EXECUTOR.split()}
+_MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
@@ -204,7 +202,7 @@ def _unknown(name: object, others: Iterable[str]) -> str:
 
 
 def resource_meant(name: str) -> str | None:
-    """Our name of the resource that goes by this name here, in executorlib or elsewhere; None if it is none."""
+    """Return our name of the resource that is called so here, in executorlib or elsewhere; None if it is none."""
     ours = _MEANT.get(name, ("",))[0].partition(" ")[0]
     return ours if ours in NAMES else None
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import assume, given
 
@@ -137,7 +138,7 @@ answered(TypeError, f"work{UNEXPECTED}'ncores': {MEANT}{{'cores_per_rank': ...}}
 )
 answered(TypeError, f"work{UNEXPECTED}'resource_dct': {MEANT}")(lambda ex: ex.submit(work, 3, resource_dct={}))
 answered(TypeError, f"work{UNEXPECTED}'resources': {MEANT}")(lambda ex: ex.submit(work, 3, resources={}))
-answered(TypeError, "submit() takes a function and its arguments, as submit(f, 3) for f(3), and not 9")(
+answered(TypeError, "submit() takes a function and its arguments, as submit(f, 3) for f(3); 9 is not callable")(
     lambda ex: ex.submit(work(3, 3))  # type: ignore[arg-type]
 )
 answered(TypeError, "and not 'work'")(lambda ex: ex.submit("work"))  # type: ignore[arg-type]
@@ -168,6 +169,9 @@ answered(TypeError, "keyed() says something of a function: write @keyed(version=
     lambda ex: keyed(work)  # type: ignore[call-arg]
 )
 answered(TypeError, f"keyed{UNEXPECTED}'versoin': did you mean 'version'?")(lambda ex: keyed(versoin=1))  # type: ignore[call-arg]
+answered(TypeError, f"Cache.prune{UNEXPECTED}'older': did you mean 'older_than'?")(
+    lambda ex: Cache.prune(None, older=1)  # type: ignore[call-arg, arg-type]
+)
 answered(TypeError, "item: 3 is not a future")(lambda ex: item(3, "a"))  # type: ignore[arg-type]
 answered(TypeError, "unzip: n must be an integer, not '2'")(lambda ex: unzip(Future(), "2"))  # type: ignore[arg-type]
 answered(ValueError, "unzip: n must be at least 0, not -1")(lambda ex: unzip(Future(), -1))
@@ -189,6 +193,15 @@ def test_a_mistake_is_answered_in_one_sentence_that_says_what_to_do(mistake: str
     said = str(caught.value)
     assert message in said
     assert "\n" not in said
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    future: Future[list[int]] = Future()
+    future.set_result([1, 2])
+    assert [part.result() for part in unzip(future, np.int64(2))] == [1, 2]  # type: ignore[arg-type]
+    assert batched([future], np.int8(1))[0].result() == ([1, 2],)  # type: ignore[arg-type]
+    with Executor(1) as ex:
+        assert list(ex.map(abs, [-1, 2], chunksize=np.int64(2), timeout=np.float32(60))) == [1, 2]
 
 
 def test_a_long_thing_that_is_no_function_is_not_shown_whole(ex: Executor) -> None:

@@ -467,7 +467,7 @@ def test_a_function_without_a_meaning(ex: Executor) -> None:
 
 
 def test_what_a_function_reaches_without_a_meaning(ex: Executor) -> None:
-    calls_made: Any = threading.local()
+    calls_made: Any = threading.Lock()
     with pytest.warns(UserWarning, match="whatever .*calls_made holds"):
         future = ex.submit(lambda x: x + (1 if calls_made is None else 0), 1)
     with pytest.raises(UnpicklableCall):

@@ -72,7 +72,7 @@ _WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", 
 
 
 def _instead(choice: Any) -> str:
-    """What to write in place of something that is no backend."""
+    """Say what to write in place of something that is no backend."""
     if isinstance(choice, type) and issubclass(choice, StandardExecutor):
         return f", but the class of another executor: call it, as {choice.__name__}()"
     if callable(getattr(choice, "get_executor", None)):

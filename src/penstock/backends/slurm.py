@@ -202,7 +202,7 @@ def _check_texts(name: str, value: object) -> None:
 
 
 def _check_poll(poll: object) -> None:
-    if isinstance(poll, tuple) and len(poll) == 2 and all(isinstance(each, (int, float)) for each in poll):
+    if isinstance(poll, (tuple, list)) and len(poll) == 2 and all(isinstance(each, (int, float)) for each in poll):
         low, high = poll
         if 0 < low <= high:
             return
@@ -212,7 +212,7 @@ def _check_poll(poll: object) -> None:
 def _check_ports(ports: object) -> None:
     if ports is None:
         return
-    if isinstance(ports, tuple) and len(ports) == 2 and all(type(each) is int for each in ports):
+    if isinstance(ports, (tuple, list)) and len(ports) == 2 and all(type(each) is int for each in ports):
         low, high = ports
         if 0 < low <= high < 1 << 16:
             return

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import CacheError
-from ..errors.spelling import strict_init
+from ..errors.spelling import strict, strict_init
 from .claims import Claims
 from .home import Home, is_key
 
@@ -155,6 +155,7 @@ class Cache:
     def _holder(self, key: str) -> Any:
         return self.claims.holder(key) if is_key(key) else None
 
+    @strict()
     def to_dataframe(self, *, values: bool = False) -> Any:
         """A pandas table with a row for each entry.
 
@@ -202,6 +203,7 @@ class Cache:
 
     # -- all of it -------------------------------------------------------------------------------------
 
+    @strict()
     def prune(
         self,
         *,
@@ -236,6 +238,7 @@ class Cache:
         with self._system_has_the_word("pruned"):
             return prune(self, chosen, older_than, larger_than, max_size, function, state, dry_run)
 
+    @strict()
     def check(self, *, repair: bool = False) -> Check:
         """Read everything, and report what is damaged, unsafe, or does not belong here.
 

@@ -45,7 +45,7 @@ def explain(
 
 
 def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """The parameters without which the function cannot be called."""
+    """Return the parameters that the call lacks."""
     import inspect  # here, because it takes long to load
 
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors.spelling import nearest
-from ..resources import resource_meant
+from ..resources import OF_SLURM, resource_meant
 
 __all__ = [
     "check_count",
@@ -21,18 +22,20 @@ __all__ = [
 ]
 
 _OF_MACHINES = ("cores", "memory", "gpus")
-_OF_SLURM = ("walltime", "template", "mpi", "python", "setup", "launcher", "interface", "ports", "poll", "host")
 _MANY = {"workers", "num_workers", "n_workers", "nworkers", "processes", "n_jobs", "max_cores", "max_threads"}
 _OTHERS = {
     **dict.fromkeys(_MANY, "use max_workers="),
     **dict.fromkeys(("cache_directory", "cache_dir", "cachedir"), "use cache="),
-    **{name: f"it belongs to the backend, as backend=Slurm({name}=...)" for name in _OF_SLURM},
+    **{
+        name: f"it belongs to the backend, as backend=Slurm({name}=...)"
+        for name in ("walltime", "mpi", *OF_SLURM.split())
+    },
     "mp_context": "workers are always fresh processes; leave it out",
 }
 
 
 def place_in_executor(name: str) -> str | None:
-    """Where a keyword belongs that `Executor` does not have."""
+    """Say where a keyword belongs that `Executor` does not have."""
     if name in _OTHERS:
         return _OTHERS[name]
     ours = resource_meant(name)
@@ -43,7 +46,7 @@ def place_in_executor(name: str) -> str | None:
 
 
 def place_in_backend(name: str) -> str | None:
-    """Where a keyword of `Executor` or of its calls belongs; None if it is neither."""
+    """Say where a keyword of `Executor` or of its calls belongs; None if it is neither."""
     if name in ("max_workers", "cache", "resource_dict"):
         return f"it belongs to the executor, as Executor(backend=..., {name}=...)"
     ours = resource_meant(name)
@@ -51,7 +54,7 @@ def place_in_backend(name: str) -> str | None:
 
 
 def place_in_map(name: str) -> str | None:
-    """Where a keyword belongs that `map` does not have."""
+    """Say where a keyword belongs that `map` does not have."""
     if name in ("resource_dict", "resources"):
         return "use with_resources(...).map(...)"
     ours = resource_meant(name)
@@ -59,9 +62,9 @@ def place_in_map(name: str) -> str | None:
 
 
 def no_function(method: str, given: object) -> TypeError:
-    """The error for something that cannot be called, as the result of a function that was called too early."""
+    """Return the error for something that cannot be called, as the result of a function that was called too early."""
     form = "its arguments, as submit(f, 3) for f(3)" if method == "submit" else "iterables, as map(f, [3, 4])"
-    return TypeError(f"{method}() takes a function and {form}, and not {reprlib.repr(given)}")
+    return TypeError(f"{method}() takes a function and {form}; {reprlib.repr(given)} is not callable")
 
 
 def check_keywords(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
@@ -94,17 +97,17 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     )
 
 
-def check_map(function: object, timeout: object, chunksize: object, buffersize: object) -> None:
+def check_map(function: object, timeout: object, chunksize: Any, buffersize: object) -> None:
     """Refuse what `map` cannot be given."""
     if not callable(function):
         raise no_function("map", function)
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float))):
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, numbers.Real)):
         raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     if buffersize is not None and not isinstance(buffersize, int):
         raise TypeError("buffersize must be an integer or None")
     if buffersize is not None and buffersize < 1:
         raise ValueError("buffersize must be None or > 0")
-    if not isinstance(chunksize, int):
+    if not hasattr(chunksize, "__index__"):
         raise TypeError(f"chunksize must be an integer, not {chunksize!r}")
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")

@@ -40,7 +40,7 @@ def _slips(wrong: str, names: list[str]) -> list[str]:
 
 
 def _one_slip(one: str, other: str) -> bool:
-    """Whether the two differ in at most one character that is missing, too many or another, or in two swapped."""
+    """Tell whether the two differ in at most one character that is missing, too many or another, or in two swapped."""
     start = next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))  # noqa: B905
     one, other = one[start:], other[start:]
     swapped = len(one) > 1 and one[:2] == other[1::-1] and one[2:] == other[2:]
