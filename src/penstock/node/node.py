@@ -259,7 +259,8 @@ class Node:
                     continue
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
-                self._look_after_keeper(time.monotonic())
+                if self._keeper_timed:
+                    self._look_after_keeper(time.monotonic())
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
             self._give_up(error)
         finally:
@@ -488,7 +489,7 @@ class Node:
     def _patience(self) -> float | None:
         """For how long nothing needs to be looked at; who sends something that changes this wakes the thread."""
         self._patient = any(len(link.flight) > 1 for link in self._links.values())
-        silence = None if self._keeper is None else self._keeper.patience(time.monotonic())
+        silence = None if self._keeper is None else self._keeper.patience()
         self._keeper_timed = silence is not None
         if self._patient:
             return _STALL if silence is None else min(_STALL, silence)
