@@ -141,8 +141,8 @@ answered(TypeError, f"work{UNEXPECTED}'resources': {MEANT}")(lambda ex: ex.submi
 answered(TypeError, "submit() takes a function and its arguments, as submit(f, 3) for f(3); 9 is not callable")(
     lambda ex: ex.submit(work(3, 3))  # type: ignore[arg-type]
 )
-answered(TypeError, "and not 'work'")(lambda ex: ex.submit("work"))  # type: ignore[arg-type]
-answered(TypeError, "map() takes a function and iterables, as map(f, [3, 4]), and not 9")(
+answered(TypeError, "'work' is not callable")(lambda ex: ex.submit("work"))  # type: ignore[arg-type]
+answered(TypeError, "map() takes a function and iterables, as map(f, [3, 4]); 9 is not callable")(
     lambda ex: ex.map(work(3, 3), [1])  # type: ignore[arg-type]
 )
 answered(TypeError, f"map{UNEXPECTED}'memory': if the resource is meant, use with_resources(memory=...).map(...)")(

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,11 +93,12 @@ class Keeper:
 
     # -- whether it answers ----------------------------------------------------------------------------
 
-    def patience(self, now: float) -> float | None:
+    def patience(self) -> float | None:
         """For how long it may be silent, in s; None if it owes nothing."""
         if self._heard == self._said and not self._limited:
             self._due = None
             return None
+        now = time.monotonic()
         if self._due is None:
             self._due, self._asked = now + _SILENCE, False
         return max(0.0, self._due - now)

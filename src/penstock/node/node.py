@@ -98,6 +98,7 @@ class Node:
         self._unwatching: dict[int, list[Call]] = {}  # what had limits and has ended; the worker is not free yet
         self._keeper: Keeper | None = None
         self._keepers_lost = 0  # in a row
+        self._keeper_timed = False  # the I/O thread looks whether it answers
         self._to_start: list[Worker] = []
         self._starting: list[Worker] = []  # by the I/O thread, just now
         self._left: list[Send | Retire] = []  # to the I/O thread
@@ -346,13 +347,14 @@ class Node:
                 self._go_on()
                 self._pump()  # who left something in the inbox while this thread held the lock relies on it
                 self._patient = False  # first: who sends something from now on wakes this thread
-                patience = self._patience(time.monotonic())
+                patience = self._patience()
                 if self._beside is not None and self._beside.before_waiting():
                     continue
                 loop.step(patience)
                 self._look_for_stalls(time.monotonic())
                 self._try_again(time.monotonic())
-                self._look_after_keeper(time.monotonic())
+                if self._keeper_timed:
+                    self._look_after_keeper(time.monotonic())
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
             self._give_up(error)
         finally:
@@ -663,10 +665,11 @@ class Node:
 
     # -- calls behind one that takes long --------------------------------------------------------------
 
-    def _patience(self, now: float) -> float | None:
+    def _patience(self) -> float | None:
         """Return for how long nothing needs to be looked at; a thread that sends something else wakes this one."""
         self._patient = bool(self._stuck) or any(len(link.flight) > 1 for link in self._links.values())
-        silence = None if self._keeper is None else self._keeper.patience(now)
+        silence = None if self._keeper is None else self._keeper.patience()
+        self._keeper_timed = silence is not None
         start_again = _START_AGAIN if self._pool.held_back else None
         times = (_STALL if self._patient else None, silence, start_again)
         return min((time for time in times if time is not None), default=None)
