@@ -64,9 +64,8 @@ def record(cache: Cache) -> Path:
 
 
 def places(cache: Cache) -> dict[str, Path]:
-    return {
-        "record": record(cache), "shard": record(cache).parent, "cache": Path(cache.path), "above": Path(cache.path).parent
-    }  # fmt: skip
+    file = record(cache)
+    return {"record": file, "shard": file.parent, "cache": Path(cache.path), "above": Path(cache.path).parent}
 
 
 def look(cache: Cache) -> Any:

@@ -161,8 +161,8 @@ def _check_list(what: str, path: str, writers: list[Writer], trust: Trust | None
     for writer in writers:
         if not _is_trusted(writer, trust, group):
             raise UnsafeCache(
-                f"{what} can be written by {_name(writer)} through an access control list, which could let the cache run "
-                f"any code: run `setfacl -b -k {path}` if you know who wrote what is there, or choose another directory"
+                f"{what} can be written by {_name(writer)} through an access control list, and could let the cache run "
+                f"any code: run `setfacl -b -k {path}` if you know who wrote what is there, or use another directory"
             )
 
 
@@ -228,9 +228,9 @@ def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, grou
         return "everybody"
     if trust is not None and group is None:
         return ""
-    if owner not in (0, os.geteuid()) and not _is_outside(owner):
-        if trust is None or group not in _groups_of(owner):
-            return _user(owner)  # also if it is sticky
+    known = owner in (0, os.geteuid()) or _is_outside(owner)
+    if not known and (trust is None or group not in _groups_of(owner)):
+        return _user(owner)  # also if it is sticky
     if mode & stat.S_ISVTX:
         return ""
     writers = named_writers(directory, status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _pickle as pickle
 
+from ..errors import CacheError
 from ..plain import Plain
 from ..system import json_text
 from ..typed import Any
@@ -11,6 +12,8 @@ from ..typed import Any
 __all__ = ["FORMAT", "Batch", "Begun", "CallPlace", "End", "Part"]
 
 FORMAT = 1
+_STATES = ("finished", "failed", "cancelled", "withdrawn")
+_LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
 
 
 class CallPlace(Plain):
@@ -64,12 +67,31 @@ class Batch(Plain):
 
     @staticmethod
     def from_fields(found: dict[str, Any]) -> Batch:
-        """What was dumped, without its format."""
+        """What was dumped, without its format. What makes no sense raises one of several exceptions."""
         found["calls"] = tuple(CallPlace(**call) for call in found["calls"])
         for name in ("needs", "paths"):
             found[name] = tuple(found[name])
         found["elements"] = None if found["elements"] is None else tuple(found["elements"])
-        return Batch(**found)
+        batch = Batch(**found)
+        batch.check()
+        return batch
+
+    def check(self) -> None:
+        """Raise ValueError where it counts calls and elements in a way that we do not."""
+        spans = [number for call in self.calls for number in (call.at, call.size)]
+        counts = [self.calls_per_job - 1, self.restart_limit, *spans, *(self.elements or ())]
+        if not all(type(count) is int and count >= 0 for count in counts) or not 0 <= self.created < _LATEST:
+            raise ValueError("numbers that make no sense")
+        if not (self.size - 1) * self.calls_per_job < len(self.calls) <= self.size * self.calls_per_job:
+            raise ValueError("more or fewer calls than its elements make")
+        texts = [
+            self.scheduler,
+            self.submitter,
+            *self.needs,
+            *(word for call in self.calls for word in (call.id, call.name)),
+        ]
+        if not all(type(text) is str for text in texts):
+            raise ValueError("names that are none")
 
 
 class Part(Plain):
@@ -88,6 +110,7 @@ class Part(Plain):
 
     @staticmethod
     def from_name(name: str, job: str) -> Part:
+        """Raises ValueError where it is the name of none."""
         first, _, last = name.partition("-")
         return Part(int(first), int(last) + 1, job)
 
@@ -103,6 +126,14 @@ class Begun(Plain):
     def dump(self) -> bytes:
         return json_text.dumps(vars(self)).encode()
 
+    @staticmethod
+    def load(data: bytes) -> Begun:
+        """What was dumped; several exceptions where it was not."""
+        begun = Begun(**json_text.loads(data))
+        if not all(type(text) is str for text in (begun.job, begun.node, begun.key)) or not 0 <= begun.beat < _LATEST:
+            raise ValueError("it is not said where the call runs")
+        return begun
+
 
 class End(Plain):
     """How a call ended: "finished" (its result is the record of `key`), "failed", "cancelled".
@@ -115,7 +146,22 @@ class End(Plain):
     directory: str = ""  # of the cache that has the record
     failure: bytes = b""  # the pickled error and its traceback
 
+    @staticmethod
+    def load(data: bytes) -> End:
+        """What was written: a line of JSON, and the failure. Several exceptions where it was not."""
+        head, _, failure = data.partition(b"\n")
+        end = End(**json_text.loads(head), failure=failure)
+        if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):
+            raise ValueError("it is not said how the call ended")
+        return end
+
     def error(self) -> tuple[BaseException, Any]:
-        """The error of a call that failed, and its traceback as text."""
-        error, text = pickle.loads(self.failure)
-        return error, text
+        """The error of a call that failed, and its traceback as text; another one where it cannot be opened."""
+        try:
+            error, text = pickle.loads(self.failure)
+            if isinstance(error, BaseException):
+                return error, text
+            problem = f"it holds a {type(error).__name__}"
+        except Exception as reason:  # of the user's classes, or because somebody damaged the file
+            problem = f"{type(reason).__name__}: {reason}"
+        return CacheError(f"the call failed, and its error cannot be opened here ({problem}): run it again"), ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..cache.contents import write_all
 from ..cache.home import Home
 from ..cache.safety import check_file
+from ..errors import CacheError
+from ..typed import Any
 
 __all__ = ["Files", "names"]
 
@@ -39,6 +41,14 @@ class Files:
     def _read(self, name: str) -> bytes:
         with open(self._open(name), "rb") as file:
             return file.read()
+
+    def _parsed(self, name: str, parse: Callable[[bytes], Any]) -> Any:
+        """What is made of a file. Raises CacheError if that is not ours, FileNotFoundError if it is gone."""
+        content = self._read(name)
+        try:
+            return parse(content)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise CacheError(f"{self.path}/{name} is damaged: {type(error).__name__}: {error}") from error
 
     def _open(self, name: str) -> int:
         """A descriptor of a file that nobody else can have written: what is in it may be unpickled."""

@@ -24,13 +24,15 @@ import os
 from collections.abc import Container, Iterable, Iterator
 
 from ..cache.home import Home, remove_tree, sync_directory
-from ..errors import PenstockError, VersionMismatch
+from ..errors import CacheError, PenstockError, VersionMismatch
 from ..system import json_text
 from ..system.identity import is_hexadecimal, may_live
 from .batch import FORMAT, Batch, Begun, CallPlace, End, Part
 from .files import Files, names
 
 __all__ = ["Batch", "Begun", "CallPlace", "End", "Folder", "folders", "folders_by_age"]
+
+_DIGITS = 10  # of the number of a call, at most
 
 
 class Folder(Files):
@@ -68,11 +70,14 @@ class Folder(Files):
     def batch(self) -> Batch:
         """What was submitted. Raises FileNotFoundError where that was not written, or is gone."""
         if self._batch is None:
-            found = json_text.loads(self._read("batch"))
-            if found.pop("format") != FORMAT:
-                raise VersionMismatch(f"{self.path} was written by another version of Penstock ({found['penstock']})")
-            self._batch = Batch.from_fields(found)
+            self._batch = self._parsed("batch", self._load_batch)
         return self._batch
+
+    def _load_batch(self, content: bytes) -> Batch:
+        found = json_text.loads(content)
+        if found.pop("format") != FORMAT:
+            raise VersionMismatch(f"{self.path} was written by another version of Penstock ({found['penstock']})")
+        return Batch.from_fields(found)
 
     @property
     def parts(self) -> list[Part]:
@@ -82,13 +87,23 @@ class Folder(Files):
         return self._parts
 
     def _read_parts(self) -> Iterator[Part]:
-        with contextlib.suppress(FileNotFoundError):
-            yield Part(0, self.batch.size, self._read("job").decode())
+        """What is damaged counts as not written: then the scheduler is asked, by the token."""
+        whole = self._job("job")
+        if whole is not None:
+            yield Part(0, self.batch.size, whole)
             return
         for name in names(self.path):
-            if name.startswith("job."):
-                with contextlib.suppress(FileNotFoundError):
-                    yield Part.from_name(name.partition(".")[2], self._read(name).decode())
+            job = self._job(name) if name.startswith("job.") else None
+            if job is not None:
+                with contextlib.suppress(ValueError):
+                    yield Part.from_name(name.partition(".")[2], job)
+
+    def _job(self, name: str) -> str | None:
+        try:
+            job: str = self._parsed(name, _name_of_job)
+        except (OSError, CacheError):
+            return None
+        return job
 
     def missing(self, parts: Iterable[Part]) -> Part | None:
         """The first elements that are in none of these parts."""
@@ -115,6 +130,8 @@ class Folder(Files):
         place = self.batch.calls[number]
         descriptor = self._open("calls")
         try:
+            if place.at + place.size > os.fstat(descriptor).st_size:
+                raise CacheError(f"{self.path}/calls is damaged: it is too short for call {number}")
             return os.pread(descriptor, place.size, place.at)
         finally:
             os.close(descriptor)
@@ -141,9 +158,9 @@ class Folder(Files):
         order = ("begun", "end", "seen")
         found: dict[int, str] = {}
         for name in names(self.path):
-            number, _, what = name.partition(".")
-            if what in order and order.index(what) >= order.index(found.get(int(number), "begun")):
-                found[int(number)] = what
+            number, what = _numbered(name)
+            if what in order and order.index(what) >= order.index(found.get(number, "begun")):
+                found[number] = what
         return found
 
     def is_whole(self) -> bool:
@@ -158,15 +175,16 @@ class Folder(Files):
         """The calls that wait so, each with the job that has the claim."""
         found = {}
         for name in names(self.path):
-            number, _, what = name.partition(".")
+            number, what = _numbered(name)
             if what == "waits":
-                with contextlib.suppress(FileNotFoundError):
-                    found[int(number)] = self._read(name).decode()
+                with contextlib.suppress(FileNotFoundError, CacheError):
+                    found[number] = self._parsed(name, bytes.decode)
         return found
 
     def begun(self, number: int) -> Begun | None:
         with contextlib.suppress(FileNotFoundError):
-            return Begun(**json_text.loads(self._read(f"{number}.begun")))
+            begun: Begun = self._parsed(f"{number}.begun", Begun.load)
+            return begun
         return None
 
     def heart(self, number: int) -> int | None:
@@ -183,8 +201,8 @@ class Folder(Files):
         """How a call ended, received or not; None if it has not."""
         for name in (f"{number}.end", f"{number}.seen"):
             with contextlib.suppress(FileNotFoundError):
-                head, _, failure = self._read(name).partition(b"\n")
-                return End(**json_text.loads(head), failure=failure)
+                end: End = self._parsed(name, End.load)
+                return end
         return None
 
     def received(self, number: int) -> None:
@@ -222,7 +240,7 @@ class Folder(Files):
         for name in names(self.path):
             other, _, number = name.partition("@")
             if name.startswith("at-") and other != _mark(waiter):
-                meant = numbers is None or not number or int(number) in numbers
+                meant = numbers is None or not number.isdecimal() or int(number) in numbers
                 if meant and may_live(other[len("at-") :].partition("+")[0]):
                     return True
         return False
@@ -291,6 +309,20 @@ def folders_by_age(home: Home, known: Container[str] = ()) -> list[Folder]:
             except (OSError, ValueError, PenstockError):  # being removed just now, or of another version
                 continue
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
+
+
+def _numbered(name: str) -> tuple[int, str]:
+    """The number of a call, and what a file says of it; nothing where it is no file of a call."""
+    number, _, what = name.partition(".")
+    known = number.isascii() and number.isdecimal() and len(number) < _DIGITS
+    return (int(number), what) if known else (-1, "")
+
+
+def _name_of_job(content: bytes) -> str:
+    name = content.decode()
+    if not name.isprintable() or name.split() != [name]:
+        raise ValueError("no scheduler calls a job so")
+    return name
 
 
 def _mark(waiter: str, number: int | None = None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..cache.home import Home
+from ..errors import CacheError
 from .folder import Begun, Folder, folders_by_age
 
 __all__ = ["JobCall", "calls_of_jobs", "find_job_calls"]
@@ -42,17 +44,27 @@ class JobCall:
 def calls_of_jobs(home: Home) -> Iterator[JobCall]:
     """All of them, in the order of their submission."""
     for folder in folders_by_age(home):
-        yield from _calls_of(folder)
+        try:
+            yield from _calls_of(folder)
+        except (OSError, CacheError) as error:  # somebody damaged it, or removes it just now
+            warnings.warn(f"left out: {error}", stacklevel=2)
 
 
 def _calls_of(folder: Folder) -> Iterator[JobCall]:
     batch, news = folder.batch, folder.news()
     for number, place in enumerate(batch.calls):
-        begun = folder.begun(number) if number in news else None
+        begun = _begun(folder, number) if number in news else None
         job = folder.job_of(number)
         state = _state(folder, number, news.get(number), job)
         begun = begun or Begun(job or "", "", "")
         yield JobCall(folder, number, place.name, place.id, begun.key, state, job, begun.node, batch.created)
+
+
+def _begun(folder: Folder, number: int) -> Begun | None:
+    try:
+        return folder.begun(number)
+    except (OSError, CacheError):  # somebody damaged it
+        return None
 
 
 def _state(folder: Folder, number: int, news: str | None, job: str | None) -> str:
@@ -60,7 +72,10 @@ def _state(folder: Folder, number: int, news: str | None, job: str | None) -> st
         return "running"
     if news is None:
         return "unsent" if job is None else "queued"
-    end = folder.ended(number)
+    try:
+        end = folder.ended(number)
+    except (OSError, CacheError):  # somebody damaged it
+        return "failed"
     if end is None:
         return "running"
     return "cancelled" if end.state == "withdrawn" else end.state

@@ -1,7 +1,8 @@
 """Access control lists: users and groups who may write to a file beside those whom its mode shows.
 
-The lists of POSIX are in an attribute of the file, in the kernel's own form; those of NFSv4, which the mode need not show
-at all, in another one, as they travel. Both are read here without a library. What makes no sense counts as everybody.
+The lists of POSIX are in an attribute of the file, in the kernel's own form; those of NFSv4, which the mode need not
+show at all, in another one, as they travel. Both are read here without a library. What makes no sense counts as
+everybody.
 """
 
 from __future__ import annotations
