@@ -11,11 +11,11 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 from ..system.descriptors import Share
+from ..system.locks import new_lock, under
 from ..typed import Any
 
 _SMALLEST = 1 << 18
@@ -203,13 +203,13 @@ class Segments:
     def __init__(self) -> None:
         self._free: dict[int, list[_Segment]] = {}
         self._free_bytes = 0
-        self._lock = threading.RLock()  # reentrant: `give_back` is called by finalizers
+        self._lock = new_lock()  # `give_back` is called by finalizers
         self._closed = False
 
     def fill(self, content: memoryview) -> Owned | None:
         """A segment with a copy of `content`; None when no more are to be had, so that it must wait elsewhere."""
         capacity = max(_SMALLEST, 1 << (content.nbytes - 1).bit_length())
-        segment = self._take(capacity) or self._make(capacity)
+        segment = under(self._lock, self._take, capacity) or self._make(capacity)
         if segment is None:
             return None
         segment.mapping[: content.nbytes] = content  # slice assignment: one memcpy
@@ -217,12 +217,11 @@ class Segments:
 
     def _take(self, capacity: int) -> _Segment | None:
         """A free one."""
-        with self._lock:
-            free = self._free.get(capacity)
-            if not free:
-                return None
-            self._free_bytes -= capacity
-            return free.pop()
+        free = self._free.get(capacity)
+        if not free:
+            return None
+        self._free_bytes -= capacity
+        return free.pop()
 
     def _make(self, capacity: int) -> _Segment | None:
         """A new one, for which free ones of other sizes make room if they must."""
@@ -230,23 +229,25 @@ class Segments:
             if OWNED.take(_PER_SEGMENT):
                 with suppress(OSError):
                     return _Segment(capacity)
-            if not self._drop_free():
+            if not under(self._lock, self._drop_free):
                 return None
 
     def _drop_free(self) -> bool:
         """Close all that are free; whether there were any."""
-        with self._lock:
-            dropped, self._free, self._free_bytes = self._free, {}, 0
+        dropped, self._free, self._free_bytes = self._free, {}, 0
         return any(dropped.values())
 
     def give_back(self, segment: _Segment, clean: bool) -> None:
         """The segment is not in use any more. It is closed when nobody refers to it: kept, if it may be used again."""
-        with self._lock:
-            if clean and not self._closed and self._free_bytes + segment.capacity <= _KEPT_FREE:
-                self._free_bytes += segment.capacity
-                self._free.setdefault(segment.capacity, []).append(segment)
+        if clean:
+            under(self._lock, self._keep, segment)
+
+    def _keep(self, segment: _Segment) -> None:
+        if not self._closed and self._free_bytes + segment.capacity <= _KEPT_FREE:
+            self._free_bytes += segment.capacity
+            self._free.setdefault(segment.capacity, []).append(segment)
 
     def close(self) -> None:
         """Let go of what is free, and later of what is still in use."""
         self._closed = True
-        self._drop_free()
+        under(self._lock, self._drop_free)
