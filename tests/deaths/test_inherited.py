@@ -113,7 +113,11 @@ def test_no_file_of_the_user_is_taken_for_one_of_the_standard_library(tmp_path: 
 
 
 def test_a_directory_that_is_gone(tmp_path: Path) -> None:
-    run = _run("import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n" + TWO_KINDS, cwd=tmp_path, env={})
+    gone = "import os, subprocess; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
+    plain = "raise SystemExit(subprocess.call([sys.executable, '-c', 'import socket']))"
+    if _run(gone + plain, cwd=tmp_path, env={}).returncode:
+        pytest.skip("this Python cannot start there at all (3.13.0)")
+    run = _run(gone + TWO_KINDS, cwd=tmp_path, env={})
     assert (run.stdout, run.stderr) == ("[False, False]\n", "")
 
 

@@ -78,7 +78,7 @@ def test_workers_end_with_their_agent(make: Make, gate: Gate) -> None:
     below = psutil.Process(agents["n1"]).children(recursive=True)
     os.kill(agents["n1"], signal.SIGKILL)
     assert isinstance(running.exception(), NodeFailure)
-    assert len(below) == 2
+    assert len(below) == 3  # the zygote, a guard and its worker
     assert not psutil.wait_procs(below, timeout=20)[1]
 
 
