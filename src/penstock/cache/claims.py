@@ -320,18 +320,8 @@ def _read(path: str, before: Container[str] = ()) -> Owner | None:
         os.close(descriptor)
 
 
-_TYPES: tuple[Any, ...] = (
-    str,
-    str,
-    str,
-    str,
-    int,
-    int,
-    str,
-    (int, float),
-    str,
-    (str, type(None)),
-)  # of the fields of an owner
+# Of the fields of an owner.
+_TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str, (str, type(None)))
 
 
 def _parse(content: bytes) -> Owner | None:

@@ -101,7 +101,7 @@ class Folder(Files):
     def _job(self, name: str) -> str | None:
         try:
             job: str = self._parsed(name, _name_of_job)
-        except (OSError, CacheError):
+        except (FileNotFoundError, CacheError):
             return None
         return job
 
