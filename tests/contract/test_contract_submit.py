@@ -65,7 +65,7 @@ def test_submit_needs_a_function(ex: Executor) -> None:
 
 def test_what_cannot_be_called(ex: Executor) -> None:
     for nothing in (3, None, "pow"):
-        with pytest.raises(TypeError, match=r"submit\(\) takes a function and its arguments, .* and not"):
+        with pytest.raises(TypeError, match=r"submit\(\) takes a function and its arguments, .* is not callable"):
             ex.submit(nothing)  # type: ignore[arg-type]
 
 
