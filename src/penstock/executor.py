@@ -23,7 +23,7 @@ from .calls import misuse
 from .calls.chunks import run_chunk
 from .errors import ResourceError
 from .errors.spelling import strict
-from .futures import Future, batched
+from .futures import Future, batched, before_sleep
 from .report.progress import Progress
 from .resources import Resources
 from .system.interrupts import is_cancellation, is_interrupt
@@ -229,6 +229,8 @@ class _Running:
         self.closed = True
         if cancel_futures:
             self.backend.cancel_pending()
+        if wait:
+            before_sleep()
         self.backend.close(wait)
         self._closer.detach()  # last: who interrupts the above lets go by letting go of the executor
         if wait and self.progress is not None:

@@ -29,6 +29,7 @@ from itertools import count, repeat
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from . import ending
 from .errors import UnreadableCall
 from .system.locks import let_go, new_lock, under
 
@@ -45,6 +46,28 @@ if hasattr(os, "register_at_fork"):  # in a forked child the thread that held it
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)
 
 _this_thread = threading.local()
+
+
+def before_sleep() -> None:
+    """Let go of the lock of all futures, if this thread still has it: whatever it waits for would need that.
+
+    The standard library's `wait` and `as_completed` take the locks of their futures one by one. An exception that
+    arrives in the middle of that leaves them held.
+    """
+    let_go(_lock)
+
+
+class _AtExit:
+    """The main thread before it waits for all executors."""
+
+    def begin_end(self) -> None:
+        before_sleep()
+
+    def wait_for_end(self) -> None: ...
+
+
+_at_exit = _AtExit()
+ending.register(_at_exit)
 
 
 def ends_futures(whose: Callable[[], object]) -> None:
@@ -332,6 +355,7 @@ class Future(StandardFuture[T]):
         alarm.acquire()
         if not under(_lock, self._lie_down, alarm):
             return
+        before_sleep()
         if timeout is None:
             alarm.acquire()
         elif not alarm.acquire(timeout > 0, timeout if timeout > 0 else -1):
