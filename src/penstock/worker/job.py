@@ -173,10 +173,10 @@ class Job:
         deadline = None if parcel.run_time is None else time.monotonic() + parcel.run_time
         self.limits.watch(self.pid, deadline, parcel.memory, "run_time")
         reason, code = self._wait()
-        pid, self.pid = self.pid, 0
-        end_children(_UNKILLABLE)
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
             time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
+        pid, self.pid = self.pid, 0
+        end_children(_UNKILLABLE)
         return reason or self.limits.ended(pid) or self._killed_for_memory(code), code
 
     def _loss(self, number: int, parcel: Parcel, reason: str | None, code: int) -> PenstockError:
