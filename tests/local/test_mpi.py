@@ -167,7 +167,7 @@ def test_ranks_that_do_not_know_each_other(
     for function in leave_word, Path.touch:  # also one that never imports mpi4py
         with pytest.raises(ResourceError, match=r"was not run: its 2 ranks do not know each other, .* be one of 1"):
             pair.submit(function, mark).result()
-    with pytest.raises(ResourceError, match=f"{launcher} is the launcher of another library: put the mpiexec"):
+    with pytest.raises(ResourceError, match=f"{launcher} is not the launcher of that library: put"):
         pair.submit(leave_word, mark).result()
     assert not mark.exists()
     assert ex.submit(abs, -1).result() == 1

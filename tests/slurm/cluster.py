@@ -231,7 +231,14 @@ class Cluster:
         """Wait until slurmctld has written down what it knows of a job by now."""
         mark = uuid.uuid4().hex
         self.run("scontrol", "update", f"jobid={job}", f"admincomment={mark}")
-        until(lambda: mark.encode() in (self.directory / "state/job_state").read_bytes())
+        until(lambda: mark.encode() in self._saved())
+
+    def _saved(self) -> bytes:
+        """Return what it has written down: nothing at the moment at which it puts another file in the old one's place."""
+        try:
+            return (self.directory / "state/job_state").read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def start_controller(self, *options: str) -> None:
         """Start slurmctld and wait until it answers. After a restart it takes some seconds to hear of the nodes."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from guardian import CGROUPS, descendants
+from guardian import CGROUPS, descendants, parents
 
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # a user's own may lack the last two
 PORTS = range(20000, 32000, 32)  # below those that the system gives to outgoing connections
@@ -60,10 +60,16 @@ def environment_of(pid: int) -> list[bytes]:
 
 
 def marked(ancestor: int, variable: str) -> list[int]:
-    """Return the processes below one that have "NAME=value" in their environment, and what they started."""
-    found = {pid for pid in descendants(ancestor) if variable.encode() in environment_of(pid)}
+    """Return the processes below one that have "NAME=value" in their environment, what they started, and what them.
+
+    Newer versions of slurmstepd start with another environment than that of their slurmd.
+    """
+    below, parent_of = set(descendants(ancestor)), dict(parents())
+    found = {pid for pid in below if variable.encode() in environment_of(pid)}
     for pid in list(found):
         found.update(descendants(pid))
+        while (pid := parent_of.get(pid, 0)) in below:
+            found.add(pid)
     return [pid for pid in found if running(pid)]
 
 

@@ -60,8 +60,6 @@ def _run(place: str, parcel: Parcel, command: list[str]) -> int:
                 plugins.fits(way)
             return code
         alone = _text(f"{place}/{_ALONE}") or alone
-    if plugins is None and not alone:
-        return code
     raise _error(parcel, alone, code, launcher_advice(parcel.launcher[0]) if plugins is None else plugins.advice(ways))
 
 
@@ -78,11 +76,17 @@ def _started(launcher: tuple[str, ...], way: str) -> list[str]:
 
 def _error(parcel: Parcel, alone: str, code: int, advice: str) -> PenstockError:
     name, ranks = parcel.order.name, parcel.ranks
-    if not alone:
-        return SchedulerError(words_of_none(name, ranks, f"their launcher {how_it_ended(code)}", advice))
-    size, _, library = alone.partition(" ")
-    kind = SchedulerError if parcel.launcher[0] == "srun" else ResourceError
-    return kind(f"{words_of_alone(name, ranks, int(size), library)}; {advice}")
+    by_slurm = parcel.launcher[0] == "srun"
+    if alone:
+        size, _, library = alone.partition(" ")
+        words = f"{words_of_alone(name, ranks, int(size), library)}; {advice}"
+        return SchedulerError(words) if by_slurm else ResourceError(words)
+    words = words_of_none(name, ranks, f"their launcher {how_it_ended(code)}", advice)
+    if by_slurm:
+        return SchedulerError(words)
+    error = WorkerLost(words)
+    error.exitcode = code
+    return error
 
 
 def _rank_command(folder: Folder, number: int, apart: bool) -> list[str]:

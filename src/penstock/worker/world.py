@@ -72,8 +72,8 @@ def words_of_none(name: str, ranks: int, why: str, advice: str) -> str:
 def launcher_advice(launcher: str | None) -> str:
     """What to do where an MPI launcher does not fit the library: the rest of that message."""
     return (
-        f"{launcher} is the launcher of another library: put the mpiexec of that one first in PATH, or let mpi4py load "
-        "this one's (MPI4PY_LIBMPI)"
+        f"{launcher} is not the launcher of that library: put the library's own mpiexec first in PATH, or let mpi4py "
+        "load the launcher's (MPI4PY_LIBMPI)"
     )
 
 
