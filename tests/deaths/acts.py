@@ -266,11 +266,15 @@ def mask_and_handlers() -> tuple[list[int], dict[int, str]]:
     return sorted(map(int, mask)), {n: repr(how) for n, how in handlers.items() if how != signal.SIG_DFL}
 
 
-def signals_of_a_program() -> tuple[str, str]:
-    """Those that a program which a call starts finds blocked and ignored."""
+def signals_of_a_program() -> tuple[int, int]:
+    """Those that a program which a call starts finds blocked and ignored, as bits.
+
+    Without two of glibc's own, which `posix_spawn`, and so make, leaves ignored, and no program can change.
+    """
     text = subprocess.run(["cat", "/proc/self/status"], stdout=subprocess.PIPE, text=True, check=True).stdout
     status = dict(line.split(":\t") for line in text.splitlines())
-    return status["SigBlk"], status["SigIgn"]
+    own = 0b11 << 31
+    return int(status["SigBlk"], 16) & ~own, int(status["SigIgn"], 16) & ~own
 
 
 def kinds_of_standard_descriptors() -> list[str]:

@@ -60,7 +60,7 @@ def test_a_fresh_interpreter_and_what_calls_start_see_no_blocked_signals() -> No
     with _signals(blocked, blocked), Executor(1) as executor:
         fresh = executor.with_resources(env={"PYTHONDONTWRITEBYTECODE": "1"})
         for each in (executor, fresh):
-            assert each.submit(acts.signals_of_a_program).result() == ("0000000000000000", "0000000000000000")
+            assert each.submit(acts.signals_of_a_program).result() == (0, 0)
 
 
 def _run(code: str, *options: str, cwd: Path, **how: Any) -> subprocess.CompletedProcess[str]:
