@@ -395,12 +395,16 @@ class Future(StandardFuture[T]):
                 result = loaded
             else:
                 error = loaded
-        under(_lock, self._keep, packed, result, error)
+        nested = _lock._is_owned()
+        try:
+            with _lock:
+                if self._packed is packed:
+                    self._result, self._exception, self._packed = result, error, None
+        except BaseException:  # as in `under`
+            if not nested:
+                let_go(_lock)
+            raise
         self = error = None  # type: ignore[assignment]  # no cycle from the error's traceback through this frame
-
-    def _keep(self, packed: Lazy, result: Any, error: BaseException | None) -> None:
-        if self._packed is packed:
-            self._result, self._exception, self._packed = result, error, None
 
     def _unreadable(self, failure: BaseException) -> BaseException:
         error = UnreadableCall(f"the result of {self.name!r} cannot be opened here: {failure}")
