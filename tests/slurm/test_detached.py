@@ -361,7 +361,7 @@ def test_ranks_that_do_not_know_each_other(jobs: Jobs, mpich: None, tmp_path: Pa
         by_slurm.result()
     # Open MPI 4 starts ranks that are alone; those of Open MPI 6 this library ends itself.
     with pytest.raises(
-        (ResourceError, WorkerLost), match="its 2 ranks (do not know each other|did not begin).*mpiexec"
+        (ResourceError, WorkerLost), match=r"its 2 ranks (do not know each other|did not begin).*mpiexec"
     ):
         by_mpiexec.result()
     assert not mark.exists()
