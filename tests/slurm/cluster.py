@@ -234,7 +234,7 @@ class Cluster:
         until(lambda: mark.encode() in self._saved())
 
     def _saved(self) -> bytes:
-        """Return what it has written down: nothing while it puts another file in the old one's place."""
+        """Return what it has written down: nothing in the moment in which it replaces the file."""
         try:
             return (self.directory / "state/job_state").read_bytes()
         except FileNotFoundError:
