@@ -18,7 +18,7 @@ from ..resources import Resources
 from ..wire.functions import Functions, dumps
 from ..wire.memory import Segments
 from ..wire.packing import Packed, Packer, load_with_inputs
-from ..wire.unsendable import UnsendableGlobal, culprit, described
+from ..wire.unsendable import UnsendableGlobal, where
 from .base import Settings
 from .memory.remembered import Arguments, Known, Ticket
 
@@ -243,8 +243,8 @@ def unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error
     for what, path, value in (*parts, *((f"argument {key!r}", key, value) for key, value in kwargs.items())):
         reason = _why_unpicklable(value)
         if reason is not None:
-            where = "" if isinstance(reason, UnsendableGlobal) else _where(value, path)
-            text = f"{what} of {name!r}, of type {type(value).__qualname__}, cannot be sent: {where}{reason}"
+            within = "" if isinstance(reason, UnsendableGlobal) else where(value, path, _is_unpicklable)
+            text = f"{what} of {name!r}, of type {type(value).__qualname__}, cannot be sent: {within}{reason}"
             return _caused(UnpicklableCall(text), error)
     return _caused(UnpicklableCall(f"{name!r} cannot be sent to a worker: {error}"), error)
 
@@ -257,10 +257,8 @@ def _positional_parameters(fn: Any) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]
 
 
-def _where(value: Any, path: str) -> str:
-    """Return the words for the part of this value that cannot be sent, if it is not the value itself."""
-    deeper, part = culprit(value, path, lambda part: _why_unpicklable(part) is not None)
-    return "" if part is value else f"{deeper} is {described(part)}: "
+def _is_unpicklable(value: Any) -> bool:
+    return _why_unpicklable(value) is not None
 
 
 def _why_unpicklable(value: Any) -> Exception | None:

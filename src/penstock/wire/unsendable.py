@@ -38,6 +38,12 @@ def culprit(value: Any, path: str, fails: Fails) -> tuple[str, Any]:
     return path, value
 
 
+def where(value: Any, path: str, fails: Fails) -> str:
+    """Return the words for the innermost part that fails, for the middle of a sentence; "" if it is all of `value`."""
+    deeper, part = culprit(value, path, fails)
+    return "" if part is value else f"{deeper} is {described(part)}: "
+
+
 def described(part: Any) -> str:
     """Return what this is, for a sentence: "a lock", "a sqlite3.Connection"."""
     kind = type(part)

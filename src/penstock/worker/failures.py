@@ -49,24 +49,18 @@ def unpicklable_result(value: Any, error: Exception) -> Exception:
     """What to raise where the result of a call cannot be pickled."""
     from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
 
-    where, instead = "", ""
+    within, instead = "", ""
     if isinstance(value, CoroutineType):
         value.close()  # nobody will await it
         instead = "; run it inside the call with asyncio.run"
     elif isinstance(value, GeneratorType):
         instead = "; return list(...) of it"
     else:
-        where = _where(value)
+        from ..wire.unsendable import where
+
+        within = where(value, "result", lambda part: not _returns(part))
     kind = type(value).__qualname__
-    return UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {where}{error}{instead}")
-
-
-def _where(result: Any) -> str:
-    """Return the words for the part of the result that cannot be sent, if it is not the result itself."""
-    from ..wire.unsendable import culprit, described
-
-    path, part = culprit(result, "result", lambda part: not _returns(part))
-    return "" if part is result else f"{path} is {described(part)}: "
+    return UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {within}{error}{instead}")
 
 
 def _returns(value: Any, reduce: Any = None) -> bool:
