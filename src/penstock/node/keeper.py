@@ -41,7 +41,6 @@ from .stream import Stream
 _WHAT = {SPAWNED: "spawned", EXITED: "exited", UNWATCHED: "unwatched", WITHDRAWN: "withdrawn", ALIVE: "alive"}
 _PACKAGE = os.path.abspath(Path(__file__).parents[2])
 _STANDARD = os.path.dirname(os.__file__)
-_SILENCE = 10.0  # s without a word, where one is owed, after which the zygote is asked; and as long again to answer
 _END = 15.0  # s, more than it gives what it ends, after which it is not waited for at its own end
 _TAIL = 2000  # characters of what it wrote that are told
 
@@ -62,6 +61,9 @@ class Keeper:
 
     Everything but `receive` wants the node's lock.
     """
+
+    _silence = 10.0  # s without a word, where one is owed, after which the zygote is asked
+    _answer = 10.0  # s after which it must have answered
 
     def __init__(self, on_blocked: Callable[[Stream], object]) -> None:
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:  # the latter are closed if it fails
@@ -100,7 +102,7 @@ class Keeper:
             return None
         now = time.monotonic()
         if self._due is None:
-            self._due, self._asked = now + _SILENCE, False
+            self._due, self._asked = now + self._silence, False
         return max(0.0, self._due - now)
 
     def answers(self, now: float) -> bool:
@@ -109,7 +111,7 @@ class Keeper:
             return True
         if self._asked:
             return False
-        self._asked, self._due = True, now + _SILENCE
+        self._asked, self._due = True, now + self._answer
         self._say(ASK)
         return True
 
