@@ -5,7 +5,7 @@
 #   make test-newest   what depends on the system, on Debian's unstable release in a chroot: as root, some minutes
 #   make check   ruff and mypy
 #   make docs    the documentation, into site/
-#   make bench   Penstock beside other executors
+#   make bench   Callyard beside other executors
 #   make clean   removes what the others made
 #
 # ARGS="-k cancel -x" is passed on to pytest, the demo or the benchmark.
@@ -15,9 +15,9 @@ DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
 BIN = .venv/$(DEFAULT)/bin
 SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 # In continuous integration a skipped capability is a failure: see tests/conftest.py.
-PENSTOCK_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient numpy pandas)
+CALLYARD_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
-export PENSTOCK_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
+export CALLYARD_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 
 .PHONY: help test test-newest test-once-slurm test-once-rest check docs bench demo mpi slurm clean
 .SECONDARY:  # make must not remove stamps as intermediate files
@@ -31,15 +31,15 @@ help:
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
 	newest=$${versions##* } && narrow=$$(echo $$versions | cut -s -d' ' -f2- | sed 's/ *[^ ]*$$//') && \
-	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test $$(printf '.venv/%s/.penstock ' $$versions) slurm; \
+	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test $$(printf '.venv/%s/.callyard ' $$versions) slurm; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
 	    NARROW="$$narrow" NEWEST="$$newest" test-once-slurm test-once-rest test-$$newest $$(printf 'test-%s ' $$versions)
 
-test-%: .venv/%/.test .venv/%/.penstock mpi slurm
+test-%: .venv/%/.test .venv/%/.callyard mpi slurm
 	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
 
 NEWEST ?= $(DEFAULT)
-test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.penstock mpi slurm
+test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm
 	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),tests/slurm,--ignore=tests/slurm) $(ARGS)
 
 # Where newer Pythons, Slurm and MPI are: not a part of `make test`. NEWEST_SYSTEM stays, so that the next run is quick.
@@ -48,7 +48,7 @@ NEWEST_PYTHON ?= 3.14
 ON_SYSTEM = tests/slurm tests/live tests/local/test_mpi.py tests/remember/test_remembered_mpi.py tests/contract tests/cpython \
     tests/schedulers tests/system tests/node tests/test_futures.py
 test-newest:
-	tools/newest-system $(NEWEST_SYSTEM) env PENSTOCK_REQUIRE="mpi slurm slurmdbd" \
+	tools/newest-system $(NEWEST_SYSTEM) env CALLYARD_REQUIRE="mpi slurm slurmdbd" \
 	    make test-$(NEWEST_PYTHON) ARGS='$(ON_SYSTEM) $(ARGS)'
 
 # Nothing where `make test-...` is asked for one Python alone: it runs all tests.
@@ -62,10 +62,10 @@ check: .venv/$(DEFAULT)/.check
 docs: .venv/$(DEFAULT)/.docs
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/$(DEFAULT)/.bench .venv/$(DEFAULT)/.penstock mpi slurm
+bench: .venv/$(DEFAULT)/.bench .venv/$(DEFAULT)/.callyard mpi slurm
 	$(BIN)/python -m bench $(ARGS)
 
-demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.penstock
+demo: .venv/$(DEFAULT)/.demo .venv/$(DEFAULT)/.callyard
 	$(BIN)/python examples/equation_of_state.py $(ARGS)
 
 mpi:
@@ -98,7 +98,7 @@ dist/.built: $(SOURCES)
 
 # After the extra of what is to be made, as two pips in one environment are in each other's way.
 EXTRA ?= $(if $(filter test%,$(MAKECMDGOALS)),test,$(filter bench demo,$(MAKECMDGOALS)))
-.venv/%/.penstock: dist/.built | .venv/%/.made $(foreach extra,$(EXTRA),.venv/%/.$(extra))
+.venv/%/.callyard: dist/.built | .venv/%/.made $(foreach extra,$(EXTRA),.venv/%/.$(extra))
 	.venv/$*/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	@touch $@
 

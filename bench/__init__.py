@@ -1,1 +1,1 @@
-"""Penstock beside its peers: `python -m bench`. How it is measured is told in docs/benchmarks.md."""
+"""Callyard beside its peers: `python -m bench`. How it is measured is told in docs/benchmarks.md."""

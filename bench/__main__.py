@@ -1,6 +1,6 @@
-"""`python -m bench`: Penstock beside whatever of its peers is installed.
+"""`python -m bench`: Callyard beside whatever of its peers is installed.
 
-Ratios need their references: a part of the table is asked for as `--only noop chain --peers penstock ppe`.
+Ratios need their references: a part of the table is asked for as `--only noop chain --peers callyard ppe`.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from penstock.system.descriptors import make_room
-from penstock.version import VERSION
-from penstock.wire import frames, meeting, speech
-from penstock.wire.contact import Contact
-from penstock.wire.memory import Segments
-from penstock.wire.packing import Packer
-from penstock.wire.pieces import cut, join, kind_of
-from penstock.wire.sockets import next_of
+from callyard.system.descriptors import make_room
+from callyard.version import VERSION
+from callyard.wire import frames, meeting, speech
+from callyard.wire.contact import Contact
+from callyard.wire.memory import Segments
+from callyard.wire.packing import Packer
+from callyard.wire.pieces import cut, join, kind_of
+from callyard.wire.sockets import next_of
 
 HOLD, GO_ON = signal.SIGUSR1, signal.SIGUSR2  # say nothing more, but be there; and the end of that
 
@@ -68,7 +68,7 @@ class Pretender:
             "node": self._node,
             "host": "nowhere",
             "pid": os.getpid(),
-            "penstock": VERSION,
+            "callyard": VERSION,
             "python": list(sys.version_info[:2]),
             "capacity": [self._cores, [], 1 << 36],
         }

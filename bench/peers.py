@@ -151,8 +151,8 @@ def _joblib_digest(value: Any) -> object:
     return load("joblib:hash")(value)
 
 
-def _penstock_digest(value: Any) -> object:
-    return load("penstock.keys.key:call_key")(_same, (value,), {}).hex
+def _callyard_digest(value: Any) -> object:
+    return load("callyard.keys.key:call_key")(_same, (value,), {}).hex
 
 
 def _option(opener: Callable[..., AbstractContextManager[Pool]], name: str) -> Memory:
@@ -163,7 +163,7 @@ def _once(entry: str, **options: Any) -> Opener:
     return partial(_executor, entry, max_tasks_per_child=1, **options)
 
 
-_PENSTOCK = "penstock:Executor"
+_CALLYARD = "callyard:Executor"
 _STANDARD = "concurrent.futures:ProcessPoolExecutor"
 _EXECUTORLIB = "executorlib:SingleNodeExecutor"
 _local = partial(_executor, _EXECUTORLIB, hostname_localhost=True)
@@ -172,14 +172,14 @@ _blocks_nodeps = partial(_blocks, disable_dependencies=True)
 
 PEERS = (
     Peer(
-        "penstock",
-        "Penstock",
-        _PENSTOCK,
-        partial(_executor, _PENSTOCK),
-        _once(_PENSTOCK),
+        "callyard",
+        "Callyard",
+        _CALLYARD,
+        partial(_executor, _CALLYARD),
+        _once(_CALLYARD),
         True,
-        _option(partial(_executor, _PENSTOCK), "cache"),
-        _penstock_digest,
+        _option(partial(_executor, _CALLYARD), "cache"),
+        _callyard_digest,
     ),
     # ProcessPoolExecutor learned max_tasks_per_child in Python 3.11.
     Peer(

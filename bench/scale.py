@@ -24,10 +24,10 @@ from bench.crowd import GO_ON, HOLD
 from bench.machine import describe
 from bench.report import number
 from bench.run import ROOT, Failed, child
-from penstock import Executor, Local
-from penstock.backends.base import Settings
-from penstock.backends.live import LiveBackend, LocalLaunch
-from penstock.node.launch import Offer, Process, Started
+from callyard import Executor, Local
+from callyard.backends.base import Settings
+from callyard.backends.live import LiveBackend, LocalLaunch
+from callyard.node.launch import Offer, Process, Started
 
 PATIENCE = 100.0  # s in which all nodes must be there
 TIME_LIMIT = 900  # s; a million calls take minutes on a busy machine

@@ -102,7 +102,7 @@ def _submitit() -> Iterator[Run]:
 
 
 JOBS: dict[str, Callable[[], AbstractContextManager[Run]]] = {
-    "penstock": partial(_jobs_of, "penstock:Executor", backend="slurm"),
+    "callyard": partial(_jobs_of, "callyard:Executor", backend="slurm"),
     "sbatch": _by_hand,
     "submitit": _submitit,
     "executorlib": partial(_jobs_of, "executorlib:SlurmClusterExecutor", resource_dict={"partition": "main"}),
@@ -125,7 +125,7 @@ def _executorlib_live(**options: Any) -> Any:
 
 
 LIVE: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "penstock": lambda: load("penstock:Executor")(backend="slurm"),
+    "callyard": lambda: load("callyard:Executor")(backend="slurm"),
     "executorlib": _executorlib_live,
     "executorlib-nodeps": partial(_executorlib_live, disable_dependencies=True),
 }

@@ -1,4 +1,4 @@
-"""What is measured, against whom, and what Penstock must reach: the table as data."""
+"""What is measured, against whom, and what Callyard must reach: the table as data."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def inside_allocations(peer: Peer) -> bool:
     return peer.name in slurm.LIVE
 
 
-def penstock_alone(peer: Peer) -> bool:
-    return peer.name == "penstock"
+def callyard_alone(peer: Peer) -> bool:
+    return peer.name == "callyard"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Row:
     title: str
     unit: str
     measure: Measure
-    limit: float  # what Penstock must reach: times the reference, in `unit` if there is none
+    limit: float  # what Callyard must reach: times the reference, in `unit` if there is none
     against: tuple[str, str] | None = None  # the reference: a peer, and the row of that peer
     higher: bool = False  # more is better
     takes: Callable[[Peer], bool] = with_workers
@@ -63,9 +63,9 @@ class Row:
         return value / reference if reference else None
 
     def met(self, values: Values) -> bool | None:
-        """Whether Penstock reaches the target; None if it or the reference was not measured."""
-        own = values.get(self.name, {}).get("penstock")
-        judged = own if self.against is None else self.ratio("penstock", values)
+        """Whether Callyard reaches the target; None if it or the reference was not measured."""
+        own = values.get(self.name, {}).get("callyard")
+        judged = own if self.against is None else self.ratio("callyard", values)
         if judged is None:
             return None
         return judged >= self.limit if self.higher else judged <= self.limit
@@ -109,7 +109,7 @@ ROWS = (
         "x",
         rows.chain_growth,
         1.5,
-        takes=penstock_alone,
+        takes=callyard_alone,
     ),
     Row(
         "wide-fan",
@@ -117,7 +117,7 @@ ROWS = (
         "x",
         rows.fan_growth,
         1.5,
-        takes=penstock_alone,
+        takes=callyard_alone,
     ),
     Row("idle", "CPU of an idle driver", "ms/s", rows.idle_load, 1),
     Row("hit", "a remembered result, one at a time", "us", memories.hit_time, 1, HIT, takes=with_memory),
@@ -185,7 +185,7 @@ ROWS = (
         memories.crowded_hit_time,
         1,
         HIT,
-        takes=penstock_alone,
+        takes=callyard_alone,
     ),
 )
 

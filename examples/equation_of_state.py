@@ -33,7 +33,7 @@ from ase.data import atomic_numbers, reference_states
 from ase.eos import EquationOfState, birchmurnaghan
 from ase.units import Bohr, GPa
 
-from penstock import Executor
+from callyard import Executor
 
 METALS = ["Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au"]
 LARGEST_STRAIN = 0.03  # beyond it, the third-order equation is no longer a good one
@@ -126,7 +126,7 @@ def main() -> None:
     options = parser.parse_args()
 
     strains = np.linspace(-LARGEST_STRAIN, LARGEST_STRAIN, options.points)
-    backend = os.environ.get("PENSTOCK_BACKEND", "local")
+    backend = os.environ.get("CALLYARD_BACKEND", "local")
     with Executor(backend=backend, cache=options.cache, progress=True) as ex:
         energies = {metal: [ex.submit(energy, metal, strain) for strain in strains] for metal in options.metals}
         fits = [ex.submit(fit, metal, points) for metal, points in energies.items()]

@@ -23,11 +23,11 @@ import pytest
 from this_machine import why_no_cluster
 
 # The same examples each time, and none is too slow for a busy machine.
-hypothesis.settings.register_profile("penstock", derandomize=True, database=None, deadline=None)
-hypothesis.settings.load_profile("penstock")
+hypothesis.settings.register_profile("callyard", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("callyard")
 
 GRACE = 5.0  # seconds for what is just ending; spent only when there is something left
-SESSION = "PENSTOCK_TEST_SESSION"  # in the environment of every process that the tests start
+SESSION = "CALLYARD_TEST_SESSION"  # in the environment of every process that the tests start
 OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and need not be looked at
 
 # Who starts the tests in the background may ignore Ctrl-C; what they start would then ignore it, too.
@@ -49,7 +49,7 @@ def _program(name: str) -> bool:
 
 def _can_make_networks() -> bool:
     """Tell by trying: it takes rights and programs that containers may lack."""
-    name = f"penstock-{os.getpid()}-try"
+    name = f"callyard-{os.getpid()}-try"
     tried = [["ip", "netns", "add", name], ["ip", "netns", "del", name]]
     return _program("ip") and not any(subprocess.run(each, capture_output=True).returncode for each in tried)
 
@@ -100,14 +100,14 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    required = os.environ.get("PENSTOCK_REQUIRE", "").replace(",", " ").split()
+    required = os.environ.get("CALLYARD_REQUIRE", "").replace(",", " ").split()
     for marker in item.iter_markers("needs"):
         for name in marker.args:
             if has(name):
                 continue
             why = f": {WHY_NOT[name]()}" if name in WHY_NOT else ""
             if name in required:
-                pytest.fail(f"this test needs {name}, which PENSTOCK_REQUIRE lists and is not here{why}", pytrace=False)
+                pytest.fail(f"this test needs {name}, which CALLYARD_REQUIRE lists and is not here{why}", pytrace=False)
             pytest.skip(f"needs {name}{why}")
 
 
@@ -118,11 +118,11 @@ Found = dict[object, str]  # what identifies a thing that is there, and a line a
 
 
 def _threads() -> Found:
-    """Return the threads that would outlive a test: those that are not daemons, and Penstock's own."""
+    """Return the threads that would outlive a test: those that are not daemons, and Callyard's own."""
     return {
         thread: f"thread {thread.name}"
         for thread in threading.enumerate()
-        if not thread.daemon or thread.name.startswith("penstock")
+        if not thread.daemon or thread.name.startswith("callyard")
     }
 
 
@@ -192,8 +192,8 @@ def _multiprocessing_descriptors() -> set[object]:
 
 def _files(place: Path) -> Found:
     """Return what bears our name in the temporary directory, and in /dev/shm what nobody else who lives has made."""
-    found = list(place.rglob("*penstock*"))
-    for path in Path("/dev/shm").glob("penstock-*-*"):
+    found = list(place.rglob("*callyard*"))
+    for path in Path("/dev/shm").glob("callyard-*-*"):
         maker = int(path.name.split("-")[1])
         if maker == os.getpid() or not psutil.pid_exists(maker):
             found.append(path)
@@ -234,7 +234,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give the session a temporary directory of its own, in which nothing of Penstock's may remain."""
+    """Give the session a temporary directory of its own, in which nothing of Callyard's may remain."""
     # Below pytest's own, which removes it some runs later: multiprocessing cleans up in it at exit.
     place = tmp_path_factory.getbasetemp() / "t"  # short: the path of a Unix socket has at most 104 bytes
     place.mkdir(mode=0o700)

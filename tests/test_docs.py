@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 
-from penstock.resources import NAMES
-from penstock.schedulers.script import VARIABLES
+from callyard.resources import NAMES
+from callyard.schedulers.script import VARIABLES
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(

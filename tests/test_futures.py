@@ -17,9 +17,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from penstock import futures
-from penstock.errors import UnreadableCall
-from penstock.futures import Future, batched, item, unzip
+from callyard import futures
+from callyard.errors import UnreadableCall
+from callyard.futures import Future, batched, item, unzip
 
 
 class Parcel:
@@ -161,7 +161,7 @@ def test_without_a_cache_or_a_scheduler_there_is_nothing_to_tell():
 )
 def test_it_is_not_its_result(take):
     with pytest.raises(
-        TypeError, match=r"'relax' is not its result: penstock.item\(future, .*penstock.unzip\(future, n"
+        TypeError, match=r"'relax' is not its result: callyard.item\(future, .*callyard.unzip\(future, n"
     ):
         take(Future("relax"))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import penstock
+import callyard
 
-SOURCE = Path(penstock.__file__).parent
+SOURCE = Path(callyard.__file__).parent
 
 # From the ground up: each may import what stands before it, and its own neighbours in the folder.
 LAYERS = [
@@ -70,21 +70,21 @@ def test_imports_point_down(path: Path) -> None:
 def test_our_own_modules_are_imported_relatively(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
-            assert (node.module or "").partition(".")[0] != "penstock"
+            assert (node.module or "").partition(".")[0] != "callyard"
 
 
 def test_public_names() -> None:
-    assert sorted(penstock.__all__) == penstock.__all__
-    assert set(penstock.__all__) <= set(dir(penstock))
-    for name in penstock.__all__:
-        assert getattr(penstock, name).__module__.startswith("penstock")
+    assert sorted(callyard.__all__) == callyard.__all__
+    assert set(callyard.__all__) <= set(dir(callyard))
+    for name in callyard.__all__:
+        assert getattr(callyard, name).__module__.startswith("callyard")
     with pytest.raises(AttributeError, match="no attribute 'Executer'"):
-        penstock.Executer  # noqa: B018
+        callyard.Executer  # noqa: B018
 
 
-def test_importing_penstock_loads_no_optional_library() -> None:
+def test_importing_callyard_loads_no_optional_library() -> None:
     optional = {"numpy", "tqdm", "mpi4py", "matplotlib", "h5py", "zmq", "pandas", "psutil", "jinja2"}
-    code = "import sys; from penstock import *; print(*{m.partition('.')[0] for m in sys.modules})"
+    code = "import sys; from callyard import *; print(*{m.partition('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert "penstock" in loaded
+    assert "callyard" in loaded
     assert not optional & set(loaded)

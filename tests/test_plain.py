@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.plain import Plain
+from callyard.plain import Plain
 
 
 class Point(Plain):

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 
-from penstock import Executor, Local, Slurm
-from penstock.backends import plans
-from penstock.backends.plans import GIB, make_plan
-from penstock.errors import ResourceError
-from penstock.node.shape import Capacity
-from penstock.resources import ALIASES, NAMES, Resources
+from callyard import Executor, Local, Slurm
+from callyard.backends import plans
+from callyard.backends.plans import GIB, make_plan
+from callyard.errors import ResourceError
+from callyard.node.shape import Capacity
+from callyard.resources import ALIASES, NAMES, Resources
 
 DEFAULTS = Resources()
 ROOMY = Capacity(cores=64, gpus=tuple("01234567"), memory=1024 * GIB)

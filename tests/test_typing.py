@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import penstock
+import callyard
 
 pytestmark = pytest.mark.needs("mypy")
 USER_CODE = Path(__file__).parent / "typing" / "user_code.py"
@@ -23,7 +23,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check(path: Path, cache: Path) -> tuple[int, str]:
     """Run mypy as a user does: away from the sources and their configuration, on the installed package."""
-    installed = SOURCES not in Path(penstock.__file__).parents
+    installed = SOURCES not in Path(callyard.__file__).parents
     options = ["--strict", "--follow-imports", "normal" if installed else "silent"]
     options += ["--cache-dir", str(cache), "--config-file", ""]
     checked = subprocess.run(
@@ -46,7 +46,7 @@ def test_user_code(cache: Path) -> None:
 def test_mistakes_are_found(cache: Path, tmp_path: Path) -> None:
     mistakes = tmp_path / "mistakes.py"
     mistakes.write_text(
-        "from penstock import Executor\n"
+        "from callyard import Executor\n"
         "def double(x: int) -> int: return 2 * x\n"
         "with Executor() as ex:\n"
         "    text: str = ex.submit(double, 1).result()\n"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Find the Pythons on this machine that Penstock supports, one for each minor version.
+"""Find the Pythons on this machine that Callyard supports, one for each minor version.
 
     python tools/interpreters.py            3.10 3.11 ...: the versions found
     python tools/interpreters.py 3.11       the interpreter of that version

@@ -4,14 +4,14 @@
 python tools/slurm_states.py > docs/slurm-states.md
 """
 
-from penstock.schedulers.slurm_states import REASONS, STATES
+from callyard.schedulers.slurm_states import REASONS, STATES
 
 HEAD = """\
-<!-- Made by tools/slurm_states.py from the tables in penstock.schedulers.slurm_states. -->
+<!-- Made by tools/slurm_states.py from the tables in callyard.schedulers.slurm_states. -->
 
 # States and reasons of Slurm
 
-What Penstock makes of each word with which Slurm describes a job, from Slurm 22.05 on. A call whose job left a result
+What Callyard makes of each word with which Slurm describes a job, from Slurm 22.05 on. A call whose job left a result
 or an error ends with that, whatever Slurm says of the job; these tables are about the others.
 
 ## States of jobs that have ended
@@ -33,7 +33,7 @@ A state that is not in these tables counts as running, so no call is given up be
 HOPELESS = """
 ## Reasons for which a job would wait for ever
 
-Penstock cancels such a job, and its call fails with `SchedulerError`, which says what is in this table. A call whose
+Callyard cancels such a job, and its call fails with `SchedulerError`, which says what is in this table. A call whose
 dependency failed gets that call's exception instead.
 
 | reason | the job |

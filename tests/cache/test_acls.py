@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock import Cache, UnsafeCache
-from penstock.cache import safety
-from penstock.cache.records import Record, write
-from penstock.system import acls
-from penstock.system.acls import Writer, nfs4, posix
+from callyard import Cache, UnsafeCache
+from callyard.cache import safety
+from callyard.cache.records import Record, write
+from callyard.system import acls
+from callyard.system.acls import Writer, nfs4, posix
 
 STRANGER, READER = 54321, 54322
 OWN, USER, GROUP_OWN, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32

@@ -11,13 +11,13 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from penstock import Cache
-from penstock.cache.checking import Problem
-from penstock.cache.claims import Claim, Claims
-from penstock.cache.entry import Entry
-from penstock.cache.finding import age, volume
-from penstock.cache.records import Record, write
-from penstock.errors import CacheError, RemoteTraceback, UnsafeCache, VersionMismatch, WorkerLost
+from callyard import Cache
+from callyard.cache.checking import Problem
+from callyard.cache.claims import Claim, Claims
+from callyard.cache.entry import Entry
+from callyard.cache.finding import age, volume
+from callyard.cache.records import Record, write
+from callyard.errors import CacheError, RemoteTraceback, UnsafeCache, VersionMismatch, WorkerLost
 
 BEGAN = 1_700_000_000.0
 NOW = datetime.now(timezone.utc).timestamp()
@@ -59,7 +59,7 @@ def claim_of_the_dead(cache):
     """A claim that a process has made which is gone."""
 
     def make(name: str) -> None:
-        code = "import sys; from penstock import Cache; Cache(sys.argv[1]).claims.take(sys.argv[2], 'relax')"
+        code = "import sys; from callyard import Cache; Cache(sys.argv[1]).claims.take(sys.argv[2], 'relax')"
         subprocess.run([sys.executable, "-c", code, cache.path, name], check=True)
 
     return make
@@ -149,7 +149,7 @@ def test_entries_come_as_they_were_stored(cache):
 def test_what_an_entry_says(cache):
     ingredients = {"python": "3.11", "argument x": "7f 2", "package numpy": "7c 2.1", "package ase": "7d"}
     facts = {"ingredients": ingredients, "resources": {"memory": 2}, "host": "node1", "python": "3.11.2"}
-    facts |= {"penstock": "1.0", "log": "one\ntwo\n"}
+    facts |= {"callyard": "1.0", "log": "one\ntwo\n"}
     store(cache, 1, {"a": 1}, kwargs={"y": 2.5}, source="def relax(): ...\n", facts=facts, seconds=1.5)
     (entry,) = cache
     assert (entry.key, entry.function, entry.state, entry.seconds) == (digest(1), "relax", "finished", 1.5)
@@ -157,7 +157,7 @@ def test_what_an_entry_says(cache):
     assert entry.created.tzinfo is not None
     assert (entry.args, entry.kwargs, entry.output, entry.error) == ((1,), {"y": 2.5}, {"a": 1}, None)
     assert (entry.resources, entry.host) == ({"memory": 2}, "node1")
-    assert entry.versions == {"python": "3.11.2", "penstock": "1.0", "numpy": "2.1"}
+    assert entry.versions == {"python": "3.11.2", "callyard": "1.0", "numpy": "2.1"}
     assert (entry.ingredients, entry.source, entry.log) == (ingredients, "def relax(): ...\n", "one\ntwo\n")
     assert entry.size == entry.path.stat().st_size
     assert repr(entry).startswith(f"<Entry {digest(1)[:12]} 'relax' finished 2023-11-1")
@@ -208,7 +208,7 @@ def test_the_beginning_of_a_key_is_enough(cache):
         ("123456", "the beginning of 2 keys in .*results: 1234567[0-9a-f]+, 12345699"),
         ("1234", "give at least 6 characters of the key"),
         ("abcdee00", "did you mean 'abcdef00"),
-        ("zzzzzzzz", "`penstock list` shows"),
+        ("zzzzzzzz", "`callyard list` shows"),
         ("../x", "there is no call '../x'"),
     ],
 )
@@ -509,10 +509,10 @@ def test_what_is_unsafe_is_not_touched(cache):
     assert digest(1) in cache
 
 
-def test_what_a_newer_penstock_wrote_is_not_touched(cache):
+def test_what_a_newer_callyard_wrote_is_not_touched(cache):
     path = cache.home.record(store(cache, 1))
     with open(path, "r+b") as file:
-        file.write(b"PENSTOCK 9")
+        file.write(b"CALLYARD 9")
     found = cache.check(repair=True)
     assert (found.ok, kinds(found.problems)) == (False, ["newer"])
     with pytest.raises(VersionMismatch):
@@ -532,7 +532,7 @@ def test_what_the_dead_left(cache, claim_of_the_dead):
 
 
 def test_a_half_written_file(cache):
-    code = "import os, sys; from penstock import Cache; Cache(sys.argv[1]).home.temporary('00'); os._exit(0)"
+    code = "import os, sys; from callyard import Cache; Cache(sys.argv[1]).home.temporary('00'); os._exit(0)"
     subprocess.run([sys.executable, "-c", code, cache.path], check=True)
     assert kinds(cache.check().problems) == ["left"]
     assert cache.check(repair=True).ok

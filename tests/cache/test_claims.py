@@ -21,12 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.cache import claims as claims_module
-from penstock.cache.claims import Claim, Claims, Owner, Unreadable
-from penstock.cache.home import Home
-from penstock.errors import CacheError, UnsafeCache
-from penstock.system import identity
-from penstock.system.identity import Identity, State, this_process
+from callyard.cache import claims as claims_module
+from callyard.cache.claims import Claim, Claims, Owner, Unreadable
+from callyard.cache.home import Home
+from callyard.errors import CacheError, UnsafeCache
+from callyard.system import identity
+from callyard.system.identity import Identity, State, this_process
 
 KEY = "3f" + "a2" * 19
 
@@ -414,8 +414,8 @@ def check_the_end(world: World, patch: pytest.MonkeyPatch) -> None:
 
 TAKE = """
 import sys
-from penstock.cache.claims import Claim, Claims
-from penstock.cache.home import Home
+from callyard.cache.claims import Claim, Claims
+from callyard.cache.home import Home
 claims = Claims(Home.open(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()
@@ -462,8 +462,8 @@ def test_a_killed_owner_has_exactly_one_successor(claims: Claims, home: Home) ->
 
 HAMMER = """
 import fcntl, os, random, signal, sys
-from penstock.cache.claims import Claim, Claims
-from penstock.cache.home import Home
+from callyard.cache.claims import Claim, Claims
+from callyard.cache.home import Home
 dice = random.Random(int(sys.argv[2]))
 claims, count = Claims(Home.open(sys.argv[1])), 0
 witness = os.open(os.path.join(sys.argv[1], "witness"), os.O_CREAT | os.O_RDWR)
@@ -609,7 +609,7 @@ def test_whose_claim_was_overwritten_may_live(claims: Claims, home: Home, monkey
 def test_an_attribute_that_names_nobody(claims: Claims, home: Home, text: bytes) -> None:
     path = Path(home.folder("claims"), KEY)
     path.touch()
-    os.setxattr(path, "user.penstock.owner", text)
+    os.setxattr(path, "user.callyard.owner", text)
     take(claims).release()
     assert not files(home)
 
@@ -628,7 +628,7 @@ def test_a_claim_that_may_not_be_opened_holds(claims: Claims, home: Home, monkey
         found = claims.take(KEY, "another")
         assert isinstance(found, Unreadable)
         assert found.state() == "unknown"
-        assert f"penstock retry --force {home.path} {KEY}" in found.awaited(KEY, home.path)
+        assert f"callyard retry --force {home.path} {KEY}" in found.awaited(KEY, home.path)
         assert claims.sweep() == 0
         assert claims.force(KEY)
     take(claims).release()

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from penstock import Cache, Future
-from penstock.cache.explain import differences
-from penstock.cache.records import Record, write
-from penstock.errors import CacheError, ResourceError
-from penstock.keys.key import call_key
+from callyard import Cache, Future
+from callyard.cache.explain import differences
+from callyard.cache.records import Record, write
+from callyard.errors import CacheError, ResourceError
+from callyard.keys.key import call_key
 
 SCALE = 2
 

@@ -19,11 +19,11 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.cache import layout
-from penstock.cache.cache import Cache
-from penstock.cache.found import find
-from penstock.cache.records import FORMAT, Damaged, Record, Stored, read, read_head, write
-from penstock.errors import CacheError, VersionMismatch
+from callyard.cache import layout
+from callyard.cache.cache import Cache
+from callyard.cache.found import find
+from callyard.cache.records import FORMAT, Damaged, Record, Stored, read, read_head, write
+from callyard.errors import CacheError, VersionMismatch
 
 FACTS = {"host": "here", "resources": {"cores": 2}, "log": "Gr\u00fc\u00df\n\0", "ingredients": [["f", "12ab"]] * 20}
 SOURCE = "def f(x):\n    return x\n"
@@ -263,12 +263,12 @@ def refused(data: bytes, path: Path) -> str:
 def test_each_message_names_the_file(good: bytes, path: Path) -> None:
     for data, what in [
         (b"", "is empty"),
-        (b"hello", "is not a file of Penstock's cache"),
+        (b"hello", "is not a file of Callyard's cache"),
         (good[:-1], r"bytes instead of"),
         (good[:500], "is damaged"),
         (good[:-1] + bytes([good[-1] ^ 1]), "its content does not match"),
         (good.replace(b"module.f", b"module.g", 1), "its head does not match"),
-        (good.replace(b"PENSTOCK 2 ", b"PENSTOCK x ", 1), "its first line makes no sense"),
+        (good.replace(b"CALLYARD 2 ", b"CALLYARD x ", 1), "its first line makes no sense"),
     ]:
         message = refused(data, path)
         assert what in message
@@ -276,7 +276,7 @@ def test_each_message_names_the_file(good: bytes, path: Path) -> None:
 
 
 def test_a_later_format_is_refused_in_one_sentence(good: bytes, path: Path) -> None:
-    path.write_bytes(good.replace(b"PENSTOCK 2 ", b"PENSTOCK 12 ", 1))
+    path.write_bytes(good.replace(b"CALLYARD 2 ", b"CALLYARD 12 ", 1))
     with pytest.raises(VersionMismatch, match=rf"{path} has format 12 .* up to 2: use a newer"):
         load(path)
     with open(path, "rb") as file, pytest.raises(VersionMismatch):
@@ -314,14 +314,14 @@ def test_no_change_gives_a_wrong_value(
 
 
 @settings(max_examples=100)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"PENSTOCK ", b"PENSTOCK 2 ", b"PENSTOCK 2 1024 "]))
+@given(st.binary(max_size=300), st.sampled_from([b"", b"CALLYARD ", b"CALLYARD 2 ", b"CALLYARD 2 1024 "]))
 def test_other_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, start: bytes) -> None:
     assert refused(start + data, tmp_path_factory.getbasetemp() / "other")
 
 
 def forged(text: bytes, content: bytes = b"", number: int = 1) -> bytes:
     """A file with right checksums and a head that nobody would write."""
-    line = b"PENSTOCK %d 2048 " % number + blake3(text).hexdigest().encode() + b"\n"
+    line = b"CALLYARD %d 2048 " % number + blake3(text).hexdigest().encode() + b"\n"
     return (line + text + b"\n").ljust(2048, b"\0") + content
 
 
@@ -408,7 +408,7 @@ def no_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
     def loads(*_: Any, **__: Any) -> Any:
         raise AssertionError("a pickle was opened")
 
-    monkeypatch.setattr("penstock.cache.unpickles.pickle.loads", loads)
+    monkeypatch.setattr("callyard.cache.unpickles.pickle.loads", loads)
 
 
 @pytest.fixture(scope="module")
@@ -460,7 +460,7 @@ def test_a_forged_node_is_found_damaged(tmp_path: Path, node: Any) -> None:
 
 def test_a_head_that_claims_to_be_huge(path: Path) -> None:
     with open(path, "wb") as file:
-        file.write(b"PENSTOCK 2 999999999 " + b"0" * 64 + b"\n")
+        file.write(b"CALLYARD 2 999999999 " + b"0" * 64 + b"\n")
         file.truncate(1 << 30)
     tracemalloc.start()
     try:
@@ -559,7 +559,7 @@ def as_format_1(data: bytes) -> bytes:
     fields = json.loads(text)
     del fields["data"], fields["frame"]
     text = json.dumps({**fields, "format": 1, "sum": blake3(data[block:]).hexdigest()}).encode()
-    head = b"PENSTOCK 1 %d %s\n%s\n" % (block, blake3(text).hexdigest().encode(), text)
+    head = b"CALLYARD 1 %d %s\n%s\n" % (block, blake3(text).hexdigest().encode(), text)
     return head.ljust(block, b"\0") + data[block:]
 
 
@@ -594,7 +594,7 @@ def run(script: str, *args: Any) -> list[str]:
 
 USE = """
 import sys
-from penstock.cache.records import Record, read, write
+from callyard.cache.records import Record, read, write
 def save(value, path, **fields):
     with open(path, "wb") as file:
         write(file.fileno(), Record("k", "n", "finished", "t", value, (), {}, **fields))
@@ -685,7 +685,7 @@ print(type(back.other[2]) is Slotted, type(back.other[3]) is Point.Inner, back.o
 
 def test_code_of_another_python_is_not_run(from_a_script: Path) -> None:
     other = """
-import penstock.cache.unpickles as unpickles
+import callyard.cache.unpickles as unpickles
 unpickles.CODE = "other-1"
 """
     with pytest.raises(subprocess.CalledProcessError) as caught:
@@ -700,7 +700,7 @@ def test_a_class_that_is_here_needs_no_code_of_another_python(path: Path) -> Non
         USE
         + CLASSES
         + """
-import penstock.cache.unpickles as unpickles
+import callyard.cache.unpickles as unpickles
 unpickles.CODE = "other-1"
 print(load(sys.argv[1]) == [Point(1.5, Colour.RED)])
 """,
@@ -714,11 +714,11 @@ def test_a_class_that_a_worker_was_sent(path: Path) -> None:
         USE
         + CLASSES
         + """
-import penstock
+import callyard
 def store(point, path):
     save(Point(point.x + 1, [point, Colour.RED]), path)
 if __name__ == "__main__":
-    with penstock.Executor(max_workers=1) as executor:
+    with callyard.Executor(max_workers=1) as executor:
         executor.submit(store, Point(1, None), sys.argv[1]).result()
     back = load(sys.argv[1])
     print(type(back) is Point, back.scaled().x, back.other[0] == Point(1, None), back.other[1] is Colour.RED)
@@ -753,7 +753,7 @@ def test_a_value_without_arrays_does_not_import_numpy_to_be_described() -> None:
     lines = run(
         """
         import sys
-        from penstock.cache.values import Parts, encode
+        from callyard.cache.values import Parts, encode
         encode([{"a": 1.5}, {1, 2}], "output", Parts())
         print("numpy" in sys.modules)
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.cache.words import duration, size
+from callyard.cache.words import duration, size
 
 
 @pytest.mark.parametrize(

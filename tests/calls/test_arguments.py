@@ -13,8 +13,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from penstock.calls.arguments import find_futures, is_future, replace_futures
-from penstock.futures import Future
+from callyard.calls.arguments import find_futures, is_future, replace_futures
+from callyard.futures import Future
 
 
 def done(value: object) -> Future:

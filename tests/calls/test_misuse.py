@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 
-from penstock import Cache, Executor, Local, PenstockError, ResourceError, Resources, Slurm, batched, item, keyed, unzip
-from penstock.futures import Future
-from penstock.resources import NAMES
+from callyard import Cache, CallyardError, Executor, Local, ResourceError, Resources, Slurm, batched, item, keyed, unzip
+from callyard.futures import Future
+from callyard.resources import NAMES
 
 MISTAKES: dict[str, tuple[Callable[[Executor], object], type[Exception], str]] = {}
 
@@ -86,7 +86,7 @@ for given_, rest in {
     "threads": ": pass concurrent.futures.ThreadPoolExecutor()",
     "zzz": "; use 'local', 'slurm', Local(...), Slurm(...) or another executor",
 }.items():
-    answered(PenstockError, f"backend={given_!r}{NO_BACKEND}{rest}")(lambda ex, given_=given_: executor(backend=given_))
+    answered(CallyardError, f"backend={given_!r}{NO_BACKEND}{rest}")(lambda ex, given_=given_: executor(backend=given_))
 
 
 class Client:
@@ -95,13 +95,13 @@ class Client:
     def get_executor(self) -> None: ...
 
 
-answered(PenstockError, f"{NO_BACKEND}, but the class of another executor: call it, as ThreadPoolExecutor()")(
+answered(CallyardError, f"{NO_BACKEND}, but the class of another executor: call it, as ThreadPoolExecutor()")(
     lambda ex: executor(backend=ThreadPoolExecutor)
 )
-answered(PenstockError, f"{NO_BACKEND}, but it has one: pass what its get_executor() returns")(
+answered(CallyardError, f"{NO_BACKEND}, but it has one: pass what its get_executor() returns")(
     lambda ex: executor(backend=Client())
 )
-answered(PenstockError, f"{NO_BACKEND}; use 'local'")(lambda ex: executor(backend=3))
+answered(CallyardError, f"{NO_BACKEND}; use 'local'")(lambda ex: executor(backend=3))
 
 # ------------------------------------------------------------------ descriptions of backends
 
@@ -159,7 +159,7 @@ answered(TypeError, "timeout must be a number of seconds, not '2'")(lambda ex: e
 answered(TypeError, "takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**")(
     lambda ex: ex.with_resources({"ranks": 2})  # type: ignore[arg-type]
 )
-answered(TypeError, "Future' is not its result: penstock.item(future, 0)")(
+answered(TypeError, "Future' is not its result: callyard.item(future, 0)")(
     lambda ex: ex.map(work, Future("Future"))  # type: ignore[arg-type]
 )
 

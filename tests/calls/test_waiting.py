@@ -10,9 +10,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from penstock.calls.waiting import Inherited, Raised, failure_of, name_of, when_done
-from penstock.errors import UnreadableCall
-from penstock.futures import Future, item
+from callyard.calls.waiting import Inherited, Raised, failure_of, name_of, when_done
+from callyard.errors import UnreadableCall
+from callyard.futures import Future, item
 
 CHAIN = 100_000
 
@@ -111,7 +111,7 @@ def test_a_call_fails_with_the_same_exception_and_the_path_in_a_note():
     source.set_exception(ValueError("no"))
     with pytest.raises(ValueError, match="no"):
         call.result()
-    assert notes(call) == ["penstock: energy <- relax"]
+    assert notes(call) == ["callyard: energy <- relax"]
     assert notes(source) == []
 
 
@@ -119,7 +119,7 @@ def test_the_future_of_another_library_is_named_by_it():
     source: StandardFuture = StandardFuture()
     call = dependent(source)
     source.set_exception(ValueError())
-    assert notes(call) == ["penstock: energy <- a future of concurrent"]
+    assert notes(call) == ["callyard: energy <- a future of concurrent"]
 
 
 def test_the_first_failure_counts():
@@ -138,8 +138,8 @@ def test_each_dependent_has_a_copy_of_the_exception():
     source: Future = Future("relax")
     first, second = dependent(source, name="first"), dependent(source, name="second")
     source.set_exception(error)
-    assert notes(first) == ["mine", "penstock: first <- relax"]
-    assert notes(second) == ["mine", "penstock: second <- relax"]
+    assert notes(first) == ["mine", "callyard: first <- relax"]
+    assert notes(second) == ["mine", "callyard: second <- relax"]
     assert error.__notes__ == ["mine"]  # type: ignore[attr-defined]
     for call in (first, second):
         copy = call.exception()
@@ -182,8 +182,8 @@ def test_an_exception_that_cannot_be_copied_is_passed_on_itself(error):
     call = dependent(source)
     source.set_exception(error)
     assert call.exception() is error
-    assert notes(call) == ["penstock: energy <- relax"]
-    assert notes(dependent(source, name="again")) == ["penstock: again <- relax"]
+    assert notes(call) == ["callyard: energy <- relax"]
+    assert notes(dependent(source, name="again")) == ["callyard: again <- relax"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +196,7 @@ def test_an_exception_whose_attributes_cannot_be_set():
     call = dependent(source)
     source.set_exception(Rigid(3))
     assert isinstance(call.exception(), Rigid)
-    assert notes(call) == ["penstock: energy <- relax"]
+    assert notes(call) == ["callyard: energy <- relax"]
 
 
 def test_a_failed_part_fails_what_waits_for_it():
@@ -265,7 +265,7 @@ def test_a_long_chain_fails_to_its_end():
     source.set_exception(ValueError("no"))
     assert isinstance(calls[-1].exception(timeout=0), ValueError)
     [note] = notes(calls[-1])
-    assert note.startswith(f"penstock: step{CHAIN - 1} <- step{CHAIN - 2} <- ")
+    assert note.startswith(f"callyard: step{CHAIN - 1} <- step{CHAIN - 2} <- ")
     assert note.endswith("step1 <- step0 <- first")
     assert note.count("<-") == 12
     assert " <- ... <- " in note
@@ -294,7 +294,7 @@ def test_a_short_path_is_told_in_full():
     source: Future = Future("a")
     calls = chain(source, 3)
     source.set_exception(ValueError())
-    assert notes(calls[-1]) == ["penstock: step2 <- step1 <- step0 <- a"]
+    assert notes(calls[-1]) == ["callyard: step2 <- step1 <- step0 <- a"]
 
 
 def test_the_path_is_one_link_for_each_call():

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from penstock import Cache
-from penstock.cache.records import Record, write
-from penstock.cli import main
+from callyard import Cache
+from callyard.cache.records import Record, write
+from callyard.cli import main
 
 BEGAN = 1_700_000_000.0
 
@@ -27,7 +27,7 @@ class Ended(NamedTuple):
 @pytest.fixture(autouse=True)
 def clean_surroundings(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PENSTOCK_CACHE", raising=False)
+    monkeypatch.delenv("CALLYARD_CACHE", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
@@ -53,7 +53,7 @@ def store(cache) -> Callable[..., str]:
 
 
 @pytest.fixture
-def penstock(capsys) -> Callable[..., Ended]:
+def callyard(capsys) -> Callable[..., Ended]:
     """Run a command in this process."""
 
     def run(*words: str) -> Ended:

@@ -10,10 +10,10 @@ from datetime import datetime
 
 import pytest
 
-from penstock import Cache
-from penstock.cache.claims import Claims
-from penstock.cache.records import Record, write
-from penstock.keys.key import call_key
+from callyard import Cache
+from callyard.cache.claims import Claims
+from callyard.cache.records import Record, write
+from callyard.keys.key import call_key
 
 
 def lines(text: str) -> list[list[str]]:
@@ -25,7 +25,7 @@ def claim_of_the_dead(cache):
     """A claim that a process has made which is gone."""
 
     def make(key: str) -> None:
-        code = "import sys; from penstock import Cache; Cache(sys.argv[1]).claims.take(sys.argv[2], 'relax')"
+        code = "import sys; from callyard import Cache; Cache(sys.argv[1]).claims.take(sys.argv[2], 'relax')"
         subprocess.run([sys.executable, "-c", code, cache.path, key], check=True)
 
     return make
@@ -62,10 +62,10 @@ def lab(tmp_path, monkeypatch):
 # ------------------------------------------------------------------ list
 
 
-def test_list(penstock, store):
+def test_list(callyard, store):
     store(2, seconds=1.5)
     store(1, (ValueError(), ""), state="failed", name="energy")
-    ended = penstock("list", "results")
+    ended = callyard("list", "results")
     assert ended.status == 0
     head, first, second = lines(ended.out)
     assert head == ["KEY", "FUNCTION", "STATE", "BEGAN", "TOOK", "SIZE"]
@@ -76,9 +76,9 @@ def test_list(penstock, store):
     assert " ".join(second[3:5]) == began
 
 
-def test_list_nothing(penstock, cache):
-    assert penstock("list", "results").out == f"no calls in {cache.path}\n"
-    assert penstock("list", "results", "--json").out == "[]\n"
+def test_list_nothing(callyard, cache):
+    assert callyard("list", "results").out == f"no calls in {cache.path}\n"
+    assert callyard("list", "results", "--json").out == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -93,57 +93,57 @@ def test_list_nothing(penstock, cache):
         (["--function", "energy", "--limit", "1"], [3]),
     ],
 )
-def test_list_some(penstock, store, options, numbers):
+def test_list_some(callyard, store, options, numbers):
     for number in (4, 3, 2, 1):
         state, output = ("failed", (ValueError(), "")) if number > 2 else ("finished", 42)
         store(number, output, name="energy" if number % 2 else "relax", state=state)
-    rows = json.loads(penstock("list", "results", "--json", *options).out)
+    rows = json.loads(callyard("list", "results", "--json", *options).out)
     assert [int(row["key"][:8]) for row in rows] == numbers
 
 
 @pytest.mark.parametrize("words", [["results"], ["-C", "results"], ["--cache=results"], []])
-def test_ways_to_name_the_cache(penstock, store, monkeypatch, words):
+def test_ways_to_name_the_cache(callyard, store, monkeypatch, words):
     store(1)
     if not words:
-        monkeypatch.setenv("PENSTOCK_CACHE", "results")
-    assert len(lines(penstock("list", *words).out)) == 2
-    assert penstock("show", *words, "000000").status == 0
-    assert penstock("show", *words, "--source", "000000").status == 0
+        monkeypatch.setenv("CALLYARD_CACHE", "results")
+    assert len(lines(callyard("list", *words).out)) == 2
+    assert callyard("show", *words, "000000").status == 0
+    assert callyard("show", *words, "--source", "000000").status == 0
 
 
-def test_list_as_json(penstock, cache, store):
+def test_list_as_json(callyard, cache, store):
     key = store(1, seconds=1.5)
-    (row,) = json.loads(penstock("list", "results", "--json").out)
+    (row,) = json.loads(callyard("list", "results", "--json").out)
     assert row == {
         "key": key, "function": "relax", "state": "finished", "created": "2023-11-14T22:13:21+00:00", "seconds": 1.5,
         "size": cache[key].size, "path": cache.home.record(key), "where": None,
     }  # fmt: skip
 
 
-def test_list_with_arguments(penstock, store):
+def test_list_with_arguments(callyard, store):
     store(17)
-    assert penstock("list", "-l", "results").out.endswith("x=17\n")
-    (row,) = json.loads(penstock("list", "--long", "--json", "results").out)
+    assert callyard("list", "-l", "results").out.endswith("x=17\n")
+    (row,) = json.loads(callyard("list", "--long", "--json", "results").out)
     assert row["arguments"] == "x=17"
 
 
-def test_list_what_is_running(penstock, cache, claim_of_the_dead):
+def test_list_what_is_running(callyard, cache, claim_of_the_dead):
     claim_of_the_dead("a" * 40)
     claim = Claims(cache.home).take("b" * 40, "relax")
-    rows = json.loads(penstock("list", "results", "--json").out)
+    rows = json.loads(callyard("list", "results", "--json").out)
     assert [(row["key"][0], row["state"], row["size"]) for row in rows] == [("a", "gone", None), ("b", "running", None)]
     assert f"process {os.getpid()} on " in rows[1]["where"]
-    assert f"process {os.getpid()} on " in penstock("list", "results", "-l", "--state", "running").out
-    assert len(lines(penstock("list", "results", "--state", "gone").out)) == 2
+    assert f"process {os.getpid()} on " in callyard("list", "results", "-l", "--state", "running").out
+    assert len(lines(callyard("list", "results", "--state", "gone").out)) == 2
     claim.release()
 
 
-def test_list_does_not_write(penstock, cache, store):
+def test_list_does_not_write(callyard, cache, store):
     store(1)
     os.chmod(cache.path, 0o500)
-    assert penstock("list", "results").status == penstock("show", "results", "000000").status == 0
+    assert callyard("list", "results").status == callyard("show", "results", "000000").status == 0
     assert (
-        penstock("check", "results").status == penstock("prune", "--dry-run", "--max-size", "0", "results").status == 0
+        callyard("check", "results").status == callyard("prune", "--dry-run", "--max-size", "0", "results").status == 0
     )
     os.chmod(cache.path, 0o700)
 
@@ -151,10 +151,10 @@ def test_list_does_not_write(penstock, cache, store):
 # ------------------------------------------------------------------ show
 
 
-def test_show(penstock, cache, store):
+def test_show(callyard, cache, store):
     facts = {"host": "node1", "pid": 17, "resources": {"memory": 2, "ranks": 3}, "python": "3.11.2"}
     key = store(1, {"a": 1}, facts=facts, source="def relax(): ...\n", seconds=182)
-    ended = penstock("show", "results", key[:9])
+    ended = callyard("show", "results", key[:9])
     assert ended.status == 0
     shown = ended.out.splitlines()
     assert shown[0] == f"key        {key}"
@@ -165,41 +165,41 @@ def test_show(penstock, cache, store):
     assert shown[shown.index("arguments  1") + 1] == "           force=0.1"
     assert "output     {'a': 1}" in shown
     assert "def relax" not in ended.out
-    assert penstock("show", "results", key[:9], "--source").out == ended.out + "\ndef relax(): ...\n"
+    assert callyard("show", "results", key[:9], "--source").out == ended.out + "\ndef relax(): ...\n"
 
 
-def test_show_as_json(penstock, cache, store):
+def test_show_as_json(callyard, cache, store):
     key = store(1, {"a": 1})
-    found = json.loads(penstock("show", "--json", "results", key).out)
+    found = json.loads(callyard("show", "--json", "results", key).out)
     assert (found["key"], found["function"], found["state"]) == (key, "relax", "finished")
     assert (found["args"], found["kwargs"], found["output"]) == (["1"], {"force": "0.1"}, "{'a': 1}")
     assert (found["error"], found["traceback"], found["host"]) == (None, None, "node1")
     assert found["ingredients"] == {"argument x": "7f 1"}
 
 
-def test_show_a_failure(penstock, store):
+def test_show_a_failure(callyard, store):
     key = store(1, (ValueError("too small"), "Traceback:\n  here"), state="failed")
-    shown = penstock("show", "results", key).out
+    shown = callyard("show", "results", key).out
     assert "error      ValueError('too small')\ntraceback  Traceback:\n             here\n" in shown
-    found = json.loads(penstock("show", "--json", "results", key).out)
+    found = json.loads(callyard("show", "--json", "results", key).out)
     assert (found["error"], found["output"]) == ("ValueError('too small')", None)
     assert found["traceback"] == "Traceback:\n  here"
 
 
-def test_show_what_is_long(penstock, store):
+def test_show_what_is_long(callyard, store):
     key = store(1, ["a" * 5000] * 1000)
-    assert len(penstock("show", "results", key).out) < 50_000
-    assert len(json.loads(penstock("show", "--json", "results", key).out)["output"]) > 5_000_000
+    assert len(callyard("show", "results", key).out) < 50_000
+    assert len(json.loads(callyard("show", "--json", "results", key).out)["output"]) > 5_000_000
 
 
 @pytest.mark.needs("numpy")
-def test_show_an_array(penstock, store):
+def test_show_an_array(callyard, store):
     import numpy as np
 
-    assert "output     array([0., 0., 0.])" in penstock("show", "results", store(1, np.zeros(3))).out
+    assert "output     array([0., 0., 0.])" in callyard("show", "results", store(1, np.zeros(3))).out
 
 
-def test_show_what_cannot_be_loaded_here(penstock, store, lab):
+def test_show_what_cannot_be_loaded_here(callyard, store, lab):
     lab("class Atom:\n    pass\n")
     sys.path.insert(0, os.getcwd())
     import lab_of_mine
@@ -207,26 +207,26 @@ def test_show_what_cannot_be_loaded_here(penstock, store, lab):
     key = store(1, lab_of_mine.Atom())
     del sys.modules["lab_of_mine"]
     sys.path.remove(os.getcwd())
-    assert "output     <lab_of_mine.Atom object at" in penstock("show", "results", key).out
+    assert "output     <lab_of_mine.Atom object at" in callyard("show", "results", key).out
     del sys.modules["lab_of_mine"]
     lab("")
-    ended = penstock("show", "results", key)
+    ended = callyard("show", "results", key)
     assert ended.status == 0
     assert "cannot be loaded" in ended.out
 
 
-def test_show_an_unknown_key(penstock, store):
+def test_show_an_unknown_key(callyard, store):
     store(0x12345678)
-    ended = penstock("show", "results", "12345687")
+    ended = callyard("show", "results", "12345687")
     assert (ended.status, ended.out) == (1, "")
-    assert ended.err.startswith("penstock show: there is no call '12345687' in ")
+    assert ended.err.startswith("callyard show: there is no call '12345687' in ")
     assert "did you mean '12345678" in ended.err
 
 
 @pytest.mark.parametrize("command", ["show", "explain", "logs"])
-def test_what_is_running_has_nothing_to_show(penstock, cache, command):
+def test_what_is_running_has_nothing_to_show(callyard, cache, command):
     claim = Claims(cache.home).take("a" * 40, "relax")
-    ended = penstock(command, "results", "aaaaaa")
+    ended = callyard(command, "results", "aaaaaa")
     assert ended.status == 1
     assert f"{'a' * 40} is being run by process {os.getpid()} on " in ended.err
     claim.release()
@@ -255,42 +255,42 @@ def relaxed(cache, lab) -> str:
     return key
 
 
-def test_explain_a_key(penstock, store):
+def test_explain_a_key(callyard, store):
     one, other = store(1), store(2)
-    ended = penstock("explain", "results", one)
+    ended = callyard("explain", "results", one)
     assert ended.status == 0
     assert ended.out == (
         f"'relax', key {one}\nwhat went into the key:\n  argument x  7f 1\n"
         f"from the nearest other entry, {other}, it differs in:\n  argument 'x': 2 -> 1\n"
     )
-    found = json.loads(penstock("explain", "--json", "results", one).out)
+    found = json.loads(callyard("explain", "--json", "results", one).out)
     assert found["nearest"] == other
     assert found["hit"]
     assert found["differences"] == ["argument 'x': 2 -> 1"]
     assert found["ingredients"] == {"argument x": "7f 1"}
 
 
-def test_explain_the_only_entry(penstock, store):
-    ended = penstock("explain", "results", store(1, facts={}))
+def test_explain_the_only_entry(callyard, store):
+    ended = callyard("explain", "results", store(1, facts={}))
     assert ended.out.endswith("what went into the key:\n  (not noted)\n")
 
 
 @pytest.mark.parametrize("words", [["Cu"], ["'Cu'"], ["x=Cu"], ["x='Cu'", "force=0.1"], ["Cu", "0.1"]])
-def test_explain_a_call_that_is_remembered(penstock, relaxed, words):
-    ended = penstock("explain", "results", "lab_of_mine:relax", *words)
+def test_explain_a_call_that_is_remembered(callyard, relaxed, words):
+    ended = callyard("explain", "results", "lab_of_mine:relax", *words)
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith("'relax' is remembered since ")
     assert relaxed in ended.out
 
 
-def test_explain_a_call_that_is_not(penstock, relaxed, lab):
+def test_explain_a_call_that_is_not(callyard, relaxed, lab):
     lab("SCALE = 3\n\n\ndef relax(x, force=0.1):\n    return x * SCALE + force\n")
-    ended = penstock("explain", "results", "lab_of_mine:relax", "Cu", "-1")
+    ended = callyard("explain", "results", "lab_of_mine:relax", "Cu", "-1")
     assert ended.status == 1
     assert f"the nearest entry is {relaxed}" in ended.out
     assert "  global 'lab_of_mine.SCALE'" in ended.out
     assert ended.out.endswith("  argument 'force': 0.1 -> -1\n")
-    found = json.loads(penstock("explain", "--json", "-C", "results", "lab_of_mine:relax", "Cu").out)
+    found = json.loads(callyard("explain", "--json", "-C", "results", "lab_of_mine:relax", "Cu").out)
     assert (found["hit"], found["nearest"], len(found["differences"])) == (False, relaxed, 1)
 
 
@@ -302,8 +302,8 @@ def test_explain_a_call_that_is_not(penstock, relaxed, lab):
         ("lab_of_mine:SCALE", "lab_of_mine:SCALE is no function but 2"),
     ],
 )
-def test_explain_what_is_no_function(penstock, cache, lab, target, says):
-    ended = penstock("explain", "results", target)
+def test_explain_what_is_no_function(callyard, cache, lab, target, says):
+    ended = callyard("explain", "results", target)
     assert ended.status == 1
     assert says in ended.err
 
@@ -311,125 +311,125 @@ def test_explain_what_is_no_function(penstock, cache, lab, target, says):
 # ------------------------------------------------------------------ logs
 
 
-def test_logs(penstock, store):
+def test_logs(callyard, store):
     key = store(1, facts={"log": "one\ntwo\n"})
-    assert penstock("logs", "results", key) == (0, "one\ntwo\n", "")
-    assert json.loads(penstock("logs", "--json", "results", key).out) == {
+    assert callyard("logs", "results", key) == (0, "one\ntwo\n", "")
+    assert json.loads(callyard("logs", "--json", "results", key).out) == {
         "key": key, "log": "one\ntwo\n", "traceback": None,
     }  # fmt: skip
 
 
-def test_logs_of_a_failure(penstock, store):
+def test_logs_of_a_failure(callyard, store):
     key = store(1, (ValueError(), "Traceback: here"), state="failed", facts={"log": "one\n"})
-    assert penstock("logs", "results", key).out == "one\nTraceback: here\n"
+    assert callyard("logs", "results", key).out == "one\nTraceback: here\n"
 
 
-def test_no_logs(penstock, store):
+def test_no_logs(callyard, store):
     key = store(1)
-    ended = penstock("logs", "results", key)
+    ended = callyard("logs", "results", key)
     assert (ended.status, ended.out) == (1, "")
     assert "printed nothing that was kept" in ended.err
-    assert penstock("logs", "--json", "results", key).status == 1
+    assert callyard("logs", "--json", "results", key).status == 1
 
 
 # ------------------------------------------------------------------ retry
 
 
-def test_retry_a_failure(penstock, cache, store):
+def test_retry_a_failure(callyard, cache, store):
     key = store(1, (ValueError(), ""), state="failed")
-    ended = penstock("retry", "results", key[:8])
+    ended = callyard("retry", "results", key[:8])
     assert ended.status == 0
     assert ended.out == f"forgot the failure of 'relax', key {key}; the next submission runs the call again\n"
     assert len(cache) == 0
 
 
-def test_retry_what_has_finished(penstock, cache, store):
+def test_retry_what_has_finished(callyard, cache, store):
     key = store(1)
-    ended = penstock("retry", "results", key)
+    ended = callyard("retry", "results", key)
     assert ended.status == 1
-    assert f"nothing to retry: `penstock prune {cache.path} --key {key}` forgets it" in ended.err
+    assert f"nothing to retry: `callyard prune {cache.path} --key {key}` forgets it" in ended.err
     assert len(cache) == 1
 
 
-def test_retry_what_a_dead_process_ran(penstock, cache, claim_of_the_dead):
+def test_retry_what_a_dead_process_ran(callyard, cache, claim_of_the_dead):
     claim_of_the_dead("a" * 40)
-    ended = penstock("retry", "results", "aaaaaa", "--json")
+    ended = callyard("retry", "results", "aaaaaa", "--json")
     assert ended.status == 0
     assert "forgot the run of 'relax' by process" in json.loads(ended.out)["done"][0]
     assert list(cache.claims.running()) == []
 
 
-def test_retry_what_is_running(penstock, cache):
+def test_retry_what_is_running(callyard, cache):
     claim = Claims(cache.home).take("a" * 40, "relax")
     for force in ([], ["--force"]):
-        ended = penstock("retry", "results", "aaaaaa", *force)
+        ended = callyard("retry", "results", "aaaaaa", *force)
         assert ended.status == 1
         assert "wait for it, or end it first" in ended.err
     claim.release()
 
 
-def test_retry_what_cannot_be_seen(penstock, cache, claim_from_afar):
+def test_retry_what_cannot_be_seen(callyard, cache, claim_from_afar):
     claim_from_afar("a" * 40)
-    ended = penstock("retry", "results", "aaaaaa")
+    ended = callyard("retry", "results", "aaaaaa")
     assert ended.status == 1
     assert "on node7" in ended.err
     assert "say --force" in ended.err
-    assert penstock("retry", "results", "aaaaaa", "--force").status == 0
+    assert callyard("retry", "results", "aaaaaa", "--force").status == 0
     assert list(cache.claims.running()) == []
 
 
 # ------------------------------------------------------------------ prune
 
 
-def test_prune(penstock, cache, store):
+def test_prune(callyard, cache, store):
     for number in (1, 2, 3):
         store(number, name="energy" if number == 2 else "relax")
-    would = penstock("prune", "results", "--function", "relax", "--dry-run")
+    would = callyard("prune", "results", "--function", "relax", "--dry-run")
     assert would.status == 0
     assert [line[0] for line in lines(would.out)] == ["KEY", "000000010000", "000000030000", "would"]
     assert len(cache) == 3
-    done = penstock("prune", "results", "--function", "relax")
+    done = callyard("prune", "results", "--function", "relax")
     assert done.out == would.out.replace("would remove", "removed")
     assert done.out.splitlines()[-1].startswith("removed 2 calls, ")
     assert [entry.function for entry in cache] == ["energy"]
 
 
-def test_prune_by_several_conditions(penstock, cache, store):
+def test_prune_by_several_conditions(callyard, cache, store):
     keys = [store(number) for number in (1, 2, 3)]
-    ended = penstock("prune", "-C", "results", "--key", keys[0], "--key", keys[2][:8], "--older-than", "2w", "--json")
+    ended = callyard("prune", "-C", "results", "--key", keys[0], "--key", keys[2][:8], "--older-than", "2w", "--json")
     assert [row["key"] for row in json.loads(ended.out)] == [keys[0], keys[2]]
     assert cache.keys() == [keys[1]]
 
 
-def test_prune_nothing(penstock, store):
+def test_prune_nothing(callyard, store):
     store(1)
-    assert penstock("prune", "results", "--larger-than", "1GB") == (0, "removed 0 calls, 0 B\n", "")
+    assert callyard("prune", "results", "--larger-than", "1GB") == (0, "removed 0 calls, 0 B\n", "")
 
 
-def test_prune_by_what_makes_no_sense(penstock, cache, store):
+def test_prune_by_what_makes_no_sense(callyard, cache, store):
     store(1)
-    ended = penstock("prune", "results", "--older-than", "long")
+    ended = callyard("prune", "results", "--older-than", "long")
     assert ended.status == 2
     assert "--older-than: 'long' should be seconds" in ended.err
-    assert penstock("prune", "results", "--max-size", "many").status == 2
+    assert callyard("prune", "results", "--max-size", "many").status == 2
     assert len(cache) == 1
 
 
 # ------------------------------------------------------------------ check
 
 
-def test_check(penstock, cache, store):
+def test_check(callyard, cache, store):
     store(1)
     size = cache[store(2)].size
     with open(cache.home.record(store(3)), "r+b") as file:
         file.truncate(600)
-    ended = penstock("check", "results")
+    ended = callyard("check", "results")
     assert ended.status == 1
     assert ended.out.startswith("damaged: ")
     assert ended.out.endswith(f"2 calls are whole, {2 * size / 1000:.3g} kB\n")
-    repaired = penstock("check", "results", "--repair", "--json")
+    repaired = callyard("check", "results", "--repair", "--json")
     assert repaired.status == 0
     found = json.loads(repaired.out)
     assert (found["ok"], found["whole"], found["size"]) == (True, 2, 2 * size)
     assert [problem["kind"] for problem in found["problems"]] == ["damaged", "aside"]
-    assert penstock("check", "results").status == 0
+    assert callyard("check", "results").status == 0

@@ -9,21 +9,21 @@ import sys
 
 import pytest
 
-from penstock.cli import COMMANDS
+from callyard.cli import COMMANDS
 
 ASK = """
-penstock() {{ {python} -m penstock "$@"; }}
+callyard() {{ {python} -m callyard "$@"; }}
 source ./script
 COMP_WORDS=({words}) COMP_CWORD=$(( {count} - 1 ))
-_penstock
+_callyard
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
 @pytest.fixture
-def complete(penstock, tmp_path):
+def complete(callyard, tmp_path):
     """What bash offers for a line of which the last word is not complete."""
-    (tmp_path / "script").write_text(penstock("completion", "bash").out)
+    (tmp_path / "script").write_text(callyard("completion", "bash").out)
 
     def ask(*words: str) -> list[str]:
         quoted = " ".join(f"'{word}'" for word in words)
@@ -36,55 +36,55 @@ def complete(penstock, tmp_path):
 
 
 def test_commands(complete):
-    assert {*COMMANDS, "--help", "--version"} == {*complete("penstock", "")}
-    assert complete("penstock", "pr") == ["prune"]
-    assert complete("penstock", "xy") == []
+    assert {*COMMANDS, "--help", "--version"} == {*complete("callyard", "")}
+    assert complete("callyard", "pr") == ["prune"]
+    assert complete("callyard", "xy") == []
 
 
 def test_options(complete):
-    assert complete("penstock", "prune", "--o") == ["--older-than"]
-    assert {"--json", "--function", "--state"} <= {*complete("penstock", "list", "results", "--")}
-    assert complete("penstock", "list", "--state", "f") == ["finished", "failed"]
-    assert complete("penstock", "completion", "") == ["bash", "zsh", "fish"]
+    assert complete("callyard", "prune", "--o") == ["--older-than"]
+    assert {"--json", "--function", "--state"} <= {*complete("callyard", "list", "results", "--")}
+    assert complete("callyard", "list", "--state", "f") == ["finished", "failed"]
+    assert complete("callyard", "completion", "") == ["bash", "zsh", "fish"]
 
 
 def test_directories(complete, tmp_path):
     (tmp_path / "results").mkdir()
-    assert complete("penstock", "list", "re") == ["results"]
+    assert complete("callyard", "list", "re") == ["results"]
 
 
 def test_keys(complete, store, monkeypatch):
     one, other = store(0x12345678), store(0xABCDEF00)
-    assert complete("penstock", "show", "results", "1") == [one]
-    assert {one, other} <= {*complete("penstock", "retry", "results", "")}
-    monkeypatch.setenv("PENSTOCK_CACHE", "results")
-    assert complete("penstock", "logs", "abc") == [other]
+    assert complete("callyard", "show", "results", "1") == [one]
+    assert {one, other} <= {*complete("callyard", "retry", "results", "")}
+    monkeypatch.setenv("CALLYARD_CACHE", "results")
+    assert complete("callyard", "logs", "abc") == [other]
 
 
-def test_no_keys_without_a_cache(penstock, complete):
-    assert complete("penstock", "show", "12") == []
-    assert penstock("completion", "keys") == (0, "", "")
+def test_no_keys_without_a_cache(callyard, complete):
+    assert complete("callyard", "show", "12") == []
+    assert callyard("completion", "keys") == (0, "", "")
 
 
-def test_zsh(penstock):
-    script = penstock("completion", "zsh").out
+def test_zsh(callyard):
+    script = callyard("completion", "zsh").out
     assert "bashcompinit" in script
-    assert script.endswith(penstock("completion", "bash").out)
+    assert script.endswith(callyard("completion", "bash").out)
 
 
-def test_fish(penstock, tmp_path):
-    script = penstock("completion", "fish").out
+def test_fish(callyard, tmp_path):
+    script = callyard("completion", "fish").out
     assert "-a prune -d 'remove what is old, large, or no longer wanted'" in script
     assert "-l state -xa 'finished failed' -d 'only these'" in script
     for line in script.splitlines():
-        assert line.startswith("complete -c penstock ")
+        assert line.startswith("complete -c callyard ")
         assert line.count("'") % 2 == 0
     if shutil.which("fish"):
         (tmp_path / "script").write_text(script)
         subprocess.run(["fish", "--no-execute", "script"], check=True)
 
 
-def test_an_unknown_shell(penstock):
-    ended = penstock("completion", "tcsh")
+def test_an_unknown_shell(callyard):
+    ended = callyard("completion", "tcsh")
     assert ended.status == 2
     assert "invalid choice: 'tcsh'" in ended.err

@@ -1,4 +1,4 @@
-"""What `penstock doctor` says of a machine."""
+"""What `callyard doctor` says of a machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from importlib import metadata
 
 import pytest
 
-from penstock.cli import doctor, main
-from penstock.system import machine
+from callyard.cli import doctor, main
+from callyard.system import machine
 
 
 def diagnose(capsys, *options: str) -> tuple[int, str]:

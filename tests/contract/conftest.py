@@ -16,9 +16,9 @@ import contract_calls
 import pytest
 from gate import Gate
 
-import penstock
-from penstock import Slurm
-from penstock.keys.values import _registered as registered
+import callyard
+from callyard import Slurm
+from callyard.keys.values import _registered as registered
 
 WORKERS = 2
 # For jobs `max_workers` is a limit within an array; where a test needs one for all calls, each takes the only node.
@@ -137,7 +137,7 @@ def chosen(
     with ExitStack() as stack:
         if description.detached or description.nodes:
             cluster = request.getfixturevalue("slurm")
-            monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+            monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
             if description.nodes == "allocated":
                 for name, value in stack.enter_context(cluster.allocation(2, "-c1", "-t", "10")).items():
                     monkeypatch.setenv(name, value)
@@ -160,24 +160,24 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 @pytest.fixture
 def make(
     request: pytest.FixtureRequest, chosen: dict[str, Any], gate: Gate
-) -> Iterator[Callable[..., penstock.Executor]]:
+) -> Iterator[Callable[..., callyard.Executor]]:
     """Make executors of two workers, which end with the test."""
     detached = BACKENDS[request.node.callspec.params["backend"]].detached
     with ExitStack() as stack:
 
-        def create(max_workers: int | None = WORKERS, **more: Any) -> penstock.Executor:
+        def create(max_workers: int | None = WORKERS, **more: Any) -> callyard.Executor:
             if detached and max_workers == 1:
                 more = {"resource_dict": ONE_AT_A_TIME, **more}
             elif detached and max_workers == WORKERS:
                 max_workers = None  # the cluster has room for more, and a job takes a second
-            return stack.enter_context(penstock.Executor(max_workers, **chosen, **more))
+            return stack.enter_context(callyard.Executor(max_workers, **chosen, **more))
 
         yield create
         gate.open(1000)  # so that a failed test does not hang
 
 
 @pytest.fixture
-def ex(make: Callable[..., penstock.Executor]) -> penstock.Executor:
+def ex(make: Callable[..., callyard.Executor]) -> callyard.Executor:
     return make()
 
 

@@ -13,8 +13,8 @@ import contract_calls as calls
 import pytest
 from gate import Gate
 
-import penstock
-from penstock import Executor, batched, item, unzip
+import callyard
+from callyard import Executor, batched, item, unzip
 
 Make = Callable[..., Executor]
 Some = Callable[[int], int]
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 
 def notes(error: BaseException | None) -> list[str]:
-    return [note for note in getattr(error, "__notes__", []) if note.startswith("penstock: ")]
+    return [note for note in getattr(error, "__notes__", []) if note.startswith("callyard: ")]
 
 
 # ------------------------------------------------------------------ where futures are found
@@ -187,8 +187,8 @@ def test_a_failure_travels_with_its_path(ex: Executor) -> None:
     third = ex.submit(calls.add, 1, [{"deep": second}])
     with pytest.raises(ZeroDivisionError, match="division by zero") as info:
         third.result()
-    assert notes(info.value) == ["penstock: add <- successor <- divide"]
-    assert notes(second.exception()) == ["penstock: successor <- divide"]
+    assert notes(info.value) == ["callyard: add <- successor <- divide"]
+    assert notes(second.exception()) == ["callyard: successor <- divide"]
     assert notes(first.exception()) == []
 
 
@@ -212,15 +212,15 @@ def test_notes_of_the_users_own_stay(ex: Executor) -> None:
     failed.set_exception(error)
     inherited = ex.submit(calls.successor, failed).exception()
     assert isinstance(inherited, ValueError)
-    assert inherited.__notes__ == ["the user's", "penstock: successor <- a future of concurrent"]  # type: ignore[attr-defined]
+    assert inherited.__notes__ == ["the user's", "callyard: successor <- a future of concurrent"]  # type: ignore[attr-defined]
     assert error.__notes__ == ["the user's"]  # type: ignore[attr-defined]
 
 
 def test_every_dependent_has_its_own_path(ex: Executor) -> None:
     failed = ex.submit(calls.divide, 1, 0)
     a, b = ex.submit(calls.successor, failed), ex.submit(calls.same, failed)
-    assert notes(a.exception()) == ["penstock: successor <- divide"]
-    assert notes(b.exception()) == ["penstock: same <- divide"]
+    assert notes(a.exception()) == ["callyard: successor <- divide"]
+    assert notes(b.exception()) == ["callyard: same <- divide"]
 
 
 @pytest.mark.feature("workers")
@@ -229,7 +229,7 @@ def test_a_long_path_is_cut(ex: Executor) -> None:
     for _ in range(3000):
         future = ex.submit(calls.successor, future)
     (note,) = notes(future.exception())
-    assert note.startswith("penstock: successor <- successor")
+    assert note.startswith("callyard: successor <- successor")
     assert "..." in note
     assert note.endswith("divide")
     assert len(note) < 300
@@ -328,7 +328,7 @@ def test_items_that_are_not_there(ex: Executor) -> None:
 def test_items_that_are_not_there_as_arguments(ex: Executor) -> None:
     error = ex.submit(calls.successor, item(ex.submit(dict, a=1), "b")).exception()
     assert isinstance(error, KeyError)
-    assert notes(error) == ["penstock: successor <- dict['b']"]
+    assert notes(error) == ["callyard: successor <- dict['b']"]
 
 
 def test_items_of_a_failed_call(ex: Executor) -> None:
@@ -482,7 +482,7 @@ def test_an_error_with_an_attribute_that_cannot_be_pickled_keeps_its_class(ex: E
 @pytest.mark.feature("processes", "runs again")
 def test_what_cannot_be_pickled_fails_its_call_alone(ex: Executor) -> None:
     for future in (ex.submit(calls.same, calls.Unpicklable()), ex.submit(calls.Unpicklable)):
-        with pytest.raises((TypeError, penstock.UnpicklableCall), match="Unpicklable"):
+        with pytest.raises((TypeError, callyard.UnpicklableCall), match="Unpicklable"):
             future.result()
     assert ex.submit(abs, -1).result() == 1
 
@@ -500,7 +500,7 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
     }
     for text, future in cases.items():
         error = future.exception()
-        assert isinstance(error, penstock.UnpicklableCall)
+        assert isinstance(error, callyard.UnpicklableCall)
         assert text in str(error)
         assert "\n" not in str(error)
 
@@ -508,9 +508,9 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
 @pytest.mark.feature("explains")
 def test_what_cannot_be_read(ex: Executor) -> None:
     argument, result = ex.submit(calls.process_id, calls.Unreadable()), ex.submit(calls.Unreadable)
-    with pytest.raises(penstock.UnpicklableCall, match=r"arguments cannot be opened.*an Unreadable cannot be read"):
+    with pytest.raises(callyard.UnpicklableCall, match=r"arguments cannot be opened.*an Unreadable cannot be read"):
         argument.result()
-    with pytest.raises(penstock.UnpicklableCall, match=r"the result of 'Unreadable'.*cannot be read"):
+    with pytest.raises(callyard.UnpicklableCall, match=r"the result of 'Unreadable'.*cannot be read"):
         result.result()
     assert ex.submit(abs, -1).result() == 1
 
@@ -521,7 +521,7 @@ def test_a_result_that_cannot_be_sent_on(ex: Executor) -> None:
     plain: standard.Future[Any] = standard.Future()
     waiting = ex.submit(calls.same, plain)
     plain.set_result(calls.Unpicklable())
-    with pytest.raises((penstock.UnpicklableCall, penstock.CacheError), match=r"'same'.*Unpicklable stays"):
+    with pytest.raises((callyard.UnpicklableCall, callyard.CacheError), match=r"'same'.*Unpicklable stays"):
         waiting.result()
 
 
@@ -533,7 +533,7 @@ def test_what_an_async_function_or_a_generator_gives(ex: Executor) -> None:
         yield 1
 
     waiting, generating = ex.submit(wait), ex.submit(generate)
-    with pytest.raises(penstock.UnpicklableCall, match=r"asyncio.run"):
+    with pytest.raises(callyard.UnpicklableCall, match=r"asyncio.run"):
         waiting.result()
-    with pytest.raises(penstock.UnpicklableCall, match=r"generator.*list"):
+    with pytest.raises(callyard.UnpicklableCall, match=r"generator.*list"):
         generating.result()

@@ -17,8 +17,8 @@ import contract_calls as calls
 import pytest
 from gate import Gate, held, until
 
-import penstock
-from penstock import Executor
+import callyard
+from callyard import Executor
 
 Make = Callable[..., Executor]
 Some = Callable[[int], int]
@@ -168,8 +168,8 @@ WAITS: dict[str, Callable[[Executor, Any], object]] = {
     "wait": lambda ex, other: standard.wait([other]),
     "wait for the first": lambda ex, other: standard.wait([other], return_when=standard.FIRST_COMPLETED),
     "as_completed": lambda ex, other: next(standard.as_completed([other])),
-    "item": lambda ex, other: penstock.item(other, 0).result(),
-    "batched": lambda ex, other: penstock.batched([other, other], 2)[0].result(),
+    "item": lambda ex, other: callyard.item(other, 0).result(),
+    "batched": lambda ex, other: callyard.batched([other, other], 2)[0].result(),
     "a dependent call": lambda ex, other: ex.submit(abs, other).result(),
     "map": lambda ex, other: list(ex.map(abs, [other])),
 }
@@ -296,7 +296,7 @@ def test_there_is_no_thread_to_be_had(ex: Executor, monkeypatch: pytest.MonkeyPa
     start = threading.Thread.start
 
     def cannot(thread: threading.Thread) -> None:
-        if thread.name.startswith("penstock"):
+        if thread.name.startswith("callyard"):
             raise RuntimeError("can't start new thread")
         start(thread)
 
@@ -543,7 +543,7 @@ def test_an_interrupted_with_block_ends_its_calls(make: Make, gate: Gate, kind: 
         gate.arrived()
         raise kind
     assert pending.cancelled()
-    assert isinstance(running.exception(), penstock.WorkerLost)
+    assert isinstance(running.exception(), callyard.WorkerLost)
 
 
 @pytest.mark.feature("kill")
@@ -554,10 +554,10 @@ def test_ending_the_workers(make: Make, gate: Gate, name: str) -> None:
     dependent = ex.submit(abs, running)
     gate.arrived()
     getattr(ex, name)()
-    with pytest.raises(penstock.WorkerLost, match=r"SIGTERM|SIGKILL"):
+    with pytest.raises(callyard.WorkerLost, match=r"SIGTERM|SIGKILL"):
         running.result()
     assert pending.cancelled()
-    assert dependent.cancelled() or isinstance(dependent.exception(), penstock.WorkerLost)
+    assert dependent.cancelled() or isinstance(dependent.exception(), callyard.WorkerLost)
 
 
 # ------------------------------------------------------------------ with_resources
@@ -584,7 +584,7 @@ def test_with_resources_shares_the_processes(make: Make) -> None:
 
 def test_unknown_resources_are_refused_with_the_nearest(ex: Executor) -> None:
     for ask in (lambda: ex.with_resources(memry=3), lambda: ex.submit(abs, 1, resource_dict={"memry": 3})):
-        with pytest.raises(penstock.ResourceError, match=r"'memry'.*'memory'"):
+        with pytest.raises(callyard.ResourceError, match=r"'memry'.*'memory'"):
             ask()
 
 
@@ -592,7 +592,7 @@ def test_unknown_resources_are_refused_with_the_nearest(ex: Executor) -> None:
 
 
 def test_repr(ex: Executor) -> None:
-    assert repr(ex).startswith("<penstock.Executor ")
+    assert repr(ex).startswith("<callyard.Executor ")
     future = ex.submit(abs, -1)
     future.result()
     assert repr(future).startswith("<Future at 0x")

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 NAME = "test.test_concurrent_futures"
-DIRECTORY = "PENSTOCK_CPYTHON_TESTS"  # of another Python's tests; the processes that a test starts see it too
+DIRECTORY = "CALLYARD_CPYTHON_TESTS"  # of another Python's tests; the processes that a test starts see it too
 OVERLAY = str(Path(__file__).parent / "overlay")
 MISSING = "no copy of CPython's test.test_concurrent_futures here, nor in an older Python beside this one"
 

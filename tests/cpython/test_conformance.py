@@ -1,4 +1,4 @@
-"""CPython's own executor tests, run against Penstock: on this machine, around threads, around processes.
+"""CPython's own executor tests, run against Callyard: on this machine, around threads, around processes.
 
 None of them is copied: their classes are imported from the interpreter's `test` package and given another
 executor. Which are left out, and why, is written down in `departures.py`.
@@ -18,7 +18,7 @@ import departures
 import pytest
 import stdlib_tests
 
-from penstock.futures import Future
+from callyard.futures import Future
 
 if not stdlib_tests.make_importable():
     pytest.skip(stdlib_tests.MISSING, allow_module_level=True)
@@ -31,7 +31,7 @@ util = stdlib_tests.module("util")
 # Some of the tests' functions reach the stream that pytest captures.
 pytestmark = pytest.mark.filterwarnings("ignore:calls of .* are remembered whatever")
 
-# Penstock's workers have no start method; CPython's tests use it for managers and events of their own too.
+# Callyard's workers have no start method; CPython's tests use it for managers and events of their own too.
 MIXINS = {
     "local": util.ProcessPoolForkserverMixin,
     "remembered": util.ProcessPoolForkserverMixin,
@@ -50,7 +50,7 @@ class Adapted:
 
 
 class Cleaned(util.BaseTestCase):
-    """Ends the pools that Penstock was put around, and fails where CPython would only warn of leaks."""
+    """Ends the pools that Callyard was put around, and fails where CPython would only warn of leaks."""
 
     def setUp(self) -> None:
         support.environment_altered = False
@@ -98,7 +98,7 @@ del case  # pytest would find the last one twice
 
 
 @pytest.fixture(scope="module", autouse=True)
-def scripts_use_penstock() -> Iterator[None]:
+def scripts_use_callyard() -> Iterator[None]:
     """Let the scripts that CPython's tests run in a new interpreter import the executor under test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stdlib_tests.module("test_shutdown"), "assert_python_ok", run_script)

@@ -18,9 +18,9 @@ import cpython_executors
 import psutil
 import pytest
 
-import penstock
+import callyard
 
-Create = Callable[..., penstock.Executor]
+Create = Callable[..., callyard.Executor]
 
 CREATE = {
     "local": cpython_executors.local,
@@ -84,7 +84,7 @@ def test_cancelling_different_calls(tmp_path: Path) -> None:
 
 def test_what_has_no_meaning() -> None:
     with cpython_executors.remembered(1) as executor:
-        with pytest.raises(penstock.CacheError, match="not this one"):
+        with pytest.raises(callyard.CacheError, match="not this one"):
             executor.submit(id, Unpicklable())
         assert executor.submit(pow, 2, 8).result() == 256
     cpython_executors.shutdown_wrapped()

@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
-from penstock import Executor
+from callyard import Executor
 
-MARK = "PENSTOCK_TEST_DEATH"
+MARK = "CALLYARD_TEST_DEATH"
 WARNINGS = "error,ignore:This process:DeprecationWarning"  # these tests do fork a process with threads
 PATIENCE = 10.0  # s for processes that must end; spent only when they do not
 
@@ -97,14 +97,14 @@ def ended() -> Callable[[list[int]], None]:
 
 
 class Script:
-    """A program of its own that uses Penstock, and everything that it starts."""
+    """A program of its own that uses Callyard, and everything that it starts."""
 
     def __init__(self, directory: Path, text: str, **names: object) -> None:
         self.place = directory / "tmp"  # its TMPDIR
         self.place.mkdir()
         file = directory / "script.py"
         constants = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-        imports = "import os, signal, sys, threading\nimport acts\nfrom penstock import Executor\n"
+        imports = "import os, signal, sys, threading\nimport acts\nfrom callyard import Executor\n"
         file.write_text(imports + constants + textwrap.dedent(text))
         self.mark = uuid.uuid4().hex
         environment = {**os.environ, MARK: self.mark, "TMPDIR": str(self.place), "PYTHONWARNINGS": WARNINGS}

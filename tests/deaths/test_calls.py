@@ -8,8 +8,8 @@ from typing import Any
 import acts
 import pytest
 
-from penstock import Executor, WorkerLost
-from penstock.node import node
+from callyard import Executor, WorkerLost
+from callyard.node import node
 
 
 def test_fork_of_which_both_return(executor: Executor) -> None:
@@ -64,7 +64,7 @@ def test_thread_that_never_ends_delays_no_end_for_ever(monkeypatch: Any) -> None
 
 def test_thread_that_never_ends_holds_no_memory_for_ever(monkeypatch: Any) -> None:
     """The worker is let go because another call needs what it holds."""
-    from penstock import Local
+    from callyard import Local
 
     monkeypatch.setattr(node, "_GRACE", 0.2)
     with Executor(backend=Local(cores=2, memory=2)) as executor:

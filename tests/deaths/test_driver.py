@@ -296,7 +296,7 @@ def test_interrupt_while_the_block_waits_at_its_end(script: Any, fifo: Any) -> N
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_block_left_by_an_interrupt(kind: type[BaseException], fifo: Any) -> None:
-    from penstock import Executor, WorkerLost
+    from callyard import Executor, WorkerLost
 
     meeting = fifo()
     with pytest.raises(kind):
@@ -314,7 +314,7 @@ def test_block_left_by_an_interrupt(kind: type[BaseException], fifo: Any) -> Non
 
 
 def test_block_left_by_another_exception_waits(fifo: Any, journal: str) -> None:
-    from penstock import Executor
+    from callyard import Executor
 
     with pytest.raises(ValueError, match="own"):
         with Executor(1) as executor:

@@ -12,8 +12,8 @@ from typing import Any
 import acts
 import pytest
 
-from penstock import Executor, WorkerLost
-from penstock.node import node
+from callyard import Executor, WorkerLost
+from callyard.node import node
 
 KILLS = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}
 

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from penstock import Executor, TimeLimitExceeded, WorkerLost
+from callyard import Executor, TimeLimitExceeded, WorkerLost
 
 pytestmark = pytest.mark.needs("linux")
 
@@ -97,7 +97,7 @@ def test_nothing_outlives_driver_and_zygote_killed_at_once(script: Any, fifo: An
 def test_where_there_can_be_one_process_only_it_is_the_worker() -> None:
     code = """if True:
         import os
-        from penstock.worker.guard import get_guard
+        from callyard.worker.guard import get_guard
         def refuse(): raise BlockingIOError
         zygote, fork, os.fork = os.getpid(), os.fork, refuse
         if fork() == 0:

@@ -18,7 +18,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 
-from penstock import Executor, TimeLimitExceeded, WorkerLost
+from callyard import Executor, TimeLimitExceeded, WorkerLost
 
 pytestmark = pytest.mark.needs("linux")
 
@@ -73,7 +73,7 @@ def _run(code: str, *options: str, cwd: Path, **how: Any) -> subprocess.Complete
 
 TWO_KINDS = """
 import acts
-from penstock import Executor
+from callyard import Executor
 with Executor(1) as executor:
     fresh = executor.with_resources(env={"PYTHONDONTWRITEBYTECODE": "1"})
     print([each.submit(lambda: acts.gone(1)).result() for each in (executor, fresh)])
@@ -89,10 +89,10 @@ def test_modules_that_are_there_by_the_path_alone(tmp_path: Path, options: str) 
 def test_a_package_in_an_archive(tmp_path: Path) -> None:
     import cloudpickle
 
-    import penstock
+    import callyard
 
     with zipfile.ZipFile(tmp_path / "app.pyz", "w") as archive:
-        for package in (penstock, cloudpickle):
+        for package in (callyard, cloudpickle):
             place = Path(package.__path__[0])
             for path in place.rglob("*.py"):
                 archive.write(path, path.relative_to(place.parent))
@@ -108,7 +108,7 @@ def test_a_package_in_an_archive(tmp_path: Path) -> None:
 def test_no_file_of_the_user_is_taken_for_one_of_the_standard_library(tmp_path: Path) -> None:
     for name in ("selectors", "pickle", "shutil", "socket"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')")
-    run = _run("import penstock.node.node; sys.path.insert(0, '.')\n" + TWO_KINDS, cwd=tmp_path, env={})
+    run = _run("import callyard.node.node; sys.path.insert(0, '.')\n" + TWO_KINDS, cwd=tmp_path, env={})
     assert (run.stdout, run.stderr) == ("[False, False]\n", "")
 
 
@@ -129,7 +129,7 @@ def test_standard_descriptors_that_are_closed(tmp_path: Path, closed: tuple[int,
     for fd in {closed}: os.close(fd)
     sys.stdout = sys.stderr = None
     import acts
-    from penstock import Executor
+    from callyard import Executor
     with Executor(1) as executor:
         fresh = executor.with_resources(env={{"PYTHONDONTWRITEBYTECODE": "1"}})
         said = [each.submit(acts.kinds_of_standard_descriptors).result() for each in (executor, fresh)]

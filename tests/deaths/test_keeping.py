@@ -16,14 +16,14 @@ from typing import Any
 import acts
 import pytest
 
-from penstock import Executor, TimeLimitExceeded, WorkerLost
-from penstock.node import keeper
-from penstock.node.pool import Worker
-from penstock.node.shape import Shape
-from penstock.system.processes import state_of
-from penstock.wire.ledger import SIZE, Ledger
-from penstock.wire.memory import anonymous_file
-from penstock.worker.withdrawal import Withdrawal
+from callyard import Executor, TimeLimitExceeded, WorkerLost
+from callyard.node import keeper
+from callyard.node.pool import Worker
+from callyard.node.shape import Shape
+from callyard.system.processes import state_of
+from callyard.wire.ledger import SIZE, Ledger
+from callyard.wire.memory import anonymous_file
+from callyard.worker.withdrawal import Withdrawal
 
 pytestmark = pytest.mark.needs("linux")
 
@@ -44,7 +44,7 @@ def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def alter(code: str) -> None:
         start = keeper._CODE.replace(
-            "{function}()", f"import os, penstock.worker.zygote as zygote\n{code}\n{{function}}()"
+            "{function}()", f"import os, callyard.worker.zygote as zygote\n{code}\n{{function}}()"
         )
         monkeypatch.setattr(keeper, "_CODE", start)
 
@@ -116,9 +116,9 @@ def test_one_that_owes_nothing_is_not_asked(inside: Any) -> None:
 @pytest.fixture
 def deaf() -> Iterator[tuple[keeper.Keeper, int]]:
     """A zygote to whose words nobody listens, with a worker that waits for its first call."""
-    from penstock.node.connection import Connection
-    from penstock.wire.memory import Segments
-    from penstock.wire.packing import Packer
+    from callyard.node.connection import Connection
+    from callyard.wire.memory import Segments
+    from callyard.wire.packing import Packer
 
     made = keeper.Keeper(lambda stream: None)
     worker = Worker(1, Shape(), ())

@@ -9,7 +9,7 @@ from typing import Any
 import acts
 import pytest
 
-from penstock import Executor, OutOfMemory, TimeLimitExceeded
+from callyard import Executor, OutOfMemory, TimeLimitExceeded
 
 SHORT = {"run_time": 0.2}
 MB = 1 << 20

@@ -8,7 +8,7 @@ from typing import Any
 import acts
 import pytest
 
-from penstock import Executor
+from callyard import Executor
 
 
 def _warm(executor: Executor, path: str, count: int = 300) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import acts
 import pytest
 
-from penstock import Executor, Local, WorkerLost
+from callyard import Executor, Local, WorkerLost
 
 BATCH = 40  # calls for each kill
 

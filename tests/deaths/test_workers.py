@@ -13,7 +13,7 @@ from typing import Any
 import acts
 import pytest
 
-from penstock import Executor, WorkerLost
+from callyard import Executor, WorkerLost
 
 Fifo = Callable[[], str]
 
@@ -115,9 +115,9 @@ def test_environment_that_cannot_start_fails_only_its_own_shape(executor: Execut
 
 @pytest.mark.needs("linux")
 def test_environment_of_the_loader_needs_a_fresh_process(executor: Executor, capfd: Any) -> None:
-    preload = {"LD_PRELOAD": "/nonexistent/penstock-test.so"}
+    preload = {"LD_PRELOAD": "/nonexistent/callyard-test.so"}
     assert executor.submit(os.getenv, "LD_PRELOAD", resource_dict={"env": preload}).result() == preload["LD_PRELOAD"]
-    assert "penstock-test.so" in capfd.readouterr().err  # the loader has read it
+    assert "callyard-test.so" in capfd.readouterr().err  # the loader has read it
     assert executor.submit(os.getenv, "LD_PRELOAD").result() == os.environ.get("LD_PRELOAD")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import acts
 import pytest
 
-from penstock import Executor, WorkerLost
+from callyard import Executor, WorkerLost
 
 
 def test_running_calls_fail_and_the_executor_goes_on(executor: Executor, inside: Any, fifo: Any, ended: Any) -> None:

@@ -25,10 +25,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import penstock
-from penstock import Executor, batched, item, unzip
+import callyard
+from callyard import Executor, batched, item, unzip
 
-PACKAGE = str(Path(penstock.__file__).parent)
+PACKAGE = str(Path(callyard.__file__).parent)
 PATIENCE = 30.0  # s, after which something hangs
 
 
@@ -256,8 +256,8 @@ def held_locks() -> list[str]:
 
 def locks() -> Iterator[tuple[str, Any]]:
     kinds = (type(threading.Lock()), type(threading.RLock()))
-    owners = [(name, vars(module)) for name, module in sys.modules.items() if name.startswith("penstock")]
-    objects = (thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("penstock"))
+    owners = [(name, vars(module)) for name, module in sys.modules.items() if name.startswith("callyard")]
+    objects = (thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("callyard"))
     owners += [(type(thing).__name__, getattr(thing, "__dict__", {})) for thing in objects]
     for owner, names in owners:
         for name, value in list(names.items()):

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from gate import Gate
 
-from penstock import Executor
+from callyard import Executor
 
 PROGRAM = """
 import asyncio, os, signal, sys, time
-from penstock import Executor
+from callyard import Executor
 
 async def block():
     with Executor(max_workers=1) as executor:

@@ -51,7 +51,7 @@ def test_exceptions_at_random_moments(tmp_path: Path, backend: str) -> None:
 
 
 SUBMITS = """
-from penstock import Executor
+from callyard import Executor
 try:
     with Executor(max_workers=2) as executor:
         executor.submit(abs, 0).result()

@@ -9,7 +9,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from penstock import Executor, Future, futures
+from callyard import Executor, Future, futures
 
 
 class Interrupted(BaseException):
@@ -50,7 +50,7 @@ def test_a_block_is_left_without_it() -> None:
 
 def test_the_interpreter_ends_without_it() -> None:
     program = (
-        "from penstock import Executor, futures; Executor(max_workers=1).submit(print, 7); futures._lock.acquire()"
+        "from callyard import Executor, futures; Executor(max_workers=1).submit(print, 7); futures._lock.acquire()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "7\n"

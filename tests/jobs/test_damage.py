@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.cache.home import Home
-from penstock.errors import CacheError
-from penstock.jobs.batch import Batch, Begun, CallPlace, End, Part
-from penstock.jobs.folder import Folder
-from penstock.jobs.listing import calls_of_jobs
-from penstock.jobs.pruning import prune_jobs
+from callyard.cache.home import Home
+from callyard.errors import CacheError
+from callyard.jobs.batch import Batch, Begun, CallPlace, End, Part
+from callyard.jobs.folder import Folder
+from callyard.jobs.listing import calls_of_jobs
+from callyard.jobs.pruning import prune_jobs
 
 TOKEN = "0123456789abcdef"
 CALLS = (CallPlace("id0", "relax", 0, 4), CallPlace("id1", "relax", 4, 4))
@@ -29,7 +29,7 @@ def batch(**changes: Any) -> Batch:
     made = Batch(
         token=TOKEN, scheduler="slurm", calls=CALLS, elements=(0, 1), calls_per_job=1, needs=(), resources={},
         environment={}, restart_limit=0, paths=(), cwd="/", umask=0o22, submitter="x", created=1.0, python="3.11",
-        penstock="0", request={},
+        callyard="0", request={},
     )  # fmt: skip
     return made.replace(**changes)
 
@@ -83,7 +83,7 @@ JUNK = {
     "array": lambda path: path.write_text("[1, 2]"),
     "nested": lambda path: path.write_text("[" * 60000),
     "number": lambda path: path.write_text("1e400"),
-    "other fields": lambda path: path.write_text('{"format": 1, "penstock": "x"}'),
+    "other fields": lambda path: path.write_text('{"format": 1, "callyard": "x"}'),
     "directory": replaced(Path.mkdir),
     "pipe": replaced(os.mkfifo),
     "dangling link": replaced(lambda path: path.symlink_to("/nonexistent")),

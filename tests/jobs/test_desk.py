@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from penstock.backends.desk import Desk, Refused
-from penstock.resources import Resources
-from penstock.schedulers import slurm
-from penstock.schedulers.base import JobRequest, Reply
+from callyard.backends.desk import Desk, Refused
+from callyard.resources import Resources
+from callyard.schedulers import slurm
+from callyard.schedulers.base import JobRequest, Reply
 
 
 class Says:

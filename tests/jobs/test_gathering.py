@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from penstock.backends.detached import backend as detached
-from penstock.backends.detached.backend import DetachedBackend
+from callyard.backends.detached import backend as detached
+from callyard.backends.detached.backend import DetachedBackend
 
 
 class Inbox:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from penstock.backends.detached.followed import Signs
-from penstock.cache.claims import Claim, Claims
-from penstock.cache.home import Home
-from penstock.jobs.batch import Begun
-from penstock.jobs.folder import Folder
+from callyard.backends.detached.followed import Signs
+from callyard.cache.claims import Claim, Claims
+from callyard.cache.home import Home
+from callyard.jobs.batch import Begun
+from callyard.jobs.folder import Folder
 
 
 def test_signs_count_by_the_clock_of_who_looks() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import NodeFailure
-from penstock.version import VERSION
-from penstock.worker.job import Job
+from callyard.errors import NodeFailure
+from callyard.version import VERSION
+from callyard.worker.job import Job
 
 
 @pytest.mark.parametrize("error", [None, PermissionError(), AttributeError()])
@@ -36,8 +36,8 @@ def test_the_end_of_a_call_is_seen_without_a_pidfd(monkeypatch: pytest.MonkeyPat
 JOB = """
 import os, signal, sys, time
 from types import SimpleNamespace
-from penstock.system.processes import become_subreaper
-from penstock.worker.job import Job
+from callyard.system.processes import become_subreaper
+from callyard.worker.job import Job
 
 def daemon():
     read, write = os.pipe()
@@ -87,7 +87,7 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(m
     batch = SimpleNamespace(
         calls_per_job=1,
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
-        penstock=VERSION,
+        callyard=VERSION,
         restart_limit=0,
         calls=(SimpleNamespace(name="add"),),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.backends.detached.pace import Pace
+from callyard.backends.detached.pace import Pace
 
 
 def test_pauses_grow_up_to_the_longest() -> None:

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.backends.desk import Refused
-from penstock.backends.detached.sending import submission
-from penstock.cache.home import Home
-from penstock.jobs.batch import Batch, CallPlace, Part
-from penstock.jobs.folder import Folder
-from penstock.jobs.plan import After
-from penstock.jobs.requests import next_part, note_of, request_of
-from penstock.resources import Resources
-from penstock.schedulers.base import Dependency, JobRequest
+from callyard.backends.desk import Refused
+from callyard.backends.detached.sending import submission
+from callyard.cache.home import Home
+from callyard.jobs.batch import Batch, CallPlace, Part
+from callyard.jobs.folder import Folder
+from callyard.jobs.plan import After
+from callyard.jobs.requests import next_part, note_of, request_of
+from callyard.resources import Resources
+from callyard.schedulers.base import Dependency, JobRequest
 
 
 def written(home: Home, token: str, elements: int, after: tuple[After, ...] = (), at_once: int | None = None) -> Folder:
@@ -29,7 +29,7 @@ def written(home: Home, token: str, elements: int, after: tuple[After, ...] = ()
     batch = Batch(
         token=token, scheduler="Slurm", calls=tuple(CallPlace(f"{i:040}", "call", i, 1) for i in range(elements)),
         elements=tuple(range(elements)), calls_per_job=1, needs=(), resources={}, environment={}, restart_limit=0,
-        paths=(), cwd="/", umask=0o77, submitter="", created=0.0, python="", penstock="",
+        paths=(), cwd="/", umask=0o77, submitter="", created=0.0, python="", callyard="",
         request=note_of("call", Resources(), at_once, None, False, after),
     )  # fmt: skip
     folder = Folder(home, token)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from penstock.backends.clerk import Clerk
-from penstock.backends.detached.followed import Followed, Following
-from penstock.backends.detached.questions import Questions
-from penstock.cache.home import Home
-from penstock.jobs.batch import Part
-from penstock.schedulers.base import Status
+from callyard.backends.clerk import Clerk
+from callyard.backends.detached.followed import Followed, Following
+from callyard.backends.detached.questions import Questions
+from callyard.cache.home import Home
+from callyard.jobs.batch import Part
+from callyard.schedulers.base import Status
 
 STALE = OSError(errno.ESTALE, "Stale file handle")
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import CacheError
-from penstock.keys.key import call_key, unfollowed
-from penstock.keys.keyed import keyed
-from penstock.keys.values import meaning
+from callyard.errors import CacheError
+from callyard.keys.key import call_key, unfollowed
+from callyard.keys.keyed import keyed
+from callyard.keys.values import meaning
 
 
 def key(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

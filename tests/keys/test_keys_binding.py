@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.errors import CacheError
-from penstock.keys.binding import bind
-from penstock.keys.key import NOWHERE, Surroundings, call_key
-from penstock.keys.keyed import keyed
-from penstock.keys.unkeyable import Pending
+from callyard.errors import CacheError
+from callyard.keys.binding import bind
+from callyard.keys.key import NOWHERE, Surroundings, call_key
+from callyard.keys.keyed import keyed
+from callyard.keys.unkeyable import Pending
 
 
 def key(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -201,7 +201,7 @@ def with_a_lock() -> Any:
 
 
 def test_a_global_without_a_meaning_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.keys.key._warned", set())
+    monkeypatch.setattr("callyard.keys.key._warned", set())
     with pytest.warns(UserWarning, match="with_a_lock.*lock holds: it is a lock"):
         first = key(with_a_lock)
     with warnings.catch_warnings():
@@ -297,7 +297,7 @@ def test_a_version_changed_while_it_runs() -> None:
     assert key(function, 1) != first
     keyed(version=1)(helper)
     assert key(function, 1) == first
-    del helper.__penstock_keyed__  # type: ignore[attr-defined]
+    del helper.__callyard_keyed__  # type: ignore[attr-defined]
     assert key(function, 1) != first
 
 

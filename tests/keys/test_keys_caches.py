@@ -23,9 +23,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import penstock
-from penstock.keys.key import call_key
-from penstock.keys.values import meaning
+import callyard
+from callyard.keys.key import call_key
+from callyard.keys.values import meaning
 
 Make = Callable[[], Any]
 Use = Callable[[Any], Any]
@@ -340,9 +340,9 @@ def run(tmp_path: Path) -> Callable[[str, int], str]:
 
     def run(text: str, seed: int) -> str:
         script = tmp_path / "script.py"
-        ask = "from penstock.keys.key import call_key\nprint(call_key(f, (), {}).hex)\n"
+        ask = "from callyard.keys.key import call_key\nprint(call_key(f, (), {}).hex)\n"
         script.write_text(text + ask)
-        environ = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(Path(penstock.__file__).parent.parent)}
+        environ = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(Path(callyard.__file__).parent.parent)}
         done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environ, check=True)
         return done.stdout
 

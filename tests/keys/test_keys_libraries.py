@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from penstock.keys.key import call_key
-from penstock.keys.unkeyable import UnkeyableError
-from penstock.keys.values import meaning
+from callyard.keys.key import call_key
+from callyard.keys.unkeyable import UnkeyableError
+from callyard.keys.values import meaning
 
 
 def distinct(*values: Any) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from gate import Gate
 from pretended import Nodes
 
-import penstock
+import callyard
 
 
 @pytest.fixture
@@ -22,19 +22,19 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def make(gate: Gate) -> Iterator[Callable[..., penstock.Executor]]:
+def make(gate: Gate) -> Iterator[Callable[..., callyard.Executor]]:
     """Make executors over so many pretended nodes, which end with the test."""
     with ExitStack() as stack:
 
-        def create(max_workers: int | None = None, *, count: int = 2, each: int = 1, **more: Any) -> penstock.Executor:
+        def create(max_workers: int | None = None, *, count: int = 2, each: int = 1, **more: Any) -> callyard.Executor:
             described = {name: more.pop(name) for name in ("gpus", "memory") if name in more}
             backend = Nodes(count=count, each=each, **described)
-            return stack.enter_context(penstock.Executor(max_workers, backend=backend, **more))
+            return stack.enter_context(callyard.Executor(max_workers, backend=backend, **more))
 
         yield create
         gate.open(1000)  # so that a failed test does not hang
 
 
 @pytest.fixture
-def ex(make: Callable[..., penstock.Executor]) -> penstock.Executor:
+def ex(make: Callable[..., callyard.Executor]) -> callyard.Executor:
     return make()

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from penstock import Executor, Local
-from penstock.backends.base import Settings
-from penstock.backends.live import LiveBackend, launch_local
-from penstock.node.launch import Offer
+from callyard import Executor, Local
+from callyard.backends.base import Settings
+from callyard.backends.live import LiveBackend, launch_local
+from callyard.node.launch import Offer
 
 GIB = 1 << 30
 
@@ -61,7 +61,7 @@ def until(condition: Callable[[], Any], patience: float = 60.0) -> None:
 
 def node() -> str:
     """Where it runs."""
-    return os.environ["PENSTOCK_NODE"]
+    return os.environ["CALLYARD_NODE"]
 
 
 def node_and_agent() -> tuple[str, int]:

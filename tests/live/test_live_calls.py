@@ -13,11 +13,11 @@ import pytest
 from gate import Gate, held
 from pretended import Inside, node, same, until, visible
 
-from penstock import Executor
-from penstock.backends.live import LocalLaunch
-from penstock.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
-from penstock.node.launch import Process, Ranks, Started
-from penstock.node.launcher import OneWay
+from callyard import Executor
+from callyard.backends.live import LocalLaunch
+from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
+from callyard.node.launch import Process, Ranks, Started
+from callyard.node.launcher import OneWay
 
 Make = Callable[..., Executor]
 
@@ -335,7 +335,7 @@ def test_ranks_that_do_not_begin(command: list[str], said: str, make: Make, monk
 
     monkeypatch.setattr(LocalLaunch, "start_ranks", start)
     monkeypatch.setattr(OneWay, "candidates", lambda _: ["one", "other"])
-    monkeypatch.setattr("penstock.node.span._TO_MEET", 1.0)
+    monkeypatch.setattr("callyard.node.span._TO_MEET", 1.0)
     ex = make(count=2, each=1)
     with pytest.raises(
         SchedulerError, match=f"'same' was not run: its 2 ranks did not begin: {said}; if that is for MPI"

@@ -17,15 +17,15 @@ import pytest
 from gate import Gate, held
 from pretended import GIB, Inside, node, same, until
 
-import penstock
-from penstock import Executor
-from penstock.backends.base import Settings
-from penstock.backends.live import LiveBackend, LocalLaunch
-from penstock.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
-from penstock.executor import _Running
-from penstock.node import stations
-from penstock.node.launch import Offer, Process, Started
-from penstock.resources import Resources
+import callyard
+from callyard import Executor
+from callyard.backends.base import Settings
+from callyard.backends.live import LiveBackend, LocalLaunch
+from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
+from callyard.executor import _Running
+from callyard.node import stations
+from callyard.node.launch import Offer, Process, Started
+from callyard.resources import Resources
 
 Make = Callable[..., Executor]
 
@@ -148,7 +148,7 @@ def test_no_agent_can_be_started(kind: Any, words: str, tmp_path: Path) -> None:
 
 
 def test_no_agent_connects_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.node.crew._HOPE", 0.3)
+    monkeypatch.setattr("callyard.node.crew._HOPE", 0.3)
     with _over(Mute({"n1": OFFER}, str(tmp_path))) as ex:
         with pytest.raises(SchedulerError, match=r"the driver listens at 127\.0\.0\.1:"):
             ex.submit(same, 1).result()
@@ -157,7 +157,7 @@ def test_no_agent_connects_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_another_version(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stations, "VERSION", "0.0.0")
     ex = make(count=1)
-    with pytest.raises(VersionMismatch, match=r"node n1 runs Penstock .* and this is Penstock 0\.0\.0"):
+    with pytest.raises(VersionMismatch, match=r"node n1 runs Callyard .* and this is Callyard 0\.0\.0"):
         ex.submit(same, 1).result()
 
 
@@ -170,14 +170,14 @@ def test_agents_and_workers_end_with_the_driver(tmp_path: Path) -> None:
         import json, os, sys
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
         from pretended import Inside, Nodes, node_and_agent
-        from penstock import Executor
+        from callyard import Executor
         ex = Executor(backend=Nodes(count=2))
         agents = list(Inside(ex).are_there(2).values())
         [future.result() for future in [ex.submit(node_and_agent) for _ in range(4)]]
         print(json.dumps(agents), flush=True)
         sys.stdin.read()
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(penstock.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(callyard.__file__).parents[1])}
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], stdin=-1, stdout=-1, env=environment
     ) as driver:

@@ -18,9 +18,9 @@ from cluster import Cluster
 from gate import Gate, held
 from pretended import Inside, same, until, visible
 
-import penstock
-from penstock import Executor, Slurm
-from penstock.errors import NodeFailure, ResourceError, SchedulerError
+import callyard
+from callyard import Executor, Slurm
+from callyard.errors import NodeFailure, ResourceError, SchedulerError
 
 Make = Callable[..., Executor]
 
@@ -28,7 +28,7 @@ Make = Callable[..., Executor]
 @pytest.fixture
 def allocate(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Let this process be inside an allocation; the number of the job."""
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     with ExitStack() as stack:
 
         def enter(nodes: int, *options: str) -> str:
@@ -59,7 +59,7 @@ def test_calls_run_on_all_nodes_in_one_step(allocate: Callable[..., str], slurm:
         running = [ex.submit(held, gate, node) for _ in range(4)]
         gate.arrived(4)
         steps = slurm.run("squeue", "--steps", "--noheader", "--format=%i %j", "--jobs", job).splitlines()
-        assert len([step for step in steps if "penstock" in step]) == 1
+        assert len([step for step in steps if "callyard" in step]) == 1
         gate.open(4)
         assert sorted(future.result() for future in running) == sorted(2 * list({f.result() for f in running}))
         assert [future.result() for future in [ex.submit(same, i) for i in range(500)]] == list(range(500))
@@ -113,9 +113,9 @@ def test_outside_of_an_allocation(slurm: Cluster) -> None:
 def test_setup_launcher_and_python(allocate: Callable[..., str]) -> None:
     allocate(1)
     described = Slurm(setup="export COLOUR='deep blue'", launcher="env SHAPE=round", python=sys.executable)
-    # The other interpreter has its own Penstock, which is this one here.
+    # The other interpreter has its own Callyard, which is this one here.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(penstock.__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(callyard.__file__).parents[1]))
         with Executor(backend=described) as ex:
             assert ex.submit(os.getenv, "COLOUR").result() == "deep blue"
             assert ex.submit(os.getenv, "SHAPE").result() == "round"
@@ -156,14 +156,14 @@ def test_everything_ends_with_the_driver(allocate: Callable[..., str], slurm: Cl
         import os, sys
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
         from pretended import Inside
-        from penstock import Executor, Slurm
+        from callyard import Executor, Slurm
         ex = Executor(backend=Slurm())
         agents = Inside(ex).are_there(2)
         [future.result() for future in [ex.submit(os.getpid) for _ in range(4)]]
         print(*agents.values(), flush=True)
         sys.stdin.read()
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(penstock.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(callyard.__file__).parents[1])}
     argv = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(argv, stdin=-1, stdout=-1, env=environment) as driver:
         assert driver.stdout is not None
@@ -268,7 +268,7 @@ def test_no_plugin_fits(
         what += "|did not begin"  # Open MPI 4 notices itself
     said = r"Slurm\(mpi='none'\) does not fit .*`srun --mpi=list` offers .*none"
     if mpi is None:  # only what fits neither library is tried then
-        monkeypatch.setattr("penstock.schedulers.slurm_mpi.offered", lambda _: ["none", "cray_shasta"])
+        monkeypatch.setattr("callyard.schedulers.slurm_mpi.offered", lambda _: ["none", "cray_shasta"])
         said = "`srun --mpi=list` offers none, cray_shasta, of which cray_shasta did not fit"
     allocate(2)
     mark = tmp_path / "mark"

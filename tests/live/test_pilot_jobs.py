@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from test_fleet import Call
 
-from penstock.backends.desk import Refused
-from penstock.backends.pilots import Pilots
-from penstock.errors import SchedulerError
-from penstock.node import supply
-from penstock.node.fleet import Fleet, Member
-from penstock.node.loop import Loop
-from penstock.node.shape import Capacity, Need, Shape
-from penstock.node.supply import Block
-from penstock.resources import Resources
-from penstock.schedulers.base import JobRequest, Status
+from callyard.backends.desk import Refused
+from callyard.backends.pilots import Pilots
+from callyard.errors import SchedulerError
+from callyard.node import supply
+from callyard.node.fleet import Fleet, Member
+from callyard.node.loop import Loop
+from callyard.node.shape import Capacity, Need, Shape
+from callyard.node.supply import Block
+from callyard.resources import Resources
+from callyard.schedulers.base import JobRequest, Status
 
 ONE = Need(Shape())
 LATER = 100.0  # s after which everything is due
@@ -46,7 +46,7 @@ class Scheduler:
 
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
         log = f"{self._logs}/{token}-{{element}}"
-        return JobRequest("penstock", token, contact, log, Resources(), count if count > 1 else None)
+        return JobRequest("callyard", token, contact, log, Resources(), count if count > 1 else None)
 
     def describe(self) -> str:
         return "pretended nodes"
@@ -116,7 +116,7 @@ def scheduler(tmp_path: Path) -> Scheduler:
 @pytest.fixture
 def driver(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     driver = Driver(scheduler)
-    monkeypatch.setattr("penstock.backends.pilots.monotonic", lambda: driver.now)
+    monkeypatch.setattr("callyard.backends.pilots.monotonic", lambda: driver.now)
     yield driver
     driver.pilots.close(driver.loop, 1.0)
     driver.loop.close()

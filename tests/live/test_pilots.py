@@ -18,11 +18,11 @@ from cluster import Cluster
 from gate import Gate, held
 from pretended import Inside, same, until, visible
 
-import penstock
-from penstock import Executor, Slurm
-from penstock.backends.desk import Desk
-from penstock.errors import NodeFailure, PenstockError, ResourceError, SchedulerError
-from penstock.node import supply
+import callyard
+from callyard import Executor, Slurm
+from callyard.backends.desk import Desk
+from callyard.errors import CallyardError, NodeFailure, ResourceError, SchedulerError
+from callyard.node import supply
 
 QUICK: dict[str, Any] = {"poll": (0.2, 1)}
 Make = Callable[..., Executor]
@@ -30,7 +30,7 @@ Make = Callable[..., Executor]
 
 @pytest.fixture
 def runs(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
 
 
@@ -236,9 +236,9 @@ def test_senseless_numbers_of_nodes(nodes: Any) -> None:
 
 
 def test_what_is_for_jobs_of_calls_is_refused(runs: Path) -> None:
-    with pytest.raises(PenstockError, match="calls_per_job"):
+    with pytest.raises(CallyardError, match="calls_per_job"):
         Executor(backend=Slurm(nodes=1, calls_per_job=2))
-    with pytest.raises(PenstockError, match="leave out nodes"):
+    with pytest.raises(CallyardError, match="leave out nodes"):
         Slurm(nodes=1, detached=True)
 
 
@@ -268,7 +268,7 @@ def test_a_node_fails(make: Make, slurm: Cluster, gate: Gate) -> None:
 
 
 def test_a_limit_of_jobs_is_not_the_end(make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
-    from penstock.backends.desk import Refused
+    from callyard.backends.desk import Refused
 
     submit = Desk.submit
 
@@ -335,13 +335,13 @@ def test_nodes_are_given_back_when_the_driver_is_killed(runs: Path, slurm: Clust
     script = f"""
         import os, sys
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
-        from penstock import Executor, Slurm
-        from penstock.node import agent
+        from callyard import Executor, Slurm
+        from callyard.node import agent
         ex = Executor(backend=Slurm(nodes=1))
         print(ex.submit(os.getpid).result(), flush=True)
         sys.stdin.read()
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(penstock.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(callyard.__file__).parents[1])}
     argv = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(argv, stdin=-1, stdout=-1, env=environment) as driver:
         assert driver.stdout is not None

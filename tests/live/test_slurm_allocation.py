@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.schedulers.slurm_allocation import (
+from callyard.schedulers.slurm_allocation import (
     Node,
     agents,
     agents_of_job,

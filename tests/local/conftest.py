@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gate import Gate
 
-from penstock import Executor
+from callyard import Executor
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from penstock import Executor, Local, WorkerLost
+from callyard import Executor, Local, WorkerLost
 
 np = pytest.importorskip("numpy")
 
@@ -62,7 +62,7 @@ def test_exit_waits_for_a_call_that_waits_for_somebody_elses_future() -> None:
     script = """
         import time
         from concurrent.futures import ThreadPoolExecutor
-        from penstock import Executor
+        from callyard import Executor
 
         threads = ThreadPoolExecutor(1)
         Executor(1).submit(print, threads.submit(lambda: time.sleep(0.2) or "came"), flush=True)

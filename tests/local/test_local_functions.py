@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from gate import Gate
 
-from penstock import Executor, ResourceError
+from callyard import Executor, ResourceError
 
 Make = Callable[..., Executor]
 offset = 100
@@ -180,7 +180,7 @@ def test_a_module_that_makes_calls_while_it_is_imported(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = """
-    from penstock import Executor
+    from callyard import Executor
     class Box:
         def __init__(self, value): self.value = value
     def box(value): return Box(value * offset)
@@ -199,7 +199,7 @@ def test_a_module_that_makes_calls_while_it_is_imported(
 
 
 def test_executors_are_not_nested_without_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PENSTOCK_NESTED", "9")
+    monkeypatch.setenv("CALLYARD_NESTED", "9")
 
     def inner() -> str:
         try:
@@ -256,7 +256,7 @@ def run_script(directory: Path, text: str, *args: str, **options: Any) -> subpro
 SCRIPT = """
     import sys
     from dataclasses import dataclass
-    from penstock import Executor
+    from callyard import Executor
 
     factor = int(sys.argv[1])
 
@@ -286,7 +286,7 @@ def test_the_interpreter_waits_for_calls(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,
         """
-        from penstock import Executor
+        from callyard import Executor
 
         def write(text):
             with open("out", "a") as file:
@@ -306,7 +306,7 @@ def test_an_error_ends_a_script_readably(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,
         """
-        from penstock import Executor
+        from callyard import Executor
 
         def fail(x):
             return 1 / x
@@ -320,12 +320,12 @@ def test_an_error_ends_a_script_readably(tmp_path: Path) -> None:
     assert "return 1 / x" in done.stderr
     assert "ZeroDivisionError: division by zero" in done.stderr
     if sys.version_info >= (3, 11):  # notes are shown from there on
-        assert "penstock: abs <- fail" in done.stderr
-    assert "penstock/worker" not in done.stderr
+        assert "callyard: abs <- fail" in done.stderr
+    assert "callyard/worker" not in done.stderr
 
 
 def test_text_on_stdin(tmp_path: Path) -> None:
-    text = "from penstock import Executor\ndef f(x): return x + 1\nprint(Executor(1).submit(f, 1).result())\n"
+    text = "from callyard import Executor\ndef f(x): return x + 1\nprint(Executor(1).submit(f, 1).result())\n"
     done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("2\n", "")
 
@@ -336,7 +336,7 @@ def test_text_on_stdin(tmp_path: Path) -> None:
 CELLS = [
     """
     import os
-    from penstock import Executor
+    from callyard import Executor
 
     rate = 2
     cache = {}

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from gate import Gate
 
-from penstock import Executor, item
-from penstock.wire.frames import MOST_DESCRIPTORS
-from penstock.wire.packing import LARGE
+from callyard import Executor, item
+from callyard.wire.frames import MOST_DESCRIPTORS
+from callyard.wire.packing import LARGE
 
 np = pytest.importorskip("numpy")
 
@@ -207,7 +207,7 @@ FEW_DESCRIPTORS = """
     import resource
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     import numpy as np
-    from penstock import Executor
+    from callyard import Executor
 
     with Executor(2) as ex:
         futures = [ex.submit(np.full, 40_000, i) for i in range(600)]

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from gate import Gate
 
-import penstock
-from penstock import Executor, Local, PenstockError, ResourceError
+import callyard
+from callyard import CallyardError, Executor, Local, ResourceError
 
 Make = Callable[..., Executor]
 THREADS = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"]
@@ -79,12 +79,12 @@ def test_environment(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_variables_that_are_read_at_start(make: Make) -> None:
     ex = make(2, resource_dict={"env": {"PYTHONHASHSEED": "0", "LD_LIBRARY_PATH": "/nowhere"}})
     expected = subprocess.run(
-        [sys.executable, "-c", "print(hash('penstock'))"],
+        [sys.executable, "-c", "print(hash('callyard'))"],
         env={**os.environ, "PYTHONHASHSEED": "0"},
         capture_output=True,
         check=True,
     )
-    assert ex.submit(hash, "penstock").result() == int(expected.stdout)
+    assert ex.submit(hash, "callyard").result() == int(expected.stdout)
     assert ex.submit(variables, "LD_LIBRARY_PATH").result() == ["/nowhere"]
 
 
@@ -149,7 +149,7 @@ def test_error_log(make: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 def test_the_log_is_named_when_a_worker_dies(make: Make, tmp_path: Path) -> None:
     log = tmp_path / "errors"
-    with pytest.raises(penstock.WorkerLost, match=f"exit code 3, see {log}"):
+    with pytest.raises(callyard.WorkerLost, match=f"exit code 3, see {log}"):
         make(1).submit(os._exit, 3, resource_dict={"error_log_file": log}).result()
 
 
@@ -218,14 +218,14 @@ def test_workers_are_used_again_and_replaced(make: Make) -> None:
 
 def test_memory_is_a_limit(make: Make) -> None:
     ex = make(2)
-    with pytest.raises(penstock.OutOfMemory, match=r"memory of 0.25 GiB"):
+    with pytest.raises(callyard.OutOfMemory, match=r"memory of 0.25 GiB"):
         ex.submit(bytearray, 1 << 29, resource_dict={"memory": 0.25}).result()
     assert ex.submit(len, b"abc", resource_dict={"memory_max": 0.25}).result() == 3
 
 
 def test_run_time_is_a_limit(make: Make, gate: Gate) -> None:
     ex = make(2)
-    with pytest.raises(penstock.TimeLimitExceeded, match=r"run_time of 0.2 s"):
+    with pytest.raises(callyard.TimeLimitExceeded, match=r"run_time of 0.2 s"):
         ex.submit(gate.hold, resource_dict={"run_time": 0.2}).result()
     assert ex.submit(abs, -1, resource_dict={"run_time_max": 60}).result() == 1
 
@@ -240,7 +240,7 @@ def die_unless(path: Path) -> str:
 def test_restart_limit(make: Make, tmp_path: Path) -> None:
     ex = make(1)
     assert ex.submit(die_unless, tmp_path / "a", resource_dict={"restart_limit": 1}).result() == "survived"
-    with pytest.raises(penstock.WorkerLost, match=r"run 3 of 3.*exit code 4") as info:
+    with pytest.raises(callyard.WorkerLost, match=r"run 3 of 3.*exit code 4") as info:
         ex.submit(os._exit, 4, resource_dict={"restart_limit": 2}).result()
     assert info.value.exitcode == 4
 
@@ -305,16 +305,16 @@ def test_entries_of_init_function_that_do_not_fit_are_named(make: Make) -> None:
 
 def test_an_initializer_that_fails(make: Make) -> None:
     ex = make(1, initializer=lambda: 1 / 0)
-    with pytest.raises(penstock.WorkerLost, match=r"'abs'.*initializer raised ZeroDivisionError: division") as info:
+    with pytest.raises(callyard.WorkerLost, match=r"'abs'.*initializer raised ZeroDivisionError: division") as info:
         ex.submit(abs, 1).result()
     assert isinstance(info.value.__cause__, ZeroDivisionError)
-    with pytest.raises(penstock.WorkerLost, match="init_function must return a dict, not int"):
+    with pytest.raises(callyard.WorkerLost, match="init_function must return a dict, not int"):
         make(1, init_function=lambda: 3).submit(abs, 1).result()  # type: ignore[arg-type, return-value]
 
 
 def test_an_initializer_that_cannot_be_sent() -> None:
     lock = threading.Lock()
-    with pytest.raises(penstock.UnpicklableCall, match=r"initializer.*lock"):
+    with pytest.raises(callyard.UnpicklableCall, match=r"initializer.*lock"):
         Executor(1, initializer=lambda: lock.acquire())
 
 
@@ -370,9 +370,9 @@ def test_refused_at_submit(idle: Executor, case: str) -> None:
 
 
 REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "backend by name": (lambda: Executor(backend="pbs"), PenstockError, "'pbs'.*'local', 'slurm', Local"),
-    "backend of no kind": (lambda: Executor(backend=5), PenstockError, "backend=5"),
-    "a class": (lambda: Executor(backend=ThreadPoolExecutor), PenstockError, "ThreadPoolExecutor.*another executor"),
+    "backend by name": (lambda: Executor(backend="pbs"), CallyardError, "'pbs'.*'local', 'slurm', Local"),
+    "backend of no kind": (lambda: Executor(backend=5), CallyardError, "backend=5"),
+    "a class": (lambda: Executor(backend=ThreadPoolExecutor), CallyardError, "ThreadPoolExecutor.*another executor"),
     "cache": (lambda: Executor(cache=3), TypeError, "the directory of a cache is a path, not 3"),  # type: ignore[arg-type]
     "no workers": (lambda: Executor(0), ValueError, "max_workers must be greater than 0, not 0"),
     "workers as text": (lambda: Executor("2"), TypeError, "max_workers must be an integer, not '2'"),  # type: ignore[arg-type]
@@ -387,7 +387,7 @@ REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = 
     "Local's GPUs": (lambda: Local(gpus=-1), ResourceError, "^gpus must be.*at least 0"),
     "GPUs as text": (lambda: Local(gpus="0,1"), ResourceError, "gpus must be a number of GPUs or a list"),
     "a GPU twice": (lambda: Local(gpus=[0, "0"]), ResourceError, "each GPU once"),
-    "detached": (lambda: Local(detached=True), PenstockError, "detached"),
+    "detached": (lambda: Local(detached=True), CallyardError, "detached"),
     "for a scheduler": (lambda: Local(partition="x"), TypeError, "partition"),  # type: ignore[call-arg]
 }
 
@@ -405,7 +405,7 @@ def test_resources_of_a_wrapped_executor_are_refused() -> None:
         with pytest.raises(ResourceError, match="ranks, memory cannot be passed on to ThreadPoolExecutor"):
             ex.submit(abs, 1, resource_dict={"memory": 1, "cores": 2})
         assert "ThreadPoolExecutor" in repr(ex)
-        with pytest.raises(PenstockError, match="initializer belongs to"):
+        with pytest.raises(CallyardError, match="initializer belongs to"):
             Executor(backend=pool, initializer=abs)
 
 

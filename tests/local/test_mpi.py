@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from gate import Gate
 
-import penstock
-from penstock import Executor, Local, ResourceError, SchedulerError, unzip
+import callyard
+from callyard import Executor, Local, ResourceError, SchedulerError, unzip
 
 pytestmark = pytest.mark.needs("mpi")
 Make = Callable[..., Executor]
@@ -31,7 +31,7 @@ def pair(make: Make) -> Executor:
 def counting_files() -> Iterator[None]:
     """Nothing new in the places where launchers keep files."""
     places = [Path("/dev/shm"), Path(os.environ["TMPDIR"])]
-    ours = (f"penstock-{os.getpid()}-", "ompi", "vader")
+    ours = (f"callyard-{os.getpid()}-", "ompi", "vader")
     before = {path for place in places if place.exists() for path in place.iterdir()}
     yield
     left = {path for place in places if place.exists() for path in place.iterdir()} - before
@@ -316,7 +316,7 @@ state: str
 
 def test_an_initializer_that_fails(make: Make) -> None:
     ex = make(backend=Local(cores=2), initializer=fail_on, initargs=(1,), resource_dict={"ranks": 2})
-    with pytest.raises(penstock.WorkerLost, match="initializer raised ValueError: rank 1 cannot go on"):
+    with pytest.raises(callyard.WorkerLost, match="initializer raised ValueError: rank 1 cannot go on"):
         ex.submit(rank_of).result()
 
 
@@ -335,7 +335,7 @@ def test_a_rank_that_fails(pair: Executor, rank: int) -> None:
 @pytest.mark.parametrize(("how", "said"), [("exit", "exit code 7"), ("signal", "SIGSEGV|signal 11|exit code 139")])
 def test_a_rank_that_dies(pair: Executor, how: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
     with counting_files():
-        with pytest.raises(penstock.WorkerLost, match=rf"'die_on' lost its worker: rank 1 of 2.*({said})"):
+        with pytest.raises(callyard.WorkerLost, match=rf"'die_on' lost its worker: rank 1 of 2.*({said})"):
             pair.submit(die_on, 1, how).result()
         assert pair.submit(sum_of_ranks).result() == [(3, [0, 10])] * 2
         pair.shutdown()
@@ -343,7 +343,7 @@ def test_a_rank_that_dies(pair: Executor, how: str, said: str, capfd: pytest.Cap
 
 def test_run_time(pair: Executor, gate: Gate) -> None:
     with counting_files():
-        with pytest.raises(penstock.TimeLimitExceeded):
+        with pytest.raises(callyard.TimeLimitExceeded):
             pair.submit(hold_on_ranks, gate, resource_dict={"run_time": 0.5}).result()
         assert pair.submit(rank_of).result() == [(0, 2), (1, 2)]
         pair.shutdown()
@@ -364,7 +364,7 @@ def test_killing(pair: Executor, gate: Gate) -> None:
         running = pair.submit(hold_on_ranks, gate)
         gate.arrived(2)
         pair.kill_workers()
-        assert isinstance(running.exception(), penstock.WorkerLost)
+        assert isinstance(running.exception(), callyard.WorkerLost)
         pair.shutdown()
 
 
@@ -385,7 +385,7 @@ def test_arguments_and_results_that_cannot_be_sent(pair: Executor) -> None:
 
         return rank_of, threading.Lock()
 
-    with pytest.raises(penstock.UnpicklableCall, match="the result, of type tuple"):
+    with pytest.raises(callyard.UnpicklableCall, match="the result, of type tuple"):
         pair.submit(give).result()
     assert pair.submit(rank_of).result() == [(0, 2), (1, 2)]
 
@@ -418,5 +418,5 @@ def test_no_warning_where_it_was(make: Make) -> None:
 
 def test_without_a_launcher(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(penstock.ResourceError, match="ranks=2 needs MPI, and neither mpiexec nor mpirun"):
+    with pytest.raises(callyard.ResourceError, match="ranks=2 needs MPI, and neither mpiexec nor mpirun"):
         Executor(backend=Local(cores=2)).submit(abs, 1, resource_dict={"ranks": 2})

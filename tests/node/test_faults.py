@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock import Executor, PenstockError, UnpicklableCall, WorkerLost
-from penstock.node import connection as connection_module
-from penstock.node import stream as stream_module
-from penstock.node.loop import Loop
-from penstock.wire import frames, memory
-from penstock.wire.packing import LARGE
+from callyard import CallyardError, Executor, UnpicklableCall, WorkerLost
+from callyard.node import connection as connection_module
+from callyard.node import stream as stream_module
+from callyard.node.loop import Loop
+from callyard.wire import frames, memory
+from callyard.wire.packing import LARGE
 
 SIZE = LARGE // 8
 PATIENCE = 60.0  # s; nothing here takes as long
@@ -38,7 +38,7 @@ def several(value: float) -> list[Any]:
 def end_of(future: Any) -> object:
     """What a call has ended with. An error must be one that says what happened."""
     error = future.exception(timeout=PATIENCE)
-    assert error is None or isinstance(error, PenstockError | OSError), error
+    assert error is None or isinstance(error, CallyardError | OSError), error
     return error
 
 
@@ -188,7 +188,7 @@ def test_arguments_whose_descriptors_find_no_room_are_fetched() -> None:
 
 
 def test_what_is_fetched_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.wire.lending._PIECE", 1 << 16)
+    monkeypatch.setattr("callyard.wire.lending._PIECE", 1 << 16)
     test_arguments_whose_descriptors_find_no_room_are_fetched()
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock import Executor, WorkerLost
-from penstock.node import node
+from callyard import Executor, WorkerLost
+from callyard.node import node
 
 PATIENCE = 60.0  # s; nothing here takes as long
 

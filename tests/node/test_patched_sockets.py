@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from penstock import Executor
+from callyard import Executor
 
 NOT_BLOCKING = """
 import os, socket
@@ -30,7 +30,7 @@ PATCHES = {
 }
 USE = """
 import os, time
-from penstock import Executor
+from callyard import Executor
 
 def large(i):
     return bytes(100_000)

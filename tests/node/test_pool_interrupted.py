@@ -10,9 +10,9 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from node.test_pool import LONG, SHORT, FakeCall, Site
 
-from penstock.node import pool as pool_module
-from penstock.node.pool import Send, Start
-from penstock.node.shape import Shape
+from callyard.node import pool as pool_module
+from callyard.node.pool import Send, Start
+from callyard.node.shape import Shape
 
 
 class Interruption(BaseException):

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.futures import Future
-from penstock.node.call import Call, Pace, Plan
-from penstock.node.connection import Connection
-from penstock.node.pool import Worker
-from penstock.node.ranks import RankGroup
-from penstock.node.shape import Shape
-from penstock.wire.frames import RANK, RESULT, STRAY, encode
-from penstock.wire.memory import Segments
-from penstock.wire.packing import Packed, Packer
+from callyard.futures import Future
+from callyard.node.call import Call, Pace, Plan
+from callyard.node.connection import Connection
+from callyard.node.pool import Worker
+from callyard.node.ranks import RankGroup
+from callyard.node.shape import Shape
+from callyard.wire.frames import RANK, RESULT, STRAY, encode
+from callyard.wire.memory import Segments
+from callyard.wire.packing import Packed, Packer
 
 PAIR = Shape(cores=2, ranks=2)
 

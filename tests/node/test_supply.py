@@ -8,9 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.node.members import Member
-from penstock.node.shape import Capacity, Need, Shape
-from penstock.node.supply import AGAIN, IDLE, Block, Demand, Supply, demand
+from callyard.node.members import Member
+from callyard.node.shape import Capacity, Need, Shape
+from callyard.node.supply import AGAIN, IDLE, Block, Demand, Supply, demand
 
 ONE = Need(Shape())
 FOUR_CORES = Capacity(4, ("0",), 8)

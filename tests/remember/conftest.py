@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from gate import Gate
 
-from penstock import Executor
+from callyard import Executor
 
 INTERPRETER_WARNINGS = "error,ignore:This process:DeprecationWarning"  # some of these tests fork in a call
 
@@ -83,7 +83,7 @@ def threads(make: Callable[..., Executor], gate: Gate) -> Iterator[Executor]:
 
 
 class Messages(logging.Handler):
-    """What Penstock logs, in the order in which it does."""
+    """What Callyard logs, in the order in which it does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,22 +101,22 @@ class Messages(logging.Handler):
 
 @pytest.fixture
 def messages(caplog: pytest.LogCaptureFixture) -> Iterator[Messages]:
-    caplog.set_level(logging.INFO, "penstock")
-    logger, handler = logging.getLogger("penstock"), Messages()
+    caplog.set_level(logging.INFO, "callyard")
+    logger, handler = logging.getLogger("callyard"), Messages()
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
 
 
 class Script:
-    """A process of its own that uses Penstock. What it logs and prints is its output, line by line."""
+    """A process of its own that uses Callyard. What it logs and prints is its output, line by line."""
 
     HEAD = """
         import logging, os, signal, sys
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
         logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
         import remembered_calls as calls
-        from penstock import Cache, Executor
+        from callyard import Cache, Executor
     """
 
     def __init__(self, text: str, names: dict[str, object], **environment: str) -> None:

@@ -192,7 +192,7 @@ def blob_of(x: int) -> bytes:
 
 
 def blob(journal: str, pulse: str, x: int) -> bytes:
-    note(journal, f"begin {x} {os.getpid()} {os.environ['PENSTOCK_TEST_WRITER']}")
+    note(journal, f"begin {x} {os.getpid()} {os.environ['CALLYARD_TEST_WRITER']}")
     beat(pulse)
     return blob_of(x)
 

@@ -17,8 +17,8 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, Executor
-from penstock.cache.entry import Entry
+from callyard import Cache, Executor
+from callyard.cache.entry import Entry
 
 PROCESSES, CALLS = 10, 30
 
@@ -90,7 +90,7 @@ class Writers:
     def start(self) -> None:
         self._made += 1
         number = self._made
-        os.environ["PENSTOCK_TEST_WRITER"] = str(number)
+        os.environ["CALLYARD_TEST_WRITER"] = str(number)
         self._living[number] = self._script(WRITER, hash_seed=number, SEED=number, PULSE=self._pulse)
 
     def kill_one(self) -> bool:
@@ -102,7 +102,7 @@ class Writers:
         _, _, pid, writer = self._chance.choice(noted(self._journal)[-4:]).split()
         try:
             worker = psutil.Process(int(pid))
-            if worker.environ().get("PENSTOCK_TEST_WRITER") != writer:
+            if worker.environ().get("CALLYARD_TEST_WRITER") != writer:
                 return False
             self.killed_workers.add(pid)  # first: it may be gone when the signal has been sent
             worker.kill()
@@ -157,7 +157,7 @@ def test_writers_are_killed_at_random(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PENSTOCK_TEST_WRITER", "0")
+    monkeypatch.setenv("CALLYARD_TEST_WRITER", "0")
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a killed process may leave something too
     chance = random.Random(request.config.getoption("writer_seed"))
     writers, cache, kills = Writers(script, pulse[0], journal, chance), Cache(results), 0

@@ -19,10 +19,10 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, Executor, ResourceError, WorkerLost, item
-from penstock.cache.claims import Claims, Owner
-from penstock.cache.home import Home
-from penstock.system.identity import this_process
+from callyard import Cache, Executor, ResourceError, WorkerLost, item
+from callyard.cache.claims import Claims, Owner
+from callyard.cache.home import Home
+from callyard.system.identity import this_process
 
 # ------------------------------------------------------------------ in one executor
 
@@ -469,7 +469,7 @@ def test_what_overrules_a_claim_is_said(
     ex: Executor, elsewhere: Any, results: Path, journal: str, messages: Any
 ) -> None:
     future = ex.submit(calls.square, journal, 3)
-    command = f"penstock retry --force {results} {elsewhere[0]}"
+    command = f"callyard retry --force {results} {elsewhere[0]}"
     assert command in messages.wait("waiting for its result")
     assert command in repr(future)
     assert command in repr(Cache(results).future(elsewhere[0]))
@@ -566,7 +566,7 @@ def test_a_damaged_result_of_another_host(
 def test_an_unsafe_result_of_another_host(
     threads: Executor, elsewhere: Any, results: Path, journal: str, messages: Any
 ) -> None:
-    from penstock import UnsafeCache
+    from callyard import UnsafeCache
 
     _, file = elsewhere
     future = threads.submit(calls.square, journal, 3)

@@ -15,7 +15,7 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, Local, PenstockError
+from callyard import Cache, CallyardError, Local
 
 
 class Lab:
@@ -165,7 +165,7 @@ def test_what_was_keyed_is_gone(make: Any, lab: Lab, gate: Any, place: str, jour
     lab.write(lab_f=OTHER_WORK)
     lab.load("lab_f")
     gate.open()
-    with pytest.raises(PenstockError, match=r"'work' was not run: its code was changed .* submit it again"):
+    with pytest.raises(CallyardError, match=r"'work' was not run: its code was changed .* submit it again"):
         future.result()
     assert blocker.result() == 0
     assert future.key not in Cache(results)

@@ -13,7 +13,7 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, CacheError, ResourceError
+from callyard import Cache, CacheError, ResourceError
 
 # ------------------------------------------------------------------ refresh
 
@@ -170,7 +170,7 @@ def test_dependents_of_a_kept_failure(make: Any, results: Path, journal: str) ->
         dependent = ex.submit(calls.square, journal, ex.submit(calls.failing, journal, 1))
         error = dependent.exception()
         assert isinstance(error, ValueError)
-        assert error.__notes__ == ["penstock: square <- failing"]  # type: ignore[attr-defined]
+        assert error.__notes__ == ["callyard: square <- failing"]  # type: ignore[attr-defined]
     assert noted(journal) == ["failing 1"]
     assert len(cache) == 1
 

@@ -10,7 +10,7 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, Executor, Local
+from callyard import Cache, Executor, Local
 
 pytestmark = pytest.mark.needs("mpi")
 

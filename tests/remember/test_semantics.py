@@ -18,7 +18,7 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, CacheError, Executor, ResourceError, UnpicklableCall, keyed
+from callyard import Cache, CacheError, Executor, ResourceError, UnpicklableCall, keyed
 
 
 def combine(journal: str, a: int, b: int = 2, *, c: int = 3) -> tuple[int, int, int]:
@@ -155,7 +155,7 @@ def test_large_arrays_are_whole_and_private(make: Any, ex: Executor) -> None:
 SCRIPT = """
     import sys
     from dataclasses import dataclass
-    from penstock import Cache, Executor
+    from callyard import Cache, Executor
 
     SCALE = 3
 
@@ -184,7 +184,7 @@ REFORMATTED = """
     import os; import sys
     from dataclasses import dataclass
     # The same, seen by somebody with other habits.
-    from penstock import Cache, Executor
+    from callyard import Cache, Executor
 
     def move(point: "Point", by: int = 1):
         return Point(
@@ -296,7 +296,7 @@ def factor_three() -> dict[str, int]:
 
 
 def set_mode(mode: str) -> None:
-    os.environ["PENSTOCK_TEST_MODE"] = mode
+    os.environ["CALLYARD_TEST_MODE"] = mode
 
 
 def test_init_function_counts_where_it_fills_something(make: Any) -> None:
@@ -312,10 +312,10 @@ def test_init_function_counts_where_it_fills_something(make: Any) -> None:
 
 def test_initializer_and_its_arguments_count(make: Any) -> None:
     fast, slow = (make(initializer=set_mode, initargs=(mode,)) for mode in ("fast", "slow"))
-    assert fast.submit(environment, "PENSTOCK_TEST_MODE").result() == "fast"
-    assert slow.submit(environment, "PENSTOCK_TEST_MODE").result() == "slow"
-    assert make(initializer=set_mode, initargs=("slow",)).submit(environment, "PENSTOCK_TEST_MODE").result() == "slow"
-    assert not make().submit(environment, "PENSTOCK_TEST_MODE").cached
+    assert fast.submit(environment, "CALLYARD_TEST_MODE").result() == "fast"
+    assert slow.submit(environment, "CALLYARD_TEST_MODE").result() == "slow"
+    assert make(initializer=set_mode, initargs=("slow",)).submit(environment, "CALLYARD_TEST_MODE").result() == "slow"
+    assert not make().submit(environment, "CALLYARD_TEST_MODE").cached
 
 
 def test_an_initializer_without_a_meaning(results: Path) -> None:
@@ -475,7 +475,7 @@ def test_what_a_function_reaches_without_a_meaning(ex: Executor) -> None:
 
 
 def test_a_type_that_is_taught(ex: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penstock.keys import values
+    from callyard.keys import values
 
     monkeypatch.setattr(values, "_registered", {**values._registered})
 

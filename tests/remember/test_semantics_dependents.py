@@ -11,8 +11,8 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, CacheError, Executor, Future, batched, item, keyed, unzip
-from penstock.cache.records import Stored
+from callyard import Cache, CacheError, Executor, Future, batched, item, keyed, unzip
+from callyard.cache.records import Stored
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_dependency_that_fails(ex: Executor, failing: Future[Any], journal: st
     error = last.exception()
     assert isinstance(error, ValueError)
     assert error.args == ("the user's own", 1)
-    assert error.__notes__ == ["penstock: pair <- square <- failing"]  # type: ignore[attr-defined]
+    assert error.__notes__ == ["callyard: pair <- square <- failing"]  # type: ignore[attr-defined]
     assert (last.key, last.cached) == (None, None)
     assert len(Cache(results)) == 0
     assert noted(journal) == ["failing 1"]

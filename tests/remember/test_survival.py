@@ -17,8 +17,8 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, Executor, VersionMismatch, WorkerLost
-from penstock.cache.found import tell
+from callyard import Cache, Executor, VersionMismatch, WorkerLost
+from callyard.cache.found import tell
 
 linux = pytest.mark.needs("linux")  # elsewhere workers end a little later than their driver
 
@@ -232,7 +232,7 @@ def one_warning(words: str) -> Iterator[None]:
 
 
 def test_a_problem_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "penstock")
+    caplog.set_level(logging.INFO, "callyard")
     with one_warning("no room"):
         tell("no room")
     tell("no room")  # warnings are errors here, and nobody would see it
@@ -279,9 +279,9 @@ def test_the_warning_is_at_the_line_of_the_user(threads: Executor, results: Path
 
 
 def newer(file: Path) -> None:
-    begin, content = b"PENSTOCK 2 ", file.read_bytes()
+    begin, content = b"CALLYARD 2 ", file.read_bytes()
     assert content.startswith(begin)
-    file.write_bytes(content.replace(begin, b"PENSTOCK 3 ", 1))
+    file.write_bytes(content.replace(begin, b"CALLYARD 3 ", 1))
 
 
 def test_a_file_of_a_newer_format(threads: Executor, results: Path, journal: str, gate: Any, place: str) -> None:
@@ -354,7 +354,7 @@ def test_another_directory_is_in_its_place(ex: Executor, results: Path, journal:
 
 
 def test_nothing_is_logged_without_reason(ex: Executor, journal: str, caplog: Any) -> None:
-    caplog.set_level(logging.INFO, "penstock")
+    caplog.set_level(logging.INFO, "callyard")
     for _ in range(2):
         assert ex.submit(calls.square, journal, 3).result() == 9
     assert caplog.messages == []

@@ -17,8 +17,8 @@ import pytest
 import remembered_calls as calls
 from remembered_calls import noted
 
-from penstock import Cache, CacheError, Executor, PenstockError, ResourceError
-from penstock.backends.memory.flight import Flight
+from callyard import Cache, CacheError, CallyardError, Executor, ResourceError
+from callyard.backends.memory.flight import Flight
 
 Make = Callable[..., Executor]
 
@@ -300,7 +300,7 @@ def test_a_worker_that_has_another_version(
     monkeypatch.setattr(calls.square, "__code__", code.replace(co_consts=(*code.co_consts, "another")))
     monkeypatch.setattr(calls, "note", calls.stay)
     ex = make(1, backend=process_pool)
-    with pytest.raises(PenstockError, match=r"another version of remembered_calls .* make a new executor"):
+    with pytest.raises(CallyardError, match=r"another version of remembered_calls .* make a new executor"):
         ex.submit(calls.square, journal, 3).result()
     assert noted(journal) == []
     assert ex.submit(calls.pair, 1, 2).result() == (1, 2)
@@ -317,7 +317,7 @@ SCRIPT = """
 import multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from penstock import Executor
+from callyard import Executor
 
 @dataclass
 class Point:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.resources import Resources
-from penstock.schedulers.script import VARIABLES, job_script, render, variables, variables_of
+from callyard.resources import Resources
+from callyard.schedulers.script import VARIABLES, job_script, render, variables, variables_of
 
 COMMAND = [sys.executable, "-c", "import sys; print(sys.argv[1:])", "a b", "$HOME", "'", "`x`", "\n"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.schedulers import slurm_mpi
+from callyard.schedulers import slurm_mpi
 
 OLD = """\
 srun: MPI types are...

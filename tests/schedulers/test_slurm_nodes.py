@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.schedulers.slurm_nodes import Kind, kinds, nodes
+from callyard.schedulers.slurm_nodes import Kind, kinds, nodes
 
 MIB = 1 << 20
 SAID = """\

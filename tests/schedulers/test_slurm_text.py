@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.errors import SchedulerError
-from penstock.resources import Resources
-from penstock.schedulers import slurm
-from penstock.schedulers.base import Dependency, JobRequest, Refusal, Reply, Status
-from penstock.schedulers.slurm_elements import elements, join, ranges
+from callyard.errors import SchedulerError
+from callyard.resources import Resources
+from callyard.schedulers import slurm
+from callyard.schedulers.base import Dependency, JobRequest, Refusal, Reply, Status
+from callyard.schedulers.slurm_elements import elements, join, ranges
 
 TOKEN = "0123456789abcdef"
 
@@ -39,7 +39,7 @@ def test_a_plain_job() -> None:
     assert submitted() == [
         "sbatch",
         "--parsable",
-        f"--comment=penstock {TOKEN}",
+        f"--comment=callyard {TOKEN}",
         "--output=/run/0.log",
         "--open-mode=append",
         "--kill-on-invalid-dep=yes",
@@ -99,7 +99,7 @@ def test_the_time_is_rounded_up(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "clean"),
-    [("<lambda>", "lambda"), ("Näh.run", "Näh.run"), ("a b\nc", "a_b_c"), ("<>", "penstock"), ("x" * 2000, "x" * 64)],
+    [("<lambda>", "lambda"), ("Näh.run", "Näh.run"), ("a b\nc", "a_b_c"), ("<>", "callyard"), ("x" * 2000, "x" * 64)],
 )
 def test_names_of_functions_become_names_of_jobs(name: str, clean: str) -> None:
     assert options(name=name)["job-name"] == clean
@@ -411,10 +411,10 @@ def test_history_asks_about_whole_arrays() -> None:
 
 
 def test_a_submission_is_found_by_its_token() -> None:
-    out = f"4|(null)|\n5|penstock {TOKEN[::-1]}|\n6|penstock {TOKEN}|\n6|penstock {TOKEN}|\n"
+    out = f"4|(null)|\n5|callyard {TOKEN[::-1]}|\n6|callyard {TOKEN}|\n6|callyard {TOKEN}|\n"
     assert slurm.found(out, TOKEN) == {TOKEN: "6"}
     assert slurm.found(out, "f" * 16) == {}
-    assert slurm.found(f"6_[0-9%2]||sbatch --parsable --comment=penstock {TOKEN} --array=0-9\n", TOKEN) == {TOKEN: "6"}
+    assert slurm.found(f"6_[0-9%2]||sbatch --parsable --comment=callyard {TOKEN} --array=0-9\n", TOKEN) == {TOKEN: "6"}
 
 
 def test_what_finds_a_submission_knows_its_comment() -> None:
@@ -523,9 +523,9 @@ def test_outside_of_a_job_the_users_choices_stay() -> None:
 
 
 def test_parts_of_a_submission_are_found() -> None:
-    lines = [f"6|penstock {TOKEN}.0-499|", f"7|penstock {TOKEN}.500-999|", "8|penstock fedcba9876543210|", "9|mine|"]
+    lines = [f"6|callyard {TOKEN}.0-499|", f"7|callyard {TOKEN}.500-999|", "8|callyard fedcba9876543210|", "9|mine|"]
     assert slurm.found("\n".join(lines), TOKEN) == {f"{TOKEN}.0-499": "6", f"{TOKEN}.500-999": "7"}
-    line = f"6_[0-9]||sbatch --parsable --comment=penstock {TOKEN}.0-9 --array=0-9\n"
+    line = f"6_[0-9]||sbatch --parsable --comment=callyard {TOKEN}.0-9 --array=0-9\n"
     assert slurm.found(line, TOKEN) == {f"{TOKEN}.0-9": "6"}
 
 

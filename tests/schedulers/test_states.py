@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock import errors
-from penstock.schedulers.base import Status
-from penstock.schedulers.slurm_states import REASONS, STATES, reason_of, state_of
+from callyard import errors
+from callyard.schedulers.base import Status
+from callyard.schedulers.slurm_states import REASONS, STATES, reason_of, state_of
 
 ROOT = Path(__file__).parent.parent.parent
 

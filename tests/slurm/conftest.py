@@ -11,7 +11,7 @@ from cluster import Cluster
 from drivers import Driver, executor
 from gate import Gate
 
-from penstock import Executor, Slurm
+from callyard import Executor, Slurm
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from penstock import Executor, Slurm
+from callyard import Executor, Slurm
 
 
 def add(*values: Any) -> Any:
@@ -50,7 +50,7 @@ def rank_of_node() -> tuple[int, int, str]:
 
 
 def trace() -> str:
-    return os.environ["PENSTOCK_TRACE"]
+    return os.environ["CALLYARD_TRACE"]
 
 
 def job_in_a_job(results: Path) -> tuple[dict[str, str | None], dict[str, str | None]]:

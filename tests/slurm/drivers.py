@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock import Executor, Slurm
+from callyard import Executor, Slurm
 
 QUICK = Slurm(poll=(0.2, 1), result_grace=1, detached=True)
 

@@ -17,11 +17,11 @@ import pytest
 from cluster import Cluster
 from this_machine import until
 
-from penstock import Executor, PenstockError
-from penstock.futures import Future
+from callyard import CallyardError, Executor
+from callyard.futures import Future
 
 PATIENCE = 60.0  # s; spent only where something is wrong
-Error = TypeVar("Error", bound=PenstockError)
+Error = TypeVar("Error", bound=CallyardError)
 Detached = Callable[..., Executor]
 
 

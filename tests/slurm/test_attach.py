@@ -17,10 +17,10 @@ from gate import Gate
 from noted_calls import has_begun, runs
 from this_machine import until
 
-from penstock import Executor, JobCancelled
-from penstock.cache.home import Home
-from penstock.futures import Future
-from penstock.jobs.folder import End, folders
+from callyard import Executor, JobCancelled
+from callyard.cache.home import Home
+from callyard.futures import Future
+from callyard.jobs.folder import End, folders
 
 Make = Callable[..., Executor]
 Drive = Callable[..., Driver]
@@ -155,7 +155,7 @@ def test_failures_are_told_once(driver: Drive, make: Make, journal: str, results
             with pytest.raises(ValueError, match=r"^bad") as caught:
                 future.result()
             assert "noted_calls.py" in str(caught.value.__cause__)
-        assert last.exception().__notes__ == ["penstock: noted <- noted <- failing"]  # type: ignore[union-attr]
+        assert last.exception().__notes__ == ["callyard: noted <- noted <- failing"]  # type: ignore[union-attr]
         assert runs(journal) == {"bad": count}
 
 
@@ -422,7 +422,7 @@ def test_ctrl_c_leaves_the_jobs(driver: Drive, make: Make, gate: Gate, journal: 
 
 
 def test_ctrl_c_without_a_cache_ends_the_jobs(driver: Drive, journal: str, slurm: Cluster, tmp_path: Path) -> None:
-    old = driver(CTRL_C.replace("results", "None"), {"PENSTOCK_RUNS": str(tmp_path / "runs")})
+    old = driver(CTRL_C.replace("results", "None"), {"CALLYARD_RUNS": str(tmp_path / "runs")})
     old.jobs()
     has_run(journal, "call")
     old.process.send_signal(signal.SIGINT)
@@ -437,7 +437,7 @@ def test_ctrl_c_without_a_cache_ends_the_jobs(driver: Drive, journal: str, slurm
 @pytest.fixture
 def private(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Executor, Path]]:
     """An executor without a cache, and where directories for such executors are made."""
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     with executor(None) as ex:
         yield ex, tmp_path / "runs"
         ex.kill_workers()

@@ -20,10 +20,10 @@ from clusters import lend
 from gate import Gate
 from this_machine import until
 
-from penstock import Cache, Executor, PenstockError, ResourceError, SchedulerError, Slurm, batched, item, unzip
-from penstock.errors import WorkerLost
-from penstock.futures import Future
-from penstock.keys.values import _registered as registered
+from callyard import Cache, CallyardError, Executor, ResourceError, SchedulerError, Slurm, batched, item, unzip
+from callyard.errors import WorkerLost
+from callyard.futures import Future
+from callyard.keys.values import _registered as registered
 
 pytestmark = pytest.mark.once
 
@@ -180,7 +180,7 @@ def test_a_failure_that_nobody_saw(jobs: Jobs, slurm: Cluster, gate: Gate) -> No
     gate.open()
     for future in chain:
         assert isinstance(future.exception(), ZeroDivisionError)
-    assert notes(chain[-1]) == ["penstock: successor <- successor <- inverse"]
+    assert notes(chain[-1]) == ["callyard: successor <- successor <- inverse"]
 
 
 def test_futures_from_elsewhere(jobs: Jobs, gate: Gate) -> None:
@@ -253,7 +253,7 @@ def test_parts_that_are_not_there(jobs: Jobs, slurm: Cluster, gate: Gate) -> Non
     submitted(slurm, [whole, missing, wrong])
     gate.open()
     assert isinstance(missing.exception(), IndexError)
-    assert notes(missing) == ["penstock: successor <- hold[2]"]
+    assert notes(missing) == ["callyard: successor <- hold[2]"]
     with pytest.raises(ValueError, match="expected 3 values, the result has 2"):
         wrong.result()
 
@@ -321,7 +321,7 @@ def test_gpus_are_those_that_the_scheduler_gives(jobs: Jobs, slurm: Cluster) -> 
 
 
 def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     place = tmp_path / "back\\slash %j"
     future, *others = [jobs(cache=place).submit(calls.say, word) for word in ("one", "two", "three")]
     assert [each.result() for each in (future, *others)] == [None] * 3
@@ -336,7 +336,7 @@ def test_ranks_on_one_node(jobs: Jobs) -> None:
 
 @pytest.mark.needs("mpi")
 def test_ranks_on_two_nodes(jobs: Jobs, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     results = jobs().with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
     assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
     assert len({rank[2] for rank in results}) == 2  # type: ignore[attr-defined]
@@ -346,7 +346,7 @@ def test_ranks_on_two_nodes(jobs: Jobs, fitting_mpi: None, monkeypatch: pytest.M
 def test_the_plugin_that_fits_is_found(
     jobs: Jobs, mpich: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     results = jobs().with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
     assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
     assert [path.read_text() for path in (tmp_path / "runs").glob("mpi-*")] == ["pmi2"]
@@ -375,7 +375,7 @@ def test_ranks_that_do_not_begin(jobs: Jobs) -> None:
 
 
 def test_what_only_workers_have_is_refused(slurm: Cluster, results: Path) -> None:
-    with pytest.raises(PenstockError, match="max_tasks_per_child"):
+    with pytest.raises(CallyardError, match="max_tasks_per_child"):
         Executor(backend=Slurm(), cache=results, max_tasks_per_child=1)
 
 
@@ -385,10 +385,10 @@ def test_what_only_workers_have_is_refused(slurm: Cluster, results: Path) -> Non
 def test_setup_launcher_and_python(jobs: Jobs, tmp_path: Path) -> None:
     """Shell lines, then a command before the interpreter, then that interpreter."""
     other = tmp_path / "a python"
-    other.write_text(f'#!/bin/sh\nPENSTOCK_TRACE="$PENSTOCK_TRACE, then begun"\nexec {sys.executable} "$@"\n')
+    other.write_text(f'#!/bin/sh\nCALLYARD_TRACE="$CALLYARD_TRACE, then begun"\nexec {sys.executable} "$@"\n')
     other.chmod(0o755)
-    setup = "PENSTOCK_TRACE='set up'\nexport PENSTOCK_TRACE"
-    launcher = ("env", "PENSTOCK_TRACE=launched after setup")
+    setup = "CALLYARD_TRACE='set up'\nexport CALLYARD_TRACE"
+    launcher = ("env", "CALLYARD_TRACE=launched after setup")
     ex, launched = jobs(setup=setup, python=other), jobs(setup=setup.splitlines(), launcher=launcher)
     futures = ex.submit(calls.trace), launched.with_resources(env={"A": "1"}).submit(calls.trace)
     assert futures[0].result() == "set up, then begun"
@@ -401,7 +401,7 @@ TEMPLATE = """#!/bin/bash
 {% if time_minutes %}
 #SBATCH --time={{ time_minutes }}
 {% endif %}
-export PENSTOCK_TRACE={{ colour | quote }}
+export CALLYARD_TRACE={{ colour | quote }}
 {{ command }}
 """
 
@@ -417,13 +417,13 @@ def test_a_template_with_a_key_of_the_users_own(jobs: Jobs, slurm: Cluster, tmp_
     futures = [
         green.submit(calls.trace),
         ex.submit(
-            calls.variables, "PENSTOCK_TRACE", "SLURM_CPUS_PER_TASK", resource_dict={"colour": 3, "cores_per_rank": 2}
+            calls.variables, "CALLYARD_TRACE", "SLURM_CPUS_PER_TASK", resource_dict={"colour": 3, "cores_per_rank": 2}
         ),
-        jobs(template=str(path), resource_dict={"colour": "of the file"}).submit(calls.variables, "PENSTOCK_TRACE"),
+        jobs(template=str(path), resource_dict={"colour": "of the file"}).submit(calls.variables, "CALLYARD_TRACE"),
     ]
     assert futures[0].result() == "green 'n' blue"
-    assert futures[1].result() == {"PENSTOCK_TRACE": "3", "SLURM_CPUS_PER_TASK": "2"}
-    assert futures[2].result() == {"PENSTOCK_TRACE": "of the file"}
+    assert futures[1].result() == {"CALLYARD_TRACE": "3", "SLURM_CPUS_PER_TASK": "2"}
+    assert futures[2].result() == {"CALLYARD_TRACE": "of the file"}
 
 
 @pytest.mark.needs("jinja2")
@@ -448,9 +448,9 @@ def test_keys_that_no_template_uses(jobs: Jobs, slurm: Cluster) -> None:
 
 @pytest.mark.needs("jinja2")
 def test_a_template_that_is_none(jobs: Jobs, slurm: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(PenstockError, match="cannot be read"):
+    with pytest.raises(CallyardError, match="cannot be read"):
         jobs(template=str(tmp_path / "nowhere"))
-    with pytest.raises(PenstockError, match="line 2 of the template"):
+    with pytest.raises(CallyardError, match="line 2 of the template"):
         jobs(template="#!/bin/sh\n{% if %}\n")
 
 
@@ -477,12 +477,12 @@ def test_a_job_that_submits_a_job(jobs: Jobs, results: Path, slurm: Cluster) -> 
 
 def test_what_a_call_prints_is_kept(jobs: Jobs, results: Path) -> None:
     futures = [jobs().submit(calls.say, "alone"), *(jobs(calls_per_job=2).submit(calls.say, text) for text in "ab")]
-    penstock_logs = []
+    callyard_logs = []
     for future in futures:
         future.result()
         (entry,) = [entry for entry in Cache(results) if entry.key == future.key]
-        penstock_logs.append(sorted(entry.log.split()))
-    assert penstock_logs == [["ALONE", "alone"], ["A", "a"], ["B", "b"]]
+        callyard_logs.append(sorted(entry.log.split()))
+    assert callyard_logs == [["ALONE", "alone"], ["A", "a"], ["B", "b"]]
 
 
 def test_what_a_future_says(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
@@ -505,7 +505,7 @@ def test_what_a_future_says(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
 
 
 def test_without_a_cache(jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     ex = jobs(cache=None)
     future = ex.submit(gate.hold, 1)
     gate.arrived()

@@ -24,19 +24,19 @@ from failing_calls import (
     until_it_runs,
 )
 
-import penstock
-from penstock import (
+import callyard
+from callyard import (
     CacheError,
+    CallyardError,
     Executor,
     JobLost,
     OutOfMemory,
-    PenstockError,
     TimeLimitExceeded,
     UnpicklableCall,
     VersionMismatch,
     WorkerLost,
 )
-from penstock.errors import UnreadableCall
+from callyard.errors import UnreadableCall
 
 # ------------------------------------------------------------------ limits of time and memory
 
@@ -123,7 +123,7 @@ def test_one_of_several_calls_of_a_job_dies(slurm: Cluster, detached: Detached, 
     ("command", "kind", "words"), [("true", JobLost, "without a result"), ("false", WorkerLost, "exit code 1")]
 )
 def test_a_job_that_never_makes_the_call(
-    slurm: Cluster, detached: Detached, tmp_path: Path, command: str, kind: type[PenstockError], words: str
+    slurm: Cluster, detached: Detached, tmp_path: Path, command: str, kind: type[CallyardError], words: str
 ) -> None:
     ex = detached(launcher=(command,))
     failure(ex.submit(add, 1, 2), kind, words)
@@ -163,7 +163,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
     place = tmp_path / "small"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "penstock-tests", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "callyard-tests", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a file system, and not everywhere")
     yield place
@@ -177,13 +177,13 @@ def test_a_disk_that_is_full(slurm: Cluster, detached: Detached, small_disk: Pat
     assert other.result() == 3
 
 
-def test_another_version_of_penstock(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+def test_another_version_of_callyard(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
     there = tmp_path / "python"
-    patched = "\"import penstock.version as v; v.VERSION = '0.0.7'; $2\""
+    patched = "\"import callyard.version as v; v.VERSION = '0.0.7'; $2\""
     there.write_text(f'#!/bin/sh\ncode={patched}\nshift 2\nexec {shlex.quote(sys.executable)} -c "$code" "$@"\n')
     there.chmod(0o755)
     ex = detached(python=there)
-    failure(ex.submit(add, 1, 2), VersionMismatch, "penstock 0.0.7", penstock.__version__)
+    failure(ex.submit(add, 1, 2), VersionMismatch, "callyard 0.0.7", callyard.__version__)
 
 
 def test_another_python(slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_another_python(slurm: Cluster, detached: Detached, tmp_path: Path, monk
         pytest.skip("there is no second Python on the PATH")
     library = tmp_path / "library"
     library.mkdir()
-    for module in penstock, cloudpickle:
+    for module in callyard, cloudpickle:
         (library / module.__name__).symlink_to(Path(str(module.__file__)).parent)
     (library / "blake3.py").write_text("blake3 = None")  # what is compiled is for this Python, and not needed
     monkeypatch.setenv("PYTHONPATH", str(library))

@@ -15,11 +15,11 @@ from failing_calls import Detached, add, hold, refuse_arrays, starts
 from gate import Gate
 from this_machine import until
 
-from penstock import Executor
-from penstock.cache.home import Home
-from penstock.futures import Future
-from penstock.jobs.batch import Part
-from penstock.jobs.folder import folders
+from callyard import Executor
+from callyard.cache.home import Home
+from callyard.futures import Future
+from callyard.jobs.batch import Part
+from callyard.jobs.folder import folders
 
 pytestmark = pytest.mark.once
 

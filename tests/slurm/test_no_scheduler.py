@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock import Executor, SchedulerError, Slurm
+from callyard import Executor, SchedulerError, Slurm
 
 NOT_INSTALLED = r"Slurm is not installed here to run 'abs': there is no scontrol .* is this a login node"
 NOT_CONFIGURED = r"no Slurm cluster is configured here \(scontrol: {}.*\) to run 'abs': set SLURM_CONF"
@@ -55,7 +55,7 @@ def test_the_configuration_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_nodes_cannot_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slurm.conf").write_text("ClusterName=here\n")
     monkeypatch.setenv("SLURM_CONF", f"{tmp_path}/slurm.conf")
-    monkeypatch.setenv("PENSTOCK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     with Executor(backend=Slurm(nodes=1)) as ex:
         with pytest.raises(
             SchedulerError, match=r"no Slurm cluster is configured here \(scontrol: .*\): set SLURM_CONF"

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from penstock import Cache, Executor, PenstockError, Slurm
+from callyard import Cache, CallyardError, Executor, Slurm
 
 
 def test_a_cache_that_is_only_read(tmp_path: Path) -> None:
     Cache(tmp_path / "results")
     cache = Cache(tmp_path / "results", mode="read-only")
-    with pytest.raises(PenstockError, match="mode='read-only' forbids"):
+    with pytest.raises(CallyardError, match="mode='read-only' forbids"):
         Executor(backend=Slurm(detached=True), cache=cache)
 
 
 def test_fresh_workers(tmp_path: Path) -> None:
-    with pytest.raises(PenstockError, match="max_tasks_per_child is for workers"):
+    with pytest.raises(CallyardError, match="max_tasks_per_child is for workers"):
         Executor(backend=Slurm(detached=True), max_tasks_per_child=1)

@@ -1,4 +1,4 @@
-"""`penstock resume`: what was written down and not submitted reaches the scheduler, once."""
+"""`callyard resume`: what was written down and not submitted reaches the scheduler, once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from drivers import Driver
 from failing_calls import put_before
 from this_machine import until
 
-from penstock import Executor
-from penstock.cache.home import Home
-from penstock.jobs.folder import folders_by_age
+from callyard import Executor
+from callyard.cache.home import Home
+from callyard.jobs.folder import folders_by_age
 
 pytestmark = pytest.mark.once
 
@@ -32,7 +32,7 @@ WRITES = """
 
 
 def resume(results: Path) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "penstock", "resume", "--json", str(results)]
+    argv = [sys.executable, "-m", "callyard", "resume", "--json", str(results)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -25,7 +25,7 @@ from failing_calls import (
 )
 from this_machine import until
 
-from penstock import (
+from callyard import (
     Executor,
     JobCancelled,
     JobLost,
@@ -33,9 +33,9 @@ from penstock import (
     SchedulerError,
     TimeLimitExceeded,
 )
-from penstock.backends import desk
-from penstock.backends.detached import watch
-from penstock.jobs import folder
+from callyard.backends import desk
+from callyard.backends.detached import watch
+from callyard.jobs import folder
 
 pytestmark = pytest.mark.once  # Slurm takes its time, and does the same whatever Python asks it
 
@@ -181,7 +181,7 @@ def test_a_dependent_has_the_failure_of_what_it_waits_for(ex: Executor, slurm: C
         inherited = future.exception(timeout=60)
         assert type(inherited) is JobCancelled
         assert str(inherited) == str(error)
-        assert inherited.__notes__ == [f"penstock: {path}"]
+        assert inherited.__notes__ == [f"callyard: {path}"]
     until(lambda: not slurm.jobs())
 
 

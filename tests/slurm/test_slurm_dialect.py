@@ -12,12 +12,12 @@ import pytest
 from cluster import Cluster
 from this_machine import until
 
-from penstock.hosts.here import Here
-from penstock.resources import Resources
-from penstock.schedulers import slurm as dialect
-from penstock.schedulers.base import Dependency, JobRequest, Reply, Status
-from penstock.schedulers.script import job_script
-from penstock.schedulers.slurm_states import reason_of, state_of
+from callyard.hosts.here import Here
+from callyard.resources import Resources
+from callyard.schedulers import slurm as dialect
+from callyard.schedulers.base import Dependency, JobRequest, Reply, Status
+from callyard.schedulers.script import job_script
+from callyard.schedulers.slurm_states import reason_of, state_of
 
 HOLD = Resources(slurm_cmd_args=["--hold"])
 UNKNOWN = "4000000"

@@ -20,8 +20,8 @@ from gate import Gate
 from noted_calls import runs
 from this_machine import until
 
-from penstock import Executor, JobCancelled, JobLost, WorkerLost
-from penstock.backends import desk
+from callyard import Executor, JobCancelled, JobLost, WorkerLost
+from callyard.backends import desk
 
 Make = Callable[..., Executor]
 Drive = Callable[..., Driver]

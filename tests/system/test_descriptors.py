@@ -9,7 +9,7 @@ import pytest
 
 TRY = """
 import resource
-from penstock.system.descriptors import make_room
+from callyard.system.descriptors import make_room
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 make_room({count})
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))

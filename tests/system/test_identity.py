@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.system import identity
-from penstock.system.identity import Identity, this_process
+from callyard.system import identity
+from callyard.system.identity import Identity, this_process
 
 BEGAN = 4711
 
@@ -142,7 +142,7 @@ def free_pid() -> int:
 
 
 def start_other() -> tuple[subprocess.Popen[str], Identity]:
-    code = "import penstock.system.identity as i; print(i.this_process().label, flush=True); input()"
+    code = "import callyard.system.identity as i; print(i.this_process().label, flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
     assert process.stdout is not None
     other = Identity.from_label(process.stdout.readline().strip())

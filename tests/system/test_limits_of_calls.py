@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.system import memory
-from penstock.worker.limits import Limits
+from callyard.system import memory
+from callyard.worker.limits import Limits
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_group_for_each_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert groups.said == [
         ("make", "call-1-1", 100),
         ("move", "call-1-1", 7),
-        ("move", "penstock", 7),
+        ("move", "callyard", 7),
         ("remove", "call-1-1"),
         ("make", "call-1-2", 200),
         ("move", "call-1-2", 7),

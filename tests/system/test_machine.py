@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.system import machine
+from callyard.system import machine
 
 GIB = 1 << 30
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.system import memory
-from penstock.system.machine import LEAF
+from callyard.system import memory
+from callyard.system.machine import LEAF
 
 MIB = 1 << 20
 ME = 1000
@@ -185,7 +185,7 @@ def test_no_file_in_memory_counts_twice(kind, more):
 @proc
 @pytest.mark.needs("linux")
 def test_lent_segments_count_where_they_are_mapped_only():
-    text = "f = open(os.memfd_create('penstock'), 'r+b', 0); f.write(bytes(64 << 20)); ready()"
+    text = "f = open(os.memfd_create('callyard'), 'r+b', 0); f.write(bytes(64 << 20)); ready()"
     with program(text) as pid:
         assert memory.Sampler().sample([pid])[pid] < 60 * MIB
 
@@ -362,7 +362,7 @@ def test_a_tree_that_took_long_to_look_at_is_left_alone_for_a_while(fake):
 
 def run_limited(text: str) -> str:
     """Run a program that imports `memory` and return what it prints."""
-    text = "from penstock.system.memory import *\n" + textwrap.dedent(text)
+    text = "from callyard.system.memory import *\n" + textwrap.dedent(text)
     command = [sys.executable, "-c", text]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 

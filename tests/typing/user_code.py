@@ -12,15 +12,15 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-import penstock
-from penstock import (
+import callyard
+from callyard import (
     Cache,
     CacheError,
+    CallyardError,
     Executor,
     Future,
     Local,
     OutOfMemory,
-    PenstockError,
     ResourceError,
     Resources,
     Slurm,
@@ -141,11 +141,11 @@ def errors(future: Future[int]) -> int | str | None:
         return error.exitcode
     except (OutOfMemory, TimeLimitExceeded, ResourceError, UnpicklableCall) as error:
         return str(error)
-    except PenstockError:
+    except CallyardError:
         return None
 
 
-def details(future: penstock.Future[int]) -> tuple[str | None, bool | None, str | None]:
+def details(future: callyard.Future[int]) -> tuple[str | None, bool | None, str | None]:
     return future.key, future.cached, future.job_id
 
 

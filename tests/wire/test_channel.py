@@ -20,11 +20,11 @@ import pytest
 from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_for, wait_for_end, wait_until
 from hypothesis import given
 
-import penstock
-from penstock.wire import meeting, pieces
-from penstock.wire.channel import Gone, Link, Listener, Unreachable
-from penstock.wire.contact import Address, Contact
-from penstock.wire.pieces import cut, join, kind_of
+import callyard
+from callyard.wire import meeting, pieces
+from callyard.wire.channel import Gone, Link, Listener, Unreachable
+from callyard.wire.contact import Address, Contact
+from callyard.wire.pieces import cut, join, kind_of
 
 pytestmark = pytest.mark.needs("zmq")
 
@@ -156,7 +156,7 @@ def test_the_descriptor_stays_readable_while_something_is_there(driver: Driver, 
 
 
 def test_no_more_than_so_many_at_once(driver: Driver, link: Link, monkeypatch):
-    monkeypatch.setattr("penstock.wire.channel.MOST_AT_ONCE", 3)
+    monkeypatch.setattr("callyard.wire.channel.MOST_AT_ONCE", 3)
     for number in range(10):
         link.send([b"%d" % number])
     got: list[list[bytes]] = []
@@ -169,7 +169,7 @@ def test_no_more_than_so_many_at_once(driver: Driver, link: Link, monkeypatch):
 
 
 def test_the_driver_knows_whether_it_is_behind(driver: Driver, link: Link, monkeypatch):
-    monkeypatch.setattr("penstock.wire.channel.MOST_AT_ONCE", 3)
+    monkeypatch.setattr("callyard.wire.channel.MOST_AT_ONCE", 3)
     received, seen = driver.listener.receive, []
 
     def noted():
@@ -208,7 +208,7 @@ def test_nothing_is_dropped_however_long_nobody_looks(driver: Driver, link: Link
 
 def test_the_contact_says_who_and_where(driver: Driver):
     contact = driver.contact
-    assert contact.version == penstock.__version__
+    assert contact.version == callyard.__version__
     assert contact.python == f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert LOOPBACK in [address.host for address in contact.addresses]
     assert len({address.port for address in contact.addresses}) == 1
@@ -409,8 +409,8 @@ def test_connections_that_break_while_they_are_made_do_no_harm(driver: Driver):
 AGENT = """
 import sys
 from channel_ends import ask
-from penstock.wire.channel import Link
-from penstock.wire.contact import Contact
+from callyard.wire.channel import Link
+from callyard.wire.contact import Contact
 link = Link.connect(Contact.read(sys.argv[1]), timeout=30)
 print(ask(link, b"hello"), flush=True)
 sys.stdin.read()
@@ -426,7 +426,7 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start(code: str, *args: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        path = os.pathsep.join([str(Path(__file__).parent), str(Path(penstock.__file__).parents[1])])
+        path = os.pathsep.join([str(Path(__file__).parent), str(Path(callyard.__file__).parents[1])])
         process = subprocess.Popen(
             [*before, sys.executable, "-W", "error", "-c", code, *args],
             stdin=subprocess.PIPE,
@@ -477,7 +477,7 @@ def test_signs_of_life_are_heard_while_nobody_looks_and_much_arrives():
 FORK = """
 import gc, os, sys
 from channel_ends import Driver, ask
-from penstock.wire.channel import Link, Listener
+from callyard.wire.channel import Link, Listener
 driver = Driver(Listener("127.0.0.1"))
 link = Link.connect(driver.contact, timeout=30)
 ask(link, b"x")
@@ -513,7 +513,7 @@ def test_a_forked_child_cannot_harm_its_parent(start: Start):
 
 
 def test_nothing_of_libzmq_is_loaded_before_it_is_used(start: Start):
-    code = "import sys, penstock.wire.channel; print('zmq' in sys.modules)"
+    code = "import sys, callyard.wire.channel; print('zmq' in sys.modules)"
     assert read_line(start(code)) == "False"
 
 
@@ -604,7 +604,7 @@ def test_time_is_what_the_clock_says(driver: Driver):
 DRIVER = """
 import sys
 from channel_ends import Driver, wait_until
-from penstock.wire.channel import Listener
+from callyard.wire.channel import Listener
 driver = Driver(Listener(sys.argv[2] or None, silence=1.0))
 driver.contact.write(sys.argv[1])
 print(*[address.interface for address in driver.contact.addresses], flush=True)
@@ -618,8 +618,8 @@ driver.close()
 VISITOR = """
 import sys
 from channel_ends import ask, wait_for_end
-from penstock.wire.channel import Link, Unreachable
-from penstock.wire.contact import Contact
+from callyard.wire.channel import Link, Unreachable
+from callyard.wire.contact import Contact
 try:
     link = Link.connect(Contact.read(sys.argv[1]), timeout=float(sys.argv[2]), silence=1.0)
 except Unreachable as error:
@@ -638,7 +638,7 @@ class Network:
     """A driver's and an agent's node, with two cables between them."""
 
     def __init__(self) -> None:
-        self.driver, self.agent = (f"penstock-{os.getpid()}-{side}" for side in ("driver", "agent"))
+        self.driver, self.agent = (f"callyard-{os.getpid()}-{side}" for side in ("driver", "agent"))
 
     def make(self) -> None:
         for node in (self.driver, self.agent):

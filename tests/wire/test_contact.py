@@ -12,8 +12,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from penstock.wire.contact import FORMAT, Address, Contact
-from penstock.wire.interfaces import find_addresses
+from callyard.wire.contact import FORMAT, Address, Contact
+from callyard.wire.interfaces import find_addresses
 
 CONTACT = Contact(
     session="5e55",

@@ -13,8 +13,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from penstock.wire import frames
-from penstock.wire.frames import (
+from callyard.wire import frames
+from callyard.wire.frames import (
     CALL,
     FREE,
     FrameReader,

@@ -28,9 +28,9 @@ from echo import RemoteError, Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.wire import identities, namespaces
-from penstock.wire.functions import Pickler, dumps
-from penstock.wire.references import by_reference, importable
+from callyard.wire import identities, namespaces
+from callyard.wire.functions import Pickler, dumps
+from callyard.wire.references import by_reference, importable
 
 Notebook = Callable[[str], Any]
 
@@ -878,7 +878,7 @@ def test_a_fork_is_another_process(tmp_path: Path) -> None:
         tmp_path,
         """
         import os, pickle
-        from penstock.wire.functions import dumps
+        from callyard.wire.functions import dumps
         X = [1]
         def f(): return X, __name__
         first = dumps(f)

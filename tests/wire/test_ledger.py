@@ -10,10 +10,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from penstock.wire import ledger
-from penstock.wire.frames import RESULT, FrameReader, encode
-from penstock.wire.ledger import ROOM, SIZE, Ledger
-from penstock.wire.memory import anonymous_file
+from callyard.wire import ledger
+from callyard.wire.frames import RESULT, FrameReader, encode
+from callyard.wire.ledger import ROOM, SIZE, Ledger
+from callyard.wire.memory import anonymous_file
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-from penstock.futures import Future
-from penstock.system.descriptors import Share
-from penstock.wire import memory as memory_module
-from penstock.wire.frames import MOST_DESCRIPTORS, FrameReader
-from penstock.wire.lending import Loans, describe, undescribe
-from penstock.wire.memory import Owned, Private, Segments
-from penstock.wire.packing import LARGE, Packed, Packer, load_with_inputs
+from callyard.futures import Future
+from callyard.system.descriptors import Share
+from callyard.wire import memory as memory_module
+from callyard.wire.frames import MOST_DESCRIPTORS, FrameReader
+from callyard.wire.lending import Loans, describe, undescribe
+from callyard.wire.memory import Owned, Private, Segments
+from callyard.wire.packing import LARGE, Packed, Packer, load_with_inputs
 
 BIG = LARGE // 8  # numbers of 8 bytes
 

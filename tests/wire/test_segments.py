@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.system.descriptors import Share
-from penstock.wire import memory
-from penstock.wire.memory import BORROWED, OWNED, Borrowed, Owned, Private, Segments, anonymous_file, borrow
+from callyard.system.descriptors import Share
+from callyard.wire import memory
+from callyard.wire.memory import BORROWED, OWNED, Borrowed, Owned, Private, Segments, anonymous_file, borrow
 
 SMALLEST, PER_SEGMENT = memory._SMALLEST, memory._PER_SEGMENT
 

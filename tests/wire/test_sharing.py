@@ -14,9 +14,9 @@ from echo import Worker
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from penstock.wire.functions import Functions, dumps
-from penstock.wire.memory import Segments
-from penstock.wire.packing import Packer
+from callyard.wire.functions import Functions, dumps
+from callyard.wire.memory import Segments
+from callyard.wire.packing import Packer
 
 Notebook = Callable[[str], Any]
 

@@ -19,11 +19,11 @@ import psutil
 import pytest
 from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_until
 
-from penstock.wire import pieces, sockets
-from penstock.wire.channel import Gone, Link, Listener
-from penstock.wire.contact import Address, Contact
-from penstock.wire.meeting import HELLO, MESSAGE
-from penstock.wire.pieces import cut
+from callyard.wire import pieces, sockets
+from callyard.wire.channel import Gone, Link, Listener
+from callyard.wire.contact import Address, Contact
+from callyard.wire.meeting import HELLO, MESSAGE
+from callyard.wire.pieces import cut
 
 pytestmark = pytest.mark.needs("zmq")
 

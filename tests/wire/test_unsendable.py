@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.wire.functions import dumps
-from penstock.wire.unsendable import culprit, described
+from callyard.wire.functions import dumps
+from callyard.wire.unsendable import culprit, described
 
 
 class Held:

@@ -7,4 +7,4 @@ is that of this Python, and only what it lacks comes from elsewhere.
 import os
 import pkgutil
 
-__path__ = [*pkgutil.extend_path(__path__, __name__), os.environ["PENSTOCK_CPYTHON_TESTS"]]
+__path__ = [*pkgutil.extend_path(__path__, __name__), os.environ["CALLYARD_CPYTHON_TESTS"]]

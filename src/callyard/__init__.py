@@ -1,0 +1,78 @@
+"""Callyard gives each function call the resources that it asks for.
+
+The names are loaded when they are first used: a worker process needs few of them, and starts the faster.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from . import version
+from .typed import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backends.local import Local
+    from .backends.slurm import Slurm
+    from .cache.cache import Cache
+    from .errors import (
+        CacheError,
+        CallyardError,
+        JobCancelled,
+        JobLost,
+        NodeFailure,
+        OutOfMemory,
+        ResourceError,
+        SchedulerError,
+        TimeLimitExceeded,
+        UnpicklableCall,
+        UnsafeCache,
+        VersionMismatch,
+        WorkerLost,
+    )
+    from .executor import Executor
+    from .futures import Future, batched, item, unzip
+    from .keys.keyed import keyed
+    from .resources import Resources
+
+__version__ = version.VERSION
+__all__ = [
+    "Cache",
+    "CacheError",
+    "CallyardError",
+    "Executor",
+    "Future",
+    "JobCancelled",
+    "JobLost",
+    "Local",
+    "NodeFailure",
+    "OutOfMemory",
+    "ResourceError",
+    "Resources",
+    "SchedulerError",
+    "Slurm",
+    "TimeLimitExceeded",
+    "UnpicklableCall",
+    "UnsafeCache",
+    "VersionMismatch",
+    "WorkerLost",
+    "batched",
+    "item",
+    "keyed",
+    "unzip",
+]
+
+_HOMES = {"Executor": ".executor", "Local": ".backends.local", "Slurm": ".backends.slurm", "Resources": ".resources"}
+_HOMES |= {"Cache": ".cache.cache", "keyed": ".keys.keyed"}
+_HOMES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'callyard' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, ".errors"), __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,107 @@
+"""The command line: `callyard COMMAND`, one module for each command."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from ..errors import CallyardError
+
+__all__ = ["COMMANDS", "Usage", "main", "parser_of", "version"]
+
+# Each module has configure(parser), which adds its options, and run(options), which returns the exit status.
+COMMANDS = {
+    "list": "the calls that a cache remembers, and those that are running",
+    "show": "one call: function, arguments, result, where and how it ran",
+    "explain": "what went into the key of a call, and why it was not remembered",
+    "logs": "what a call wrote",
+    "cancel": "end calls that are jobs, and those that wait to become some",
+    "retry": "forget a failure, or a run that will not end, so that the call is run again",
+    "resume": "submit what was written down and has not reached the scheduler",
+    "prune": "remove what is old, large, or no longer wanted",
+    "check": "read a whole cache and report what is damaged or does not belong there",
+    "doctor": "what this machine offers, and what is missing",
+    "completion": "a script by which a shell completes commands, options and keys",
+}
+_MODULES = {"list": "listing"}  # a module `list` here would hide Python's own
+
+STATUSES = """\
+The exit status is 0 if all went well, 1 if something was not there, not right or not possible, and 2 if the
+command line makes no sense."""
+
+
+class Usage(Exception):  # not an error of the program: the command line makes no sense
+    """What is wrong with the command line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a command line that makes no sense exits with 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] not in COMMANDS:
+        _no_command(words)
+    name, rest = words[0], words[1:]
+    parser, run = parser_of(name)
+    options = parser.parse_intermixed_args(rest)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda message, *_, **__: print(f"callyard {name}: {message}", file=sys.stderr)
+            status = run(options)
+        sys.stdout.flush()
+        return status
+    except Usage as error:
+        parser.error(str(error))
+    except BrokenPipeError:  # `callyard list | head`
+        with open(os.devnull, "wb") as nowhere:  # for what is flushed at the end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return 128 + 13
+    except (CallyardError, OSError) as error:
+        print(f"callyard {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + 2
+
+
+def parser_of(name: str) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]:
+    """What reads the command line of a command, and what runs it."""
+    module: Any = import_module(f"{__name__}.{_MODULES.get(name, name)}")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=f"callyard {name}", description=module.__doc__, formatter_class=form)
+    module.configure(parser)
+    return parser, module.run
+
+
+def _no_command(words: list[str]) -> None:
+    """Answer --help and --version; everything else makes no sense, and ends with 2."""
+    table = "\n".join(f"  {name:11} {summary}" for name, summary in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="callyard",
+        usage="callyard COMMAND ...",
+        description="Python functions in parallel, each with the cores, GPUs, memory and time it needs.",
+        epilog=f"commands:\n{table}\n\n`callyard COMMAND --help` says more. {STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"callyard {version('callyard')}")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    options, _ = parser.parse_known_args(words)
+    if options.command is None:
+        parser.error(f"which command? There are {', '.join(COMMANDS)}")
+    near = difflib.get_close_matches(options.command, COMMANDS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+    parser.error(f"there is no command {options.command!r}: {hint}")
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package without importing it."""
+    from importlib import metadata  # here, because it takes long to load
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

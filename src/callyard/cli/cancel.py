@@ -1,0 +1,97 @@
+"""Cancel calls that are jobs of a scheduler, whichever process has submitted them.
+
+Futures of processes that wait for them are cancelled too. What has finished stays remembered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..backends.desk import desk_of
+from ..cache.cache import Cache
+from ..errors import CacheError
+from ..jobs.folder import End
+from ..jobs.listing import JobCall, calls_of_jobs, find_job_calls
+from . import Usage
+from .places import add_json, add_place, from_environment, open_cache, print_json, to_change
+
+__all__ = ["configure", "run"]
+
+_GOING_ON = ("unsent", "queued", "running")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--all", action="store_true", help="all calls that wait or run, instead of those named")
+    parser.add_argument("--function", metavar="NAME", help="with --all: only calls of this function")
+    add_json(parser, "an object")
+    add_place(parser, "KEY...", ", and the beginnings of the keys")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Cancel them, and say which."""
+    directory, beginnings = _place(options)
+    cache = to_change(open_cache(options, directory))
+    calls = _chosen(cache, options, beginnings)
+    _cancel(calls)
+    if options.json:
+        print_json({"cancelled": [{"key": call.known_as, "job": call.job} for call in calls]})
+    else:
+        for call in calls:
+            print(f"cancelled {call.name!r}, key {call.known_as}{f', job {call.job}' if call.job else ''}")
+        if not calls:
+            print(f"callyard cancel: no call in {cache.path} waits or runs", file=sys.stderr)
+    return 0
+
+
+def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
+    words: list[str] = options.words
+    if options.cache is not None:
+        directory = options.cache
+    elif options.all or len(words) > 1:
+        directory, words = (words[0], words[1:]) if words else (from_environment(), words)
+    else:
+        directory = from_environment()
+    if options.all == bool(words):
+        raise Usage("which calls? Give the beginnings of their keys, or --all")
+    return directory, words
+
+
+def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) -> list[JobCall]:
+    if options.all:
+        return [
+            call
+            for call in calls_of_jobs(cache.home)
+            if call.state in _GOING_ON and options.function in (None, call.name)
+        ]
+    return [_the_call(cache, beginning) for beginning in beginnings]
+
+
+def _the_call(cache: Cache, beginning: str) -> JobCall:
+    found = [call for call in find_job_calls(cache.home, beginning) if call.state in _GOING_ON]
+    if not found:
+        raise CacheError(f"no job of {cache.path} that waits or runs has a key that begins with {beginning!r}")
+    if len({call.known_as for call in found}) > 1:
+        raise CacheError(f"several keys begin with {beginning!r}: give more of it")
+    return found[-1]
+
+
+def _cancel(calls: list[JobCall]) -> None:
+    """Tell the scheduler, and then all who wait."""
+    for scheduler in {call.folder.batch.scheduler for call in calls}:
+        meant = [call for call in calls if call.folder.batch.scheduler == scheduler]
+        jobs = {call.job for call in meant if call.job is not None and not _others_of_its_job(call, meant)}
+        if jobs:
+            desk_of(scheduler).cancel(sorted(jobs))
+    for call in calls:
+        if call.folder.ended(call.number) is None:
+            call.folder.end(call.number, End("cancelled"))
+
+
+def _others_of_its_job(call: JobCall, meant: list[JobCall]) -> bool:
+    """Whether its job is to make calls, too, that are not to be cancelled."""
+    folder = call.folder
+    together = folder.batch.of_element(folder.batch.element_of(call.number))
+    cancelled = {other.number for other in meant if other.folder.token == folder.token}
+    return any(number not in cancelled and folder.ended(number) is None for number in together)

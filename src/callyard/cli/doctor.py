@@ -1,0 +1,156 @@
+"""Show what this machine offers to calls, how that was found out, and what is missing.
+
+The exit status is 0 if calls can run on this machine, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from ..hosts.here import Here
+from ..schedulers import slurm_allocation, slurm_environment, slurm_nodes
+from ..system import machine, memory
+from . import version
+
+__all__ = ["configure", "run"]
+
+_PATIENCE = 15.0  # s for an answer of the scheduler's
+PR_GET_CHILD_SUBREAPER = 37
+
+
+class Fact(NamedTuple):
+    name: str
+    value: object  # as JSON knows it; None, False and () where there is nothing
+    how: str = ""
+    advice: str = ""
+    needed: bool = False
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the facts and return the exit status."""
+    facts = [*_software(), *_hardware(), *_mpi(), *_slurm(), *_system()]
+    works = all(fact.value for fact in facts if fact.needed)
+    print(_as_json(facts, works) if options.json else _as_text(facts, works))
+    return 0 if works else 1
+
+
+# ------------------------------------------------------------------ the facts
+
+
+def _software() -> Iterator[Fact]:
+    yield Fact("python", platform.python_version(), sys.executable)
+    yield Fact("callyard", version("callyard"), os.path.dirname(os.path.dirname(__file__)))
+    yield _wanted("cloudpickle", version("cloudpickle"), "sends functions", "pip install cloudpickle", True)
+
+
+def _hardware() -> Iterator[Fact]:
+    yield Fact("cores", *machine.find_cores())
+    amount, how = machine.find_memory()
+    yield Fact("memory", round(amount, 2), f"GiB, {how}")
+    yield Fact("GPUs", *machine.find_gpus())
+    way = "cgroup v2" if memory.delegated() else "sampling"
+    command = "systemd-run --user --scope --property=Delegate=yes python ..."
+    advice = f"the kernel keeps them for a script that is started by: {command}"
+    yield Fact("memory limits", way, memory.enforcement(), advice if way == "sampling" and _systemd() else "")
+
+
+def _mpi() -> Iterator[Fact]:
+    found = [path for name in ("mpiexec", "mpirun", "srun") if (path := shutil.which(name))]
+    advice = "calls with several ranks need an MPI library: module load openmpi, or apt install openmpi-bin"
+    yield _wanted("MPI launchers", found, "in PATH", advice)
+    advice = "calls with several ranks need it: pip install 'callyard[mpi]'"
+    yield _wanted("mpi4py", version("mpi4py"), "lets ranks talk", advice)
+
+
+def _slurm() -> Iterator[Fact]:
+    """Where it is installed: whether it answers, and what `backend="slurm"` would do here."""
+    if shutil.which("sbatch") is None:
+        return
+    inside = slurm_allocation.inside(os.environ)
+    how = "calls go to the nodes of this job" if inside else "each call becomes a job, or nodes= asks for nodes"
+    reply = Here().run(slurm_nodes.nodes(None), timeout=_PATIENCE, env=slurm_environment.environment(os.environ))
+    kinds = slurm_nodes.kinds(reply.out, None) if reply.code == 0 else []
+    nodes, cores = sum(kind.nodes for kind in kinds), sum(kind.nodes * kind.cores for kind in kinds)
+    words = (reply.err.strip() or "no answer").splitlines()[-1]
+    there = f"{nodes} nodes, {cores} cores in the default partition" if kinds else "no default partition"
+    yield _wanted("Slurm", there if reply.code == 0 else None, how, f"it does not answer: {words}")
+
+
+def _system() -> Iterator[Fact]:
+    yield _wanted("fork", hasattr(os, "fork"), "starts workers", "workers need Linux or macOS", True)
+    advice = "the system refuses Unix sockets: look at its limits (ulimit -n) and its security policy"
+    yield _wanted("socket pairs", _works(_socket_pair), "talk to workers", advice, True)
+    if sys.platform == "linux":
+        advice = "Linux has it since {}, unless the policy of a container forbids it"
+        pidfd = _works(lambda: os.close(os.pidfd_open(os.getpid())))
+        yield _wanted("pidfd", pidfd, "tells when a process has ended", advice.format("5.3"))
+        memfd = _works(lambda: os.close(os.memfd_create("callyard")))
+        yield _wanted("memfd", memfd, "passes large arrays on", advice.format("3.17"))
+        yield _wanted("subreaper", _works(_subreaper), "finds what calls leave running", advice.format("3.4"))
+
+
+def _wanted(name: str, value: object, how: str, advice: str, needed: bool = False) -> Fact:
+    return Fact(name, value, how, "" if value else advice, needed)
+
+
+def _systemd() -> bool:
+    return bool(shutil.which("systemd-run")) and os.path.isdir("/run/systemd/system")
+
+
+def _works(attempt: Callable[[], None]) -> bool:
+    with suppress(OSError, AttributeError, ImportError):  # not in this kernel, not in this Python
+        attempt()
+        return True
+    return False
+
+
+def _socket_pair() -> None:
+    for end in socket.socketpair():
+        end.close()
+
+
+def _subreaper() -> None:
+    import ctypes
+
+    answer = ctypes.c_int()
+    if ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) != 0:
+        raise OSError
+
+
+# ------------------------------------------------------------------ how they are shown
+
+
+def _as_json(facts: list[Fact], works: bool) -> str:
+    table = {fact.name: {"value": fact.value, "how": fact.how, "advice": fact.advice} for fact in facts}
+    return json.dumps({"works": works, "facts": table}, indent=2)
+
+
+def _as_text(facts: list[Fact], works: bool) -> str:
+    rows = [(fact.name, _shown(fact.value), fact.how) for fact in facts]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    text = [f"{name:{first}}  {value:{second}}  {how}".rstrip() for name, value, how in rows]
+    if advice := [f"  {fact.name}: {fact.advice}" for fact in facts if fact.advice]:
+        text += ["", "What could be better:", *advice]
+    return "\n".join([*text, "", "Calls can run here." if works else "Calls cannot run here."])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

@@ -1,0 +1,124 @@
+"""Say what went into the key of a call, which other call comes nearest, and in what they differ.
+
+The call is one that is stored, by its key, or any other, by its function and its arguments:
+
+    callyard explain results 3fa2b1
+    callyard explain results lab:relax Cu force=0.01
+
+Arguments are Python literals; what is none is taken as a string. The exit status is 0 if the call is remembered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from ..cache.cache import Cache
+from ..cache.explain import Explanation
+from ..cache.why import explain_entry
+from ..errors import CacheError
+from . import Usage, text
+from .places import add_json, add_place, entry_of, from_environment, open_cache, print_json
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_json(parser, "an object")
+    add_place(parser, "KEY | MODULE:FUNCTION [ARG ...] [NAME=VALUE ...]", ", and the call")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the explanation."""
+    directory, (target, *arguments) = _split(options)
+    cache = open_cache(options, directory)
+    if _is_function(target):
+        found = _of_call(cache, target, arguments)
+        print_json(_as_object(found)) if options.json else print(found)
+        return 0 if found.hit else 1
+    if arguments:
+        raise Usage(f"what is {arguments[0]!r}? Arguments follow MODULE:FUNCTION, not a key")
+    found = explain_entry(cache, entry_of(cache, target))
+    print_json(_as_object(found)) if options.json else print(_as_text(found))
+    return 0
+
+
+def _split(options: argparse.Namespace) -> tuple[str, list[str]]:
+    words: list[str] = options.words
+    if options.cache is not None:
+        place = options.cache
+    elif len(words) > 1 and (not _is_function(words[0]) or os.path.isdir(words[0])):
+        place, words = words[0], words[1:]
+    else:
+        place = from_environment()
+    if not words:
+        raise Usage("which call? Give the beginning of its key, or MODULE:FUNCTION and arguments")
+    return place, words
+
+
+def _is_function(word: str) -> bool:
+    return re.fullmatch(r"[\w.]+:[\w.]+", word) is not None
+
+
+# ------------------------------------------------------------------ the call
+
+
+def _of_call(cache: Cache, target: str, words: list[str]) -> Explanation:
+    args, kwargs = [], {}
+    for word in words:
+        name, equals, rest = word.partition("=")
+        if equals and name.isidentifier():
+            kwargs[name] = _literal(rest)
+        else:
+            args.append(_literal(word))
+    return cache.explain(_function(target), *args, **kwargs)
+
+
+def _literal(word: str) -> Any:
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, path = target.partition(":")
+    sys.path.insert(0, os.getcwd())  # as Python does for a script that lies here
+    try:
+        found: Any = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise CacheError(f"there is no {target}: {error}") from None
+    finally:
+        sys.path.remove(os.getcwd())
+    if not callable(found):
+        raise CacheError(f"{target} is no function but {text.value(found, 40)}")
+    return found  # type: ignore[no-any-return]
+
+
+# ------------------------------------------------------------------ how it is shown
+
+
+def _as_object(found: Explanation) -> dict[str, Any]:
+    simple = {"key": found.key, "function": found.function, "hit": found.hit, "running": found.running}
+    nearest = None if found.nearest is None else found.nearest.key
+    lists = {"differences": list(found.differences), "unfollowed": list(found.unfollowed)}
+    return simple | {"nearest": nearest} | lists | {"ingredients": dict(found.ingredients)}
+
+
+def _as_text(found: Explanation) -> str:
+    width = max(map(len, found.ingredients), default=0)
+    parts = [f"  {label:{width}}  {digest}" for label, digest in found.ingredients.items()]
+    lines = [f"{found.function!r}, key {found.key}", "what went into the key:", *(parts or ["  (not noted)"])]
+    if found.nearest is not None:
+        lines += [f"from the nearest other entry, {found.nearest.key}, it differs in:"]
+        lines += [f"  {line}" for line in found.differences]
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""Forget a failure that is remembered, or the run of a process that is gone, so that the call is run again.
+
+What is forgotten is run again when it is next submitted. A run whose process may still live is left alone: if it
+is on a machine that cannot be asked, and you know that it has ended, say --force.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..cache.cache import Cache
+from ..cache.claims import Owner
+from ..errors import CacheError
+from ..jobs.folder import End
+from ..jobs.listing import JobCall, find_job_calls
+from .places import add_json, add_place, open_cache, print_json, split, to_change
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--force", action="store_true", help="also if its process cannot be proven gone")
+    add_json(parser, "an object")
+    add_place(parser, "KEY", ", and the beginning of the key")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Forget it, and say what was done."""
+    directory, (beginning,) = split(options, 1)
+    looked_at = open_cache(options, directory)
+    jobs = find_job_calls(looked_at.home, beginning)
+    if jobs and jobs[-1].state != "finished":
+        key, done = jobs[-1].known_as, [_retry_job(to_change(looked_at), jobs[-1], options.force)]
+    else:
+        key = looked_at.find_key(beginning)
+        done = _retry(to_change(looked_at), key, options.force)
+    if options.json:
+        print_json({"key": key, "done": done})
+    else:
+        print(*(f"{line}; the next submission runs the call again" for line in done), sep="\n")
+    return 0
+
+
+def _retry_job(cache: Cache, call: JobCall, force: bool) -> str:
+    if call.state in ("failed", "cancelled"):
+        call.folder.received(call.number)
+        return f"forgot how {call.name!r} {call.state}, key {call.known_as}"
+    if not force:
+        raise CacheError(
+            f"{call.known_as} is {call.state}{f', as job {call.job}' if call.job else ''}: `callyard cancel` ends it; "
+            "if you know that it has ended without a word, say --force"
+        )
+    call.folder.end(call.number, End("cancelled"))
+    if call.key:
+        cache.claims.force(call.key)
+    return f"forgot that {call.name!r} is {call.state}, key {call.known_as}"
+
+
+def _retry(cache: Cache, key: str, force: bool) -> list[str]:
+    holder, entry = cache.claims.holder(key), cache.get(key)
+    done = []
+    if holder is not None:
+        done.append(_drop_claim(cache, key, holder, force))
+    if entry is not None and entry.state == "failed":
+        cache.home.remove(key)
+        done.append(f"forgot the failure of {entry.function!r}, key {key}")
+    if not done:
+        forget = f"callyard prune {cache.path} --key {key}"
+        raise CacheError(f"{key} has finished, so there is nothing to retry: `{forget}` forgets it")
+    return done
+
+
+def _drop_claim(cache: Cache, key: str, holder: Owner, force: bool) -> str:
+    state = holder.state()
+    if state == "alive":
+        raise CacheError(f"{holder.where()} is running {key}: wait for it, or end it first")
+    if state == "unknown" and not force:
+        raise CacheError(
+            f"{holder.where()} may still be running {key}, which cannot be seen from here: if you know that it has "
+            "ended, say --force"
+        )
+    cache.claims.force(key)
+    return f"forgot the run of {holder.name!r} by {holder.where()}, key {key}"

@@ -1,0 +1,167 @@
+"""What is written down of one submission, and of how its calls begin and end."""
+
+from __future__ import annotations
+
+import _pickle as pickle
+
+from ..errors import CacheError
+from ..plain import Plain
+from ..system import json_text
+from ..typed import Any
+
+__all__ = ["FORMAT", "Batch", "Begun", "CallPlace", "End", "Part"]
+
+FORMAT = 1
+_STATES = ("finished", "failed", "cancelled", "withdrawn")
+_LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
+
+
+class CallPlace(Plain):
+    """A call of a batch: by which id others know it, and where in the file `calls` it is."""
+
+    id: str
+    name: str
+    at: int
+    size: int
+
+
+class Batch(Plain):
+    """One submission: a job, or an array of jobs each of which makes one call, or `calls_per_job` after another."""
+
+    token: str
+    scheduler: str
+    calls: tuple[CallPlace, ...]
+    elements: tuple[int, ...] | None  # their numbers in the array; None: a single job
+    calls_per_job: int
+    needs: tuple[str, ...]  # tokens of the batches whose results these calls take
+    resources: dict[str, Any]  # that were asked for, for people
+    environment: dict[str, str]
+    restart_limit: int
+    paths: tuple[str, ...]  # sys.path
+    cwd: str
+    umask: int  # of the submitter: what calls write is for whom it would be there
+    submitter: str  # the label of its identity
+    created: float
+    python: str
+    callyard: str
+    request: dict[str, Any]  # what the scheduler is asked, to ask it again
+
+    def element_of(self, number: int) -> int | None:
+        """The array's element that makes a call."""
+        return None if self.elements is None else self.elements[number // self.calls_per_job]
+
+    def of_element(self, element: int | None) -> range:
+        """The numbers of the calls that an element makes."""
+        place = 0 if self.elements is None or element is None else self.elements.index(element)
+        first = place * self.calls_per_job
+        return range(first, min(first + self.calls_per_job, len(self.calls)))
+
+    @property
+    def size(self) -> int:
+        """How many elements it has; a single job counts as one."""
+        return 1 if self.elements is None else len(self.elements)
+
+    def dump(self) -> bytes:
+        about = {"format": FORMAT, **vars(self), "calls": [vars(call) for call in self.calls]}
+        return json_text.dumps(about).encode()
+
+    @staticmethod
+    def from_fields(found: dict[str, Any]) -> Batch:
+        """What was dumped, without its format. What makes no sense raises one of several exceptions."""
+        found["calls"] = tuple(CallPlace(**call) for call in found["calls"])
+        for name in ("needs", "paths"):
+            found[name] = tuple(found[name])
+        found["elements"] = None if found["elements"] is None else tuple(found["elements"])
+        batch = Batch(**found)
+        batch.check()
+        return batch
+
+    def check(self) -> None:
+        """Raise ValueError where it counts calls and elements in a way that we do not."""
+        spans = [number for call in self.calls for number in (call.at, call.size)]
+        counts = [self.calls_per_job - 1, self.restart_limit, *spans, *(self.elements or ())]
+        if not all(type(count) is int and count >= 0 for count in counts) or not 0 <= self.created < _LATEST:
+            raise ValueError("numbers that make no sense")
+        if not (self.size - 1) * self.calls_per_job < len(self.calls) <= self.size * self.calls_per_job:
+            raise ValueError("more or fewer calls than its elements make")
+        texts = [
+            self.scheduler,
+            self.submitter,
+            *self.needs,
+            *(word for call in self.calls for word in (call.id, call.name)),
+        ]
+        if not all(type(text) is str for text in texts):
+            raise ValueError("names that are none")
+
+
+class Part(Plain):
+    """Elements of a batch that the scheduler has got, or is to get, as one job: from the `first` on, up to `end`.
+
+    They are counted, not named by their numbers. A batch has one part, unless the scheduler did not take so many.
+    """
+
+    first: int
+    end: int
+    job: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.first}-{self.end - 1}"
+
+    @staticmethod
+    def from_name(name: str, job: str) -> Part:
+        """Raises ValueError where it is the name of none."""
+        first, _, last = name.partition("-")
+        return Part(int(first), int(last) + 1, job)
+
+
+class Begun(Plain):
+    """Where a call runs. The file is touched while it does, every so many seconds: who sees that need not be told."""
+
+    job: str
+    node: str
+    key: str
+    beat: float = 0.0
+
+    def dump(self) -> bytes:
+        return json_text.dumps(vars(self)).encode()
+
+    @staticmethod
+    def load(data: bytes) -> Begun:
+        """What was dumped; several exceptions where it was not."""
+        begun = Begun(**json_text.loads(data))
+        if not all(type(text) is str for text in (begun.job, begun.node, begun.key)) or not 0 <= begun.beat < _LATEST:
+            raise ValueError("it is not said where the call runs")
+        return begun
+
+
+class End(Plain):
+    """How a call ended: "finished" (its result is the record of `key`), "failed", "cancelled".
+
+    Or "withdrawn": its submitter has cancelled it, and saw nobody else who waits for it.
+    """
+
+    state: str
+    key: str = ""
+    directory: str = ""  # of the cache that has the record
+    failure: bytes = b""  # the pickled error and its traceback
+
+    @staticmethod
+    def load(data: bytes) -> End:
+        """What was written: a line of JSON, and the failure. Several exceptions where it was not."""
+        head, _, failure = data.partition(b"\n")
+        end = End(**json_text.loads(head), failure=failure)
+        if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):
+            raise ValueError("it is not said how the call ended")
+        return end
+
+    def error(self) -> tuple[BaseException, Any]:
+        """The error of a call that failed, and its traceback as text; another one where it cannot be opened."""
+        try:
+            error, text = pickle.loads(self.failure)
+            if isinstance(error, BaseException):
+                return error, text
+            problem = f"it holds a {type(error).__name__}"
+        except Exception as reason:  # of the user's classes, or because somebody damaged the file
+            problem = f"{type(reason).__name__}: {reason}"
+        return CacheError(f"the call failed, and its error cannot be opened here ({problem}): run it again"), ""

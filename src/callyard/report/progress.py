@@ -1,0 +1,44 @@
+"""The progress line: how many calls are done, how many failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import CallyardError
+from ..futures import Future
+from ..system.locks import new_lock, under
+
+
+class Progress:
+    """A line on stderr, or a bar in a notebook, by tqdm."""
+
+    def __init__(self) -> None:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            raise CallyardError("progress=True needs tqdm; pip install 'callyard[progress]'") from None
+        self._bar = tqdm(total=0, unit="call", desc="callyard")
+        self._lock = new_lock()  # a finalizer may submit while this thread holds it
+        self._failed = 0
+
+    def follow(self, future: Future[Any]) -> None:
+        """Count this call, and again when it has ended."""
+        under(self._lock, self._expect_another)
+        future.add_done_callback(self._done)
+
+    def _expect_another(self) -> None:
+        self._bar.total += 1
+
+    def _done(self, future: Future[Any]) -> None:
+        failed = not future.cancelled() and future.failed()
+        under(self._lock, self._count, failed)
+
+    def _count(self, failed: bool) -> None:
+        self._failed += failed
+        if self._failed:
+            self._bar.set_postfix(failed=self._failed, refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leave the line with the final count."""
+        self._bar.close()

@@ -1,0 +1,128 @@
+"""What an agent on another node needs to know to reach the driver: the contact, and the file that it travels in.
+
+Whoever can read the file can pose as an agent of this session. So it is readable for its user alone, lies in a
+directory that nobody else can enter, and is refused by the agent where either does not hold. It names addresses, never
+a host name alone: what name a node has, and whether others can resolve it, differs between clusters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+__all__ = ["FORMAT", "Address", "Contact"]
+
+FORMAT = 1  # of the file, and of the channel's own messages
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a link or a pipe that somebody put there
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OTHERS = 0o077
+
+
+class Address(NamedTuple):
+    interface: str  # as the driver's system names it
+    host: str  # IPv4 or IPv6, in digits
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        """As libzmq writes it."""
+        return f"tcp://[{self.host}]:{self.port}" if self.is_ipv6 else f"tcp://{self.host}:{self.port}"
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host
+
+    def __str__(self) -> str:
+        return f"{self.endpoint.removeprefix('tcp://')} ({self.interface})"
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Where the driver of one session listens, and the keys by which the two sides know each other."""
+
+    session: str
+    version: str  # of Callyard
+    python: str  # "3.11"
+    addresses: tuple[Address, ...]
+    server_key: str  # public
+    client_key: str  # public
+    client_secret: str = field(repr=False)
+    format: int = FORMAT
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that appears whole, in a directory that is made if it is missing, both for this user alone.
+
+        Raises PermissionError where the directory is there and others can enter it.
+        """
+        path = os.fspath(path)
+        directory = os.path.dirname(path) or "."
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        _require_private(directory, os.stat(directory))
+        temporary = f"{path}.{os.urandom(6).hex()}"
+        try:
+            with open(os.open(temporary, _CREATE, 0o600), "w") as file:
+                json.dump(asdict(self), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())  # agents read it on other nodes
+            os.rename(temporary, path)
+        except BaseException:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+            raise
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Contact:
+        """Return what a file says.
+
+        Raises PermissionError where others could have read or written it, ValueError where it is no contact file, and
+        whatever the system says where there is none. Versions are for the caller to compare.
+        """
+        path = os.fspath(path)
+        try:
+            descriptor = os.open(path, _READ)
+        except OSError as error:
+            if os.path.islink(path):
+                raise PermissionError(f"{path} is a symbolic link, which contact files never are") from error
+            raise
+        try:
+            status = os.fstat(descriptor)  # as it is open: the name may mean another file by now
+            if not stat.S_ISREG(status.st_mode):
+                raise PermissionError(f"{path} is not a regular file, so its content may come from anywhere")
+            _require_private(path, status)
+            directory = os.path.dirname(path) or "."
+            _require_private(directory, os.stat(directory))
+            with open(descriptor, closefd=False) as file:
+                text = file.read()
+        finally:
+            os.close(descriptor)
+        return _parse(text, path)
+
+
+def _require_private(path: str, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise PermissionError(
+            f"{path} belongs to the user number {status.st_uid}, who could connect workers to another driver: "
+            "only what is your own is used"
+        )
+    # Where an access control list lets somebody in, the mode shows it as rights of the group.
+    if status.st_mode & _OTHERS:
+        change = "go-rwx"
+        raise PermissionError(
+            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}), who could pose as workers with the "
+            f"keys in it: run `chmod {change} {path}` and start again"
+        )
+
+
+def _parse(text: str, path: str) -> Contact:
+    try:
+        content: dict[str, Any] = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {FORMAT}")
+        content["addresses"] = tuple(Address(str(i), str(host), int(port)) for i, host, port in content["addresses"])
+        return Contact(**content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a contact file of this version of Callyard: {error}") from error

@@ -1,0 +1,297 @@
+"""What runs inside a job: it makes the calls of one element of a batch, one after the other.
+
+    python -c "... main()" HOME TRUST TOKEN
+
+This process keeps the limits and says how each call ended, so no code of the user's runs in it. Each call is made by
+a fork: it looks for its inputs, makes the key if that had to wait for them, claims, runs and stores. What it prints is
+the job's log.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+import contextlib
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator
+
+from ..cache.claims import Claim, Claims
+from ..cache.home import Home
+from ..errors import CallyardError, OutOfMemory, TimeLimitExceeded, VersionMismatch
+from ..jobs.folder import Begun, End, Folder
+from ..jobs.parcel import Parcel
+from ..system.processes import (
+    become_subreaper,
+    children,
+    default_signals,
+    die_with_parent,
+    end_children,
+    exit_code,
+    kill_group,
+    reaped,
+    status_of_ended,
+    watch_end,
+)
+from ..system.variables import NESTED, at_start, nested
+from ..typed import NoReturn
+from ..version import VERSION
+from .endings import how_it_ended, too_long, too_much_memory
+from .failures import dump_error
+from .limits import Limits
+
+# How schedulers tell a job which element of an array it is, and what they call it.
+_ELEMENT = ("SLURM_ARRAY_TASK_ID",)
+_ARRAY = ("SLURM_ARRAY_JOB_ID",)
+_JOB = ("SLURM_JOB_ID",)
+_NODE = ("SLURMD_NODENAME",)
+_RESTARTS = ("SLURM_RESTART_COUNT",)
+_MOMENT = 0.2  # s between the ends of two processes of a job that is ended
+_BEAT = 15.0  # s at most between two beats
+_UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
+_LOOKING = 0.05  # s between two looks at a process, where the system has no better way
+
+
+def _said(names: tuple[str, ...]) -> str | None:
+    return next((os.environ[name] for name in names if name in os.environ), None)
+
+
+def job_id() -> str:
+    """What the scheduler calls this job."""
+    array, element = _said(_ARRAY), _said(_ELEMENT)
+    return f"{array}_{element}" if array and element else _said(_JOB) or str(os.getpid())
+
+
+def node_name() -> str:
+    return _said(_NODE) or os.uname().nodename
+
+
+def _python() -> str:
+    return ".".join(map(str, sys.version_info[:2]))
+
+
+def who(name: str) -> str:
+    """A call in this job, for people."""
+    return f"{name!r}, job {job_id()} on {node_name()},"
+
+
+def printed(folder: Folder, number: int) -> str:
+    """Where to look further, for the end of a message."""
+    return f"; what it printed is in {folder.log(number)}"
+
+
+def main() -> None:
+    """Make the calls; the exit status is 1 if one of them failed, which tells the scheduler what not to start."""
+    path, trust, token = sys.argv[1:4]
+    default_signals()
+    become_subreaper()  # what a call leaves behind is to end with it
+    folder = Folder(Home.open(path, trust=trust or None), token)
+    _start_afresh_with(folder.batch.environment)
+    sys.argv[:] = [""]
+    if folder.batch.python == _python():  # otherwise what is found there is for another one
+        sys.path[:] = folder.batch.paths
+    with contextlib.suppress(OSError):  # it may be gone, or not be there; a call's own `cwd` is made
+        os.chdir(folder.batch.cwd)
+    os.umask(folder.batch.umask)
+    job = Job(folder)
+    signal.signal(signal.SIGTERM, job.stop)
+    signal.signal(signal.SIGCHLD, job.reap_others)
+    element = _said(_ELEMENT)
+    ends = [job.make(number) for number in folder.batch.of_element(None if element is None else int(element))]
+    os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
+
+
+def _start_afresh_with(environment: dict[str, str]) -> None:
+    """Set the variables of the calls; what the interpreter or the loader reads at its start needs a new one."""
+    late = {name for name, value in environment.items() if at_start(name) and os.environ.get(name) != value}
+    os.environ.update(environment)
+    if late:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], dict(os.environ))
+
+
+class Job:
+    """The calls of one job."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.pid = 0  # of the call that runs
+        self.runs: tuple[int, Parcel] | None = None  # that call
+        self.limits = Limits(os.getpid())
+        self.several = folder.batch.calls_per_job > 1
+        self.oom_kills = 0  # that were seen in this job
+
+    def make(self, number: int) -> End:
+        """Make one call and write down how it ended, unless that was done before this job was started again."""
+        return self.folder.ended(number) or self._make(number)
+
+    def _make(self, number: int) -> End:
+        error = self._refusal(number)
+        if error is None:
+            parcel = Parcel.load(self.folder.call(number))
+            reason, code = self._run(number, parcel)
+            end = self.folder.ended(number)
+            if end is None or reason is not None or code:  # otherwise it has let go of it itself
+                self._release_claim(number, parcel)
+            if end is not None:
+                return end
+            error = self._loss(number, parcel, reason, code)
+        end = failed(error)
+        self.folder.end(number, end)
+        return end
+
+    def _name(self, number: int) -> str:
+        return who(self.folder.batch.calls[number].name)
+
+    def _refusal(self, number: int) -> CallyardError | None:
+        batch = self.folder.batch
+        python = _python()
+        if (batch.python, batch.callyard) != (python, VERSION):
+            return VersionMismatch(
+                f"{self._name(number)} finds Python {python} with callyard {VERSION} there, and was submitted from "
+                f"Python {batch.python} with callyard {batch.callyard}: choose the same with python= and setup="
+                f"{printed(self.folder, number)}"
+            )
+        restarts = int(_said(_RESTARTS) or 0)
+        # Slurm starts a job again, too, whose node was gone before it began there; then the call has not run.
+        if restarts > batch.restart_limit and self.folder.begun(number) is not None:
+            from ..errors import NodeFailure
+
+            return NodeFailure(
+                f"{self._name(number)} was started again {restarts} times, which is more than its restart_limit of "
+                f"{batch.restart_limit}{printed(self.folder, number)}"
+            )
+        return None
+
+    def _run(self, number: int, parcel: Parcel) -> tuple[str | None, int]:
+        """Fork a process that makes the call: what that was ended for, if it was, and its exit code."""
+        keeper = os.getpid()
+        self.runs = number, parcel
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._become_call(keeper, number, parcel)
+        deadline = None if parcel.run_time is None else time.monotonic() + parcel.run_time
+        self.limits.watch(self.pid, deadline, parcel.memory, "run_time")
+        reason, code = self._wait()
+        if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
+            time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
+        pid, self.pid = self.pid, 0
+        end_children(_UNKILLABLE)
+        return reason or self.limits.ended(pid) or self._killed_for_memory(code), code
+
+    def _loss(self, number: int, parcel: Parcel, reason: str | None, code: int) -> CallyardError:
+        """The error of a call whose process has ended without saying how."""
+        name = self._name(number)
+        if reason == "run_time":
+            return TimeLimitExceeded(too_long(name, parcel.run_time or 0) + printed(self.folder, number))
+        if reason == "memory":
+            return OutOfMemory(too_much_memory(name, parcel.memory) + printed(self.folder, number))
+        from ..errors import WorkerLost  # here, because it loads much, and a call that goes well needs none of it
+
+        error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")
+        error.exitcode = code
+        return error
+
+    def _become_call(self, keeper: int, number: int, parcel: Parcel) -> NoReturn:
+        from .detached import make_call  # here, so that the keeper stays small
+
+        for signum in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(signum, signal.SIG_DFL)
+        os.setsid()
+        die_with_parent(keeper)
+        if self.several:
+            _write_to(self.folder.log(number))
+        os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
+        make_call(self.folder, number, parcel, Begun(job_id(), node_name(), parcel.order.key, _beat_of(parcel)))
+        raise AssertionError("a call leaves by itself")  # pragma: no cover
+
+    def _wait(self) -> tuple[str | None, int]:
+        """Until the call's process has ended: what it was ended for, if it was, and its exit code."""
+        reason, beats, until = None, self._beats(), float("inf")
+        descriptor = watch_end(self.pid)
+        watched = [] if descriptor is None else [descriptor]
+        while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
+            now = time.monotonic()
+            limit = self.limits.patience(now)
+            patience = min(next(beats), until - now, until if limit is None else limit)
+            select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
+            for late, why in self.limits.exceeded(time.monotonic()).items():
+                reason, until = reason or why, time.monotonic() + _UNKILLABLE
+                kill_group(late, signal.SIGKILL)
+        if descriptor is not None:
+            os.close(descriptor)
+        return reason, -signal.SIGKILL if status is None else exit_code(status)
+
+    def reap_others(self, signum: int, frame: object) -> None:
+        """A process has ended: if a call has left it behind, it is this one's child, and nobody else asks for it."""
+        if self.pid:  # else it is just being forked, or all are being ended
+            for pid in children():
+                if pid != self.pid:
+                    reaped(pid)
+
+    def _beats(self) -> Iterator[float]:
+        """S until the next beat, which is made if it is time: it shows that the call runs if the scheduler cannot."""
+        assert self.runs is not None
+        number, parcel = self.runs
+        at = time.monotonic() + _beat_of(parcel)
+        while True:
+            now = time.monotonic()
+            if now >= at:
+                self._beat(number, parcel)
+                at = now + _beat_of(parcel)
+            yield at - now
+
+    def _beat(self, number: int, parcel: Parcel) -> None:
+        self.folder.beat(number)
+        if parcel.private:  # nobody else waits for its claim
+            return
+        with contextlib.suppress(OSError, CallyardError):
+            begun = self.folder.begun(number)
+            if begun is not None and begun.key:
+                Claims(Home.open(parcel.order.directory, trust=parcel.order.trust)).beat(begun.key, begun.job)
+
+    def _release_claim(self, number: int, parcel: Parcel) -> None:
+        """Of a call whose process was ended: from here it can be proven gone, from elsewhere it cannot."""
+        if parcel.private:  # its directory may be removed just now, and must not be made again
+            return
+        begun = self.folder.begun(number)
+        key = parcel.order.key if begun is None else begun.key
+        with contextlib.suppress(OSError, CallyardError):
+            claims = Claims(Home.open(parcel.order.directory, trust=parcel.order.trust))
+            holder = claims.holder(key) if key else None
+            if holder is not None and holder.state() == "gone":
+                claim = claims.take(key, "release")
+                if isinstance(claim, Claim):
+                    claim.release()
+
+    def _killed_for_memory(self, code: int) -> str | None:
+        """The job's memory may be kept by a cgroup of the scheduler's, in which the kernel ends the largest process."""
+        if code != -signal.SIGKILL:
+            return None
+        from ..system.memory import oom_kills_within
+
+        before, self.oom_kills = self.oom_kills, oom_kills_within(f"job_{_said(_JOB)}")
+        return "memory" if self.oom_kills > before else None
+
+    def stop(self, signum: int, frame: object) -> NoReturn:
+        """The scheduler ends the job; it knows why, so nothing is written here."""
+        if self.pid and self.runs is not None:
+            end_children(_UNKILLABLE, known=[self.pid])
+            self._release_claim(*self.runs)
+        os._exit(128 + signum)
+
+
+def _beat_of(parcel: Parcel) -> float:
+    return min(_BEAT, max(_MOMENT, parcel.wait / 4))
+
+
+def failed(error: BaseException, text: str = "", key: str = "") -> End:
+    """The end of a call that this error says."""
+    return End("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
+
+
+def _write_to(path: str) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for fd in (1, 2):
+        os.dup2(log, fd)
+    os.close(log)

@@ -1,0 +1,74 @@
+"""How a worker begins: in a fork of the zygote, or as a fresh interpreter that such a fork becomes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from struct import Struct
+from typing import NoReturn
+
+from ..system.processes import die_with_parent, leave_quickly
+from ..wire.ledger import Ledger
+from .guard import get_guard
+from .serve import Server
+
+BIRTH = Struct("<II")  # the number of a worker and its process id
+
+
+class Become(BaseException):
+    """Raised in a forked worker, so that it leaves the zygote's frames behind before it begins."""
+
+    def __init__(self, stream: socket.socket, ledger_fd: int) -> None:
+        self.stream, self.ledger_fd = stream, ledger_fd
+
+
+def begin_worker(
+    zygote: int,
+    number: int,
+    births: int,
+    descriptors: list[int],
+    environment: dict[str, str],
+    argv: list[str] | None,
+) -> NoReturn:
+    """In a fork of the zygote: be a worker, say so to `births`, and serve the stream and the ledger in `descriptors`.
+
+    With `argv` it starts afresh.
+    """
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGTERM, signal.SIGHUP):  # before it starts afresh: what is ignored stays so
+        signal.signal(signum, signal.SIG_DFL)
+    get_guard(zygote, [*descriptors, births])
+    os.write(births, BIRTH.pack(number, os.getpid()))
+    os.close(births)
+    os.environ.clear()
+    os.environ.update(environment)
+    if argv is not None:
+        for fd in descriptors:
+            os.set_inheritable(fd, True)
+        try:
+            os.execvpe(argv[0], [*argv, *map(str, descriptors)], environment)
+        except OSError as error:
+            os.write(2, f"callyard: cannot start {argv[0]}: {error}\n".encode())
+            os._exit(127)
+    raise Become(socket.socket(fileno=descriptors[0]), descriptors[1])
+
+
+def serve(stream: socket.socket, ledger_fd: int) -> None:
+    """Be a worker until the driver closes the stream; then end as any program does."""
+    ledger = Ledger(ledger_fd)
+    os.close(ledger_fd)
+    with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Server(stream, ledger).run()
+    leave_quickly()
+
+
+def serve_alone() -> None:
+    """Run as `python -c "... serve_alone()" STREAM LEDGER`: a worker that was not forked but started."""
+    die_with_parent(os.getppid())
+    ledger_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
+    serve(socket.socket(fileno=stream_fd), ledger_fd)

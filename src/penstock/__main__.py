@@ -1,7 +1,0 @@
-"""`python -m penstock`: the command line, also where scripts are not on the PATH."""
-
-import sys
-
-from .cli import main
-
-sys.exit(main())
