@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from callyard.serialize.packer import Packer
+from callyard.serialize.shared_memory import Segments
 from callyard.system.descriptors import make_room
+from callyard.transport import agent_protocol, curve_connect, frames
+from callyard.transport.contact_file import Contact
+from callyard.transport.curve_sockets import next_of
+from callyard.transport.multipart import cut, join, kind_of
 from callyard.version import VERSION
-from callyard.wire import frames, meeting, speech
-from callyard.wire.contact import Contact
-from callyard.wire.memory import Segments
-from callyard.wire.packing import Packer
-from callyard.wire.pieces import cut, join, kind_of
-from callyard.wire.sockets import next_of
 
 HOLD, GO_ON = signal.SIGUSR1, signal.SIGUSR2  # say nothing more, but be there; and the end of that
 
@@ -46,7 +46,7 @@ class Pretender:
         }.items():
             self._socket.set(option, value)
         self._socket.connect(contact.addresses[0].endpoint)
-        self._socket.send_multipart(cut(meeting.HELLO, ()))
+        self._socket.send_multipart(cut(curve_connect.HELLO, ()))
 
     def fileno(self) -> int:
         return self._socket.FD  # type: ignore[no-any-return]
@@ -55,13 +55,13 @@ class Pretender:
         """Answer what has come: all of it, since libzmq tells again only after it was asked in vain."""
         while parts := next_of(self._socket):
             kind = kind_of(parts[0])
-            if kind == meeting.WELCOME:
-                self._send([speech.say(speech.HELLO, self._hello())])
-            elif kind == meeting.MESSAGE and (said := self._answer(join(parts)[0])):
+            if kind == curve_connect.WELCOME:
+                self._send([agent_protocol.say(agent_protocol.HELLO, self._hello())])
+            elif kind == curve_connect.MESSAGE and (said := self._answer(join(parts)[0])):
                 self._send([said])
 
     def _send(self, message: Sequence[bytes]) -> None:
-        self._socket.send_multipart(cut(meeting.MESSAGE, message))
+        self._socket.send_multipart(cut(curve_connect.MESSAGE, message))
 
     def _hello(self) -> dict[str, Any]:
         return {
@@ -80,17 +80,17 @@ class Answer:
     def __init__(self, microseconds: int) -> None:
         nothing = Packer(Segments()).pack(None).data
         assert nothing is not None
-        self._result = partial(frames.encode, speech.RESULT, number=microseconds, body=nothing)
+        self._result = partial(frames.encode, agent_protocol.RESULT, number=microseconds, body=nothing)
 
     def __call__(self, message: bytes) -> bytes:
         said: list[bytes] = []
-        for kind, sequence, *_ in speech.heard(message):
-            if kind == speech.CALL:
+        for kind, sequence, *_ in agent_protocol.heard(message):
+            if kind == agent_protocol.CALL:
                 said.append(self._result(sequence))
-            elif kind == speech.TAKE_BACK:
-                said.append(speech.say(speech.TAKEN_BACK))
-            elif kind == speech.END:
-                said.append(speech.say(speech.ENDED))
+            elif kind == agent_protocol.TAKE_BACK:
+                said.append(agent_protocol.say(agent_protocol.TAKEN_BACK))
+            elif kind == agent_protocol.END:
+                said.append(agent_protocol.say(agent_protocol.ENDED))
         return b"".join(said)
 
 

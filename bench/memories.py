@@ -65,9 +65,9 @@ def crowded_hit_time(peer: Peer, effort: Effort) -> float:
 
 def fill(directory: str, count: int) -> None:
     """As workers store results, but here and with nothing around it: that many calls would take a minute."""
-    from callyard.cache.home import Home
-    from callyard.cache.records import FINISHED, Record, write
-    from callyard.keys.key import call_key
+    from callyard.cache.directory import Home
+    from callyard.cache.format.file import FINISHED, Record, write
+    from callyard.hashing.call_key import call_key
 
     home = Home.open(directory)
     for value in range(count):

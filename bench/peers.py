@@ -152,7 +152,7 @@ def _joblib_digest(value: Any) -> object:
 
 
 def _callyard_digest(value: Any) -> object:
-    return load("callyard.keys.key:call_key")(_same, (value,), {}).hex
+    return load("callyard.hashing.call_key:call_key")(_same, (value,), {}).hex
 
 
 def _option(opener: Callable[..., AbstractContextManager[Pool]], name: str) -> Memory:

@@ -26,8 +26,8 @@ from bench.report import number
 from bench.run import ROOT, Failed, child
 from callyard import Executor, Local
 from callyard.backends.base import Settings
-from callyard.backends.live import LiveBackend, LocalLaunch
-from callyard.node.launch import Offer, Process, Started
+from callyard.backends.cluster import LiveBackend, LocalLaunch
+from callyard.cluster.launch import Offer, Process, Started
 
 PATIENCE = 100.0  # s in which all nodes must be there
 TIME_LIMIT = 900  # s; a million calls take minutes on a busy machine

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from callyard.plain import Plain
+from callyard.utils.frozen import Plain
 
 
 class Point(Plain):

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import assume, example, given
 
 from callyard import Executor, Local, Slurm
-from callyard.backends import plans
-from callyard.backends.plans import GIB, make_plan
+from callyard.backends import resource_mapping
+from callyard.backends.resource_mapping import GIB, make_plan
 from callyard.errors import ResourceError
-from callyard.node.shape import Capacity
+from callyard.pool.call_shape import Capacity
 from callyard.resources import ALIASES, NAMES, Resources
 
 DEFAULTS = Resources()
@@ -29,7 +29,7 @@ ROOMY = Capacity(cores=64, gpus=tuple("01234567"), memory=1024 * GIB)
 @pytest.fixture(autouse=True)
 def with_mpi(monkeypatch):
     """Plans do not depend here on whether this machine has MPI."""
-    monkeypatch.setattr(plans, "why_no_mpi", lambda: None)
+    monkeypatch.setattr(resource_mapping, "why_no_mpi", lambda: None)
 
 
 def refusal(**asked: object) -> str:
@@ -393,7 +393,7 @@ def test_a_refusal_says_what_was_asked_for_what_there_is_and_what_to_do():
 
 
 def test_ranks_need_mpi(monkeypatch):
-    monkeypatch.setattr(plans, "why_no_mpi", lambda: "mpi4py is not installed")
+    monkeypatch.setattr(resource_mapping, "why_no_mpi", lambda: "mpi4py is not installed")
     with pytest.raises(ResourceError, match="ranks=2 needs MPI, and mpi4py is not installed"):
         make_plan(Resources(ranks=2), ROOMY)
 

@@ -4,10 +4,10 @@
 python tools/slurm_states.py > docs/slurm-states.md
 """
 
-from callyard.schedulers.slurm_states import REASONS, STATES
+from callyard.schedulers.slurm.commands.states import REASONS, STATES
 
 HEAD = """\
-<!-- Made by tools/slurm_states.py from the tables in callyard.schedulers.slurm_states. -->
+<!-- Made by tools/slurm_states.py from the tables in callyard.schedulers.slurm.states. -->
 
 # States and reasons of Slurm
 

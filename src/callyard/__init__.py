@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 
 from . import version
-from .typed import TYPE_CHECKING, Any
+from .utils.lite_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends.local import Local
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from .executor import Executor
     from .futures import Future, batched, item, unzip
-    from .keys.keyed import keyed
+    from .hashing.decorator import keyed
     from .resources import Resources
 
 __version__ = version.VERSION

@@ -16,18 +16,18 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import ending
+from . import usage_errors
 from .backends.base import Backend, Settings
-from .backends.choose import open_backend, other_resources
-from .calls import misuse
-from .calls.chunks import run_chunk
+from .backends.registry import open_backend, other_resources
+from .dependencies.map_chunks import run_chunk
 from .errors import ResourceError
-from .errors.spelling import strict
+from .errors.suggestions import strict
 from .futures import Future, batched, before_sleep
 from .report.progress import Progress
 from .resources import Resources
-from .system.interrupts import is_cancellation, is_interrupt
-from .system.variables import MAX_NESTED, nested
+from .utils import interpreter_exit
+from .utils.environment import MAX_NESTED, nested
+from .utils.interrupts import is_cancellation, is_interrupt
 
 if TYPE_CHECKING:
     from .cache.cache import Cache
@@ -65,7 +65,7 @@ class Executor(StandardExecutor):
         1024
     """
 
-    @strict(misuse.place_in_executor, "takes only max_workers by position; name the rest, as backend='slurm'")
+    @strict(usage_errors.place_in_executor, "takes only max_workers by position; name the rest, as backend='slurm'")
     def __init__(
         self,
         max_workers: int | None = None,
@@ -79,9 +79,9 @@ class Executor(StandardExecutor):
         max_tasks_per_child: int | None = None,
         progress: bool = False,
     ) -> None:
-        misuse.check_count("max_workers", max_workers, alternative="backend")
-        misuse.check_count("max_tasks_per_child", max_tasks_per_child)
-        misuse.check_initializers(initializer, initargs, init_function)
+        usage_errors.check_count("max_workers", max_workers, alternative="backend")
+        usage_errors.check_count("max_tasks_per_child", max_tasks_per_child)
+        usage_errors.check_initializers(initializer, initargs, init_function)
         _check_depth()
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
         known = Resources(others=dict.fromkeys(other_resources(backend)))
@@ -126,20 +126,20 @@ class Executor(StandardExecutor):
             RuntimeError: the executor has been shut down.
         """
         running = self._running
-        if running.closed or ending.begun:
+        if running.closed or interpreter_exit.begun:
             what = "shutdown" if running.closed else "interpreter shutdown"
             raise RuntimeError(f"cannot schedule new futures after {what}")
         if not callable(fn):
-            raise misuse.no_function("submit", fn)
+            raise usage_errors.no_function("submit", fn)
         if kwargs:
-            misuse.check_keywords(fn, kwargs)
+            usage_errors.check_keywords(fn, kwargs)
         resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
         future: Future[T] = running.backend.submit(fn, args, kwargs, resources)
         if running.progress is not None:
             running.progress.follow(future)
         return future
 
-    @strict(misuse.place_in_map)
+    @strict(usage_errors.place_in_map)
     def map(  # the base class's, with `buffersize` on every Python and chunks
         self,
         fn: Callable[..., T],
@@ -155,7 +155,7 @@ class Executor(StandardExecutor):
             chunksize: elements that make one call.
             buffersize: calls that may be ahead of the results taken; default: all are submitted at once.
         """
-        misuse.check_map(fn, timeout, chunksize, buffersize)
+        usage_errors.check_map(fn, timeout, chunksize, buffersize)
         tuples = zip(*iterables)  # noqa: B905  # as map() does, it ends with the shortest
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)

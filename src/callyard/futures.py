@@ -29,9 +29,9 @@ from itertools import count, repeat
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from . import ending
 from .errors import UnreadableCall
-from .system.locks import let_go, new_lock, under
+from .utils import interpreter_exit
+from .utils.locks import let_go, new_lock, under
 
 __all__ = ["Future", "batched", "item", "unzip"]
 
@@ -67,7 +67,7 @@ class _AtExit:
 
 
 _at_exit = _AtExit()
-ending.register(_at_exit)
+interpreter_exit.register(_at_exit)
 
 
 def ends_futures(whose: Callable[[], object]) -> None:

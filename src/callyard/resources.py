@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from .errors import ResourceError
-from .errors.spelling import alternatives, nearest
-from .system.paths import expand
-from .system.units import MEMORY, measured, seconds
+from .errors.suggestions import alternatives, nearest
+from .utils.paths import expand
+from .utils.quantities import MEMORY, measured, seconds
 
 R = TypeVar("R")
 __all__ = ["ALIASES", "NAMES", "OF_SLURM", "Amount", "Resources", "amount", "resource_meant", "whole"]

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callyard import Cache, UnsafeCache
-from callyard.cache import safety
-from callyard.cache.records import Record, write
+from callyard.cache import permissions
+from callyard.cache.format.file import Record, write
 from callyard.system import acls
 from callyard.system.acls import Writer, nfs4, posix
 
@@ -94,7 +94,7 @@ def test_members_of_the_trusted_group_are_trusted(tmp_path: Path, place: str, mo
     cache = Cache(tmp_path / "above/cache", trust="group")
     store(cache)
     group = os.stat(cache.path).st_gid
-    monkeypatch.setattr(safety, "_groups_of", lambda uid: [group] if uid == READER else [])
+    monkeypatch.setattr(permissions, "_groups_of", lambda uid: [group] if uid == READER else [])
     allow(places(cache)[place], (USER, 7, READER), (USER, 7, os.geteuid()), (GROUP, 7, group))
     assert look(cache) == 3
     allow(places(cache)[place], (USER, 7, READER), (USER, 7, STRANGER))
@@ -148,7 +148,7 @@ def test_the_trusted_group_may_write_above(tmp_path: Path, monkeypatch: Any) -> 
     for place in (tmp_path / "above", Path(cache.path)):
         os.chown(place, READER, READER)
         place.chmod(0o2770)
-    monkeypatch.setattr(safety, "_groups_of", lambda uid: [READER])
+    monkeypatch.setattr(permissions, "_groups_of", lambda uid: [READER])
     Cache(cache.path, trust="group")
     with pytest.raises(UnsafeCache):
         Cache(cache.path)

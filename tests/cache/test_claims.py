@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from callyard.cache import claims as claims_module
 from callyard.cache.claims import Claim, Claims, Owner, Unreadable
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 from callyard.errors import CacheError, UnsafeCache
-from callyard.system import identity
-from callyard.system.identity import Identity, State, this_process
+from callyard.system import process_identity
+from callyard.system.process_identity import Identity, State, this_process
 
 KEY = "3f" + "a2" * 19
 
@@ -415,7 +415,7 @@ def check_the_end(world: World, patch: pytest.MonkeyPatch) -> None:
 TAKE = """
 import sys
 from callyard.cache.claims import Claim, Claims
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 claims = Claims(Home.open(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()
@@ -463,7 +463,7 @@ def test_a_killed_owner_has_exactly_one_successor(claims: Claims, home: Home) ->
 HAMMER = """
 import fcntl, os, random, signal, sys
 from callyard.cache.claims import Claim, Claims
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 dice = random.Random(int(sys.argv[2]))
 claims, count = Claims(Home.open(sys.argv[1])), 0
 witness = os.open(os.path.join(sys.argv[1], "witness"), os.O_CREAT | os.O_RDWR)
@@ -599,7 +599,7 @@ def test_whose_claim_was_overwritten_may_live(claims: Claims, home: Home, monkey
     assert found.state() == "alive"
     assert claims.sweep() == 0
     claim.release()  # it does not know its own claim any more
-    monkeypatch.setattr(identity, "_look", lambda pid, start: "gone")
+    monkeypatch.setattr(process_identity, "_look", lambda pid, start: "gone")
     take(claims).release()
     assert not files(home)
 
@@ -787,7 +787,7 @@ def test_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_state_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     states: Iterator[State] = iter(["alive", "gone"])
-    monkeypatch.setattr(identity, "_look", lambda pid, start: next(states))
+    monkeypatch.setattr(process_identity, "_look", lambda pid, start: next(states))
     if this_process().boot:
         other = owner("a1", pid=1)
         assert (other.state(), other.state()) == ("alive", "gone")

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from callyard import Cache, Future
-from callyard.cache.explain import differences
-from callyard.cache.records import Record, write
+from callyard.cache.format.file import Record, write
+from callyard.cache.inspect.compare import differences
 from callyard.errors import CacheError, ResourceError
-from callyard.keys.key import call_key
+from callyard.hashing.call_key import call_key
 
 SCALE = 2
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from callyard.cache import home as home_module
-from callyard.cache import safety
-from callyard.cache.home import Home
+from callyard.cache import directory as home_module
+from callyard.cache import permissions
+from callyard.cache.directory import Home
 from callyard.errors import CacheError, UnsafeCache
-from callyard.system.identity import this_process
+from callyard.system.process_identity import this_process
 
 DIGEST = "3f" + "a2" * 19
 STRANGER = 54321  # neither a user nor a group
@@ -256,7 +256,7 @@ def test_in_a_container_the_host_belongs_to_nobody(tmp_path: Path, give: Give, m
     give(tmp_path / "a", 65534)
     with pytest.raises(UnsafeCache):
         Home.open(tmp_path / "a/b")
-    monkeypatch.setattr(safety, "_is_outside", lambda uid: uid == 65534)
+    monkeypatch.setattr(permissions, "_is_outside", lambda uid: uid == 65534)
     Home.open(tmp_path / "a/b")
 
 
@@ -621,7 +621,7 @@ def test_a_file_in_the_place_of_a_shard(home: Home) -> None:
 
 PUBLISH_MANY = """
 import sys
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 path, trust, number = sys.argv[1], sys.argv[2] or None, int(sys.argv[3])
 home = Home.open(path, trust=trust)
 print("ready", flush=True)
@@ -689,7 +689,7 @@ def test_what_is_gone_need_not_be_set_aside(home: Home) -> None:
 def killed_writer(path: str) -> None:
     """Start a process that dies while it writes."""
     code = (
-        "import os, signal, sys; from callyard.cache.home import Home; home = Home.open(sys.argv[1]);"
+        "import os, signal, sys; from callyard.cache.directory import Home; home = Home.open(sys.argv[1]);"
         "home.publish('mine', lambda descriptor: os.kill(os.getpid(), signal.SIGKILL))"
     )
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
@@ -740,4 +740,4 @@ def test_the_module_is_cheap() -> None:
     code = "import sys, callyard.cache.claims; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"numpy", "h5py", "json", "secrets", "hashlib"} & set(loaded)
-    assert home_module.__name__ == "callyard.cache.home"
+    assert home_module.__name__ == "callyard.cache.directory"

@@ -19,10 +19,10 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callyard.cache import layout
 from callyard.cache.cache import Cache
-from callyard.cache.found import find
-from callyard.cache.records import FORMAT, Damaged, Record, Stored, read, read_head, write
+from callyard.cache.format import layout
+from callyard.cache.format.file import FORMAT, Damaged, Record, Stored, read, read_head, write
+from callyard.cache.lookup import find
 from callyard.errors import CacheError, VersionMismatch
 
 FACTS = {"host": "here", "resources": {"cores": 2}, "log": "Gr\u00fc\u00df\n\0", "ingredients": [["f", "12ab"]] * 20}
@@ -408,7 +408,7 @@ def no_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
     def loads(*_: Any, **__: Any) -> Any:
         raise AssertionError("a pickle was opened")
 
-    monkeypatch.setattr("callyard.cache.unpickles.pickle.loads", loads)
+    monkeypatch.setattr("callyard.cache.format.unpickle.pickle.loads", loads)
 
 
 @pytest.fixture(scope="module")
@@ -594,7 +594,7 @@ def run(script: str, *args: Any) -> list[str]:
 
 USE = """
 import sys
-from callyard.cache.records import Record, read, write
+from callyard.cache.format.file import Record, read, write
 def save(value, path, **fields):
     with open(path, "wb") as file:
         write(file.fileno(), Record("k", "n", "finished", "t", value, (), {}, **fields))
@@ -685,7 +685,7 @@ print(type(back.other[2]) is Slotted, type(back.other[3]) is Point.Inner, back.o
 
 def test_code_of_another_python_is_not_run(from_a_script: Path) -> None:
     other = """
-import callyard.cache.unpickles as unpickles
+import callyard.cache.format.unpickle as unpickles
 unpickles.CODE = "other-1"
 """
     with pytest.raises(subprocess.CalledProcessError) as caught:
@@ -700,7 +700,7 @@ def test_a_class_that_is_here_needs_no_code_of_another_python(path: Path) -> Non
         USE
         + CLASSES
         + """
-import callyard.cache.unpickles as unpickles
+import callyard.cache.format.unpickle as unpickles
 unpickles.CODE = "other-1"
 print(load(sys.argv[1]) == [Point(1.5, Colour.RED)])
 """,
@@ -753,7 +753,7 @@ def test_a_value_without_arrays_does_not_import_numpy_to_be_described() -> None:
     lines = run(
         """
         import sys
-        from callyard.cache.values import Parts, encode
+        from callyard.cache.format.encode import Parts, encode
         encode([{"a": 1.5}, {1, 2}], "output", Parts())
         print("numpy" in sys.modules)
         """

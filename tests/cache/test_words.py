@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callyard.cache.words import duration, size
+from callyard.utils.quantities import duration, size
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from callyard.calls.waiting import Inherited, Raised, failure_of, name_of, when_done
+from callyard.dependencies.wait import Inherited, Raised, failure_of, name_of, when_done
 from callyard.errors import UnreadableCall
 from callyard.futures import Future, item
 

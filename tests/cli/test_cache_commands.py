@@ -12,8 +12,8 @@ import pytest
 
 from callyard import Cache
 from callyard.cache.claims import Claims
-from callyard.cache.records import Record, write
-from callyard.keys.key import call_key
+from callyard.cache.format.file import Record, write
+from callyard.hashing.call_key import call_key
 
 
 def lines(text: str) -> list[list[str]]:

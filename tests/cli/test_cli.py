@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from callyard.cli import COMMANDS, main, parser_of, text
+from callyard.cli import COMMANDS, main, parser_of, tables
 
 
 def test_python_m_callyard():
@@ -118,7 +118,7 @@ def test_a_broken_pipe_is_quiet(monkeypatch, tmp_path, cache):
 
     with open(tmp_path / "out", "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        monkeypatch.setattr("callyard.cli.listing.print", write, raising=False)
+        monkeypatch.setattr("callyard.cli.list_calls.print", write, raising=False)
         assert main(["list", "results"]) == 141
 
 
@@ -126,7 +126,7 @@ def test_an_interrupt_is_quiet(callyard, monkeypatch, cache):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("callyard.cli.listing.open_cache", interrupt)
+    monkeypatch.setattr("callyard.cli.list_calls.open_cache", interrupt)
     assert callyard("list", "results") == (130, "", "")
 
 
@@ -149,7 +149,7 @@ HEAD, ROWS = ("KEY", "FUNCTION", "SIZE"), [("a1", "relax", "1 kB"), ("b2", "a_fu
 
 
 def test_a_table_is_aligned():
-    assert text.table(HEAD, ROWS, frozenset(["SIZE"]), "FUNCTION").splitlines() == [
+    assert tables.table(HEAD, ROWS, frozenset(["SIZE"]), "FUNCTION").splitlines() == [
         "KEY  FUNCTION                      SIZE",
         "a1   relax                         1 kB",
         "b2   a_function_with_a_long_name  12 kB",
@@ -158,19 +158,19 @@ def test_a_table_is_aligned():
 
 @pytest.mark.parametrize("width", [27, 30])
 def test_a_table_fits_the_terminal(monkeypatch, width):
-    monkeypatch.setattr(text, "room", lambda: width)
-    lines = text.table(HEAD, ROWS, frozenset(["SIZE"]), "FUNCTION").splitlines()
+    monkeypatch.setattr(tables, "room", lambda: width)
+    lines = tables.table(HEAD, ROWS, frozenset(["SIZE"]), "FUNCTION").splitlines()
     assert max(map(len, lines)) == width
     assert "..." in lines[2]
 
 
 def test_a_table_stays_readable(monkeypatch):
-    monkeypatch.setattr(text, "room", lambda: 3)
-    assert "a_functio..." in text.table(HEAD, ROWS, frozenset(), "FUNCTION")
+    monkeypatch.setattr(tables, "room", lambda: 3)
+    assert "a_functio..." in tables.table(HEAD, ROWS, frozenset(), "FUNCTION")
 
 
 def test_a_cell_is_one_line():
-    assert text.fitted("one\n  two", None) == "one two"
+    assert tables.fitted("one\n  two", None) == "one two"
 
 
 # ------------------------------------------------------------------ the documentation

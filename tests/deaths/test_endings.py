@@ -13,7 +13,7 @@ import acts
 import pytest
 
 from callyard import Executor, WorkerLost
-from callyard.node import node
+from callyard.pool import worker_pool
 
 KILLS = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}
 
@@ -85,7 +85,7 @@ def test_killed_while_workers_start(fifo: Any, how: str) -> None:
 @pytest.mark.parametrize("how", KILLS)
 def test_killed_before_the_call_that_was_sent_has_begun(journal: str, how: str, monkeypatch: Any) -> None:
     """The worker cannot read what it is sent, because it is stopped."""
-    monkeypatch.setattr(node, "_GRACE", 0.2)  # nor take a SIGTERM
+    monkeypatch.setattr(worker_pool, "_GRACE", 0.2)  # nor take a SIGTERM
     executor = Executor(1)
     os.kill(executor.submit(os.getpid).result(), signal.SIGSTOP)
     call = executor.submit(acts.note, journal, "run")
@@ -96,7 +96,7 @@ def test_killed_before_the_call_that_was_sent_has_begun(journal: str, how: str, 
 
 
 def test_what_ignores_the_signal_is_killed_after_a_grace(fifo: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(node, "_GRACE", 0.2)
+    monkeypatch.setattr(worker_pool, "_GRACE", 0.2)
     meeting = fifo()
     executor = Executor(1)
     call = executor.submit(acts.tell_and_ignore, meeting, signal.SIGTERM)

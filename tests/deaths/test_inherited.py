@@ -108,7 +108,7 @@ def test_a_package_in_an_archive(tmp_path: Path) -> None:
 def test_no_file_of_the_user_is_taken_for_one_of_the_standard_library(tmp_path: Path) -> None:
     for name in ("selectors", "pickle", "shutil", "socket"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')")
-    run = _run("import callyard.node.node; sys.path.insert(0, '.')\n" + TWO_KINDS, cwd=tmp_path, env={})
+    run = _run("import callyard.pool.worker_pool; sys.path.insert(0, '.')\n" + TWO_KINDS, cwd=tmp_path, env={})
     assert (run.stdout, run.stderr) == ("[False, False]\n", "")
 
 

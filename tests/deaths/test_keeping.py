@@ -17,12 +17,12 @@ import acts
 import pytest
 
 from callyard import Executor, TimeLimitExceeded, WorkerLost
-from callyard.node import keeper
-from callyard.node.pool import Worker
-from callyard.node.shape import Shape
+from callyard.pool import zygote_process
+from callyard.pool.call_shape import Shape
+from callyard.pool.worker_placement import Worker
+from callyard.serialize.shared_memory import anonymous_file
 from callyard.system.processes import state_of
-from callyard.wire.ledger import SIZE, Ledger
-from callyard.wire.memory import anonymous_file
+from callyard.transport.result_log import SIZE, Ledger
 from callyard.worker.withdrawal import Withdrawal
 
 pytestmark = pytest.mark.needs("linux")
@@ -43,10 +43,10 @@ def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets zygotes run some code before they begin; `zygote` is their module."""
 
     def alter(code: str) -> None:
-        start = keeper._CODE.replace(
+        start = zygote_process._CODE.replace(
             "{function}()", f"import os, callyard.worker.zygote as zygote\n{code}\n{{function}}()"
         )
-        monkeypatch.setattr(keeper, "_CODE", start)
+        monkeypatch.setattr(zygote_process, "_CODE", start)
 
     return alter
 
@@ -85,7 +85,7 @@ def test_a_death_that_a_stopped_zygote_does_not_tell(inside: Any, fifo: Any) -> 
 def test_shutdown_with_a_stopped_zygote(inside: Any, ended: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = Executor(1)
     pids = [executor.submit(os.getpid).result(), inside(executor).zygote]
-    monkeypatch.setattr(keeper, "_END", 0.2)
+    monkeypatch.setattr(zygote_process, "_END", 0.2)
     stop_zygote(inside(executor))
     executor.shutdown()
     ended(pids)
@@ -95,7 +95,7 @@ def test_one_that_answers_is_left_alone(inside: Any, monkeypatch: pytest.MonkeyP
     with Executor(1) as executor:
         pid = executor.submit(os.getpid, resource_dict={"run_time": 100}).result()
         zygote = inside(executor).zygote
-        monkeypatch.setattr(keeper.Keeper, "_silence", 0.02)
+        monkeypatch.setattr(zygote_process.Keeper, "_silence", 0.02)
         executor.submit(time.sleep, 0.3, resource_dict={"run_time": 100}).result()
         assert (executor.submit(os.getpid).result(), inside(executor).zygote) == (pid, zygote)
 
@@ -114,13 +114,13 @@ def test_one_that_owes_nothing_is_not_asked(inside: Any) -> None:
 
 
 @pytest.fixture
-def deaf() -> Iterator[tuple[keeper.Keeper, int]]:
+def deaf() -> Iterator[tuple[zygote_process.Keeper, int]]:
     """A zygote to whose words nobody listens, with a worker that waits for its first call."""
-    from callyard.node.connection import Connection
-    from callyard.wire.memory import Segments
-    from callyard.wire.packing import Packer
+    from callyard.pool.worker_connection import Connection
+    from callyard.serialize.packer import Packer
+    from callyard.serialize.shared_memory import Segments
 
-    made = keeper.Keeper(lambda stream: None)
+    made = zygote_process.Keeper(lambda stream: None)
     worker = Worker(1, Shape(), ())
     connection = Connection(worker, Packer(Segments()), lambda stream: None, lambda: None)
     made.spawn(worker, connection.greet(None), "")
@@ -135,7 +135,7 @@ def deaf() -> Iterator[tuple[keeper.Keeper, int]]:
     connection.close()
 
 
-def test_limits_are_kept_when_nobody_listens(deaf: tuple[keeper.Keeper, int], ended: Any) -> None:
+def test_limits_are_kept_when_nobody_listens(deaf: tuple[zygote_process.Keeper, int], ended: Any) -> None:
     zygote, pid = deaf
     for _ in range(3000):
         zygote.unwatch(1)  # an answer each, more than a socket takes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from callyard.hosts.here import Here, Reply
+from callyard.hosts.this_machine import Here, Reply
 
 LONG = 60.0  # seconds; nothing here takes that long unless it fails
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from callyard.backends.clerk import Clerk, Steps
+from callyard.utils.command_thread import Clerk, Steps
 
 
 def steps(name: str, said: list[str], *commands: Callable[[], str]) -> Steps:

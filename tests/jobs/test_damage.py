@@ -14,12 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 from callyard.errors import CacheError
 from callyard.jobs.batch import Batch, Begun, CallPlace, End, Part
-from callyard.jobs.folder import Folder
-from callyard.jobs.listing import calls_of_jobs
-from callyard.jobs.pruning import prune_jobs
+from callyard.jobs.query import calls_of_jobs, prune_jobs
+from callyard.jobs.spool import Folder
 
 TOKEN = "0123456789abcdef"
 CALLS = (CallPlace("id0", "relax", 0, 4), CallPlace("id1", "relax", 4, 4))

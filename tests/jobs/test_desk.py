@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from callyard.backends.desk import Desk, Refused
+from callyard.backends.batch.scheduler_client import Desk, Refused
 from callyard.resources import Resources
-from callyard.schedulers import slurm
 from callyard.schedulers.base import JobRequest, Reply
+from callyard.schedulers.slurm.commands import commands
 
 
 class Says:
@@ -26,7 +26,7 @@ class Says:
 
 
 def test_a_submission_whose_answer_has_no_number_was_perhaps_taken() -> None:
-    desk = Desk(slurm, Says(Reply(0, "welcome to the cluster\n")), 5.0)
+    desk = Desk(commands, Says(Reply(0, "welcome to the cluster\n")), 5.0)
     with pytest.raises(Refused, match="welcome") as refused:
         desk.submit(JobRequest("call", "token", "script", "log", Resources()))
     assert refused.value.kind == "silent"
@@ -34,7 +34,7 @@ def test_a_submission_whose_answer_has_no_number_was_perhaps_taken() -> None:
 
 def test_nothing_is_asked_at_the_end_but_jobs_are_submitted_and_cancelled() -> None:
     machine = Says(Reply(0, "7\n"))
-    desk = Desk(slurm, machine, 5.0)
+    desk = Desk(commands, machine, 5.0)
     desk.stop_asking()
     assert desk.statuses(["7"]) is None
     assert desk.times_left(["7"]) == desk.history(["7"]) == {}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from callyard.backends.detached import backend as detached
-from callyard.backends.detached.backend import DetachedBackend
+from callyard.backends.batch import backend as detached
+from callyard.backends.batch.backend import DetachedBackend
 
 
 class Inbox:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from callyard.backends.detached.followed import Signs
+from callyard.backends.batch.tracker import Signs
 from callyard.cache.claims import Claim, Claims
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 from callyard.jobs.batch import Begun
-from callyard.jobs.folder import Folder
+from callyard.jobs.spool import Folder
 
 
 def test_signs_count_by_the_clock_of_who_looks() -> None:

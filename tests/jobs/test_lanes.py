@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.jobs.lanes import Lanes
-from callyard.jobs.plan import After
+from callyard.jobs.planner import After
+from callyard.jobs.throttle import Lanes
 
 
 @dataclass

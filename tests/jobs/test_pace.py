@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callyard.backends.detached.pace import Pace
+from callyard.utils.backoff import Pace
 
 
 def test_pauses_grow_up_to_the_longest() -> None:

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.backends.desk import Refused
-from callyard.backends.detached.sending import submission
-from callyard.cache.home import Home
+from callyard.backends.batch.scheduler_client import Refused
+from callyard.backends.batch.submitter import submission
+from callyard.cache.directory import Home
 from callyard.jobs.batch import Batch, CallPlace, Part
-from callyard.jobs.folder import Folder
-from callyard.jobs.plan import After
-from callyard.jobs.requests import next_part, note_of, request_of
+from callyard.jobs.planner import After
+from callyard.jobs.request import next_part, note_of, request_of
+from callyard.jobs.spool import Folder
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobRequest
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard.jobs.plan import SEPARATE, After, Array, Element, Wanted, plan
+from callyard.jobs.planner import SEPARATE, After, Array, Element, Wanted, plan
 
 EARLIER = ("submitted-1", "submitted-2")  # arrays that are there already
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from callyard.backends.clerk import Clerk
-from callyard.backends.detached.followed import Followed, Following
-from callyard.backends.detached.questions import Questions
-from callyard.cache.home import Home
+from callyard.backends.batch.poller import Questions
+from callyard.backends.batch.tracker import Followed, Following
+from callyard.cache.directory import Home
 from callyard.jobs.batch import Part
 from callyard.schedulers.base import Status
+from callyard.utils.command_thread import Clerk
 
 STALE = OSError(errno.ESTALE, "Stale file handle")
 

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from callyard.errors import CacheError
-from callyard.keys.key import call_key, unfollowed
-from callyard.keys.keyed import keyed
-from callyard.keys.values import meaning
+from callyard.hashing.call_key import call_key, unfollowed
+from callyard.hashing.decorator import keyed
+from callyard.hashing.values import meaning
 
 
 def key(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callyard.errors import CacheError
-from callyard.keys.binding import bind
-from callyard.keys.key import NOWHERE, Surroundings, call_key
-from callyard.keys.keyed import keyed
-from callyard.keys.unkeyable import Pending
+from callyard.hashing.bind_arguments import bind
+from callyard.hashing.call_key import NOWHERE, Surroundings, call_key
+from callyard.hashing.decorator import keyed
+from callyard.hashing.digest import Pending
 
 
 def key(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -201,7 +201,7 @@ def with_a_lock() -> Any:
 
 
 def test_a_global_without_a_meaning_is_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.keys.key._warned", set())
+    monkeypatch.setattr("callyard.hashing.call_key._warned", set())
     with pytest.warns(UserWarning, match="with_a_lock.*lock holds: it is a lock"):
         first = key(with_a_lock)
     with warnings.catch_warnings():

@@ -24,8 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import callyard
-from callyard.keys.key import call_key
-from callyard.keys.values import meaning
+from callyard.hashing.call_key import call_key
+from callyard.hashing.values import meaning
 
 Make = Callable[[], Any]
 Use = Callable[[Any], Any]
@@ -340,7 +340,7 @@ def run(tmp_path: Path) -> Callable[[str, int], str]:
 
     def run(text: str, seed: int) -> str:
         script = tmp_path / "script.py"
-        ask = "from callyard.keys.key import call_key\nprint(call_key(f, (), {}).hex)\n"
+        ask = "from callyard.hashing.call_key import call_key\nprint(call_key(f, (), {}).hex)\n"
         script.write_text(text + ask)
         environ = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(Path(callyard.__file__).parent.parent)}
         done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environ, check=True)

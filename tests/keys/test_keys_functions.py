@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from callyard.keys.key import call_key, token_at, unfollowed
+from callyard.hashing.call_key import call_key, token_at, unfollowed
 
 Files = dict[str, str]
 
@@ -343,7 +343,7 @@ def test_what_means_something_else(labs: Labs, case: str) -> None:
 
 @pytest.mark.parametrize("case", CHANGED)
 def test_what_means_something_else_without_its_source(labs: Labs, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.keys.syntax.function_of", lambda code: None)
+    monkeypatch.setattr("callyard.hashing.syntax_tree.function_of", lambda code: None)
     before, after = _edited(*CHANGED[case])
     assert labs.key(before) == labs.key(before)
     assert labs.key(before) != labs.key(after)

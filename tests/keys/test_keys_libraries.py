@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from callyard.keys.key import call_key
-from callyard.keys.unkeyable import UnkeyableError
-from callyard.keys.values import meaning
+from callyard.hashing.call_key import call_key
+from callyard.hashing.digest import UnkeyableError
+from callyard.hashing.values import meaning
 
 
 def distinct(*values: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from callyard.keys.key import call_key, has_metadata, surrounding, token_at, unfollowed
+from callyard.hashing.call_key import call_key, has_metadata, surrounding, token_at, unfollowed
 
 SETTINGS = '''
 """one"""
@@ -259,7 +259,7 @@ def test_of_the_result_of_a_call(labs: Any) -> None:
 
 def test_what_a_class_reads_of_itself_counts_in_its_token(labs: Any) -> None:
     """A result is known by its token alone, so that must say it."""
-    from callyard.keys.values import meaning
+    from callyard.hashing.values import meaning
 
     lab, _ = labs([])
     before = meaning(lab.k)

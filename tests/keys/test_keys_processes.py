@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 import callyard
-from callyard.keys.key import call_key
-from callyard.keys.owners import owner
-from callyard.keys.syntax import function_of
+from callyard.hashing.call_key import call_key
+from callyard.hashing.packages import owner
+from callyard.hashing.syntax_tree import function_of
 
 SOURCES = Path(callyard.__file__).parent.parent
 
@@ -72,7 +72,7 @@ def help(x):
 LATE = "def late(x): return {'k', 'l', 'm'}\n"
 ASK = """
 import sys
-from callyard.keys.key import call_key
+from callyard.hashing.call_key import call_key
 import lab
 argument = {"words": {"one", "two", "three"}, "point": lab.Point(3), "color": lab.Color.BLUE, "free": lab.FREE}
 print(call_key(lab.f, (argument,), {}).hex)
@@ -118,7 +118,7 @@ def test_other_processes(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
-from callyard.keys.key import call_key
+from callyard.hashing.call_key import call_key
 LIMIT = 3
 def f(x):
     if x in (1, 2) and not x > LIMIT: return [y for y in range(x) if y]
@@ -150,7 +150,7 @@ def test_text_that_is_in_no_file_of_its_own(tmp_path: Path) -> None:
 def test_scripts(tmp_path: Path) -> None:
     script = """
     import sys
-    from callyard.keys.key import call_key
+    from callyard.hashing.call_key import call_key
     K = {"a", "b", "c"}
     class C:
         def m(self): return K
@@ -172,8 +172,8 @@ def test_scripts(tmp_path: Path) -> None:
 def test_forked_while_another_thread_keys(tmp_path: Path) -> None:
     script = """
     import os, threading
-    from callyard.keys import syntax
-    from callyard.keys.key import call_key
+    from callyard.hashing import syntax
+    from callyard.hashing.call_key import call_key
     inside, leave = threading.Event(), threading.Event()
     def f(x): return x
     def hold():
@@ -431,7 +431,7 @@ def test_whose_a_module_is_needs_no_large_module(tmp_path: Path) -> None:
         import sys
         sys.path[:0] = [{str(tmp_path)!r}, {str(site)!r}]
         import uses
-        from callyard.keys.key import call_key
+        from callyard.hashing.call_key import call_key
         found = call_key(uses.f, (1,), {{}}).ingredients()
         assert found["package pack_of_tools"].endswith(" 1.0"), found
         print(*{{"importlib.metadata", "hashlib", "sysconfig", "email"}} & set(sys.modules))

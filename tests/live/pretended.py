@@ -11,8 +11,8 @@ from typing import Any
 
 from callyard import Executor, Local
 from callyard.backends.base import Settings
-from callyard.backends.live import LiveBackend, launch_local
-from callyard.node.launch import Offer
+from callyard.backends.cluster import LiveBackend, launch_local
+from callyard.cluster.launch import Offer
 
 GIB = 1 << 30
 

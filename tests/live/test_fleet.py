@@ -8,9 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from callyard.node.fleet import Fleet
-from callyard.node.members import Member, Spread
-from callyard.node.shape import Capacity, Need, Shape
+from callyard.cluster.node import Member, Spread
+from callyard.cluster.node_placement import Fleet
+from callyard.pool.call_shape import Capacity, Need, Shape
 
 UNKNOWN = 1.0  # s
 ONE = Need(Shape())
@@ -78,7 +78,7 @@ def test_an_exclusive_call_goes_alone() -> None:
 
 
 def test_many_calls_are_not_decided_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.node.fleet._MOST_AT_ONCE", 8)
+    monkeypatch.setattr("callyard.cluster.node_placement._MOST_AT_ONCE", 8)
     fleet, members = fleet_of(*[Capacity(4)] * 4)
     for i in range(20):
         fleet.add(Call(i))
@@ -93,7 +93,7 @@ def test_many_calls_are_not_decided_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nothing_is_left_to_decide_once_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crew that is ended decides nothing any more, and goes on as long as there is something left."""
-    monkeypatch.setattr("callyard.node.fleet._MOST_AT_ONCE", 2)
+    monkeypatch.setattr("callyard.cluster.node_placement._MOST_AT_ONCE", 2)
     fleet, _ = fleet_of(*[Capacity(1)] * 4)
     for order in range(4):
         fleet.add(Call(order))
@@ -435,7 +435,7 @@ class SmallPortions(Machine):
 
     def carry_out_a_part(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("callyard.node.fleet._MOST_AT_ONCE", 2)
+            patch.setattr("callyard.cluster.node_placement._MOST_AT_ONCE", 2)
             super().carry_out_a_part()
 
 

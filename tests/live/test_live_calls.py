@@ -14,10 +14,10 @@ from gate import Gate, held
 from pretended import Inside, node, same, until, visible
 
 from callyard import Executor
-from callyard.backends.live import LocalLaunch
+from callyard.backends.cluster import LocalLaunch
+from callyard.cluster.launch import Process, Ranks, Started
 from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
-from callyard.node.launch import Process, Ranks, Started
-from callyard.node.launcher import OneWay
+from callyard.pool.mpi_launcher import OneWay
 
 Make = Callable[..., Executor]
 
@@ -335,7 +335,7 @@ def test_ranks_that_do_not_begin(command: list[str], said: str, make: Make, monk
 
     monkeypatch.setattr(LocalLaunch, "start_ranks", start)
     monkeypatch.setattr(OneWay, "candidates", lambda _: ["one", "other"])
-    monkeypatch.setattr("callyard.node.span._TO_MEET", 1.0)
+    monkeypatch.setattr("callyard.cluster.mpi_call._TO_MEET", 1.0)
     ex = make(count=2, each=1)
     with pytest.raises(
         SchedulerError, match=f"'same' was not run: its 2 ranks did not begin: {said}; if that is for MPI"

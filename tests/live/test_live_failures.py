@@ -20,11 +20,11 @@ from pretended import GIB, Inside, node, same, until
 import callyard
 from callyard import Executor
 from callyard.backends.base import Settings
-from callyard.backends.live import LiveBackend, LocalLaunch
+from callyard.backends.cluster import LiveBackend, LocalLaunch
+from callyard.cluster import agents as stations
+from callyard.cluster.launch import Offer, Process, Started
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
-from callyard.node import stations
-from callyard.node.launch import Offer, Process, Started
 from callyard.resources import Resources
 
 Make = Callable[..., Executor]
@@ -148,7 +148,7 @@ def test_no_agent_can_be_started(kind: Any, words: str, tmp_path: Path) -> None:
 
 
 def test_no_agent_connects_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.node.crew._HOPE", 0.3)
+    monkeypatch.setattr("callyard.cluster.driver._HOPE", 0.3)
     with _over(Mute({"n1": OFFER}, str(tmp_path))) as ex:
         with pytest.raises(SchedulerError, match=r"the driver listens at 127\.0\.0\.1:"):
             ex.submit(same, 1).result()

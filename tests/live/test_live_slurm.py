@@ -268,7 +268,7 @@ def test_no_plugin_fits(
         what += "|did not begin"  # Open MPI 4 notices itself
     said = r"Slurm\(mpi='none'\) does not fit .*`srun --mpi=list` offers .*none"
     if mpi is None:  # only what fits neither library is tried then
-        monkeypatch.setattr("callyard.schedulers.slurm_mpi.offered", lambda _: ["none", "cray_shasta"])
+        monkeypatch.setattr("callyard.schedulers.slurm.mpi.offered", lambda _: ["none", "cray_shasta"])
         said = "`srun --mpi=list` offers none, cray_shasta, of which cray_shasta did not fit"
     allocate(2)
     mark = tmp_path / "mark"

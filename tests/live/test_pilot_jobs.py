@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from test_fleet import Call
 
-from callyard.backends.desk import Refused
-from callyard.backends.pilots import Pilots
+from callyard.backends.batch.scheduler_client import Refused
+from callyard.backends.pilot_jobs import Pilots
+from callyard.cluster import autoscaler
+from callyard.cluster.autoscaler import Block
+from callyard.cluster.node_placement import Fleet, Member
 from callyard.errors import SchedulerError
-from callyard.node import supply
-from callyard.node.fleet import Fleet, Member
-from callyard.node.loop import Loop
-from callyard.node.shape import Capacity, Need, Shape
-from callyard.node.supply import Block
+from callyard.pool.call_shape import Capacity, Need, Shape
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest, Status
+from callyard.transport.event_loop import Loop
 
 ONE = Need(Shape())
 LATER = 100.0  # s after which everything is due
@@ -116,7 +116,7 @@ def scheduler(tmp_path: Path) -> Scheduler:
 @pytest.fixture
 def driver(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     driver = Driver(scheduler)
-    monkeypatch.setattr("callyard.backends.pilots.monotonic", lambda: driver.now)
+    monkeypatch.setattr("callyard.backends.pilot_jobs.monotonic", lambda: driver.now)
     yield driver
     driver.pilots.close(driver.loop, 1.0)
     driver.loop.close()
@@ -302,7 +302,7 @@ def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler
 def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:
     """`most` is also what the desk knows of the cluster: here arrays of two."""
     scheduler.most = 2
-    driver.pilots._supply = supply.Supply(0, 5)
+    driver.pilots._supply = autoscaler.Supply(0, 5)
     for _ in range(20):
         driver.fleet.add(call())
     driver.look()

@@ -20,9 +20,9 @@ from pretended import Inside, same, until, visible
 
 import callyard
 from callyard import Executor, Slurm
-from callyard.backends.desk import Desk
+from callyard.backends.batch.scheduler_client import Desk
+from callyard.cluster import autoscaler
 from callyard.errors import CallyardError, NodeFailure, ResourceError, SchedulerError
-from callyard.node import supply
 
 QUICK: dict[str, Any] = {"poll": (0.2, 1)}
 Make = Callable[..., Executor]
@@ -96,7 +96,7 @@ def test_one_command_asks_for_many_nodes(make: Make, monkeypatch: pytest.MonkeyP
 
 
 def test_idle_nodes_are_given_back(make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supply, "IDLE", 0.5)
+    monkeypatch.setattr(autoscaler, "IDLE", 0.5)
     ex = make((0, 2))
     first = ex.submit(job).result()
     until(lambda: not jobs_of(slurm))
@@ -104,7 +104,7 @@ def test_idle_nodes_are_given_back(make: Make, slurm: Cluster, monkeypatch: pyte
 
 
 def test_the_fewest_stay(make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
-    monkeypatch.setattr(supply, "IDLE", 0.5)
+    monkeypatch.setattr(autoscaler, "IDLE", 0.5)
     ex = make((1, 2))
     running = [ex.submit(held, gate, job) for _ in range(5)]
     gate.arrived(5)
@@ -268,7 +268,7 @@ def test_a_node_fails(make: Make, slurm: Cluster, gate: Gate) -> None:
 
 
 def test_a_limit_of_jobs_is_not_the_end(make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
-    from callyard.backends.desk import Refused
+    from callyard.backends.batch.scheduler_client import Refused
 
     submit = Desk.submit
 
@@ -336,7 +336,7 @@ def test_nodes_are_given_back_when_the_driver_is_killed(runs: Path, slurm: Clust
         import os, sys
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
         from callyard import Executor, Slurm
-        from callyard.node import agent
+        from callyard.pool import agent
         ex = Executor(backend=Slurm(nodes=1))
         print(ex.submit(os.getpid).result(), flush=True)
         sys.stdin.read()

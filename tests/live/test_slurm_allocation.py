@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from callyard.schedulers.slurm_allocation import (
+from callyard.schedulers.slurm.commands.allocation import (
     Node,
     agents,
     agents_of_job,

@@ -15,8 +15,8 @@ import pytest
 from gate import Gate
 
 from callyard import Executor, item
-from callyard.wire.frames import MOST_DESCRIPTORS
-from callyard.wire.packing import LARGE
+from callyard.serialize.packer import LARGE
+from callyard.transport.frames import MOST_DESCRIPTORS
 
 np = pytest.importorskip("numpy")
 

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from callyard import CallyardError, Executor, UnpicklableCall, WorkerLost
-from callyard.node import connection as connection_module
-from callyard.node import stream as stream_module
-from callyard.node.loop import Loop
-from callyard.wire import frames, memory
-from callyard.wire.packing import LARGE
+from callyard.pool import worker_connection as connection_module
+from callyard.serialize import shared_memory
+from callyard.serialize.packer import LARGE
+from callyard.transport import frames
+from callyard.transport import stream as stream_module
+from callyard.transport.event_loop import Loop
 
 SIZE = LARGE // 8
 PATIENCE = 60.0  # s; nothing here takes as long
@@ -82,10 +83,10 @@ PLACES: dict[str, tuple[Any, str, list[int]]] = {
         [errno.ENOBUFS, errno.ETOOMANYREFS, errno.EBADF],
     ),
     "receive": (frames, "receive", [errno.ENOMEM, errno.ECONNRESET]),
-    "memory": (memory.os, "memfd_create", [errno.EMFILE]),
-    "size": (memory.os, "ftruncate", [errno.ENOSPC]),
-    "map": (memory.mmap, "mmap", [errno.ENOMEM]),
-    "view": (memory, "_Mapping", [errno.EMFILE]),
+    "memory": (shared_memory.os, "memfd_create", [errno.EMFILE]),
+    "size": (shared_memory.os, "ftruncate", [errno.ENOSPC]),
+    "map": (shared_memory.mmap, "mmap", [errno.ENOMEM]),
+    "view": (shared_memory, "_Mapping", [errno.EMFILE]),
     "pair": (socket, "socketpair", [errno.EMFILE]),
     "watch": (Loop, "watch", [errno.ENOSPC]),
 }
@@ -188,7 +189,7 @@ def test_arguments_whose_descriptors_find_no_room_are_fetched() -> None:
 
 
 def test_what_is_fetched_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.wire.lending._PIECE", 1 << 16)
+    monkeypatch.setattr("callyard.transport.frame_buffers._PIECE", 1 << 16)
     test_arguments_whose_descriptors_find_no_room_are_fetched()
 
 
@@ -220,7 +221,7 @@ def test_rubbish_from_a_worker_ends_only_that_worker(data: bytes) -> None:
 
 def test_what_cannot_be_sent_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with Executor(2) as executor:
-        monkeypatch.setattr(memory.Segments, "fill", lambda *_: None)
+        monkeypatch.setattr(shared_memory.Segments, "fill", lambda *_: None)
         monkeypatch.setattr(frames, "LARGEST", 4 * LARGE)
         large = executor.submit(np.sum, filled(1.0, 8 * SIZE))
         small = executor.submit(np.sum, filled(1.0))
@@ -230,7 +231,7 @@ def test_what_cannot_be_sent_fails_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def without_shared_memory() -> None:
-    memory.Segments.fill = lambda *_: None  # type: ignore[method-assign]
+    shared_memory.Segments.fill = lambda *_: None  # type: ignore[method-assign]
     frames.LARGEST = 4 * LARGE
 
 

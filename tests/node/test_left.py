@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from callyard.node.stations import _remove_left
-from callyard.system.identity import this_process
+from callyard.cluster.agents import _remove_left
+from callyard.system.process_identity import this_process
 
 
 def test_only_what_is_provably_left_is_removed(tmp_path: Path) -> None:

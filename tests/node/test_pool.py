@@ -10,9 +10,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from callyard.node import pool as pool_module
-from callyard.node.pool import Instruction, Pool, Retire, Send, Start, Worker
-from callyard.node.shape import Capacity, Shape
+from callyard.pool import worker_placement as pool_module
+from callyard.pool.call_shape import Capacity, Shape
+from callyard.pool.worker_placement import Instruction, Pool, Retire, Send, Start, Worker
 
 LONG, SHORT = 1.0, 0.00001  # seconds that calls are expected to take
 PATIENCE = pool_module._PATIENCE

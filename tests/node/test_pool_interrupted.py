@@ -10,9 +10,9 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from node.test_pool import LONG, SHORT, FakeCall, Site
 
-from callyard.node import pool as pool_module
-from callyard.node.pool import Send, Start
-from callyard.node.shape import Shape
+from callyard.pool import worker_placement as pool_module
+from callyard.pool.call_shape import Shape
+from callyard.pool.worker_placement import Send, Start
 
 
 class Interruption(BaseException):

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from callyard.futures import Future
-from callyard.node.call import Call, Pace, Plan
-from callyard.node.connection import Connection
-from callyard.node.pool import Worker
-from callyard.node.ranks import RankGroup
-from callyard.node.shape import Shape
-from callyard.wire.frames import RANK, RESULT, STRAY, encode
-from callyard.wire.memory import Segments
-from callyard.wire.packing import Packed, Packer
+from callyard.pool.call import Call, Pace, Plan
+from callyard.pool.call_shape import Shape
+from callyard.pool.mpi_group import RankGroup
+from callyard.pool.worker_connection import Connection
+from callyard.pool.worker_placement import Worker
+from callyard.serialize.packer import Packed, Packer
+from callyard.serialize.shared_memory import Segments
+from callyard.transport.frames import RANK, RESULT, STRAY, encode
 
 PAIR = Shape(cores=2, ranks=2)
 

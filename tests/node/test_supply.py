@@ -8,9 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from callyard.node.members import Member
-from callyard.node.shape import Capacity, Need, Shape
-from callyard.node.supply import AGAIN, IDLE, Block, Demand, Supply, demand
+from callyard.cluster.autoscaler import AGAIN, IDLE, Block, Demand, Supply, demand
+from callyard.cluster.node import Member
+from callyard.pool.call_shape import Capacity, Need, Shape
 
 ONE = Need(Shape())
 FOUR_CORES = Capacity(4, ("0",), 8)

@@ -21,8 +21,8 @@ from remembered_calls import noted
 
 from callyard import Cache, Executor, ResourceError, WorkerLost, item
 from callyard.cache.claims import Claims, Owner
-from callyard.cache.home import Home
-from callyard.system.identity import this_process
+from callyard.cache.directory import Home
+from callyard.system.process_identity import this_process
 
 # ------------------------------------------------------------------ in one executor
 

@@ -475,7 +475,7 @@ def test_what_a_function_reaches_without_a_meaning(ex: Executor) -> None:
 
 
 def test_a_type_that_is_taught(ex: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from callyard.keys import values
+    from callyard.hashing import values
 
     monkeypatch.setattr(values, "_registered", {**values._registered})
 

@@ -18,7 +18,7 @@ from remembered_calls import noted
 
 from callyard import Cache, Executor, UnsafeCache
 from callyard.cache import claims as claims_module
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 from callyard.errors import CacheError, RemoteTraceback
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and mount")
@@ -333,7 +333,7 @@ def test_a_file_that_cannot_be_read(
 
     monkeypatch.setattr(Home, "open_record", failing)
     if where == "read":
-        monkeypatch.setattr("callyard.cache.heads.read_at", unread)
+        monkeypatch.setattr("callyard.cache.format.header.read_at", unread)
     assert threads.submit(calls.square, journal, 3).result() == 9
     assert os.strerror(number) in messages.wait("cannot be read")
     monkeypatch.undo()

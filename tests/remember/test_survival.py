@@ -18,7 +18,7 @@ import remembered_calls as calls
 from remembered_calls import noted
 
 from callyard import Cache, Executor, VersionMismatch, WorkerLost
-from callyard.cache.found import tell
+from callyard.cache.lookup import tell
 
 linux = pytest.mark.needs("linux")  # elsewhere workers end a little later than their driver
 

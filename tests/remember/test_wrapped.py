@@ -18,7 +18,7 @@ import remembered_calls as calls
 from remembered_calls import noted
 
 from callyard import Cache, CacheError, CallyardError, Executor, ResourceError
-from callyard.backends.memory.flight import Flight
+from callyard.backends.cached.shared_call import Flight
 
 Make = Callable[..., Executor]
 

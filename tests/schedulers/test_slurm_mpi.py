@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard.schedulers import slurm_mpi
+from callyard.schedulers.slurm.commands import mpi
 
 OLD = """\
 srun: MPI types are...
@@ -39,8 +39,8 @@ specific pmix plugin versions available: pmix_v3,pmix_v5,pmix_v4
     ],
 )
 def test_what_is_offered_and_tried(said: str, names: list[str], order: list[str]) -> None:
-    assert slurm_mpi.offered(said) == names
-    assert slurm_mpi.candidates(names) == order
+    assert mpi.offered(said) == names
+    assert mpi.candidates(names) == order
 
 
 NAMES = st.lists(st.sampled_from(["none", "pmix", "pmix_v4", "pmi2", "cray_shasta", "openmpi"]), unique=True)
@@ -48,17 +48,17 @@ NAMES = st.lists(st.sampled_from(["none", "pmix", "pmix_v4", "pmi2", "cray_shast
 
 @given(NAMES, st.none() | st.sampled_from(["none", "pmi2", "gone", "", "openmpi"]))
 def test_each_is_tried_once_and_the_one_that_fitted_first(names: list[str], fitted: str | None) -> None:
-    order = slurm_mpi.candidates(names, fitted)
+    order = mpi.candidates(names, fitted)
     assert sorted(order) == sorted(set(names) - {"none"}) or order == [""]
     assert fitted not in names or fitted == "none" or order[0] == fitted
 
 
 def test_advice() -> None:
-    assert slurm_mpi.advice("pmix", ["pmix"], ["none", "pmi2"]) == (
+    assert mpi.advice("pmix", ["pmix"], ["none", "pmi2"]) == (
         "Slurm(mpi='pmix') does not fit the MPI library, and `srun --mpi=list` offers none, pmi2: "
         "name another by mpi=, or leave it out"
     )
-    assert slurm_mpi.advice(None, ["pmi2", "cray_shasta"], ["none", "pmi2", "cray_shasta"]) == (
+    assert mpi.advice(None, ["pmi2", "cray_shasta"], ["none", "pmi2", "cray_shasta"]) == (
         "`srun --mpi=list` offers none, pmi2, cray_shasta, of which pmi2, cray_shasta did not fit the MPI library: "
         "name another by mpi=, or use a library that one of them fits"
     )

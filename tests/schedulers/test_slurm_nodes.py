@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callyard.schedulers.slurm_nodes import Kind, kinds, nodes
+from callyard.schedulers.slurm.commands.nodes import Kind, kinds, nodes
 
 MIB = 1 << 20
 SAID = """\

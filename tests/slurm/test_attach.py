@@ -18,9 +18,9 @@ from noted_calls import has_begun, runs
 from this_machine import until
 
 from callyard import Executor, JobCancelled
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 from callyard.futures import Future
-from callyard.jobs.folder import End, folders
+from callyard.jobs.spool import End, folders
 
 Make = Callable[..., Executor]
 Drive = Callable[..., Driver]

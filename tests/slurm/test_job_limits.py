@@ -16,10 +16,10 @@ from gate import Gate
 from this_machine import until
 
 from callyard import Executor
-from callyard.cache.home import Home
+from callyard.cache.directory import Home
 from callyard.futures import Future
 from callyard.jobs.batch import Part
-from callyard.jobs.folder import folders
+from callyard.jobs.spool import folders
 
 pytestmark = pytest.mark.once
 

@@ -16,8 +16,8 @@ from failing_calls import put_before
 from this_machine import until
 
 from callyard import Executor
-from callyard.cache.home import Home
-from callyard.jobs.folder import folders_by_age
+from callyard.cache.directory import Home
+from callyard.jobs.spool import folders_by_age
 
 pytestmark = pytest.mark.once
 

@@ -25,17 +25,9 @@ from failing_calls import (
 )
 from this_machine import until
 
-from callyard import (
-    Executor,
-    JobCancelled,
-    JobLost,
-    NodeFailure,
-    SchedulerError,
-    TimeLimitExceeded,
-)
-from callyard.backends import desk
-from callyard.backends.detached import watch
-from callyard.jobs import folder
+from callyard import Executor, JobCancelled, JobLost, NodeFailure, SchedulerError, TimeLimitExceeded
+from callyard.backends.batch import job_files, scheduler_client
+from callyard.jobs import spool
 
 pytestmark = pytest.mark.once  # Slurm takes its time, and does the same whatever Python asks it
 
@@ -281,7 +273,7 @@ def test_a_submission_that_was_not_answered_is_not_repeated(
 ) -> None:
     hanging = '[ -e 1 ] && exec "$real" "$@"; touch 1; "$real" "$@" >/dev/null; sleep 600'
     put_before(tmp_path / "bin", monkeypatch, "sbatch", hanging)
-    monkeypatch.setattr(desk, "_PATIENCE", 2.0)
+    monkeypatch.setattr(scheduler_client, "_PATIENCE", 2.0)
     ex = detached()
     future = ex.submit(hold, str(tmp_path), "once")
     until(lambda: future.job_id is not None)
@@ -295,7 +287,7 @@ def test_a_submission_that_got_nowhere_is_repeated(
     slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_before(tmp_path / "bin", monkeypatch, "sbatch", '[ -e 1 ] && exec "$real" "$@"; touch 1; sleep 600')
-    monkeypatch.setattr(desk, "_PATIENCE", 2.0)
+    monkeypatch.setattr(scheduler_client, "_PATIENCE", 2.0)
     ex = detached()
     assert ex.submit(add, 1, 2).result() == 3
 
@@ -329,7 +321,7 @@ def test_results_do_not_wait_for_a_question(
 ) -> None:
     waiting = 'touch asked; while [ ! -e answer ]; do sleep 0.02; done; exec "$real" "$@"'
     place = put_before(tmp_path / "bin", monkeypatch, "squeue", waiting)
-    monkeypatch.setattr(desk, "_PATIENCE", 600.0)
+    monkeypatch.setattr(scheduler_client, "_PATIENCE", 600.0)
     running = detached().submit(hold, str(tmp_path), "kept")
     try:
         until_it_runs(tmp_path)
@@ -344,7 +336,7 @@ def test_the_end_does_not_wait_for_a_question(
     slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = put_before(tmp_path / "bin", monkeypatch, "squeue", "touch asked; exec sleep 1000")
-    monkeypatch.setattr(desk, "_PATIENCE", 600.0)
+    monkeypatch.setattr(scheduler_client, "_PATIENCE", 600.0)
     ex = detached()
     running = ex.submit(hold, str(tmp_path), "kept")
     until_it_runs(tmp_path)
@@ -360,7 +352,7 @@ def test_what_was_submitted_during_a_question_is_not_judged_by_its_answer(
     """Two answers in a row in which a job is missing would make it a lost one."""
     old = 'touch asked; while [ ! -e answer ]; do sleep 0.02; done; "$real" "$@"'
     place = put_before(tmp_path / "bin", monkeypatch, "squeue", old)
-    monkeypatch.setattr(desk, "_PATIENCE", 600.0)
+    monkeypatch.setattr(scheduler_client, "_PATIENCE", 600.0)
     ex = detached()
     one, other = places(tmp_path, "one", "other")
     first = ex.submit(hold, str(one), 1)
@@ -449,12 +441,12 @@ def test_what_becomes_visible_late_is_not_lost(
 ) -> None:
     hidden = [True]
     if what == "the end":
-        names = folder.names
+        names = spool.names
         hide = lambda path: [name for name in names(path) if not (hidden and name.endswith(".end"))]  # noqa: E731
-        monkeypatch.setattr(folder, "names", hide)
+        monkeypatch.setattr(spool, "names", hide)
     else:
-        find = watch.find
-        monkeypatch.setattr(watch, "find", lambda *args, **options: None if hidden else find(*args, **options))
+        find = job_files.find
+        monkeypatch.setattr(job_files, "find", lambda *args, **options: None if hidden else find(*args, **options))
     ex = detached(result_grace=300)
     future = ex.submit(add, 1, 2)
     job = until_submitted(slurm, future)
@@ -471,7 +463,7 @@ def test_what_stays_invisible_is_lost_until_it_appears(
 ) -> None:
     ex = detached()
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "find", lambda *args, **options: None)
+        patch.setattr(job_files, "find", lambda *args, **options: None)
         (tmp_path / "go").touch()
         failure(ex.submit(hold, str(tmp_path), 3), JobLost, "cannot be seen")
     again = ex.submit(hold, str(tmp_path), 3)

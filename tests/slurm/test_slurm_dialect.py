@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from callyard.schedulers.slurm.commands.states import reason_of, state_of
 from cluster import Cluster
 from this_machine import until
 
-from callyard.hosts.here import Here
+from callyard.hosts.this_machine import Here
 from callyard.resources import Resources
-from callyard.schedulers import slurm as dialect
 from callyard.schedulers.base import Dependency, JobRequest, Reply, Status
 from callyard.schedulers.script import job_script
-from callyard.schedulers.slurm_states import reason_of, state_of
+from callyard.schedulers.slurm.commands import commands as dialect
 
 HOLD = Resources(slurm_cmd_args=["--hold"])
 UNKNOWN = "4000000"

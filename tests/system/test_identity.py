@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from callyard.system import identity
-from callyard.system.identity import Identity, this_process
+from callyard.system import process_identity
+from callyard.system.process_identity import Identity, this_process
 
 BEGAN = 4711
 
@@ -20,9 +20,9 @@ BEGAN = 4711
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """What is kept about this process must not outlive a test that changes it."""
-    identity._identify.cache_clear()
+    process_identity._identify.cache_clear()
     yield
-    identity._identify.cache_clear()
+    process_identity._identify.cache_clear()
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: None) -> Path:
     (tmp_path / "sys/kernel/random/boot_id").write_text("01234567-89ab-cdef-0123-456789abcdef\n")
     set_namespaces(tmp_path, "pid:[4026531836]", "time:[4026531834]")
     (tmp_path / "machine-id").write_text("fedcba98765432100123456789abcdef\n")
-    monkeypatch.setattr(identity, "_PROC", str(tmp_path))
-    monkeypatch.setattr(identity, "_MACHINE_ID", (str(tmp_path / "none"), str(tmp_path / "machine-id")))
-    monkeypatch.setattr(identity, "_SYSTEM", "linux")
+    monkeypatch.setattr(process_identity, "_PROC", str(tmp_path))
+    monkeypatch.setattr(process_identity, "_MACHINE_ID", (str(tmp_path / "none"), str(tmp_path / "machine-id")))
+    monkeypatch.setattr(process_identity, "_SYSTEM", "linux")
     return tmp_path
 
 
@@ -86,9 +86,9 @@ def test_it_is_read_from_proc(proc: Path) -> None:
 def test_a_system_without_proc_leaves_gaps_and_proves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: None
 ) -> None:
-    monkeypatch.setattr(identity, "_PROC", str(tmp_path / "none"))
-    monkeypatch.setattr(identity, "_MACHINE_ID", ())
-    monkeypatch.setattr(identity, "_SYSTEM", "linux")
+    monkeypatch.setattr(process_identity, "_PROC", str(tmp_path / "none"))
+    monkeypatch.setattr(process_identity, "_MACHINE_ID", ())
+    monkeypatch.setattr(process_identity, "_SYSTEM", "linux")
     this = this_process()
     assert (this.machine, this.boot, this.namespace, this.start) == ("", "", "", 0)
     assert this.state() == "unknown"
@@ -142,7 +142,7 @@ def free_pid() -> int:
 
 
 def start_other() -> tuple[subprocess.Popen[str], Identity]:
-    code = "import callyard.system.identity as i; print(i.this_process().label, flush=True); input()"
+    code = "import callyard.system.process_identity as i; print(i.this_process().label, flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
     assert process.stdout is not None
     other = Identity.from_label(process.stdout.readline().strip())
@@ -245,10 +245,10 @@ def test_another_boot_seen_in_a_container_may_be_another_machine(proc: Path) -> 
 @pytest.mark.parametrize("uuid", ["01234567-89AB-CDEF-0123-456789ABCDEF", ""])
 def test_a_mac_tells_less(proc: Path, monkeypatch: pytest.MonkeyPatch, uuid: str) -> None:
     """Neither when a process began nor, at times, anything else: the functions for it are not there on Linux."""
-    monkeypatch.setattr(identity, "_SYSTEM", "darwin")
-    monkeypatch.setattr(identity, "_PROC", "/none")
-    monkeypatch.setattr(identity, "_boot_session_of_mac", lambda: uuid)
-    monkeypatch.setattr(identity, "_host_uuid_of_mac", lambda: "a1" * 8)
+    monkeypatch.setattr(process_identity, "_SYSTEM", "darwin")
+    monkeypatch.setattr(process_identity, "_PROC", "/none")
+    monkeypatch.setattr(process_identity, "_boot_session_of_mac", lambda: uuid)
+    monkeypatch.setattr(process_identity, "_host_uuid_of_mac", lambda: "a1" * 8)
     this = this_process()
     assert (this.boot, this.namespace, this.start) == (uuid.replace("-", "").lower()[:16], "darwin", 0)
     assert this.state() == ("alive" if uuid else "unknown")
@@ -258,7 +258,7 @@ def test_a_mac_tells_less(proc: Path, monkeypatch: pytest.MonkeyPatch, uuid: str
 
 @pytest.mark.needs("linux")
 def test_functions_of_a_mac_fail_softly_elsewhere() -> None:
-    assert identity._boot_session_of_mac() == identity._host_uuid_of_mac() == ""
+    assert process_identity._boot_session_of_mac() == process_identity._host_uuid_of_mac() == ""
 
 
 def test_without_time_namespaces(proc: Path) -> None:

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from callyard.wire.channel import Gone, Link, Listener
-from callyard.wire.contact import Address
+from callyard.transport.contact_file import Address
+from callyard.transport.curve import Gone, Link, Listener
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 30.0  # seconds; spent only where something is wrong

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from callyard.wire.functions import Functions, dumps
+from callyard.serialize.function_registry import Functions, dumps
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
@@ -84,7 +84,7 @@ class RemoteError(Exception):
 
 
 def _serve(source: BinaryIO, sink: BinaryIO) -> None:
-    from callyard.wire.namespaces import Kept
+    from callyard.serialize.module_namespace import Kept
 
     kept: dict[int, Kept] = {}
     while (data := _read(source)) is not None:

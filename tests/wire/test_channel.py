@@ -21,10 +21,10 @@ from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_f
 from hypothesis import given
 
 import callyard
-from callyard.wire import meeting, pieces
-from callyard.wire.channel import Gone, Link, Listener, Unreachable
-from callyard.wire.contact import Address, Contact
-from callyard.wire.pieces import cut, join, kind_of
+from callyard.transport import curve_connect, multipart
+from callyard.transport.contact_file import Address, Contact
+from callyard.transport.curve import Gone, Link, Listener, Unreachable
+from callyard.transport.multipart import cut, join, kind_of
 
 pytestmark = pytest.mark.needs("zmq")
 
@@ -50,8 +50,8 @@ def link(driver: Driver) -> Iterator[Link]:
 @given(st.lists(st.binary(max_size=40), max_size=8), st.integers(1, 16), st.integers(0, 64))
 def test_what_is_cut_can_be_joined(frames, piece, together):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "PIECE", piece)
-        patch.setattr(pieces, "TOGETHER", together)
+        patch.setattr(multipart, "PIECE", piece)
+        patch.setattr(multipart, "TOGETHER", together)
         parts = [bytes(part) for part in cut(7, frames)]
         assert kind_of(parts[0]) == 7
         assert join(parts) == frames
@@ -75,10 +75,10 @@ def test_missing_and_additional_parts_are_noticed(change):
 
 
 def test_no_part_is_larger_than_what_is_let_in():
-    parts = cut(1, [b"x" * 3_000_000, b"", *[b"y"] * (pieces.MOST_FRAMES - 2)])
-    assert max(map(len, parts)) + 33 <= pieces.LARGEST_PART  # what encryption adds
-    small = cut(1, [b"y"] * pieces.MOST_FRAMES)
-    assert max(map(len, small)) + 33 <= pieces.LARGEST_PART
+    parts = cut(1, [b"x" * 3_000_000, b"", *[b"y"] * (multipart.MOST_FRAMES - 2)])
+    assert max(map(len, parts)) + 33 <= multipart.LARGEST_PART  # what encryption adds
+    small = cut(1, [b"y"] * multipart.MOST_FRAMES)
+    assert max(map(len, small)) + 33 <= multipart.LARGEST_PART
 
 
 def test_more_frames_than_fit_are_refused():
@@ -156,7 +156,7 @@ def test_the_descriptor_stays_readable_while_something_is_there(driver: Driver, 
 
 
 def test_no_more_than_so_many_at_once(driver: Driver, link: Link, monkeypatch):
-    monkeypatch.setattr("callyard.wire.channel.MOST_AT_ONCE", 3)
+    monkeypatch.setattr("callyard.transport.curve.MOST_AT_ONCE", 3)
     for number in range(10):
         link.send([b"%d" % number])
     got: list[list[bytes]] = []
@@ -169,7 +169,7 @@ def test_no_more_than_so_many_at_once(driver: Driver, link: Link, monkeypatch):
 
 
 def test_the_driver_knows_whether_it_is_behind(driver: Driver, link: Link, monkeypatch):
-    monkeypatch.setattr("callyard.wire.channel.MOST_AT_ONCE", 3)
+    monkeypatch.setattr("callyard.transport.curve.MOST_AT_ONCE", 3)
     received, seen = driver.listener.receive, []
 
     def noted():
@@ -374,7 +374,7 @@ def test_a_connection_that_breaks_ends_both_sides_though_libzmq_connects_again(d
             proxy.cut()
             wait_until(lambda: len(proxy.sent) > 1 and sum(map(len, proxy.sent[1])) > 300)  # connected again
             for part in (b"the rest", b"and more"):
-                link._socket.send_multipart(cut(meeting.MESSAGE, [part]))
+                link._socket.send_multipart(cut(curve_connect.MESSAGE, [part]))
             wait_for_end(link)
             wait_until(lambda: driver.gone == [peer])
             with closing(Link.connect(contact, timeout=PATIENCE)) as again:
@@ -409,8 +409,8 @@ def test_connections_that_break_while_they_are_made_do_no_harm(driver: Driver):
 AGENT = """
 import sys
 from channel_ends import ask
-from callyard.wire.channel import Link
-from callyard.wire.contact import Contact
+from callyard.transport.curve import Link
+from callyard.transport.contact_file import Contact
 link = Link.connect(Contact.read(sys.argv[1]), timeout=30)
 print(ask(link, b"hello"), flush=True)
 sys.stdin.read()
@@ -477,7 +477,7 @@ def test_signs_of_life_are_heard_while_nobody_looks_and_much_arrives():
 FORK = """
 import gc, os, sys
 from channel_ends import Driver, ask
-from callyard.wire.channel import Link, Listener
+from callyard.transport.curve import Link, Listener
 driver = Driver(Listener("127.0.0.1"))
 link = Link.connect(driver.contact, timeout=30)
 ask(link, b"x")
@@ -513,7 +513,7 @@ def test_a_forked_child_cannot_harm_its_parent(start: Start):
 
 
 def test_nothing_of_libzmq_is_loaded_before_it_is_used(start: Start):
-    code = "import sys, callyard.wire.channel; print('zmq' in sys.modules)"
+    code = "import sys, callyard.transport.curve; print('zmq' in sys.modules)"
     assert read_line(start(code)) == "False"
 
 
@@ -604,7 +604,7 @@ def test_time_is_what_the_clock_says(driver: Driver):
 DRIVER = """
 import sys
 from channel_ends import Driver, wait_until
-from callyard.wire.channel import Listener
+from callyard.transport.curve import Listener
 driver = Driver(Listener(sys.argv[2] or None, silence=1.0))
 driver.contact.write(sys.argv[1])
 print(*[address.interface for address in driver.contact.addresses], flush=True)
@@ -618,8 +618,8 @@ driver.close()
 VISITOR = """
 import sys
 from channel_ends import ask, wait_for_end
-from callyard.wire.channel import Link, Unreachable
-from callyard.wire.contact import Contact
+from callyard.transport.curve import Link, Unreachable
+from callyard.transport.contact_file import Contact
 try:
     link = Link.connect(Contact.read(sys.argv[1]), timeout=float(sys.argv[2]), silence=1.0)
 except Unreachable as error:

@@ -12,8 +12,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from callyard.wire.contact import FORMAT, Address, Contact
-from callyard.wire.interfaces import find_addresses
+from callyard.transport.contact_file import FORMAT, Address, Contact
+from callyard.transport.interfaces import find_addresses
 
 CONTACT = Contact(
     session="5e55",

@@ -16,7 +16,7 @@ from echo import Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.wire.functions import Functions
+from callyard.serialize.function_registry import Functions
 
 Notebook = Callable[[str], Any]
 

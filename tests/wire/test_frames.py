@@ -13,8 +13,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from callyard.wire import frames
-from callyard.wire.frames import (
+from callyard.transport import frames
+from callyard.transport.frames import (
     CALL,
     FREE,
     FrameReader,

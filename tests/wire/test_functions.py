@@ -28,9 +28,9 @@ from echo import RemoteError, Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.wire import identities, namespaces
-from callyard.wire.functions import Pickler, dumps
-from callyard.wire.references import by_reference, importable
+from callyard.serialize import module_namespace, object_identity
+from callyard.serialize.function_registry import Pickler, dumps
+from callyard.serialize.importable import by_reference, importable
 
 Notebook = Callable[[str], Any]
 
@@ -878,7 +878,7 @@ def test_a_fork_is_another_process(tmp_path: Path) -> None:
         tmp_path,
         """
         import os, pickle
-        from callyard.wire.functions import dumps
+        from callyard.serialize.function_registry import dumps
         X = [1]
         def f(): return X, __name__
         first = dumps(f)
@@ -934,7 +934,7 @@ def test_nothing_is_kept_of_executed_code_that_is_gone() -> None:
     def kept() -> tuple[int, ...]:
         gc.collect()  # the functions
         gc.collect()  # what was kept for them
-        return len(namespaces._spaces), len(namespaces._held), len(identities._identities)
+        return len(module_namespace._spaces), len(module_namespace._held), len(object_identity._identities)
 
     before = kept()
     send()
@@ -945,9 +945,9 @@ def test_a_dictionary_in_the_place_of_another_is_another_namespace() -> None:
     spaces: list[dict[str, Any]] = [{"__name__": "cells"}, {"__name__": "cells"}]
     for space in spaces:
         exec("def f(): pass", space)
-    first = namespaces.space_of(spaces[0]["f"])
-    namespaces._spaces[id(spaces[1])] = first  # as if its memory had been that of the first
-    assert namespaces.space_of(spaces[1]["f"]) is not first
+    first = module_namespace.space_of(spaces[0]["f"])
+    module_namespace._spaces[id(spaces[1])] = first  # as if its memory had been that of the first
+    assert module_namespace.space_of(spaces[1]["f"]) is not first
 
 
 def test_threads_agree_on_versions(notebook: Notebook) -> None:

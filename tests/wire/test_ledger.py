@@ -10,10 +10,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from callyard.wire import ledger
-from callyard.wire.frames import RESULT, FrameReader, encode
-from callyard.wire.ledger import ROOM, SIZE, Ledger
-from callyard.wire.memory import anonymous_file
+from callyard.serialize.shared_memory import anonymous_file
+from callyard.transport import result_log
+from callyard.transport.frames import RESULT, FrameReader, encode
+from callyard.transport.result_log import ROOM, SIZE, Ledger
 
 
 @pytest.fixture
@@ -137,10 +137,10 @@ def test_a_range_that_is_corrected_while_a_call_is_skipped(sides, step, monkeypa
     def look():
         if next(steps) == step:
             (begun,) = Struct("<I").unpack_from(driver._page, 0)
-            Struct("<II").pack_into(driver._page, ledger._WITHDRAWN, begun, 3)
+            Struct("<II").pack_into(driver._page, result_log._WITHDRAWN, begun, 3)
             found.append(begun)
 
-    monkeypatch.setattr(ledger, "_COUNT", Watched("<I"))
-    monkeypatch.setattr(ledger, "_RANGE", Watched("<II"))
+    monkeypatch.setattr(result_log, "_COUNT", Watched("<I"))
+    monkeypatch.setattr(result_log, "_RANGE", Watched("<II"))
     assert worker.begin(2) == (found[-1] == 2)
     assert worker.begin(3) is False

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from callyard.futures import Future
+from callyard.serialize import shared_memory as memory_module
+from callyard.serialize.packer import LARGE, Packed, Packer, load_with_inputs
+from callyard.serialize.shared_memory import Owned, Private, Segments
 from callyard.system.descriptors import Share
-from callyard.wire import memory as memory_module
-from callyard.wire.frames import MOST_DESCRIPTORS, FrameReader
-from callyard.wire.lending import Loans, describe, undescribe
-from callyard.wire.memory import Owned, Private, Segments
-from callyard.wire.packing import LARGE, Packed, Packer, load_with_inputs
+from callyard.transport.frame_buffers import Loans, describe, undescribe
+from callyard.transport.frames import MOST_DESCRIPTORS, FrameReader
 
 BIG = LARGE // 8  # numbers of 8 bytes
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from callyard.serialize import shared_memory
+from callyard.serialize.shared_memory import BORROWED, OWNED, Borrowed, Owned, Private, Segments, anonymous_file, borrow
 from callyard.system.descriptors import Share
-from callyard.wire import memory
-from callyard.wire.memory import BORROWED, OWNED, Borrowed, Owned, Private, Segments, anonymous_file, borrow
 
-SMALLEST, PER_SEGMENT = memory._SMALLEST, memory._PER_SEGMENT
+SMALLEST, PER_SEGMENT = shared_memory._SMALLEST, shared_memory._PER_SEGMENT
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_what_cannot_be_mapped_is_copied(segments, monkeypatch):
         raise OSError(errno.ENOMEM, "no memory")
 
     before, held = open_descriptors(), BORROWED.held
-    monkeypatch.setattr(memory, "_Mapping", refuse)
+    monkeypatch.setattr(shared_memory, "_Mapping", refuse)
     for memory_of_both in (owned, borrowed):
         view = memory_of_both.view()
         view[0:1] = b"s"
@@ -149,7 +149,7 @@ def test_what_cannot_be_mapped_is_copied(segments, monkeypatch):
 
 
 def test_only_so_many_bytes_are_kept_warm(segments, monkeypatch):
-    monkeypatch.setattr(memory, "_KEPT_FREE", 2 * SMALLEST)
+    monkeypatch.setattr(shared_memory, "_KEPT_FREE", 2 * SMALLEST)
     before = open_descriptors()
     used = [fill(segments, b"x") for _ in range(5)]
     each = (open_descriptors() - before) // 5
@@ -158,7 +158,9 @@ def test_only_so_many_bytes_are_kept_warm(segments, monkeypatch):
     assert segments._free_bytes == 2 * SMALLEST
 
 
-@pytest.mark.parametrize("broken", [(memory.os, "ftruncate"), (memory.mmap, "mmap")], ids=["ftruncate", "mmap"])
+@pytest.mark.parametrize(
+    "broken", [(shared_memory.os, "ftruncate"), (shared_memory.mmap, "mmap")], ids=["ftruncate", "mmap"]
+)
 def test_a_system_without_memory_is_asked_without_leaving_anything(segments, monkeypatch, broken):
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError("no memory")

@@ -14,9 +14,9 @@ from echo import Worker
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from callyard.wire.functions import Functions, dumps
-from callyard.wire.memory import Segments
-from callyard.wire.packing import Packer
+from callyard.serialize.function_registry import Functions, dumps
+from callyard.serialize.packer import Packer
+from callyard.serialize.shared_memory import Segments
 
 Notebook = Callable[[str], Any]
 

@@ -19,11 +19,11 @@ import psutil
 import pytest
 from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_until
 
-from callyard.wire import pieces, sockets
-from callyard.wire.channel import Gone, Link, Listener
-from callyard.wire.contact import Address, Contact
-from callyard.wire.meeting import HELLO, MESSAGE
-from callyard.wire.pieces import cut
+from callyard.transport import curve_sockets, multipart
+from callyard.transport.contact_file import Address, Contact
+from callyard.transport.curve import Gone, Link, Listener
+from callyard.transport.curve_connect import HELLO, MESSAGE
+from callyard.transport.multipart import cut
 
 pytestmark = pytest.mark.needs("zmq")
 
@@ -100,7 +100,7 @@ class Talk:
 @pytest.fixture
 def talk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Talk]:
     """Start both; at the end, see that nothing came between them."""
-    monkeypatch.setattr(sockets, "HANDSHAKE", 600.0)  # whoever is shown out is so for what he did
+    monkeypatch.setattr(curve_sockets, "HANDSHAKE", 600.0)  # whoever is shown out is so for what he did
     started = Talk()
     try:
         yield started
@@ -179,7 +179,7 @@ def test_other_protocols(talk: Talk, text: bytes):
 
 @pytest.mark.parametrize("text", [b"", GREETING[:1], GREETING[:11], GREETING[:40], GREETING])
 def test_who_says_half_and_then_nothing_is_shown_out(monkeypatch: pytest.MonkeyPatch, text: bytes):
-    monkeypatch.setattr(sockets, "HANDSHAKE", 0.3)
+    monkeypatch.setattr(curve_sockets, "HANDSHAKE", 0.3)
     talk = Talk()
     try:
         with talk.connect() as sock:
@@ -220,7 +220,7 @@ def test_many_while_nobody_looks():
 
 
 @pytest.mark.parametrize("kind", [LARGE_COMMAND, LARGE_MESSAGE])
-@pytest.mark.parametrize("length", [pieces.LARGEST_PART + 1, 1 << 30, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("length", [multipart.LARGEST_PART + 1, 1 << 30, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
 def test_a_large_frame_is_refused_by_its_length(talk: Talk, kind: bytes, length: int):
     with talk.connect() as sock:
         send(sock, GREETING + frame(kind, length))
@@ -232,9 +232,9 @@ def test_what_strangers_send_is_not_kept(talk: Talk):
     before = psutil.Process().memory_info().rss
     strangers = [talk.connect() for _ in range(50)]
     for sock in strangers:
-        send(sock, GREETING + frame(LARGE_COMMAND, pieces.LARGEST_PART) + bytes(pieces.LARGEST_PART - 1))
+        send(sock, GREETING + frame(LARGE_COMMAND, multipart.LARGEST_PART) + bytes(multipart.LARGEST_PART - 1))
     talk.goes_on()
-    most = len(strangers) * (pieces.LARGEST_PART + (1 << 17))
+    most = len(strangers) * (multipart.LARGEST_PART + (1 << 17))
     assert psutil.Process().memory_info().rss - before < most + (16 << 20)
     for sock in strangers:
         sock.close()

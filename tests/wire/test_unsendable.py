@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard.wire.functions import dumps
-from callyard.wire.unsendable import culprit, described
+from callyard.serialize.function_registry import dumps
+from callyard.serialize.unpicklable import culprit, described
 
 
 class Held:

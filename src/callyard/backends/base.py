@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..futures import Future
 from ..resources import Resources
-from .memory.remembered import Ticket
+from .cached.future import Ticket
 
 
 @dataclass(frozen=True)

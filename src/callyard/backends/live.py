@@ -1,100 +1,274 @@
-"""Live calls on several nodes: agents there, each with the pool that `Local()` has here."""
+"""Live calls: packed at submit, started once their futures are done, and streamed to workers, wherever those are."""
 
 from __future__ import annotations
 
-import os
+import inspect
+import signal
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from typing import Any, Protocol
 
-from ..node.agent import NAME
-from ..node.call import Plan
-from ..node.crew import Crew
-from ..node.fixed import Fixed
-from ..node.fleet import Fleet
-from ..node.keeper import python_command
-from ..node.launch import Launch, Offer, Process, Ranks, Started
-from ..node.launcher import OneWay, as_if_alone, launch_command, launcher_environment
+from ..cache.messages import Declined, Note
+from ..dependencies.wait import when_done
+from ..errors import CallyardError, UnpicklableCall
+from ..futures import Future, when_ended
+from ..pool.call import Call, Pace, Plan
 from ..resources import Resources
-from ..wire.memory import Segments
-from ..wire.packing import Packer
+from ..serialize.function_registry import Functions, dumps
+from ..serialize.packer import Packed, Packer, load_with_inputs
+from ..serialize.shared_memory import Segments
+from ..serialize.unpicklable import UnsendableGlobal, where
 from .base import Settings
-from .plans import plan_for_nodes
-from .streamed import Streamed, pack_initializer
+from .cached.future import Arguments, Known, Ticket
+
+FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class LiveBackend(Streamed):
-    """The live calls of one executor on the nodes of a launch."""
+class Runner(Protocol):
+    """What runs packed calls: a node, or a crew of several. Any thread, any moment."""
 
-    def __init__(self, launch: Launch, settings: Settings) -> None:
-        self._launch = launch
+    forked: bool
 
-        def make_crew(segments: Segments, _: Packer, expecting: Callable[[], bool]) -> Crew:
-            initializer = pack_initializer(settings)
-            tasks = settings.max_tasks_per_child
-            return Crew(launch, segments, settings.max_workers, tasks, initializer, expecting)
+    def start(self, call: Call) -> None: ...
 
-        super().__init__(make_crew)
+    def look_again(self) -> None: ...
+
+    def cancel_waiting(self, all_of_them: bool) -> None: ...
+
+    def prepare(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def kill(self, signum: int) -> None: ...
+
+    def join(self) -> None: ...
+
+
+class Streamed:
+    """The live calls of one executor. Subclasses say what resources mean, and which runner there is."""
+
+    detached = False
+
+    def __init__(self, make_runner: Callable[[Segments, Packer, Callable[[], bool]], Runner]) -> None:
+        segments = Segments()
+        self._packer = Packer(segments)
+        self._functions = Functions()
+        self._killed = False
+        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done
+        waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer
+        self._runner = make_runner(segments, self._packer, lambda: bool(waiting))
+        self._on_cancel = self._runner.look_again  # one bound method for all futures
+        self._order = count()
+        self._paces: dict[Any, Pace] = {}
+        self._plans: dict[int, tuple[Resources, Plan]] = {}
 
     def make_plan(self, resources: Resources) -> Plan:
-        return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
+        """What these resources mean. Raises ResourceError if they can never be had."""
+        raise NotImplementedError
 
-    def describe(self) -> str:
-        return f"live on {self._launch.describe()}"
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        resources: Resources,
+        ticket: Ticket | None = None,
+    ) -> Future[Any]:
+        if self._runner.forked:
+            raise RuntimeError(FORKED)
+        known = self._plans.get(id(resources))
+        plan = known[1] if known is not None and known[0] is resources else self._plan(resources)
+        name = getattr(fn, "__name__", None) or type(fn).__name__
+        future: Future[Any] = Future(name, self._on_cancel)
+        sources: list[Any] = []
+        try:
+            definition = self._functions.definition(fn)
+            packed = None if definition is None else self._packer.pack_arguments(args, kwargs, sources, definition)
+            if packed is None:
+                definition = None
+                sources.clear()
+                packed = self._packer.pack((fn, args, kwargs), sources)
+        except Exception as error:
+            future.fail_with(unpicklable(fn, args, kwargs, error))
+            return future
+        key = definition.id if definition is not None else (type(fn), name)
+        pace = self._paces.get(key) or self._new_pace(key)
+        call = Call(future, definition, packed, plan, pace, next(self._order))
+        if ticket is not None:
+            call.noted = partial(self._noted, ticket)
+        try:
+            if sources or (ticket is not None and ticket.held):
+                self._wait(call, sources, ticket)
+            else:
+                self._start(call, ticket)
+        except BaseException:  # nobody is going to have this future: what of it has not begun shall not
+            self._waiting.discard(future)
+            future.cancel()
+            raise
+        return future
+
+    def _start(self, call: Call, ticket: Ticket | None) -> None:
+        if ticket is not None:
+            call.remember = ticket.order()
+        self._runner.start(call)
+        self._waiting.discard(call.future)  # after it is in the node's inbox: closing looks at both
+
+    def _plan(self, resources: Resources) -> Plan:
+        plan = self.make_plan(resources)
+        if len(self._plans) > 1000:  # each call may bring its own
+            self._plans.clear()
+        self._plans[id(resources)] = resources, plan
+        return plan
+
+    def _new_pace(self, key: Any) -> Pace:
+        """What is going to be known of a function that was not called before."""
+        while self._functions.dead:
+            self._paces.pop(self._functions.dead.popleft(), None)
+        return self._paces.setdefault(key, Pace())
+
+    # -- calls that wait for others --------------------------------------------------------------------
+
+    def _wait(self, call: Call, sources: list[Any], ticket: Ticket | None) -> None:
+        future = call.future
+        self._expect(future)  # first: who begins to wait for calls looks for those that are expected
+        self._runner.prepare()
+
+        def go() -> None:
+            known = list(map(Known, sources))  # before: whoever opens a result may change it from then on
+            try:
+                call.inputs = tuple(map(self._packed, sources, known))
+            except Exception as error:
+                message = f"a result that {future.name!r} waited for cannot be sent to it: {error}"
+                future.fail_with(_caused(UnpicklableCall(message), error))
+                return
+            if ticket is None:
+                self._start(call, None)
+            else:
+                ticket.admit(lambda: _arguments(call, known), partial(self._start, call, ticket))
+            sources.clear()
+
+        if sources:
+            when_done(tuple(sources), future, go)
+        else:
+            go()
+
+    def _expect(self, future: Future[Any]) -> None:
+        self._waiting.add(future)
+        when_ended(future, self._no_longer_waiting)
+
+    def _noted(self, ticket: Ticket, call: Call, note: Note | Declined) -> bool:
+        """Whether the runner did not run the call: then it may have to be started again."""
+        if not isinstance(note, Declined):
+            ticket.noted(note)
+            return False
+        call.note = None
+        self._expect(call.future)
+        call.future.again()
+        if self._killed:
+            call.future.cancel()
+            return True
+        loaded = partial(_arguments_as_they_were, call)
+        ticket.declined(note, partial(self._start, call, ticket), loaded)
+        return True
+
+    def _packed(self, source: Any, known: Known) -> Packed:
+        """The result of a finished future: as it came from its worker, if nobody has opened it."""
+        packed = known.packed
+        if isinstance(packed, Packed):
+            return packed
+        made = self._packer.pack(source.result() if packed is None else packed.load())
+        if packed is None:
+            known.opened = made.load  # as it is sent: what means something is the copy
+        return made
+
+    def _no_longer_waiting(self, future: Future[Any]) -> None:
+        if future in self._waiting:
+            try:
+                self._waiting.discard(future)
+                self._runner.look_again()
+            except BaseException:  # the next time it is not among them any more
+                self._runner.look_again()
+                raise
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def cancel_pending(self) -> None:
+        self._cancel(all_of_them=False)
+
+    def kill(self, signum: int) -> None:
+        self._killed = True  # first: what comes back from its worker now is cancelled there
+        self._cancel(all_of_them=True)
+        self._runner.kill(signum)
+
+    def _cancel(self, all_of_them: bool) -> None:
+        for future in tuple(self._waiting):
+            future.cancel()
+        self._runner.cancel_waiting(all_of_them)
+
+    def interrupt(self) -> None:
+        self.kill(signal.SIGKILL)
+
+    def close(self, wait: bool) -> None:
+        self._runner.close()
+        if wait:
+            self._runner.join()
 
 
-def agent_command(*arguments: str, python: str | None = None) -> list[str]:
-    """The command that is an agent: the path of the contact file, and perhaps for which job it speaks."""
-    return _command("callyard.node.agent", arguments, python)
+def _arguments(call: Call, inputs: Sequence[Any]) -> Arguments:
+    """What was packed at `submit`, without the function if that was packed too."""
+    return load_with_inputs(call.arguments, inputs)[-2:]  # type: ignore[no-any-return]
 
 
-def rank_command(arguments: Sequence[str], python: str | None = None) -> list[str]:
-    """The command that is a rank of a call over several nodes."""
-    return _command("callyard.node.remote_rank", arguments, python)
+def _arguments_as_they_were(call: Call) -> Arguments:
+    return _arguments(call, [packed.load() for packed in call.inputs])
 
 
-def _command(module: str, arguments: Sequence[str], python: str | None) -> list[str]:
-    """With this process's interpreter and package, or with another interpreter and its own."""
-    if python is not None:
-        return [python, "-c", f"from {module} import main; main()", *arguments]
-    return python_command(module, "main", *arguments)
-
-
-class LocalLaunch:
-    """Agents on this machine, each with a node of its own to pretend: for tests, and to try things out."""
-
-    ways = OneWay()
-    interface: str | None = "lo"
-    ports: tuple[int, int] | None = None
-
-    def __init__(self, offers: Mapping[str, Offer], directory: str) -> None:
-        self._offers = offers
-        self.directory = directory
-
-    def offers(self, timed: bool) -> Sequence[Offer]:
-        return list(self._offers.values())
-
-    def muster(self, fleet: Fleet) -> Fixed:
-        return Fixed(self, fleet)
-
-    def nodes(self) -> Mapping[str, Offer]:
-        return self._offers
-
-    def ends_in(self) -> float | None:
+def pack_initializer(settings: Settings) -> bytes | None:
+    if settings.initializer is None and settings.init_function is None:
         return None
-
-    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
-        return [Process([node], agent_command(contact), {**os.environ, NAME: node}) for node in nodes]
-
-    def start_ranks(self, ranks: Ranks, way: str) -> Started:
-        environment = {**as_if_alone(os.environ), **launcher_environment(None), **ranks.environment}
-        return Process(ranks.nodes, launch_command(ranks.size, rank_command(ranks.arguments)), environment)
-
-    def lost(self, node: str) -> str:
-        return node
-
-    def describe(self) -> str:
-        return f"{len(self._offers)} pretended nodes"
+    try:
+        return dumps((settings.initializer, settings.initargs, settings.init_function))
+    except Exception as error:
+        raise _caused(UnpicklableCall(f"the initializer cannot be sent to a worker: {error}"), error) from error
 
 
-def launch_local(count: int, offer: Offer, directory: str) -> LocalLaunch:
-    """So many pretended nodes, called n1, n2, ..."""
-    return LocalLaunch({f"n{number + 1}": offer for number in range(count)}, directory)
+def unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> CallyardError:
+    """Which part of the call cannot be pickled, in one sentence."""
+    name = getattr(fn, "__name__", type(fn).__name__)
+    parameters = (*_positional_parameters(fn), *(["argument"] * len(args)))
+    parts = [("the function", name, fn), *((f"argument {i + 1}", parameters[i], a) for i, a in enumerate(args))]
+    for what, path, value in (*parts, *((f"argument {key!r}", key, value) for key, value in kwargs.items())):
+        reason = _why_unpicklable(value)
+        if reason is not None:
+            within = "" if isinstance(reason, UnsendableGlobal) else where(value, path, _is_unpicklable)
+            text = f"{what} of {name!r}, of type {type(value).__qualname__}, cannot be sent: {within}{reason}"
+            return _caused(UnpicklableCall(text), error)
+    return _caused(UnpicklableCall(f"{name!r} cannot be sent to a worker: {error}"), error)
+
+
+def _positional_parameters(fn: Any) -> list[str]:
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # a function of an extension without a text signature
+        return []
+    return [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL]
+
+
+def _is_unpicklable(value: Any) -> bool:
+    return _why_unpicklable(value) is not None
+
+
+def _why_unpicklable(value: Any) -> Exception | None:
+    try:
+        Packer(Segments()).pack(value, [])
+    except Exception as error:
+        return error
+    return None
+
+
+def _caused(error: CallyardError, cause: BaseException) -> CallyardError:
+    error.__cause__ = cause
+    return error

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from ..calls.misuse import place_in_backend
 from ..errors import CallyardError, ResourceError
-from ..errors.spelling import strict_init
-from ..node.call import Plan
-from ..node.node import Node
-from ..node.pool import Pool
-from ..node.shape import Capacity
+from ..errors.suggestions import strict_init
+from ..pool.call import Plan
+from ..pool.call_shape import Capacity
+from ..pool.worker_placement import Pool
+from ..pool.worker_pool import Node
 from ..resources import Amount, Resources, whole
+from ..serialize.packer import Packer
+from ..serialize.shared_memory import Segments
 from ..system.machine import detect
-from ..wire.memory import Segments
-from ..wire.packing import Packer
+from ..usage_errors import place_in_backend
 from .base import Settings
-from .plans import GIB, make_plan
-from .streamed import Streamed, pack_initializer
+from .live import Streamed, pack_initializer
+from .resource_mapping import GIB, make_plan
 
 __all__ = ["Local"]
 

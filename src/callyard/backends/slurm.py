@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..calls.misuse import place_in_backend
 from ..errors import CallyardError, ResourceError
-from ..errors.spelling import strict_init
+from ..errors.suggestions import strict_init
 from ..resources import Amount, amount, whole
-from ..system.paths import expand
+from ..usage_errors import place_in_backend
+from ..utils.paths import expand
 from .base import Backend, Settings
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Slurm:
 
     def command(self) -> tuple[str, ...]:
         """The command that runs Callyard on a node, before its arguments."""
-        from ..node.keeper import python_command
+        from ..pool.zygote_process import python_command
 
         launcher = shlex.split(self.launcher) if isinstance(self.launcher, str) else list(self.launcher)
         own = python_command("callyard.worker.job", "main")
@@ -150,20 +150,20 @@ class Slurm:
         if self.is_detached:
             return self._open_detached(settings, memory)
         if self.nodes is not None and not self.inside:
-            from .slurm_nodes import open_nodes
+            from .slurm_launch import open_nodes
 
             return open_nodes(self, settings)
-        from .slurm_live import open_live
+        from .slurm_launch import open_live
 
         return open_live(self, settings)
 
     def _open_detached(self, settings: Settings, memory: Cache | None) -> Backend:
-        from ..hosts.here import Here
-        from ..schedulers import slurm
-        from .desk import Desk
-        from .detached.backend import DetachedBackend
-        from .detached.terms import Terms
-        from .rooms import private_home
+        from ..hosts.this_machine import Here
+        from ..schedulers.slurm import commands
+        from .batch.backend import DetachedBackend
+        from .batch.scheduler_client import Desk
+        from .batch.writer import Terms
+        from .run_directories import private_home
 
         if settings.max_tasks_per_child is not None:
             raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
@@ -182,7 +182,7 @@ class Slurm:
             result_grace=self.result_grace,
         )
         home = private_home() if memory is None else memory.home
-        return DetachedBackend(Desk(slurm, Here(), self.poll[0]), home, terms, settings, memory is None)
+        return DetachedBackend(Desk(commands, Here(), self.poll[0]), home, terms, settings, memory is None)
 
 
 _DEFAULTS = ("partition", "account", "qos", "constraint")

@@ -11,15 +11,15 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import CacheError
-from ..errors.spelling import strict, strict_init
+from ..errors.suggestions import strict, strict_init
 from .claims import Claims
-from .home import Home, is_key
+from .directory import Home, is_key
 
 if TYPE_CHECKING:
     from ..futures import Future
-    from .checking import Check
     from .entry import Entry
-    from .explain import Explanation
+    from .inspect.compare import Explanation
+    from .inspect.maintain import Check
 
 __all__ = ["Cache"]
 
@@ -75,7 +75,7 @@ class Cache:
 
         >>> Cache.register(Connection, lambda connection: connection.address)
         """
-        from ..keys.values import register
+        from ..hashing.values import register
 
         register(kind, function)
 
@@ -103,12 +103,12 @@ class Cache:
 
     def keys(self) -> list[str]:
         """The keys of all entries, in the order in which they were stored."""
-        from .finding import keys_by_age
+        from .inspect.find import keys_by_age
 
         return keys_by_age(self.home)
 
     def __iter__(self) -> Iterator[Entry]:
-        from .finding import entries
+        from .inspect.find import entries
 
         return entries(self.home, self.keys())
 
@@ -123,7 +123,7 @@ class Cache:
 
     def __getitem__(self, key: str) -> Entry:
         from .entry import open_entry
-        from .finding import NoEntry
+        from .inspect.find import NoEntry
 
         whole = self._whole_key(key)
         try:
@@ -140,7 +140,7 @@ class Cache:
 
     def find_key(self, beginning: str) -> str:
         """The key of a stored or running call that begins so. Raises KeyError where there is none, or several."""
-        from .finding import the_key
+        from .inspect.find import the_key
 
         def known() -> set[str]:
             return {*self.home.keys(), *(key for key, _ in self.claims.running())}
@@ -148,7 +148,7 @@ class Cache:
         return the_key(beginning, known, lambda key: key in self or self._holder(key) is not None, self.path)
 
     def _whole_key(self, beginning: str) -> str:
-        from .finding import the_key
+        from .inspect.find import the_key
 
         return the_key(beginning, self.home.keys, self.__contains__, self.path)
 
@@ -162,7 +162,7 @@ class Cache:
         With `values` also what the calls were given and returned, in columns args, kwargs, output and error; all
         of it is loaded.
         """
-        from .tables import dataframe
+        from .inspect.dataframe import dataframe
 
         return dataframe(self, values)
 
@@ -176,7 +176,7 @@ class Cache:
         Raises:
             KeyError: neither stored nor running.
         """
-        from .waiting import future_of
+        from .inspect.attach import future_of
 
         return future_of(self, self.find_key(key))
 
@@ -195,7 +195,7 @@ class Cache:
         Initializers of an executor are not known here.
         """
         from ..resources import Resources
-        from .why import explain
+        from .inspect.compare import explain
 
         resources = Resources().updated(resource_dict or {})
         cache = self if resources.cache_directory is None else self.elsewhere(resources.cache_directory)
@@ -231,7 +231,7 @@ class Cache:
         Raises:
             CacheError: no condition, or one that makes no sense. `prune(max_size=0)` removes everything.
         """
-        from .pruning import prune
+        from .inspect.maintain import prune
 
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
@@ -244,7 +244,7 @@ class Cache:
 
         With `repair`, what is damaged is set aside, and what processes left that are gone is removed.
         """
-        from .checking import check
+        from .inspect.maintain import check
 
         with self._system_has_the_word("repaired" if repair else "checked"):
             return check(self, repair)

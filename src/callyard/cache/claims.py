@@ -33,11 +33,11 @@ import time
 from collections.abc import Container, Iterator
 
 from ..errors import CacheError
-from ..plain import Plain
-from ..system import json_text
-from ..system.identity import Identity, State, is_hexadecimal, this_process
-from ..typed import Any
-from .home import Home, is_key
+from ..system.process_identity import Identity, State, is_hexadecimal, this_process
+from ..utils import lite_json
+from ..utils.frozen import Plain
+from ..utils.lite_typing import Any
+from .directory import Home, is_key
 
 __all__ = ["Claim", "Claims", "Owner", "Unreadable"]
 
@@ -268,7 +268,7 @@ class _Attempt:
         return False
 
     def _write(self) -> str:
-        content = json_text.dumps(vars(self.owner)).encode() + b"\n"
+        content = lite_json.dumps(vars(self.owner)).encode() + b"\n"
         try:
             descriptor, path = self._home.temporary_in(self._directory)  # it was looked at when this began
         except FileNotFoundError:  # somebody deleted the cache
@@ -327,7 +327,7 @@ _TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str,
 def _parse(content: bytes) -> Owner | None:
     """Return the owner that a claim names; None if it was not written by us."""
     try:
-        found = json_text.loads(content)
+        found = lite_json.loads(content)
         owner = Owner(**{name: found[name] for name in Owner.fields})
         typed = all(isinstance(found[name], kind) for name, kind in zip(Owner.fields, _TYPES, strict=True))
     except (ValueError, TypeError, KeyError):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
-from .home import Home
-from .records import FAILED, Damaged, Head, Stored, read, read_head
-from .words import duration, size
+from ..utils.quantities import duration, size
+from .directory import Home
+from .format.file import FAILED, Damaged, Head, Stored, read, read_head
 
 __all__ = ["Entry"]
 

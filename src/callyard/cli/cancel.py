@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..backends.desk import desk_of
+from ..backends.batch.scheduler_client import desk_of
 from ..cache.cache import Cache
 from ..errors import CacheError
-from ..jobs.folder import End
-from ..jobs.listing import JobCall, calls_of_jobs, find_job_calls
+from ..jobs.query import JobCall, calls_of_jobs, find_job_calls
+from ..jobs.spool import End
 from . import Usage
-from .places import add_json, add_place, from_environment, open_cache, print_json, to_change
+from .arguments import add_json, add_place, from_environment, open_cache, print_json, to_change
 
 __all__ = ["configure", "run"]
 

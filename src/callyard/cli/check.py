@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from .places import add_json, add_place, open_cache, print_json, split, to_change
+from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 
 __all__ = ["configure", "run"]
 

@@ -11,10 +11,10 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping
 
-from ..cache.finding import keys_by_age
-from ..cache.home import Home
+from ..cache.directory import Home
+from ..cache.inspect.find import keys_by_age
 from . import COMMANDS, parser_of
-from .places import VARIABLE
+from .arguments import VARIABLE
 
 __all__ = ["configure", "run"]
 

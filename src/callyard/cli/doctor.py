@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..hosts.here import Here
-from ..schedulers import slurm_allocation, slurm_environment, slurm_nodes
-from ..system import machine, memory
+from ..hosts.this_machine import Here
+from ..schedulers.slurm import allocation, variables
+from ..schedulers.slurm import nodes as slurm_nodes
+from ..system import machine, memory_limits
 from . import version
 
 __all__ = ["configure", "run"]
@@ -62,10 +63,10 @@ def _hardware() -> Iterator[Fact]:
     amount, how = machine.find_memory()
     yield Fact("memory", round(amount, 2), f"GiB, {how}")
     yield Fact("GPUs", *machine.find_gpus())
-    way = "cgroup v2" if memory.delegated() else "sampling"
+    way = "cgroup v2" if memory_limits.delegated() else "sampling"
     command = "systemd-run --user --scope --property=Delegate=yes python ..."
     advice = f"the kernel keeps them for a script that is started by: {command}"
-    yield Fact("memory limits", way, memory.enforcement(), advice if way == "sampling" and _systemd() else "")
+    yield Fact("memory limits", way, memory_limits.enforcement(), advice if way == "sampling" and _systemd() else "")
 
 
 def _mpi() -> Iterator[Fact]:
@@ -80,9 +81,9 @@ def _slurm() -> Iterator[Fact]:
     """Where it is installed: whether it answers, and what `backend="slurm"` would do here."""
     if shutil.which("sbatch") is None:
         return
-    inside = slurm_allocation.inside(os.environ)
+    inside = allocation.inside(os.environ)
     how = "calls go to the nodes of this job" if inside else "each call becomes a job, or nodes= asks for nodes"
-    reply = Here().run(slurm_nodes.nodes(None), timeout=_PATIENCE, env=slurm_environment.environment(os.environ))
+    reply = Here().run(slurm_nodes.nodes(None), timeout=_PATIENCE, env=variables.environment(os.environ))
     kinds = slurm_nodes.kinds(reply.out, None) if reply.code == 0 else []
     nodes, cores = sum(kind.nodes for kind in kinds), sum(kind.nodes * kind.cores for kind in kinds)
     words = (reply.err.strip() or "no answer").splitlines()[-1]

@@ -20,11 +20,10 @@ from importlib import import_module
 from typing import Any
 
 from ..cache.cache import Cache
-from ..cache.explain import Explanation
-from ..cache.why import explain_entry
+from ..cache.inspect.compare import Explanation, explain_entry
 from ..errors import CacheError
-from . import Usage, text
-from .places import add_json, add_place, entry_of, from_environment, open_cache, print_json
+from . import Usage, tables
+from .arguments import add_json, add_place, entry_of, from_environment, open_cache, print_json
 
 __all__ = ["configure", "run"]
 
@@ -100,7 +99,7 @@ def _function(target: str) -> Callable[..., Any]:
     finally:
         sys.path.remove(os.getcwd())
     if not callable(found):
-        raise CacheError(f"{target} is no function but {text.value(found, 40)}")
+        raise CacheError(f"{target} is no function but {tables.value(found, 40)}")
     return found  # type: ignore[no-any-return]
 
 

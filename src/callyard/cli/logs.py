@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..jobs.listing import JobCall, find_job_calls
-from .places import add_json, add_place, entry_of, open_cache, print_json, split
+from ..jobs.query import JobCall, find_job_calls
+from .arguments import add_json, add_place, entry_of, open_cache, print_json, split
 
 __all__ = ["configure", "run"]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import time
 
-from ..cache import words
-from ..cache.finding import age, volume
+from ..cache.inspect.find import age, volume
 from ..errors import CacheError
-from ..jobs.pruning import prune_jobs
+from ..jobs.query import prune_jobs
+from ..utils import quantities
 from . import Usage
-from .listing import as_text, row_of
-from .places import add_json, add_place, open_cache, print_json, split, to_change
+from .arguments import add_json, add_place, open_cache, print_json, split, to_change
+from .list_calls import as_text, row_of
 
 __all__ = ["configure", "run"]
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if rows:
         print(as_text(rows))
     word = "would remove" if options.dry_run else "removed"
-    print(f"{word} {words.calls(len(rows))}, {words.size(sum(entry.size for entry in removed))}")
+    print(f"{word} {quantities.calls(len(rows))}, {quantities.size(sum(entry.size for entry in removed))}")
     return 0
 
 

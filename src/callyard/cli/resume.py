@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 
-from ..backends.clerk import Clerk
-from ..backends.desk import Refused, desk_of
-from ..backends.detached.sending import claim_of, submission
-from ..cache.home import Home
+from ..backends.batch.scheduler_client import Refused, desk_of
+from ..backends.batch.submitter import claim_of, submission
+from ..cache.directory import Home
 from ..errors import SchedulerError
 from ..jobs.batch import Part
-from ..jobs.folder import Folder, folders_by_age
-from ..jobs.requests import is_ready
-from .places import add_json, add_place, open_cache, print_json, split, to_change
+from ..jobs.request import is_ready
+from ..jobs.spool import Folder, folders_by_age
+from ..utils.command_thread import Clerk
+from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 
 __all__ = ["configure", "run"]
 

@@ -11,9 +11,9 @@ import argparse
 from ..cache.cache import Cache
 from ..cache.claims import Owner
 from ..errors import CacheError
-from ..jobs.folder import End
-from ..jobs.listing import JobCall, find_job_calls
-from .places import add_json, add_place, open_cache, print_json, split, to_change
+from ..jobs.query import JobCall, find_job_calls
+from ..jobs.spool import End
+from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 
 __all__ = ["configure", "run"]
 

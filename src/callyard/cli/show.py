@@ -9,12 +9,12 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..cache import words
 from ..cache.entry import Entry
 from ..errors import CacheError
-from . import text
-from .listing import row_of
-from .places import add_json, add_place, find_entry, print_json
+from ..utils import quantities
+from . import tables
+from .arguments import add_json, add_place, find_entry, print_json
+from .list_calls import row_of
 
 __all__ = ["configure", "run"]
 
@@ -67,18 +67,18 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "key", entry.key
     yield "function", entry.function
     yield "state", entry.state
-    yield "began", text.when(entry.created)
-    yield "took", words.duration(entry.seconds)
+    yield "began", tables.when(entry.created)
+    yield "took", quantities.duration(entry.seconds)
     yield "host", _host(entry)
     yield "resources", ", ".join(f"{name}={value}" for name, value in entry.resources.items())
     yield "versions", ", ".join(f"{name} {value}" for name, value in entry.versions.items())
-    yield "file", f"{entry.path} ({words.size(entry.size)})"
+    yield "file", f"{entry.path} ({quantities.size(entry.size)})"
     yield "arguments", _loaded(lambda: _call(entry))
     if entry.state == "failed":
-        yield "error", _loaded(lambda: text.value(entry.error))
+        yield "error", _loaded(lambda: tables.value(entry.error))
         yield "traceback", _loaded(lambda: entry.traceback)
     else:
-        yield "output", _loaded(lambda: text.value(entry.output))
+        yield "output", _loaded(lambda: tables.value(entry.output))
 
 
 def _host(entry: Entry) -> str:
@@ -87,8 +87,8 @@ def _host(entry: Entry) -> str:
 
 
 def _call(entry: Entry) -> str:
-    named = (f"{name}={text.value(arg)}" for name, arg in entry.kwargs.items())
-    return "\n".join([*(text.value(arg) for arg in entry.args), *named])
+    named = (f"{name}={tables.value(arg)}" for name, arg in entry.kwargs.items())
+    return "\n".join([*(tables.value(arg) for arg in entry.args), *named])
 
 
 def _loaded(load: Callable[[], Any]) -> Any:

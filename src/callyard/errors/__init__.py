@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from _pickle import PicklingError
 
-from ..typed import TYPE_CHECKING, Any
+from ..utils.lite_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .broken import NodeFailure, RemoteTraceback, UnreadableCall, WorkerLost
+    from .pool_errors import NodeFailure, RemoteTraceback, UnreadableCall, WorkerLost
 
 __all__ = [
     "CacheError",
@@ -97,7 +97,7 @@ def __getattr__(name: str) -> Any:
     """Those that are pools' errors too load all of multiprocessing; a job that goes well needs none of them."""
     if name not in _BROKEN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import broken
+    from . import pool_errors
 
-    globals().update({each: getattr(broken, each) for each in _BROKEN})
+    globals().update({each: getattr(pool_errors, each) for each in _BROKEN})
     return globals()[name]

@@ -7,10 +7,10 @@ import os
 import re
 from functools import cached_property
 
-from ..schedulers import slurm_mpi
-from ..schedulers.slurm_environment import environment
-from ..system.places import runs_directory
-from .here import Here
+from ..schedulers.slurm import mpi
+from ..schedulers.slurm.variables import environment
+from ..utils.paths import runs_directory
+from .this_machine import Here
 
 __all__ = ["Plugins"]
 
@@ -28,7 +28,7 @@ class Plugins:
         """Those to try, in this order."""
         if self._chosen is not None:
             return [self._chosen]
-        return slurm_mpi.candidates(self._offered, _noted())
+        return mpi.candidates(self._offered, _noted())
 
     def fits(self, name: str) -> None:
         """Remember that ranks have found each other by this one."""
@@ -38,12 +38,12 @@ class Plugins:
 
     def advice(self, tried: list[str]) -> str:
         """What to do when ranks have found each other by none of these."""
-        return slurm_mpi.advice(self._chosen, tried, self._offered)
+        return mpi.advice(self._chosen, tried, self._offered)
 
     @cached_property
     def _offered(self) -> list[str]:
-        reply = Here().run(slurm_mpi.LIST, timeout=_PATIENCE, env=environment(os.environ))
-        return slurm_mpi.offered(reply.out + reply.err)
+        reply = Here().run(mpi.LIST, timeout=_PATIENCE, env=environment(os.environ))
+        return mpi.offered(reply.out + reply.err)
 
 
 def _path() -> str:

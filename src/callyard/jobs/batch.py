@@ -5,9 +5,9 @@ from __future__ import annotations
 import _pickle as pickle
 
 from ..errors import CacheError
-from ..plain import Plain
-from ..system import json_text
-from ..typed import Any
+from ..utils import lite_json
+from ..utils.frozen import Plain
+from ..utils.lite_typing import Any
 
 __all__ = ["FORMAT", "Batch", "Begun", "CallPlace", "End", "Part"]
 
@@ -63,7 +63,7 @@ class Batch(Plain):
 
     def dump(self) -> bytes:
         about = {"format": FORMAT, **vars(self), "calls": [vars(call) for call in self.calls]}
-        return json_text.dumps(about).encode()
+        return lite_json.dumps(about).encode()
 
     @staticmethod
     def from_fields(found: dict[str, Any]) -> Batch:
@@ -124,12 +124,12 @@ class Begun(Plain):
     beat: float = 0.0
 
     def dump(self) -> bytes:
-        return json_text.dumps(vars(self)).encode()
+        return lite_json.dumps(vars(self)).encode()
 
     @staticmethod
     def load(data: bytes) -> Begun:
         """What was dumped; several exceptions where it was not."""
-        begun = Begun(**json_text.loads(data))
+        begun = Begun(**lite_json.loads(data))
         if not all(type(text) is str for text in (begun.job, begun.node, begun.key)) or not 0 <= begun.beat < _LATEST:
             raise ValueError("it is not said where the call runs")
         return begun
@@ -150,7 +150,7 @@ class End(Plain):
     def load(data: bytes) -> End:
         """What was written: a line of JSON, and the failure. Several exceptions where it was not."""
         head, _, failure = data.partition(b"\n")
-        end = End(**json_text.loads(head), failure=failure)
+        end = End(**lite_json.loads(head), failure=failure)
         if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):
             raise ValueError("it is not said how the call ended")
         return end

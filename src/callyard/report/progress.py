@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import CallyardError
 from ..futures import Future
-from ..system.locks import new_lock, under
+from ..utils.locks import new_lock, under
 
 
 class Progress:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Literal
 
 from ..resources import Resources
-from .slurm_states import Phase, state_of
+from .slurm.states import Phase, state_of
 
 __all__ = ["Dependency", "JobRequest", "Phase", "Refusal", "Reply", "Status"]
 

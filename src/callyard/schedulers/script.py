@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..resources import ALIASES, NAMES, Resources
-from .units import mebibytes, minutes
 
-__all__ = ["KNOWN", "VARIABLES", "job_script", "render", "variables", "variables_of"]
+__all__ = ["KNOWN", "VARIABLES", "job_script", "mebibytes", "minutes", "render", "variables", "variables_of"]
+
 
 # What a template may use beside the keys of the resources.
 VARIABLES = {
@@ -133,3 +134,13 @@ def _unknown(message: str, variables: Mapping[str, Any]) -> str:
     nearest = difflib.get_close_matches(name[1], known, n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
     return f"the template of the job script uses {name[1]!r}, which nobody has set; {hint}"
+
+
+def mebibytes(gibibytes: float) -> int:
+    """GiB as MiB; never 0, which Slurm takes for all of a node's memory."""
+    return max(1, math.ceil(gibibytes * 1024))
+
+
+def minutes(seconds: float) -> int:
+    """Never 0, which Slurm takes for no limit."""
+    return max(1, math.ceil(seconds / 60))

@@ -13,7 +13,7 @@ import stat
 import struct
 from collections.abc import Iterator
 
-from ..plain import Plain
+from ..utils.frozen import Plain
 
 __all__ = ["Writer", "inherited_writers", "named_writers"]
 

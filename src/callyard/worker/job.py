@@ -18,10 +18,11 @@ import time
 from collections.abc import Iterator
 
 from ..cache.claims import Claim, Claims
-from ..cache.home import Home
+from ..cache.directory import Home
 from ..errors import CallyardError, OutOfMemory, TimeLimitExceeded, VersionMismatch
-from ..jobs.folder import Begun, End, Folder
-from ..jobs.parcel import Parcel
+from ..jobs.call_file import Parcel
+from ..jobs.spool import Begun, End, Folder
+from ..system.exit_status import how_it_ended, too_long, too_much_memory
 from ..system.processes import (
     become_subreaper,
     children,
@@ -34,11 +35,10 @@ from ..system.processes import (
     status_of_ended,
     watch_end,
 )
-from ..system.variables import NESTED, at_start, nested
-from ..typed import NoReturn
+from ..utils.environment import NESTED, at_start, nested
+from ..utils.lite_typing import NoReturn
 from ..version import VERSION
-from .endings import how_it_ended, too_long, too_much_memory
-from .failures import dump_error
+from .exceptions import dump_error
 from .limits import Limits
 
 # How schedulers tell a job which element of an array it is, and what they call it.
@@ -193,7 +193,7 @@ class Job:
         return error
 
     def _become_call(self, keeper: int, number: int, parcel: Parcel) -> NoReturn:
-        from .detached import make_call  # here, so that the keeper stays small
+        from .job_call import make_call  # here, so that the keeper stays small
 
         for signum in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(signum, signal.SIG_DFL)
@@ -268,7 +268,7 @@ class Job:
         """The job's memory may be kept by a cgroup of the scheduler's, in which the kernel ends the largest process."""
         if code != -signal.SIGKILL:
             return None
-        from ..system.memory import oom_kills_within
+        from ..system.memory_limits import oom_kills_within
 
         before, self.oom_kills = self.oom_kills, oom_kills_within(f"job_{_said(_JOB)}")
         return "memory" if self.oom_kills > before else None

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from itertools import count
 
-from ..typed import TYPE_CHECKING
+from ..utils.lite_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..system.memory import Sampler
+    from ..system.memory_limits import Sampler
 
 _SAMPLING = 0.1  # s between two looks at what the calls with a memory limit hold
 
@@ -46,7 +46,8 @@ class Limits:
     def unwatch(self, pid: int) -> None:
         limit = self._limits.pop(pid, None)
         if limit is not None and limit.group is not None and self._parent is not None:
-            from ..system import machine, memory
+            from ..system import machine
+            from ..system import memory_limits as memory
 
             memory.move(self._parent / machine.LEAF, pid)
             memory.remove_group(limit.group)
@@ -56,7 +57,7 @@ class Limits:
         limit = self._limits.pop(pid, None)
         if limit is None or limit.group is None:
             return None
-        from ..system import memory
+        from ..system import memory_limits as memory
 
         killed = memory.oom_kills(limit.group)
         memory.remove_group(limit.group)
@@ -82,7 +83,7 @@ class Limits:
         if not memory or now < self._sampled + _SAMPLING:
             return []
         if self._sampler is None:
-            from ..system.memory import Sampler  # here and above, because most nodes never need it
+            from ..system.memory_limits import Sampler  # here and above, because most nodes never need it
 
             self._sampler = Sampler()
         self._sampled = now
@@ -90,7 +91,7 @@ class Limits:
 
     def _make_group(self, pid: int, limit: int) -> Path | None:
         """A cgroup for the call of this worker, where the kernel lets us make one."""
-        from ..system import memory
+        from ..system import memory_limits as memory
 
         if not self._asked:
             self._asked = True

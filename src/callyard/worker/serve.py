@@ -17,8 +17,12 @@ from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
-from ..wire import frames
-from ..wire.frames import (
+from ..serialize.module_namespace import Kept
+from ..serialize.packer import Packed, Packer, load_with_inputs
+from ..serialize.shared_memory import Segments
+from ..transport import frames
+from ..transport.frame_buffers import Loans, Lost, describe, describe_whole, note_unused, undescribe
+from ..transport.frames import (
     CALL,
     CONTENT,
     DEFINE,
@@ -34,14 +38,10 @@ from ..wire.frames import (
     RESULT,
     SCARCE,
 )
-from ..wire.ledger import ROOM, Ledger
-from ..wire.lending import Loans, Lost, describe, describe_whole, note_unused, undescribe
-from ..wire.memory import Segments
-from ..wire.namespaces import Kept
-from ..wire.packing import Packed, Packer, load_with_inputs
-from .around import arranged
-from .failures import encode_error, unpicklable_result, unreadable_call, unsendable_result
-from .init import Initialized
+from ..transport.result_log import ROOM, Ledger
+from .call_context import arranged
+from .exceptions import encode_error, unpicklable_result, unreadable_call, unsendable_result
+from .initializer import Initialized
 
 _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
 _LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps
@@ -162,7 +162,7 @@ class Server:
             if request is None or order is None:
                 packed: Packed | None = self.pack_result(self.execute(number, body, request))
             else:
-                from .remembering import remembered  # here, because most workers need nothing of it
+                from .cached_call import remembered  # here, because most workers need nothing of it
 
                 packed, note = remembered(self, number, request, order)
         except BaseException as error:

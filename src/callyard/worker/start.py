@@ -11,7 +11,7 @@ from struct import Struct
 from typing import NoReturn
 
 from ..system.processes import die_with_parent, leave_quickly
-from ..wire.ledger import Ledger
+from ..transport.result_log import Ledger
 from .guard import get_guard
 from .serve import Server
 

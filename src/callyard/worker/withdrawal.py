@@ -7,7 +7,7 @@ import os
 import signal
 
 from ..system.processes import state_of
-from ..wire.ledger import Ledger
+from ..transport.result_log import Ledger
 
 _SOONEST, _LATEST = 0.001, 0.05  # s between two attempts, each pause twice as long as the one before
 

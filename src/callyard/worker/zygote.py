@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from ..system.exit_status import ROOM
 from ..system.processes import (
     become_subreaper,
     children,
@@ -36,11 +37,23 @@ from ..system.processes import (
     reap,
     watch_end,
 )
-from ..wire import frames
-from ..wire.ledger import Ledger
-from .endings import ROOM
+from ..transport import frames
+from ..transport.result_log import Ledger
+from ..transport.zygote_protocol import (
+    ALIVE,
+    ASK,
+    END,
+    EXITED,
+    KILL,
+    SPAWN,
+    SPAWNED,
+    UNWATCH,
+    UNWATCHED,
+    WATCH,
+    WITHDRAW,
+    WITHDRAWN,
+)
 from .limits import Limits
-from .messages import ALIVE, ASK, END, EXITED, KILL, SPAWN, SPAWNED, UNWATCH, UNWATCHED, WATCH, WITHDRAW, WITHDRAWN
 from .start import BIRTH, Become, begin_worker, serve
 from .withdrawal import Withdrawal
 
@@ -340,7 +353,7 @@ def _is_child(pid: int) -> bool:
 def _load_for_the_next() -> bool:
     """Import what the first workers load when they need it, so that the next find it: it takes as long as the rest."""
     with contextlib.suppress(Exception):  # they are told where to look, and fail with words of their own
-        from ..wire import building, functions  # noqa: F401
+        from ..serialize import function_registry, reconstruct  # noqa: F401
     gc.freeze()  # what is here now is the same in every worker: the collector need not touch its pages
     return True
 

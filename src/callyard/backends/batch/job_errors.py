@@ -1,0 +1,124 @@
+"""Why a job ended without saying so itself: from what the scheduler says to the error that a call fails with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ... import errors
+from ...errors import CallyardError, JobCancelled, JobLost, WorkerLost
+from ...jobs.call_file import Parcel
+from ...jobs.spool import End, Folder
+from ...schedulers.base import Status
+from ...schedulers.slurm.states import reason_of, state_of
+from ...worker.job_call import inherited
+from .call import Call
+
+__all__ = ["awaits", "dependency_failed", "gone", "hopeless", "unseen", "vanished", "why"]
+
+_WHAT_TO_DO = {
+    "TimeLimitExceeded": "; give it more with run_time=, or submit it to another partition",
+    "OutOfMemory": "; give it more with memory=",
+    "NodeFailure": "; restart_limit=1 would run such a call again",
+    "JobCancelled": "; submit the call again to run it",
+    "JobLost": "; submit the call again to run it",
+}
+
+
+def _who(call: Call, node: str = "") -> str:
+    job = f"job {call.job}" if call.job else "its job"
+    return f"{call.name!r}: {job}{f' on {node}' if node else ''}"
+
+
+def _log(call: Call) -> str:
+    return "" if call.folder is None else f"; what it printed is in {call.folder.log(call.number)}"
+
+
+def gone(call: Call, what: str) -> JobCancelled:
+    return JobCancelled(f"{_who(call)} {what}")
+
+
+def vanished(call: Call) -> JobLost:
+    """The error of a call whose directory somebody has removed."""
+    place = "its directory" if call.folder is None else call.folder.path
+    return JobLost(f"{call.name!r}: {place} was removed while it was waited for{_WHAT_TO_DO['JobLost']}")
+
+
+def unseen(call: Call) -> JobLost:
+    """The error of a call whose job has stored a result that does not become visible here."""
+    where = call.owner.home.path if call.order is None else call.order.directory
+    return JobLost(
+        f"{_who(call)} has stored its result in {where}, where it cannot be seen from here: submit the call again once "
+        f"it can, or to run it again{_log(call)}"
+    )
+
+
+def why(call: Call, status: Status | None) -> CallyardError:
+    """The error of a call whose job has ended and left neither a result nor an error."""
+    if status is None:
+        return JobLost(
+            f"{_who(call)} is not known to the scheduler any more, and has left no result"
+            f"{_WHAT_TO_DO['JobLost']}{_log(call)}"
+        )
+    state = state_of(status.state)
+    kind = state.error or "JobLost"
+    sentence = state.sentence
+    if kind == "WorkerLost" and status.reason == "JobLaunchFailure" and not status.signal:
+        kind, sentence = "NodeFailure", reason_of(status.reason).sentence
+    if kind == "WorkerLost":
+        sentence = _how(status)
+    if state.error is None:
+        sentence += ", without a result"
+    error = _made(kind, f"{_who(call, status.node)} {sentence}{_WHAT_TO_DO.get(kind, '')}{_log(call)}")
+    if isinstance(error, WorkerLost):
+        error.exitcode = -status.signal if status.signal else status.exit_code
+    return error
+
+
+def _made(kind: str, message: str) -> CallyardError:
+    error: CallyardError = getattr(errors, kind)(message)
+    return error
+
+
+def _how(status: Status) -> str:
+    if status.signal:
+        # Slurm calls it a failed launch, too, where it has killed a job that held too much memory.
+        perhaps = ", for its memory perhaps" if status.reason == "JobLaunchFailure" else ""
+        return f"was ended by signal {status.signal}{perhaps}"
+    return f"ended with exit code {status.exit_code}" if status.exit_code is not None else "failed"
+
+
+def hopeless(call: Call, status: Status) -> CallyardError | None:
+    """The error of a call whose job can never begin, or None if it may."""
+    reason = reason_of(status.reason)
+    # A dependency that failed ends the job soon, and says more about why.
+    if not reason.hopeless or status.reason == "DependencyNeverSatisfied":
+        return None
+    hint = "ask for something else" if reason.error == "SchedulerError" else "submit the call again to run it"
+    return _made(
+        reason.error, f"{_who(call)} can never run and was cancelled: it {reason.sentence} ({status.reason}); {hint}"
+    )
+
+
+def awaits(folder: Folder, number: int, is_awaited: Callable[[str, int], bool]) -> bool:
+    """Whether a call takes the result of another (by token and number) of which it will yet be known how it ended."""
+    parcel = _parcel(folder, number)
+    return parcel is not None and any(given.token and is_awaited(given.token, given.number) for given in parcel.inputs)
+
+
+def _parcel(folder: Folder, number: int) -> Parcel | None:
+    try:
+        return Parcel.load(folder.call(number))
+    except OSError:
+        return None
+
+
+def dependency_failed(folder: Folder, number: int) -> End | None:
+    """The failure that a call inherits, whose job the scheduler has cancelled because of one of its inputs."""
+    parcel = _parcel(folder, number)
+    if parcel is None:
+        return None
+    for given in parcel.inputs:
+        end = Folder(folder.home, given.token).ended(given.number) if given.token else None
+        if end is not None and end.state != "finished":
+            return End("failed", failure=inherited(end, parcel.order.name, given.name))
+    return None

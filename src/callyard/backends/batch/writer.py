@@ -1,0 +1,225 @@
+"""Calls that are to become jobs, written down: planned as few arrays, each of which is a directory that says it all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from ...cache.directory import Home
+from ...cache.messages import Order
+from ...errors import CallyardError, ResourceError, UnpicklableCall
+from ...hashing.digest import blake2b
+from ...jobs.batch import Batch, CallPlace
+from ...jobs.call_file import Parcel
+from ...jobs.planner import Array, plan
+from ...jobs.request import note_of
+from ...jobs.spool import Folder
+from ...jobs.throttle import Lanes
+from ...pool.mpi_launcher import launch_command, launcher_environment
+from ...resources import Resources
+from ...system.process_identity import this_process
+from ...system.processes import read_umask
+from ...version import VERSION
+from ..base import Settings
+from ..live import pack_initializer
+from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
+from .call import Call
+from .inputs import Taken, after_of, input_of, written
+
+__all__ = ["Terms", "Writer"]
+
+
+Written = tuple[Folder, list[Call]]
+
+_MOST_NAMED = 500  # arrays that one waits for, as long as that can be helped
+
+
+class Writer:
+    """Writes the calls of one executor."""
+
+    def __init__(self, home: Home, terms: Terms, settings: Settings, private: bool) -> None:
+        self._home, self._terms, self._settings, self._private = home, terms, settings, private
+        self._initializer = pack_initializer(settings)
+        self._lanes = None if settings.max_workers is None else Lanes(settings.max_workers)
+
+    # -- what can go wrong before --------------------------------------------------------------------------
+
+    def is_prepared(self, call: Call) -> bool:
+        """Whether it can be written; otherwise it has ended."""
+        if call.future.done():
+            return False
+        try:
+            self._prepare(call)
+        except CallyardError as error:
+            call.future.fail_with(error)
+        except Exception as error:
+            problem = UnpicklableCall(f"{call.name!r} cannot be written down for a job: {error}")
+            problem.__cause__ = error
+            call.future.fail_with(problem)
+        return not call.future.done()
+
+    def _prepare(self, call: Call) -> None:
+        order = call.ticket.order() if call.ticket is not None else None
+        call.id = (call.ticket.identity() if call.ticket is not None else "") or os.urandom(20).hex()
+        if order is None:
+            order = Order(
+                directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
+                name=call.name, afresh=False, failures=False, references=(), code_only=False, source="", facts={},
+            )  # fmt: skip
+        if order.directory != self._home.path:  # the same call elsewhere is another one
+            call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
+        call.order = order
+        call.inputs = [input_of(source, call.owner) for source in call.sources]
+        call.wanted.after = [after_of(given.call) for given in call.inputs if isinstance(given, Taken)]
+
+    # -- batches -------------------------------------------------------------------------------------------
+
+    def write(self, calls: Sequence[Call], most: int) -> Iterator[Written]:
+        """Write them, in the order in which they can be submitted; arrays have at most so many elements."""
+        first: dict[str, Call] = {}
+        for call in calls:
+            if first.setdefault(call.id, call) is not call:  # the same call twice at once is one job
+                call.wanted = first[call.id].wanted
+                first[call.id].twins.append(call)
+        owners = {call.wanted: call for call in first.values()}
+        folders: dict[Any, Folder] = {}
+        self._note_ends()
+        for array in plan(list(owners), most, self._terms.calls_per_job):
+            yield from self._write(array, [owners[wanted] for wanted in array.calls], folders)
+
+    def _note_ends(self) -> None:
+        if self._lanes is not None:
+            self._lanes.update({token: Folder(self._home, token).elements_left() for token in self._lanes.tokens()})
+
+    def is_crowded(self) -> bool:
+        """Whether a new array would have to name so many others for `max_workers` that it is better to gather calls."""
+        if self._lanes is None or len(self._lanes.tokens()) < _MOST_NAMED:
+            return False
+        self._note_ends()
+        return len(self._lanes.tokens()) >= _MOST_NAMED
+
+    def _write(self, array: Array, calls: list[Call], folders: dict[Any, Folder]) -> Iterator[Written]:
+        packed = [self._parcel(call) for call in calls]
+        ends = list(accumulate(map(len, packed)))
+        places = tuple(
+            CallPlace(call.id, call.name, end - len(data), len(data))
+            for call, data, end in zip(calls, packed, ends, strict=True)
+        )
+        folder = folders[array] = Folder(self._home, os.urandom(8).hex())
+        batch = folder.prepare(self._batch(folder.token, array, calls, places, folders))
+        everyone = [each for call in calls for each in (call, *call.twins)]
+        try:
+            script = self._script(folder, calls[0].resources, batch)
+        except ResourceError as error:
+            for each in everyone:
+                each.future.fail_with(error)
+            return
+        folder.create(batch, packed, script)
+        for number, call in enumerate(calls):
+            for each in (call, *call.twins):
+                each.folder, each.number, each.ours = folder, number, True
+                each.written()
+        yield folder, everyone
+
+    def _batch(
+        self, token: str, array: Array, calls: list[Call], places: tuple[CallPlace, ...], folders: dict[Any, Folder]
+    ) -> Batch:
+        resources, each = calls[0].resources, self._terms.calls_per_job
+        single = len(places) == 1 and array.numbers is None
+        names = list(dict.fromkeys(call.name for call in calls))
+        numbers = tuple(array.numbers or range(-(-len(places) // each)))
+        after = tuple(after._replace(array=_token(after.array, folders)) for after in array.after)
+        if self._lanes is not None:
+            after = self._lanes.enter(token, len(numbers), after)
+        return Batch(
+            token=token, scheduler=self._terms.scheduler, calls=places,
+            elements=None if single else numbers, calls_per_job=each,
+            needs=tuple(_token(other, folders) for other in array.needs), resources=shown(resources),
+            environment={**_variables(resources), **(resources.env or {})},
+            restart_limit=resources.restart_limit, paths=tuple(sys.path), cwd=os.getcwd(), umask=read_umask(),
+            submitter=this_process().label, created=time.time(),
+            python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
+            request=note_of(
+                names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources, self._settings.max_workers,
+                self._terms.time(resources.run_time), self._terms.template is not None, after,
+            ),
+        )  # fmt: skip
+
+    def _script(self, folder: Folder, resources: Resources, batch: Batch) -> str:
+        from ...schedulers.script import job_script, render, variables  # here, because only who submits needs it
+
+        terms = self._terms
+        command = [*terms.python, self._home.path, self._home.trust or "", folder.token]
+        if terms.template is None:
+            return job_script(command, terms.setup)
+        known = variables(
+            resources, command, job_name=resources.job_name or batch.request["name"], log=folder.log(0),
+            setup=terms.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
+        )  # fmt: skip
+        try:
+            return render(terms.template, known)
+        except ValueError as error:
+            raise ResourceError(str(error)) from error
+
+    # -- calls ---------------------------------------------------------------------------------------------
+
+    def _parcel(self, call: Call) -> bytes:
+        assert call.order is not None
+        meaning = call.ticket.meaning() if call.ticket is not None and not call.order.key else None
+        resources = call.resources
+        return Parcel(
+            call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
+            job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
+            self._launcher(resources), self._terms.result_grace, self._private,
+        ).dump()  # fmt: skip
+
+    def _launcher(self, resources: Resources) -> tuple[str, ...]:
+        """On one node its own launcher starts the ranks; on several, and where the user says how, the scheduler's."""
+        if resources.ranks == 1:
+            return ()
+        if (resources.nodes or 1) == 1 and self._terms.mpi is None:
+            return tuple(launch_command(resources.ranks, []))
+        return (
+            *self._terms.ranks_by,
+            *([f"--mpi={self._terms.mpi}"] if self._terms.mpi else []),
+            f"--ntasks={resources.ranks}",
+            f"--cpus-per-task={resources.cores_per_rank}",
+        )
+
+
+def _variables(resources: Resources) -> dict[str, str]:
+    more = launcher_environment(None) if resources.ranks > 1 else {}
+    return {**thread_variables(resources), **more}
+
+
+def _token(array: Any, folders: dict[Any, Folder]) -> str:
+    return array if isinstance(array, str) else folders[array].token
+
+
+_MARGIN = 60.0  # s that a job may take beside its calls
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the user said of the scheduler, apart from each call's resources."""
+
+    scheduler: str
+    python: tuple[str, ...]  # the command that makes the calls of a job, without its arguments
+    defaults: Mapping[str, Any]  # partition, account ... of calls that do not say
+    setup: tuple[str, ...] = ()
+    template: str | None = None
+    walltime: float | None = None
+    mpi: str | None = None  # what the scheduler's launcher is told
+    ranks_by: tuple[str, ...] = ("srun",)
+    calls_per_job: int = 1
+    poll: tuple[float, float] = (5.0, 60.0)
+    result_grace: float = 60.0
+
+    def time(self, run_time: float | None) -> float | None:
+        """The scheduler's limit for a job whose calls may take so long each (s)."""
+        return self.walltime if run_time is None else run_time * self.calls_per_job + _MARGIN

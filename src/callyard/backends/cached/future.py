@@ -1,0 +1,161 @@
+"""Futures of remembered calls, and the calls that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures._base import PENDING
+from typing import Any, Protocol
+
+from ...cache.messages import Declined, Note, Order
+from ...futures import Future, Lazy
+from ...jobs.call_file import Meaning
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Flight(Protocol):
+    """A call on its way, as the futures of those who submitted it see it."""
+
+    inner: Future[Any] | None
+    where: str
+
+    def leave(self, future: Remembered) -> bool: ...
+
+
+class Remembered(Future[Any]):
+    """The result of a call that is remembered. Several may share one call; each can be cancelled by itself."""
+
+    __slots__ = ("_cached", "_flight", "_job_id", "_key", "_token", "identity", "stored")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._key: str | None = None
+        self._cached: bool | None = None
+        self._flight: Flight | None = None
+        self._token: bytes | None = None
+        self._job_id: str | None = None
+        self.identity = ""  # what the call counts as where its result is not known yet
+        self.stored: tuple[str, str] | None = None  # directory and key of its result, once that is known to be there
+
+    def ends_here(self) -> bool:
+        inner = self.inner
+        return inner is not None and inner.ends_here()
+
+    @property
+    def inner(self) -> Future[Any] | None:
+        """The backend's own future, while the call is on its way."""
+        flight = self._flight
+        return None if flight is None else flight.inner
+
+    @property
+    def job_id(self) -> str | None:
+        inner = self.inner
+        return self._job_id if inner is None else inner.job_id
+
+    @property
+    def result_token(self) -> bytes | None:
+        """What the result counts as where it is an argument. None once it was opened: it may have been changed."""
+        token = self._token
+        return token if self._packed is not None or (token is not None and token.startswith(b"=")) else None
+
+    @property
+    def key(self) -> str | None:
+        return self._key
+
+    @property
+    def cached(self) -> bool | None:
+        return self._cached
+
+    def joins(self, flight: Flight) -> None:
+        self._flight = flight
+
+    def known_as(self, key: str, cached: bool) -> None:
+        self._key, self._cached = key, cached
+
+    def answered(self, packed: Lazy | None, token: bytes | None, value: Any = None, failed: bool = False) -> None:
+        """End as the call did."""
+        self._job_id = self.job_id
+        self._flight = None
+        self._token = token  # first: who waits for the end may ask for it at once
+        if packed is None:
+            self.fail_with(value) if failed else self._end("FINISHED", None, value, None)
+        elif failed:
+            self.fail(packed)
+        else:
+            self.finish(packed)
+
+    def cancel(self) -> bool:
+        flight = self._flight
+        return super().cancel() if flight is None else flight.leave(self)
+
+    def left(self) -> bool:
+        """The call goes on or ends without this one."""
+        self._job_id = self.job_id
+        self._flight = None
+        return super().cancel()
+
+    def running(self) -> bool:
+        flight = self._flight
+        inner = flight.inner if flight is not None else None
+        return self._state is PENDING and inner is not None and inner.running()
+
+    def _state_word(self) -> str:
+        flight = self._flight
+        return super()._state_word() if flight is None or not flight.where else f"waiting for {flight.where}"
+
+
+class Known:
+    """A future that is done, of which only the meaning of its result is needed: of what is sent, or was, for it."""
+
+    def __init__(self, source: Any) -> None:
+        token = getattr(source, "result_token", None)
+        self.packed: Lazy | None = source._packed if isinstance(source, Future) else None
+        self.result_token: bytes | None = token if self.packed is not None else None
+        if token is not None and token.startswith(b"="):  # it has no other meaning
+            self.result_token = token
+        self.opened: Callable[[], Any] = source.result
+
+    def done(self) -> bool:
+        return True
+
+    def cancelled(self) -> bool:
+        return False
+
+    def result(self) -> Any:
+        return self.opened() if self.packed is None else self.packed.load()
+
+    def exception(self) -> BaseException | None:
+        return None
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        fn(self)
+
+
+class Ticket(Protocol):
+    """What a backend knows of a call that is to be remembered."""
+
+    held: bool  # whether the call has to be let in, although its futures are done
+
+    def order(self) -> Order | None:
+        """What the runner is told. Asked each time that the call is started."""
+
+    def admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
+        """The futures are done. `known()` gives the arguments, with `Known` for each; `go()` starts the call."""
+
+    def identity(self) -> str:
+        """By what a call is known whose key may have to wait for its inputs; for backends whose calls outlive them."""
+
+    def modules(self) -> frozenset[str]:
+        """The user's modules in which is what was keyed and is sent by name."""
+
+    def meaning(self) -> Meaning | None:
+        """What somebody else needs to make that key; None if it is known."""
+
+    def named(self, key: str) -> None:
+        """Somebody else has made the key."""
+
+    def noted(self, note: Note) -> None:
+        """The runner said this. Before the call's future ends."""
+
+    def declined(self, why: Declined, again: Callable[[], None], load: Callable[[], Arguments]) -> None:
+        """The runner did not run it. `again()` starts it once more; `load()` gives the arguments as they were."""

@@ -1,0 +1,99 @@
+"""What an executor's settings and a call's resources mean for the memory of the call."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+from ...cache.cache import Cache
+from ...errors import CacheError
+from ...hashing.call_key import NOWHERE, Surroundings, surrounding
+from ...hashing.digest import UnkeyableError
+from ...hashing.values import meaning
+from ...resources import Resources
+from ..base import Settings
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where calls with certain resources are remembered, and what of those is part of their keys."""
+
+    resources: Resources  # for the backend that runs it
+    cache: Cache
+    own_key: str | None
+    around: Surroundings
+    asked: dict[str, Any]  # for people
+    several_ranks: bool
+
+
+class Places:
+    """The places of one executor. Calls with the same resources have the same."""
+
+    def __init__(self, cache: Cache, settings: Settings) -> None:
+        self._cache = cache
+        self._around = _surroundings(settings)
+        self._others = {cache.path: cache}
+        self._known: dict[int, tuple[Resources, Place]] = {}
+
+    def place(self, resources: Resources) -> Place:
+        known = self._known.get(id(resources))
+        if known is not None and known[0] is resources:
+            return known[1]
+        made = self._make(resources)
+        if len(self._known) > 1000:  # each call may bring its own
+            self._known.clear()
+        self._known[id(resources)] = resources, made
+        return made
+
+    def _make(self, resources: Resources) -> Place:
+        asked = resources.asked()
+        cache = self._cache
+        if resources.cache_directory is not None:
+            path = os.path.abspath(resources.cache_directory)
+            cache = self._others.get(path) or self._others.setdefault(path, cache.elsewhere(path))
+        if resources.cache_key is not None:
+            cache.home.record(resources.cache_key)  # refuses what is no name of a file
+        ours: dict[str, Any] = {name: None for name in ("cache_key", "cache_directory") if name in asked}
+        shown = {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.items()}
+        return Place(
+            resources.updated(ours), cache, resources.cache_key, self._with(resources), shown, resources.ranks > 1
+        )
+
+    def _with(self, resources: Resources) -> Surroundings:
+        env = meaning(dict(resources.env)) if resources.env else b""
+        if not env and resources.ranks == 1:
+            return self._around
+        return Surroundings(self._around.initializer, self._around.init_function, resources.ranks, env)
+
+
+def _surroundings(settings: Settings) -> Surroundings:
+    if settings.initializer is None and settings.init_function is None:
+        return NOWHERE
+    try:
+        initializer = settings.initializer and surrounding((settings.initializer, settings.initargs))
+        return Surroundings(initializer or b"", surrounding(settings.init_function) if settings.init_function else b"")
+    except UnkeyableError as error:
+        raise CacheError(
+            f"calls cannot be remembered, because the initializer or its arguments hold a {error.kind}, which has no "
+            "meaning that can be hashed; leave out cache=, or teach it with Cache.register(type, function)"
+        ) from error
+
+
+def source_of(function: Any) -> str:
+    """The text of a function, for people."""
+    code = getattr(function, "__code__", None)
+    return "" if code is None else _text_of(code)
+
+
+@lru_cache(maxsize=256)
+def _text_of(code: CodeType) -> str:
+    from ...hashing.syntax_tree import function_of
+
+    found = function_of(code)
+    if found is None:
+        return ""
+    node, text = found
+    return "".join(text.splitlines(keepends=True)[code.co_firstlineno - 1 : node.end_lineno])

@@ -1,0 +1,100 @@
+"""Live calls on several nodes: agents there, each with the pool that `Local()` has here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from ..cluster.agent import NAME
+from ..cluster.driver import Crew
+from ..cluster.launch import Launch, Offer, Process, Ranks, Started
+from ..cluster.node_placement import Fleet
+from ..cluster.static_nodes import Fixed
+from ..pool.call import Plan
+from ..pool.mpi_launcher import OneWay, as_if_alone, launch_command, launcher_environment
+from ..pool.zygote_process import python_command
+from ..resources import Resources
+from ..serialize.packer import Packer
+from ..serialize.shared_memory import Segments
+from .base import Settings
+from .live import Streamed, pack_initializer
+from .resource_mapping import plan_for_nodes
+
+
+class LiveBackend(Streamed):
+    """The live calls of one executor on the nodes of a launch."""
+
+    def __init__(self, launch: Launch, settings: Settings) -> None:
+        self._launch = launch
+
+        def make_crew(segments: Segments, _: Packer, expecting: Callable[[], bool]) -> Crew:
+            initializer = pack_initializer(settings)
+            tasks = settings.max_tasks_per_child
+            return Crew(launch, segments, settings.max_workers, tasks, initializer, expecting)
+
+        super().__init__(make_crew)
+
+    def make_plan(self, resources: Resources) -> Plan:
+        return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
+
+    def describe(self) -> str:
+        return f"live on {self._launch.describe()}"
+
+
+def agent_command(*arguments: str, python: str | None = None) -> list[str]:
+    """The command that is an agent: the path of the contact file, and perhaps for which job it speaks."""
+    return _command("callyard.cluster.agent", arguments, python)
+
+
+def rank_command(arguments: Sequence[str], python: str | None = None) -> list[str]:
+    """The command that is a rank of a call over several nodes."""
+    return _command("callyard.cluster.mpi_remote_rank", arguments, python)
+
+
+def _command(module: str, arguments: Sequence[str], python: str | None) -> list[str]:
+    """With this process's interpreter and package, or with another interpreter and its own."""
+    if python is not None:
+        return [python, "-c", f"from {module} import main; main()", *arguments]
+    return python_command(module, "main", *arguments)
+
+
+class LocalLaunch:
+    """Agents on this machine, each with a node of its own to pretend: for tests, and to try things out."""
+
+    ways = OneWay()
+    interface: str | None = "lo"
+    ports: tuple[int, int] | None = None
+
+    def __init__(self, offers: Mapping[str, Offer], directory: str) -> None:
+        self._offers = offers
+        self.directory = directory
+
+    def offers(self, timed: bool) -> Sequence[Offer]:
+        return list(self._offers.values())
+
+    def muster(self, fleet: Fleet) -> Fixed:
+        return Fixed(self, fleet)
+
+    def nodes(self) -> Mapping[str, Offer]:
+        return self._offers
+
+    def ends_in(self) -> float | None:
+        return None
+
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+        return [Process([node], agent_command(contact), {**os.environ, NAME: node}) for node in nodes]
+
+    def start_ranks(self, ranks: Ranks, way: str) -> Started:
+        environment = {**as_if_alone(os.environ), **launcher_environment(None), **ranks.environment}
+        return Process(ranks.nodes, launch_command(ranks.size, rank_command(ranks.arguments)), environment)
+
+    def lost(self, node: str) -> str:
+        return node
+
+    def describe(self) -> str:
+        return f"{len(self._offers)} pretended nodes"
+
+
+def launch_local(count: int, offer: Offer, directory: str) -> LocalLaunch:
+    """So many pretended nodes, called n1, n2, ..."""
+    return LocalLaunch({f"n{number + 1}": offer for number in range(count)}, directory)

@@ -1,0 +1,241 @@
+"""Any other PEP 3148 executor as a backend: threads, mpi4py, Dask, Globus Compute.
+
+It gives what it gives: resources other than the defaults are refused, because it could not be told of them.
+Callyard adds calls that wait for futures, and the futures' notes of where a failure came from.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import Executor as StandardExecutor
+from functools import partial
+from typing import Any
+
+from ..cache.messages import Declined, Note, Outcome
+from ..dependencies.find_futures import find_futures, replace_futures
+from ..dependencies.wait import when_done
+from ..errors import CallyardError, ResourceError
+from ..futures import Future, when_ended
+from ..resources import Resources
+from ..utils import interpreter_exit
+from ..utils.capacity_limiter import Gate
+from .base import Settings
+from .cached.future import Known, Ticket
+
+
+class Wrapped:
+    """The calls of one executor of ours that run in somebody else's."""
+
+    detached = False
+
+    def __init__(self, inner: StandardExecutor, settings: Settings) -> None:
+        for name in ("initializer", "init_function", "max_tasks_per_child"):
+            if getattr(settings, name) is not None:
+                raise CallyardError(f"{name} belongs to the executor that is passed as backend; give it to {inner!r}")
+        self._inner = inner
+        self._gate = Gate(settings.max_workers)
+        self._unfinished: set[_Forwarded] = set()
+        # A call that becomes ready when another ends is handed on by a thread of ours: the inner executor may hold
+        # its own locks while it ends a future, and would wait for itself.
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="callyard")
+        self._thread = threading.local()
+        self._closed = False
+        interpreter_exit.register(self)
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        resources: Resources,
+        ticket: Ticket | None = None,
+    ) -> Future[Any]:
+        asked = resources.asked()
+        if asked:
+            raise ResourceError(
+                f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; "
+                "leave it out, or use another backend"
+            )
+        future = _Forwarded(getattr(fn, "__name__", type(fn).__name__))
+        sources = find_futures((args, kwargs))
+        start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
+        later = partial(self._outside, partial(self._helper.submit, start))
+
+        def ready() -> None:
+            if self._gate.enter(future, later):
+                later()
+
+        if ticket is not None:
+            future.declined = lambda why: ticket.declined(why, ready, lambda: (args, dict(kwargs)))
+            future.noted = ticket.noted
+        try:
+            self._unfinished.add(future)
+            when_ended(future, self._forget)
+            if sources:
+                known = ready if ticket is None else partial(ticket.admit, partial(_known, args, kwargs), ready)
+                when_done(sources, future, known)
+            elif self._gate.enter(future, later):
+                start()
+        except BaseException:  # nobody is going to have this future: if it was not handed on it shall not be
+            if future.theirs is None:
+                future.again()
+                future.cancel()
+                self._gate.leave(future)
+                self._forget(future)
+            raise
+        return future
+
+    def _outside(self, step: Callable[[], object]) -> None:
+        """Do it, but not in the middle of another such step of this thread.
+
+        A finalizer may submit while this thread holds locks of the inner executor, which would wait for itself.
+        """
+        queue: deque[Callable[[], object]] | None = getattr(self._thread, "queue", None)
+        if queue is not None:
+            queue.append(step)
+            return
+        queue = deque([step])
+        try:
+            self._do_all(queue)
+        except BaseException:
+            self._do_all(queue)  # what a finalizer has left there
+            raise
+
+    def _do_all(self, queue: deque[Callable[[], object]]) -> None:
+        try:
+            self._thread.queue = queue
+            while queue:
+                queue.popleft()()
+        finally:
+            self._thread.queue = None
+
+    def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any, ticket: Ticket | None) -> None:
+        """Hand the call on, once."""
+        if future.begun:
+            return
+        future.begun = True
+        try:
+            if not future.set_running_or_notify_cancel():
+                self._gate.leave(future)
+                return
+            args, kwargs = replace_futures((args, kwargs), lambda source: source.result())
+            order = None if ticket is None else ticket.order()
+            if order is None:
+                theirs = self._inner.submit(fn, *args, **kwargs)
+            else:
+                from ..cache.run_call import run  # here, because other calls need nothing of it
+
+                theirs = self._inner.submit(run, order, fn, args, kwargs)
+            future.theirs = theirs
+            future.again()  # running or not: from now on theirs knows
+            theirs.add_done_callback(lambda done: self._ended(future, done))
+        except BaseException as error:
+            self._gate.leave(future)
+            if not isinstance(error, Exception):  # it was meant for this thread, not for the call
+                future.fail_with(CallyardError(f"{error!r} interrupted {future.name!r} on its way to {self._inner!r}"))
+                raise
+            future.fail_with(error)
+
+    def _ended(self, future: _Forwarded, theirs: Any) -> None:
+        self._gate.leave(future)
+        try:
+            error = theirs.exception()
+        except CancelledError:
+            future.cancel()
+            return
+        if error is not None:
+            future.fail_with(error)
+        elif not future.done():
+            future.comes_to(theirs.result())
+
+    def _forget(self, future: _Forwarded) -> None:
+        self._unfinished.discard(future)
+        future.theirs = future.noted = future.declined = None  # the last leads back to the future, and to its call
+        if self._closed and not self._unfinished:
+            self._helper.shutdown(wait=False)
+
+    def cancel_pending(self) -> None:
+        for future in list(self._unfinished):
+            future.cancel()
+
+    def kill(self, signum: int) -> None:
+        """Their workers are theirs: what has not begun is cancelled, what runs goes on."""
+        self.cancel_pending()
+
+    def interrupt(self) -> None:
+        self.kill(signal.SIGKILL)
+
+    def close(self, wait: bool) -> None:
+        self._closed = True
+        if wait:
+            self.wait_for_end()
+        if not self._unfinished:
+            self._helper.shutdown(wait=wait)
+
+    def begin_end(self) -> None:
+        """At the interpreter's end there is nothing to do but to wait."""
+
+    def wait_for_end(self) -> None:
+        for future in list(self._unfinished):
+            _await(future)
+
+    def describe(self) -> str:
+        return f"through {type(self._inner).__name__}"
+
+
+class _Forwarded(Future[Any]):
+    """A call of ours, and once it has been handed on, `theirs`, which knows whether it runs.
+
+    While it is being handed on it counts as running, so that it is not cancelled here and run there.
+    """
+
+    __slots__ = ("begun", "declined", "noted", "theirs")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.theirs: Any = None
+        self.begun = False  # to be handed on
+        self.noted: Callable[[Note], object] | None = None  # if it is remembered
+        self.declined: Callable[[Declined], object] | None = None
+
+    def comes_to(self, result: Any) -> None:
+        """End with what came back; of a remembered call that is an `Outcome`."""
+        if type(result) is not Outcome or self.noted is None or self.declined is None:
+            self.set_result(result)
+        elif isinstance(result.note, Note):
+            self.noted(result.note)
+            self.set_result(result.value)
+        elif result.note.reason == "differs":
+            modules = ", ".join(result.note.modules)
+            self.fail_with(CallyardError(
+                f"{self.name!r} was not run: its worker has imported another version of {modules} than the one that "
+                "was keyed; make a new executor"
+            ))  # fmt: skip
+        else:
+            self.theirs, self.begun = None, False
+            self.declined(result.note)
+
+    def cancel(self) -> bool:
+        theirs = self.theirs
+        if theirs is not None and not theirs.cancel():
+            return self.cancelled()
+        return super().cancel()
+
+    def running(self) -> bool:
+        theirs = self.theirs
+        return super().running() or (theirs is not None and not self.done() and theirs.running())
+
+
+def _known(args: Any, kwargs: Any) -> Any:
+    return replace_futures((args, dict(kwargs)), Known)
+
+
+def _await(future: Future[Any]) -> None:
+    try:
+        future.exception()
+    except CancelledError:
+        pass

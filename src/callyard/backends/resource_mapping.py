@@ -1,0 +1,195 @@
+"""What resources mean on one machine: a plan for the node, or the reason why it cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from ..cluster.launch import Offer
+from ..errors import ResourceError
+from ..pool.call import Plan
+from ..pool.call_shape import Capacity, Need, Shape
+from ..pool.mpi_launcher import why_no_mpi
+from ..resources import Resources
+from ..utils.environment import THREADS
+
+GIB = 1 << 30
+_FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
+_FOR_CACHES = ("cache_key", "cache_directory")
+
+
+def make_plan(resources: Resources, capacity: Capacity) -> Plan:
+    """The plan for calls with these resources.
+
+    Raises:
+        ResourceError: a key means nothing here, or there is less than is asked for.
+    """
+    asked = resources.asked()
+    _refuse_what_means_nothing(asked)
+    _refuse_what_there_is_not(resources, capacity)
+    shape = shape_of(resources)
+    if resources.exclusive:
+        shape = shape._replace(cores=capacity.cores)
+    return Plan(shape, resources.priority, resources.restart_limit, resources.run_time, options_of(resources))
+
+
+def shape_of(resources: Resources) -> Shape:
+    return Shape(
+        cores=resources.cores,
+        gpus=resources.gpus,
+        memory=memory_bytes(resources.memory),
+        ranks=resources.ranks,
+        cores_per_rank=resources.cores_per_rank,
+        environment=tuple(sorted((resources.env or {}).items())),
+    )
+
+
+def plan_for_nodes(resources: Resources, offers: Iterable[Offer]) -> Plan:
+    """The plan for calls with these resources on one of several nodes.
+
+    Raises:
+        ResourceError: a key means nothing here, or no node has what is asked for.
+    """
+    asked = resources.asked()
+    for key in _FOR_SCHEDULERS:
+        if key in asked:
+            raise ResourceError(f"{key} is for jobs, and live calls run in one that is there already; leave it out")
+    _refuse_what_means_nothing(asked)
+    known = list(offers)
+    need = _need(resources, known)
+    if known and resources.run_time is not None and all(not offer.could_hold(_only(need.time)) for offer in known):
+        left = max(offer.time or 0.0 for offer in known)
+        raise ResourceError(
+            f"run_time={resources.run_time:g} s was asked for, and the nodes are there for {left:.0f} s; ask for less, "
+            "or ask the scheduler for more (walltime=)"
+        )
+    if known and sum(offer.could_hold(need) for offer in known) < need.nodes:
+        nodes = "one node" if need.nodes == 1 else f"each of {need.nodes} nodes"
+        shape = need.shape
+        raise ResourceError(
+            f"{shape.cores} cores, {shape.gpus} GPUs and {shape.memory / GIB:g} GiB on {nodes} were asked for, and the "
+            f"largest of {len(known)} has {_largest(known)}; ask for less"
+        )
+    options, run_time = options_of(resources), resources.run_time
+    if need.nodes > 1 and resources.memory is not None:
+        options["memory"] = memory_bytes(resources.memory / resources.ranks)
+    return Plan(need.shape, resources.priority, resources.restart_limit, run_time, options, need)
+
+
+def _need(resources: Resources, offers: list[Offer]) -> Need:
+    """What each node must have, and how many. Ranks that no node has room for are spread over as few as possible."""
+    whole = Need(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
+    if resources.nodes is not None and resources.nodes > 1:
+        if resources.ranks < resources.nodes:
+            raise ResourceError(
+                f"nodes={resources.nodes} with ranks={resources.ranks}: a call is on several nodes by its ranks, at "
+                f"least one on each; ask for ranks={resources.nodes} or more"
+            )
+        return _share(resources, resources.nodes)
+    if resources.nodes == 1 or resources.ranks == 1 or any(offer.could_hold(whole) for offer in offers):
+        return whole
+    shares = (_share(resources, nodes) for nodes in range(2, min(len(offers), resources.ranks) + 1))
+    return next((share for share in shares if sum(o.could_hold(share) for o in offers) >= share.nodes), whole)
+
+
+def _share(resources: Resources, nodes: int) -> Need:
+    """What each of several nodes must have. It is the call's alone: no pool there could account for its ranks."""
+    ranks = -(-resources.ranks // nodes)
+    cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
+    shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
+    return Need(shape, exclusive=True, nodes=nodes, time=resources.run_time or 0.0)
+
+
+def _only(time: float) -> Need:
+    return Need(Shape(0), time=time)
+
+
+def _largest(offers: list[Offer]) -> str:
+    offer = max(offers, key=lambda offer: offer.cores or 0)
+    memory = "" if offer.memory is None else f", {offer.memory / GIB:.3g} GiB"
+    gpus = "" if offer.gpu_count is None else f", {offer.gpu_count} GPUs"
+    return f"{offer.cores} cores{gpus}{memory}"
+
+
+def _refuse_what_means_nothing(asked: dict[str, Any]) -> None:
+    for key in _FOR_SCHEDULERS:
+        if key in asked:
+            raise ResourceError(f"{key} is for a scheduler, and this machine's backend has none; leave it out")
+    for key in _FOR_CACHES:
+        if key in asked:
+            raise ResourceError(f"{key} is for a cache, and this executor has none; leave it out")
+
+
+def _refuse_what_there_is_not(resources: Resources, capacity: Capacity) -> None:
+    if (resources.nodes or 1) > 1:
+        raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
+    if resources.cores > capacity.cores:
+        raise ResourceError(
+            f"{_each(resources, 'cores_per_rank')} cores were asked for, and there are {capacity.cores}; "
+            "ask for fewer, or set Local(cores=...)"
+        )
+    if resources.gpus > len(capacity.gpus):
+        raise ResourceError(
+            f"{_each(resources, 'gpus_per_rank')} GPUs were asked for, and there are {len(capacity.gpus)}; "
+            "ask for fewer, or set Local(gpus=...)"
+        )
+    if resources.memory is not None and resources.memory * GIB > capacity.memory:
+        raise ResourceError(
+            f"memory={resources.memory:g} GiB was asked for, and there are {capacity.memory / GIB:.3g}; "
+            "ask for less, or set Local(memory=...)"
+        )
+    if resources.ranks > 1 and (reason := why_no_mpi()) is not None:
+        raise ResourceError(
+            f"ranks={resources.ranks} needs MPI, and {reason}; "
+            f"if one run with {resources.ranks} cores was meant, ask for cores_per_rank={resources.ranks}"
+        )
+
+
+def _each(resources: Resources, key: str) -> str:
+    count = getattr(resources, key)
+    return str(count) if resources.ranks == 1 else f"{resources.ranks} x {count}"
+
+
+def options_of(resources: Resources) -> dict[str, Any]:
+    """What the worker arranges around the call. Paths are those of this moment and this directory."""
+    options: dict[str, Any] = {}
+    for key in ("cwd", "error_log_file"):
+        path = getattr(resources, key)
+        if path is not None:
+            options[key] = os.path.abspath(path)
+    if resources.memory is not None:
+        options["memory"] = memory_bytes(resources.memory)
+    return options
+
+
+def memory_bytes(memory: float | None) -> int:
+    """GiB in bytes, at least one: none at all means that no memory was asked for."""
+    return 0 if memory is None else max(1, int(memory * GIB))
+
+
+# -- as a job ------------------------------------------------------------------------------------------------
+
+
+def job_options(resources: Resources) -> dict[str, Any]:
+    """What is arranged around a call that is a job. What the scheduler can give, it knows itself.
+
+    Raises:
+        ResourceError: a key means nothing where each call is a job.
+    """
+    if resources.queue is not None:
+        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
+    if resources.cache_key is not None or resources.cache_directory is not None:
+        raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
+    return options_of(resources)
+
+
+def thread_variables(resources: Resources) -> dict[str, str]:
+    """The variables that tell libraries how many threads to start."""
+    return dict.fromkeys(THREADS, str(resources.cores_per_rank))
+
+
+def shown(resources: Resources) -> dict[str, Any]:
+    """The resources that were asked for, for people."""
+    asked = resources.asked().items()
+    return {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked}

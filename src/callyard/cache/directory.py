@@ -1,0 +1,349 @@
+"""The directory of a cache: where the file of a key lies, and how it gets there whole.
+
+    <home>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of its key
+    <home>/own/<key>.h5      a record whose key the user chose
+    <home>/claims/           who computes what: see `claims`
+    <home>/damaged/          what was set aside
+    <home>/jobs/             calls that a scheduler has got: see `jobs.folder`
+    .tmp-<process>~<random>  in any of these: what a process is writing just now, or removing
+
+Anything may vanish at any time, since users delete caches; what is needed is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from ..errors import CacheError, UnsafeCache
+from ..system.process_identity import Identity, is_hexadecimal, own_label
+from ..utils.frozen import Plain
+from ..utils.paths import expand
+from .permissions import Trust, check_directory, check_file, check_within, make_directory, resolve
+
+__all__ = ["Home", "is_key", "remove_tree", "sync_directory"]
+
+_LONGEST = 200  # letters of a key that is the user's own
+_LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-")  # of which it may consist
+_TEMPORARY = ".tmp-"
+_SUFFIX = ".h5"
+
+# Not through a link, and without waiting for the other end of what may be a pipe.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Home(Plain):
+    """A directory in which nobody can have put anything whom its user does not trust."""
+
+    path: str  # the real one
+    trust: Trust | None = None
+    writable: bool = True
+    group: int | None = None  # the one that is trusted
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, writable: bool = True, trust: str | None = None) -> Home:
+        """Return the cache in a directory, which is made if it is missing.
+
+        Raises UnsafeCache where others could have written into it, or could put another one into its place.
+        """
+        if trust not in (None, "group"):
+            raise CacheError(f'trust is None or "group", not {trust!r}')
+        checked: Trust | None = "group" if trust else None
+        real, status = _open(expand(os.fspath(path)), checked, writable)
+        return cls(real, checked, writable, status.st_gid if trust else None)
+
+    # ------------------------------------------------------------------ records
+
+    def record(self, key: str) -> str:
+        """Return the path of the file of a key, whether it is there or not."""
+        return f"{self.path}/{_folder(key)}/{key}{_SUFFIX}"
+
+    def open_record(self, key: str) -> int:
+        """Return a descriptor of the file of a key, for reading.
+
+        Raises FileNotFoundError if there is none and UnsafeCache if others could have written it.
+        """
+        folder = _folder(key)
+        path = f"{self.path}/{folder}/{key}{_SUFFIX}"
+        try:
+            descriptor = os.open(path, _READ)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            self._explain(folder, path)
+            raise
+        try:
+            # As it is open: the name may mean another file by now.
+            check_file(path, os.fstat(descriptor), self.trust, self.group, descriptor)
+            self.check(f"{self.path}/{folder}")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def inode(self) -> int:
+        """The number of the directory, by which others know that it is this one. Made again if it was removed."""
+        try:
+            return os.stat(self.path).st_ino
+        except FileNotFoundError:
+            Home.open(self.path, writable=self.writable, trust=self.trust)
+            return os.stat(self.path).st_ino
+
+    def exists(self, key: str) -> bool:
+        return os.path.lexists(self.record(key))
+
+    def publish(self, key: str, write: Callable[[int], object], *, sync: bool = False) -> None:
+        """Let `write` fill a new file through its descriptor, and make it the file of the key.
+
+        Others see the whole file or what was there before. With `sync` it also outlives a failure of power.
+        `write` must not close the descriptor. What it raises, and what the system raises, goes to the caller.
+        """
+        folder = _folder(key)
+        descriptor, temporary = self.temporary(folder)
+        try:
+            try:
+                write(descriptor)
+                if sync:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)  # network file systems tell only now that the disk is full
+            os.replace(temporary, self.record(key))
+        except BaseException:
+            _unlink(temporary)
+            raise
+        if sync:
+            sync_directory(f"{self.path}/{folder}")
+            sync_directory(self.path)  # the shard may be new
+
+    def set_aside(self, key: str, reason: str) -> str:
+        """Move the file of a key to where it is kept but not found, with a note; return its path there.
+
+        Nothing happens where it is gone already. In a cache that is only read it stays, and the path is its own.
+        """
+        path = self.record(key)
+        if not self.writable:
+            return path
+        aside = f"{self.path}/damaged/{key}.{_random()}"
+        try:
+            self.folder("damaged")
+            os.rename(path, aside + _SUFFIX)
+        except (FileNotFoundError, NotADirectoryError):
+            return aside + _SUFFIX
+        with contextlib.suppress(OSError):  # a full disk may be what damaged it
+            with open(aside + ".txt", "x", encoding="utf-8") as note:
+                note.write(reason + "\n")
+        return aside + _SUFFIX
+
+    def put_aside(self, path: str) -> None:
+        """Move what does not belong into a directory of the cache to where it is kept, if that can be done."""
+        with contextlib.suppress(OSError):
+            os.rename(path, f"{self.folder('damaged')}/{os.path.basename(path)}.{_random()}")
+
+    def remove(self, key: str) -> bool:
+        """Remove the file of a key; return whether it was there."""
+        self._require_writable()
+        return _unlink(self.record(key))
+
+    def keys(self) -> Iterator[str]:
+        return (key for key, _ in self.entries())
+
+    def entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Yield all keys, each with its file as `os.scandir` gives it: its `stat()` has size and age."""
+        for place in _scan(self.path):
+            if place.name != "own" and not is_hexadecimal(place.name, 2):
+                continue
+            for entry in _scan(place.path):
+                key, suffix = entry.name[: -len(_SUFFIX)], entry.name[-len(_SUFFIX) :]
+                if suffix == _SUFFIX and is_key(key) and _folder(key) == place.name:
+                    yield key, entry
+
+    def left(self, folder: str = "") -> Iterator[str]:
+        """Yield the paths of what processes were writing that are gone, in one of the directories or in all."""
+        names = [folder] if folder else [place.name for place in _scan(self.path) if not place.name.startswith(".")]
+        folders = (f"{self.path}/{name}" for name in names)
+        found = (entry for folder in folders for entry in _scan(folder) if entry.name.startswith(_TEMPORARY))
+        return (entry.path for entry in found if _is_left(entry.name))
+
+    def sweep(self, folder: str = "") -> int:
+        """Remove what is left so; return how many files and directories."""
+        self._require_writable()
+        return sum(map(remove_tree, self.left(folder)))
+
+    # ------------------------------------------------------------------ directories in it
+
+    def folder(self, name: str) -> str:
+        """Return the path of a directory in the cache, made if it is missing."""
+        self._require_writable()
+        path = f"{self.path}/{name}"
+        try:
+            self.check(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._make(path)
+            self.check(path)
+        return path
+
+    def temporary(self, name: str) -> tuple[int, str]:
+        """Return descriptor and path of a new file in a directory of the cache, in which others do not look."""
+        for _ in range(4):
+            with contextlib.suppress(FileNotFoundError):  # somebody deletes the cache just now
+                return self.temporary_in(self.folder(name))
+        return self.temporary_in(self.folder(name))
+
+    def temporary_name(self, folder: str) -> str:
+        """Return a new name in a directory, from which others see that this process was at it."""
+        return f"{folder}/{_TEMPORARY}{own_label()}~{_random()}"
+
+    def temporary_in(self, folder: str) -> tuple[int, str]:
+        """Return descriptor and path of a new file in a directory that must be there."""
+        path = self.temporary_name(folder)
+        descriptor = os.open(path, _CREATE, 0o600)
+        if self.group is not None:
+            _give(descriptor, path, self.group)
+        return descriptor, path
+
+    def temporary_folder(self, name: str) -> str:
+        """Return the path of a new directory in one of the cache, in which others do not look."""
+        path = self.temporary_name(self.folder(name))
+        make_directory(path, self.trust, self.group)
+        return path
+
+    def _make(self, path: str) -> None:
+        _resolve(self.path, self.trust, make=True)  # somebody may have deleted it, and another user made one
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.stat(path).st_mode):
+                os.rename(path, f"{path}.{_random()}.damaged")
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            make_directory(path, self.trust, self.group)
+
+    def check(self, path: str) -> None:
+        """Raise UnsafeCache where others could exchange what is in a directory of the cache.
+
+        Each time: it costs as much as finding out whether it is the one that was looked at before.
+        """
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):  # somebody moved it to another disk
+            status = os.lstat(resolve(path, self.trust, make=False, group=self.group))
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(f"{path} is not a directory")
+        check_within(path, status, self.trust, self.group)
+
+    def _explain(self, folder: str, path: str) -> None:
+        """Say why the file of a key cannot be opened, where it is not the operating system that knows best."""
+        try:
+            self.check(f"{self.path}/{folder}")
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"there is no {path}") from None
+        if stat.S_ISLNK(status.st_mode):
+            raise UnsafeCache(f"{path} is a symbolic link, which records never are: remove it")
+        check_file(path, status, self.trust, self.group)
+
+    def _require_writable(self) -> None:
+        if not self.writable:
+            raise CacheError(f"the cache {self.path} is only read here: open it for writing to change it")
+
+
+def _open(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
+    """Return the real path of the directory of a cache that is safe, and what the system says about it."""
+    if "\0" in path:
+        raise CacheError(f"the cache {path!r} has a zero in its name, which no directory can have")
+    there = os.path.isdir(path)
+    try:
+        return _resolve(path, trust, make)
+    except NotADirectoryError:
+        raise CacheError(f"the cache {path!r} is not a directory: choose another name") from None
+    except FileNotFoundError as error:
+        if not make:
+            raise CacheError(f'there is no cache {path!r}: name another directory, or let mode="use" make it') from None
+        raise _refused(path, there, error) from error
+    except OSError as error:
+        raise _refused(path, there, error) from error
+
+
+def _refused(path: str, there: bool, error: OSError) -> CacheError:
+    what = "used" if there else "made"
+    return CacheError(f"the cache {path!r} cannot be {what}: {error.strerror}; choose another directory")
+
+
+def _resolve(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
+    real = resolve(path, trust, make=make)
+    status = os.stat(real)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real)
+    check_directory(real, status, trust)
+    return real, status
+
+
+def _folder(key: str) -> str:
+    if is_hexadecimal(key, 40):
+        return key[:2]
+    if is_key(key):
+        return "own"
+    raise CacheError(
+        f"{key!r} cannot be a key: use at most 200 letters, digits and any of `._-`, and no dot at the beginning"
+    )
+
+
+def is_key(name: str) -> bool:
+    """Tell whether it could be a key, be it a digest or a user's."""
+    return 0 < len(name) <= _LONGEST and name[0] != "." and _LETTERS.issuperset(name)
+
+
+def _random() -> str:
+    return os.urandom(6).hex()
+
+
+def _scan(path: str) -> list[os.DirEntry[str]]:
+    """Return what is in a directory, nothing if there is none."""
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_left(name: str) -> bool:
+    """Tell whether whoever wrote a temporary file is gone."""
+    writer = Identity.from_label(name[len(_TEMPORARY) :].rpartition("~")[0])
+    return writer is not None and writer.state() == "gone"
+
+
+def _unlink(path: str) -> bool:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def remove_tree(path: str) -> bool:
+    """Remove a file or a whole directory; return whether it was there."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        return _unlink(path)
+    import shutil  # here, because a job removes no directories, and it loads much
+
+    shutil.rmtree(path, ignore_errors=True)
+    return True
+
+
+def _give(descriptor: int, path: str, group: int) -> None:
+    """Let the members of a group have a new file, whatever the umask is."""
+    try:
+        os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, 0o660)
+    except OSError:
+        os.close(descriptor)
+        _unlink(path)
+        raise
+
+
+def sync_directory(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,119 @@
+"""Nodes back to values: new objects, the same as `pickle` would have made of what they were."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+
+from ...errors import CacheError
+from ...utils import lite_json
+from ...utils.lite_typing import Any, Protocol
+from .dtypes import build
+from .encode import Described, Node, Omitted
+
+
+class Bytes(Protocol):
+    """The bytes of a file, `size` of them. Both methods raise ValueError for what lies outside it."""
+
+    size: int
+
+    def read(self, at: int, length: int) -> Any: ...
+    def read_into(self, at: int, target: memoryview) -> None: ...
+
+
+class Unloadable(CacheError):
+    """The bytes are those that were written, but the object cannot be made of them here."""
+
+
+def decode(node: Node, source: Bytes) -> Any:
+    """The value of a node. A node that makes no sense raises one of many exceptions."""
+    return _DECODERS[node["is"]](node, source)
+
+
+def _read_struct(layout: str) -> Callable[[Node, Bytes], Any]:
+    form = struct.Struct(layout)
+    return lambda node, source: form.unpack(source.read(node["at"], form.size))[0]
+
+
+def _read_complex(node: Node, source: Bytes) -> complex:
+    return complex(*struct.unpack("<dd", source.read(node["at"], 16)))
+
+
+def _read_bytes(node: Node, source: Bytes) -> bytes:
+    return bytes(source.read(node["at"], node["bytes"]))
+
+
+def _read_text(node: Node, source: Bytes) -> str:
+    return _read_bytes(node, source).rstrip(b"\0").decode()
+
+
+def _read_scalar(node: Node, source: Bytes) -> Any:
+    import numpy as np
+
+    dtype = np.dtype(node["dtype"])
+    return np.frombuffer(source.read(node["at"], dtype.itemsize), dtype)[0]
+
+
+def _read_array(node: Node, source: Bytes) -> Any:
+    import numpy as np
+
+    dtype, shape = build(node["dtype"]), tuple(node["shape"])
+    length = math.prod(shape) * max(dtype.itemsize, 1)
+    if dtype.hasobject or min(shape, default=0) < 0 or length > source.size:
+        raise ValueError("not an array of this file")
+    array = np.empty(shape, dtype)
+    if length:
+        source.read_into(node["at"], memoryview(array.reshape(-1).view(np.uint8)))
+    if node.get("order") == "F":
+        array = np.asfortranarray(array)
+    elif "axes" in node:
+        axes = node["axes"]
+        array = np.ascontiguousarray(array.transpose(np.argsort(axes))).transpose(axes)
+    array.flags.writeable = not node.get("readonly", False)
+    return array
+
+
+def _read_row(node: Node, source: Bytes) -> list[Any]:
+    if "of" not in node:
+        return [decode(item, source) for item in node["items"]]
+    if node["of"] not in ("d", "q", "?"):
+        raise ValueError("not numbers")
+    form = struct.Struct(f"<{node['count']}{node['of']}")
+    return list(form.unpack(source.read(node["at"], form.size)))
+
+
+def _read_omitted(node: Node, _: Bytes) -> Omitted:
+    return Omitted(str(build(node["dtype"])), tuple(node["shape"]))
+
+
+def _read_pickle(node: Node, source: Bytes) -> Any:
+    from .unpickle import loads
+
+    arrays = [decode(each, source) for each in node["arrays"]]
+    data = source.read(node["at"], node["bytes"])
+    try:
+        return loads(data, arrays)
+    except Exception as error:  # of the user's classes, or because they are not here
+        raise Unloadable(f"{type(error).__name__}: {error}") from error
+
+
+_DECODERS: Mapping[str, Callable[[Node, Bytes], Any]] = {
+    "float": _read_struct("<d"),
+    "int": _read_struct("<q"),
+    "bool": _read_struct("<?"),
+    "complex": _read_complex,
+    "none": lambda *_: None,
+    "str": _read_text,
+    "bytes": _read_bytes,
+    "json": lambda node, source: lite_json.loads(_read_bytes(node, source)),
+    "described": lambda node, source: Described(_read_text(node, source)),
+    "scalar": _read_scalar,
+    "array": _read_array,
+    "omitted": _read_omitted,
+    "pickle": _read_pickle,
+    "list": _read_row,
+    "tuple": lambda node, source: tuple(_read_row(node, source)),
+    "dict": lambda node, source: {name: decode(item, source) for name, item in node["items"].items()},
+    "pairs": lambda node, source: {name: decode(item, source) for name, item in node["items"]},
+}

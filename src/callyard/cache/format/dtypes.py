@@ -1,0 +1,83 @@
+"""The dtypes of arrays in files: as JSON, and which of them HDF5 has too."""
+
+from __future__ import annotations
+
+import itertools
+
+from ...utils.lite_typing import Any
+
+_SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}  # bytes, by kind
+_LONGEST = 40  # letters of a dtype that is no record
+
+
+def describe(dtype: Any) -> Any:
+    """Text, list or dictionary of which `build` makes an equal dtype; None if it cannot."""
+    if dtype.hasobject or not dtype.itemsize:
+        return None
+    try:
+        described = _describe(dtype)
+        return described if _same(build(described), dtype) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _describe(dtype: Any) -> Any:
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return [_describe(base), list(shape)]
+    if dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]
+    return {
+        "names": list(dtype.names),
+        "formats": [_describe(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+    }
+
+
+def build(described: Any) -> Any:
+    """The dtype. What makes no sense raises one of many exceptions."""
+    import numpy as np
+
+    if isinstance(described, str):
+        if len(described) > _LONGEST or "," in described:  # with commas numpy takes it for a record
+            raise ValueError("not the text of one dtype")
+        return np.dtype(described)
+    if isinstance(described, list):
+        base, shape = described
+        return np.dtype((build(base), tuple(shape)))
+    parts = {**described, "formats": [build(part) for part in described["formats"]]}
+    aligned = parts.pop("aligned")
+    return np.dtype(parts, align=aligned)
+
+
+def _same(built: Any, dtype: Any) -> bool:
+    """Equal, and alike in what `==` does not look at."""
+    if built != dtype or built.type is not dtype.type or built.isalignedstruct != dtype.isalignedstruct:
+        return False
+    if dtype.metadata:
+        return False
+    if dtype.subdtype is not None:
+        return _same(built.base, dtype.base)
+    if dtype.names is None:
+        return True
+    return all(_same(built.fields[name][0], dtype.fields[name][0]) for name in dtype.names)
+
+
+def is_native(dtype: Any) -> bool:
+    """Whether any HDF5 tool reads such an array as what it is."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return is_native(base) and all(shape)
+    if dtype.names is not None:
+        return _is_native_record(dtype)
+    return dtype.itemsize in _SIZES.get(dtype.kind, ()) or (dtype.kind == "S" and dtype.itemsize > 0)
+
+
+def _is_native_record(dtype: Any) -> bool:
+    spans = sorted((offset, offset + part.itemsize) for part, offset, *_ in dtype.fields.values())
+    apart = all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
+    fields = dtype.fields.items()
+    return bool(fields) and apart and all(name and name.isprintable() and is_native(field[0]) for name, field in fields)

@@ -1,0 +1,189 @@
+"""What HDF5 files consist of, as far as those of the cache need it: groups, and datasets that lie in one piece.
+
+Made here and not by the HDF5 library, because to load that takes longer than most calls that are jobs. It is what the
+library writes for the same things, by the specification of the format (version 3, which HDF5 1.10 reads, also 1.8).
+Addresses count from the end of the user block.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import mul
+
+from ...utils.lite_typing import Any
+
+__all__ = ["ALIGNED", "SUPERBLOCK", "dataset", "fits", "group", "is_sound", "size_of", "superblock"]
+
+SUPERBLOCK = 48  # bytes
+ALIGNED = 8  # bytes, to which headers and data are
+
+_NOWHERE = 0xFFFFFFFFFFFFFFFF  # the address of what has no place
+_DATASPACE, _LINK_INFO, _DATATYPE, _FILL_VALUE, _LINK, _LAYOUT, _GROUP_INFO, _ATTRIBUTE = 1, 2, 3, 5, 6, 8, 10, 12
+_UTF8 = 1
+_WORD = 0xFFFFFFFF
+_LONGEST = 1000  # bytes of an attribute
+_MESSAGE = 0xFFFF  # bytes of a message at most
+
+# Bits of sign, exponent and mantissa, and the bias, by bytes.
+_FLOATS = {2: (15, 10, 5, 10, 15), 4: (31, 23, 8, 23, 127), 8: (63, 52, 11, 52, 1023)}
+
+
+def superblock(base: int, end: int, root: int) -> bytes:
+    """The beginning: `end` is the length of all with the user block of `base` bytes, `root` where the root group is."""
+    data = b"\x89HDF\r\n\x1a\n" + struct.pack("<4B4Q", 2, 8, 8, 0, base, _NOWHERE, end, root)
+    return data + _checksum(data)
+
+
+def group(links: Iterable[tuple[str, int]]) -> bytes:
+    """The header of a group with these names and addresses."""
+    info = [(_LINK_INFO, struct.pack("<2B2Q", 0, 0, _NOWHERE, _NOWHERE)), (_GROUP_INFO, b"\0\0")]
+    return _header([*info, *((_LINK, _link(name.encode(), address)) for name, address in links)])
+
+
+def _link(name: bytes, address: int) -> bytes:
+    return struct.pack("<3BH", 1, 0b10001, _UTF8, len(name)) + name + struct.pack("<Q", address)
+
+
+def dataset(kind: Any, shape: tuple[int, ...], address: int, attributes: Iterable[tuple[str, str]]) -> bytes:
+    """The header of a dataset. `kind`, `shape` and `attributes` are those of a `layout.spec`."""
+    size = size_of(kind, shape)
+    fill = struct.pack("<2B", 3, 0b0101)  # space at once, and nobody fills it
+    place = struct.pack("<2B2Q", 3, 1, address if size else _NOWHERE, size)
+    described = [(_DATASPACE, _space(kind, shape)), (_DATATYPE, _type(kind, shape)), (_FILL_VALUE, fill)]
+    return _header([*described, (_LAYOUT, place), *((_ATTRIBUTE, _attribute(*pair)) for pair in attributes)])
+
+
+def size_of(kind: Any, shape: tuple[int, ...]) -> int:
+    """The bytes of its data."""
+    if kind in ("group", "none"):
+        return 0
+    return reduce(mul, shape, 1) * (1 if kind == "text" else _parsed(kind)[2])
+
+
+def fits(kind: Any) -> bool:
+    """Whether a dtype can be described in a header; records of a thousand fields and more can not."""
+    return len(_number(kind)) <= _MESSAGE
+
+
+def _attribute(name: str, value: str) -> bytes:
+    cut = value.encode(errors="replace")[:_LONGEST].decode(errors="ignore")  # not in the middle of a letter
+    label, text = name.encode() + b"\0", cut.encode() or b" "
+    kind, space = _text(len(text)), _space("text", ())
+    return struct.pack("<2B3HB", 3, 0, len(label), len(kind), len(space), _UTF8) + label + kind + space + text
+
+
+def _space(kind: Any, shape: tuple[int, ...]) -> bytes:
+    if kind == "none":
+        return struct.pack("<4B", 2, 0, 0, 2)
+    dimensions = () if kind == "text" else shape
+    return struct.pack(f"<4B{len(dimensions)}Q", 2, len(dimensions), 0, bool(dimensions), *dimensions)
+
+
+# -- types -------------------------------------------------------------------------------------------------
+
+
+def _type(kind: Any, shape: tuple[int, ...]) -> bytes:
+    if kind == "text":
+        return _text(*shape)
+    return _integer("<", 1, signed=False) if kind == "none" else _number(kind)
+
+
+def _parsed(kind: Any) -> tuple[str, str, int]:
+    """Order, letter and bytes of a dtype, which may also be the text that stands for one."""
+    if not isinstance(kind, str):
+        return kind.str[0], kind.kind, kind.itemsize
+    return ("|", "b", 1) if kind == "?" else (kind[0], kind[1], int(kind[2:]))
+
+
+def _number(kind: Any) -> bytes:
+    """A dtype, as HDF5 has it."""
+    order, letter, size = _parsed(kind)
+    if not isinstance(kind, str) and kind.subdtype is not None:
+        return _array(*kind.subdtype)
+    if not isinstance(kind, str) and kind.names is not None:
+        members = sorted((kind.fields[name][1], name, _number(kind.fields[name][0])) for name in kind.names)
+        return _compound([(name, offset, member) for offset, name, member in members], size)
+    if letter == "c":
+        half = _float(order, size // 2)
+        return _compound([("r", 0, half), ("i", size // 2, half)], size)
+    if letter == "b":
+        return _message(8, 2, 1, _integer("<", 1, signed=True) + b"FALSE\0TRUE\0\0\1")
+    if letter == "S":
+        return _message(3, 1, size)  # filled up with zeros
+    return _float(order, size) if letter == "f" else _integer(order, size, signed=letter == "i")
+
+
+def _message(number: int, bits: int, size: int, properties: bytes = b"") -> bytes:
+    """A datatype of the class with this number."""
+    return struct.pack("<2I", (bits << 8) | 0x30 | number, size) + properties
+
+
+def _text(length: int) -> bytes:
+    return _message(3, 1 | _UTF8 << 4, length)
+
+
+def _integer(order: str, size: int, *, signed: bool) -> bytes:
+    return _message(0, (order == ">") | signed << 3, size, struct.pack("<2H", 0, 8 * size))
+
+
+def _float(order: str, size: int) -> bytes:
+    sign, *places = _FLOATS[size]
+    exponent, bits, mantissa, bias = places
+    properties = struct.pack("<2H4BI", 0, 8 * size, exponent, bits, 0, mantissa, bias)
+    return _message(1, (order == ">") | 2 << 4 | sign << 8, size, properties)
+
+
+def _compound(members: Sequence[tuple[str, int, bytes]], size: int) -> bytes:
+    length = (size.bit_length() + 7) // 8  # of offsets
+    parts = (name.encode() + b"\0" + offset.to_bytes(length, "little") + kind for name, offset, kind in members)
+    return _message(6, len(members), size, b"".join(parts))
+
+
+def _array(base: Any, shape: tuple[int, ...]) -> bytes:
+    properties = struct.pack(f"<B{len(shape)}I", len(shape), *shape) + _number(base)
+    return _message(10, 0, size_of(base, shape), properties)
+
+
+# -- headers -----------------------------------------------------------------------------------------------
+
+
+def _header(messages: Iterable[tuple[int, bytes]]) -> bytes:
+    body = b"".join(struct.pack("<BHB", kind, len(data), 0) + data for kind, data in messages)
+    data = b"OHDR" + struct.pack("<2BI", 2, 0b10, len(body)) + body
+    return data + _checksum(data)
+
+
+def _checksum(data: bytes) -> bytes:
+    """That of the format, which is Bob Jenkins' lookup3."""
+    length = -(-len(data) // 12) * 12
+    words = struct.unpack(f"<{length // 4}I", data.ljust(length, b"\0"))
+    a = b = c = (0xDEADBEEF + len(data)) & _WORD
+    for i in range(0, len(words), 3):
+        a, b, c = (a + words[i]) & _WORD, (b + words[i + 1]) & _WORD, (c + words[i + 2]) & _WORD
+        if i < len(words) - 3:
+            for turn in (4, 6, 8, 16, 19, 4):
+                a, b, c = b, (c + b) & _WORD, (a - c) & _WORD ^ _turned(c, turn)
+    for turn in (14, 11, 25, 16, 4, 14, 24):
+        a, b, c = b, ((c ^ b) - _turned(b, turn)) & _WORD, a
+    return struct.pack("<I", b)
+
+
+def is_sound(frame: bytes) -> bool:
+    """Whether a superblock and the headers behind it have the right checksums: as they were made, or as HDF5 has them.
+
+    It leaves headers where they are when it changes them, and continues them elsewhere if they have to grow.
+    """
+    at, end = 0, SUPERBLOCK
+    while at < len(frame):
+        if end > len(frame) or _checksum(frame[at : end - 4]) != frame[end - 4 : end]:
+            return False
+        at = end + -end % ALIGNED
+        start = min(at + 10, len(frame))
+        end = start + int.from_bytes(frame[at + 6 : start], "little") + 4
+    return True
+
+
+def _turned(word: int, bits: int) -> int:
+    return (word << bits | word >> (32 - bits)) & _WORD

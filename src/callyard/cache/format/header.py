@@ -1,0 +1,122 @@
+"""The user block of a file: a line with the format and a checksum, JSON that says where everything is, zeros."""
+
+from __future__ import annotations
+
+from blake3 import blake3
+
+from ...errors import CacheError, VersionMismatch
+from ...utils import lite_json
+from ...utils.frozen import Plain
+from ...utils.lite_typing import Any
+from .io import read_at
+
+FORMAT = 2  # what is written; 1, whose checksum was of all behind the user block, is read too
+MAX_BLOCK = 1 << 26  # bytes of a user block
+FRAME = 256  # bytes that the first line and the checksum of the content take, at most
+
+_MAGIC = b"CALLYARD "
+
+
+class Damaged(CacheError):
+    """What is in the file is not what was written there."""
+
+
+class Head(Plain):
+    """What the file says about itself. `created` is Unix time, `seconds` the run time, `size` that of the file.
+
+    That may have grown since it was written: a person can add notes to an HDF5 file.
+    """
+
+    format: int
+    key: str
+    name: str
+    state: str
+    token: str
+    created: float
+    seconds: float
+    size: int
+
+
+def make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
+    """The user block. `text` is the JSON without the checksums, of HDF5's own part and of the data, and the brace."""
+    data = f'{text},"frame":"{frame}","sum":"{checksum}"}}'.encode()
+    line = b"CALLYARD %d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
+    return (line + data + b"\n").ljust(block, b"\0")
+
+
+def damaged(path: str, what: str) -> Damaged:
+    return Damaged(f"{path} is damaged: {what}")
+
+
+def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Head, int, dict[str, Any], bytes]:
+    """The head, the length of the user block, the JSON, and the first bytes of the file: `peek`, or more."""
+    if not size:
+        raise Damaged(f"{path} is empty")
+    data = read_at(fd, min(peek, size), 0)
+    line, number, block, checksum = _first_line(data, path)
+    if not line < block <= size:
+        raise damaged(path, "it is cut off")
+    if block > MAX_BLOCK:
+        raise damaged(path, "its first line makes no sense")
+    if block > len(data):
+        data = read_at(fd, block, 0)
+    text = data[line : data.find(b"\n", line, block)]
+    if blake3(text).hexdigest().encode() != checksum:
+        raise damaged(path, "its head does not match its checksum")
+    fields = _parse(text, path, number)
+    written = block + fields["bytes"]
+    if size < written or (number == 1 and size != written):
+        raise damaged(path, f"it has {size} bytes instead of {written}")
+    known = {name: fields[name] for name in Head.fields if name != "size"}
+    return Head(**known, size=size), block, fields, data
+
+
+_TEXTS = ("key", "name", "state", "token", "frame", "sum")
+_COUNTS = ("format", "bytes", "data")
+_MOMENTS = ("created", "seconds")
+_LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
+
+
+def _parse(text: bytes, path: str, number: int) -> dict[str, Any]:
+    """The JSON of a head, in which each field is what it should be; `parts` are looked at when they are asked for."""
+    try:
+        fields = {"data": 0, "frame": "", **lite_json.loads(text)}
+        if _is_sound(fields, number):
+            return fields
+    except (LookupError, TypeError, ValueError):
+        pass
+    raise damaged(path, "its head has not the fields of this format")
+
+
+def _is_sound(fields: dict[str, Any], number: int) -> bool:
+    return (
+        all(type(fields[name]) is str for name in _TEXTS)
+        and all(type(fields[name]) is int for name in _COUNTS)
+        and all(type(fields[name]) in (int, float) and 0 <= fields[name] < _LATEST for name in _MOMENTS)
+        and 0 <= fields["data"] <= fields["bytes"]
+        and fields["format"] == number
+        and fields["state"] in ("finished", "failed")
+        and type(fields["parts"]) is dict
+    )
+
+
+def _first_line(data: bytes, path: str) -> tuple[int, int, int, bytes]:
+    """The length of the line, the format, the length of the user block, and the checksum of the head."""
+    if not data.startswith(_MAGIC):
+        raise Damaged(f"{path} is not a file of Callyard's cache, or its beginning is damaged")
+    end = data.find(b"\n", 0, FRAME)
+    words = data[: max(end, 0)].split(b" ")
+    if len(words) < 2 or not _is_number(words[1]):
+        raise damaged(path, "its first line makes no sense")
+    if int(words[1]) > FORMAT:
+        raise VersionMismatch(
+            f"{path} has format {int(words[1])} and this version of Callyard reads up to {FORMAT}: "
+            "use a newer Callyard, or another cache directory"
+        )
+    if len(words) != 4 or not int(words[1]) or not _is_number(words[2]):
+        raise damaged(path, "its first line makes no sense")
+    return end + 1, int(words[1]), int(words[2]), words[3]
+
+
+def _is_number(word: bytes) -> bool:
+    return word.isdigit() and len(word) < 10

@@ -1,0 +1,125 @@
+"""The bytes of a file: written and read in chunks, with a checksum."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from blake3 import blake3
+
+from ...errors import CacheError
+from ...utils.lite_typing import Any
+
+_CHUNK = 1 << 20
+
+
+def write_chunks(fd: int, tiles: Iterable[Any], at: int) -> str:
+    """Write them one after the other; the checksum of all."""
+    checksum = blake3()
+    for tile in tiles:
+        view = memoryview(tile)
+        for start in range(0, len(view), _CHUNK):
+            chunk = bytes(view[start : start + _CHUNK])  # what is hashed is written, whoever changes the array now
+            checksum.update(chunk)
+            write_all(fd, chunk, at)
+            at += len(chunk)
+    return checksum.hexdigest()
+
+
+def write_all(fd: int, data: bytes, at: int) -> None:
+    written = os.pwrite(fd, data, at)
+    while written < len(data):  # a full disk says so at the next attempt
+        written += os.pwrite(fd, memoryview(data)[written:], at + written)
+
+
+class InMemory:
+    """The content of a small file, which is never looked at again; or a part of it, which begins at `start`."""
+
+    __slots__ = ("data", "size", "start")
+
+    def __init__(self, data: memoryview, start: int = 0) -> None:
+        self.data, self.start, self.size = data, start, start + len(data)
+
+    def read(self, at: int, length: int) -> memoryview:
+        _check_span(at, length, self.start, self.size)
+        return self.data[at - self.start : at - self.start + length] if length else memoryview(b"")
+
+    def part(self, start: int, end: int) -> InMemory:
+        """A part without the rest of the file, which need not be kept in memory for it."""
+        return InMemory(memoryview(bytes(self.read(start, end - start))), start)
+
+    def read_into(self, at: int, target: memoryview) -> None:
+        target[:] = self.read(at, len(target))
+
+
+class OnDisk:
+    """The content of a large file that was checked. It is opened for each part, and must still be the same.
+
+    Offsets count from the end of the user block of `block` bytes; the content is what lies from `start` up to `size`.
+    """
+
+    __slots__ = ("_block", "_checksum", "_identity", "_path", "_start", "size")
+
+    def __init__(self, path: str, identity: tuple[int, ...], block: int, start: int, size: int, checksum: str) -> None:
+        self._path, self._identity, self._checksum = path, identity, checksum
+        self._block, self._start, self.size = block, start, size
+
+    def read(self, at: int, length: int) -> memoryview:
+        _check_span(at, length, self._start, self.size)
+        target = memoryview(bytearray(length))
+        self.read_into(at, target)
+        return target
+
+    def read_into(self, at: int, target: memoryview) -> None:
+        _check_span(at, len(target), self._start, self.size)
+        with open(self._path, "rb", buffering=0) as file:
+            self._check(file.fileno())
+            file.seek(self._block + at)
+            while target:
+                count = file.readinto(target)
+                if not count:
+                    raise CacheError(f"{self._path} became shorter while it was read: ask for the result again")
+                target = target[count:]
+
+    def _check(self, fd: int) -> None:
+        """Raise CacheError where the content is not the one that was checked; what others add beside it is theirs."""
+        found = identity(os.fstat(fd))
+        if found == self._identity:
+            return
+        first, end = self._block + self._start, self._block + self.size
+        if found[:2] != self._identity[:2] or checksum_of(fd, first, end) != self._checksum:
+            raise CacheError(f"{self._path} was replaced after it had been checked: ask for the result again")
+        self._identity = found
+
+
+def _check_span(at: int, length: int, start: int, size: int) -> None:
+    if length and not start <= at <= at + length <= size:
+        raise ValueError("outside of the content")
+
+
+def identity(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when the file is another, or is written to."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read_at(fd: int, length: int, at: int) -> bytes:
+    """So many bytes, fewer at the end of the file."""
+    data = os.pread(fd, length, at)
+    while len(data) < length:  # an interrupted read
+        more = os.pread(fd, length - len(data), at + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def checksum_of(fd: int, at: int, end: int) -> str:
+    """Of the bytes from there on up to `end`, or to the end of the file."""
+    checksum = blake3()
+    chunk = memoryview(bytearray(_CHUNK))
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        file.seek(at)
+        while count := file.readinto(chunk[: max(end - at, 0)]):
+            checksum.update(chunk[:count])
+            at += count
+    return checksum.hexdigest()

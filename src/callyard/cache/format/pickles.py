@@ -1,0 +1,96 @@
+"""Pickles for files: they are read by other processes, later, which need not have the writer's `__main__`.
+
+What can be imported is stored by name, as always. A class or function that cannot be is stored as a pickle of
+its own in the pickle, which is opened only where there is no class of that name, or the function is wanted.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable, Iterable
+from types import FunctionType, ModuleType
+from typing import Any
+
+from cloudpickle.cloudpickle import dynamic_subimport, subimport
+
+from ...serialize import object_identity, reconstruct
+from ...serialize import pickler as wire
+from ...serialize.globals import at_import, is_importable
+from ...serialize.importable import by_reference
+from ...serialize.module_namespace import UNSENT, Needs
+from ...serialize.shared_objects import Place
+from .unpickle import CODE, fill_class, given, load_class, load_function, make_class
+
+
+class Pickler(wire.Pickler):
+    """`definition`: the pickle is itself a definition, in which classes and functions may refer to each other."""
+
+    def __init__(
+        self,
+        file: Any,
+        *,
+        reduce: Callable[[Any], Any] | None = None,
+        buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
+        definition: bool = False,
+    ) -> None:
+        super().__init__(file, reduce=reduce, buffer_callback=buffer_callback)
+        self._inside = definition
+
+    def _function(self, function: FunctionType) -> Any:
+        if by_reference(function):
+            return NotImplemented
+        return self._definition(function) if self._inside else (load_function, (CODE, _define(function)))
+
+    def _reference(self, thing: Any) -> Any:
+        return None  # there is no namespace of the writer where the file is read
+
+    def _definition(self, function: FunctionType) -> Any:
+        if at_import(function) is None:
+            return self._dynamic_function_reduce(function)  # with the globals that it uses
+        return super()._definition(function)
+
+    def _class(self, cls: type) -> Any:
+        reduced = super()._class(cls)
+        if reduced is NotImplemented or reduced[0] is not reconstruct.dynamic_class:
+            return reduced
+        known = (cls.__module__, cls.__qualname__, object_identity.identity(cls).key)
+        if not self._inside:
+            return load_class, (*known, CODE, _define(cls))
+        _, (_, _, *make), (_, fill, attributes), *_ = reduced
+        return make_class, (*known, *make), (*known, fill, attributes), None, None, fill_class
+
+    def _module(self, module: ModuleType) -> Any:
+        if is_importable(module):
+            return NotImplemented
+        if module.__name__ == "__main__":
+            return subimport, ("__main__",)
+        held = {name: value for name, value in vars(module).items() if name not in UNSENT}
+        return dynamic_subimport, (module.__name__, held)
+
+    def _needs(self, places: Iterable[Place]) -> Needs:
+        return (), (), ()
+
+
+def _define(thing: Any) -> bytes:
+    with io.BytesIO() as file:
+        Pickler(file, definition=True).dump(thing)
+        return file.getvalue()
+
+
+def dumps(value: Any, apart: Callable[[Any], bool] | None = None) -> tuple[bytes, list[Any]]:
+    """A pickle for `unpickles.loads`, and the objects in it for which `apart` was true: they are not in the pickle."""
+    taken: list[Any] = []
+    slots: dict[int, pickle.PickleBuffer] = {}  # the way by which pickle lets something be given when it is read
+
+    def reduce(thing: Any) -> Any:
+        if apart is None or not apart(thing):
+            return NotImplemented
+        slot = pickle.PickleBuffer(bytearray())
+        slots[id(slot)] = slot
+        taken.append(thing)
+        return given, (slot,)
+
+    with io.BytesIO() as file:
+        Pickler(file, reduce=reduce, buffer_callback=lambda buffer: id(buffer) not in slots).dump(value)
+        return file.getvalue(), taken

@@ -1,0 +1,144 @@
+"""Futures of calls that other processes run."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ...errors import CacheError, WorkerLost
+from ...futures import Future
+from ...utils.locks import new_lock, under
+from ..lookup import Found, find
+from .find import NoEntry
+
+if TYPE_CHECKING:
+    from ..cache import Cache
+
+__all__ = ["future_of"]
+
+_SOONEST, _LATEST, _SLOWER = 0.02, 1.0, 1.5  # s between two rounds of looking, and how they grow
+
+
+class _Known(Future[Any]):
+    """The future of a call that somebody else submitted."""
+
+    __slots__ = ("_cache", "_cached", "_key", "_where", "result_token")
+
+    def __init__(self, cache: Cache, key: str, name: str, cached: bool) -> None:
+        super().__init__(name)
+        self._cache, self._key, self._cached = cache, key, cached
+        self._where = ""  # who runs it, for people
+        self.result_token: bytes | None = None  # what the result counts as where it is an argument
+
+    @property
+    def key(self) -> str:
+        return self._key
+
+    @property
+    def cached(self) -> bool:
+        return self._cached
+
+    def look(self) -> bool:
+        """End if the call has ended; whether this future has."""
+        if self.done():
+            return True
+        cache, key = self._cache, self._key
+        try:
+            holder = cache.claims.holder(key)  # first: the result is stored before the claim is released
+            found = find(cache, key)
+            self._where = "" if holder is None else holder.awaited(key, cache.path)
+            if found is None and holder is not None and holder.state() != "gone":
+                return False
+            return self.end_with(found) if found is not None else self.fail_with(_lost(self.name, key, self._where))
+        except Exception as error:  # the cache is not what it was; whoever waits is to know
+            return self.fail_with(error)
+
+    def _state_word(self) -> str:
+        return super()._state_word() if self.done() else f"running, by {self._where}"
+
+    def end_with(self, found: Found) -> bool:
+        self.result_token = found.token
+        return self.fail(found) if found.failed else self.finish(found)
+
+
+def _lost(name: str, key: str, where: str) -> Exception:
+    if where:
+        return WorkerLost(f"{where} ran {name!r} (key {key}) and is gone, without a result: submit the call again")
+    return CacheError(
+        f"the run of {name!r} (key {key}) has ended and no result was stored: it failed, or was cancelled; "
+        "submit the call again to see"
+    )
+
+
+def future_of(cache: Cache, key: str) -> Future[Any]:
+    """The future of a call that is stored or running. Raises NoEntry if it is neither."""
+    holder = cache.claims.holder(key)
+    found = find(cache, key)
+    if found is not None:
+        future = _Known(cache, key, found.name, True)
+        future.end_with(found)
+    elif holder is not None:
+        future = _Known(cache, key, holder.name, False)
+        if not future.look():
+            future.set_running_or_notify_cancel()
+            _watch(future)
+    else:
+        raise NoEntry(f"the call {key!r} is neither stored in {cache.path} nor running")
+    return future
+
+
+# ------------------------------------------------------------------ one thread for all, while there are any
+
+_lock = new_lock()  # a finalizer may come here while this thread holds it
+_watched: list[_Known] = []
+_news: queue.SimpleQueue[None] = queue.SimpleQueue()
+_thread: threading.Thread | None = None
+
+
+def _renew() -> None:
+    """In a forked child, where the thread is not."""
+    global _lock, _watched, _news, _thread
+    _lock, _news, _thread = new_lock(), queue.SimpleQueue(), None
+    _watched = []
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
+def _watch(future: _Known) -> None:
+    under(_lock, _sign_in, future)
+
+
+def _sign_in(future: _Known) -> None:
+    global _thread
+    _watched.append(future)
+    _news.put(None)
+    if _thread is None:
+        thread = threading.Thread(target=_look_in_rounds, name="callyard-look", daemon=True)
+        thread.start()
+        _thread = thread  # only now: an exception may have prevented its start
+
+
+def _look_in_rounds() -> None:
+    global _thread, _watched
+    pause = _SOONEST
+    while True:
+        with _lock:
+            _watched = [future for future in _watched if not future.done()]
+            if not _watched:
+                _thread = None
+                return
+            round_ = list(_watched)
+        for future in round_:
+            future.look()
+        pause = _SOONEST if _is_there_news(pause) else min(pause * _SLOWER, _LATEST)
+
+
+def _is_there_news(patience: float) -> bool:
+    try:
+        _news.get(timeout=patience)
+    except queue.Empty:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""Which entries somebody means: by the beginning of a key, by age, size, function and state, or by likeness."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+
+from ...errors import CacheError
+from ...utils.quantities import FILE_SIZES, SECONDS, measured
+from ..directory import Home
+from ..entry import Entry, open_entry
+from .compare import distance
+
+__all__ = ["NoEntry", "age", "entries", "keys_by_age", "nearest", "the_key", "volume"]
+
+_SHORTEST = 6  # characters of the beginning of a key
+_UNKNOWN = 1 << 30  # further than any entry of which more is known than that it is there
+_LOOKED_AT = 1000  # entries of one function, the newest ones, in search of the nearest
+
+
+class NoEntry(CacheError, KeyError):
+    """No call is known by this key."""
+
+    __str__ = Exception.__str__  # KeyError would quote the sentence
+
+
+# ------------------------------------------------------------------ one
+
+
+def the_key(text: str, keys: Callable[[], Iterable[str]], exists: Callable[[str], bool], where: str) -> str:
+    """The key that a text is, or of which it is the beginning.
+
+    Raises NoEntry where there is none, or several.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a key is a string, not {text!r}")
+    if exists(text):
+        return text
+    known = list(keys())
+    found = [key for key in known if key.startswith(text)] if len(text) >= _SHORTEST else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NoEntry(f"{text!r} is the beginning of {len(found)} keys in {where}: {_some(found)}")
+    raise NoEntry(f"there is no call {text!r} in {where}{_hint(text, known)}")
+
+
+def _hint(text: str, known: list[str]) -> str:
+    if not known:
+        return ", which is empty"
+    if any(key.startswith(text) for key in known):
+        return f": give at least {_SHORTEST} characters of the key"
+    near = difflib.get_close_matches(text, {key[: max(len(text), 12)] for key in known}, n=1)
+    return f": did you mean {near[0]!r}?" if near else ": `callyard list` shows what is there"
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(sorted(keys)[:3])
+    return shown + (", ..." if len(keys) > 3 else "")
+
+
+# ------------------------------------------------------------------ all
+
+
+def keys_by_age(home: Home) -> list[str]:
+    """All keys, those first whose files are oldest."""
+    found = []
+    for key, file in home.entries():
+        try:
+            found.append((file.stat(follow_symlinks=False).st_mtime_ns, key))
+        except OSError:
+            continue  # it was removed just now
+    return [key for _, key in sorted(found)]
+
+
+def entries(home: Home, keys: Iterable[str]) -> Iterator[Entry]:
+    """The entries of these keys; those that are gone are left out, those that cannot be read with a warning."""
+    for key in keys:
+        try:
+            yield open_entry(home, key)
+        except FileNotFoundError:
+            continue
+        except (CacheError, OSError) as error:
+            warnings.warn(f"left out: {error}; `callyard check` says more", stacklevel=3)
+
+
+def nearest(
+    home: Home, function: str, ingredients: Mapping[str, str], key: str
+) -> tuple[Entry | None, Mapping[str, str]]:
+    """The entry of a function that has most of these ingredients, but not this key; the newest of several."""
+    candidates = _of_function(entries(home, reversed(keys_by_age(home))), function, key)
+    best: Entry | None = None
+    least = _UNKNOWN + 1
+    of_best: Mapping[str, str] = {}
+    for entry, _ in zip(candidates, range(_LOOKED_AT)):  # noqa: B905
+        try:
+            known = entry.ingredients
+        except (CacheError, OSError):
+            continue  # it was removed or damaged meanwhile
+        far = distance(known, ingredients) if known else _UNKNOWN
+        if far < least:
+            best, least, of_best = entry, far, known
+    return best, of_best
+
+
+def _of_function(found: Iterable[Entry], function: str, but: str) -> Iterator[Entry]:
+    return (entry for entry in found if entry.function == function and entry.key != but)
+
+
+# ------------------------------------------------------------------ ages and sizes
+
+
+def age(value: object) -> float:
+    """Seconds, from a number of them, a timedelta, or a text as "30d"."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return _amount(value, SECONDS, "s", 'seconds, a timedelta, or a text as "90min", "12h", "30d" or "2w"')
+
+
+def volume(value: object) -> float:
+    """Bytes, from a number of them or a text as "1GB"."""
+    return _amount(value, FILE_SIZES, "b", 'a number of bytes, or a text as "500 kB", "1GB" or "2GiB"')
+
+
+def _amount(value: object, units: Mapping[str, int], unit: str, wanted: str) -> float:
+    number = math.nan
+    if isinstance(value, str):
+        number = measured(value, units, unit)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    if not 0 <= number < math.inf:
+        raise CacheError(f"{value!r} should be {wanted}")
+    return number

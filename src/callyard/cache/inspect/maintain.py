@@ -1,0 +1,217 @@
+"""Whether everything in a cache is whole, safe and ours."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...errors import CacheError, UnsafeCache, VersionMismatch
+from ...utils.quantities import calls, size
+from ..claims import Unreadable
+from ..directory import is_key
+from ..entry import Entry
+from ..format.file import Damaged, read
+from .find import age, entries, keys_by_age, volume
+
+__all__ = ["Check", "Problem", "prune"]
+
+
+if TYPE_CHECKING:
+    from ..cache import Cache
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be.
+
+    `kind` is "damaged", "newer", "unsafe", "unreadable", "foreign" (Callyard did not write it), "left" (a half-written
+    file or a claim of a process that is gone) or "aside" (a damaged file that was set aside). `done` says what
+    the repair did about it; empty if nothing.
+    """
+
+    kind: str
+    path: str
+    text: str
+    done: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" + (f" ({self.done})" if self.done else "")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found: how many records are whole, their bytes, and what is not as it should be."""
+
+    whole: int
+    size: int
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is left that somebody should look at."""
+        return all(problem.kind == "aside" or problem.done for problem in self.problems)
+
+    def __str__(self) -> str:
+        verb = "is" if self.whole == 1 else "are"
+        return "\n".join([*map(str, self.problems), f"{calls(self.whole)} {verb} whole, {size(self.size)}"])
+
+
+def check(cache: Cache, repair: bool) -> Check:
+    """See `Cache.check`."""
+    if repair and cache.mode == "read-only":
+        raise CacheError(f"the cache {cache.path} is only read here: open it for writing to repair it")
+    problems = list(_left(cache, repair))
+    whole = total = 0
+    for key in keys_by_age(cache.home):
+        found = _record(cache, key, repair)
+        if isinstance(found, Problem):
+            problems.append(found)
+        elif found is not None:
+            whole, total = whole + 1, total + found
+    return Check(whole, total, [*problems, *_others(cache)])
+
+
+# ------------------------------------------------------------------ records
+
+
+def _record(cache: Cache, key: str, repair: bool) -> int | Problem | None:
+    """The bytes of a record that is whole; None if it is gone."""
+    path = cache.home.record(key)
+    try:
+        return _read(cache, key, path)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        done = f"moved to {cache.home.set_aside(key, str(error))}" if repair else ""
+        return Problem("damaged", path, str(error), done)
+    except UnsafeCache as error:
+        return Problem("unsafe", path, str(error))
+    except VersionMismatch as error:
+        return Problem("newer", path, str(error))
+    except OSError as error:
+        return Problem("unreadable", path, f"{path} cannot be read: {error.strerror}")
+
+
+def _read(cache: Cache, key: str, path: str) -> int:
+    descriptor = cache.home.open_record(key)
+    try:
+        head = read(descriptor, path).head
+    finally:
+        os.close(descriptor)
+    if head.key != key:
+        raise Damaged(f"{path} is damaged: it holds another call, {head.key}")
+    return head.size
+
+
+# ------------------------------------------------------------------ everything else
+
+
+def _left(cache: Cache, repair: bool) -> Iterator[Problem]:
+    """What processes left that are gone."""
+    for key, owner in list(cache.claims.running()):
+        gone = owner.state() == "gone"
+        if isinstance(owner, Unreadable):
+            text = f"{owner.name} is no claim that can be read" + (
+                "" if gone else f": {owner.awaited(key, cache.path)}"
+            )
+            yield Problem("damaged", owner.name, text, "set aside" if repair and gone else "")
+        elif gone:
+            text = f"{owner.where()} is gone and left its claim to {key} ({owner.name})"
+            yield Problem("left", f"{cache.path}/claims/{key}", text, "removed" if repair else "")
+    for path in list(cache.home.left()):
+        yield Problem("left", path, f"{path} was being written by a process that is gone", "removed" if repair else "")
+    if repair:
+        cache.claims.sweep()
+        cache.home.sweep()
+
+
+def _others(cache: Cache) -> Iterator[Problem]:
+    """Files that are no records."""
+    for folder, names, files in os.walk(cache.path):
+        place = os.path.relpath(folder, cache.path)
+        for name in sorted(files):
+            path = os.path.join(folder, name)
+            if place == "damaged":
+                if name.endswith(".h5"):
+                    yield Problem("aside", path, _why(path))
+            elif not _is_ours(place, name):
+                yield Problem("foreign", path, f"{path} is nothing that Callyard writes: move it elsewhere")
+        names[:] = sorted(names) if place == "." else []
+
+
+def _is_ours(place: str, name: str) -> bool:
+    if name.startswith(".tmp-"):
+        return place != "."
+    if place == "claims":
+        return is_key(name.partition("+")[0])
+    key = name.removesuffix(".h5")
+    return key != name and is_key(key) and (place == "own" or (len(key) == 40 and key[:2] == place))
+
+
+def _why(path: str) -> str:
+    try:
+        with open(path.removesuffix(".h5") + ".txt", encoding="utf-8", errors="replace") as note:
+            return f"{path} was set aside: {note.read().strip()}"
+    except OSError:
+        return f"{path} was set aside"
+
+
+if TYPE_CHECKING:
+    from ..cache import Cache
+
+
+_STATES = ("finished", "failed")
+
+
+def prune(
+    cache: Cache,
+    keys: list[str] | None,
+    older_than: Any,
+    larger_than: Any,
+    max_size: Any,
+    function: str | None,
+    state: str | None,
+    dry_run: bool,
+) -> list[Entry]:
+    """See `Cache.prune`."""
+    if all(condition is None for condition in (keys, older_than, larger_than, max_size, function, state)):
+        raise CacheError("prune needs a condition, as older_than= or function=; max_size=0 removes everything")
+    if state not in (None, *_STATES):
+        raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
+    before = None if older_than is None else time.time() - age(older_than)
+    least = None if larger_than is None else volume(larger_than)
+    most = None if max_size is None else volume(max_size)
+
+    def meets(entry: Entry) -> bool:
+        return (
+            (function is None or entry.function == function)
+            and (state is None or entry.state == state)
+            and (before is None or entry.created.timestamp() < before)
+            and (least is None or entry.size > least)
+        )
+
+    if not dry_run:
+        cache.claims.sweep()
+        cache.home.sweep()
+    found: Iterable[Entry] = filter(meets, entries(cache.home, cache.keys() if keys is None else keys))
+    if most is not None:
+        found = _beyond(list(found), most)
+    return [entry for entry in _idle(cache, found) if dry_run or cache.home.remove(entry.key)]
+
+
+def _beyond(found: list[Entry], most: float) -> list[Entry]:
+    """All but the newest, those that together have at most so many bytes."""
+    room = most
+    for place in range(len(found) - 1, -1, -1):
+        room -= found[place].size
+        if room < 0:
+            return found[: place + 1]
+    return []
+
+
+def _idle(cache: Cache, found: Iterable[Entry]) -> Iterator[Entry]:
+    running = {key for key, owner in cache.claims.running() if owner.state() != "gone"}
+    return (entry for entry in found if entry.key not in running)

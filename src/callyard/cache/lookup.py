@@ -1,0 +1,126 @@
+"""Look a call up in a cache: what is there and can be trusted, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import warnings
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CacheError
+from .format.file import Damaged, Stored, read
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+_log = logging.getLogger("callyard")
+
+
+class Found:
+    """A remembered result or error; opened when somebody asks for it."""
+
+    __slots__ = ("_stored", "failed", "token")
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored.output_alone()  # there may be a hundred thousand of these
+        self.failed = stored.head.state == "failed"
+        self.token = stored.token or None
+
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return self._stored.head.name
+
+    def load(self) -> Any:
+        if not self.failed:
+            return self._stored.output()
+        from ..errors import RemoteTraceback  # here, because most calls do not fail
+
+        error, text = self._stored.failure()
+        BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
+        return error
+
+
+def find(cache: Cache, key: str, *, whole: bool = False) -> Found | None:
+    """What is remembered under this key. Where the file is damaged, or cannot be read, the call runs, with a warning.
+
+    A damaged file is set aside. A large file is read once more when its content is asked for; with `whole` it is not
+    needed any more.
+
+    Raises:
+        UnsafeCache: others could have written the file.
+        VersionMismatch: a newer Callyard wrote it.
+    """
+    return look_up(cache, key, whole)[0]
+
+
+def look_up(cache: Cache, key: str, whole: bool = False) -> tuple[Found | None, bool]:
+    """The same, and whether there is a file that can be neither used nor moved away."""
+    path = cache.home.record(key)
+    try:
+        return _open(cache, key, whole), False
+    except FileNotFoundError:
+        return None, False
+    except Damaged as damage:
+        moved = _set_aside(cache, key, str(damage))
+        tell(f"{damage}; {moved or 'it cannot be moved away'}, and the call runs again")
+        return None, not moved
+    except OSError as error:
+        tell(f"{path} cannot be read, so the call runs again: {error.strerror}")
+        return None, True
+
+
+def _open(cache: Cache, key: str, whole: bool) -> Found:
+    path = cache.home.record(key)
+    try:
+        descriptor = cache.home.open_record(key)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        descriptor = cache.home.open_record(key)  # another machine has replaced it just now
+    try:
+        stored = read(descriptor, path, whole)
+    finally:
+        os.close(descriptor)
+    if stored.head.key != key:
+        _refuse_another_case(cache, key, stored.head.key)
+        raise Damaged(f"{path} holds another call, {stored.head.key}")
+    return Found(stored)
+
+
+def _refuse_another_case(cache: Cache, key: str, other: str) -> None:
+    """On a disk that does not tell capitals from small letters two keys of the user's own may be one file."""
+    if key.casefold() == other.casefold():
+        raise CacheError(f"cache_key {key!r} is {other!r} on the disk of {cache.path}; use keys that differ otherwise")
+
+
+def _set_aside(cache: Cache, key: str, reason: str) -> str:
+    """Say what became of a damaged file; nothing if it has to stay."""
+    if cache.mode == "read-only":
+        return "it is left alone, as the cache is read-only"
+    try:
+        return f"it was moved to {cache.home.set_aside(key, reason)}"
+    except (OSError, CacheError):
+        return ""
+
+
+def tell(message: str) -> None:
+    """Warn of what went wrong with a file and is not the call's fault: once, in the log or beside it."""
+    try:
+        warnings.warn(message, stacklevel=_level_of_caller())
+    except Warning:  # where warnings are errors the call goes on all the same
+        _log.warning("%s", message)
+    else:
+        _log.info("%s", message)
+
+
+def _level_of_caller() -> int:
+    """How far up the stack somebody called Callyard, as `warnings` counts from the function that called this one."""
+    package, level = __name__.partition(".")[0] + ".", 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level

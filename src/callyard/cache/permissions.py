@@ -1,0 +1,306 @@
+"""Who else could have written what is opened here: opening a record is running what is in it.
+
+A cache often lies where others write too: `/tmp`, a scratch file system, a project's directory. What another user
+could do there, and what is therefore looked at:
+
+* make the directory, or a link of that name, before us: directories, files and links must belong to this user.
+* write into a directory or file of ours that lets them: the modes must not.
+* put another one in the place of the directory, or of any directory above it: whoever may write into a directory
+  may rename what is in it, unless its sticky bit is set, as that of `/tmp` is. So each directory on the way, through
+  links too, must be one in which only this user and root may do that.
+
+An access control list may let others write whom the mode does not show, or shows as a group that is trusted: so each
+of these is asked for its list, too. With `trust="group"` that group alone may have all these rights, and its members.
+Since nobody else can exchange anything once this holds, it need not be looked at again for as long as the same
+directory is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+
+from ..errors import UnsafeCache
+from ..system.acls import Writer, inherited_writers, named_writers
+from ..utils.lite_typing import Literal
+
+__all__ = ["Trust", "check_directory", "check_file", "check_within", "make_directory", "resolve"]
+
+Trust = Literal["group"]
+
+_MOST_LINKS = 40  # as in the kernel
+_NOBODY = 65534  # how a user namespace shows whoever has no number in it
+_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = None) -> str:
+    """Return the real path of a directory, each directory and link on the way to it checked, but not itself.
+
+    With `make` those that are missing are made. The trusted group is that of the directory, unless it is known.
+    Raises FileNotFoundError otherwise, and other OSErrors.
+    """
+    above: list[str] = []
+    real = _follow_path(path, trust, make, above)
+    if trust is not None:
+        trusted = os.stat(real).st_gid if group is None else group
+        for directory in above:
+            _check_above(directory, path, trust, trusted)
+    return real
+
+
+def _follow_path(path: str, trust: Trust | None, make: bool, above: list[str]) -> str:
+    real, rest = "/", deque(os.path.join(os.getcwd(), path).split("/"))
+    links = 0
+    while rest:
+        name = rest.popleft()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            real = os.path.dirname(real)
+            continue
+        above.append(real)
+        _check_above(real, path, trust)
+        place = os.path.join(real, name)
+        status = _status(place, trust, make)
+        if not stat.S_ISLNK(status.st_mode):
+            real = place
+            continue
+        links += 1
+        target = _follow(place, status, path, links)
+        rest.extendleft(reversed(target.split("/")))
+        real = "/" if target.startswith("/") else real
+    return real
+
+
+def _status(place: str, trust: Trust | None, make: bool) -> os.stat_result:
+    try:
+        return os.lstat(place)
+    except FileNotFoundError:
+        if not make:
+            raise
+    try:
+        make_directory(place, trust)
+    except FileExistsError:
+        pass  # somebody was faster: who, is seen next
+    return os.lstat(place)
+
+
+def _follow(place: str, status: os.stat_result, path: str, links: int) -> str:
+    if links > _MOST_LINKS:
+        raise UnsafeCache(f"the cache {path} leads through too many symbolic links: name its directory itself")
+    # Even where it leads to a directory of ours: its owner may lead us to another one of ours at any time.
+    if status.st_uid not in (0, os.geteuid()) and not _is_outside(status.st_uid):
+        raise UnsafeCache(
+            f"the cache {path} leads through the symbolic link {place}, which belongs to {_user(status.st_uid)}: "
+            "name the directory itself, or choose another one"
+        )
+    return os.readlink(place)
+
+
+def make_directory(path: str, trust: Trust | None, group: int | None = None) -> None:
+    """Make a directory that only its user can open, or only the members of a group."""
+    if trust is None:
+        return os.mkdir(path, 0o700)
+    # Modes are set after making, whatever the umask is; the other members must not see it before.
+    fresh = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.urandom(6).hex()}")
+    os.mkdir(fresh, 0o700)
+    try:
+        if group is not None:
+            os.chown(fresh, -1, group)
+        os.chmod(fresh, 0o2770)  # the 2: what is made in it belongs to the same group
+        os.rename(fresh, path)  # also over an empty directory, which does no harm
+    except OSError as error:
+        os.rmdir(fresh)
+        if os.path.lexists(path):
+            raise FileExistsError(path) from error
+        raise
+    return None
+
+
+# ------------------------------------------------------------------ what must not be
+
+
+def check_directory(path: str, status: os.stat_result, trust: Trust | None) -> None:
+    """Raise UnsafeCache where others could write into the directory of a cache."""
+    if trust is None:
+        _check_own(f"the directory {path}", path, status)
+    else:
+        _check_of_group(f"the directory {path}", path, status)
+        _check_list(f"what is made in {path}", path, inherited_writers(path), trust, status.st_gid)
+    _check_list(f"the directory {path}", path, named_writers(path, status), trust, status.st_gid)
+
+
+def check_within(
+    path: str, status: os.stat_result, trust: Trust | None, group: int | None, descriptor: int | None = None
+) -> None:
+    """Raise UnsafeCache where others could have written what is in the directory of a cache that is safe."""
+    what = f"the {'directory' if stat.S_ISDIR(status.st_mode) else 'file'} {path}"
+    if trust is None:
+        _check_own(what, path, status)
+    elif status.st_mode & stat.S_IWOTH:
+        raise _writable(what, path, "everybody", "o-w")
+    elif status.st_mode & stat.S_IWGRP and status.st_gid != group:
+        raise _writable(what, path, f"the group {_group(status.st_gid)}", "g-w")
+    # Whose it is does not matter then: only members of the group can have put it there.
+    _check_list(what, path, named_writers(path if descriptor is None else descriptor, status), trust, group)
+
+
+def check_file(
+    path: str, status: os.stat_result, trust: Trust | None, group: int | None, descriptor: int | None = None
+) -> None:
+    """Raise UnsafeCache also where it is no regular file. An open one is asked by its descriptor."""
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafeCache(f"{path} is not a regular file, so its content may come from anywhere: remove it")
+    check_within(path, status, trust, group, descriptor)
+
+
+def _check_list(what: str, path: str, writers: list[Writer], trust: Trust | None, group: int | None) -> None:
+    """Raise UnsafeCache where an access control list lets others write."""
+    for writer in writers:
+        if not _is_trusted(writer, trust, group):
+            raise UnsafeCache(
+                f"{what} can be written by {_name(writer)} through an access control list, and could let the cache run "
+                f"any code: run `setfacl -b -k {path}` if you know who wrote what is there, or use another directory"
+            )
+
+
+def _is_trusted(writer: Writer, trust: Trust | None, group: int | None) -> bool:
+    number = writer.number
+    if number is None:
+        return False
+    if writer.kind == "group":
+        return number == 0 or (trust is not None and number == group) or _is_private(number, os.geteuid())
+    return number in (0, os.geteuid()) or (trust is not None and group in _groups_of(number))
+
+
+def _check_own(what: str, path: str, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise UnsafeCache(
+            f"{what} belongs to {_user(status.st_uid)}, who could let the cache run any code: "
+            'choose another directory, or say trust="group" to trust a group that you share'
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise _writable(what, path, "everybody", "go-w")
+    if status.st_mode & stat.S_IWGRP:
+        raise _writable(what, path, f"the group {_group(status.st_gid)}", "g-w", ', or say trust="group"')
+
+
+def _check_of_group(what: str, path: str, status: os.stat_result) -> None:
+    if status.st_mode & stat.S_IWOTH:
+        raise _writable(what, path, "everybody", "o-w")
+    owner, group = status.st_uid, status.st_gid
+    me = os.geteuid()
+    if me not in (0, owner) and group not in (os.getegid(), *os.getgroups()):
+        raise UnsafeCache(
+            f"{what} belongs to the group {_group(group)}, of which you are no member, so that there is nobody to "
+            "trust: choose another directory, or have its group changed"
+        )
+    if owner not in (0, me) and group not in _groups_of(owner):
+        raise UnsafeCache(
+            f"{what} belongs to {_user(owner)}, who is no member of the trusted group {_group(group)}: "
+            "choose another directory, or have its owner changed"
+        )
+
+
+def _check_above(directory: str, path: str, trust: Trust | None, group: int | None = None) -> None:
+    """Raise UnsafeCache where others could put another file into the place of one in this directory.
+
+    With trust only what no group could be trusted with, as long as it is not known which.
+    """
+    status = os.lstat(directory)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
+    who = _exchanger(directory, status, trust, group)
+    if who:
+        advice = "" if who == "everybody" or trust is not None else ', or say trust="group"'
+        raise UnsafeCache(
+            f"{who} could put another cache into the place of {path}, by rights to the directory {directory} "
+            f"(mode {stat.S_IMODE(status.st_mode):04o}): change that, choose another directory{advice}"
+        )
+
+
+def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, group: int | None) -> str:
+    """Return who, besides whom we trust, may rename what is in a directory; an empty text if nobody."""
+    owner, mode = status.st_uid, status.st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return "everybody"
+    if trust is not None and group is None:
+        return ""
+    known = owner in (0, os.geteuid()) or _is_outside(owner)
+    if not known and (trust is None or group not in _groups_of(owner)):
+        return _user(owner)  # also if it is sticky
+    if mode & stat.S_ISVTX:
+        return ""
+    writers = named_writers(directory, status)
+    if mode & stat.S_IWGRP and not _is_private(status.st_gid, owner):
+        writers.append(Writer("group", status.st_gid))
+    return next((_name(writer) for writer in writers if not _is_trusted(writer, trust, group)), "")
+
+
+def _is_outside(uid: int) -> bool:
+    """Tell whether it stands for users that a container cannot have: there, the directories of the host are theirs."""
+    if uid != _NOBODY:
+        return False
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() != ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
+def _is_private(gid: int, uid: int) -> bool:
+    """Tell whether it is the group that many systems make for a user alone, whose umask is 002 then."""
+    import grp
+    import pwd
+
+    try:
+        group, name = grp.getgrgid(gid), pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
+
+
+# ------------------------------------------------------------------ words
+
+
+def _writable(what: str, path: str, who: str, change: str, advice: str = "") -> UnsafeCache:
+    return UnsafeCache(
+        f"{what} can be written by {who}, who could let the cache run any code: run `chmod {change} {path}` "
+        f"if you know who wrote what is there{advice}"
+    )
+
+
+def _name(writer: Writer) -> str:
+    if writer.number is None:
+        return f"the {writer.kind} {writer.name}" if writer.kind else "everybody"
+    return f"the group {_group(writer.number)}" if writer.kind == "group" else _user(writer.number)
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"the user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"the user number {uid}"
+
+
+def _group(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"number {gid}"
+
+
+def _groups_of(uid: int) -> list[int]:
+    import pwd
+
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return []
+    return os.getgrouplist(user.pw_name, user.pw_gid)

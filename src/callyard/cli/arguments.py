@@ -1,0 +1,89 @@
+"""Which cache a command line means, and which call in it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from ..cache.cache import Cache
+from ..cache.entry import Entry
+from ..errors import CacheError
+from ..utils.paths import expand
+from . import Usage
+
+__all__ = ["add_json", "add_place", "entry_of", "find_entry", "open_cache", "print_json", "split", "to_change"]
+
+VARIABLE = "CALLYARD_CACHE"
+
+
+def add_place(parser: argparse.ArgumentParser, words: str = "", meaning: str = "") -> None:
+    """Add what says which cache is meant, and the `words` that follow the directory."""
+    names = f"[DIRECTORY] {words}".strip()
+    about = f"the directory of the cache (default: what {VARIABLE} in the environment says){meaning}"
+    parser.add_argument("words", nargs="*", metavar=names, help=about)
+    parser.add_argument("-C", "--cache", metavar="DIRECTORY", help="the directory, for scripts")
+    parser.add_argument("--trust", choices=["group"], help="open a cache that is shared with a group")
+    parser.usage = f"{parser.prog} [OPTIONS] {names}"
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def split(options: argparse.Namespace, wanted: int) -> tuple[str, list[str]]:
+    """The directory, and the `wanted` words that follow it."""
+    words: list[str] = options.words
+    if options.cache is not None:
+        place = options.cache
+    elif len(words) > wanted:
+        place, words = words[0], words[1:]
+    else:
+        place = from_environment()
+    if len(words) != wanted:
+        raise Usage("which call? Give the beginning of its key" if len(words) < wanted else f"what is {words[-1]!r}?")
+    return place, words
+
+
+def from_environment() -> str:
+    place = os.environ.get(VARIABLE)
+    if not place:
+        raise Usage(f"which cache? Name its directory, or set {VARIABLE} in the environment")
+    return place
+
+
+def open_cache(options: argparse.Namespace, directory: str) -> Cache:
+    """The cache for looking in; it may lie where nothing can be written."""
+    if not os.path.lexists(expand(directory)):
+        raise CacheError(f"there is no cache {directory!r}: name the directory of one, or set {VARIABLE} to it")
+    sys.path.append(os.getcwd())  # where modules of those who start `python script.py` are
+    return Cache(directory, mode="read-only", trust=options.trust)
+
+
+def to_change(cache: Cache) -> Cache:
+    """The same cache, which is there, for writing."""
+    return Cache(cache.directory, trust=cache.trust)
+
+
+def find_entry(options: argparse.Namespace) -> Entry:
+    """The entry that the command line names."""
+    directory, (beginning,) = split(options, 1)
+    return entry_of(open_cache(options, directory), beginning)
+
+
+def entry_of(cache: Cache, beginning: str) -> Entry:
+    """The entry whose key begins so."""
+    key = cache.find_key(beginning)
+    holder = cache.claims.holder(key)
+    if holder is not None and key not in cache:
+        state = "was being run, without a result," if holder.state() == "gone" else "is being run"
+        raise CacheError(f"{key} {state} by {holder.where()}, so nothing is stored yet")
+    return cache[key]
+
+
+def print_json(thing: Any) -> None:
+    import json  # here, because text is more common
+
+    json.dump(thing, sys.stdout, indent=2)
+    print()

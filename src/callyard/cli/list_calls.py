@@ -1,0 +1,134 @@
+"""List the calls that a cache remembers, and those that wait or are being run; the newest come last.
+
+Only the beginning of each file is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from itertools import islice
+from typing import Any
+
+from ..cache.cache import Cache
+from ..cache.entry import Entry
+from ..cache.inspect.dataframe import arguments
+from ..cache.inspect.find import entries, keys_by_age
+from ..jobs.query import calls_of_jobs
+from ..utils import quantities
+from . import tables as text
+from .arguments import add_json, add_place, open_cache, print_json, split
+
+__all__ = ["as_text", "configure", "row_of", "run"]
+
+_STATES = ("finished", "failed", "unsent", "queued", "running", "gone")
+_RIGHT = frozenset(("TOOK", "SIZE"))
+
+Row = dict[str, Any]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--function", metavar="NAME", help="only calls of this function")
+    parser.add_argument(
+        "--state",
+        choices=_STATES,
+        help="only these; unsent: not submitted yet; gone: its process ended without a result",
+    )
+    parser.add_argument("-n", "--limit", type=_count, metavar="N", help="only the newest N")
+    parser.add_argument("-l", "--long", action="store_true", help="show arguments too, which takes longer")
+    add_json(parser, "an array of objects")
+    add_place(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"at least 1, not {text}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table."""
+    directory, _ = split(options, 0)
+    cache = open_cache(options, directory)
+    jobs = [*_jobs(cache, options)]
+    known = {row["key"] for row in jobs}
+    running = [row for row in _running(cache, options) if row["key"] not in known]
+    rows = [*_stored(cache, options), *jobs, *running]
+    rows = rows[-options.limit :] if options.limit else rows
+    if options.json:
+        print_json(rows)
+    elif rows:
+        print(as_text(rows, options.long))
+    else:
+        print(f"no calls in {cache.path}")
+    return 0
+
+
+def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
+    """The newest ones, in the order in which they were stored."""
+    if options.state in ("running", "gone"):
+        return []
+    newest = entries(cache.home, reversed(keys_by_age(cache.home)))
+    meant = (entry for entry in newest if _is_meant(entry.function, entry.state, options))
+    return [row_of(entry, options.long) for entry in islice(meant, options.limit)][::-1]
+
+
+def _running(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
+    for key, owner in sorted(cache.claims.running(), key=lambda pair: pair[1].since):
+        state = "gone" if owner.state() == "gone" else "running"
+        if _is_meant(owner.name, state, options):
+            since = datetime.fromtimestamp(owner.since, timezone.utc)
+            yield _row(key, owner.name, state, since, time.time() - owner.since, where=owner.where())
+
+
+def _jobs(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
+    """Calls that are jobs and have no result."""
+    for call in calls_of_jobs(cache.home):
+        if call.state in _STATES and call.state != "finished" and _is_meant(call.name, call.state, options):
+            since = datetime.fromtimestamp(call.created, timezone.utc)
+            where = f"job {call.job}" + (f" on {call.node}" if call.node else "") if call.job else None
+            yield _row(call.known_as, call.name, call.state, since, time.time() - call.created, where=where)
+
+
+def _is_meant(function: str, state: str, options: argparse.Namespace) -> bool:
+    return options.function in (None, function) and options.state in (None, state)
+
+
+def row_of(entry: Entry, long: bool = False) -> Row:
+    """What is said of a stored call, by the names that the JSON has."""
+    path = str(entry.path)
+    row = _row(entry.key, entry.function, entry.state, entry.created, entry.seconds, entry.size, path)
+    return row | {"arguments": arguments(entry)} if long else row
+
+
+def _row(
+    key: str,
+    function: str,
+    state: str,
+    created: datetime,
+    seconds: float,
+    size: int | None = None,
+    path: str | None = None,
+    where: str | None = None,
+) -> Row:
+    moment = created.astimezone(timezone.utc).isoformat()
+    return {
+        "key": key, "function": function, "state": state, "created": moment, "seconds": seconds, "size": size,
+        "path": path, "where": where,
+    }  # fmt: skip
+
+
+def as_text(rows: list[Row], long: bool = False) -> str:
+    """The rows as a table."""
+    head = ["KEY", "FUNCTION", "STATE", "BEGAN", "TOOK", "SIZE", *(["ARGUMENTS"] if long else [])]
+    return text.table(head, [_cells(row, long) for row in rows], _RIGHT, "ARGUMENTS" if long else "FUNCTION")
+
+
+def _cells(row: Row, long: bool) -> list[str]:
+    key, took, size = text.short(row["key"]), quantities.duration(row["seconds"]), quantities.size(row["size"])
+    began = text.when(datetime.fromisoformat(row["created"]))
+    more = [row.get("arguments") or row["where"] or ""] if long else []
+    return [key, row["function"], row["state"], began, took, size, *more]

@@ -1,0 +1,82 @@
+"""What an agent's node takes for futures: each end of a call becomes a frame for the driver."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import TYPE_CHECKING, Any, cast
+
+from ..futures import Lazy
+from ..pool.mpi_group import RankResults
+from ..pool.worker_errors import PackedError, StartError
+from ..serialize.packed import Packed
+from ..transport import frames
+from ..transport.agent_protocol import BACK, ERROR, LOST, NOT_STARTED, RESULT, WHOLE, Sender, wrap
+
+if TYPE_CHECKING:
+    from ..pool.call import Call, Pace
+
+_MOST = 0xFFFFFFFF
+
+
+class Answer:
+    """In the place of a call's future. Once ended it says nothing more."""
+
+    __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "name")
+
+    def __init__(self, name: str, sequence: int, pace: Pace, sender: Sender) -> None:
+        self.name, self._sequence, self._pace, self._sender = name, sequence, pace, sender
+        self._note: Any = None
+        self._ended = False
+
+    # -- what the node asks and tells ------------------------------------------------------------------
+
+    def set_running_or_notify_cancel(self) -> bool:
+        return True
+
+    def cancelled(self) -> bool:
+        return False
+
+    def again(self) -> None:
+        """It goes to another worker of this node, which is nothing to the driver."""
+
+    def noted(self, call: Call, note: Any) -> bool:
+        self._note = note
+        return False
+
+    def finish(self, packed: Lazy) -> None:
+        if type(packed) is Packed and packed.data is not None and not packed.memories and self._note is None:
+            self._say(RESULT, 0, packed.data)
+        elif isinstance(packed, RankResults):
+            self._say_whole(RESULT, {"ranks": len(packed.parts)}, cast("list[Packed]", packed.parts))
+        else:
+            self._say_whole(RESULT, {}, [cast(Packed, packed)])
+
+    def fail(self, failure: Lazy) -> None:
+        if isinstance(failure, PackedError):
+            self._say_whole(ERROR, {}, [cast(Packed, failure.packed)])
+        else:
+            start = cast(StartError, failure)
+            said = {"exitcode": start.exitcode, "reason": start.reason}
+            self._say_whole(NOT_STARTED, said, [cast(Packed, start.initializer_error or Packed(b""))])
+
+    def fail_with(self, error: BaseException) -> None:
+        exitcode = getattr(error, "exitcode", None)
+        said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode}
+        self._say(LOST, 0, json.dumps(said).encode())
+
+    def cancel(self) -> None:
+        self._say(BACK, 0, b"")
+
+    # -- to the driver ---------------------------------------------------------------------------------
+
+    def _say_whole(self, kind: int, head: dict[str, Any], parts: list[Packed]) -> None:
+        if self._note is not None:
+            head, parts = {**head, "note": True}, [*parts, Packed(pickle.dumps(self._note, 5))]
+        self._say(kind, WHOLE, wrap(head, parts, self._sender.beside))
+
+    def _say(self, kind: int, flags: int, body: bytes) -> None:
+        if not self._ended:
+            self._ended = True
+            microseconds = min(int(self._pace.seconds * 1e6), _MOST)
+            self._sender.add(frames.encode(kind, self._sequence, microseconds, flags, body))

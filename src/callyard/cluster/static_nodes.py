@@ -1,0 +1,223 @@
+"""Agents on nodes that are known from the beginning, as those of an allocation are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
+from ..pool.call_shape import Capacity, Need
+from ..transport.event_loop import Loop
+from .launch import Hopeless, Offer, Started
+from .node import Member
+from .node_placement import Fleet
+
+
+class Nodes(Protocol):
+    """Such nodes."""
+
+    def nodes(self) -> Mapping[str, Offer]:
+        """Those to start on, and what may be given out there."""
+
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+        """Start an agent on each of these nodes, without waiting. Raises OSError if that cannot even be tried."""
+
+    def ends_in(self) -> float | None:
+        """In how many s they are taken away, as far as that is known by now."""
+
+    def describe(self) -> str:
+        """For people: what this is."""
+
+
+class Fixed:
+    """Starts an agent on each, and again on those where it has ended."""
+
+    def __init__(self, nodes: Nodes, fleet: Fleet) -> None:
+        self._nodes, self._fleet = nodes, fleet
+        self._roster = Roster(nodes.nodes())
+        self._started: list[Started] = []
+        self._words: list[str] = []  # of what was started and has ended
+        self._next_start: float | None = None
+        self._wanted = False  # there were calls when it was last looked at
+        self._timed = False  # it is known when they are taken away
+
+    @property
+    def complete(self) -> bool:
+        return not self._roster.missing()
+
+    def look_after(self, loop: Loop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[Member]:
+        if not self._timed and (left := self._nodes.ends_in()) is not None:
+            self._timed = True
+            for member in self._fleet.members.values():
+                self._fleet.lasts_until(member, now + left)
+        due = self._next_start is not None and self._next_start <= now
+        if due or self._roster.changed or wanted is not self._wanted:
+            self._call_missing(loop, contact, now, wanted)
+        return ()
+
+    def _call_missing(self, loop: Loop, contact: Callable[[], str], now: float, wanted: bool) -> None:
+        self._roster.changed, self._wanted = False, wanted
+        names = self._roster.to_start(now, wanted)
+        if names:
+            self._roster.starting(names, now)
+            try:
+                self._start(loop, contact(), names)
+            except (OSError, ValueError, CallyardError) as error:
+                self._words.append(str(error))
+                self._roster.ended(names, now)
+        self._next_start = self._roster.next_start(wanted)
+
+    def next_look(self) -> float | None:
+        return self._next_start
+
+    def _start(self, loop: Loop, contact: str, names: list[str]) -> None:
+        for started in self._nodes.start(contact, names):
+            self._started.append(started)
+            loop.watch(started.fileno(), partial(self._started_speaks, loop, started))
+
+    def _started_speaks(self, loop: Loop, started: Started, mask: int) -> None:
+        going_on = started.read()
+        ended = started.ended_on() if going_on else started.nodes
+        if not going_on:
+            loop.forget(started.fileno())
+            started.end(1.0)
+            self._started.remove(started)
+            self._words.append(started.words())
+        # One that is still connected will be known to be gone when the channel says so; then it is started again.
+        self._roster.ended(ended, time.monotonic())
+
+    def admit(self, said: dict[str, Any], now: float) -> Member | str:
+        name = said["node"]
+        cores, gpus, memory = said["capacity"]
+        offer = self._nodes.nodes().get(name, Offer())
+        member = self._fleet.join(name, offer.of(Capacity(cores, tuple(gpus), memory)))
+        left = self._nodes.ends_in()
+        if left is not None:
+            self._fleet.lasts_until(member, now + left)
+        self._roster.there(name, now)
+        return member
+
+    def gone(self, member: Member, now: float) -> None:
+        self._roster.gone(member.name, now)
+
+    def why_hopeless(self, needs: Sequence[Need], long: bool, where: str) -> Hopeless | None:
+        expected = self._roster.expected()
+        if not self._roster.missing():
+            left = self._nodes.ends_in()
+            hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"
+            return Hopeless(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
+        if not long and (self._roster.ever or expected or not self._words):
+            return None
+        error = self._explain(where)
+        self._roster.forget()
+        self._words.clear()
+        return Hopeless(needs, error)
+
+    def _explain(self, where: str) -> CallyardError:
+        missing = ", ".join(self._roster.missing()[:8])
+        said = "; ".join(word for word in [*self._words, *(s.words() for s in self._started)] if word)
+        kind = NodeFailure if self._roster.ever else SchedulerError
+        return kind(
+            f"no agent of {self._nodes.describe()} that could take it is there (missing: {missing}; "
+            f"waited for {CONNECT:.0f} s at most){where}" + (f"; what was said: {said}" if said else "")
+        )
+
+    def close(self, loop: Loop, grace: float) -> None:
+        while self._started:
+            started = self._started.pop()
+            loop.forget(started.fileno())
+            started.end(grace)
+
+    def after_fork(self) -> None:
+        for started in self._started:
+            started.after_fork()
+
+
+CONNECT = 60.0  # s in which an agent must have connected
+_AGAIN = (0.5, 2.0, 10.0, 30.0, 60.0)  # s after which an agent that is gone is started again
+
+
+class _Node:
+    __slots__ = ("failures", "since", "state")
+
+    def __init__(self) -> None:
+        self.state = "idle"  # then "starting", "there", "gone"
+        self.since = 0.0
+        self.failures = 0  # in a row
+
+
+class Roster:
+    """The nodes by name."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._nodes = {name: _Node() for name in names}
+        self.changed = True  # since somebody set this to False
+        self.ever = False  # whether an agent has been there since the first was started
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def starting(self, names: Iterable[str], now: float) -> None:
+        for name in names:
+            self._goes(name, "starting", now)
+
+    def there(self, name: str, now: float) -> None:
+        self._nodes.setdefault(name, _Node()).failures = 0
+        self._goes(name, "there", now)
+        self.ever = True
+
+    def gone(self, name: str, now: float) -> None:
+        """The agent cannot be reached any more. If its process is there, it is going to come back by itself."""
+        if self._nodes[name].state == "there":
+            self._goes(name, "starting", now)
+
+    def ended(self, names: Iterable[str], now: float) -> None:
+        """What was started for these nodes has ended."""
+        for name in names:
+            node = self._nodes[name]
+            if node.state in ("starting", "there"):
+                node.failures += 1
+                self._goes(name, "gone", now)
+
+    def forget(self) -> None:
+        """Begin anew with those that are not there."""
+        for name, node in self._nodes.items():
+            if node.state == "gone":
+                node.failures = 0
+                self._goes(name, "idle", 0.0)
+        self.ever = any(node.state == "there" for node in self._nodes.values())
+
+    def _goes(self, name: str, state: str, now: float) -> None:
+        node = self._nodes[name]
+        node.state, node.since = state, now
+        self.changed = True
+
+    # -- questions -------------------------------------------------------------------------------------
+
+    def to_start(self, now: float, wanted: bool) -> list[str]:
+        """Those to be started now. `wanted`: there are calls; those that never were there wait for that."""
+        return [name for name, node in self._nodes.items() if (when := _when(node, wanted)) is not None and when <= now]
+
+    def next_start(self, wanted: bool) -> float | None:
+        """When there is a next one to be started."""
+        times = (_when(node, wanted) for node in self._nodes.values())
+        return min((when for when in times if when is not None), default=None)
+
+    def expected(self) -> list[str]:
+        """Those that have been started and are not there yet."""
+        return [name for name, node in self._nodes.items() if node.state == "starting"]
+
+    def missing(self) -> list[str]:
+        return [name for name, node in self._nodes.items() if node.state != "there"]
+
+
+def _when(node: _Node, wanted: bool) -> float | None:
+    """When its agent is to be started; None if it is not."""
+    if node.state == "idle":
+        return 0.0 if wanted else None
+    if node.state == "starting":
+        return node.since + CONNECT
+    if node.state == "gone":
+        return node.since + _AGAIN[min(node.failures, len(_AGAIN)) - 1]
+    return None

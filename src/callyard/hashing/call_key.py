@@ -1,0 +1,375 @@
+"""The key of a call: what the function means, what the arguments mean, and what else changes the result."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from ..dependencies.find_futures import is_future
+from ..dependencies.map_chunks import run_chunk
+from ..errors import CacheError
+from .bind_arguments import bind
+from .decorator import choice
+from .definitions import rooted
+from .digest import Pending, UnkeyableError, blake2b, combine
+from .packages import PYTHON, owner_by_name
+from .reflection import ANY
+from .values import Encoder, Lenient, Linked
+
+if TYPE_CHECKING:
+    from .definitions import Rooted
+
+Place = tuple[str, str]  # module, and name in it
+Reference = tuple[str, str, bytes]  # the same, and the token of what was keyed
+_HEAD = f"callyard 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What changes the result of a call besides function and arguments. Each is a token, b"" where there is none."""
+
+    initializer: bytes = b""  # and its arguments
+    init_function: bytes = b""  # counts where a parameter was left for it to fill
+    ranks: int = 1
+    env: bytes = b""
+
+
+NOWHERE = Surroundings()
+
+
+@dataclass(frozen=True)
+class FunctionPart:
+    """What the function adds to a key, at one moment; see `function_part`."""
+
+    token: bytes
+    references: tuple[Reference, ...]  # what a worker imports instead of being sent it
+    ingredients: Mapping[str, bytes]
+    unkeyed: Mapping[str, str]
+    reads_metadata: int = 0  # see `special`
+
+
+def function_part(function: Any, code_only: bool = False) -> FunctionPart:
+    """What `function` means now. It is made before the arguments are packed, even if they have to wait for futures."""
+    encoder = Encoder()
+    token = _function_token(encoder, function)
+    reads = encoder.reads_metadata > 0
+    roots = encoder.with_metadata() if reads else encoder.roots
+    kept = roots[0].parts if type(function) is FunctionType and len(roots) == 1 else {}
+    if code_only not in kept:  # it is the same walk as long as nothing that it came to has changed
+        ingredients = {label: part for root in roots for label, part in root.ingredients.items()}
+        pinned = _pinned(encoder, encoder.references, code_only, reads)
+        token = _joined(token, roots) if reads else token
+        kept[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata)
+    made: FunctionPart = kept[code_only]
+    return made
+
+
+def _joined(token: bytes, roots: Iterable[Rooted]) -> bytes:
+    """A token, with definitions that count besides, and metadata with them."""
+    return combine(b"+", [token, *sorted(root.token for root in roots)])
+
+
+def _pinned(encoder: Encoder, places: Iterable[Place], code_only: bool, reads_metadata: bool) -> tuple[Reference, ...]:
+    return tuple(
+        (module, name, token_at(module, name, code_only, encoder, reads_metadata)) for module, name in list(places)
+    )
+
+
+class CallKey:
+    """The key of a call, and what went into it."""
+
+    __slots__ = ("_part", "_parts", "_values", "function", "hex", "names", "plain", "references", "surroundings")
+
+    def __init__(
+        self,
+        function: Any,
+        names: Sequence[str],
+        values: Sequence[Any],
+        parts: Sequence[bytes],
+        around: Surroundings,
+        references: tuple[Reference, ...],
+        part: FunctionPart,
+        plain: bool = False,
+    ) -> None:
+        self.plain = plain  # no definition is in the arguments, so they mean the same wherever they are
+        self.references = references
+        self._part = part
+        self.function, self.names, self._values, self._parts, self.surroundings = function, names, values, parts, around
+        pieces = [_HEAD.encode(), *around_parts(around), *parts]
+        self.hex = blake2b(combine(b"", pieces), digest_size=20).hexdigest()
+
+    @property
+    def function_token(self) -> bytes:
+        return self._parts[0]
+
+    @property
+    def arguments_token(self) -> bytes:
+        return combine(b"", self._parts[1:])
+
+    def ingredients(self) -> dict[str, str]:
+        """What went into the key, by names for people: digests, and for arguments what they look like."""
+        found = {"python": PYTHON}
+        for label, token in sorted(self._part.ingredients.items()):
+            found[label] = _short(token) + _version(label)
+        for name, value, token in zip(self.names, self._values, self._parts[2::2], strict=True):
+            found[f"argument {name}"] = f"{_short(token)} {_look(value)}"
+        if len(self._parts) % 2 == 0:
+            found["docstrings and annotations"] = _short(self._parts[-1])
+        around = self.surroundings
+        for label, part in (("initializer", around.initializer), ("init_function", around.init_function)):
+            if part:
+                found[label] = _short(part)
+        if around.ranks != 1:
+            found["ranks"] = str(around.ranks)
+        if around.env:
+            found["env"] = _short(around.env)
+        return found
+
+
+def surrounding(value: Any) -> bytes:
+    """What something means that is around a call, as the initializer."""
+    encoder = Encoder()
+    token = encoder.token(value)
+    return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
+
+
+def around_parts(around: Surroundings) -> list[bytes]:
+    if around is NOWHERE or around == NOWHERE:
+        return []
+    return [around.initializer, around.init_function, b"%d" % around.ranks, around.env]
+
+
+def call_key(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    around: Surroundings = NOWHERE,
+    part: FunctionPart | None = None,
+) -> CallKey:
+    """The key of `function(*args, **kwargs)`; `part` is the function's, if that was made before.
+
+    Raises:
+        CacheError: an argument, or the function, has no meaning that can be hashed.
+        Pending: a future among the arguments is not done.
+    """
+    bound, left = bind(function, args, kwargs)
+    if around.init_function and not left and not _leaves_in_chunk(function, args):
+        around = Surroundings(around.initializer, b"", around.ranks, around.env)
+    ignored = _ignored(function)
+    if ignored:
+        bound = [(name, value) for name, value in bound if name not in ignored]
+    part = part or function_part(function)
+    encoder = Encoder()
+    encoder.opens_results = part.reads_metadata > 0
+    parts = [part.token]
+    for name, value in bound:
+        parts.append(name.encode("utf-8", "surrogatepass"))
+        parts.append(_argument(encoder, function, name, value))
+    parts += _others_metadata(encoder, function, part)
+    if encoder.unkeyed or part.unkeyed:
+        _warn_of_unkeyed(function, {**part.unkeyed, **encoder.unkeyed})
+    known = {reference[:2] for reference in part.references}
+    more = _pinned(encoder, (place for place in encoder.references if place not in known), False, len(parts) % 2 == 0)
+    names, values = [name for name, _ in bound], [value for _, value in bound]
+    return CallKey(function, names, values, parts, around, (*part.references, *more), part, not encoder.roots)
+
+
+def _others_metadata(encoder: Encoder, function: Any, part: FunctionPart) -> list[bytes]:
+    """That of what the arguments are made of, if the function reads any, or one of them that of others.
+
+    Then that of the function too. What reads its own has it in its token.
+    """
+    if not part.reads_metadata and encoder.reads_metadata < ANY:
+        return []
+    roots = encoder.with_metadata()
+    if not part.reads_metadata:
+        also = Encoder()
+        also.token(function)
+        roots += also.with_metadata()
+    return [_joined(b"", roots)] if roots else []
+
+
+def identity_of(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    around: Surroundings,
+    part: FunctionPart,
+) -> str:
+    """What a call is known by whose futures count as the calls that they are of, whether they are done or not.
+
+    "" if there are none, or some that are of no such call: then its key says it all, or nothing can be said yet.
+    """
+    encoder = Linked()
+    bound, _ = bind(function, args, kwargs)
+    ignored = _ignored(function)
+    try:
+        parts = [
+            (name.encode("utf-8", "surrogatepass"), encoder.token(value))
+            for name, value in bound
+            if name not in ignored
+        ]
+    except (Pending, UnkeyableError, RecursionError):
+        return ""
+    if not encoder.links:
+        return ""
+    more = _others_metadata(encoder, function, part)
+    pieces = [
+        b"linked",
+        _HEAD.encode(),
+        *around_parts(around),
+        part.token,
+        *(piece for pair in parts for piece in pair),
+        *more,
+    ]
+    return blake2b(combine(b"", pieces), digest_size=20).hexdigest()
+
+
+def _leaves_in_chunk(function: Any, args: tuple[Any, ...]) -> bool:
+    """Whether this is a chunk of `map` in which a parameter is left to `init_function`."""
+    if function is not run_chunk:
+        return False
+    inner, chunk = args
+    return any(bind(inner, element, {})[1] for element in chunk)
+
+
+def _ignored(function: Any) -> frozenset[str]:
+    chosen = choice(function)
+    return chosen.ignore if chosen is not None else frozenset()
+
+
+def _function_token(encoder: Encoder, function: Any) -> bytes:
+    try:
+        return encoder.token(function)
+    except UnkeyableError as error:
+        raise CacheError(
+            f"the function {_name(function)!r} cannot be remembered: it holds a {error.kind}{_at(error)}, which has no "
+            "meaning that can be hashed; pass that as an argument, or teach it with Cache.register(type, function)"
+        ) from error
+    except RecursionError as error:
+        raise CacheError(f"the function {_name(function)!r} reaches a value that is nested too deeply") from error
+
+
+def _argument(encoder: Encoder, function: Any, name: str, value: Any) -> bytes:
+    try:
+        return encoder.token(value)
+    except UnkeyableError as error:
+        raise CacheError(
+            f"argument {name!r} of {_name(function)!r} cannot be remembered: {name}{error.path} is a {error.kind}, "
+            f"which has no meaning that can be hashed ({error.reason}); teach it with "
+            f"Cache.register({error.kind}, function), or leave it out with @callyard.keyed(ignore=[{name!r}])"
+        ) from error
+    except RecursionError as error:
+        raise CacheError(f"argument {name!r} of {_name(function)!r} is nested too deeply to be remembered") from error
+
+
+def _at(error: UnkeyableError) -> str:
+    return f" at {error.path}" if error.path else ""
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn_of_unkeyed(function: Any, unkeyed: Mapping[str, str]) -> None:
+    for where, kind in unkeyed.items():
+        name = getattr(function, "__qualname__", None) or _name(function)
+        if (name, where) not in _warned:
+            _warned.add((name, where))
+            warnings.warn(
+                f"calls of {name!r} are remembered whatever {where.strip()} holds: it is a {kind}, "
+                "which has no meaning that can be hashed; pass what matters as an argument",
+                stacklevel=6,
+            )
+
+
+# -- what else there is to know of a function --------------------------------------------------------------
+
+
+def _definitions(function: Any) -> list[Any]:
+    """The functions and classes that a callable is made of."""
+    if type(function) is FunctionType or isinstance(function, type):
+        return [function]
+    parts = (getattr(function, name, None) for name in ("func", "__func__", "__wrapped__", "py_func"))
+    found = [thing for part in parts if part is not None for thing in _definitions(part)]
+    return found or [type(function)]
+
+
+def function_ingredients(function: Any) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for thing in _definitions(function):
+        found |= rooted(thing).ingredients
+    return found
+
+
+def unfollowed(function: Any, *arguments: Any) -> list[str]:
+    """What a function, its helpers and its arguments' classes use that no key can follow: `eval`, files, the clock."""
+    encoder = Lenient()
+    for value in (function, *arguments):
+        encoder.token(value)
+    return sorted({name for root in encoder.roots for name in root.unfollowed})
+
+
+def token_at(
+    module: str, name: str, code_only: bool = False, encoder: Encoder | None = None, with_metadata: bool = False
+) -> bytes:
+    """The token of what a worker would import: a name in a module; with `code_only` that of its code, not its data.
+
+    Raises:
+        ImportError, AttributeError: there is none.
+    """
+    import importlib
+
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if code_only:
+        return _code_only(found)
+    if with_metadata:
+        own = Lenient()
+        return _joined(own.token(found), own.with_metadata())
+    if isinstance(found, (FunctionType, type)):
+        return (encoder or Encoder()).definition(found)  # that of this call knows most of them
+    return Lenient().token(found)  # as a walk that comes to it does
+
+
+def _code_only(found: Any) -> bytes:
+    parts = ((label, token) for label, token in function_ingredients(found).items() if not label.startswith("global "))
+    return combine(b"c", [part for label, token in sorted(parts) for part in (label.encode(), token)])
+
+
+def has_metadata(token: bytes) -> bool:
+    """Whether this is a token that was made with metadata; see `token_at`."""
+    return token.startswith(b"+")
+
+
+def _short(token: bytes) -> str:
+    return blake2b(token, digest_size=6).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _version(label: str) -> str:
+    """Of a package, for people."""
+    kind, _, name = label.partition(" ")
+    home = owner_by_name(name) if kind == "package" else None
+    return "" if home is None else f" {home.version}"
+
+
+def _look(value: Any) -> str:
+    """A line that tells values apart, for people; never the user's own code."""
+    if type(value) in (int, float, complex, bool, str, bytes, type(None)):
+        looks = repr(value)
+        return looks if len(looks) <= 80 else looks[:77] + "..."
+    if is_future(value):
+        return "the result of a call"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    kind = type(value).__qualname__
+    return f"{kind} {dtype} {shape}" if shape is not None and type(value).__module__ == "numpy" else f"a {kind}"

@@ -1,0 +1,276 @@
+"""Whose code a module is: Python's, an installed package's, or the user's own.
+
+The first two count by name and version, the user's by what it says. An editable install lies in its own directory,
+not among the installed packages, and is the user's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from functools import lru_cache
+from itertools import takewhile
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .digest import content, text
+
+if TYPE_CHECKING:
+    from importlib import metadata
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # a bug fix release means the same
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+class Owner(NamedTuple):
+    """A package that was installed, and its version."""
+
+    name: str
+    version: str
+
+
+_known: dict[str, tuple[Any, Owner | None]] = {}
+
+
+def owner(name: str | None) -> Owner | None:
+    """The package that the module of this name belongs to; None if it is the user's own code."""
+    module = sys.modules.get(name or "builtins")
+    known = _known.get(name or "builtins")
+    if known is not None and known[0] is module:
+        return known[1]
+    found = _find(name or "builtins", module)
+    _known[name or "builtins"] = module, found
+    return found
+
+
+def owner_of(namespace: dict[str, Any]) -> Owner | None:
+    """The same for the module that has this namespace: another one may have taken its name."""
+    name = namespace.get("__name__")
+    if type(name) is not str:
+        return None
+    module = sys.modules.get(name)
+    if module is None or getattr(module, "__dict__", None) is namespace:
+        return owner(name)
+    found = SimpleNamespace(**{key: namespace[key] for key in ("__file__", "__path__") if key in namespace})
+    return _find(name, found) if _place(found) is not None else None
+
+
+def module_of(thing: Any) -> str:
+    """The name of the module that a thing says it is from; "" if it says none, as types of Cython's."""
+    found = getattr(thing, "__module__", None)
+    if found == "__mp_main__":  # what the script is called in processes of multiprocessing
+        return "__main__"
+    return found if isinstance(found, str) else ""
+
+
+def owner_by_name(name: str) -> Owner | None:
+    """The same for a module that need not be loaded, without loading it."""
+    top = name.partition(".")[0]
+    if top in sys.modules:
+        return owner(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except Exception:  # a finder may do anything
+        return None
+    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+        return None
+    found = ModuleType(top)
+    if spec.origin in ("built-in", "frozen"):
+        return Owner("python", PYTHON)
+    if spec.origin is not None:
+        found.__file__ = spec.origin
+    if spec.submodule_search_locations is not None:
+        found.__path__ = list(spec.submodule_search_locations)
+    return _find(top, found)
+
+
+def _find(name: str, module: Any) -> Owner | None:
+    top = name.partition(".")[0]
+    if top == "callyard":
+        from ..version import VERSION
+
+        return Owner("callyard", VERSION)
+    if module is None or name == "__main__":
+        return None
+    place = _place(module) or _place(sys.modules.get(top))
+    if place is None:
+        built_in = top in sys.builtin_module_names or top in sys.stdlib_module_names
+        return Owner("python", PYTHON) if built_in else None
+    if _is_standard(place, top):
+        return Owner("python", PYTHON)
+    version = getattr(sys.modules.get(top), "__dict__", {}).get("__version__")
+    return _distribution(_root(place, name, module), top) or (
+        Owner(top, version) if isinstance(version, str) and _is_installed(place) else None
+    )
+
+
+def _is_installed(place: str) -> bool:
+    return any(part in place.split(os.sep) for part in _INSTALLED)
+
+
+def _place(module: Any) -> str | None:
+    """The file of a module, or the directory of a package without one."""
+    names = getattr(module, "__dict__", {})  # past a __getattr__ of the module's own
+    file = names.get("__file__")
+    if isinstance(file, str):
+        return os.path.abspath(file)
+    path = list(names.get("__path__", ()))
+    return os.path.abspath(path[0]) if path and isinstance(path[0], str) else None
+
+
+@lru_cache(maxsize=1)
+def _standard() -> tuple[str, ...]:
+    """Where the standard library lies, and its compiled part; `sysconfig` says the same and takes long to load."""
+    places = os.path.dirname(os.__file__), f"{sys.base_exec_prefix}/{sys.platlibdir}/python{PYTHON}"
+    return tuple({os.path.realpath(place) + os.sep for place in places})
+
+
+def _is_standard(place: str, top: str) -> bool:
+    inside = os.path.realpath(place).startswith(_standard())
+    return inside and top in sys.stdlib_module_names and not _is_installed(place)
+
+
+def _root(place: str, name: str, module: Any) -> str:
+    """The directory on the import path in which the module was found."""
+    is_package = "__path__" in getattr(module, "__dict__", {})
+    if is_package and not os.path.isdir(place):
+        place = os.path.dirname(place)
+    for _ in name.split("."):
+        place = os.path.dirname(place)
+    return place
+
+
+@lru_cache(maxsize=1024)
+def _distribution(root: str, top: str) -> Owner | None:
+    installed = os.path.basename(root) in _INSTALLED
+    notes = [entry for entry in _listing(root) if entry.endswith(".dist-info")]
+    if not installed and not notes:
+        return None
+    version = _version_of(root, notes, top)
+    if version is not None:
+        return Owner(top, version)
+    from importlib import metadata  # here and below, because it takes long to load
+
+    for found in metadata.distributions(name=top, path=[root]):
+        if installed or _is_wheel(found):
+            return Owner(top, found.version)
+    names = [f"{name} {version}" for name, version in _distributions(root).get(top, ())]
+    return Owner(top, ", ".join(sorted(names))) if names else None
+
+
+def _version_of(root: str, notes: list[str], top: str) -> str | None:
+    """Of the distribution that has the module's name, as most have, without `importlib.metadata`."""
+    mine = [note for note in notes if _plain(note.partition("-")[0]) == _plain(top)]
+    try:
+        with open(f"{root}/{mine[0]}/METADATA", encoding="utf-8") as file:
+            head = takewhile(str.strip, file)  # up to the first blank line
+            return next((line[8:].strip() for line in head if line.startswith("Version:")), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _is_wheel(distribution: metadata.Distribution) -> bool:
+    """Not an .egg-info beside the source: that is what an old editable install leaves."""
+    return str(getattr(distribution, "_path", "")).endswith(".dist-info")
+
+
+def _listing(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+@lru_cache(maxsize=64)
+def _distributions(root: str) -> dict[str, list[tuple[str, str]]]:
+    """The packages installed in a directory, by the names under which they are imported."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    from importlib import metadata
+
+    for distribution in metadata.distributions(path=[root]):
+        entry = distribution.metadata["Name"] or "", distribution.version
+        for top in _tops(distribution):
+            found.setdefault(top, []).append(entry)
+    return found
+
+
+def _tops(distribution: metadata.Distribution) -> set[str]:
+    listed = distribution.read_text("top_level.txt")
+    if listed:
+        return set(listed.split())
+    record = distribution.read_text("RECORD")
+    if record:  # as text: parsing all of a large environment takes seconds
+        return {line.split(",", 1)[0].split("/", 1)[0].partition(".")[0] for line in record.splitlines()}
+    return {file.parts[0].partition(".")[0] for file in distribution.files or ()}
+
+
+_EXTENSIONS = (".so", ".pyd", ".dylib")
+_contents: dict[tuple[str, int, int], bytes] = {}
+
+
+def absolute(name: str, level: int, namespace: dict[str, Any]) -> str | None:
+    """The full name of what an import statement in this namespace names."""
+    if not level:
+        return name
+    try:
+        return importlib.util.resolve_name("." * level + name, namespace.get("__package__") or "")
+    except ImportError:
+        return None
+
+
+def load(name: str) -> ModuleType | bytes | None:
+    """A module of the user's, imported now, so that it can be looked into.
+
+    One that cannot be imported here, because what it needs is elsewhere, counts by its file; None if there is none.
+    """
+    found = sys.modules.get(name)
+    if isinstance(found, ModuleType) and not _is_being_loaded(found):
+        return found
+    try:
+        if found is None and importlib.util.find_spec(name) is None:
+            return None
+        return importlib.import_module(name)
+    except Exception:  # a module may do anything when it is imported
+        return _unimportable(name)
+
+
+def _is_being_loaded(module: ModuleType) -> bool:
+    """By another thread: importing it again waits for that."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+def _unimportable(name: str) -> bytes | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:  # its package cannot be imported either
+        return text(b"!", name)
+    if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
+        return text(b"!", name)
+    return file_content(spec.origin)
+
+
+def compiled(module: ModuleType | None) -> bytes:
+    """The content of a module that has no source; b"" for others."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or not file.endswith(_EXTENSIONS):
+        return b""
+    return file_content(file)
+
+
+def file_content(path: str) -> bytes:
+    try:
+        status = os.stat(path)
+        place = path, status.st_mtime_ns, status.st_size
+        if place not in _contents:
+            with open(path, "rb") as file:
+                _contents[place] = content(b"b", memoryview(file.read()))
+        return _contents[place]
+    except OSError:
+        return text(b"!", path)

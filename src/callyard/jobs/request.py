@@ -1,0 +1,171 @@
+"""What a scheduler is asked for a batch, from what is written of it alone: whoever finds it can submit it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..hashing.digest import blake2b
+from ..resources import Resources
+from ..schedulers.base import Dependency, JobRequest
+from ..utils.paths import runs_directory
+from .batch import Part
+from .planner import After
+from .spool import Folder
+
+__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "waited_for"]
+
+Known = Mapping[str, Folder]  # by their tokens
+_NONE: Known = {}
+
+
+def note_of(
+    name: str, resources: Resources, at_once: int | None, limit: float | None, templated: bool, after: tuple[After, ...]
+) -> dict[str, Any]:
+    """All of it as JSON; arrays that must come first are named by their tokens."""
+    return {
+        "name": name,
+        "resources": {key: _plain(value) for key, value in resources.asked().items() if key not in resources.others},
+        "at_once": at_once,
+        "time": limit,
+        "templated": templated,
+        "after": after,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (str, int, float)) or value is None:
+        return value
+    return dict(value) if hasattr(value, "keys") else list(value)
+
+
+def waited_for(folder: Folder) -> set[str]:
+    """The tokens of the batches that the scheduler is to wait for: they must be submitted first, or be done with."""
+    return {token for _, token, _ in folder.batch.request["after"]}
+
+
+def is_ready(folder: Folder) -> bool:
+    """Whether all that the scheduler is to wait for was submitted, or is over."""
+    others = (Folder(folder.home, token) for token in waited_for(folder))
+    return all(not os.path.exists(other.path) or other.unsent is None for other in others)
+
+
+def next_part(folder: Folder, most: int | None, known: Known = _NONE) -> Part | None:
+    """What is to be submitted next: at most so many elements, and such as one request can ask for."""
+    part, elements = folder.unsent, folder.batch.elements
+    if part is None or elements is None:
+        return part
+    end = part.end if most is None else min(part.end, part.first + most)
+    for kind, token, _ in folder.batch.request["after"]:
+        if kind == "corresponding":
+            end = min(end, part.first + _together(_other(folder, token, known), elements[part.first : end]))
+    return Part(part.first, end)
+
+
+def _other(folder: Folder, token: str, known: Known) -> Folder:
+    """Another batch. Those that are known need not be read again."""
+    return known.get(token) or Folder(folder.home, token)
+
+
+def _together(other: Folder, elements: Sequence[int]) -> int:
+    """How many of the first elements have their counterparts in one job."""
+    jobs = [_array_of(other, element) for element in elements]
+    return next((place for place, job in enumerate(jobs) if job != jobs[0]), len(jobs))
+
+
+def _parts(folder: Folder) -> list[Part]:
+    try:
+        return folder.parts
+    except FileNotFoundError:  # it is over, and was removed
+        return []
+
+
+def _job_of_element(folder: Folder, element: int) -> str | None:
+    try:
+        return folder.job_of(folder.batch.of_element(element)[0])
+    except FileNotFoundError:
+        return None
+
+
+def _array_of(folder: Folder, element: int) -> str | None:
+    job = _job_of_element(folder, element)
+    return None if job is None else job.partition("_")[0]
+
+
+def request_of(folder: Folder, part: Part, known: Known = _NONE) -> JobRequest:
+    """The request. What it must wait for and was never submitted, or is done with, is left out."""
+    batch = folder.batch
+    asked = batch.request
+    resources = Resources().updated(asked["resources"])
+    elements = batch.elements and batch.elements[part.first : part.end]
+    named = [(_other(folder, token, known), kind, number) for kind, token, number in asked["after"]]
+    return JobRequest(
+        name=asked["name"],
+        token=label(folder, part),
+        script=f"{folder.path}/script",
+        log=_log(folder),
+        resources=resources,
+        elements=elements,
+        at_once=asked["at_once"],
+        time=asked["time"],
+        after=(
+            *(found for other, kind, number in named for found in _dependencies(elements, other, kind, number)),
+            *_parts_before(folder, part),
+        ),
+        requeue=resources.restart_limit > 0,
+        templated=asked["templated"],
+    )
+
+
+def _dependencies(elements: Sequence[int] | None, other: Folder, kind: Any, number: int | None) -> list[Dependency]:
+    if not os.path.exists(other.path):
+        return []
+    if kind == "corresponding" and elements:
+        jobs = [_array_of(other, elements[0])]  # which all of them have in common
+    elif number is not None:
+        jobs = [_job_of_element(other, number)]
+    else:
+        jobs = [part.job for part in _parts(other)]
+    return [Dependency(kind, job) for job in jobs if job is not None]
+
+
+def _parts_before(folder: Folder, part: Part) -> Iterator[Dependency]:
+    """Only so many elements of the batch may run at once, but the scheduler counts those of one job."""
+    at_once = folder.batch.request["at_once"]
+    if at_once is not None and at_once < folder.batch.size:
+        yield from (Dependency("any", other.job) for other in folder.parts if other != part)
+
+
+def label(folder: Folder, part: Part) -> str:
+    """The word by which a submission can be found: its token, and which part of the batch it is if not all of it."""
+    return folder.token if part.end - part.first == folder.batch.size else f"{folder.token}.{part.name}"
+
+
+def parts_of(folder: Folder, found: Mapping[str, str]) -> list[Part]:
+    """What a scheduler has of a batch, from the jobs that it has under labels that begin with its token."""
+    names = {word.partition(".")[2]: job for word, job in found.items()}
+    return [Part.from_name(name, job) if name else Part(0, folder.batch.size, job) for name, job in names.items()]
+
+
+def _log(folder: Folder) -> str:
+    """Where the scheduler puts what a job prints. Several calls of one job write to their own."""
+    place = _without_backslash(folder.path)
+    if folder.batch.elements is None:
+        return f"{place}/{os.path.basename(folder.log(0))}"
+    return f"{place}/{{element}}.{'log' if folder.batch.calls_per_job == 1 else 'job'}"
+
+
+def _without_backslash(path: str) -> str:
+    """The same place by another name, as schedulers take a backslash for something else, each version its own way."""
+    if "\\" not in path:
+        return path
+    home, name = os.path.split(path)
+    link = os.path.join(runs_directory(), "links", blake2b(home.encode(), digest_size=16).hexdigest())
+    os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.symlink(home, link)
+    return f"{link}/{name}"

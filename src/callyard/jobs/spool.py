@@ -1,0 +1,329 @@
+"""What lies on disk of calls that were submitted to a scheduler: one directory for each submission.
+
+    <home>/jobs/<token>/batch     what is submitted, as JSON
+                        calls     the calls themselves, one behind the other
+                        script    what the scheduler runs
+                        job       the scheduler's name of it; written after
+                        job.0-9   likewise, of the first ten elements, where it did not take all of them at once
+                        3.begun   call 3 is running: where, and under which key
+                        3.end     how it ended, until somebody has received that, who calls it 3.seen
+                        3.log     what it printed
+                        at-...    an executor of a process that waits for its calls, as who has submitted them
+                        at-...@3  one that waits for call 3
+
+The token is random and also in the job's comment. The directory is there, with all that the job needs, before the
+scheduler is told, and appears as a whole, under a name of which nobody takes notice until then. So whoever finds one
+without a `job` can ask the scheduler whether it has got it, or parts of it. It vanishes as a whole too. What is in it
+appears whole or not at all, and is not changed afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Container, Iterable, Iterator
+
+from ..cache.directory import Home, remove_tree, sync_directory
+from ..errors import CacheError, CallyardError, VersionMismatch
+from ..system.process_identity import is_hexadecimal, may_live
+from ..utils import lite_json
+from .batch import FORMAT, Batch, Begun, CallPlace, End, Part
+from .spool_files import Files, names
+
+__all__ = ["Batch", "Begun", "CallPlace", "End", "Folder", "folders", "folders_by_age"]
+
+_DIGITS = 10  # of the number of a call, at most
+
+
+class Folder(Files):
+    """The directory of one batch."""
+
+    def __init__(self, home: Home, token: str) -> None:
+        super().__init__(home, f"{home.path}/jobs/{token}")
+        self.token = token
+        self._batch: Batch | None = None
+        self._parts: list[Part] = []
+
+    # -- the submitter's ---------------------------------------------------------------------------------
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Know what is going to be submitted, before it is written."""
+        self._batch = batch
+        return batch
+
+    def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
+        """Write everything that the job needs; from then on it is meant to be submitted."""
+        building = self.home.temporary_folder("jobs")
+        self._write_into(building, "calls", *calls)
+        self._write_into(building, "script", script.encode())
+        self._write_into(building, "batch", batch.dump())
+        os.rename(building, self.path)
+        sync_directory(f"{self.home.path}/jobs")
+        self._batch = batch
+
+    def submitted_as(self, part: Part) -> None:
+        """The scheduler has got elements of it."""
+        whole = part.end - part.first == self.batch.size
+        self._write("job" if whole else f"job.{part.name}", part.job.encode())
+
+    @property
+    def batch(self) -> Batch:
+        """What was submitted. Raises FileNotFoundError where that was not written, or is gone."""
+        if self._batch is None:
+            self._batch = self._parsed("batch", self._load_batch)
+        return self._batch
+
+    def _load_batch(self, content: bytes) -> Batch:
+        found = lite_json.loads(content)
+        if found.pop("format") != FORMAT:
+            raise VersionMismatch(f"{self.path} was written by another version of Callyard ({found['callyard']})")
+        return Batch.from_fields(found)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What the scheduler has got of it, as far as that is written down, in the order of the elements."""
+        if self.missing(self._parts) is not None:  # once it is complete it stays
+            self._parts = sorted(self._read_parts(), key=lambda part: part.first)
+        return self._parts
+
+    def _read_parts(self) -> Iterator[Part]:
+        """What is damaged counts as not written: then the scheduler is asked, by the token."""
+        whole = self._job("job")
+        if whole is not None:
+            yield Part(0, self.batch.size, whole)
+            return
+        for name in names(self.path):
+            job = self._job(name) if name.startswith("job.") else None
+            if job is not None:
+                with contextlib.suppress(ValueError):
+                    yield Part.from_name(name.partition(".")[2], job)
+
+    def _job(self, name: str) -> str | None:
+        try:
+            job: str = self._parsed(name, _name_of_job)
+        except (FileNotFoundError, CacheError):
+            return None
+        return job
+
+    def missing(self, parts: Iterable[Part]) -> Part | None:
+        """The first elements that are in none of these parts."""
+        first = 0
+        for part in parts:
+            if part.first > first:
+                return Part(first, part.first)
+            first = max(first, part.end)
+        return Part(first, self.batch.size) if first < self.batch.size else None
+
+    @property
+    def unsent(self) -> Part | None:
+        """The first elements that the scheduler has not got, as far as is known."""
+        return self.missing(self.parts)
+
+    def job_of(self, number: int) -> str | None:
+        """What the scheduler calls the job that makes a call."""
+        place, element = number // self.batch.calls_per_job, self.batch.element_of(number)
+        job = next((part.job for part in self.parts if part.first <= place < part.end), None)
+        return job if job is None or element is None else f"{job}_{element}"
+
+    def call(self, number: int) -> bytes:
+        """The packed call."""
+        place = self.batch.calls[number]
+        descriptor = self._open("calls")
+        try:
+            if place.at + place.size > os.fstat(descriptor).st_size:
+                raise CacheError(f"{self.path}/calls is damaged: it is too short for call {number}")
+            return os.pread(descriptor, place.size, place.at)
+        finally:
+            os.close(descriptor)
+
+    # -- the job's -----------------------------------------------------------------------------------------
+
+    def begin(self, number: int, begun: Begun) -> None:
+        self._write(f"{number}.begun", begun.dump())
+
+    def beat(self, number: int) -> None:
+        """Show those whom the scheduler cannot tell that the job of a call that has begun is there."""
+        with contextlib.suppress(OSError):
+            os.utime(f"{self.path}/{number}.begun")
+
+    def end(self, number: int, end: End) -> None:
+        fields = {**vars(end)}
+        failure = fields.pop("failure")
+        self._write(f"{number}.end", lite_json.dumps(fields).encode() + b"\n", failure)
+
+    # -- for all who wait ----------------------------------------------------------------------------------
+
+    def news(self) -> dict[int, str]:
+        """Of each call that has begun the furthest that it has come: "begun", "end" or "seen". One look for all."""
+        order = ("begun", "end", "seen")
+        found: dict[int, str] = {}
+        for name in names(self.path):
+            number, what = _numbered(name)
+            if what in order and order.index(what) >= order.index(found.get(number, "begun")):
+                found[number] = what
+        return found
+
+    def is_whole(self) -> bool:
+        """Whether jobs find their calls in it; not once it is kept only for what is known of failures."""
+        return os.path.exists(f"{self.path}/calls")
+
+    def wait_for(self, number: int, job: str) -> None:
+        """Another job has the claim that this call needs."""
+        self._write(f"{number}.waits", job.encode())
+
+    def waits(self) -> dict[int, str]:
+        """The calls that wait so, each with the job that has the claim."""
+        found = {}
+        for name in names(self.path):
+            number, what = _numbered(name)
+            if what == "waits":
+                with contextlib.suppress(FileNotFoundError, CacheError):
+                    found[number] = self._parsed(name, bytes.decode)
+        return found
+
+    def begun(self, number: int) -> Begun | None:
+        with contextlib.suppress(FileNotFoundError):
+            begun: Begun = self._parsed(f"{number}.begun", Begun.load)
+            return begun
+        return None
+
+    def heart(self, number: int) -> int | None:
+        """Another number after each beat. Opened, because a network file system knows then how the file is now."""
+        with contextlib.suppress(OSError):
+            descriptor = self._open(f"{number}.begun")
+            try:
+                return os.fstat(descriptor).st_mtime_ns
+            finally:
+                os.close(descriptor)
+        return None
+
+    def ended(self, number: int) -> End | None:
+        """How a call ended, received or not; None if it has not."""
+        for name in (f"{number}.end", f"{number}.seen"):
+            with contextlib.suppress(FileNotFoundError):
+                end: End = self._parsed(name, End.load)
+                return end
+        return None
+
+    def received(self, number: int) -> None:
+        """Its failure was told to somebody: whoever submits the call from now on runs it again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
+
+    def log(self, number: int) -> str:
+        """The path of what a call prints; the scheduler knows only the element of the array."""
+        element = self.batch.element_of(number) if self.batch.calls_per_job == 1 else number
+        return f"{self.path}/{number if element is None else element}.log"
+
+    def attach(self, waiter: str, number: int | None = None) -> None:
+        """Note who waits for a call in here, or for all of them. Raises FileNotFoundError where it is gone."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(f"{self.path}/{_mark(waiter, number)}", flags, 0o600))
+
+    def leave(self, waiter: str) -> None:
+        """Whoever it is does not wait for anything here any more."""
+        for name in names(self.path):
+            if name.partition("@")[0] == _mark(waiter):
+                self._unmark(name)
+
+    def leave_one(self, waiter: str, number: int) -> None:
+        """Not for this call, for which alone that was noted."""
+        self._unmark(_mark(waiter, number))
+
+    def _unmark(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.path}/{name}")
+
+    def others(self, waiter: str, numbers: Container[int] | None = None) -> bool:
+        """Whether somebody else waits for one of these calls, or for any, and is not provably gone."""
+        for name in names(self.path):
+            other, _, number = name.partition("@")
+            if name.startswith("at-") and other != _mark(waiter):
+                meant = numbers is None or not number.isdecimal() or int(number) in numbers
+                if meant and may_live(other[len("at-") :].partition("+")[0]):
+                    return True
+        return False
+
+    def keep_failures(self) -> bool:
+        """Remove all but what is known of calls that failed: what they printed. Whether there are any."""
+        kept = [number for number, what in self.news().items() if what == "seen"]
+        ends = (f"{number}.end" for number in range(len(self.batch.calls)))
+        wanted = {"batch", "job", *(f"job.{part.name}" for part in self.parts), *ends}
+        for number in kept:
+            wanted |= {f"{number}.seen", os.path.basename(self.log(number))}
+        for name in names(self.path):
+            if kept and name not in wanted:
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self.path}/{name}")
+        return bool(kept)
+
+    def is_over(self) -> bool:
+        """Whether all calls have ended."""
+        news = self.news()
+        return all(news.get(number) in ("end", "seen") for number in range(len(self.batch.calls)))
+
+    def elements_left(self) -> int:
+        """How many elements have calls that have not ended; none where the batch is gone."""
+        news = self.news()
+        if not news and not os.path.exists(self.path):
+            return 0
+        each, calls = self.batch.calls_per_job, range(len(self.batch.calls))
+        return len({number // each for number in calls if news.get(number) not in ("end", "seen")})
+
+    def remove_results(self) -> None:
+        """Remove what the calls have returned."""
+        for number in range(len(self.batch.calls)):
+            end = self.ended(number)
+            if end is not None and end.state == "finished":
+                self.home.remove(end.key)
+
+    def superseded(self, number: int) -> None:
+        """A call that failed here was submitted again."""
+        for path in (self.log(number), f"{self.path}/{number}.seen"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        if not os.path.exists(f"{self.path}/calls") and not self.news():
+            self.remove()
+
+    def remove(self) -> None:
+        """Forget the whole batch."""
+        removing = self.home.temporary_name(f"{self.home.path}/jobs")
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, removing)
+            remove_tree(removing)
+
+
+def folders(home: Home) -> Iterator[Folder]:
+    """The submissions in a cache."""
+    return (Folder(home, name) for name in names(f"{home.path}/jobs") if is_hexadecimal(name, 16))
+
+
+def folders_by_age(home: Home, known: Container[str] = ()) -> list[Folder]:
+    """Those that can be read, the oldest first, without those that are known already."""
+    found = []
+    for folder in folders(home):
+        if folder.token not in known:
+            try:
+                found.append((folder.batch.created, folder))
+            except (OSError, ValueError, CallyardError):  # being removed just now, or of another version
+                continue
+    return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
+
+
+def _numbered(name: str) -> tuple[int, str]:
+    """The number of a call, and what a file says of it; nothing where it is no file of a call."""
+    number, _, what = name.partition(".")
+    known = number.isascii() and number.isdecimal() and len(number) < _DIGITS
+    return (int(number), what) if known else (-1, "")
+
+
+def _name_of_job(content: bytes) -> str:
+    name = content.decode()
+    if not name.isprintable() or name.split() != [name]:
+        raise ValueError("no scheduler calls a job so")
+    return name
+
+
+def _mark(waiter: str, number: int | None = None) -> str:
+    return f"at-{waiter}" if number is None else f"at-{waiter}@{number}"

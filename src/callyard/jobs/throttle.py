@@ -1,0 +1,82 @@
+"""No more calls of an executor at once than it may have, though nobody counts them once its process has ended.
+
+The scheduler limits how many elements of one array run at once, and lets an array wait for others. From these two the
+limit is made: whichever array of an executor is looked at, those before it that it does not wait for are together so
+narrow that it fits beside them. So at any moment the last one that runs had room beside all others, and that holds
+whatever is cancelled or fails: an array names all those for which it waits, as one of them may end before it begins.
+
+Arrays that follow one another element by element are as wide as one of them: for each number one runs at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+
+from .planner import After
+
+__all__ = ["Lanes"]
+
+
+class _Column:
+    """Arrays of which each follows the one before element by element, or a single one."""
+
+    def __init__(self, width: int, throttled: bool) -> None:
+        self.width, self.throttled = width, throttled  # how many of their elements may run at once, of more
+        self.left: dict[str, int] = {}  # how many of each have not ended
+
+    def held(self) -> int:
+        return min(self.width, sum(self.left.values()))
+
+
+class Lanes:
+    """The arrays of one executor that may still run, of which at most so many elements are to run at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._columns: list[_Column] = []  # in the order of their first arrays
+
+    def tokens(self) -> list[str]:
+        return [token for column in self._columns for token in column.left]
+
+    def update(self, left: Mapping[str, int]) -> None:
+        """Note how many elements of these arrays have not ended."""
+        for column in self._columns:
+            now = {token: left.get(token, count) for token, count in column.left.items()}
+            column.left = {token: count for token, count in now.items() if count}
+        self._columns = [column for column in self._columns if column.left]
+
+    def enter(self, token: str, elements: int, after: tuple[After, ...]) -> tuple[After, ...]:
+        """What a new array must wait for, so that it may run as wide as is allowed."""
+        column = self._column_before(elements, after) or _Column(min(elements, self._most), elements > self._most)
+        if not column.left:
+            self._columns.append(column)
+        column.left[token] = elements
+        beside = self._beside(column, _whole(after))
+        others = (each for each in self._columns if each is not column and each not in beside)
+        return (*after, *_anyhow((name for each in others for name in each.left), after))
+
+    def _column_before(self, elements: int, after: tuple[After, ...]) -> _Column | None:
+        """The column that it continues: it must not be throttled, or two elements of a number could run at once."""
+        followed = {name for kind, name, _ in after if kind == "corresponding"}
+        for column in self._columns:
+            if not column.throttled and list(column.left)[-1] in followed:
+                return column
+        return None
+
+    def _beside(self, column: _Column, waited_for: set[Hashable]) -> list[_Column]:
+        """Those that may run at the same time, the latest first, as they are the last to end."""
+        room, found = self._most - column.width, list[_Column]()
+        for other in reversed(self._columns):
+            if other is not column and not waited_for.issuperset(other.left) and other.held() <= room:
+                found.append(other)
+                room -= other.held()
+        return found
+
+
+def _whole(after: Iterable[After]) -> set[Hashable]:
+    """The arrays of which all elements must have ended."""
+    return {name for kind, name, number in after if kind in ("ok", "any") and number is None}
+
+
+def _anyhow(tokens: Iterable[str], after: tuple[After, ...]) -> Iterable[After]:
+    return (After("any", token) for token in tokens if token not in _whole(after))

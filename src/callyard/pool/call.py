@@ -1,0 +1,122 @@
+"""One call on its way through a node: what to run, with what, and the future to end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..cache.messages import Declined, Note, Order
+from ..futures import Future
+from ..serialize.function_registry import Definition
+from ..serialize.packed import Packed
+from .call_shape import Need, Shape
+
+_FORGET = 0.95  # a function that once took long is thought short again after some tens of short calls
+_UNKNOWN = 1.0  # s; what is not known to be short counts as long
+
+
+class Pace:
+    """How long the calls of one function take: the largest of the recent ones."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = _UNKNOWN
+
+    def note(self, seconds: float) -> None:
+        if self.seconds is _UNKNOWN:
+            self.seconds = seconds
+        else:
+            self.seconds = max(seconds, self.seconds * _FORGET)
+
+
+class Plan:
+    """What a call's resources mean on a node. Calls with the same resources share one."""
+
+    __slots__ = ("alone", "limited", "memory", "need", "options", "priority", "restarts", "run_time", "shape")
+
+    def __init__(
+        self,
+        shape: Shape,
+        priority: int = 0,
+        restarts: int = 0,
+        run_time: float | None = None,
+        options: dict[str, Any] | None = None,
+        need: Need | None = None,
+    ) -> None:
+        self.need = need or Need(shape)
+        self.shape, self.priority, self.restarts, self.run_time = shape, priority, restarts, run_time
+        self.memory = shape.memory or None
+        self.options = options or {}
+        self.limited = run_time is not None or bool(shape.memory)
+        self.alone = self.limited or shape.ranks > 1
+
+
+class Call:
+    """A call that waits or runs.
+
+    `definition` is the function, or None if it is packed with the arguments; `inputs` are the results of
+    the futures among the arguments, in the order of their numbers. Of a call that is remembered, `remember` is
+    what its runner is told, `note` what that says at its end, and `noted(call, note)` tells whether it did not run.
+    """
+
+    __slots__ = (
+        *("arguments", "definition", "future", "inputs", "note", "noted", "order"),
+        *("pace", "plan", "remember", "restarted"),
+    )
+
+    def __init__(
+        self,
+        future: Future[Any],
+        definition: Definition | None,
+        arguments: Packed,
+        plan: Plan,
+        pace: Pace,
+        order: int,
+    ) -> None:
+        self.future, self.definition, self.arguments = future, definition, arguments
+        self.plan, self.pace, self.order = plan, pace, order
+        self.inputs: tuple[Packed, ...] = ()
+        self.restarted = 0
+        self.remember: Order | None = None
+        self.note: Note | Declined | None = None
+        self.noted: Callable[[Call, Note | Declined], bool] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return self.plan.shape
+
+    @property
+    def need(self) -> Need:
+        return self.plan.need
+
+    @property
+    def priority(self) -> int:
+        return self.plan.priority
+
+    @property
+    def alone(self) -> bool:
+        return self.plan.alone
+
+    def expected(self) -> float:
+        return self.pace.seconds
+
+    def begin(self) -> bool:
+        return self.future.set_running_or_notify_cancel()
+
+    def abandoned(self) -> bool:
+        return self.future.cancelled()
+
+
+def refuse(inbox: deque[Any]) -> None:
+    """Fail the calls that were submitted while the executor was being shut down.
+
+    Several threads may be at it: each call is taken out when it has been told, and to tell it twice does no harm.
+    """
+    for event in tuple(inbox):
+        if type(event) is Call:
+            event.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
+        with suppress(ValueError):
+            inbox.remove(event)

@@ -1,0 +1,53 @@
+"""What calls ask of a node, and what a node has, in plain numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class Shape(NamedTuple):
+    """What a worker must be like to run a call: calls of one shape can follow each other on one worker."""
+
+    cores: int = 1  # in all; at least what the ranks have together
+    gpus: int = 0
+    memory: int = 0  # bytes; 0: not accounted
+    ranks: int = 1
+    cores_per_rank: int = 1
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Need(NamedTuple):
+    """What a call needs of several nodes: so many that each have this."""
+
+    shape: Shape
+    exclusive: bool = False  # nobody else may be on them
+    nodes: int = 1
+    time: float = 0.0  # s for which they must still be there
+
+
+class Capacity(NamedTuple):
+    """What may be given out on a node."""
+
+    cores: int
+    gpus: tuple[str, ...] = ()
+    memory: int = 0  # bytes
+
+
+class Queued(Protocol):
+    order: int  # when it was submitted, as a number
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has limits of its own: nothing is sent ahead of it or behind it."""
+
+    def begin(self) -> bool:
+        """Mark it as running; False if it was cancelled."""
+
+    def abandoned(self) -> bool:
+        """Whether it was cancelled."""
+
+    def expected(self) -> float:
+        """For how long it will run at most, in s, as far as the past tells."""

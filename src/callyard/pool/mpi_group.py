@@ -1,0 +1,244 @@
+"""The driver's end of a worker that is several ranks of an MPI program.
+
+The launcher closes the descriptors that it inherits, so the ranks connect to a socket in a directory that only this
+user can enter. The launcher keeps its own files there too, and the zygote removes it whatever happens here.
+
+Each rank is sent each call, and the call has ended when all ranks have: then its result is the list of theirs. When
+one fails, the others may wait for it for ever; so the call fails at once and the whole group is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..cache.messages import Declined
+from ..futures import Lazy
+from ..serialize.packer import Packed, Packer
+from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
+from ..transport.stream import Stream
+from .call import Call
+from .worker_connection import Connection, Ended
+from .worker_placement import Worker
+
+
+class RankResults:
+    """The packed results of all ranks; opened, a list."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[Lazy]) -> None:
+        self.parts = parts
+
+    def load(self) -> list[Any]:
+        return [part.load() for part in self.parts]
+
+
+class RankGroup:
+    """What the driver knows of a group of ranks; for the node, one worker."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        packer: Packer,
+        on_blocked: Callable[[Stream], object],
+        on_unused: Callable[[], object],
+    ) -> None:
+        self.worker = worker
+        self.pid: int | None = None
+        self.size = worker.shape.ranks
+        self.flight: dict[int, Call] = {}
+        self.ended = False
+        self.says_ready = False
+        self.must_end = False  # it cannot be trusted with another call
+        self.rank_gone = self.fault = ""  # for people: which rank ended before the others; why it was ended
+        self.alone: tuple[int, str] | None = None  # the ranks do not know each other: how many do, of which library
+        self.initializer_error: Packed | None = None
+        self.ranks: dict[int, Connection] = {}
+        self._strangers: list[Connection] = []  # connected, but have not said which rank they are
+        self._results: dict[int, Lazy] = {}
+        self._packer, self._on_blocked, self._on_unused = packer, on_blocked, on_unused
+        self.sequence = 0
+        self._ready = 0
+        self._mpi_used = False
+        self._stray = False  # a message is left that the next call would take for its own
+        self._initializer: bytes | None = None
+        self._directory = tempfile.mkdtemp(prefix=f"callyard-{os.getpid()}-", dir=_memory_directory())  # 0700
+        self.address = os.path.join(self._directory, "ranks")
+        try:
+            self.listener = self._listen()
+        except OSError:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise
+
+    # -- start and end ---------------------------------------------------------------------------------
+
+    def _listen(self) -> socket.socket:
+        with contextlib.ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(socket.AF_UNIX))
+            listener.setblocking(False)
+            listener.bind(self.address)
+            listener.listen(self.size)
+            undo.pop_all()
+        return listener
+
+    def greet(self, initializer: bytes | None) -> list[int]:
+        """Each rank is greeted when it has said which it is; the launcher takes no descriptors."""
+        self._initializer = initializer
+        return []
+
+    def handed_over(self) -> None:
+        """Nothing was."""
+
+    def accept(self) -> Connection | None:
+        """The connection of a rank; None if it was somebody else's. Raises OSError where there is no room for it."""
+        try:
+            sock, _ = self.listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return None
+        if not _is_ours(sock):
+            sock.close()
+            return None
+        try:
+            connection = Connection(self.worker, self._packer, self._on_blocked, self._on_unused, sock)
+        except OSError:
+            sock.close()
+            raise
+        connection.handed_over()  # it has a ledger of its own
+        self._strangers.append(connection)
+        return connection
+
+    @property
+    def complete(self) -> bool:
+        return len(self.ranks) + len(self._strangers) == self.size
+
+    def catch_up(self) -> None:
+        for connection in self.ranks.values():
+            connection.catch_up()
+
+    def stop_listening(self) -> None:
+        self.listener.close()
+
+    def sockets(self) -> list[socket.socket]:
+        return [self.listener, *(c.stream.sock for c in (*self.ranks.values(), *self._strangers))]
+
+    def leave(self) -> None:
+        for connection in self.ranks.values():
+            connection.leave()
+
+    def close(self) -> None:
+        self.stop_listening()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        for connection in (*self.ranks.values(), *self._strangers):
+            connection.close()
+
+    # -- calls -----------------------------------------------------------------------------------------
+
+    def send(self, calls: Sequence[Call]) -> None:
+        (call,) = calls  # calls of several ranks are sent one at a time
+        self.sequence += 1
+        self.flight = {self.sequence: call}
+        self._results = {}
+        for rank in sorted(self.ranks):
+            self.ranks[rank].send(calls)
+
+    def hear(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
+        """What one rank said; what of it ends the call."""
+        ends: list[Ended] = []
+        for frame in arrived:
+            kind, _, _, flags, _ = frame
+            if kind == RANK and connection in self._strangers:
+                self._enter(connection, frame)
+            elif kind == READY:
+                self._ready += 1
+                self.says_ready = self._ready == self.size
+            else:
+                self._mpi_used |= kind == RESULT and not flags & NO_MPI
+                self._stray |= bool(flags & STRAY)
+                for end in connection.hear(connection, [frame]):
+                    ends.extend(self._rank_ended(connection, end))
+                # Of a call that goes well all ranks must be heard before they are ended.
+                self.must_end |= kind == ERROR or (self._stray and not self.flight)
+                self.initializer_error = self.initializer_error or connection.initializer_error
+        if connection.fault:
+            self.fault, self.must_end = connection.fault, True
+        if connection.ended and self.flight and not self.rank_gone:
+            self.rank_gone = f"rank {self._rank_of(connection)} of {self.size} ended first, then "
+        return ends
+
+    def refused(self) -> list[Ended]:
+        """The call, if it could not be sent to a rank: the others wait for that one."""
+        ends = [end for c in self.ranks.values() for refused in c.refused() for end in self._rank_ended(c, refused)]
+        self.must_end |= bool(ends)
+        return ends
+
+    def _enter(self, connection: Connection, frame: Frame) -> None:
+        """A rank says which it is, and of how many, if it knows that."""
+        _, size, rank, _, library = frame
+        if size not in (0, self.size):
+            self.alone, self.must_end = (size, library.decode()), True
+            return
+        self._strangers.remove(connection)
+        self.ranks[rank] = connection
+        connection.greet(self._initializer)
+
+    def _rank_of(self, connection: Connection) -> int:
+        return next((rank for rank, known in self.ranks.items() if known is connection), -1)
+
+    def _rank_ended(self, connection: Connection, end: Ended) -> list[Ended]:
+        if not self.flight:  # another rank has failed before
+            return []
+        call, packed, failed = end
+        if failed:
+            self.flight.clear()
+            return [end]
+        self._results[self._rank_of(connection)] = packed
+        if len(self._results) < self.size:
+            return []
+        self.flight.clear()
+        if not self._mpi_used and not isinstance(call.note, Declined):
+            _warn_of_no_mpi(call, self.size)
+        return [(call, RankResults([self._results[i] for i in range(self.size)]), False)]
+
+    def drain(self) -> list[Ended]:
+        """What all ranks had said before they ended."""
+        return [end for c in list(self.ranks.values()) for end in self.hear(c, c.receive())]
+
+    def split_flight(self) -> tuple[list[Call], list[Call]]:
+        """After the end of the group: the call that ran there, if any; nothing was sent ahead."""
+        ran = list(self.flight.values())
+        self.flight.clear()
+        return ran, []
+
+
+def _memory_directory() -> str | None:
+    """Where files are in memory, as launchers want it for what ranks share; None: the usual place."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+
+
+def _is_ours(sock: socket.socket) -> bool:
+    """Whether the process at the other end belongs to this user, as far as the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # the directory lets nobody else in
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return bool(uid == os.getuid())
+
+
+def _warn_of_no_mpi(call: Call, size: int) -> None:
+    with contextlib.suppress(Warning):  # where warnings are errors there is nobody here to catch one
+        warnings.warn(words_of_no_mpi(call.future.name, size), stacklevel=2)
+
+
+def words_of_no_mpi(name: str, size: int) -> str:
+    return (
+        f"{name!r} ran {size} times, once on each of ranks={size}, and never imported mpi4py; "
+        f"if one run with {size} cores was meant, ask for cores_per_rank={size}"
+    )

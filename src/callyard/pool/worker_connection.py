@@ -1,0 +1,378 @@
+"""The driver's end of one worker: calls to frames, frames to results, and what each side has lent the other."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import pickle
+import socket
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ..futures import Lazy
+from ..serialize.function_registry import Definition
+from ..serialize.packer import Packed, Packer
+from ..system.descriptors import Share
+from ..transport import frames
+from ..transport.frame_buffers import Loans, Lost, description, note_unused, undescribe
+from ..transport.frames import (
+    CALL,
+    CONTENT,
+    DEFINE,
+    ERROR,
+    FETCH,
+    FORGET,
+    FREE,
+    HELLO,
+    NOTED,
+    ORDER,
+    PACKED,
+    PATH,
+    READY,
+    RESULT,
+    Frame,
+    Garbled,
+    TooLarge,
+)
+from ..transport.result_log import make_ledger
+from ..transport.stream import Stream
+from ..worker.exceptions import dump_error, traceback_text, unsendable_call
+from .call import Call
+from .worker_placement import Worker
+
+_MANAGERS = "multiprocessing.managers"
+PART = 2  # of the descriptors that a process may have workers take one half
+_WORKERS = Share(PART)
+os.register_at_fork(after_in_child=_WORKERS.forget)  # there the connections of the original are closed
+EACH = 2  # descriptors of a worker: the socket and the ledger's; while it starts, as many again
+
+# A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain: they are many.
+Ended = tuple[Call, Lazy, bool]
+
+_Said = tuple[int, int, bytes, bool]  # of a call that ended: its sequence number, microseconds, note, whether it failed
+
+
+class Connection:
+    """What the driver knows of one worker process. Sending wants the node's lock; receiving is the I/O thread's."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        packer: Packer,
+        on_blocked: Callable[[Stream], object],
+        on_unused: Callable[[], object],
+        sock: socket.socket | None = None,
+    ) -> None:
+        """With `sock` the process is there and has connected; otherwise it is going to get the other end.
+
+        Raises OSError where no descriptors are to be had.
+        """
+        self.worker = worker
+        self.pid: int | None = None
+        self.flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
+        self.begun_before = 0  # what the ledger said when the worker was last looked at
+        self.ended = False  # the stream has ended; the process may not have
+        self.fault = ""  # for people: why it was ended
+        self.must_end = False
+        self.rank_gone = self.address = ""  # see RankGroup, also for the next
+        self.alone: tuple[int, str] | None = None
+        self.says_ready = False
+        self.initializer_error: Packed | None = None
+        self.sequence = 0
+        self._packer, self._on_unused = packer, on_unused
+        self._known: dict[int, weakref.ref[Definition]] = {}  # the functions that the worker has
+        self._forgotten: deque[int] = deque()  # those of them that nobody can call any more
+        self._path: list[str] = []
+        self._has_key = False
+        self._loans = Loans()
+        self._unused: deque[int] = deque()
+        self._lost: deque[tuple[_Said, Lost]] = deque()  # results whose descriptors were lost on their way
+        self._fetch: deque[int] = deque()  # what of them has not been asked for yet
+        self._wanted: deque[int] = deque()  # what the worker has asked for, because it has lost some
+        self._refused: dict[int, Packed] = {}  # why calls could not be sent, by sequence number
+        self._theirs: socket.socket | None = None
+        with contextlib.ExitStack() as undo:
+            self._count_descriptors(undo)
+            self.ledger, self._ledger_fd = make_ledger()
+            undo.callback(self._close_ledger)
+            if sock is None:
+                sock, self._theirs = socket.socketpair()
+            self.stream = Stream(sock, on_blocked)
+            undo.pop_all()
+
+    # -- start and end ---------------------------------------------------------------------------------
+
+    def _count_descriptors(self, undo: contextlib.ExitStack) -> None:
+        if not _WORKERS.take(EACH):
+            raise OSError(errno.EMFILE, f"its connection would exceed the {_WORKERS.most} descriptors for workers")
+        undo.callback(_WORKERS.give_back, EACH)
+
+    def greet(self, initializer: bytes | None) -> list[int]:
+        """Say what the worker must know first; the descriptors that its process must be given."""
+        greeting = {"argv": sys.argv, "cwd": _directory(), "initializer": initializer}
+        self.stream.send(self._surroundings(), [])
+        self.stream.send(frames.encode_object(HELLO, greeting), [])
+        return [] if self._theirs is None else [self._theirs.fileno(), self._ledger_fd]
+
+    def handed_over(self) -> None:
+        """The worker's process has its descriptors: only it shall hold the other end."""
+        if self._theirs is not None:
+            self._theirs.close()
+        self._close_ledger_fd()
+
+    def _close_ledger_fd(self) -> None:
+        if self._ledger_fd >= 0:
+            os.close(self._ledger_fd)
+            self._ledger_fd = -1
+
+    def _close_ledger(self) -> None:
+        self._close_ledger_fd()
+        self.ledger.close()
+
+    def leave(self) -> None:
+        """Tell the worker to end, by ending the stream to it."""
+        try:
+            self.stream.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.ended = True
+
+    def close(self) -> None:
+        """Once, at its end."""
+        self.handed_over()
+        self.stream.close()
+        self.ledger.close()
+        self._loans.clear()
+        _WORKERS.give_back(EACH)
+
+    # -- to the worker ---------------------------------------------------------------------------------
+
+    def send(self, calls: Sequence[Call]) -> None:
+        parts: list[bytes] = []
+        descriptors: list[int] = []
+        if self._unused:
+            parts.append(frames.encode_numbers(FREE, self._unused))
+        if self._forgotten:
+            parts.append(frames.encode_numbers(FORGET, self._forgotten))
+        if sys.path != self._path or (not self._has_key and _MANAGERS in sys.modules):
+            parts.append(self._surroundings())
+        for call in calls:
+            if descriptors:  # a message takes only so many descriptors, so each such call is one of its own
+                self.stream.send(b"".join(parts), descriptors)
+                parts, descriptors = [], []
+            self.sequence += 1
+            self.flight[self.sequence] = call
+            try:
+                descriptors = self._encode(call, parts)
+            except (TooLarge, OSError, MemoryError) as error:  # this one fails, the others go on
+                self._refuse(call, error)
+        self.stream.send(b"".join(parts), descriptors)
+
+    def _surroundings(self) -> bytes:
+        """Where modules are found; and, where managers are in use, the key with which their proxies connect."""
+        self._path = list(sys.path)
+        self._has_key = _MANAGERS in sys.modules
+        key = bytes(multiprocessing.current_process().authkey) if self._has_key else None
+        return frames.encode_object(PATH, (self._path, key))
+
+    def _encode(self, call: Call, parts: list[bytes]) -> list[int]:
+        """Add the frame of the call; the descriptors that go beside it. Nothing is added if it raises an error."""
+        number = self._define(call.definition, parts) if call.definition is not None else 0
+        packed = call.arguments
+        if number and not (call.inputs or packed.memories or call.plan.options or call.remember):
+            parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
+            return []
+        content: list[Any] = [call.plan.options]
+        descriptors: list[int] = []
+        if call.remember is not None:
+            content[0] = {**call.plan.options, ORDER: call.remember}
+        with self._loans.together():
+            for part in (packed, *call.inputs):
+                part.memories = tuple(map(self._packer.shared, part.memories))
+                content.append(description(part, self._loans, descriptors))
+            parts.append(frames.encode(CALL, self.sequence, number, PACKED, pickle.dumps(content, 5)))
+        return descriptors
+
+    def _refuse(self, call: Call, error: Exception) -> None:
+        """The last call cannot be sent. It stays in flight until that is told."""
+        refusal = unsendable_call(call.future.name, error)
+        self._refused[self.sequence] = Packed(dump_error(refusal, traceback_text(refusal)))
+        self._on_unused()
+
+    def refused(self) -> list[Ended]:
+        """The calls that could not be sent since this was last asked."""
+        if not self._refused:
+            return []
+        refused, self._refused = self._refused, {}
+        ends = [(self.flight.pop(sequence, None), packed) for sequence, packed in refused.items()]
+        return [(call, packed, True) for call, packed in ends if call is not None]
+
+    def _define(self, definition: Definition, parts: list[bytes]) -> int:
+        """Make sure that the worker has this very version of the function; its number."""
+        number = definition.id
+        if number not in self._known:
+            forgotten = self._forgotten
+            self._known[number] = weakref.ref(definition, lambda _: forgotten.append(number))
+            parts.append(frames.encode(DEFINE, 0, number, 0, definition.data))
+        return number
+
+    # -- from the worker -------------------------------------------------------------------------------
+
+    def receive(self) -> list[Frame]:
+        """The frames that are there; notes when the stream has ended."""
+        arrived = self.stream.receive()
+        if arrived is None:
+            self.ended = True
+            return []
+        return self._whole(arrived)
+
+    def _whole(self, arrived: Iterator[Frame]) -> list[Frame]:
+        whole: list[Frame] = []
+        try:
+            whole.extend(arrived)  # what came before an error stays in
+        except Garbled as error:
+            self._give_up(error)
+        return whole
+
+    def _give_up(self, error: BaseException) -> None:
+        """What the worker says cannot be understood any more, so it is ended."""
+        self.ended = True
+        self.fault = f"what it sent could not be read ({error})"
+
+    def drain(self) -> list[Ended]:
+        """The calls that a worker ended before it ended itself: what it had sent, and what was in the ledger."""
+        arrived: list[Frame] = []
+        self.stream.empty = False
+        while not (self.ended or self.stream.empty):  # what arrives next may complete no frame yet
+            arrived.extend(self.receive())
+        arrived.extend(self._whole(frames.FrameReader().feed(self.ledger.unsent())))
+        return self.hear(self, arrived)
+
+    def hear_of(self, unsent: bytes) -> list[Ended]:
+        """The calls whose results were found in the ledger."""
+        return self.hear(self, self._whole(frames.FrameReader().feed(unsent)))
+
+    def sockets(self) -> list[socket.socket]:
+        return [self.stream.sock]
+
+    def hear(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
+        """The calls that these frames end. What is said twice counts once."""
+        ends: list[Ended] = []
+        try:
+            for frame in arrived:
+                kind, sequence, number, flags, body = frame
+                if (kind == RESULT or kind == ERROR) and sequence and not flags & (PACKED | NOTED):  # most of them
+                    end = self._end((sequence, number, b"", kind == ERROR), Packed(body))
+                else:
+                    end = self._hear(frame)
+                if end is not None:
+                    ends.append(end)
+        except Exception as error:  # it may be anything that somebody has written to the worker's end
+            self._give_up(error)
+        return ends
+
+    def _hear(self, frame: Frame) -> Ended | None:
+        kind, sequence, number, _, body = frame
+        if kind == RESULT or kind == ERROR:
+            if sequence:
+                return self._hear_end(frame)
+            self.initializer_error = Packed(body)
+        elif kind == CONTENT:
+            return self._hear_content(number, body)
+        elif kind == FREE:
+            self._loans.returned(pickle.loads(body))
+        elif kind == FETCH:
+            self._wanted.extend(pickle.loads(body))
+            self._on_unused()
+        elif kind == READY:
+            self.says_ready = True
+        return None
+
+    def _hear_end(self, frame: Frame) -> Ended | None:
+        kind, sequence, number, flags, body = frame
+        note = b""
+        if flags & NOTED:
+            note, body = frames.split_note(body)
+        said = (sequence, number, note, kind == ERROR)
+        if not flags & PACKED:
+            return self._end(said, Packed(body))
+        opened = undescribe([pickle.loads(body)], self.stream.reader, self._note_unused)
+        if not isinstance(opened, Lost):
+            return self._end(said, opened[0])
+        self._lost.append((said, opened))
+        self._fetch.extend(opened.numbers)
+        self._on_unused()
+        return None
+
+    def _hear_content(self, number: int, piece: bytes) -> Ended | None:
+        """A piece of the first result that was lost: they are sent in the order in which they were asked for."""
+        said, lost = self._lost[0]
+        if not lost.add(number, piece):
+            return None
+        self._lost.popleft()
+        return self._end(said, lost.packed()[0])
+
+    def _end(self, said: _Said, packed: Packed) -> Ended | None:
+        sequence, microseconds, note, failed = said
+        noted = pickle.loads(note) if note else None
+        call = self.flight.pop(sequence, None)
+        if call is None:
+            return None
+        call.pace.note(microseconds * 1e-6)
+        if noted is not None:  # of several ranks one notes it
+            call.note = noted
+        return call, packed, failed
+
+    def _note_unused(self, number: int, clean: bool) -> None:
+        note_unused(self._unused, number, clean)
+        self._on_unused()
+
+    def catch_up(self) -> None:
+        """Say what there is to say although there is no call to send: what is unused, what is missing here or there."""
+        if self._unused:
+            self.stream.send(frames.encode_numbers(FREE, self._unused), [])
+        if self._fetch:
+            self.stream.send(frames.encode_numbers(FETCH, self._fetch), [])
+        while self._wanted:
+            try:
+                pieces = self._loans.content(self._wanted.popleft())
+            except (KeyError, OSError, MemoryError):  # it waits for what cannot be had: it ends, and its call fails
+                self.leave()
+                return
+            for piece in pieces:
+                self.stream.send(piece, [])
+
+    # -- withdrawing -----------------------------------------------------------------------------------
+
+    def stalled(self) -> bool:
+        """Whether calls wait behind one that has been running since this was last asked."""
+        begun = self.ledger.begun
+        before, self.begun_before = self.begun_before, begun
+        return len(self.flight) > 1 and begun == before and begun in self.flight
+
+    def withdrawn(self, begun: int) -> list[Call]:
+        """The calls that will not begin, in order; from now on they are not in flight here."""
+        # A list first: the I/O thread may be taking out what has ended.
+        numbers = [number for number in list(self.flight) if number > begun]
+        return [self.flight.pop(number) for number in numbers]
+
+    def split_flight(self) -> tuple[list[Call], list[Call]]:
+        """After the worker's end: the calls that ran there without a result, and those that never began."""
+        begun = self.ledger.begun
+        if self.fault:  # who writes to what is not theirs may have written to the ledger: the first is under suspicion
+            begun = max(begun, next(iter(self.flight), 0))
+        ran = [call for number, call in self.flight.items() if number <= begun]
+        rest = [call for number, call in self.flight.items() if number > begun]
+        self.flight.clear()
+        return ran, rest
+
+
+def _directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return None

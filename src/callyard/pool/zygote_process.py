@@ -1,0 +1,258 @@
+"""The driver's end of the zygote, which forks the workers of this node and keeps their limits."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..serialize.shared_memory import anonymous_file
+from ..system.exit_status import how_it_ended
+from ..system.processes import kill, kill_group, wait_for_end
+from ..transport import frames
+from ..transport.stream import Stream
+from ..transport.zygote_protocol import (
+    ALIVE,
+    ASK,
+    END,
+    EXITED,
+    KILL,
+    SPAWN,
+    SPAWNED,
+    UNWATCH,
+    UNWATCHED,
+    WATCH,
+    WITHDRAW,
+    WITHDRAWN,
+)
+from .mpi_launcher import as_if_alone, launch_command, launcher_environment
+from .worker_environment import gpus_of_ranks, needs_fresh_process, worker_environment
+from .worker_placement import Worker
+
+_WHAT = {SPAWNED: "spawned", EXITED: "exited", UNWATCHED: "unwatched", WITHDRAWN: "withdrawn", ALIVE: "alive"}
+_PACKAGE = os.path.abspath(Path(__file__).parents[2])
+_STANDARD = os.path.dirname(os.__file__)
+_END = 15.0  # s, more than it gives what it ends, after which it is not waited for at its own end
+_TAIL = 2000  # characters of what it wrote that are told
+
+
+class Event(NamedTuple):
+    """What the zygote tells of a worker: its process id, its exit code, or the last call that it began."""
+
+    what: str
+    number: int
+    value: Any = None
+    reason: str | None = None
+
+
+class Keeper:
+    """Starts the zygote and speaks with it.
+
+    Made in the thread that lives as long as it: where there is no pidfd, the kernel ends it with that.
+
+    Everything but `receive` wants the node's lock.
+    """
+
+    _silence = 10.0  # s without a word, where one is owed, after which the zygote is asked
+    _answer = 10.0  # s after which it must have answered
+
+    def __init__(self, on_blocked: Callable[[Stream], object]) -> None:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:  # the latter are closed if it fails
+            stream, other = socket.socketpair()
+            theirs.enter_context(other)
+            ours.enter_context(stream)
+            self._errors = anonymous_file(0)  # in the place of stderr until it is there
+            ours.callback(self._close_errors)
+            passed = [_copy(other.fileno(), theirs), _copy_of_stderr(theirs)]
+            self._process = subprocess.Popen(
+                python_command("callyard.worker.zygote", "main", *map(str, [*passed, os.getpid()])),
+                stdin=subprocess.DEVNULL,
+                stderr=self._errors,
+                pass_fds=passed,
+                start_new_session=True,
+            )
+            ours.pop_all()
+        self._environment = dict(os.environ)
+        self._said = self._heard = 0  # words to it; those of them that it has dealt with, as far as it has said
+        self._limited: set[int] = set()  # workers whose limits it keeps
+        self.why_not_started: str | None = None  # known once it is closed
+        self._asked = False
+        self._due: float | None = None  # when to ask it, or to believe that it does not answer
+        self.stream = Stream(stream, on_blocked)
+
+    def _say(self, kind: int, *content: Any, descriptors: list[int] | None = None) -> None:
+        self._said += 1
+        self.stream.send(frames.encode_object(kind, content), descriptors or [])
+
+    # -- whether it answers ----------------------------------------------------------------------------
+
+    def patience(self) -> float | None:
+        """For how long it may be silent, in s; None if it owes nothing."""
+        if self._heard == self._said and not self._limited:
+            self._due = None
+            return None
+        now = time.monotonic()
+        if self._due is None:
+            self._due, self._asked = now + self._silence, False
+        return max(0.0, self._due - now)
+
+    def answers(self, now: float) -> bool:
+        """Ask it when it was silent too long; False when it was asked and has not answered."""
+        if self._due is None or now < self._due:
+            return True
+        if self._asked:
+            return False
+        self._asked, self._due = True, now + self._answer
+        self._say(ASK)
+        return True
+
+    def abandon(self, workers: Iterable[int]) -> None:
+        """End it, and its workers first: should it be unable to die now, they would live on."""
+        for pid in workers:  # as it does nothing, it has reaped none of them
+            kill_group(pid, signal.SIGKILL)
+        kill(self._process.pid)
+
+    def _why_not_started(self) -> str | None:
+        """In its own words why it ended before it was there; None if it was."""
+        if self._errors < 0:
+            return None
+        said = os.pread(self._errors, os.fstat(self._errors).st_size, 0).decode(errors="replace").strip()
+        how = how_it_ended(self._process.returncode)
+        return f"the process that starts workers {how}" + (f": {said[-_TAIL:]}" if said else "")
+
+    def _close_errors(self) -> None:
+        if self._errors >= 0:
+            os.close(self._errors)
+            self._errors = -1
+
+    # -- what it is told -------------------------------------------------------------------------------
+
+    def spawn(self, worker: Worker, descriptors: list[int], address: str) -> None:
+        """Start a worker that gets the descriptors; or ranks that connect to the address."""
+        environment = worker_environment(as_if_alone(os.environ) if address else os.environ, worker)
+        argv = None
+        if address:
+            rank = python_command("callyard.worker.mpi_rank", "main", address, *gpus_of_ranks(worker))
+            argv = launch_command(worker.shape.ranks, rank)
+            environment = {**launcher_environment(os.path.dirname(address)), **environment}
+        elif needs_fresh_process(environment, self._environment):
+            argv = python_command("callyard.worker.start", "serve_alone")
+        self._say(SPAWN, worker.number, environment, argv, os.path.dirname(address), descriptors=descriptors)
+
+    def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
+        self._limited.add(number)
+        self._say(WATCH, number, run_time, memory)
+
+    def let_end(self, number: int, grace: float) -> None:
+        """A rank has gone: the launcher ends the others, or is killed after so many seconds."""
+        self._limited.add(number)
+        self._say(WATCH, number, grace, None, "rank")
+
+    def unwatch(self, number: int) -> None:
+        self._limited.discard(number)
+        self._say(UNWATCH, number)
+
+    def kill(self, number: int, signum: int) -> None:
+        self._say(KILL, number, signum)
+
+    def withdraw(self, number: int, last: int) -> None:
+        self._say(WITHDRAW, number, last)
+
+    def end(self, grace: float) -> None:
+        self._say(END, grace)
+
+    def receive(self) -> list[Event] | None:
+        """What has happened; None when the zygote has gone."""
+        arrived = self.stream.receive()
+        if arrived is None:
+            return None
+        events = []
+        for kind, heard, _, _, body in arrived:
+            self._heard, self._due = heard, None
+            event = Event(_WHAT[kind], *pickle.loads(body))
+            events.append(event)
+            if kind == EXITED:
+                self._limited.discard(event.number)
+        if events:
+            self._close_errors()
+        return events
+
+    def join(self) -> None:
+        """Wait for its end, but not for ever."""
+        if not wait_for_end(self._process.pid, _END):
+            kill(self._process.pid)
+
+    def close(self) -> None:
+        self.stream.close()
+        if wait_for_end(self._process.pid, _END):
+            self._process.wait()
+        else:  # deep in the kernel, where nothing ends it: nobody can wait for that
+            self._process.returncode = -signal.SIGKILL
+        self.why_not_started = self._why_not_started()
+        self._close_errors()
+
+
+def _copy(fd: int, opened: contextlib.ExitStack) -> int:
+    """A copy of a descriptor that is none of the standard ones, which this process may have closed."""
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    opened.callback(os.close, copy)
+    return copy
+
+
+def _copy_of_stderr(opened: contextlib.ExitStack) -> int:
+    with contextlib.suppress(OSError):
+        if os.get_inheritable(2):  # else it was closed, and something else has its number
+            return _copy(2, opened)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        return _copy(null, opened)
+    finally:
+        os.close(null)
+
+
+# The package is found where this process has it, whatever else is installed. All else is found where this process would
+# find it (it may be nowhere else: a vendored directory, an archive), but the standard library first, so that no file of
+# the user's is taken for a module of that. What is loaded here is not garbage, and never looked through for any.
+_CODE = """
+import gc, sys
+gc.disable()
+package, *places = sys.argv.pop(1).split("\\n")
+sys.path[:] = [*places, *(place for place in sys.path if place and place not in places)]
+import importlib
+sys.path.insert(0, package)
+import callyard
+del sys.path[0]
+from {module} import {function}
+gc.freeze()
+gc.enable()
+{function}()
+"""
+
+
+def python_command(module: str, function: str, *arguments: str) -> list[str]:
+    """The command that runs a function of this package in a new interpreter with this one's options."""
+    if not sys.executable:
+        raise OSError("sys.executable is not set: set it to the path of this Python, from which workers are started")
+    options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    code = _CODE.format(module=module, function=function)
+    return [sys.executable, *options, "-c", code, "\n".join([_PACKAGE, *_places()]), *arguments]
+
+
+def _places() -> list[str]:
+    """Where modules are looked for: as in this process, but the standard library first."""
+    places = [place for place in map(str, sys.path) if place]
+    return sorted([*places, _PACKAGE], key=lambda place: not _is_standard(place))
+
+
+def _is_standard(place: str) -> bool:
+    archive = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
+    return place == _STANDARD or os.path.basename(place) in ("lib-dynload", archive)

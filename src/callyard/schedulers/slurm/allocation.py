@@ -1,0 +1,234 @@
+"""An allocation of Slurm's, from the environment of a process inside it, and steps in it: text only."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from .job_ids import base, unique
+from .variables import environment
+
+__all__ = [
+    "NOISE",
+    "Allocation",
+    "Node",
+    "agents",
+    "agents_of_job",
+    "end_time",
+    "ended_on",
+    "expand",
+    "inside",
+    "per_node",
+    "read_allocation",
+    "step_environment",
+    "time_left",
+    "times_left",
+]
+
+_MIB = 1 << 20
+_GPUS = re.compile(r"(?:^|,)(?:[^,]*:)?(\d+)(?:\([^)]*\))?(?=,|$)")
+_DURATION = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+_COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?$")
+# "srun: error: c[2-3]: tasks 1-2: Killed", "srun: error: Node failure on c2"
+_ENDED = re.compile(r"^srun: error: (\S+): tasks? [\d,-]+: ", re.MULTILINE)
+# What `--cpu-bind=none` makes it say where nothing would be bound anyway.
+NOISE = b"srun: cluster configuration lacks support for cpu binding\n"
+_NODE_FAILED = re.compile(r"^srun: error: Node failure on (\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What an allocation has on one node; None: its variables do not say."""
+
+    name: str
+    cores: int
+    memory: int | None = None  # bytes
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    job: str
+    nodes: tuple[Node, ...]
+
+
+def inside(environ: Mapping[str, str]) -> bool:
+    """Whether a process with these variables is inside an allocation."""
+    return bool(environ.get("SLURM_JOB_ID") and environ.get("SLURM_JOB_NODELIST"))
+
+
+def read_allocation(environ: Mapping[str, str]) -> Allocation:
+    """What the variables of a process inside an allocation say.
+
+    Raises ValueError where there is none, or where its variables make no sense.
+    """
+    if not inside(environ):
+        raise ValueError("this process is not inside an allocation: SLURM_JOB_ID and SLURM_JOB_NODELIST are not set")
+    names = expand(environ["SLURM_JOB_NODELIST"])
+    cores = per_node(environ.get("SLURM_JOB_CPUS_PER_NODE", "1"))
+    if len(cores) == 1:
+        cores *= len(names)
+    if len(cores) != len(names):
+        raise ValueError(
+            f"SLURM_JOB_CPUS_PER_NODE={environ['SLURM_JOB_CPUS_PER_NODE']} is for {len(cores)} nodes, and "
+            f"SLURM_JOB_NODELIST={environ['SLURM_JOB_NODELIST']} names {len(names)}; were they changed?"
+        )
+    gpus = _gpus(environ)
+    nodes = (Node(n, c, _memory(environ, c, gpus), gpus) for n, c in zip(names, cores, strict=True))
+    return Allocation(environ["SLURM_JOB_ID"], tuple(nodes))
+
+
+def _memory(environ: Mapping[str, str], cores: int, gpus: int | None) -> int | None:
+    """Bytes on a node with so many cores. Slurm writes MiB, and 0 for all that there is."""
+    for name, times in (("SLURM_MEM_PER_NODE", 1), ("SLURM_MEM_PER_CPU", cores), ("SLURM_MEM_PER_GPU", gpus or 0)):
+        text = environ.get(name, "")
+        if text.isdigit() and int(text) * times > 0:
+            return int(text) * times * _MIB
+    return None
+
+
+def _gpus(environ: Mapping[str, str]) -> int | None:
+    """On each node, where all have the same number: "2", "a100:2", "a100:1,h100:2"."""
+    counts = _GPUS.findall(environ.get("SLURM_GPUS_PER_NODE", ""))
+    return sum(map(int, counts)) if counts else None
+
+
+def per_node(text: str) -> list[int]:
+    """A number for each node from "4(x2),2"."""
+    counts: list[int] = []
+    for part in text.split(","):
+        match = _COUNT.match(part)
+        if match is None:
+            raise ValueError(f"{text!r} is not how Slurm writes numbers for several nodes")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def expand(nodelist: str) -> list[str]:
+    """The names in "c[1-2,05-06],login,r[1-2]n[0-1]"."""
+    return [name for part in _split(nodelist) for name in _names(part)]
+
+
+def _split(nodelist: str) -> list[str]:
+    """Its parts: commas inside of brackets do not separate them."""
+    return [part for part in re.split(r",(?![^\[]*\])", nodelist) if part]
+
+
+def _names(part: str) -> Iterator[str]:
+    pieces = [
+        list(_numbers(piece[1:-1])) if piece[0] == "[" else [piece] for piece in re.findall(r"\[[^\]]*\]|[^\[]+", part)
+    ]
+    return map("".join, itertools.product(*pieces))
+
+
+def _numbers(ranges: str) -> Iterator[str]:
+    for each in ranges.split(","):
+        low, _, high = each.partition("-")
+        yield from (str(number).zfill(len(low)) for number in range(int(low), int(high or low) + 1))
+
+
+# -- steps -----------------------------------------------------------------------------------------------------
+
+
+def step_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables with which `srun` is typed inside an allocation.
+
+    It is told which job that is, and takes nothing else for an option of its own: in an allocation of
+    `salloc --mem-per-cpu` or `--gpus-per-task` it would else give a step less than all, or refuse.
+    """
+    job = {name: value for name, value in environ.items() if name.startswith(_OF_THE_JOB) and name not in _OPTIONS}
+    kept = {name: environ[name] for name in ("SLURM_JOBID", "TMPDIR") if name in environ}
+    return {**environment(environ), **job, **kept}
+
+
+_OF_THE_JOB = ("SLURM_JOB_", "SLURM_ARRAY_", "SLURM_SUBMIT_", "SLURM_CLUSTER_NAME")
+_OPTIONS = frozenset({"SLURM_JOB_NAME", "SLURM_JOB_NUM_NODES", "SLURM_JOB_CPUS_PER_NODE", "SLURM_JOB_GPUS"})
+
+
+def agents(nodes: Sequence[str], command: Sequence[str]) -> list[str]:
+    """One step with one process on each of these nodes, which may use all that the job has there.
+
+    Other steps run beside it, and it beside others (`--overlap`, `--mem=0`). When one process ends, by itself or with
+    its node, the rest goes on.
+    """
+    return [*_step(len(nodes)), "--input=all", f"--nodelist={','.join(nodes)}", *command]
+
+
+def agents_of_job(nodes: int, command: Sequence[str]) -> list[str]:
+    """The same, for the script of a job of so many nodes; nobody is at its standard input."""
+    return [*_step(nodes), "--input=none", *command]
+
+
+def _step(count: int) -> list[str]:
+    return [
+        *("srun", "--quiet", "--overlap", "--mem=0", "--no-kill", "--kill-on-bad-exit=0", "--wait=0"),
+        *("--cpu-bind=none", "--mpi=none", "--job-name=callyard", "--export=ALL"),
+        *(f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"),
+    ]
+
+
+def ranks(
+    nodes: Sequence[str], count: int, per_node: int, mpi: str, command: Sequence[str], job: str | None = None
+) -> list[str]:
+    """One step with so many ranks of an MPI program on these nodes, the first nodes full.
+
+    It ends with the first rank that fails: the others might wait for that one for ever. `job`: whose nodes they are,
+    where that is not the one in which this is typed; `mpi`: how they find each other, empty for the cluster's default.
+    """
+    return [
+        *("srun", "--quiet", "--overlap", "--mem=0", "--kill-on-bad-exit=1", "--cpu-bind=none"),
+        *("--job-name=callyard-ranks", "--export=ALL", "--input=all", "--distribution=block"),
+        *([f"--mpi={mpi}"] if mpi else []),
+        *([] if job is None else [f"--jobid={job}"]),
+        *(f"--nodes={len(nodes)}", f"--ntasks={count}", f"--ntasks-per-node={per_node}"),
+        f"--nodelist={','.join(nodes)}",
+        *command,
+    ]
+
+
+# -- time ------------------------------------------------------------------------------------------------------
+
+
+def end_time(environ: Mapping[str, str]) -> float | None:
+    """When the allocation ends (s since 1970), where its variables say so: since Slurm 22.05 those of most do."""
+    text = environ.get("SLURM_JOB_END_TIME", "")
+    return float(text) if text.isdigit() and int(text) else None
+
+
+def time_left(jobs: Iterable[str]) -> list[str]:
+    """The command that asks for how long jobs may go on; read by `times_left`."""
+    names = unique(base(job) for job in jobs)
+    return [
+        *("squeue", "--noheader", "--array", f"--jobs={','.join(names)}"),
+        "--Format=JobID:|,ArrayJobID:|,ArrayTaskID:|,TimeLeft:|",
+    ]
+
+
+def times_left(out: str) -> dict[str, float]:
+    """Seconds by job; an element of an array is there by both its names. Those without a limit: infinite."""
+    found: dict[str, float] = {}
+    for line in out.splitlines():
+        number, job, element, left = (line.split("|") + [""] * 4)[:4]
+        seconds = _seconds(left)
+        if seconds is not None:
+            found[number] = found[job if element in ("N/A", "") else f"{job}_{element}"] = seconds
+    return found
+
+
+def _seconds(text: str) -> float | None:
+    """From "1-02:03:04", "2:03:04" or "3:04"; what is over is "0:00" or negative; None where Slurm does not say."""
+    if text == "UNLIMITED":
+        return inf
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        return 0.0 if text.startswith("-") else None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def ended_on(said: str) -> list[str]:
+    """The nodes on which the process of a step has ended, by what `srun` says."""
+    return [name for pattern in (_ENDED, _NODE_FAILED) for found in pattern.findall(said) for name in expand(found)]

@@ -1,0 +1,192 @@
+"""Slurm, from 22.05 on: what to type, and what its answers say.
+
+Every function makes a command (a list of words, never a shell's text) or reads what one printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from ..base import Status
+from .allocation import time_left, times_left
+from .job_ids import base, elements, join, unique
+from .refusals import is_full, refusal, why_absent
+from .states import state_of
+from .submit import submit, submitted
+from .variables import configuration, environment
+
+__all__ = [
+    "cancel",
+    "configuration",
+    "environment",
+    "find",
+    "find_in_history",
+    "found",
+    "histories",
+    "history",
+    "is_full",
+    "limits",
+    "max_array_size",
+    "refusal",
+    "status",
+    "statuses",
+    "submit",
+    "submitted",
+    "time_left",
+    "times_left",
+    "why_absent",
+]
+
+_LAST_SIGNAL = 64
+_ARRAY_SIZE = 1001  # Slurm's default
+_ROOM = 50_000  # bytes on a command line; the system takes 128 KiB for one word
+
+# ------------------------------------------------------------------ asking
+
+# Each field ends with a bar. In this form squeue cuts nothing off, except lists of elements (SLURM_BITSTR_LEN).
+_SQUEUE = ("env", "SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--all", "--states=all")
+_SACCT = ("env", "SLURM_BITSTR_LEN=0", "sacct", "--noheader", "--allocations", "--parsable2")
+_COLUMNS = ("ArrayJobID", "ArrayTaskID", "State", "Reason", "NodeList", "exit_code")
+_MOST_NAMED = 1000
+
+
+def status(jobs: Sequence[str], *, mine: bool = True) -> list[str]:
+    """The command that asks about all jobs at once.
+
+    `mine` says that all are this user's: then the controller looks through that user's jobs only. squeue leaves out
+    what it does not know, except if it is asked for a single job, so that one is named twice. More than a thousand are
+    not named at all: `statuses` takes what it finds.
+    """
+    names = unique(base(job) for job in jobs)
+    argv = [*_SQUEUE, *(["--me"] if mine else [])]
+    if len(names) <= _MOST_NAMED or not mine:
+        argv.append("--jobs=" + ",".join(names * 2 if len(names) == 1 else names))
+    return [*argv, f"--Format={_format(_COLUMNS)}"]
+
+
+def _format(columns: Iterable[str]) -> str:
+    return ",".join(f"{column}:|" for column in columns)
+
+
+def statuses(out: str) -> dict[str, Status]:
+    """What squeue said: an entry for each job and for each element of an array, those too that wait in one line."""
+    found: dict[str, Status] = {}
+    for line in out.splitlines():
+        fields = line.split("|")
+        if len(fields) > len(_COLUMNS):  # neither "CLUSTER: name" nor a message
+            job, element, state, *words, node, ended, _ = fields
+            array, reason = ("" if element == "N/A" else element), _reason("|".join(words))
+            said = Status(job, state, reason, node, *_ended(state, ended))
+            found.update(_each(job, array, _not_launched(said) or said))
+    return found
+
+
+def _not_launched(status: Status) -> Status | None:
+    """Slurm cancels a job whose node's prolog failed and that must not be requeued, and keeps the reason to itself.
+
+    Whom somebody cancels while it runs ends by a signal, and whom while it waits has no node.
+    """
+    if status.state == "CANCELLED" and status.node and status.exit_code == 0 and not status.reason:
+        return dataclasses.replace(status, state="LAUNCH_FAILED", exit_code=None)
+    return None
+
+
+def _each(job: str, array: str, status: Status) -> Iterator[tuple[str, Status]]:
+    """Yield the status for each element of `array`, which is empty if the job is none."""
+    if not array:
+        yield job, status
+    said = (status.state, status.reason, status.node, status.exit_code, status.signal)
+    for number in elements(array):
+        name = f"{job}_{number}"
+        yield name, Status(name, *said)
+
+
+def _reason(text: str) -> str:
+    return "" if text in ("None", "(null)") else text
+
+
+def _ended(state: str, text: str) -> tuple[int | None, int | None]:
+    """Exit code and signal of what has ended: Slurm writes them as "3:0", until 23.02 squeue as wait(2) gives them."""
+    ended = re.fullmatch(r"(\d+):(\d+)", text)
+    if state_of(state).phase != "ended" or not (ended or text.isdigit()):
+        return None, None
+    code, signal = (int(ended[1]), int(ended[2])) if ended else (int(text) >> 8, int(text) & 0x7F)
+    if signal:
+        return None, signal if signal <= _LAST_SIGNAL else None  # out of memory is "0:125"
+    return code, None
+
+
+def history(jobs: Sequence[str]) -> list[str]:
+    """The command that asks the accounting data base, where the cluster has one, about jobs that squeue forgot."""
+    names = unique(base(job) for job in jobs)
+    parts = [",".join(names[i : i + _MOST_NAMED]) for i in range(0, len(names), _MOST_NAMED)]
+    asked = [f"--jobs={part}" for part in parts]
+    return [*_SACCT, *asked, "--format=JobID,State,ExitCode,NodeList,Reason"]
+
+
+def histories(out: str) -> dict[str, Status]:
+    """What sacct said, like `statuses`."""
+    found: dict[str, Status] = {}
+    for line in out.splitlines():
+        number, state, ended, node, reason = (line.split("|", 4) + [""] * 5)[:5]
+        if not number[:1].isdigit() or not state:
+            continue
+        job, _, array = number.partition("_")  # "123", "123_4" or "123_[0-9%2]"
+        code, _, by = state.partition(" by ")  # "CANCELLED by 1000"
+        said = _reason(reason) or (f"cancelled by user {by}" if by else "")
+        place = "" if node == "None assigned" else node
+        found.update(_each(job, array.strip("[]"), Status(job, code, said, place, *_ended(code, ended))))
+    return found
+
+
+def find(token: str) -> list[str]:  # noqa: ARG001  # other schedulers may be able to search comments
+    """The command that looks for a submission among this user's jobs; read by `found`."""
+    return [*_SQUEUE, "--me", f"--Format={_format(('ArrayJobID', 'Comment'))}"]
+
+
+def find_in_history(token: str, days: int = 2) -> list[str]:  # noqa: ARG001
+    """The same of what the accounting data base has from the last days.
+
+    Few clusters keep comments there, but all keep the command that submitted a job, in which ours is.
+    """
+    return [*_SACCT, f"--starttime=now-{days}days", "--format=JobID,Comment,SubmitLine"]
+
+
+def found(out: str, token: str) -> dict[str, str]:
+    """The jobs that the submission made, by the words that begin with the token."""
+    jobs: dict[str, str] = {}
+    for line in out.splitlines():
+        number, _, rest = line.partition("|")
+        word = re.search(rf"callyard ({re.escape(token)}(?:\.[\d-]+)?)(?![\w.-])", rest)
+        if word:
+            jobs[word[1]] = base(number)
+    return jobs
+
+
+# ------------------------------------------------------------------ the rest
+
+
+def cancel(jobs: Sequence[str]) -> list[list[str]]:
+    """The commands that cancel jobs and elements; no more in one than fits a command line."""
+    commands: list[list[str]] = []
+    room = 0
+    for name in join(jobs):
+        if len(name) > room:
+            commands.append(["scancel", "--quiet"])  # quiet about those that have ended
+            room = _ROOM
+        commands[-1].append(name)
+        room -= len(name) + 1
+    return commands
+
+
+def limits() -> list[str]:
+    """The command that shows how the cluster is set up; read by `max_array_size`."""
+    return ["scontrol", "show", "config"]
+
+
+def max_array_size(out: str) -> int:
+    """How many elements an array may have, 0 if the cluster has none."""
+    sizes = [int(size) for size in re.findall(r"(?:\bMaxArraySize\s*=\s*|\bmax_array_tasks=)(\d+)", out)]
+    return min(sizes, default=_ARRAY_SIZE)

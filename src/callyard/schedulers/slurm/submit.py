@@ -1,0 +1,152 @@
+"""Submitting to Slurm: a request as the words of `sbatch`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+
+from ...errors import SchedulerError
+from ...resources import Resources
+from ..base import Dependency, JobRequest
+from ..script import mebibytes, minutes
+from .job_ids import ranges, unique
+
+__all__ = ["submit", "submitted"]
+
+_NICE = 2147483645  # sbatch takes no larger number, nor a smaller one below zero
+_NAME_LENGTH = 64
+
+
+def submit(request: JobRequest) -> list[str]:
+    """The command that submits a job or an array.
+
+    What the user wrote into `slurm_cmd_args` comes last, so that it has the last word.
+    """
+    own = (
+        []
+        if request.templated
+        else [*_resources(request.resources), *_time(request.time), f"--job-name={_name(request)}"]
+    )
+    return [
+        "sbatch",
+        "--parsable",
+        f"--comment=callyard {request.token}",
+        *_array(request),
+        # Without --error both streams go here. A job that is started again must not wipe what the first start wrote.
+        f"--output={_log(request)}",
+        "--open-mode=append",
+        *_dependency(request.after),
+        # Without it, a job whose dependency failed stays in the queue for ever, unless the cluster is set up otherwise.
+        "--kill-on-invalid-dep=yes",
+        "--requeue" if request.requeue else "--no-requeue",
+        "--export=ALL",
+        *own,
+        *_words(request.resources.slurm_cmd_args),
+        "--",
+        request.script,
+    ]
+
+
+def _array(request: JobRequest) -> Iterator[str]:
+    if request.elements is not None:
+        throttle = f"%{request.at_once}" if request.at_once else ""
+        numbers = range(request.elements) if isinstance(request.elements, int) else request.elements
+        yield f"--array={ranges(numbers)}{throttle}"
+
+
+def _log(request: JobRequest) -> str:
+    """The path of the log as sbatch wants it: it replaces what follows a "%" unless that is doubled.
+
+    In a path with a backslash it replaces nothing, and takes two backslashes for one.
+    """
+    if "\\" not in request.log:
+        return request.log.replace("%", "%%").replace("{element}", "%a" if request.elements is not None else "0")
+    if request.elements is not None and "{element}" in request.log:
+        raise SchedulerError(f"Slurm cannot number the logs of an array below a path with a backslash: {request.log}")
+    return request.log.replace("\\", "\\\\").replace("{element}", "0")
+
+
+def _dependency(after: Iterable[Dependency]) -> Iterator[str]:
+    kinds = {"ok": "afterok", "any": "afterany", "corresponding": "aftercorr"}
+    jobs: dict[str, list[str]] = {}
+    for dependency in unique(after):
+        jobs.setdefault(kinds[dependency.kind], []).append(dependency.job)
+    if jobs:
+        yield "--dependency=" + ",".join(":".join([kind, *names]) for kind, names in jobs.items())
+
+
+def _time(seconds: float | None) -> Iterator[str]:
+    if seconds is not None:
+        days, rest = divmod(minutes(seconds), 24 * 60)
+        yield f"--time={days}-{rest // 60:02}:{rest % 60:02}" if days else f"--time={rest}"
+
+
+def _name(request: JobRequest) -> str:
+    """The user's own name as it is; one made from a function's, such as "<lambda>", readable in tables."""
+    if request.resources.job_name:
+        return request.resources.job_name
+    return re.sub(r"[^\w.+=@:-]+", "_", request.name).strip("_")[:_NAME_LENGTH] or "callyard"
+
+
+def _resources(asked: Resources) -> Iterator[str]:
+    # Slurm takes no more nodes than tasks; a call of one rank may want several, to start something on them itself.
+    yield f"--ntasks={max(asked.ranks, asked.nodes or 1)}"
+    yield f"--cpus-per-task={asked.cores_per_rank}"
+    yield from _memory(asked)
+    yield from _devices(asked)
+    if asked.nodes is not None:
+        yield f"--nodes={asked.nodes}"
+    if asked.exclusive:
+        yield "--exclusive"
+    if asked.priority:
+        # Slurm lets only its operators raise a job above others; from anybody else it takes negative priorities alone,
+        # and refuses the job otherwise.
+        yield f"--nice={min(max(-asked.priority, -_NICE), _NICE)}"
+    named = {
+        "partition": asked.partition or asked.queue,  # what other schedulers call a queue is a partition here
+        "account": asked.account,
+        "qos": asked.qos,
+        "constraint": asked.constraint,
+    }
+    yield from (f"--{option}={value}" for option, value in named.items() if value is not None)
+
+
+def _memory(asked: Resources) -> Iterator[str]:
+    """The call's memory, spread over its nodes: `--mem` is what each node gives.
+
+    If Slurm chooses how many nodes the ranks take, only an amount for each core adds up to what was asked for.
+    """
+    if asked.memory is None:
+        return
+    if asked.ranks == 1 or asked.nodes is not None:
+        yield f"--mem={mebibytes(asked.memory / (asked.nodes or 1))}M"
+    else:
+        yield f"--mem-per-cpu={mebibytes(asked.memory / asked.cores)}M"
+
+
+def _devices(asked: Resources) -> Iterator[str]:
+    """GPUs and other generic resources.
+
+    For several ranks GPUs are counted by rank: then Slurm finds them wherever the ranks are, and `srun` shows each rank
+    its own alone. `--gres` would count by node.
+    """
+    gres = [asked.gres] if asked.gres else []
+    if asked.gpus_per_rank and asked.ranks == 1:
+        gres.append(f"gpu:{asked.gpus_per_rank}")
+    elif asked.gpus_per_rank:
+        yield f"--gpus-per-task={asked.gpus_per_rank}"
+    if gres:
+        yield f"--gres={','.join(gres)}"
+
+
+def _words(arguments: str | Iterable[str] | None) -> list[str]:
+    return shlex.split(arguments) if isinstance(arguments, str) else [str(word) for word in arguments or ()]
+
+
+def submitted(out: str) -> str:
+    """The number of the job that `sbatch --parsable` printed, perhaps after words of a site's own."""
+    numbers = re.findall(r"^(\d+)(?:;\S*)?$", out.strip(), re.MULTILINE)  # "123" or "123;cluster"
+    if not numbers:
+        raise SchedulerError(f"sbatch printed {out.strip()!r}, which is not the number of a job")
+    return str(numbers[-1])

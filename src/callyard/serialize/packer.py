@@ -1,0 +1,178 @@
+"""Objects to bytes: pickles whose large buffers travel beside them in shared memory.
+
+A future among the arguments becomes a number in the pickle and an entry in the list of inputs; its result is put there
+when the call is sent, still packed, so it never passes through a second pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import weakref
+from collections.abc import Callable, Mapping
+
+from ..utils.lite_typing import TYPE_CHECKING, Any
+from .packed import Packed, Span, given, load_with_inputs
+from .shared_memory import Memory, Owned, Private, Segments
+
+if TYPE_CHECKING:
+    from .dump import Dump
+    from .function_registry import Definition
+
+__all__ = ["LARGE", "Packed", "Packer", "load_with_inputs", "note_futures"]
+
+_SMALL = frozenset((int, float, complex, bool, type(None)))  # no buffers, no futures, no user code
+LARGE = 1 << 17  # bytes from which a buffer travels in shared memory: below, the socket is as fast
+_SHARED_APART = 8  # up to so many large buffers of one object each have a segment of their own
+
+
+class Packer:
+    """Packs objects, with a pool of segments for what is large in them.
+
+    `home`: the reader is the process whose functions and classes travelled here, so they need not be described to it.
+    """
+
+    def __init__(self, segments: Segments, home: bool = False) -> None:
+        self._segments = segments
+        self._home = home
+        self._copies: dict[int, tuple[Any, weakref.ref[Owned], int]] = {}
+
+    def pack(self, value: Any, futures: list[Any] | None = None) -> Packed:
+        """`value` as it is now. Futures in it are appended to `futures`, if given, and become numbers."""
+        if type(value) in _SMALL or (type(value) in (str, bytes) and len(value) < LARGE):
+            return Packed(pickle.dumps(value, 5))
+        return self._packed(*self._dump(value, futures))
+
+    def pack_arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any], definition: Definition | None = None
+    ) -> Packed | None:
+        """Arguments as they are now: the same as `pack`, with a short way for plain numbers.
+
+        None: they share an object with what their function reaches, so they have to travel together.
+        """
+        watch = None if definition is None else definition.watch
+        if not _are_small(args, kwargs):
+            dump, buffers = self._dump((args, kwargs), futures)
+            if watch is not None and watch.shares(dump.pickler):
+                return None
+            return self._packed(dump, buffers)
+        if watch is not None:
+            watch.forget()
+        return Packed(pickle.dumps((args, kwargs), 5))
+
+    def _dump(self, value: Any, futures: list[Any] | None) -> tuple[Dump, list[pickle.PickleBuffer]]:
+        from .dump import Dump  # here, so that a worker starts without it: the zygote loads it later
+
+        buffers: list[pickle.PickleBuffer] = []
+        reduce = note_futures(futures)
+        return Dump(
+            value, buffer_callback=_keep_large(buffers), reduce=reduce, home=self._home, again=buffers.clear
+        ), buffers
+
+    def _packed(self, dump: Dump, buffers: list[pickle.PickleBuffer]) -> Packed:
+        raw = [buffer.raw() for buffer in buffers]
+        if len(dump.data) < LARGE:
+            return Packed(dump.data, *self._snapshot(raw))
+        return Packed(None, *self._snapshot([memoryview(dump.data), *raw]))
+
+    def shared(self, memory: Any) -> Any:
+        """`memory` in a segment, if it was private and there is a segment for it now."""
+        if isinstance(memory, Private):
+            return self._segments.fill(memory.read()) or memory
+        return memory
+
+    def _snapshot(self, buffers: list[memoryview]) -> tuple[tuple[Memory, ...], tuple[Span, ...]]:
+        if not buffers:
+            return (), ()
+        if len(buffers) <= _SHARED_APART:
+            memories = tuple(self._copy(buffer) for buffer in buffers)
+            return memories, tuple((i, 0, m.size) for i, m in enumerate(memories))
+        spans, start = [], 0
+        for buffer in buffers:
+            spans.append((0, start, buffer.nbytes))
+            start += -(-buffer.nbytes // 64) * 64  # aligned as an allocator would
+        whole = bytearray(start)
+        for buffer, (_, first, length) in zip(buffers, spans, strict=True):
+            whole[first : first + length] = buffer
+        return (self._segments.fill(memoryview(whole)) or Private(whole),), tuple(spans)
+
+    def _copy(self, buffer: memoryview) -> Memory:
+        """A copy of `buffer`; the one made for an earlier call if the same object has the same content still."""
+        source = buffer.obj
+        known = self._copies.get(id(source))
+        if known is not None and known[0]() is source:
+            copy = known[1]()
+            if copy is not None and _same(copy.read(), buffer):
+                return copy
+        filled = self._segments.fill(buffer)
+        if filled is None:
+            return Private(bytearray(buffer))
+        with contextlib.suppress(TypeError):  # an object that cannot be referred to weakly
+            self._remember(source, filled)
+        return filled
+
+    def _remember(self, source: Any, copy: Owned) -> None:
+        number = id(source)
+        copies = self._copies
+
+        def forget(reference: Any) -> None:
+            known = copies.get(number)
+            if known is not None and (known[0] is reference or known[1] is reference):
+                copies.pop(number, None)
+
+        copies[number] = (weakref.ref(source, forget), weakref.ref(copy, forget), copy.size)
+
+
+def _are_small(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    for value in args:
+        if type(value) not in _SMALL:
+            return False
+    if kwargs:
+        for value in kwargs.values():
+            if type(value) not in _SMALL:
+                return False
+    return True
+
+
+def _same(a: memoryview, b: memoryview) -> bool:
+    """Whether two contiguous buffers have the same bytes; NaN equals itself here."""
+    if a.nbytes != b.nbytes:
+        return False
+    words = a.nbytes // 8 * 8
+    flat = b.cast("B")
+    return a[:words].cast("Q") == flat[:words].cast("Q") and a[words:] == flat[words:]
+
+
+def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    def callback(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            large = buffer.raw().nbytes >= LARGE
+        except BufferError:  # not contiguous: pickle copies it
+            return True
+        if large:
+            buffers.append(buffer)
+        return not large
+
+    return callback
+
+
+# -- futures among the arguments -------------------------------------------------------------------------
+
+
+def note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
+    """What a pickler asks for each object: futures are appended to the list, and become numbers."""
+    if futures is None:
+        return None
+    from ..dependencies.find_futures import is_future  # here, because workers never need it
+
+    numbers: dict[int, int] = {}
+
+    def reduce(value: Any) -> Any:
+        if not is_future(value):
+            return NotImplemented
+        number = numbers.setdefault(id(value), len(futures))
+        if number == len(futures):
+            futures.append(value)
+        return given, (number,)
+
+    return reduce

@@ -1,0 +1,311 @@
+"""Keeping a call within its memory: by what its processes hold, a data limit, or a cgroup.
+
+Three ways:
+
+* A cgroup v2 of the call's own, where one is delegated to this process: the kernel counts and ends.
+* `limit_data` in the worker, so that a single huge allocation is a MemoryError and nobody dies.
+* `Sampler` beside the workers: it adds up what the process tree of each call holds, and names the trees
+  that hold more than they may.
+
+What a process holds is its anonymous memory, its shared memory, and what of both is swapped out; besides, the
+files in memory that it holds open (`held_files`). Pages of other files are left out: the kernel takes them back
+when memory is short. That sum is cheap to read but counts memory that processes share (after a fork, or a
+segment that all of them map) once for each. So it serves as an upper bound: only a tree whose sum is too large
+is looked at again by proportional shares, which are exact but cost time in proportion to the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from .machine import LEAF, ROOT, delegation, lines, members, own_groups
+from .memory_files import HeldFiles
+
+__all__ = [
+    "Sampler",
+    "data_limit",
+    "delegated",
+    "enforcement",
+    "limit_data",
+    "make_group",
+    "move",
+    "oom_kills",
+    "oom_kills_within",
+    "remove_group",
+    "sample",
+    "take_over",
+]
+
+PACE = 10  # between two exact looks at one tree pass at least so many times what the first one took
+
+
+# ------------------------------------------------------------------ what processes hold
+
+
+class Process(NamedTuple):
+    parent: int
+    session: int  # by ps: the process group, which for the leader of a session has the same number
+    held: int  # bytes
+    shape: tuple[int, int]  # equal to its parent's while both use one address space; (0, 0): not known
+
+
+class Sampler:
+    """What the trees of some processes hold, seen again and again.
+
+    A tree is a process (the root), its descendants, the members of its session, and what its parent has adopted if
+    that is a guard of its own. Roots are processes that the caller or such a guard started. Whoever was once seen in
+    a tree stays in it, also after its parent ended.
+    """
+
+    def __init__(self, proc: str = "/proc", clock: Callable[[], float] = time.monotonic) -> None:
+        self._proc = proc
+        self._clock = clock
+        self._last = clock()
+        self._strangers: frozenset[int] = frozenset()  # no descendants of ours: not worth reading again
+        self._owners: dict[int, int] = {}
+        self._held: dict[int, int] = {}
+        self._files = HeldFiles(proc)
+        self._in_files: dict[int, int] = {}  # by root
+        self._next_exact: dict[int, float] = {}
+
+    def sample(self, roots: Iterable[int]) -> dict[int, int]:
+        """Return at most how many bytes the tree of each root holds: shared memory counts repeatedly."""
+        wanted = set(roots)
+        processes = self._look()
+        owners = _owners(processes, wanted, self._owners)
+        self._strangers |= processes.keys() - owners.keys()
+        self._owners = {pid: root for pid, root in owners.items() if root in wanted}
+        self._held = {pid: _own(processes, pid) for pid in self._owners}
+        sums = dict.fromkeys(wanted, 0)
+        for pid, root in self._owners.items():
+            sums[root] += self._held[pid]
+        self._in_files = {root: self._files.held(self.members(root)) for root in wanted}
+        return {root: held + self._in_files[root] for root, held in sums.items()}
+
+    def members(self, root: int) -> list[int]:
+        """Return the processes that the last sample found in the tree of a root."""
+        return [pid for pid, owner in self._owners.items() if owner == root]
+
+    def exceeding(self, limits: Mapping[int, int]) -> dict[int, int]:
+        """Return the roots whose tree holds more than its limit, and how many bytes it holds.
+
+        Each shared page counts in proportion here. A tree that passed such a look is left alone for a
+        while where the look took long, so that looking stays a small part of the caller's time.
+        """
+        held = self.sample(limits)
+        now = self._clock()
+        self._next_exact = {root: at for root, at in self._next_exact.items() if root in limits and at > now}
+        suspects = [root for root in limits if held[root] > limits[root] and root not in self._next_exact]
+        return {root: exact for root in suspects if (exact := self._exact(root)) > limits[root]}
+
+    def _exact(self, root: int) -> int:
+        began = self._clock()
+        total = self._in_files[root] + sum(min(self._held[pid], self._share(pid)) for pid in self.members(root))
+        now = self._clock()
+        self._next_exact[root] = now + PACE * (now - began)
+        return total
+
+    def _share(self, pid: int) -> int:
+        try:
+            text = _read(f"{self._proc}/{pid}/smaps_rollup")
+        except OSError:  # gone, not ours to look into, or not Linux
+            return self._held[pid]
+        if b"\nPss_Anon:" not in text:  # Linux before 5.4: pages of files are in it, hence the min() above
+            return _kilobytes(text, b"Pss") + _kilobytes(text, b"SwapPss")
+        return sum(_kilobytes(text, name) for name in (b"Pss_Anon", b"Pss_Shmem", b"SwapPss"))
+
+    def _look(self) -> dict[int, Process]:
+        if not os.path.isdir(f"{self._proc}/self"):
+            return _by_ps()
+        last, self._last = self._last, self._clock()
+        if self._last - last > 1:  # long enough for the number of a process that ended to be used again
+            self._strangers = frozenset()
+        pids = {int(name) for name in os.listdir(self._proc) if name.isdigit()}
+        self._strangers &= pids
+        found = ((pid, _process(self._proc, pid)) for pid in pids - self._strangers)
+        return {pid: process for pid, process in found if process}
+
+
+def sample(roots: Iterable[int]) -> dict[int, int]:
+    """Return at most how many bytes the tree of each root holds, once."""
+    return Sampler().sample(roots)
+
+
+def _owners(processes: Mapping[int, Process], roots: set[int], before: Mapping[int, int]) -> dict[int, int]:
+    """Return the root that each process belongs to, or this process for others that it started.
+
+    Next to its descent count its session and what was known before: a process whose parent ended is
+    adopted, by the guard of its root or by this process.
+    """
+    owners = {root: root for root in roots | {os.getpid()} if root in processes}
+    guards = {processes[root].parent: root for root in owners if root != os.getpid()}
+    guards.pop(os.getpid(), None)
+    for pid in processes:
+        line: list[int] = []
+        while pid in processes and pid not in owners and pid not in line:  # reused numbers may form a ring
+            line.append(pid)
+            pid = processes[pid].parent
+        owner = owners.get(pid)
+        for pid in reversed(line):
+            claims = (owner, guards.get(processes[pid].parent), processes[pid].session, before.get(pid))
+            owner = next((claim for claim in claims if claim in roots), owner)
+            if owner is not None:
+                owners[pid] = owner
+    return owners
+
+
+def _own(processes: Mapping[int, Process], pid: int) -> int:
+    """Return what a process holds, nothing where it only borrows its parent's address space.
+
+    That is so between vfork and exec, which is how subprocesses start. Whatever else another thread does
+    meanwhile, the pages of files and the size of the stack are the same in both; after a fork they are not.
+    """
+    process = processes[pid]
+    parent = processes.get(process.parent)
+    borrowed = parent is not None and parent.shape == process.shape != (0, 0)
+    return 0 if borrowed else process.held
+
+
+def _process(proc: str, pid: int) -> Process | None:
+    try:
+        text = _read(f"{proc}/{pid}/status")
+    except OSError:  # it has just ended
+        return None
+    held = sum(_kilobytes(text, name) for name in (b"RssAnon", b"RssShmem", b"VmSwap"))
+    shape = (_kilobytes(text, b"RssFile"), _kilobytes(text, b"VmStk"))
+    return Process(_number(text, b"PPid"), _number(text, b"NSsid"), held, shape)
+
+
+def _number(text: bytes, name: bytes) -> int:
+    start = text.find(b"\n" + name + b":")
+    if start < 0:
+        return 0
+    start += len(name) + 2
+    return int(text[start : text.find(b"\n", start)].split()[0])
+
+
+def _kilobytes(text: bytes, name: bytes) -> int:
+    return 1024 * _number(text, name)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # at once: the kernel may change it between two reads
+        return file.read(1 << 16)
+
+
+def _by_ps() -> dict[int, Process]:
+    import subprocess
+
+    command = ["ps", "-axo", "pid=,ppid=,pgid=,rss="]
+    text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+    rows = (map(int, line.split()) for line in text.splitlines())
+    return {pid: Process(parent, group, 1024 * rss, (0, 0)) for pid, parent, group, rss in rows}
+
+
+# ------------------------------------------------------------------ limits by the kernel
+
+
+def data_limit(memory: int, threads: int = 1) -> int:
+    """Return the data limit for a call that may hold `memory` bytes and runs so many threads.
+
+    The limit counts what is mapped, touched or not. Most of what is not touched are the stacks of threads,
+    so they come on top: who stays within the memory must not fail.
+    """
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    return memory + threads * (stack if stack != resource.RLIM_INFINITY else 8 << 20)
+
+
+def limit_data(limit: int) -> int:
+    """Set the soft limit of this process's private memory (-1: none) and return the one before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if sys.platform == "linux":  # elsewhere it leaves out most of it
+        allowed = [value for value in (limit, hard) if value != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(allowed, default=resource.RLIM_INFINITY), hard))
+    return soft
+
+
+def delegated(root: Path = ROOT, top: int | None = None) -> Path | None:
+    """Return the cgroup v2 in which this process may make groups for calls, None where it may not.
+
+    Nobody but the process `top` (default: this one) and its descendants may be in it: a group that
+    hands a controller to groups below it must have no processes of its own, so they have to be moved.
+    """
+    group, _ = delegation(root, top or os.getpid())
+    return group
+
+
+def take_over(group: Path) -> bool:
+    """Move the processes of a delegated group into a leaf beside which calls can have groups, if possible."""
+    try:
+        if not (group / LEAF).exists():
+            os.mkdir(group / LEAF)
+        for _ in range(10):  # they may fork meanwhile
+            for pid in members(group):
+                move(group / LEAF, pid)
+        _write(group / "cgroup.subtree_control", "+memory")
+    except OSError:
+        return False
+    return True
+
+
+def make_group(parent: Path, name: str, limit: int) -> Path:
+    """Make the group of a call that may hold `limit` bytes; the kernel ends all of it if it wants more."""
+    group = parent / name
+    os.mkdir(group)
+    try:
+        _write(group / "memory.max", str(limit))
+        for file, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
+            if (group / file).exists():  # a kernel without swap; Linux before 4.19
+                _write(group / file, value)
+    except OSError:
+        remove_group(group)
+        raise
+    return group
+
+
+def move(group: Path, pid: int) -> None:
+    """Move a process into a group; what it holds already stays on the bill of the group it leaves."""
+    with suppress(ProcessLookupError):  # it has just ended
+        _write(group / "cgroup.procs", str(pid))
+
+
+def oom_kills(group: Path) -> int:
+    """Return how many processes of a group the kernel ended because the group had too little memory."""
+    events = lines(group / "memory.events") or lines(group / "memory.oom_control")  # the latter is of version 1
+    return int(dict(line.split() for line in events).get("oom_kill", 0))
+
+
+def oom_kills_within(name: str, root: Path = ROOT) -> int:
+    """Return the same of this process's own group, 0 unless that is below one of a certain name: whose else was it?"""
+    groups = [group for group, _ in own_groups(root, "memory") if name in group.parts]
+    return sum(map(oom_kills, groups))
+
+
+def remove_group(group: Path) -> bool:
+    """Remove a group and those below it; False while there are processes in them."""
+    with suppress(OSError):
+        for place, _, _ in os.walk(group, topdown=False):
+            os.rmdir(place)
+    return not group.exists()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def enforcement(root: Path = ROOT, top: int | None = None) -> str:
+    """Return one sentence: how calls are kept within their memory on this machine."""
+    way = "What the processes of a call hold is sampled with ps, ten times a second."
+    if sys.platform == "linux":
+        group, why = delegation(root, top or os.getpid())
+        way = f"A data limit, and sampling of the processes ten times a second; no cgroup v2: {why}."
+        if group:
+            way = f"Each call with a memory limit gets a cgroup of its own in {group}."
+    return way

@@ -1,0 +1,1 @@
+"""Frames between processes and machines: streams, shared pages, and the encrypted channel."""

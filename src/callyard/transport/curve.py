@@ -1,0 +1,273 @@
+"""The channel between the driver and one agent per node: TCP, authenticated both ways and encrypted by CurveZMQ.
+
+    driver: Listener    ROUTER; listens on every address of its machine, on one port
+    agent:  Link        DEALER; tries all addresses at once and stays with the first that answers
+
+The driver makes a key pair for itself and one for the agents of this session, which they find in the contact file.
+Only that key is let in, and only the driver can decrypt what is sent to its public key; everybody else is not heard.
+Nothing that arrives is opened here: a message is a list of byte frames.
+
+A connection is used once. Messages on their way when it breaks are lost, and libzmq would connect again and go on
+as if nothing had happened; so both sides are told that the other is gone, and an agent that connects again is a
+new peer. For that reason an agent says HELLO on each connection, and the driver listens to nobody who has not.
+
+Nothing is dropped and nothing blocks: there is no limit for what waits to be sent. A limit would also stop reading,
+and with it the signs of life. Who gives out work limits it.
+
+Calls of a Listener or Link must not overlap, not even by a finalizer that the garbage collector runs in one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ..version import VERSION
+from .contact_file import Contact
+from .curve_connect import BYE, HELLO, MESSAGE, WELCOME, Attempt, Unreachable, begin, explain, first_to_answer
+from .curve_endpoint import End, Gone
+from .curve_listener import make_door, make_keys, make_router, raw
+from .curve_sockets import bind, candidates_of, make_context, next_of
+from .interfaces import find_addresses
+from .multipart import cut, join, kind_of
+
+__all__ = ["SILENCE", "Gone", "Link", "Listener", "Unreachable"]
+
+SILENCE = 60.0  # seconds without a sign of life after which the other side is gone
+MOST_AT_ONCE = 100  # messages that `receive` returns, so that a busy peer cannot keep its caller for ever
+
+
+class Listener(End):
+    """The driver's side."""
+
+    def __init__(
+        self, interface: str | None = None, ports: tuple[int, int] | None = None, *, silence: float = SILENCE
+    ) -> None:
+        """Listen on one port of all addresses, or those of one interface; any port, or one from `ports`, ends included.
+
+        Raises ValueError where the interface or the ports make no sense, and OSError where no port is free.
+        """
+        candidates = candidates_of(ports)
+        addresses = find_addresses(interface)
+        server, client = make_keys(), make_keys()
+        with contextlib.ExitStack() as undo:
+            context = make_context()  # its own, since a context has one place to ask for keys
+            undo.callback(context.term)
+            self._allowed = raw(client[0])
+            self._door = make_door(context, undo)
+            router = make_router(context, undo, server[1], silence)
+            bound = bind(router.socket, addresses, candidates)
+            super().__init__(router, undo.pop_all(), self._door)
+        self.contact = Contact(
+            session=os.urandom(8).hex(),
+            version=VERSION,
+            python=f"{sys.version_info[0]}.{sys.version_info[1]}",
+            addresses=bound,
+            server_key=server[0].decode(),
+            client_key=client[0].decode(),
+            client_secret=client[1].decode(),
+        )
+        self.behind = False  # more has arrived than `receive` has returned
+        self._open: set[int] = set()  # connections, also of strangers
+        self._on: dict[int, bytes] = {}  # whose each of them is, once it said HELLO
+        self._peers: dict[bytes, bool] = {}  # whether anything else has come
+        self._ended: list[bytes] = []
+
+    def receive(self) -> list[tuple[bytes, list[bytes]]]:
+        """Return what has arrived, with the peers it came from; never wait.
+
+        A peer is known from its first message on. `(peer, [])` comes last and says that it is gone.
+        """
+        self._check()
+        self._calm()
+        self._answer_at_the_door()
+        self._hear_news()  # before the messages: what a peer sent before it went is still heard
+        messages: list[tuple[bytes, list[bytes]]] = []
+        self.behind = all(self._take(messages) for _ in range(MOST_AT_ONCE))
+        if self.behind:
+            self._wake()
+            return messages
+        return messages + self._farewells()
+
+    def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> None:
+        """Send a message, at least one frame; they may be changed afterwards. Never waits.
+
+        Raises Gone if the peer is. That it does not says nothing about arrival.
+        """
+        import zmq
+
+        self._check()
+        if not frames:
+            raise ValueError("a message has at least one frame")
+        if peer not in self._peers:
+            raise Gone("this peer is not connected any more")
+        try:
+            self._send([peer, *cut(MESSAGE, frames)])
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            raise Gone("this peer is not connected any more") from None
+
+    # ------------------------------------------------------------------ who comes and goes
+
+    def _answer_at_the_door(self) -> None:
+        """Tell libzmq for each who has proved to have a key whether it is the one that is let in."""
+        while request := next_of(self._door):
+            version, number, _, _, _, mechanism, *keys = request
+            welcome = mechanism == b"CURVE" and keys == [self._allowed]
+            status = (b"200", b"welcome") if welcome else (b"400", b"unknown key")
+            self._door.send_multipart([version, number, *status, b"agent" if welcome else b"", b""])
+
+    def _hear_news(self) -> None:
+        import zmq
+
+        for event, descriptor in self._watched.events():
+            if event == zmq.EVENT_ACCEPTED:
+                self._open.add(descriptor)
+                continue
+            self._open.discard(descriptor)
+            peer = self._on.pop(descriptor, None)
+            if peer is not None:
+                self._ended.append(peer)
+
+    def _farewells(self) -> list[tuple[bytes, list[bytes]]]:
+        """Forget who is gone; return those of whom the caller knows."""
+        ended, self._ended = self._ended, []
+        none: list[bytes] = []
+        return [(peer, none) for peer in ended if self._peers.pop(peer, False)]
+
+    # ------------------------------------------------------------------ what comes
+
+    def _take(self, messages: list[tuple[bytes, list[bytes]]]) -> bool:
+        """Take in the next message; return whether there was one."""
+        import zmq
+
+        try:
+            peer = self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        if peer not in self._peers:
+            self._greet(peer)
+            return True
+        parts = self._socket.recv_multipart()
+        kind = kind_of(parts[0])
+        if kind == HELLO:  # it was connected twice before it sent the first, and says it once more
+            self._answer(peer, WELCOME)
+        elif kind == MESSAGE:
+            try:
+                frames = join(parts)
+            except ValueError:
+                self._dismiss(peer)
+                return True
+            self._peers[peer] = True
+            messages.append((peer, frames))
+        return True
+
+    def _greet(self, peer: bytes) -> None:
+        """Make it a peer if it says HELLO and still is there. What else comes is of a broken connection's rest."""
+        import zmq
+
+        first = self._socket.recv(copy=False)
+        parts = [first.bytes, *(self._socket.recv_multipart() if first.more else ())]
+        if kind_of(parts[0]) != HELLO:
+            return
+        # News of the connection that had this descriptor before came before this message, and must not end this peer.
+        self._hear_news()
+        descriptor = first.get(zmq.SRCFD)
+        if descriptor in self._open:
+            self._on[descriptor] = peer
+            self._peers[peer] = False
+            self._answer(peer, WELCOME)
+
+    def _dismiss(self, peer: bytes) -> None:
+        """Hear no more of a peer that says what nobody understands."""
+        self._answer(peer, BYE)
+        self._ended.append(peer)
+
+    def _answer(self, peer: bytes, kind: int) -> None:
+        import zmq
+
+        with contextlib.suppress(zmq.ZMQError):  # it is gone already: the news will say so
+            self._send([peer, *cut(kind, ())])
+
+
+class Link(End):
+    """The agent's side."""
+
+    def __init__(self, attempt: Attempt, undo: contextlib.ExitStack) -> None:
+        super().__init__(attempt.watched, undo)
+        self.address = attempt.address  # which answered
+        self._gone = False
+        self._wake()  # something may have come while nobody waited
+
+    @classmethod
+    def connect(
+        cls,
+        contact: Contact,
+        *,
+        timeout: float,
+        silence: float = SILENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Link:
+        """Return the link to the driver, over the first of its addresses that answers.
+
+        Raises Unreachable if none does within `timeout` s, and says after at most one more what it has tried.
+        """
+        with contextlib.ExitStack() as undo:
+            attempts = begin(contact, silence, undo)
+            chosen = first_to_answer(attempts, clock() + timeout, clock)
+            if chosen is None:
+                raise Unreachable(timeout, explain(attempts))
+            for attempt in attempts:
+                if attempt is not chosen:
+                    attempt.watched.close()
+            return cls(chosen, undo.pop_all())
+
+    def receive(self) -> list[list[bytes]]:
+        """Return the messages that have arrived; never wait. Raises Gone when all have been returned and it is."""
+        self._check()
+        self._calm()
+        self._hear_news()
+        messages: list[list[bytes]] = []
+        while len(messages) < MOST_AT_ONCE and (parts := next_of(self._socket)):
+            self._take(parts, messages)
+        if self._gone and not messages:
+            self._fail()
+        if self._gone or len(messages) >= MOST_AT_ONCE:
+            self._wake()
+        return messages
+
+    def send(self, frames: Sequence[bytes | memoryview]) -> None:
+        """Send a message, at least one frame; they may be changed afterwards. Never waits.
+
+        Raises Gone once that is known. That it does not says nothing about arrival.
+        """
+        self._check()
+        if not frames:
+            raise ValueError("a message has at least one frame")
+        if self._gone:
+            self._fail()
+        self._send(cut(MESSAGE, frames))
+
+    def _hear_news(self) -> None:
+        import zmq
+
+        if any(event == zmq.EVENT_DISCONNECTED for event, _ in self._watched.events()):
+            self._gone = True
+
+    def _take(self, parts: list[bytes], messages: list[list[bytes]]) -> None:
+        kind = kind_of(parts[0])
+        try:
+            if kind == MESSAGE:
+                messages.append(join(parts))
+        except ValueError:
+            kind = BYE
+        self._gone |= kind == BYE
+
+    def _fail(self) -> NoReturn:
+        self._wake()
+        raise Gone(f"the driver at {self.address} is gone, or the network between is interrupted")

@@ -1,0 +1,140 @@
+"""How an agent finds the driver: all its addresses at once, and the first that answers is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from .contact_file import Address, Contact
+from .curve_sockets import Watched, make_context, next_of
+from .multipart import cut, kind_of
+
+HELLO, WELCOME, MESSAGE, BYE = range(1, 5)
+
+
+class Unreachable(ConnectionError):
+    """No address of the driver answered; `tried` has for each what happened."""
+
+    def __init__(self, timeout: float, tried: Sequence[tuple[Address, str]]) -> None:
+        words = "; ".join(f"{address}: {what}" for address, what in tried) or "it has no address"
+        super().__init__(
+            f"the driver did not answer in {timeout:g} s; tried {words}; "
+            "choose an address that nodes can reach by `interface=`, or a port that is open by `ports=(low, high)`"
+        )
+        self.tried = tuple(tried)
+
+
+class Attempt:
+    """One address of the driver on its way to an answer."""
+
+    def __init__(self, watched: Watched, contact: Contact, address: Address) -> None:
+        import zmq
+
+        self.watched, self.address = watched, address
+        self.connected = False
+        self.seen = ""  # how far it came at best
+        watched.set(
+            {
+                zmq.CURVE_SERVERKEY: contact.server_key.encode(),
+                zmq.CURVE_PUBLICKEY: contact.client_key.encode(),
+                zmq.CURVE_SECRETKEY: contact.client_secret.encode(),
+                zmq.IPV6: address.is_ipv6,
+                # The driver may be busy, or a packet lost: until the time is over, it is tried again.
+                zmq.RECONNECT_IVL: 100,
+                zmq.RECONNECT_IVL_MAX: 2000,
+                zmq.CONNECT_TIMEOUT: 5000,
+            }
+        )
+        wanted = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        watched.watch(wanted | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        watched.socket.connect(address.endpoint)
+
+    def step(self) -> bool:
+        """Take in what happened; return whether it is the driver and has answered."""
+        for event, _ in self.watched.events():
+            self._hear(event)
+        answered = False
+        while parts := next_of(self.watched.socket):
+            answered |= kind_of(parts[0]) == WELCOME
+        return answered and self.connected  # else it was on a connection that is gone
+
+    def _hear(self, event: int) -> None:
+        import zmq
+
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.connected = True
+            self.seen = "the driver is there, but too busy to answer"
+            self.watched.socket.send_multipart(cut(HELLO, ()), zmq.NOBLOCK)
+        elif event == zmq.EVENT_DISCONNECTED:
+            self.connected = False
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self.seen = "the driver does not know our key"
+        elif not self.seen:
+            self.seen = "something accepts connections there, but does not prove to be the driver"
+
+
+def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[Attempt]:
+    """Try all addresses of the driver at once."""
+    import zmq
+
+    context = make_context()
+    undo.callback(context.term)
+    attempts = []
+    for address in contact.addresses:
+        watched = Watched(context, zmq.DEALER, silence)
+        undo.callback(watched.close)
+        attempts.append(Attempt(watched, contact, address))
+    return attempts
+
+
+def first_to_answer(attempts: Sequence[Attempt], deadline: float, clock: Callable[[], float]) -> Attempt | None:
+    import zmq
+
+    poller = zmq.Poller()
+    for attempt in attempts:
+        poller.register(attempt.watched.socket, zmq.POLLIN)
+        poller.register(attempt.watched.news, zmq.POLLIN)
+    while (left := deadline - clock()) > 0:
+        poller.poll(math.ceil(left * 1000))
+        for attempt in attempts:
+            if attempt.step():
+                return attempt
+    return None
+
+
+def explain(attempts: Sequence[Attempt]) -> list[tuple[Address, str]]:
+    """Say for each address what happened; why none could connect libzmq does not tell, so each is tried once more."""
+    mute = [attempt.address for attempt in attempts if not attempt.seen]
+    reasons = dict(zip(mute, _try_plainly(mute), strict=True))
+    return [(attempt.address, attempt.seen or reasons[attempt.address]) for attempt in attempts]
+
+
+def _try_plainly(addresses: Sequence[Address], timeout: float = 1.0) -> list[str]:
+    """Return for each address what the system says about connecting to it, after at most `timeout` s."""
+    said = dict.fromkeys(range(len(addresses)), "no answer; a firewall or missing route?")
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for number, address in enumerate(addresses):
+            try:
+                sock = stack.enter_context(socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET))
+                sock.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    sock.connect((address.host, address.port))
+                selector.register(sock, selectors.EVENT_WRITE, number)
+            except OSError as error:
+                said[number] = _words(error.errno)
+        deadline = time.monotonic() + timeout
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                selector.unregister(key.fileobj)
+                assert isinstance(key.fileobj, socket.socket)
+                said[key.data] = _words(key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    return list(said.values())
+
+
+def _words(code: int | None) -> str:
+    return os.strerror(code).lower() if code else "it accepts connections only now"

@@ -1,0 +1,95 @@
+"""What both ends of the channel have in common: a descriptor to wait for, an end, and safety when somebody forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from .curve_sockets import Socket, Watched
+
+__all__ = ["End", "Gone"]
+
+
+class Gone(ConnectionError):
+    """The other side cannot be reached any more: it ended, its node did, or nothing was heard of it for too long."""
+
+
+class End:
+    """One side: a socket, the news about its connections, and a descriptor to wait for both.
+
+    libzmq's own descriptor tells only of changes, and `send` takes them in as well as `receive`. The one here, an
+    epoll or kqueue with a pipe beside, is readable for as long as there is something to receive.
+    """
+
+    def __init__(self, watched: Watched, undo: contextlib.ExitStack, *others: Socket) -> None:
+        """`undo` closes the sockets."""
+        self._watched, self._socket, self._undo = watched, watched.socket, undo
+        self._closed = False
+        self._selector = selectors.DefaultSelector()
+        self._reader, self._writer = os.pipe()
+        self._woken = False
+        self._selector.register(self._reader, selectors.EVENT_READ)
+        for each in (watched.socket, watched.news, *others):
+            self._selector.register(each.FD, selectors.EVENT_READ)
+        _ends.add(self)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while there is something to receive."""
+        return self._selector.fileno()  # type: ignore[attr-defined,no-any-return,unused-ignore]  # select() has none
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ValueError("this end of the channel is closed, or belongs to the process that forked this one")
+
+    def _send(self, parts: Sequence[bytes | memoryview]) -> None:
+        import zmq
+
+        self._socket.send_multipart(parts, zmq.NOBLOCK)
+        if cast(int, self._socket.EVENTS) & zmq.POLLIN:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Keep the descriptor readable: something is left that libzmq's will not tell of again."""
+        if not self._woken:
+            self._woken = True
+            os.write(self._writer, b"x")
+
+    def _calm(self) -> None:
+        if self._woken:
+            self._woken = False
+            os.read(self._reader, 1)
+
+    def close(self) -> None:
+        """End all connections, and drop what has not been sent."""
+        if not self._closed:
+            self._release()
+            self._undo.close()
+
+    def _release(self) -> None:
+        """Close what is ours beside libzmq's."""
+        self._closed = True
+        self._selector.close()  # and no more: in a forked child, to unregister would change the parent's
+        os.close(self._reader)
+        os.close(self._writer)
+        _ends.discard(self)
+
+
+# ------------------------------------------------------------------ forks
+
+_ends: weakref.WeakSet[End] = weakref.WeakSet()
+_inherited: list[End] = []
+
+
+def _in_forked_child() -> None:
+    """Let go of the parent's: libzmq's threads are not here, its locks may be held, and its connections are shared."""
+    for end in list(_ends):
+        end._release()
+        _inherited.append(end)  # for ever: not even their finalizers may run
+
+
+os.register_at_fork(after_in_child=_in_forked_child)

@@ -1,0 +1,110 @@
+"""Waits for sockets in one thread, and can be woken by others."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from ..utils.lazy_thread import LateThread
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+Handler = Callable[[int], object]
+
+
+class Loop:
+    """Calls a handler with READ, WRITE or both when its socket is ready. All but `wake` is for one thread."""
+
+    def __init__(self, woken: Callable[[], object]) -> None:
+        """Raises OSError where no descriptors are to be had."""
+        self._woken = woken
+        with contextlib.ExitStack() as undo:
+            self._selector = undo.enter_context(selectors.DefaultSelector())
+            self._reader, self._writer = map(undo.enter_context, socket.socketpair())
+            for end in (self._reader, self._writer):
+                end.setblocking(False)
+            self.watch(self._reader, self._wake_up)
+            undo.pop_all()
+
+    def wake(self) -> None:
+        """Let the thread look around. From any thread; also when it has ended."""
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
+            self._writer.send(b"x")
+
+    def _wake_up(self, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(1 << 10)
+        self._woken()
+
+    def watch(self, sock: socket.socket | int, handler: Handler) -> None:
+        self._selector.register(sock, READ, handler)
+
+    def also_write(self, sock: socket.socket, wanted: bool) -> bool:
+        """Whether the system could do so; what is not watched any more needs nothing."""
+        with contextlib.suppress(KeyError, ValueError):
+            data = self._selector.get_key(sock).data
+            try:
+                self._selector.modify(sock, READ | WRITE if wanted else READ, data)
+            except OSError:
+                return False
+        return True
+
+    def forget(self, sock: socket.socket | int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
+
+    def step(self, timeout: float | None) -> None:
+        """Wait until something happens or `timeout` s have passed, and call the handlers."""
+        for key, mask in self._selector.select(timeout):
+            key.data(mask)
+
+    def sockets(self) -> list[socket.socket]:
+        return [self._reader, self._writer]
+
+    def close(self) -> None:
+        self._selector.close()
+        self._reader.close()
+        self._writer.close()
+
+
+class IoThread(LateThread):
+    """A thread with a loop, by which others wake it."""
+
+    def __init__(self) -> None:
+        super().__init__("callyard")
+        self.loop: Loop | None = None
+        self._loops: list[Loop] = []  # of several that are made at once the first counts
+
+    def begin_with(self, run: Callable[[Loop], object], make_loop: Callable[[], Loop]) -> None:
+        """Start it as `begin` does. Raises OSError, too, where no descriptors are to be had."""
+        self._once(partial(self._start_with, run, make_loop))
+
+    def _start_with(self, run: Callable[[Loop], object], make_loop: Callable[[], Loop]) -> None:
+        loop = self._made_loop(make_loop)  # before it runs: whoever leaves it something wakes it
+        try:
+            self._start(partial(run, loop))
+        except RuntimeError:
+            if not self._started:
+                self.loop = None
+                self._loops.clear()
+                loop.close()
+            raise
+        loop.wake()  # others may have left something while there was nobody to wake
+
+    def _made_loop(self, make_loop: Callable[[], Loop]) -> Loop:
+        if not self._loops:
+            made = make_loop()
+            self._loops.append(made)
+            if self._loops[0] is not made:
+                made.close()
+        self.loop = loop = self._loops[0]
+        return loop
+
+    def wake(self) -> None:
+        """Let it look around."""
+        loop = self.loop
+        if loop is not None:
+            loop.wake()

@@ -1,0 +1,147 @@
+"""Packed objects as part of a frame: what is said of them, and which descriptors go beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from typing import Any
+
+from ..serialize.packed import Packed
+from ..serialize.shared_memory import Borrowed, Memory, Owned, Private, borrow
+from . import frames
+
+_PIECE = 1 << 28  # bytes of a segment that travel in one frame
+
+
+class Loans:
+    """The memory that the other side still uses, kept from being used again by being referred to here."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._lent: dict[int, Owned | Borrowed] = {}
+
+    def lend(self, memory: Owned | Borrowed) -> int:
+        number = next(self._numbers)
+        self._lent[number] = memory
+        return number
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is lent in this block counts only if it comes to its end."""
+        before = next(self._numbers)
+        try:
+            yield
+        except BaseException:
+            self.returned([number for number in self._lent if number > before])
+            raise
+
+    def returned(self, numbers: Iterable[int]) -> None:
+        """These are no longer in use there. A negative number: the segment must not be filled again."""
+        for number in numbers:
+            memory = self._lent.pop(abs(number), None)
+            if number < 0 and isinstance(memory, Owned):
+                memory.spoil()
+
+    def content(self, number: int) -> list[bytes]:
+        """Frames with what is in this memory, for somebody who has lost its descriptor; it is not in use there."""
+        view = self._lent.pop(number).read()
+        return [
+            frames.encode(frames.CONTENT, 0, number, 0, bytes(view[i : i + _PIECE]))
+            for i in range(0, len(view), _PIECE)
+        ]
+
+    def clear(self) -> None:
+        self._lent.clear()
+
+
+def describe(packed: Packed, loans: Loans) -> tuple[bytes, list[int]]:
+    """The body of a frame for `packed`, and the descriptors to send beside it."""
+    descriptors: list[int] = []
+    return pickle.dumps(description(packed, loans, descriptors), 5), descriptors
+
+
+def description(packed: Packed, loans: Loans, descriptors: list[int]) -> Any:
+    """What to say of `packed`, in types that the standard library pickles by itself."""
+    if not packed.memories:
+        return packed.data
+    places: list[Any] = []
+    for memory in packed.memories:
+        if isinstance(memory, Private):
+            places.append(bytes(memory.read()))
+            continue
+        descriptors.append(memory.fd)
+        places.append((loans.lend(memory), memory.size))
+    return packed.data, places, packed.spans
+
+
+def describe_whole(packed: Packed) -> bytes:
+    """The body of a frame for `packed` that needs no descriptors: all is in it."""
+    return pickle.dumps((packed.data, [bytes(memory.read()) for memory in packed.memories], packed.spans), 5)
+
+
+def note_unused(unused: deque[int], number: int, clean: bool) -> None:
+    """Note that borrowed memory is not in use any more, for `Loans.returned` on the other side."""
+    unused.append(number if clean else -number)
+
+
+def _lent(descriptions: Iterable[Any]) -> list[tuple[int, int]]:
+    """The number and size of each segment that is lent, in the order of the descriptors."""
+    lists = [each[1] for each in descriptions if not isinstance(each, bytes)]
+    return [place for places in lists for place in places if isinstance(place, tuple)]
+
+
+def _undescribe(description: Any, memory: Callable[[int, int], Memory]) -> Packed:
+    if isinstance(description, bytes):
+        return Packed(description)
+    data, places, spans = description
+    return Packed(data, tuple(Private(p) if isinstance(p, bytes) else memory(*p) for p in places), spans)
+
+
+def undescribe(
+    descriptions: Sequence[Any], reader: frames.FrameReader, unused: Callable[[int, bool], object]
+) -> list[Packed] | Lost:
+    """The `Packed` of a frame again, where it arrived; `unused(number, clean)` tells when a segment is not in use."""
+    lent = _lent(descriptions)
+    fds = reader.take(len(lent))
+    if fds is None:
+        return Lost(descriptions, lent)
+    left = deque(zip(lent, fds, strict=True))
+
+    def memory(number: int, size: int) -> Memory:
+        _, fd = left.popleft()
+        return borrow(fd, size, partial(unused, number))
+
+    try:
+        return [_undescribe(each, memory) for each in descriptions]
+    finally:
+        for (number, _), fd in left:  # there was not memory enough for all
+            os.close(fd)
+            unused(number, True)
+
+
+class Lost:
+    """What a frame says whose descriptors were lost on their way: the bytes are fetched by the stream instead."""
+
+    def __init__(self, descriptions: Sequence[Any], lent: Sequence[tuple[int, int]]) -> None:
+        self._descriptions = descriptions
+        self._contents = {number: bytearray() for number, _ in lent}
+        self._missing = sum(size for _, size in lent)
+
+    @property
+    def numbers(self) -> list[int]:
+        """What to fetch."""
+        return list(self._contents)
+
+    def add(self, number: int, piece: bytes) -> bool:
+        """Whether this was the last piece."""
+        self._contents[number] += piece
+        self._missing -= len(piece)
+        return self._missing <= 0
+
+    def packed(self) -> list[Packed]:
+        return [_undescribe(each, lambda number, _: Private(self._contents[number])) for each in self._descriptions]

@@ -1,0 +1,134 @@
+"""Mistakes in calls of `Executor`, its methods and backends, answered at once and with what to write instead."""
+
+from __future__ import annotations
+
+import numbers
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .errors.suggestions import nearest
+from .resources import OF_SLURM, resource_meant
+
+__all__ = [
+    "check_count",
+    "check_initializers",
+    "check_keywords",
+    "check_map",
+    "no_function",
+    "place_in_backend",
+    "place_in_executor",
+    "place_in_map",
+]
+
+_OF_MACHINES = ("cores", "memory", "gpus")
+_MANY = {"workers", "num_workers", "n_workers", "nworkers", "processes", "n_jobs", "max_cores", "max_threads"}
+_OTHERS = {
+    **dict.fromkeys(_MANY, "use max_workers="),
+    **dict.fromkeys(("cache_directory", "cache_dir", "cachedir"), "use cache="),
+    **{
+        name: f"it belongs to the backend, as backend=Slurm({name}=...)"
+        for name in ("walltime", "mpi", *OF_SLURM.split())
+    },
+    "mp_context": "workers are always fresh processes; leave it out",
+}
+
+
+def place_in_executor(name: str) -> str | None:
+    """Say where a keyword belongs that `Executor` does not have."""
+    if name in _OTHERS:
+        return _OTHERS[name]
+    ours = resource_meant(name)
+    if ours is None:
+        return None
+    limit = f"; to limit what all calls take together, use max_workers= or Local({name}=)"
+    return f"resources go into resource_dict={{{ours!r}: ...}}{limit if name in _OF_MACHINES else ''}"
+
+
+def place_in_backend(name: str) -> str | None:
+    """Say where a keyword of `Executor` or of its calls belongs; None if it is neither."""
+    if name in ("max_workers", "cache", "resource_dict"):
+        return f"it belongs to the executor, as Executor(backend=..., {name}=...)"
+    ours = resource_meant(name)
+    return ours and f"it is a resource of calls, as Executor(backend=..., resource_dict={{{ours!r}: ...}})"
+
+
+def place_in_map(name: str) -> str | None:
+    """Say where a keyword belongs that `map` does not have."""
+    if name in ("resource_dict", "resources"):
+        return "use with_resources(...).map(...)"
+    ours = resource_meant(name)
+    return ours and f"if the resource is meant, use with_resources({ours}=...).map(...)"
+
+
+def no_function(method: str, given: object) -> TypeError:
+    """Return the error for something that cannot be called, as the result of a function that was called too early."""
+    form = "its arguments, as submit(f, 3) for f(3)" if method == "submit" else "iterables, as map(f, [3, 4])"
+    return TypeError(f"{method}() takes a function and {form}; {reprlib.repr(given)} is not callable")
+
+
+def check_keywords(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a resource, or a misspelt `resource_dict`, that the function would be given and has no parameter for."""
+    for name in kwargs:
+        ours = resource_meant(name)
+        if (ours or _like_resource_dict(name)) and not _takes(function, name):
+            shown = getattr(function, "__name__", type(function).__name__)
+            use = f"resource_dict={{{ours!r}: ...}}" if ours else "resource_dict="
+            raise TypeError(
+                f"{shown}() got an unexpected keyword argument {name!r}: if a resource of the call is meant, use {use}"
+            )
+
+
+def _like_resource_dict(name: str) -> bool:
+    return name.startswith("resource") and bool(nearest(name, ["resource_dict", "resources"]))
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    import inspect  # here, because it takes long to load and few calls have such names
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # it has none: the call itself will say what is wrong
+        return True
+    return any(
+        parameter.kind is parameter.VAR_KEYWORD
+        or (parameter.name == name and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY))
+        for parameter in parameters
+    )
+
+
+def check_map(function: object, timeout: object, chunksize: Any, buffersize: object) -> None:
+    """Refuse what `map` cannot be given."""
+    if not callable(function):
+        raise no_function("map", function)
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, numbers.Real)):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+    if not hasattr(chunksize, "__index__"):
+        raise TypeError(f"chunksize must be an integer, not {chunksize!r}")
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+
+
+def check_count(name: str, value: object, alternative: str = "") -> None:
+    """Refuse what is no positive integer. `alternative`: another parameter, for which it may have been meant."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        other = alternative and not isinstance(value, (int, float)) and not str(value).isdigit()
+        hint = f"; if it is the {alternative}, write {alternative}={value!r}" if other else ""
+        raise TypeError(f"{name} must be an integer, not {value!r}{hint}")
+    if value < 1:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+
+
+def check_initializers(initializer: object, initargs: object, init_function: object) -> None:
+    """Refuse what cannot be called, and arguments that are none."""
+    for name, function in (("initializer", initializer), ("init_function", init_function)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a callable, not {function!r}")
+    if isinstance(initargs, (str, bytes)) or not isinstance(initargs, Iterable):
+        raise TypeError(f"initargs must be a tuple of arguments, as ({initargs!r},), not {initargs!r}")

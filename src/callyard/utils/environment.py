@@ -1,0 +1,37 @@
+"""Environment variables that must be set at a certain moment."""
+
+from __future__ import annotations
+
+from .lite_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Read by a library when it is loaded; so they are set before the user's first import.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "JULIA_NUM_THREADS",
+)
+
+NESTED = "CALLYARD_NESTED"  # within a call: how many calls it is in, one inside the other
+MAX_NESTED = 10  # nobody nests so deep on purpose; a module that makes calls while it is imported does so without end
+
+_AT_START = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_")
+
+
+def nested(environ: Mapping[str, str]) -> int:
+    """Return how many calls the process with this environment is in, one inside the other."""
+    number = environ.get(NESTED, "")
+    return int(number) if number.isdecimal() else 0
+
+
+def at_start(name: str) -> bool:
+    """Whether the loader or the interpreter reads it when a process starts: a fork is too late for it."""
+    return name.startswith(_AT_START)

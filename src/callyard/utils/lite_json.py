@@ -1,0 +1,74 @@
+"""JSON by what is written in C of the standard library's module, where that is as it is known here.
+
+The rest of that module makes regular expressions, and to load theirs takes a job longer than a short call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .lite_typing import Any
+
+__all__ = ["compact", "dumps", "lenient", "loads"]
+
+Write = Callable[[Any], str]
+
+
+class _Values:
+    """What a scanner makes of what it finds, as `json.loads` does."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_int, parse_float = int, float
+    parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.__getitem__
+    memo: dict[str, str] = {}  # noqa: RUF012  # of keys; the scanner empties it
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"JSON has nothing for a {type(value).__name__}")
+
+
+def _by_c() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[..., Write]]:
+    """How to read and how to make what writes. Raises where the parts in C are not what they were up to Python 3.14."""
+    from _json import encode_basestring_ascii, make_encoder, make_scanner
+
+    def writer(default: Callable[[Any], Any], between: str, after_key: str) -> Write:
+        encode = make_encoder(None, default, encode_basestring_ascii, None, after_key, between, False, False, True)
+        return lambda value: "".join(encode(value, 0))
+
+    if writer(_refuse, ",", ":")({"a": [1, None]}) != '{"a":[1,null]}':
+        raise ValueError("an encoder that does something else")
+    return make_scanner(_Values), writer  # type: ignore[arg-type]
+
+
+def _by_module() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[..., Write]]:
+    from json import JSONDecoder, JSONEncoder
+
+    def writer(default: Callable[[Any], Any], between: str, after_key: str) -> Write:
+        return JSONEncoder(default=default, separators=(between, after_key)).encode
+
+    return JSONDecoder().scan_once, writer  # type: ignore[attr-defined]
+
+
+try:
+    _scan, _writer = _by_c()
+except Exception:
+    _scan, _writer = _by_module()
+
+dumps = _writer(_refuse, ", ", ": ")
+compact = _writer(_refuse, ",", ":")
+lenient = _writer(repr, ", ", ": ")  # what JSON has nothing for is described
+
+
+def loads(text: str | bytes) -> Any:
+    """Raises ValueError where it is not JSON."""
+    text = (text if isinstance(text, str) else text.decode()).strip()
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        value, end = None, -1
+    except (RecursionError, SystemError):  # the part in C loads the class of its error, and may not find it
+        value, end = None, -1
+    if end != len(text):
+        raise ValueError(f"this is not JSON: {text[:100]!r}")
+    return value

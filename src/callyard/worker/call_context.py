@@ -1,0 +1,89 @@
+"""What surrounds one call in a worker: directory, error log, memory limit; arranged before, undone after."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from ..utils.lite_typing import Any
+from .exceptions import traceback_text
+
+_OTHER_THREADS = 4  # that a library may start besides those that compute
+
+
+@contextlib.contextmanager
+def arranged(options: dict[str, Any]) -> Iterator[None]:
+    """Run the block as `options` say: `cwd`, `error_log_file` (paths), `memory` (bytes)."""
+    if not options:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if "error_log_file" in options:  # relative to where the worker is, not to the call's own directory
+            stack.enter_context(_stderr_appended_to(options["error_log_file"]))
+        if "cwd" in options:
+            stack.enter_context(_inside(options["cwd"]))
+        if "memory" in options:
+            stack.enter_context(_within(options["memory"]))
+        yield
+
+
+@contextlib.contextmanager
+def _named(resource: str) -> Iterator[None]:
+    """Errors of the operating system in the block name the resource that asked for it."""
+    try:
+        yield
+    except OSError as error:
+        words = f"the {resource} of the call cannot be used: {error.strerror}; choose another path"
+        raise OSError(error.errno, words, error.filename) from error
+
+
+@contextlib.contextmanager
+def _inside(directory: str) -> Iterator[None]:
+    before = os.open(".", os.O_RDONLY | os.O_CLOEXEC)  # a descriptor: the directory may be renamed meanwhile
+    try:
+        with _named("cwd"):
+            os.makedirs(directory, exist_ok=True)
+            os.chdir(directory)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+@contextlib.contextmanager
+def _stderr_appended_to(path: str) -> Iterator[None]:
+    with _named("error_log_file"):
+        log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    sys.stderr.flush()
+    before = os.dup(2)
+    os.dup2(log, 2)  # the descriptor, so that what C libraries and child processes write goes there too
+    os.close(log)
+    try:
+        yield
+    except BaseException as error:
+        sys.stderr.write(traceback_text(error))
+        raise
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _threads(variable: str) -> int:
+    """OpenMP allows a list, one number for each level."""
+    first = variable.partition(",")[0]
+    return int(first) if first.isdigit() else 1
+
+
+@contextlib.contextmanager
+def _within(limit: int) -> Iterator[None]:
+    from ..system.memory_limits import data_limit, limit_data  # here, because few workers need it
+
+    threads = _threads(os.environ.get("OMP_NUM_THREADS", "")) + _OTHER_THREADS
+    before = limit_data(data_limit(limit, threads))
+    try:
+        yield
+    finally:
+        limit_data(before)

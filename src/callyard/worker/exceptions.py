@@ -1,0 +1,161 @@
+"""Exceptions on their way to the driver: as themselves, with the traceback as text beside them."""
+
+from __future__ import annotations
+
+import _pickle as pickle
+import copyreg
+from types import CoroutineType, FunctionType, GeneratorType
+
+from ..utils.lite_typing import Any
+
+_OUR_FRAMES = "callyard.worker."
+
+
+def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
+    """The frame that says how a call failed."""
+    from ..transport import frames  # here, because a job sends none
+
+    text = traceback_text(error)
+    number = min(int(seconds * 1e6), 0xFFFFFFFF)
+    return frames.encode(frames.ERROR, sequence, number, 0, dump_error(error, text))
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback, from the first frame that is not the worker's own."""
+    import traceback  # here and below, so that a worker starts without it
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_OUR_FRAMES):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
+def dump_error(error: BaseException, text: str) -> bytes:
+    """The exception and its traceback's text, in the first form that can be read again."""
+    from ..serialize.function_registry import dumps
+
+    BaseException.__setattr__(error, "__traceback__", None)  # the class may be frozen
+    for form, reduce in ((error, _in_parts), (error, None), (error, _what_can_be_sent), (_Described(error), None)):
+        try:
+            data = dumps((form, text), reduce=reduce, home=True)
+            pickle.loads(data)
+        except Exception:  # what a class of the user's does here is not known
+            continue
+        return data
+    raise AssertionError("a description of strings can be pickled")  # pragma: no cover
+
+
+def unpicklable_result(value: Any, error: Exception) -> Exception:
+    """What to raise where the result of a call cannot be pickled."""
+    from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
+
+    within, instead = "", ""
+    if isinstance(value, CoroutineType):
+        value.close()  # nobody will await it
+        instead = "; run it inside the call with asyncio.run"
+    elif isinstance(value, GeneratorType):
+        instead = "; return list(...) of it"
+    else:
+        from ..serialize.unpicklable import where
+
+        within = where(value, "result", lambda part: not _returns(part))
+    kind = type(value).__qualname__
+    return UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {within}{error}{instead}")
+
+
+def _returns(value: Any, reduce: Any = None) -> bool:
+    """Whether the driver can be sent this, and can read it."""
+    from ..serialize.function_registry import dumps
+
+    try:
+        pickle.loads(dumps(value, reduce=reduce, home=True))
+    except Exception:  # what a class of the user's does here is not known
+        return False
+    return True
+
+
+def unsendable_call(name: str, error: Exception) -> Exception:
+    """What to raise where the arguments of a call cannot be sent to a worker."""
+    from ..errors import UnpicklableCall
+
+    if isinstance(error, MemoryError):
+        return error
+    return UnpicklableCall(f"the arguments of {name!r} cannot be sent: {error}")
+
+
+def unsendable_result(error: Exception) -> Exception:
+    """What to raise where the result of a call is pickled and too large to send."""
+    from ..errors import UnpicklableCall
+
+    return UnpicklableCall(f"the result cannot be sent back: {error}")
+
+
+def unreadable_call(error: BaseException) -> Exception:
+    """What to raise where the function or the arguments of a call cannot be opened."""
+    from ..errors import UnreadableCall
+
+    return UnreadableCall(f"the function or its arguments cannot be opened by the worker: {error!r}")
+
+
+def _in_parts(value: Any) -> Any:
+    """An exception without its constructor, which need not take what is in `args`, or need not mean the same by it."""
+    kind: Any = type(value)
+    if not isinstance(value, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
+        return NotImplemented
+    if not isinstance(kind.__init__, FunctionType) and not isinstance(kind.__new__, FunctionType):
+        return NotImplemented
+    return _rebuild, (kind, value.args), _attributes(value), None, None, _set_state
+
+
+def _what_can_be_sent(value: Any) -> Any:
+    """An exception without the attributes that cannot be pickled, and with words for such arguments."""
+    if not isinstance(value, BaseException):
+        return NotImplemented
+    args = tuple(arg if _returns(arg, _what_can_be_sent) else repr(arg) for arg in value.args)
+    state = _attributes(value)
+    lost = [name for name, part in state.items() if not _returns(part, _what_can_be_sent)]
+    if lost:
+        state = {name: part for name, part in state.items() if name not in lost}
+        note = f"callyard: left out, as it cannot be pickled: {', '.join(lost)}"
+        state["__notes__"] = [*state.get("__notes__", ()), note]
+    return _rebuild, (type(value), args), state, None, None, _set_state
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    slots = [name for name in copyreg._slotnames(type(error)) if hasattr(error, name)]  # type: ignore[attr-defined]
+    return {**vars(error), **{name: getattr(error, name) for name in slots}}
+
+
+def _rebuild(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    built_in: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    error: BaseException = built_in.__new__(kind, *args)
+    built_in.__init__(error, *args)  # SystemExit sets its code there
+    return error
+
+
+def _set_state(error: BaseException, state: dict[str, Any]) -> None:
+    for name, value in state.items():
+        BaseException.__setattr__(error, name, value)  # the class may be frozen
+
+
+class _Described:
+    """An exception that holds something that cannot be pickled: its class by name, its message."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        return _describe, (type(self.error).__qualname__, _text(self.error))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a class of the user's may do anything here
+        return "(its message cannot be had)"
+
+
+def _describe(kind: str, message: str) -> BaseException:
+    from ..errors import CallyardError
+
+    return CallyardError(f"the call raised {kind}, which cannot be pickled itself: {message}")

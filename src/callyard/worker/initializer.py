@@ -1,0 +1,68 @@
+"""What runs once in a worker before its first call: `initializer` and executorlib's `init_function`."""
+
+from __future__ import annotations
+
+import _pickle as pickle
+from collections.abc import Callable
+
+from ..dependencies.map_chunks import run_chunk
+from ..utils.lite_typing import Any
+
+
+class Initialized:
+    """What the start of a worker left for its calls: entries that become keyword arguments."""
+
+    def __init__(self, entries: dict[str, Any] | None = None) -> None:
+        self.entries = entries or {}
+
+    @classmethod
+    def load(cls, packed: bytes | None) -> Initialized:
+        """Run what the driver packed: (initializer, its arguments, init_function)."""
+        if packed is None:
+            return cls()
+        initializer, initargs, init_function = pickle.loads(packed)
+        if initializer is not None:
+            initializer(*initargs)
+        entries = init_function() if init_function is not None else {}
+        if not isinstance(entries, dict):
+            raise TypeError(f"init_function must return a dict, not {type(entries).__name__}")
+        return cls(entries)
+
+    def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the function returns, called with the entries that it wants."""
+        if self.entries:
+            if function is run_chunk:  # the entries are for the function of `map`, not for this one
+                inner, chunk = args
+                return [self.apply(inner, element, {}) for element in chunk]
+            return self._call(function, args, self.complete(function, args, kwargs))
+        return function(*args, **kwargs)
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            trace = error.__traceback__
+            if trace is None or trace.tb_next is not None:  # the function has begun
+                raise
+            raise TypeError(f"{error}; init_function gives: {', '.join(map(str, self.entries))}") from None
+
+    def complete(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """`kwargs` with the entries for which `function` has a parameter that it did not get."""
+        if not self.entries:
+            return kwargs
+        import inspect  # here, because few workers need it and it takes long
+
+        try:
+            signature = inspect.signature(function)
+            given = signature.bind_partial(*args, **kwargs).arguments
+        except (TypeError, ValueError):  # no signature, or arguments that do not fit: the call will say so
+            return kwargs
+        missing = {
+            name: value
+            for name, value in self.entries.items()
+            if name in signature.parameters
+            and name not in given
+            and signature.parameters[name].kind
+            in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        }
+        return {**kwargs, **missing}

@@ -1,0 +1,292 @@
+"""One call of a job, in a process of its own: its inputs, its key, the claim, the run, the result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+from ..cache.claims import Claims
+from ..cache.directory import Home
+from ..cache.messages import Declined, Order
+from ..cache.run_call import Run, begin
+from ..errors import CacheError, CallyardError, JobLost, OutOfMemory
+from ..jobs.call_file import Input, Meaning, Parcel
+from ..jobs.spool import Begun, End, Folder
+from ..serialize.packed import Packed, load_with_inputs
+from ..system.exit_status import too_much_memory
+from ..system.processes import leave_quickly
+from ..utils.lite_typing import TYPE_CHECKING, Any, NoReturn
+from .call_context import arranged
+from .exceptions import traceback_text, unpicklable_result, unreadable_call
+from .initializer import Initialized
+from .job import failed, printed, who
+
+if TYPE_CHECKING:
+    from ..cache.lookup import Found
+
+_SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of others
+_LOG = 1 << 20  # bytes of a log that are kept with the result
+
+
+def make_call(folder: Folder, number: int, parcel: Parcel, begun: Begun) -> NoReturn:
+    """Make a call, write down how it ended, and end this process."""
+    try:
+        end = _made(folder, number, parcel, begun)
+    except _InputFailed as inherited:
+        end = End("failed", failure=inherited.failure)
+    except BaseException as error:
+        end = failed(error, traceback_text(error))
+    if folder.ended(number) is None:
+        folder.end(number, end)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    leave_quickly()
+    os._exit(0)
+
+
+def _made(folder: Folder, number: int, parcel: Parcel, begun: Begun) -> End:
+    inputs = inputs_of(folder.home, parcel)
+    order = parcel.order.replace(job_id=begun.job)
+    if not order.key and parcel.meaning is not None:
+        order = _with_key(order, parcel.meaning, *_opened(folder, number, parcel.data, inputs))
+    folder.begin(number, begun.replace(key=order.key))
+    claims = Claims(Home.open(order.directory, trust=order.trust))
+    _end_own_claim(claims, order)
+    data = parcel.data
+    for _ in _pauses():
+        run = begin(order)
+        if not isinstance(run, Declined):
+            return _ended_before(folder, number, run) or _ran(folder, number, parcel, run, order, data, inputs)
+        if run.reason == "stored":
+            return End("finished", order.key, order.directory)
+        if run.reason == "claimed":
+            _say_who_has_it(folder, number, claims, order)
+        if run.reason == "differs":  # what is imported here is not what was keyed: take what was sent
+            order, data = order.replace(references=()), parcel.apart or data
+    raise AssertionError("it asks for ever")  # pragma: no cover
+
+
+def _ended_before(folder: Folder, number: int, run: Run) -> End | None:
+    """How another job of the same batch has ended the call: one that was submitted by a process that was killed then.
+
+    Of a batch that was removed meanwhile nothing is to be made any more.
+    """
+    end = folder.ended(number)
+    if end is not None or not os.path.exists(folder.path):
+        run.release()
+        return end or End("withdrawn")
+    return None
+
+
+def _pauses() -> Any:
+    """Pauses between attempts, longer and longer; none before the first two."""
+    pause = 0.0
+    while True:
+        yield pause
+        time.sleep(pause)
+        pause = min(pause * _SLOWER, _LATEST) if pause else _SOONEST
+
+
+def _say_who_has_it(folder: Folder, number: int, claims: Claims, order: Order) -> None:
+    """The scheduler knows whether that job still runs; whoever asks it finds this."""
+    holder = claims.holder(order.key)
+    if holder is not None and holder.job_id:
+        folder.wait_for(number, holder.job_id)
+
+
+def _end_own_claim(claims: Claims, order: Order) -> None:
+    """A job that was started again on another node has its own claim from before, and that run is over."""
+    holder = claims.holder(order.key)
+    if holder is not None and holder.job_id == order.job_id:
+        claims.force(order.key)
+
+
+# -- inputs ------------------------------------------------------------------------------------------------
+
+
+class _InputFailed(Exception):  # not an error of its own: it carries another
+    def __init__(self, failure: bytes) -> None:
+        self.failure = failure
+
+
+class _Stored:
+    """A future, as keys see one, whose result lies in a file."""
+
+    def __init__(self, given: Input, found: Found | None) -> None:
+        self._given, self._found = given, found
+        self.result_token = None if found is None or given.path else found.token
+
+    def done(self) -> bool:
+        return True
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> BaseException | None:
+        return None
+
+    def result(self) -> Any:
+        result = Packed(self._given.packed).load() if self._found is None else self._found.load()
+        if self._given.path:
+            from ..futures import part_of  # here, because it loads much, and few arguments are parts
+
+            for key, length in Packed(self._given.path).load():
+                result = part_of(result, key, length)
+        return result
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        fn(self)
+
+
+def inputs_of(home: Home, parcel: Parcel) -> list[_Stored]:
+    """The results that stand for futures among the arguments. Parts are taken once, to see whether they are there."""
+    found = [_Stored(given, _find_input(home, parcel, given)) for given in parcel.inputs]
+    for given, stored in zip(parcel.inputs, found, strict=True):
+        try:
+            if given.path:
+                stored.result()
+        except Exception as error:
+            raise _InputFailed(inherited(failed(error), parcel.order.name, given.name)) from error
+    return found
+
+
+def _find_input(home: Home, parcel: Parcel, given: Input) -> Found | None:
+    """The result that an argument stands for. Network file systems may show it late."""
+    if given.packed is not None:
+        return None
+    until = time.monotonic() + parcel.wait
+    for _ in _pauses():
+        found = _look_for_input(home, parcel, given)
+        if found is not None:
+            return found
+        if time.monotonic() > until:
+            raise JobLost(
+                f"the result of {given.name!r}, which {parcel.order.name!r} takes, is not there: run that again"
+            )
+    raise AssertionError("it asks for ever")  # pragma: no cover
+
+
+def _look_for_input(home: Home, parcel: Parcel, given: Input) -> Found | None:
+    key, directory = given.key, given.directory
+    if not key:
+        end = Folder(home, given.token).ended(given.number)
+        if end is None:
+            return None
+        if end.state != "finished":
+            raise _InputFailed(inherited(end, parcel.order.name, given.name))
+        key, directory = end.key, end.directory
+    from ..cache.cache import Cache  # here and below, because many calls have no inputs
+    from ..cache.lookup import find
+
+    found = find(Cache(directory, trust="group" if parcel.order.trust else None), key)
+    if found is not None and found.failed:
+        raise _InputFailed(inherited(failed(found.load()), parcel.order.name, given.name))
+    return found
+
+
+def inherited(end: End, name: str, source: str) -> bytes:
+    """The failure of a call whose input failed: the same, with the path in a note."""
+    if not end.failure:
+        return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
+    error, text = end.error()
+    notes = list(getattr(error, "__notes__", ()))
+    path = [note for note in notes if str(note).startswith("callyard: ")]
+    way = path[0][len("callyard: ") :] if path else source
+    others = [note for note in notes if note not in path]
+    BaseException.__setattr__(error, "__notes__", [*others, f"callyard: {name} <- {way}"])
+    return failed(error, text).failure
+
+
+def _with_key(order: Order, meaning: Meaning, fn: Any, args: Any, kwargs: Any) -> Order:
+    """The key that had to wait for the inputs. What they hold is not loaded for it."""
+    from ..hashing.call_key import call_key
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the one who submitted it was warned
+        call = call_key(fn, args, kwargs, meaning.around, meaning.part)
+    facts = {**order.facts, "ingredients": call.ingredients()}
+    return order.replace(key=call.hex, references=call.references, facts=facts)
+
+
+# -- the run -----------------------------------------------------------------------------------------------
+
+
+def _ran(
+    folder: Folder, number: int, parcel: Parcel, run: Run, order: Order, data: bytes, inputs: Sequence[_Stored]
+) -> End:
+    def load() -> Any:
+        return _opened(folder, number, data, [given.result() for given in inputs])
+
+    started = time.perf_counter()
+    try:
+        with arranged(parcel.options):
+            value = _value(folder, number, parcel, data is not parcel.data, load)
+    except BaseException as error:
+        text = traceback_text(error)
+        error = _named(error, folder, number, parcel)
+        end = failed(error, text, order.key)
+        folder.end(number, end)  # before the claim is let go of: who has it next looks for this
+        run.failed(error, text, time.perf_counter() - started, lambda: load()[1:])
+        return end
+    seconds = time.perf_counter() - started
+    order.facts.setdefault("log", _log(folder, number))
+    note = run.finished(value, seconds, lambda: load()[1:])
+    if note.problem is not None:
+        raise _told(_why_not_stored(value, order, note.problem), folder, number)
+    return End("finished", order.key, order.directory)
+
+
+def _named(error: BaseException, folder: Folder, number: int, parcel: Parcel) -> BaseException:
+    """What the function met at its own limit has the limit's name."""
+    if isinstance(error, MemoryError) and parcel.memory and not isinstance(error, OutOfMemory):
+        return OutOfMemory(too_much_memory(who(parcel.order.name), parcel.memory) + printed(folder, number))
+    return error
+
+
+def _told(error: Exception, folder: Folder, number: int) -> Exception:
+    """An error of ours that others raise too, with what is known of the call here."""
+    return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
+
+
+def _opened(folder: Folder, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
+    """Function, arguments and keywords, with these in place of futures."""
+    try:
+        return load_with_inputs(Packed(data), inputs)
+    except BaseException as error:
+        raise _told(unreadable_call(error), folder, number) from error
+
+
+def _value(folder: Folder, number: int, parcel: Parcel, apart: bool, load: Callable[[], Any]) -> Any:
+    if parcel.ranks > 1:
+        from .mpi_job_rank import value_of_ranks  # here, because few calls have several
+
+        return value_of_ranks(folder, number, parcel, apart)
+    return Initialized.load(parcel.initializer).apply(*load())
+
+
+def _why_not_stored(value: Any, order: Order, problem: str) -> CallyardError:
+    from ..serialize.function_registry import dumps
+
+    try:
+        dumps(value)
+    except Exception as error:
+        return unpicklable_result(value, error)  # type: ignore[return-value]
+    return CacheError(f"the result of {order.name!r} could not be stored in {order.directory}: {problem}")
+
+
+def _log(folder: Folder, number: int) -> str:
+    """What the call has printed, or the last part of it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a user may have put anything there
+            stream.flush()
+    try:
+        with open(folder.log(number), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

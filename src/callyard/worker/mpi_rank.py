@@ -1,0 +1,79 @@
+"""One rank of a call that runs on several: started by an MPI launcher, it connects to the driver and serves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from typing import Any
+
+from ..system.machine import GPUS
+from ..system.processes import default_signals, die_with_parent, open_standard_descriptors
+from ..transport import frames
+from ..transport.frames import NO_MPI, RANK, STRAY
+from ..transport.result_log import Ledger, make_ledger
+from .communicator import World, check_used_world, join_world, used_world
+from .serve import Server
+
+# How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+
+
+def rank_of_process() -> int | None:
+    """Which rank the launcher says this process is."""
+    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), None)
+
+
+def rank_in(world: World | None) -> int:
+    """Which rank this process is; of that MPI knows most."""
+    rank = rank_of_process() if world is None else world.rank
+    if rank is None:
+        sys.exit("neither MPI nor the variables of its launcher say which rank this process is")
+    return rank
+
+
+def main() -> None:
+    """Run as `python -c "... main()" ADDRESS GPUS GPUS;GPUS`, by the launcher, once for each rank."""
+    die_with_parent(os.getppid())
+    default_signals()
+    open_standard_descriptors()
+    rank, each, every = rank_of_process(), sys.argv.pop().split(";"), sys.argv.pop()
+    for name in GPUS:
+        if os.environ.get(name) == every:  # else the user has said something else
+            os.environ[name] = each[rank or 0]
+    stream = socket.socket(socket.AF_UNIX)
+    stream.setblocking(True)  # whatever the default is here
+    stream.connect(sys.argv.pop())
+    stream.sendall(introduction(join_world()))
+    ledger, ledger_fd = make_ledger()
+    os.close(ledger_fd)
+    with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        RankServer(stream, ledger, len(each)).run()
+
+
+def introduction(world: World | None) -> bytes:
+    """The frame that says which rank this is, and of how many, if that is known."""
+    if world is None:
+        return frames.encode(RANK, 0, rank_in(world))
+    return frames.encode(RANK, world.size, world.rank, 0, world.library.encode())
+
+
+class RankServer(Server):
+    """A worker that also says how the function used MPI."""
+
+    def __init__(self, sock: socket.socket, ledger: Ledger, ranks: int) -> None:
+        super().__init__(sock, ledger)
+        self._ranks = ranks
+
+    def execute(self, number: int, body: bytes, request: Any) -> Any:
+        value = super().execute(number, body, request)
+        check_used_world(self._ranks)
+        return value
+
+    def result_flags(self) -> int:
+        if used_world() is None:
+            return NO_MPI
+        mpi = sys.modules["mpi4py.MPI"]
+        # A message that nobody received would be taken for one of the next call.
+        return STRAY if mpi.COMM_WORLD.Iprobe(mpi.ANY_SOURCE, mpi.ANY_TAG) else 0
