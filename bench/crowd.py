@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from callyard.serialize.packer import Packer
-from callyard.serialize.shared_memory import Segments
+from callyard.serialize.shared_memory import SegmentPool
 from callyard.system.descriptors import make_room
 from callyard.transport import agent_protocol, curve_connect, frames
 from callyard.transport.contact_file import Contact
@@ -78,7 +78,7 @@ class Answer:
     """What a node answers to a message: that each call has ended, and returned None."""
 
     def __init__(self, microseconds: int) -> None:
-        nothing = Packer(Segments()).pack(None).data
+        nothing = Packer(SegmentPool()).pack(None).data
         assert nothing is not None
         self._result = partial(frames.encode, agent_protocol.RESULT, number=microseconds, body=nothing)
 

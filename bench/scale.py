@@ -26,8 +26,8 @@ from bench.report import number
 from bench.run import ROOT, Failed, child
 from callyard import Executor, Local
 from callyard.backends.base import Settings
-from callyard.backends.cluster import LiveBackend, LocalLaunch
-from callyard.cluster.launch import Offer, Process, Started
+from callyard.backends.cluster import ClusterBackend, LocalLaunch
+from callyard.cluster.launch import AgentProcess, NodeOffer, StartedAgents
 
 PATIENCE = 100.0  # s in which all nodes must be there
 TIME_LIMIT = 900  # s; a million calls take minutes on a busy machine
@@ -63,12 +63,12 @@ class CrowdLaunch(LocalLaunch):
     pid = 0
 
     def __init__(self, scale: Scale, directory: str) -> None:
-        super().__init__({f"n{number}": Offer(scale.cores) for number in range(scale.nodes)}, directory)
+        super().__init__({f"n{number}": NodeOffer(scale.cores) for number in range(scale.nodes)}, directory)
         self._words = [str(scale.cores), str(scale.microseconds)]
 
-    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
         command = [sys.executable, "-m", "bench.crowd", contact, *self._words, *nodes]
-        started = Process(nodes, command, {**os.environ, "PYTHONPATH": str(ROOT)})
+        started = AgentProcess(nodes, command, {**os.environ, "PYTHONPATH": str(ROOT)})
         self.pid = started.pid
         return [started]
 
@@ -79,8 +79,8 @@ class Crowd(Local):
 
     launch: Any = None
 
-    def open(self, settings: Settings) -> LiveBackend:  # type: ignore[override]
-        return LiveBackend(self.launch, settings)
+    def open(self, settings: Settings) -> ClusterBackend:  # type: ignore[override]
+        return ClusterBackend(self.launch, settings)
 
 
 @contextmanager

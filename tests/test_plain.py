@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from callyard.utils.frozen import Plain
+from callyard.utils.frozen import Frozen
 
 
-class Point(Plain):
+class Point(Frozen):
     x: int
     y: int = 0
 

@@ -19,11 +19,11 @@ from callyard import Executor, Local, Slurm
 from callyard.backends import resource_mapping
 from callyard.backends.resource_mapping import GIB, make_plan
 from callyard.errors import ResourceError
-from callyard.pool.call_shape import Capacity
+from callyard.pool.call_shape import NodeCapacity
 from callyard.resources import ALIASES, NAMES, Resources
 
 DEFAULTS = Resources()
-ROOMY = Capacity(cores=64, gpus=tuple("01234567"), memory=1024 * GIB)
+ROOMY = NodeCapacity(cores=64, gpus=tuple("01234567"), memory=1024 * GIB)
 
 
 @pytest.fixture(autouse=True)
@@ -346,7 +346,7 @@ amounts = st.none() | st.floats(0.001, 20, allow_nan=False) | st.integers(1, 20)
     nodes=st.none() | st.integers(1, 2),
     exclusive=st.booleans(),
     has=st.builds(
-        Capacity,
+        NodeCapacity,
         cores=st.integers(1, 12),
         gpus=st.integers(0, 4).map(lambda n: tuple(map(str, range(n)))),
         memory=st.integers(0, 16 * GIB),
@@ -379,7 +379,7 @@ def test_there_is_a_plan_exactly_if_it_fits(ranks, cores, gpus, memory, nodes, e
 
 
 def test_a_refusal_says_what_was_asked_for_what_there_is_and_what_to_do():
-    small = Capacity(cores=4, gpus=("0",), memory=2 * GIB)
+    small = NodeCapacity(cores=4, gpus=("0",), memory=2 * GIB)
     for asked, message in [
         ({"cores_per_rank": 8}, "8 cores were asked for, and there are 4; ask for fewer, or set Local(cores=...)"),
         ({"ranks": 3, "cores_per_rank": 2}, "3 x 2 cores were asked for, and there are 4; "),

@@ -140,7 +140,7 @@ class Future(StandardFuture[T]):
         return self._others
 
     def _those_who_wait(self) -> Any:
-        return self._made_waiters() if getattr(_this_thread, "ends", None) is None else _Watched(self)
+        return self._made_waiters() if getattr(_this_thread, "ends", None) is None else _Waiters(self)
 
     _waiters = cast("list[Any]", property(_those_who_wait))  # the standard library's types say that it can be set
 
@@ -195,13 +195,13 @@ class Future(StandardFuture[T]):
         while callbacks:
             first = callbacks[0]
             try:
-                if type(first) is _Own:
+                if type(first) is _OwnCallback:
                     first(self)
                 else:
                     next(take_and_call)
             except Exception:
                 _log.exception("exception calling callback for %r", self)
-            if type(first) is _Own and callbacks and callbacks[0] is first:
+            if type(first) is _OwnCallback and callbacks and callbacks[0] is first:
                 callbacks.popleft()
 
     # -- for the executor ------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Future(StandardFuture[T]):
 
     def take(self) -> None:
         """Of a part of another future's result, take it: only then it is known whether it is there."""
-        if isinstance(self._packed, _Derived):
+        if isinstance(self._packed, _DerivedResult):
             self._open()
 
     def packed_failure(self) -> Lazy | None:
@@ -389,7 +389,7 @@ class Future(StandardFuture[T]):
         try:
             loaded = packed.load()
         except (Exception, SystemExit) as failure:  # a class of the user's may do anything here
-            error = failure if isinstance(packed, _Derived) else self._unreadable(failure)
+            error = failure if isinstance(packed, _DerivedResult) else self._unreadable(failure)
         else:
             if self._exception is None:
                 result = loaded
@@ -443,15 +443,15 @@ def _endless(name: str) -> str:
     )
 
 
-class _Watched:
+class _Waiters:
     """The list of those that wait for a future, for a thread that ends futures: it must not wait for its own."""
 
     def __init__(self, future: Future[Any]) -> None:
         self._future = future
 
     def append(self, waiter: Any) -> None:
-        if not isinstance(waiter.event, _Event):
-            waiter.event = _Event(for_all=not getattr(waiter, "stop_on_exception", True))
+        if not isinstance(waiter.event, _WaitEvent):
+            waiter.event = _WaitEvent(for_all=not getattr(waiter, "stop_on_exception", True))
         waiter.event.waits_for(self._future)
         self._future._made_waiters().append(waiter)
 
@@ -459,7 +459,7 @@ class _Watched:
         self._future._made_waiters().remove(waiter)
 
 
-class _Event(threading.Event):
+class _WaitEvent(threading.Event):
     """What `wait` and `as_completed` wait for: the end of one of several futures, or of all."""
 
     def __init__(self, for_all: bool) -> None:
@@ -501,7 +501,7 @@ def _wake(sleeper: threading.Lock) -> None:
         sleeper.release()
 
 
-class _Own:
+class _OwnCallback:
     """A callback of this package, which may be called twice for one end."""
 
     __slots__ = ("function",)
@@ -515,13 +515,13 @@ class _Own:
 
 def when_ended(future: StandardFuture[Any], step: Callable[[Any], object]) -> None:
     """Call `step(future)` at the end, and once more if an exception interrupts it."""
-    future.add_done_callback(_Own(step))
+    future.add_done_callback(_OwnCallback(step))
 
 
 # -- futures made from futures ---------------------------------------------------------------------------
 
 
-class _Derived:
+class _DerivedResult:
     """What is made here of results that are here: an error in that is the caller's to see as it is."""
 
     __slots__ = ()
@@ -530,7 +530,7 @@ class _Derived:
         raise NotImplementedError
 
 
-class _Part(_Derived):
+class _Item(_DerivedResult):
     """A part of another future's result, taken when somebody asks for it."""
 
     __slots__ = ("key", "length", "source")
@@ -549,7 +549,7 @@ def part_of(whole: Any, key: Any, length: int | None) -> Any:
     return whole[key]
 
 
-class Part(Future[Any]):
+class ItemFuture(Future[Any]):
     """The future of a part of another's result. `source`: that future, until it has ended."""
 
     __slots__ = ("_identity", "key_and_length", "source")
@@ -574,7 +574,7 @@ class Part(Future[Any]):
     def ended(self, source: StandardFuture[Any]) -> None:
         self._identity, self.source = self.identity, None  # whoever has the part alone does not keep the whole
         if not _follow(source, self):
-            self.finish(_Part(source, *self.key_and_length))
+            self.finish(_Item(source, *self.key_and_length))
 
 
 def _follow(source: StandardFuture[Any], target: Future[Any]) -> bool:
@@ -605,7 +605,7 @@ def _check_number(asking: str, n: Any, least: int) -> None:
 
 
 def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:
-    part = Part(source, key, length)
+    part = ItemFuture(source, key, length)
     when_ended(source, part.ended)
     return part
 
@@ -642,7 +642,7 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
     for source in sources:
         _check_future(source, "batched")
     sizes = [min(n, len(sources) - first) for first in range(0, len(sources), n)]
-    batches: list[Future[tuple[T, ...]]] = [_Batch(sources) for _ in sizes]
+    batches: list[Future[tuple[T, ...]]] = [_BatchFuture(sources) for _ in sizes]
     arrived: list[dict[int, StandardFuture[T]]] = [{} for _ in sizes]  # in each batch, by the number of the source
     places: dict[int, int] = {}  # by the number of the source: in which order they have ended
     free = count()
@@ -655,14 +655,14 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
         batch, members = batches[place], arrived[place]
         members[number] = source
         if not _follow(source, batch) and len(members) == sizes[place] and not batch.done():
-            batch.finish(_Tuple(list(members.values())))
+            batch.finish(_TupleResult(list(members.values())))
 
     for number, source in enumerate(sources):
         when_ended(source, partial(ended, number))
     return batches
 
 
-class _Batch(Future[tuple[T, ...]]):
+class _BatchFuture(Future[tuple[T, ...]]):
     """A future of several results. `sources`: all of the futures that it is made of some of, until it has ended."""
 
     __slots__ = ("_sources",)
@@ -679,7 +679,7 @@ class _Batch(Future[tuple[T, ...]]):
         return super()._end(*end)
 
 
-class _Tuple(_Derived):
+class _TupleResult(_DerivedResult):
     """The results of several futures that are done."""
 
     __slots__ = ("sources",)

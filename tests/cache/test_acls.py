@@ -15,7 +15,7 @@ from callyard import Cache, UnsafeCache
 from callyard.cache import permissions
 from callyard.cache.format.file import Record, write
 from callyard.system import acls
-from callyard.system.acls import Writer, nfs4, posix
+from callyard.system.acls import AclEntry, nfs4, posix
 
 STRANGER, READER = 54321, 54322
 OWN, USER, GROUP_OWN, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
@@ -174,14 +174,14 @@ def test_lists_of_nfs4(right: int) -> None:
     ]  # fmt: skip
     assert nfs4(of_nfs4(*harmless)) == []
     named = of_nfs4(*harmless, entry("54321", right), entry("nobody-of-that-name@here", right, flags=0x40))
-    assert nfs4(named) == [Writer("user", 54321, "54321"), Writer("group", None, "nobody-of-that-name@here")]
+    assert nfs4(named) == [AclEntry("user", 54321, "54321"), AclEntry("group", None, "nobody-of-that-name@here")]
     assert nfs4(of_nfs4(entry("EVERYONE@", right))) == [acls.EVERYBODY]
-    assert nfs4(of_nfs4(entry("root@here", right))) == [Writer("user", 0, "root@here")]
+    assert nfs4(of_nfs4(entry("root@here", right))) == [AclEntry("user", 0, "root@here")]
 
 
 @given(st.binary() | st.binary(min_size=16).map(lambda data: b"\0\0\0\1" + data))
 def test_lists_that_make_no_sense(content: bytes) -> None:
-    assert all(isinstance(writer, Writer) for writer in [*nfs4(content), *posix(content)])
+    assert all(isinstance(writer, AclEntry) for writer in [*nfs4(content), *posix(content)])
     assert nfs4(content[:3]) == ([acls.EVERYBODY] if content else [])
 
 

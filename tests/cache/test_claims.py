@@ -22,22 +22,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callyard.cache import claims as claims_module
-from callyard.cache.claims import Claim, Claims, Owner, Unreadable
-from callyard.cache.directory import Home
+from callyard.cache.claims import Claim, ClaimOwner, Claims, UnreadableClaim
+from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError, UnsafeCache
 from callyard.system import process_identity
-from callyard.system.process_identity import Identity, State, this_process
+from callyard.system.process_identity import ProcessIdentity, State, this_process
 
 KEY = "3f" + "a2" * 19
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(tmp_path / "cache")
+def home(tmp_path: Path) -> CacheDirectory:
+    return CacheDirectory.open(tmp_path / "cache")
 
 
 @pytest.fixture
-def claims(home: Home) -> Claims:
+def claims(home: CacheDirectory) -> Claims:
     return Claims(home)
 
 
@@ -47,20 +47,20 @@ def take(claims: Claims, key: str = KEY, name: str = "relax") -> Claim:
     return claim
 
 
-def files(home: Home) -> list[str]:
+def files(home: CacheDirectory) -> list[str]:
     return sorted(os.listdir(f"{home.path}/claims"))
 
 
-def write(home: Home, name: str, owner: Owner) -> None:
+def write(home: CacheDirectory, name: str, owner: ClaimOwner) -> None:
     Path(home.folder("claims"), name).write_text(json.dumps(vars(owner)))
 
 
-def owner(token: str, **changes: object) -> Owner:
-    here = Owner(**vars(this_process()), name="relax", since=1e9, token=token)
+def owner(token: str, **changes: object) -> ClaimOwner:
+    here = ClaimOwner(**vars(this_process()), name="relax", since=1e9, token=token)
     return here.replace(**changes)
 
 
-def dead(token: str) -> Owner:
+def dead(token: str) -> ClaimOwner:
     """The claim of a process whose number is used again by this one."""
     return owner(token, start=1) if this_process().start else owner(token, pid=free_pid())
 
@@ -74,7 +74,7 @@ def free_pid() -> int:
 # ------------------------------------------------------------------ one process
 
 
-def test_a_claim_is_held_until_it_is_released(claims: Claims, home: Home) -> None:
+def test_a_claim_is_held_until_it_is_released(claims: Claims, home: CacheDirectory) -> None:
     assert claims.holder(KEY) is None
     claim = take(claims)
     assert claims.take(KEY, "another") == claims.holder(KEY) == claim.owner
@@ -92,7 +92,7 @@ def test_an_owner_is_the_process_and_the_function(claims: Claims) -> None:
     claim = claims.take(KEY, "relax", job_id="17_4")
     assert isinstance(claim, Claim)
     owner = claim.owner
-    assert Identity.from_label(owner.label) == this_process()
+    assert ProcessIdentity.from_label(owner.label) == this_process()
     assert (owner.name, owner.job_id) == ("relax", "17_4")
     assert before <= owner.since <= time.time()
     claim.release()
@@ -128,7 +128,7 @@ def test_nothing_is_running_in_a_new_cache(claims: Claims) -> None:
 
 def test_of_threads_exactly_one_gets_it(claims: Claims) -> None:
     barrier = threading.Barrier(8)
-    results: list[Claim | Owner] = []
+    results: list[Claim | ClaimOwner] = []
 
     def work() -> None:
         barrier.wait()
@@ -140,13 +140,13 @@ def test_of_threads_exactly_one_gets_it(claims: Claims) -> None:
     for thread in threads:
         thread.join()
     (claim,) = [result for result in results if isinstance(result, Claim)]
-    assert [result for result in results if isinstance(result, Owner)] == [claim.owner] * 7
+    assert [result for result in results if isinstance(result, ClaimOwner)] == [claim.owner] * 7
 
 
 # ------------------------------------------------------------------ successors
 
 
-def test_who_is_gone_is_succeeded(claims: Claims, home: Home) -> None:
+def test_who_is_gone_is_succeeded(claims: Claims, home: CacheDirectory) -> None:
     write(home, KEY, dead("a1"))
     write(home, f"{KEY}+a1", dead("b2"))
     assert claims.holder(KEY) == dead("b2")
@@ -159,7 +159,7 @@ def test_who_is_gone_is_succeeded(claims: Claims, home: Home) -> None:
 
 
 @pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"namespace": "1.2"}])
-def test_who_may_live_is_not_succeeded(claims: Claims, home: Home, change: dict[str, str]) -> None:
+def test_who_may_live_is_not_succeeded(claims: Claims, home: CacheDirectory, change: dict[str, str]) -> None:
     elsewhere = dead("a1").replace(**change)
     write(home, KEY, elsewhere)
     assert claims.take(KEY, "another") == claims.holder(KEY) == elsewhere
@@ -167,7 +167,7 @@ def test_who_may_live_is_not_succeeded(claims: Claims, home: Home, change: dict[
     assert claims.sweep() == 0
 
 
-def test_a_release_begins_at_the_root(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_begins_at_the_root(claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were another removed first, the dead one before it would be the last one."""
     write(home, KEY, dead("a1"))
     write(home, f"{KEY}+a1", dead("b2"))
@@ -179,7 +179,7 @@ def test_a_release_begins_at_the_root(claims: Claims, home: Home, monkeypatch: p
     assert removed == [KEY, f"{KEY}+a1", f"{KEY}+b2"]
 
 
-def test_what_no_chain_leads_to_does_not_hold(claims: Claims, home: Home) -> None:
+def test_what_no_chain_leads_to_does_not_hold(claims: Claims, home: CacheDirectory) -> None:
     """Whoever was killed in the middle of a release left it."""
     write(home, f"{KEY}+a1", dead("b2"))
     write(home, f"{KEY}+b2", dead("c3"))
@@ -191,7 +191,9 @@ def test_what_no_chain_leads_to_does_not_hold(claims: Claims, home: Home) -> Non
     assert not files(home)
 
 
-def test_a_successor_that_comes_too_late_gives_way(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_successor_that_comes_too_late_gives_way(
+    claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It sees that the owner is gone; before it links, another one succeeds, releases, and a third one claims."""
     write(home, KEY, dead("a1"))
     link, third = os.link, []
@@ -208,7 +210,9 @@ def test_a_successor_that_comes_too_late_gives_way(claims: Claims, home: Home, m
     assert files(home) == [KEY]
 
 
-def test_a_link_whose_success_was_not_told(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_whose_success_was_not_told(
+    claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """NFS asks again when the answer is lost, and is told that the name is taken: by this very request."""
     link = os.link
 
@@ -240,7 +244,7 @@ class Actor(threading.Thread):
     def __init__(self, world: World, number: int, provable: bool, program: Callable[[Claims], None]) -> None:
         super().__init__()
         self.world, self.provable, self.program = world, provable, program
-        self.identity = Identity("host", "machine", "boot", "namespace", number, 1)
+        self.identity = ProcessIdentity("host", "machine", "boot", "namespace", number, 1)
         self.go = threading.Semaphore(0)
         self.action, self.killed, self.finished = "go", False, False
 
@@ -269,7 +273,7 @@ class Actor(threading.Thread):
 class World:
     """Actors with one cache, of which one at a time makes one step."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: CacheDirectory) -> None:
         self.home = home
         self.actors: list[Actor] = []
         self.arrived = threading.Semaphore(0)
@@ -300,11 +304,11 @@ class World:
         assert isinstance(thread, Actor)
         return thread
 
-    def this_process(self) -> Identity:
+    def this_process(self) -> ProcessIdentity:
         thread = threading.current_thread()
         return thread.identity if isinstance(thread, Actor) else this_process()
 
-    def state(self, who: Identity) -> State:
+    def state(self, who: ProcessIdentity) -> State:
         if not who.pid:
             return "gone"
         actor = self.actors[who.pid - 1]
@@ -312,7 +316,7 @@ class World:
             return "gone" if actor.provable else "unknown"
         return "alive"
 
-    def take(self, claims: Claims, key: str, name: str) -> Claim | Owner:
+    def take(self, claims: Claims, key: str, name: str) -> Claim | ClaimOwner:
         result = PLAIN_TAKE(claims, key, name)
         if isinstance(result, Claim):
             others = [actor for actor in self.holding.values() if not (actor.killed and actor.provable)]
@@ -377,12 +381,12 @@ def turns(seed: int) -> Iterator[tuple[int, str]]:
 @given(st.integers(0, 1 << 32), st.sampled_from([0, 1, 2, "empty", "directory"]), st.integers(0, 2), st.booleans())
 def test_never_do_two_living_processes_hold(seed: int, before: int | str, sweepers: int, provable: bool) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
-        world = World(Home.open(place))
+        world = World(CacheDirectory.open(place))
         programs = [work] * 4 + [tidy] * sweepers
         world.actors = [Actor(world, n, provable or n > 1, program) for n, program in enumerate(programs, 1)]
         patch.setattr(claims_module, "os", world)
         patch.setattr(claims_module, "this_process", world.this_process)
-        patch.setattr(Identity, "state", lambda who: world.state(who))
+        patch.setattr(ProcessIdentity, "state", lambda who: world.state(who))
         patch.setattr(Claims, "take", lambda *args, **kwargs: world.take(*args, **kwargs))
         patch.setattr(Claim, "release", lambda claim: world.release(claim))
         if isinstance(before, str):
@@ -426,7 +430,7 @@ signal.pause()
 """
 
 
-def race(home: Home, count: int) -> tuple[list[subprocess.Popen[bytes]], list[str]]:
+def race(home: CacheDirectory, count: int) -> tuple[list[subprocess.Popen[bytes]], list[str]]:
     """Start processes that all try to take the key at the same moment; return them and what they got."""
     start, go = os.pipe()  # all of them start when its other end is closed
     command = [sys.executable, "-c", TAKE, home.path, KEY]
@@ -445,7 +449,7 @@ def kill(processes: list[subprocess.Popen[bytes]]) -> None:
         process.communicate()
 
 
-def test_a_killed_owner_has_exactly_one_successor(claims: Claims, home: Home) -> None:
+def test_a_killed_owner_has_exactly_one_successor(claims: Claims, home: CacheDirectory) -> None:
     for generation in range(4):
         processes, found = race(home, 4)
         (winner,) = [process for process, text in zip(processes, found, strict=True) if text == "mine"]
@@ -489,7 +493,7 @@ for _ in range(300):
 """
 
 
-def test_processes_that_are_killed_at_random(claims: Claims, home: Home) -> None:
+def test_processes_that_are_killed_at_random(claims: Claims, home: CacheDirectory) -> None:
     for round_ in range(3):
         command = [sys.executable, "-c", HAMMER, home.path]
         processes = [subprocess.Popen([*command, str(10 * round_ + n)], stdout=-1, stderr=-1) for n in range(4)]
@@ -534,11 +538,11 @@ JUNK: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("junk", JUNK)
-def test_what_is_no_claim_has_exactly_one_successor(claims: Claims, home: Home, junk: str) -> None:
+def test_what_is_no_claim_has_exactly_one_successor(claims: Claims, home: CacheDirectory, junk: str) -> None:
     path = Path(home.folder("claims"), KEY)
     JUNK[junk](path)
     found = claims.holder(KEY)
-    assert isinstance(found, Unreadable)
+    assert isinstance(found, UnreadableClaim)
     assert found.state() == "gone"
     assert found.where().startswith(f"somebody whose claim {path} cannot be read, since ")
     assert [key for key, _ in claims.running()] == [KEY]
@@ -552,7 +556,7 @@ def test_what_is_no_claim_has_exactly_one_successor(claims: Claims, home: Home, 
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("remove", [Claims.sweep, lambda claims: claims.force(KEY)], ids=["sweep", "force"])
 def test_what_is_no_claim_can_be_removed(
-    claims: Claims, home: Home, junk: str, remove: Callable[[Claims], object]
+    claims: Claims, home: CacheDirectory, junk: str, remove: Callable[[Claims], object]
 ) -> None:
     JUNK[junk](Path(home.folder("claims"), KEY))
     JUNK[junk](Path(home.folder("claims"), f"{KEY}+a1"))
@@ -560,7 +564,7 @@ def test_what_is_no_claim_can_be_removed(
     assert not files(home)
 
 
-def test_several_that_are_no_claims_in_a_row(claims: Claims, home: Home) -> None:
+def test_several_that_are_no_claims_in_a_row(claims: Claims, home: CacheDirectory) -> None:
     Path(home.folder("claims"), KEY).touch()
     first = claims.holder(KEY)
     assert first is not None
@@ -572,7 +576,7 @@ def test_several_that_are_no_claims_in_a_row(claims: Claims, home: Home) -> None
 
 
 @pytest.mark.parametrize("tokens", [["a1"], ["a1", "b2"], ["a1", "b2", "c3"]])
-def test_a_chain_that_leads_to_itself(claims: Claims, home: Home, tokens: list[str]) -> None:
+def test_a_chain_that_leads_to_itself(claims: Claims, home: CacheDirectory, tokens: list[str]) -> None:
     for name, token in zip([KEY, *(f"{KEY}+{token}" for token in tokens)], [*tokens, tokens[0]], strict=True):
         write(home, name, dead(token))
     claim = take(claims)
@@ -591,11 +595,13 @@ def signed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("signed")
-def test_whose_claim_was_overwritten_may_live(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whose_claim_was_overwritten_may_live(
+    claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim = take(claims)
     Path(home.path, "claims", KEY).write_text("?")
     found = claims.take(KEY, "another")
-    assert isinstance(found, Unreadable)
+    assert isinstance(found, UnreadableClaim)
     assert found.state() == "alive"
     assert claims.sweep() == 0
     claim.release()  # it does not know its own claim any more
@@ -606,7 +612,7 @@ def test_whose_claim_was_overwritten_may_live(claims: Claims, home: Home, monkey
 
 @pytest.mark.usefixtures("signed")
 @pytest.mark.parametrize("text", [b"", b"?", b"\xff", b"a~b~c~d~e~f", b"a~b~c~d~1~1" * 20])
-def test_an_attribute_that_names_nobody(claims: Claims, home: Home, text: bytes) -> None:
+def test_an_attribute_that_names_nobody(claims: Claims, home: CacheDirectory, text: bytes) -> None:
     path = Path(home.folder("claims"), KEY)
     path.touch()
     os.setxattr(path, "user.callyard.owner", text)
@@ -614,7 +620,9 @@ def test_an_attribute_that_names_nobody(claims: Claims, home: Home, text: bytes)
     assert not files(home)
 
 
-def test_a_claim_that_may_not_be_opened_holds(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_may_not_be_opened_holds(
+    claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(home, KEY, dead("a1"))
     plain = os.open
 
@@ -626,7 +634,7 @@ def test_a_claim_that_may_not_be_opened_holds(claims: Claims, home: Home, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refusing)
         found = claims.take(KEY, "another")
-        assert isinstance(found, Unreadable)
+        assert isinstance(found, UnreadableClaim)
         assert found.state() == "unknown"
         assert f"callyard retry --force {home.path} {KEY}" in found.awaited(KEY, home.path)
         assert claims.sweep() == 0
@@ -634,13 +642,13 @@ def test_a_claim_that_may_not_be_opened_holds(claims: Claims, home: Home, monkey
     take(claims).release()
 
 
-def test_a_claim_of_a_newer_version_may_say_more(claims: Claims, home: Home) -> None:
+def test_a_claim_of_a_newer_version_may_say_more(claims: Claims, home: CacheDirectory) -> None:
     path = Path(home.folder("claims"), KEY)
     path.write_text(json.dumps(vars(owner("a1")) | {"colour": "blue"}))
     assert claims.holder(KEY) == owner("a1")
 
 
-def test_foreign_files_are_left_alone(claims: Claims, home: Home) -> None:
+def test_foreign_files_are_left_alone(claims: Claims, home: CacheDirectory) -> None:
     for name in (".nfs0001", "a b", "x~"):
         Path(home.folder("claims"), name).touch()
     assert not list(claims.running())
@@ -661,7 +669,7 @@ def test_a_file_that_was_removed_elsewhere(claims: Claims, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
 def test_what_the_system_cannot_do_is_no_answer(
-    claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+    claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Neither that nobody holds, nor that somebody does; and a claim that was just linked is taken back."""
     write(home, KEY, dead("a1"))
@@ -679,7 +687,7 @@ def test_what_the_system_cannot_do_is_no_answer(
     assert files(home) == [KEY]
 
 
-def test_a_full_disk_is_told(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told(claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "write", lambda descriptor, content: len(content) // 2)
     with pytest.raises(OSError, match="No space left"):
         claims.take(KEY, "relax")
@@ -688,7 +696,7 @@ def test_a_full_disk_is_told(claims: Claims, home: Home, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
 def test_a_file_system_without_hard_links(
-    claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+    claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(source: str, target: str) -> None:
         raise OSError(number, os.strerror(number))
@@ -699,7 +707,7 @@ def test_a_file_system_without_hard_links(
     assert not files(home)
 
 
-def test_the_cache_is_deleted_meanwhile(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_deleted_meanwhile(claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = take(claims)
     os.unlink(f"{home.path}/claims/{KEY}")
     os.rmdir(f"{home.path}/claims")
@@ -717,9 +725,9 @@ def test_the_cache_is_deleted_meanwhile(claims: Claims, home: Home, monkeypatch:
     assert not files(home)
 
 
-def test_a_cache_that_is_only_read_is_not_claimed(claims: Claims, home: Home) -> None:
+def test_a_cache_that_is_only_read_is_not_claimed(claims: Claims, home: CacheDirectory) -> None:
     claim = take(claims)
-    reader = Claims(Home.open(home.path, writable=False))
+    reader = Claims(CacheDirectory.open(home.path, writable=False))
     assert reader.holder(KEY) == claim.owner
     assert dict(reader.running()) == {KEY: claim.owner}
     for change in (lambda: reader.take("mine", "relax"), lambda: reader.force(KEY)):
@@ -728,7 +736,7 @@ def test_a_cache_that_is_only_read_is_not_claimed(claims: Claims, home: Home) ->
     assert files(home) == [KEY]
 
 
-def test_claims_that_others_could_write(claims: Claims, home: Home) -> None:
+def test_claims_that_others_could_write(claims: Claims, home: CacheDirectory) -> None:
     os.chmod(home.folder("claims"), 0o777)
     with pytest.raises(UnsafeCache, match="claims can be written by everybody"):
         claims.take(KEY, "relax")
@@ -737,7 +745,7 @@ def test_claims_that_others_could_write(claims: Claims, home: Home) -> None:
 # ------------------------------------------------------------------ the user's word, and words for the user
 
 
-def test_force_forgets_all_claims_to_a_key(claims: Claims, home: Home) -> None:
+def test_force_forgets_all_claims_to_a_key(claims: Claims, home: CacheDirectory) -> None:
     write(home, KEY, dead("a1"))
     old, other = take(claims), take(claims, "other")
     assert claims.force(KEY)
@@ -747,7 +755,7 @@ def test_force_forgets_all_claims_to_a_key(claims: Claims, home: Home) -> None:
     assert dict(claims.running()) == {KEY: new.owner, "other": other.owner}
 
 
-def test_sweeping_removes_the_claims_of_the_dead(claims: Claims, home: Home) -> None:
+def test_sweeping_removes_the_claims_of_the_dead(claims: Claims, home: CacheDirectory) -> None:
     write(home, KEY, dead("a1"))
     write(home, f"{KEY}+a1", dead("b2"))
     write(home, "other", dead("c3"))
@@ -759,12 +767,14 @@ def test_sweeping_removes_the_claims_of_the_dead(claims: Claims, home: Home) -> 
     mine.release()
 
 
-def test_a_successor_may_be_faster_than_the_sweep(claims: Claims, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_successor_may_be_faster_than_the_sweep(
+    claims: Claims, home: CacheDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(home, KEY, dead("a1"))
     holder = Claims.holder
     taken = []
 
-    def overtaken(claims: Claims, key: str) -> Owner | None:
+    def overtaken(claims: Claims, key: str) -> ClaimOwner | None:
         found = holder(claims, key)
         if not taken:
             taken.append(take(claims))

@@ -19,7 +19,7 @@ import pytest
 
 from callyard.cache import directory as home_module
 from callyard.cache import permissions
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError, UnsafeCache
 from callyard.system.process_identity import this_process
 
@@ -58,19 +58,19 @@ def give(monkeypatch: pytest.MonkeyPatch) -> Give:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.open(tmp_path / "cache")
+def home(tmp_path: Path) -> CacheDirectory:
+    return CacheDirectory.open(tmp_path / "cache")
 
 
 def mode(path: object) -> int:
     return stat.S_IMODE(os.lstat(str(path)).st_mode)
 
 
-def put(home: Home, key: str, content: bytes = b"content") -> None:
+def put(home: CacheDirectory, key: str, content: bytes = b"content") -> None:
     home.publish(key, lambda descriptor: os.write(descriptor, content))
 
 
-def get(home: Home, key: str) -> bytes:
+def get(home: CacheDirectory, key: str) -> bytes:
     with open(home.open_record(key), "rb") as file:
         return file.read()
 
@@ -83,7 +83,7 @@ def files(place: object) -> list[str]:
 
 
 def test_it_is_made_for_this_user_alone(tmp_path: Path) -> None:
-    home = Home.open(tmp_path / "a/b/c")
+    home = CacheDirectory.open(tmp_path / "a/b/c")
     assert home.path == os.path.realpath(tmp_path / "a/b/c")
     assert (home.trust, home.writable) == (None, True)
     assert [mode(tmp_path / place) for place in ("a", "a/b", "a/b/c")] == [0o700] * 3
@@ -92,7 +92,7 @@ def test_it_is_made_for_this_user_alone(tmp_path: Path) -> None:
 def test_the_umask_does_not_matter(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        home = Home.open(tmp_path / "a")
+        home = CacheDirectory.open(tmp_path / "a")
         put(home, DIGEST)
     finally:
         os.umask(before)
@@ -102,12 +102,12 @@ def test_the_umask_does_not_matter(tmp_path: Path) -> None:
 def test_a_relative_path_is_of_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").mkdir()
-    assert Home.open("x/../results/.").path == os.path.realpath(tmp_path / "results")
+    assert CacheDirectory.open("x/../results/.").path == os.path.realpath(tmp_path / "results")
 
 
 def test_one_that_is_missing_is_not_made_for_reading(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=r"there is no cache '.*a/b': name another directory"):
-        Home.open(tmp_path / "a/b", writable=False)
+        CacheDirectory.open(tmp_path / "a/b", writable=False)
     assert not files(tmp_path)
 
 
@@ -115,15 +115,15 @@ def test_one_that_is_missing_is_not_made_for_reading(tmp_path: Path) -> None:
 def test_a_file_is_no_cache(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match="directory"):
-        Home.open(tmp_path / name)
+        CacheDirectory.open(tmp_path / name)
 
 
 def test_only_a_group_can_be_trusted(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="trust is None or \"group\", not 'all'"):
-        Home.open(tmp_path / "a", trust="all")
+        CacheDirectory.open(tmp_path / "a", trust="all")
 
 
-def test_it_goes_through_pickle(home: Home) -> None:
+def test_it_goes_through_pickle(home: CacheDirectory) -> None:
     assert pickle.loads(pickle.dumps(home)) == home
 
 
@@ -131,19 +131,19 @@ def test_it_goes_through_pickle(home: Home) -> None:
 
 
 def test_the_directory_of_another_user(tmp_path: Path, give: Give) -> None:
-    Home.open(tmp_path / "a")
+    CacheDirectory.open(tmp_path / "a")
     give(tmp_path / "a", STRANGER)
     with pytest.raises(UnsafeCache, match=f"a belongs to the user number {STRANGER}, .*: choose another directory"):
-        Home.open(tmp_path / "a")
+        CacheDirectory.open(tmp_path / "a")
 
 
-def test_who_this_user_is_is_asked_each_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_this_user_is_is_asked_each_time(home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     put(home, DIGEST)
     monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
     with pytest.raises(UnsafeCache, match=f"belongs to the user {pwd.getpwuid(os.getuid()).pw_name}"):
         home.open_record(DIGEST)
     with pytest.raises(UnsafeCache):
-        Home.open(home.path)
+        CacheDirectory.open(home.path)
 
 
 @pytest.mark.parametrize(("bits", "who"), [(0o770, "the group"), (0o702, "everybody"), (0o777, "everybody")])
@@ -151,25 +151,25 @@ def test_a_directory_that_others_write(tmp_path: Path, bits: int, who: str) -> N
     (tmp_path / "a").mkdir()
     (tmp_path / "a").chmod(bits)
     with pytest.raises(UnsafeCache, match=f"a can be written by {who}.*chmod"):
-        Home.open(tmp_path / "a")
+        CacheDirectory.open(tmp_path / "a")
     with pytest.raises(UnsafeCache):
-        Home.open(tmp_path / "a", writable=False)
+        CacheDirectory.open(tmp_path / "a", writable=False)
 
 
 def test_a_directory_that_others_read(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o755)
-    put(Home.open(tmp_path / "a"), DIGEST)
+    put(CacheDirectory.open(tmp_path / "a"), DIGEST)
 
 
 def test_the_link_of_another_user(tmp_path: Path, give: Give) -> None:
     """It leads to a directory of ours, but could lead elsewhere the next time."""
     (tmp_path / "mine").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to("mine")
-    assert Home.open(tmp_path / "link").path == os.path.realpath(tmp_path / "mine")
+    assert CacheDirectory.open(tmp_path / "link").path == os.path.realpath(tmp_path / "mine")
     give(tmp_path / "link", STRANGER)
     for path in ("link", "link/inner", "link/../mine"):
         with pytest.raises(UnsafeCache, match=f"symbolic link .*link, which belongs to the user number {STRANGER}"):
-            Home.open(tmp_path / path)
+            CacheDirectory.open(tmp_path / path)
     assert not files(tmp_path / "mine")
 
 
@@ -178,33 +178,33 @@ def test_a_link_found_behind_another(tmp_path: Path, give: Give) -> None:
     (tmp_path / "second").symlink_to(tmp_path / "real")
     (tmp_path / "first").symlink_to("second/inner/../deep")
     (tmp_path / "real/inner").mkdir()
-    assert Home.open(tmp_path / "first").path == os.path.realpath(tmp_path / "real/deep")
+    assert CacheDirectory.open(tmp_path / "first").path == os.path.realpath(tmp_path / "real/deep")
     give(tmp_path / "second", STRANGER)
     with pytest.raises(UnsafeCache, match="second, which belongs to"):
-        Home.open(tmp_path / "first")
+        CacheDirectory.open(tmp_path / "first")
 
 
 def test_links_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UnsafeCache, match="too many symbolic links"):
-        Home.open(tmp_path / "a")
+        CacheDirectory.open(tmp_path / "a")
 
 
 @pytest.mark.parametrize("bits", [0o777, 0o702])
 def test_a_directory_above_in_which_everybody_renames(tmp_path: Path, bits: int) -> None:
-    Home.open(tmp_path / "a/b/c")
+    CacheDirectory.open(tmp_path / "a/b/c")
     (tmp_path / "a").chmod(bits)
     with pytest.raises(UnsafeCache, match=r"everybody could put another cache into the place of .*directory .*a "):
-        Home.open(tmp_path / "a/b/c")
+        CacheDirectory.open(tmp_path / "a/b/c")
     with pytest.raises(UnsafeCache):
-        Home.open(tmp_path / "a/b/c", trust="group")
+        CacheDirectory.open(tmp_path / "a/b/c", trust="group")
 
 
 def test_a_directory_above_as_tmp_is(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a").chmod(0o1777)
-    put(Home.open(tmp_path / "a/b/c"), DIGEST)
+    put(CacheDirectory.open(tmp_path / "a/b/c"), DIGEST)
 
 
 def test_a_sticky_directory_of_another_user(tmp_path: Path, give: Give) -> None:
@@ -213,7 +213,7 @@ def test_a_sticky_directory_of_another_user(tmp_path: Path, give: Give) -> None:
     (tmp_path / "a").chmod(0o1777)
     give(tmp_path / "a", STRANGER)
     with pytest.raises(UnsafeCache, match=f"the user number {STRANGER} could put another cache"):
-        Home.open(tmp_path / "a/b")
+        CacheDirectory.open(tmp_path / "a/b")
     assert not files(tmp_path / "a")
 
 
@@ -222,7 +222,7 @@ def test_a_directory_above_that_a_group_writes(tmp_path: Path, give: Give) -> No
     give(tmp_path / "a", -1, STRANGER)
     (tmp_path / "a").chmod(0o775)
     with pytest.raises(UnsafeCache, match=f"the group number {STRANGER} could put .*mode 0775.* or say trust="):
-        Home.open(tmp_path / "a/b")
+        CacheDirectory.open(tmp_path / "a/b")
 
 
 def test_a_directory_above_on_the_way_of_a_link(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_directory_above_on_the_way_of_a_link(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir(mode=0o700)
     (tmp_path / "open/link").symlink_to(tmp_path / "mine")
     with pytest.raises(UnsafeCache, match="everybody could put another cache"):
-        Home.open(tmp_path / "open/link")
+        CacheDirectory.open(tmp_path / "open/link")
 
 
 def test_the_group_of_a_user_alone_may_write_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, give: Give) -> None:
@@ -242,29 +242,29 @@ def test_the_group_of_a_user_alone_may_write_above(tmp_path: Path, monkeypatch: 
     (tmp_path / "a").chmod(0o775)
     group = grp.struct_group((name, "x", STRANGER, []))
     monkeypatch.setattr(grp, "getgrgid", lambda gid: group)
-    Home.open(tmp_path / "a/b")
+    CacheDirectory.open(tmp_path / "a/b")
     group = grp.struct_group((name, "x", STRANGER, ["another"]))
     with pytest.raises(UnsafeCache, match=f"the group {name} could put"):
-        Home.open(tmp_path / "a/b")
+        CacheDirectory.open(tmp_path / "a/b")
     group = grp.struct_group(("project", "x", STRANGER, []))
     with pytest.raises(UnsafeCache, match="the group project could put"):
-        Home.open(tmp_path / "a/b")
+        CacheDirectory.open(tmp_path / "a/b")
 
 
 def test_in_a_container_the_host_belongs_to_nobody(tmp_path: Path, give: Give, monkeypatch: pytest.MonkeyPatch) -> None:
-    Home.open(tmp_path / "a/b")
+    CacheDirectory.open(tmp_path / "a/b")
     give(tmp_path / "a", 65534)
     with pytest.raises(UnsafeCache):
-        Home.open(tmp_path / "a/b")
+        CacheDirectory.open(tmp_path / "a/b")
     monkeypatch.setattr(permissions, "_is_outside", lambda uid: uid == 65534)
-    Home.open(tmp_path / "a/b")
+    CacheDirectory.open(tmp_path / "a/b")
 
 
 # ------------------------------------------------------------------ trusting a group
 
 
 def test_the_group_writes_too(tmp_path: Path) -> None:
-    home = Home.open(tmp_path / "a/b", trust="group")
+    home = CacheDirectory.open(tmp_path / "a/b", trust="group")
     put(home, DIGEST)
     aside = home.set_aside(DIGEST, "why")
     put(home, "own.key")
@@ -272,7 +272,7 @@ def test_the_group_writes_too(tmp_path: Path) -> None:
     assert {mode(path) & 0o777 for path in (home.path, tmp_path / "a", tmp_path / "a/b/3f")} == {0o770}
     assert mode(aside) == mode(home.record("own.key")) == 0o660
     with pytest.raises(UnsafeCache, match="can be written by the group"):
-        Home.open(tmp_path / "a/b")
+        CacheDirectory.open(tmp_path / "a/b")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to a group of which it is no member")
@@ -280,13 +280,13 @@ def test_everything_belongs_to_the_group_of_the_directory(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     os.chown(tmp_path / "a", -1, STRANGER)
     (tmp_path / "a").chmod(0o770)
-    home = Home.open(tmp_path / "a", trust="group")
+    home = CacheDirectory.open(tmp_path / "a", trust="group")
     put(home, DIGEST)
     assert {os.stat(tmp_path / "a" / path).st_gid for path in files(home.path)} == {STRANGER}
 
 
 def test_files_and_shards_of_other_members(tmp_path: Path, give: Give) -> None:
-    home = Home.open(tmp_path / "a", trust="group")
+    home = CacheDirectory.open(tmp_path / "a", trust="group")
     put(home, DIGEST)
     give(home.record(DIGEST), STRANGER)
     give(tmp_path / "a/3f", STRANGER)
@@ -296,7 +296,7 @@ def test_files_and_shards_of_other_members(tmp_path: Path, give: Give) -> None:
 
 
 def test_a_shard_of_another_group(tmp_path: Path, give: Give) -> None:
-    home = Home.open(tmp_path / "a", trust="group")
+    home = CacheDirectory.open(tmp_path / "a", trust="group")
     put(home, DIGEST)
     give(tmp_path / "a/3f", -1, STRANGER)
     os.chmod(tmp_path / "a/3f", 0o770)
@@ -305,38 +305,38 @@ def test_a_shard_of_another_group(tmp_path: Path, give: Give) -> None:
 
 
 def test_a_directory_of_a_member_of_the_group(tmp_path: Path, give: Give, monkeypatch: pytest.MonkeyPatch) -> None:
-    Home.open(tmp_path / "a", trust="group")
+    CacheDirectory.open(tmp_path / "a", trust="group")
     give(tmp_path / "a", STRANGER)
     with pytest.raises(UnsafeCache, match="no member of the trusted group"):
-        Home.open(tmp_path / "a", trust="group")
+        CacheDirectory.open(tmp_path / "a", trust="group")
     group = os.stat(tmp_path / "a").st_gid
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(("ann", "x", uid, group, "", "/", "")))
     monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid] if name == "ann" else [])
-    Home.open(tmp_path / "a", trust="group")
+    CacheDirectory.open(tmp_path / "a", trust="group")
 
 
 def test_a_group_of_which_this_user_is_no_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Home.open(tmp_path / "a", trust="group")
+    CacheDirectory.open(tmp_path / "a", trust="group")
     monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
     monkeypatch.setattr(os, "getegid", lambda: STRANGER)
     monkeypatch.setattr(os, "getgroups", lambda: [STRANGER])
     with pytest.raises(UnsafeCache, match="of which you are no member"):
-        Home.open(tmp_path / "a", trust="group")
+        CacheDirectory.open(tmp_path / "a", trust="group")
 
 
 def test_everybody_is_not_a_group(tmp_path: Path) -> None:
-    home = Home.open(tmp_path / "a", trust="group")
+    home = CacheDirectory.open(tmp_path / "a", trust="group")
     put(home, DIGEST)
     os.chmod(home.record(DIGEST), 0o666)
     with pytest.raises(UnsafeCache, match="can be written by everybody"):
         home.open_record(DIGEST)
     os.chmod(home.path, 0o777)
     with pytest.raises(UnsafeCache, match="can be written by everybody"):
-        Home.open(tmp_path / "a", trust="group")
+        CacheDirectory.open(tmp_path / "a", trust="group")
 
 
 def test_another_group_is_not_the_trusted_one(tmp_path: Path, give: Give) -> None:
-    home = Home.open(tmp_path / "a", trust="group")
+    home = CacheDirectory.open(tmp_path / "a", trust="group")
     put(home, DIGEST)
     give(home.record(DIGEST), -1, STRANGER)
     with pytest.raises(UnsafeCache, match=f"can be written by the group number {STRANGER}"):
@@ -348,14 +348,14 @@ def test_another_group_is_not_the_trusted_one(tmp_path: Path, give: Give) -> Non
 # ------------------------------------------------------------------ keys and files
 
 
-def test_where_records_lie(home: Home) -> None:
+def test_where_records_lie(home: CacheDirectory) -> None:
     assert home.record(DIGEST) == f"{home.path}/3f/{DIGEST}.h5"
     assert home.record("relax-1.2_b") == f"{home.path}/own/relax-1.2_b.h5"
     assert home.record(DIGEST.upper()) == f"{home.path}/own/{DIGEST.upper()}.h5"
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", ".a", "a/b", "a" * 201, "a b", "a\n", "\u00e9", "a\0", "a+b", "a~"])
-def test_what_cannot_be_a_key(home: Home, key: str) -> None:
+def test_what_cannot_be_a_key(home: CacheDirectory, key: str) -> None:
     with pytest.raises(CacheError, match="cannot be a key"):
         home.record(key)
     with pytest.raises(CacheError):
@@ -364,7 +364,7 @@ def test_what_cannot_be_a_key(home: Home, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", [DIGEST, "mine", "x" * 200])
-def test_a_record_is_put_found_and_removed(home: Home, key: str) -> None:
+def test_a_record_is_put_found_and_removed(home: CacheDirectory, key: str) -> None:
     assert not home.exists(key)
     with pytest.raises(FileNotFoundError):
         home.open_record(key)
@@ -379,14 +379,14 @@ def test_a_record_is_put_found_and_removed(home: Home, key: str) -> None:
     assert not home.exists(key)
 
 
-def test_what_is_open_stays_what_it_was(home: Home) -> None:
+def test_what_is_open_stays_what_it_was(home: CacheDirectory) -> None:
     put(home, DIGEST)
     with open(home.open_record(DIGEST), "rb") as file:
         put(home, DIGEST, b"newer")
         assert file.read() == b"content"
 
 
-def test_a_descriptor_is_for_reading_and_not_inherited(home: Home) -> None:
+def test_a_descriptor_is_for_reading_and_not_inherited(home: CacheDirectory) -> None:
     put(home, DIGEST)
     descriptor = home.open_record(DIGEST)
     with pytest.raises(OSError):
@@ -395,7 +395,7 @@ def test_a_descriptor_is_for_reading_and_not_inherited(home: Home) -> None:
     os.close(descriptor)
 
 
-def test_keys_are_those_of_records(home: Home) -> None:
+def test_keys_are_those_of_records(home: CacheDirectory) -> None:
     other = "00" + "b" * 38
     for key in (DIGEST, other, "mine", DIGEST[:-1]):
         put(home, key)
@@ -407,7 +407,7 @@ def test_keys_are_those_of_records(home: Home) -> None:
     assert {key: entry.stat().st_size for key, entry in home.entries()}[DIGEST] == len(b"content")
 
 
-def test_a_missing_cache_has_no_keys(home: Home) -> None:
+def test_a_missing_cache_has_no_keys(home: CacheDirectory) -> None:
     os.rmdir(home.path)
     assert not list(home.keys())
     assert home.sweep() == 0
@@ -417,21 +417,21 @@ def test_a_missing_cache_has_no_keys(home: Home) -> None:
 
 
 @pytest.mark.parametrize("bits", [0o602, 0o620, 0o666])
-def test_a_file_that_others_write(home: Home, bits: int) -> None:
+def test_a_file_that_others_write(home: CacheDirectory, bits: int) -> None:
     put(home, DIGEST)
     os.chmod(home.record(DIGEST), bits)
     with pytest.raises(UnsafeCache, match=f"{DIGEST}.h5 can be written by"):
         home.open_record(DIGEST)
 
 
-def test_the_file_of_another_user(home: Home, give: Give) -> None:
+def test_the_file_of_another_user(home: CacheDirectory, give: Give) -> None:
     put(home, DIGEST)
     give(home.record(DIGEST), STRANGER)
     with pytest.raises(UnsafeCache, match=f"{DIGEST}.h5 belongs to the user number {STRANGER}"):
         home.open_record(DIGEST)
 
 
-def test_a_file_that_may_not_be_read(home: Home, give: Give, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_read(home: CacheDirectory, give: Give, monkeypatch: pytest.MonkeyPatch) -> None:
     put(home, DIGEST)
 
     def refuse(*args: object) -> int:
@@ -446,14 +446,14 @@ def test_a_file_that_may_not_be_read(home: Home, give: Give, monkeypatch: pytest
             home.open_record(DIGEST)
 
 
-def test_a_link_is_no_record(home: Home) -> None:
+def test_a_link_is_no_record(home: CacheDirectory) -> None:
     put(home, "target")
     os.symlink(home.record("target"), home.record("link"))
     with pytest.raises(UnsafeCache, match=r"link\.h5 is a symbolic link"):
         home.open_record("link")
 
 
-def test_what_is_no_regular_file_is_no_record(home: Home) -> None:
+def test_what_is_no_regular_file_is_no_record(home: CacheDirectory) -> None:
     """A pipe is opened without waiting for whoever would write into it."""
     put(home, "mine")
     os.mkfifo(home.record("pipe"))
@@ -463,7 +463,7 @@ def test_what_is_no_regular_file_is_no_record(home: Home) -> None:
             home.open_record(key)
 
 
-def test_the_shard_of_another_user(home: Home, give: Give) -> None:
+def test_the_shard_of_another_user(home: CacheDirectory, give: Give) -> None:
     put(home, DIGEST)
     shard = os.path.dirname(home.record(DIGEST))
     give(shard, STRANGER)
@@ -473,14 +473,14 @@ def test_the_shard_of_another_user(home: Home, give: Give) -> None:
         put(home, DIGEST)
 
 
-def test_a_shard_that_others_write(home: Home) -> None:
+def test_a_shard_that_others_write(home: CacheDirectory) -> None:
     put(home, DIGEST)
     os.chmod(os.path.dirname(home.record(DIGEST)), 0o777)
     with pytest.raises(UnsafeCache, match="3f can be written by everybody"):
         home.open_record(DIGEST)
 
 
-def test_a_shard_that_is_a_link(home: Home, tmp_path: Path, give: Give) -> None:
+def test_a_shard_that_is_a_link(home: CacheDirectory, tmp_path: Path, give: Give) -> None:
     (tmp_path / "disk").mkdir(mode=0o700)
     os.symlink(tmp_path / "disk", f"{home.path}/3f")
     put(home, DIGEST)
@@ -502,7 +502,7 @@ class Mishap(Exception):
     pass
 
 
-def test_a_failure_leaves_what_was_there(home: Home) -> None:
+def test_a_failure_leaves_what_was_there(home: CacheDirectory) -> None:
     put(home, DIGEST)
 
     def fail(descriptor: int) -> None:
@@ -516,7 +516,7 @@ def test_a_failure_leaves_what_was_there(home: Home) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_is_told(home: Home, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_a_full_disk_is_told(home: CacheDirectory, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -526,7 +526,7 @@ def test_a_full_disk_is_told(home: Home, monkeypatch: pytest.MonkeyPatch, call: 
     assert files(home.path) == ["3f"]
 
 
-def test_a_full_disk_that_is_known_only_at_the_end(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_that_is_known_only_at_the_end(home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """NFS keeps what is written until the file is closed."""
     close = os.close
 
@@ -542,7 +542,7 @@ def test_a_full_disk_that_is_known_only_at_the_end(home: Home, monkeypatch: pyte
     assert files(home.path) == ["3f"]
 
 
-def test_nobody_sees_it_while_it_is_written(home: Home) -> None:
+def test_nobody_sees_it_while_it_is_written(home: CacheDirectory) -> None:
     seen = []
 
     def write(descriptor: int) -> None:
@@ -557,7 +557,7 @@ def test_nobody_sees_it_while_it_is_written(home: Home) -> None:
     assert others == [[], False, 0]
 
 
-def test_syncing_reaches_file_and_directory(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_syncing_reaches_file_and_directory(home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_IFMT(os.fstat(descriptor).st_mode)))
     put(home, DIGEST)
@@ -566,7 +566,7 @@ def test_syncing_reaches_file_and_directory(home: Home, monkeypatch: pytest.Monk
     assert synced == [stat.S_IFREG, stat.S_IFDIR, stat.S_IFDIR]
 
 
-def test_a_cache_that_was_deleted_is_made_again(home: Home) -> None:
+def test_a_cache_that_was_deleted_is_made_again(home: CacheDirectory) -> None:
     put(home, DIGEST)
     os.unlink(home.record(DIGEST))
     os.rmdir(os.path.dirname(home.record(DIGEST)))
@@ -581,23 +581,23 @@ def test_a_cache_that_was_deleted_is_made_again(home: Home) -> None:
     assert get(home, DIGEST) == b"content"
 
 
-def test_it_is_not_made_again_in_what_another_user_put_there(home: Home, give: Give) -> None:
+def test_it_is_not_made_again_in_what_another_user_put_there(home: CacheDirectory, give: Give) -> None:
     give(home.path, STRANGER)
     with pytest.raises(UnsafeCache):
         put(home, DIGEST)
 
 
-def test_a_cache_that_is_deleted_just_now(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, deletions = Home.folder, iter(range(3))
+def test_a_cache_that_is_deleted_just_now(home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, deletions = CacheDirectory.folder, iter(range(3))
 
-    def vanishing(self: Home, name: str) -> str:
+    def vanishing(self: CacheDirectory, name: str) -> str:
         path = folder(self, name)
         if next(deletions, None) is not None:
             os.rmdir(path)
             os.rmdir(self.path)
         return path
 
-    monkeypatch.setattr(Home, "folder", vanishing)
+    monkeypatch.setattr(CacheDirectory, "folder", vanishing)
     put(home, DIGEST)
     assert get(home, DIGEST) == b"content"
     deletions = itertools.count()
@@ -606,7 +606,7 @@ def test_a_cache_that_is_deleted_just_now(home: Home, monkeypatch: pytest.Monkey
         put(home, DIGEST)
 
 
-def test_a_file_in_the_place_of_a_shard(home: Home) -> None:
+def test_a_file_in_the_place_of_a_shard(home: CacheDirectory) -> None:
     Path(home.path, "3f").write_text("what is this")
     with pytest.raises(FileNotFoundError):
         home.open_record(DIGEST)
@@ -644,11 +644,11 @@ def test_processes_make_the_same_shards(tmp_path: Path, trust: str) -> None:
     for process in processes:
         process.communicate()
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert len(list(Home.open(tmp_path / "a", trust=trust or None).keys())) == 120
+    assert len(list(CacheDirectory.open(tmp_path / "a", trust=trust or None).keys())) == 120
 
 
 def test_threads_make_the_same_shards_for_a_group(tmp_path: Path) -> None:
-    home = Home.open(tmp_path / "a", trust="group")
+    home = CacheDirectory.open(tmp_path / "a", trust="group")
     barrier = threading.Barrier(4)
 
     def work(number: int) -> None:
@@ -668,7 +668,7 @@ def test_threads_make_the_same_shards_for_a_group(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ setting aside, sweeping
 
 
-def test_what_is_set_aside_is_kept_with_the_reason(home: Home) -> None:
+def test_what_is_set_aside_is_kept_with_the_reason(home: CacheDirectory) -> None:
     paths = []
     for content in (b"first", b"second"):
         put(home, DIGEST, content)
@@ -679,7 +679,7 @@ def test_what_is_set_aside_is_kept_with_the_reason(home: Home) -> None:
     assert Path(paths[0].removesuffix(".h5") + ".txt").read_text() == "the checksum is wrong\n"
 
 
-def test_what_is_gone_need_not_be_set_aside(home: Home) -> None:
+def test_what_is_gone_need_not_be_set_aside(home: CacheDirectory) -> None:
     assert not os.path.exists(home.set_aside(DIGEST, "why"))
     Path(home.path, "3f").touch()
     assert not os.path.exists(home.set_aside(DIGEST, "why"))
@@ -695,7 +695,7 @@ def killed_writer(path: str) -> None:
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
 
 
-def test_sweeping_removes_what_the_dead_left(home: Home) -> None:
+def test_sweeping_removes_what_the_dead_left(home: CacheDirectory) -> None:
     killed_writer(home.path)
     (left,) = os.listdir(f"{home.path}/own")
     stranger = this_process().replace(host="elsewhere").label
@@ -713,16 +713,16 @@ def test_sweeping_removes_what_the_dead_left(home: Home) -> None:
 
 
 @pytest.fixture
-def read_only(home: Home) -> Iterator[Home]:
+def read_only(home: CacheDirectory) -> Iterator[CacheDirectory]:
     put(home, DIGEST)
     for place in (home.path, f"{home.path}/3f"):
         os.chmod(place, 0o500)
-    yield Home.open(home.path, writable=False)
+    yield CacheDirectory.open(home.path, writable=False)
     for place in (home.path, f"{home.path}/3f"):
         os.chmod(place, 0o700)
 
 
-def test_a_cache_that_is_only_read_is_never_changed(read_only: Home) -> None:
+def test_a_cache_that_is_only_read_is_never_changed(read_only: CacheDirectory) -> None:
     before = files(read_only.path)
     assert get(read_only, DIGEST) == b"content"
     assert list(read_only.keys()) == [DIGEST]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from callyard.cache.cache import Cache
 from callyard.cache.format import layout
-from callyard.cache.format.file import FORMAT, Damaged, Record, Stored, read, read_head, write
+from callyard.cache.format.file import FORMAT, DamagedFile, Record, Stored, read, read_head, write
 from callyard.cache.lookup import find
 from callyard.errors import CacheError, VersionMismatch
 
@@ -219,7 +219,7 @@ def test_a_large_file_with_a_changed_byte(large: Path, where: float) -> None:
     with open(large, "r+b", buffering=0) as file:
         byte = os.pread(file.fileno(), 1, place)
         os.pwrite(file.fileno(), bytes([byte[0] ^ 1]), place)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedFile):
         load(large)
 
 
@@ -251,7 +251,7 @@ def refused(data: bytes, path: Path) -> str:
     path.write_bytes(data)
     try:
         back = load(path)
-    except (Damaged, VersionMismatch) as error:
+    except (DamagedFile, VersionMismatch) as error:
         return str(error)
     assert back.output()["a"] == [1.5, {2}]
     assert list(back.output()["b"]) == [0, 1, 2, 3]
@@ -336,7 +336,7 @@ _HEAD = {
 )
 def test_a_head_without_its_fields(path: Path, text: bytes) -> None:
     path.write_bytes(forged(text))
-    with pytest.raises(Damaged, match="its head has not the fields"):
+    with pytest.raises(DamagedFile, match="its head has not the fields"):
         load(path)
 
 
@@ -363,9 +363,9 @@ def test_a_head_without_its_fields(path: Path, text: bytes) -> None:
 )
 def test_a_head_that_describes_nonsense(path: Path, node: Any) -> None:
     path.write_bytes(forged(json.dumps({**_HEAD, "parts": {"output": node}}).encode()))
-    with pytest.raises(Damaged, match="describes its part 'output' wrongly"):
+    with pytest.raises(DamagedFile, match="describes its part 'output' wrongly"):
         load(path).output()
-    with pytest.raises(Damaged, match="describes its part 'facts' wrongly"):
+    with pytest.raises(DamagedFile, match="describes its part 'facts' wrongly"):
         load(path).facts()
 
 
@@ -464,7 +464,7 @@ def test_a_head_that_claims_to_be_huge(path: Path) -> None:
         file.truncate(1 << 30)
     tracemalloc.start()
     try:
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedFile):
             load(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 22
     finally:
@@ -538,7 +538,7 @@ def test_a_changed_bit_in_what_is_hdf5s_own_is_damage(path: Path) -> None:
     end = len(good) - fields["bytes"] + fields["data"]
     for at in range(len(good) - fields["bytes"], end, 7):
         path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(DamagedFile):
             load(path)
             assert not any(good[at : at + 1])  # between two headers
 
@@ -548,7 +548,7 @@ def test_a_changed_dataset_is_damage(path: Path) -> None:
         save(path, record(VALUE))
         with h5py.File(path, "r+") as file:
             file[name][...] = b"{}" if name == "facts" else 7
-        with pytest.raises(Damaged, match="its content does not match"):
+        with pytest.raises(DamagedFile, match="its content does not match"):
             load(path)
 
 
@@ -570,7 +570,7 @@ def test_files_of_the_first_format_are_read(path: Path) -> None:
     assert load(path).head.format == 1
     assert load(path).output_alone().output()["b"] == 1.5
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(Damaged, match="bytes instead of"):
+    with pytest.raises(DamagedFile, match="bytes instead of"):
         load(path)
 
 
@@ -739,7 +739,7 @@ def test_what_cannot_be_imported_here_is_an_error_of_the_cache(path: Path, tmp_p
         CacheError, match=r"f.h5: its part 'output' cannot be loaded here: ModuleNotFoundError"
     ) as caught:
         load(path).output()
-    assert not isinstance(caught.value, Damaged)
+    assert not isinstance(caught.value, DamagedFile)
     assert load(path).args() == ()
 
 

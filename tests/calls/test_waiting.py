@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from callyard.dependencies.wait import Inherited, Raised, failure_of, name_of, when_done
+from callyard.dependencies.wait import DependencyFailure, RaisedException, failure_of, name_of, when_done
 from callyard.errors import UnreadableCall
 from callyard.futures import Future, item
 
@@ -220,10 +220,10 @@ def test_how_a_future_failed():
     parcel = Parcel(KeyError())
     packed.fail(parcel)
     assert failure_of(good) is None
-    assert isinstance(failure_of(bad), Raised)
+    assert isinstance(failure_of(bad), RaisedException)
     assert failure_of(packed) is parcel
     packed.exception()
-    assert isinstance(failure_of(packed), Raised)
+    assert isinstance(failure_of(packed), RaisedException)
     assert name_of(good) == "good"
 
 
@@ -298,9 +298,9 @@ def test_a_short_path_is_told_in_full():
 
 
 def test_the_path_is_one_link_for_each_call():
-    failure: Inherited | Parcel = Parcel(ValueError())
+    failure: DependencyFailure | Parcel = Parcel(ValueError())
     for i in range(3):
-        failure = Inherited(failure, f"f{i}", "source")
-    assert isinstance(failure, Inherited)
+        failure = DependencyFailure(failure, f"f{i}", "source")
+    assert isinstance(failure, DependencyFailure)
     assert isinstance(failure.failure, Parcel)
     assert failure.names() == ["f2", "f1", "f0", "source"]

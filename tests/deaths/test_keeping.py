@@ -18,12 +18,12 @@ import pytest
 
 from callyard import Executor, TimeLimitExceeded, WorkerLost
 from callyard.pool import zygote_process
-from callyard.pool.call_shape import Shape
+from callyard.pool.call_shape import WorkerShape
 from callyard.pool.worker_placement import Worker
 from callyard.serialize.shared_memory import anonymous_file
 from callyard.system.processes import state_of
-from callyard.transport.result_log import SIZE, Ledger
-from callyard.worker.withdrawal import Withdrawal
+from callyard.transport.result_log import SIZE, ResultLog
+from callyard.worker.withdrawal import CallWithdrawal
 
 pytestmark = pytest.mark.needs("linux")
 
@@ -95,7 +95,7 @@ def test_one_that_answers_is_left_alone(inside: Any, monkeypatch: pytest.MonkeyP
     with Executor(1) as executor:
         pid = executor.submit(os.getpid, resource_dict={"run_time": 100}).result()
         zygote = inside(executor).zygote
-        monkeypatch.setattr(zygote_process.Keeper, "_silence", 0.02)
+        monkeypatch.setattr(zygote_process.ZygoteProcess, "_silence", 0.02)
         executor.submit(time.sleep, 0.3, resource_dict={"run_time": 100}).result()
         assert (executor.submit(os.getpid).result(), inside(executor).zygote) == (pid, zygote)
 
@@ -114,15 +114,15 @@ def test_one_that_owes_nothing_is_not_asked(inside: Any) -> None:
 
 
 @pytest.fixture
-def deaf() -> Iterator[tuple[zygote_process.Keeper, int]]:
+def deaf() -> Iterator[tuple[zygote_process.ZygoteProcess, int]]:
     """A zygote to whose words nobody listens, with a worker that waits for its first call."""
-    from callyard.pool.worker_connection import Connection
+    from callyard.pool.worker_connection import WorkerConnection
     from callyard.serialize.packer import Packer
-    from callyard.serialize.shared_memory import Segments
+    from callyard.serialize.shared_memory import SegmentPool
 
-    made = zygote_process.Keeper(lambda stream: None)
-    worker = Worker(1, Shape(), ())
-    connection = Connection(worker, Packer(Segments()), lambda stream: None, lambda: None)
+    made = zygote_process.ZygoteProcess(lambda stream: None)
+    worker = Worker(1, WorkerShape(), ())
+    connection = WorkerConnection(worker, Packer(SegmentPool()), lambda stream: None, lambda: None)
     made.spawn(worker, connection.greet(None), "")
     connection.handed_over()
     select.select([made.stream.sock], [], [], 30)
@@ -135,7 +135,7 @@ def deaf() -> Iterator[tuple[zygote_process.Keeper, int]]:
     connection.close()
 
 
-def test_limits_are_kept_when_nobody_listens(deaf: tuple[zygote_process.Keeper, int], ended: Any) -> None:
+def test_limits_are_kept_when_nobody_listens(deaf: tuple[zygote_process.ZygoteProcess, int], ended: Any) -> None:
     zygote, pid = deaf
     for _ in range(3000):
         zygote.unwatch(1)  # an answer each, more than a socket takes
@@ -174,13 +174,13 @@ def test_calls_are_taken_back_once_though_others_let_the_worker_go_on(fifo: Any,
 
 
 @pytest.fixture
-def running() -> Iterator[tuple[int, Ledger]]:
+def running() -> Iterator[tuple[int, ResultLog]]:
     """A process that runs all the time, and its ledger, in which it has begun the third call."""
     process = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(1)
     descriptor = anonymous_file(SIZE)
-    ledger = Ledger(descriptor)
+    ledger = ResultLog(descriptor)
     ledger.begin(3)
     yield process.pid, ledger
     process.kill()
@@ -190,35 +190,35 @@ def running() -> Iterator[tuple[int, Ledger]]:
     os.close(descriptor)
 
 
-def _attempt(withdrawal: Withdrawal) -> tuple[int, bytes]:
+def _attempt(withdrawal: CallWithdrawal) -> tuple[int, bytes]:
     while (found := withdrawal.attempt(0.0)) is None:
         assert withdrawal.next_attempt > 0
     return found
 
 
-def test_a_worker_goes_on_when_it_was_looked_at(running: tuple[int, Ledger]) -> None:
+def test_a_worker_goes_on_when_it_was_looked_at(running: tuple[int, ResultLog]) -> None:
     pid, ledger = running
-    assert _attempt(Withdrawal(pid, ledger, 5)) == (3, b"")
+    assert _attempt(CallWithdrawal(pid, ledger, 5)) == (3, b"")
     assert state_of(pid) != "T"
     assert [ledger.begin(number) for number in (4, 5, 6)] == [False, False, True]
 
 
-def test_a_worker_that_others_have_stopped_stays_so(running: tuple[int, Ledger]) -> None:
+def test_a_worker_that_others_have_stopped_stays_so(running: tuple[int, ResultLog]) -> None:
     pid, ledger = running
     os.kill(pid, signal.SIGSTOP)
     while state_of(pid) != "T":
         pass
-    assert Withdrawal(pid, ledger, 5).attempt(0.0) == (3, b"")
+    assert CallWithdrawal(pid, ledger, 5).attempt(0.0) == (3, b"")
     assert state_of(pid) == "T"
 
 
-def test_a_worker_that_does_not_stand_still_is_not_waited_for(running: tuple[int, Ledger], monkeypatch: Any) -> None:
+def test_a_worker_that_does_not_stand_still_is_not_waited_for(running: tuple[int, ResultLog], monkeypatch: Any) -> None:
     """Deep in the kernel it cannot be stopped; here it is let go on at once, as others may do."""
     pid, ledger = running
     kill = os.kill
     with monkeypatch.context() as patch:
         patch.setattr(os, "kill", lambda pid, signum: kill(pid, signal.SIGCONT))
-        withdrawal = Withdrawal(pid, ledger, 5)
+        withdrawal = CallWithdrawal(pid, ledger, 5)
         pauses = []
         for _ in range(8):
             assert withdrawal.attempt(0.0) is None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from callyard.hosts.this_machine import Here, Reply
+from callyard.hosts.this_machine import LocalHost, Reply
 
 LONG = 60.0  # seconds; nothing here takes that long unless it fails
 
@@ -22,26 +22,26 @@ def python(code: str, *arguments: str) -> list[str]:
 
 def test_a_command_answers() -> None:
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
-    assert Here().run(python(code), timeout=LONG) == Reply(3, "out\n", "err\n")
+    assert LocalHost().run(python(code), timeout=LONG) == Reply(3, "out\n", "err\n")
 
 
 def test_words_mean_themselves() -> None:
     words = ["$HOME", "a b", "; echo no", "*", "", "ü"]
-    reply = Here().run(python("import sys; print(sys.argv[1:])", *words), timeout=LONG)
+    reply = LocalHost().run(python("import sys; print(sys.argv[1:])", *words), timeout=LONG)
     assert reply.out == f"{words}\n"
 
 
 def test_what_is_no_text_is_replaced() -> None:
-    reply = Here().run(python(r"import sys; sys.stdout.buffer.write(b'a\xffb')"), timeout=LONG)
+    reply = LocalHost().run(python(r"import sys; sys.stdout.buffer.write(b'a\xffb')"), timeout=LONG)
     assert reply.out == "a�b"
 
 
 def test_there_is_no_input() -> None:
-    assert Here().run(python("import sys; print(repr(sys.stdin.read()))"), timeout=LONG).out == "''\n"
+    assert LocalHost().run(python("import sys; print(repr(sys.stdin.read()))"), timeout=LONG).out == "''\n"
 
 
 def test_more_output_than_a_pipe_holds() -> None:
-    reply = Here().run(
+    reply = LocalHost().run(
         python("import sys; print('x' * 1_000_000); print('y' * 1_000_000, file=sys.stderr)"), timeout=LONG
     )
     assert (len(reply.out), len(reply.err)) == (1_000_001, 1_000_001)
@@ -51,12 +51,12 @@ def test_the_environment_is_the_one_that_is_given() -> None:
     code = "import os; print(os.environ.get('HERE_GIVEN'), os.environ.get('HERE_OURS'))"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HERE_OURS", "1")
-        assert Here().run(python(code), timeout=LONG, env={"HERE_GIVEN": "2"}).out == "2 None\n"
-        assert Here().run(python(code), timeout=LONG).out == "None 1\n"
+        assert LocalHost().run(python(code), timeout=LONG, env={"HERE_GIVEN": "2"}).out == "2 None\n"
+        assert LocalHost().run(python(code), timeout=LONG).out == "None 1\n"
 
 
 def test_a_signal_is_told_from_an_exit_code() -> None:
-    assert Here().run(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), timeout=LONG).code == -9
+    assert LocalHost().run(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), timeout=LONG).code == -9
 
 
 def test_descriptors_are_not_inherited() -> None:
@@ -64,7 +64,7 @@ def test_descriptors_are_not_inherited() -> None:
     os.set_inheritable(ours, True)
     try:
         code = "import os, sys\ntry: os.fstat(int(sys.argv[1]))\nexcept OSError: print('closed')"
-        assert Here().run(python(code, str(ours)), timeout=LONG).out == "closed\n"
+        assert LocalHost().run(python(code, str(ours)), timeout=LONG).out == "closed\n"
     finally:
         os.close(ours)
         os.close(other)
@@ -72,7 +72,7 @@ def test_descriptors_are_not_inherited() -> None:
 
 def test_a_command_leads_its_own_session() -> None:
     code = "import os; print(os.getsid(0) == os.getpid() == os.getpgid(0))"
-    assert Here().run(python(code), timeout=LONG).out == "True\n"
+    assert LocalHost().run(python(code), timeout=LONG).out == "True\n"
 
 
 def test_at_the_time_limit_all_of_it_ends(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_at_the_time_limit_all_of_it_ends(tmp_path: Path) -> None:
         f"subprocess.Popen([sys.executable, '-c', {child!r}])\n"
         "print('started', flush=True); time.sleep(1000)"
     )
-    reply = Here().run(python(code), timeout=2.0)
+    reply = LocalHost().run(python(code), timeout=2.0)
     assert reply.code is None
     assert reply.out in {"started\n", ""}  # "" on a machine that takes 2 s to start an interpreter
 
@@ -94,7 +94,7 @@ def test_nobody_wants_to_know_any_more(tmp_path: Path) -> None:
     code = "import signal, sys; print('so far', flush=True); open(sys.argv[1], 'w'); signal.pause()"
 
     def run() -> None:
-        replies.append(Here().run(python(code, str(begun)), timeout=1e6, stop=stop))
+        replies.append(LocalHost().run(python(code, str(begun)), timeout=1e6, stop=stop))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -106,7 +106,7 @@ def test_nobody_wants_to_know_any_more(tmp_path: Path) -> None:
 
 
 def test_the_time_limit_is_kept_while_it_may_be_stopped() -> None:
-    reply = Here().run(python("import time; time.sleep(1000)"), timeout=0.5, stop=threading.Event())
+    reply = LocalHost().run(python("import time; time.sleep(1000)"), timeout=0.5, stop=threading.Event())
     assert reply.code is None
 
 
@@ -121,7 +121,7 @@ def test_the_time_limit_is_kept_if_somebody_left_the_group(tmp_path: Path) -> No
         "    os.rename(sys.argv[1] + '~', sys.argv[1])\n"
         "time.sleep(1000)"
     )
-    reply = Here().run(python(code, str(pid)), timeout=5.0)
+    reply = LocalHost().run(python(code, str(pid)), timeout=5.0)
     while not pid.exists():
         time.sleep(0.01)
     os.kill(int(pid.read_text()), signal.SIGKILL)
@@ -129,7 +129,7 @@ def test_the_time_limit_is_kept_if_somebody_left_the_group(tmp_path: Path) -> No
 
 
 def test_a_missing_command_is_a_sentence() -> None:
-    reply = Here().run(["no-such-sbatch", "--parsable"], timeout=LONG)
+    reply = LocalHost().run(["no-such-sbatch", "--parsable"], timeout=LONG)
     assert reply.code == 127
     assert reply.err.startswith("there is no no-such-sbatch on the PATH of ")
 
@@ -137,21 +137,21 @@ def test_a_missing_command_is_a_sentence() -> None:
 def test_a_command_is_looked_for_on_the_path_that_is_given(tmp_path: Path) -> None:
     program = tmp_path / "own-command"
     program.write_text("#!/bin/sh\necho found\n")
-    assert Here().run(["own-command"], timeout=LONG, env={"PATH": str(tmp_path)}).code == 126  # not executable
+    assert LocalHost().run(["own-command"], timeout=LONG, env={"PATH": str(tmp_path)}).code == 126  # not executable
     program.chmod(0o700)
-    assert Here().run(["own-command"], timeout=LONG, env={"PATH": str(tmp_path)}).out == "found\n"
-    assert Here().run(["own-command"], timeout=LONG).code == 127
+    assert LocalHost().run(["own-command"], timeout=LONG, env={"PATH": str(tmp_path)}).out == "found\n"
+    assert LocalHost().run(["own-command"], timeout=LONG).code == 127
 
 
 def test_a_path_that_is_not_there() -> None:
-    assert "there is no /no/such/program on" in Here().run(["/no/such/program"], timeout=LONG).err
+    assert "there is no /no/such/program on" in LocalHost().run(["/no/such/program"], timeout=LONG).err
 
 
 def test_threads_may_run_commands_at_the_same_time() -> None:
     replies: list[Reply] = []
 
     def run(number: int) -> None:
-        replies.append(Here().run(python(f"print({number})"), timeout=LONG))
+        replies.append(LocalHost().run(python(f"print({number})"), timeout=LONG))
 
     threads = [threading.Thread(target=run, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -167,4 +167,4 @@ def test_an_interrupt_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("subprocess.Popen.communicate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Here().run(python("import time; time.sleep(1000)"), timeout=LONG)
+        LocalHost().run(python("import time; time.sleep(1000)"), timeout=LONG)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from callyard.utils.command_thread import Clerk, Steps
+from callyard.utils.command_thread import CommandThread, Steps
 
 
 def steps(name: str, said: list[str], *commands: Callable[[], str]) -> Steps:
@@ -25,13 +25,13 @@ def fails() -> str:
 
 def test_without_a_thread() -> None:
     said: list[str] = []
-    Clerk().run(steps("a", said, lambda: "1", fails, lambda: "2"))
+    CommandThread().run(steps("a", said, lambda: "1", fails, lambda: "2"))
     assert said == ["a: 1", "a: LookupError('no answer')", "a: 2"]
 
 
 def test_many_steps_without_a_thread_are_not_deep() -> None:
     said: list[str] = []
-    Clerk().run(steps("a", said, *[lambda: "1"] * 10_000))
+    CommandThread().run(steps("a", said, *[lambda: "1"] * 10_000))
     assert len(said) == 10_000
 
 
@@ -48,7 +48,7 @@ def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
     def typing(word: str) -> Callable[[], str]:
         return lambda: typed.append(word) or word
 
-    clerk = Clerk(inbox.put)
+    clerk = CommandThread(inbox.put)
     clerk.run(steps("a", said, slow, typing("last")))
     clerk.run(steps("b", said, typing("first"), fails))
     begun.wait()
@@ -63,7 +63,7 @@ def test_one_at_a_time_in_the_order_in_which_they_came() -> None:
 
 def test_what_the_steps_raise_comes_out_and_the_others_go_on() -> None:
     inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-    clerk, said = Clerk(inbox.put), list[str]()
+    clerk, said = CommandThread(inbox.put), list[str]()
 
     def bad() -> Steps:
         yield lambda: "1"
@@ -84,5 +84,5 @@ def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     said: list[str] = []
-    Clerk(lambda step: pytest.fail("nobody would look there")).run(steps("a", said, lambda: "1", lambda: "2"))
+    CommandThread(lambda step: pytest.fail("nobody would look there")).run(steps("a", said, lambda: "1", lambda: "2"))
     assert said == ["a: 1", "a: 2"]

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError
-from callyard.jobs.batch import Batch, Begun, CallPlace, End, Part
+from callyard.jobs.batch import Batch, BatchPart, CallOutcome, CallPosition, CallStart
 from callyard.jobs.query import calls_of_jobs, prune_jobs
-from callyard.jobs.spool import Folder
+from callyard.jobs.spool import BatchDirectory
 
 TOKEN = "0123456789abcdef"
-CALLS = (CallPlace("id0", "relax", 0, 4), CallPlace("id1", "relax", 4, 4))
+CALLS = (CallPosition("id0", "relax", 0, 4), CallPosition("id1", "relax", 4, 4))
 
 
 def batch(**changes: Any) -> Batch:
@@ -34,28 +34,28 @@ def batch(**changes: Any) -> Batch:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    home = Home.open(tmp_path / "cache")
-    folder = Folder(home, TOKEN)
+def folder(tmp_path: Path) -> BatchDirectory:
+    home = CacheDirectory.open(tmp_path / "cache")
+    folder = BatchDirectory(home, TOKEN)
     folder.create(batch(), [b"call", b"call"], "#!/bin/sh\n")
-    folder.submitted_as(Part(0, 1, "17"))
-    folder.submitted_as(Part(1, 2, "18"))
-    folder.begin(0, Begun("17_0", "node1", "ab" * 20))
-    folder.begin(1, Begun("17_1", "node1", "cd" * 20))
-    folder.end(1, End("failed", failure=b"\x80\x05N."))
+    folder.submitted_as(BatchPart(0, 1, "17"))
+    folder.submitted_as(BatchPart(1, 2, "18"))
+    folder.begin(0, CallStart("17_0", "node1", "ab" * 20))
+    folder.begin(1, CallStart("17_1", "node1", "cd" * 20))
+    folder.end(1, CallOutcome("failed", failure=b"\x80\x05N."))
     folder.wait_for(0, "16")
     folder.attach("someone")
-    return Folder(home, TOKEN)
+    return BatchDirectory(home, TOKEN)
 
 
-def look(folder: Folder) -> None:
+def look(folder: BatchDirectory) -> None:
     """Everything that is asked of it, each by itself: only what callers know of is raised."""
     questions: list[Callable[[], Any]] = [
         lambda: folder.batch, lambda: folder.parts, lambda: folder.unsent, folder.news, folder.waits, folder.is_over,
         folder.elements_left, lambda: folder.others("me", {0}), lambda: folder.others("me"),
         *(lambda method=method, n=n: method(n) for n in (0, 1) for method in (
             folder.call, folder.begun, folder.ended, folder.heart, folder.job_of)),
-        lambda: (folder.ended(1) or End("failed")).error(), folder.keep_failures,
+        lambda: (folder.ended(1) or CallOutcome("failed")).error(), folder.keep_failures,
     ]  # fmt: skip
     for question in questions:
         with contextlib.suppress(CacheError, OSError):
@@ -93,10 +93,10 @@ JUNK = {
 @pytest.mark.filterwarnings("ignore:left out")
 @pytest.mark.parametrize("junk", JUNK)
 @pytest.mark.parametrize("name", ["batch", "calls", "job.0-0", "0.begun", "1.begun", "1.end", "0.waits", "at-someone"])
-def test_any_file_may_be_damaged(folder: Folder, name: str, junk: str) -> None:
+def test_any_file_may_be_damaged(folder: BatchDirectory, name: str, junk: str) -> None:
     JUNK[junk](Path(folder.path, name))
     look(folder)
-    fresh = Folder(folder.home, TOKEN)
+    fresh = BatchDirectory(folder.home, TOKEN)
     list(calls_of_jobs(folder.home))
     prune_jobs(folder.home, None, None, True)
     fresh.remove()
@@ -110,10 +110,10 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_that_we_do_not_give(folder: Folder, name: str) -> None:
+def test_names_that_we_do_not_give(folder: BatchDirectory, name: str) -> None:
     Path(folder.path, name).write_text("18")
     look(folder)
-    assert Folder(folder.home, TOKEN).news() == {0: "begun", 1: "end"}
+    assert BatchDirectory(folder.home, TOKEN).news() == {0: "begun", 1: "end"}
     assert [call.state for call in calls_of_jobs(folder.home)] == ["running", "failed"]
 
 
@@ -127,7 +127,7 @@ _json = st.recursive(
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["batch", "0.begun", "1.end"]), st.data())
 @pytest.mark.filterwarnings("ignore:left out")
-def test_fields_of_any_kind(folder: Folder, name: str, data: Any) -> None:
+def test_fields_of_any_kind(folder: BatchDirectory, name: str, data: Any) -> None:
     path, copy = Path(folder.path, name), f"{folder.path}.kept"
     head, line, rest = path.read_bytes().partition(b"\n")
     fields = json.loads(head)
@@ -136,7 +136,7 @@ def test_fields_of_any_kind(folder: Folder, name: str, data: Any) -> None:
     shutil.copytree(folder.path, copy)
     path.write_bytes(json.dumps({**fields, changed: value}).encode() + line + rest)
     try:
-        look(Folder(folder.home, TOKEN))
+        look(BatchDirectory(folder.home, TOKEN))
         list(calls_of_jobs(folder.home))
     finally:
         shutil.rmtree(folder.path)

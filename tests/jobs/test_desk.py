@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from callyard.backends.batch.scheduler_client import Desk, Refused
+from callyard.backends.batch.scheduler_client import SchedulerClient, SubmissionRefused
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest, Reply
 from callyard.schedulers.slurm.commands import commands
@@ -26,15 +26,15 @@ class Says:
 
 
 def test_a_submission_whose_answer_has_no_number_was_perhaps_taken() -> None:
-    desk = Desk(commands, Says(Reply(0, "welcome to the cluster\n")), 5.0)
-    with pytest.raises(Refused, match="welcome") as refused:
+    desk = SchedulerClient(commands, Says(Reply(0, "welcome to the cluster\n")), 5.0)
+    with pytest.raises(SubmissionRefused, match="welcome") as refused:
         desk.submit(JobRequest("call", "token", "script", "log", Resources()))
     assert refused.value.kind == "silent"
 
 
 def test_nothing_is_asked_at_the_end_but_jobs_are_submitted_and_cancelled() -> None:
     machine = Says(Reply(0, "7\n"))
-    desk = Desk(commands, machine, 5.0)
+    desk = SchedulerClient(commands, machine, 5.0)
     desk.stop_asking()
     assert desk.statuses(["7"]) is None
     assert desk.times_left(["7"]) == desk.history(["7"]) == {}

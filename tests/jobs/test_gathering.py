@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from callyard.backends.batch import backend as detached
-from callyard.backends.batch.backend import DetachedBackend
+from callyard.backends.batch.backend import BatchBackend
 
 
 class Inbox:
@@ -32,5 +32,5 @@ def test_calls_after_a_long_silence_go_out_together(monkeypatch: pytest.MonkeyPa
     inbox = Inbox(new)
     monkeypatch.setattr(detached, "monotonic", lambda: inbox.now)
     backend: Any = SimpleNamespace(_inbox=inbox, _intake=SimpleNamespace(new=new))
-    DetachedBackend._take_in(backend, None)
+    BatchBackend._take_in(backend, None)
     assert len(new) == 2

@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.jobs.planner import After
-from callyard.jobs.throttle import Lanes
+from callyard.jobs.planner import ArrayDependency
+from callyard.jobs.throttle import ArrayThrottle
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Array:
 
     name: str
     waits: set[int]
-    after: tuple[After, ...]
+    after: tuple[ArrayDependency, ...]
     runs: set[int] = field(default_factory=set)
     ends: dict[int, bool] = field(default_factory=dict)  # whether it ended well
 
@@ -29,7 +29,7 @@ class Scheduler:
     def __init__(self, throttle: int) -> None:
         self.throttle, self.arrays = throttle, dict[str, Array]()
 
-    def submit(self, name: str, elements: int, after: tuple[After, ...]) -> None:
+    def submit(self, name: str, elements: int, after: tuple[ArrayDependency, ...]) -> None:
         assert all(each.array in self.arrays for each in after)
         self.arrays[name] = Array(name, set(range(elements)), after)
 
@@ -46,7 +46,7 @@ class Scheduler:
     def _may_start(self, array: Array, number: int) -> bool:
         return all(self._is_over(after, number) for after in array.after)
 
-    def _is_over(self, after: After, number: int) -> bool:
+    def _is_over(self, after: ArrayDependency, number: int) -> bool:
         array = self.arrays[after.array]  # type: ignore[index]
         if after.kind == "corresponding":
             return array.ends.get(number, False)
@@ -72,7 +72,7 @@ class Scheduler:
 def test_never_more_at_once_and_never_stuck(seed: int, most: int) -> None:
     """A scheduler that is as nasty as it may be: it starts, ends, fails and cancels in any order."""
     choose = Random(seed)
-    lanes, cluster = Lanes(most), Scheduler(most)
+    lanes, cluster = ArrayThrottle(most), Scheduler(most)
     coming = choose.randint(2, 8)
     while True:
         running = [(array, number) for array in cluster.arrays.values() for number in sorted(array.runs)]
@@ -98,15 +98,15 @@ def test_never_more_at_once_and_never_stuck(seed: int, most: int) -> None:
         assert cluster.running() <= most
 
 
-def submit(choose: Random, lanes: Lanes, cluster: Scheduler) -> None:
+def submit(choose: Random, lanes: ArrayThrottle, cluster: Scheduler) -> None:
     if choose.random() < 0.3:  # somebody has looked at the files
         lanes.update({name: cluster.left(name) for name in lanes.tokens()})
     before = list(cluster.arrays.values())
-    elements, after = choose.randint(1, 9), list[After]()
+    elements, after = choose.randint(1, 9), list[ArrayDependency]()
     if before and choose.random() < 0.7:
         other = choose.choice(before)
         kind = choose.choice(("corresponding", "corresponding", "any", "one"))
-        after = [After("any" if kind == "one" else kind, other.name, 0 if kind == "one" else None)]
+        after = [ArrayDependency("any" if kind == "one" else kind, other.name, 0 if kind == "one" else None)]
         if kind == "corresponding":
             elements = min(elements, len(other.waits | other.runs | other.ends.keys()))
     name = str(len(before))
@@ -116,40 +116,43 @@ def submit(choose: Random, lanes: Lanes, cluster: Scheduler) -> None:
 # ------------------------------------------------------------------ what is waited for
 
 
-def names(after: tuple[After, ...]) -> set[object]:
+def names(after: tuple[ArrayDependency, ...]) -> set[object]:
     return {each.array for each in after}
 
 
 def test_what_fits_beside_others_waits_for_nothing() -> None:
-    lanes = Lanes(10)
+    lanes = ArrayThrottle(10)
     assert lanes.enter("a", 4, ()) == ()
     assert lanes.enter("b", 6, ()) == ()
-    assert lanes.enter("c", 1, ()) == (After("any", "a"),)  # which began first
+    assert lanes.enter("c", 1, ()) == (ArrayDependency("any", "a"),)  # which began first
 
 
 def test_what_is_too_wide_waits_for_all() -> None:
-    lanes = Lanes(10)
+    lanes = ArrayThrottle(10)
     lanes.enter("a", 4, ())
     assert names(lanes.enter("b", 100, ())) == {"a"}
     assert names(lanes.enter("c", 100, ())) == {"a", "b"}
 
 
 def test_layers_element_by_element_are_as_wide_as_one() -> None:
-    lanes = Lanes(10)
+    lanes = ArrayThrottle(10)
     lanes.enter("a", 10, ())
-    follows = (After("corresponding", "a"),)
+    follows = (ArrayDependency("corresponding", "a"),)
     assert lanes.enter("b", 10, follows) == follows
     assert names(lanes.enter("again", 10, follows)) == {"a", "b"}  # a second call for each would run beside the first
 
 
 def test_layers_that_are_throttled_are_not() -> None:
-    lanes = Lanes(10)
+    lanes = ArrayThrottle(10)
     lanes.enter("a", 11, ())
-    assert lanes.enter("b", 11, (After("corresponding", "a"),)) == (After("corresponding", "a"), After("any", "a"))
+    assert lanes.enter("b", 11, (ArrayDependency("corresponding", "a"),)) == (
+        ArrayDependency("corresponding", "a"),
+        ArrayDependency("any", "a"),
+    )
 
 
 def test_what_has_ended_is_not_waited_for() -> None:
-    lanes = Lanes(10)
+    lanes = ArrayThrottle(10)
     lanes.enter("a", 100, ())
     lanes.enter("b", 100, ())
     lanes.update({"a": 0, "b": 3})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from callyard.utils.backoff import Pace
+from callyard.utils.backoff import Backoff
 
 
 def test_pauses_grow_up_to_the_longest() -> None:
-    pace = Pace(1.0, 3.0, 2.0)
+    pace = Backoff(1.0, 3.0, 2.0)
     pace.begin(10.0)
     moments = []
     for _ in range(4):
@@ -16,7 +16,7 @@ def test_pauses_grow_up_to_the_longest() -> None:
 
 
 def test_news_and_something_new_make_it_quick_again() -> None:
-    pace = Pace(1.0, 8.0, 2.0)
+    pace = Backoff(1.0, 8.0, 2.0)
     for _ in range(5):
         pace.done(0.0)
     assert pace.at == 8

@@ -13,26 +13,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.backends.batch.scheduler_client import Refused
+from callyard.backends.batch.scheduler_client import SubmissionRefused
 from callyard.backends.batch.submitter import submission
-from callyard.cache.directory import Home
-from callyard.jobs.batch import Batch, CallPlace, Part
-from callyard.jobs.planner import After
+from callyard.cache.directory import CacheDirectory
+from callyard.jobs.batch import Batch, BatchPart, CallPosition
+from callyard.jobs.planner import ArrayDependency
 from callyard.jobs.request import next_part, note_of, request_of
-from callyard.jobs.spool import Folder
+from callyard.jobs.spool import BatchDirectory
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobRequest
 
 
-def written(home: Home, token: str, elements: int, after: tuple[After, ...] = (), at_once: int | None = None) -> Folder:
+def written(
+    home: CacheDirectory, token: str, elements: int, after: tuple[ArrayDependency, ...] = (), at_once: int | None = None
+) -> BatchDirectory:
     """A batch of so many elements, of one call each."""
     batch = Batch(
-        token=token, scheduler="Slurm", calls=tuple(CallPlace(f"{i:040}", "call", i, 1) for i in range(elements)),
+        token=token, scheduler="Slurm", calls=tuple(CallPosition(f"{i:040}", "call", i, 1) for i in range(elements)),
         elements=tuple(range(elements)), calls_per_job=1, needs=(), resources={}, environment={}, restart_limit=0,
         paths=(), cwd="/", umask=0o77, submitter="", created=0.0, python="", callyard="",
         request=note_of("call", Resources(), at_once, None, False, after),
     )  # fmt: skip
-    folder = Folder(home, token)
+    folder = BatchDirectory(home, token)
     folder.create(batch, [b"."] * elements, "#!/bin/sh\n")
     return folder
 
@@ -47,13 +49,13 @@ class Scheduler:
     def submit(self, request: JobRequest) -> str:
         assert isinstance(request.elements, tuple)
         if len(request.elements) > self.room:
-            raise Refused("limit", "too many", full=True)
+            raise SubmissionRefused("limit", "too many", full=True)
         answer = self.answers()
         if answer != "deaf":
             self.room -= len(request.elements)
             self.jobs[str(len(self.jobs))] = request
         if answer != "ok":
-            raise Refused("silent", "no answer")
+            raise SubmissionRefused("silent", "no answer")
         return str(len(self.jobs) - 1)
 
     def look_up(self, token: str) -> dict[str, str]:
@@ -68,7 +70,7 @@ def type_all(steps: Iterator[Callable[[], Any]], killed: Callable[[], bool]) -> 
             command = resume()
             try:
                 answer = command()
-            except Refused as error:
+            except SubmissionRefused as error:
                 refused = error
                 resume = lambda refused=refused: steps.throw(refused)  # type: ignore[attr-defined, misc]  # noqa: E731
             else:
@@ -77,7 +79,7 @@ def type_all(steps: Iterator[Callable[[], Any]], killed: Callable[[], bool]) -> 
                 return "killed"
     except StopIteration:
         return "done"
-    except Refused as error:
+    except SubmissionRefused as error:
         return error.kind
 
 
@@ -86,80 +88,82 @@ def type_all(steps: Iterator[Callable[[], Any]], killed: Callable[[], bool]) -> 
 def test_every_element_is_submitted_once(seed: int, elements: int) -> None:
     choose = Random(seed)
     with tempfile.TemporaryDirectory() as directory:
-        home = Home.open(directory)
+        home = CacheDirectory.open(directory)
         written(home, "0" * 16, elements)
         scheduler = Scheduler(lambda: choose.choice(["ok", "ok", "ok", "deaf", "mute"]))
         perhaps, outcome = False, ""
         while outcome != "done":
             scheduler.room = choose.randint(0, 8)
-            folder = Folder(home, "0" * 16)  # as another process sees it
+            folder = BatchDirectory(home, "0" * 16)  # as another process sees it
             outcome = type_all(submission(scheduler, folder, perhaps), lambda: choose.random() < 0.1)  # type: ignore[arg-type]
             perhaps = outcome in ("killed", "silent")
         sent = [number for request in scheduler.jobs.values() for number in request.elements or ()]  # type: ignore[union-attr]
         assert sorted(sent) == list(range(elements))
-        assert Folder(home, "0" * 16).unsent is None
+        assert BatchDirectory(home, "0" * 16).unsent is None
 
 
 # ------------------------------------------------------------------ what is asked for
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> CacheDirectory:
     os.chmod(tmp_path, 0o700)
-    return Home.open(tmp_path)
+    return CacheDirectory.open(tmp_path)
 
 
-def test_a_batch_of_one_part(home: Home) -> None:
+def test_a_batch_of_one_part(home: CacheDirectory) -> None:
     folder = written(home, "0" * 16, 5)
-    assert folder.unsent == next_part(folder, None) == Part(0, 5)
-    assert request_of(folder, Part(0, 5)).token == folder.token
-    folder.submitted_as(Part(0, 5, "7"))
+    assert folder.unsent == next_part(folder, None) == BatchPart(0, 5)
+    assert request_of(folder, BatchPart(0, 5)).token == folder.token
+    folder.submitted_as(BatchPart(0, 5, "7"))
     assert os.path.exists(f"{folder.path}/job")
-    again = Folder(home, folder.token)
-    assert (again.unsent, again.parts, again.job_of(3)) == (None, [Part(0, 5, "7")], "7_3")
+    again = BatchDirectory(home, folder.token)
+    assert (again.unsent, again.parts, again.job_of(3)) == (None, [BatchPart(0, 5, "7")], "7_3")
 
 
-def test_a_batch_in_parts(home: Home) -> None:
+def test_a_batch_in_parts(home: CacheDirectory) -> None:
     folder = written(home, "0" * 16, 9)
     assert folder.job_of(8) is None
-    folder.submitted_as(Part(6, 9, "8"))
-    folder.submitted_as(Part(0, 2, "7"))
-    again = Folder(home, folder.token)
-    assert next_part(again, None) == Part(2, 6)
-    assert next_part(again, 3) == Part(2, 5)
+    folder.submitted_as(BatchPart(6, 9, "8"))
+    folder.submitted_as(BatchPart(0, 2, "7"))
+    again = BatchDirectory(home, folder.token)
+    assert next_part(again, None) == BatchPart(2, 6)
+    assert next_part(again, 3) == BatchPart(2, 5)
     assert [again.job_of(number) for number in (1, 2, 8)] == ["7_1", None, "8_8"]
-    request = request_of(again, Part(2, 5))
+    request = request_of(again, BatchPart(2, 5))
     assert request.elements == (2, 3, 4)
     assert request.token == f"{folder.token}.2-4"
-    folder.submitted_as(Part(2, 6, "9"))
+    folder.submitted_as(BatchPart(2, 6, "9"))
     assert again.unsent is None
 
 
-def test_what_follows_a_batch_in_parts(home: Home) -> None:
+def test_what_follows_a_batch_in_parts(home: CacheDirectory) -> None:
     first = written(home, "0" * 16, 9)
-    for part in Part(0, 4, "7"), Part(4, 9, "8"):
+    for part in BatchPart(0, 4, "7"), BatchPart(4, 9, "8"):
         first.submitted_as(part)
-    each = written(home, "1" * 16, 9, (After("corresponding", first.token),))
-    assert next_part(each, None) == Part(0, 4)
-    assert request_of(each, Part(0, 4)).after == (Dependency("corresponding", "7"),)
-    each.submitted_as(Part(0, 4, "9"))
-    assert next_part(each, None) == Part(4, 9)
-    assert request_of(each, Part(4, 9)).after == (Dependency("corresponding", "8"),)
-    after = written(home, "2" * 16, 1, (After("any", first.token), After("ok", first.token, 5)))
-    assert request_of(after, Part(0, 1)).after == (
+    each = written(home, "1" * 16, 9, (ArrayDependency("corresponding", first.token),))
+    assert next_part(each, None) == BatchPart(0, 4)
+    assert request_of(each, BatchPart(0, 4)).after == (Dependency("corresponding", "7"),)
+    each.submitted_as(BatchPart(0, 4, "9"))
+    assert next_part(each, None) == BatchPart(4, 9)
+    assert request_of(each, BatchPart(4, 9)).after == (Dependency("corresponding", "8"),)
+    after = written(home, "2" * 16, 1, (ArrayDependency("any", first.token), ArrayDependency("ok", first.token, 5)))
+    assert request_of(after, BatchPart(0, 1)).after == (
         Dependency("any", "7"),
         Dependency("any", "8"),
         Dependency("ok", "8_5"),
     )
     first.remove()
-    assert request_of(after, Part(0, 1)).after == ()
-    assert next_part(written(home, "3" * 16, 9, (After("corresponding", first.token),)), None) == Part(0, 9)
+    assert request_of(after, BatchPart(0, 1)).after == ()
+    assert next_part(written(home, "3" * 16, 9, (ArrayDependency("corresponding", first.token),)), None) == BatchPart(
+        0, 9
+    )
 
 
-def test_parts_of_a_throttled_array_follow_one_another(home: Home) -> None:
+def test_parts_of_a_throttled_array_follow_one_another(home: CacheDirectory) -> None:
     folder = written(home, "0" * 16, 9, at_once=4)
-    folder.submitted_as(Part(0, 5, "7"))
-    assert request_of(folder, Part(5, 9)).after == (Dependency("any", "7"),)
+    folder.submitted_as(BatchPart(0, 5, "7"))
+    assert request_of(folder, BatchPart(5, 9)).after == (Dependency("any", "7"),)
     wide = written(home, "1" * 16, 9, at_once=9)
-    wide.submitted_as(Part(0, 5, "8"))
-    assert request_of(wide, Part(5, 9)).after == ()
+    wide.submitted_as(BatchPart(0, 5, "8"))
+    assert request_of(wide, BatchPart(5, 9)).after == ()

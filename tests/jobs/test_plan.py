@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard.jobs.planner import SEPARATE, After, Array, Element, Wanted, plan
+from callyard.jobs.planner import SEPARATE, ArrayDependency, ArrayElement, JobArray, PlannedCall, plan
 
 EARLIER = ("submitted-1", "submitted-2")  # arrays that are there already
 
@@ -19,32 +19,32 @@ EARLIER = ("submitted-1", "submitted-2")  # arrays that are there already
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> list[Wanted]:
+def graphs(draw: st.DrawFn) -> list[PlannedCall]:
     """Calls that wait for earlier ones, and for elements that were submitted before."""
-    calls: list[Wanted] = []
+    calls: list[PlannedCall] = []
     for _ in range(draw(st.integers(0, 30))):
         earlier = draw(
-            st.lists(st.builds(Element, st.sampled_from(EARLIER), st.integers(0, 3), st.booleans()), max_size=2)
+            st.lists(st.builds(ArrayElement, st.sampled_from(EARLIER), st.integers(0, 3), st.booleans()), max_size=2)
         )
         others = draw(st.lists(st.sampled_from(calls), max_size=3)) if calls else []
-        calls.append(Wanted(draw(st.sampled_from("ab")), [*others, *earlier]))
+        calls.append(PlannedCall(draw(st.sampled_from("ab")), [*others, *earlier]))
     return calls
 
 
 @st.composite
-def layers(draw: st.DrawFn) -> list[Wanted]:
+def layers(draw: st.DrawFn) -> list[PlannedCall]:
     """Layers of calls, each of which waits for one or two in the layer before, most for their counterparts."""
     width = draw(st.integers(1, 12))
-    layer = calls = [Wanted("a") for _ in range(width)]
+    layer = calls = [PlannedCall("a") for _ in range(width)]
     for _ in range(draw(st.integers(1, 3))):
         odd = draw(st.sets(st.integers(0, width - 1), max_size=2))
-        layer = [Wanted("a", [layer[i]] if i not in odd else [layer[i], layer[i - 1]]) for i in range(width)]
+        layer = [PlannedCall("a", [layer[i]] if i not in odd else [layer[i], layer[i - 1]]) for i in range(width)]
         calls = calls + layer
     return calls
 
 
 @given(st.one_of(graphs(), layers()), st.integers(1, 7), st.integers(1, 3))
-def test_what_every_plan_keeps(calls: list[Wanted], most: int, calls_per_job: int) -> None:
+def test_what_every_plan_keeps(calls: list[PlannedCall], most: int, calls_per_job: int) -> None:
     arrays = plan(calls, most, calls_per_job)
     assert_each_call_has_a_place(calls, arrays, calls_per_job)
     assert_no_array_is_too_long(arrays, most, calls_per_job)
@@ -55,7 +55,7 @@ def test_what_every_plan_keeps(calls: list[Wanted], most: int, calls_per_job: in
             assert_no_other_failure_ends_it(array, call, calls_per_job)
 
 
-def assert_each_call_has_a_place(calls: Sequence[Wanted], arrays: Sequence[Array], calls_per_job: int) -> None:
+def assert_each_call_has_a_place(calls: Sequence[PlannedCall], arrays: Sequence[JobArray], calls_per_job: int) -> None:
     placed = [call for array in arrays for call in array.calls]
     assert len(placed) == len(calls)
     assert set(placed) == set(calls)
@@ -67,7 +67,7 @@ def assert_each_call_has_a_place(calls: Sequence[Wanted], arrays: Sequence[Array
             assert call.place[:2] == (array, number)
 
 
-def assert_no_array_is_too_long(arrays: Sequence[Array], most: int, calls_per_job: int) -> None:
+def assert_no_array_is_too_long(arrays: Sequence[JobArray], most: int, calls_per_job: int) -> None:
     for array in arrays:
         assert 0 < len(array.calls) <= most * calls_per_job
         if array.numbers is not None:
@@ -75,7 +75,7 @@ def assert_no_array_is_too_long(arrays: Sequence[Array], most: int, calls_per_jo
             assert len(set(array.numbers)) == len(array.numbers)
 
 
-def assert_those_to_wait_for_come_first(arrays: Sequence[Array]) -> None:
+def assert_those_to_wait_for_come_first(arrays: Sequence[JobArray]) -> None:
     submitted = set(EARLIER)
     for array in arrays:
         assert {after.array for after in array.after} <= submitted
@@ -83,23 +83,23 @@ def assert_those_to_wait_for_come_first(arrays: Sequence[Array]) -> None:
         submitted.add(array)  # type: ignore[arg-type]
 
 
-def needed(call: Wanted) -> set[Element]:
-    return {other.place if isinstance(other, Wanted) else other for other in call.after}  # type: ignore[misc]
+def needed(call: PlannedCall) -> set[ArrayElement]:
+    return {other.place if isinstance(other, PlannedCall) else other for other in call.after}  # type: ignore[misc]
 
 
-def covers(after: After, element: Element, own: int) -> bool:
+def covers(after: ArrayDependency, element: ArrayElement, own: int) -> bool:
     number = own if after.kind == "corresponding" else after.number
     return after.array == element.array and number in (None, element.number)
 
 
-def assert_what_it_needs_is_waited_for(array: Array, call: Wanted) -> None:
+def assert_what_it_needs_is_waited_for(array: JobArray, call: PlannedCall) -> None:
     assert call.place is not None
     for element in needed(call):
         assert element.array in array.needs
         assert any(covers(after, element, call.place.number) for after in array.after)
 
 
-def assert_no_other_failure_ends_it(array: Array, call: Wanted, calls_per_job: int) -> None:
+def assert_no_other_failure_ends_it(array: JobArray, call: PlannedCall, calls_per_job: int) -> None:
     """Only `any` may name what the call does not take, or what makes several calls, or be said of several calls."""
     assert call.place is not None
     alone = {(element.array, element.number) for element in needed(call) if not element.shared}
@@ -112,13 +112,13 @@ def assert_no_other_failure_ends_it(array: Array, call: Wanted, calls_per_job: i
 # ------------------------------------------------------------------ how few
 
 
-def shape(arrays: Sequence[Array]) -> list[tuple[int, list[str]]]:
+def shape(arrays: Sequence[JobArray]) -> list[tuple[int, list[str]]]:
     """Of each array: how many calls, and the kinds of what it waits for."""
     return [(len(array.calls), [after.kind for after in array.after]) for array in arrays]
 
 
-def alike(count: int, *after: Wanted | Element) -> list[Wanted]:
-    return [Wanted("a", after) for _ in range(count)]
+def alike(count: int, *after: PlannedCall | ArrayElement) -> list[PlannedCall]:
+    return [PlannedCall("a", after) for _ in range(count)]
 
 
 def test_calls_that_wait_for_nothing_are_one_array() -> None:
@@ -128,7 +128,7 @@ def test_calls_that_wait_for_nothing_are_one_array() -> None:
 
 
 def test_calls_that_ask_for_something_else_are_another_array() -> None:
-    assert shape(plan([Wanted(i % 2) for i in range(10)], 1000)) == [(5, []), (5, [])]
+    assert shape(plan([PlannedCall(i % 2) for i in range(10)], 1000)) == [(5, []), (5, [])]
 
 
 def test_several_calls_in_a_job() -> None:
@@ -141,25 +141,25 @@ def test_several_calls_in_a_job() -> None:
 def test_element_by_element() -> None:
     layer = calls = alike(50)
     for _ in range(9):
-        layer = [Wanted("a", [before]) for before in layer]
+        layer = [PlannedCall("a", [before]) for before in layer]
         calls = calls + layer
     assert shape(plan(calls, 1000)) == [(50, []), *([(50, ["corresponding"])] * 9)]
     assert shape(plan(calls, 25)) == [*([(25, [])] * 2), *([(25, ["corresponding"])] * 18)]
 
 
 def test_fan_out() -> None:
-    first = Wanted("a")
+    first = PlannedCall("a")
     assert shape(plan([first, *alike(100, first)], 1000)) == [(1, []), (100, ["ok"])]
 
 
 def test_fan_in() -> None:
     first = alike(20)
-    assert shape(plan([*first, Wanted("a", first)], 1000)) == [(20, []), (1, ["ok"] * 20)]
+    assert shape(plan([*first, PlannedCall("a", first)], 1000)) == [(20, []), (1, ["ok"] * 20)]
 
 
 def test_a_join_of_many() -> None:
     first = alike(200)
-    assert shape(plan([*first, Wanted("a", first)], 1000)) == [(200, []), (1, ["any"])]
+    assert shape(plan([*first, PlannedCall("a", first)], 1000)) == [(200, []), (1, ["any"])]
 
 
 def test_several_for_each() -> None:
@@ -179,21 +179,21 @@ def test_many_for_each_of_two() -> None:
 def test_neighbours() -> None:
     """Too many different sets of inputs to be exact: one array after the whole one before."""
     first = alike(50)
-    calls = [*first, *(Wanted("a", [first[i], first[i - 1]]) for i in range(50))]
+    calls = [*first, *(PlannedCall("a", [first[i], first[i - 1]]) for i in range(50))]
     assert shape(plan(calls, 1000)) == [(50, []), (50, ["any"])]
 
 
 def test_after_a_job_of_several_calls_whatever_comes_of_them() -> None:
-    shared = [Element("submitted-1", number, shared=True) for number in range(3)]
+    shared = [ArrayElement("submitted-1", number, shared=True) for number in range(3)]
     assert shape(plan(alike(2, shared[0]), 1000)) == [(2, ["any"])]
-    assert shape(plan([Wanted("a", [element]) for element in shared], 1000)) == [(1, ["any"])] * 3
+    assert shape(plan([PlannedCall("a", [element]) for element in shared], 1000)) == [(1, ["any"])] * 3
 
 
 @given(st.lists(st.integers(0, 19), max_size=200), st.booleans())
 def test_a_layer_takes_few_arrays(parents: list[int], elsewhere: bool) -> None:
     """Of n calls that each wait for one of an array, however these are spread: at most the root of n, and some."""
     first = alike(20)
-    found = plan([*first, *(Wanted("a", [first[parent]]) for parent in parents)], 1000)
+    found = plan([*first, *(PlannedCall("a", [first[parent]]) for parent in parents)], 1000)
     assert len(found) <= 1 + math.sqrt(len(parents)) + SEPARATE
 
 
@@ -202,7 +202,7 @@ def test_time_in_proportion_to_the_number_of_calls(count: int) -> None:
     """No clock: what is asked of each call is counted."""
     asked = 0
 
-    class Counted(Wanted):
+    class Counted(PlannedCall):
         def __hash__(self) -> int:
             nonlocal asked
             asked += 1

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from callyard.backends.batch.poller import Questions
-from callyard.backends.batch.tracker import Followed, Following
-from callyard.cache.directory import Home
-from callyard.jobs.batch import Part
+from callyard.backends.batch.poller import Poller
+from callyard.backends.batch.tracker import TrackedBatch, Tracker
+from callyard.cache.directory import CacheDirectory
+from callyard.jobs.batch import BatchPart
 from callyard.schedulers.base import Status
-from callyard.utils.command_thread import Clerk
+from callyard.utils.command_thread import CommandThread
 
 STALE = OSError(errno.ESTALE, "Stale file handle")
 
@@ -35,9 +35,9 @@ class Files:
             raise STALE
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[BatchPart]:
         self._stumble("parts")
-        return [Part(0, 1, "1")]
+        return [BatchPart(0, 1, "1")]
 
     def job_of(self, number: int) -> str:
         return "1"
@@ -100,11 +100,11 @@ class Asking:
     def __init__(self, tmp_path: Path, trouble: str = "") -> None:
         self.desk, self.folder = Desk(), Files(trouble)
         self.call = Call(self.folder)
-        self.following = Following(Home.open(tmp_path), False, (5.0, 60.0), lambda call: None)
-        self.followed = Followed(self.folder)  # type: ignore[arg-type]
+        self.following = Tracker(CacheDirectory.open(tmp_path), False, (5.0, 60.0), lambda call: None)
+        self.followed = TrackedBatch(self.folder)  # type: ignore[arg-type]
         self.followed.calls[0] = [self.call]  # type: ignore[list-item]
         self.following.batches[self.folder.token] = self.followed
-        self.questions = Questions(Clerk(), self.desk, self.following, None, 60.0)  # type: ignore[arg-type]
+        self.questions = Poller(CommandThread(), self.desk, self.following, None, 60.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trouble", ["parts", "waits"])

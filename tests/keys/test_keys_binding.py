@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from callyard.errors import CacheError
 from callyard.hashing.bind_arguments import bind
-from callyard.hashing.call_key import NOWHERE, Surroundings, call_key
+from callyard.hashing.call_key import NOWHERE, KeyContext, call_key
 from callyard.hashing.decorator import keyed
-from callyard.hashing.digest import Pending
+from callyard.hashing.digest import PendingFuture
 
 
 def key(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -111,15 +111,15 @@ def test_what_does_not_fit_is_the_calls_to_say() -> None:
 
 
 def test_surroundings_count() -> None:
-    places = [NOWHERE, Surroundings(initializer=b"i"), Surroundings(ranks=2), Surroundings(env=b"e")]
-    places.append(Surroundings(init_function=b"f"))
+    places = [NOWHERE, KeyContext(initializer=b"i"), KeyContext(ranks=2), KeyContext(env=b"e")]
+    places.append(KeyContext(init_function=b"f"))
     found = [call_key(plain, (1,), {}, around).hex for around in places]
     assert len(set(found)) == len(found)
-    assert call_key(plain, (1,), {}, Surroundings()).hex == found[0]
+    assert call_key(plain, (1,), {}, KeyContext()).hex == found[0]
 
 
 def test_an_init_function_counts_where_a_parameter_was_left_for_it() -> None:
-    around = Surroundings(init_function=b"f")
+    around = KeyContext(init_function=b"f")
     assert call_key(plain, (1,), {"b": 2, "c": 3}, around).hex == call_key(plain, (1,), {"b": 2, "c": 3}).hex
     assert call_key(plain, (1,), {}, around).hex != call_key(plain, (1,), {}).hex
 
@@ -141,7 +141,7 @@ def test_a_future_counts_as_its_result() -> None:
     from concurrent.futures import Future
 
     future: Future[Any] = Future()
-    with pytest.raises(Pending):
+    with pytest.raises(PendingFuture):
         key(plain, {"deep": [future]})
     future.set_result([1, 2])
     assert key(plain, {"deep": [future]}) == key(plain, {"deep": [[1, 2]]})

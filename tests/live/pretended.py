@@ -11,8 +11,8 @@ from typing import Any
 
 from callyard import Executor, Local
 from callyard.backends.base import Settings
-from callyard.backends.cluster import LiveBackend, launch_local
-from callyard.cluster.launch import Offer
+from callyard.backends.cluster import ClusterBackend, launch_local
+from callyard.cluster.launch import NodeOffer
 
 GIB = 1 << 30
 
@@ -24,10 +24,10 @@ class Nodes(Local):
     count: int = 2
     each: int = 1
 
-    def open(self, settings: Settings) -> LiveBackend:  # type: ignore[override]
+    def open(self, settings: Settings) -> ClusterBackend:  # type: ignore[override]
         gpus = tuple(str(number) for number in range(self.gpus or 0))  # type: ignore[arg-type]
-        offer = Offer(self.each, gpus, int((self.memory or 8) * GIB))
-        return LiveBackend(launch_local(self.count, offer, tempfile.gettempdir()), settings)
+        offer = NodeOffer(self.each, gpus, int((self.memory or 8) * GIB))
+        return ClusterBackend(launch_local(self.count, offer, tempfile.gettempdir()), settings)
 
 
 class Inside:

@@ -8,16 +8,16 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from callyard.cluster.node import Member, Spread
-from callyard.cluster.node_placement import Fleet
-from callyard.pool.call_shape import Capacity, Need, Shape
+from callyard.cluster.node import NodeState, StartOnNodes
+from callyard.cluster.node_placement import NodePlacement
+from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 
 UNKNOWN = 1.0  # s
-ONE = Need(Shape())
+ONE = NodeNeed(WorkerShape())
 
 
 class Call:
-    def __init__(self, order: int, need: Need = ONE, priority: int = 0, expected: float = UNKNOWN) -> None:
+    def __init__(self, order: int, need: NodeNeed = ONE, priority: int = 0, expected: float = UNKNOWN) -> None:
         self.order, self.need, self.priority, self.seconds = order, need, priority, expected
         self.alone = False
         self.cancelled = self.begun = False
@@ -37,17 +37,17 @@ class Call:
         return self.seconds
 
 
-def fleet_of(*capacities: Capacity, max_workers: int | None = None) -> tuple[Fleet, list[Member]]:
-    fleet = Fleet(max_workers)
+def fleet_of(*capacities: NodeCapacity, max_workers: int | None = None) -> tuple[NodePlacement, list[NodeState]]:
+    fleet = NodePlacement(max_workers)
     return fleet, [fleet.join(f"n{i}", capacity) for i, capacity in enumerate(capacities)]
 
 
-def sent(fleet: Fleet) -> list[tuple[str, list[int]]]:
+def sent(fleet: NodePlacement) -> list[tuple[str, list[int]]]:
     return [(send.member.name, [call.order for call in send.calls]) for send in fleet.decide()]  # type: ignore[attr-defined]
 
 
 def test_calls_are_spread() -> None:
-    fleet, _ = fleet_of(Capacity(2), Capacity(2))
+    fleet, _ = fleet_of(NodeCapacity(2), NodeCapacity(2))
     for i in range(5):
         fleet.add(Call(i))
     assert sent(fleet) == [("n0", [0, 1]), ("n1", [2, 3])]
@@ -55,7 +55,7 @@ def test_calls_are_spread() -> None:
 
 
 def test_what_waits_is_shared_evenly_and_goes_together() -> None:
-    fleet, members = fleet_of(*[Capacity(128)] * 10)
+    fleet, members = fleet_of(*[NodeCapacity(128)] * 10)
     for i in range(201):
         fleet.add(Call(i))
     assert [len(orders) for _, orders in sent(fleet)] == [20] * 10 + [1]
@@ -63,23 +63,23 @@ def test_what_waits_is_shared_evenly_and_goes_together() -> None:
 
 
 def test_calls_that_go_together_do_not_pass_older_ones() -> None:
-    fleet, _ = fleet_of(Capacity(8))
-    two = Need(Shape(cores=2))
+    fleet, _ = fleet_of(NodeCapacity(8))
+    two = NodeNeed(WorkerShape(cores=2))
     for i, need in enumerate([ONE, ONE, two, ONE, two]):
         fleet.add(Call(i, need))
     assert sent(fleet) == [("n0", [0, 1]), ("n0", [2]), ("n0", [3]), ("n0", [4])]
 
 
 def test_an_exclusive_call_goes_alone() -> None:
-    fleet, _ = fleet_of(Capacity(8), Capacity(8))
+    fleet, _ = fleet_of(NodeCapacity(8), NodeCapacity(8))
     for i in range(4):
-        fleet.add(Call(i, Need(Shape(), exclusive=True)))
+        fleet.add(Call(i, NodeNeed(WorkerShape(), exclusive=True)))
     assert sent(fleet) == [("n0", [0]), ("n1", [1])]
 
 
 def test_many_calls_are_not_decided_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callyard.cluster.node_placement._MOST_AT_ONCE", 8)
-    fleet, members = fleet_of(*[Capacity(4)] * 4)
+    fleet, members = fleet_of(*[NodeCapacity(4)] * 4)
     for i in range(20):
         fleet.add(Call(i))
     assert [len(orders) for _, orders in sent(fleet)] == [4, 4]
@@ -94,7 +94,7 @@ def test_many_calls_are_not_decided_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 def test_nothing_is_left_to_decide_once_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crew that is ended decides nothing any more, and goes on as long as there is something left."""
     monkeypatch.setattr("callyard.cluster.node_placement._MOST_AT_ONCE", 2)
-    fleet, _ = fleet_of(*[Capacity(1)] * 4)
+    fleet, _ = fleet_of(*[NodeCapacity(1)] * 4)
     for order in range(4):
         fleet.add(Call(order))
     fleet.decide()
@@ -113,7 +113,7 @@ class Fleeting(Call):
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_the_last_call_is_cancelled_at_the_last_moment(ahead: bool) -> None:
-    fleet, (member,) = fleet_of(Capacity(1))
+    fleet, (member,) = fleet_of(NodeCapacity(1))
     if ahead:
         calls = [Call(i, expected=1e-4) for i in range(2)]
         for call in calls:
@@ -128,14 +128,14 @@ def test_the_last_call_is_cancelled_at_the_last_moment(ahead: bool) -> None:
 
 
 def test_a_node_whose_calls_are_taken_back_is_given_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet, members = fleet_of(*[Capacity(4)] * 100)
+    fleet, members = fleet_of(*[NodeCapacity(4)] * 100)
     for member in members[:99]:
         fleet.withdraw(member)
     for i in range(3):
         fleet.add(Call(i))
     looked: list[Any] = []
-    holds = Member.holds
-    monkeypatch.setattr(Member, "holds", lambda self, *asked: looked.append(1) or holds(self, *asked))
+    holds = NodeState.holds
+    monkeypatch.setattr(NodeState, "holds", lambda self, *asked: looked.append(1) or holds(self, *asked))
     assert sent(fleet) == [("n99", [0, 1, 2])]
     assert len(looked) <= 5  # they are not even looked at
     fleet.withdrawn(members[0])
@@ -145,7 +145,7 @@ def test_a_node_whose_calls_are_taken_back_is_given_nothing(monkeypatch: pytest.
 
 
 def test_short_calls_are_sent_ahead_where_some_have_ended() -> None:
-    fleet, (member,) = fleet_of(Capacity(1))
+    fleet, (member,) = fleet_of(NodeCapacity(1))
     calls = [Call(i, expected=1e-4) for i in range(100)]
     for call in calls:
         fleet.add(call)
@@ -160,10 +160,10 @@ def test_short_calls_are_sent_ahead_where_some_have_ended() -> None:
 
 
 def test_a_call_with_a_time_begins_only_where_that_is_left() -> None:
-    fleet, (short, long) = fleet_of(Capacity(1), Capacity(1))
+    fleet, (short, long) = fleet_of(NodeCapacity(1), NodeCapacity(1))
     fleet.lasts_until(short, 100.0)
     fleet.lasts_until(long, 200.0)
-    timed = Need(Shape(), time=60.0)
+    timed = NodeNeed(WorkerShape(), time=60.0)
     for order in range(2):
         fleet.add(Call(order, timed))
     fleet.add(Call(2))
@@ -177,22 +177,22 @@ def test_a_call_with_a_time_begins_only_where_that_is_left() -> None:
 
 
 def test_nodes_of_different_jobs_have_no_call_together() -> None:
-    fleet = Fleet()
-    one, _, *pair = (fleet.join(f"n{i}", Capacity(1), block) for i, block in enumerate("abcc"))
-    fleet.add(Call(0, Need(Shape(), exclusive=True, nodes=2)))
-    fleet.add(Call(1, Need(Shape(), exclusive=True, nodes=3)))
+    fleet = NodePlacement()
+    one, _, *pair = (fleet.join(f"n{i}", NodeCapacity(1), block) for i, block in enumerate("abcc"))
+    fleet.add(Call(0, NodeNeed(WorkerShape(), exclusive=True, nodes=2)))
+    fleet.add(Call(1, NodeNeed(WorkerShape(), exclusive=True, nodes=3)))
     (spread,) = fleet.decide()
-    assert isinstance(spread, Spread)
+    assert isinstance(spread, StartOnNodes)
     assert spread.members == pair
     assert [need.nodes for need in fleet.hopeless()] == [3]
     assert not one.flight
 
 
 def test_what_waits_is_known() -> None:
-    fleet, (member,) = fleet_of(Capacity(1))
+    fleet, (member,) = fleet_of(NodeCapacity(1))
     for order in range(4):
         fleet.add(Call(order, expected=0.5))
-    big = Need(Shape(cores=2))
+    big = NodeNeed(WorkerShape(cores=2))
     fleet.add(Call(9, big))
     fleet.decide()
     assert fleet.backlog() == [(ONE, 3, 0.5), (big, 1, UNKNOWN)]
@@ -202,7 +202,7 @@ def test_what_waits_is_known() -> None:
 
 
 def test_a_long_call_is_not_sent_ahead() -> None:
-    fleet, (member,) = fleet_of(Capacity(1))
+    fleet, (member,) = fleet_of(NodeCapacity(1))
     calls = [Call(0, expected=1e-4), Call(1), Call(2, expected=1e-4)]
     for call in calls:
         fleet.add(call)
@@ -212,7 +212,7 @@ def test_a_long_call_is_not_sent_ahead() -> None:
 
 
 def test_what_waits_ahead_is_shared() -> None:
-    fleet, members = fleet_of(Capacity(1), Capacity(1))
+    fleet, members = fleet_of(NodeCapacity(1), NodeCapacity(1))
     for i in range(2):
         fleet.add(Call(i, expected=1e-5))
     first = fleet.decide()
@@ -227,8 +227,8 @@ def test_what_waits_ahead_is_shared() -> None:
 
 
 def test_a_node_is_kept_free_for_one_that_was_passed_too_often() -> None:
-    fleet, _ = fleet_of(Capacity(2), Capacity(2))
-    running: list[tuple[Member, Any]] = []
+    fleet, _ = fleet_of(NodeCapacity(2), NodeCapacity(2))
+    running: list[tuple[NodeState, Any]] = []
 
     def carry_out() -> None:
         running.extend((send.member, call) for send in fleet.decide() for call in send.calls)
@@ -236,7 +236,7 @@ def test_a_node_is_kept_free_for_one_that_was_passed_too_often() -> None:
     for i in range(2):
         fleet.add(Call(i))
     carry_out()
-    large = Call(10, Need(Shape(cores=2)))
+    large = Call(10, NodeNeed(WorkerShape(cores=2)))
     for call in (large, *(Call(i) for i in range(11, 200))):
         fleet.add(call)
     for _ in range(30):
@@ -249,7 +249,7 @@ def test_a_node_is_kept_free_for_one_that_was_passed_too_often() -> None:
 
 
 def test_a_call_that_is_put_back_goes_first() -> None:
-    fleet, (member,) = fleet_of(Capacity(1))
+    fleet, (member,) = fleet_of(NodeCapacity(1))
     first, second = Call(0), Call(1)
     fleet.add(first)
     fleet.add(second)
@@ -261,39 +261,39 @@ def test_a_call_that_is_put_back_goes_first() -> None:
 
 
 def test_what_no_node_could_hold() -> None:
-    fleet, _ = fleet_of(Capacity(2))
-    need = Need(Shape(cores=3))
+    fleet, _ = fleet_of(NodeCapacity(2))
+    need = NodeNeed(WorkerShape(cores=3))
     fleet.add(Call(0, need))
     assert sent(fleet) == []
     assert fleet.hopeless() == [need]
-    larger = fleet.join("n9", Capacity(4))
+    larger = fleet.join("n9", NodeCapacity(4))
     assert fleet.hopeless() == []
     assert sent(fleet) == [("n9", [0])]
     assert larger.cores == 1
 
 
 def test_a_thousand_nodes_cost_nothing_when_one_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet, members = fleet_of(*[Capacity(1)] * 1000)
+    fleet, members = fleet_of(*[NodeCapacity(1)] * 1000)
     calls = [Call(i) for i in range(3000)]
     for call in calls:
         fleet.add(call)
     placed = {send.member: send.calls for send in fleet.decide()}
     looked: list[Any] = []
-    holds = Member.holds
-    monkeypatch.setattr(Member, "holds", lambda self, *asked: looked.append(1) or holds(self, *asked))
+    holds = NodeState.holds
+    monkeypatch.setattr(NodeState, "holds", lambda self, *asked: looked.append(1) or holds(self, *asked))
     fleet.finished(members[500], placed[members[500]])
     assert sent(fleet) == [("n500", [1000])]
     assert len(looked) <= 3
 
 
 NEEDS = [
-    Need(Shape()),
-    Need(Shape(cores=2)),
-    Need(Shape(gpus=1)),
-    Need(Shape(memory=3)),
-    Need(Shape(), exclusive=True),
-    Need(Shape(cores=4, gpus=2)),
-    Need(Shape(), exclusive=True, nodes=2),
+    NodeNeed(WorkerShape()),
+    NodeNeed(WorkerShape(cores=2)),
+    NodeNeed(WorkerShape(gpus=1)),
+    NodeNeed(WorkerShape(memory=3)),
+    NodeNeed(WorkerShape(), exclusive=True),
+    NodeNeed(WorkerShape(cores=4, gpus=2)),
+    NodeNeed(WorkerShape(), exclusive=True, nodes=2),
 ]
 
 
@@ -304,22 +304,22 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(most=st.sampled_from([None, 1, 3]))
     def begin(self, most: int | None) -> None:
-        self.fleet = Fleet(most)
+        self.fleet = NodePlacement(most)
         self.waiting: dict[Call, None] = {}
-        self.there: dict[Member, list[Call]] = {}
+        self.there: dict[NodeState, list[Call]] = {}
         self.count = 0
 
     @rule(target=members, cores=st.integers(1, 4), gpus=st.integers(0, 2), memory=st.integers(0, 6))
     def join(self, cores: int, gpus: int, memory: int) -> Any:
         if len(self.there) >= 4:
             return multiple()
-        member = self.fleet.join("n", Capacity(cores, tuple(map(str, range(gpus))), memory))
+        member = self.fleet.join("n", NodeCapacity(cores, tuple(map(str, range(gpus))), memory))
         self.there[member] = []
         self.carry_out()
         return member
 
     @rule(member=consumes(members))
-    def leave(self, member: Member) -> None:
+    def leave(self, member: NodeState) -> None:
         calls = self.fleet.leave(member)
         assert calls == self.there.pop(member)
         for call in calls:
@@ -330,7 +330,7 @@ class Machine(RuleBasedStateMachine):
         self.carry_out()
 
     @rule(need=st.sampled_from(NEEDS), short=st.booleans(), priority=st.integers(0, 1), count=st.integers(1, 9))
-    def add(self, need: Need, short: bool, priority: int, count: int) -> None:
+    def add(self, need: NodeNeed, short: bool, priority: int, count: int) -> None:
         for _ in range(count):
             self.count += 1
             call = Call(self.count, need, priority, 1e-4 if short else UNKNOWN)
@@ -396,7 +396,7 @@ class Machine(RuleBasedStateMachine):
 
     def carry_out_a_part(self) -> None:
         for send in self.fleet.decide():
-            if isinstance(send, Spread):
+            if isinstance(send, StartOnNodes):
                 assert len({*send.members}) == send.call.need.nodes
                 del self.waiting[send.call]  # type: ignore[arg-type]
                 for member in send.members:

@@ -15,9 +15,9 @@ from pretended import Inside, node, same, until, visible
 
 from callyard import Executor
 from callyard.backends.cluster import LocalLaunch
-from callyard.cluster.launch import Process, Ranks, Started
+from callyard.cluster.launch import AgentProcess, RanksToStart, StartedAgents
 from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
-from callyard.pool.mpi_launcher import OneWay
+from callyard.pool.mpi_launcher import SingleLauncher
 
 Make = Callable[..., Executor]
 
@@ -329,12 +329,12 @@ def test_ranks_that_do_not_begin(command: list[str], said: str, make: Make, monk
     """Each way to start them is tried, and then it is an error."""
     tried: list[str] = []
 
-    def start(_: LocalLaunch, ranks: Ranks, way: str) -> Started:
+    def start(_: LocalLaunch, ranks: RanksToStart, way: str) -> StartedAgents:
         tried.append(way)
-        return Process(ranks.nodes, command, os.environ)
+        return AgentProcess(ranks.nodes, command, os.environ)
 
     monkeypatch.setattr(LocalLaunch, "start_ranks", start)
-    monkeypatch.setattr(OneWay, "candidates", lambda _: ["one", "other"])
+    monkeypatch.setattr(SingleLauncher, "candidates", lambda _: ["one", "other"])
     monkeypatch.setattr("callyard.cluster.mpi_call._TO_MEET", 1.0)
     ex = make(count=2, each=1)
     with pytest.raises(

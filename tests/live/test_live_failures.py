@@ -20,9 +20,9 @@ from pretended import GIB, Inside, node, same, until
 import callyard
 from callyard import Executor
 from callyard.backends.base import Settings
-from callyard.backends.cluster import LiveBackend, LocalLaunch
+from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.cluster import agents as stations
-from callyard.cluster.launch import Offer, Process, Started
+from callyard.cluster.launch import AgentProcess, NodeOffer, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
 from callyard.resources import Resources
@@ -114,8 +114,8 @@ class Broken(LocalLaunch):
 
     code = "import sys; sys.exit('the key is under the mat')"
 
-    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
-        return [Process(nodes, [sys.executable, "-c", self.code], os.environ)]
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
+        return [AgentProcess(nodes, [sys.executable, "-c", self.code], os.environ)]
 
 
 class Mute(Broken):
@@ -123,18 +123,18 @@ class Mute(Broken):
 
 
 class Impossible(Broken):
-    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
         raise OSError("srun is not in PATH")
 
 
 def _over(launch: Any) -> Executor:
     executor = object.__new__(Executor)
     executor._resources = Resources()
-    executor._running = _Running(LiveBackend(launch, Settings()), None)
+    executor._running = _Running(ClusterBackend(launch, Settings()), None)
     return executor
 
 
-OFFER = Offer(1, 0, GIB)
+OFFER = NodeOffer(1, 0, GIB)
 
 
 @pytest.mark.parametrize(("kind", "words"), [(Broken, "the key is under the mat"), (Impossible, "not in PATH")])

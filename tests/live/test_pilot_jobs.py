@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from test_fleet import Call
 
-from callyard.backends.batch.scheduler_client import Refused
-from callyard.backends.pilot_jobs import Pilots
+from callyard.backends.batch.scheduler_client import SubmissionRefused
+from callyard.backends.pilot_jobs import PilotJobs
 from callyard.cluster import autoscaler
 from callyard.cluster.autoscaler import Block
-from callyard.cluster.node_placement import Fleet, Member
+from callyard.cluster.node_placement import NodePlacement, NodeState
 from callyard.errors import SchedulerError
-from callyard.pool.call_shape import Capacity, Need, Shape
+from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest, Status
-from callyard.transport.event_loop import Loop
+from callyard.transport.event_loop import EventLoop
 
-ONE = Need(Shape())
+ONE = NodeNeed(WorkerShape())
 LATER = 100.0  # s after which everything is due
 
 
@@ -41,8 +41,8 @@ class Scheduler:
         self.states: dict[str, Status] = {}
         self.trouble: Exception | None = None
 
-    def typical(self) -> Capacity | None:
-        return Capacity(4, (), 8)
+    def typical(self) -> NodeCapacity | None:
+        return NodeCapacity(4, (), 8)
 
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
         log = f"{self._logs}/{token}-{{element}}"
@@ -58,7 +58,7 @@ class Scheduler:
         return str(len(self.submitted))
 
     def look_up(self, token: str) -> dict[str, str]:
-        raise Refused("silent", token)
+        raise SubmissionRefused("silent", token)
 
     def statuses(self, jobs: Sequence[str]) -> dict[str, Status]:
         if self.trouble is not None:
@@ -82,9 +82,9 @@ class Driver:
     """The crew, as far as pilots are concerned. Time passes when the test says so."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.fleet = Fleet()
-        self.pilots = Pilots(scheduler, scheduler, self.fleet)  # type: ignore[arg-type]
-        self.loop = Loop(lambda: None)
+        self.fleet = NodePlacement()
+        self.pilots = PilotJobs(scheduler, scheduler, self.fleet)  # type: ignore[arg-type]
+        self.loop = EventLoop(lambda: None)
         self.now = 1000.0
 
     def look(self, wanted: bool = True, after: float = 0.0) -> None:
@@ -97,10 +97,10 @@ class Driver:
             self.loop.step(60)
             self.look(wanted)
 
-    def agent_comes(self, block: Block) -> Member:
+    def agent_comes(self, block: Block) -> NodeState:
         said = {"node": f"n{block.number}", "block": block.name, "job": block.job or "0"}
         member = self.pilots.admit({**said, "capacity": [4, [], 8], "allocated": [4, None, None]}, self.now)
-        assert isinstance(member, Member)
+        assert isinstance(member, NodeState)
         return member
 
     @property
@@ -122,7 +122,7 @@ def driver(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dr
     driver.loop.close()
 
 
-def call(need: Need = ONE) -> Call:
+def call(need: NodeNeed = ONE) -> Call:
     return Call(1, need)
 
 
@@ -150,7 +150,7 @@ def test_a_refusal_is_not_asked_for_over_and_over(driver: Driver, scheduler: Sch
     driver.fleet.decide(driver.now)
     for number in range(8):
         driver.fleet.add(Call(2 + number))
-    scheduler.refusal = Refused("mistake", "Invalid account")
+    scheduler.refusal = SubmissionRefused("mistake", "Invalid account")
     driver.look(after=1)
     driver.hear()
     driver.look(after=1)
@@ -162,12 +162,12 @@ def test_a_refusal_is_not_asked_for_over_and_over(driver: Driver, scheduler: Sch
     driver.look(after=LATER)
     driver.hear()
     assert len(scheduler.submitted) == 4
-    assert driver.pilots.why_hopeless([Need(Shape(9))], False, "") is None  # the mistake is not one any more
+    assert driver.pilots.why_hopeless([NodeNeed(WorkerShape(9))], False, "") is None  # the mistake is not one any more
     assert member.number in driver.fleet.members
 
 
 def test_calls_are_told_why_no_node_can_come(driver: Driver, scheduler: Scheduler) -> None:
-    scheduler.refusal = Refused("mistake", "Invalid account")
+    scheduler.refusal = SubmissionRefused("mistake", "Invalid account")
     driver.fleet.add(call())
     driver.look()
     driver.hear()
@@ -210,7 +210,7 @@ def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Sc
 
 def test_an_agent_comes_before_the_answer_to_its_submission(driver: Driver, scheduler: Scheduler) -> None:
     """Which does not come at all, so that it is not known to have been taken."""
-    scheduler.refusal = Refused("silent", "no answer in time")
+    scheduler.refusal = SubmissionRefused("silent", "no answer in time")
     driver.fleet.add(call())
     driver.look()
     (block,) = driver.blocks
@@ -234,7 +234,7 @@ def test_a_node_whose_agent_is_there_is_not_forgotten(driver: Driver, scheduler:
 
 
 def test_more_nodes_together_than_there_may_be(driver: Driver) -> None:
-    needs = [Need(Shape(), exclusive=True, nodes=3), ONE]
+    needs = [NodeNeed(WorkerShape(), exclusive=True, nodes=3), ONE]
     hopeless = driver.pilots.why_hopeless(needs, False, "")
     assert hopeless is not None
     assert hopeless.needs == needs[:1]
@@ -266,8 +266,8 @@ def test_what_has_room_for_one_of_two_is_counted_once(driver: Driver, scheduler:
     driver.hear()
     driver.agent_comes(driver.blocks[0])
     driver.fleet.decide(driver.now)
-    driver.fleet.add(Call(2, Need(Shape(cores=2))))
-    driver.fleet.add(Call(3, Need(Shape(cores=3))))
+    driver.fleet.add(Call(2, NodeNeed(WorkerShape(cores=2))))
+    driver.fleet.add(Call(3, NodeNeed(WorkerShape(cores=3))))
     driver.look(after=1)
     driver.fleet.decide(driver.now)
     driver.hear()
@@ -302,7 +302,7 @@ def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler
 def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:
     """`most` is also what the desk knows of the cluster: here arrays of two."""
     scheduler.most = 2
-    driver.pilots._supply = autoscaler.Supply(0, 5)
+    driver.pilots._supply = autoscaler.Autoscaler(0, 5)
     for _ in range(20):
         driver.fleet.add(call())
     driver.look()

@@ -20,7 +20,7 @@ from pretended import Inside, same, until, visible
 
 import callyard
 from callyard import Executor, Slurm
-from callyard.backends.batch.scheduler_client import Desk
+from callyard.backends.batch.scheduler_client import SchedulerClient
 from callyard.cluster import autoscaler
 from callyard.errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 
@@ -85,8 +85,10 @@ def test_calls_run_on_as_many_nodes_as_they_need(make: Make, slurm: Cluster, gat
 
 def test_one_command_asks_for_many_nodes(make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
     asked = []
-    submit = Desk.submit
-    monkeypatch.setattr(Desk, "submit", lambda desk, request: asked.append(request.elements) or submit(desk, request))
+    submit = SchedulerClient.submit
+    monkeypatch.setattr(
+        SchedulerClient, "submit", lambda desk, request: asked.append(request.elements) or submit(desk, request)
+    )
     ex = make(3)
     running = [ex.submit(held, gate, node) for _ in range(9)]
     gate.arrived(9)
@@ -128,7 +130,7 @@ def test_nodes_are_replaced_before_their_time_is_over(
     make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate, slurm: Cluster
 ) -> None:
     # Slurm's shortest limit is a minute, so here it says that there are 3 s.
-    monkeypatch.setattr(Desk, "times_left", lambda desk, jobs: dict.fromkeys(jobs, 3.0))
+    monkeypatch.setattr(SchedulerClient, "times_left", lambda desk, jobs: dict.fromkeys(jobs, 3.0))
     ex = make(1)
     running = ex.submit(held, gate, job)
     gate.arrived()
@@ -144,7 +146,9 @@ def test_nodes_are_replaced_before_their_time_is_over(
 
 def test_a_call_begins_only_where_it_can_end(make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [50.0, 500.0]  # of the first node, and of the one that comes in its place
-    monkeypatch.setattr(Desk, "times_left", lambda desk, jobs: dict.fromkeys(jobs, left.pop(0) if left else 500.0))
+    monkeypatch.setattr(
+        SchedulerClient, "times_left", lambda desk, jobs: dict.fromkeys(jobs, left.pop(0) if left else 500.0)
+    )
     ex = make(1)
     first = ex.submit(job).result()
     timed = ex.with_resources(run_time=60)
@@ -268,16 +272,16 @@ def test_a_node_fails(make: Make, slurm: Cluster, gate: Gate) -> None:
 
 
 def test_a_limit_of_jobs_is_not_the_end(make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
-    from callyard.backends.batch.scheduler_client import Refused
+    from callyard.backends.batch.scheduler_client import SubmissionRefused
 
-    submit = Desk.submit
+    submit = SchedulerClient.submit
 
-    def limited(desk: Desk, request: Any) -> str:
+    def limited(desk: SchedulerClient, request: Any) -> str:
         if request.elements is not None:
-            raise Refused("limit", "Job violates accounting/QOS policy")
+            raise SubmissionRefused("limit", "Job violates accounting/QOS policy")
         return submit(desk, request)
 
-    monkeypatch.setattr(Desk, "submit", limited)
+    monkeypatch.setattr(SchedulerClient, "submit", limited)
     ex = make(2)
     running = [ex.submit(held, gate, node) for _ in range(8)]
     gate.arrived(8)

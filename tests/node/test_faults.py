@@ -22,7 +22,7 @@ from callyard.serialize import shared_memory
 from callyard.serialize.packer import LARGE
 from callyard.transport import frames
 from callyard.transport import stream as stream_module
-from callyard.transport.event_loop import Loop
+from callyard.transport.event_loop import EventLoop
 
 SIZE = LARGE // 8
 PATIENCE = 60.0  # s; nothing here takes as long
@@ -88,7 +88,7 @@ PLACES: dict[str, tuple[Any, str, list[int]]] = {
     "map": (shared_memory.mmap, "mmap", [errno.ENOMEM]),
     "view": (shared_memory, "_Mapping", [errno.EMFILE]),
     "pair": (socket, "socketpair", [errno.EMFILE]),
-    "watch": (Loop, "watch", [errno.ENOSPC]),
+    "watch": (EventLoop, "watch", [errno.ENOSPC]),
 }
 FAULTS = [(place, error) for place, (_, _, errors) in PLACES.items() for error in errors]
 
@@ -221,7 +221,7 @@ def test_rubbish_from_a_worker_ends_only_that_worker(data: bytes) -> None:
 
 def test_what_cannot_be_sent_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with Executor(2) as executor:
-        monkeypatch.setattr(shared_memory.Segments, "fill", lambda *_: None)
+        monkeypatch.setattr(shared_memory.SegmentPool, "fill", lambda *_: None)
         monkeypatch.setattr(frames, "LARGEST", 4 * LARGE)
         large = executor.submit(np.sum, filled(1.0, 8 * SIZE))
         small = executor.submit(np.sum, filled(1.0))
@@ -231,7 +231,7 @@ def test_what_cannot_be_sent_fails_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def without_shared_memory() -> None:
-    shared_memory.Segments.fill = lambda *_: None  # type: ignore[method-assign]
+    shared_memory.SegmentPool.fill = lambda *_: None  # type: ignore[method-assign]
     frames.LARGEST = 4 * LARGE
 
 

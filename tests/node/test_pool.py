@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from callyard.pool import worker_placement as pool_module
-from callyard.pool.call_shape import Capacity, Shape
-from callyard.pool.worker_placement import Instruction, Pool, Retire, Send, Start, Worker
+from callyard.pool.call_shape import NodeCapacity, WorkerShape
+from callyard.pool.worker_placement import Instruction, RetireWorker, SendToWorker, StartWorker, Worker, WorkerPlacement
 
 LONG, SHORT = 1.0, 0.00001  # seconds that calls are expected to take
 PATIENCE = pool_module._PATIENCE
@@ -22,7 +22,7 @@ PATIENCE = pool_module._PATIENCE
 class FakeCall:
     """A call that the test ends when it likes."""
 
-    shape: Shape = Shape()  # noqa: RUF009  # it cannot be changed
+    shape: WorkerShape = WorkerShape()  # noqa: RUF009  # it cannot be changed
     priority: int = 0
     seconds: float = LONG
     alone: bool = False
@@ -56,8 +56,8 @@ class Site:
         max_workers: int | None = None,
         max_tasks: int | None = None,
     ) -> None:
-        self.capacity = Capacity(cores, tuple(map(str, range(gpus))), memory)
-        self.pool = Pool(self.capacity, max_workers or cores, max_tasks)
+        self.capacity = NodeCapacity(cores, tuple(map(str, range(gpus))), memory)
+        self.pool = WorkerPlacement(self.capacity, max_workers or cores, max_tasks)
         self.log: list[Instruction] = []
 
     def submit(self, *calls: FakeCall) -> list[FakeCall]:
@@ -121,7 +121,7 @@ class Site:
     @property
     def sent(self) -> list[FakeCall]:
         """All calls that were sent, in order."""
-        return [call for each in self.log if isinstance(each, Send) for call in each.calls]  # type: ignore[misc]
+        return [call for each in self.log if isinstance(each, SendToWorker) for call in each.calls]  # type: ignore[misc]
 
     def told(self, kind: type) -> int:
         return sum(isinstance(each, kind) for each in self.log)
@@ -133,7 +133,7 @@ class Site:
 def test_a_call_starts_a_worker_and_is_sent_when_that_is_ready():
     site = Site()
     [call] = site.submit(FakeCall())
-    assert site.told(Start) == 1
+    assert site.told(StartWorker) == 1
     assert site.sent == []
     site.ready()
     assert site.sent == [call]
@@ -144,25 +144,25 @@ def test_a_worker_is_used_again_for_calls_of_its_shape():
     calls = site.submit(FakeCall(), FakeCall(), FakeCall())
     site.run_all()
     assert site.sent == calls
-    assert site.told(Start) == 1
-    assert site.told(Retire) == 0
+    assert site.told(StartWorker) == 1
+    assert site.told(RetireWorker) == 0
 
 
 def test_workers_start_for_all_calls_that_came_at_once():
     site = Site(cores=4)
     site.submit(*(FakeCall() for _ in range(4)))
-    assert site.told(Start) == 4
+    assert site.told(StartWorker) == 4
 
 
 def test_no_more_workers_start_than_there_are_calls():
     site = Site(cores=4)
     site.submit(FakeCall(), FakeCall())
-    assert site.told(Start) == 2
+    assert site.told(StartWorker) == 2
 
 
 def test_a_worker_gets_only_calls_of_its_shape():
     site = Site(cores=2)
-    plain, special = site.submit(FakeCall(), FakeCall(Shape(environment=(("A", "1"),))))
+    plain, special = site.submit(FakeCall(), FakeCall(WorkerShape(environment=(("A", "1"),))))
     site.ready()
     assert {worker.shape: list(worker.flight) for worker in site.busy} == {
         plain.shape: [plain],
@@ -175,12 +175,12 @@ def test_max_workers_limits_how_many_run():
     site.submit(*(FakeCall() for _ in range(3)))
     site.ready()
     assert len(site.busy) == 1
-    assert site.told(Start) == 1
+    assert site.told(StartWorker) == 1
 
 
 def test_the_core_of_a_call_is_free_when_it_ends():
     site = Site(cores=2)
-    small, large = site.submit(FakeCall(), FakeCall(Shape(cores=2)))
+    small, large = site.submit(FakeCall(), FakeCall(WorkerShape(cores=2)))
     site.ready()
     assert site.sent == [small]
     site.finish(site.busy[0])
@@ -237,7 +237,7 @@ def test_short_calls_share_a_message_and_wait_at_the_worker():
     calls = site.submit(*(FakeCall(seconds=SHORT) for _ in range(50)))
     site.ready()
     assert list(site.busy[0].flight) == calls
-    assert site.told(Send) == 1
+    assert site.told(SendToWorker) == 1
 
 
 def test_short_calls_are_topped_up_when_half_has_been_done():
@@ -248,9 +248,9 @@ def test_short_calls_are_topped_up_when_half_has_been_done():
     most = len(worker.flight)
     assert 1 < most < 1000
     site.finish(worker, most // 2 - 1)
-    assert site.told(Send) == 1
+    assert site.told(SendToWorker) == 1
     site.finish(worker, 2)
-    assert site.told(Send) == 2
+    assert site.told(SendToWorker) == 2
     assert len(worker.flight) == most
 
 
@@ -259,7 +259,7 @@ def test_nothing_is_sent_behind_a_long_call_or_ahead_of_it():
     kinds = [SHORT, SHORT, LONG, SHORT, LONG, LONG]
     calls = site.submit(*(FakeCall(seconds=kind) for kind in kinds))
     site.run_all()
-    assert [each.calls for each in site.log if isinstance(each, Send)] == [
+    assert [each.calls for each in site.log if isinstance(each, SendToWorker)] == [
         calls[:2],
         calls[2:3],
         calls[3:4],
@@ -338,7 +338,7 @@ def test_a_worker_that_finished_before_anything_could_be_taken_back_is_at_rest_o
     worker.withdrawing = True
     site.finish(worker, 2)
     site.pool.withdrawn(worker, [])
-    site.submit(FakeCall(), FakeCall(Shape(environment=(("A", "1"),))))
+    site.submit(FakeCall(), FakeCall(WorkerShape(environment=(("A", "1"),))))
     site.ready()
     assert len(site.busy) == 1  # there is one core
 
@@ -346,13 +346,13 @@ def test_a_worker_that_finished_before_anything_could_be_taken_back_is_at_rest_o
 # ------------------------------------------------------------------ GPUs and memory
 
 
-GPU = Shape(gpus=1)
-BIG = Shape(memory=3)
+GPU = WorkerShape(gpus=1)
+BIG = WorkerShape(memory=3)
 
 
 def test_workers_have_gpus_of_their_own():
     site = Site(cores=3, gpus=3)
-    site.submit(FakeCall(GPU), FakeCall(Shape(gpus=2)))
+    site.submit(FakeCall(GPU), FakeCall(WorkerShape(gpus=2)))
     assert sorted(worker.gpus for worker in site.starting) == [("0",), ("1", "2")]
 
 
@@ -362,9 +362,9 @@ def test_an_idle_worker_keeps_its_gpu_until_somebody_waits_for_it():
     site.run_all()
     site.submit(FakeCall())
     site.run_all()
-    assert site.told(Retire) == 0
-    [other] = site.submit(FakeCall(Shape(gpus=1, environment=(("A", "1"),))))
-    assert site.told(Retire) == 1
+    assert site.told(RetireWorker) == 0
+    [other] = site.submit(FakeCall(WorkerShape(gpus=1, environment=(("A", "1"),))))
+    assert site.told(RetireWorker) == 1
     assert other not in site.sent
     assert not site.starting  # until the first has really ended
     site.run_all()
@@ -375,8 +375,8 @@ def test_memory_is_held_like_gpus():
     site = Site(cores=2, memory=4)
     site.submit(FakeCall(BIG))
     site.run_all()
-    [other] = site.submit(FakeCall(Shape(memory=2)))
-    assert site.told(Retire) == 1
+    [other] = site.submit(FakeCall(WorkerShape(memory=2)))
+    assert site.told(RetireWorker) == 1
     site.run_all()
     assert other.state == "done"
 
@@ -385,20 +385,20 @@ def test_only_workers_that_hold_what_is_missing_are_let_go():
     site = Site(cores=4, gpus=1)
     site.submit(FakeCall(), FakeCall(), FakeCall(GPU))
     site.run_all()
-    site.submit(FakeCall(Shape(gpus=1, environment=(("A", "1"),))))
-    assert [each.worker.shape for each in site.log if isinstance(each, Retire)] == [GPU]
+    site.submit(FakeCall(WorkerShape(gpus=1, environment=(("A", "1"),))))
+    assert [each.worker.shape for each in site.log if isinstance(each, RetireWorker)] == [GPU]
 
 
 def test_no_worker_is_let_go_when_that_would_not_be_enough():
     """Otherwise workers would start and end for nothing as long as the busy one runs."""
     site = Site(cores=4, gpus=2)
-    other = Shape(gpus=1, environment=(("A", "1"),))
+    other = WorkerShape(gpus=1, environment=(("A", "1"),))
     [long] = site.submit(FakeCall(other))
     site.ready()
-    both, small = site.submit(FakeCall(Shape(gpus=2)), FakeCall(GPU))
+    both, small = site.submit(FakeCall(WorkerShape(gpus=2)), FakeCall(GPU))
     site.ready()
     assert site.sent == [long, small]
-    assert site.told(Retire) == 0
+    assert site.told(RetireWorker) == 0
     site.run_all()
     assert both.state == "done"
 
@@ -408,18 +408,18 @@ def test_what_is_being_made_free_for_a_call_is_not_taken_by_another():
     site = Site(cores=2, gpus=2, max_workers=1)
     site.submit(FakeCall(GPU))
     site.run_all()
-    both, one = site.submit(FakeCall(Shape(gpus=2)), FakeCall(Shape(gpus=1, environment=(("A", "1"),))))
+    both, one = site.submit(FakeCall(WorkerShape(gpus=2)), FakeCall(WorkerShape(gpus=1, environment=(("A", "1"),))))
     site.run_all()
     assert site.sent[1:] == [both, one]
-    assert site.told(Start) == 3
+    assert site.told(StartWorker) == 3
 
 
 def test_a_worker_is_let_go_for_another_shape_when_there_may_be_no_more_workers():
     site = Site(cores=4, max_workers=1)
     site.submit(FakeCall())
     site.run_all()
-    [other] = site.submit(FakeCall(Shape(cores=2)))
-    assert (site.told(Retire), site.told(Start)) == (1, 2)
+    [other] = site.submit(FakeCall(WorkerShape(cores=2)))
+    assert (site.told(RetireWorker), site.told(StartWorker)) == (1, 2)
     site.run_all()
     assert other.state == "done"
 
@@ -429,7 +429,7 @@ def test_a_worker_is_let_go_for_another_shape_when_there_may_be_no_more_workers(
 
 def test_a_small_call_passes_a_large_one_that_waits():
     site = Site(cores=2)
-    running, large, small = site.submit(FakeCall(), FakeCall(Shape(cores=2)), FakeCall())
+    running, large, small = site.submit(FakeCall(), FakeCall(WorkerShape(cores=2)), FakeCall())
     site.ready()
     assert site.sent == [running, small]
     assert large.state == "waiting"
@@ -439,7 +439,7 @@ def test_a_large_call_is_not_starved_by_endless_small_ones():
     site = Site(cores=3)
     site.submit(FakeCall(), FakeCall())
     site.ready()
-    [large] = site.submit(FakeCall(Shape(cores=3)))
+    [large] = site.submit(FakeCall(WorkerShape(cores=3)))
     passed = 0
     while site.busy and passed < 1000:
         site.submit(FakeCall(), FakeCall())
@@ -454,7 +454,7 @@ def test_a_large_call_is_not_starved_by_endless_small_ones():
 def test_nothing_stands_still_while_a_worker_for_the_first_in_line_starts():
     """Starting may take long, an initializer may import a lot; the place of that call is safe."""
     site = Site(cores=2)
-    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    [other] = site.submit(FakeCall(WorkerShape(environment=(("A", "1"),))))
     [slow] = site.starting
     site.submit(FakeCall())
     site.ready(site.starting[1])
@@ -474,13 +474,13 @@ def test_a_worker_is_replaced_after_max_tasks():
     calls = site.submit(*(FakeCall(seconds=SHORT) for _ in range(5)))
     site.run_all()
     assert site.sent == calls
-    assert site.told(Start) == 3
-    assert [len(each.calls) for each in site.log if isinstance(each, Send)] == [2, 2, 1]
+    assert site.told(StartWorker) == 3
+    assert [len(each.calls) for each in site.log if isinstance(each, SendToWorker)] == [2, 2, 1]
 
 
 def test_what_a_lost_worker_had_is_given_back_and_its_resources_are_free():
     site = Site(gpus=1, memory=3)
-    calls = site.submit(*(FakeCall(Shape(gpus=1, memory=3), seconds=SHORT) for _ in range(3)))
+    calls = site.submit(*(FakeCall(WorkerShape(gpus=1, memory=3), seconds=SHORT) for _ in range(3)))
     site.ready()
     [worker] = site.busy
     assert site.pool.lost(worker) == calls
@@ -526,10 +526,10 @@ def test_calls_wait_for_the_workers_that_could_be_started(scarce: bool, ready: b
         site.ready(*site.starting[:5])
     failing = site.starting[-3:]
     assert [site.fail(worker, scarce) for worker in failing] == [[], [], []]
-    assert site.told(Start) == 8  # no more are tried for now
+    assert site.told(StartWorker) == 8  # no more are tried for now
     site.run_all()
     assert site.sent == calls
-    assert site.told(Start) == 8
+    assert site.told(StartWorker) == 8
     assert site.pool.held_back
 
 
@@ -539,23 +539,23 @@ def test_more_workers_are_tried_after_a_while_and_when_one_has_ended(scarce: boo
     site.submit(*(FakeCall() for _ in range(9)))
     site.ready(*site.starting[:2])
     site.fail(site.starting[0], scarce)
-    assert site.told(Start) == 3
+    assert site.told(StartWorker) == 3
     site.gone(site.busy[0])
-    assert site.told(Start) == 4
+    assert site.told(StartWorker) == 4
     site.ready()
     site.pool.try_again()
     assert not site.pool.held_back
     site.decide()
-    assert site.told(Start) == 5
+    assert site.told(StartWorker) == 5
 
 
 def test_an_idle_worker_of_another_shape_makes_room_where_there_are_no_more_processes():
     site = Site(cores=3)
     site.submit(FakeCall(), FakeCall())
     site.run_all()
-    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    [other] = site.submit(FakeCall(WorkerShape(environment=(("A", "1"),))))
     assert site.fail(site.starting[0], scarce=True) == []
-    assert site.told(Retire) == 1
+    assert site.told(RetireWorker) == 1
     assert not site.starting  # until that one has ended
     site.gone()
     assert len(site.starting) == 1
@@ -567,9 +567,9 @@ def test_a_call_waits_for_busy_workers_of_another_shape_where_there_are_no_more_
     site = Site(cores=2)
     [long] = site.submit(FakeCall())
     site.ready()
-    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    [other] = site.submit(FakeCall(WorkerShape(environment=(("A", "1"),))))
     assert site.fail(site.starting[0], scarce=True) == []
-    assert site.told(Start) == 2
+    assert site.told(StartWorker) == 2
     site.finish(site.busy[0])
     site.run_all()
     assert long.state == other.state == "done"
@@ -579,7 +579,7 @@ def test_calls_are_given_up_when_not_even_one_process_can_be_had():
     site = Site(cores=3)
     site.submit(FakeCall())
     site.run_all()
-    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    [other] = site.submit(FakeCall(WorkerShape(environment=(("A", "1"),))))
     assert site.fail(site.starting[0], scarce=True) == []
     site.gone()
     assert [site.fail(site.starting[0], scarce=True) for _ in range(3)] == [[], [], [other]]
@@ -590,9 +590,9 @@ def test_idle_workers_go_once_before_a_shape_is_given_up():
     site = Site(cores=3)
     site.submit(FakeCall(), FakeCall())
     site.run_all()
-    [other] = site.submit(FakeCall(Shape(environment=(("A", "1"),))))
+    [other] = site.submit(FakeCall(WorkerShape(environment=(("A", "1"),))))
     assert [site.fail(site.starting[0]) for _ in range(3)] == [[], [], []]
-    assert site.told(Retire) == 2
+    assert site.told(RetireWorker) == 2
     site.gone()
     assert [site.fail(site.starting[0]) for _ in range(3)] == [[], [], [other]]
 
@@ -602,25 +602,25 @@ def test_idle_workers_go_once_before_a_shape_is_given_up():
 
 def test_deciding_looks_at_the_lines_not_at_all_calls(monkeypatch):
     looked = count()
-    head = pool_module._Line.head
-    monkeypatch.setattr(pool_module._Line, "head", lambda line: (next(looked), head(line))[1])
+    head = pool_module._CallQueue.head
+    monkeypatch.setattr(pool_module._CallQueue, "head", lambda line: (next(looked), head(line))[1])
     site = Site(cores=4)
     calls = site.submit(*(FakeCall(seconds=SHORT) for _ in range(10_000)))
     site.run_all(10_000)
     assert site.sent == calls
-    events = site.told(Start) + site.told(Send)
+    events = site.told(StartWorker) + site.told(SendToWorker)
     assert next(looked) < 8 * events < 10_000
 
 
 def test_lines_that_cannot_be_placed_are_looked_at_once_each(monkeypatch):
     looked = count()
-    head = pool_module._Line.head
-    monkeypatch.setattr(pool_module._Line, "head", lambda line: (next(looked), head(line))[1])
+    head = pool_module._CallQueue.head
+    monkeypatch.setattr(pool_module._CallQueue, "head", lambda line: (next(looked), head(line))[1])
     site = Site(cores=2, memory=10_000)
-    site.submit(FakeCall(Shape(cores=2)))
+    site.submit(FakeCall(WorkerShape(cores=2)))
     site.ready()
     for i in range(1, 500):
-        site.pool.add(FakeCall(Shape(memory=i)))
+        site.pool.add(FakeCall(WorkerShape(memory=i)))
     before = next(looked)
     site.decide()
     assert next(looked) - before < 1000
@@ -640,20 +640,20 @@ def test_a_call_that_only_waits_behind_others_needs_no_decision():
 
 ENVIRONMENT = (("A", "1"),)
 SHAPES = [
-    Shape(),
-    Shape(environment=ENVIRONMENT),
-    Shape(cores=2),
-    Shape(cores=4),
-    Shape(gpus=1),
-    Shape(gpus=1, environment=ENVIRONMENT),
-    Shape(gpus=2),
-    Shape(cores=2, gpus=1, memory=1),
-    Shape(memory=2),
-    Shape(memory=3, environment=ENVIRONMENT),
+    WorkerShape(),
+    WorkerShape(environment=ENVIRONMENT),
+    WorkerShape(cores=2),
+    WorkerShape(cores=4),
+    WorkerShape(gpus=1),
+    WorkerShape(gpus=1, environment=ENVIRONMENT),
+    WorkerShape(gpus=2),
+    WorkerShape(cores=2, gpus=1, memory=1),
+    WorkerShape(memory=2),
+    WorkerShape(memory=3, environment=ENVIRONMENT),
 ]
 
 
-def fits(shape: Shape, capacity: Capacity) -> bool:
+def fits(shape: WorkerShape, capacity: NodeCapacity) -> bool:
     return shape.cores <= capacity.cores and shape.gpus <= len(capacity.gpus) and shape.memory <= capacity.memory
 
 
@@ -673,9 +673,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.max_workers, self.max_tasks = max_workers, max_tasks
         self.shapes = [shape for shape in SHAPES if fits(shape, self.capacity)]
         self.calls: list[FakeCall] = []
-        self.lines: dict[tuple[int, Shape], list[FakeCall]] = {}
+        self.lines: dict[tuple[int, WorkerShape], list[FakeCall]] = {}
         self.served: dict[int, int] = {}
-        self.passes: dict[tuple[int, Shape], int] = {}
+        self.passes: dict[tuple[int, WorkerShape], int] = {}
 
     # -- events
 
@@ -743,7 +743,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.check_given_up(worker.shape, given_up)
         self.decide()
 
-    def check_given_up(self, shape: Shape, calls: list[FakeCall]) -> None:
+    def check_given_up(self, shape: WorkerShape, calls: list[FakeCall]) -> None:
         """No call fails while a worker that could run it is there."""
         assert not calls or not any(w.shape == shape and not w.leaving for w in self.pool.workers.values())
         for call in calls:
@@ -850,10 +850,10 @@ class PoolMachine(RuleBasedStateMachine):
         sent: list[FakeCall] = []
         first: list[FakeCall] = []  # of each message: it alone is chosen, others of its line go with it
         for instruction in todo:
-            if isinstance(instruction, Send):
+            if isinstance(instruction, SendToWorker):
                 sent += self.check_send(instruction, had_flight)
                 first.append(instruction.calls[0])  # type: ignore[arg-type]
-        self.check_retired([each.worker for each in todo if isinstance(each, Retire)], sent)
+        self.check_retired([each.worker for each in todo if isinstance(each, RetireWorker)], sent)
         if first_could_run:
             assert heads[0] in sent
         elif first_could_start and len(self.site.leaving) <= self.max_workers:
@@ -861,7 +861,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert starts, f"no worker starts for {heads[0]}"
         self.note_passes(first, late)
 
-    def check_send(self, instruction: Send, had_flight: set[int]) -> list[FakeCall]:
+    def check_send(self, instruction: SendToWorker, had_flight: set[int]) -> list[FakeCall]:
         worker, calls = instruction
         assert calls
         assert worker.ready
@@ -893,7 +893,7 @@ class PoolMachine(RuleBasedStateMachine):
         served = {worker.shape for worker in self.site.starting} | {call.shape for call in sent}
         assert served or any(head.shape.memory <= memory and head.shape.gpus <= gpus for head in self.heads())
 
-    def note_passes(self, first: list[FakeCall], late: set[tuple[int, Shape]]) -> None:
+    def note_passes(self, first: list[FakeCall], late: set[tuple[int, WorkerShape]]) -> None:
         heads = self.heads()
         starting = {worker.shape for worker in self.site.starting}
         self.passes = {line_of(head): self.passes.get(line_of(head), 0) for head in heads}
@@ -968,7 +968,7 @@ def rank(call: FakeCall) -> tuple[int, int]:
     return -call.priority, call.order
 
 
-def line_of(call: FakeCall) -> tuple[int, Shape]:
+def line_of(call: FakeCall) -> tuple[int, WorkerShape]:
     return -call.priority, call.shape
 
 

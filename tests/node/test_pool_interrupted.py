@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from node.test_pool import LONG, SHORT, FakeCall, Site
 
 from callyard.pool import worker_placement as pool_module
-from callyard.pool.call_shape import Shape
-from callyard.pool.worker_placement import Send, Start
+from callyard.pool.call_shape import WorkerShape
+from callyard.pool.worker_placement import SendToWorker, StartWorker
 
 
 class Interruption(BaseException):
@@ -46,10 +46,10 @@ def interrupted_at(number: int, step: Any, *arguments: Any) -> bool:
 
 def restore(site: Site) -> None:
     """By what the site has been told and has done: which workers it started, which calls it gave them."""
-    started = {each.worker.number for each in site.log if isinstance(each, Start)} & set(site.pool.workers)
+    started = {each.worker.number for each in site.log if isinstance(each, StartWorker)} & set(site.pool.workers)
     flights: dict[int, list[FakeCall]] = {number: [] for number in started}
     for each in site.log:
-        if isinstance(each, Send) and each.worker.number in started:
+        if isinstance(each, SendToWorker) and each.worker.number in started:
             flights[each.worker.number] += [call for call in each.calls if call.state == "running"]  # type: ignore[attr-defined]
     gone = [call for call in site.sent if call.state == "done"]
     for call in site.pool.restore(flights, gone):
@@ -58,7 +58,7 @@ def restore(site: Site) -> None:
 
 CALLS = st.lists(
     st.builds(
-        lambda cores, gpus, seconds, priority: FakeCall(Shape(cores, gpus), priority, seconds),
+        lambda cores, gpus, seconds, priority: FakeCall(WorkerShape(cores, gpus), priority, seconds),
         st.integers(1, 2), st.integers(0, 1), st.sampled_from([LONG, SHORT]), st.integers(0, 1),
     ),
     min_size=2, max_size=8,

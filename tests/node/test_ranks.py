@@ -9,27 +9,27 @@ from collections.abc import Iterator
 import pytest
 
 from callyard.futures import Future
-from callyard.pool.call import Call, Pace, Plan
-from callyard.pool.call_shape import Shape
+from callyard.pool.call import Call, CallDurations, CallPlan
+from callyard.pool.call_shape import WorkerShape
 from callyard.pool.mpi_group import RankGroup
-from callyard.pool.worker_connection import Connection
+from callyard.pool.worker_connection import WorkerConnection
 from callyard.pool.worker_placement import Worker
 from callyard.serialize.packer import Packed, Packer
-from callyard.serialize.shared_memory import Segments
+from callyard.serialize.shared_memory import SegmentPool
 from callyard.transport.frames import RANK, RESULT, STRAY, encode
 
-PAIR = Shape(cores=2, ranks=2)
+PAIR = WorkerShape(cores=2, ranks=2)
 
 
 class Group:
     """The driver's end of two ranks, and what each of them would say."""
 
     def __init__(self) -> None:
-        self.segments = Segments()
+        self.segments = SegmentPool()
         nobody = lambda *_: None  # noqa: E731
         self.driver = RankGroup(Worker(1, PAIR, ()), Packer(self.segments), nobody, nobody)
         self.streams: list[socket.socket] = []
-        self.connections: list[Connection] = []
+        self.connections: list[WorkerConnection] = []
         for rank in range(2):
             stream = socket.socket(socket.AF_UNIX)
             stream.connect(self.driver.address)
@@ -65,7 +65,7 @@ def result(value: object, flags: int = 0) -> bytes:
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_message_is_left_and_every_rank_is_heard(group: Group, first: int) -> None:
     """The rank that has the message may be done long before the other one."""
-    call = Call(Future(), None, Packed(b""), Plan(PAIR), Pace(), 0)
+    call = Call(Future(), None, Packed(b""), CallPlan(PAIR), CallDurations(), 0)
     group.driver.send([call])
     flags = {1: STRAY}
     assert group.say(first, result(first, flags.get(first, 0))) == []
@@ -76,7 +76,7 @@ def test_a_message_is_left_and_every_rank_is_heard(group: Group, first: int) -> 
 
 
 def test_nothing_is_left(group: Group) -> None:
-    group.driver.send([Call(Future(), None, Packed(b""), Plan(PAIR), Pace(), 0)])
+    group.driver.send([Call(Future(), None, Packed(b""), CallPlan(PAIR), CallDurations(), 0)])
     group.say(0, result(0))
     assert group.say(1, result(1)) == [[0, 1]]
     assert not group.driver.must_end

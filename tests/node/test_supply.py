@@ -8,20 +8,20 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from callyard.cluster.autoscaler import AGAIN, IDLE, Block, Demand, Supply, demand
-from callyard.cluster.node import Member
-from callyard.pool.call_shape import Capacity, Need, Shape
+from callyard.cluster.autoscaler import AGAIN, IDLE, Autoscaler, Block, Demand, demand
+from callyard.cluster.node import NodeState
+from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 
-ONE = Need(Shape())
-FOUR_CORES = Capacity(4, ("0",), 8)
+ONE = NodeNeed(WorkerShape())
+FOUR_CORES = NodeCapacity(4, ("0",), 8)
 LONG = 100.0
 
 
-def member(name: str = "n") -> Member:
-    return Member(1, name, FOUR_CORES)
+def member(name: str = "n") -> NodeState:
+    return NodeState(1, name, FOUR_CORES)
 
 
-def there(supply: Supply, block: Block, now: float, until: float | None = None) -> Member:
+def there(supply: Autoscaler, block: Block, now: float, until: float | None = None) -> NodeState:
     """Its agent has connected."""
     new = member(f"n{block.number}")
     block.job = str(block.number)
@@ -46,12 +46,12 @@ def sizes(blocks: Any) -> list[int]:
         ([(ONE, 9, LONG)], 3, 1),
         ([(ONE, 100_000, 1e-4)], 1, 1),  # ten seconds of work
         ([(ONE, 100_000, 1e-2)], 25, 1),
-        ([(Need(Shape(cores=3)), 2, LONG)], 2, 1),
-        ([(Need(Shape(gpus=1)), 3, LONG)], 3, 1),
-        ([(Need(Shape(memory=5)), 3, LONG)], 3, 1),
-        ([(Need(Shape(), exclusive=True), 3, LONG)], 3, 1),
-        ([(Need(Shape(), exclusive=True, nodes=3), 2, LONG), (ONE, 1, LONG)], 4, 3),
-        ([(Need(Shape(cores=9)), 1, LONG)], 1, 1),  # more than a node has: it is seen when one is there
+        ([(NodeNeed(WorkerShape(cores=3)), 2, LONG)], 2, 1),
+        ([(NodeNeed(WorkerShape(gpus=1)), 3, LONG)], 3, 1),
+        ([(NodeNeed(WorkerShape(memory=5)), 3, LONG)], 3, 1),
+        ([(NodeNeed(WorkerShape(), exclusive=True), 3, LONG)], 3, 1),
+        ([(NodeNeed(WorkerShape(), exclusive=True, nodes=3), 2, LONG), (ONE, 1, LONG)], 4, 3),
+        ([(NodeNeed(WorkerShape(cores=9)), 1, LONG)], 1, 1),  # more than a node has: it is seen when one is there
     ],
 )
 def test_demand(backlog: Any, nodes: int, together: int) -> None:
@@ -64,7 +64,7 @@ def test_as_long_as_nodes_are_not_known_each_call_may_need_one() -> None:
 
 
 def test_more_nodes_than_calls_may_run_on_are_of_no_use() -> None:
-    big = Need(Shape(cores=4))
+    big = NodeNeed(WorkerShape(cores=4))
     assert demand([(ONE, 100, LONG), (big, 5, LONG)], 0, FOUR_CORES, room=9).nodes == 3
     assert demand([(ONE, 8, LONG), (big, 5, LONG)], 1, FOUR_CORES, room=10).nodes == 1 + 2 + 2
     assert demand([(ONE, 8, LONG)], 2, FOUR_CORES, room=0).nodes == 2
@@ -74,18 +74,18 @@ def test_more_nodes_than_calls_may_run_on_are_of_no_use() -> None:
 
 
 def test_nothing_is_asked_for_before_there_are_calls() -> None:
-    assert Supply(2, 4).decide(Demand(0), 0.0, 0.0) == ([], [])
+    assert Autoscaler(2, 4).decide(Demand(0), 0.0, 0.0) == ([], [])
 
 
 def test_the_fewest_come_with_the_first_call_and_the_most_are_never_exceeded() -> None:
-    supply = Supply(2, 4)
+    supply = Autoscaler(2, 4)
     assert sizes(supply.decide(Demand(1), 0.0, 0.0).ask) == [1, 1]
     assert sizes(supply.decide(Demand(9), 0.0, 1.0).ask) == [1, 1]
     assert sizes(supply.decide(Demand(9), 0.0, 2.0).ask) == []
 
 
 def test_idle_nodes_are_given_back_but_for_the_fewest() -> None:
-    supply = Supply(1, 3)
+    supply = Autoscaler(1, 3)
     blocks = supply.decide(Demand(3), 0.0, 0.0).ask
     for block in blocks:
         there(supply, block, 0.0)
@@ -97,7 +97,7 @@ def test_idle_nodes_are_given_back_but_for_the_fewest() -> None:
 
 
 def test_a_node_that_runs_something_stays() -> None:
-    supply = Supply(0, 1)
+    supply = Autoscaler(0, 1)
     (block,) = supply.decide(Demand(1), 0.0, 0.0).ask
     runs = there(supply, block, 0.0)
     runs.flight[object()] = False  # type: ignore[index]
@@ -108,7 +108,7 @@ def test_a_node_that_runs_something_stays() -> None:
 
 
 def test_what_has_not_come_yet_and_is_of_no_use_any_more_goes_first() -> None:
-    supply = Supply(0, 2)
+    supply = Autoscaler(0, 2)
     first, second = supply.decide(Demand(2), 0.0, 0.0).ask
     there(supply, first, 0.0).flight[object()] = False  # type: ignore[index]
     second.goes("waiting", 0.0)
@@ -116,13 +116,13 @@ def test_what_has_not_come_yet_and_is_of_no_use_any_more_goes_first() -> None:
 
 
 def test_a_call_over_several_nodes_gets_a_block_of_its_own() -> None:
-    supply = Supply(0, 4)
+    supply = Autoscaler(0, 4)
     assert sizes(supply.decide(Demand(3, together=2), 0.0, 0.0).ask) == [2, 1]
     assert sizes(supply.decide(Demand(3, together=2), 0.0, 1.0).ask) == []
 
 
 def test_idle_nodes_make_room_for_a_block_of_several() -> None:
-    supply = Supply(2, 2)
+    supply = Autoscaler(2, 2)
     blocks = supply.decide(Demand(2), 0.0, 0.0).ask
     for block in blocks:
         there(supply, block, 0.0)
@@ -131,7 +131,7 @@ def test_idle_nodes_make_room_for_a_block_of_several() -> None:
 
 
 def test_busy_nodes_do_not_make_room() -> None:
-    supply = Supply(2, 2)
+    supply = Autoscaler(2, 2)
     for block in supply.decide(Demand(2), 0.0, 0.0).ask:
         there(supply, block, 0.0).flight[object()] = False  # type: ignore[index]
     assert supply.decide(Demand(4, together=2), 0.0, 1.0) == ([], [])
@@ -141,7 +141,7 @@ def test_busy_nodes_do_not_make_room() -> None:
 
 
 def test_a_block_is_replaced_before_its_time_is_over() -> None:
-    supply = Supply(1, 1)
+    supply = Autoscaler(1, 1)
     (old,) = supply.decide(Demand(1), 0.0, 0.0).ask
     leaving = there(supply, old, 0.0, until=100.0)
     leaving.flight[object()] = False  # type: ignore[index]
@@ -158,7 +158,7 @@ def test_a_block_is_replaced_before_its_time_is_over() -> None:
 
 
 def test_the_last_call_is_started_early_enough_to_end() -> None:
-    supply = Supply(1, 1)
+    supply = Autoscaler(1, 1)
     (block,) = supply.decide(Demand(1), 0.0, 0.0).ask
     node = there(supply, block, 0.0, until=100.0)
     node.flight[object()] = False  # type: ignore[index]
@@ -169,21 +169,21 @@ def test_the_last_call_is_started_early_enough_to_end() -> None:
 
 
 def test_a_node_that_is_not_there_for_long_enough_is_replaced() -> None:
-    supply = Supply(1, 1)
+    supply = Autoscaler(1, 1)
     (block,) = supply.decide(Demand(1), 0.0, 0.0).ask
     there(supply, block, 0.0, until=100.0)
     assert sizes(supply.decide(Demand(1), 0.0, 20.0, longest=90.0).ask) == [1]
 
 
 def test_a_call_that_no_node_is_ever_there_for_replaces_nothing() -> None:
-    supply = Supply(1, 1)
+    supply = Autoscaler(1, 1)
     (block,) = supply.decide(Demand(1), 0.0, 0.0).ask
     there(supply, block, 0.0, until=100.0)
     assert supply.decide(Demand(1), 0.0, 20.0, longest=200.0).ask == []
 
 
 def test_an_agent_that_does_not_come_back_is_replaced() -> None:
-    supply = Supply(1, 1)
+    supply = Autoscaler(1, 1)
     (block,) = supply.decide(Demand(1), 0.0, 0.0).ask
     supply.lost(block, there(supply, block, 0.0), 10.0)
     assert supply.decide(Demand(1), 0.0, 11.0).ask == []
@@ -197,7 +197,7 @@ def test_an_agent_that_does_not_come_back_is_replaced() -> None:
 
 
 def test_after_failures_is_asked_later_and_later() -> None:
-    supply, now = Supply(1, 1), 0.0
+    supply, now = Autoscaler(1, 1), 0.0
     for pause in (*AGAIN, AGAIN[-1]):
         (block,) = supply.decide(Demand(1), 0.0, now).ask
         supply.ended(block, now)
@@ -209,7 +209,7 @@ def test_after_failures_is_asked_later_and_later() -> None:
 
 
 def test_refused_for_a_limit_fewer_are_asked_for() -> None:
-    supply = Supply(0, 4)
+    supply = Autoscaler(0, 4)
     asked = supply.decide(Demand(4), 0.0, 0.0).ask
     supply.refused(asked, 0.0, few=2)
     assert sizes(supply.decide(Demand(4), 0.0, 1.0).ask) == [1, 1]
@@ -224,7 +224,7 @@ class Supplies(RuleBasedStateMachine):
     @initialize(least=st.integers(0, 3), more=st.integers(0, 4))
     def begin(self, least: int, more: int) -> None:
         self.most = max(1, least + more)
-        self.supply, self.now = Supply(least, self.most), 0.0
+        self.supply, self.now = Autoscaler(least, self.most), 0.0
         self.wanted = Demand(0)
 
     @rule(nodes=st.integers(0, 9), together=st.integers(1, 4))

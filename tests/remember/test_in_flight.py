@@ -20,8 +20,8 @@ import remembered_calls as calls
 from remembered_calls import noted
 
 from callyard import Cache, Executor, ResourceError, WorkerLost, item
-from callyard.cache.claims import Claims, Owner
-from callyard.cache.directory import Home
+from callyard.cache.claims import ClaimOwner, Claims
+from callyard.cache.directory import CacheDirectory
 from callyard.system.process_identity import this_process
 
 # ------------------------------------------------------------------ in one executor
@@ -412,7 +412,7 @@ def test_another_process(make: Any, script: Any, gate: Any, place: str, journal:
 
 def claim(results: Path, key: str, **changes: Any) -> Path:
     """Write the claim of a process on another machine."""
-    owner = Owner(**vars(this_process()), name="held", since=1e9, token="a1")
+    owner = ClaimOwner(**vars(this_process()), name="held", since=1e9, token="a1")
     (results / "claims").mkdir(mode=0o700, exist_ok=True)
     path = results / "claims" / key
     path.write_text(json.dumps(vars(owner.replace(**changes))))
@@ -603,13 +603,13 @@ def test_whoever_claims_looks_again(
 def test_the_claim_is_released_after_the_result_is_stored(
     threads: Executor, results: Path, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, held = Home.publish, []
+    publish, held = CacheDirectory.publish, []
 
-    def watched(self: Home, key: str, *args: Any, **options: Any) -> None:
+    def watched(self: CacheDirectory, key: str, *args: Any, **options: Any) -> None:
         publish(self, key, *args, **options)
         held.append(Cache(results).claims.holder(key))
 
-    monkeypatch.setattr(Home, "publish", watched)
+    monkeypatch.setattr(CacheDirectory, "publish", watched)
     future = threads.submit(calls.square, journal, 3)
     assert future.result() == 9
     assert [owner.pid for owner in held] == [os.getpid()]

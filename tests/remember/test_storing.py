@@ -18,7 +18,7 @@ from remembered_calls import noted
 
 from callyard import Cache, Executor, UnsafeCache
 from callyard.cache import claims as claims_module
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError, RemoteTraceback
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and mount")
@@ -192,7 +192,7 @@ def full(*_: object, **__: object) -> Any:
 def test_storing_fails_and_the_call_does_not(
     threads: Executor, results: Path, journal: str, messages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Home, "publish", full)
+    monkeypatch.setattr(CacheDirectory, "publish", full)
     future = threads.submit(calls.square, journal, 3)
     dependent = threads.submit(calls.plus, journal, future, 1)
     assert future.result() == 9
@@ -205,7 +205,7 @@ def test_storing_fails_and_the_call_does_not(
 
 
 def test_the_user_is_warned(results: Path, journal: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Home, "publish", full)
+    monkeypatch.setattr(CacheDirectory, "publish", full)
     with pytest.warns(UserWarning, match="was not stored in"):
         with ThreadPoolExecutor(1) as pool, Executor(backend=pool, cache=results) as ex:
             assert ex.submit(calls.square, journal, 3).result() == 9
@@ -321,9 +321,9 @@ def test_a_file_that_cannot_be_read(
 ) -> None:
     key = threads.submit(calls.square, journal, 3).key or ""
     threads.submit(calls.square, journal, 4).result()
-    plain, system = Home.open_record, OSError(number, os.strerror(number))
+    plain, system = CacheDirectory.open_record, OSError(number, os.strerror(number))
 
-    def failing(home: Home, wanted: str) -> int:
+    def failing(home: CacheDirectory, wanted: str) -> int:
         if wanted == key and where == "open":
             raise system
         return plain(home, wanted)
@@ -331,7 +331,7 @@ def test_a_file_that_cannot_be_read(
     def unread(*_: Any) -> bytes:
         raise system
 
-    monkeypatch.setattr(Home, "open_record", failing)
+    monkeypatch.setattr(CacheDirectory, "open_record", failing)
     if where == "read":
         monkeypatch.setattr("callyard.cache.format.header.read_at", unread)
     assert threads.submit(calls.square, journal, 3).result() == 9
@@ -352,7 +352,7 @@ def test_a_damaged_file_that_cannot_be_moved(
     def refuse(*_: Any) -> str:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Home, "set_aside", refuse)
+    monkeypatch.setattr(CacheDirectory, "set_aside", refuse)
     assert threads.submit(calls.square, journal, 3).result() == 9
     assert messages.wait("cannot be moved away")
     assert threads.submit(calls.square, journal, 3).cached  # it was replaced
@@ -368,7 +368,7 @@ def test_whatever_the_system_cannot_do(
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Home, what, refuse)
+    monkeypatch.setattr(CacheDirectory, what, refuse)
     future = threads.submit(calls.square, journal, 3)
     assert future.result() == 9
     assert threads.submit(calls.plus, journal, future, 1).result() == 10

@@ -18,7 +18,7 @@ import remembered_calls as calls
 from remembered_calls import noted
 
 from callyard import Cache, CacheError, CallyardError, Executor, ResourceError
-from callyard.backends.cached.shared_call import Flight
+from callyard.backends.cached.shared_call import SharedCall
 
 Make = Callable[..., Executor]
 
@@ -175,13 +175,13 @@ def test_a_runner_that_does_not_see_the_directory(
     other: Executor, how: str, results: Path, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says so, and the result is stored by the process that asked for it."""
-    make_order = Flight.order
+    make_order = SharedCall.order
 
     def order(self: Any) -> Any:
         changes = {"inode": 0} if how == "elsewhere" else {"directory": "/nonexistent/results"}
         return make_order(self).replace(**changes)
 
-    monkeypatch.setattr(Flight, "order", order)
+    monkeypatch.setattr(SharedCall, "order", order)
     first = other.submit(calls.square, journal, 3)
     assert first.result() == 9
     assert other.submit(calls.square, journal, first).result() == 81

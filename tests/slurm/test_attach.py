@@ -18,9 +18,9 @@ from noted_calls import has_begun, runs
 from this_machine import until
 
 from callyard import Executor, JobCancelled
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 from callyard.futures import Future
-from callyard.jobs.spool import End, folders
+from callyard.jobs.spool import CallOutcome, folders
 
 Make = Callable[..., Executor]
 Drive = Callable[..., Driver]
@@ -328,8 +328,8 @@ def test_who_attaches_too_late_runs_the_call(
     until(lambda: future.job_id == job)
     other.kill()
     slurm.run("scancel", job)
-    (folder,) = folders(Home.open(results))
-    folder.end(0, End("withdrawn")) if how == "withdrawn" else folder.remove()
+    (folder,) = folders(CacheDirectory.open(results))
+    folder.end(0, CallOutcome("withdrawn")) if how == "withdrawn" else folder.remove()
     gate.open()
     assert future.result() == "call"
     assert future.job_id != job

@@ -16,9 +16,9 @@ from gate import Gate
 from this_machine import until
 
 from callyard import Executor
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 from callyard.futures import Future
-from callyard.jobs.batch import Part
+from callyard.jobs.batch import BatchPart
 from callyard.jobs.spool import folders
 
 pytestmark = pytest.mark.once
@@ -96,8 +96,8 @@ def small(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     refuse_arrays(tmp_path / "bin", monkeypatch, 3)
 
 
-def parts(results: Path) -> list[list[Part]]:
-    found = [folder for folder in folders(Home.open(results)) if len(folder.batch.calls) > 1]
+def parts(results: Path) -> list[list[BatchPart]]:
+    found = [folder for folder in folders(CacheDirectory.open(results)) if len(folder.batch.calls) > 1]
     return [folder.parts for folder in sorted(found, key=lambda folder: folder.batch.created)]
 
 
@@ -120,7 +120,7 @@ def test_an_array_that_is_too_large_goes_out_in_parts(
     assert last.result() == "+".join(["last", *(f"then{i}+first{i}" for i in range(7))])
     assert set(calls.runs(journal).values()) == {1}
     ex.shutdown()
-    assert list(folders(Home.open(results))) == []
+    assert list(folders(CacheDirectory.open(results))) == []
 
 
 @pytest.mark.usefixtures("small")
@@ -144,7 +144,7 @@ def test_what_is_cancelled_is_not_sent_later(make: Make, slurm: Cluster, journal
     assert all(future.cancel() for future in futures)
     until(lambda: not slurm.jobs())
     ex.shutdown()
-    assert list(folders(Home.open(results))) == []
+    assert list(folders(CacheDirectory.open(results))) == []
 
 
 @pytest.mark.needs("slurmdbd")

@@ -16,7 +16,7 @@ from failing_calls import put_before
 from this_machine import until
 
 from callyard import Executor
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 from callyard.jobs.spool import folders_by_age
 
 pytestmark = pytest.mark.once
@@ -101,7 +101,7 @@ def test_what_a_scheduler_does_not_take(
     assert [each["calls"] for each in json.loads(out)["submitted"]] == [2]
     assert first.returncode != 0
     assert "AssocMaxSubmitJobLimit" in errors
-    array, _ = folders_by_age(Home.open(results))
+    array, _ = folders_by_age(CacheDirectory.open(results))
     assert array.unsent is not None
     assert (array.unsent.first, array.unsent.end) == (2, 5)
     assert submitted(resume(results)) == [2, 1, 1]

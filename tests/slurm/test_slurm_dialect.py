@@ -13,7 +13,7 @@ from callyard.schedulers.slurm.commands.states import reason_of, state_of
 from cluster import Cluster
 from this_machine import until
 
-from callyard.hosts.this_machine import Here
+from callyard.hosts.this_machine import LocalHost
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobRequest, Reply, Status
 from callyard.schedulers.script import job_script
@@ -24,7 +24,7 @@ UNKNOWN = "4000000"
 
 
 def typed(argv: Sequence[str], timeout: float = 60.0) -> Reply:
-    return Here().run(argv, timeout=timeout, env=dialect.environment(os.environ))
+    return LocalHost().run(argv, timeout=timeout, env=dialect.environment(os.environ))
 
 
 class Desk:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from callyard.system import process_identity
-from callyard.system.process_identity import Identity, this_process
+from callyard.system.process_identity import ProcessIdentity, this_process
 
 BEGAN = 4711
 
@@ -72,7 +72,7 @@ def test_linux_tells_everything_about_this_process() -> None:
 
 
 def test_it_is_read_from_proc(proc: Path) -> None:
-    expected = Identity(
+    expected = ProcessIdentity(
         host=this_process().host,
         machine="fedcba9876543210",
         boot="0123456789abcdef",
@@ -106,12 +106,12 @@ def test_a_host_of_any_name_fits_into_a_label(monkeypatch: pytest.MonkeyPatch, f
     this = this_process()
     assert len(this.host) <= 64
     assert not set("/~ ") & set(this.host)
-    assert Identity.from_label(this.label) == this
+    assert ProcessIdentity.from_label(this.label) == this
 
 
 @pytest.mark.parametrize("label", ["", "a~b", "a~b~c~d~1~x", "a~b~c~d~-1~2", "a~b~c~d~1~2~3", "a~b~c~d~~2~"])
 def test_what_is_no_label_belongs_to_nobody(label: str) -> None:
-    assert Identity.from_label(label) is None
+    assert ProcessIdentity.from_label(label) is None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -123,7 +123,7 @@ def test_a_forked_child_is_another() -> None:
         os.write(writer, this_process().label.encode())
         os._exit(0)
     os.waitpid(pid, 0)
-    child = Identity.from_label(os.read(reader, 1000).decode())
+    child = ProcessIdentity.from_label(os.read(reader, 1000).decode())
     os.close(reader)
     os.close(writer)
     assert child is not None
@@ -141,11 +141,11 @@ def free_pid() -> int:
     return process.pid
 
 
-def start_other() -> tuple[subprocess.Popen[str], Identity]:
+def start_other() -> tuple[subprocess.Popen[str], ProcessIdentity]:
     code = "import callyard.system.process_identity as i; print(i.this_process().label, flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
     assert process.stdout is not None
-    other = Identity.from_label(process.stdout.readline().strip())
+    other = ProcessIdentity.from_label(process.stdout.readline().strip())
     assert other is not None
     return process, other
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from callyard.transport.contact_file import Address
-from callyard.transport.curve import Gone, Link, Listener
+from callyard.transport.curve import Link, Listener, PeerGone
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 30.0  # seconds; spent only where something is wrong
@@ -57,7 +57,7 @@ class Driver:
             self.heard[peer] = self.heard.get(peer, 0) + 1
             try:
                 self.listener.send(peer, frames)
-            except Gone:
+            except PeerGone:
                 pass
 
     def close(self) -> None:
@@ -90,13 +90,13 @@ def ask(link: Link, *frames: bytes) -> list[bytes]:
     return answer
 
 
-def wait_for_end(link: Link) -> Gone:
+def wait_for_end(link: Link) -> PeerGone:
     """Return what is raised when the driver is gone."""
     while True:
         wait_for(link)
         try:
             link.receive()
-        except Gone as gone:
+        except PeerGone as gone:
             return gone
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from callyard.serialize.function_registry import Functions, dumps
+from callyard.serialize.function_registry import FunctionRegistry, dumps
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
@@ -34,7 +34,7 @@ class Worker:
             stdout=subprocess.PIPE,
             env={"PYTHONPATH": ":".join(path for path in sys.path if path)},
         )
-        self.functions = Functions()
+        self.functions = FunctionRegistry()
         self._defined: set[int] = set()
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -84,14 +84,14 @@ class RemoteError(Exception):
 
 
 def _serve(source: BinaryIO, sink: BinaryIO) -> None:
-    from callyard.serialize.module_namespace import Kept
+    from callyard.serialize.module_namespace import KeptFunction
 
-    kept: dict[int, Kept] = {}
+    kept: dict[int, KeptFunction] = {}
     while (data := _read(source)) is not None:
         try:
             what, *details = pickle.loads(data)
             if what == "define":
-                kept[details[0]] = Kept(details[1])
+                kept[details[0]] = KeptFunction(details[1])
                 result: Any = None
             elif what == "call defined":
                 args, kwargs = pickle.loads(details[1])

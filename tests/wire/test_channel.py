@@ -23,7 +23,7 @@ from hypothesis import given
 import callyard
 from callyard.transport import curve_connect, multipart
 from callyard.transport.contact_file import Address, Contact
-from callyard.transport.curve import Gone, Link, Listener, Unreachable
+from callyard.transport.curve import Link, Listener, PeerGone, Unreachable
 from callyard.transport.multipart import cut, join, kind_of
 
 pytestmark = pytest.mark.needs("zmq")
@@ -317,9 +317,9 @@ def test_what_an_agent_sent_before_it_went_is_heard_first():
         heard += receive_all(listener, 1)
         peer = heard[0][0]
         assert heard == [(peer, [b"first"]), *((peer, [b"%d" % n]) for n in range(500)), (peer, [])]
-        with pytest.raises(Gone, match="not connected"):
+        with pytest.raises(PeerGone, match="not connected"):
             listener.send(peer, [b"x"])
-        with pytest.raises(Gone, match="not connected"):
+        with pytest.raises(PeerGone, match="not connected"):
             listener.send(b"nobody", [b"x"])
 
 
@@ -350,7 +350,7 @@ def test_a_driver_that_goes(driver: Driver):
         listener.close()
         assert "is gone, or the network" in str(wait_for_end(link))
         for use in (link.receive, lambda: link.send([b"x"])):
-            with pytest.raises(Gone):
+            with pytest.raises(PeerGone):
                 use()
         wait_for(link)  # it goes on saying so
 
@@ -399,7 +399,7 @@ def test_connections_that_break_while_they_are_made_do_no_harm(driver: Driver):
             cutter.join()
             try:
                 assert ask(link, b"y") == [b"y"]
-            except Gone:
+            except PeerGone:
                 pass
     assert not driver.failures
 

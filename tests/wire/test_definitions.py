@@ -16,18 +16,18 @@ from echo import Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.serialize.function_registry import Functions
+from callyard.serialize.function_registry import FunctionRegistry
 
 Notebook = Callable[[str], Any]
 
 
 @pytest.fixture
-def functions() -> Functions:
-    return Functions()
+def functions() -> FunctionRegistry:
+    return FunctionRegistry()
 
 
 @pytest.mark.parametrize("thing", [json.dumps, len, math.sin, dict, json.JSONDecoder, functools.partial])
-def test_what_can_be_imported_is_defined_at_once(functions: Functions, thing: Any) -> None:
+def test_what_can_be_imported_is_defined_at_once(functions: FunctionRegistry, thing: Any) -> None:
     definition = functions.definition(thing)
     assert definition is not None
     assert definition.names is None
@@ -36,7 +36,7 @@ def test_what_can_be_imported_is_defined_at_once(functions: Functions, thing: An
     assert functions.definition(thing) is definition
 
 
-def test_what_travels_by_value_is_defined_when_it_comes_again(functions: Functions) -> None:
+def test_what_travels_by_value_is_defined_when_it_comes_again(functions: FunctionRegistry) -> None:
     def f() -> int:
         return 1
 
@@ -50,13 +50,13 @@ def test_what_travels_by_value_is_defined_when_it_comes_again(functions: Functio
 @pytest.mark.parametrize(
     "thing", [[].append, "".join, functools.partial(len), functools.partial, type("Local", (), {})()]
 )
-def test_other_callables_travel_with_their_arguments(functions: Functions, thing: Any) -> None:
+def test_other_callables_travel_with_their_arguments(functions: FunctionRegistry, thing: Any) -> None:
     if isinstance(thing, type):
         return
     assert functions.definition(thing) is functions.definition(thing) is None
 
 
-def test_a_closure_that_may_change_unseen_travels_with_the_arguments(functions: Functions) -> None:
+def test_a_closure_that_may_change_unseen_travels_with_the_arguments(functions: FunctionRegistry) -> None:
     held: list[int] = []
 
     def f() -> list[int]:
@@ -65,14 +65,14 @@ def test_a_closure_that_may_change_unseen_travels_with_the_arguments(functions: 
     assert [functions.definition(f) for _ in range(3)] == [None] * 3
 
 
-def test_lambdas_in_a_loop_leave_nothing(functions: Functions) -> None:
+def test_lambdas_in_a_loop_leave_nothing(functions: FunctionRegistry) -> None:
     for i in range(1000):
         assert functions.definition(lambda i=i: i) is None
     assert not functions._entries
     assert len(functions._seen) <= 256
 
 
-def test_a_definition_dies_with_its_function_and_its_calls(functions: Functions) -> None:
+def test_a_definition_dies_with_its_function_and_its_calls(functions: FunctionRegistry) -> None:
     f = eval("lambda: 0", {"__name__": "cells"})
     functions.definition(f)
     definition = functions.definition(f)
@@ -120,7 +120,7 @@ SCRIPT = """
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_what_is_reached_gives_another_definition(
-    functions: Functions, notebook: Notebook, change: str
+    functions: FunctionRegistry, notebook: Notebook, change: str
 ) -> None:
     n = notebook(SCRIPT)
     functions.definition(n.f)
@@ -176,7 +176,7 @@ def test_a_cached_function_keeps_its_cache(worker: Worker, notebook: Notebook) -
 @given(data=st.data())
 def test_a_definition_is_as_good_as_a_new_one(data: st.DataObject) -> None:
     """After any assignments, the definition that is kept has what the function reaches now."""
-    functions = Functions()
+    functions = FunctionRegistry()
     space: dict[str, Any] = {"__name__": "cells", "a": 1, "b": (1,), "c": [1]}
     exec("def f(): return a, b, g()\ndef g(): return c", space)
     f = space["f"]
@@ -185,7 +185,7 @@ def test_a_definition_is_as_good_as_a_new_one(data: st.DataObject) -> None:
         name = data.draw(st.sampled_from("abc"))
         value = data.draw(st.sampled_from([1, 1.0, True, (1,), (1.0,), [1], [2], None, "x"]))
         space[name] = value
-        definition, other = functions.definition(f), Functions()
+        definition, other = functions.definition(f), FunctionRegistry()
         other.definition(f)
         fresh = other.definition(f)
         assert definition is not None

@@ -18,8 +18,8 @@ from callyard.transport.frames import (
     CALL,
     FREE,
     FrameReader,
-    Garbled,
-    TooLarge,
+    FrameTooLarge,
+    GarbledFrame,
     encode,
     encode_numbers,
     encode_object,
@@ -244,7 +244,7 @@ def test_descriptors_of_which_no_frame_speaks_are_closed(pair, files):
 def test_what_is_no_frame_is_an_error_and_not_waited_for(sent, rubbish):
     reader = FrameReader()
     got = []
-    with pytest.raises(Garbled, match="something else has written to the stream"):
+    with pytest.raises(GarbledFrame, match="something else has written to the stream"):
         for frame in reader.feed(b"".join(encode(*frame) for frame in sent) + rubbish):
             got.append(frame)  # noqa: PERF402  # what came before the error counts
     assert got == sent
@@ -253,22 +253,22 @@ def test_what_is_no_frame_is_an_error_and_not_waited_for(sent, rubbish):
 @given(st.binary(max_size=200))
 def test_any_bytes_end_in_frames_or_in_one_kind_of_error(data):
     reader = FrameReader()
-    with contextlib.suppress(Garbled):
+    with contextlib.suppress(GarbledFrame):
         list(reader.feed(data))
         assert reader._needed <= frames.HEAD.size or data.startswith(MARK)  # nothing large is waited for
 
 
 def test_a_head_that_says_less_than_itself_is_an_error():
-    with pytest.raises(Garbled):
+    with pytest.raises(GarbledFrame):
         list(FrameReader().feed(frames.HEAD.pack(frames.MARK, 3, CALL, 0, 0, 0)))
 
 
 def test_what_no_head_can_say_is_refused(monkeypatch):
     monkeypatch.setattr(frames, "LARGEST", 1000)
-    with pytest.raises(TooLarge, match=r"cannot be sent at once.*ulimit -n"):
+    with pytest.raises(FrameTooLarge, match=r"cannot be sent at once.*ulimit -n"):
         encode(CALL, body=bytes(1001))
 
 
 def test_descriptors_that_should_be_there_are_missed():
-    with pytest.raises(Garbled, match="not there"):
+    with pytest.raises(GarbledFrame, match="not there"):
         FrameReader().take(1)

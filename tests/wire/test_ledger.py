@@ -13,14 +13,14 @@ from hypothesis import given
 from callyard.serialize.shared_memory import anonymous_file
 from callyard.transport import result_log
 from callyard.transport.frames import RESULT, FrameReader, encode
-from callyard.transport.result_log import ROOM, SIZE, Ledger
+from callyard.transport.result_log import ROOM, SIZE, ResultLog
 
 
 @pytest.fixture
 def sides():
     """The worker's view of the page and the driver's."""
     fd = anonymous_file(SIZE)
-    worker, driver = Ledger(fd), Ledger(fd)
+    worker, driver = ResultLog(fd), ResultLog(fd)
     os.close(fd)
     yield worker, driver
     worker.close()
@@ -62,7 +62,7 @@ def test_calls_may_be_withdrawn_again(sides):
 def test_each_call_begins_here_or_is_given_back(number, looks):
     """Whenever the worker is stopped and looked at: no call is done twice, none is forgotten."""
     fd = anonymous_file(SIZE)
-    worker, driver = Ledger(fd), Ledger(fd)
+    worker, driver = ResultLog(fd), ResultLog(fd)
     os.close(fd)
     ran, given_back = set(), set()
     last = number

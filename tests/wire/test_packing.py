@@ -16,9 +16,9 @@ from hypothesis.extra import numpy as hnp
 from callyard.futures import Future
 from callyard.serialize import shared_memory as memory_module
 from callyard.serialize.packer import LARGE, Packed, Packer, load_with_inputs
-from callyard.serialize.shared_memory import Owned, Private, Segments
-from callyard.system.descriptors import Share
-from callyard.transport.frame_buffers import Loans, describe, undescribe
+from callyard.serialize.shared_memory import OwnedSegment, PrivateBytes, SegmentPool
+from callyard.system.descriptors import DescriptorShare
+from callyard.transport.frame_buffers import LentBuffers, describe, undescribe
 from callyard.transport.frames import MOST_DESCRIPTORS, FrameReader
 
 BIG = LARGE // 8  # numbers of 8 bytes
@@ -26,7 +26,7 @@ BIG = LARGE // 8  # numbers of 8 bytes
 
 @pytest.fixture
 def segments():
-    made = Segments()
+    made = SegmentPool()
     yield made
     gc.collect()
     made.close()
@@ -52,7 +52,7 @@ class Other:
     """Another process, as far as memory is concerned: it gets copies of the descriptors."""
 
     def __init__(self) -> None:
-        self.loans = Loans()
+        self.loans = LentBuffers()
         self.returned: list[int] = []
 
     def receive(self, packed: Packed) -> Packed:
@@ -105,7 +105,7 @@ def same(a: object, b: object) -> bool:
 @given(plain)
 @settings(deadline=None)
 def test_what_is_opened_is_what_was_packed(value):
-    packer = Packer(Segments())
+    packer = Packer(SegmentPool())
     assert same(packer.pack(value).load(), value)
     assert same(packer.pack_arguments((value,), {"k": value}, []).load(), ((value,), {"k": value}))
     assert same(Other().receive(packer.pack(value)).load(), value)
@@ -241,7 +241,7 @@ def test_many_arrays_of_one_object_share_a_segment(packer, other):
 def few(monkeypatch):
     """How many segments there may be, and how many may be borrowed."""
     room = 20 * memory_module._PER_SEGMENT
-    monkeypatch.setattr(Share, "most", max(memory_module.OWNED.held, memory_module.BORROWED.held) + room)
+    monkeypatch.setattr(DescriptorShare, "most", max(memory_module.OWNED.held, memory_module.BORROWED.held) + room)
     return 20
 
 
@@ -256,7 +256,7 @@ def test_many_arrays_never_take_more_descriptors_than_there_may_be(packer, other
     room = few * memory_module._PER_SEGMENT
     packed = [packer.pack(np.full(BIG, i)) for i in range(4 * few)]
     assert open_descriptors() - before <= room
-    assert {type(one.memories[0]) for one in packed} == {Owned, Private}
+    assert {type(one.memories[0]) for one in packed} == {OwnedSegment, PrivateBytes}
     arrived = [other.receive(one) for one in packed]
     opened = [one.load() for one in arrived for _ in range(3)]
     assert open_descriptors() - before <= 2 * room  # owned and borrowed
@@ -275,7 +275,7 @@ def test_what_had_to_wait_is_shared_when_there_is_room(packer, few):
     assert packer.shared(private) is private
     del first
     shared = packer.shared(private)
-    assert type(shared) is Owned
+    assert type(shared) is OwnedSegment
     assert Packed(late.data, (shared,), late.spans).load()[0] == 7
     assert packer.shared(shared) is shared
 
@@ -311,7 +311,7 @@ def test_a_segment_is_kept_while_the_other_side_uses_it(packer, other):
 
 
 def test_what_is_returned_twice_or_unknown_does_no_harm():
-    loans = Loans()
+    loans = LentBuffers()
     loans.returned([1, 2, 2])
 
 

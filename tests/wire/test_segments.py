@@ -15,21 +15,30 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from callyard.serialize import shared_memory
-from callyard.serialize.shared_memory import BORROWED, OWNED, Borrowed, Owned, Private, Segments, anonymous_file, borrow
-from callyard.system.descriptors import Share
+from callyard.serialize.shared_memory import (
+    BORROWED,
+    OWNED,
+    BorrowedSegment,
+    OwnedSegment,
+    PrivateBytes,
+    SegmentPool,
+    anonymous_file,
+    borrow,
+)
+from callyard.system.descriptors import DescriptorShare
 
 SMALLEST, PER_SEGMENT = shared_memory._SMALLEST, shared_memory._PER_SEGMENT
 
 
 @pytest.fixture
 def segments():
-    made = Segments()
+    made = SegmentPool()
     yield made
     gc.collect()
     made.close()
 
 
-def fill(segments: Segments, content: bytes) -> Owned:
+def fill(segments: SegmentPool, content: bytes) -> OwnedSegment:
     owned = segments.fill(memoryview(content))
     assert owned is not None
     return owned
@@ -44,7 +53,7 @@ def open_descriptors() -> int:
 
 @given(st.binary(min_size=1, max_size=1000))
 def test_what_is_filled_in_is_what_is_read(content):
-    segments = Segments()
+    segments = SegmentPool()
     owned = fill(segments, content)
     assert owned.size == len(content)
     assert bytes(owned.read()) == bytes(owned.view()) == content
@@ -96,7 +105,7 @@ def test_sizes_do_not_mix(segments):
 
 
 def test_private_memory_has_views_of_its_own():
-    private = Private(b"abc")
+    private = PrivateBytes(b"abc")
     view = private.view()
     view[0:1] = b"x"
     assert (bytes(view), bytes(private.view()), bytes(private.read())) == (b"xbc", b"abc", b"abc")
@@ -106,7 +115,7 @@ def test_private_memory_has_views_of_its_own():
 
 
 def test_there_are_only_so_many_in_use(segments, monkeypatch):
-    monkeypatch.setattr(Share, "most", OWNED.held + 3 * PER_SEGMENT)
+    monkeypatch.setattr(DescriptorShare, "most", OWNED.held + 3 * PER_SEGMENT)
     used = [fill(segments, b"x") for _ in range(3)]
     assert segments.fill(memoryview(b"y")) is None
     used.pop()
@@ -114,7 +123,7 @@ def test_there_are_only_so_many_in_use(segments, monkeypatch):
 
 
 def test_free_ones_of_other_sizes_make_room(segments, monkeypatch):
-    monkeypatch.setattr(Share, "most", OWNED.held + 3 * PER_SEGMENT)
+    monkeypatch.setattr(DescriptorShare, "most", OWNED.held + 3 * PER_SEGMENT)
     before = open_descriptors()
     for power in range(8):
         used = [fill(segments, bytes(SMALLEST << power)) for _ in range(3)]
@@ -175,7 +184,7 @@ def test_a_system_without_memory_is_asked_without_leaving_anything(segments, mon
 
 def test_closing_lets_go_of_what_is_free_and_later_of_the_rest():
     before = open_descriptors()
-    segments = Segments()
+    segments = SegmentPool()
     free, used = fill(segments, b"x"), fill(segments, b"y")
     del free
     segments.close()
@@ -192,7 +201,7 @@ def test_what_is_borrowed_is_given_back_once_when_nothing_uses_it(segments):
     told: list[int] = []
     before = open_descriptors()
     borrowed = borrow(os.dup(owned.fd), owned.size, lambda clean: told.append(1))
-    assert type(borrowed) is Borrowed
+    assert type(borrowed) is BorrowedSegment
     view = borrowed.view()
     view[0:1] = b"s"
     assert bytes(borrowed.read()) == bytes(owned.read()) == b"lent"
@@ -213,11 +222,11 @@ def test_what_is_read_of_borrowed_memory_cannot_be_written(segments):
 
 def test_who_has_borrowed_a_lot_makes_copies_and_gives_back_at_once(segments, monkeypatch):
     held = BORROWED.held
-    monkeypatch.setattr(Share, "most", held + 2)
+    monkeypatch.setattr(DescriptorShare, "most", held + 2)
     owned = fill(segments, b"lent")
     told: list[int] = []
     kept = [borrow(os.dup(owned.fd), owned.size, lambda clean, i=i: told.append(i)) for i in range(4)]
-    assert [type(one) for one in kept] == [Borrowed, Borrowed, Private, Private]
+    assert [type(one) for one in kept] == [BorrowedSegment, BorrowedSegment, PrivateBytes, PrivateBytes]
     assert told == [2, 3]
     assert [bytes(one.read()) for one in kept] == [b"lent"] * 4
     kept.clear()
@@ -258,9 +267,9 @@ class SegmentsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.before = open_descriptors(), OWNED.held, BORROWED.held
-        self.segments = Segments()
+        self.segments = SegmentPool()
         self.kept: list[tuple[object, bytes]] = []  # something that holds memory, and what must be in it
-        self.owned: list[Owned] = []
+        self.owned: list[OwnedSegment] = []
         self.fills = 0
 
     @rule(size=st.sampled_from([1, 100, SMALLEST + 1]))

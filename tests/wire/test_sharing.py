@@ -14,9 +14,9 @@ from echo import Worker
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from callyard.serialize.function_registry import Functions, dumps
+from callyard.serialize.function_registry import FunctionRegistry, dumps
 from callyard.serialize.packer import Packer
-from callyard.serialize.shared_memory import Segments
+from callyard.serialize.shared_memory import SegmentPool
 
 Notebook = Callable[[str], Any]
 
@@ -132,7 +132,7 @@ def test_what_is_one_object_here_is_one_there_if_the_function_is_called_by_its_n
 ) -> None:
     function, args, kwargs = call
     expected = function(*args, **kwargs)
-    packer = Packer(Segments())
+    packer = Packer(SegmentPool())
     for _ in range(3):
         definition = shared.functions.definition(function)
         packed = None if definition is None else packer.pack_arguments(args, kwargs, [], definition)
@@ -456,7 +456,7 @@ def test_the_arguments_that_were_sent_can_be_read_here_without_a_change(notebook
 
 def test_arguments_that_share_nothing_leave_the_function_behind(notebook: Notebook) -> None:
     n = notebook("params = [[0]]\ndef step(p): return params")
-    functions, packer = Functions(), Packer(Segments())
+    functions, packer = FunctionRegistry(), Packer(SegmentPool())
     functions.definition(n.step)
     for arguments, apart in ((([0],), True), ((n.params[0],), False), (([n.params],), False)):
         definition = functions.definition(n.step)

@@ -21,7 +21,7 @@ from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_u
 
 from callyard.transport import curve_sockets, multipart
 from callyard.transport.contact_file import Address, Contact
-from callyard.transport.curve import Gone, Link, Listener
+from callyard.transport.curve import Link, Listener, PeerGone
 from callyard.transport.curve_connect import HELLO, MESSAGE
 from callyard.transport.multipart import cut
 
@@ -458,7 +458,7 @@ def test_a_bit_that_was_changed_ends_the_connection(talk: Talk, recorded: list[b
             for number in range(100):
                 link.send([b"pay %d" % number])
             heard: list[list[bytes]] = []
-            with pytest.raises(Gone):
+            with pytest.raises(PeerGone):
                 while True:
                     heard += receive(link, 1)
         assert heard == [[b"pay %d" % number] for number in range(len(heard))]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..futures import Future
 from ..resources import Resources
-from .cached.future import Ticket
+from .cached.future import CachedCall
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Backend(Protocol):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         resources: Resources,
-        ticket: Ticket | None = None,
+        ticket: CachedCall | None = None,
     ) -> Future[Any]:
         """Run the call once its futures are done and its resources free. Any thread, any moment.
 
-        A call that comes with a ticket is remembered: see `Ticket` for what is then to be asked and told.
+        A call that comes with a ticket is remembered: see `CachedCall` for what is then to be asked and told.
 
         Raises:
             ResourceError: what is asked for can never be had here.

@@ -6,35 +6,35 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from ..cluster.agent import NAME
-from ..cluster.driver import Crew
-from ..cluster.launch import Launch, Offer, Process, Ranks, Started
-from ..cluster.node_placement import Fleet
-from ..cluster.static_nodes import Fixed
-from ..pool.call import Plan
-from ..pool.mpi_launcher import OneWay, as_if_alone, launch_command, launcher_environment
+from ..cluster.driver import ClusterDriver
+from ..cluster.launch import AgentProcess, Launch, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.node_placement import NodePlacement
+from ..cluster.static_nodes import StaticNodes
+from ..pool.call import CallPlan
+from ..pool.mpi_launcher import SingleLauncher, as_if_alone, launch_command, launcher_environment
 from ..pool.zygote_process import python_command
 from ..resources import Resources
 from ..serialize.packer import Packer
-from ..serialize.shared_memory import Segments
+from ..serialize.shared_memory import SegmentPool
 from .base import Settings
-from .live import Streamed, pack_initializer
+from .live import LiveBackend, pack_initializer
 from .resource_mapping import plan_for_nodes
 
 
-class LiveBackend(Streamed):
+class ClusterBackend(LiveBackend):
     """The live calls of one executor on the nodes of a launch."""
 
     def __init__(self, launch: Launch, settings: Settings) -> None:
         self._launch = launch
 
-        def make_crew(segments: Segments, _: Packer, expecting: Callable[[], bool]) -> Crew:
+        def make_crew(segments: SegmentPool, _: Packer, expecting: Callable[[], bool]) -> ClusterDriver:
             initializer = pack_initializer(settings)
             tasks = settings.max_tasks_per_child
-            return Crew(launch, segments, settings.max_workers, tasks, initializer, expecting)
+            return ClusterDriver(launch, segments, settings.max_workers, tasks, initializer, expecting)
 
         super().__init__(make_crew)
 
-    def make_plan(self, resources: Resources) -> Plan:
+    def make_plan(self, resources: Resources) -> CallPlan:
         return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
 
     def describe(self) -> str:
@@ -61,32 +61,32 @@ def _command(module: str, arguments: Sequence[str], python: str | None) -> list[
 class LocalLaunch:
     """Agents on this machine, each with a node of its own to pretend: for tests, and to try things out."""
 
-    ways = OneWay()
+    ways = SingleLauncher()
     interface: str | None = "lo"
     ports: tuple[int, int] | None = None
 
-    def __init__(self, offers: Mapping[str, Offer], directory: str) -> None:
+    def __init__(self, offers: Mapping[str, NodeOffer], directory: str) -> None:
         self._offers = offers
         self.directory = directory
 
-    def offers(self, timed: bool) -> Sequence[Offer]:
+    def offers(self, timed: bool) -> Sequence[NodeOffer]:
         return list(self._offers.values())
 
-    def muster(self, fleet: Fleet) -> Fixed:
-        return Fixed(self, fleet)
+    def muster(self, fleet: NodePlacement) -> StaticNodes:
+        return StaticNodes(self, fleet)
 
-    def nodes(self) -> Mapping[str, Offer]:
+    def nodes(self) -> Mapping[str, NodeOffer]:
         return self._offers
 
     def ends_in(self) -> float | None:
         return None
 
-    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
-        return [Process([node], agent_command(contact), {**os.environ, NAME: node}) for node in nodes]
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
+        return [AgentProcess([node], agent_command(contact), {**os.environ, NAME: node}) for node in nodes]
 
-    def start_ranks(self, ranks: Ranks, way: str) -> Started:
+    def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         environment = {**as_if_alone(os.environ), **launcher_environment(None), **ranks.environment}
-        return Process(ranks.nodes, launch_command(ranks.size, rank_command(ranks.arguments)), environment)
+        return AgentProcess(ranks.nodes, launch_command(ranks.size, rank_command(ranks.arguments)), environment)
 
     def lost(self, node: str) -> str:
         return node
@@ -95,6 +95,6 @@ class LocalLaunch:
         return f"{len(self._offers)} pretended nodes"
 
 
-def launch_local(count: int, offer: Offer, directory: str) -> LocalLaunch:
+def launch_local(count: int, offer: NodeOffer, directory: str) -> LocalLaunch:
     """So many pretended nodes, called n1, n2, ..."""
     return LocalLaunch({f"n{number + 1}": offer for number in range(count)}, directory)

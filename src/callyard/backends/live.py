@@ -9,18 +9,18 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
-from ..cache.messages import Declined, Note
+from ..cache.messages import RunDeclined, RunReport
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, UnpicklableCall
 from ..futures import Future, when_ended
-from ..pool.call import Call, Pace, Plan
+from ..pool.call import Call, CallDurations, CallPlan
 from ..resources import Resources
-from ..serialize.function_registry import Functions, dumps
+from ..serialize.function_registry import FunctionRegistry, dumps
 from ..serialize.packer import Packed, Packer, load_with_inputs
-from ..serialize.shared_memory import Segments
+from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, where
 from .base import Settings
-from .cached.future import Arguments, Known, Ticket
+from .cached.future import Arguments, CachedCall, KeyedResult
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 
@@ -47,25 +47,25 @@ class Runner(Protocol):
     def join(self) -> None: ...
 
 
-class Streamed:
+class LiveBackend:
     """The live calls of one executor. Subclasses say what resources mean, and which runner there is."""
 
     detached = False
 
-    def __init__(self, make_runner: Callable[[Segments, Packer, Callable[[], bool]], Runner]) -> None:
-        segments = Segments()
+    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], Runner]) -> None:
+        segments = SegmentPool()
         self._packer = Packer(segments)
-        self._functions = Functions()
+        self._functions = FunctionRegistry()
         self._killed = False
         self._waiting: set[Future[Any]] = set()  # calls whose futures are not done
         waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer
         self._runner = make_runner(segments, self._packer, lambda: bool(waiting))
         self._on_cancel = self._runner.look_again  # one bound method for all futures
         self._order = count()
-        self._paces: dict[Any, Pace] = {}
-        self._plans: dict[int, tuple[Resources, Plan]] = {}
+        self._paces: dict[Any, CallDurations] = {}
+        self._plans: dict[int, tuple[Resources, CallPlan]] = {}
 
-    def make_plan(self, resources: Resources) -> Plan:
+    def make_plan(self, resources: Resources) -> CallPlan:
         """What these resources mean. Raises ResourceError if they can never be had."""
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ class Streamed:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         resources: Resources,
-        ticket: Ticket | None = None,
+        ticket: CachedCall | None = None,
     ) -> Future[Any]:
         if self._runner.forked:
             raise RuntimeError(FORKED)
@@ -110,34 +110,34 @@ class Streamed:
             raise
         return future
 
-    def _start(self, call: Call, ticket: Ticket | None) -> None:
+    def _start(self, call: Call, ticket: CachedCall | None) -> None:
         if ticket is not None:
             call.remember = ticket.order()
         self._runner.start(call)
         self._waiting.discard(call.future)  # after it is in the node's inbox: closing looks at both
 
-    def _plan(self, resources: Resources) -> Plan:
+    def _plan(self, resources: Resources) -> CallPlan:
         plan = self.make_plan(resources)
         if len(self._plans) > 1000:  # each call may bring its own
             self._plans.clear()
         self._plans[id(resources)] = resources, plan
         return plan
 
-    def _new_pace(self, key: Any) -> Pace:
+    def _new_pace(self, key: Any) -> CallDurations:
         """What is going to be known of a function that was not called before."""
         while self._functions.dead:
             self._paces.pop(self._functions.dead.popleft(), None)
-        return self._paces.setdefault(key, Pace())
+        return self._paces.setdefault(key, CallDurations())
 
     # -- calls that wait for others --------------------------------------------------------------------
 
-    def _wait(self, call: Call, sources: list[Any], ticket: Ticket | None) -> None:
+    def _wait(self, call: Call, sources: list[Any], ticket: CachedCall | None) -> None:
         future = call.future
         self._expect(future)  # first: who begins to wait for calls looks for those that are expected
         self._runner.prepare()
 
         def go() -> None:
-            known = list(map(Known, sources))  # before: whoever opens a result may change it from then on
+            known = list(map(KeyedResult, sources))  # before: whoever opens a result may change it from then on
             try:
                 call.inputs = tuple(map(self._packed, sources, known))
             except Exception as error:
@@ -159,9 +159,9 @@ class Streamed:
         self._waiting.add(future)
         when_ended(future, self._no_longer_waiting)
 
-    def _noted(self, ticket: Ticket, call: Call, note: Note | Declined) -> bool:
+    def _noted(self, ticket: CachedCall, call: Call, note: RunReport | RunDeclined) -> bool:
         """Whether the runner did not run the call: then it may have to be started again."""
-        if not isinstance(note, Declined):
+        if not isinstance(note, RunDeclined):
             ticket.noted(note)
             return False
         call.note = None
@@ -174,7 +174,7 @@ class Streamed:
         ticket.declined(note, partial(self._start, call, ticket), loaded)
         return True
 
-    def _packed(self, source: Any, known: Known) -> Packed:
+    def _packed(self, source: Any, known: KeyedResult) -> Packed:
         """The result of a finished future: as it came from its worker, if nobody has opened it."""
         packed = known.packed
         if isinstance(packed, Packed):
@@ -263,7 +263,7 @@ def _is_unpicklable(value: Any) -> bool:
 
 def _why_unpicklable(value: Any) -> Exception | None:
     try:
-        Packer(Segments()).pack(value, [])
+        Packer(SegmentPool()).pack(value, [])
     except Exception as error:
         return error
     return None

@@ -9,17 +9,17 @@ from itertools import count, islice
 
 from ..errors import CallyardError, ResourceError
 from ..errors.suggestions import strict_init
-from ..pool.call import Plan
-from ..pool.call_shape import Capacity
-from ..pool.worker_placement import Pool
-from ..pool.worker_pool import Node
+from ..pool.call import CallPlan
+from ..pool.call_shape import NodeCapacity
+from ..pool.worker_placement import WorkerPlacement
+from ..pool.worker_pool import WorkerPool
 from ..resources import Amount, Resources, whole
 from ..serialize.packer import Packer
-from ..serialize.shared_memory import Segments
+from ..serialize.shared_memory import SegmentPool
 from ..system.machine import detect
 from ..usage_errors import place_in_backend
 from .base import Settings
-from .live import Streamed, pack_initializer
+from .live import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
 
 __all__ = ["Local"]
@@ -54,7 +54,7 @@ class Local:
     def open(self, settings: Settings) -> LocalBackend:
         return LocalBackend(self.capacity(settings.max_workers), settings)
 
-    def capacity(self, max_workers: int | None = None) -> Capacity:
+    def capacity(self, max_workers: int | None = None) -> NodeCapacity:
         """What may be given out. More workers than cores may be asked for where `cores` was left to us."""
         machine = detect()
         cores = self.cores if self.cores is not None else max(machine.cores, max_workers or 0)
@@ -66,7 +66,7 @@ class Local:
             gpus = (*machine.gpus[: self.gpus], *islice(others, max(0, self.gpus - len(machine.gpus))))
         else:
             gpus = tuple(map(str, self.gpus))
-        return Capacity(cores, gpus, int(memory * GIB))
+        return NodeCapacity(cores, gpus, int(memory * GIB))
 
 
 def _check_gpus(gpus: object) -> None:
@@ -78,19 +78,19 @@ def _check_gpus(gpus: object) -> None:
         raise ResourceError(f"gpus must name each GPU once, which {gpus!r} does not")
 
 
-class LocalBackend(Streamed):
+class LocalBackend(LiveBackend):
     """The live calls of one executor on this machine."""
 
-    def __init__(self, capacity: Capacity, settings: Settings) -> None:
+    def __init__(self, capacity: NodeCapacity, settings: Settings) -> None:
         self.capacity = capacity
 
-        def make_node(segments: Segments, packer: Packer, expecting: Callable[[], bool]) -> Node:
-            pool = Pool(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
-            return Node(pool, segments, packer, pack_initializer(settings), expecting)
+        def make_node(segments: SegmentPool, packer: Packer, expecting: Callable[[], bool]) -> WorkerPool:
+            pool = WorkerPlacement(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
+            return WorkerPool(pool, segments, packer, pack_initializer(settings), expecting)
 
         super().__init__(make_node)
 
-    def make_plan(self, resources: Resources) -> Plan:
+    def make_plan(self, resources: Resources) -> CallPlan:
         return make_plan(resources, self.capacity)
 
     def describe(self) -> str:

@@ -15,19 +15,19 @@ from concurrent.futures import Executor as StandardExecutor
 from functools import partial
 from typing import Any
 
-from ..cache.messages import Declined, Note, Outcome
+from ..cache.messages import RunDeclined, RunOutcome, RunReport
 from ..dependencies.find_futures import find_futures, replace_futures
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, ResourceError
 from ..futures import Future, when_ended
 from ..resources import Resources
 from ..utils import interpreter_exit
-from ..utils.capacity_limiter import Gate
+from ..utils.capacity_limiter import CapacityLimiter
 from .base import Settings
-from .cached.future import Known, Ticket
+from .cached.future import CachedCall, KeyedResult
 
 
-class Wrapped:
+class Pep3148Backend:
     """The calls of one executor of ours that run in somebody else's."""
 
     detached = False
@@ -37,8 +37,8 @@ class Wrapped:
             if getattr(settings, name) is not None:
                 raise CallyardError(f"{name} belongs to the executor that is passed as backend; give it to {inner!r}")
         self._inner = inner
-        self._gate = Gate(settings.max_workers)
-        self._unfinished: set[_Forwarded] = set()
+        self._gate = CapacityLimiter(settings.max_workers)
+        self._unfinished: set[_ForwardedCall] = set()
         # A call that becomes ready when another ends is handed on by a thread of ours: the inner executor may hold
         # its own locks while it ends a future, and would wait for itself.
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="callyard")
@@ -52,7 +52,7 @@ class Wrapped:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         resources: Resources,
-        ticket: Ticket | None = None,
+        ticket: CachedCall | None = None,
     ) -> Future[Any]:
         asked = resources.asked()
         if asked:
@@ -60,7 +60,7 @@ class Wrapped:
                 f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; "
                 "leave it out, or use another backend"
             )
-        future = _Forwarded(getattr(fn, "__name__", type(fn).__name__))
+        future = _ForwardedCall(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))
         start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
         later = partial(self._outside, partial(self._helper.submit, start))
@@ -113,7 +113,9 @@ class Wrapped:
         finally:
             self._thread.queue = None
 
-    def _start(self, future: _Forwarded, fn: Callable[..., Any], args: Any, kwargs: Any, ticket: Ticket | None) -> None:
+    def _start(
+        self, future: _ForwardedCall, fn: Callable[..., Any], args: Any, kwargs: Any, ticket: CachedCall | None
+    ) -> None:
         """Hand the call on, once."""
         if future.begun:
             return
@@ -140,7 +142,7 @@ class Wrapped:
                 raise
             future.fail_with(error)
 
-    def _ended(self, future: _Forwarded, theirs: Any) -> None:
+    def _ended(self, future: _ForwardedCall, theirs: Any) -> None:
         self._gate.leave(future)
         try:
             error = theirs.exception()
@@ -152,7 +154,7 @@ class Wrapped:
         elif not future.done():
             future.comes_to(theirs.result())
 
-    def _forget(self, future: _Forwarded) -> None:
+    def _forget(self, future: _ForwardedCall) -> None:
         self._unfinished.discard(future)
         future.theirs = future.noted = future.declined = None  # the last leads back to the future, and to its call
         if self._closed and not self._unfinished:
@@ -187,7 +189,7 @@ class Wrapped:
         return f"through {type(self._inner).__name__}"
 
 
-class _Forwarded(Future[Any]):
+class _ForwardedCall(Future[Any]):
     """A call of ours, and once it has been handed on, `theirs`, which knows whether it runs.
 
     While it is being handed on it counts as running, so that it is not cancelled here and run there.
@@ -199,14 +201,14 @@ class _Forwarded(Future[Any]):
         super().__init__(name)
         self.theirs: Any = None
         self.begun = False  # to be handed on
-        self.noted: Callable[[Note], object] | None = None  # if it is remembered
-        self.declined: Callable[[Declined], object] | None = None
+        self.noted: Callable[[RunReport], object] | None = None  # if it is remembered
+        self.declined: Callable[[RunDeclined], object] | None = None
 
     def comes_to(self, result: Any) -> None:
-        """End with what came back; of a remembered call that is an `Outcome`."""
-        if type(result) is not Outcome or self.noted is None or self.declined is None:
+        """End with what came back; of a remembered call that is an `RunOutcome`."""
+        if type(result) is not RunOutcome or self.noted is None or self.declined is None:
             self.set_result(result)
-        elif isinstance(result.note, Note):
+        elif isinstance(result.note, RunReport):
             self.noted(result.note)
             self.set_result(result.value)
         elif result.note.reason == "differs":
@@ -231,7 +233,7 @@ class _Forwarded(Future[Any]):
 
 
 def _known(args: Any, kwargs: Any) -> Any:
-    return replace_futures((args, dict(kwargs)), Known)
+    return replace_futures((args, dict(kwargs)), KeyedResult)
 
 
 def _await(future: Future[Any]) -> None:

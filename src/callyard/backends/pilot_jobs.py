@@ -21,18 +21,18 @@ from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
-from ..cluster.autoscaler import AGAIN, Block, Supply, demand
-from ..cluster.launch import Hopeless, Offer
-from ..cluster.node import Member
-from ..cluster.node_placement import Fleet
+from ..cluster.autoscaler import AGAIN, Autoscaler, Block, demand
+from ..cluster.launch import GivenUpCalls, NodeOffer
+from ..cluster.node import NodeState
+from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import CONNECT
 from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
-from ..pool.call_shape import Capacity, Need
+from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import JobRequest, Status
 from ..schedulers.slurm.states import reason_of, state_of
-from ..transport.event_loop import Loop
-from ..utils.command_thread import Clerk, Steps
-from .batch.scheduler_client import Desk, Refused
+from ..transport.event_loop import EventLoop
+from ..utils.command_thread import CommandThread, Steps
+from .batch.scheduler_client import SchedulerClient, SubmissionRefused
 
 _log = logging.getLogger("callyard")
 _OFTEN = 0.2  # s between two decisions, however much happens
@@ -42,14 +42,14 @@ _TO_END = 10.0  # s after which a job that was told to end is cancelled
 _TAIL = 2000  # bytes of a log that are told
 
 
-class Jobs(Protocol):
+class PilotSettings(Protocol):
     """How pilot jobs are made, and what nodes of theirs have."""
 
     poll: tuple[float, float]
     least: int
     most: int
 
-    def typical(self) -> Capacity | None:
+    def typical(self) -> NodeCapacity | None:
         """What most nodes have, as far as that is known."""
 
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
@@ -59,13 +59,13 @@ class Jobs(Protocol):
         """For people: what this is."""
 
 
-class Pilots:
+class PilotJobs:
     """The pilot jobs of one executor: a `Muster`."""
 
-    def __init__(self, jobs: Jobs, desk: Desk, fleet: Fleet) -> None:
+    def __init__(self, jobs: PilotSettings, desk: SchedulerClient, fleet: NodePlacement) -> None:
         self._jobs, self._desk, self._fleet = jobs, desk, fleet
-        self._supply = Supply(jobs.least, jobs.most)
-        self._clerk = Clerk(self._tell)
+        self._supply = Autoscaler(jobs.least, jobs.most)
+        self._clerk = CommandThread(self._tell)
         self._news: deque[Callable[[], object]] = deque()  # for the I/O thread
         self._blocks: dict[str, Block] = {}  # by the name that their agents know
         self._logs: dict[Block, str] = {}
@@ -73,14 +73,14 @@ class Pilots:
         self._reasons: dict[Block, str] = {}  # why they waited when it was last asked
         self._words: list[str] = []  # why jobs have ended without an agent
         self._mistake = ""  # why none can ever come
-        self._to_end: list[Member] = []
+        self._to_end: list[NodeState] = []
         self._changed = True
         self._wanted = False  # there were calls when it was last looked at
         self._decided, self._slowest, self._typical = -inf, 0.0, jobs.typical()
         self._asking = False
         self._ask_pause = jobs.poll[0]
         self._ask_at, self._asked_at = inf, -inf
-        self._loop: Loop | None = None
+        self._loop: EventLoop | None = None
         self._closing = False
         self._forked = False
 
@@ -90,7 +90,7 @@ class Pilots:
     def complete(self) -> bool:
         return all(block.state == "there" for block in self._supply.blocks)
 
-    def look_after(self, loop: Loop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[Member]:
+    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
         self._loop, self._wanted = loop, wanted
         self._hear_news()
         if not wanted and not self._supply.blocks:
@@ -123,13 +123,13 @@ class Pilots:
         when = self._supply.next_look(self._slowest)
         return inf if when is None else max(when, self._decided + _OFTEN)
 
-    def admit(self, said: dict[str, Any], now: float) -> Member | str:
+    def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
         block = self._blocks.get(said.get("block", ""))
         if block is None or block.state == "leaving":
             return f"node {said['node']} was given back"
         cores, gpus, memory = said["capacity"]
-        offer = Offer(*said["allocated"])
-        self._typical = capacity = offer.of(Capacity(cores, tuple(gpus), memory))
+        offer = NodeOffer(*said["allocated"])
+        self._typical = capacity = offer.of(NodeCapacity(cores, tuple(gpus), memory))
         member = self._fleet.join(said["node"], capacity, block)
         block.job = said["job"] if block.job is None else block.job
         block.step_job = said["job"]
@@ -139,7 +139,7 @@ class Pilots:
         self._changed = True
         return member
 
-    def gone(self, member: Member, now: float) -> None:
+    def gone(self, member: NodeState, now: float) -> None:
         if isinstance(member.block, Block):
             self._supply.lost(member.block, member, now)
         self._ask_soon(now)
@@ -213,7 +213,7 @@ class Pilots:
         try:
             try:
                 job = yield partial(self._desk.submit, request)
-            except Refused as refused:
+            except SubmissionRefused as refused:
                 known = (yield partial(self._desk.look_up, request.token)) if refused.kind == "silent" else {}
                 if request.token not in known:
                     raise
@@ -236,7 +236,7 @@ class Pilots:
         self._ask_at = min(self._ask_at, now + self._ask_pause)
 
     def _not_asked_for(self, blocks: list[Block], error: Exception) -> None:
-        if isinstance(error, Refused):
+        if isinstance(error, SubmissionRefused):
             self._refused(blocks, error.kind, str(error))
         else:  # nobody shall wait for these blocks
             self._refused(blocks, "mistake", str(error))
@@ -342,16 +342,16 @@ class Pilots:
 
     # -- why there is nothing --------------------------------------------------------------------------
 
-    def why_hopeless(self, needs: Sequence[Need], long: bool, where: str) -> Hopeless | None:
+    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         if self._mistake:
             error = SchedulerError(f"no nodes are to be had from the scheduler: {self._mistake}")
             self._mistake = ""
             self._supply.begin_anew()
-            return Hopeless(needs, error)
+            return GivenUpCalls(needs, error)
         impossible = [need for need in needs if self._can_never(need)]
         if impossible:
             what = "no node has what it asks for, or is there for so long as it may take (walltime=)"
-            return Hopeless(impossible, ResourceError(f"{what}; ask for less"))
+            return GivenUpCalls(impossible, ResourceError(f"{what}; ask for less"))
         supply = self._supply
         expected = any(block.state in ("asked", "waiting", "starting") for block in supply.blocks)
         if expected or not self._words or (supply.ever and supply.failures < len(AGAIN)):
@@ -360,9 +360,9 @@ class Pilots:
         why = kind(f"{self._jobs.describe()}: none came{where}; {'; '.join(self._words)}")
         self._words.clear()
         supply.begin_anew()
-        return Hopeless(needs, why)
+        return GivenUpCalls(needs, why)
 
-    def _can_never(self, need: Need) -> bool:
+    def _can_never(self, need: NodeNeed) -> bool:
         """Whether it needs more nodes than there may be; or they are all there, and none could ever have held it."""
         blocks = self._supply.blocks
         if need.nodes > self._jobs.most:
@@ -396,7 +396,7 @@ class Pilots:
 
     # -- the end ---------------------------------------------------------------------------------------
 
-    def close(self, loop: Loop, grace: float) -> None:
+    def close(self, loop: EventLoop, grace: float) -> None:
         """Cancel what has not ended by itself: also what is just being submitted."""
         if self._forked:
             return

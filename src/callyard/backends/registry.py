@@ -11,7 +11,7 @@ from ..errors import CallyardError
 from ..errors.suggestions import alternatives, nearest
 from .base import Backend, Settings
 from .local import Local
-from .pep3148 import Wrapped
+from .pep3148 import Pep3148Backend
 from .slurm import Slurm
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def open_backend(choice: Any, settings: Settings, cache: Cache | str | os.PathLi
     if cache is None:
         return _plain_backend(choice, settings, None)
     from ..cache.cache import Cache  # here and below, because calls that are not remembered need nothing of it
-    from .cached.backend import Remembering
+    from .cached.backend import CachedBackend
 
     memory = cache if isinstance(cache, Cache) else Cache(cache)
-    return Remembering(_plain_backend(choice, settings, memory), memory, settings)
+    return CachedBackend(_plain_backend(choice, settings, memory), memory, settings)
 
 
 def other_resources(choice: Any) -> Sequence[str]:
@@ -51,7 +51,7 @@ def _plain_backend(choice: Any, settings: Settings, memory: Cache | None) -> Bac
     if isinstance(choice, Slurm):
         return choice.open(settings, memory)
     if isinstance(choice, StandardExecutor):
-        return Wrapped(choice, settings)
+        return Pep3148Backend(choice, settings)
     raise CallyardError(f"backend={choice!r} is none that this version knows{_instead(choice)}")
 
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..cluster.launch import Offer
+from ..cluster.launch import NodeOffer
 from ..errors import ResourceError
-from ..pool.call import Plan
-from ..pool.call_shape import Capacity, Need, Shape
+from ..pool.call import CallPlan
+from ..pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..utils.environment import THREADS
@@ -19,7 +19,7 @@ _FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres",
 _FOR_CACHES = ("cache_key", "cache_directory")
 
 
-def make_plan(resources: Resources, capacity: Capacity) -> Plan:
+def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
     """The plan for calls with these resources.
 
     Raises:
@@ -31,11 +31,11 @@ def make_plan(resources: Resources, capacity: Capacity) -> Plan:
     shape = shape_of(resources)
     if resources.exclusive:
         shape = shape._replace(cores=capacity.cores)
-    return Plan(shape, resources.priority, resources.restart_limit, resources.run_time, options_of(resources))
+    return CallPlan(shape, resources.priority, resources.restart_limit, resources.run_time, options_of(resources))
 
 
-def shape_of(resources: Resources) -> Shape:
-    return Shape(
+def shape_of(resources: Resources) -> WorkerShape:
+    return WorkerShape(
         cores=resources.cores,
         gpus=resources.gpus,
         memory=memory_bytes(resources.memory),
@@ -45,7 +45,7 @@ def shape_of(resources: Resources) -> Shape:
     )
 
 
-def plan_for_nodes(resources: Resources, offers: Iterable[Offer]) -> Plan:
+def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPlan:
     """The plan for calls with these resources on one of several nodes.
 
     Raises:
@@ -74,12 +74,12 @@ def plan_for_nodes(resources: Resources, offers: Iterable[Offer]) -> Plan:
     options, run_time = options_of(resources), resources.run_time
     if need.nodes > 1 and resources.memory is not None:
         options["memory"] = memory_bytes(resources.memory / resources.ranks)
-    return Plan(need.shape, resources.priority, resources.restart_limit, run_time, options, need)
+    return CallPlan(need.shape, resources.priority, resources.restart_limit, run_time, options, need)
 
 
-def _need(resources: Resources, offers: list[Offer]) -> Need:
+def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
     """What each node must have, and how many. Ranks that no node has room for are spread over as few as possible."""
-    whole = Need(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
+    whole = NodeNeed(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
     if resources.nodes is not None and resources.nodes > 1:
         if resources.ranks < resources.nodes:
             raise ResourceError(
@@ -93,19 +93,19 @@ def _need(resources: Resources, offers: list[Offer]) -> Need:
     return next((share for share in shares if sum(o.could_hold(share) for o in offers) >= share.nodes), whole)
 
 
-def _share(resources: Resources, nodes: int) -> Need:
+def _share(resources: Resources, nodes: int) -> NodeNeed:
     """What each of several nodes must have. It is the call's alone: no pool there could account for its ranks."""
     ranks = -(-resources.ranks // nodes)
     cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
     shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
-    return Need(shape, exclusive=True, nodes=nodes, time=resources.run_time or 0.0)
+    return NodeNeed(shape, exclusive=True, nodes=nodes, time=resources.run_time or 0.0)
 
 
-def _only(time: float) -> Need:
-    return Need(Shape(0), time=time)
+def _only(time: float) -> NodeNeed:
+    return NodeNeed(WorkerShape(0), time=time)
 
 
-def _largest(offers: list[Offer]) -> str:
+def _largest(offers: list[NodeOffer]) -> str:
     offer = max(offers, key=lambda offer: offer.cores or 0)
     memory = "" if offer.memory is None else f", {offer.memory / GIB:.3g} GiB"
     gpus = "" if offer.gpu_count is None else f", {offer.gpu_count} GPUs"
@@ -121,7 +121,7 @@ def _refuse_what_means_nothing(asked: dict[str, Any]) -> None:
             raise ResourceError(f"{key} is for a cache, and this executor has none; leave it out")
 
 
-def _refuse_what_there_is_not(resources: Resources, capacity: Capacity) -> None:
+def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> None:
     if (resources.nodes or 1) > 1:
         raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
     if resources.cores > capacity.cores:

@@ -7,10 +7,10 @@ import os
 import shutil
 import time
 
-from ..cache.directory import Home
+from ..cache.directory import CacheDirectory
 from ..errors import CallyardError
 from ..jobs.spool import folders
-from ..system.process_identity import Identity, this_process
+from ..system.process_identity import ProcessIdentity, this_process
 from ..utils.paths import runs_directory
 
 __all__ = ["live_directory", "log_directory", "private_home", "remove_if_over"]
@@ -19,24 +19,24 @@ __all__ = ["live_directory", "log_directory", "private_home", "remove_if_over"]
 _KEPT = 7 * 24 * 3600.0  # s for which logs are kept
 
 
-def private_home() -> Home:
+def private_home() -> CacheDirectory:
     """A new directory where the nodes see it too: in the user's home, or where CALLYARD_RUNS says.
 
     Its name says who has made it, so that what others have left can be removed once their jobs have ended.
     """
     _sweep()
-    return Home.open(os.path.join(runs_directory(), f"{this_process().label}+{os.urandom(4).hex()}"))
+    return CacheDirectory.open(os.path.join(runs_directory(), f"{this_process().label}+{os.urandom(4).hex()}"))
 
 
 def _sweep() -> None:
     with contextlib.suppress(OSError, CallyardError):
         for name in os.listdir(runs_directory()):
-            owner = Identity.from_label(name.partition("+")[0])
+            owner = ProcessIdentity.from_label(name.partition("+")[0])
             if owner is not None and owner.state() == "gone":
-                remove_if_over(Home.open(os.path.join(runs_directory(), name)))
+                remove_if_over(CacheDirectory.open(os.path.join(runs_directory(), name)))
 
 
-def remove_if_over(home: Home) -> None:
+def remove_if_over(home: CacheDirectory) -> None:
     """Remove a directory for calls that are not to be remembered, unless some still run: nobody wants the results."""
     if all(folder.is_over() for folder in folders(home)):
         gone = f"{home.path}.gone"  # renamed first: jobs that are just ending find nothing to write into

@@ -158,18 +158,18 @@ class Slurm:
         return open_live(self, settings)
 
     def _open_detached(self, settings: Settings, memory: Cache | None) -> Backend:
-        from ..hosts.this_machine import Here
+        from ..hosts.this_machine import LocalHost
         from ..schedulers.slurm import commands
-        from .batch.backend import DetachedBackend
-        from .batch.scheduler_client import Desk
-        from .batch.writer import Terms
+        from .batch.backend import BatchBackend
+        from .batch.scheduler_client import SchedulerClient
+        from .batch.writer import JobSettings
         from .run_directories import private_home
 
         if settings.max_tasks_per_child is not None:
             raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
         if memory is not None and memory.mode == "read-only":
             raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
-        terms = Terms(
+        terms = JobSettings(
             "Slurm",
             self.command(),
             {name: value for name in _DEFAULTS if (value := getattr(self, name)) is not None},
@@ -182,7 +182,7 @@ class Slurm:
             result_grace=self.result_grace,
         )
         home = private_home() if memory is None else memory.home
-        return DetachedBackend(Desk(commands, Here(), self.poll[0]), home, terms, settings, memory is None)
+        return BatchBackend(SchedulerClient(commands, LocalHost(), self.poll[0]), home, terms, settings, memory is None)
 
 
 _DEFAULTS = ("partition", "account", "qos", "constraint")

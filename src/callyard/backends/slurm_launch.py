@@ -10,13 +10,13 @@ from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from ..cluster.launch import Offer, Process, Ranks, Started
-from ..cluster.node_placement import Fleet
-from ..cluster.static_nodes import Fixed
+from ..cluster.launch import AgentProcess, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.node_placement import NodePlacement
+from ..cluster.static_nodes import StaticNodes
 from ..errors import CallyardError, ResourceError, SchedulerError
-from ..hosts.mpi_plugins import Plugins
-from ..hosts.this_machine import Here
-from ..pool.call_shape import Capacity
+from ..hosts.mpi_plugins import MpiPlugins
+from ..hosts.this_machine import LocalHost
+from ..pool.call_shape import NodeCapacity
 from ..resources import Resources
 from ..schedulers.base import JobRequest
 from ..schedulers.slurm import allocation
@@ -25,9 +25,9 @@ from ..schedulers.slurm import commands as dialect
 from ..schedulers.slurm import nodes as slurm_nodes
 from ..schedulers.slurm.variables import environment
 from .base import Settings
-from .batch.scheduler_client import Desk
-from .cluster import LiveBackend, agent_command, rank_command
-from .pilot_jobs import Pilots
+from .batch.scheduler_client import SchedulerClient
+from .cluster import ClusterBackend, agent_command, rank_command
+from .pilot_jobs import PilotJobs
 from .run_directories import live_directory, log_directory
 
 if TYPE_CHECKING:
@@ -44,30 +44,30 @@ class PilotLaunch:
         self.poll = slurm.poll
         self.directory = live_directory()
         self.interface, self.ports = slurm.interface, slurm.ports
-        self._kinds: list[slurm_nodes.Kind] | None = None
-        self.ways = Plugins(slurm.mpi)
-        self._pilots: Pilots | None = None
+        self._kinds: list[slurm_nodes.NodeKind] | None = None
+        self.ways = MpiPlugins(slurm.mpi)
+        self._pilots: PilotJobs | None = None
 
     # -- for the crew ----------------------------------------------------------------------------------
 
-    def offers(self, timed: bool) -> Sequence[Offer]:
+    def offers(self, timed: bool) -> Sequence[NodeOffer]:
         time, gpus = self._slurm.walltime, self._gpus()
         return [
-            Offer(kind.cores, gpus, kind.memory, time)
+            NodeOffer(kind.cores, gpus, kind.memory, time)
             for kind in self._known()
             for _ in range(min(kind.nodes, self.most))
         ]
 
-    def muster(self, fleet: Fleet) -> Pilots:
-        self._pilots = Pilots(self, Desk(dialect, Here(), self.poll[0]), fleet)
+    def muster(self, fleet: NodePlacement) -> PilotJobs:
+        self._pilots = PilotJobs(self, SchedulerClient(dialect, LocalHost(), self.poll[0]), fleet)
         return self._pilots
 
-    def start_ranks(self, ranks: Ranks, way: str) -> Started:
+    def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         command = after(self._slurm, rank_command(ranks.arguments, python(self._slurm)))
         job = ranks.block.step_job
         argv = allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, way, command, job)
         variables = {**dialect.environment(os.environ), **ranks.environment}
-        return Process(ranks.nodes, argv, variables, noise=allocation.NOISE)
+        return AgentProcess(ranks.nodes, argv, variables, noise=allocation.NOISE)
 
     def lost(self, node: str) -> str:
         block = None if self._pilots is None else self._pilots.job_of(node)
@@ -80,12 +80,12 @@ class PilotLaunch:
 
     # -- for the pilots --------------------------------------------------------------------------------
 
-    def typical(self) -> Capacity | None:
+    def typical(self) -> NodeCapacity | None:
         kinds = self._known()
         if not kinds:
             return None
         kind = max(kinds, key=lambda kind: kind.nodes)
-        return Capacity(kind.cores, tuple(map(str, range(self._gpus()))), kind.memory)
+        return NodeCapacity(kind.cores, tuple(map(str, range(self._gpus()))), kind.memory)
 
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
         slurm = self._slurm
@@ -131,7 +131,7 @@ class PilotLaunch:
         known = variables(asked, command, job_name="callyard", log=log, setup=setup, time=time, elements=elements)
         return render(text, {**dict.fromkeys(self._slurm.own_keys()), **known})
 
-    def _known(self) -> list[slurm_nodes.Kind]:
+    def _known(self) -> list[slurm_nodes.NodeKind]:
         """What the nodes have, asked once; nothing where nobody says, or where a template says what is asked for."""
         if self._slurm.template is not None:
             return []
@@ -149,11 +149,11 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o700)
 
 
-def open_nodes(slurm: Slurm, settings: Settings) -> LiveBackend:
+def open_nodes(slurm: Slurm, settings: Settings) -> ClusterBackend:
     """The live calls of `backend=Slurm(nodes=...)` outside of an allocation."""
     if slurm.calls_per_job != 1:
         raise CallyardError("calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes=")
-    return LiveBackend(PilotLaunch(slurm), settings)
+    return ClusterBackend(PilotLaunch(slurm), settings)
 
 
 if TYPE_CHECKING:
@@ -170,21 +170,21 @@ class StepLaunch:
         allocation = slurm_allocation.read_allocation(environ)
         nodes = allocation.nodes[: _how_many(slurm, len(allocation.nodes))]
         self._job = allocation.job
-        self._offers = {node.name: Offer(node.cores, node.gpus, node.memory) for node in nodes}
+        self._offers = {node.name: NodeOffer(node.cores, node.gpus, node.memory) for node in nodes}
         self._slurm = slurm
         self._end: float | None = None  # of the allocation, as far as it was asked for
-        self.ways = Plugins(slurm.mpi)
+        self.ways = MpiPlugins(slurm.mpi)
         self.directory = live_directory()
         self.interface, self.ports = slurm.interface, slurm.ports
 
-    def offers(self, timed: bool) -> Sequence[Offer]:
+    def offers(self, timed: bool) -> Sequence[NodeOffer]:
         left = self._time_left() if timed else None
         return [offer._replace(time=left) for offer in self._offers.values()]
 
-    def muster(self, fleet: Fleet) -> Fixed:
-        return Fixed(self, fleet)
+    def muster(self, fleet: NodePlacement) -> StaticNodes:
+        return StaticNodes(self, fleet)
 
-    def nodes(self) -> Mapping[str, Offer]:
+    def nodes(self) -> Mapping[str, NodeOffer]:
         return self._offers
 
     def ends_in(self) -> float | None:
@@ -197,19 +197,19 @@ class StepLaunch:
             self._end = monotonic() + (_ask_time_left(self._job) if end is None else end - time())
         return self.ends_in()
 
-    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
         command = after(self._slurm, agent_command(contact, python=python(self._slurm)))
         variables = slurm_allocation.step_environment(os.environ)
         if shutil.which("srun") is None:
             raise OSError("srun is not in PATH; load the cluster's Slurm module")
         argv = slurm_allocation.agents(nodes, command)
-        return [Process(nodes, argv, variables, slurm_allocation.ended_on, slurm_allocation.NOISE)]
+        return [AgentProcess(nodes, argv, variables, slurm_allocation.ended_on, slurm_allocation.NOISE)]
 
-    def start_ranks(self, ranks: Ranks, way: str) -> Started:
+    def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         command = after(self._slurm, rank_command(ranks.arguments, python(self._slurm)))
         argv = slurm_allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, way, command)
         variables = {**slurm_allocation.step_environment(os.environ), **ranks.environment}
-        return Process(ranks.nodes, argv, variables, noise=slurm_allocation.NOISE)
+        return AgentProcess(ranks.nodes, argv, variables, noise=slurm_allocation.NOISE)
 
     def lost(self, node: str) -> str:
         return f"{node} (job {self._job})"
@@ -242,7 +242,7 @@ def after(slurm: Slurm, command: Sequence[str], *, setup: bool = True) -> list[s
 
 def said_of(argv: Sequence[str]) -> str:
     """What a command of Slurm's says, without insisting: nothing where it does not answer."""
-    reply = Here().run(argv, timeout=_PATIENCE, env=environment(os.environ))
+    reply = LocalHost().run(argv, timeout=_PATIENCE, env=environment(os.environ))
     return reply.out + reply.err
 
 
@@ -250,14 +250,14 @@ def _ask_time_left(job: str) -> float:
     return slurm_allocation.times_left(said_of(slurm_allocation.time_left([job]))).get(job, inf)
 
 
-def open_live(slurm: Slurm, settings: Settings) -> LiveBackend:
+def open_live(slurm: Slurm, settings: Settings) -> ClusterBackend:
     """The live calls of `backend=Slurm(...)` inside an allocation.
 
     Raises:
         CallyardError: this process is in none, or it has not what is asked for.
     """
     try:
-        return LiveBackend(StepLaunch(slurm), settings)
+        return ClusterBackend(StepLaunch(slurm), settings)
     except ValueError as error:
         if isinstance(error, CallyardError):
             raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import CacheError
 from ..errors.suggestions import strict, strict_init
 from .claims import Claims
-from .directory import Home, is_key
+from .directory import CacheDirectory, is_key
 
 if TYPE_CHECKING:
     from ..futures import Future
@@ -54,7 +54,7 @@ class Cache:
     mode: Literal["use", "refresh", "read-only"] = field(default="use", kw_only=True)
     trust: Literal["group"] | None = field(default=None, kw_only=True)
     failures: bool = field(default=False, kw_only=True)
-    home: Home = field(init=False)
+    home: CacheDirectory = field(init=False)
 
     def __post_init__(self) -> None:
         directory = self.directory
@@ -66,7 +66,7 @@ class Cache:
             raise CacheError(f"mode is one of {', '.join(map(repr, _MODES))}, not {self.mode!r}")
         if not isinstance(self.failures, bool):
             raise TypeError(f"failures is True or False, not {self.failures!r}")
-        home = Home.open(self.directory, writable=self.mode != "read-only", trust=self.trust)
+        home = CacheDirectory.open(self.directory, writable=self.mode != "read-only", trust=self.trust)
         object.__setattr__(self, "home", home)
 
     @staticmethod

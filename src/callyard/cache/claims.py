@@ -33,13 +33,13 @@ import time
 from collections.abc import Container, Iterator
 
 from ..errors import CacheError
-from ..system.process_identity import Identity, State, is_hexadecimal, this_process
+from ..system.process_identity import ProcessIdentity, State, is_hexadecimal, this_process
 from ..utils import lite_json
-from ..utils.frozen import Plain
+from ..utils.frozen import Frozen
 from ..utils.lite_typing import Any
-from .directory import Home, is_key
+from .directory import CacheDirectory, is_key
 
-__all__ = ["Claim", "Claims", "Owner", "Unreadable"]
+__all__ = ["Claim", "ClaimOwner", "Claims", "UnreadableClaim"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CLOSED = (errno.EACCES, errno.EPERM)
@@ -49,7 +49,7 @@ _LATEST = 253402214400  # s: the last day of which `datetime` knows in every tim
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-class Owner(Identity):
+class ClaimOwner(ProcessIdentity):
     """The process that has a claim; its `state()` tells whether it lives."""
 
     name: str  # of the function
@@ -71,7 +71,7 @@ class Owner(Identity):
         return f"{self.where()}; if you know that it has ended: callyard retry --force {quote(directory)} {key}"
 
 
-class Unreadable(Owner):
+class UnreadableClaim(ClaimOwner):
     """Who has a claim that cannot be read, as far as that is known. Its `name` is that of the file."""
 
     otherwise: State = "gone"  # where it is not known which process it is
@@ -85,13 +85,13 @@ class Unreadable(Owner):
         return f"somebody whose claim {self.name} cannot be read, since {_when(self.since)}"
 
 
-class Claim(Plain):
+class Claim(Frozen):
     """A claim that is ours."""
 
     key: str
-    owner: Owner
-    _home: Home
-    _chain: list[Owner]  # from the first one to ours
+    owner: ClaimOwner
+    _home: CacheDirectory
+    _chain: list[ClaimOwner]  # from the first one to ours
 
     def release(self) -> None:
         """Let others have it. Nothing happens where that was done before, or where somebody used force."""
@@ -100,7 +100,7 @@ class Claim(Plain):
         first = _read(f"{directory}/{names[0]}")
         ours = first is not None and first.token == self._chain[0].token  # no two are alike
         for name, owner in list(zip(names, self._chain, strict=True))[not ours :]:
-            if isinstance(owner, Unreadable):
+            if isinstance(owner, UnreadableClaim):
                 self._home.put_aside(f"{directory}/{name}")
             else:
                 _remove(self._home, f"{directory}/{name}")
@@ -109,18 +109,18 @@ class Claim(Plain):
 class Claims:
     """The claims in a cache."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: CacheDirectory) -> None:
         self._home = home
         self._directory = f"{home.path}/claims"
 
-    def take(self, key: str, name: str, *, job_id: str | None = None) -> Claim | Owner:
+    def take(self, key: str, name: str, *, job_id: str | None = None) -> Claim | ClaimOwner:
         """Claim a key for this process; return the owner if somebody else has it, or may have it.
 
         Look for the result *after* taking it: whoever had it before may have stored one meanwhile.
         """
         self._home.record(key)  # is it a key
         self._home.folder("claims")
-        attempt = _Attempt(self._home, self._directory, _new_owner(name, job_id))
+        attempt = _ClaimAttempt(self._home, self._directory, _new_owner(name, job_id))
         try:
             while True:
                 chain = self._chain(key)
@@ -136,7 +136,7 @@ class Claims:
         finally:
             attempt.end()
 
-    def holder(self, key: str) -> Owner | None:
+    def holder(self, key: str) -> ClaimOwner | None:
         """Return who has the claim to a key, also if it is gone."""
         self._home.record(key)
         return next(reversed(self._chain(key)), None)
@@ -158,10 +158,10 @@ class Claims:
                 os.close(descriptor)
         return None
 
-    def _path_of_last(self, key: str, chain: list[Owner]) -> str:
+    def _path_of_last(self, key: str, chain: list[ClaimOwner]) -> str:
         return f"{self._directory}/{_names(key, chain[:-1])[-1]}"
 
-    def running(self) -> Iterator[tuple[str, Owner]]:
+    def running(self) -> Iterator[tuple[str, ClaimOwner]]:
         """Yield the keys that are claimed, with their owners, also those that are gone."""
         for key in self._files():
             holder = self.holder(key)
@@ -187,15 +187,15 @@ class Claims:
         if holder is not None and holder.state() != "gone":
             return False
         claim = self.take(key, "sweep")
-        if isinstance(claim, Owner):
+        if isinstance(claim, ClaimOwner):
             return False
         for name in set(names) - set(_names(key, claim._chain)):
             _remove(self._home, f"{self._directory}/{name}")
         claim.release()
         return True
 
-    def _chain(self, key: str) -> list[Owner]:
-        chain: list[Owner] = []
+    def _chain(self, key: str) -> list[ClaimOwner]:
+        chain: list[ClaimOwner] = []
         tokens: set[str] = set()
         while (owner := _read(f"{self._directory}/{_names(key, chain)[-1]}", tokens)) is not None:
             chain.append(owner)
@@ -215,10 +215,10 @@ class Claims:
         return files
 
 
-class _Attempt:
+class _ClaimAttempt:
     """A claim that waits to be linked."""
 
-    def __init__(self, home: Home, directory: str, owner: Owner) -> None:
+    def __init__(self, home: CacheDirectory, directory: str, owner: ClaimOwner) -> None:
         self.owner = owner
         self._home, self._directory = home, directory
         self._file: str | None = None  # not written before it is clear that it will be needed
@@ -229,7 +229,7 @@ class _Attempt:
         if self.link(path):
             self._succeeding = path
 
-    def holds(self, chain: list[Owner]) -> bool:
+    def holds(self, chain: list[ClaimOwner]) -> bool:
         """Tell whether our claim is the last one of a chain that was read just now. If it is in vain, remove it."""
         # Also where the file system said that the name was taken: the reply to a first try may have got lost.
         if chain and chain[-1].token == self.owner.token:
@@ -285,16 +285,16 @@ class _Attempt:
         return path
 
 
-def _new_owner(name: str, job_id: str | None) -> Owner:
-    return Owner(**vars(this_process()), name=name, since=time.time(), token=os.urandom(8).hex(), job_id=job_id)
+def _new_owner(name: str, job_id: str | None) -> ClaimOwner:
+    return ClaimOwner(**vars(this_process()), name=name, since=time.time(), token=os.urandom(8).hex(), job_id=job_id)
 
 
-def _names(key: str, chain: list[Owner]) -> list[str]:
+def _names(key: str, chain: list[ClaimOwner]) -> list[str]:
     """Return the names of the claims in a chain, and of the one that would come next."""
     return [key, *(f"{key}+{owner.token}" for owner in chain)]
 
 
-def _read(path: str, before: Container[str] = ()) -> Owner | None:
+def _read(path: str, before: Container[str] = ()) -> ClaimOwner | None:
     """Return the owner in a file; None if the file is not there, or not any more.
 
     One whose token came `before` in its chain is none that we have written.
@@ -324,23 +324,27 @@ def _read(path: str, before: Container[str] = ()) -> Owner | None:
 _TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str, (str, type(None)))
 
 
-def _parse(content: bytes) -> Owner | None:
+def _parse(content: bytes) -> ClaimOwner | None:
     """Return the owner that a claim names; None if it was not written by us."""
     try:
         found = lite_json.loads(content)
-        owner = Owner(**{name: found[name] for name in Owner.fields})
-        typed = all(isinstance(found[name], kind) for name, kind in zip(Owner.fields, _TYPES, strict=True))
+        owner = ClaimOwner(**{name: found[name] for name in ClaimOwner.fields})
+        typed = all(isinstance(found[name], kind) for name, kind in zip(ClaimOwner.fields, _TYPES, strict=True))
     except (ValueError, TypeError, KeyError):
         return None
     return owner if typed and _is_sound(owner) else None
 
 
-def _is_sound(owner: Owner) -> bool:
-    process = Identity(*(getattr(owner, name) for name in Identity.fields))
-    return is_hexadecimal(owner.token) and 0 <= owner.since < _LATEST and Identity.from_label(owner.label) == process
+def _is_sound(owner: ClaimOwner) -> bool:
+    process = ProcessIdentity(*(getattr(owner, name) for name in ProcessIdentity.fields))
+    return (
+        is_hexadecimal(owner.token)
+        and 0 <= owner.since < _LATEST
+        and ProcessIdentity.from_label(owner.label) == process
+    )
 
 
-def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") -> Owner | None:
+def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") -> ClaimOwner | None:
     from blake3 import blake3  # here, because nearly all can be read
 
     try:
@@ -349,11 +353,11 @@ def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") ->
         return None
     process = None if descriptor is None else _signer(descriptor)
     if process is None:
-        process = Identity("", "", "", "", 0, 0)
+        process = ProcessIdentity("", "", "", "", 0, 0)
     else:
         otherwise = "unknown"
     token = blake3(f"{os.path.basename(path)}/{status.st_ino}".encode()).hexdigest()[:16]
-    return Unreadable(**vars(process), name=path, since=status.st_mtime, token=token, otherwise=otherwise)
+    return UnreadableClaim(**vars(process), name=path, since=status.st_mtime, token=token, otherwise=otherwise)
 
 
 def _sign(descriptor: int, label: str) -> None:
@@ -362,9 +366,9 @@ def _sign(descriptor: int, label: str) -> None:
         os.setxattr(descriptor, _ATTRIBUTE, label.encode())
 
 
-def _signer(descriptor: int) -> Identity | None:
+def _signer(descriptor: int) -> ProcessIdentity | None:
     with contextlib.suppress(OSError, AttributeError, UnicodeDecodeError):
-        return Identity.from_label(os.getxattr(descriptor, _ATTRIBUTE).decode())
+        return ProcessIdentity.from_label(os.getxattr(descriptor, _ATTRIBUTE).decode())
     return None
 
 
@@ -376,7 +380,7 @@ def _when(since: float) -> str:
     return time.strftime("%H:%M:%S" if now[:3] == then[:3] else "%Y-%m-%d %H:%M:%S", then)
 
 
-def _remove(home: Home, path: str) -> bool:
+def _remove(home: CacheDirectory, path: str) -> bool:
     """Remove what has the name of a claim, or what is there in its place; return whether it was there."""
     try:
         return _unlink(path)

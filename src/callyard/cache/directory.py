@@ -19,12 +19,12 @@ import stat
 from collections.abc import Callable, Iterator
 
 from ..errors import CacheError, UnsafeCache
-from ..system.process_identity import Identity, is_hexadecimal, own_label
-from ..utils.frozen import Plain
+from ..system.process_identity import ProcessIdentity, is_hexadecimal, own_label
+from ..utils.frozen import Frozen
 from ..utils.paths import expand
 from .permissions import Trust, check_directory, check_file, check_within, make_directory, resolve
 
-__all__ = ["Home", "is_key", "remove_tree", "sync_directory"]
+__all__ = ["CacheDirectory", "is_key", "remove_tree", "sync_directory"]
 
 _LONGEST = 200  # letters of a key that is the user's own
 _LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-")  # of which it may consist
@@ -36,7 +36,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Home(Plain):
+class CacheDirectory(Frozen):
     """A directory in which nobody can have put anything whom its user does not trust."""
 
     path: str  # the real one
@@ -45,7 +45,7 @@ class Home(Plain):
     group: int | None = None  # the one that is trusted
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, writable: bool = True, trust: str | None = None) -> Home:
+    def open(cls, path: str | os.PathLike[str], *, writable: bool = True, trust: str | None = None) -> CacheDirectory:
         """Return the cache in a directory, which is made if it is missing.
 
         Raises UnsafeCache where others could have written into it, or could put another one into its place.
@@ -90,7 +90,7 @@ class Home(Plain):
         try:
             return os.stat(self.path).st_ino
         except FileNotFoundError:
-            Home.open(self.path, writable=self.writable, trust=self.trust)
+            CacheDirectory.open(self.path, writable=self.writable, trust=self.trust)
             return os.stat(self.path).st_ino
 
     def exists(self, key: str) -> bool:
@@ -308,7 +308,7 @@ def _scan(path: str) -> list[os.DirEntry[str]]:
 
 def _is_left(name: str) -> bool:
     """Tell whether whoever wrote a temporary file is gone."""
-    writer = Identity.from_label(name[len(_TEMPORARY) :].rpartition("~")[0])
+    writer = ProcessIdentity.from_label(name[len(_TEMPORARY) :].rpartition("~")[0])
     return writer is not None and writer.state() == "gone"
 
 

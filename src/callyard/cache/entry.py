@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
 from ..utils.quantities import duration, size
-from .directory import Home
-from .format.file import FAILED, Damaged, Head, Stored, read, read_head
+from .directory import CacheDirectory
+from .format.file import FAILED, DamagedFile, Header, Stored, read, read_head
 
 __all__ = ["Entry"]
 
@@ -26,7 +26,7 @@ class Entry:
 
     __slots__ = ("_head", "_home", "_known")
 
-    def __init__(self, home: Home, head: Head) -> None:
+    def __init__(self, home: CacheDirectory, head: Header) -> None:
         self._home, self._head = home, head
         self._known: Stored | None = None
 
@@ -183,7 +183,7 @@ class Entry:
         return f"<Entry {self.key[:12]} {self.function!r} {self.state} {when}, {took}>"
 
 
-def open_entry(home: Home, key: str) -> Entry:
+def open_entry(home: CacheDirectory, key: str) -> Entry:
     """The entry of a key.
 
     Raises:
@@ -196,7 +196,7 @@ def open_entry(home: Home, key: str) -> Entry:
     finally:
         os.close(descriptor)
     if head.key != key:
-        raise Damaged(f"{home.record(key)} is damaged: it holds another call, {head.key}")
+        raise DamagedFile(f"{home.record(key)} is damaged: it holds another call, {head.key}")
     return Entry(home, head)
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CacheError
-from .format.file import Damaged, Stored, read
+from .format.file import DamagedFile, Stored, read
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("callyard")
 
 
-class Found:
+class CachedResult:
     """A remembered result or error; opened when somebody asks for it."""
 
     __slots__ = ("_stored", "failed", "token")
@@ -44,7 +44,7 @@ class Found:
         return error
 
 
-def find(cache: Cache, key: str, *, whole: bool = False) -> Found | None:
+def find(cache: Cache, key: str, *, whole: bool = False) -> CachedResult | None:
     """What is remembered under this key. Where the file is damaged, or cannot be read, the call runs, with a warning.
 
     A damaged file is set aside. A large file is read once more when its content is asked for; with `whole` it is not
@@ -57,14 +57,14 @@ def find(cache: Cache, key: str, *, whole: bool = False) -> Found | None:
     return look_up(cache, key, whole)[0]
 
 
-def look_up(cache: Cache, key: str, whole: bool = False) -> tuple[Found | None, bool]:
+def look_up(cache: Cache, key: str, whole: bool = False) -> tuple[CachedResult | None, bool]:
     """The same, and whether there is a file that can be neither used nor moved away."""
     path = cache.home.record(key)
     try:
         return _open(cache, key, whole), False
     except FileNotFoundError:
         return None, False
-    except Damaged as damage:
+    except DamagedFile as damage:
         moved = _set_aside(cache, key, str(damage))
         tell(f"{damage}; {moved or 'it cannot be moved away'}, and the call runs again")
         return None, not moved
@@ -73,7 +73,7 @@ def look_up(cache: Cache, key: str, whole: bool = False) -> tuple[Found | None, 
         return None, True
 
 
-def _open(cache: Cache, key: str, whole: bool) -> Found:
+def _open(cache: Cache, key: str, whole: bool) -> CachedResult:
     path = cache.home.record(key)
     try:
         descriptor = cache.home.open_record(key)
@@ -87,8 +87,8 @@ def _open(cache: Cache, key: str, whole: bool) -> Found:
         os.close(descriptor)
     if stored.head.key != key:
         _refuse_another_case(cache, key, stored.head.key)
-        raise Damaged(f"{path} holds another call, {stored.head.key}")
-    return Found(stored)
+        raise DamagedFile(f"{path} holds another call, {stored.head.key}")
+    return CachedResult(stored)
 
 
 def _refuse_another_case(cache: Cache, key: str, other: str) -> None:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..utils.frozen import Plain
+from ..utils.frozen import Frozen
 from ..utils.lite_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..hashing.call_key import Surroundings
+    from ..hashing.call_key import KeyContext
 
 Reference = tuple[str, str, bytes]  # module, name in it, and the token of what was keyed
 
 
-class Meant(Plain):
+class KeyInputs(Frozen):
     """What the key was made from, for a runner that gets objects which others may have changed meanwhile."""
 
     process: str  # that made it: there the function is the very object, too
     function: bytes  # the tokens
     arguments: bytes | None  # None where they may have another one in another process
-    around: Surroundings
+    around: KeyContext
 
 
-class Order(Plain):
+class RunRequest(Frozen):
     """What the runner is told."""
 
     directory: str
@@ -36,12 +36,12 @@ class Order(Plain):
     code_only: bool  # an initializer may have changed the data beside the code
     source: str
     facts: dict[str, Any]
-    meant: Meant | None = None
+    meant: KeyInputs | None = None
     check_only: bool = False  # claim and store nothing: that is done elsewhere
     job_id: str | None = None  # where a job makes the call, which may be alone when it stores the result
 
 
-class Note(Plain):
+class RunReport(Frozen):
     """What became of a call beside its result."""
 
     token: bytes | None = None  # of the result
@@ -49,7 +49,7 @@ class Note(Plain):
     stored: bool = False
 
 
-class Declined(Plain):
+class RunDeclined(Frozen):
     """Why a call was not run."""
 
     reason: str  # "stored", "claimed" or "differs"
@@ -57,8 +57,8 @@ class Declined(Plain):
     modules: tuple[str, ...] = ()  # which are not what was keyed
 
 
-class Outcome(Plain):
+class RunOutcome(Frozen):
     """The result of a remembered call in somebody else's executor, or why it was not run."""
 
-    note: Note | Declined
+    note: RunReport | RunDeclined
     value: Any = None

@@ -23,7 +23,7 @@ import stat
 from collections import deque
 
 from ..errors import UnsafeCache
-from ..system.acls import Writer, inherited_writers, named_writers
+from ..system.acls import AclEntry, inherited_writers, named_writers
 from ..utils.lite_typing import Literal
 
 __all__ = ["Trust", "check_directory", "check_file", "check_within", "make_directory", "resolve"]
@@ -156,7 +156,7 @@ def check_file(
     check_within(path, status, trust, group, descriptor)
 
 
-def _check_list(what: str, path: str, writers: list[Writer], trust: Trust | None, group: int | None) -> None:
+def _check_list(what: str, path: str, writers: list[AclEntry], trust: Trust | None, group: int | None) -> None:
     """Raise UnsafeCache where an access control list lets others write."""
     for writer in writers:
         if not _is_trusted(writer, trust, group):
@@ -166,7 +166,7 @@ def _check_list(what: str, path: str, writers: list[Writer], trust: Trust | None
             )
 
 
-def _is_trusted(writer: Writer, trust: Trust | None, group: int | None) -> bool:
+def _is_trusted(writer: AclEntry, trust: Trust | None, group: int | None) -> bool:
     number = writer.number
     if number is None:
         return False
@@ -235,7 +235,7 @@ def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, grou
         return ""
     writers = named_writers(directory, status)
     if mode & stat.S_IWGRP and not _is_private(status.st_gid, owner):
-        writers.append(Writer("group", status.st_gid))
+        writers.append(AclEntry("group", status.st_gid))
     return next((_name(writer) for writer in writers if not _is_trusted(writer, trust, group)), "")
 
 
@@ -272,7 +272,7 @@ def _writable(what: str, path: str, who: str, change: str, advice: str = "") -> 
     )
 
 
-def _name(writer: Writer) -> str:
+def _name(writer: AclEntry) -> str:
     if writer.number is None:
         return f"the {writer.kind} {writer.name}" if writer.kind else "everybody"
     return f"the group {_group(writer.number)}" if writer.kind == "group" else _user(writer.number)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from ..errors import CacheError, CallyardError
 from ..utils.lite_typing import Any
 from .claims import Claim, Claims
-from .directory import Home
-from .messages import Declined, Note, Order, Outcome
+from .directory import CacheDirectory
+from .messages import RunDeclined, RunOutcome, RunReport, RunRequest
 
 Arguments = Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -27,17 +27,17 @@ def _log() -> Any:
     return logging.getLogger("callyard")
 
 
-class Run:
+class CachedRun:
     """A call that this process has claimed and runs."""
 
-    def __init__(self, order: Order, home: Home | None, claim: Claim | None) -> None:
+    def __init__(self, order: RunRequest, home: CacheDirectory | None, claim: Claim | None) -> None:
         self._order, self._home, self._claim = order, home, claim
         self._started = time.time()
 
-    def finished(self, value: Any, seconds: float, arguments: Arguments, pickled: bytes | None = None) -> Note:
+    def finished(self, value: Any, seconds: float, arguments: Arguments, pickled: bytes | None = None) -> RunReport:
         """Store the result and let go of the claim. What goes wrong here is not the call's fault."""
         if self._order.check_only:
-            return Note()
+            return RunReport()
         token = result_token(self._order.key, value)
         return self._store("finished", token, value, seconds, arguments, pickled)
 
@@ -62,9 +62,9 @@ class Run:
 
     def _store(
         self, state: str, token: bytes, output: Any, seconds: float, arguments: Arguments, pickled: bytes | None
-    ) -> Note:
+    ) -> RunReport:
         if self._home is None:
-            return Note(token)
+            return RunReport(token)
         try:
             from .format.file import Record, write  # here, because a call that fails needs none of it
 
@@ -83,48 +83,48 @@ class Run:
             )  # fmt: skip
             self._home.publish(order.key, lambda fd: write(fd, made), sync=order.job_id is not None)
         except Exception as error:
-            return Note(token, f"{type(error).__name__}: {error}")
+            return RunReport(token, f"{type(error).__name__}: {error}")
         finally:
             self.release()
-        return Note(token, stored=True)
+        return RunReport(token, stored=True)
 
 
-def begin(order: Order) -> Run | Declined:
+def begin(order: RunRequest) -> CachedRun | RunDeclined:
     """Claim the call, or say why it is not to be run."""
     differing = tuple(
         dict.fromkeys(module for module, name, token in order.references if not _is(module, name, token, order))
     )
     if differing:
-        return Declined("differs", modules=differing)
+        return RunDeclined("differs", modules=differing)
     if order.check_only:
-        return Run(order, None, None)
+        return CachedRun(order, None, None)
     home = _home(order)
     if home is None:
-        return Run(order, None, None)
+        return CachedRun(order, None, None)
     if _stored(order, home):
-        return Declined("stored")
+        return RunDeclined("stored")
     try:
         claim = Claims(home).take(order.key, order.name, job_id=order.job_id)
     except OSError as error:  # a full disk, a directory that is only read: not the call's fault
         _log().info("%r runs without a claim, as none can be made in %s: %s", order.name, home.path, error)
-        return Run(order, home, None)
+        return CachedRun(order, home, None)
     if not isinstance(claim, Claim):
-        return Declined("claimed", where=claim.awaited(order.key, home.path))
-    run = Run(order, home, claim)
+        return RunDeclined("claimed", where=claim.awaited(order.key, home.path))
+    run = CachedRun(order, home, claim)
     if _stored(order, home):
         run.release()
-        return Declined("stored")
+        return RunDeclined("stored")
     return run
 
 
-def _stored(order: Order, home: Home) -> bool:
+def _stored(order: RunRequest, home: CacheDirectory) -> bool:
     """Whether there is a result; what is not readable is for who ordered to look at."""
     if order.afresh or not home.exists(order.key):
         return False
     return order.failures or not _is_failure(order, home)
 
 
-def _is_failure(order: Order, home: Home) -> bool:
+def _is_failure(order: RunRequest, home: CacheDirectory) -> bool:
     from .format.file import FAILED, read_head  # here, because most often there is none
 
     try:
@@ -137,17 +137,17 @@ def _is_failure(order: Order, home: Home) -> bool:
         return False
 
 
-_homes: dict[tuple[str, int], Home] = {}
+_homes: dict[tuple[str, int], CacheDirectory] = {}
 
 
-def _home(order: Order) -> Home | None:
+def _home(order: RunRequest) -> CacheDirectory | None:
     """The directory, if it is the one that the order means; looked at once."""
     place = order.directory, order.inode
     if place not in _homes:
         try:
             if os.stat(order.directory).st_ino != order.inode:
                 return None
-            _homes[place] = Home.open(order.directory, trust=order.trust)
+            _homes[place] = CacheDirectory.open(order.directory, trust=order.trust)
         except (OSError, CacheError):
             return None
     return _homes[place]
@@ -156,7 +156,7 @@ def _home(order: Order) -> Home | None:
 _same: set[tuple[str, str, bytes, bool]] = set()  # what was found to be what was keyed
 
 
-def _is(module: str, name: str, token: bytes, order: Order) -> bool:
+def _is(module: str, name: str, token: bytes, order: RunRequest) -> bool:
     """Whether this process imports what was keyed. Asked once: what calls do to their modules is not the code."""
     reference = module, name, token, order.code_only
     if reference in _same:
@@ -190,13 +190,15 @@ def result_token(key: str, value: Any) -> bytes:
 # -- through an executor that knows nothing of this --------------------------------------------------------
 
 
-def run(order: Order, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+def run(order: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunOutcome:
     begun = begin(order)
-    if isinstance(begun, Declined):
-        return Outcome(begun)
+    if isinstance(begun, RunDeclined):
+        return RunOutcome(begun)
     if not _is_still_meant(order, fn, args, kwargs):
         begun.release()
-        return Outcome(Note(problem="its arguments or its code were changed before it began"), fn(*args, **kwargs))
+        return RunOutcome(
+            RunReport(problem="its arguments or its code were changed before it began"), fn(*args, **kwargs)
+        )
     again = _kept(args, kwargs)
     started = time.perf_counter()
     try:
@@ -206,10 +208,10 @@ def run(order: Order, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
 
         begun.failed(error, "".join(traceback.format_exception(error)), time.perf_counter() - started, again)
         raise
-    return Outcome(begun.finished(value, time.perf_counter() - started, again), value)
+    return RunOutcome(begun.finished(value, time.perf_counter() - started, again), value)
 
 
-def _is_still_meant(order: Order, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _is_still_meant(order: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the call is the one that was keyed: threads get the very objects, pools of processes send them late."""
     meant = order.meant
     if meant is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import CallyardError
 
-__all__ = ["COMMANDS", "Usage", "main", "parser_of", "version"]
+__all__ = ["COMMANDS", "UsageError", "main", "parser_of", "version"]
 
 # Each module has configure(parser), which adds its options, and run(options), which returns the exit status.
 COMMANDS = {
@@ -36,7 +36,7 @@ The exit status is 0 if all went well, 1 if something was not there, not right o
 command line makes no sense."""
 
 
-class Usage(Exception):  # not an error of the program: the command line makes no sense
+class UsageError(Exception):  # not an error of the program: the command line makes no sense
     """What is wrong with the command line."""
 
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = run(options)
         sys.stdout.flush()
         return status
-    except Usage as error:
+    except UsageError as error:
         parser.error(str(error))
     except BrokenPipeError:  # `callyard list | head`
         with open(os.devnull, "wb") as nowhere:  # for what is flushed at the end

@@ -11,7 +11,7 @@ from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..errors import CacheError
 from ..utils.paths import expand
-from . import Usage
+from . import UsageError
 
 __all__ = ["add_json", "add_place", "entry_of", "find_entry", "open_cache", "print_json", "split", "to_change"]
 
@@ -42,14 +42,16 @@ def split(options: argparse.Namespace, wanted: int) -> tuple[str, list[str]]:
     else:
         place = from_environment()
     if len(words) != wanted:
-        raise Usage("which call? Give the beginning of its key" if len(words) < wanted else f"what is {words[-1]!r}?")
+        raise UsageError(
+            "which call? Give the beginning of its key" if len(words) < wanted else f"what is {words[-1]!r}?"
+        )
     return place, words
 
 
 def from_environment() -> str:
     place = os.environ.get(VARIABLE)
     if not place:
-        raise Usage(f"which cache? Name its directory, or set {VARIABLE} in the environment")
+        raise UsageError(f"which cache? Name its directory, or set {VARIABLE} in the environment")
     return place
 
 

@@ -11,9 +11,9 @@ import sys
 from ..backends.batch.scheduler_client import desk_of
 from ..cache.cache import Cache
 from ..errors import CacheError
-from ..jobs.query import JobCall, calls_of_jobs, find_job_calls
-from ..jobs.spool import End
-from . import Usage
+from ..jobs.query import JobCallStatus, calls_of_jobs, find_job_calls
+from ..jobs.spool import CallOutcome
+from . import UsageError
 from .arguments import add_json, add_place, from_environment, open_cache, print_json, to_change
 
 __all__ = ["configure", "run"]
@@ -54,11 +54,11 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
     else:
         directory = from_environment()
     if options.all == bool(words):
-        raise Usage("which calls? Give the beginnings of their keys, or --all")
+        raise UsageError("which calls? Give the beginnings of their keys, or --all")
     return directory, words
 
 
-def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) -> list[JobCall]:
+def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) -> list[JobCallStatus]:
     if options.all:
         return [
             call
@@ -68,7 +68,7 @@ def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) ->
     return [_the_call(cache, beginning) for beginning in beginnings]
 
 
-def _the_call(cache: Cache, beginning: str) -> JobCall:
+def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
     found = [call for call in find_job_calls(cache.home, beginning) if call.state in _GOING_ON]
     if not found:
         raise CacheError(f"no job of {cache.path} that waits or runs has a key that begins with {beginning!r}")
@@ -77,7 +77,7 @@ def _the_call(cache: Cache, beginning: str) -> JobCall:
     return found[-1]
 
 
-def _cancel(calls: list[JobCall]) -> None:
+def _cancel(calls: list[JobCallStatus]) -> None:
     """Tell the scheduler, and then all who wait."""
     for scheduler in {call.folder.batch.scheduler for call in calls}:
         meant = [call for call in calls if call.folder.batch.scheduler == scheduler]
@@ -86,10 +86,10 @@ def _cancel(calls: list[JobCall]) -> None:
             desk_of(scheduler).cancel(sorted(jobs))
     for call in calls:
         if call.folder.ended(call.number) is None:
-            call.folder.end(call.number, End("cancelled"))
+            call.folder.end(call.number, CallOutcome("cancelled"))
 
 
-def _others_of_its_job(call: JobCall, meant: list[JobCall]) -> bool:
+def _others_of_its_job(call: JobCallStatus, meant: list[JobCallStatus]) -> bool:
     """Whether its job is to make calls, too, that are not to be cancelled."""
     folder = call.folder
     together = folder.batch.of_element(folder.batch.element_of(call.number))

@@ -11,7 +11,7 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping
 
-from ..cache.directory import Home
+from ..cache.directory import CacheDirectory
 from ..cache.inspect.find import keys_by_age
 from . import COMMANDS, parser_of
 from .arguments import VARIABLE
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def _keys(directory: str | None) -> list[str]:
     """Those of a directory, if it is one, otherwise of the one in the environment."""
     place = directory if directory and os.path.isdir(directory) else os.environ.get(VARIABLE)
-    return keys_by_age(Home.open(place, writable=False)) if place else []
+    return keys_by_age(CacheDirectory.open(place, writable=False)) if place else []
 
 
 def _bash() -> str:

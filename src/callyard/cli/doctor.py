@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..hosts.this_machine import Here
+from ..hosts.this_machine import LocalHost
 from ..schedulers.slurm import allocation, variables
 from ..schedulers.slurm import nodes as slurm_nodes
 from ..system import machine, memory_limits
@@ -83,7 +83,7 @@ def _slurm() -> Iterator[Fact]:
         return
     inside = allocation.inside(os.environ)
     how = "calls go to the nodes of this job" if inside else "each call becomes a job, or nodes= asks for nodes"
-    reply = Here().run(slurm_nodes.nodes(None), timeout=_PATIENCE, env=variables.environment(os.environ))
+    reply = LocalHost().run(slurm_nodes.nodes(None), timeout=_PATIENCE, env=variables.environment(os.environ))
     kinds = slurm_nodes.kinds(reply.out, None) if reply.code == 0 else []
     nodes, cores = sum(kind.nodes for kind in kinds), sum(kind.nodes * kind.cores for kind in kinds)
     words = (reply.err.strip() or "no answer").splitlines()[-1]

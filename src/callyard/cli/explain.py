@@ -22,7 +22,7 @@ from typing import Any
 from ..cache.cache import Cache
 from ..cache.inspect.compare import Explanation, explain_entry
 from ..errors import CacheError
-from . import Usage, tables
+from . import UsageError, tables
 from .arguments import add_json, add_place, entry_of, from_environment, open_cache, print_json
 
 __all__ = ["configure", "run"]
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(_as_object(found)) if options.json else print(found)
         return 0 if found.hit else 1
     if arguments:
-        raise Usage(f"what is {arguments[0]!r}? Arguments follow MODULE:FUNCTION, not a key")
+        raise UsageError(f"what is {arguments[0]!r}? Arguments follow MODULE:FUNCTION, not a key")
     found = explain_entry(cache, entry_of(cache, target))
     print_json(_as_object(found)) if options.json else print(_as_text(found))
     return 0
@@ -58,7 +58,7 @@ def _split(options: argparse.Namespace) -> tuple[str, list[str]]:
     else:
         place = from_environment()
     if not words:
-        raise Usage("which call? Give the beginning of its key, or MODULE:FUNCTION and arguments")
+        raise UsageError("which call? Give the beginning of its key, or MODULE:FUNCTION and arguments")
     return place, words
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..jobs.query import JobCall, find_job_calls
+from ..jobs.query import JobCallStatus, find_job_calls
 from .arguments import add_json, add_place, entry_of, open_cache, print_json, split
 
 __all__ = ["configure", "run"]
@@ -37,6 +37,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _trace(call: JobCall) -> str | None:
+def _trace(call: JobCallStatus) -> str | None:
     end = call.folder.ended(call.number)
     return end.error()[1] if end is not None and end.failure else None

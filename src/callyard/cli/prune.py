@@ -12,7 +12,7 @@ from ..cache.inspect.find import age, volume
 from ..errors import CacheError
 from ..jobs.query import prune_jobs
 from ..utils import quantities
-from . import Usage
+from . import UsageError
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 from .list_calls import as_text, row_of
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Remove them, and say which they were."""
     conditions = {name: getattr(options, name) for name in _CONDITIONS}
     if not any(value is not None for value in conditions.values()):
-        raise Usage("remove what? Give a condition, as --older-than 30d or --function NAME; --max-size 0 for all")
+        raise UsageError("remove what? Give a condition, as --older-than 30d or --function NAME; --max-size 0 for all")
     _check(options)
     directory, _ = split(options, 0)
     cache = open_cache(options, directory)
@@ -66,4 +66,4 @@ def _check(options: argparse.Namespace) -> None:
         try:
             read(value or 0)
         except CacheError as error:
-            raise Usage(f"--{name.replace('_', '-')}: {error}") from None
+            raise UsageError(f"--{name.replace('_', '-')}: {error}") from None

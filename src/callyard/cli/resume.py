@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 
-from ..backends.batch.scheduler_client import Refused, desk_of
+from ..backends.batch.scheduler_client import SubmissionRefused, desk_of
 from ..backends.batch.submitter import claim_of, submission
-from ..cache.directory import Home
+from ..cache.directory import CacheDirectory
 from ..errors import SchedulerError
-from ..jobs.batch import Part
+from ..jobs.batch import BatchPart
 from ..jobs.request import is_ready
-from ..jobs.spool import Folder, folders_by_age
-from ..utils.command_thread import Clerk
+from ..jobs.spool import BatchDirectory, folders_by_age
+from ..utils.command_thread import CommandThread
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 
 __all__ = ["configure", "run"]
@@ -44,13 +44,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resume_all(home: Home) -> tuple[list[tuple[Part, int]], list[str]]:
+def _resume_all(home: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list[str]]:
     """Submit what can be, in the order in which it was written down: what was submitted, and how many calls it is.
 
     And what was refused: after a mistake the others are tried, but for those that wait for it. They are not where
     a limit is reached, or nobody answers.
     """
-    submitted: list[tuple[Part, int]] = []
+    submitted: list[tuple[BatchPart, int]] = []
     refusals: list[str] = []
     for folder in folders_by_age(home):
         claim = claim_of(folder) if folder.unsent is not None and is_ready(folder) else None
@@ -58,8 +58,8 @@ def _resume_all(home: Home) -> tuple[list[tuple[Part, int]], list[str]]:
             continue
         before = folder.parts
         try:
-            Clerk().run(submission(desk_of(folder.batch.scheduler), folder, perhaps=True))
-        except Refused as refused:
+            CommandThread().run(submission(desk_of(folder.batch.scheduler), folder, perhaps=True))
+        except SubmissionRefused as refused:
             refusals.append(f"the scheduler did not take {folder.batch.request['name']!r}: {refused}")
             if refused.kind != "mistake":
                 break
@@ -69,6 +69,6 @@ def _resume_all(home: Home) -> tuple[list[tuple[Part, int]], list[str]]:
     return submitted, refusals
 
 
-def _calls_in(folder: Folder, part: Part) -> int:
+def _calls_in(folder: BatchDirectory, part: BatchPart) -> int:
     each = folder.batch.calls_per_job
     return min(part.end * each, len(folder.batch.calls)) - part.first * each

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 
 from ..cache.cache import Cache
-from ..cache.claims import Owner
+from ..cache.claims import ClaimOwner
 from ..errors import CacheError
-from ..jobs.query import JobCall, find_job_calls
-from ..jobs.spool import End
+from ..jobs.query import JobCallStatus, find_job_calls
+from ..jobs.spool import CallOutcome
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 
 __all__ = ["configure", "run"]
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _retry_job(cache: Cache, call: JobCall, force: bool) -> str:
+def _retry_job(cache: Cache, call: JobCallStatus, force: bool) -> str:
     if call.state in ("failed", "cancelled"):
         call.folder.received(call.number)
         return f"forgot how {call.name!r} {call.state}, key {call.known_as}"
@@ -51,7 +51,7 @@ def _retry_job(cache: Cache, call: JobCall, force: bool) -> str:
             f"{call.known_as} is {call.state}{f', as job {call.job}' if call.job else ''}: `callyard cancel` ends it; "
             "if you know that it has ended without a word, say --force"
         )
-    call.folder.end(call.number, End("cancelled"))
+    call.folder.end(call.number, CallOutcome("cancelled"))
     if call.key:
         cache.claims.force(call.key)
     return f"forgot that {call.name!r} is {call.state}, key {call.known_as}"
@@ -71,7 +71,7 @@ def _retry(cache: Cache, key: str, force: bool) -> list[str]:
     return done
 
 
-def _drop_claim(cache: Cache, key: str, holder: Owner, force: bool) -> str:
+def _drop_claim(cache: Cache, key: str, holder: ClaimOwner, force: bool) -> str:
     state = holder.state()
     if state == "alive":
         raise CacheError(f"{holder.where()} is running {key}: wait for it, or end it first")

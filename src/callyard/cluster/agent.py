@@ -24,21 +24,21 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..pool.call import Call, Pace, Plan
-from ..pool.call_shape import Capacity, Shape
-from ..pool.worker_placement import Pool
-from ..pool.worker_pool import Node
+from ..pool.call import Call, CallDurations, CallPlan
+from ..pool.call_shape import NodeCapacity, WorkerShape
+from ..pool.worker_placement import WorkerPlacement
+from ..pool.worker_pool import WorkerPool
 from ..serialize.packer import Packed, Packer
-from ..serialize.shared_memory import Segments
+from ..serialize.shared_memory import SegmentPool
 from ..system.machine import GIB, GPUS, detect
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
-from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, Sender, say, unwrap
-from ..transport.curve import Gone
-from ..transport.event_loop import Loop
+from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, say, unwrap
+from ..transport.curve import PeerGone
+from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
 from ..version import VERSION
-from .agent_replies import Answer
+from .agent_replies import AgentReply
 
 if TYPE_CHECKING:
     from ..transport.curve import Link
@@ -50,34 +50,38 @@ _LAST_WORDS = 5.0  # s in which the driver must have read what was said last
 NAME = "CALLYARD_NODE"  # names the node where the scheduler does not
 
 
-class Sent:
+class SentFunction:
     """A function as the driver sent it: what the node's connections need of a `Definition`."""
 
     __slots__ = ("__weakref__", "data", "id", "name", "pace")
 
     def __init__(self, number: int, name: str, data: bytes) -> None:
         self.id, self.name, self.data = number, name, data
-        self.pace = Pace()
+        self.pace = CallDurations()
 
 
 class Agent:
     """One node of a driver's, from its WELCOME to its end."""
 
     def __init__(
-        self, driver: Driver, welcome: dict[str, Any], initializer: bytes | None, make_node: MakeNode | None = None
+        self,
+        driver: DriverConnection,
+        welcome: dict[str, Any],
+        initializer: bytes | None,
+        make_node: MakeNode | None = None,
     ) -> None:
         self._driver, self._link = driver, driver.link
-        self._sender = Sender()
-        self._functions: dict[int, Sent] = {}
-        self._plans: dict[int, Plan] = {}
-        self._paces: dict[str, Pace] = {}  # of functions that travel with their arguments
+        self._sender = FrameSender()
+        self._functions: dict[int, SentFunction] = {}
+        self._plans: dict[int, CallPlan] = {}
+        self._paces: dict[str, CallDurations] = {}  # of functions that travel with their arguments
         self._orders = count()
-        self._gone: Gone | None = None  # the driver, or the network between
+        self._gone: PeerGone | None = None  # the driver, or the network between
         cores, gpus, memory = welcome["capacity"]
-        self._capacity = Capacity(cores, tuple(gpus), memory)
-        self._pool = Pool(self._capacity, welcome["workers"] or cores, welcome["max_tasks"])
-        segments = Segments()
-        self._node: Any = (make_node or Node)(self._pool, segments, Packer(segments), initializer, beside=self)
+        self._capacity = NodeCapacity(cores, tuple(gpus), memory)
+        self._pool = WorkerPlacement(self._capacity, welcome["workers"] or cores, welcome["max_tasks"])
+        segments = SegmentPool()
+        self._node: Any = (make_node or WorkerPool)(self._pool, segments, Packer(segments), initializer, beside=self)
         self._actions: dict[int, Callable[[int, bytes], None]] = {
             agent_protocol.SURROUNDINGS: self._surroundings,
             agent_protocol.PLAN: self._plan,
@@ -92,7 +96,7 @@ class Agent:
 
     def run(self) -> None:
         """Serve until the driver says that this is the end. Raises Gone if it is gone before."""
-        with _warnings_to(self.warn) if type(self._node) is Node else contextlib.nullcontext():
+        with _warnings_to(self.warn) if type(self._node) is WorkerPool else contextlib.nullcontext():
             self._node.prepare()
             self._node.join()
         if self._gone is not None:
@@ -106,7 +110,7 @@ class Agent:
 
     # -- for the node's I/O thread ---------------------------------------------------------------------
 
-    def watch(self, loop: Loop) -> None:
+    def watch(self, loop: EventLoop) -> None:
         loop.watch(self._link.fileno(), self._driver_speaks)
         self._loop = loop
 
@@ -118,7 +122,7 @@ class Agent:
         if self._sender and self._gone is None:
             try:
                 self._link.send(self._sender.take())
-            except Gone as gone:
+            except PeerGone as gone:
                 self._driver_gone(gone)
         return bool(unread)
 
@@ -126,10 +130,10 @@ class Agent:
         try:
             for message in self._link.receive():
                 self._hear_message(message)
-        except Gone as gone:
+        except PeerGone as gone:
             self._driver_gone(gone)
 
-    def _driver_gone(self, gone: Gone) -> None:
+    def _driver_gone(self, gone: PeerGone) -> None:
         """Nobody wants the results any more: what runs ends at once."""
         if self._gone is None:
             self._gone = gone
@@ -158,7 +162,7 @@ class Agent:
 
     def _define(self, number: int, body: bytes) -> None:
         head, (packed,) = unwrap(body, iter(()))
-        self._functions[number] = Sent(number, head["name"], packed.data or b"")
+        self._functions[number] = SentFunction(number, head["name"], packed.data or b"")
 
     def _forget(self, number: int, body: bytes) -> None:
         for gone in json.loads(body):
@@ -188,10 +192,10 @@ class Agent:
     def _make(self, sequence: int, number: int, name: str | None, plan: int, arguments: Packed) -> Call:
         function = self._functions.get(number)
         if function is None:
-            pace = self._paces.setdefault(name or "", Pace())
+            pace = self._paces.setdefault(name or "", CallDurations())
         else:
             name, pace = function.name, function.pace
-        answer: Any = Answer(name or "", sequence, pace, self._sender)
+        answer: Any = AgentReply(name or "", sequence, pace, self._sender)
         return Call(answer, function, arguments, self._plans[plan], pace, next(self._orders))  # type: ignore[arg-type]
 
     def _take_back(self, number: int, body: bytes) -> None:
@@ -209,9 +213,9 @@ class Agent:
         self._node.close()
 
 
-def _read_plan(said: dict[str, Any], capacity: Capacity) -> Plan:
+def _read_plan(said: dict[str, Any], capacity: NodeCapacity) -> CallPlan:
     cores, gpus, memory, ranks, cores_per_rank, environment = said["shape"]
-    shape = Shape(
+    shape = WorkerShape(
         capacity.cores if said["exclusive"] else cores,
         gpus,
         memory,
@@ -219,7 +223,7 @@ def _read_plan(said: dict[str, Any], capacity: Capacity) -> Plan:
         cores_per_rank,
         tuple(map(tuple, environment)),
     )
-    return Plan(shape, said["priority"], said["restarts"], said["run_time"], said["options"])
+    return CallPlan(shape, said["priority"], said["restarts"], said["run_time"], said["options"])
 
 
 def adopt(surroundings: dict[str, Any]) -> None:
@@ -256,7 +260,7 @@ def _warnings_to(warn: Callable[[str], None]) -> Iterator[None]:
 # -- the end of who started it ---------------------------------------------------------------------------
 
 
-class Starter:
+class ParentPipe:
     """Who started this process, if standard input comes from it: its end is the driver's end, or what came between.
 
     A thread of its own waits for that: nothing that this process is at may delay it.
@@ -300,10 +304,12 @@ def hello() -> dict[str, Any]:
     }
 
 
-class Driver:
+class DriverConnection:
     """The driver at the other end, before there is a node and after that has ended."""
 
-    def __init__(self, link: Link, starter: Starter, more: dict[str, Any], make_node: MakeNode | None = None) -> None:
+    def __init__(
+        self, link: Link, starter: ParentPipe, more: dict[str, Any], make_node: MakeNode | None = None
+    ) -> None:
         """`more`: what else to say of this process."""
         self.link, self._starter, self._more, self._make_node = link, starter, more, make_node
         self.unread: list[list[bytes]] = []
@@ -321,7 +327,7 @@ class Driver:
                             return kind, body
                 left = until - time.monotonic()
                 if left < 0:
-                    raise Gone(f"the driver has not answered for {patience:.0f} s")
+                    raise PeerGone(f"the driver has not answered for {patience:.0f} s")
                 selector.select(left)
 
     def serve(self) -> None:
@@ -339,7 +345,7 @@ class Driver:
 
     def _wait_for_end(self) -> None:
         """Until the driver hangs up the last words may be on their way."""
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(PeerGone):
             self._wait_for(set(), _LAST_WORDS)
 
 
@@ -352,7 +358,7 @@ def main() -> None:
     open_standard_descriptors()
     path = os.path.abspath(sys.argv[1])  # now: later the process has the driver's arguments and directory
     more = _of_job(sys.argv[2]) if len(sys.argv) > 2 else {}
-    starter = Starter()
+    starter = ParentPipe()
     if not more:  # else a job's script has started it, which is not there to say anything
         starter.watch()
     patience = _CONNECT
@@ -375,7 +381,7 @@ def _of_job(token: str, environ: Mapping[str, str] = os.environ) -> dict[str, An
 
 def connect(
     path: str,
-    starter: Starter,
+    starter: ParentPipe,
     more: dict[str, Any],
     make_node: MakeNode | None = None,
     patience: float = _CONNECT,
@@ -389,8 +395,8 @@ def connect(
     except (OSError, ValueError) as error:
         _give_up(str(error))
     try:
-        Driver(link, starter, more, make_node).serve()
-    except Gone as error:
+        DriverConnection(link, starter, more, make_node).serve()
+    except PeerGone as error:
         _warn(str(error))
         return False
     finally:

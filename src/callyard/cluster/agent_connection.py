@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 
 from .. import errors
 from ..errors import CallyardError, WorkerLost
-from ..pool.call import Call, Plan
+from ..pool.call import Call, CallPlan
 from ..pool.mpi_group import RankResults
 from ..pool.worker_errors import StartError
-from ..serialize.function_registry import Definition
+from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames
-from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, Sender, say, unwrap, wrap
-from .node import Member
+from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, say, unwrap, wrap
+from .node import NodeState
 
 _MANAGERS = "multiprocessing.managers"
 _MOST_BUFFERS = 1000  # large buffers in one message
 _MOST_PLANS = 1000
 
 
-class End(NamedTuple):
+class CallEnd(NamedTuple):
     """How a call ended: "result" or "error", packed; or it is "lost", with an exception, packed or not."""
 
     call: Call
@@ -38,23 +38,23 @@ class End(NamedTuple):
     what: Any
 
 
-class Outpost:
+class AgentConnection:
     """What the driver knows of one agent, while that is connected."""
 
-    def __init__(self, peer: bytes, member: Member, host: str, pid: int, key: str = "") -> None:
+    def __init__(self, peer: bytes, member: NodeState, host: str, pid: int, key: str = "") -> None:
         self.peer, self.member, self.host, self.pid = peer, member, host, pid
         self.key = key  # by which its agent is known
-        self.sender = Sender()
+        self.sender = FrameSender()
         self.flight: dict[int, Call] = {}  # by number, in the order in which they were sent
         self.back: list[Call] = []  # have not begun, and will not there
         self.taken_back = False
         self.ending = self.ended = False
         self.last_news = 0.0  # when calls were sent there, or ended there
         self._sequence = 0
-        self._surroundings = Surroundings()
+        self._surroundings = ProcessContext()
         self._workers = 0
-        self._plans: dict[int, tuple[Plan, int]] = {}
-        self._known: dict[int, weakref.ref[Definition]] = {}
+        self._plans: dict[int, tuple[CallPlan, int]] = {}
+        self._known: dict[int, weakref.ref[FunctionDefinition]] = {}
         self._forgotten: deque[int] = deque()
 
     # -- to the agent ----------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Outpost:
             self.sender.add(frames.encode(agent_protocol.DEFINE, 0, number, WHOLE, body))
         return number
 
-    def _plan(self, plan: Plan) -> int:
+    def _plan(self, plan: CallPlan) -> int:
         known = self._plans.get(id(plan))
         if known is not None:
             return known[1]
@@ -155,7 +155,7 @@ class Outpost:
 
     # -- from the agent --------------------------------------------------------------------------------
 
-    def hear(self, message: list[bytes]) -> Iterator[End]:
+    def hear(self, message: list[bytes]) -> Iterator[CallEnd]:
         """The ends of calls that a message tells of."""
         beside = iter(message[1:])
         flight = self.flight
@@ -166,24 +166,24 @@ class Outpost:
                 continue
             call.pace.note(number * 1e-6)
             if kind == agent_protocol.RESULT and not flags & WHOLE:
-                yield End(call, "result", Packed(body))
+                yield CallEnd(call, "result", Packed(body))
             elif kind == agent_protocol.BACK:
                 self.back.append(call)
             elif kind == agent_protocol.LOST:
-                yield End(call, "lost", _lost(json.loads(body)))
+                yield CallEnd(call, "lost", _lost(json.loads(body)))
             else:
                 yield self._whole(call, kind, *unwrap(body, beside))
 
-    def _whole(self, call: Call, kind: int, head: dict[str, Any], parts: list[Packed]) -> End:
+    def _whole(self, call: Call, kind: int, head: dict[str, Any], parts: list[Packed]) -> CallEnd:
         if head.get("note"):
             call.note = pickle.loads(parts.pop().data or b"")
         if kind == agent_protocol.ERROR:
-            return End(call, "error", parts[0])
+            return CallEnd(call, "error", parts[0])
         if kind == agent_protocol.NOT_STARTED:
             initializer_error = parts[0] if parts[0].data else None
             lost = StartError(call, initializer_error, head["exitcode"], head["reason"], self.host)
-            return End(call, "lost", lost)
-        return End(call, "result", RankResults(list(parts)) if "ranks" in head else parts[0])
+            return CallEnd(call, "lost", lost)
+        return CallEnd(call, "result", RankResults(list(parts)) if "ranks" in head else parts[0])
 
     def _hear(self, kind: int, body: bytes) -> None:
         if kind == agent_protocol.WARNING:
@@ -209,7 +209,7 @@ def _warn(words: str) -> None:
         warnings.warn(words, stacklevel=2)
 
 
-class Surroundings:
+class ProcessContext:
     """What workers take over from this process, and whether that has changed since it was last said."""
 
     def __init__(self) -> None:

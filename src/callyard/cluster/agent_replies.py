@@ -11,20 +11,20 @@ from ..pool.mpi_group import RankResults
 from ..pool.worker_errors import PackedError, StartError
 from ..serialize.packed import Packed
 from ..transport import frames
-from ..transport.agent_protocol import BACK, ERROR, LOST, NOT_STARTED, RESULT, WHOLE, Sender, wrap
+from ..transport.agent_protocol import BACK, ERROR, LOST, NOT_STARTED, RESULT, WHOLE, FrameSender, wrap
 
 if TYPE_CHECKING:
-    from ..pool.call import Call, Pace
+    from ..pool.call import Call, CallDurations
 
 _MOST = 0xFFFFFFFF
 
 
-class Answer:
+class AgentReply:
     """In the place of a call's future. Once ended it says nothing more."""
 
     __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "name")
 
-    def __init__(self, name: str, sequence: int, pace: Pace, sender: Sender) -> None:
+    def __init__(self, name: str, sequence: int, pace: CallDurations, sender: FrameSender) -> None:
         self.name, self._sequence, self._pace, self._sender = name, sequence, pace, sender
         self._note: Any = None
         self._ended = False

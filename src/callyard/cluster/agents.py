@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import VersionMismatch
 from ..pool.call import Call
-from ..pool.call_shape import Need
+from ..pool.call_shape import NodeNeed
 from ..system.descriptors import make_room
 from ..system.process_identity import may_live, this_process
 from ..transport import agent_protocol
 from ..transport.agent_protocol import say
-from ..transport.event_loop import Loop
+from ..transport.event_loop import EventLoop
 from ..version import VERSION
-from .agent_connection import End, Outpost
-from .launch import Hopeless, Launch
-from .mpi_call import Spans
-from .node import Member, Spread
-from .node_placement import Fleet
+from .agent_connection import AgentConnection, CallEnd
+from .launch import GivenUpCalls, Launch
+from .mpi_call import MpiCalls
+from .node import NodeState, StartOnNodes
+from .node_placement import NodePlacement
 
 if TYPE_CHECKING:
     from ..transport.curve import Listener
@@ -38,31 +38,36 @@ _STALL = 0.1  # s without a result after which calls that were sent ahead are ta
 _SILENCE = 20.0  # s without a sign of life after which a node counts as gone
 
 
-class Stations:
+class Agents:
     """Everything between the fleet's decisions and the channel."""
 
     def __init__(
-        self, launch: Launch, fleet: Fleet, max_workers: int | None, max_tasks: int | None, initializer: bytes | None
+        self,
+        launch: Launch,
+        fleet: NodePlacement,
+        max_workers: int | None,
+        max_tasks: int | None,
+        initializer: bytes | None,
     ) -> None:
         self._launch, self._fleet = launch, fleet
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
-        self.ends: deque[End] = deque()  # of calls, for whoever ends their futures
+        self.ends: deque[CallEnd] = deque()  # of calls, for whoever ends their futures
         self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, and how in words
         self.back: list[Call] = []  # calls that did not begin where they were sent
-        self._posts: dict[bytes, Outpost] = {}  # by peer
-        self._of_members: dict[int, Outpost] = {}
-        self._by_name: dict[str, Outpost] = {}  # of the node; jobs may share one
-        self._to_flush: dict[Outpost, None] = {}
+        self._posts: dict[bytes, AgentConnection] = {}  # by peer
+        self._of_members: dict[int, AgentConnection] = {}
+        self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
+        self._to_flush: dict[AgentConnection, None] = {}
         self._muster = launch.muster(fleet)
         self._refused: VersionMismatch | None = None
         self._listener: Listener | None = None
         self._directory: str | None = None
-        self._spans = Spans(launch, fleet, self._transmit, self.ends)
+        self._spans = MpiCalls(launch, fleet, self._transmit, self.ends)
         self._last_look = 0.0
 
     # -- to the agents ---------------------------------------------------------------------------------
 
-    def send(self, member: Member, calls: Sequence[Call]) -> None:
+    def send(self, member: NodeState, calls: Sequence[Call]) -> None:
         post = self._of_members[member.number]
         post.last_news = time.monotonic()
         workers = None if self._max_workers is None else member.places
@@ -70,7 +75,7 @@ class Stations:
             self._transmit(post, message)
         self._to_flush[post] = None
 
-    def spread(self, loop: Loop, spread: Spread) -> None:
+    def spread(self, loop: EventLoop, spread: StartOnNodes) -> None:
         """Start a call on several nodes."""
         for member in spread.members:
             post = self._of_members[member.number]
@@ -91,10 +96,10 @@ class Stations:
             if post.sender:
                 self._transmit(post)
 
-    def _transmit(self, post: Outpost, message: list[bytes | memoryview] | None = None) -> None:
-        from ..transport.curve import Gone
+    def _transmit(self, post: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
+        from ..transport.curve import PeerGone
 
-        with contextlib.suppress(Gone):  # the news of that comes by itself
+        with contextlib.suppress(PeerGone):  # the news of that comes by itself
             cast("Listener", self._listener).send(post.peer, post.sender.take() if message is None else message)
 
     # -- from the agents -------------------------------------------------------------------------------
@@ -110,7 +115,7 @@ class Stations:
             else:
                 self._gone(post)
 
-    def _hear(self, post: Outpost, message: list[bytes]) -> None:
+    def _hear(self, post: AgentConnection, message: list[bytes]) -> None:
         ends = list(post.hear(message))
         self.ends.extend(ends)
         self._fleet.finished(post.member, [end.call for end in ends])
@@ -138,9 +143,9 @@ class Stations:
                     self._refuse(peer, why)
 
     def _refuse(self, peer: bytes, why: str) -> None:
-        from ..transport.curve import Gone
+        from ..transport.curve import PeerGone
 
-        with contextlib.suppress(Gone):  # as a rank may be whose step was ended meanwhile
+        with contextlib.suppress(PeerGone):  # as a rank may be whose step was ended meanwhile
             cast("Listener", self._listener).send(peer, [say(agent_protocol.REFUSED, why)])
 
     def _why_not(self, said: dict[str, Any]) -> str | None:
@@ -167,13 +172,13 @@ class Stations:
         member = self._muster.admit(said, time.monotonic())
         if isinstance(member, str):
             return member
-        post = Outpost(peer, member, said["host"], said["pid"], key)
+        post = AgentConnection(peer, member, said["host"], said["pid"], key)
         self._posts[peer] = self._of_members[member.number] = self._by_name[key] = post
         post.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
         self._transmit(post)  # a message of its own
         return None
 
-    def _gone(self, post: Outpost) -> None:
+    def _gone(self, post: AgentConnection) -> None:
         del self._posts[post.peer], self._of_members[post.member.number], self._by_name[post.key]
         self._to_flush.pop(post, None)
         self._muster.gone(post.member, time.monotonic())
@@ -214,7 +219,7 @@ class Stations:
 
     # -- getting agents to nodes -----------------------------------------------------------------------
 
-    def look_after(self, loop: Loop, now: float, wanted: bool) -> None:
+    def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
         """See to it that agents come where they are missing, and end calls over several nodes whose time is over."""
         self._spans.look_after(now)
         for member in self._muster.look_after(loop, partial(self._open, loop), now, wanted):
@@ -226,7 +231,7 @@ class Stations:
     def _contact(self) -> str:
         return os.path.join(self._directory or "", "contact")
 
-    def _open(self, loop: Loop) -> str:
+    def _open(self, loop: EventLoop) -> str:
         """Listen, once; where the contact file is."""
         if self._listener is not None:
             return self._contact
@@ -247,7 +252,7 @@ class Stations:
         loop.watch(listener.fileno(), self._channel_speaks)
         return self._contact
 
-    def why_hopeless(self, needs: Sequence[Need], long: bool) -> Hopeless | None:
+    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
         """Which calls that no node can hold are given up, and why. `long`: they have waited long."""
         where = ""
         if self._listener is not None:
@@ -257,7 +262,7 @@ class Stations:
 
     # -- the end ---------------------------------------------------------------------------------------
 
-    def close(self, loop: Loop, grace: float) -> None:
+    def close(self, loop: EventLoop, grace: float) -> None:
         """Let the agents end, then whatever started them; leave nothing."""
         orderly = False
         try:
@@ -265,7 +270,7 @@ class Stations:
         finally:
             self._let_go(loop, grace if orderly else 0.2)
 
-    def _end_agents(self, loop: Loop, grace: float) -> bool:
+    def _end_agents(self, loop: EventLoop, grace: float) -> bool:
         """Whether all nodes had agents, and these have ended as they should."""
         self._say_that_it_is_the_end()
         until = time.monotonic() + grace
@@ -281,7 +286,7 @@ class Stations:
                 self._to_flush[post] = None
         self.flush()
 
-    def _let_go(self, loop: Loop, grace: float) -> None:
+    def _let_go(self, loop: EventLoop, grace: float) -> None:
         if self._listener is not None:
             loop.forget(self._listener.fileno())
             self._listener.close()

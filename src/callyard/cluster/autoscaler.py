@@ -15,8 +15,8 @@ from itertools import count
 from math import ceil, inf
 from typing import NamedTuple
 
-from ..pool.call_shape import Capacity, Need
-from .node import Member
+from ..pool.call_shape import NodeCapacity, NodeNeed
+from .node import NodeState
 
 IDLE = 30.0  # s without a call after which a node is given back
 _LONG = 1.0  # s; calls that take less do not each need a place of their own
@@ -39,7 +39,7 @@ class Block:
     job: str | None = None  # what the scheduler calls it
     until: float | None = None  # when its time is over; None: not known yet
     lifetime: float = inf  # s between the moment in which that was known first and the end
-    members: list[Member] = field(default_factory=list)
+    members: list[NodeState] = field(default_factory=list)
     nodes: set[str] = field(default_factory=set)  # on which it has been
     name: str = ""  # by which its agents know it
     step_job: str = ""  # what a command inside it calls it
@@ -62,7 +62,7 @@ class Demand(NamedTuple):
     together: int = 1  # how many of them a call needs in one block
 
 
-class Steps(NamedTuple):
+class ScalingSteps(NamedTuple):
     """What is to be done now: ask for blocks of these sizes, give these back."""
 
     ask: Sequence[Block]
@@ -70,7 +70,7 @@ class Steps(NamedTuple):
 
 
 def demand(
-    backlog: Iterable[tuple[Need, int, float]], busy: int, typical: Capacity | None, room: int | None = None
+    backlog: Iterable[tuple[NodeNeed, int, float]], busy: int, typical: NodeCapacity | None, room: int | None = None
 ) -> Demand:
     """How many nodes are of use.
 
@@ -92,7 +92,7 @@ def demand(
     return Demand(nodes, together)
 
 
-def _places(need: Need, typical: Capacity | None) -> int:
+def _places(need: NodeNeed, typical: NodeCapacity | None) -> int:
     """How many such calls a node can have at once."""
     if typical is None or need.exclusive:
         return 1
@@ -101,7 +101,7 @@ def _places(need: Need, typical: Capacity | None) -> int:
     return max(1, min(there // asked for there, asked in pairs if asked))
 
 
-class Supply:
+class Autoscaler:
     """The blocks of one executor."""
 
     def __init__(self, least: int, most: int) -> None:
@@ -117,14 +117,14 @@ class Supply:
 
     # -- events ----------------------------------------------------------------------------------------
 
-    def joined(self, block: Block, member: Member, now: float) -> None:
+    def joined(self, block: Block, member: NodeState, now: float) -> None:
         block.members.append(member)
         block.nodes.add(member.name)
         block.idle = now
         block.goes("there", now)
         self.ever, self.failures = True, 0
 
-    def lost(self, block: Block, member: Member, now: float) -> None:
+    def lost(self, block: Block, member: NodeState, now: float) -> None:
         """Its agent cannot be reached; it may come back."""
         if member in block.members:
             block.members.remove(member)
@@ -156,7 +156,7 @@ class Supply:
 
     # -- decisions -------------------------------------------------------------------------------------
 
-    def decide(self, wanted: Demand, slowest: float, now: float, longest: float = 0.0) -> Steps:
+    def decide(self, wanted: Demand, slowest: float, now: float, longest: float = 0.0) -> ScalingSteps:
         """What to do.
 
         `slowest`: how long calls without a time of their own have lately taken (s); `longest`: the time of a call for
@@ -175,7 +175,7 @@ class Supply:
             back += self._make_room(wanted, back)
         for block in back:
             block.goes("leaving", now)
-        return Steps(self._ask(target, wanted, now), back)
+        return ScalingSteps(self._ask(target, wanted, now), back)
 
     def next_look(self, slowest: float) -> float | None:
         """When there is something to decide although nothing happens."""

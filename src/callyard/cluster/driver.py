@@ -23,42 +23,42 @@ from ..errors import NodeFailure, WorkerLost
 from ..futures import ends_futures
 from ..pool.call import Call, refuse
 from ..pool.worker_pool import finish
-from ..serialize.shared_memory import Segments
-from ..transport.event_loop import IoThread, Loop
+from ..serialize.shared_memory import SegmentPool
+from ..transport.event_loop import EventLoop, IoThread
 from ..utils import interpreter_exit
-from .agent_connection import End
-from .agents import Stations
+from .agent_connection import CallEnd
+from .agents import Agents
 from .launch import Launch
-from .node import Member, Send, Spread
-from .node_placement import Fleet
+from .node import NodeState, SendToNode, StartOnNodes
+from .node_placement import NodePlacement
 
 _log = logging.getLogger("callyard")
 _HOPE = 60.0  # s that calls wait for a node that could hold them
 _GRACE = 5.0  # s that agents have to end by themselves
 
-_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+_crews: weakref.WeakSet[ClusterDriver] = weakref.WeakSet()
 
 
-class Crew:
+class ClusterDriver:
     """Runs calls on the nodes of a launch. Made idle: the first call starts thread and agents."""
 
     def __init__(
         self,
         launch: Launch,
-        segments: Segments,
+        segments: SegmentPool,
         max_workers: int | None = None,
         max_tasks: int | None = None,
         initializer: bytes | None = None,
         expecting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._segments = segments
-        self._fleet = Fleet(max_workers)
-        self._stations = Stations(launch, self._fleet, max_workers, max_tasks, initializer)
+        self._fleet = NodePlacement(max_workers)
+        self._stations = Agents(launch, self._fleet, max_workers, max_tasks, initializer)
         self._expecting = expecting  # whether calls may still come after closing
         self._inbox: deque[Any] = deque()
         self._io = IoThread()
         self._asleep = False
-        self._ends: deque[End] = deque()
+        self._ends: deque[CallEnd] = deque()
         self._hopeless_since: float | None = None
         self._killed_at: float | None = None
         self._prepared = False  # a call is going to come
@@ -118,7 +118,7 @@ class Crew:
     def _tell(self, event: Any) -> None:
         """Raises RuntimeError where no thread is to be had for it."""
         if not self._io.begun:
-            self._io.begin_with(self._run, partial(Loop, _nothing))
+            self._io.begin_with(self._run, partial(EventLoop, _nothing))
         try:
             self._inbox.append(event)
             if self._over:
@@ -131,7 +131,7 @@ class Crew:
 
     # -- the I/O thread --------------------------------------------------------------------------------
 
-    def _run(self, loop: Loop) -> None:
+    def _run(self, loop: EventLoop) -> None:
         ends_futures(self.look_again)
         try:
             while True:
@@ -166,15 +166,15 @@ class Crew:
             else:
                 event()
 
-    def _act(self, loop: Loop) -> None:
+    def _act(self, loop: EventLoop) -> None:
         """Do what the fleet decides."""
         if self._killed_at is None:
-            sends: dict[Member, list[Call]] = {}  # what goes to one node is one message
+            sends: dict[NodeState, list[Call]] = {}  # what goes to one node is one message
             for instruction in self._fleet.decide(time.monotonic()):
-                if type(instruction) is Send:
+                if type(instruction) is SendToNode:
                     sends.setdefault(instruction.member, []).extend(cast("list[Call]", instruction.calls))
                 else:
-                    self._stations.spread(loop, cast(Spread, instruction))
+                    self._stations.spread(loop, cast(StartOnNodes, instruction))
             for member, calls in sends.items():
                 self._stations.send(member, calls)
         self._stations.flush()
@@ -203,7 +203,7 @@ class Crew:
 
     # -- what is not as it should be -------------------------------------------------------------------
 
-    def _look_after(self, loop: Loop, now: float) -> None:
+    def _look_after(self, loop: EventLoop, now: float) -> None:
         if self._killed_at is None:
             self._stations.look_after(loop, now, self._prepared or self._fleet.waiting or self._expecting())
             self._prepared = False
@@ -245,7 +245,7 @@ class Crew:
         runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
         advice = "" if call.plan.restarts else "; restart_limit=1 would run such a call again"
         error = NodeFailure(f"{call.future.name!r} lost its node{runs}: {words}{advice}")
-        self._stations.ends.append(End(call, "lost", error))
+        self._stations.ends.append(CallEnd(call, "lost", error))
 
     def _look_for_hope(self, now: float) -> None:
         """Calls that no node can hold wait for one that is to come, but not for ever."""
@@ -262,7 +262,7 @@ class Crew:
         if given_up is not None:
             why = given_up.why
             for call in cast("list[Call]", [call for need in given_up.needs for call in self._fleet.drop(need)]):
-                self._stations.ends.append(End(call, "lost", type(why)(f"{call.future.name!r} was not run: {why}")))
+                self._stations.ends.append(CallEnd(call, "lost", type(why)(f"{call.future.name!r} was not run: {why}")))
 
     def _give_up(self, error: BaseException) -> None:
         """This crew can do no more. Nobody shall wait for it for ever."""

@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CallyardError
-from ..pool.call_shape import Capacity, Need
+from ..pool.call_shape import NodeCapacity, NodeNeed
 
 if TYPE_CHECKING:
-    from ..transport.event_loop import Loop
-    from .node import Member
-    from .node_placement import Fleet
+    from ..transport.event_loop import EventLoop
+    from .node import NodeState
+    from .node_placement import NodePlacement
 
 _TAIL = 20  # lines kept of what was said
 
 
-class Offer(NamedTuple):
+class NodeOffer(NamedTuple):
     """What may be given out on a node, before its agent has told what is there; None: what it finds."""
 
     cores: int | None = None
@@ -31,18 +31,18 @@ class Offer(NamedTuple):
     def gpu_count(self) -> int | None:
         return len(self.gpus) if isinstance(self.gpus, tuple) else self.gpus
 
-    def could_hold(self, need: Need) -> bool:
+    def could_hold(self, need: NodeNeed) -> bool:
         shape = need.shape
         there = ((shape.cores, self.cores), (shape.gpus, self.gpu_count), (shape.memory, self.memory))
         return all(has is None or wanted <= has for wanted, has in (*there, (need.time, self.time)))
 
-    def of(self, found: Capacity) -> Capacity:
+    def of(self, found: NodeCapacity) -> NodeCapacity:
         """What is given out, now that it is known what is there."""
         gpus = self.gpus if isinstance(self.gpus, tuple) else found.gpus[: self.gpus]
-        return Capacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
+        return NodeCapacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
 
 
-class Ranks(NamedTuple):
+class RanksToStart(NamedTuple):
     """Ranks that are to be started for one call."""
 
     block: Any  # that the nodes are of
@@ -53,7 +53,7 @@ class Ranks(NamedTuple):
     environment: Mapping[str, str]  # beside what there is
 
 
-class Started(Protocol):
+class StartedAgents(Protocol):
     """Agents that were started together."""
 
     nodes: Sequence[str]
@@ -80,21 +80,21 @@ class Started(Protocol):
         """In a forked child: hold nothing open."""
 
 
-class Hopeless(NamedTuple):
+class GivenUpCalls(NamedTuple):
     """Calls that are given up, and why."""
 
-    needs: Sequence[Need]
+    needs: Sequence[NodeNeed]
     why: CallyardError
 
 
-class Muster(Protocol):
+class AgentStarter(Protocol):
     """Gets agents to nodes, and knows which are there and which are to come. For the I/O thread of a crew."""
 
     @property
     def complete(self) -> bool:
         """Whether everybody who was called is there."""
 
-    def look_after(self, loop: Loop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[Member]:
+    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
         """Call those who are missing; the nodes whose agents are to end, because they are given back.
 
         `wanted`: there are calls; `contact` gives the path of the contact file.
@@ -103,26 +103,26 @@ class Muster(Protocol):
     def next_look(self) -> float | None:
         """When to look again although nothing is heard."""
 
-    def admit(self, said: dict[str, Any], now: float) -> Member | str:
+    def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
         """The node of an agent that has introduced itself, now one of the fleet; or why it cannot be."""
 
-    def gone(self, member: Member, now: float) -> None:
+    def gone(self, member: NodeState, now: float) -> None:
         """Its agent cannot be reached any more."""
 
-    def why_hopeless(self, needs: Sequence[Need], long: bool, where: str) -> Hopeless | None:
+    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         """Which of these calls, that no node can hold, are given up, and why; None if they may wait.
 
         `long`: they have waited long; `where`: how agents find the driver, for people.
         """
 
-    def close(self, loop: Loop, grace: float) -> None:
+    def close(self, loop: EventLoop, grace: float) -> None:
         """End whatever brings agents to nodes; give it so many seconds to end by itself."""
 
     def after_fork(self) -> None:
         """In a forked child: hold nothing open."""
 
 
-class Ways(Protocol):
+class RankLaunchers(Protocol):
     """How the ranks of a call may be started, as one tells a launcher: not each way fits the MPI library."""
 
     def candidates(self) -> list[str]:
@@ -143,19 +143,19 @@ class Launch(Protocol):
     ports: tuple[int, int] | None
 
     @property
-    def ways(self) -> Ways:
+    def ways(self) -> RankLaunchers:
         """How ranks may be started."""
 
-    def offers(self, timed: bool) -> Sequence[Offer]:
+    def offers(self, timed: bool) -> Sequence[NodeOffer]:
         """What nodes have, before their agents have told; none if that is not known.
 
         `timed`: it matters for how long they are there.
         """
 
-    def muster(self, fleet: Fleet) -> Muster:
+    def muster(self, fleet: NodePlacement) -> AgentStarter:
         """Who gets the agents there."""
 
-    def start_ranks(self, ranks: Ranks, way: str) -> Started:
+    def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         """Start the ranks of a call that runs on several nodes, by a launcher that MPI knows."""
 
     def lost(self, node: str) -> str:
@@ -165,7 +165,7 @@ class Launch(Protocol):
         """For people: what this is."""
 
 
-class Process:
+class AgentProcess:
     """Agents behind one process of this machine, whose errors pass through here."""
 
     def __init__(

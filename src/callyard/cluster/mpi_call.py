@@ -14,34 +14,34 @@ from ..futures import Lazy
 from ..pool.call import Call
 from ..pool.mpi_group import RankResults
 from ..system.exit_status import too_long
-from ..transport.event_loop import Loop
+from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
-from .agent_connection import End, Outpost
-from .launch import Launch, Ranks, Started
-from .node import Member, Spread
-from .node_placement import Fleet
+from .agent_connection import AgentConnection, CallEnd
+from .launch import Launch, RanksToStart, StartedAgents
+from .node import NodeState, StartOnNodes
+from .node_placement import NodePlacement
 
 _TO_MEET = 120.0  # s in which all ranks must be there: some MPI libraries wait for ever for what does not fit them
 
 
-class Send(Protocol):
-    def __call__(self, post: Outpost, message: list[bytes | memoryview] | None = None) -> None:
+class SendToRank(Protocol):
+    def __call__(self, post: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
         """Send a message, or what was collected for it."""
 
 
-class Span:
+class MpiCall:
     """One such call. It ends when all ranks have, or with the first that fails."""
 
-    def __init__(self, number: int, call: Call, members: list[Member], ways: list[str]) -> None:
+    def __init__(self, number: int, call: Call, members: list[NodeState], ways: list[str]) -> None:
         """`ways`: in which its ranks may be started; the first is this one."""
         self.number, self.call, self.members, self.ways = number, call, members, ways
         self.size = call.plan.shape.ranks
-        self.started: Started | None = None
+        self.started: StartedAgents | None = None
         self.until: float | None = time.monotonic() + _TO_MEET  # when its time is over
         self.complete = False  # all ranks are there
         self.over = False
-        self._posts: dict[int, Outpost] = {}  # by rank
+        self._posts: dict[int, AgentConnection] = {}  # by rank
         self._results: dict[int, Lazy] = {}
 
     @property
@@ -50,10 +50,10 @@ class Span:
         return bool(self._posts)
 
     @property
-    def posts(self) -> Iterator[Outpost]:
+    def posts(self) -> Iterator[AgentConnection]:
         return iter(self._posts.values())
 
-    def join(self, rank: int, post: Outpost, now: float) -> bool:
+    def join(self, rank: int, post: AgentConnection, now: float) -> bool:
         """A rank is there; whether they all are, so that they can be sent the call."""
         self._posts[rank] = post
         self.complete = len(self._posts) == self.size
@@ -62,7 +62,7 @@ class Span:
             self.until = None if limit is None else now + limit
         return self.complete
 
-    def hear(self, post: Outpost, message: list[bytes]) -> End | None:
+    def hear(self, post: AgentConnection, message: list[bytes]) -> CallEnd | None:
         """How the call has ended, if it has."""
         for end in post.hear(message):
             if end.how != "result":
@@ -70,48 +70,48 @@ class Span:
             self._results[self._rank_of(post)] = end.what
         if len(self._results) < self.size:
             return None
-        return End(self.call, "result", RankResults([self._results[rank] for rank in range(self.size)]))
+        return CallEnd(self.call, "result", RankResults([self._results[rank] for rank in range(self.size)]))
 
-    def _rank_of(self, post: Outpost) -> int:
+    def _rank_of(self, post: AgentConnection) -> int:
         return next(rank for rank, known in self._posts.items() if known is post)
 
-    def gone(self, post: Outpost) -> bool:
+    def gone(self, post: AgentConnection) -> bool:
         """Whether this rank has gone before it had a result."""
         return self._rank_of(post) not in self._results
 
     # -- why it has no result ------------------------------------------------------------------------------------
 
-    def lost(self, words: str) -> End:
+    def lost(self, words: str) -> CallEnd:
         nodes = ", ".join(member.name for member in self.members)
         error = WorkerLost(
             f"{self.call.future.name!r} lost its ranks on {nodes}" + (f": {words}" if words else "")
             + ("" if self.call.plan.restarts else "; restart_limit=1 would run such a call again")
         )  # fmt: skip
-        return End(self.call, "lost", error)
+        return CallEnd(self.call, "lost", error)
 
-    def too_late(self) -> End:
+    def too_late(self) -> CallEnd:
         words = too_long(repr(self.call.future.name), self.call.plan.run_time or 0.0)
-        return End(self.call, "lost", TimeLimitExceeded(words))
+        return CallEnd(self.call, "lost", TimeLimitExceeded(words))
 
 
-class Spans:
+class MpiCalls:
     """Those of a crew. For its I/O thread."""
 
-    def __init__(self, launch: Launch, fleet: Fleet, send: Send, ends: deque[End]) -> None:
+    def __init__(self, launch: Launch, fleet: NodePlacement, send: SendToRank, ends: deque[CallEnd]) -> None:
         self._launch, self._fleet, self._send, self._ends = launch, fleet, send, ends
         self._initializer: bytes | None = None
-        self._spans: dict[int, Span] = {}  # by number
-        self._of_peers: dict[bytes, tuple[Span, Outpost]] = {}
+        self._spans: dict[int, MpiCall] = {}  # by number
+        self._of_peers: dict[bytes, tuple[MpiCall, AgentConnection]] = {}
         self._numbers = count(1)
 
-    def start(self, loop: Loop, spread: Spread, contact: str, initializer: bytes | None) -> None:
+    def start(self, loop: EventLoop, spread: StartOnNodes, contact: str, initializer: bytes | None) -> None:
         """Let the launcher start the ranks of a call."""
         self._loop, self._contact, self._initializer = loop, contact, initializer
         self._begin(cast(Call, spread.call), spread.members, self._launch.ways.candidates())
 
-    def _begin(self, call: Call, members: list[Member], ways: list[str]) -> None:
+    def _begin(self, call: Call, members: list[NodeState], ways: list[str]) -> None:
         number = next(self._numbers)
-        span = self._spans[number] = Span(number, call, members, ways)
+        span = self._spans[number] = MpiCall(number, call, members, ways)
         try:
             span.started = started = self._launch.start_ranks(_ranks(span, self._contact), ways[0])
         except OSError as error:
@@ -120,7 +120,7 @@ class Spans:
             return
         self._loop.watch(started.fileno(), partial(self._started_speaks, span, started))
 
-    def _started_speaks(self, span: Span, started: Started, mask: int) -> None:
+    def _started_speaks(self, span: MpiCall, started: StartedAgents, mask: int) -> None:
         if started.read():
             return
         self._loop.forget(started.fileno())
@@ -133,23 +133,23 @@ class Spans:
         else:
             self._did_not_begin(span, started.words())  # perhaps the launcher does not know this way
 
-    def _did_not_begin(self, span: Span, why: str) -> None:
+    def _did_not_begin(self, span: MpiCall, why: str) -> None:
         advice = self._launch.ways.advice
         self._start_otherwise(span, lambda tried: words_of_none(span.call.future.name, span.size, why, advice(tried)))
 
-    def _alone(self, span: Span, size: int, library: str) -> None:
+    def _alone(self, span: MpiCall, size: int, library: str) -> None:
         """Its ranks do not know each other."""
         words, advice = words_of_alone(span.call.future.name, span.size, size, library), self._launch.ways.advice
         self._start_otherwise(span, lambda tried: f"{words}; {advice(tried)}")
 
-    def _start_otherwise(self, span: Span, words: Callable[[list[str]], str]) -> None:
+    def _start_otherwise(self, span: MpiCall, words: Callable[[list[str]], str]) -> None:
         """Start other ranks in the next way, whose number these do not have; or say why there is none."""
         if len(span.ways) > 1:
             span.over = True
             self._stop(span)
             self._begin(span.call, span.members, span.ways[1:])
         else:
-            self._end(span, End(span.call, "lost", SchedulerError(words(self._launch.ways.candidates()))))
+            self._end(span, CallEnd(span.call, "lost", SchedulerError(words(self._launch.ways.candidates()))))
 
     # -- what the ranks say --------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Spans:
         if size != span.size:
             self._alone(span, size, library)
             return False
-        post = Outpost(peer, span.members[0], said["host"], said["pid"])
+        post = AgentConnection(peer, span.members[0], said["host"], said["pid"])
         self._of_peers[peer] = span, post
         post.welcome(None, None, self._initializer)
         self._send(post)
@@ -192,7 +192,7 @@ class Spans:
 
     # -- ends ----------------------------------------------------------------------------------------------------
 
-    def _end(self, span: Span, end: End) -> None:
+    def _end(self, span: MpiCall, end: CallEnd) -> None:
         if span.over:
             return
         span.over = True
@@ -205,7 +205,7 @@ class Spans:
         else:
             self._stop(span)
 
-    def _stop(self, span: Span) -> None:
+    def _stop(self, span: MpiCall) -> None:
         if span.started is not None:
             span.started.stop()
 
@@ -234,7 +234,7 @@ class Spans:
     def next_look(self) -> float | None:
         return min((s.until for s in self._spans.values() if s.until is not None and not s.over), default=None)
 
-    def close(self, loop: Loop, grace: float) -> None:
+    def close(self, loop: EventLoop, grace: float) -> None:
         for span in self._spans.values():
             if span.started is not None:
                 loop.forget(span.started.fileno())
@@ -247,10 +247,10 @@ class Spans:
                 span.started.after_fork()
 
 
-def _ranks(span: Span, contact: str) -> Ranks:
+def _ranks(span: MpiCall, contact: str) -> RanksToStart:
     shape, members = span.call.plan.shape, span.members
     variables = {**dict.fromkeys(THREADS, str(shape.cores_per_rank)), **dict(shape.environment)}
     per_node = -(-shape.ranks // len(members))
     arguments = [contact, str(span.number), str(span.size), str(shape.gpus // per_node)]
     names = [member.name for member in members]
-    return Ranks(members[0].block, names, span.size, per_node, arguments, variables)
+    return RanksToStart(members[0].block, names, span.size, per_node, arguments, variables)

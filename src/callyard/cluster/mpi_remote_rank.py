@@ -17,26 +17,26 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..pool.call_shape import Shape
+from ..pool.call_shape import WorkerShape
 from ..pool.mpi_group import words_of_no_mpi
-from ..pool.worker_connection import Connection
+from ..pool.worker_connection import WorkerConnection
 from ..pool.worker_errors import StartError
-from ..pool.worker_placement import Pool, Worker
+from ..pool.worker_placement import Worker, WorkerPlacement
 from ..pool.worker_pool import finish
 from ..serialize.packer import Packer
-from ..serialize.shared_memory import Segments
+from ..serialize.shared_memory import SegmentPool
 from ..system.machine import GPUS
 from ..system.processes import default_signals, open_standard_descriptors
-from ..transport.event_loop import WRITE, Loop
+from ..transport.event_loop import WRITE, EventLoop
 from ..transport.frames import NO_MPI, RESULT, Frame
 from ..transport.result_log import make_ledger
 from ..worker.communicator import join_world
 from ..worker.mpi_rank import RankServer, rank_in
-from .agent import Agent, Starter, connect
+from .agent import Agent, ParentPipe, connect
 
 if TYPE_CHECKING:
     from ..pool.call import Call
-    from ..transport.stream import Stream
+    from ..transport.stream import FrameStream
 
 # How launchers tell a process its rank among those of its machine.
 _LOCAL_RANK_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID")
@@ -49,15 +49,15 @@ class Bridge:
         self,
         sock: socket.socket,
         first: bool,
-        pool: Pool,
-        segments: Segments,
+        pool: WorkerPlacement,
+        segments: SegmentPool,
         packer: Packer,
         initializer: bytes | None,
         beside: Agent,
     ) -> None:
-        worker = Worker(1, Shape(), ())
-        self._connection = Connection(worker, packer, self._on_blocked, _nothing, sock)
-        self._loop = Loop(_nothing)
+        worker = Worker(1, WorkerShape(), ())
+        self._connection = WorkerConnection(worker, packer, self._on_blocked, _nothing, sock)
+        self._loop = EventLoop(_nothing)
         self._initializer, self._beside, self._first = initializer, beside, first
         self._over = False
 
@@ -93,7 +93,7 @@ class Bridge:
     def close(self) -> None:
         self._over = True
 
-    def _on_blocked(self, stream: Stream) -> None:
+    def _on_blocked(self, stream: FrameStream) -> None:
         self._loop.also_write(stream.sock, True)
 
     def _worker_speaks(self, mask: int) -> None:
@@ -124,7 +124,7 @@ def main() -> None:
     default_signals()
     open_standard_descriptors()
     os.environ.update(own_gpus(os.environ, int(gpus)))
-    starter = Starter()
+    starter = ParentPipe()
     starter.watch()
     ours, theirs = socket.socketpair()
     world = join_world()  # in this thread, as MPI wants it
@@ -140,7 +140,7 @@ def main() -> None:
     speaker.join()
 
 
-def _speak(contact: str, starter: Starter, more: dict[str, Any], make: partial[Bridge]) -> None:
+def _speak(contact: str, starter: ParentPipe, more: dict[str, Any], make: partial[Bridge]) -> None:
     try:
         there = connect(contact, starter, more, make)
     except BaseException as error:

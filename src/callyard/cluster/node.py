@@ -7,19 +7,19 @@ from collections.abc import Hashable, Iterable
 from math import inf
 from typing import NamedTuple, Protocol
 
-from ..pool.call_shape import Capacity, Need, Queued
+from ..pool.call_shape import NodeCapacity, NodeNeed, QueuedCall
 
 _SHORT = 0.005  # s; calls of functions that take longer are not sent ahead
 
 
-class Pending(Queued, Protocol):
+class NodeCall(QueuedCall, Protocol):
     """A call, as far as the fleet is concerned."""
 
     @property
-    def need(self) -> Need: ...
+    def need(self) -> NodeNeed: ...
 
 
-class Group:
+class CallGroup:
     """The calls of one need on one node: how many there are, and how many places they have been given."""
 
     __slots__ = ("calls", "long", "places")
@@ -29,7 +29,7 @@ class Group:
         self.long = 0  # calls that were not known to be short when they were sent
 
 
-class Member:
+class NodeState:
     """A node as the fleet sees it."""
 
     __slots__ = (
@@ -37,14 +37,14 @@ class Member:
         *("memory", "name", "number", "proven", "until", "withdrawing"),
     )
 
-    def __init__(self, number: int, name: str, capacity: Capacity, block: Hashable = None) -> None:
+    def __init__(self, number: int, name: str, capacity: NodeCapacity, block: Hashable = None) -> None:
         self.number, self.name, self.capacity = number, name, capacity
         self.block = block  # only nodes of one block can have a call together
         self.until = inf  # when it is taken away, by the clock of `Fleet.decide`
         self.cores, self.gpus, self.memory = capacity.cores, len(capacity.gpus), capacity.memory  # not given out
-        self.groups: dict[Need, Group] = {}
-        self.flight: dict[Pending, bool] = {}  # with whether they were known to be short when they were sent
-        self.proven: set[Need] = set()  # of these, calls have ended there: it has workers for them
+        self.groups: dict[NodeNeed, CallGroup] = {}
+        self.flight: dict[NodeCall, bool] = {}  # with whether they were known to be short when they were sent
+        self.proven: set[NodeNeed] = set()  # of these, calls have ended there: it has workers for them
         self.withdrawing = False
         self.leaving = False  # gets no more calls
 
@@ -60,19 +60,19 @@ class Member:
         """Whether it has calls beside those that have places."""
         return any(group.calls > group.places for group in self.groups.values())
 
-    def could_hold(self, need: Need, now: float) -> bool:
+    def could_hold(self, need: NodeNeed, now: float) -> bool:
         """Whether it could if nothing else ran there."""
         return not self.leaving and self.lasts(need, now) and self.is_large_enough(need)
 
-    def is_large_enough(self, need: Need) -> bool:
+    def is_large_enough(self, need: NodeNeed) -> bool:
         shape, capacity = need.shape, self.capacity
         return capacity.cores >= shape.cores and len(capacity.gpus) >= shape.gpus and capacity.memory >= shape.memory
 
-    def lasts(self, need: Need, now: float) -> bool:
+    def lasts(self, need: NodeNeed, now: float) -> bool:
         """Whether a call that begins now ends before the node is taken away, if it keeps to its time."""
         return not need.time or now + need.time <= self.until
 
-    def holds(self, need: Need, now: float) -> bool:
+    def holds(self, need: NodeNeed, now: float) -> bool:
         if self.leaving or self.withdrawing or not self.lasts(need, now):
             return False
         if need.exclusive:
@@ -80,54 +80,54 @@ class Member:
         shape = need.shape
         return self.cores >= shape.cores and self.gpus >= shape.gpus and self.memory >= shape.memory
 
-    def room_for(self, need: Need) -> int:
+    def room_for(self, need: NodeNeed) -> int:
         """How many such calls fit beside what it has."""
         shape = need.shape
         pairs = ((self.cores, shape.cores), (self.gpus, shape.gpus), (self.memory, shape.memory))
         return min((free // asked for free, asked in pairs if asked), default=0)
 
-    def take(self, need: Need, sign: int = 1) -> None:
+    def take(self, need: NodeNeed, sign: int = 1) -> None:
         self.cores -= sign * (self.capacity.cores if need.exclusive else need.shape.cores)
         self.gpus -= sign * need.shape.gpus
         self.memory -= sign * need.shape.memory
 
 
-class Send(NamedTuple):
+class SendToNode(NamedTuple):
     """Send these calls to this node."""
 
-    member: Member
-    calls: list[Pending]
+    member: NodeState
+    calls: list[NodeCall]
 
 
-class Spread(NamedTuple):
+class StartOnNodes(NamedTuple):
     """Start this call on these nodes at once."""
 
-    members: list[Member]
-    call: Pending
+    members: list[NodeState]
+    call: NodeCall
 
 
-class Line:
+class CallQueue:
     """Calls of one priority and need, in the order in which they came."""
 
     __slots__ = ("calls", "need", "passed", "reserved", "share", "stuck")
 
-    def __init__(self, need: Need) -> None:
+    def __init__(self, need: NodeNeed) -> None:
         self.need = need
-        self.calls: deque[Pending] = deque()
+        self.calls: deque[NodeCall] = deque()
         self.passed = 0  # how often others were sent while the head waited
         self.share = 0  # of each node in what waits, for this decision; 0: not known yet
         self.stuck = False  # no node had a place for it; only nodes that have changed since need be looked at
-        self.reserved: list[Member] = []  # are kept free for its head
+        self.reserved: list[NodeState] = []  # are kept free for its head
 
-    def head(self) -> Pending | None:
+    def head(self) -> NodeCall | None:
         while self.calls and self.calls[0].abandoned():
             self.calls.popleft()
         return self.calls[0] if self.calls else None
 
 
-def together(members: Iterable[Member], count: int) -> list[Member] | None:
+def together(members: Iterable[NodeState], count: int) -> list[NodeState] | None:
     """The first so many that are of one block."""
-    blocks: dict[Hashable, list[Member]] = {}
+    blocks: dict[Hashable, list[NodeState]] = {}
     for member in members:
         found = blocks.setdefault(member.block, [])
         found.append(member)
@@ -136,7 +136,7 @@ def together(members: Iterable[Member], count: int) -> list[Member] | None:
     return None
 
 
-def note(member: Member, call: Pending) -> None:
+def note(member: NodeState, call: NodeCall) -> None:
     """The call is on the node from now on."""
     group = member.groups[call.need]
     short = member.flight[call] = not is_long(call)
@@ -144,6 +144,6 @@ def note(member: Member, call: Pending) -> None:
     group.long += not short
 
 
-def is_long(call: Pending) -> bool:
+def is_long(call: NodeCall) -> bool:
     """Whether nothing should be sent behind this call."""
     return call.alone or call.expected() > _SHORT

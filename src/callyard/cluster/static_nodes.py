@@ -8,20 +8,20 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
-from ..pool.call_shape import Capacity, Need
-from ..transport.event_loop import Loop
-from .launch import Hopeless, Offer, Started
-from .node import Member
-from .node_placement import Fleet
+from ..pool.call_shape import NodeCapacity, NodeNeed
+from ..transport.event_loop import EventLoop
+from .launch import GivenUpCalls, NodeOffer, StartedAgents
+from .node import NodeState
+from .node_placement import NodePlacement
 
 
 class Nodes(Protocol):
     """Such nodes."""
 
-    def nodes(self) -> Mapping[str, Offer]:
+    def nodes(self) -> Mapping[str, NodeOffer]:
         """Those to start on, and what may be given out there."""
 
-    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[Started]:
+    def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
         """Start an agent on each of these nodes, without waiting. Raises OSError if that cannot even be tried."""
 
     def ends_in(self) -> float | None:
@@ -31,13 +31,13 @@ class Nodes(Protocol):
         """For people: what this is."""
 
 
-class Fixed:
+class StaticNodes:
     """Starts an agent on each, and again on those where it has ended."""
 
-    def __init__(self, nodes: Nodes, fleet: Fleet) -> None:
+    def __init__(self, nodes: Nodes, fleet: NodePlacement) -> None:
         self._nodes, self._fleet = nodes, fleet
-        self._roster = Roster(nodes.nodes())
-        self._started: list[Started] = []
+        self._roster = NodeRoster(nodes.nodes())
+        self._started: list[StartedAgents] = []
         self._words: list[str] = []  # of what was started and has ended
         self._next_start: float | None = None
         self._wanted = False  # there were calls when it was last looked at
@@ -47,7 +47,7 @@ class Fixed:
     def complete(self) -> bool:
         return not self._roster.missing()
 
-    def look_after(self, loop: Loop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[Member]:
+    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
         if not self._timed and (left := self._nodes.ends_in()) is not None:
             self._timed = True
             for member in self._fleet.members.values():
@@ -57,7 +57,7 @@ class Fixed:
             self._call_missing(loop, contact, now, wanted)
         return ()
 
-    def _call_missing(self, loop: Loop, contact: Callable[[], str], now: float, wanted: bool) -> None:
+    def _call_missing(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> None:
         self._roster.changed, self._wanted = False, wanted
         names = self._roster.to_start(now, wanted)
         if names:
@@ -72,12 +72,12 @@ class Fixed:
     def next_look(self) -> float | None:
         return self._next_start
 
-    def _start(self, loop: Loop, contact: str, names: list[str]) -> None:
+    def _start(self, loop: EventLoop, contact: str, names: list[str]) -> None:
         for started in self._nodes.start(contact, names):
             self._started.append(started)
             loop.watch(started.fileno(), partial(self._started_speaks, loop, started))
 
-    def _started_speaks(self, loop: Loop, started: Started, mask: int) -> None:
+    def _started_speaks(self, loop: EventLoop, started: StartedAgents, mask: int) -> None:
         going_on = started.read()
         ended = started.ended_on() if going_on else started.nodes
         if not going_on:
@@ -88,32 +88,32 @@ class Fixed:
         # One that is still connected will be known to be gone when the channel says so; then it is started again.
         self._roster.ended(ended, time.monotonic())
 
-    def admit(self, said: dict[str, Any], now: float) -> Member | str:
+    def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
         name = said["node"]
         cores, gpus, memory = said["capacity"]
-        offer = self._nodes.nodes().get(name, Offer())
-        member = self._fleet.join(name, offer.of(Capacity(cores, tuple(gpus), memory)))
+        offer = self._nodes.nodes().get(name, NodeOffer())
+        member = self._fleet.join(name, offer.of(NodeCapacity(cores, tuple(gpus), memory)))
         left = self._nodes.ends_in()
         if left is not None:
             self._fleet.lasts_until(member, now + left)
         self._roster.there(name, now)
         return member
 
-    def gone(self, member: Member, now: float) -> None:
+    def gone(self, member: NodeState, now: float) -> None:
         self._roster.gone(member.name, now)
 
-    def why_hopeless(self, needs: Sequence[Need], long: bool, where: str) -> Hopeless | None:
+    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         expected = self._roster.expected()
         if not self._roster.missing():
             left = self._nodes.ends_in()
             hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"
-            return Hopeless(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
+            return GivenUpCalls(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
         if not long and (self._roster.ever or expected or not self._words):
             return None
         error = self._explain(where)
         self._roster.forget()
         self._words.clear()
-        return Hopeless(needs, error)
+        return GivenUpCalls(needs, error)
 
     def _explain(self, where: str) -> CallyardError:
         missing = ", ".join(self._roster.missing()[:8])
@@ -124,7 +124,7 @@ class Fixed:
             f"waited for {CONNECT:.0f} s at most){where}" + (f"; what was said: {said}" if said else "")
         )
 
-    def close(self, loop: Loop, grace: float) -> None:
+    def close(self, loop: EventLoop, grace: float) -> None:
         while self._started:
             started = self._started.pop()
             loop.forget(started.fileno())
@@ -139,7 +139,7 @@ CONNECT = 60.0  # s in which an agent must have connected
 _AGAIN = (0.5, 2.0, 10.0, 30.0, 60.0)  # s after which an agent that is gone is started again
 
 
-class _Node:
+class _NodeState:
     __slots__ = ("failures", "since", "state")
 
     def __init__(self) -> None:
@@ -148,11 +148,11 @@ class _Node:
         self.failures = 0  # in a row
 
 
-class Roster:
+class NodeRoster:
     """The nodes by name."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._nodes = {name: _Node() for name in names}
+        self._nodes = {name: _NodeState() for name in names}
         self.changed = True  # since somebody set this to False
         self.ever = False  # whether an agent has been there since the first was started
 
@@ -163,7 +163,7 @@ class Roster:
             self._goes(name, "starting", now)
 
     def there(self, name: str, now: float) -> None:
-        self._nodes.setdefault(name, _Node()).failures = 0
+        self._nodes.setdefault(name, _NodeState()).failures = 0
         self._goes(name, "there", now)
         self.ever = True
 
@@ -212,7 +212,7 @@ class Roster:
         return [name for name, node in self._nodes.items() if node.state != "there"]
 
 
-def _when(node: _Node, wanted: bool) -> float | None:
+def _when(node: _NodeState, wanted: bool) -> float | None:
     """When its agent is to be started; None if it is not."""
     if node.state == "idle":
         return 0.0 if wanted else None

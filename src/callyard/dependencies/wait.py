@@ -55,7 +55,7 @@ class _Waiting:
         if source.cancelled():
             self.call.cancel()
         elif (failure := failure_of(source)) is not None:
-            self.call.fail(Inherited(failure, self.call.name, name_of(source)))
+            self.call.fail(DependencyFailure(failure, self.call.name, name_of(source)))
         elif again:  # it may have been counted, and the call started or not: if it has not begun it shall not
             self.call.cancel()
         elif next(self.arrivals) == self.missing:
@@ -95,10 +95,10 @@ def failure_of(future: Any) -> Lazy | None:
         if packed is not None:
             return packed
     error = future.exception()
-    return None if error is None else Raised(error)
+    return None if error is None else RaisedException(error)
 
 
-class Raised:
+class RaisedException:
     """An exception object of this process, as something to be opened: each time another copy."""
 
     __slots__ = ("error",)
@@ -121,7 +121,7 @@ class Raised:
         return twin.with_traceback(self.error.__traceback__)
 
 
-class Inherited:
+class DependencyFailure:
     """The failure of a call whose dependency failed: the same exception, with the path in a note."""
 
     __slots__ = ("failure", "path")
@@ -129,7 +129,7 @@ class Inherited:
     path: tuple[str, Any]
 
     def __init__(self, failure: Lazy, name: str, source_name: str) -> None:
-        if isinstance(failure, Inherited):  # further down the path: one link for each call, not one copy
+        if isinstance(failure, DependencyFailure):  # further down the path: one link for each call, not one copy
             self.failure, self.path = failure.failure, (name, failure.path)
         else:
             self.failure, self.path = failure, (name, (source_name, None))

@@ -16,13 +16,13 @@ from ..errors import CacheError
 from .bind_arguments import bind
 from .decorator import choice
 from .definitions import rooted
-from .digest import Pending, UnkeyableError, blake2b, combine
+from .digest import PendingFuture, UnkeyableError, blake2b, combine
 from .packages import PYTHON, owner_by_name
 from .reflection import ANY
 from .values import Encoder, Lenient, Linked
 
 if TYPE_CHECKING:
-    from .definitions import Rooted
+    from .definitions import WalkResult
 
 Place = tuple[str, str]  # module, and name in it
 Reference = tuple[str, str, bytes]  # the same, and the token of what was keyed
@@ -30,7 +30,7 @@ _HEAD = f"callyard 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class KeyContext:
     """What changes the result of a call besides function and arguments. Each is a token, b"" where there is none."""
 
     initializer: bytes = b""  # and its arguments
@@ -39,7 +39,7 @@ class Surroundings:
     env: bytes = b""
 
 
-NOWHERE = Surroundings()
+NOWHERE = KeyContext()
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
     return made
 
 
-def _joined(token: bytes, roots: Iterable[Rooted]) -> bytes:
+def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:
     """A token, with definitions that count besides, and metadata with them."""
     return combine(b"+", [token, *sorted(root.token for root in roots)])
 
@@ -91,7 +91,7 @@ class CallKey:
         names: Sequence[str],
         values: Sequence[Any],
         parts: Sequence[bytes],
-        around: Surroundings,
+        around: KeyContext,
         references: tuple[Reference, ...],
         part: FunctionPart,
         plain: bool = False,
@@ -138,7 +138,7 @@ def surrounding(value: Any) -> bytes:
     return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
 
 
-def around_parts(around: Surroundings) -> list[bytes]:
+def around_parts(around: KeyContext) -> list[bytes]:
     if around is NOWHERE or around == NOWHERE:
         return []
     return [around.initializer, around.init_function, b"%d" % around.ranks, around.env]
@@ -148,7 +148,7 @@ def call_key(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    around: Surroundings = NOWHERE,
+    around: KeyContext = NOWHERE,
     part: FunctionPart | None = None,
 ) -> CallKey:
     """The key of `function(*args, **kwargs)`; `part` is the function's, if that was made before.
@@ -159,7 +159,7 @@ def call_key(
     """
     bound, left = bind(function, args, kwargs)
     if around.init_function and not left and not _leaves_in_chunk(function, args):
-        around = Surroundings(around.initializer, b"", around.ranks, around.env)
+        around = KeyContext(around.initializer, b"", around.ranks, around.env)
     ignored = _ignored(function)
     if ignored:
         bound = [(name, value) for name, value in bound if name not in ignored]
@@ -198,7 +198,7 @@ def identity_of(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    around: Surroundings,
+    around: KeyContext,
     part: FunctionPart,
 ) -> str:
     """What a call is known by whose futures count as the calls that they are of, whether they are done or not.
@@ -214,7 +214,7 @@ def identity_of(
             for name, value in bound
             if name not in ignored
         ]
-    except (Pending, UnkeyableError, RecursionError):
+    except (PendingFuture, UnkeyableError, RecursionError):
         return ""
     if not encoder.links:
         return ""

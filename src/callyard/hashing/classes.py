@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from .digest import combine, text
-from .packages import Owner, compiled, module_of, owner
+from .packages import Package, compiled, module_of, owner
 
 if TYPE_CHECKING:
     from .definitions import Walk
@@ -46,7 +46,7 @@ def members(cls: type) -> dict[str, Any]:
     return found
 
 
-def describe(walk: Walk, cls: type, home: Owner | None) -> bytes:
+def describe(walk: Walk, cls: type, home: Package | None) -> bytes:
     """The token of a class that is not known by its name in a package."""
     from .definitions import code_token, name_of
 

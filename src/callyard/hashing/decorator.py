@@ -11,7 +11,7 @@ from ..errors.suggestions import strict
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Choice(NamedTuple):
+class KeyedSettings(NamedTuple):
     """What was said about a function."""
 
     version: str | None
@@ -37,7 +37,7 @@ def keyed(*, version: object = None, ignore: Iterable[str] = ()) -> Callable[[F]
         ignore = (ignore,)
     if version is not None and not isinstance(version, (str, int, float, tuple)):
         raise CacheError(f"keyed: a version is a string or a number, not {version!r}")
-    chosen = Choice(None if version is None else f"{type(version).__name__} {version!r}", frozenset(ignore))
+    chosen = KeyedSettings(None if version is None else f"{type(version).__name__} {version!r}", frozenset(ignore))
 
     def mark(function: F) -> F:
         if version is not None and not hasattr(function, "__qualname__"):
@@ -62,7 +62,7 @@ def _check(function: Callable[..., Any], ignore: frozenset[str]) -> None:
         raise CacheError(f"keyed: {name!r} is no parameter of {function!r}; it has {', '.join(known)}")
 
 
-def choice(function: Any) -> Choice | None:
+def choice(function: Any) -> KeyedSettings | None:
     """What was said about this very function or class, not about one that it is derived from.
 
     `functools.wraps` copies it to a function around: the parameters are the same ones, the code is not.
@@ -70,12 +70,12 @@ def choice(function: Any) -> Choice | None:
     found = _mark(function)
     if found is None or found.version is None or _mark(vars(function).get("__wrapped__")) is not found:
         return found
-    return Choice(None, found.ignore)
+    return KeyedSettings(None, found.ignore)
 
 
-def _mark(function: Any) -> Choice | None:
+def _mark(function: Any) -> KeyedSettings | None:
     try:
         found = vars(function).get("__callyard_keyed__")
     except TypeError:
         return None
-    return found if isinstance(found, Choice) else None
+    return found if isinstance(found, KeyedSettings) else None

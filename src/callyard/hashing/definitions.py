@@ -17,12 +17,12 @@ from . import bytecode, classes, metadata, reachable, reflection, syntax_tree, v
 from .decorator import choice
 from .digest import UnkeyableError, combine, text
 from .identity_memo import Memo
-from .invalidation import Watch
-from .packages import Owner, compiled, module_of, owner, owner_of
+from .invalidation import ChangeWatch
+from .packages import Package, compiled, module_of, owner, owner_of
 from .values import Lenient
 
 
-class Rooted:
+class WalkResult:
     """What a walk found: the token of its root, and why."""
 
     __slots__ = (
@@ -43,18 +43,18 @@ class Rooted:
 
 
 _MADE_AT_RUN_TIME = 1 << 9  # a flag of classes: Py_TPFLAGS_HEAPTYPE
-_known: Memo[Rooted] = Memo()
-_known_with_metadata: Memo[Rooted] = Memo()
+_known: Memo[WalkResult] = Memo()
+_known_with_metadata: Memo[WalkResult] = Memo()
 
 
-def rooted(root: Any, with_metadata: bool = False) -> Rooted:
+def rooted(root: Any, with_metadata: bool = False) -> WalkResult:
     """What `root`, a function, a class or a module, means now; see `metadata` for what else may count."""
     memo = _known_with_metadata if with_metadata else _known
     known = memo.get(root)
     if known is not None and known.differences == importable.differences and known.watch.unchanged():
         return known
     walk = Walk(with_metadata)
-    return memo.put(root, Rooted(walk, walk.take(root)))
+    return memo.put(root, WalkResult(walk, walk.take(root)))
 
 
 class Walk(Lenient):
@@ -63,7 +63,7 @@ class Walk(Lenient):
     def __init__(self, with_metadata: bool = False) -> None:
         super().__init__()
         self.counts_metadata = with_metadata
-        self.watch = Watch()
+        self.watch = ChangeWatch()
         self.ingredients: dict[str, bytes] = {}
         self.unfollowed: dict[str, None] = {}
         self.travels = True  # what is looked at now is sent to the worker, not imported there
@@ -116,7 +116,7 @@ class Walk(Lenient):
             return self._with_metadata(thing, self._function(thing, home))
         return self._builtin(thing, home)
 
-    def _by_name(self, thing: Any, home: Owner | None) -> bytes | None:
+    def _by_name(self, thing: Any, home: Package | None) -> bytes | None:
         """Of what an installed package has under its name. What a worker imports of the user's is noted."""
         if home is not None and home == owner(module_of(thing)) and is_at_its_name(thing):
             return self.package(home, thing.__module__, thing.__qualname__)
@@ -135,20 +135,20 @@ class Walk(Lenient):
         self.note(f"version of {name_of(thing)}", made)
         return made
 
-    def package(self, package: Owner, *names: str) -> bytes:
+    def package(self, package: Package, *names: str) -> bytes:
         """Something of an installed package, by the names that lead to it there."""
         self.note_use(".".join(names))
         self.ingredients[f"package {package.name}"] = text(b"I", package.name, package.version)
         return text(b"I", package.name, package.version, *names)
 
-    def _builtin(self, function: Any, home: Owner | None) -> bytes:
+    def _builtin(self, function: Any, home: Package | None) -> bytes:
         """A function of an extension module: by that module's content, if it is the user's."""
         module, name = str(function.__module__), str(getattr(function, "__qualname__", function))
         if home is not None:
             return self.package(home, module, name)
         return combine(b"X", [text(b"n", name), compiled(sys.modules.get(module))])
 
-    def _function(self, function: FunctionType, home: Owner | None) -> bytes:
+    def _function(self, function: FunctionType, home: Package | None) -> bytes:
         code = function.__code__
         self.watch.function(function)
         own = code_token(code)
@@ -238,7 +238,7 @@ def _code_token(code: Any) -> bytes:
     return combine(b"_", [made, text(b"n", *private)]) if private else made
 
 
-def _home(thing: Any) -> Owner | None:
+def _home(thing: Any) -> Package | None:
     """Whose code it is; that of a function is where its globals are, whatever `functools.wraps` says."""
     if type(thing) is FunctionType:
         return owner_of(thing.__globals__)

@@ -97,5 +97,5 @@ class UnkeyableError(Exception):
         return self
 
 
-class Pending(Exception):  # not an error: the key has to wait
+class PendingFuture(Exception):  # not an error: the key has to wait
     """A future among the arguments is not done."""

@@ -60,7 +60,7 @@ class _Class(NamedTuple):
     handles: list[tuple[str, Any]]
 
 
-class Watch:
+class ChangeWatch:
     """Notes what was looked at, and compares later."""
 
     __slots__ = ("_classes", "_encoder", "_functions", "_kinds", "_looks", "_modules", "_names", "_seen", "_whole")

@@ -25,17 +25,17 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # a bug fix relea
 _INSTALLED = ("site-packages", "dist-packages")
 
 
-class Owner(NamedTuple):
+class Package(NamedTuple):
     """A package that was installed, and its version."""
 
     name: str
     version: str
 
 
-_known: dict[str, tuple[Any, Owner | None]] = {}
+_known: dict[str, tuple[Any, Package | None]] = {}
 
 
-def owner(name: str | None) -> Owner | None:
+def owner(name: str | None) -> Package | None:
     """The package that the module of this name belongs to; None if it is the user's own code."""
     module = sys.modules.get(name or "builtins")
     known = _known.get(name or "builtins")
@@ -46,7 +46,7 @@ def owner(name: str | None) -> Owner | None:
     return found
 
 
-def owner_of(namespace: dict[str, Any]) -> Owner | None:
+def owner_of(namespace: dict[str, Any]) -> Package | None:
     """The same for the module that has this namespace: another one may have taken its name."""
     name = namespace.get("__name__")
     if type(name) is not str:
@@ -66,7 +66,7 @@ def module_of(thing: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def owner_by_name(name: str) -> Owner | None:
+def owner_by_name(name: str) -> Package | None:
     """The same for a module that need not be loaded, without loading it."""
     top = name.partition(".")[0]
     if top in sys.modules:
@@ -79,7 +79,7 @@ def owner_by_name(name: str) -> Owner | None:
         return None
     found = ModuleType(top)
     if spec.origin in ("built-in", "frozen"):
-        return Owner("python", PYTHON)
+        return Package("python", PYTHON)
     if spec.origin is not None:
         found.__file__ = spec.origin
     if spec.submodule_search_locations is not None:
@@ -87,23 +87,23 @@ def owner_by_name(name: str) -> Owner | None:
     return _find(top, found)
 
 
-def _find(name: str, module: Any) -> Owner | None:
+def _find(name: str, module: Any) -> Package | None:
     top = name.partition(".")[0]
     if top == "callyard":
         from ..version import VERSION
 
-        return Owner("callyard", VERSION)
+        return Package("callyard", VERSION)
     if module is None or name == "__main__":
         return None
     place = _place(module) or _place(sys.modules.get(top))
     if place is None:
         built_in = top in sys.builtin_module_names or top in sys.stdlib_module_names
-        return Owner("python", PYTHON) if built_in else None
+        return Package("python", PYTHON) if built_in else None
     if _is_standard(place, top):
-        return Owner("python", PYTHON)
+        return Package("python", PYTHON)
     version = getattr(sys.modules.get(top), "__dict__", {}).get("__version__")
     return _distribution(_root(place, name, module), top) or (
-        Owner(top, version) if isinstance(version, str) and _is_installed(place) else None
+        Package(top, version) if isinstance(version, str) and _is_installed(place) else None
     )
 
 
@@ -144,21 +144,21 @@ def _root(place: str, name: str, module: Any) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _distribution(root: str, top: str) -> Owner | None:
+def _distribution(root: str, top: str) -> Package | None:
     installed = os.path.basename(root) in _INSTALLED
     notes = [entry for entry in _listing(root) if entry.endswith(".dist-info")]
     if not installed and not notes:
         return None
     version = _version_of(root, notes, top)
     if version is not None:
-        return Owner(top, version)
+        return Package(top, version)
     from importlib import metadata  # here and below, because it takes long to load
 
     for found in metadata.distributions(name=top, path=[root]):
         if installed or _is_wheel(found):
-            return Owner(top, found.version)
+            return Package(top, found.version)
     names = [f"{name} {version}" for name, version in _distributions(root).get(top, ())]
-    return Owner(top, ", ".join(sorted(names))) if names else None
+    return Package(top, ", ".join(sorted(names))) if names else None
 
 
 def _version_of(root: str, notes: list[str], top: str) -> str | None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .digest import ATOMS, Pending, UnkeyableError, combine, text
+from .digest import ATOMS, PendingFuture, UnkeyableError, combine, text
 from .packages import module_of
 from .types import handler_of, outline
 
 if TYPE_CHECKING:
-    from .definitions import Rooted
+    from .definitions import WalkResult
 
 Registered = Callable[[Any], Any]  # of an instance of a registered type: something that has a meaning
 _registered: dict[type, Registered] = {}
@@ -54,7 +54,7 @@ class Encoder:
         self._defined: dict[int, tuple[Any, bytes]] = {}
         self.references: dict[tuple[str, str], None] = {}  # this and the next: see `definitions.Walk`
         self.unkeyed: dict[str, str] = {}
-        self.roots: list[Rooted] = []
+        self.roots: list[WalkResult] = []
         self.reads_metadata = 0  # whose is read by the code that was come to: see `special`
         self.opens_results = False  # of futures: what they are made of is to be among the roots
 
@@ -94,7 +94,7 @@ class Encoder:
         except UnkeyableError as error:
             self._leave(place + 1, b"")
             made = self.unkeyable(value, error)
-        except (Pending, RecursionError, MemoryError):
+        except (PendingFuture, RecursionError, MemoryError):
             raise
         except Exception as error:  # what is asked of a value may run code of the user's
             self._leave(place + 1, b"")
@@ -139,7 +139,7 @@ class Encoder:
         self._defined[id(thing)] = thing, token
         return token
 
-    def with_metadata(self) -> list[Rooted]:
+    def with_metadata(self) -> list[WalkResult]:
         """The same definitions once more, with what is written about them."""
         from .definitions import rooted
 
@@ -154,7 +154,7 @@ class Encoder:
 
     def pending(self, future: Any) -> bytes:
         """Of a future that has no result."""
-        raise Pending
+        raise PendingFuture
 
     def future(self, future: Any) -> bytes | None:
         """Of a future, if it counts as anything but its result."""

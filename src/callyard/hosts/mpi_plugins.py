@@ -10,14 +10,14 @@ from functools import cached_property
 from ..schedulers.slurm import mpi
 from ..schedulers.slurm.variables import environment
 from ..utils.paths import runs_directory
-from .this_machine import Here
+from .this_machine import LocalHost
 
-__all__ = ["Plugins"]
+__all__ = ["MpiPlugins"]
 
 _PATIENCE = 10.0  # s for an answer that one can do without
 
 
-class Plugins:
+class MpiPlugins:
     """The ways in which `srun` may start ranks here, by the words after `--mpi=`; an empty one is its default."""
 
     def __init__(self, chosen: str | None) -> None:
@@ -42,7 +42,7 @@ class Plugins:
 
     @cached_property
     def _offered(self) -> list[str]:
-        reply = Here().run(mpi.LIST, timeout=_PATIENCE, env=environment(os.environ))
+        reply = LocalHost().run(mpi.LIST, timeout=_PATIENCE, env=environment(os.environ))
         return mpi.offered(reply.out + reply.err)
 
 

@@ -13,13 +13,13 @@ from time import monotonic
 
 from ..schedulers.base import Reply
 
-__all__ = ["Here", "Reply"]
+__all__ = ["LocalHost", "Reply"]
 
 _DRAIN = 1.0  # seconds for the rest of what a killed command wrote
 _LOOK = 0.2  # seconds after which it is looked whether a command is still of interest
 
 
-class Here:
+class LocalHost:
     """Runs commands on this machine."""
 
     def run(

@@ -6,17 +6,17 @@ import _pickle as pickle
 
 from ..errors import CacheError
 from ..utils import lite_json
-from ..utils.frozen import Plain
+from ..utils.frozen import Frozen
 from ..utils.lite_typing import Any
 
-__all__ = ["FORMAT", "Batch", "Begun", "CallPlace", "End", "Part"]
+__all__ = ["FORMAT", "Batch", "BatchPart", "CallOutcome", "CallPosition", "CallStart"]
 
 FORMAT = 1
 _STATES = ("finished", "failed", "cancelled", "withdrawn")
 _LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
 
 
-class CallPlace(Plain):
+class CallPosition(Frozen):
     """A call of a batch: by which id others know it, and where in the file `calls` it is."""
 
     id: str
@@ -25,12 +25,12 @@ class CallPlace(Plain):
     size: int
 
 
-class Batch(Plain):
+class Batch(Frozen):
     """One submission: a job, or an array of jobs each of which makes one call, or `calls_per_job` after another."""
 
     token: str
     scheduler: str
-    calls: tuple[CallPlace, ...]
+    calls: tuple[CallPosition, ...]
     elements: tuple[int, ...] | None  # their numbers in the array; None: a single job
     calls_per_job: int
     needs: tuple[str, ...]  # tokens of the batches whose results these calls take
@@ -68,7 +68,7 @@ class Batch(Plain):
     @staticmethod
     def from_fields(found: dict[str, Any]) -> Batch:
         """What was dumped, without its format. What makes no sense raises one of several exceptions."""
-        found["calls"] = tuple(CallPlace(**call) for call in found["calls"])
+        found["calls"] = tuple(CallPosition(**call) for call in found["calls"])
         for name in ("needs", "paths"):
             found[name] = tuple(found[name])
         found["elements"] = None if found["elements"] is None else tuple(found["elements"])
@@ -94,7 +94,7 @@ class Batch(Plain):
             raise ValueError("names that are none")
 
 
-class Part(Plain):
+class BatchPart(Frozen):
     """Elements of a batch that the scheduler has got, or is to get, as one job: from the `first` on, up to `end`.
 
     They are counted, not named by their numbers. A batch has one part, unless the scheduler did not take so many.
@@ -109,13 +109,13 @@ class Part(Plain):
         return f"{self.first}-{self.end - 1}"
 
     @staticmethod
-    def from_name(name: str, job: str) -> Part:
+    def from_name(name: str, job: str) -> BatchPart:
         """Raises ValueError where it is the name of none."""
         first, _, last = name.partition("-")
-        return Part(int(first), int(last) + 1, job)
+        return BatchPart(int(first), int(last) + 1, job)
 
 
-class Begun(Plain):
+class CallStart(Frozen):
     """Where a call runs. The file is touched while it does, every so many seconds: who sees that need not be told."""
 
     job: str
@@ -127,15 +127,15 @@ class Begun(Plain):
         return lite_json.dumps(vars(self)).encode()
 
     @staticmethod
-    def load(data: bytes) -> Begun:
+    def load(data: bytes) -> CallStart:
         """What was dumped; several exceptions where it was not."""
-        begun = Begun(**lite_json.loads(data))
+        begun = CallStart(**lite_json.loads(data))
         if not all(type(text) is str for text in (begun.job, begun.node, begun.key)) or not 0 <= begun.beat < _LATEST:
             raise ValueError("it is not said where the call runs")
         return begun
 
 
-class End(Plain):
+class CallOutcome(Frozen):
     """How a call ended: "finished" (its result is the record of `key`), "failed", "cancelled".
 
     Or "withdrawn": its submitter has cancelled it, and saw nobody else who waits for it.
@@ -147,10 +147,10 @@ class End(Plain):
     failure: bytes = b""  # the pickled error and its traceback
 
     @staticmethod
-    def load(data: bytes) -> End:
+    def load(data: bytes) -> CallOutcome:
         """What was written: a line of JSON, and the failure. Several exceptions where it was not."""
         head, _, failure = data.partition(b"\n")
-        end = End(**lite_json.loads(head), failure=failure)
+        end = CallOutcome(**lite_json.loads(head), failure=failure)
         if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):
             raise ValueError("it is not said how the call ended")
         return end

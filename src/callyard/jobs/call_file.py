@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import _pickle as pickle
 
-from ..cache.messages import Order
-from ..utils.frozen import Plain
+from ..cache.messages import RunRequest
+from ..utils.frozen import Frozen
 from ..utils.lite_typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..hashing.call_key import FunctionPart, Surroundings
+    from ..hashing.call_key import FunctionPart, KeyContext
 
-__all__ = ["Input", "Meaning", "Parcel"]
+__all__ = ["CallFile", "CallInput", "KeyRecipe"]
 
 
-class Input(Plain):
+class CallInput(Frozen):
     """What stands for a future among the arguments: the result of a call, or that result itself.
 
     `key` and `directory` say which record it is, if that is known; otherwise the batch and the number of the call do.
@@ -30,21 +30,21 @@ class Input(Plain):
     path: bytes = b""
 
 
-class Meaning(Plain):
+class KeyRecipe(Frozen):
     """What is needed to make the key of a call, once its inputs are known."""
 
     part: FunctionPart | None  # None: the key is the user's own
-    around: Surroundings
+    around: KeyContext
 
 
-class Parcel(Plain):
+class CallFile(Frozen):
     """A call. Its order has no key as long as that depends on inputs."""
 
     data: bytes  # function, arguments, keywords; with numbers for inputs
     apart: bytes | None  # the same, with the user's modules inside: for where they are not what was keyed
-    inputs: tuple[Input, ...]
-    order: Order
-    meaning: Meaning | None
+    inputs: tuple[CallInput, ...]
+    order: RunRequest
+    meaning: KeyRecipe | None
     initializer: bytes | None
     options: dict[str, Any]  # see `worker.around`
     run_time: float | None
@@ -58,8 +58,8 @@ class Parcel(Plain):
         return pickle.dumps(self, 5)
 
     @staticmethod
-    def load(data: bytes) -> Parcel:
+    def load(data: bytes) -> CallFile:
         """Nothing of the user's is in what this opens."""
         parcel = pickle.loads(data)
-        assert isinstance(parcel, Parcel)
+        assert isinstance(parcel, CallFile)
         return parcel

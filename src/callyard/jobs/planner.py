@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
-__all__ = ["SEPARATE", "After", "Array", "Element", "Wanted", "plan"]
+__all__ = ["SEPARATE", "ArrayDependency", "ArrayElement", "JobArray", "PlannedCall", "plan"]
 
 SEPARATE = 8  # arrays into which calls of one layer are divided to be exact, before one array waits for all
 _TERMS = 64  # elements that are named one by one, before the whole array is
 
 
-class Element(NamedTuple):
+class ArrayElement(NamedTuple):
     """A call that is submitted, or is going to be: its array, and the number of its element.
 
     `shared`: the element makes other calls, too, so it may fail where this call does not.
@@ -38,15 +38,15 @@ class Element(NamedTuple):
 
 
 @dataclass(eq=False)
-class Wanted:
+class PlannedCall:
     """A call that is to become a job. `after`: calls of this plan, or elements that were submitted before."""
 
     like: Hashable  # calls of which this is equal may be in one array
-    after: Sequence[Wanted | Element] = ()
-    place: Element | None = None  # where the plan has put it
+    after: Sequence[PlannedCall | ArrayElement] = ()
+    place: ArrayElement | None = None  # where the plan has put it
 
 
-class After(NamedTuple):
+class ArrayDependency(NamedTuple):
     """What an array waits for: an array, or one element of it."""
 
     kind: str  # "ok", "any", "corresponding"
@@ -55,19 +55,19 @@ class After(NamedTuple):
 
 
 @dataclass(eq=False)
-class Array:
+class JobArray:
     """A job array to be submitted. `numbers` are those of its elements; None: 0, 1, 2, ..."""
 
     like: Hashable
-    calls: list[Wanted]
-    after: tuple[After, ...] = ()
+    calls: list[PlannedCall]
+    after: tuple[ArrayDependency, ...] = ()
     numbers: list[int] | None = None
     needs: set[Hashable] = field(default_factory=set)
 
 
-def plan(calls: Sequence[Wanted], most: int, calls_per_job: int = 1) -> list[Array]:
+def plan(calls: Sequence[PlannedCall], most: int, calls_per_job: int = 1) -> list[JobArray]:
     """The arrays, each of at most `most` elements, in an order in which they can be submitted."""
-    arrays: list[Array] = []
+    arrays: list[JobArray] = []
     for layer in _layers(calls):
         for group in _alike(layer):
             for array in _arrays(group, calls_per_job):
@@ -75,35 +75,37 @@ def plan(calls: Sequence[Wanted], most: int, calls_per_job: int = 1) -> list[Arr
     return arrays
 
 
-def _layers(calls: Iterable[Wanted]) -> list[list[Wanted]]:
+def _layers(calls: Iterable[PlannedCall]) -> list[list[PlannedCall]]:
     """Calls by the longest way that leads to them from calls that wait for none of these."""
-    depth: dict[Wanted, int] = {}
-    layers: dict[int, list[Wanted]] = defaultdict(list)
+    depth: dict[PlannedCall, int] = {}
+    layers: dict[int, list[PlannedCall]] = defaultdict(list)
     for call in calls:  # in the order of submission, so what one waits for comes before it
-        depth[call] = 1 + max((depth.get(other, -1) for other in call.after if isinstance(other, Wanted)), default=-1)
+        depth[call] = 1 + max(
+            (depth.get(other, -1) for other in call.after if isinstance(other, PlannedCall)), default=-1
+        )
         layers[depth[call]].append(call)
     return [layers[number] for number in sorted(layers)]
 
 
-def _alike(layer: Iterable[Wanted]) -> list[list[Wanted]]:
-    groups: dict[Hashable, list[Wanted]] = defaultdict(list)
+def _alike(layer: Iterable[PlannedCall]) -> list[list[PlannedCall]]:
+    groups: dict[Hashable, list[PlannedCall]] = defaultdict(list)
     for call in layer:
         groups[call.like].append(call)
     return list(groups.values())
 
 
-def _elements(call: Wanted) -> frozenset[Element]:
-    places = (other.place if isinstance(other, Wanted) else other for other in call.after)
+def _elements(call: PlannedCall) -> frozenset[ArrayElement]:
+    places = (other.place if isinstance(other, PlannedCall) else other for other in call.after)
     return frozenset(place for place in places if place is not None)
 
 
-def _arrays(calls: list[Wanted], calls_per_job: int) -> list[Array]:
+def _arrays(calls: list[PlannedCall], calls_per_job: int) -> list[JobArray]:
     """Calls of one layer that ask for the same, as arrays."""
-    sets: dict[frozenset[Element], list[Wanted]] = defaultdict(list)
+    sets: dict[frozenset[ArrayElement], list[PlannedCall]] = defaultdict(list)
     for call in calls:
         sets[_elements(call)].append(call)
     free = sets.pop(frozenset(), [])
-    arrays = [Array(free[0].like, free)] if free else []
+    arrays = [JobArray(free[0].like, free)] if free else []
     if calls_per_job == 1:
         arrays.extend(_side_by_side(sets))
         if len(sets) <= SEPARATE:
@@ -112,16 +114,19 @@ def _arrays(calls: list[Wanted], calls_per_job: int) -> list[Array]:
     return [*arrays, *([_after_all(rest)] if rest else [])]
 
 
-def _after_the_same(elements: frozenset[Element], calls: list[Wanted]) -> Array:
-    terms = [After("any" if shared else "ok", array, number) for array, number, shared in sorted(elements, key=_number)]
+def _after_the_same(elements: frozenset[ArrayElement], calls: list[PlannedCall]) -> JobArray:
+    terms = [
+        ArrayDependency("any" if shared else "ok", array, number)
+        for array, number, shared in sorted(elements, key=_number)
+    ]
     if len(terms) > _TERMS:
         return _after_all(calls)
-    return Array(calls[0].like, calls, tuple(terms), needs={element.array for element in elements})
+    return JobArray(calls[0].like, calls, tuple(terms), needs={element.array for element in elements})
 
 
-def _side_by_side(sets: dict[frozenset[Element], list[Wanted]]) -> list[Array]:
+def _side_by_side(sets: dict[frozenset[ArrayElement], list[PlannedCall]]) -> list[JobArray]:
     """Arrays of those calls that wait each for their counterparts, which are taken out of `sets`."""
-    pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[Element]]]] = defaultdict(list)
+    pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[ArrayElement]]]] = defaultdict(list)
     for elements in sets:
         numbers = {element.number for element in elements}
         if len(numbers) == 1 and not any(element.shared for element in elements):
@@ -135,43 +140,43 @@ def _first(pair: tuple[int, object]) -> int:
 
 def _rows(
     arrays: frozenset[Hashable],
-    pairs: list[tuple[int, frozenset[Element]]],
-    sets: dict[frozenset[Element], list[Wanted]],
-) -> Iterator[Array]:
+    pairs: list[tuple[int, frozenset[ArrayElement]]],
+    sets: dict[frozenset[ArrayElement], list[PlannedCall]],
+) -> Iterator[JobArray]:
     """Several calls may wait for the same counterpart: the first of each, the second of each ...
 
     Only as long as a row is wider than there are rows before it, so that of n calls come at most the root of n rows.
     """
-    after = tuple(After("corresponding", array) for array in arrays)
+    after = tuple(ArrayDependency("corresponding", array) for array in arrays)
     for many in count(1):
         pairs = [(number, elements) for number, elements in pairs if elements in sets]
         if len(pairs) < max(many, 2):  # a single one is no row
             return
         calls = [sets[elements].pop(0) for _, elements in pairs]
-        yield Array(calls[0].like, calls, after, [number for number, _ in pairs], set(arrays))
+        yield JobArray(calls[0].like, calls, after, [number for number, _ in pairs], set(arrays))
         for _, elements in pairs:
             if not sets[elements]:
                 del sets[elements]
 
 
-def _after_all(calls: list[Wanted]) -> Array:
+def _after_all(calls: list[PlannedCall]) -> JobArray:
     arrays = dict.fromkeys(element.array for call in calls for element in sorted(_elements(call), key=_number))
-    return Array(calls[0].like, calls, tuple(After("any", array) for array in arrays), needs=set(arrays))
+    return JobArray(calls[0].like, calls, tuple(ArrayDependency("any", array) for array in arrays), needs=set(arrays))
 
 
-def _number(element: Element) -> int:
+def _number(element: ArrayElement) -> int:
     return element.number
 
 
-def _split(array: Array, most: int, calls_per_job: int) -> list[Array]:
+def _split(array: JobArray, most: int, calls_per_job: int) -> list[JobArray]:
     """Arrays of at most so many calls; and note at each call where it is."""
     parts = []
     for first in range(0, len(array.calls), most):
         calls = array.calls[first : first + most]
         numbers = None if array.numbers is None else array.numbers[first : first + most]
-        part = Array(array.like, calls, array.after, numbers, array.needs)
+        part = JobArray(array.like, calls, array.after, numbers, array.needs)
         for place, call in enumerate(calls):
             number = place // calls_per_job if numbers is None else numbers[place]
-            call.place = Element(part, number, calls_per_job > 1)
+            call.place = ArrayElement(part, number, calls_per_job > 1)
         parts.append(part)
     return parts

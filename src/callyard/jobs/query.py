@@ -6,18 +6,18 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..cache.directory import Home
+from ..cache.directory import CacheDirectory
 from ..errors import CacheError, CallyardError
-from .spool import Begun, Folder, folders, folders_by_age
+from .spool import BatchDirectory, CallStart, folders, folders_by_age
 
-__all__ = ["JobCall", "calls_of_jobs", "find_job_calls", "prune_jobs"]
+__all__ = ["JobCallStatus", "calls_of_jobs", "find_job_calls", "prune_jobs"]
 
 
 @dataclass(frozen=True)
-class JobCall:
+class JobCallStatus:
     """A call of a batch. `state`: "unsent", "queued", "running", "finished", "failed" or "cancelled"."""
 
-    folder: Folder
+    folder: BatchDirectory
     number: int
     name: str
     id: str  # by which it is known before its key can be made
@@ -41,7 +41,7 @@ class JobCall:
             return None
 
 
-def calls_of_jobs(home: Home) -> Iterator[JobCall]:
+def calls_of_jobs(home: CacheDirectory) -> Iterator[JobCallStatus]:
     """All of them, in the order of their submission."""
     for folder in folders_by_age(home):
         try:
@@ -50,24 +50,24 @@ def calls_of_jobs(home: Home) -> Iterator[JobCall]:
             warnings.warn(f"left out: {error}", stacklevel=2)
 
 
-def _calls_of(folder: Folder) -> Iterator[JobCall]:
+def _calls_of(folder: BatchDirectory) -> Iterator[JobCallStatus]:
     batch, news = folder.batch, folder.news()
     for number, place in enumerate(batch.calls):
         begun = _begun(folder, number) if number in news else None
         job = folder.job_of(number)
         state = _state(folder, number, news.get(number), job)
-        begun = begun or Begun(job or "", "", "")
-        yield JobCall(folder, number, place.name, place.id, begun.key, state, job, begun.node, batch.created)
+        begun = begun or CallStart(job or "", "", "")
+        yield JobCallStatus(folder, number, place.name, place.id, begun.key, state, job, begun.node, batch.created)
 
 
-def _begun(folder: Folder, number: int) -> Begun | None:
+def _begun(folder: BatchDirectory, number: int) -> CallStart | None:
     try:
         return folder.begun(number)
     except (OSError, CacheError):  # somebody damaged it
         return None
 
 
-def _state(folder: Folder, number: int, news: str | None, job: str | None) -> str:
+def _state(folder: BatchDirectory, number: int, news: str | None, job: str | None) -> str:
     if news == "begun":
         return "running"
     if news is None:
@@ -81,12 +81,12 @@ def _state(folder: Folder, number: int, news: str | None, job: str | None) -> st
     return "cancelled" if end.state == "withdrawn" else end.state
 
 
-def find_job_calls(home: Home, beginning: str) -> list[JobCall]:
+def find_job_calls(home: CacheDirectory, beginning: str) -> list[JobCallStatus]:
     """Those whose key, or whose id, begins so."""
     return [call for call in calls_of_jobs(home) if call.id.startswith(beginning) or call.key.startswith(beginning)]
 
 
-def prune_jobs(home: Home, before: float | None, function: str | None, dry_run: bool) -> int:
+def prune_jobs(home: CacheDirectory, before: float | None, function: str | None, dry_run: bool) -> int:
     """Remove the batches that have ended and were submitted before a time, with what their calls printed."""
     found = [folder for folder in folders(home) if _is_meant(folder, before, function)]
     for folder in found if not dry_run else ():
@@ -94,7 +94,7 @@ def prune_jobs(home: Home, before: float | None, function: str | None, dry_run: 
     return len(found)
 
 
-def _is_meant(folder: Folder, before: float | None, function: str | None) -> bool:
+def _is_meant(folder: BatchDirectory, before: float | None, function: str | None) -> bool:
     try:
         batch, news = folder.batch, folder.news()
     except (OSError, ValueError, CallyardError):

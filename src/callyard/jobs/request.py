@@ -11,18 +11,23 @@ from ..hashing.digest import blake2b
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobRequest
 from ..utils.paths import runs_directory
-from .batch import Part
-from .planner import After
-from .spool import Folder
+from .batch import BatchPart
+from .planner import ArrayDependency
+from .spool import BatchDirectory
 
 __all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "waited_for"]
 
-Known = Mapping[str, Folder]  # by their tokens
+Known = Mapping[str, BatchDirectory]  # by their tokens
 _NONE: Known = {}
 
 
 def note_of(
-    name: str, resources: Resources, at_once: int | None, limit: float | None, templated: bool, after: tuple[After, ...]
+    name: str,
+    resources: Resources,
+    at_once: int | None,
+    limit: float | None,
+    templated: bool,
+    after: tuple[ArrayDependency, ...],
 ) -> dict[str, Any]:
     """All of it as JSON; arrays that must come first are named by their tokens."""
     return {
@@ -43,18 +48,18 @@ def _plain(value: Any) -> Any:
     return dict(value) if hasattr(value, "keys") else list(value)
 
 
-def waited_for(folder: Folder) -> set[str]:
+def waited_for(folder: BatchDirectory) -> set[str]:
     """The tokens of the batches that the scheduler is to wait for: they must be submitted first, or be done with."""
     return {token for _, token, _ in folder.batch.request["after"]}
 
 
-def is_ready(folder: Folder) -> bool:
+def is_ready(folder: BatchDirectory) -> bool:
     """Whether all that the scheduler is to wait for was submitted, or is over."""
-    others = (Folder(folder.home, token) for token in waited_for(folder))
+    others = (BatchDirectory(folder.home, token) for token in waited_for(folder))
     return all(not os.path.exists(other.path) or other.unsent is None for other in others)
 
 
-def next_part(folder: Folder, most: int | None, known: Known = _NONE) -> Part | None:
+def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) -> BatchPart | None:
     """What is to be submitted next: at most so many elements, and such as one request can ask for."""
     part, elements = folder.unsent, folder.batch.elements
     if part is None or elements is None:
@@ -63,40 +68,40 @@ def next_part(folder: Folder, most: int | None, known: Known = _NONE) -> Part | 
     for kind, token, _ in folder.batch.request["after"]:
         if kind == "corresponding":
             end = min(end, part.first + _together(_other(folder, token, known), elements[part.first : end]))
-    return Part(part.first, end)
+    return BatchPart(part.first, end)
 
 
-def _other(folder: Folder, token: str, known: Known) -> Folder:
+def _other(folder: BatchDirectory, token: str, known: Known) -> BatchDirectory:
     """Another batch. Those that are known need not be read again."""
-    return known.get(token) or Folder(folder.home, token)
+    return known.get(token) or BatchDirectory(folder.home, token)
 
 
-def _together(other: Folder, elements: Sequence[int]) -> int:
+def _together(other: BatchDirectory, elements: Sequence[int]) -> int:
     """How many of the first elements have their counterparts in one job."""
     jobs = [_array_of(other, element) for element in elements]
     return next((place for place, job in enumerate(jobs) if job != jobs[0]), len(jobs))
 
 
-def _parts(folder: Folder) -> list[Part]:
+def _parts(folder: BatchDirectory) -> list[BatchPart]:
     try:
         return folder.parts
     except FileNotFoundError:  # it is over, and was removed
         return []
 
 
-def _job_of_element(folder: Folder, element: int) -> str | None:
+def _job_of_element(folder: BatchDirectory, element: int) -> str | None:
     try:
         return folder.job_of(folder.batch.of_element(element)[0])
     except FileNotFoundError:
         return None
 
 
-def _array_of(folder: Folder, element: int) -> str | None:
+def _array_of(folder: BatchDirectory, element: int) -> str | None:
     job = _job_of_element(folder, element)
     return None if job is None else job.partition("_")[0]
 
 
-def request_of(folder: Folder, part: Part, known: Known = _NONE) -> JobRequest:
+def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) -> JobRequest:
     """The request. What it must wait for and was never submitted, or is done with, is left out."""
     batch = folder.batch
     asked = batch.request
@@ -121,7 +126,9 @@ def request_of(folder: Folder, part: Part, known: Known = _NONE) -> JobRequest:
     )
 
 
-def _dependencies(elements: Sequence[int] | None, other: Folder, kind: Any, number: int | None) -> list[Dependency]:
+def _dependencies(
+    elements: Sequence[int] | None, other: BatchDirectory, kind: Any, number: int | None
+) -> list[Dependency]:
     if not os.path.exists(other.path):
         return []
     if kind == "corresponding" and elements:
@@ -133,25 +140,27 @@ def _dependencies(elements: Sequence[int] | None, other: Folder, kind: Any, numb
     return [Dependency(kind, job) for job in jobs if job is not None]
 
 
-def _parts_before(folder: Folder, part: Part) -> Iterator[Dependency]:
+def _parts_before(folder: BatchDirectory, part: BatchPart) -> Iterator[Dependency]:
     """Only so many elements of the batch may run at once, but the scheduler counts those of one job."""
     at_once = folder.batch.request["at_once"]
     if at_once is not None and at_once < folder.batch.size:
         yield from (Dependency("any", other.job) for other in folder.parts if other != part)
 
 
-def label(folder: Folder, part: Part) -> str:
+def label(folder: BatchDirectory, part: BatchPart) -> str:
     """The word by which a submission can be found: its token, and which part of the batch it is if not all of it."""
     return folder.token if part.end - part.first == folder.batch.size else f"{folder.token}.{part.name}"
 
 
-def parts_of(folder: Folder, found: Mapping[str, str]) -> list[Part]:
+def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
     """What a scheduler has of a batch, from the jobs that it has under labels that begin with its token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
-    return [Part.from_name(name, job) if name else Part(0, folder.batch.size, job) for name, job in names.items()]
+    return [
+        BatchPart.from_name(name, job) if name else BatchPart(0, folder.batch.size, job) for name, job in names.items()
+    ]
 
 
-def _log(folder: Folder) -> str:
+def _log(folder: BatchDirectory) -> str:
     """Where the scheduler puts what a job prints. Several calls of one job write to their own."""
     place = _without_backslash(folder.path)
     if folder.batch.elements is None:

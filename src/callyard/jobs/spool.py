@@ -23,26 +23,26 @@ import contextlib
 import os
 from collections.abc import Container, Iterable, Iterator
 
-from ..cache.directory import Home, remove_tree, sync_directory
+from ..cache.directory import CacheDirectory, remove_tree, sync_directory
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
 from ..utils import lite_json
-from .batch import FORMAT, Batch, Begun, CallPlace, End, Part
-from .spool_files import Files, names
+from .batch import FORMAT, Batch, BatchPart, CallOutcome, CallPosition, CallStart
+from .spool_files import DirectoryFiles, names
 
-__all__ = ["Batch", "Begun", "CallPlace", "End", "Folder", "folders", "folders_by_age"]
+__all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
 
 _DIGITS = 10  # of the number of a call, at most
 
 
-class Folder(Files):
+class BatchDirectory(DirectoryFiles):
     """The directory of one batch."""
 
-    def __init__(self, home: Home, token: str) -> None:
+    def __init__(self, home: CacheDirectory, token: str) -> None:
         super().__init__(home, f"{home.path}/jobs/{token}")
         self.token = token
         self._batch: Batch | None = None
-        self._parts: list[Part] = []
+        self._parts: list[BatchPart] = []
 
     # -- the submitter's ---------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ class Folder(Files):
         sync_directory(f"{self.home.path}/jobs")
         self._batch = batch
 
-    def submitted_as(self, part: Part) -> None:
+    def submitted_as(self, part: BatchPart) -> None:
         """The scheduler has got elements of it."""
         whole = part.end - part.first == self.batch.size
         self._write("job" if whole else f"job.{part.name}", part.job.encode())
@@ -80,23 +80,23 @@ class Folder(Files):
         return Batch.from_fields(found)
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[BatchPart]:
         """What the scheduler has got of it, as far as that is written down, in the order of the elements."""
         if self.missing(self._parts) is not None:  # once it is complete it stays
             self._parts = sorted(self._read_parts(), key=lambda part: part.first)
         return self._parts
 
-    def _read_parts(self) -> Iterator[Part]:
+    def _read_parts(self) -> Iterator[BatchPart]:
         """What is damaged counts as not written: then the scheduler is asked, by the token."""
         whole = self._job("job")
         if whole is not None:
-            yield Part(0, self.batch.size, whole)
+            yield BatchPart(0, self.batch.size, whole)
             return
         for name in names(self.path):
             job = self._job(name) if name.startswith("job.") else None
             if job is not None:
                 with contextlib.suppress(ValueError):
-                    yield Part.from_name(name.partition(".")[2], job)
+                    yield BatchPart.from_name(name.partition(".")[2], job)
 
     def _job(self, name: str) -> str | None:
         try:
@@ -105,17 +105,17 @@ class Folder(Files):
             return None
         return job
 
-    def missing(self, parts: Iterable[Part]) -> Part | None:
+    def missing(self, parts: Iterable[BatchPart]) -> BatchPart | None:
         """The first elements that are in none of these parts."""
         first = 0
         for part in parts:
             if part.first > first:
-                return Part(first, part.first)
+                return BatchPart(first, part.first)
             first = max(first, part.end)
-        return Part(first, self.batch.size) if first < self.batch.size else None
+        return BatchPart(first, self.batch.size) if first < self.batch.size else None
 
     @property
-    def unsent(self) -> Part | None:
+    def unsent(self) -> BatchPart | None:
         """The first elements that the scheduler has not got, as far as is known."""
         return self.missing(self.parts)
 
@@ -138,7 +138,7 @@ class Folder(Files):
 
     # -- the job's -----------------------------------------------------------------------------------------
 
-    def begin(self, number: int, begun: Begun) -> None:
+    def begin(self, number: int, begun: CallStart) -> None:
         self._write(f"{number}.begun", begun.dump())
 
     def beat(self, number: int) -> None:
@@ -146,7 +146,7 @@ class Folder(Files):
         with contextlib.suppress(OSError):
             os.utime(f"{self.path}/{number}.begun")
 
-    def end(self, number: int, end: End) -> None:
+    def end(self, number: int, end: CallOutcome) -> None:
         fields = {**vars(end)}
         failure = fields.pop("failure")
         self._write(f"{number}.end", lite_json.dumps(fields).encode() + b"\n", failure)
@@ -181,9 +181,9 @@ class Folder(Files):
                     found[number] = self._parsed(name, bytes.decode)
         return found
 
-    def begun(self, number: int) -> Begun | None:
+    def begun(self, number: int) -> CallStart | None:
         with contextlib.suppress(FileNotFoundError):
-            begun: Begun = self._parsed(f"{number}.begun", Begun.load)
+            begun: CallStart = self._parsed(f"{number}.begun", CallStart.load)
             return begun
         return None
 
@@ -197,11 +197,11 @@ class Folder(Files):
                 os.close(descriptor)
         return None
 
-    def ended(self, number: int) -> End | None:
+    def ended(self, number: int) -> CallOutcome | None:
         """How a call ended, received or not; None if it has not."""
         for name in (f"{number}.end", f"{number}.seen"):
             with contextlib.suppress(FileNotFoundError):
-                end: End = self._parsed(name, End.load)
+                end: CallOutcome = self._parsed(name, CallOutcome.load)
                 return end
         return None
 
@@ -294,12 +294,12 @@ class Folder(Files):
             remove_tree(removing)
 
 
-def folders(home: Home) -> Iterator[Folder]:
+def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
     """The submissions in a cache."""
-    return (Folder(home, name) for name in names(f"{home.path}/jobs") if is_hexadecimal(name, 16))
+    return (BatchDirectory(home, name) for name in names(f"{home.path}/jobs") if is_hexadecimal(name, 16))
 
 
-def folders_by_age(home: Home, known: Container[str] = ()) -> list[Folder]:
+def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
     """Those that can be read, the oldest first, without those that are known already."""
     found = []
     for folder in folders(home):

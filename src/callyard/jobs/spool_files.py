@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from ..cache.directory import Home
+from ..cache.directory import CacheDirectory
 from ..cache.format.io import write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError
 from ..utils.lite_typing import Any
 
-__all__ = ["Files", "names"]
+__all__ = ["DirectoryFiles", "names"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
 
 
-class Files:
+class DirectoryFiles:
     """The files in one directory of a cache."""
 
-    def __init__(self, home: Home, path: str) -> None:
+    def __init__(self, home: CacheDirectory, path: str) -> None:
         self.home, self.path = home, path
 
     def _write(self, name: str, *parts: bytes) -> None:

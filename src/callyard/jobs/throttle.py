@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
-from .planner import After
+from .planner import ArrayDependency
 
-__all__ = ["Lanes"]
+__all__ = ["ArrayThrottle"]
 
 
-class _Column:
+class _ArrayChain:
     """Arrays of which each follows the one before element by element, or a single one."""
 
     def __init__(self, width: int, throttled: bool) -> None:
@@ -28,12 +28,12 @@ class _Column:
         return min(self.width, sum(self.left.values()))
 
 
-class Lanes:
+class ArrayThrottle:
     """The arrays of one executor that may still run, of which at most so many elements are to run at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._columns: list[_Column] = []  # in the order of their first arrays
+        self._columns: list[_ArrayChain] = []  # in the order of their first arrays
 
     def tokens(self) -> list[str]:
         return [token for column in self._columns for token in column.left]
@@ -45,9 +45,9 @@ class Lanes:
             column.left = {token: count for token, count in now.items() if count}
         self._columns = [column for column in self._columns if column.left]
 
-    def enter(self, token: str, elements: int, after: tuple[After, ...]) -> tuple[After, ...]:
+    def enter(self, token: str, elements: int, after: tuple[ArrayDependency, ...]) -> tuple[ArrayDependency, ...]:
         """What a new array must wait for, so that it may run as wide as is allowed."""
-        column = self._column_before(elements, after) or _Column(min(elements, self._most), elements > self._most)
+        column = self._column_before(elements, after) or _ArrayChain(min(elements, self._most), elements > self._most)
         if not column.left:
             self._columns.append(column)
         column.left[token] = elements
@@ -55,7 +55,7 @@ class Lanes:
         others = (each for each in self._columns if each is not column and each not in beside)
         return (*after, *_anyhow((name for each in others for name in each.left), after))
 
-    def _column_before(self, elements: int, after: tuple[After, ...]) -> _Column | None:
+    def _column_before(self, elements: int, after: tuple[ArrayDependency, ...]) -> _ArrayChain | None:
         """The column that it continues: it must not be throttled, or two elements of a number could run at once."""
         followed = {name for kind, name, _ in after if kind == "corresponding"}
         for column in self._columns:
@@ -63,9 +63,9 @@ class Lanes:
                 return column
         return None
 
-    def _beside(self, column: _Column, waited_for: set[Hashable]) -> list[_Column]:
+    def _beside(self, column: _ArrayChain, waited_for: set[Hashable]) -> list[_ArrayChain]:
         """Those that may run at the same time, the latest first, as they are the last to end."""
-        room, found = self._most - column.width, list[_Column]()
+        room, found = self._most - column.width, list[_ArrayChain]()
         for other in reversed(self._columns):
             if other is not column and not waited_for.issuperset(other.left) and other.held() <= room:
                 found.append(other)
@@ -73,10 +73,10 @@ class Lanes:
         return found
 
 
-def _whole(after: Iterable[After]) -> set[Hashable]:
+def _whole(after: Iterable[ArrayDependency]) -> set[Hashable]:
     """The arrays of which all elements must have ended."""
     return {name for kind, name, number in after if kind in ("ok", "any") and number is None}
 
 
-def _anyhow(tokens: Iterable[str], after: tuple[After, ...]) -> Iterable[After]:
-    return (After("any", token) for token in tokens if token not in _whole(after))
+def _anyhow(tokens: Iterable[str], after: tuple[ArrayDependency, ...]) -> Iterable[ArrayDependency]:
+    return (ArrayDependency("any", token) for token in tokens if token not in _whole(after))

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..cache.messages import Declined, Note, Order
+from ..cache.messages import RunDeclined, RunReport, RunRequest
 from ..futures import Future
-from ..serialize.function_registry import Definition
+from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
-from .call_shape import Need, Shape
+from .call_shape import NodeNeed, WorkerShape
 
 _FORGET = 0.95  # a function that once took long is thought short again after some tens of short calls
 _UNKNOWN = 1.0  # s; what is not known to be short counts as long
 
 
-class Pace:
+class CallDurations:
     """How long the calls of one function take: the largest of the recent ones."""
 
     __slots__ = ("seconds",)
@@ -32,21 +32,21 @@ class Pace:
             self.seconds = max(seconds, self.seconds * _FORGET)
 
 
-class Plan:
+class CallPlan:
     """What a call's resources mean on a node. Calls with the same resources share one."""
 
     __slots__ = ("alone", "limited", "memory", "need", "options", "priority", "restarts", "run_time", "shape")
 
     def __init__(
         self,
-        shape: Shape,
+        shape: WorkerShape,
         priority: int = 0,
         restarts: int = 0,
         run_time: float | None = None,
         options: dict[str, Any] | None = None,
-        need: Need | None = None,
+        need: NodeNeed | None = None,
     ) -> None:
-        self.need = need or Need(shape)
+        self.need = need or NodeNeed(shape)
         self.shape, self.priority, self.restarts, self.run_time = shape, priority, restarts, run_time
         self.memory = shape.memory or None
         self.options = options or {}
@@ -70,26 +70,26 @@ class Call:
     def __init__(
         self,
         future: Future[Any],
-        definition: Definition | None,
+        definition: FunctionDefinition | None,
         arguments: Packed,
-        plan: Plan,
-        pace: Pace,
+        plan: CallPlan,
+        pace: CallDurations,
         order: int,
     ) -> None:
         self.future, self.definition, self.arguments = future, definition, arguments
         self.plan, self.pace, self.order = plan, pace, order
         self.inputs: tuple[Packed, ...] = ()
         self.restarted = 0
-        self.remember: Order | None = None
-        self.note: Note | Declined | None = None
-        self.noted: Callable[[Call, Note | Declined], bool] | None = None
+        self.remember: RunRequest | None = None
+        self.note: RunReport | RunDeclined | None = None
+        self.noted: Callable[[Call, RunReport | RunDeclined], bool] | None = None
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> WorkerShape:
         return self.plan.shape
 
     @property
-    def need(self) -> Need:
+    def need(self) -> NodeNeed:
         return self.plan.need
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 
-class Shape(NamedTuple):
+class WorkerShape(NamedTuple):
     """What a worker must be like to run a call: calls of one shape can follow each other on one worker."""
 
     cores: int = 1  # in all; at least what the ranks have together
@@ -16,16 +16,16 @@ class Shape(NamedTuple):
     environment: tuple[tuple[str, str], ...] = ()
 
 
-class Need(NamedTuple):
+class NodeNeed(NamedTuple):
     """What a call needs of several nodes: so many that each have this."""
 
-    shape: Shape
+    shape: WorkerShape
     exclusive: bool = False  # nobody else may be on them
     nodes: int = 1
     time: float = 0.0  # s for which they must still be there
 
 
-class Capacity(NamedTuple):
+class NodeCapacity(NamedTuple):
     """What may be given out on a node."""
 
     cores: int
@@ -33,7 +33,7 @@ class Capacity(NamedTuple):
     memory: int = 0  # bytes
 
 
-class Queued(Protocol):
+class QueuedCall(Protocol):
     order: int  # when it was submitted, as a number
 
     @property

@@ -19,13 +19,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..cache.messages import Declined
+from ..cache.messages import RunDeclined
 from ..futures import Lazy
 from ..serialize.packer import Packed, Packer
 from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
-from ..transport.stream import Stream
+from ..transport.stream import FrameStream
 from .call import Call
-from .worker_connection import Connection, Ended
+from .worker_connection import Ended, WorkerConnection
 from .worker_placement import Worker
 
 
@@ -48,7 +48,7 @@ class RankGroup:
         self,
         worker: Worker,
         packer: Packer,
-        on_blocked: Callable[[Stream], object],
+        on_blocked: Callable[[FrameStream], object],
         on_unused: Callable[[], object],
     ) -> None:
         self.worker = worker
@@ -61,8 +61,8 @@ class RankGroup:
         self.rank_gone = self.fault = ""  # for people: which rank ended before the others; why it was ended
         self.alone: tuple[int, str] | None = None  # the ranks do not know each other: how many do, of which library
         self.initializer_error: Packed | None = None
-        self.ranks: dict[int, Connection] = {}
-        self._strangers: list[Connection] = []  # connected, but have not said which rank they are
+        self.ranks: dict[int, WorkerConnection] = {}
+        self._strangers: list[WorkerConnection] = []  # connected, but have not said which rank they are
         self._results: dict[int, Lazy] = {}
         self._packer, self._on_blocked, self._on_unused = packer, on_blocked, on_unused
         self.sequence = 0
@@ -97,7 +97,7 @@ class RankGroup:
     def handed_over(self) -> None:
         """Nothing was."""
 
-    def accept(self) -> Connection | None:
+    def accept(self) -> WorkerConnection | None:
         """The connection of a rank; None if it was somebody else's. Raises OSError where there is no room for it."""
         try:
             sock, _ = self.listener.accept()
@@ -107,7 +107,7 @@ class RankGroup:
             sock.close()
             return None
         try:
-            connection = Connection(self.worker, self._packer, self._on_blocked, self._on_unused, sock)
+            connection = WorkerConnection(self.worker, self._packer, self._on_blocked, self._on_unused, sock)
         except OSError:
             sock.close()
             raise
@@ -149,7 +149,7 @@ class RankGroup:
         for rank in sorted(self.ranks):
             self.ranks[rank].send(calls)
 
-    def hear(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
+    def hear(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
         """What one rank said; what of it ends the call."""
         ends: list[Ended] = []
         for frame in arrived:
@@ -179,7 +179,7 @@ class RankGroup:
         self.must_end |= bool(ends)
         return ends
 
-    def _enter(self, connection: Connection, frame: Frame) -> None:
+    def _enter(self, connection: WorkerConnection, frame: Frame) -> None:
         """A rank says which it is, and of how many, if it knows that."""
         _, size, rank, _, library = frame
         if size not in (0, self.size):
@@ -189,10 +189,10 @@ class RankGroup:
         self.ranks[rank] = connection
         connection.greet(self._initializer)
 
-    def _rank_of(self, connection: Connection) -> int:
+    def _rank_of(self, connection: WorkerConnection) -> int:
         return next((rank for rank, known in self.ranks.items() if known is connection), -1)
 
-    def _rank_ended(self, connection: Connection, end: Ended) -> list[Ended]:
+    def _rank_ended(self, connection: WorkerConnection, end: Ended) -> list[Ended]:
         if not self.flight:  # another rank has failed before
             return []
         call, packed, failed = end
@@ -203,7 +203,7 @@ class RankGroup:
         if len(self._results) < self.size:
             return []
         self.flight.clear()
-        if not self._mpi_used and not isinstance(call.note, Declined):
+        if not self._mpi_used and not isinstance(call.note, RunDeclined):
             _warn_of_no_mpi(call, self.size)
         return [(call, RankResults([self._results[i] for i in range(self.size)]), False)]
 

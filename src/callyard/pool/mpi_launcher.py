@@ -29,7 +29,7 @@ def launch_command(ranks: int, command: list[str]) -> list[str]:
     return [find_launcher() or "mpiexec", "-n", str(ranks), *command]
 
 
-class OneWay:
+class SingleLauncher:
     """The only way in which it starts ranks."""
 
     def candidates(self) -> list[str]:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..futures import Lazy
-from ..serialize.function_registry import Definition
+from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packer import Packed, Packer
-from ..system.descriptors import Share
+from ..system.descriptors import DescriptorShare
 from ..transport import frames
-from ..transport.frame_buffers import Loans, Lost, description, note_unused, undescribe
+from ..transport.frame_buffers import LentBuffers, LostBuffers, description, note_unused, undescribe
 from ..transport.frames import (
     CALL,
     CONTENT,
@@ -36,18 +36,18 @@ from ..transport.frames import (
     READY,
     RESULT,
     Frame,
-    Garbled,
-    TooLarge,
+    FrameTooLarge,
+    GarbledFrame,
 )
 from ..transport.result_log import make_ledger
-from ..transport.stream import Stream
+from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
 from .worker_placement import Worker
 
 _MANAGERS = "multiprocessing.managers"
 PART = 2  # of the descriptors that a process may have workers take one half
-_WORKERS = Share(PART)
+_WORKERS = DescriptorShare(PART)
 os.register_at_fork(after_in_child=_WORKERS.forget)  # there the connections of the original are closed
 EACH = 2  # descriptors of a worker: the socket and the ledger's; while it starts, as many again
 
@@ -57,14 +57,14 @@ Ended = tuple[Call, Lazy, bool]
 _Said = tuple[int, int, bytes, bool]  # of a call that ended: its sequence number, microseconds, note, whether it failed
 
 
-class Connection:
+class WorkerConnection:
     """What the driver knows of one worker process. Sending wants the node's lock; receiving is the I/O thread's."""
 
     def __init__(
         self,
         worker: Worker,
         packer: Packer,
-        on_blocked: Callable[[Stream], object],
+        on_blocked: Callable[[FrameStream], object],
         on_unused: Callable[[], object],
         sock: socket.socket | None = None,
     ) -> None:
@@ -85,13 +85,13 @@ class Connection:
         self.initializer_error: Packed | None = None
         self.sequence = 0
         self._packer, self._on_unused = packer, on_unused
-        self._known: dict[int, weakref.ref[Definition]] = {}  # the functions that the worker has
+        self._known: dict[int, weakref.ref[FunctionDefinition]] = {}  # the functions that the worker has
         self._forgotten: deque[int] = deque()  # those of them that nobody can call any more
         self._path: list[str] = []
         self._has_key = False
-        self._loans = Loans()
+        self._loans = LentBuffers()
         self._unused: deque[int] = deque()
-        self._lost: deque[tuple[_Said, Lost]] = deque()  # results whose descriptors were lost on their way
+        self._lost: deque[tuple[_Said, LostBuffers]] = deque()  # results whose descriptors were lost on their way
         self._fetch: deque[int] = deque()  # what of them has not been asked for yet
         self._wanted: deque[int] = deque()  # what the worker has asked for, because it has lost some
         self._refused: dict[int, Packed] = {}  # why calls could not be sent, by sequence number
@@ -102,7 +102,7 @@ class Connection:
             undo.callback(self._close_ledger)
             if sock is None:
                 sock, self._theirs = socket.socketpair()
-            self.stream = Stream(sock, on_blocked)
+            self.stream = FrameStream(sock, on_blocked)
             undo.pop_all()
 
     # -- start and end ---------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Connection:
             self.flight[self.sequence] = call
             try:
                 descriptors = self._encode(call, parts)
-            except (TooLarge, OSError, MemoryError) as error:  # this one fails, the others go on
+            except (FrameTooLarge, OSError, MemoryError) as error:  # this one fails, the others go on
                 self._refuse(call, error)
         self.stream.send(b"".join(parts), descriptors)
 
@@ -211,7 +211,7 @@ class Connection:
         ends = [(self.flight.pop(sequence, None), packed) for sequence, packed in refused.items()]
         return [(call, packed, True) for call, packed in ends if call is not None]
 
-    def _define(self, definition: Definition, parts: list[bytes]) -> int:
+    def _define(self, definition: FunctionDefinition, parts: list[bytes]) -> int:
         """Make sure that the worker has this very version of the function; its number."""
         number = definition.id
         if number not in self._known:
@@ -234,7 +234,7 @@ class Connection:
         whole: list[Frame] = []
         try:
             whole.extend(arrived)  # what came before an error stays in
-        except Garbled as error:
+        except GarbledFrame as error:
             self._give_up(error)
         return whole
 
@@ -259,7 +259,7 @@ class Connection:
     def sockets(self) -> list[socket.socket]:
         return [self.stream.sock]
 
-    def hear(self, connection: Connection, arrived: list[Frame]) -> list[Ended]:
+    def hear(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
         """The calls that these frames end. What is said twice counts once."""
         ends: list[Ended] = []
         try:
@@ -301,7 +301,7 @@ class Connection:
         if not flags & PACKED:
             return self._end(said, Packed(body))
         opened = undescribe([pickle.loads(body)], self.stream.reader, self._note_unused)
-        if not isinstance(opened, Lost):
+        if not isinstance(opened, LostBuffers):
             return self._end(said, opened[0])
         self._lost.append((said, opened))
         self._fetch.extend(opened.numbers)

@@ -22,7 +22,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
-from .call_shape import Capacity, Queued, Shape
+from .call_shape import NodeCapacity, QueuedCall, WorkerShape
 
 _AHEAD = 0.001  # s of work that may lie before a worker besides what it runs
 _SHORT = 0.0002  # s; calls of functions that take longer are sent one at a time
@@ -31,11 +31,11 @@ _PATIENCE = 4  # so many times the node's size may calls pass one that waits
 _START_TRIES = 3  # workers that may die while starting before the calls that need them fail
 
 
-class Pending(Queued, Protocol):
+class WorkerCall(QueuedCall, Protocol):
     """A call, as far as the pool is concerned."""
 
     @property
-    def shape(self) -> Shape: ...
+    def shape(self) -> WorkerShape: ...
 
 
 class Worker:
@@ -46,9 +46,9 @@ class Worker:
 
     __slots__ = ("flight", "gpus", "leaving", "number", "ready", "served", "shape", "withdrawing", "worn")
 
-    def __init__(self, number: int, shape: Shape, gpus: tuple[str, ...]) -> None:
+    def __init__(self, number: int, shape: WorkerShape, gpus: tuple[str, ...]) -> None:
         self.number, self.shape, self.gpus = number, shape, gpus
-        self.flight: deque[Pending] = deque()
+        self.flight: deque[WorkerCall] = deque()
         self.ready = self.worn = False
         self.leaving = False
         self.withdrawing = False
@@ -58,64 +58,64 @@ class Worker:
         return f"<Worker {self.number} {len(self.flight)} calls>"
 
 
-class Start(NamedTuple):
+class StartWorker(NamedTuple):
     """Start this worker."""
 
     worker: Worker
 
 
-class Send(NamedTuple):
+class SendToWorker(NamedTuple):
     """Send these calls to this worker."""
 
     worker: Worker
-    calls: list[Pending]
+    calls: list[WorkerCall]
 
 
-class Retire(NamedTuple):
+class RetireWorker(NamedTuple):
     """Let this worker end."""
 
     worker: Worker
 
 
-Instruction = Start | Send | Retire
+Instruction = StartWorker | SendToWorker | RetireWorker
 
 
-class _Line:
+class _CallQueue:
     """Calls of one shape and priority, oldest first."""
 
     __slots__ = ("calls", "passed", "shape", "stuck")
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: WorkerShape) -> None:
         self.shape = shape
-        self.calls: deque[Pending] = deque()
+        self.calls: deque[WorkerCall] = deque()
         self.passed = 0  # calls behind the head that were placed before it
         self.stuck = False  # when last looked at, the head could only wait for calls that run
 
-    def head(self) -> Pending | None:
+    def head(self) -> WorkerCall | None:
         calls = self.calls
         while calls and calls[0].abandoned():
             calls.popleft()
         return calls[0] if calls else None
 
 
-class Pool:
+class WorkerPlacement:
     """The workers of one node and the calls that wait for them."""
 
-    def __init__(self, capacity: Capacity, max_workers: int, max_tasks: int | None = None) -> None:
+    def __init__(self, capacity: NodeCapacity, max_workers: int, max_tasks: int | None = None) -> None:
         self.capacity = capacity
         self.max_workers = max_workers
         self.max_tasks = max_tasks
         self.workers: dict[int, Worker] = {}
-        self._lines: dict[tuple[int, Shape], _Line] = {}
-        self._idle: dict[Shape, list[Worker]] = {}  # most recently used last
+        self._lines: dict[tuple[int, WorkerShape], _CallQueue] = {}
+        self._idle: dict[WorkerShape, list[Worker]] = {}  # most recently used last
         self._cores = capacity.cores
         self._memory = capacity.memory
         self._gpus = list(capacity.gpus)
         self._active = 0  # workers that run something or start
-        self._failed_starts: dict[Shape, int] = {}  # in a row, while no worker of that shape was there
-        self._room_made: set[Shape] = set()  # shapes for which idle workers went because theirs failed to start
+        self._failed_starts: dict[WorkerShape, int] = {}  # in a row, while no worker of that shape was there
+        self._room_made: set[WorkerShape] = set()  # shapes for which idle workers went because theirs failed to start
         self._most: int | None = None  # workers that this machine seems to have room for, if less than wanted
-        self._most_of: dict[Shape, int] = {}  # likewise, of one shape
+        self._most_of: dict[WorkerShape, int] = {}  # likewise, of one shape
         self._numbers = 0
         self._lets_go = False  # of all idle workers, at the next decision
         self._has_worn = False  # perhaps
@@ -123,12 +123,12 @@ class Pool:
 
     # -- events ----------------------------------------------------------------------------------------
 
-    def add(self, call: Pending) -> bool:
+    def add(self, call: WorkerCall) -> bool:
         """Put the call into its line; False if it only waits behind others for what others use."""
         key = (-call.priority, call.shape)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line(call.shape)
+            line = self._lines[key] = _CallQueue(call.shape)
         line.calls.append(call)
         return not line.stuck
 
@@ -147,7 +147,7 @@ class Pool:
         if not flight:
             self._at_rest(worker)
 
-    def withdrawn(self, worker: Worker, calls: Iterable[Pending]) -> None:
+    def withdrawn(self, worker: Worker, calls: Iterable[WorkerCall]) -> None:
         """These calls, the last in flight, did not begin and never will there."""
         worker.withdrawing = False
         taken = [self._taken_back(worker, call) for call in calls]
@@ -155,19 +155,19 @@ class Pool:
         if taken and not worker.flight:  # with nothing taken it is at rest already, or runs something
             self._at_rest(worker)
 
-    def _taken_back(self, worker: Worker, call: Pending) -> Pending:
+    def _taken_back(self, worker: Worker, call: WorkerCall) -> WorkerCall:
         worker.flight.remove(call)
         worker.served -= 1
         return call
 
-    def put_back(self, calls: Iterable[Pending]) -> None:
+    def put_back(self, calls: Iterable[WorkerCall]) -> None:
         """Calls that ran nowhere go to the front again, the last given first in line."""
         for call in calls:
             self.add(call)
             line = self._lines[(-call.priority, call.shape)]
             line.calls.rotate(1)
 
-    def lost(self, worker: Worker) -> list[Pending]:
+    def lost(self, worker: Worker) -> list[WorkerCall]:
         """The worker has ended. Its resources are free; what was in flight is returned."""
         del self.workers[worker.number]
         if worker in self._idle.get(worker.shape, ()):
@@ -180,7 +180,7 @@ class Pool:
         flight, worker.flight = list(worker.flight), deque()
         return flight
 
-    def not_started(self, shape: Shape, scarce: bool = False, at_once: bool = False) -> list[Pending]:
+    def not_started(self, shape: WorkerShape, scarce: bool = False, at_once: bool = False) -> list[WorkerCall]:
         """A worker of this shape, lost by now, has failed to start; returned are the calls that are given up for it.
 
         `scarce`: the system had no room for another process, of whatever shape; `at_once`: the next would fail too.
@@ -199,7 +199,7 @@ class Pool:
         keys = [key for key, line in self._lines.items() if line.shape == shape]
         return [call for key in keys for call in self._lines.pop(key).calls]
 
-    def _make_room(self, shape: Shape) -> bool:
+    def _make_room(self, shape: WorkerShape) -> bool:
         """Let the idle workers of other shapes go, once, before this one is given up; whether there were any."""
         if not self._idle or shape in self._room_made:
             return False
@@ -218,7 +218,7 @@ class Pool:
         self._most = None
         self._most_of.clear()
 
-    def drain(self, all_of_them: bool = True) -> Iterator[Pending]:
+    def drain(self, all_of_them: bool = True) -> Iterator[WorkerCall]:
         """The calls that wait, each of which waits until the next is asked for.
 
         Without those for which a worker is being started, unless `all_of_them` are meant.
@@ -248,10 +248,10 @@ class Pool:
         retires = self.max_tasks is not None or self._lets_go or self._has_worn
         todo: list[Instruction] = self._served_enough() if retires else []
         self._reserved = False
-        heads: list[tuple[int, int, _Line]] = []
+        heads: list[tuple[int, int, _CallQueue]] = []
         for (rank, _), line in list(self._lines.items()):
             self._queue(heads, rank, line)
-        passed: list[_Line] = []  # by whatever is placed from here on
+        passed: list[_CallQueue] = []  # by whatever is placed from here on
         while heads:
             rank, _, line = heappop(heads)
             if self._place(line, todo):
@@ -264,7 +264,7 @@ class Pool:
                     break
         return todo
 
-    def _queue(self, heads: list[tuple[int, int, _Line]], rank: int, line: _Line) -> None:
+    def _queue(self, heads: list[tuple[int, int, _CallQueue]], rank: int, line: _CallQueue) -> None:
         """Let the head of the line be looked at in its turn: the highest priority, then the oldest."""
         head = line.head()
         if head is None:
@@ -272,7 +272,7 @@ class Pool:
         else:
             heappush(heads, (rank, head.order, line))
 
-    def _place(self, line: _Line, todo: list[Instruction]) -> bool:
+    def _place(self, line: _CallQueue, todo: list[Instruction]) -> bool:
         """Do something for the head of the line; False if nothing can be done now."""
         shape = line.shape
         line.stuck = False
@@ -293,9 +293,9 @@ class Pool:
         line.stuck = self._active >= self.max_workers
         return False
 
-    def _send(self, worker: Worker, line: _Line, todo: list[Instruction]) -> bool:
+    def _send(self, worker: Worker, line: _CallQueue, todo: list[Instruction]) -> bool:
         room = self._room(worker, line.calls[0])
-        calls: list[Pending] = []
+        calls: list[WorkerCall] = []
         while len(calls) < room and line.calls:
             call = line.calls[0]
             if _long(call) and (calls or worker.flight):
@@ -313,10 +313,10 @@ class Pool:
                 self._at_rest(worker)
             return False
         line.passed = 0
-        todo.append(Send(worker, calls))
+        todo.append(SendToWorker(worker, calls))
         return True
 
-    def _room(self, worker: Worker, call: Pending) -> int:
+    def _room(self, worker: Worker, call: WorkerCall) -> int:
         """How many calls like this one may be sent to the worker now."""
         if worker.leaving or worker.withdrawing or worker.worn:
             return 0
@@ -328,7 +328,7 @@ class Pool:
         # Topped up when half has been done, so that many calls share one message.
         return most - len(worker.flight) if 2 * len(worker.flight) <= most else 0
 
-    def _start(self, shape: Shape, todo: list[Instruction]) -> bool:
+    def _start(self, shape: WorkerShape, todo: list[Instruction]) -> bool:
         """Start a worker of this shape, or make room for one."""
         if self._reserved or self._active >= self.max_workers or self._cores < shape.cores:
             return False
@@ -348,16 +348,16 @@ class Pool:
         worker = self.workers[self._numbers] = Worker(self._numbers, shape, gpus)
         self._memory -= shape.memory
         self._use(worker)
-        todo.append(Start(worker))
+        todo.append(StartWorker(worker))
         return True
 
     def _full(self) -> bool:
         return self._most is not None and len(self.workers) >= self._most
 
-    def _holds(self, shape: Shape) -> bool:
+    def _holds(self, shape: WorkerShape) -> bool:
         return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
 
-    def _who_must_go(self, shape: Shape, leaving: list[Worker]) -> list[Worker] | None:
+    def _who_must_go(self, shape: WorkerShape, leaving: list[Worker]) -> list[Worker] | None:
         """Idle workers that hold what is missing; None if all of them do not hold enough, so that none need go."""
         memory = self._memory + sum(worker.shape.memory for worker in leaving)
         gpus = len(self._gpus) + sum(len(worker.gpus) for worker in leaving)
@@ -375,7 +375,7 @@ class Pool:
         """Let an idle worker go. It uses no core any more, but holds its GPUs and memory until it has ended."""
         self._forget_idle(worker)
         worker.leaving = True
-        todo.append(Retire(worker))
+        todo.append(RetireWorker(worker))
 
     def _served_enough(self) -> list[Instruction]:
         todo: list[Instruction] = []
@@ -388,7 +388,7 @@ class Pool:
 
     # -- after an interruption -------------------------------------------------------------------------
 
-    def restore(self, flights: Mapping[int, Iterable[Pending]], gone: Container[Pending]) -> list[Pending]:
+    def restore(self, flights: Mapping[int, Iterable[WorkerCall]], gone: Container[WorkerCall]) -> list[WorkerCall]:
         """Put everything in order after an exception has interrupted any of the above; the calls that wait now.
 
         `flights` has, for each worker that was started, what has been sent to it and has not ended. What else is
@@ -442,13 +442,13 @@ class Pool:
         self._stop_using(worker)
         self._idle.setdefault(worker.shape, []).append(worker)
 
-    def _number_of(self, shape: Shape) -> int:
+    def _number_of(self, shape: WorkerShape) -> int:
         return sum(1 for w in self.workers.values() if w.shape == shape and not w.leaving)
 
-    def _starting(self, shape: Shape) -> int:
+    def _starting(self, shape: WorkerShape) -> int:
         return sum(1 for w in self.workers.values() if not w.ready and w.shape == shape)
 
 
-def _long(call: Pending) -> bool:
+def _long(call: WorkerCall) -> bool:
     """Whether nothing should wait behind this call on its worker."""
     return call.alone or call.expected() > _SHORT

@@ -34,20 +34,20 @@ from typing import Any, Protocol, cast
 from ..errors import WorkerLost
 from ..futures import Lazy, ends_futures
 from ..serialize.packer import Packer
-from ..serialize.shared_memory import Segments
+from ..serialize.shared_memory import SegmentPool
 from ..system.descriptors import make_room
 from ..system.exit_status import ROOM
 from ..system.processes import wait_for_end
-from ..transport.event_loop import WRITE, Handler, IoThread, Loop
-from ..transport.stream import Stream
+from ..transport.event_loop import WRITE, EventLoop, Handler, IoThread
+from ..transport.stream import FrameStream
 from ..utils import interpreter_exit
 from ..utils.locks import if_free, new_lock
 from .call import Call, refuse
 from .mpi_group import RankGroup
-from .worker_connection import EACH, PART, Connection, Ended
+from .worker_connection import EACH, PART, Ended, WorkerConnection
 from .worker_errors import PackedError, StartError, alone_error, lost_error
-from .worker_placement import Pool, Retire, Send, Start, Worker
-from .zygote_process import Event, Keeper
+from .worker_placement import RetireWorker, SendToWorker, StartWorker, Worker, WorkerPlacement
+from .zygote_process import ZygoteEvent, ZygoteProcess
 
 _log = logging.getLogger("callyard")
 _STALL = 0.01  # s after which calls are taken back from behind one that runs, or what could not be sent is tried again
@@ -56,30 +56,30 @@ _GRACE = 5.0  # s that a worker has to end by itself
 _MOST_ZYGOTES = 5  # that may end in a row without any call that ended meanwhile
 _RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
 
-_nodes: weakref.WeakSet[Node] = weakref.WeakSet()
+_nodes: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
-class Beside(Protocol):
+class ExtraSocket(Protocol):
     """What else the I/O thread of a node waits for: on another machine, the driver."""
 
-    def watch(self, loop: Loop) -> None:
+    def watch(self, loop: EventLoop) -> None:
         """Register its sockets."""
 
     def before_waiting(self) -> bool:
         """Send what has been said since; whether something may have come in meanwhile, so that it is not over."""
 
 
-class Node:
+class WorkerPool:
     """Runs calls in worker processes of this machine. Made idle: the first call starts thread and processes."""
 
     def __init__(
         self,
-        pool: Pool,
-        segments: Segments,
+        pool: WorkerPlacement,
+        segments: SegmentPool,
         packer: Packer,
         initializer: bytes | None = None,
         expecting: Callable[[], bool] = lambda: False,
-        beside: Beside | None = None,
+        beside: ExtraSocket | None = None,
     ) -> None:
         self._pool = pool
         self._beside = beside
@@ -92,17 +92,17 @@ class Node:
         self._dropping: set[int] = set()  # the threads that are at it
         self._lock = new_lock()
         self._half_done = False  # a decision is being made and carried out, or was interrupted at that
-        self._sending: Connection | RankGroup | None = None
-        self._links: dict[int, Connection | RankGroup] = {}  # by the number of the worker
+        self._sending: WorkerConnection | RankGroup | None = None
+        self._links: dict[int, WorkerConnection | RankGroup] = {}  # by the number of the worker
         self._unwatching: dict[int, list[Call]] = {}  # what had limits and has ended; the worker is not free yet
-        self._keeper: Keeper | None = None
+        self._keeper: ZygoteProcess | None = None
         self._keepers_lost = 0  # in a row
         self._keeper_timed = False  # the I/O thread looks whether it answers
         self._to_start: list[Worker] = []
         self._starting: list[Worker] = []  # by the I/O thread, just now
-        self._left: list[Send | Retire] = []  # to the I/O thread
-        self._blocked: list[Stream] = []
-        self._stuck: list[Stream] = []  # see Stream
+        self._left: list[SendToWorker | RetireWorker] = []  # to the I/O thread
+        self._blocked: list[FrameStream] = []
+        self._stuck: list[FrameStream] = []  # see Stream
         self._held_back = 0.0  # when the last worker could not be started
         self._io = IoThread()
         self._thread_number: int | None = None
@@ -253,29 +253,29 @@ class Node:
             inbox.popleft()
         return changed
 
-    def _carry_out(self, instruction: Start | Send | Retire) -> None:
+    def _carry_out(self, instruction: StartWorker | SendToWorker | RetireWorker) -> None:
         """Do it, or leave it to the I/O thread: that one alone speaks to the keeper and to ranks."""
-        if type(instruction) is Start:
+        if type(instruction) is StartWorker:
             self._to_start.append(instruction.worker)
             self._wake()
-        elif type(instruction) is Send and not instruction.calls[0].alone:
+        elif type(instruction) is SendToWorker and not instruction.calls[0].alone:
             self._send(self._links[instruction.worker.number], instruction)
         elif threading.get_ident() == self._thread_number:
-            self._do(cast("Send | Retire", instruction))
+            self._do(cast("SendToWorker | RetireWorker", instruction))
         else:
-            self._left.append(cast("Send | Retire", instruction))
+            self._left.append(cast("SendToWorker | RetireWorker", instruction))
             self._wake()
 
-    def _send(self, link: Connection | RankGroup, instruction: Send) -> None:
+    def _send(self, link: WorkerConnection | RankGroup, instruction: SendToWorker) -> None:
         self._sending = link
         link.send(cast("list[Call]", instruction.calls))
         self._sending = None
         if not self._patient and len(link.flight) > 1:
             self._wake()
 
-    def _do(self, instruction: Send | Retire) -> None:
+    def _do(self, instruction: SendToWorker | RetireWorker) -> None:
         number = instruction.worker.number
-        if type(instruction) is Send:
+        if type(instruction) is SendToWorker:
             plan = cast(Call, instruction.calls[0]).plan
             if plan.limited:
                 self._keep().watch(number, plan.run_time, plan.memory)
@@ -297,7 +297,7 @@ class Node:
         """An exception has interrupted another thread in the middle of a decision."""
         if self._sending is not None:  # what was sent is known to its worker alone, which gets nothing more
             self._sending.worker.worn = self._sending.worker.withdrawing = True
-            self._keep().withdraw(self._sending.worker.number, cast(Connection, self._sending).sequence)
+            self._keep().withdraw(self._sending.worker.number, cast(WorkerConnection, self._sending).sequence)
             self._sending = None
         gone = {event for event in self._inbox if type(event) is Call}
         for worker, ended in self._news:
@@ -310,11 +310,11 @@ class Node:
         for call in cast("list[Call]", self._pool.restore(flights, gone)):
             call.future.again()
         self._to_start.clear()
-        self._left = [Retire(worker) for worker in self._pool.workers.values() if worker.leaving]
+        self._left = [RetireWorker(worker) for worker in self._pool.workers.values() if worker.leaving]
         self._half_done = False
         self._inbox.append(_nothing)
 
-    def _keep(self) -> Keeper:
+    def _keep(self) -> ZygoteProcess:
         assert self._keeper is not None, "there are workers, so there is a keeper"
         return self._keeper
 
@@ -322,9 +322,9 @@ class Node:
         if not self.forked:
             self._io.begin_with(self._run, self._make_loop)
 
-    def _make_loop(self) -> Loop:
+    def _make_loop(self) -> EventLoop:
         make_room(PART * EACH * min(self._pool.max_workers, self._pool.capacity.cores))
-        loop = Loop(self._woken)
+        loop = EventLoop(self._woken)
         if self._beside is not None:
             self._beside.watch(loop)
         return loop
@@ -332,13 +332,13 @@ class Node:
     def _wake(self) -> None:
         self._io.wake()
 
-    def _on_blocked(self, stream: Stream) -> None:
+    def _on_blocked(self, stream: FrameStream) -> None:
         self._blocked.append(stream)
         self._wake()
 
     # -- the I/O thread --------------------------------------------------------------------------------
 
-    def _run(self, loop: Loop) -> None:
+    def _run(self, loop: EventLoop) -> None:
         self._thread_number = threading.get_ident()
         ends_futures(self.look_again)
         try:
@@ -382,7 +382,7 @@ class Node:
             call.future.fail_with(broken)
 
     def _woken(self) -> None:
-        loop = cast(Loop, self._io.loop)
+        loop = cast(EventLoop, self._io.loop)
         with self._lock:
             self._do_what_is_left()
             for link in self._links.values():
@@ -408,17 +408,17 @@ class Node:
                 self._keeper.end(_GRACE)  # and what the signal does not end is killed
             self._signal = None
 
-    def _start(self, worker: Worker, loop: Loop) -> None:
+    def _start(self, worker: Worker, loop: EventLoop) -> None:
         if self._keeper is None:  # in this thread: see Keeper
-            keeper = Keeper(self._on_blocked)
+            keeper = ZygoteProcess(self._on_blocked)
             self._watch_or_close(loop, keeper.stream.sock, self._keeper_speaks, keeper)
             self._keeper = keeper
-        link: Connection | RankGroup
+        link: WorkerConnection | RankGroup
         if worker.shape.ranks > 1:
             link = group = RankGroup(worker, self._packer, self._on_blocked, self._wake)
             self._watch_or_close(loop, group.listener, partial(self._rank_connects, group), group)
         else:
-            link = connection = Connection(worker, self._packer, self._on_blocked, self._wake)
+            link = connection = WorkerConnection(worker, self._packer, self._on_blocked, self._wake)
             speaks = partial(self._worker_speaks, connection, connection)
             self._watch_or_close(loop, connection.stream.sock, speaks, connection)
         with self._lock:
@@ -428,7 +428,7 @@ class Node:
 
     @staticmethod
     def _watch_or_close(
-        loop: Loop, sock: socket.socket, handler: Handler, owner: Keeper | Connection | RankGroup
+        loop: EventLoop, sock: socket.socket, handler: Handler, owner: ZygoteProcess | WorkerConnection | RankGroup
     ) -> None:
         try:
             loop.watch(sock, handler)
@@ -447,21 +447,21 @@ class Node:
         self._inbox.append(_nothing)
         if link is not None:
             for sock in link.sockets():
-                cast(Loop, self._io.loop).forget(sock)
+                cast(EventLoop, self._io.loop).forget(sock)
             link.close()
         for call in given_up:
             broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}; {ROOM}")
             broken.__cause__ = error
             call.future.fail_with(broken)
 
-    def _attend(self, stream: Stream) -> None:
+    def _attend(self, stream: FrameStream) -> None:
         """Something could not be sent at once, or cannot be at all."""
         if stream.broken:
             self._end_other_side(stream, stream.broken)
-        elif stream.stuck or not cast(Loop, self._io.loop).also_write(stream.sock, True):
+        elif stream.stuck or not cast(EventLoop, self._io.loop).also_write(stream.sock, True):
             self._stuck.append(stream)
 
-    def _end_other_side(self, stream: Stream, why: str) -> None:
+    def _end_other_side(self, stream: FrameStream, why: str) -> None:
         """Nothing can be said there any more, so whatever waits for it would wait for ever."""
         if self._keeper is not None and self._keeper.stream is stream:
             self._keeper_lost()
@@ -484,7 +484,7 @@ class Node:
             self._inbox.append(self._pool.try_again)
 
     def _rank_connects(self, group: RankGroup, mask: int) -> None:
-        loop = cast(Loop, self._io.loop)
+        loop = cast(EventLoop, self._io.loop)
         try:
             connection = group.accept()
             if connection is not None:
@@ -498,7 +498,7 @@ class Node:
             loop.forget(group.listener)
             group.stop_listening()
 
-    def _worker_speaks(self, link: Connection | RankGroup, connection: Connection, mask: int) -> None:
+    def _worker_speaks(self, link: WorkerConnection | RankGroup, connection: WorkerConnection, mask: int) -> None:
         if link.worker.number not in self._links:  # it was lost while this event waited for its turn
             return
         if mask & WRITE:
@@ -507,26 +507,26 @@ class Node:
             ends = link.hear(connection, connection.receive())
         self._settle(link, ends)
         if connection.ended:  # its process has ended, which the keeper will tell, or has closed the stream
-            cast(Loop, self._io.loop).forget(connection.stream.sock)
+            cast(EventLoop, self._io.loop).forget(connection.stream.sock)
             if not link.worker.leaving:
                 self._end_worker(link)
 
-    def _flush(self, stream: Stream) -> None:
+    def _flush(self, stream: FrameStream) -> None:
         with self._lock:
             done = stream.flush()
         if done or stream.stuck:
-            cast(Loop, self._io.loop).also_write(stream.sock, False)
+            cast(EventLoop, self._io.loop).also_write(stream.sock, False)
         if stream.stuck or stream.broken:
             self._attend(stream)
 
-    def _end_worker(self, link: Connection | RankGroup) -> None:
+    def _end_worker(self, link: WorkerConnection | RankGroup) -> None:
         with self._lock:
             if link.rank_gone:  # the launcher knows better why, and ends the other ranks
                 self._keep().let_end(link.worker.number, _RANKS_GRACE)
             else:
                 self._keep().kill(link.worker.number, signal.SIGKILL)
 
-    def _settle(self, link: Connection | RankGroup, ends: list[Ended]) -> None:
+    def _settle(self, link: WorkerConnection | RankGroup, ends: list[Ended]) -> None:
         """Tell the pool what has ended, so that the worker goes on; then end the futures."""
         worker = link.worker
         if link.says_ready:
@@ -562,7 +562,7 @@ class Node:
                 self._worker_event(link, event)
         self._pump()
 
-    def _worker_event(self, link: Connection | RankGroup, event: Event) -> None:
+    def _worker_event(self, link: WorkerConnection | RankGroup, event: ZygoteEvent) -> None:
         if event.what == "spawned":
             link.pid = event.value
             link.handed_over()  # only now: what was to be sent may have had to wait
@@ -572,22 +572,22 @@ class Node:
             self._news.append((link.worker, self._unwatching.pop(event.number)))
         else:
             begun, unsent = event.value
-            self._settle(link, cast(Connection, link).hear_of(unsent))
+            self._settle(link, cast(WorkerConnection, link).hear_of(unsent))
             with self._lock:
                 self._do_what_is_left()
                 self._take_in()  # ends that the pool must know first
-                self._withdrawn(cast(Connection, link), begun)
+                self._withdrawn(cast(WorkerConnection, link), begun)
             self._inbox.append(_nothing)
 
     # -- ends of workers -------------------------------------------------------------------------------
 
     def _worker_ended(
-        self, link: Connection | RankGroup, exitcode: int | None, reason: str | None, hopeless: bool = False
+        self, link: WorkerConnection | RankGroup, exitcode: int | None, reason: str | None, hopeless: bool = False
     ) -> None:
         """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
         worker = link.worker
         for sock in link.sockets():
-            cast(Loop, self._io.loop).forget(sock)
+            cast(EventLoop, self._io.loop).forget(sock)
         may_run_again = reason in (None, "rank", "silence") and not self._killed
         given_up: list[Any] = []
         with self._lock:  # all at once: nobody may send a call here between the last look and the end
@@ -627,7 +627,7 @@ class Node:
     def _keeper_lost(self, reason: str | None = None) -> None:
         """The zygote is gone, and the workers die with it; the next one makes new ones."""
         keeper, links = self._keep(), list(self._links.values())  # others may speak to it until all links are lost
-        cast(Loop, self._io.loop).forget(keeper.stream.sock)
+        cast(EventLoop, self._io.loop).forget(keeper.stream.sock)
         keeper.close()
         self._keepers_lost = 0 if any(link.sequence > len(link.flight) for link in links) else self._keepers_lost + 1
         until = time.monotonic() + _GRACE
@@ -678,12 +678,12 @@ class Node:
             return
         self._looked_for_stalls = now
         for link in list(self._links.values()):
-            if type(link) is Connection and not link.worker.withdrawing and link.stalled():
+            if type(link) is WorkerConnection and not link.worker.withdrawing and link.stalled():
                 with self._lock:
                     link.worker.withdrawing = True
                     self._keep().withdraw(link.worker.number, link.sequence)
 
-    def _withdrawn(self, connection: Connection, begun: int) -> None:
+    def _withdrawn(self, connection: WorkerConnection, begun: int) -> None:
         calls = connection.withdrawn(begun)
         for running in list(connection.flight.values()):  # the I/O thread may be taking out what has ended
             running.pace.note(_STALL)  # it is not short after all
@@ -707,7 +707,7 @@ class Node:
         """Whether calls wait or run. A call that was cancelled while it waited is neither."""
         return self._pool.waiting or any(link.flight for link in self._links.values())
 
-    def _end(self, loop: Loop) -> None:
+    def _end(self, loop: EventLoop) -> None:
         """Let the workers end, then the zygote; close everything."""
         self._over = True
         self._end_dropped()

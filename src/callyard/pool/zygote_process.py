@@ -19,7 +19,7 @@ from ..serialize.shared_memory import anonymous_file
 from ..system.exit_status import how_it_ended
 from ..system.processes import kill, kill_group, wait_for_end
 from ..transport import frames
-from ..transport.stream import Stream
+from ..transport.stream import FrameStream
 from ..transport.zygote_protocol import (
     ALIVE,
     ASK,
@@ -45,7 +45,7 @@ _END = 15.0  # s, more than it gives what it ends, after which it is not waited 
 _TAIL = 2000  # characters of what it wrote that are told
 
 
-class Event(NamedTuple):
+class ZygoteEvent(NamedTuple):
     """What the zygote tells of a worker: its process id, its exit code, or the last call that it began."""
 
     what: str
@@ -54,7 +54,7 @@ class Event(NamedTuple):
     reason: str | None = None
 
 
-class Keeper:
+class ZygoteProcess:
     """Starts the zygote and speaks with it.
 
     Made in the thread that lives as long as it: where there is no pidfd, the kernel ends it with that.
@@ -65,7 +65,7 @@ class Keeper:
     _silence = 10.0  # s without a word, where one is owed, after which the zygote is asked
     _answer = 10.0  # s after which it must have answered
 
-    def __init__(self, on_blocked: Callable[[Stream], object]) -> None:
+    def __init__(self, on_blocked: Callable[[FrameStream], object]) -> None:
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:  # the latter are closed if it fails
             stream, other = socket.socketpair()
             theirs.enter_context(other)
@@ -87,7 +87,7 @@ class Keeper:
         self.why_not_started: str | None = None  # known once it is closed
         self._asked = False
         self._due: float | None = None  # when to ask it, or to believe that it does not answer
-        self.stream = Stream(stream, on_blocked)
+        self.stream = FrameStream(stream, on_blocked)
 
     def _say(self, kind: int, *content: Any, descriptors: list[int] | None = None) -> None:
         self._said += 1
@@ -170,7 +170,7 @@ class Keeper:
     def end(self, grace: float) -> None:
         self._say(END, grace)
 
-    def receive(self) -> list[Event] | None:
+    def receive(self) -> list[ZygoteEvent] | None:
         """What has happened; None when the zygote has gone."""
         arrived = self.stream.receive()
         if arrived is None:
@@ -178,7 +178,7 @@ class Keeper:
         events = []
         for kind, heard, _, _, body in arrived:
             self._heard, self._due = heard, None
-            event = Event(_WHAT[kind], *pickle.loads(body))
+            event = ZygoteEvent(_WHAT[kind], *pickle.loads(body))
             events.append(event)
             if kind == EXITED:
                 self._limited.discard(event.number)

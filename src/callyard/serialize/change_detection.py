@@ -197,7 +197,7 @@ def snapshot(value: Any) -> Snapshot | None:
         return None
 
 
-class Unchanging(Protocol):
+class ChangeDetector(Protocol):
     """Tells whether a value is what it was."""
 
     @property
@@ -206,7 +206,7 @@ class Unchanging(Protocol):
     def unchanged(self, value: Any) -> bool: ...
 
 
-class AllUnchanged:
+class SnapshotGroup:
     """Snapshots of the values of several names: all of them are what they were, or none is."""
 
     def __init__(self, places: Iterable[tuple[Any, str]], snapshots: list[Snapshot]) -> None:
@@ -214,9 +214,9 @@ class AllUnchanged:
         self.met = frozenset().union(*(taken.met for taken in snapshots))
 
     @staticmethod
-    def of(places: Iterable[tuple[Any, str]], snapshots: list[Snapshot | None]) -> AllUnchanged | None:
+    def of(places: Iterable[tuple[Any, str]], snapshots: list[Snapshot | None]) -> SnapshotGroup | None:
         taken = [one for one in snapshots if one is not None]
-        return AllUnchanged(places, taken) if len(taken) == len(snapshots) else None
+        return SnapshotGroup(places, taken) if len(taken) == len(snapshots) else None
 
     def unchanged(self, value: Any) -> bool:
         return all(taken.unchanged(space.globals().get(name)) for (space, name), taken in self._all)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from .object_graph import AnyStream, Graph
-from .pickler import Lending, Pickler, ValuePickler
+from .object_graph import AnyStream, ObjectGraph
+from .pickler import LentNames, Pickler, ValuePickler
 from .shared_objects import Place, order, owners
 
 __all__ = ["Dump", "dumps"]
@@ -33,7 +33,7 @@ class Dump:
     ) -> None:
         """`again` is called before all is written once more, and so are its buffers."""
         self._options: dict[str, Any] = {"buffer_callback": buffer_callback, "reduce": reduce, "home": home}
-        self.graph = Graph(ValuePickler)
+        self.graph = ObjectGraph(ValuePickler)
         self.lent: tuple[Place, ...] = ()
         root = thing
         self._write(root)
@@ -52,13 +52,13 @@ class Dump:
         if self.pickler.overtaken:
             self.lent = ()
             return thing
-        if type(written) is Lending:
+        if type(written) is LentNames:
             return None
         met = {stream: self._met_too(stream) for stream in self.graph.distinct() if stream.ids}
         if not any(met.values()):
             return None
         self.lent, refs = self._shared(met)
-        return Lending(thing, self.lent, refs) if self.lent or refs else None
+        return LentNames(thing, self.lent, refs) if self.lent or refs else None
 
     def _met_too(self, stream: AnyStream) -> frozenset[int]:
         both = stream.ids & self.pickler.ids

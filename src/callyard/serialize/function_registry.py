@@ -17,14 +17,14 @@ from typing import Any
 from . import importable, object_identity
 from .change_detection import LRU, Snapshot, snapshot
 from .dump import Dump, dumps
-from .globals import MISSING, Unit, forget_pickles, place_of, value_of
+from .globals import MISSING, GlobalUnit, forget_pickles, place_of, value_of
 from .importable import by_reference
-from .module_namespace import Origin, Space
-from .object_graph import AnyStream, Graph
+from .module_namespace import ModuleNamespace, Origin
+from .object_graph import AnyStream, ObjectGraph
 from .pickler import Pickler, ValuePickler
 from .shared_objects import Place
 
-__all__ = ["Definition", "Functions", "Pickler", "dumps"]
+__all__ = ["FunctionDefinition", "FunctionRegistry", "Pickler", "dumps"]
 
 
 def resend_by_value(modules: Iterable[str]) -> None:
@@ -38,7 +38,7 @@ def _resend() -> None:
     object_identity.forget_sent()
 
 
-class Definition:
+class FunctionDefinition:
     """A function as it is sent once to each worker, to be called there by its number.
 
     Its number is put among the dead when nobody can call it any more: neither the function nor a pending
@@ -53,7 +53,7 @@ class Definition:
         data: bytes,
         names: Mapping[tuple[Origin, str], int] | None,
         dead: deque[int],
-        watch: Watch | None = None,
+        watch: ReachWatch | None = None,
     ) -> None:
         self.id, self.data, self.names, self._dead = number, data, names, dead
         self.watch = watch
@@ -65,14 +65,14 @@ class Definition:
             pass
 
 
-class Watch:
+class ReachWatch:
     """Tells whether what a function reaches is what it was, and whether that has an object of its arguments."""
 
     __slots__ = ("_ids", "_looked", "_mark", "_met", "_own", "_places")
 
     def __init__(self, own: Snapshot | None, dump: Dump) -> None:
         self._own = own
-        self._places: dict[Space, list[tuple[str, Unit | None]]] = {}
+        self._places: dict[ModuleNamespace, list[tuple[str, GlobalUnit | None]]] = {}
         sent = dump.pickler.sent
         for (space, name), unit in sent.items():
             self._places.setdefault(space, []).append((name, unit))
@@ -122,7 +122,7 @@ class Watch:
         if met == self._met and self._is_pickle_of(unseen, look.data):
             return True
         expected = [((space, name), unit) for space, names in self._places.items() for name, unit in names]
-        graph = Graph(ValuePickler)
+        graph = ObjectGraph(ValuePickler)
         graph.look(place for place, _ in expected)
         self._looked = _changing(graph)
         self._mark, self._met = _mark(look.data), met
@@ -148,28 +148,28 @@ def _mark(data: bytes) -> bytes:
     return blake2b(data).digest()
 
 
-def _changing(graph: Graph) -> list[AnyStream | ValuePickler]:
+def _changing(graph: ObjectGraph) -> list[AnyStream | ValuePickler]:
     return [stream for stream in graph.distinct() if stream.snapshot is None]
 
 
-class _Entry:
+class _FunctionEntry:
     __slots__ = ("definition", "reference", "watch")
 
-    def __init__(self, reference: weakref.ref[Any], definition: Definition, watch: Watch | None) -> None:
+    def __init__(self, reference: weakref.ref[Any], definition: FunctionDefinition, watch: ReachWatch | None) -> None:
         self.reference, self.definition, self.watch = reference, definition, watch
 
 
-class Functions:
+class FunctionRegistry:
     """The functions that workers are told once. Entries live as long as their functions."""
 
     def __init__(self) -> None:
         self.dead: deque[int] = deque()  # numbers that workers may forget
-        self._entries: dict[int, _Entry] = {}  # by id of the function
+        self._entries: dict[int, _FunctionEntry] = {}  # by id of the function
         self._seen: dict[int, weakref.ref[Any]] = {}  # those that came once, as lambdas in a loop do
         self._numbers = count(1)
         self._differences = importable.differences
 
-    def definition(self, function: Any) -> Definition | None:
+    def definition(self, function: Any) -> FunctionDefinition | None:
         """How to send it once. None: it travels with the arguments of each call."""
         if importable.importing and importable.settle():
             _resend()
@@ -191,7 +191,7 @@ class Functions:
             return None
         return self._by_value(function)
 
-    def _by_value(self, function: Any) -> Definition | None:
+    def _by_value(self, function: Any) -> FunctionDefinition | None:
         own = snapshot(function)
         named = place_of(function) is not None
         if own is None and not named:
@@ -201,19 +201,19 @@ class Functions:
             return None  # what its closure holds is a value of a global, too
         sent = dump.pickler.sent
         names = {(s.header[0], n): unit.version for (s, n), unit in sent.items() if unit is not None}
-        return self._enter(function, dump.data, MappingProxyType(names), Watch(None if named else own, dump))
+        return self._enter(function, dump.data, MappingProxyType(names), ReachWatch(None if named else own, dump))
 
     def _enter(
-        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: Watch | None
-    ) -> Definition:
+        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: ReachWatch | None
+    ) -> FunctionDefinition:
         number, entries = id(function), self._entries
 
         def forget(reference: weakref.ref[Any]) -> None:
             if number in entries and entries[number].reference is reference:
                 del entries[number]
 
-        definition = Definition(next(self._numbers), data, names, self.dead, watch)
-        entries[number] = _Entry(weakref.ref(function, forget), definition, watch)
+        definition = FunctionDefinition(next(self._numbers), data, names, self.dead, watch)
+        entries[number] = _FunctionEntry(weakref.ref(function, forget), definition, watch)
         return definition
 
     def _came_before(self, function: Any) -> bool:

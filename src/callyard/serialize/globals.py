@@ -20,7 +20,7 @@ from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from ..utils.locks import new_lock
-from .change_detection import Unchanging, content
+from .change_detection import ChangeDetector, content
 from .import_statements import absolute_name
 from .importable import by_reference, importable, sending_apart
 from .module_namespace import UNSENT, space_of, space_of_module, spaces
@@ -33,7 +33,7 @@ _versions = itertools.count(1)
 lock = new_lock()  # a finalizer may submit while this thread holds it
 
 
-class Reach(NamedTuple):
+class ReachedNames(NamedTuple):
     """What a function needs beside itself."""
 
     places: list[Place]
@@ -41,7 +41,7 @@ class Reach(NamedTuple):
     sources: tuple[tuple[str, str], ...]  # file names and texts
 
 
-class Unit:
+class GlobalUnit:
     """The value of a name as it was sent, or the values of several that share objects."""
 
     __slots__ = ("data", "ids", "links", "places", "reaches", "refs", "snapshot", "version")
@@ -50,7 +50,7 @@ class Unit:
         self.version = next(_versions)
         self.data, self.places = data, places
         self.refs = refs  # names that mean objects in it, with their versions
-        self.snapshot: Unchanging | None = None
+        self.snapshot: ChangeDetector | None = None
         self.reaches: tuple[Place, ...] = ()
         self.links: AbstractSet[Place] = frozenset()  # what must be there before it can be read
         self.ids: AbstractSet[int] = frozenset()  # of what others can share with it, as long as the snapshot holds
@@ -61,12 +61,12 @@ def value_of(place: Place) -> Any:
     return space.globals().get(name, MISSING)
 
 
-def known_unit(place: Place) -> Unit | None:
+def known_unit(place: Place) -> GlobalUnit | None:
     """As it was sent last. Somebody who has nothing yet is sent all, whatever others were sent."""
     return None if sending_apart() else place[0].units.get(place[1])
 
 
-def replace(places: tuple[Place, ...], new: Unit) -> Unit:
+def replace(places: tuple[Place, ...], new: GlobalUnit) -> GlobalUnit:
     """The unit of these names from now on: the known one, if it is the same."""
     known = known_unit(places[0])
     if known is not None and _same(known, new) and all(known_unit(place) is known for place in places):
@@ -77,13 +77,13 @@ def replace(places: tuple[Place, ...], new: Unit) -> Unit:
     return new
 
 
-def deleted(place: Place) -> Unit | None:
+def deleted(place: Place) -> GlobalUnit | None:
     """The unit of a name that has no value. None: it never had one."""
     known = known_unit(place)
-    return known if known is None or known.data is None else replace((place,), Unit(None, (place,)))
+    return known if known is None or known.data is None else replace((place,), GlobalUnit(None, (place,)))
 
 
-def _same(known: Unit, new: Unit) -> bool:
+def _same(known: GlobalUnit, new: GlobalUnit) -> bool:
     return known.data == new.data and known.places == new.places and known.refs == new.refs
 
 
@@ -141,7 +141,7 @@ def names(code: CodeType) -> Names:
     return found
 
 
-def reach(function: FunctionType) -> Reach:
+def reach(function: FunctionType) -> ReachedNames:
     """What this function needs, but not what that needs in turn."""
     wanted, everything, imported = names(function.__code__)
     held = map(content, function.__closure__ or ())
@@ -155,7 +155,7 @@ def reach(function: FunctionType) -> Reach:
         if not is_importable(module):
             places.extend(_inside(module, everything))
     imports = dict.fromkeys(name for module in modules for name in _submodules(module.__name__, everything))
-    return Reach(places, tuple(imports), source(function.__code__))
+    return ReachedNames(places, tuple(imports), source(function.__code__))
 
 
 def _imported(namespace: dict[str, Any], imports: Iterable[tuple[str, int]]) -> Iterator[ModuleType]:

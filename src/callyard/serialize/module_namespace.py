@@ -1,8 +1,8 @@
 """The namespaces of functions that travel by value: one for each module, in every process that reads them.
 
-A process that sends functions is at home in its modules: their namespaces are `Space`s, nothing that is
+A process that sends functions is at home in its modules: their namespaces are `ModuleNamespace`s, nothing that is
 read ever changes them, and what returns is the very function or class that was sent. Everywhere else the
-namespace is a `Guest`: a module of its own, whose names are set from *units* (name, version, pickle) that
+namespace is a `GuestNamespace`: a module of its own, whose names are set from *units* (name, version, pickle) that
 travel with the functions that reach them. A unit is stored when its version is not the last one received
 for that name, so what an initializer stored there stays until the sender's value changes.
 """
@@ -25,7 +25,7 @@ from . import import_statements as imports
 from . import object_identity
 
 if TYPE_CHECKING:
-    from .globals import Unit
+    from .globals import GlobalUnit
 
 Origin = tuple[str, str, int]  # (token of the process at home there, module, 0 or which one of that name)
 # What a namespace is made from elsewhere: its origin and its attributes.
@@ -49,14 +49,14 @@ _Aside = tuple["int | None", Any, Any]  # version and value as received, and wha
 lock = new_lock()
 
 
-class Space:
+class ModuleNamespace:
     """The namespace of a module at home, or of code that was executed in a dictionary."""
 
     __slots__ = ("__weakref__", "_holders", "header", "units")
 
     def __init__(self, header: Header, holder: Any) -> None:
         self.header = header
-        self.units: dict[str, Unit] = {}  # as they were sent last
+        self.units: dict[str, GlobalUnit] = {}  # as they were sent last
         self._holders = [weakref.ref(holder)]  # the module, or functions of executed code
 
     @property
@@ -81,13 +81,13 @@ class Space:
         return holder.__globals__ if type(holder) is FunctionType else vars(holder)
 
 
-class Together(tuple["tuple[Head, Any]", ...]):
+class JointValues(tuple["tuple[Head, Any]", ...]):
     """Names and values that were sent in one pickle."""
 
     __slots__ = ()
 
 
-class Guest(Space):
+class GuestNamespace(ModuleNamespace):
     """A namespace whose functions come from another process."""
 
     __slots__ = ("_aside", "_loading", "_pending", "_received", "module", "values")
@@ -125,7 +125,7 @@ class Guest(Space):
             self._received[name] = version
             return
         value = self._load(name, data)
-        if type(value) is not Together:
+        if type(value) is not JointValues:
             self._store(name, version, value)
             return
         for (header, other), one in value:
@@ -185,8 +185,8 @@ class Guest(Space):
         return vars(self.module)[name]
 
 
-def _of(space: Guest, name: str, loaded: Any) -> Any:
-    if type(loaded) is not Together:
+def _of(space: GuestNamespace, name: str, loaded: Any) -> Any:
+    if type(loaded) is not JointValues:
         return loaded
     return next(value for (header, other), value in loaded if other == name and guest(header) is space)
 
@@ -200,13 +200,13 @@ def _set(table: dict[str, Any], name: str, value: Any) -> None:
 
 # -- which namespace is which ------------------------------------------------------------------------------
 
-_spaces: weakref.WeakValueDictionary[int, Space] = weakref.WeakValueDictionary()  # by id of the dictionary
-_origins: weakref.WeakValueDictionary[Origin, Space] = weakref.WeakValueDictionary()
-_held: weakref.WeakKeyDictionary[Any, Space] = weakref.WeakKeyDictionary()  # alive as long as one of these is
-_guests: dict[Origin, Guest] = {}
+_spaces: weakref.WeakValueDictionary[int, ModuleNamespace] = weakref.WeakValueDictionary()  # by id of the dictionary
+_origins: weakref.WeakValueDictionary[Origin, ModuleNamespace] = weakref.WeakValueDictionary()
+_held: weakref.WeakKeyDictionary[Any, ModuleNamespace] = weakref.WeakKeyDictionary()  # alive as long as one of these is
+_guests: dict[Origin, GuestNamespace] = {}
 
 
-def space_of(function: FunctionType) -> Space:
+def space_of(function: FunctionType) -> ModuleNamespace:
     """The namespace of a function that travels by value."""
     namespace = function.__globals__
     space = _known_space(namespace)
@@ -220,30 +220,30 @@ def space_of(function: FunctionType) -> Space:
     return space
 
 
-def spaces() -> list[Space]:
+def spaces() -> list[ModuleNamespace]:
     return list(_spaces.values())
 
 
-def space_of_module(module: ModuleType) -> Space:
+def space_of_module(module: ModuleType) -> ModuleNamespace:
     namespace = vars(module)
     apart = sys.modules.get(module.__name__) is not module
     return _known_space(namespace) or _new_space(namespace, module, apart)
 
 
-def _known_space(namespace: dict[str, Any]) -> Space | None:
+def _known_space(namespace: dict[str, Any]) -> ModuleNamespace | None:
     space = _spaces.get(id(namespace))  # that of a dictionary which is gone may be there until it is collected
     return space if space is not None and space.globals() is namespace else None
 
 
-def _new_space(namespace: dict[str, Any], holder: Any, apart: bool) -> Space:
+def _new_space(namespace: dict[str, Any], holder: Any, apart: bool) -> ModuleNamespace:
     attributes = tuple((name, namespace[name]) for name in _HEADED if _plain(namespace.get(name)))
     return under(lock, _agree, namespace, attributes, holder, apart)
 
 
-def _agree(namespace: dict[str, Any], attributes: Any, holder: Any, apart: bool) -> Space:
+def _agree(namespace: dict[str, Any], attributes: Any, holder: Any, apart: bool) -> ModuleNamespace:
     number = next(object_identity.numbers) if apart else 0
     origin = (object_identity.token, str(namespace.get("__name__", "")), number)
-    space = _known_space(namespace) or Space((origin, attributes), holder)
+    space = _known_space(namespace) or ModuleNamespace((origin, attributes), holder)
     _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
     return space
 
@@ -252,7 +252,7 @@ def _plain(value: Any) -> bool:
     return type(value) is str or (type(value) is list and all(type(item) is str for item in value))
 
 
-def guest(header: Header) -> Guest:
+def guest(header: Header) -> GuestNamespace:
     """The namespace here of functions from elsewhere."""
     found = _guests.get(header[0])
     if found is None:
@@ -260,17 +260,17 @@ def guest(header: Header) -> Guest:
     return found
 
 
-def _new_guest(header: Header) -> Guest:
+def _new_guest(header: Header) -> GuestNamespace:
     found = _guests.get(header[0])  # another thread may have been faster
     if found is None:
-        found = Guest(header)
+        found = GuestNamespace(header)
         _spaces[id(vars(found.module))] = found
         _install(found)
         _guests[header[0]] = found  # last: who finds it there does not look further
     return found
 
 
-def _install(space: Guest) -> None:
+def _install(space: GuestNamespace) -> None:
     """Let pickle and typing find the module, where no other has its name."""
     _, name, apart = space.header[0]
     if name == "__main__" and not any(other.header[0][1] == name for other in _guests.values() if other is not space):
@@ -296,17 +296,17 @@ def _from_here(module: ModuleType, name: str) -> Any:
 def _meant(namespace: dict[str, Any], name: str) -> ModuleType | None:
     """The module of this name that came with the function whose namespace this is."""
     space = _spaces.get(id(namespace))
-    if type(space) is not Guest or space.globals() is not namespace:
+    if type(space) is not GuestNamespace or space.globals() is not namespace:
         return None
     found = _guests.get((space.header[0][0], name, 0))
     return None if found is None else found.module
 
 
 _replaced: list[Any] = []
-_provided: list[tuple[Guest, str, int]] | None = None  # by the function that is being loaded, if it is kept
+_provided: list[tuple[GuestNamespace, str, int]] | None = None  # by the function that is being loaded, if it is kept
 
 
-class Kept:
+class KeptFunction:
     """A function that is kept for many calls, with its namespace as it was when it was sent.
 
     Another function may have brought another value of the same name meanwhile, and calls need not come in
@@ -361,7 +361,7 @@ def _take(units: list[Wire]) -> None:
         guest(header).take(name)
 
 
-def find(origin: Origin) -> Space | None:
+def find(origin: Origin) -> ModuleNamespace | None:
     """The namespace at home there, if it is alive."""
     return _origins.get(origin)
 

@@ -16,13 +16,13 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from ..utils.locks import under
-from .change_detection import AllUnchanged, Unchanging, snapshot
-from .globals import MISSING, Unit, deleted, known_unit, lock, replace, value_of
+from .change_detection import ChangeDetector, SnapshotGroup, snapshot
+from .globals import MISSING, GlobalUnit, deleted, known_unit, lock, replace, value_of
 from .module_namespace import Wire
 from .shared_objects import Place, circles, linked, order, owners, sharing
 
 
-class Pickled(Protocol):
+class PickledNames(Protocol):
     """The values of some names in one pickle, and what the pickler met."""
 
     data: bytes
@@ -35,16 +35,16 @@ class Pickled(Protocol):
     def has(self, number: int) -> bool: ...
 
 
-Pickle = Callable[[tuple[Place, ...], tuple[Place, ...]], Pickled]  # of names, and those that they refer to
+Pickle = Callable[[tuple[Place, ...], tuple[Place, ...]], PickledNames]  # of names, and those that they refer to
 
 
-class Stream:
+class PickleStream:
     """The values of some names as they are pickled together now."""
 
     def __init__(self, pickle: Pickle, places: tuple[Place, ...], refs: tuple[Place, ...] = ()) -> None:
         self.places, self.refs = places, refs
         snapshots = [snapshot(value_of(place)) for place in places]
-        self.snapshot: Unchanging | None = snapshots[0] if len(places) == 1 else AllUnchanged.of(places, snapshots)
+        self.snapshot: ChangeDetector | None = snapshots[0] if len(places) == 1 else SnapshotGroup.of(places, snapshots)
         pickled = pickle(places, refs)
         self.data, self.reaches, self.links = pickled.data, tuple(pickled.reached), frozenset(pickled.named)
         self._pickled = pickled  # what it met lives as long, so ids mean something
@@ -61,10 +61,10 @@ class Stream:
         return frozenset(filter(self.has, self.ids & self.snapshot.met))
 
 
-class Unchanged:
+class UnchangedUnit:
     """A unit whose values need not be pickled again."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: GlobalUnit) -> None:
         self.places, self.refs = unit.places, tuple(unit.refs)
         self.snapshot = unit.snapshot
         self.data, self.reaches, self.links, self.ids = unit.data, unit.reaches, unit.links, unit.ids
@@ -76,16 +76,16 @@ class Unchanged:
         return self.ids
 
 
-AnyStream = Stream | Unchanged
+AnyStream = PickleStream | UnchangedUnit
 
 
-class Graph:
+class ObjectGraph:
     """The names that a call reaches, with the values that they have now."""
 
     def __init__(self, pickle: Pickle) -> None:
         self._pickle = pickle
         self.streams: dict[Place, AnyStream | None] = {}  # None: the name has no value
-        self.units: dict[Place, Unit | None] = {}
+        self.units: dict[Place, GlobalUnit | None] = {}
 
     def look(self, places: Iterable[Place]) -> bool:
         """Add these names and all that they reach. Whether that changed what others of them are sent as."""
@@ -148,19 +148,19 @@ class Graph:
             return None
         known = known_unit(place)
         if known is None or known.data is None or not self._are_free(known):
-            return Stream(self._pickle, (place,))
+            return PickleStream(self._pickle, (place,))
         if known.snapshot is not None and known.snapshot.unchanged(value):
-            return Unchanged(known)
-        stream = Stream(self._pickle, known.places, tuple(known.refs))
+            return UnchangedUnit(known)
+        stream = PickleStream(self._pickle, known.places, tuple(known.refs))
         alone = len(known.places) == 1 and not known.refs
-        return stream if alone or stream.data == known.data else Stream(self._pickle, (place,))
+        return stream if alone or stream.data == known.data else PickleStream(self._pickle, (place,))
 
     def _formerly(self, place: Place) -> tuple[Place, ...]:
         """The names that it was sent with last: they may still share something."""
         known = known_unit(place)
         return () if known is None else known.places
 
-    def _are_free(self, unit: Unit) -> bool:
+    def _are_free(self, unit: GlobalUnit) -> bool:
         if any(self.streams.get(place) for place in unit.places):
             return False
         return all(value_of(place) is not MISSING for place in (*unit.places, *unit.refs))
@@ -190,7 +190,7 @@ class Graph:
 
     def _again(self, places: tuple[Place, ...], refs: set[Place]) -> None:
         others = sorted(refs.difference(places), key=order)
-        stream = Stream(self._pickle, places, tuple(others))
+        stream = PickleStream(self._pickle, places, tuple(others))
         self._put(stream)
         self._follow((*stream.reaches, *others))
 
@@ -200,7 +200,7 @@ class Graph:
         for place in self.streams:
             self._settle(place)
 
-    def _settle(self, place: Place) -> Unit | None:
+    def _settle(self, place: Place) -> GlobalUnit | None:
         """Its unit: the one that it had, unless it has changed, or what it refers to."""
         if place in self.units:
             return self.units[place]
@@ -209,7 +209,7 @@ class Graph:
             self.units[place] = gone = deleted(place)
             return gone
         refs = {other: 0 if (found := self._settle(other)) is None else found.version for other in stream.refs}
-        unit = replace(stream.places, Unit(stream.data, stream.places, refs))
+        unit = replace(stream.places, GlobalUnit(stream.data, stream.places, refs))
         unit.snapshot, unit.reaches = stream.snapshot, stream.reaches
         unit.links, unit.ids = stream.links, stream.lasting()
         self.units.update(dict.fromkeys(stream.places, unit))

@@ -14,7 +14,7 @@ token = os.urandom(8).hex()  # of this process
 numbers = itertools.count(1)
 
 
-class Identity:
+class DefinitionIdentity:
     """Which function or class this is, in every process."""
 
     __slots__ = ("complete", "filled", "key", "reference", "sent")
@@ -31,7 +31,7 @@ class Identity:
 
 
 _objects: weakref.WeakValueDictionary[Key, Any] = weakref.WeakValueDictionary()
-_identities: dict[int, Identity] = {}  # by id: a metaclass may define equality
+_identities: dict[int, DefinitionIdentity] = {}  # by id: a metaclass may define equality
 
 
 def find(key: Key) -> Any:
@@ -39,12 +39,12 @@ def find(key: Key) -> Any:
     return _objects.get(key)
 
 
-def known(obj: Any) -> Identity | None:
+def known(obj: Any) -> DefinitionIdentity | None:
     found = _identities.get(id(obj))
     return found if found is not None and found.reference() is obj else None
 
 
-def identity(obj: Any) -> Identity:
+def identity(obj: Any) -> DefinitionIdentity:
     return known(obj) or adopt(obj, (token, next(numbers)))
 
 
@@ -54,7 +54,7 @@ def forget_sent() -> None:
         entry.sent = None
 
 
-def adopt(obj: Any, key: Key) -> Identity:
+def adopt(obj: Any, key: Key) -> DefinitionIdentity:
     """Let `obj` be the object of this key."""
     number = id(obj)
 
@@ -62,7 +62,7 @@ def adopt(obj: Any, key: Key) -> Identity:
         if number in _identities and _identities[number].reference is reference:
             del _identities[number]
 
-    found = _identities[number] = Identity(weakref.ref(obj, forget), key)
+    found = _identities[number] = DefinitionIdentity(weakref.ref(obj, forget), key)
     _objects[key] = obj
     return found
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 
 from ..utils.lite_typing import TYPE_CHECKING, Any
 from .packed import Packed, Span, given, load_with_inputs
-from .shared_memory import Memory, Owned, Private, Segments
+from .shared_memory import Memory, OwnedSegment, PrivateBytes, SegmentPool
 
 if TYPE_CHECKING:
     from .dump import Dump
-    from .function_registry import Definition
+    from .function_registry import FunctionDefinition
 
 __all__ = ["LARGE", "Packed", "Packer", "load_with_inputs", "note_futures"]
 
@@ -32,10 +32,10 @@ class Packer:
     `home`: the reader is the process whose functions and classes travelled here, so they need not be described to it.
     """
 
-    def __init__(self, segments: Segments, home: bool = False) -> None:
+    def __init__(self, segments: SegmentPool, home: bool = False) -> None:
         self._segments = segments
         self._home = home
-        self._copies: dict[int, tuple[Any, weakref.ref[Owned], int]] = {}
+        self._copies: dict[int, tuple[Any, weakref.ref[OwnedSegment], int]] = {}
 
     def pack(self, value: Any, futures: list[Any] | None = None) -> Packed:
         """`value` as it is now. Futures in it are appended to `futures`, if given, and become numbers."""
@@ -44,7 +44,11 @@ class Packer:
         return self._packed(*self._dump(value, futures))
 
     def pack_arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], futures: list[Any], definition: Definition | None = None
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        futures: list[Any],
+        definition: FunctionDefinition | None = None,
     ) -> Packed | None:
         """Arguments as they are now: the same as `pack`, with a short way for plain numbers.
 
@@ -77,7 +81,7 @@ class Packer:
 
     def shared(self, memory: Any) -> Any:
         """`memory` in a segment, if it was private and there is a segment for it now."""
-        if isinstance(memory, Private):
+        if isinstance(memory, PrivateBytes):
             return self._segments.fill(memory.read()) or memory
         return memory
 
@@ -94,7 +98,7 @@ class Packer:
         whole = bytearray(start)
         for buffer, (_, first, length) in zip(buffers, spans, strict=True):
             whole[first : first + length] = buffer
-        return (self._segments.fill(memoryview(whole)) or Private(whole),), tuple(spans)
+        return (self._segments.fill(memoryview(whole)) or PrivateBytes(whole),), tuple(spans)
 
     def _copy(self, buffer: memoryview) -> Memory:
         """A copy of `buffer`; the one made for an earlier call if the same object has the same content still."""
@@ -106,12 +110,12 @@ class Packer:
                 return copy
         filled = self._segments.fill(buffer)
         if filled is None:
-            return Private(bytearray(buffer))
+            return PrivateBytes(bytearray(buffer))
         with contextlib.suppress(TypeError):  # an object that cannot be referred to weakly
             self._remember(source, filled)
         return filled
 
-    def _remember(self, source: Any, copy: Owned) -> None:
+    def _remember(self, source: Any, copy: OwnedSegment) -> None:
         number = id(source)
         copies = self._copies
 

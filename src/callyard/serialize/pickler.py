@@ -19,10 +19,10 @@ from cloudpickle.cloudpickle import _builtin_type, _dynamic_class_reduce
 
 from . import reconstruct
 from .change_detection import DERIVED, EMPTY, LRU, content, snapshot
-from .globals import Reach, Unit, at_import, hooked_globals, is_importable, place_of, reach, value_of
+from .globals import GlobalUnit, ReachedNames, at_import, hooked_globals, is_importable, place_of, reach, value_of
 from .importable import by_reference
 from .module_namespace import UNSENT, Header, Needs, space_of, space_of_module
-from .object_graph import Graph
+from .object_graph import ObjectGraph
 from .object_identity import identity
 from .reductions import REDUCTIONS, reduction_of
 from .shared_objects import Place, shareable
@@ -34,36 +34,36 @@ _BY_NAME = frozenset((reconstruct.named, reconstruct.type_of_types, getattr))
 _class_versions = count(1)
 
 
-class Reference:
+class NameReference:
     """Stands for the value of a name, which is taken from its namespace where the pickle is read."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
 
 
-class References:
+class NameReferences:
     """Written after references: the objects that they stand for are not written any more."""
 
     def __init__(self, places: Iterable[Place]) -> None:
-        self.references = tuple(map(Reference, places))
+        self.references = tuple(map(NameReference, places))
 
 
-class Together:
+class JointPickle:
     """Values of names in one pickle; `refs` are names that mean objects in them."""
 
     def __init__(self, places: tuple[Place, ...], refs: Iterable[Place]) -> None:
-        self._places, self._refs = places, References(refs)
+        self._places, self._refs = places, NameReferences(refs)
 
     def __reduce__(self) -> Any:
         values = map(value_of, self._places)
         return reconstruct.together, (_heads(self._places), *self._refs.references, self._refs, *values)
 
 
-class Lending:
+class LentNames:
     """Something with values of names that share objects with it: they are lent these for one call."""
 
     def __init__(self, thing: Any, places: tuple[Place, ...], refs: Iterable[Place]) -> None:
-        self._thing, self._places, self._refs = thing, places, References(refs)
+        self._thing, self._places, self._refs = thing, places, NameReferences(refs)
 
     def __reduce__(self) -> Any:
         values = tuple(map(value_of, self._places))
@@ -97,7 +97,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
         reduce: Callable[[Any], Any] | None = None,
         home: bool = False,
-        graph: Graph | None = None,
+        graph: ObjectGraph | None = None,
         lent: tuple[Place, ...] = (),
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
@@ -125,9 +125,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._module(obj)
         if kind is CellType and id(obj) in self._cells:
             return reconstruct.cell, ()
-        if kind is Reference:
+        if kind is NameReference:
             return reconstruct.shared, (obj.place[0].header, obj.place[1], self._needs((obj.place,)))
-        if kind is References:
+        if kind is NameReferences:
             return self._resolve(obj)
         reduction = reduction_of(obj)
         return NotImplemented if reduction is None or by_reference(obj) else reduction(obj)
@@ -142,7 +142,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             self.by_name.add(id(obj))
         return reduced
 
-    def _resolve(self, obj: References) -> Any:
+    def _resolve(self, obj: NameReferences) -> Any:
         """From here on write what the references have found in the place of the objects that they stand for."""
         memo: dict[int, tuple[int, Any]] = self.memo.copy()
         for reference in obj.references:
@@ -246,7 +246,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         space, name = place
         return (reconstruct.made, (space.header, name, identity(wrapper).key, make, *arguments), *state)
 
-    def _all_needs(self, reached: Reach) -> Needs:
+    def _all_needs(self, reached: ReachedNames) -> Needs:
         sources = tuple(source for source in reached.sources if source[0] not in self._sources)
         self._sources.update(filename for filename, _ in sources)
         return self._needs(reached.places)[0], reached.imports, sources
@@ -258,13 +258,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return tuple(self.graph.wires(places, self._sent)), (), ()
 
     @property
-    def graph(self) -> Graph:
+    def graph(self) -> ObjectGraph:
         if self._graph is None:
-            self._graph = Graph(ValuePickler)
+            self._graph = ObjectGraph(ValuePickler)
         return self._graph
 
     @property
-    def sent(self) -> Mapping[Place, Unit | None]:
+    def sent(self) -> Mapping[Place, GlobalUnit | None]:
         """The names that were looked at, with what was sent of them; those without a unit have no value here."""
         return self.graph.units
 
@@ -304,7 +304,7 @@ class ValuePickler(Pickler):
             self._places = places
             self._values = tuple(map(value_of, places))
             if refs or len(places) > 1:
-                self._dump(self._values if unread else Together(places, refs))
+                self._dump(self._values if unread else JointPickle(places, refs))
             else:
                 self._dump(self._values[0])
             self.data = file.getvalue()

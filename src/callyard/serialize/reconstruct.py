@@ -13,7 +13,7 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from ..utils.lite_typing import Any
 from . import module_namespace, object_identity
 from .module_namespace import Head, Header, Needs, guest, provide
-from .object_identity import Identity, Key
+from .object_identity import DefinitionIdentity, Key
 
 
 def namespace(header: Header | str) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def shared(header: Header, name: str, needs: Needs) -> Any:
         return guest(header).value(name)
 
 
-def together(heads: tuple[Head, ...], *things: Any) -> module_namespace.Together:
+def together(heads: tuple[Head, ...], *things: Any) -> module_namespace.JointValues:
     """Values that share objects; before them is what they refer to."""
-    return module_namespace.Together(zip(heads, things[-len(heads) :], strict=True))
+    return module_namespace.JointValues(zip(heads, things[-len(heads) :], strict=True))
 
 
 def begin_to_lend(heads: tuple[Head, ...]) -> tuple[Head, ...]:
@@ -177,7 +177,7 @@ def fill_class(new: type, state: tuple[int | None, Callable[[type, Any], Any], A
     here.filled, here.complete = version, True
 
 
-def _remember(thing: Any, key: Key, header: Header | None, name: str) -> Identity:
+def _remember(thing: Any, key: Key, header: Header | None, name: str) -> DefinitionIdentity:
     _announce(thing, header, name)
     return object_identity.adopt(thing, key)
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..system.descriptors import Share
+from ..system.descriptors import DescriptorShare
 from ..utils.lite_typing import Any
 from ..utils.locks import new_lock, under
 
@@ -22,7 +22,7 @@ _SMALLEST = 1 << 18
 _KEPT_FREE = 1 << 29  # bytes of unused segments that a process keeps warm
 
 # Past these shares its own buffers wait in private memory, and those of others are copied.
-OWNED, BORROWED = Share(8), Share(8)
+OWNED, BORROWED = DescriptorShare(8), DescriptorShare(8)
 
 # A mapping has a descriptor of its own, but for the newer versions that can do without.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -52,7 +52,7 @@ def shared_mapping(fd: int, size: int) -> mmap.mmap:
     return mmap.mmap(fd, size, **_UNTRACKED)
 
 
-class Private:
+class PrivateBytes:
     """Bytes in the memory of this process."""
 
     __slots__ = ("bytes", "size")
@@ -130,12 +130,12 @@ class _Segment:
             os.close(self.fd)  # the mapping closes itself
 
 
-class Owned:
+class OwnedSegment:
     """A filled segment of this process. When nobody refers to it any more, the segment is free again."""
 
     __slots__ = ("__weakref__", "forks", "pool", "segment", "size")
 
-    def __init__(self, pool: Segments, segment: _Segment, size: int) -> None:
+    def __init__(self, pool: SegmentPool, segment: _Segment, size: int) -> None:
         self.pool, self.segment, self.size = pool, segment, size
         self.forks = _forks
 
@@ -157,7 +157,7 @@ class Owned:
         self.pool.give_back(self.segment, self.forks == _forks)
 
 
-class Borrowed:
+class BorrowedSegment:
     """A segment of another process. When nobody refers to it any more, `give_back` tells its owner.
 
     `give_back(clean)` may be called in any thread and under any lock: it must only make a note. Not `clean`: this
@@ -183,21 +183,23 @@ class Borrowed:
         self.give_back(self.forks == _forks)
 
 
-def borrow(fd: int, size: int, give_back: Callable[[bool], object]) -> Private | Borrowed:
+def borrow(fd: int, size: int, give_back: Callable[[bool], object]) -> PrivateBytes | BorrowedSegment:
     """Memory lent to this process, which takes the descriptor; a private copy when it has borrowed a lot already."""
     if BORROWED.take():
-        return Borrowed(fd, size, give_back)
+        return BorrowedSegment(fd, size, give_back)
     try:
-        return Private(_copy(fd, size))
+        return PrivateBytes(_copy(fd, size))
     finally:
         os.close(fd)
         give_back(True)
 
 
-Memory = Private | Owned | Borrowed  # the bytes of one buffer, somewhere; `view` makes them the caller's own
+Memory = (
+    PrivateBytes | OwnedSegment | BorrowedSegment
+)  # the bytes of one buffer, somewhere; `view` makes them the caller's own
 
 
-class Segments:
+class SegmentPool:
     """The segments that this process owns, in use and free."""
 
     def __init__(self) -> None:
@@ -206,14 +208,14 @@ class Segments:
         self._lock = new_lock()  # `give_back` is called by finalizers
         self._closed = False
 
-    def fill(self, content: memoryview) -> Owned | None:
+    def fill(self, content: memoryview) -> OwnedSegment | None:
         """A segment with a copy of `content`; None when no more are to be had, so that it must wait elsewhere."""
         capacity = max(_SMALLEST, 1 << (content.nbytes - 1).bit_length())
         segment = under(self._lock, self._take, capacity) or self._make(capacity)
         if segment is None:
             return None
         segment.mapping[: content.nbytes] = content  # slice assignment: one memcpy
-        return Owned(self, segment, content.nbytes)
+        return OwnedSegment(self, segment, content.nbytes)
 
     def _take(self, capacity: int) -> _Segment | None:
         """A free one."""

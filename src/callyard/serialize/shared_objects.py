@@ -10,9 +10,9 @@ from enum import Enum
 from types import BuiltinFunctionType, CodeType, GenericAlias, ModuleType, UnionType
 from typing import Any, Protocol, TypeVar
 
-from .module_namespace import UNSENT, Space
+from .module_namespace import UNSENT, ModuleNamespace
 
-Place = tuple[Space, str]  # a name in a namespace
+Place = tuple[ModuleNamespace, str]  # a name in a namespace
 
 # Objects of these types are as good as any other that is equal, or are found by their names.
 _INTERCHANGEABLE = frozenset(
@@ -25,7 +25,7 @@ _FOUND_AGAIN = frozenset(("typing", "typing_extensions", "dataclasses", "_io")) 
 _CONTAINERS = frozenset((list, dict, set, bytearray, object))
 
 
-class Met(Protocol):
+class MetObjects(Protocol):
     """What a pickler met."""
 
     @property
@@ -45,7 +45,7 @@ class Met(Protocol):
         """Whether the object of this id can be shared with another."""
 
 
-M = TypeVar("M", bound=Met)
+M = TypeVar("M", bound=MetObjects)
 
 
 def shareable(thing: Any) -> bool:
@@ -77,7 +77,7 @@ def order(place: Place) -> tuple[Any, ...]:
     return place[0].header[0], place[1]
 
 
-def owners(spaces: Iterable[Space]) -> dict[int, Place]:
+def owners(spaces: Iterable[ModuleNamespace]) -> dict[int, Place]:
     """The name that stands for an object, by its id: the first that means it."""
     found: dict[int, Place] = {}
     for space in sorted(spaces, key=lambda space: space.header[0]):
@@ -87,7 +87,7 @@ def owners(spaces: Iterable[Space]) -> dict[int, Place]:
     return found
 
 
-def linked(one: Met, other: Met) -> bool:
+def linked(one: MetObjects, other: MetObjects) -> bool:
     """Whether one of them refers to an object of the other's."""
     return not set(one.refs).isdisjoint(other.places) or not set(other.refs).isdisjoint(one.places)
 

@@ -13,9 +13,9 @@ import stat
 import struct
 from collections.abc import Iterator
 
-from ..utils.frozen import Plain
+from ..utils.frozen import Frozen
 
-__all__ = ["Writer", "inherited_writers", "named_writers"]
+__all__ = ["AclEntry", "inherited_writers", "named_writers"]
 
 _POSIX, _INHERITED, _NFS4 = "system.posix_acl_access", "system.posix_acl_default", "system.nfs4_acl"
 _USER, _GROUP, _MASK = 2, 8, 16  # tags of entries
@@ -28,7 +28,7 @@ _IN_THE_MODE = ("OWNER@", "GROUP@")
 _without: set[int] = set()  # file systems that have no lists of NFSv4
 
 
-class Writer(Plain):
+class AclEntry(Frozen):
     """Somebody who may write. Lists of POSIX have numbers, those of NFSv4 names; an empty `kind` is everybody."""
 
     kind: str  # "user", "group" or ""
@@ -36,12 +36,12 @@ class Writer(Plain):
     name: str = ""
 
 
-EVERYBODY = Writer("", None)
+EVERYBODY = AclEntry("", None)
 
 
-def named_writers(target: int | str, status: os.stat_result) -> list[Writer]:
+def named_writers(target: int | str, status: os.stat_result) -> list[AclEntry]:
     """Those whom the list of a file, by its path or descriptor, lets write by name."""
-    found: list[Writer] = []
+    found: list[AclEntry] = []
     if status.st_mode & stat.S_IWGRP:  # where there is a list of POSIX the mode shows here what it grants at most
         found += posix(_attribute(target, _POSIX))
     if status.st_dev not in _without:
@@ -49,7 +49,7 @@ def named_writers(target: int | str, status: os.stat_result) -> list[Writer]:
     return found
 
 
-def inherited_writers(target: int | str) -> list[Writer]:
+def inherited_writers(target: int | str) -> list[AclEntry]:
     """Those whom new files in a directory may let write by name."""
     return posix(_attribute(target, _INHERITED))
 
@@ -69,7 +69,7 @@ def _attribute(target: int | str, name: str, device: int | None = None) -> bytes
 # ------------------------------------------------------------------ what they say
 
 
-def posix(content: bytes) -> list[Writer]:
+def posix(content: bytes) -> list[AclEntry]:
     """Whom a list of POSIX names who may write."""
     if not content:
         return []
@@ -80,13 +80,13 @@ def posix(content: bytes) -> list[Writer]:
     mask = next((allowed for tag, allowed, _ in entries if tag == _MASK), 7)
     kinds = {_USER: "user", _GROUP: "group"}
     return [
-        Writer(kinds[tag], number)
+        AclEntry(kinds[tag], number)
         for tag, allowed, number in entries
         if tag in kinds and allowed & mask & _WRITE
     ]  # fmt: skip
 
 
-def nfs4(content: bytes) -> list[Writer]:
+def nfs4(content: bytes) -> list[AclEntry]:
     """Whom a list of NFSv4 names who may write; what it denies is not looked at."""
     if not content:
         return []
@@ -96,7 +96,7 @@ def nfs4(content: bytes) -> list[Writer]:
         return [EVERYBODY]
 
 
-def _entries(content: bytes) -> Iterator[Writer | None]:
+def _entries(content: bytes) -> Iterator[AclEntry | None]:
     (count,) = struct.unpack_from(">I", content)
     at = 4
     for _ in range(count):
@@ -107,13 +107,13 @@ def _entries(content: bytes) -> Iterator[Writer | None]:
             yield _writer(name.decode(), bool(flags & _IS_GROUP))
 
 
-def _writer(name: str, group: bool) -> Writer | None:
+def _writer(name: str, group: bool) -> AclEntry | None:
     if name == "EVERYONE@":
         return EVERYBODY
     if name in _IN_THE_MODE:
         return None
     who = name.partition("@")[0]
-    return Writer("group" if group else "user", int(who) if who.isdecimal() else _number(who, group), name)
+    return AclEntry("group" if group else "user", int(who) if who.isdecimal() else _number(who, group), name)
 
 
 def _number(name: str, group: bool) -> int | None:

@@ -21,7 +21,7 @@ def make_room(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
 
 
-class Share:
+class DescriptorShare:
     """The descriptors that one purpose may take: a part of those that this process may have at this moment."""
 
     def __init__(self, divisor: int) -> None:

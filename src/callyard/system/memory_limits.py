@@ -49,7 +49,7 @@ PACE = 10  # between two exact looks at one tree pass at least so many times wha
 # ------------------------------------------------------------------ what processes hold
 
 
-class Process(NamedTuple):
+class SampledProcess(NamedTuple):
     parent: int
     session: int  # by ps: the process group, which for the leader of a session has the same number
     held: int  # bytes
@@ -121,7 +121,7 @@ class Sampler:
             return _kilobytes(text, b"Pss") + _kilobytes(text, b"SwapPss")
         return sum(_kilobytes(text, name) for name in (b"Pss_Anon", b"Pss_Shmem", b"SwapPss"))
 
-    def _look(self) -> dict[int, Process]:
+    def _look(self) -> dict[int, SampledProcess]:
         if not os.path.isdir(f"{self._proc}/self"):
             return _by_ps()
         last, self._last = self._last, self._clock()
@@ -138,7 +138,7 @@ def sample(roots: Iterable[int]) -> dict[int, int]:
     return Sampler().sample(roots)
 
 
-def _owners(processes: Mapping[int, Process], roots: set[int], before: Mapping[int, int]) -> dict[int, int]:
+def _owners(processes: Mapping[int, SampledProcess], roots: set[int], before: Mapping[int, int]) -> dict[int, int]:
     """Return the root that each process belongs to, or this process for others that it started.
 
     Next to its descent count its session and what was known before: a process whose parent ended is
@@ -161,7 +161,7 @@ def _owners(processes: Mapping[int, Process], roots: set[int], before: Mapping[i
     return owners
 
 
-def _own(processes: Mapping[int, Process], pid: int) -> int:
+def _own(processes: Mapping[int, SampledProcess], pid: int) -> int:
     """Return what a process holds, nothing where it only borrows its parent's address space.
 
     That is so between vfork and exec, which is how subprocesses start. Whatever else another thread does
@@ -173,14 +173,14 @@ def _own(processes: Mapping[int, Process], pid: int) -> int:
     return 0 if borrowed else process.held
 
 
-def _process(proc: str, pid: int) -> Process | None:
+def _process(proc: str, pid: int) -> SampledProcess | None:
     try:
         text = _read(f"{proc}/{pid}/status")
     except OSError:  # it has just ended
         return None
     held = sum(_kilobytes(text, name) for name in (b"RssAnon", b"RssShmem", b"VmSwap"))
     shape = (_kilobytes(text, b"RssFile"), _kilobytes(text, b"VmStk"))
-    return Process(_number(text, b"PPid"), _number(text, b"NSsid"), held, shape)
+    return SampledProcess(_number(text, b"PPid"), _number(text, b"NSsid"), held, shape)
 
 
 def _number(text: bytes, name: bytes) -> int:
@@ -200,13 +200,13 @@ def _read(path: str) -> bytes:
         return file.read(1 << 16)
 
 
-def _by_ps() -> dict[int, Process]:
+def _by_ps() -> dict[int, SampledProcess]:
     import subprocess
 
     command = ["ps", "-axo", "pid=,ppid=,pgid=,rss="]
     text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
     rows = (map(int, line.split()) for line in text.splitlines())
-    return {pid: Process(parent, group, 1024 * rss, (0, 0)) for pid, parent, group, rss in rows}
+    return {pid: SampledProcess(parent, group, 1024 * rss, (0, 0)) for pid, parent, group, rss in rows}
 
 
 # ------------------------------------------------------------------ limits by the kernel

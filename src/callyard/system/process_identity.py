@@ -12,10 +12,10 @@ import os
 import sys
 from functools import lru_cache
 
-from ..utils.frozen import Plain
+from ..utils.frozen import Frozen
 from ..utils.lite_typing import Literal
 
-__all__ = ["Identity", "State", "is_hexadecimal", "may_live", "this_process"]
+__all__ = ["ProcessIdentity", "State", "is_hexadecimal", "may_live", "this_process"]
 
 State = Literal["alive", "gone", "unknown"]
 
@@ -27,7 +27,7 @@ _OF_HOSTS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU
 _FIRST_NAMESPACE = "4026531836"  # the number that Linux gives the namespace in which it starts
 
 
-class Identity(Plain):
+class ProcessIdentity(Frozen):
     """A process. An empty text or a `start` of 0 is what the system does not tell."""
 
     host: str
@@ -40,13 +40,13 @@ class Identity(Plain):
     @property
     def label(self) -> str:
         """All of it as one word, fit for the name of a file."""
-        return "~".join(str(getattr(self, name)) for name in Identity.fields)
+        return "~".join(str(getattr(self, name)) for name in ProcessIdentity.fields)
 
     @classmethod
-    def from_label(cls, label: str) -> Identity | None:
+    def from_label(cls, label: str) -> ProcessIdentity | None:
         """Return whose label it is, None if it is nobody's."""
         parts = label.split("~")
-        if len(parts) != len(Identity.fields) or not (parts[4] + parts[5]).isdecimal():
+        if len(parts) != len(ProcessIdentity.fields) or not (parts[4] + parts[5]).isdecimal():
             return None
         return cls(parts[0], parts[1], parts[2], parts[3], int(parts[4]), int(parts[5]))
 
@@ -62,7 +62,7 @@ class Identity(Plain):
         return _look(self.pid, self.start)
 
 
-def _names_one_machine(identity: Identity) -> bool:
+def _names_one_machine(identity: ProcessIdentity) -> bool:
     """Tell whether host and machine id are those of a machine, so that another boot means that it was restarted.
 
     In a container they may come from its image, and the same one may run elsewhere at the same time.
@@ -73,7 +73,7 @@ def _names_one_machine(identity: Identity) -> bool:
 
 def may_live(label: str) -> bool:
     """Tell whether the process of a label is not provably gone."""
-    process = Identity.from_label(label)
+    process = ProcessIdentity.from_label(label)
     return process is None or process.state() != "gone"
 
 
@@ -82,7 +82,7 @@ def is_hexadecimal(text: str, length: int | None = None) -> bool:
     return bool(text) and length in (None, len(text)) and _DIGITS.issuperset(text)
 
 
-def this_process() -> Identity:
+def this_process() -> ProcessIdentity:
     """Return which process this one is."""
     return _identify(os.getpid())
 
@@ -98,10 +98,10 @@ def _label(pid: int) -> str:
 
 
 @lru_cache(maxsize=1)
-def _identify(pid: int) -> Identity:  # by number, so that a forked child looks again
+def _identify(pid: int) -> ProcessIdentity:  # by number, so that a forked child looks again
     host = "".join(letter if letter in _OF_HOSTS else "_" for letter in os.uname().nodename[:64])
     found = _read_stat("self")
-    return Identity(host, _machine(), _boot(), _namespace(), pid, found[0] if found else 0)
+    return ProcessIdentity(host, _machine(), _boot(), _namespace(), pid, found[0] if found else 0)
 
 
 # ------------------------------------------------------------------ is it there

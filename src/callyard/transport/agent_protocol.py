@@ -33,7 +33,7 @@ from struct import Struct
 from typing import Any
 
 from ..serialize.packed import Packed
-from ..serialize.shared_memory import Private
+from ..serialize.shared_memory import PrivateBytes
 from . import frames
 from .frames import HEAD, Frame
 
@@ -58,7 +58,7 @@ def heard(message: bytes) -> Iterator[Frame]:
         place += size
 
 
-class Sender:
+class FrameSender:
     """Collects frames for one receiver until they are sent as one message."""
 
     __slots__ = ("_frames", "beside")
@@ -105,6 +105,6 @@ def unwrap(body: bytes, beside: Iterator[bytes]) -> tuple[dict[str, Any], list[P
     for size, memories, spans in head.pop(_PARTS):
         data = None if size is None else body[place : place + size]
         place += size or 0
-        buffers = tuple(Private(next(beside)) for _ in range(memories))
+        buffers = tuple(PrivateBytes(next(beside)) for _ in range(memories))
         parts.append(Packed(data, buffers, tuple((which, start, length) for which, start, length in spans)))
     return head, parts

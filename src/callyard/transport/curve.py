@@ -28,20 +28,20 @@ from typing import NoReturn
 
 from ..version import VERSION
 from .contact_file import Contact
-from .curve_connect import BYE, HELLO, MESSAGE, WELCOME, Attempt, Unreachable, begin, explain, first_to_answer
-from .curve_endpoint import End, Gone
+from .curve_connect import BYE, HELLO, MESSAGE, WELCOME, ConnectAttempt, Unreachable, begin, explain, first_to_answer
+from .curve_endpoint import Endpoint, PeerGone
 from .curve_listener import make_door, make_keys, make_router, raw
 from .curve_sockets import bind, candidates_of, make_context, next_of
 from .interfaces import find_addresses
 from .multipart import cut, join, kind_of
 
-__all__ = ["SILENCE", "Gone", "Link", "Listener", "Unreachable"]
+__all__ = ["SILENCE", "Link", "Listener", "PeerGone", "Unreachable"]
 
 SILENCE = 60.0  # seconds without a sign of life after which the other side is gone
 MOST_AT_ONCE = 100  # messages that `receive` returns, so that a busy peer cannot keep its caller for ever
 
 
-class Listener(End):
+class Listener(Endpoint):
     """The driver's side."""
 
     def __init__(
@@ -104,13 +104,13 @@ class Listener(End):
         if not frames:
             raise ValueError("a message has at least one frame")
         if peer not in self._peers:
-            raise Gone("this peer is not connected any more")
+            raise PeerGone("this peer is not connected any more")
         try:
             self._send([peer, *cut(MESSAGE, frames)])
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            raise Gone("this peer is not connected any more") from None
+            raise PeerGone("this peer is not connected any more") from None
 
     # ------------------------------------------------------------------ who comes and goes
 
@@ -195,10 +195,10 @@ class Listener(End):
             self._send([peer, *cut(kind, ())])
 
 
-class Link(End):
+class Link(Endpoint):
     """The agent's side."""
 
-    def __init__(self, attempt: Attempt, undo: contextlib.ExitStack) -> None:
+    def __init__(self, attempt: ConnectAttempt, undo: contextlib.ExitStack) -> None:
         super().__init__(attempt.watched, undo)
         self.address = attempt.address  # which answered
         self._gone = False
@@ -270,4 +270,4 @@ class Link(End):
 
     def _fail(self) -> NoReturn:
         self._wake()
-        raise Gone(f"the driver at {self.address} is gone, or the network between is interrupted")
+        raise PeerGone(f"the driver at {self.address} is gone, or the network between is interrupted")

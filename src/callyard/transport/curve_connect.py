@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from .contact_file import Address, Contact
-from .curve_sockets import Watched, make_context, next_of
+from .curve_sockets import MonitoredSocket, make_context, next_of
 from .multipart import cut, kind_of
 
 HELLO, WELCOME, MESSAGE, BYE = range(1, 5)
@@ -29,10 +29,10 @@ class Unreachable(ConnectionError):
         self.tried = tuple(tried)
 
 
-class Attempt:
+class ConnectAttempt:
     """One address of the driver on its way to an answer."""
 
-    def __init__(self, watched: Watched, contact: Contact, address: Address) -> None:
+    def __init__(self, watched: MonitoredSocket, contact: Contact, address: Address) -> None:
         import zmq
 
         self.watched, self.address = watched, address
@@ -78,7 +78,7 @@ class Attempt:
             self.seen = "something accepts connections there, but does not prove to be the driver"
 
 
-def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[Attempt]:
+def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[ConnectAttempt]:
     """Try all addresses of the driver at once."""
     import zmq
 
@@ -86,13 +86,15 @@ def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[
     undo.callback(context.term)
     attempts = []
     for address in contact.addresses:
-        watched = Watched(context, zmq.DEALER, silence)
+        watched = MonitoredSocket(context, zmq.DEALER, silence)
         undo.callback(watched.close)
-        attempts.append(Attempt(watched, contact, address))
+        attempts.append(ConnectAttempt(watched, contact, address))
     return attempts
 
 
-def first_to_answer(attempts: Sequence[Attempt], deadline: float, clock: Callable[[], float]) -> Attempt | None:
+def first_to_answer(
+    attempts: Sequence[ConnectAttempt], deadline: float, clock: Callable[[], float]
+) -> ConnectAttempt | None:
     import zmq
 
     poller = zmq.Poller()
@@ -107,7 +109,7 @@ def first_to_answer(attempts: Sequence[Attempt], deadline: float, clock: Callabl
     return None
 
 
-def explain(attempts: Sequence[Attempt]) -> list[tuple[Address, str]]:
+def explain(attempts: Sequence[ConnectAttempt]) -> list[tuple[Address, str]]:
     """Say for each address what happened; why none could connect libzmq does not tell, so each is tried once more."""
     mute = [attempt.address for attempt in attempts if not attempt.seen]
     reasons = dict(zip(mute, _try_plainly(mute), strict=True))

@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from .curve_sockets import Socket, Watched
+    from .curve_sockets import MonitoredSocket, Socket
 
-__all__ = ["End", "Gone"]
+__all__ = ["Endpoint", "PeerGone"]
 
 
-class Gone(ConnectionError):
+class PeerGone(ConnectionError):
     """The other side cannot be reached any more: it ended, its node did, or nothing was heard of it for too long."""
 
 
-class End:
+class Endpoint:
     """One side: a socket, the news about its connections, and a descriptor to wait for both.
 
     libzmq's own descriptor tells only of changes, and `send` takes them in as well as `receive`. The one here, an
     epoll or kqueue with a pipe beside, is readable for as long as there is something to receive.
     """
 
-    def __init__(self, watched: Watched, undo: contextlib.ExitStack, *others: Socket) -> None:
+    def __init__(self, watched: MonitoredSocket, undo: contextlib.ExitStack, *others: Socket) -> None:
         """`undo` closes the sockets."""
         self._watched, self._socket, self._undo = watched, watched.socket, undo
         self._closed = False
@@ -81,8 +81,8 @@ class End:
 
 # ------------------------------------------------------------------ forks
 
-_ends: weakref.WeakSet[End] = weakref.WeakSet()
-_inherited: list[End] = []
+_ends: weakref.WeakSet[Endpoint] = weakref.WeakSet()
+_inherited: list[Endpoint] = []
 
 
 def _in_forked_child() -> None:

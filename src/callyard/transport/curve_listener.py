@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from .curve_sockets import Watched
+from .curve_sockets import MonitoredSocket
 
 if TYPE_CHECKING:
     from .curve_sockets import Context, Socket
@@ -38,10 +38,10 @@ def make_door(context: Context, undo: contextlib.ExitStack) -> Socket:
     return door
 
 
-def make_router(context: Context, undo: contextlib.ExitStack, secret: bytes, silence: float) -> Watched:
+def make_router(context: Context, undo: contextlib.ExitStack, secret: bytes, silence: float) -> MonitoredSocket:
     import zmq
 
-    router = Watched(context, zmq.ROUTER, silence)
+    router = MonitoredSocket(context, zmq.ROUTER, silence)
     undo.callback(router.close)
     router.set(
         {

@@ -31,7 +31,7 @@ def make_context() -> Context:
     return zmq.Context()
 
 
-class Watched:
+class MonitoredSocket:
     """A socket for TCP, and another one that tells of its connections."""
 
     def __init__(self, context: Context, kind: int, silence: float) -> None:

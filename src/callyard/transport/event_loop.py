@@ -8,14 +8,14 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from ..utils.lazy_thread import LateThread
+from ..utils.lazy_thread import LazyThread
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 Handler = Callable[[int], object]
 
 
-class Loop:
+class EventLoop:
     """Calls a handler with READ, WRITE or both when its socket is ready. All but `wake` is for one thread."""
 
     def __init__(self, woken: Callable[[], object]) -> None:
@@ -70,19 +70,19 @@ class Loop:
         self._writer.close()
 
 
-class IoThread(LateThread):
+class IoThread(LazyThread):
     """A thread with a loop, by which others wake it."""
 
     def __init__(self) -> None:
         super().__init__("callyard")
-        self.loop: Loop | None = None
-        self._loops: list[Loop] = []  # of several that are made at once the first counts
+        self.loop: EventLoop | None = None
+        self._loops: list[EventLoop] = []  # of several that are made at once the first counts
 
-    def begin_with(self, run: Callable[[Loop], object], make_loop: Callable[[], Loop]) -> None:
+    def begin_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
         """Start it as `begin` does. Raises OSError, too, where no descriptors are to be had."""
         self._once(partial(self._start_with, run, make_loop))
 
-    def _start_with(self, run: Callable[[Loop], object], make_loop: Callable[[], Loop]) -> None:
+    def _start_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
         loop = self._made_loop(make_loop)  # before it runs: whoever leaves it something wakes it
         try:
             self._start(partial(run, loop))
@@ -94,7 +94,7 @@ class IoThread(LateThread):
             raise
         loop.wake()  # others may have left something while there was nobody to wake
 
-    def _made_loop(self, make_loop: Callable[[], Loop]) -> Loop:
+    def _made_loop(self, make_loop: Callable[[], EventLoop]) -> EventLoop:
         if not self._loops:
             made = make_loop()
             self._loops.append(made)

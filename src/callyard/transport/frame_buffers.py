@@ -12,20 +12,20 @@ from itertools import count
 from typing import Any
 
 from ..serialize.packed import Packed
-from ..serialize.shared_memory import Borrowed, Memory, Owned, Private, borrow
+from ..serialize.shared_memory import BorrowedSegment, Memory, OwnedSegment, PrivateBytes, borrow
 from . import frames
 
 _PIECE = 1 << 28  # bytes of a segment that travel in one frame
 
 
-class Loans:
+class LentBuffers:
     """The memory that the other side still uses, kept from being used again by being referred to here."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
-        self._lent: dict[int, Owned | Borrowed] = {}
+        self._lent: dict[int, OwnedSegment | BorrowedSegment] = {}
 
-    def lend(self, memory: Owned | Borrowed) -> int:
+    def lend(self, memory: OwnedSegment | BorrowedSegment) -> int:
         number = next(self._numbers)
         self._lent[number] = memory
         return number
@@ -44,7 +44,7 @@ class Loans:
         """These are no longer in use there. A negative number: the segment must not be filled again."""
         for number in numbers:
             memory = self._lent.pop(abs(number), None)
-            if number < 0 and isinstance(memory, Owned):
+            if number < 0 and isinstance(memory, OwnedSegment):
                 memory.spoil()
 
     def content(self, number: int) -> list[bytes]:
@@ -59,19 +59,19 @@ class Loans:
         self._lent.clear()
 
 
-def describe(packed: Packed, loans: Loans) -> tuple[bytes, list[int]]:
+def describe(packed: Packed, loans: LentBuffers) -> tuple[bytes, list[int]]:
     """The body of a frame for `packed`, and the descriptors to send beside it."""
     descriptors: list[int] = []
     return pickle.dumps(description(packed, loans, descriptors), 5), descriptors
 
 
-def description(packed: Packed, loans: Loans, descriptors: list[int]) -> Any:
+def description(packed: Packed, loans: LentBuffers, descriptors: list[int]) -> Any:
     """What to say of `packed`, in types that the standard library pickles by itself."""
     if not packed.memories:
         return packed.data
     places: list[Any] = []
     for memory in packed.memories:
-        if isinstance(memory, Private):
+        if isinstance(memory, PrivateBytes):
             places.append(bytes(memory.read()))
             continue
         descriptors.append(memory.fd)
@@ -99,17 +99,17 @@ def _undescribe(description: Any, memory: Callable[[int, int], Memory]) -> Packe
     if isinstance(description, bytes):
         return Packed(description)
     data, places, spans = description
-    return Packed(data, tuple(Private(p) if isinstance(p, bytes) else memory(*p) for p in places), spans)
+    return Packed(data, tuple(PrivateBytes(p) if isinstance(p, bytes) else memory(*p) for p in places), spans)
 
 
 def undescribe(
     descriptions: Sequence[Any], reader: frames.FrameReader, unused: Callable[[int, bool], object]
-) -> list[Packed] | Lost:
+) -> list[Packed] | LostBuffers:
     """The `Packed` of a frame again, where it arrived; `unused(number, clean)` tells when a segment is not in use."""
     lent = _lent(descriptions)
     fds = reader.take(len(lent))
     if fds is None:
-        return Lost(descriptions, lent)
+        return LostBuffers(descriptions, lent)
     left = deque(zip(lent, fds, strict=True))
 
     def memory(number: int, size: int) -> Memory:
@@ -124,7 +124,7 @@ def undescribe(
             unused(number, True)
 
 
-class Lost:
+class LostBuffers:
     """What a frame says whose descriptors were lost on their way: the bytes are fetched by the stream instead."""
 
     def __init__(self, descriptions: Sequence[Any], lent: Sequence[tuple[int, int]]) -> None:
@@ -144,4 +144,6 @@ class Lost:
         return self._missing <= 0
 
     def packed(self) -> list[Packed]:
-        return [_undescribe(each, lambda number, _: Private(self._contents[number])) for each in self._descriptions]
+        return [
+            _undescribe(each, lambda number, _: PrivateBytes(self._contents[number])) for each in self._descriptions
+        ]

@@ -51,11 +51,11 @@ MOST_DESCRIPTORS = 250  # Linux takes 253 in one message
 Frame = tuple[int, int, int, int, bytes]  # kind, sequence number, number, flags, body; plain, for they are many
 
 
-class Garbled(Exception):
+class GarbledFrame(Exception):
     """What has arrived is not what the other side says."""
 
 
-class TooLarge(Exception):
+class FrameTooLarge(Exception):
     """There is no way to send this much."""
 
 
@@ -63,7 +63,7 @@ def encode(kind: int, sequence: int = 0, number: int = 0, flags: int = 0, body: 
     """Raises TooLarge if no frame can be as large."""
     size = HEAD.size + len(body)
     if size > LARGEST:
-        raise TooLarge(
+        raise FrameTooLarge(
             f"{size / (1 << 30):.1f} GiB cannot be sent at once, and there is no more shared memory, in which large "
             "buffers travel otherwise; let more files be open (ulimit -n), or keep fewer results"
         )
@@ -93,7 +93,7 @@ class FrameReader:
         while end - place >= head:
             mark, size, kind, sequence, number, flags = unpack(data, place)
             if mark != MARK or size < head:
-                raise Garbled(f"something else has written to the stream: {data[place : place + 24]!r}")
+                raise GarbledFrame(f"something else has written to the stream: {data[place : place + 24]!r}")
             if end - place < size:
                 self._needed = size
                 break
@@ -112,7 +112,7 @@ class FrameReader:
         complete = True
         for _ in range(-(-count // MOST_DESCRIPTORS)):
             if not self._beside:
-                raise Garbled("descriptors that should have come with a frame are not there")
+                raise GarbledFrame("descriptors that should have come with a frame are not there")
             descriptors, all_of_them = self._beside.popleft()
             taken += descriptors
             complete &= all_of_them

@@ -15,7 +15,7 @@ _UP = 1  # IFF_UP
 _AT_END = 1  # sorts after 0
 
 
-class _Entry(ctypes.Structure):
+class _IfAddrs(ctypes.Structure):
     """The head of a `struct ifaddrs`, which is the same on Linux and macOS."""
 
     _fields_ = (
@@ -48,7 +48,7 @@ def _only_on_its_link(address: str) -> bool:
 
 def _list_all() -> list[tuple[str, str]]:
     libc = ctypes.CDLL(None, use_errno=True)
-    first = ctypes.POINTER(_Entry)()
+    first = ctypes.POINTER(_IfAddrs)()
     if libc.getifaddrs(ctypes.byref(first)):
         raise OSError(ctypes.get_errno(), f"cannot list the addresses here: {os.strerror(ctypes.get_errno())}")
     try:
@@ -59,7 +59,7 @@ def _list_all() -> list[tuple[str, str]]:
 
 def _walk(place: int | None) -> Iterator[tuple[str, str]]:
     while place:
-        entry = _Entry.from_address(place)
+        entry = _IfAddrs.from_address(place)
         if entry.flags & _UP and entry.address and (address := _read(entry.address)):
             yield os.fsdecode(entry.name), address
         place = entry.next

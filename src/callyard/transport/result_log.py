@@ -24,7 +24,7 @@ SIZE = 1 << 17
 ROOM = SIZE - _OUTBOX
 
 
-class Ledger:
+class ResultLog:
     """The shared page: `begun`, the range withdrawn, and an outbox of finished results."""
 
     def __init__(self, fd: int) -> None:
@@ -83,11 +83,11 @@ class Ledger:
         self._page.close()
 
 
-def make_ledger() -> tuple[Ledger, int]:
+def make_ledger() -> tuple[ResultLog, int]:
     """A new page, and its descriptor for the other side. Raises OSError where there is none to be had."""
     fd = anonymous_file(SIZE)
     try:
-        return Ledger(fd), fd
+        return ResultLog(fd), fd
     except OSError:
         os.close(fd)
         raise

@@ -14,14 +14,14 @@ from .frames import MOST_DESCRIPTORS, SCARCE, Frame, FrameReader, send_with_desc
 _GONE = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN))
 
 
-class Stream:
+class FrameStream:
     """A socket, what waits to be sent, and what arrived in part. Sending wants the caller's lock.
 
     `on_blocked` is called when something has to wait, or nothing can be sent any more: then somebody must look at
     `broken` and `stuck`, and call `flush` once the socket takes more, or, if it is stuck, after a while.
     """
 
-    def __init__(self, sock: socket.socket, on_blocked: Callable[[Stream], object]) -> None:
+    def __init__(self, sock: socket.socket, on_blocked: Callable[[FrameStream], object]) -> None:
         sock.setblocking(False)
         self.sock = sock
         self._on_blocked = on_blocked

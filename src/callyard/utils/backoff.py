@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Pace"]
+__all__ = ["Backoff"]
 
 
-class Pace:
+class Backoff:
     """The moment when it is to be done next. Pauses grow by a factor, from a first to a longest one (s)."""
 
     def __init__(self, first: float, longest: float, factor: float) -> None:

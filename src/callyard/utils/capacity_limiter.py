@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from .locks import new_lock, under
 
 
-class Gate:
+class CapacityLimiter:
     """Who was let in calls `leave()` when done, once or more often: an exception may interrupt it, also here."""
 
     def __init__(self, most: int | None) -> None:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
-__all__ = ["Clerk", "Command", "Steps"]
+__all__ = ["Command", "CommandThread", "Steps"]
 
 Command = Callable[[], Any]
 Steps = Generator[Command, Any, None]
 Post = Callable[[Callable[[], object]], object]
 
 
-class Clerk:
+class CommandThread:
     """Types commands; replies come back through `post`, which lets the thread run them that uses the clerk.
 
     Without `post` each command is waited for.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from .lite_typing import Any, ClassVar, Self, dataclass_transform
 
-__all__ = ["Plain"]
+__all__ = ["Frozen"]
 
 
 @dataclass_transform(frozen_default=True)
-class Plain:
+class Frozen:
     """The annotations of a subclass are its fields, after those of its base; what is assigned there are defaults.
 
     Fields whose names begin with an underscore are not shown.

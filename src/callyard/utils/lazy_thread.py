@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 
-class LateThread:
+class LazyThread:
     """Begun by whoever comes first, in any thread, and by a finalizer in the middle of that.
 
     There is no lock. Whoever finds that it has not begun starts a thread, and of several the first to arrive does the

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from time import monotonic
 
-from .lazy_thread import LateThread
+from .lazy_thread import LazyThread
 
 _log = logging.getLogger("callyard")
 _SOONEST, _LATEST, _SLOWER = 0.01, 1.0, 1.5  # s between two rounds of asking, and how they grow
@@ -17,13 +17,13 @@ _SOONEST, _LATEST, _SLOWER = 0.01, 1.0, 1.5  # s between two rounds of asking, a
 _NO_LATE_THREADS = (3, 12, 0) <= sys.version_info < (3, 12, 2)
 
 
-class Errands:
+class TaskThread:
     """Does things one after the other, and asks what can only be asked, all of it in rounds."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._questions: list[Callable[[], bool]] = []
-        self._thread = LateThread("callyard-cache")
+        self._thread = LazyThread("callyard-cache")
         self._closed = False
 
     def prepare(self) -> None:

@@ -7,8 +7,8 @@ import pickle
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..cache.messages import Declined
-from ..cache.run_call import Run, begin
+from ..cache.messages import RunDeclined
+from ..cache.run_call import CachedRun, begin
 from ..serialize.packed import Packed
 from .exceptions import traceback_text
 
@@ -23,7 +23,7 @@ def remembered(server: Server, number: int, request: Request, order: Any) -> tup
     changed those that it was given.
     """
     begun = begin(pickle.loads(order) if isinstance(order, bytes) else order)  # through an agent it comes unopened
-    if isinstance(begun, Declined):
+    if isinstance(begun, RunDeclined):
         return None, pickle.dumps(begun, 5)
     kept = request.copy()
     started = perf_counter()
@@ -43,7 +43,7 @@ def _run(server: Server, number: int, request: Request) -> tuple[Packed, Any]:
     return server.pack_result(value), value
 
 
-def _stored(server: Server, number: int, run: Run, value: Any, seconds: float, kept: Request) -> bytes:
+def _stored(server: Server, number: int, run: CachedRun, value: Any, seconds: float, kept: Request) -> bytes:
     pickled = server.functions[number].data if number else None
     return pickle.dumps(run.finished(value, seconds, lambda: _arguments(kept), pickled), 5)
 

@@ -17,7 +17,7 @@ from ..errors import SchedulerError
 _NAME = "mpi4py.MPI"
 
 
-class World(NamedTuple):
+class Communicator(NamedTuple):
     """What the MPI library says of this rank."""
 
     rank: int
@@ -25,7 +25,7 @@ class World(NamedTuple):
     library: str
 
 
-def join_world() -> World | None:
+def join_world() -> Communicator | None:
     """Initialise MPI; None where there is no mpi4py, or where its variables leave that to the function."""
     try:
         from mpi4py import MPI
@@ -36,15 +36,15 @@ def join_world() -> World | None:
     return world
 
 
-def world_of(mpi: Any) -> World | None:
+def world_of(mpi: Any) -> Communicator | None:
     """What is known in the module `mpi4py.MPI`, if MPI is in use."""
     if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
         return None
     lines = mpi.Get_library_version().strip("\0 \n").splitlines() or ["MPI"]
-    return World(mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size, " ".join(lines[0].partition(",")[0].split()))
+    return Communicator(mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size, " ".join(lines[0].partition(",")[0].split()))
 
 
-def used_world() -> World | None:
+def used_world() -> Communicator | None:
     """The same where the user's code has imported mpi4py."""
     return world_of(sys.modules.get(_NAME))
 

@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator
 
 from ..cache.claims import Claim, Claims
-from ..cache.directory import Home
+from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, TimeLimitExceeded, VersionMismatch
-from ..jobs.call_file import Parcel
-from ..jobs.spool import Begun, End, Folder
+from ..jobs.call_file import CallFile
+from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..system.exit_status import how_it_ended, too_long, too_much_memory
 from ..system.processes import (
     become_subreaper,
@@ -76,7 +76,7 @@ def who(name: str) -> str:
     return f"{name!r}, job {job_id()} on {node_name()},"
 
 
-def printed(folder: Folder, number: int) -> str:
+def printed(folder: BatchDirectory, number: int) -> str:
     """Where to look further, for the end of a message."""
     return f"; what it printed is in {folder.log(number)}"
 
@@ -86,7 +86,7 @@ def main() -> None:
     path, trust, token = sys.argv[1:4]
     default_signals()
     become_subreaper()  # what a call leaves behind is to end with it
-    folder = Folder(Home.open(path, trust=trust or None), token)
+    folder = BatchDirectory(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
     if folder.batch.python == _python():  # otherwise what is found there is for another one
@@ -113,22 +113,22 @@ def _start_afresh_with(environment: dict[str, str]) -> None:
 class Job:
     """The calls of one job."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: BatchDirectory) -> None:
         self.folder = folder
         self.pid = 0  # of the call that runs
-        self.runs: tuple[int, Parcel] | None = None  # that call
+        self.runs: tuple[int, CallFile] | None = None  # that call
         self.limits = Limits(os.getpid())
         self.several = folder.batch.calls_per_job > 1
         self.oom_kills = 0  # that were seen in this job
 
-    def make(self, number: int) -> End:
+    def make(self, number: int) -> CallOutcome:
         """Make one call and write down how it ended, unless that was done before this job was started again."""
         return self.folder.ended(number) or self._make(number)
 
-    def _make(self, number: int) -> End:
+    def _make(self, number: int) -> CallOutcome:
         error = self._refusal(number)
         if error is None:
-            parcel = Parcel.load(self.folder.call(number))
+            parcel = CallFile.load(self.folder.call(number))
             reason, code = self._run(number, parcel)
             end = self.folder.ended(number)
             if end is None or reason is not None or code:  # otherwise it has let go of it itself
@@ -163,7 +163,7 @@ class Job:
             )
         return None
 
-    def _run(self, number: int, parcel: Parcel) -> tuple[str | None, int]:
+    def _run(self, number: int, parcel: CallFile) -> tuple[str | None, int]:
         """Fork a process that makes the call: what that was ended for, if it was, and its exit code."""
         keeper = os.getpid()
         self.runs = number, parcel
@@ -179,7 +179,7 @@ class Job:
         end_children(_UNKILLABLE)
         return reason or self.limits.ended(pid) or self._killed_for_memory(code), code
 
-    def _loss(self, number: int, parcel: Parcel, reason: str | None, code: int) -> CallyardError:
+    def _loss(self, number: int, parcel: CallFile, reason: str | None, code: int) -> CallyardError:
         """The error of a call whose process has ended without saying how."""
         name = self._name(number)
         if reason == "run_time":
@@ -192,7 +192,7 @@ class Job:
         error.exitcode = code
         return error
 
-    def _become_call(self, keeper: int, number: int, parcel: Parcel) -> NoReturn:
+    def _become_call(self, keeper: int, number: int, parcel: CallFile) -> NoReturn:
         from .job_call import make_call  # here, so that the keeper stays small
 
         for signum in (signal.SIGTERM, signal.SIGCHLD):
@@ -202,7 +202,7 @@ class Job:
         if self.several:
             _write_to(self.folder.log(number))
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
-        make_call(self.folder, number, parcel, Begun(job_id(), node_name(), parcel.order.key, _beat_of(parcel)))
+        make_call(self.folder, number, parcel, CallStart(job_id(), node_name(), parcel.order.key, _beat_of(parcel)))
         raise AssertionError("a call leaves by itself")  # pragma: no cover
 
     def _wait(self) -> tuple[str | None, int]:
@@ -241,23 +241,23 @@ class Job:
                 at = now + _beat_of(parcel)
             yield at - now
 
-    def _beat(self, number: int, parcel: Parcel) -> None:
+    def _beat(self, number: int, parcel: CallFile) -> None:
         self.folder.beat(number)
         if parcel.private:  # nobody else waits for its claim
             return
         with contextlib.suppress(OSError, CallyardError):
             begun = self.folder.begun(number)
             if begun is not None and begun.key:
-                Claims(Home.open(parcel.order.directory, trust=parcel.order.trust)).beat(begun.key, begun.job)
+                Claims(CacheDirectory.open(parcel.order.directory, trust=parcel.order.trust)).beat(begun.key, begun.job)
 
-    def _release_claim(self, number: int, parcel: Parcel) -> None:
+    def _release_claim(self, number: int, parcel: CallFile) -> None:
         """Of a call whose process was ended: from here it can be proven gone, from elsewhere it cannot."""
         if parcel.private:  # its directory may be removed just now, and must not be made again
             return
         begun = self.folder.begun(number)
         key = parcel.order.key if begun is None else begun.key
         with contextlib.suppress(OSError, CallyardError):
-            claims = Claims(Home.open(parcel.order.directory, trust=parcel.order.trust))
+            claims = Claims(CacheDirectory.open(parcel.order.directory, trust=parcel.order.trust))
             holder = claims.holder(key) if key else None
             if holder is not None and holder.state() == "gone":
                 claim = claims.take(key, "release")
@@ -281,13 +281,13 @@ class Job:
         os._exit(128 + signum)
 
 
-def _beat_of(parcel: Parcel) -> float:
+def _beat_of(parcel: CallFile) -> float:
     return min(_BEAT, max(_MOMENT, parcel.wait / 4))
 
 
-def failed(error: BaseException, text: str = "", key: str = "") -> End:
+def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
     """The end of a call that this error says."""
-    return End("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
+    return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
 
 
 def _write_to(path: str) -> None:

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from ..cache.claims import Claims
-from ..cache.directory import Home
-from ..cache.messages import Declined, Order
-from ..cache.run_call import Run, begin
+from ..cache.directory import CacheDirectory
+from ..cache.messages import RunDeclined, RunRequest
+from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, JobLost, OutOfMemory
-from ..jobs.call_file import Input, Meaning, Parcel
-from ..jobs.spool import Begun, End, Folder
+from ..jobs.call_file import CallFile, CallInput, KeyRecipe
+from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..serialize.packed import Packed, load_with_inputs
 from ..system.exit_status import too_much_memory
 from ..system.processes import leave_quickly
@@ -26,18 +26,18 @@ from .initializer import Initialized
 from .job import failed, printed, who
 
 if TYPE_CHECKING:
-    from ..cache.lookup import Found
+    from ..cache.lookup import CachedResult
 
 _SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of others
 _LOG = 1 << 20  # bytes of a log that are kept with the result
 
 
-def make_call(folder: Folder, number: int, parcel: Parcel, begun: Begun) -> NoReturn:
+def make_call(folder: BatchDirectory, number: int, parcel: CallFile, begun: CallStart) -> NoReturn:
     """Make a call, write down how it ended, and end this process."""
     try:
         end = _made(folder, number, parcel, begun)
     except _InputFailed as inherited:
-        end = End("failed", failure=inherited.failure)
+        end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
         end = failed(error, traceback_text(error))
     if folder.ended(number) is None:
@@ -49,21 +49,21 @@ def make_call(folder: Folder, number: int, parcel: Parcel, begun: Begun) -> NoRe
     os._exit(0)
 
 
-def _made(folder: Folder, number: int, parcel: Parcel, begun: Begun) -> End:
+def _made(folder: BatchDirectory, number: int, parcel: CallFile, begun: CallStart) -> CallOutcome:
     inputs = inputs_of(folder.home, parcel)
     order = parcel.order.replace(job_id=begun.job)
     if not order.key and parcel.meaning is not None:
         order = _with_key(order, parcel.meaning, *_opened(folder, number, parcel.data, inputs))
     folder.begin(number, begun.replace(key=order.key))
-    claims = Claims(Home.open(order.directory, trust=order.trust))
+    claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
     _end_own_claim(claims, order)
     data = parcel.data
     for _ in _pauses():
         run = begin(order)
-        if not isinstance(run, Declined):
+        if not isinstance(run, RunDeclined):
             return _ended_before(folder, number, run) or _ran(folder, number, parcel, run, order, data, inputs)
         if run.reason == "stored":
-            return End("finished", order.key, order.directory)
+            return CallOutcome("finished", order.key, order.directory)
         if run.reason == "claimed":
             _say_who_has_it(folder, number, claims, order)
         if run.reason == "differs":  # what is imported here is not what was keyed: take what was sent
@@ -71,7 +71,7 @@ def _made(folder: Folder, number: int, parcel: Parcel, begun: Begun) -> End:
     raise AssertionError("it asks for ever")  # pragma: no cover
 
 
-def _ended_before(folder: Folder, number: int, run: Run) -> End | None:
+def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
     """How another job of the same batch has ended the call: one that was submitted by a process that was killed then.
 
     Of a batch that was removed meanwhile nothing is to be made any more.
@@ -79,7 +79,7 @@ def _ended_before(folder: Folder, number: int, run: Run) -> End | None:
     end = folder.ended(number)
     if end is not None or not os.path.exists(folder.path):
         run.release()
-        return end or End("withdrawn")
+        return end or CallOutcome("withdrawn")
     return None
 
 
@@ -92,14 +92,14 @@ def _pauses() -> Any:
         pause = min(pause * _SLOWER, _LATEST) if pause else _SOONEST
 
 
-def _say_who_has_it(folder: Folder, number: int, claims: Claims, order: Order) -> None:
+def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
     """The scheduler knows whether that job still runs; whoever asks it finds this."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)
 
 
-def _end_own_claim(claims: Claims, order: Order) -> None:
+def _end_own_claim(claims: Claims, order: RunRequest) -> None:
     """A job that was started again on another node has its own claim from before, and that run is over."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id == order.job_id:
@@ -117,7 +117,7 @@ class _InputFailed(Exception):  # not an error of its own: it carries another
 class _Stored:
     """A future, as keys see one, whose result lies in a file."""
 
-    def __init__(self, given: Input, found: Found | None) -> None:
+    def __init__(self, given: CallInput, found: CachedResult | None) -> None:
         self._given, self._found = given, found
         self.result_token = None if found is None or given.path else found.token
 
@@ -143,7 +143,7 @@ class _Stored:
         fn(self)
 
 
-def inputs_of(home: Home, parcel: Parcel) -> list[_Stored]:
+def inputs_of(home: CacheDirectory, parcel: CallFile) -> list[_Stored]:
     """The results that stand for futures among the arguments. Parts are taken once, to see whether they are there."""
     found = [_Stored(given, _find_input(home, parcel, given)) for given in parcel.inputs]
     for given, stored in zip(parcel.inputs, found, strict=True):
@@ -155,7 +155,7 @@ def inputs_of(home: Home, parcel: Parcel) -> list[_Stored]:
     return found
 
 
-def _find_input(home: Home, parcel: Parcel, given: Input) -> Found | None:
+def _find_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
     """The result that an argument stands for. Network file systems may show it late."""
     if given.packed is not None:
         return None
@@ -171,10 +171,10 @@ def _find_input(home: Home, parcel: Parcel, given: Input) -> Found | None:
     raise AssertionError("it asks for ever")  # pragma: no cover
 
 
-def _look_for_input(home: Home, parcel: Parcel, given: Input) -> Found | None:
+def _look_for_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
     key, directory = given.key, given.directory
     if not key:
-        end = Folder(home, given.token).ended(given.number)
+        end = BatchDirectory(home, given.token).ended(given.number)
         if end is None:
             return None
         if end.state != "finished":
@@ -189,7 +189,7 @@ def _look_for_input(home: Home, parcel: Parcel, given: Input) -> Found | None:
     return found
 
 
-def inherited(end: End, name: str, source: str) -> bytes:
+def inherited(end: CallOutcome, name: str, source: str) -> bytes:
     """The failure of a call whose input failed: the same, with the path in a note."""
     if not end.failure:
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
@@ -202,7 +202,7 @@ def inherited(end: End, name: str, source: str) -> bytes:
     return failed(error, text).failure
 
 
-def _with_key(order: Order, meaning: Meaning, fn: Any, args: Any, kwargs: Any) -> Order:
+def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
     """The key that had to wait for the inputs. What they hold is not loaded for it."""
     from ..hashing.call_key import call_key
 
@@ -217,8 +217,14 @@ def _with_key(order: Order, meaning: Meaning, fn: Any, args: Any, kwargs: Any) -
 
 
 def _ran(
-    folder: Folder, number: int, parcel: Parcel, run: Run, order: Order, data: bytes, inputs: Sequence[_Stored]
-) -> End:
+    folder: BatchDirectory,
+    number: int,
+    parcel: CallFile,
+    run: CachedRun,
+    order: RunRequest,
+    data: bytes,
+    inputs: Sequence[_Stored],
+) -> CallOutcome:
     def load() -> Any:
         return _opened(folder, number, data, [given.result() for given in inputs])
 
@@ -238,22 +244,22 @@ def _ran(
     note = run.finished(value, seconds, lambda: load()[1:])
     if note.problem is not None:
         raise _told(_why_not_stored(value, order, note.problem), folder, number)
-    return End("finished", order.key, order.directory)
+    return CallOutcome("finished", order.key, order.directory)
 
 
-def _named(error: BaseException, folder: Folder, number: int, parcel: Parcel) -> BaseException:
+def _named(error: BaseException, folder: BatchDirectory, number: int, parcel: CallFile) -> BaseException:
     """What the function met at its own limit has the limit's name."""
     if isinstance(error, MemoryError) and parcel.memory and not isinstance(error, OutOfMemory):
         return OutOfMemory(too_much_memory(who(parcel.order.name), parcel.memory) + printed(folder, number))
     return error
 
 
-def _told(error: Exception, folder: Folder, number: int) -> Exception:
+def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
     """An error of ours that others raise too, with what is known of the call here."""
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 
-def _opened(folder: Folder, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
+def _opened(folder: BatchDirectory, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
     """Function, arguments and keywords, with these in place of futures."""
     try:
         return load_with_inputs(Packed(data), inputs)
@@ -261,7 +267,7 @@ def _opened(folder: Folder, number: int, data: bytes, inputs: Sequence[Any]) -> 
         raise _told(unreadable_call(error), folder, number) from error
 
 
-def _value(folder: Folder, number: int, parcel: Parcel, apart: bool, load: Callable[[], Any]) -> Any:
+def _value(folder: BatchDirectory, number: int, parcel: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
     if parcel.ranks > 1:
         from .mpi_job_rank import value_of_ranks  # here, because few calls have several
 
@@ -269,7 +275,7 @@ def _value(folder: Folder, number: int, parcel: Parcel, apart: bool, load: Calla
     return Initialized.load(parcel.initializer).apply(*load())
 
 
-def _why_not_stored(value: Any, order: Order, problem: str) -> CallyardError:
+def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardError:
     from ..serialize.function_registry import dumps
 
     try:
@@ -279,7 +285,7 @@ def _why_not_stored(value: Any, order: Order, problem: str) -> CallyardError:
     return CacheError(f"the result of {order.name!r} could not be stored in {order.directory}: {problem}")
 
 
-def _log(folder: Folder, number: int) -> str:
+def _log(folder: BatchDirectory, number: int) -> str:
     """What the call has printed, or the last part of it."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a user may have put anything there

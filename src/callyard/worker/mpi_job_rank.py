@@ -16,11 +16,11 @@ import subprocess
 import sys
 from typing import Any
 
-from ..cache.directory import Home
+from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, RemoteTraceback, ResourceError, SchedulerError, WorkerLost
-from ..hosts.mpi_plugins import Plugins
-from ..jobs.call_file import Parcel
-from ..jobs.spool import Folder
+from ..hosts.mpi_plugins import MpiPlugins
+from ..jobs.call_file import CallFile
+from ..jobs.spool import BatchDirectory
 from ..serialize.function_registry import dumps
 from ..serialize.packed import Packed, load_with_inputs
 from ..system.exit_status import how_it_ended
@@ -34,7 +34,7 @@ _MPI = "--mpi="
 _ALONE, _TOGETHER = "alone", "together"  # files that say what ranks are
 
 
-def value_of_ranks(folder: Folder, number: int, parcel: Parcel, apart: bool) -> list[Any]:
+def value_of_ranks(folder: BatchDirectory, number: int, parcel: CallFile, apart: bool) -> list[Any]:
     """What each rank returns. Raises what the first that failed has raised."""
     place = f"{folder.path}/{number}.ranks"
     shutil.rmtree(place, ignore_errors=True)  # of an earlier start of this job
@@ -45,7 +45,7 @@ def value_of_ranks(folder: Folder, number: int, parcel: Parcel, apart: bool) -> 
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(place: str, parcel: Parcel, command: list[str]) -> int:
+def _run(place: str, parcel: CallFile, command: list[str]) -> int:
     """Start the ranks in the first way in which they know each other; the exit code of their launcher."""
     plugins = _plugins(parcel.launcher)
     ways = [""] if plugins is None else plugins.candidates()
@@ -63,10 +63,10 @@ def _run(place: str, parcel: Parcel, command: list[str]) -> int:
     raise _error(parcel, alone, code, launcher_advice(parcel.launcher[0]) if plugins is None else plugins.advice(ways))
 
 
-def _plugins(launcher: tuple[str, ...]) -> Plugins | None:
+def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
     """The ways to start ranks, if it is Slurm that does so."""
     chosen = next((word[len(_MPI) :] for word in launcher if word.startswith(_MPI)), None)
-    return Plugins(chosen) if launcher[0] == "srun" else None
+    return MpiPlugins(chosen) if launcher[0] == "srun" else None
 
 
 def _started(launcher: tuple[str, ...], way: str) -> list[str]:
@@ -74,7 +74,7 @@ def _started(launcher: tuple[str, ...], way: str) -> list[str]:
     return [words[0], *([_MPI + way] if way else []), *words[1:]]
 
 
-def _error(parcel: Parcel, alone: str, code: int, advice: str) -> CallyardError:
+def _error(parcel: CallFile, alone: str, code: int, advice: str) -> CallyardError:
     name, ranks = parcel.order.name, parcel.ranks
     by_slurm = parcel.launcher[0] == "srun"
     if alone:
@@ -89,7 +89,7 @@ def _error(parcel: Parcel, alone: str, code: int, advice: str) -> CallyardError:
     return error
 
 
-def _rank_command(folder: Folder, number: int, apart: bool) -> list[str]:
+def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]:
     code = (
         "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from callyard.worker.mpi_job_rank import main; main()"
     )
@@ -103,7 +103,7 @@ def _order(place: str, ranks: int) -> list[int]:
     return [*failed, *(rank for rank in range(ranks) if rank not in failed)]
 
 
-def _result(path: str, rank: int, parcel: Parcel, code: int) -> Any:
+def _result(path: str, rank: int, parcel: CallFile, code: int) -> Any:
     with contextlib.suppress(FileNotFoundError), open(f"{path}.failed", "rb") as file:
         error, text = pickle.load(file)
         BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
@@ -124,8 +124,8 @@ def main() -> None:
     home, trust, token, number, apart = sys.argv[1:6]
     default_signals()
     sys.argv[:] = [""]
-    folder = Folder(Home.open(home, trust=trust or None), token)
-    parcel = Parcel.load(folder.call(int(number)))
+    folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
+    parcel = CallFile.load(folder.call(int(number)))
     place = f"{folder.path}/{number}.ranks"
     path = f"{place}/{_meet(place, parcel.ranks)}"
     try:
@@ -146,7 +146,7 @@ def _meet(place: str, ranks: int) -> int:
     return rank_in(world)
 
 
-def _returned(home: Home, parcel: Parcel, apart: bool) -> bytes:
+def _returned(home: CacheDirectory, parcel: CallFile, apart: bool) -> bytes:
     from .job_call import inputs_of  # here, because that module leads here
 
     inputs = [given.result() for given in inputs_of(home, parcel)]

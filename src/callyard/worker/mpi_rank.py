@@ -12,8 +12,8 @@ from ..system.machine import GPUS
 from ..system.processes import default_signals, die_with_parent, open_standard_descriptors
 from ..transport import frames
 from ..transport.frames import NO_MPI, RANK, STRAY
-from ..transport.result_log import Ledger, make_ledger
-from .communicator import World, check_used_world, join_world, used_world
+from ..transport.result_log import ResultLog, make_ledger
+from .communicator import Communicator, check_used_world, join_world, used_world
 from .serve import Server
 
 # How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
@@ -25,7 +25,7 @@ def rank_of_process() -> int | None:
     return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), None)
 
 
-def rank_in(world: World | None) -> int:
+def rank_in(world: Communicator | None) -> int:
     """Which rank this process is; of that MPI knows most."""
     rank = rank_of_process() if world is None else world.rank
     if rank is None:
@@ -52,7 +52,7 @@ def main() -> None:
         RankServer(stream, ledger, len(each)).run()
 
 
-def introduction(world: World | None) -> bytes:
+def introduction(world: Communicator | None) -> bytes:
     """The frame that says which rank this is, and of how many, if that is known."""
     if world is None:
         return frames.encode(RANK, 0, rank_in(world))
@@ -62,7 +62,7 @@ def introduction(world: World | None) -> bytes:
 class RankServer(Server):
     """A worker that also says how the function used MPI."""
 
-    def __init__(self, sock: socket.socket, ledger: Ledger, ranks: int) -> None:
+    def __init__(self, sock: socket.socket, ledger: ResultLog, ranks: int) -> None:
         super().__init__(sock, ledger)
         self._ranks = ranks
 

@@ -17,11 +17,11 @@ from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
-from ..serialize.module_namespace import Kept
+from ..serialize.module_namespace import KeptFunction
 from ..serialize.packer import Packed, Packer, load_with_inputs
-from ..serialize.shared_memory import Segments
+from ..serialize.shared_memory import SegmentPool
 from ..transport import frames
-from ..transport.frame_buffers import Loans, Lost, describe, describe_whole, note_unused, undescribe
+from ..transport.frame_buffers import LentBuffers, LostBuffers, describe, describe_whole, note_unused, undescribe
 from ..transport.frames import (
     CALL,
     CONTENT,
@@ -38,7 +38,7 @@ from ..transport.frames import (
     RESULT,
     SCARCE,
 )
-from ..transport.result_log import ROOM, Ledger
+from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
 from .exceptions import encode_error, unpicklable_result, unreadable_call, unsendable_result
 from .initializer import Initialized
@@ -52,17 +52,17 @@ _MOMENT = 0.005  # s between two tries to send where the system lacks memory
 class Server:
     """The state of a worker, and what it does with each kind of frame."""
 
-    def __init__(self, sock: socket.socket, ledger: Ledger) -> None:
+    def __init__(self, sock: socket.socket, ledger: ResultLog) -> None:
         sock.setblocking(True)  # whoever made it may have changed the default, or how sockets work
         self.sock = sock
         self.ledger = ledger
         self.reader = frames.FrameReader()
         self.arrived: deque[frames.Frame] = deque()  # what is still to be done
-        self.segments = Segments()
+        self.segments = SegmentPool()
         self.packer = Packer(self.segments, home=True)
-        self.functions: dict[int, Kept | _Unloadable] = {}
+        self.functions: dict[int, KeptFunction | _Unloadable] = {}
         self.initialized = Initialized()
-        self.loans = Loans()  # results that others still use
+        self.loans = LentBuffers()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
         self.outbox = 0  # bytes in the ledger that were not sent yet
         self.oldest = 0.0  # when the first of them was put there
@@ -134,7 +134,7 @@ class Server:
 
     def define(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         try:
-            self.functions[number] = Kept(body)
+            self.functions[number] = KeptFunction(body)
         except BaseException as error:  # each call of it will say so
             self.functions[number] = _Unloadable(error)
 
@@ -172,7 +172,7 @@ class Server:
             self.done(started)
             try:
                 self.send_result(packed, sequence, note)
-            except frames.TooLarge as error:
+            except frames.FrameTooLarge as error:
                 self.send(encode_error(unsendable_result(error), sequence, self.last_call))
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
@@ -285,9 +285,9 @@ class Server:
     def undescribe(self, described: Sequence[Any]) -> list[Packed]:
         """What came with descriptors, or what is fetched because they were lost on their way."""
         opened = undescribe(described, self.reader, partial(note_unused, self.unused))
-        return self.fetch(opened) if isinstance(opened, Lost) else opened
+        return self.fetch(opened) if isinstance(opened, LostBuffers) else opened
 
-    def fetch(self, lost: Lost) -> list[Packed]:
+    def fetch(self, lost: LostBuffers) -> list[Packed]:
         """Ask the driver for what was lost and wait for that; what it says meanwhile is done later."""
         self._transmit(frames.encode_object(FETCH, lost.numbers), [])
         complete = False

@@ -11,14 +11,14 @@ from struct import Struct
 from typing import NoReturn
 
 from ..system.processes import die_with_parent, leave_quickly
-from ..transport.result_log import Ledger
+from ..transport.result_log import ResultLog
 from .guard import get_guard
 from .serve import Server
 
 BIRTH = Struct("<II")  # the number of a worker and its process id
 
 
-class Become(BaseException):
+class BecomeWorker(BaseException):
     """Raised in a forked worker, so that it leaves the zygote's frames behind before it begins."""
 
     def __init__(self, stream: socket.socket, ledger_fd: int) -> None:
@@ -55,12 +55,12 @@ def begin_worker(
         except OSError as error:
             os.write(2, f"callyard: cannot start {argv[0]}: {error}\n".encode())
             os._exit(127)
-    raise Become(socket.socket(fileno=descriptors[0]), descriptors[1])
+    raise BecomeWorker(socket.socket(fileno=descriptors[0]), descriptors[1])
 
 
 def serve(stream: socket.socket, ledger_fd: int) -> None:
     """Be a worker until the driver closes the stream; then end as any program does."""
-    ledger = Ledger(ledger_fd)
+    ledger = ResultLog(ledger_fd)
     os.close(ledger_fd)
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Server(stream, ledger).run()

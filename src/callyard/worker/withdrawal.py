@@ -7,15 +7,15 @@ import os
 import signal
 
 from ..system.processes import state_of
-from ..transport.result_log import Ledger
+from ..transport.result_log import ResultLog
 
 _SOONEST, _LATEST = 0.001, 0.05  # s between two attempts, each pause twice as long as the one before
 
 
-class Withdrawal:
+class CallWithdrawal:
     """Of the calls up to `last` that the worker has not begun. Times are those of one clock that the caller reads."""
 
-    def __init__(self, pid: int, ledger: Ledger, last: int) -> None:
+    def __init__(self, pid: int, ledger: ResultLog, last: int) -> None:
         self._pid, self._ledger, self._last = pid, ledger, last
         self._stopped_before = state_of(pid) == "T"  # by somebody else, who is to let it go on
         self._pause = _SOONEST

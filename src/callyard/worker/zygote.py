@@ -38,7 +38,7 @@ from ..system.processes import (
     watch_end,
 )
 from ..transport import frames
-from ..transport.result_log import Ledger
+from ..transport.result_log import ResultLog
 from ..transport.zygote_protocol import (
     ALIVE,
     ASK,
@@ -54,8 +54,8 @@ from ..transport.zygote_protocol import (
     WITHDRAWN,
 )
 from .limits import Limits
-from .start import BIRTH, Become, begin_worker, serve
-from .withdrawal import Withdrawal
+from .start import BIRTH, BecomeWorker, begin_worker, serve
+from .withdrawal import CallWithdrawal
 
 _AGAIN = 1.0  # s after which what was killed at the end is killed again
 _UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
@@ -67,12 +67,12 @@ class _Worker:
 
     __slots__ = ("directory", "guard", "ledger", "number", "overdue", "pid", "reason", "withdrawal")
 
-    def __init__(self, number: int, guard: int, ledger: Ledger | None, directory: str) -> None:
+    def __init__(self, number: int, guard: int, ledger: ResultLog | None, directory: str) -> None:
         self.number, self.guard, self.ledger, self.directory = number, guard, ledger, directory
         self.pid = 0  # until it says so
         self.reason: str | None = None  # why it was killed here
         self.overdue: float | None = None  # when it is given up
-        self.withdrawal: Withdrawal | None = None  # under way
+        self.withdrawal: CallWithdrawal | None = None  # under way
 
 
 class Zygote:
@@ -177,7 +177,7 @@ class Zygote:
         try:
             if descriptors is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            ledger = Ledger(descriptors[1]) if descriptors else None  # first: nothing may fail beside a worker
+            ledger = ResultLog(descriptors[1]) if descriptors else None  # first: nothing may fail beside a worker
             pid = os.fork()
         except OSError as error:  # no more processes, memory or descriptors: it is not to be had, the others go on
             for fd in descriptors or ():
@@ -235,7 +235,7 @@ class Zygote:
         """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.ledger is not None and worker.pid:
-            worker.withdrawal = Withdrawal(worker.pid, worker.ledger, last)
+            worker.withdrawal = CallWithdrawal(worker.pid, worker.ledger, last)
             self.go_on_withdrawing(worker, time.monotonic())
 
     def go_on_withdrawing(self, worker: _Worker, now: float) -> None:
@@ -380,7 +380,7 @@ def main() -> None:
         signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
     try:
         Zygote(sock, driver, watched).run()
-    except Become as worker:
+    except BecomeWorker as worker:
         stream, ledger_fd = worker.stream, worker.ledger_fd
     serve(stream, ledger_fd)
 

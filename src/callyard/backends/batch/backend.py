@@ -25,7 +25,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ...cache.directory import Home
+from ...cache.directory import CacheDirectory
 from ...dependencies.wait import when_done
 from ...errors import CallyardError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
@@ -34,51 +34,53 @@ from ...serialize.function_registry import dumps
 from ...serialize.importable import apart
 from ...serialize.packer import Packed, load_with_inputs, note_futures
 from ...utils import interpreter_exit
-from ...utils.command_thread import Clerk
-from ...utils.lazy_thread import LateThread
+from ...utils.command_thread import CommandThread
+from ...utils.lazy_thread import LazyThread
 from ..base import Settings
-from ..cached.future import Known, Ticket
+from ..cached.future import CachedCall, KeyedResult
 from ..live import FORKED, unpicklable
 from ..resource_mapping import job_options
 from ..run_directories import remove_if_over
-from .attach import Earlier
-from .call import Call, Scheduled
-from .canceller import Withdrawal
+from .attach import EarlierBatches
+from .call import JobCall, JobFuture
+from .canceller import Canceller
 from .inputs import call_of
 from .intake import Intake, give_up
-from .job_files import Watch
-from .poller import Questions
-from .scheduler_client import Desk
-from .submitter import Sender
-from .tracker import Following
-from .writer import Terms, Writer
+from .job_files import FileWatcher
+from .poller import Poller
+from .scheduler_client import SchedulerClient
+from .submitter import Submitter
+from .tracker import Tracker
+from .writer import BatchWriter, JobSettings
 
 _log = logging.getLogger("callyard")
 _QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, after which what was submitted goes out together
 _FAILURES = 3  # in a row, after which it is given up
 
 
-class DetachedBackend:
+class BatchBackend:
     """The calls of one executor as jobs."""
 
     detached = True
 
-    def __init__(self, desk: Desk, home: Home, terms: Terms, settings: Settings, private: bool) -> None:
+    def __init__(
+        self, desk: SchedulerClient, home: CacheDirectory, terms: JobSettings, settings: Settings, private: bool
+    ) -> None:
         self.home, self.terms = home, terms
         self._desk = desk
         self._private = private  # nobody else looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._waiting: set[Future[Any]] = set()  # those whose futures have not ended
-        self._clerk = clerk = Clerk(self._inbox.put)
-        self._following = following = Following(home, private, terms.poll, self._ended)
-        self._earlier = earlier = Earlier(home, following)
-        self._sender = Sender(clerk, desk, following, earlier)
-        self._questions = Questions(clerk, desk, following, self._sender, terms.result_grace)
-        writer = Writer(home, terms, settings, private)
+        self._clerk = clerk = CommandThread(self._inbox.put)
+        self._following = following = Tracker(home, private, terms.poll, self._ended)
+        self._earlier = earlier = EarlierBatches(home, following)
+        self._sender = Submitter(clerk, desk, following, earlier)
+        self._questions = Poller(clerk, desk, following, self._sender, terms.result_grace)
+        writer = BatchWriter(home, terms, settings, private)
         self._intake = intake = Intake(self, clerk, desk, writer, earlier, self._sender, terms.poll[0])
-        self._watch = Watch(following, earlier, self._questions, terms.result_grace, intake.new.append)
-        self._withdrawal = Withdrawal(clerk, desk, following, earlier)
-        self._thread = LateThread("callyard-jobs")
+        self._watch = FileWatcher(following, earlier, self._questions, terms.result_grace, intake.new.append)
+        self._withdrawal = Canceller(clerk, desk, following, earlier)
+        self._thread = LazyThread("callyard-jobs")
         self._closing = self._leaving = False
         self._broken = False
         self.forked = False
@@ -93,7 +95,7 @@ class DetachedBackend:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         resources: Resources,
-        ticket: Ticket | None = None,
+        ticket: CachedCall | None = None,
     ) -> Future[Any]:
         if self.forked:
             raise RuntimeError(FORKED)
@@ -101,7 +103,7 @@ class DetachedBackend:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
         job_options(resources)  # refuses what cannot be
-        future = Scheduled(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
+        future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
             data = dumps(parts, reduce=note_futures(sources))
@@ -110,7 +112,7 @@ class DetachedBackend:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
         self._begin()  # first: where no thread is to be had there is no call
-        call = future.call = Call(future, resources, ticket, self, data, apart_data, sources)
+        call = future.call = JobCall(future, resources, ticket, self, data, apart_data, sources)
         try:
             self._accept(call, sources)
         except BaseException:  # nobody is going to have this future: there shall be no job for it
@@ -119,7 +121,7 @@ class DetachedBackend:
             raise
         return future
 
-    def _accept(self, call: Call, sources: list[Any]) -> None:
+    def _accept(self, call: JobCall, sources: list[Any]) -> None:
         future = call.future
         self._waiting.add(future)
         when_ended(future, partial(self._forget, call))
@@ -136,16 +138,16 @@ class DetachedBackend:
         missing = {name: value for name, value in self.terms.defaults.items() if name not in asked}
         return resources.updated(missing)
 
-    def _admit(self, call: Call) -> None:
+    def _admit(self, call: JobCall) -> None:
         """Its other inputs are here; if that is all of them, its key can be made and looked up."""
         if call.ticket is None or not all(source.done() for source in call.sources):
             self._enter(call)
             return
-        known = list(map(Known, call.sources))
+        known = list(map(KeyedResult, call.sources))
         data = Packed(call.data)
         call.ticket.admit(lambda: load_with_inputs(data, known)[1:], partial(self._enter, call))
 
-    def _enter(self, call: Call) -> None:
+    def _enter(self, call: JobCall) -> None:
         self._do(partial(self._intake.take, [call]))
 
     def _do(self, step: Callable[[], object]) -> None:
@@ -161,7 +163,7 @@ class DetachedBackend:
         if self._thread.begun:
             self._inbox.put(_nothing)
 
-    def _forget(self, call: Call, future: Future[Any]) -> None:
+    def _forget(self, call: JobCall, future: Future[Any]) -> None:
         self._waiting.discard(future)
         if not call.entered:  # others may wait for it to be written down, which it is not going to be
             self._do(partial(self._intake.take, call.followers))
@@ -221,7 +223,7 @@ class DetachedBackend:
 
     # -- ends ------------------------------------------------------------------------------------------------
 
-    def _ended(self, call: Call) -> None:
+    def _ended(self, call: JobCall) -> None:
         """Nothing more is to be known of it."""
         call.future.call = None
 
@@ -306,7 +308,7 @@ class DetachedBackend:
         return f"detached, each call a job of {self.terms.scheduler}{where}"
 
 
-_backends: weakref.WeakSet[DetachedBackend] = weakref.WeakSet()
+_backends: weakref.WeakSet[BatchBackend] = weakref.WeakSet()
 
 
 def _in_forked_child() -> None:
@@ -321,7 +323,7 @@ def _nothing() -> None:
     """Only to be woken."""
 
 
-def _dumped_apart(parts: Any, ticket: Ticket | None) -> bytes | None:
+def _dumped_apart(parts: Any, ticket: CachedCall | None) -> bytes | None:
     """The call with the user's modules inside, for where the job finds other versions of them than were keyed."""
     modules = ticket.modules() if ticket is not None else frozenset()
     if not modules:

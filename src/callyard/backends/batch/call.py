@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...cache.messages import Order
+from ...cache.messages import RunRequest
 from ...errors import RemoteTraceback
 from ...futures import Future
-from ...jobs.call_file import Input
-from ...jobs.planner import Wanted
-from ...jobs.spool import End, Folder
+from ...jobs.call_file import CallInput
+from ...jobs.planner import PlannedCall
+from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import Resources
-from ..cached.future import Ticket
+from ..cached.future import CachedCall
 
 if TYPE_CHECKING:
-    from .inputs import Taken
+    from .inputs import InputSource
 
-__all__ = ["Call", "EndedBadly", "Scheduled"]
+__all__ = ["JobCall", "JobFuture", "PackedJobError"]
 
 
-class Scheduled(Future[Any]):
+class JobFuture(Future[Any]):
     """The future of a call that is a job. `stored`: directory and key of its result, once that is there."""
 
     __slots__ = ("_job_id", "call", "stored")
@@ -28,7 +28,7 @@ class Scheduled(Future[Any]):
     def __init__(self, name: str, on_cancel: Callable[[], object] | None = None) -> None:
         super().__init__(name, on_cancel)
         self._job_id: str | None = None
-        self.call: Call | None = None  # until it has ended
+        self.call: JobCall | None = None  # until it has ended
         self.stored: tuple[str, str] | None = None
 
     @property
@@ -39,14 +39,14 @@ class Scheduled(Future[Any]):
         self._job_id = job or self._job_id
 
 
-class Call:
+class JobCall:
     """A call on its way to a job, and from there back."""
 
     def __init__(
         self,
-        future: Scheduled,
+        future: JobFuture,
         resources: Resources,
-        ticket: Ticket | None,
+        ticket: CachedCall | None,
         owner: Any,
         data: bytes,
         apart: bytes | None,
@@ -56,13 +56,13 @@ class Call:
         self.owner = owner  # the backend that it was submitted to
         self.data, self.apart, self.sources = data, apart, sources  # see `Parcel`; until they have been written
         self.entered = False  # it can be written down
-        self.followers: list[Call] = []  # which can once this one is
-        self.twins: list[Call] = []  # the same call, submitted again before this one was written down
-        self.wanted = Wanted(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
+        self.followers: list[JobCall] = []  # which can once this one is
+        self.twins: list[JobCall] = []  # the same call, submitted again before this one was written down
+        self.wanted = PlannedCall(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
         self.id = ""  # by which other processes find it
-        self.order: Order | None = None
-        self.inputs: list[Input | Taken] = []
-        self.folder: Folder | None = None
+        self.order: RunRequest | None = None
+        self.inputs: list[CallInput | InputSource] = []
+        self.folder: BatchDirectory | None = None
         self.number = 0
         self.ours = False  # whether this executor has submitted it
         self.seen_running = 0.0  # when that was noticed
@@ -80,12 +80,12 @@ class Call:
         self.data, self.apart, self.inputs, self.sources = b"", None, [], []
 
 
-class EndedBadly:
+class PackedJobError:
     """The error of a call that failed in a job; opened, the exception with the traceback there as its cause."""
 
     __slots__ = ("_end",)
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: CallOutcome) -> None:
         self._end = end
 
     def load(self) -> BaseException:

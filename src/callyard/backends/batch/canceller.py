@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
-from ...jobs.batch import End
-from ...jobs.spool import Folder
-from ...utils.command_thread import Clerk
+from ...jobs.batch import CallOutcome
+from ...jobs.spool import BatchDirectory
+from ...utils.command_thread import CommandThread
 from ...worker.job import failed
-from .attach import Earlier
-from .call import Call
+from .attach import EarlierBatches
+from .call import JobCall
 from .job_errors import gone
-from .scheduler_client import Desk
-from .tracker import Followed, Following
+from .scheduler_client import SchedulerClient
+from .tracker import TrackedBatch, Tracker
 
-__all__ = ["Withdrawal"]
+__all__ = ["Canceller"]
 
 
-class Withdrawal:
+class Canceller:
     """Takes back what one executor has submitted."""
 
-    def __init__(self, clerk: Clerk, desk: Desk, following: Following, earlier: Earlier) -> None:
+    def __init__(
+        self, clerk: CommandThread, desk: SchedulerClient, following: Tracker, earlier: EarlierBatches
+    ) -> None:
         self._clerk, self._desk, self._following, self._earlier = clerk, desk, following, earlier
 
     def drop_cancelled(self) -> None:
@@ -42,11 +44,11 @@ class Withdrawal:
         if jobs:
             self._clerk.do(partial(self._desk.cancel, jobs))
 
-    def _settle(self, followed: Followed) -> None:
+    def _settle(self, followed: TrackedBatch) -> None:
         if not followed.calls:
             self._earlier.settle(followed.folder.token)
 
-    def _note_failure(self, folder: Folder, call: Call) -> None:
+    def _note_failure(self, folder: BatchDirectory, call: JobCall) -> None:
         """It failed with one of its inputs; its job is ended by the scheduler without a word, or finds out itself."""
         if call.ours and not call.future.cancelled() and folder.ended(call.number) is None:
             error = call.future.exception()
@@ -54,7 +56,7 @@ class Withdrawal:
                 folder.end(call.number, failed(error))
                 folder.received(call.number)
 
-    def _cancellable(self, followed: Followed, call: Call) -> list[str]:
+    def _cancellable(self, followed: TrackedBatch, call: JobCall) -> list[str]:
         folder, number = followed.folder, call.number
         if not call.ours or not call.future.cancelled() or self._is_shared(folder, number):
             return []
@@ -65,7 +67,7 @@ class Withdrawal:
         if job is None or any(other in followed.calls for other in together):
             return []  # others are made by the same job
         for each in followed.cancelled.intersection(together):
-            folder.end(each, End("withdrawn"))
+            folder.end(each, CallOutcome("withdrawn"))
         return [job]
 
     def end_all(self) -> None:
@@ -86,11 +88,11 @@ class Withdrawal:
         for followed in list(self._following.batches.values()):
             self._settle(followed)
 
-    def _is_shared(self, folder: Folder, number: int) -> bool:
+    def _is_shared(self, folder: BatchDirectory, number: int) -> bool:
         """Whether others wait for what the same job makes."""
         return folder.others(self._following.me, folder.batch.of_element(folder.batch.element_of(number)))
 
-    def _let_go(self, calls: list[Call]) -> None:
+    def _let_go(self, calls: list[JobCall]) -> None:
         for call in calls:
             call.future.again()  # it may be running
             call.future.cancel()

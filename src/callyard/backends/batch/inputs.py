@@ -5,32 +5,32 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...cache.cache import Cache
-from ...futures import Part
-from ...jobs.call_file import Input
-from ...jobs.planner import Element, Wanted
+from ...futures import ItemFuture
+from ...jobs.call_file import CallInput
+from ...jobs.planner import ArrayElement, PlannedCall
 from ...serialize.function_registry import dumps
-from ..cached.future import Remembered
-from .call import Call, Scheduled
+from ..cached.future import CachedFuture
+from .call import JobCall, JobFuture
 
-__all__ = ["Taken", "after_of", "cache_at", "call_of", "input_of", "written"]
+__all__ = ["InputSource", "after_of", "cache_at", "call_of", "input_of", "written"]
 
 
-class Taken(NamedTuple):
-    """A call whose result is taken, or a part of that; see `Input`."""
+class InputSource(NamedTuple):
+    """A call whose result is taken, or a part of that; see `CallInput`."""
 
-    call: Call
+    call: JobCall
     name: str
     path: bytes
 
 
-def call_of(source: Any, owner: Any) -> Call | None:
+def call_of(source: Any, owner: Any) -> JobCall | None:
     """The call behind a future, if it is a job in the same directory that has not ended.
 
     Not one of another executor's that is no job yet: then nobody knows what the scheduler should wait for.
     """
     source, _ = _whole_of(source)
-    inner = source.inner if isinstance(source, Remembered) else source
-    call = inner.call if isinstance(inner, Scheduled) and not inner.done() else None
+    inner = source.inner if isinstance(source, CachedFuture) else source
+    call = inner.call if isinstance(inner, JobFuture) and not inner.done() else None
     if call is None or call.owner is owner:
         return call
     return call if call.owner.home.path == owner.home.path and call.job is not None else None
@@ -39,44 +39,44 @@ def call_of(source: Any, owner: Any) -> Call | None:
 def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
     """The future whose parts are taken, and which part of it `source` is."""
     steps = []
-    while isinstance(source, Part) and (whole := source.source) is not None:
+    while isinstance(source, ItemFuture) and (whole := source.source) is not None:
         steps.append(source.key_and_length)
         source = whole
     return source, steps[::-1]
 
 
-def after_of(call: Call) -> Wanted | Element:
+def after_of(call: JobCall) -> PlannedCall | ArrayElement:
     """What the scheduler is to wait for."""
     if call.folder is None:
         return call.wanted
     batch = call.folder.batch
     element = batch.element_of(call.number)
-    return Element(call.folder.token, 0 if element is None else element, len(batch.of_element(element)) > 1)
+    return ArrayElement(call.folder.token, 0 if element is None else element, len(batch.of_element(element)) > 1)
 
 
-def input_of(source: Any, owner: Any) -> Input | Taken:
+def input_of(source: Any, owner: Any) -> CallInput | InputSource:
     """Where the job finds the result; a value is packed now."""
     name = getattr(source, "name", type(source).__name__)
     whole, steps = _whole_of(source)
     call = call_of(whole, owner)
     if call is not None:
-        return Taken(call, name, dumps(steps) if steps else b"")
-    stored = source.stored if isinstance(source, (Remembered, Scheduled)) else None
+        return InputSource(call, name, dumps(steps) if steps else b"")
+    stored = source.stored if isinstance(source, (CachedFuture, JobFuture)) else None
     if stored is not None:
-        return Input(name, key=stored[1], directory=stored[0])
-    return Input(name, packed=dumps(source.result()))
+        return CallInput(name, key=stored[1], directory=stored[0])
+    return CallInput(name, packed=dumps(source.result()))
 
 
-def written(given: Input | Taken) -> Input:
+def written(given: CallInput | InputSource) -> CallInput:
     """Once the call that it comes from has been written, too."""
-    if isinstance(given, Input):
+    if isinstance(given, CallInput):
         return given
     call, name, path = given
     if call.folder is not None:
-        return Input(name, token=call.folder.token, number=call.number, path=path)
+        return CallInput(name, token=call.folder.token, number=call.number, path=path)
     if call.future.stored is not None:
-        return Input(name, directory=call.future.stored[0], key=call.future.stored[1], path=path)
-    return Input(name)  # it failed just now, and so has the call that would have taken its result
+        return CallInput(name, directory=call.future.stored[0], key=call.future.stored[1], path=path)
+    return CallInput(name)  # it failed just now, and so has the call that would have taken its result
 
 
 _caches: dict[tuple[str, str | None], Cache] = {}

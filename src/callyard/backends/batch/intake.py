@@ -8,13 +8,13 @@ from time import monotonic
 from typing import Any
 
 from ...errors import SchedulerError
-from ...utils.command_thread import Clerk, Steps
-from .attach import Earlier
-from .call import Call
+from ...utils.command_thread import CommandThread, Steps
+from .attach import EarlierBatches
+from .call import JobCall
 from .inputs import call_of
-from .scheduler_client import Desk, Refused
-from .submitter import Sender, refuse
-from .writer import Writer
+from .scheduler_client import SchedulerClient, SubmissionRefused
+from .submitter import Submitter, refuse
+from .writer import BatchWriter
 
 __all__ = ["Intake", "give_up"]
 
@@ -23,20 +23,27 @@ class Intake:
     """Takes the calls of one executor, the `owner` of them."""
 
     def __init__(
-        self, owner: Any, clerk: Clerk, desk: Desk, writer: Writer, earlier: Earlier, sender: Sender, pause: float
+        self,
+        owner: Any,
+        clerk: CommandThread,
+        desk: SchedulerClient,
+        writer: BatchWriter,
+        earlier: EarlierBatches,
+        sender: Submitter,
+        pause: float,
     ) -> None:
         self._owner, self._clerk, self._desk = owner, clerk, desk
         self._writer, self._earlier, self._sender = writer, earlier, sender
         self._pause = pause
         self._at = 0.0  # when they may be written down
         self._asking = False  # how many elements an array may have
-        self.new: list[Call] = []
+        self.new: list[JobCall] = []
 
     def due(self) -> float | None:
         """When the new calls are to be written down."""
         return max(self._sender.at, self._at) if self.new and not self._asking else None
 
-    def take(self, calls: Iterable[Call]) -> None:
+    def take(self, calls: Iterable[JobCall]) -> None:
         """Calls that can be written down; not before those that they wait for, as one does that waits for a thread.
 
         Those that wait for one that has ended before it was written are not kept by it any more.
@@ -53,7 +60,7 @@ class Intake:
                 self.new.append(call)
                 ready.extend(call.followers)
 
-    def take_all(self) -> list[Call]:
+    def take_all(self) -> list[JobCall]:
         """All new ones, which are then somebody else's."""
         calls = self.new[:]
         self.new.clear()
@@ -75,7 +82,7 @@ class Intake:
         try:
             # Once it is known nothing is typed: what is submitted is written down also while a command hangs.
             most = self._desk.most if self._desk.most is not None else (yield self._desk.most_elements)
-        except Refused as refused:
+        except SubmissionRefused as refused:
             if refused.kind == "mistake":
                 refuse(self.take_all(), refused)
             else:
@@ -90,7 +97,7 @@ class Intake:
             give_up([call for call in calls if call.folder is None], error)
             raise
 
-    def _write_down(self, calls: list[Call], most: int) -> None:
+    def _write_down(self, calls: list[JobCall], most: int) -> None:
         """Attach to what was submitted before, by whomever; write down the rest."""
         self._earlier.refresh()
         rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
@@ -99,7 +106,7 @@ class Intake:
             self._sender.put(folder, written)
 
 
-def give_up(calls: list[Call], error: BaseException) -> None:
+def give_up(calls: list[JobCall], error: BaseException) -> None:
     """End calls that cannot be looked after."""
     for call in calls:
         failure = SchedulerError(f"{call.name!r} is not looked after any more: {error}")

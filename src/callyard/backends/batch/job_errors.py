@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from ... import errors
 from ...errors import CallyardError, JobCancelled, JobLost, WorkerLost
-from ...jobs.call_file import Parcel
-from ...jobs.spool import End, Folder
+from ...jobs.call_file import CallFile
+from ...jobs.spool import BatchDirectory, CallOutcome
 from ...schedulers.base import Status
 from ...schedulers.slurm.states import reason_of, state_of
 from ...worker.job_call import inherited
-from .call import Call
+from .call import JobCall
 
 __all__ = ["awaits", "dependency_failed", "gone", "hopeless", "unseen", "vanished", "why"]
 
@@ -24,26 +24,26 @@ _WHAT_TO_DO = {
 }
 
 
-def _who(call: Call, node: str = "") -> str:
+def _who(call: JobCall, node: str = "") -> str:
     job = f"job {call.job}" if call.job else "its job"
     return f"{call.name!r}: {job}{f' on {node}' if node else ''}"
 
 
-def _log(call: Call) -> str:
+def _log(call: JobCall) -> str:
     return "" if call.folder is None else f"; what it printed is in {call.folder.log(call.number)}"
 
 
-def gone(call: Call, what: str) -> JobCancelled:
+def gone(call: JobCall, what: str) -> JobCancelled:
     return JobCancelled(f"{_who(call)} {what}")
 
 
-def vanished(call: Call) -> JobLost:
+def vanished(call: JobCall) -> JobLost:
     """The error of a call whose directory somebody has removed."""
     place = "its directory" if call.folder is None else call.folder.path
     return JobLost(f"{call.name!r}: {place} was removed while it was waited for{_WHAT_TO_DO['JobLost']}")
 
 
-def unseen(call: Call) -> JobLost:
+def unseen(call: JobCall) -> JobLost:
     """The error of a call whose job has stored a result that does not become visible here."""
     where = call.owner.home.path if call.order is None else call.order.directory
     return JobLost(
@@ -52,7 +52,7 @@ def unseen(call: Call) -> JobLost:
     )
 
 
-def why(call: Call, status: Status | None) -> CallyardError:
+def why(call: JobCall, status: Status | None) -> CallyardError:
     """The error of a call whose job has ended and left neither a result nor an error."""
     if status is None:
         return JobLost(
@@ -87,7 +87,7 @@ def _how(status: Status) -> str:
     return f"ended with exit code {status.exit_code}" if status.exit_code is not None else "failed"
 
 
-def hopeless(call: Call, status: Status) -> CallyardError | None:
+def hopeless(call: JobCall, status: Status) -> CallyardError | None:
     """The error of a call whose job can never begin, or None if it may."""
     reason = reason_of(status.reason)
     # A dependency that failed ends the job soon, and says more about why.
@@ -99,26 +99,26 @@ def hopeless(call: Call, status: Status) -> CallyardError | None:
     )
 
 
-def awaits(folder: Folder, number: int, is_awaited: Callable[[str, int], bool]) -> bool:
+def awaits(folder: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:
     """Whether a call takes the result of another (by token and number) of which it will yet be known how it ended."""
     parcel = _parcel(folder, number)
     return parcel is not None and any(given.token and is_awaited(given.token, given.number) for given in parcel.inputs)
 
 
-def _parcel(folder: Folder, number: int) -> Parcel | None:
+def _parcel(folder: BatchDirectory, number: int) -> CallFile | None:
     try:
-        return Parcel.load(folder.call(number))
+        return CallFile.load(folder.call(number))
     except OSError:
         return None
 
 
-def dependency_failed(folder: Folder, number: int) -> End | None:
+def dependency_failed(folder: BatchDirectory, number: int) -> CallOutcome | None:
     """The failure that a call inherits, whose job the scheduler has cancelled because of one of its inputs."""
     parcel = _parcel(folder, number)
     if parcel is None:
         return None
     for given in parcel.inputs:
-        end = Folder(folder.home, given.token).ended(given.number) if given.token else None
+        end = BatchDirectory(folder.home, given.token).ended(given.number) if given.token else None
         if end is not None and end.state != "finished":
-            return End("failed", failure=inherited(end, parcel.order.name, given.name))
+            return CallOutcome("failed", failure=inherited(end, parcel.order.name, given.name))
     return None

@@ -11,29 +11,29 @@ from collections.abc import Callable
 from time import monotonic
 
 from ...cache.lookup import find
-from ...cache.messages import Note
+from ...cache.messages import RunReport
 from ...errors import CacheError, CallyardError, SchedulerError
-from ...jobs.batch import End
-from .attach import Earlier
-from .call import Call, EndedBadly
+from ...jobs.batch import CallOutcome
+from .attach import EarlierBatches
+from .call import JobCall, PackedJobError
 from .inputs import cache_at
 from .job_errors import gone, vanished
-from .poller import Questions
-from .tracker import Followed, Following
+from .poller import Poller
+from .tracker import TrackedBatch, Tracker
 
-__all__ = ["Watch"]
+__all__ = ["FileWatcher"]
 
 
-class Watch:
+class FileWatcher:
     """Looks at the files. `again` is called with calls that are to be submitted once more."""
 
     def __init__(
         self,
-        following: Following,
-        earlier: Earlier,
-        questions: Questions,
+        following: Tracker,
+        earlier: EarlierBatches,
+        questions: Poller,
         result_grace: float,
-        again: Callable[[Call], object],
+        again: Callable[[JobCall], object],
     ) -> None:
         self._following, self._earlier, self._questions = following, earlier, questions
         self._grace, self._again = result_grace, again
@@ -52,7 +52,7 @@ class Watch:
                 self._note_trouble(followed, now, error)
         following.looks.done(monotonic(), news=sum(1 for _ in following.calls()) < before)
 
-    def _look_at(self, followed: Followed, now: float) -> None:
+    def _look_at(self, followed: TrackedBatch, now: float) -> None:
         news = followed.folder.news()
         if not news and not os.path.exists(followed.folder.path):
             self._vanished(followed)
@@ -66,7 +66,7 @@ class Watch:
         if not followed.calls:
             self._earlier.settle(followed.folder.token)
 
-    def _note_trouble(self, followed: Followed, now: float, error: Exception) -> None:
+    def _note_trouble(self, followed: TrackedBatch, now: float, error: Exception) -> None:
         followed.trouble = followed.trouble or now
         if now < followed.trouble + self._grace:
             return
@@ -78,7 +78,7 @@ class Watch:
             call.future.fail_with(failure)
             self._following.tell(call)
 
-    def _vanished(self, followed: Followed) -> None:
+    def _vanished(self, followed: TrackedBatch) -> None:
         """Whoever removed it did not see us come; or somebody removes what should stay."""
         for number in list(followed.calls):
             for call in followed.calls.pop(number):
@@ -88,13 +88,13 @@ class Watch:
                 else:
                     self._once_more(call)
 
-    def _once_more(self, call: Call) -> None:
+    def _once_more(self, call: JobCall) -> None:
         """What it was attached to is not going to be made: that was given up by those who had submitted it."""
         call.folder = None
         call.future.again()
         self._again(call)
 
-    def _read_end(self, followed: Followed, number: int, now: float) -> None:
+    def _read_end(self, followed: TrackedBatch, number: int, now: float) -> None:
         end = followed.folder.ended(number)
         if end is None:
             return
@@ -108,12 +108,12 @@ class Watch:
                 self._once_more(call)
                 continue
             if end.failure:
-                call.future.fail(EndedBadly(end))
+                call.future.fail(PackedJobError(end))
             elif not call.future.cancel():
                 call.future.fail_with(gone(call, "was cancelled"))
             self._following.tell(call)
 
-    def _finish(self, followed: Followed, number: int, end: End, now: float) -> None:
+    def _finish(self, followed: TrackedBatch, number: int, end: CallOutcome, now: float) -> None:
         following = self._following
         cache = cache_at(end.directory, following.home.trust)
         try:
@@ -131,6 +131,6 @@ class Watch:
             call.future.stored = None if following.private else (cache.path, end.key)
             if call.ticket is not None:
                 call.ticket.named(end.key)
-                call.ticket.noted(Note(found.token, stored=True))
+                call.ticket.noted(RunReport(found.token, stored=True))
             call.future.fail(found) if found.failed else call.future.finish(found)
             following.tell(call)

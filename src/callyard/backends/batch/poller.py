@@ -16,29 +16,33 @@ from time import monotonic
 
 from ...cache.claims import Claims
 from ...errors import CallyardError
-from ...jobs.batch import End, Part
+from ...jobs.batch import BatchPart, CallOutcome
 from ...schedulers.base import Status
-from ...utils.command_thread import Clerk, Steps
+from ...utils.command_thread import CommandThread, Steps
 from .inputs import cache_at
 from .job_errors import awaits, dependency_failed, hopeless, unseen, why
-from .scheduler_client import Desk
-from .submitter import Sender, claim_of
-from .tracker import Followed, Following, Signs, release_claim_of
+from .scheduler_client import SchedulerClient
+from .submitter import Submitter, claim_of
+from .tracker import Heartbeats, TrackedBatch, Tracker, release_claim_of
 
-__all__ = ["Questions"]
+__all__ = ["Poller"]
 
 _log = logging.getLogger("callyard")
 _BEATS = 3  # of a job that do not come before it counts as gone
 _LONG = 45.0  # s without a sign of life of somebody else's job
 
 
-class Questions:
+class Poller:
     """Asks about the jobs that are waited for."""
 
-    def __init__(self, clerk: Clerk, desk: Desk, following: Following, sender: Sender, result_grace: float) -> None:
+    def __init__(
+        self, clerk: CommandThread, desk: SchedulerClient, following: Tracker, sender: Submitter, result_grace: float
+    ) -> None:
         self._clerk, self._desk, self._following, self._sender = clerk, desk, following, sender
         self._grace = result_grace
-        self._unknown: dict[str, dict[str, Signs]] = {}  # jobs that have claims and that the scheduler does not know
+        self._unknown: dict[
+            str, dict[str, Heartbeats]
+        ] = {}  # jobs that have claims and that the scheduler does not know
 
     def ask(self) -> None:
         """One question about all jobs, if it is time for that."""
@@ -76,13 +80,13 @@ class Questions:
                 if claim is not None:
                     self._sender.put(followed.folder, followed.all_calls(), claim)
 
-    def _heard(self, followed: Followed, part: Part, statuses: dict[str, Status], asked: float) -> None:
+    def _heard(self, followed: TrackedBatch, part: BatchPart, statuses: dict[str, Status], asked: float) -> None:
         """Of a batch that is waited for still: of those of its elements that the question was about."""
         each = followed.folder.batch.calls_per_job
         for number in sorted(followed.calls.keys() & range(part.first * each, part.end * each)):
             self._judge(followed, number, statuses, asked)
 
-    def _judge(self, followed: Followed, number: int, statuses: dict[str, Status], asked: float) -> None:
+    def _judge(self, followed: TrackedBatch, number: int, statuses: dict[str, Status], asked: float) -> None:
         job = followed.folder.job_of(number)
         status = statuses.get(job or "")
         calls = followed.calls[number]
@@ -99,7 +103,7 @@ class Questions:
             now = monotonic()
             followed.late.setdefault(number, (now, status))
             if status is None and number not in followed.signs:
-                followed.signs[number] = Signs(followed.folder.heart(number), now)
+                followed.signs[number] = Heartbeats(followed.folder.heart(number), now)
             self._following.looks.sooner(now)
             return
         followed.late.pop(number, None)
@@ -117,7 +121,7 @@ class Questions:
 
     # -- jobs that have ended without a word -----------------------------------------------------------------
 
-    def give_up_overdue(self, followed: Followed, now: float) -> None:
+    def give_up_overdue(self, followed: TrackedBatch, now: float) -> None:
         """Let the calls fail whose jobs have ended some time ago and have not said how."""
         until = now - self._grace
         overdue = [number for number, (since, _) in followed.late.items() if since < until and number in followed.calls]
@@ -128,7 +132,7 @@ class Questions:
         if lost:
             self._clerk.run(self._give_up(followed, lost))
 
-    def _lives(self, followed: Followed, number: int, now: float) -> bool:
+    def _lives(self, followed: TrackedBatch, number: int, now: float) -> bool:
         """Whether its job was there a moment ago: a scheduler that has lost its memory does not know what runs."""
         _, said = followed.late[number]
         signs, begun = followed.signs.get(number), followed.folder.begun(number)
@@ -139,7 +143,7 @@ class Questions:
         followed.late[number] = now, None
         return True
 
-    def _give_up(self, followed: Followed, numbers: list[int]) -> Steps:
+    def _give_up(self, followed: TrackedBatch, numbers: list[int]) -> Steps:
         folder = followed.folder
         since = {number: followed.late[number][0] for number in numbers}
         said = {number: followed.late.pop(number)[1] or followed.last_word(number) for number in numbers}
@@ -153,7 +157,7 @@ class Questions:
                 if number in followed.calls and not self._was_stored(followed, number):
                     self._say_why(followed, number, last or history.get(folder.job_of(number) or ""), since[number])
 
-    def _say_why(self, followed: Followed, number: int, status: Status | None, since: float) -> None:
+    def _say_why(self, followed: TrackedBatch, number: int, status: Status | None, since: float) -> None:
         """Let a call fail, unless its job may have more to say, or the job of an input has."""
         if status is not None and status.phase != "ended":
             return
@@ -171,7 +175,7 @@ class Questions:
         followed = self._following.batches.get(token)
         return followed is not None and number in followed.calls and number in followed.late
 
-    def _was_stored(self, followed: Followed, number: int) -> bool:
+    def _was_stored(self, followed: TrackedBatch, number: int) -> bool:
         """A last look: a listing may be older than the file, and a job may have stored a result and not said so."""
         folder = followed.folder
         if number in followed.hidden:
@@ -182,7 +186,7 @@ class Questions:
         if begun is None or not begun.key:
             return False
         order = followed.calls[number][0].order
-        end = End("finished", begun.key, self._following.home.path if order is None else order.directory)
+        end = CallOutcome("finished", begun.key, self._following.home.path if order is None else order.directory)
         if not cache_at(end.directory, self._following.home.trust).home.exists(begun.key):
             return False
         folder.end(number, end)
@@ -215,7 +219,7 @@ class Questions:
     def _is_still(self, claims: Claims, key: str, job: str, now: float) -> bool:
         """Whether a job that the scheduler does not know has not been heard of since another question."""
         heart = claims.heart(key)
-        signs = self._unknown.setdefault(job, {}).setdefault(key, Signs(heart, now))
+        signs = self._unknown.setdefault(job, {}).setdefault(key, Heartbeats(heart, now))
         return signs.stillness(heart, now) > max(self._grace, _LONG)
 
 

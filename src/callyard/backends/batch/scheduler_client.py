@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import SchedulerError
 from ...schedulers.base import JobRequest, Reply, Status
 
-__all__ = ["Desk", "Refused", "desk_of"]
+__all__ = ["SchedulerClient", "SubmissionRefused", "desk_of"]
 
 _log = logging.getLogger("callyard")
 _PATIENCE = 60.0  # s that a command may take
@@ -21,7 +21,7 @@ _LATEST = 300.0  # s between two attempts
 _NO_COMMAND = (126, 127)  # what `Reply` has then; no pause will bring it
 
 
-class Refused(Exception):  # not a failure of ours: the scheduler said no
+class SubmissionRefused(Exception):  # not a failure of ours: the scheduler said no
     """The scheduler did not take a job: "limit", "silent" or "mistake", in its own words.
 
     `full`: it named a limit on how many jobs there may be, even if it was silent in the end. `absent`: that
@@ -33,7 +33,7 @@ class Refused(Exception):  # not a failure of ours: the scheduler said no
         self.kind, self.words, self.full, self.absent = kind, words, full, absent
 
 
-class Desk:
+class SchedulerClient:
     """One scheduler, on one machine."""
 
     def __init__(self, dialect: Any, host: Any, pause: float) -> None:
@@ -79,7 +79,7 @@ class Desk:
             reply = self._without_configuration() or self._run(self.dialect.limits())
             self._check_presence(reply)
             if reply.code != 0:
-                raise Refused("mistake" if reply.code in _NO_COMMAND else "silent", self._said(reply))
+                raise SubmissionRefused("mistake" if reply.code in _NO_COMMAND else "silent", self._said(reply))
             self.most = int(self.dialect.max_array_size(reply.out))
         return self.most
 
@@ -95,7 +95,7 @@ class Desk:
     def _check_presence(self, reply: Reply) -> None:
         absent = self.dialect.why_absent(reply)
         if absent is not None:
-            raise Refused("mistake", absent[1], absent=absent[0])
+            raise SubmissionRefused("mistake", absent[1], absent=absent[0])
 
     def submit(self, request: JobRequest) -> str:
         """The scheduler's name of the job. Raises Refused; after "silent" it may have been taken all the same."""
@@ -105,16 +105,16 @@ class Desk:
             try:
                 return str(self.dialect.submitted(reply.out))
             except SchedulerError as error:  # it was taken, but under which name has to be looked up
-                raise Refused("silent", str(error)) from error
+                raise SubmissionRefused("silent", str(error)) from error
         self._check_presence(reply)
         refusal = self.dialect.refusal(reply)
-        raise Refused(refusal.kind, refusal.words, full=self.dialect.is_full(refusal))
+        raise SubmissionRefused(refusal.kind, refusal.words, full=self.dialect.is_full(refusal))
 
     def look_up(self, token: str) -> dict[str, str]:
         """The jobs with words in their comments that begin with this token. Raises Refused where it is silent."""
         reply = self._run(self.dialect.find(token))
         if reply.code != 0:
-            raise Refused("silent", self._said(reply))
+            raise SubmissionRefused("silent", self._said(reply))
         found: dict[str, str] = self.dialect.found(reply.out, token)
         return found
 
@@ -152,17 +152,17 @@ class Desk:
                 _log.warning("callyard: %s: %s", " ".join(argv[:2]), self._said(reply))
 
 
-def mistake(name: str, refused: Refused) -> SchedulerError:
+def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
     if refused.absent:
         return SchedulerError(f"{refused.absent} to run {name!r}: {refused.words}")
     return SchedulerError(f"the scheduler refuses the job of {name!r}: {refused.words}")
 
 
-def desk_of(scheduler: str) -> Desk:
+def desk_of(scheduler: str) -> SchedulerClient:
     """The scheduler of that name, on this machine."""
-    from ...hosts.this_machine import Here
+    from ...hosts.this_machine import LocalHost
     from ...schedulers.slurm import commands
 
     if scheduler != "Slurm":
         raise SchedulerError(f"this version of Callyard does not speak with the scheduler {scheduler!r}")
-    return Desk(commands, Here(), _FIRST_PAUSE)
+    return SchedulerClient(commands, LocalHost(), _FIRST_PAUSE)

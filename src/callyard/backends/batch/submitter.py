@@ -14,23 +14,23 @@ from time import monotonic
 from typing import Any
 
 from ...cache.claims import Claim, Claims
-from ...jobs.batch import End
+from ...jobs.batch import CallOutcome
 from ...jobs.request import next_part, parts_of, request_of, waited_for
-from ...jobs.spool import Folder
+from ...jobs.spool import BatchDirectory
 from ...system.process_identity import may_live
-from ...utils.command_thread import Clerk, Command, Steps
+from ...utils.command_thread import Command, CommandThread, Steps
 from ...worker.job import failed
-from .attach import Earlier
-from .call import Call
-from .scheduler_client import Desk, Refused, mistake
-from .tracker import Following
+from .attach import EarlierBatches
+from .call import JobCall
+from .scheduler_client import SchedulerClient, SubmissionRefused, mistake
+from .tracker import Tracker
 
-__all__ = ["Sender", "claim_of", "refuse", "submission"]
+__all__ = ["Submitter", "claim_of", "refuse", "submission"]
 
 _log = logging.getLogger("callyard")
 
 
-def claim_of(folder: Folder) -> Claim | None:
+def claim_of(folder: BatchDirectory) -> Claim | None:
     """The right to submit what another process has written and is not going to submit: None if nobody needs to.
 
     There may be others who have come to the same conclusion, so who has the claim looks once more.
@@ -47,7 +47,7 @@ def claim_of(folder: Folder) -> Claim | None:
 
 
 def submission(
-    desk: Desk, folder: Folder, perhaps: bool, known: Mapping[str, Folder] | None = None
+    desk: SchedulerClient, folder: BatchDirectory, perhaps: bool, known: Mapping[str, BatchDirectory] | None = None
 ) -> Generator[Command, Any, None]:
     """Submit what the scheduler has not got of a batch, as far as it takes it; `perhaps` it has got some of it.
 
@@ -57,11 +57,11 @@ def submission(
     if perhaps:
         yield from _look_up(desk, folder)
     most = _last_size(folder)
-    full: Refused | None = None
+    full: SubmissionRefused | None = None
     while (part := next_part(folder, most, known)) is not None:
         try:
             job = yield partial(desk.submit, request_of(folder, part, known))
-        except Refused as refused:
+        except SubmissionRefused as refused:
             count = part.end - part.first
             if not refused.full or count == 1:
                 raise
@@ -75,23 +75,23 @@ def submission(
             most = most and 2 * most
 
 
-def _last_size(folder: Folder) -> int | None:
+def _last_size(folder: BatchDirectory) -> int | None:
     """How many elements it took last, if it did not take all of them."""
     parts = folder.parts
     return parts[-1].end - parts[-1].first if parts else None
 
 
-def _look_up(desk: Desk, folder: Folder) -> Generator[Command, Any, None]:
+def _look_up(desk: SchedulerClient, folder: BatchDirectory) -> Generator[Command, Any, None]:
     """Write down what the scheduler has got of it already."""
     found = yield partial(desk.look_up, folder.token)
     for part in parts_of(folder, found):
         folder.submitted_as(part)
 
 
-class _Unsent:
+class _UnsentBatch:
     """A batch that is written down and not completely submitted. `perhaps`: an attempt was not answered."""
 
-    def __init__(self, folder: Folder, calls: list[Call], claim: Claim | None) -> None:
+    def __init__(self, folder: BatchDirectory, calls: list[JobCall], claim: Claim | None) -> None:
         self.folder, self.calls = folder, calls
         self.perhaps = claim is not None
         self._claim = claim  # to submit what another process has written
@@ -105,19 +105,21 @@ class _Unsent:
             self._claim.release()
 
 
-class Sender:
+class Submitter:
     """Submits the batches of one executor."""
 
-    def __init__(self, clerk: Clerk, desk: Desk, following: Following, earlier: Earlier) -> None:
+    def __init__(
+        self, clerk: CommandThread, desk: SchedulerClient, following: Tracker, earlier: EarlierBatches
+    ) -> None:
         self._clerk, self._desk, self._following, self._earlier = clerk, desk, following, earlier
-        self._unsent: deque[_Unsent] = deque()
+        self._unsent: deque[_UnsentBatch] = deque()
         self._sending = False
         self.at = 0.0  # when the next attempt may be made
 
-    def put(self, folder: Folder, calls: list[Call], claim: Claim | None = None) -> None:
-        self._unsent.append(_Unsent(folder, calls, claim))
+    def put(self, folder: BatchDirectory, calls: list[JobCall], claim: Claim | None = None) -> None:
+        self._unsent.append(_UnsentBatch(folder, calls, claim))
 
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[JobCall]:
         return [call for unsent in self._unsent for call in unsent.calls]
 
     def clear(self) -> None:
@@ -128,7 +130,7 @@ class Sender:
         """When something may be submitted next."""
         return self.at if not self._sending and self._first_ready() is not None else None
 
-    def try_later(self, refused: Refused, calls: int) -> None:
+    def try_later(self, refused: SubmissionRefused, calls: int) -> None:
         pause = self._desk.pause()
         self.at = monotonic() + pause
         _log.warning("callyard: %d calls are submitted %.0f s later: %s", calls, pause, refused.words)
@@ -157,7 +159,7 @@ class Sender:
                 if all(call.future.done() for call in unsent.calls):
                     self._drop(unsent)
 
-    def _first_ready(self) -> _Unsent | None:
+    def _first_ready(self) -> _UnsentBatch | None:
         """What waits for nothing that is not submitted: the scheduler cannot wait for what it does not know."""
         before = {unsent.folder.token for unsent in self._unsent}
 
@@ -166,13 +168,13 @@ class Sender:
 
         return next((each for each in self._unsent if not any(map(is_missing, waited_for(each.folder)))), None)
 
-    def _send(self, unsent: _Unsent) -> Steps:
+    def _send(self, unsent: _UnsentBatch) -> Steps:
         if all(call.future.done() for call in unsent.calls):
             self._drop(unsent)
             return
         try:
             yield from submission(self._desk, unsent.folder, unsent.perhaps, self._earlier.known)
-        except Refused as refused:
+        except SubmissionRefused as refused:
             if refused.kind == "mistake":
                 self._refused(unsent, refused)
                 return
@@ -183,28 +185,28 @@ class Sender:
         self._follow_sent(unsent)
         self._done_with(unsent)
 
-    def _follow_sent(self, unsent: _Unsent) -> None:
+    def _follow_sent(self, unsent: _UnsentBatch) -> None:
         """Wait for those that the scheduler has got."""
         sent = [call for call in unsent.calls if call.job is not None]
         unsent.calls = [call for call in unsent.calls if call.job is None]
         for call in sent:
             self._following.follow(call)
 
-    def _done_with(self, unsent: _Unsent) -> None:
+    def _done_with(self, unsent: _UnsentBatch) -> None:
         if unsent in self._unsent:
             self._unsent.remove(unsent)
         unsent.end()
 
-    def _drop(self, unsent: _Unsent) -> None:
+    def _drop(self, unsent: _UnsentBatch) -> None:
         """Nobody waits for what is left of it."""
         self._done_with(unsent)
         if not unsent.folder.parts:
             self._earlier.forgotten(unsent.folder, unsent.is_ours)
             return
         for number in {call.number for call in unsent.calls if call.ours}:
-            unsent.folder.end(number, End("withdrawn"))
+            unsent.folder.end(number, CallOutcome("withdrawn"))
 
-    def _refused(self, unsent: _Unsent, refused: Refused) -> None:
+    def _refused(self, unsent: _UnsentBatch, refused: SubmissionRefused) -> None:
         self._done_with(unsent)
         self._follow_sent(unsent)
         refuse(unsent.calls, refused)
@@ -216,6 +218,6 @@ class Sender:
             unsent.folder.received(call.number)
 
 
-def refuse(calls: Iterable[Call], refused: Refused) -> None:
+def refuse(calls: Iterable[JobCall], refused: SubmissionRefused) -> None:
     for call in calls:
         call.future.fail_with(mistake(call.name, refused))

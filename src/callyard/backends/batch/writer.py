@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from ...cache.directory import Home
-from ...cache.messages import Order
+from ...cache.directory import CacheDirectory
+from ...cache.messages import RunRequest
 from ...errors import CallyardError, ResourceError, UnpicklableCall
 from ...hashing.digest import blake2b
-from ...jobs.batch import Batch, CallPlace
-from ...jobs.call_file import Parcel
-from ...jobs.planner import Array, plan
+from ...jobs.batch import Batch, CallPosition
+from ...jobs.call_file import CallFile
+from ...jobs.planner import JobArray, plan
 from ...jobs.request import note_of
-from ...jobs.spool import Folder
-from ...jobs.throttle import Lanes
+from ...jobs.spool import BatchDirectory
+from ...jobs.throttle import ArrayThrottle
 from ...pool.mpi_launcher import launch_command, launcher_environment
 from ...resources import Resources
 from ...system.process_identity import this_process
@@ -28,28 +28,28 @@ from ...version import VERSION
 from ..base import Settings
 from ..live import pack_initializer
 from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
-from .call import Call
-from .inputs import Taken, after_of, input_of, written
+from .call import JobCall
+from .inputs import InputSource, after_of, input_of, written
 
-__all__ = ["Terms", "Writer"]
+__all__ = ["BatchWriter", "JobSettings"]
 
 
-Written = tuple[Folder, list[Call]]
+Written = tuple[BatchDirectory, list[JobCall]]
 
 _MOST_NAMED = 500  # arrays that one waits for, as long as that can be helped
 
 
-class Writer:
+class BatchWriter:
     """Writes the calls of one executor."""
 
-    def __init__(self, home: Home, terms: Terms, settings: Settings, private: bool) -> None:
+    def __init__(self, home: CacheDirectory, terms: JobSettings, settings: Settings, private: bool) -> None:
         self._home, self._terms, self._settings, self._private = home, terms, settings, private
         self._initializer = pack_initializer(settings)
-        self._lanes = None if settings.max_workers is None else Lanes(settings.max_workers)
+        self._lanes = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
 
     # -- what can go wrong before --------------------------------------------------------------------------
 
-    def is_prepared(self, call: Call) -> bool:
+    def is_prepared(self, call: JobCall) -> bool:
         """Whether it can be written; otherwise it has ended."""
         if call.future.done():
             return False
@@ -63,11 +63,11 @@ class Writer:
             call.future.fail_with(problem)
         return not call.future.done()
 
-    def _prepare(self, call: Call) -> None:
+    def _prepare(self, call: JobCall) -> None:
         order = call.ticket.order() if call.ticket is not None else None
         call.id = (call.ticket.identity() if call.ticket is not None else "") or os.urandom(20).hex()
         if order is None:
-            order = Order(
+            order = RunRequest(
                 directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
                 name=call.name, afresh=False, failures=False, references=(), code_only=False, source="", facts={},
             )  # fmt: skip
@@ -75,26 +75,28 @@ class Writer:
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
         call.order = order
         call.inputs = [input_of(source, call.owner) for source in call.sources]
-        call.wanted.after = [after_of(given.call) for given in call.inputs if isinstance(given, Taken)]
+        call.wanted.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
 
     # -- batches -------------------------------------------------------------------------------------------
 
-    def write(self, calls: Sequence[Call], most: int) -> Iterator[Written]:
+    def write(self, calls: Sequence[JobCall], most: int) -> Iterator[Written]:
         """Write them, in the order in which they can be submitted; arrays have at most so many elements."""
-        first: dict[str, Call] = {}
+        first: dict[str, JobCall] = {}
         for call in calls:
             if first.setdefault(call.id, call) is not call:  # the same call twice at once is one job
                 call.wanted = first[call.id].wanted
                 first[call.id].twins.append(call)
         owners = {call.wanted: call for call in first.values()}
-        folders: dict[Any, Folder] = {}
+        folders: dict[Any, BatchDirectory] = {}
         self._note_ends()
         for array in plan(list(owners), most, self._terms.calls_per_job):
             yield from self._write(array, [owners[wanted] for wanted in array.calls], folders)
 
     def _note_ends(self) -> None:
         if self._lanes is not None:
-            self._lanes.update({token: Folder(self._home, token).elements_left() for token in self._lanes.tokens()})
+            self._lanes.update(
+                {token: BatchDirectory(self._home, token).elements_left() for token in self._lanes.tokens()}
+            )
 
     def is_crowded(self) -> bool:
         """Whether a new array would have to name so many others for `max_workers` that it is better to gather calls."""
@@ -103,14 +105,14 @@ class Writer:
         self._note_ends()
         return len(self._lanes.tokens()) >= _MOST_NAMED
 
-    def _write(self, array: Array, calls: list[Call], folders: dict[Any, Folder]) -> Iterator[Written]:
+    def _write(self, array: JobArray, calls: list[JobCall], folders: dict[Any, BatchDirectory]) -> Iterator[Written]:
         packed = [self._parcel(call) for call in calls]
         ends = list(accumulate(map(len, packed)))
         places = tuple(
-            CallPlace(call.id, call.name, end - len(data), len(data))
+            CallPosition(call.id, call.name, end - len(data), len(data))
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
-        folder = folders[array] = Folder(self._home, os.urandom(8).hex())
+        folder = folders[array] = BatchDirectory(self._home, os.urandom(8).hex())
         batch = folder.prepare(self._batch(folder.token, array, calls, places, folders))
         everyone = [each for call in calls for each in (call, *call.twins)]
         try:
@@ -127,7 +129,12 @@ class Writer:
         yield folder, everyone
 
     def _batch(
-        self, token: str, array: Array, calls: list[Call], places: tuple[CallPlace, ...], folders: dict[Any, Folder]
+        self,
+        token: str,
+        array: JobArray,
+        calls: list[JobCall],
+        places: tuple[CallPosition, ...],
+        folders: dict[Any, BatchDirectory],
     ) -> Batch:
         resources, each = calls[0].resources, self._terms.calls_per_job
         single = len(places) == 1 and array.numbers is None
@@ -150,7 +157,7 @@ class Writer:
             ),
         )  # fmt: skip
 
-    def _script(self, folder: Folder, resources: Resources, batch: Batch) -> str:
+    def _script(self, folder: BatchDirectory, resources: Resources, batch: Batch) -> str:
         from ...schedulers.script import job_script, render, variables  # here, because only who submits needs it
 
         terms = self._terms
@@ -168,11 +175,11 @@ class Writer:
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    def _parcel(self, call: Call) -> bytes:
+    def _parcel(self, call: JobCall) -> bytes:
         assert call.order is not None
         meaning = call.ticket.meaning() if call.ticket is not None and not call.order.key else None
         resources = call.resources
-        return Parcel(
+        return CallFile(
             call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
             self._launcher(resources), self._terms.result_grace, self._private,
@@ -197,7 +204,7 @@ def _variables(resources: Resources) -> dict[str, str]:
     return {**thread_variables(resources), **more}
 
 
-def _token(array: Any, folders: dict[Any, Folder]) -> str:
+def _token(array: Any, folders: dict[Any, BatchDirectory]) -> str:
     return array if isinstance(array, str) else folders[array].token
 
 
@@ -205,7 +212,7 @@ _MARGIN = 60.0  # s that a job may take beside its calls
 
 
 @dataclass(frozen=True)
-class Terms:
+class JobSettings:
     """What the user said of the scheduler, apart from each call's resources."""
 
     scheduler: str

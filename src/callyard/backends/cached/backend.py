@@ -20,41 +20,41 @@ from concurrent.futures import InvalidStateError
 from typing import Any
 
 from ...cache.cache import Cache
-from ...cache.lookup import Found, look_up
+from ...cache.lookup import CachedResult, look_up
 from ...errors import CacheError
 from ...futures import Future
-from ...hashing.digest import Pending
+from ...hashing.digest import PendingFuture
 from ...resources import Resources
 from ...utils import interpreter_exit
 from ...utils.locks import new_lock, under
-from ...utils.task_thread import Errands
+from ...utils.task_thread import TaskThread
 from ..base import Backend, Settings
-from ..live import FORKED, Streamed
-from .future import Remembered, Ticket
-from .settings import Places
-from .shared_call import Flight
+from ..live import FORKED, LiveBackend
+from .future import CachedCall, CachedFuture
+from .settings import SettingsByResources
+from .shared_call import SharedCall
 
-_fronts: weakref.WeakSet[Remembering] = weakref.WeakSet()
+_fronts: weakref.WeakSet[CachedBackend] = weakref.WeakSet()
 
 
-class Remembering:
+class CachedBackend:
     """Gives the calls of one executor a memory."""
 
     def __init__(self, inner: Backend, cache: Cache, settings: Settings) -> None:
         self.inner = inner
         self._cache = cache
         # Made at `submit`; and its runners see the directory, too.
-        self.sends_copies = inner.detached or isinstance(inner, Streamed)
+        self.sends_copies = inner.detached or isinstance(inner, LiveBackend)
         self.detached = inner.detached
-        self._places = Places(cache, settings)
+        self._places = SettingsByResources(cache, settings)
         # Where an initializer ran only the code is compared: to change data is what initializers are for.
         self.code_only = settings.initializer is not None or settings.init_function is not None
-        self._flights: dict[tuple[str, str], Flight] = {}  # by directory and key
-        self._all: set[Flight] = set()  # those too whose key is not known yet
+        self._flights: dict[tuple[str, str], SharedCall] = {}  # by directory and key
+        self._all: set[SharedCall] = set()  # those too whose key is not known yet
         self._fresh: set[tuple[str, str]] = set()  # results that were made again by this executor
         self.lock = new_lock()  # a finalizer may submit while this thread holds it
-        self._landing: dict[Flight, int] = {}  # in which thread: a shutdown in a callback there cannot wait for it
-        self.errands = Errands()
+        self._landing: dict[SharedCall, int] = {}  # in which thread: a shutdown in a callback there cannot wait for it
+        self.errands = TaskThread()
         self._closing = False
         self._over: Future[None] = Future("the end")
         self._forked = False
@@ -67,22 +67,22 @@ class Remembering:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         resources: Resources,
-        ticket: Ticket | None = None,
+        ticket: CachedCall | None = None,
     ) -> Future[Any]:
         if self._forked:
             raise RuntimeError(FORKED)
-        flight = Flight(self, fn, self._places.place(resources))
-        future = Remembered(flight.name)
+        flight = SharedCall(self, fn, self._places.place(resources))
+        future = CachedFuture(flight.name)
         try:
             flight.prepare(args, kwargs)
-        except (Pending, CacheError) as reason:
-            if type(reason) is not Pending and not flight.has_key:
+        except (PendingFuture, CacheError) as reason:
+            if type(reason) is not PendingFuture and not flight.has_key:
                 raise
         if not (flight.has_key and self._answer(flight, future)):
             self._start(flight, future, args, kwargs)
         return future
 
-    def _answer(self, flight: Flight, future: Remembered) -> bool:
+    def _answer(self, flight: SharedCall, future: CachedFuture) -> bool:
         """Whether the call is on its way or remembered."""
         if self._board_another(flight, future):
             return True
@@ -94,11 +94,13 @@ class Remembering:
         future.answered(found, found.token, failed=found.failed)
         return True
 
-    def _board_another(self, flight: Flight, future: Remembered) -> bool:
+    def _board_another(self, flight: SharedCall, future: CachedFuture) -> bool:
         other = self._flights.get(flight.place_and_key)
         return other is not None and other.board(future)
 
-    def _start(self, flight: Flight, future: Remembered, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _start(
+        self, flight: SharedCall, future: CachedFuture, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
         """Put it on its way, unless another thread was faster."""
         try:
             if under(self.lock, self._board_others, flight, future):
@@ -111,7 +113,7 @@ class Remembering:
             flight.fail(error)  # for those who have boarded since
             raise
 
-    def _board_others(self, flight: Flight, future: Remembered) -> bool:
+    def _board_others(self, flight: SharedCall, future: CachedFuture) -> bool:
         """Whether the same call is on its way already; otherwise this flight is."""
         if self._over.done():
             raise RuntimeError("cannot schedule new futures after shutdown")
@@ -123,7 +125,7 @@ class Remembering:
             self._flights[flight.place_and_key] = flight
         return False
 
-    def look_up(self, flight: Flight) -> Found | None:
+    def look_up(self, flight: SharedCall) -> CachedResult | None:
         """What is remembered of this call."""
         cache = flight.place.cache
         if cache.mode == "refresh" and flight.place_and_key not in self._fresh:
@@ -131,11 +133,11 @@ class Remembering:
         found, flight.ignores_file = look_up(cache, flight.key)
         return None if found is None or (found.failed and not cache.failures) else found
 
-    def join(self, flight: Flight) -> bool:
+    def join(self, flight: SharedCall) -> bool:
         """Once the key is known: whether another flight of the same call takes its futures over."""
         return under(self.lock, self._join, flight)
 
-    def _join(self, flight: Flight) -> bool:
+    def _join(self, flight: SharedCall) -> bool:
         other = self._flights.get(flight.place_and_key)
         passengers = [] if flight.landed else flight.passengers()
         for future in passengers:
@@ -148,24 +150,24 @@ class Remembering:
         flight.disembark()
         return True
 
-    def was_made(self, flight: Flight) -> None:
+    def was_made(self, flight: SharedCall) -> None:
         """Its result was stored now, so it answers further calls, in refresh mode too."""
         if flight.place.cache.mode == "refresh":
             self._fresh.add(flight.place_and_key)
 
     # -- the end ---------------------------------------------------------------------------------------
 
-    def forget(self, flight: Flight) -> list[Remembered]:
+    def forget(self, flight: SharedCall) -> list[CachedFuture]:
         """The flight lands, in this thread; the futures that are still on board."""
         self._landing[flight] = threading.get_ident()
         return under(self.lock, self._forget, flight)
 
-    def _forget(self, flight: Flight) -> list[Remembered]:
+    def _forget(self, flight: SharedCall) -> list[CachedFuture]:
         if flight.has_key and self._flights.get(flight.place_and_key) is flight:
             del self._flights[flight.place_and_key]
         return flight.lands()
 
-    def over(self, flight: Flight) -> None:
+    def over(self, flight: SharedCall) -> None:
         """Nothing is left to do of it."""
         under(self.lock, self._all.discard, flight)
         self._landing.pop(flight, None)

@@ -6,23 +6,23 @@ from collections.abc import Callable
 from concurrent.futures._base import PENDING
 from typing import Any, Protocol
 
-from ...cache.messages import Declined, Note, Order
+from ...cache.messages import RunDeclined, RunReport, RunRequest
 from ...futures import Future, Lazy
-from ...jobs.call_file import Meaning
+from ...jobs.call_file import KeyRecipe
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class Flight(Protocol):
+class SharedCallView(Protocol):
     """A call on its way, as the futures of those who submitted it see it."""
 
     inner: Future[Any] | None
     where: str
 
-    def leave(self, future: Remembered) -> bool: ...
+    def leave(self, future: CachedFuture) -> bool: ...
 
 
-class Remembered(Future[Any]):
+class CachedFuture(Future[Any]):
     """The result of a call that is remembered. Several may share one call; each can be cancelled by itself."""
 
     __slots__ = ("_cached", "_flight", "_job_id", "_key", "_token", "identity", "stored")
@@ -31,7 +31,7 @@ class Remembered(Future[Any]):
         super().__init__(name)
         self._key: str | None = None
         self._cached: bool | None = None
-        self._flight: Flight | None = None
+        self._flight: SharedCallView | None = None
         self._token: bytes | None = None
         self._job_id: str | None = None
         self.identity = ""  # what the call counts as where its result is not known yet
@@ -66,7 +66,7 @@ class Remembered(Future[Any]):
     def cached(self) -> bool | None:
         return self._cached
 
-    def joins(self, flight: Flight) -> None:
+    def joins(self, flight: SharedCallView) -> None:
         self._flight = flight
 
     def known_as(self, key: str, cached: bool) -> None:
@@ -104,7 +104,7 @@ class Remembered(Future[Any]):
         return super()._state_word() if flight is None or not flight.where else f"waiting for {flight.where}"
 
 
-class Known:
+class KeyedResult:
     """A future that is done, of which only the meaning of its result is needed: of what is sent, or was, for it."""
 
     def __init__(self, source: Any) -> None:
@@ -131,16 +131,16 @@ class Known:
         fn(self)
 
 
-class Ticket(Protocol):
+class CachedCall(Protocol):
     """What a backend knows of a call that is to be remembered."""
 
     held: bool  # whether the call has to be let in, although its futures are done
 
-    def order(self) -> Order | None:
+    def order(self) -> RunRequest | None:
         """What the runner is told. Asked each time that the call is started."""
 
     def admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
-        """The futures are done. `known()` gives the arguments, with `Known` for each; `go()` starts the call."""
+        """The futures are done. `known()` gives the arguments, with `KeyedResult` for each; `go()` starts the call."""
 
     def identity(self) -> str:
         """By what a call is known whose key may have to wait for its inputs; for backends whose calls outlive them."""
@@ -148,14 +148,14 @@ class Ticket(Protocol):
     def modules(self) -> frozenset[str]:
         """The user's modules in which is what was keyed and is sent by name."""
 
-    def meaning(self) -> Meaning | None:
+    def meaning(self) -> KeyRecipe | None:
         """What somebody else needs to make that key; None if it is known."""
 
     def named(self, key: str) -> None:
         """Somebody else has made the key."""
 
-    def noted(self, note: Note) -> None:
+    def noted(self, note: RunReport) -> None:
         """The runner said this. Before the call's future ends."""
 
-    def declined(self, why: Declined, again: Callable[[], None], load: Callable[[], Arguments]) -> None:
+    def declined(self, why: RunDeclined, again: Callable[[], None], load: Callable[[], Arguments]) -> None:
         """The runner did not run it. `again()` starts it once more; `load()` gives the arguments as they were."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...cache.cache import Cache
 from ...errors import CacheError
-from ...hashing.call_key import NOWHERE, Surroundings, surrounding
+from ...hashing.call_key import NOWHERE, KeyContext, surrounding
 from ...hashing.digest import UnkeyableError
 from ...hashing.values import meaning
 from ...resources import Resources
@@ -18,27 +18,27 @@ from ..base import Settings
 
 
 @dataclass(frozen=True)
-class Place:
+class CallSettings:
     """Where calls with certain resources are remembered, and what of those is part of their keys."""
 
     resources: Resources  # for the backend that runs it
     cache: Cache
     own_key: str | None
-    around: Surroundings
+    around: KeyContext
     asked: dict[str, Any]  # for people
     several_ranks: bool
 
 
-class Places:
+class SettingsByResources:
     """The places of one executor. Calls with the same resources have the same."""
 
     def __init__(self, cache: Cache, settings: Settings) -> None:
         self._cache = cache
         self._around = _surroundings(settings)
         self._others = {cache.path: cache}
-        self._known: dict[int, tuple[Resources, Place]] = {}
+        self._known: dict[int, tuple[Resources, CallSettings]] = {}
 
-    def place(self, resources: Resources) -> Place:
+    def place(self, resources: Resources) -> CallSettings:
         known = self._known.get(id(resources))
         if known is not None and known[0] is resources:
             return known[1]
@@ -48,7 +48,7 @@ class Places:
         self._known[id(resources)] = resources, made
         return made
 
-    def _make(self, resources: Resources) -> Place:
+    def _make(self, resources: Resources) -> CallSettings:
         asked = resources.asked()
         cache = self._cache
         if resources.cache_directory is not None:
@@ -58,23 +58,23 @@ class Places:
             cache.home.record(resources.cache_key)  # refuses what is no name of a file
         ours: dict[str, Any] = {name: None for name in ("cache_key", "cache_directory") if name in asked}
         shown = {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.items()}
-        return Place(
+        return CallSettings(
             resources.updated(ours), cache, resources.cache_key, self._with(resources), shown, resources.ranks > 1
         )
 
-    def _with(self, resources: Resources) -> Surroundings:
+    def _with(self, resources: Resources) -> KeyContext:
         env = meaning(dict(resources.env)) if resources.env else b""
         if not env and resources.ranks == 1:
             return self._around
-        return Surroundings(self._around.initializer, self._around.init_function, resources.ranks, env)
+        return KeyContext(self._around.initializer, self._around.init_function, resources.ranks, env)
 
 
-def _surroundings(settings: Settings) -> Surroundings:
+def _surroundings(settings: Settings) -> KeyContext:
     if settings.initializer is None and settings.init_function is None:
         return NOWHERE
     try:
         initializer = settings.initializer and surrounding((settings.initializer, settings.initargs))
-        return Surroundings(initializer or b"", surrounding(settings.init_function) if settings.init_function else b"")
+        return KeyContext(initializer or b"", surrounding(settings.init_function) if settings.init_function else b"")
     except UnkeyableError as error:
         raise CacheError(
             f"calls cannot be remembered, because the initializer or its arguments hold a {error.kind}, which has no "

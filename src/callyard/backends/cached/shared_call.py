@@ -22,32 +22,32 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...cache.claims import Owner
-from ...cache.lookup import Found, tell
-from ...cache.messages import Declined, Meant, Note, Order
-from ...cache.run_call import Run, begin
+from ...cache.claims import ClaimOwner
+from ...cache.lookup import CachedResult, tell
+from ...cache.messages import KeyInputs, RunDeclined, RunReport, RunRequest
+from ...cache.run_call import CachedRun, begin
 from ...dependencies.find_futures import replace_futures
 from ...errors import CacheError, CallyardError
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
-from ...jobs.call_file import Meaning
+from ...jobs.call_file import KeyRecipe
 from ...serialize import object_identity
 from ...serialize.function_registry import resend_by_value
 from ...utils.locks import under
 from ...version import VERSION
-from .future import Arguments, Remembered
-from .settings import Place, source_of
+from .future import Arguments, CachedFuture
+from .settings import CallSettings, source_of
 
 if TYPE_CHECKING:
-    from .backend import Remembering
+    from .backend import CachedBackend
 
 _log = logging.getLogger("callyard")
 
 
-class Flight:
+class SharedCall:
     """See above. `held`: its result is put together in this process (the list of several ranks), and stored here."""
 
-    def __init__(self, front: Remembering, fn: Callable[..., Any], place: Place) -> None:
+    def __init__(self, front: CachedBackend, fn: Callable[..., Any], place: CallSettings) -> None:
         self.front, self.fn, self.place = front, fn, place
         self.name = getattr(fn, "__name__", None) or type(fn).__name__
         self.inner: Future[Any] | None = None
@@ -61,12 +61,12 @@ class Flight:
         self.ignores_file = False  # one that can be neither used nor moved away
         self._part: FunctionPart | None = None  # None with a key of the user's own that says it all
         self._call: CallKey | None = None  # until there is an order: it holds the arguments
-        self._ordered: Order | None = None
-        self._note: Note | None = None
-        self._run: Run | None = None  # the claim, where it is this process's
+        self._ordered: RunRequest | None = None
+        self._note: RunReport | None = None
+        self._run: CachedRun | None = None  # the claim, where it is this process's
         self._boarding = True
         self._sent_again = False  # so the future that the backend gave first counts no more, if it is not known yet
-        self._on_board: list[Remembered] = []
+        self._on_board: list[CachedFuture] = []
 
     @property
     def place_and_key(self) -> tuple[str, str]:
@@ -86,8 +86,8 @@ class Flight:
         known = self._call or self._part
         return frozenset(module for module, _, _ in known.references) if known is not None else frozenset()
 
-    def meaning(self) -> Meaning | None:
-        return None if self.has_key else Meaning(self._part, self.place.around)
+    def meaning(self) -> KeyRecipe | None:
+        return None if self.has_key else KeyRecipe(self._part, self.place.around)
 
     def named(self, key: str) -> None:
         under(self.front.lock, self._named, key)
@@ -104,11 +104,11 @@ class Flight:
 
     # -- the futures on board --------------------------------------------------------------------------
 
-    def board(self, future: Remembered) -> bool:
+    def board(self, future: CachedFuture) -> bool:
         """Whether there was room; not once the call has landed, or is being cancelled."""
         return under(self.front.lock, self._board, future)
 
-    def _board(self, future: Remembered) -> bool:
+    def _board(self, future: CachedFuture) -> bool:
         if not self._boarding:
             return False
         self._on_board.append(future)
@@ -118,7 +118,7 @@ class Flight:
             future.known_as(self.key, False)
         return True
 
-    def lands(self) -> list[Remembered]:
+    def lands(self) -> list[CachedFuture]:
         """Those on board, who are ended by the caller. Under the lock; from now on nobody boards."""
         self._boarding, self.landed = False, True
         return self.passengers()
@@ -127,14 +127,14 @@ class Flight:
         """They have been ended, or are on board of another."""
         self._on_board = []
 
-    def passengers(self) -> list[Remembered]:
+    def passengers(self) -> list[CachedFuture]:
         return list(self._on_board)
 
-    def takes(self, futures: list[Remembered]) -> bool:
+    def takes(self, futures: list[CachedFuture]) -> bool:
         """Board all of them, or none. Under the lock."""
         return self._boarding and all([self._board(future) for future in futures])  # noqa: C419
 
-    def leave(self, future: Remembered) -> bool:
+    def leave(self, future: CachedFuture) -> bool:
         """Cancel one future; with the last one the call. Whether the future is cancelled now."""
         try:
             inner = under(self.front.lock, self._call_to_cancel, future)
@@ -149,7 +149,7 @@ class Flight:
             raise
         return future.cancelled()
 
-    def _call_to_cancel(self, future: Remembered) -> Future[Any] | None:
+    def _call_to_cancel(self, future: CachedFuture) -> Future[Any] | None:
         """The call, if nobody else is on board; otherwise let the future go, unless the call runs."""
         inner, alone = self.inner, self._on_board == [future]
         if future not in self._on_board or inner is None or (not alone and inner.running()):
@@ -183,10 +183,10 @@ class Flight:
 
     # -- for the backend -------------------------------------------------------------------------------
 
-    def order(self) -> Order | None:
+    def order(self) -> RunRequest | None:
         return None if self.place.cache.mode == "read-only" else self._order().replace(check_only=self.held)
 
-    def _order(self) -> Order:
+    def _order(self) -> RunRequest:
         if self._ordered is None:
             self._ordered, self._call = self._make_order(), None
         known, inode = self._ordered, self._inode()
@@ -201,14 +201,14 @@ class Flight:
         except (OSError, CacheError):
             return 0
 
-    def _make_order(self) -> Order:
+    def _make_order(self) -> RunRequest:
         call, cache = self._call, self.place.cache
         part = self._part
         references = part.references if call is None and part is not None else ()
         facts = {"ingredients": {} if call is None else call.ingredients(), "resources": self.place.asked}
         if "error_log_file" in self.place.asked:
             facts["log"] = os.path.abspath(self.place.asked["error_log_file"])
-        return Order(
+        return RunRequest(
             directory=cache.path,
             inode=self._inode(),
             trust=cache.trust,
@@ -223,20 +223,20 @@ class Flight:
             facts={**facts, "submitted_from": platform.node(), "callyard": VERSION},
         )
 
-    def _meant(self) -> Meant | None:
+    def _meant(self) -> KeyInputs | None:
         call = self._call
         if call is None or self.place.own_key is not None or self.front.sends_copies:
             return None
         arguments = call.arguments_token if call.plain else None
-        return Meant(object_identity.token, call.function_token, arguments, self.place.around)
+        return KeyInputs(object_identity.token, call.function_token, arguments, self.place.around)
 
-    def noted(self, note: Note) -> None:
+    def noted(self, note: RunReport) -> None:
         self._note = note
 
     def admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
         self._later(partial(self._admit, known, go))
 
-    def declined(self, why: Declined, again: Callable[[], None], load: Callable[[], Arguments]) -> None:
+    def declined(self, why: RunDeclined, again: Callable[[], None], load: Callable[[], Arguments]) -> None:
         if why.reason == "differs":
             self._later(partial(self._resend, why.modules, load))
         elif why.reason == "stored":
@@ -278,7 +278,7 @@ class Flight:
         if not self.held or self._run is not None:
             return True
         begun = begin(self._order())
-        if isinstance(begun, Declined):
+        if isinstance(begun, RunDeclined):
             self.declined(begun, partial(self.admit, _nothing, go), _nothing)
             return False
         if not under(self.front.lock, self._holds, begun):
@@ -286,7 +286,7 @@ class Flight:
             return False
         return True
 
-    def _holds(self, run: Run) -> bool:
+    def _holds(self, run: CachedRun) -> bool:
         self._run = run
         return not self.landed
 
@@ -326,7 +326,7 @@ class Flight:
             self._answer(found)
         return True
 
-    def _holder(self) -> Owner | None:
+    def _holder(self) -> ClaimOwner | None:
         try:
             return self.place.cache.claims.holder(self.key)
         except OSError as error:
@@ -355,10 +355,10 @@ class Flight:
             error = CallyardError(f"{self.name!r}: {error!r} interrupted its submission; submit it again")
         self._land(lambda future: future.answered(None, None, error, failed=True))
 
-    def _answer(self, found: Found) -> None:
+    def _answer(self, found: CachedResult) -> None:
         self._land(lambda future: self._stored_in(future).answered(found, found.token, failed=found.failed))
 
-    def _stored_in(self, future: Remembered) -> Remembered:
+    def _stored_in(self, future: CachedFuture) -> CachedFuture:
         future.stored = self.place_and_key
         return future
 
@@ -374,8 +374,8 @@ class Flight:
 
     def _store_here(self, inner: Future[Any]) -> None:
         """The runner could not, as it does not see the directory, or has only a part of the result."""
-        note = self._note or Note()
-        run = self._run or Run(self._order(), self.place.cache.home, None)
+        note = self._note or RunReport()
+        run = self._run or CachedRun(self._order(), self.place.cache.home, None)
         if inner.failed():
             if self.place.cache.failures:  # only then: it need not be opened here
                 error: Any = inner.exception()
@@ -389,7 +389,7 @@ class Flight:
         arguments: Arguments = replace_futures(self.arguments or ((), {}), lambda future: future.result())
         return arguments
 
-    def _land_like(self, inner: Future[Any], note: Note | None) -> None:
+    def _land_like(self, inner: Future[Any], note: RunReport | None) -> None:
         if note is not None and note.problem is not None:
             tell(f"the result of {self.name!r} was not stored in {self.place.cache.path}: {note.problem}")
         if note is not None and note.stored:
@@ -398,7 +398,7 @@ class Flight:
         stored = note is not None and note.stored
         self._land(lambda future: _end_like(self._stored_in(future) if stored else future, inner, token))
 
-    def _land(self, end: Callable[[Remembered], object]) -> None:
+    def _land(self, end: Callable[[CachedFuture], object]) -> None:
         """The only way out: end those on board; let go of the claim and of the backend's future."""
         futures = self.front.forget(self)
         interruptions = [error for future in futures if (error := _interruption(end, future)) is not None]
@@ -424,7 +424,7 @@ def _nothing() -> Arguments:
     return (), {}
 
 
-def _interruption(end: Callable[[Remembered], object], future: Remembered) -> BaseException | None:
+def _interruption(end: Callable[[CachedFuture], object], future: CachedFuture) -> BaseException | None:
     """End one, and return what has interrupted that; a callback that exits must not keep the others from ending."""
     try:
         end(future)
@@ -435,7 +435,7 @@ def _interruption(end: Callable[[Remembered], object], future: Remembered) -> Ba
     return None
 
 
-def _end_like(future: Remembered, inner: Future[Any], token: bytes | None) -> None:
+def _end_like(future: CachedFuture, inner: Future[Any], token: bytes | None) -> None:
     if inner.cancelled():
         future.left()
     elif inner.failed():

@@ -20,13 +20,13 @@ _DEPTH = 6
 
 def dump(value: Any) -> tuple[bytes, list[tuple[Any, Any, str]]]:
     """The pickle, and each array beside it with its dtype as `dtypes.describe` has it and a name."""
-    chosen = _Chosen()
+    chosen = _ArraySelection()
     data, arrays = dumps(value, chosen)
     names = _names(value, arrays) if arrays else {}
     return data, [(array, dtype, names[id(array)]) for array, dtype in zip(arrays, chosen.dtypes, strict=True)]
 
 
-class _Chosen:
+class _ArraySelection:
     """Which things are beside the pickle; it is asked once for each."""
 
     def __init__(self) -> None:

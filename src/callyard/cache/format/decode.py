@@ -13,7 +13,7 @@ from .dtypes import build
 from .encode import Described, Node, Omitted
 
 
-class Bytes(Protocol):
+class ByteSource(Protocol):
     """The bytes of a file, `size` of them. Both methods raise ValueError for what lies outside it."""
 
     size: int
@@ -26,36 +26,36 @@ class Unloadable(CacheError):
     """The bytes are those that were written, but the object cannot be made of them here."""
 
 
-def decode(node: Node, source: Bytes) -> Any:
+def decode(node: Node, source: ByteSource) -> Any:
     """The value of a node. A node that makes no sense raises one of many exceptions."""
     return _DECODERS[node["is"]](node, source)
 
 
-def _read_struct(layout: str) -> Callable[[Node, Bytes], Any]:
+def _read_struct(layout: str) -> Callable[[Node, ByteSource], Any]:
     form = struct.Struct(layout)
     return lambda node, source: form.unpack(source.read(node["at"], form.size))[0]
 
 
-def _read_complex(node: Node, source: Bytes) -> complex:
+def _read_complex(node: Node, source: ByteSource) -> complex:
     return complex(*struct.unpack("<dd", source.read(node["at"], 16)))
 
 
-def _read_bytes(node: Node, source: Bytes) -> bytes:
+def _read_bytes(node: Node, source: ByteSource) -> bytes:
     return bytes(source.read(node["at"], node["bytes"]))
 
 
-def _read_text(node: Node, source: Bytes) -> str:
+def _read_text(node: Node, source: ByteSource) -> str:
     return _read_bytes(node, source).rstrip(b"\0").decode()
 
 
-def _read_scalar(node: Node, source: Bytes) -> Any:
+def _read_scalar(node: Node, source: ByteSource) -> Any:
     import numpy as np
 
     dtype = np.dtype(node["dtype"])
     return np.frombuffer(source.read(node["at"], dtype.itemsize), dtype)[0]
 
 
-def _read_array(node: Node, source: Bytes) -> Any:
+def _read_array(node: Node, source: ByteSource) -> Any:
     import numpy as np
 
     dtype, shape = build(node["dtype"]), tuple(node["shape"])
@@ -74,7 +74,7 @@ def _read_array(node: Node, source: Bytes) -> Any:
     return array
 
 
-def _read_row(node: Node, source: Bytes) -> list[Any]:
+def _read_row(node: Node, source: ByteSource) -> list[Any]:
     if "of" not in node:
         return [decode(item, source) for item in node["items"]]
     if node["of"] not in ("d", "q", "?"):
@@ -83,11 +83,11 @@ def _read_row(node: Node, source: Bytes) -> list[Any]:
     return list(form.unpack(source.read(node["at"], form.size)))
 
 
-def _read_omitted(node: Node, _: Bytes) -> Omitted:
+def _read_omitted(node: Node, _: ByteSource) -> Omitted:
     return Omitted(str(build(node["dtype"])), tuple(node["shape"]))
 
 
-def _read_pickle(node: Node, source: Bytes) -> Any:
+def _read_pickle(node: Node, source: ByteSource) -> Any:
     from .unpickle import loads
 
     arrays = [decode(each, source) for each in node["arrays"]]
@@ -98,7 +98,7 @@ def _read_pickle(node: Node, source: Bytes) -> Any:
         raise Unloadable(f"{type(error).__name__}: {error}") from error
 
 
-_DECODERS: Mapping[str, Callable[[Node, Bytes], Any]] = {
+_DECODERS: Mapping[str, Callable[[Node, ByteSource], Any]] = {
     "float": _read_struct("<d"),
     "int": _read_struct("<q"),
     "bool": _read_struct("<?"),

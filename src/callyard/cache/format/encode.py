@@ -10,7 +10,7 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 
-from ...utils.frozen import Plain
+from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from .dtypes import build, describe, is_native
 from .hdf5 import fits
@@ -27,7 +27,7 @@ _VISITS = 2000  # in search of an array's place in a value
 _VIEWED = 1 << 16  # bytes from which an array is not copied before it is written
 
 
-class Omitted(Plain):
+class Omitted(Frozen):
     """Stands for an array among the arguments that was too large to be stored with the result."""
 
     dtype: str
@@ -37,7 +37,7 @@ class Omitted(Plain):
         return f"<array of {self.dtype}, shape {self.shape}: too large to be stored with the result>"
 
 
-class Described(Plain):
+class Described(Frozen):
     """Stands for an argument that cannot be pickled, or is too large."""
 
     text: str
@@ -46,7 +46,7 @@ class Described(Plain):
         return f"<not stored: {self.text}>"
 
 
-class Parts:
+class Datasets:
     """The datasets of a file. `limit`: bytes from which an array is described only."""
 
     def __init__(self) -> None:
@@ -79,11 +79,11 @@ class Parts:
 # -- to nodes ----------------------------------------------------------------------------------------------
 
 
-def encode(value: Any, path: str, parts: Parts) -> Node:
+def encode(value: Any, path: str, parts: Datasets) -> Node:
     """The node of a value. Pickle's exceptions if it cannot be pickled; then nothing is added to `parts`."""
     mark = len(parts.specs)
     try:
-        node = _Plain(parts).node(value, path)
+        node = _NodeMaker(parts).node(value, path)
         if node is not None:
             return node
         parts.forget(mark)
@@ -93,7 +93,7 @@ def encode(value: Any, path: str, parts: Parts) -> Node:
         raise
 
 
-def encode_arguments(arguments: tuple[Any, ...] | dict[str, Any], path: str, parts: Parts) -> Node:
+def encode_arguments(arguments: tuple[Any, ...] | dict[str, Any], path: str, parts: Datasets) -> Node:
     """The node of arguments, each for itself: a reader of HDF5 sees those that need no pickle.
 
     This does not fail: what cannot be pickled is described.
@@ -108,7 +108,7 @@ def encode_arguments(arguments: tuple[Any, ...] | dict[str, Any], path: str, par
     return {"is": "pairs", "items": pairs}
 
 
-def _argument(value: Any, path: str, parts: Parts) -> Node:
+def _argument(value: Any, path: str, parts: Datasets) -> Node:
     try:
         return encode(value, path, parts)
     except Exception:
@@ -123,10 +123,10 @@ def _describe(value: Any) -> str:
     return text.replace("\0", "?")[:1000]
 
 
-class _Plain:
+class _NodeMaker:
     """Makes nodes without pickles; None for what needs one: it is large or deep, or holds a thing twice."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Datasets) -> None:
         self._parts = parts
         self._end = len(parts.specs) + _MEMBERS
         self._seen: set[int] = set()
@@ -177,29 +177,29 @@ class _Plain:
         return {"is": "dict", "items": items}
 
 
-def _float(value: float, path: str, parts: Parts) -> Node:
+def _float(value: float, path: str, parts: Datasets) -> Node:
     return parts.add(spec(path, "<f8"), struct.pack("<d", value), {"is": "float"})
 
 
-def _int(value: int, path: str, parts: Parts) -> Node | None:
+def _int(value: int, path: str, parts: Datasets) -> Node | None:
     if -(1 << 63) <= value < 1 << 63:
         return parts.add(spec(path, "<i8"), struct.pack("<q", value), {"is": "int"})
     return None
 
 
-def _bool(value: bool, path: str, parts: Parts) -> Node:
+def _bool(value: bool, path: str, parts: Datasets) -> Node:
     return parts.add(spec(path, "?"), b"\1" if value else b"\0", {"is": "bool"})
 
 
-def _complex(value: complex, path: str, parts: Parts) -> Node:
+def _complex(value: complex, path: str, parts: Datasets) -> Node:
     return parts.add(spec(path, "<c16"), struct.pack("<dd", value.real, value.imag), {"is": "complex"})
 
 
-def _none(_: None, path: str, parts: Parts) -> Node:
+def _none(_: None, path: str, parts: Datasets) -> Node:
     return parts.add(spec(path, "none"), b"", {"is": "none"})
 
 
-def _str(value: str, path: str, parts: Parts) -> Node | None:
+def _str(value: str, path: str, parts: Datasets) -> Node | None:
     if parts.limit is not None and len(value) > parts.limit:
         return None
     try:
@@ -209,7 +209,7 @@ def _str(value: str, path: str, parts: Parts) -> Node | None:
     return None if b"\0" in data else parts.add_text(path, data, "str", 64)
 
 
-def _bytes(value: bytes, path: str, parts: Parts) -> Node | None:
+def _bytes(value: bytes, path: str, parts: Datasets) -> Node | None:
     if parts.limit is not None and len(value) > parts.limit:
         return None
     return parts.add(spec(path, "|u1", (len(value),)), value, {"is": "bytes", "bytes": len(value)})
@@ -218,7 +218,7 @@ def _bytes(value: bytes, path: str, parts: Parts) -> Node | None:
 _UNIFORM = {float: "d", int: "q", bool: "?"}  # what a list may be full of, as `struct` calls it
 
 
-def _numbers(values: Any, form: str, path: str, parts: Parts) -> Node | None:
+def _numbers(values: Any, form: str, path: str, parts: Datasets) -> Node | None:
     """A list or tuple of numbers of one kind, as one dataset: each by itself would take almost a kilobyte."""
     if parts.limit is not None and 8 * len(values) > parts.limit:
         return None
@@ -232,12 +232,12 @@ def _numbers(values: Any, form: str, path: str, parts: Parts) -> Node | None:
     )
 
 
-_SCALARS: Mapping[type, Callable[[Any, str, Parts], Node | None]] = {
+_SCALARS: Mapping[type, Callable[[Any, str, Datasets], Node | None]] = {
     float: _float, int: _int, bool: _bool, complex: _complex, str: _str, bytes: _bytes, type(None): _none,
 }  # fmt: skip
 
 
-def _numpy(value: Any, path: str, parts: Parts) -> Node | None:
+def _numpy(value: Any, path: str, parts: Datasets) -> Node | None:
     import numpy as np  # it is there: the value is numpy's
 
     if type(value) is np.ndarray:
@@ -258,7 +258,7 @@ def describe_type(array: Any) -> Any:
     return describe(array.dtype)
 
 
-def _array(array: Any, described: Any, path: str, parts: Parts) -> Node | None:
+def _array(array: Any, described: Any, path: str, parts: Datasets) -> Node | None:
     dtype, shape = build(described), array.shape
     node: Node = {"is": "array", "dtype": described, "shape": list(shape)}
     notes = (("dtype", str(dtype)), ("shape", str(shape)))
@@ -315,7 +315,7 @@ def _memory(array: Any) -> Any:
     return memoryview(np.asarray(array, order="C").reshape(-1).view(np.uint8))
 
 
-def _pickled(value: Any, path: str, parts: Parts) -> Node:
+def _pickled(value: Any, path: str, parts: Datasets) -> Node:
     from .arrays_apart import dump  # here, because a number needs none of what it imports
 
     data, arrays = dump(value)

@@ -15,16 +15,17 @@ from blake3 import blake3
 
 from ...errors import CacheError, VersionMismatch
 from ...utils import lite_json
-from ...utils.frozen import Plain
+from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from . import hdf5, layout
 from .decode import Unloadable, decode
-from .encode import Node, Parts, encode, encode_arguments
-from .header import FORMAT, FRAME, MAX_BLOCK, Damaged, Head, damaged, load_head, make_head
-from .io import InMemory, OnDisk, checksum_of, identity, read_at, write_all, write_chunks
+from .encode import Datasets, Node, encode, encode_arguments
+from .header import FORMAT, FRAME, MAX_BLOCK, DamagedFile, Header, damaged, load_head, make_head
+from .io import BytesInMemory, BytesOnDisk, checksum_of, identity, read_at, write_all, write_chunks
 
 __all__ = [
-    "ARRAY_LIMIT", "FAILED", "FINISHED", "FORMAT", "Damaged", "Head", "Record", "Stored", "read", "read_head", "write",
+    "ARRAY_LIMIT", "FAILED", "FINISHED", "FORMAT",
+    "DamagedFile", "Header", "Record", "Stored", "read", "read_head", "write",
 ]  # fmt: skip
 
 ARRAY_LIMIT = 64 << 20  # bytes of an argument from which it is described only
@@ -36,7 +37,7 @@ _EIGHT_BYTES = ("float", "int")  # the most frequent outputs
 _PICKLED_LIMIT = 1 << 20  # of a function
 
 
-class Record(Plain):
+class Record(Frozen):
     """A finished call. `output` is the exception where the state is "failed"."""
 
     key: str
@@ -59,7 +60,7 @@ class Record(Plain):
 def write(fd: int, record: Record) -> int:
     """Fill an empty file; returns its size. Pickle's exceptions if the output cannot be pickled, OSError."""
     about = _about(record)
-    parts = Parts()
+    parts = Datasets()
     nodes = _nodes(record, about, parts)
     structure, text = _lay_out(about, nodes, parts)
     first, *tiles = [tile if isinstance(tile, bytes) else parts.data[tile] for tile in structure.tiles]
@@ -74,7 +75,7 @@ def write(fd: int, record: Record) -> int:
     return block + structure.size
 
 
-def _lay_out(about: str, nodes: dict[str, Node], parts: Parts) -> tuple[layout.Structure, str]:
+def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[layout.Structure, str]:
     """A structure whose user block has room for the head, and the head's text but for the checksum."""
     specs = tuple(parts.specs)
     block = layout.MIN_BLOCK
@@ -106,7 +107,7 @@ def _about(record: Record) -> str:
     )
 
 
-def _nodes(record: Record, about: str, parts: Parts) -> dict[str, Node]:
+def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
     """Add everything to `parts`; the nodes by the names that they have in HDF5."""
     output = "error" if record.state == FAILED else "output"
     nodes = {output: encode(record.output, output, parts)}
@@ -125,7 +126,7 @@ def _nodes(record: Record, about: str, parts: Parts) -> dict[str, Node]:
 # -- reading -----------------------------------------------------------------------------------------------
 
 
-def read_head(fd: int, path: str = "the file") -> Head:
+def read_head(fd: int, path: str = "the file") -> Header:
     """The head alone, checked; the rest of the file is not read."""
     return load_head(fd, os.fstat(fd).st_size, path, _PEEK)[0]
 
@@ -141,12 +142,12 @@ def read(fd: int, path: str, whole: bool = False) -> Stored:
     size = status.st_size
     head, block, fields, data = load_head(fd, size, path, size if whole or size <= _WHOLE else _PEEK)
     start, end, meant = fields["data"], fields["bytes"], fields["sum"]
-    content: InMemory | OnDisk
+    content: BytesInMemory | BytesOnDisk
     if len(data) >= block + end:
-        content = InMemory(memoryview(data)[block + start : block + end], start)
+        content = BytesInMemory(memoryview(data)[block + start : block + end], start)
         checksum = blake3(content.data).hexdigest()
     else:
-        content = OnDisk(path, identity(status), block, start, end, meant)
+        content = BytesOnDisk(path, identity(status), block, start, end, meant)
         checksum = checksum_of(fd, block + start, block + end)
     if checksum != meant or (size == block + end and not _is_sound(data, fd, block, start, fields["frame"])):
         raise damaged(path, "its content does not match its checksum")
@@ -167,7 +168,7 @@ class Stored:
 
     __slots__ = ("_content", "_nodes", "_path", "head")
 
-    def __init__(self, head: Head, path: str, nodes: dict[str, Node], content: InMemory | OnDisk) -> None:
+    def __init__(self, head: Header, path: str, nodes: dict[str, Node], content: BytesInMemory | BytesOnDisk) -> None:
         self.head = head
         self._path, self._nodes, self._content = path, nodes, content
 
@@ -195,12 +196,12 @@ class Stored:
         name = "error" if self.head.state == FAILED else "output"
         try:
             node = self._nodes[name]
-            content = self._content if isinstance(self._content, OnDisk) else self._cut(name, self._content)
+            content = self._content if isinstance(self._content, BytesOnDisk) else self._cut(name, self._content)
         except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
             raise self._wrongly_described(name) from None
         return Stored(self.head, self._path, {name: node}, content)
 
-    def _cut(self, name: str, content: InMemory) -> InMemory:
+    def _cut(self, name: str, content: BytesInMemory) -> BytesInMemory:
         """The content from where the bytes of a part begin, up to where another one follows."""
         node = self._nodes[name]
         if node.get("is") in _EIGHT_BYTES:
@@ -242,7 +243,7 @@ class Stored:
             raise self._wrongly_described(name)
         return part
 
-    def _wrongly_described(self, name: str) -> Damaged:
+    def _wrongly_described(self, name: str) -> DamagedFile:
         return damaged(self._path, f"its head describes its part {name!r} wrongly")
 
     def _part(self, name: str) -> Any:

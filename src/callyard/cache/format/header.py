@@ -6,7 +6,7 @@ from blake3 import blake3
 
 from ...errors import CacheError, VersionMismatch
 from ...utils import lite_json
-from ...utils.frozen import Plain
+from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from .io import read_at
 
@@ -17,11 +17,11 @@ FRAME = 256  # bytes that the first line and the checksum of the content take, a
 _MAGIC = b"CALLYARD "
 
 
-class Damaged(CacheError):
+class DamagedFile(CacheError):
     """What is in the file is not what was written there."""
 
 
-class Head(Plain):
+class Header(Frozen):
     """What the file says about itself. `created` is Unix time, `seconds` the run time, `size` that of the file.
 
     That may have grown since it was written: a person can add notes to an HDF5 file.
@@ -44,14 +44,14 @@ def make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
     return (line + data + b"\n").ljust(block, b"\0")
 
 
-def damaged(path: str, what: str) -> Damaged:
-    return Damaged(f"{path} is damaged: {what}")
+def damaged(path: str, what: str) -> DamagedFile:
+    return DamagedFile(f"{path} is damaged: {what}")
 
 
-def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Head, int, dict[str, Any], bytes]:
+def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Header, int, dict[str, Any], bytes]:
     """The head, the length of the user block, the JSON, and the first bytes of the file: `peek`, or more."""
     if not size:
-        raise Damaged(f"{path} is empty")
+        raise DamagedFile(f"{path} is empty")
     data = read_at(fd, min(peek, size), 0)
     line, number, block, checksum = _first_line(data, path)
     if not line < block <= size:
@@ -67,8 +67,8 @@ def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Head, int, dict
     written = block + fields["bytes"]
     if size < written or (number == 1 and size != written):
         raise damaged(path, f"it has {size} bytes instead of {written}")
-    known = {name: fields[name] for name in Head.fields if name != "size"}
-    return Head(**known, size=size), block, fields, data
+    known = {name: fields[name] for name in Header.fields if name != "size"}
+    return Header(**known, size=size), block, fields, data
 
 
 _TEXTS = ("key", "name", "state", "token", "frame", "sum")
@@ -103,7 +103,7 @@ def _is_sound(fields: dict[str, Any], number: int) -> bool:
 def _first_line(data: bytes, path: str) -> tuple[int, int, int, bytes]:
     """The length of the line, the format, the length of the user block, and the checksum of the head."""
     if not data.startswith(_MAGIC):
-        raise Damaged(f"{path} is not a file of Callyard's cache, or its beginning is damaged")
+        raise DamagedFile(f"{path} is not a file of Callyard's cache, or its beginning is damaged")
     end = data.find(b"\n", 0, FRAME)
     words = data[: max(end, 0)].split(b" ")
     if len(words) < 2 or not _is_number(words[1]):

@@ -32,7 +32,7 @@ def write_all(fd: int, data: bytes, at: int) -> None:
         written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
 
-class InMemory:
+class BytesInMemory:
     """The content of a small file, which is never looked at again; or a part of it, which begins at `start`."""
 
     __slots__ = ("data", "size", "start")
@@ -44,15 +44,15 @@ class InMemory:
         _check_span(at, length, self.start, self.size)
         return self.data[at - self.start : at - self.start + length] if length else memoryview(b"")
 
-    def part(self, start: int, end: int) -> InMemory:
+    def part(self, start: int, end: int) -> BytesInMemory:
         """A part without the rest of the file, which need not be kept in memory for it."""
-        return InMemory(memoryview(bytes(self.read(start, end - start))), start)
+        return BytesInMemory(memoryview(bytes(self.read(start, end - start))), start)
 
     def read_into(self, at: int, target: memoryview) -> None:
         target[:] = self.read(at, len(target))
 
 
-class OnDisk:
+class BytesOnDisk:
     """The content of a large file that was checked. It is opened for each part, and must still be the same.
 
     Offsets count from the end of the user block of `block` bytes; the content is what lies from `start` up to `size`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...utils.frozen import Plain
+from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from . import hdf5
 
@@ -30,7 +30,7 @@ def spec(path: str, kind: Any, shape: tuple[int, ...] = (), attributes: tuple[tu
     return path, kind, shape, attributes
 
 
-class Structure(Plain):
+class Structure(Frozen):
     """The HDF5 part of a file without its data. Offsets count from the end of the user block."""
 
     block: int
@@ -76,15 +76,15 @@ def _padded(length: int) -> int:
     return -(-length // hdf5.ALIGNED) * hdf5.ALIGNED
 
 
-class _Thing:
+class _Object:
     """A group, or a dataset: that of the spec with this index."""
 
     def __init__(self) -> None:
         self.index: int | None = None
-        self.members: dict[str, _Thing] = {}
+        self.members: dict[str, _Object] = {}
         self.header, self.at = b"", 0
 
-    def all(self) -> Iterator[_Thing]:
+    def all(self) -> Iterator[_Object]:
         yield self
         for member in self.members.values():
             yield from member.all()
@@ -96,18 +96,18 @@ class _Thing:
         return hdf5.dataset(kind, shape, offsets[self.index], attributes)
 
 
-def _tree(specs: Sequence[Spec]) -> _Thing:
+def _tree(specs: Sequence[Spec]) -> _Object:
     """The root group."""
-    root = _Thing()
+    root = _Object()
     for index, (path, kind, _, _) in enumerate(specs):
         thing = root
         for name in path.split("/"):
-            thing = thing.members.setdefault(name, _Thing())
+            thing = thing.members.setdefault(name, _Object())
         thing.index = None if kind == "group" else index
     return root
 
 
-def _place(things: Sequence[_Thing], specs: Sequence[Spec], offsets: Sequence[int]) -> int:
+def _place(things: Sequence[_Object], specs: Sequence[Spec], offsets: Sequence[int]) -> int:
     """Make the headers, one behind the other; where the last one ends. Their lengths do not depend on addresses."""
     end = hdf5.SUPERBLOCK
     for thing in things:

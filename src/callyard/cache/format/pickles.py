@@ -23,7 +23,7 @@ from ...serialize.shared_objects import Place
 from .unpickle import CODE, fill_class, given, load_class, load_function, make_class
 
 
-class Pickler(wire.Pickler):
+class FilePickler(wire.Pickler):
     """`definition`: the pickle is itself a definition, in which classes and functions may refer to each other."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Pickler(wire.Pickler):
 
 def _define(thing: Any) -> bytes:
     with io.BytesIO() as file:
-        Pickler(file, definition=True).dump(thing)
+        FilePickler(file, definition=True).dump(thing)
         return file.getvalue()
 
 
@@ -92,5 +92,5 @@ def dumps(value: Any, apart: Callable[[Any], bool] | None = None) -> tuple[bytes
         return given, (slot,)
 
     with io.BytesIO() as file:
-        Pickler(file, reduce=reduce, buffer_callback=lambda buffer: id(buffer) not in slots).dump(value)
+        FilePickler(file, reduce=reduce, buffer_callback=lambda buffer: id(buffer) not in slots).dump(value)
         return file.getvalue(), taken

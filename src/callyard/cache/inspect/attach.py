@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import CacheError, WorkerLost
 from ...futures import Future
 from ...utils.locks import new_lock, under
-from ..lookup import Found, find
+from ..lookup import CachedResult, find
 from .find import NoEntry
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["future_of"]
 _SOONEST, _LATEST, _SLOWER = 0.02, 1.0, 1.5  # s between two rounds of looking, and how they grow
 
 
-class _Known(Future[Any]):
+class _AttachedFuture(Future[Any]):
     """The future of a call that somebody else submitted."""
 
     __slots__ = ("_cache", "_cached", "_key", "_where", "result_token")
@@ -58,7 +58,7 @@ class _Known(Future[Any]):
     def _state_word(self) -> str:
         return super()._state_word() if self.done() else f"running, by {self._where}"
 
-    def end_with(self, found: Found) -> bool:
+    def end_with(self, found: CachedResult) -> bool:
         self.result_token = found.token
         return self.fail(found) if found.failed else self.finish(found)
 
@@ -77,10 +77,10 @@ def future_of(cache: Cache, key: str) -> Future[Any]:
     holder = cache.claims.holder(key)
     found = find(cache, key)
     if found is not None:
-        future = _Known(cache, key, found.name, True)
+        future = _AttachedFuture(cache, key, found.name, True)
         future.end_with(found)
     elif holder is not None:
-        future = _Known(cache, key, holder.name, False)
+        future = _AttachedFuture(cache, key, holder.name, False)
         if not future.look():
             future.set_running_or_notify_cancel()
             _watch(future)
@@ -92,7 +92,7 @@ def future_of(cache: Cache, key: str) -> Future[Any]:
 # ------------------------------------------------------------------ one thread for all, while there are any
 
 _lock = new_lock()  # a finalizer may come here while this thread holds it
-_watched: list[_Known] = []
+_watched: list[_AttachedFuture] = []
 _news: queue.SimpleQueue[None] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
 
@@ -107,11 +107,11 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-def _watch(future: _Known) -> None:
+def _watch(future: _AttachedFuture) -> None:
     under(_lock, _sign_in, future)
 
 
-def _sign_in(future: _Known) -> None:
+def _sign_in(future: _AttachedFuture) -> None:
     global _thread
     _watched.append(future)
     _news.put(None)

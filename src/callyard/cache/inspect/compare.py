@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CacheError
-from ...hashing.call_key import NOWHERE, CallKey, Surroundings, call_key, unfollowed
-from ...hashing.digest import Pending
+from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollowed
+from ...hashing.digest import PendingFuture
 from ...hashing.values import meaning
 from ...resources import Resources
 from ...utils.quantities import duration
@@ -242,10 +242,10 @@ def _key(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any
     around = NOWHERE
     if resources.env or resources.ranks != 1:
         env = meaning(dict(resources.env)) if resources.env else b""
-        around = Surroundings(ranks=resources.ranks, env=env)
+        around = KeyContext(ranks=resources.ranks, env=env)
     try:
         return call_key(fn, args, kwargs, around)
-    except Pending:
+    except PendingFuture:
         raise CacheError("an argument is a future that is not done, so its key is not known yet: wait for it") from None
 
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from ...errors import CacheError
 from ...utils.quantities import FILE_SIZES, SECONDS, measured
-from ..directory import Home
+from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
 from .compare import distance
 
@@ -65,7 +65,7 @@ def _some(keys: list[str]) -> str:
 # ------------------------------------------------------------------ all
 
 
-def keys_by_age(home: Home) -> list[str]:
+def keys_by_age(home: CacheDirectory) -> list[str]:
     """All keys, those first whose files are oldest."""
     found = []
     for key, file in home.entries():
@@ -76,7 +76,7 @@ def keys_by_age(home: Home) -> list[str]:
     return [key for _, key in sorted(found)]
 
 
-def entries(home: Home, keys: Iterable[str]) -> Iterator[Entry]:
+def entries(home: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
     """The entries of these keys; those that are gone are left out, those that cannot be read with a warning."""
     for key in keys:
         try:
@@ -88,7 +88,7 @@ def entries(home: Home, keys: Iterable[str]) -> Iterator[Entry]:
 
 
 def nearest(
-    home: Home, function: str, ingredients: Mapping[str, str], key: str
+    home: CacheDirectory, function: str, ingredients: Mapping[str, str], key: str
 ) -> tuple[Entry | None, Mapping[str, str]]:
     """The entry of a function that has most of these ingredients, but not this key; the newest of several."""
     candidates = _of_function(entries(home, reversed(keys_by_age(home))), function, key)

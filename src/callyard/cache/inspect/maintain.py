@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CacheError, UnsafeCache, VersionMismatch
 from ...utils.quantities import calls, size
-from ..claims import Unreadable
+from ..claims import UnreadableClaim
 from ..directory import is_key
 from ..entry import Entry
-from ..format.file import Damaged, read
+from ..format.file import DamagedFile, read
 from .find import age, entries, keys_by_age, volume
 
 __all__ = ["Check", "Problem", "prune"]
@@ -84,7 +84,7 @@ def _record(cache: Cache, key: str, repair: bool) -> int | Problem | None:
         return _read(cache, key, path)
     except FileNotFoundError:
         return None
-    except Damaged as error:
+    except DamagedFile as error:
         done = f"moved to {cache.home.set_aside(key, str(error))}" if repair else ""
         return Problem("damaged", path, str(error), done)
     except UnsafeCache as error:
@@ -102,7 +102,7 @@ def _read(cache: Cache, key: str, path: str) -> int:
     finally:
         os.close(descriptor)
     if head.key != key:
-        raise Damaged(f"{path} is damaged: it holds another call, {head.key}")
+        raise DamagedFile(f"{path} is damaged: it holds another call, {head.key}")
     return head.size
 
 
@@ -113,7 +113,7 @@ def _left(cache: Cache, repair: bool) -> Iterator[Problem]:
     """What processes left that are gone."""
     for key, owner in list(cache.claims.running()):
         gone = owner.state() == "gone"
-        if isinstance(owner, Unreadable):
+        if isinstance(owner, UnreadableClaim):
             text = f"{owner.name} is no claim that can be read" + (
                 "" if gone else f": {owner.awaited(key, cache.path)}"
             )

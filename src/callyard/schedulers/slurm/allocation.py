@@ -13,8 +13,8 @@ from .variables import environment
 
 __all__ = [
     "NOISE",
+    "AllocatedNode",
     "Allocation",
-    "Node",
     "agents",
     "agents_of_job",
     "end_time",
@@ -40,7 +40,7 @@ _NODE_FAILED = re.compile(r"^srun: error: Node failure on (\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Node:
+class AllocatedNode:
     """What an allocation has on one node; None: its variables do not say."""
 
     name: str
@@ -52,7 +52,7 @@ class Node:
 @dataclass(frozen=True)
 class Allocation:
     job: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[AllocatedNode, ...]
 
 
 def inside(environ: Mapping[str, str]) -> bool:
@@ -77,7 +77,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
             f"SLURM_JOB_NODELIST={environ['SLURM_JOB_NODELIST']} names {len(names)}; were they changed?"
         )
     gpus = _gpus(environ)
-    nodes = (Node(n, c, _memory(environ, c, gpus), gpus) for n, c in zip(names, cores, strict=True))
+    nodes = (AllocatedNode(n, c, _memory(environ, c, gpus), gpus) for n, c in zip(names, cores, strict=True))
     return Allocation(environ["SLURM_JOB_ID"], tuple(nodes))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["Kind", "kinds", "nodes"]
+__all__ = ["NodeKind", "kinds", "nodes"]
 
 _MIB = 1 << 20
 _GPUS = re.compile(r"\bgpu(?::[^:(,]+)?:(\d+)")
 
 
-class Kind(NamedTuple):
+class NodeKind(NamedTuple):
     """Nodes of a partition that are alike."""
 
     nodes: int
@@ -26,12 +26,12 @@ def nodes(partition: str | None) -> list[str]:
     return ["sinfo", "--noheader", "--exact", *where, "--format=%R|%P|%D|%c|%m|%G"]
 
 
-def kinds(out: str, partition: str | None) -> list[Kind]:
+def kinds(out: str, partition: str | None) -> list[NodeKind]:
     """What `sinfo` said of that partition, or without one of the cluster's default."""
     found = []
     for line in out.splitlines():
         fields = line.split("|")
         if len(fields) == 6 and (partition is not None or fields[1].endswith("*")):
             count, cores, memory = (int(re.sub(r"\D", "", field) or 0) for field in fields[2:5])
-            found.append(Kind(count, cores, memory * _MIB, sum(map(int, _GPUS.findall(fields[5])))))
+            found.append(NodeKind(count, cores, memory * _MIB, sum(map(int, _GPUS.findall(fields[5])))))
     return found

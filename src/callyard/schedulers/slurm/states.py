@@ -10,13 +10,13 @@ import dataclasses
 import re
 from typing import Literal
 
-__all__ = ["REASONS", "STATES", "Phase", "Reason", "State", "reason_of", "state_of"]
+__all__ = ["REASONS", "STATES", "JobState", "Phase", "StateReason", "reason_of", "state_of"]
 
 Phase = Literal["waiting", "running", "ended"]
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class JobState:
     """A state of jobs.
 
     Attributes:
@@ -32,7 +32,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reason:
+class StateReason:
     """Why a job waits or ended.
 
     Attributes:
@@ -86,10 +86,10 @@ _WAITING = {
     "SPECIAL_EXIT": "ended with an exit code for which it is held in the queue until somebody releases it",
 }
 
-STATES: dict[str, State] = {
-    **{code: State("ended", error, sentence) for code, (error, sentence) in _ENDED.items()},
-    **{code: State("running", None, sentence) for code, sentence in _RUNNING.items()},
-    **{code: State("waiting", None, sentence) for code, sentence in _WAITING.items()},
+STATES: dict[str, JobState] = {
+    **{code: JobState("ended", error, sentence) for code, (error, sentence) in _ENDED.items()},
+    **{code: JobState("running", None, sentence) for code, sentence in _RUNNING.items()},
+    **{code: JobState("waiting", None, sentence) for code, sentence in _WAITING.items()},
 }
 
 # ------------------------------------------------------------------ reasons
@@ -179,16 +179,18 @@ _ENDS = {
 
 # Slurm may give a text of its own in place of a code; these are those that say more than the code.
 _TEXTS = {
-    "job requeued in held state": Reason(False, "was put back into the queue, and is held until `scontrol release`"),
-    "launch failed requeued held": Reason(
+    "job requeued in held state": StateReason(
+        False, "was put back into the queue, and is held until `scontrol release`"
+    ),
+    "launch failed requeued held": StateReason(
         True,
         "could not be started on its node, whose prolog failed perhaps, and is held until `scontrol release`",
         "NodeFailure",
     ),
-    "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions": Reason(
+    "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions": StateReason(
         False, "waits for nodes that are down, drained or reserved for partitions of higher priority"
     ),
-    "user env retrieval failed requeued held": Reason(
+    "user env retrieval failed requeued held": StateReason(
         True, "is held until `scontrol release`, because the environment of its user could not be made"
     ),
 }
@@ -247,7 +249,7 @@ QOSMinUnknown
 """
 
 
-def _limit(code: str) -> Reason | None:
+def _limit(code: str) -> StateReason | None:
     """What a code that is made of a limit's name means."""
     if not (found := _LIMIT.fullmatch(code)):
         return None
@@ -255,18 +257,18 @@ def _limit(code: str) -> Reason | None:
     if found["minutes"]:
         thing += ", counted in minutes"
     if found["kind"] == "Min":
-        return Reason(True, f"asks for less than its {owner} demands: {thing}")
+        return StateReason(True, f"asks for less than its {owner} demands: {thing}")
     if found["per"] in ("Job", "Node"):
         where = " on each node" if found["per"] == "Node" else ""
-        return Reason(True, f"asks for more than its {owner} allows a job{where}: {thing}")
+        return StateReason(True, f"asks for more than its {owner} allows a job{where}: {thing}")
     if found["per"] == "User":
         owner = "user"
-    return Reason(False, f"waits for a limit of all jobs of its {owner}: {thing}")
+    return StateReason(False, f"waits for a limit of all jobs of its {owner}: {thing}")
 
 
-REASONS: dict[str, Reason] = {
-    **{code: Reason(False, sentence) for code, sentence in (_PASSING | _ENDS).items()},
-    **{code: Reason(True, sentence) for code, sentence in _HOPELESS.items()},
+REASONS: dict[str, StateReason] = {
+    **{code: StateReason(False, sentence) for code, sentence in (_PASSING | _ENDS).items()},
+    **{code: StateReason(True, sentence) for code, sentence in _HOPELESS.items()},
     **{code: reason for code in _LIMITS.split() if (reason := _limit(code))},
     **_TEXTS,
 }
@@ -274,13 +276,13 @@ REASONS: dict[str, Reason] = {
 # ------------------------------------------------------------------ looking up
 
 
-def state_of(code: str) -> State:
+def state_of(code: str) -> JobState:
     """What a state means; one that these tables do not know counts as running, so that no job is given up too early."""
-    return STATES.get(code) or State("running", None, f"is in the state {code}, which Callyard does not know")
+    return STATES.get(code) or JobState("running", None, f"is in the state {code}, which Callyard does not know")
 
 
-def reason_of(text: str) -> Reason:
+def reason_of(text: str) -> StateReason:
     """What a reason means, as `squeue` and `sacct` write it: a code, a code with more behind it, or any text."""
     code = text.partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:c[1-4]"
     known = REASONS.get(text) or REASONS.get(text.replace("_", " ")) or REASONS.get(code) or _limit(code)
-    return known or Reason(False, f"waits; Slurm says: {text}")
+    return known or StateReason(False, f"waits; Slurm says: {text}")
