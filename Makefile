@@ -39,14 +39,15 @@ test-%: .venv/%/.test .venv/%/.callyard mpi slurm
 	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
 
 NEWEST ?= $(DEFAULT)
+ON_SLURM = tests/backends/batch tests/slurm_cluster
 test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm
-	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),tests/slurm,--ignore=tests/slurm) $(ARGS)
+	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),$(ON_SLURM),$(addprefix --ignore=,$(ON_SLURM))) $(ARGS)
 
 # Where newer Pythons, Slurm and MPI are: not a part of `make test`. NEWEST_SYSTEM stays, so that the next run is quick.
 NEWEST_SYSTEM ?= .venv/newest
 NEWEST_PYTHON ?= 3.14
-ON_SYSTEM = tests/slurm tests/live tests/local/test_mpi.py tests/remember/test_remembered_mpi.py tests/contract tests/cpython \
-    tests/schedulers tests/system tests/node tests/test_futures.py
+ON_SYSTEM = $(ON_SLURM) tests/cluster tests/backends/local/test_mpi.py tests/backends/cached/test_remembered_mpi.py tests/contract \
+    tests/cpython tests/schedulers tests/system tests/pool tests/test_futures.py
 test-newest:
 	tools/newest-system $(NEWEST_SYSTEM) env CALLYARD_REQUIRE="mpi slurm slurmdbd" \
 	    make test-$(NEWEST_PYTHON) ARGS='$(ON_SYSTEM) $(ARGS)'

@@ -28,7 +28,7 @@ SCRIPT = "import os, sys; open(sys.argv[1] + '.new', 'w').close(); os.rename(sys
 @contextmanager
 def cluster() -> Iterator[Any]:
     """A cluster, with this process on its login node."""
-    sys.path += [str(ROOT / "tests/slurm")]
+    sys.path += [str(ROOT / "tests/slurm_cluster")]
     from cluster import OF_A_JOB, Cluster
     from this_machine import ClusterError, why_no_cluster
 

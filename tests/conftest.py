@@ -34,7 +34,7 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["clusters", "mpi_libraries"]  # of tests/slurm: fixtures that others need too
+pytest_plugins = ["clusters", "mpi_libraries"]  # of tests/slurm_cluster: fixtures that others need too
 
 # ------------------------------------------------------------------ capabilities
 
@@ -81,10 +81,11 @@ def has(name: str) -> bool:
 
 # What depends little on the Python, and takes long: on the oldest and the newest. The rest runs on all of them.
 WIDE = (
-    "hosts", "jobs", "live", "node", "schedulers", "slurm", "local/test_local_large_data.py", "local/test_mpi.py",
-    "remember/test_hammer.py", "remember/test_in_flight.py", "remember/test_remembered_mpi.py", "test_docs.py",
-    "wire/test_channel.py", "wire/test_contact.py", "wire/test_packing.py", "wire/test_segments.py",
-    "wire/test_strangers.py",
+    "backends/batch", "backends/cached/test_hammer.py", "backends/cached/test_in_flight.py",
+    "backends/cached/test_remembered_mpi.py", "backends/local/test_local_large_data.py", "backends/local/test_mpi.py",
+    "cluster", "hosts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
+    "slurm_cluster", "test_docs.py", "transport/test_contact_file.py", "transport/test_curve.py",
+    "transport/test_strangers.py", "utils/test_command_thread.py",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@
 python tools/slurm_states.py > docs/slurm-states.md
 """
 
-from callyard.schedulers.slurm.commands.states import REASONS, STATES
+from callyard.schedulers.slurm.states import REASONS, STATES
 
 HEAD = """\
 <!-- Made by tools/slurm_states.py from the tables in callyard.schedulers.slurm.states. -->

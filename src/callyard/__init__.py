@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 _HOMES = {"Executor": ".executor", "Local": ".backends.local", "Slurm": ".backends.slurm", "Resources": ".resources"}
-_HOMES |= {"Cache": ".cache.cache", "keyed": ".keys.keyed"}
+_HOMES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
 _HOMES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard.schedulers.slurm.commands import mpi
+from callyard.schedulers.slurm import mpi
 
 OLD = """\
 srun: MPI types are...

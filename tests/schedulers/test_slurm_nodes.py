@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callyard.schedulers.slurm.commands.nodes import Kind, kinds, nodes
+from callyard.schedulers.slurm.nodes import NodeKind, kinds, nodes
 
 MIB = 1 << 20
 SAID = """\
@@ -14,7 +14,7 @@ slurm_load error
 
 
 def test_those_of_the_default_partition() -> None:
-    assert kinds(SAID, None) == [Kind(4, 64, 256000 * MIB, 4), Kind(2, 64, 512000 * MIB, 0)]
+    assert kinds(SAID, None) == [NodeKind(4, 64, 256000 * MIB, 4), NodeKind(2, 64, 512000 * MIB, 0)]
     assert "--partition=" not in " ".join(nodes(None))
 
 
@@ -22,7 +22,7 @@ def test_those_of_a_partition() -> None:
     assert nodes("debug")[:2] == ["sinfo", "--noheader"]
     assert "--partition=debug" in nodes("debug")
     line = SAID.splitlines()[2]
-    assert kinds(line, "debug") == [Kind(1, 8, 16000 * MIB, 3)]
+    assert kinds(line, "debug") == [NodeKind(1, 8, 16000 * MIB, 3)]
 
 
 def test_nothing_is_known_where_nobody_says() -> None:

@@ -6,14 +6,14 @@ import shlex
 from typing import Any
 
 import pytest
-from callyard.schedulers.slurm.commands.job_ids import elements, join, ranges
 from hypothesis import given
 from hypothesis import strategies as st
 
 from callyard.errors import SchedulerError
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobRequest, Refusal, Reply, Status
-from callyard.schedulers.slurm.commands import commands as slurm
+from callyard.schedulers.slurm import commands as slurm
+from callyard.schedulers.slurm.job_ids import elements, join, ranges
 
 TOKEN = "0123456789abcdef"
 

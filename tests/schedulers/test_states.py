@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from callyard.schedulers.slurm.commands.states import REASONS, STATES, reason_of, state_of
 
 from callyard import errors
 from callyard.schedulers.base import Status
+from callyard.schedulers.slurm.states import REASONS, STATES, reason_of, state_of
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -195,7 +195,7 @@ class Cache:
         Initializers of an executor are not known here.
         """
         from ..resources import Resources
-        from .inspect.compare import explain
+        from .inspect.explain import explain
 
         resources = Resources().updated(resource_dict or {})
         cache = self if resources.cache_directory is None else self.elsewhere(resources.cache_directory)

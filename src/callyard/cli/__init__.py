@@ -29,7 +29,7 @@ COMMANDS = {
     "doctor": "what this machine offers, and what is missing",
     "completion": "a script by which a shell completes commands, options and keys",
 }
-_MODULES = {"list": "listing"}  # a module `list` here would hide Python's own
+_MODULES = {"list": "list_calls"}  # a module `list` here would hide Python's own
 
 STATUSES = """\
 The exit status is 0 if all went well, 1 if something was not there, not right or not possible, and 2 if the

@@ -319,7 +319,7 @@ _DERIVED: tuple[tuple[type, Handler], ...] = (
 _others: Memo[Handler] = Memo()
 _LIBRARIES = {
     **dict.fromkeys(("numpy", "pandas", "torch"), "arrays"),
-    **dict.fromkeys(("ctypes", "_ctypes"), "foreign"),
+    **dict.fromkeys(("ctypes", "_ctypes"), "shared_libraries"),
     **dict.fromkeys(("pydantic", "scipy", "xarray"), "libraries"),
 }
 

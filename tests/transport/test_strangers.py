@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_until
+from curve_peers import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_until
 
 from callyard.transport import curve_sockets, multipart
 from callyard.transport.contact_file import Address, Contact

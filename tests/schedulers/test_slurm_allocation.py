@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from callyard.schedulers.slurm.commands.allocation import (
-    Node,
+
+from callyard.schedulers.slurm.allocation import (
+    AllocatedNode,
     agents,
     agents_of_job,
     end_time,
@@ -51,9 +52,9 @@ def test_an_allocation() -> None:
     allocation = read_allocation({**BASE, "SLURM_MEM_PER_NODE": "1000", "SLURM_GPUS_PER_NODE": "a100:2"})
     assert allocation.job == "7"
     assert allocation.nodes == (
-        Node("c1", 4, 1000 * MIB, 2),
-        Node("c2", 4, 1000 * MIB, 2),
-        Node("c3", 2, 1000 * MIB, 2),
+        AllocatedNode("c1", 4, 1000 * MIB, 2),
+        AllocatedNode("c2", 4, 1000 * MIB, 2),
+        AllocatedNode("c3", 2, 1000 * MIB, 2),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from callyard.backends.batch.scheduler_client import SchedulerClient, SubmissionRefused
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest, Reply
-from callyard.schedulers.slurm.commands import commands
+from callyard.schedulers.slurm import commands
 
 
 class Says:

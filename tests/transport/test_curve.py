@@ -17,7 +17,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from channel_ends import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_for, wait_for_end, wait_until
+from curve_peers import LOOPBACK, PATIENCE, Driver, Proxy, ask, receive, wait_for, wait_for_end, wait_until
 from hypothesis import given
 
 import callyard
@@ -408,7 +408,7 @@ def test_connections_that_break_while_they_are_made_do_no_harm(driver: Driver):
 
 AGENT = """
 import sys
-from channel_ends import ask
+from curve_peers import ask
 from callyard.transport.curve import Link
 from callyard.transport.contact_file import Contact
 link = Link.connect(Contact.read(sys.argv[1]), timeout=30)
@@ -476,7 +476,7 @@ def test_signs_of_life_are_heard_while_nobody_looks_and_much_arrives():
 
 FORK = """
 import gc, os, sys
-from channel_ends import Driver, ask
+from curve_peers import Driver, ask
 from callyard.transport.curve import Link, Listener
 driver = Driver(Listener("127.0.0.1"))
 link = Link.connect(driver.contact, timeout=30)
@@ -603,7 +603,7 @@ def test_time_is_what_the_clock_says(driver: Driver):
 
 DRIVER = """
 import sys
-from channel_ends import Driver, wait_until
+from curve_peers import Driver, wait_until
 from callyard.transport.curve import Listener
 driver = Driver(Listener(sys.argv[2] or None, silence=1.0))
 driver.contact.write(sys.argv[1])
@@ -617,7 +617,7 @@ driver.close()
 
 VISITOR = """
 import sys
-from channel_ends import ask, wait_for_end
+from curve_peers import ask, wait_for_end
 from callyard.transport.curve import Link, Unreachable
 from callyard.transport.contact_file import Contact
 try:

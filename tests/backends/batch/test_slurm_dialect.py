@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callyard.schedulers.slurm.commands.states import reason_of, state_of
 from cluster import Cluster
 from this_machine import until
 
@@ -17,7 +16,8 @@ from callyard.hosts.this_machine import LocalHost
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobRequest, Reply, Status
 from callyard.schedulers.script import job_script
-from callyard.schedulers.slurm.commands import commands as dialect
+from callyard.schedulers.slurm import commands as dialect
+from callyard.schedulers.slurm.states import reason_of, state_of
 
 HOLD = Resources(slurm_cmd_args=["--hold"])
 UNKNOWN = "4000000"

@@ -1,0 +1,94 @@
+"""Why a call is answered from the cache, or why it is not: its key beside those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...errors import CacheError
+from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollowed
+from ...hashing.digest import PendingFuture
+from ...hashing.values import meaning
+from ...resources import Resources
+from ..entry import Entry, open_entry
+from .compare import MISSING, UNBOUND, Explanation, differences, line
+from .find import nearest
+
+if TYPE_CHECKING:
+    from ..cache import Cache
+
+__all__ = ["explain", "explain_entry"]
+
+
+def explain(
+    cache: Cache, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
+) -> Explanation:
+    """Compare a call with what is there."""
+    call = _key(fn, args, kwargs, resources)
+    name = getattr(fn, "__name__", None) or type(fn).__name__
+    key = resources.cache_key or call.hex
+    parts, outside = call.ingredients(), unfollowed(fn, args, kwargs)
+    entry = _entry(cache, key)
+    if entry is not None:
+        hit = (entry.state == "finished" or cache.failures) and cache.mode != "refresh"
+        return Explanation(key, name, hit, entry, (), outside, "", parts)
+    running = _running(cache, key)
+    missing = _missing(fn, args, kwargs)
+    if not missing:
+        return _compared(cache, key, name, parts, outside, running)
+    whole = _key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources).ingredients()
+    found = _compared(cache, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
+    if found.nearest is None or UNBOUND not in found.nearest.ingredients:
+        return replace(found, ingredients=parts)
+    return _compared(cache, key, name, parts, outside, running)  # its executor's init_function gave the rest
+
+
+def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the parameters that the call lacks."""
+    import inspect  # here, because it takes long to load
+
+    try:
+        bound = inspect.signature(fn).bind_partial(*args, **kwargs)
+    except (TypeError, ValueError):  # no signature, or more than one of them is wrong
+        return []
+    known = bound.signature.parameters.values()
+    needed = (p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    return [parameter.name for parameter in needed if parameter.name not in bound.arguments]
+
+
+def explain_entry(cache: Cache, entry: Entry) -> Explanation:
+    """Compare an entry with the other one that comes nearest."""
+    found = _compared(cache, entry.key, entry.function, entry.ingredients, (), "")
+    return replace(found, hit=entry.state == "finished" or cache.failures)
+
+
+def _compared(cache: Cache, key: str, name: str, parts: Mapping[str, str], outside: Any, running: str) -> Explanation:
+    other, its_parts = nearest(cache.home, name, parts, key)
+    found: Sequence[str] = tuple(line(label, None, part, name) for label, part in parts.items() if part == MISSING)
+    if other is not None:
+        found = differences(its_parts, parts, name)
+    return Explanation(key, name, False, other, found, outside, running, parts)
+
+
+def _key(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources) -> CallKey:
+    around = NOWHERE
+    if resources.env or resources.ranks != 1:
+        env = meaning(dict(resources.env)) if resources.env else b""
+        around = KeyContext(ranks=resources.ranks, env=env)
+    try:
+        return call_key(fn, args, kwargs, around)
+    except PendingFuture:
+        raise CacheError("an argument is a future that is not done, so its key is not known yet: wait for it") from None
+
+
+def _entry(cache: Cache, key: str) -> Entry | None:
+    try:
+        return open_entry(cache.home, key)
+    except FileNotFoundError:
+        return None
+
+
+def _running(cache: Cache, key: str) -> str:
+    holder = cache.claims.holder(key)
+    return "" if holder is None or holder.state() == "gone" else holder.where()
