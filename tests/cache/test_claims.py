@@ -419,8 +419,8 @@ def check_the_end(world: World, patch: pytest.MonkeyPatch) -> None:
 TAKE = """
 import sys
 from callyard.cache.claims import Claim, Claims
-from callyard.cache.directory import Home
-claims = Claims(Home.open(sys.argv[1]))
+from callyard.cache.directory import CacheDirectory
+claims = Claims(CacheDirectory.open(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()
 found = claims.take(sys.argv[2], "relax")
@@ -467,9 +467,9 @@ def test_a_killed_owner_has_exactly_one_successor(claims: Claims, home: CacheDir
 HAMMER = """
 import fcntl, os, random, signal, sys
 from callyard.cache.claims import Claim, Claims
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 dice = random.Random(int(sys.argv[2]))
-claims, count = Claims(Home.open(sys.argv[1])), 0
+claims, count = Claims(CacheDirectory.open(sys.argv[1])), 0
 witness = os.open(os.path.join(sys.argv[1], "witness"), os.O_CREAT | os.O_RDWR)
 link, unlink = os.link, os.unlink
 def dying(call, chance):

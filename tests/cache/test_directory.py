@@ -621,9 +621,9 @@ def test_a_file_in_the_place_of_a_shard(home: CacheDirectory) -> None:
 
 PUBLISH_MANY = """
 import sys
-from callyard.cache.directory import Home
+from callyard.cache.directory import CacheDirectory
 path, trust, number = sys.argv[1], sys.argv[2] or None, int(sys.argv[3])
-home = Home.open(path, trust=trust)
+home = CacheDirectory.open(path, trust=trust)
 print("ready", flush=True)
 sys.stdin.read()
 for shard in range(40):
@@ -689,7 +689,7 @@ def test_what_is_gone_need_not_be_set_aside(home: CacheDirectory) -> None:
 def killed_writer(path: str) -> None:
     """Start a process that dies while it writes."""
     code = (
-        "import os, signal, sys; from callyard.cache.directory import Home; home = Home.open(sys.argv[1]);"
+        "import os, signal, sys; from callyard.cache.directory import CacheDirectory; home = CacheDirectory.open(sys.argv[1]);"
         "home.publish('mine', lambda descriptor: os.kill(os.getpid(), signal.SIGKILL))"
     )
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
-from test_fleet import Call
+from test_node_placement import Call
 
 from callyard.backends.batch.scheduler_client import SubmissionRefused
 from callyard.backends.pilot_jobs import PilotJobs

@@ -172,12 +172,12 @@ def test_scripts(tmp_path: Path) -> None:
 def test_forked_while_another_thread_keys(tmp_path: Path) -> None:
     script = """
     import os, threading
-    from callyard.hashing import syntax
+    from callyard.hashing import syntax_tree
     from callyard.hashing.call_key import call_key
     inside, leave = threading.Event(), threading.Event()
     def f(x): return x
     def hold():
-        with syntax._lock:
+        with syntax_tree._lock:
             inside.set()
             leave.wait()
     thread = threading.Thread(target=hold)

@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
-from node.test_pool import LONG, SHORT, FakeCall, Site
+from pool.test_worker_placement import LONG, SHORT, FakeCall, Site
 
 from callyard.pool import worker_placement as pool_module
 from callyard.pool.call_shape import WorkerShape

@@ -753,8 +753,8 @@ def test_a_value_without_arrays_does_not_import_numpy_to_be_described() -> None:
     lines = run(
         """
         import sys
-        from callyard.cache.format.encode import Parts, encode
-        encode([{"a": 1.5}, {1, 2}], "output", Parts())
+        from callyard.cache.format.encode import Datasets, encode
+        encode([{"a": 1.5}, {1, 2}], "output", Datasets())
         print("numpy" in sys.modules)
         """
     )
