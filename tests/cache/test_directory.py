@@ -689,7 +689,8 @@ def test_what_is_gone_need_not_be_set_aside(home: CacheDirectory) -> None:
 def killed_writer(path: str) -> None:
     """Start a process that dies while it writes."""
     code = (
-        "import os, signal, sys; from callyard.cache.directory import CacheDirectory; home = CacheDirectory.open(sys.argv[1]);"
+        "import os, signal, sys; from callyard.cache.directory import CacheDirectory;"
+        "home = CacheDirectory.open(sys.argv[1]);"
         "home.publish('mine', lambda descriptor: os.kill(os.getpid(), signal.SIGKILL))"
     )
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
