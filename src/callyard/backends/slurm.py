@@ -158,8 +158,8 @@ class Slurm:
         return open_live(self, settings)
 
     def _open_detached(self, settings: Settings, memory: Cache | None) -> Backend:
-        from ..hosts.this_machine import LocalHost
-        from ..schedulers.slurm import commands
+        from ..hosts.this_machine import open_host
+        from ..schedulers.slurm.scheduler import SlurmScheduler
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
         from .batch.writer import JobSettings
@@ -182,7 +182,8 @@ class Slurm:
             result_grace=self.result_grace,
         )
         home = private_home() if memory is None else memory.home
-        return BatchBackend(SchedulerClient(commands, LocalHost(), self.poll[0]), home, terms, settings, memory is None)
+        client = SchedulerClient(SlurmScheduler(), open_host(), self.poll[0])
+        return BatchBackend(client, home, terms, settings, memory is None)
 
 
 _DEFAULTS = ("partition", "account", "qos", "constraint")
