@@ -146,9 +146,10 @@ class Slurm:
         except OSError as error:
             raise CallyardError(f"the template {template!r} cannot be read: {error.strerror}") from error
 
-    def open(self, settings: Settings, memory: Cache | None) -> Backend:
+    def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
+        """Make the backend of an executor."""
         if self.is_detached:
-            return self._open_detached(settings, memory)
+            return self._open_detached(settings, cache)
         if self.nodes is not None and not self.inside:
             from .slurm_launch import open_nodes
 

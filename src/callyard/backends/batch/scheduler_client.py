@@ -8,7 +8,9 @@ from threading import Event
 
 from ...errors import SchedulerError
 from ...hosts.base import Host
+from ...hosts.this_machine import open_host
 from ...schedulers.base import JobId, JobRequest, Query, Refusal, Reply, Scheduler, Status
+from ...schedulers.registry import open_scheduler
 
 __all__ = ["SchedulerClient", "SubmissionRefused", "desk_of", "mistake"]
 
@@ -173,9 +175,4 @@ def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
 
 def desk_of(scheduler: str) -> SchedulerClient:
     """Return the client of the scheduler of that name, on this machine."""
-    from ...hosts.this_machine import open_host
-    from ...schedulers.slurm.scheduler import SlurmScheduler
-
-    if scheduler != SlurmScheduler.name:
-        raise SchedulerError(f"this version of Callyard does not speak with the scheduler {scheduler!r}")
-    return SchedulerClient(SlurmScheduler(), open_host(), _FIRST_PAUSE)
+    return SchedulerClient(open_scheduler(scheduler), open_host(), _FIRST_PAUSE)
