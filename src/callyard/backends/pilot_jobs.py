@@ -29,7 +29,6 @@ from ..cluster.static_nodes import CONNECT
 from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import JobRequest, Status
-from ..schedulers.slurm.states import reason_of, state_of
 from ..transport.event_loop import EventLoop
 from ..utils.command_thread import CommandThread, Steps
 from .batch.scheduler_client import SchedulerClient, SubmissionRefused
@@ -321,10 +320,9 @@ class PilotJobs:
             self._judge_waiting(block, status, now)
 
     def _judge_waiting(self, block: Block, status: Status, now: float) -> None:
-        reason = reason_of(status.reason)
-        if reason.hopeless and self._reasons.get(block) == status.reason:  # twice: it may pass
+        if status.hopeless and self._reasons.get(block) == status.reason:  # twice: it may pass
             self._cancel(block)
-            self._mistake = f"job {block.job} can never run: it {reason.sentence} ({status.reason})"
+            self._mistake = f"job {block.job} can never run: it {status.sentence} ({status.reason})"
             self._ended(block, "", now)
         self._reasons[block] = status.reason
 
@@ -424,7 +422,7 @@ def _is_doubtful(block: Block) -> bool:
 
 
 def _how(status: Status) -> str:
-    said = f"ended with exit code {status.exit_code}" if status.exit_code else state_of(status.state).sentence
+    said = f"ended with exit code {status.exit_code}" if status.exit_code else status.sentence
     return f"{said} on {status.node}" if status.node else said
 
 

@@ -302,7 +302,8 @@ class BatchBackend:
         """In a forked child, where the thread is not: the jobs are the parent's to look after."""
         self.forked = True
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         where = "" if not self._private else f", without a cache, in {self.home.path}"
         return f"detached, each call a job of {self.terms.scheduler}{where}"
 
