@@ -93,7 +93,7 @@ class Driver:
 
     def hear(self, wanted: bool = True) -> None:
         """Wait for all answers of the scheduler's."""
-        while self.pilots._clerk.busy:
+        while self.pilots._commands.busy:
             self.loop.step(60)
             self.look(wanted)
 
@@ -105,7 +105,7 @@ class Driver:
 
     @property
     def blocks(self) -> list[Block]:
-        return self.pilots._supply.blocks
+        return self.pilots._state.blocks
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_a_refusal_is_not_asked_for_over_and_over(driver: Driver, scheduler: Sch
     driver.look(after=LATER)
     driver.hear()
     assert len(scheduler.submitted) == 4
-    assert driver.pilots.why_hopeless([NodeNeed(WorkerShape(9))], False, "") is None  # the mistake is not one any more
+    assert driver.pilots.give_up([NodeNeed(WorkerShape(9))], False, "") is None  # the mistake is not one any more
     assert member.number in driver.fleet.members
 
 
@@ -171,7 +171,7 @@ def test_calls_are_told_why_no_node_can_come(driver: Driver, scheduler: Schedule
     driver.fleet.add(call())
     driver.look()
     driver.hear()
-    hopeless = driver.pilots.why_hopeless([ONE], False, "")
+    hopeless = driver.pilots.give_up([ONE], False, "")
     assert hopeless is not None
     assert isinstance(hopeless.why, SchedulerError)
     assert "Invalid account" in str(hopeless.why)
@@ -188,7 +188,7 @@ def test_an_answer_that_makes_no_sense_is_not_waited_for(driver: Driver, schedul
     driver.look()
     driver.hear()
     assert not driver.blocks
-    hopeless = driver.pilots.why_hopeless([ONE], False, "")
+    hopeless = driver.pilots.give_up([ONE], False, "")
     assert hopeless is not None
     assert "hello" in str(hopeless.why)
 
@@ -200,7 +200,7 @@ def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Sc
     scheduler.trouble = ValueError("squeue: what?")
     driver.look(after=LATER)
     driver.hear()
-    assert driver.pilots.why_hopeless([ONE], False, "") is None  # its node may come all the same
+    assert driver.pilots.give_up([ONE], False, "") is None  # its node may come all the same
     scheduler.trouble = None
     scheduler.states["1"] = Status("1", "RUNNING")
     driver.look(after=LATER)
@@ -235,7 +235,7 @@ def test_a_node_whose_agent_is_there_is_not_forgotten(driver: Driver, scheduler:
 
 def test_more_nodes_together_than_there_may_be(driver: Driver) -> None:
     needs = [NodeNeed(WorkerShape(), exclusive=True, nodes=3), ONE]
-    hopeless = driver.pilots.why_hopeless(needs, False, "")
+    hopeless = driver.pilots.give_up(needs, False, "")
     assert hopeless is not None
     assert hopeless.needs == needs[:1]
 
@@ -302,7 +302,7 @@ def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler
 def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:
     """`most` is also what the desk knows of the cluster: here arrays of two."""
     scheduler.most = 2
-    driver.pilots._supply = autoscaler.Autoscaler(0, 5)
+    driver.pilots._state.autoscaler = autoscaler.Autoscaler(0, 5)
     for _ in range(20):
         driver.fleet.add(call())
     driver.look()

@@ -304,7 +304,8 @@ def test_an_idle_driver_is_at_rest(make: Make, monkeypatch: pytest.MonkeyPatch) 
     ex = make(1)
     assert ex.submit(same, 1).result() == 1
     muster = Inside(ex).crew._stations._muster
-    until(lambda: muster.next_look() is None or muster.next_look() > muster._decided + 20)  # nothing is to be known
+    # Nothing is to be known.
+    until(lambda: muster.next_look() is None or muster.next_look() > muster._state._decided + 20)
 
 
 def test_the_users_own_script(make: Make) -> None:

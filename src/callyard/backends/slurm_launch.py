@@ -70,7 +70,7 @@ class PilotLaunch:
         return AgentProcess(ranks.nodes, argv, variables, noise=allocation.NOISE)
 
     def lost(self, node: str) -> str:
-        block = None if self._pilots is None else self._pilots.job_of(node)
+        block = None if self._pilots is None else self._pilots.job_on(node)
         return node if block is None else f"{node} (job {block.job})"
 
     def describe(self) -> str:

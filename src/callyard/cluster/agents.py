@@ -252,12 +252,12 @@ class Agents:
         loop.watch(listener.fileno(), self._channel_speaks)
         return self._contact
 
-    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
+    def give_up(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
         """Which calls that no node can hold are given up, and why. `long`: they have waited long."""
         where = ""
         if self._listener is not None:
             where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
-        found = self._muster.why_hopeless(needs, long, where)
+        found = self._muster.give_up(needs, long, where)
         return found if found is None or self._refused is None else found._replace(why=self._refused)
 
     # -- the end ---------------------------------------------------------------------------------------

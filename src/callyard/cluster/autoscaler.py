@@ -45,6 +45,8 @@ class Block:
     step_job: str = ""  # what a command inside it calls it
     idle: float | None = None  # since when nothing runs there
     aging: bool = False
+    missed: int = 0  # how often in a row the scheduler did not know its job
+    reason: str = ""  # why its job waited, in the scheduler's words, when it was last asked
 
     def goes(self, state: str, now: float) -> None:
         self.state, self.since = state, now

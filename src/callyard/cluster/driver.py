@@ -256,7 +256,7 @@ class ClusterDriver:
         if self._hopeless_since is None:
             self._hopeless_since = now
         long = now > self._hopeless_since + _HOPE
-        given_up = self._stations.why_hopeless(hopeless, long)
+        given_up = self._stations.give_up(hopeless, long)
         if long or given_up is not None:
             self._hopeless_since = None
         if given_up is not None:

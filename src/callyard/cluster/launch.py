@@ -109,7 +109,7 @@ class AgentStarter(Protocol):
     def gone(self, member: NodeState, now: float) -> None:
         """Its agent cannot be reached any more."""
 
-    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
+    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         """Which of these calls, that no node can hold, are given up, and why; None if they may wait.
 
         `long`: they have waited long; `where`: how agents find the driver, for people.

@@ -102,7 +102,7 @@ class StaticNodes:
     def gone(self, member: NodeState, now: float) -> None:
         self._roster.gone(member.name, now)
 
-    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
+    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         expected = self._roster.expected()
         if not self._roster.missing():
             left = self._nodes.ends_in()
