@@ -82,7 +82,7 @@ class Cluster:
                     for job in [job for job in self.jobs if job.name == block.job]:
                         self.job_ends(job)
                 case EndAgent(node):
-                    assert not node.flight, "what runs is not taken away"
+                    assert not node.in_flight, "what runs is not taken away"
                     self.agent_goes(node)
                 case JobEnded(block, reason):
                     assert block not in self.state.blocks
@@ -135,15 +135,15 @@ class Cluster:
         self.placement.leave(node)
 
     def end_calls(self, node: NodeState) -> None:
-        for call in list(node.flight):
+        for call in list(node.in_flight):
             if call.need.nodes > 1:
-                self.placement.spread_finished(call)
+                self.placement.finished_everywhere(call)
             else:
                 self.placement.finished(node, [call])
 
     def give_up(self) -> None:
         """As the driver does with calls that no node can hold."""
-        needs = self.placement.hopeless()
+        needs = self.placement.unplaceable()
         given_up = self.state.give_up(needs, "none came") if needs else None
         if given_up is not None:
             self.given_up.append(given_up.why)
@@ -165,7 +165,7 @@ class Cluster:
             self.answer(left=5000.0)
         self.give_up()
         self.placement.decide(self.now)
-        for node in list(self.placement.members.values()):
+        for node in list(self.placement.nodes.values()):
             self.end_calls(node)
         when = self.state.next_look()
         self.now = self.now + 1.0 if when is None else max(when, self.now + 0.1)
@@ -228,7 +228,7 @@ class Pilots(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def calls_end(self, data: Any) -> None:
-        nodes = list(self.cluster.placement.members.values())
+        nodes = list(self.cluster.placement.nodes.values())
         if nodes:
             self.cluster.end_calls(data.draw(st.sampled_from(nodes)))
 
@@ -256,7 +256,7 @@ class Pilots(RuleBasedStateMachine):
             if not self.cluster.placement.waiting:
                 return
             self.cluster.work()
-        raise AssertionError(f"{self.cluster.placement.line_up()} wait for ever")
+        raise AssertionError(f"{self.cluster.placement.waiting_calls()} wait for ever")
 
 
 TestPilots = Pilots.TestCase
@@ -296,7 +296,7 @@ def test_a_node_that_is_given_back_and_stays_is_cancelled(cluster: Cluster) -> N
         cluster.look(False)
         if cluster.question is not None:
             cluster.answer()
-    assert not cluster.placement.members
+    assert not cluster.placement.nodes
     assert not cluster.given_up
 
 

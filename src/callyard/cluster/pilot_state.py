@@ -110,7 +110,7 @@ class PilotState:
 
     def job_on(self, node: str) -> Block | None:
         """Return the latest pilot job that brought an agent to this node."""
-        return next((block for block in reversed(self.blocks) if node in block.nodes), None)
+        return next((block for block in reversed(self.blocks) if node in block.seen_on), None)
 
     # -- decisions -------------------------------------------------------------------------------------
 
@@ -148,12 +148,12 @@ class PilotState:
         self._changed, placement.idled = placement.unsettled, False
         self._decided = now
         backlog = placement.backlog()
-        busy = sum(1 for node in placement.members.values() if node.flight)
+        busy = sum(1 for node in placement.nodes.values() if node.in_flight)
         needs = demand(backlog, busy, self._typical, placement.room)
         if wanted and not needs.nodes:
             needs = needs._replace(nodes=1)  # calls that wait for others
         self._slowest = max((seconds for need, _, seconds in backlog if not need.time), default=0.0)
-        longest = max((need.time for need in placement.hopeless()), default=0.0)
+        longest = max((need.time for need in placement.unplaceable()), default=0.0)
         steps = self.autoscaler.decide(needs, self._slowest, now, longest)
         actions = [action for block in steps.give_back for action in self._give_back(block, now)]
         by_size: dict[int, list[Block]] = {}
@@ -163,10 +163,10 @@ class PilotState:
 
     def _give_back(self, block: Block, now: float) -> list[Action]:
         self._ask_at = min(self._ask_at, now + _TO_END)
-        if block.members:
-            for node in block.members:
+        if block.connected:
+            for node in block.connected:
                 node.leaving = True
-            return [EndAgent(node) for node in block.members]
+            return [EndAgent(node) for node in block.connected]
         return [] if block.job is None else [CancelJob(block)]  # else it is cancelled once its submission is answered
 
     # -- agents ----------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class PilotState:
     def refused(self, blocks: Sequence[Block], kind: str, reason: str, now: float) -> list[Action]:
         """The scheduler has not taken these blocks: "limit", "silent" or "mistake"."""
         self._changed = True
-        blocks = [block for block in blocks if not block.nodes]  # an agent may have come all the same
+        blocks = [block for block in blocks if not block.seen_on]  # an agent may have come all the same
         for block in blocks:
             self._by_name.pop(block.name, None)
         if kind == "limit" and len(blocks) > 1:
@@ -227,7 +227,7 @@ class PilotState:
         self.autoscaler.refused(blocks, now + pause)
         if kind == "mistake":
             self._mistake = reason
-        if kind == "mistake" and not self._placement.members:
+        if kind == "mistake" and not self._placement.nodes:
             return []  # the calls themselves are told
         return [WarnOfPause(pause, reason)]
 
@@ -258,7 +258,7 @@ class PilotState:
             until = ends.get(block.job or "")
             if until is not None:
                 self.autoscaler.ends_at(block, until, now)
-                for node in block.members:
+                for node in block.connected:
                     self._placement.lasts_until(node, until)
         if any(map(_is_doubtful, self.blocks)):
             self._ask_at = min(self._ask_at, now + self._ask_pause)
@@ -268,7 +268,7 @@ class PilotState:
     def _judge(self, block: Block, status: Status | None, now: float) -> list[Action]:
         block.missed = block.missed + 1 if status is None else 0
         if status is None:
-            if block.missed > 1 and not block.members:  # agents know better; and one answer may be out of date
+            if block.missed > 1 and not block.connected:  # agents know better; and one answer may be out of date
                 return self._ended(block, "is not known to the scheduler any more", now)
         elif status.phase == "ended":
             return self._ended(block, _how_it_ended(status), now)
@@ -334,11 +334,11 @@ class PilotState:
         most = self.autoscaler.most
         if need.nodes > most:
             return True
-        if sum(block.size for block in self.blocks if block.members) < most:
+        if sum(block.size for block in self.blocks if block.connected) < most:
             return False
         if need.time > max(block.lifetime for block in self.blocks):
             return True
-        return need.nodes == 1 and not any(n.is_large_enough(need) for block in self.blocks for n in block.members)
+        return need.nodes == 1 and not any(n.is_large_enough(need) for block in self.blocks for n in block.connected)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -350,12 +350,12 @@ class PilotState:
 
 def is_timeless(block: Block) -> bool:
     """Return whether it is of use to know how long the job may still go on."""
-    return block.until is None and bool(block.members)
+    return block.until is None and bool(block.connected)
 
 
 def _is_doubtful(block: Block) -> bool:
     """Return whether the scheduler knows more of the job than its agents have told."""
-    return block.state != "there" or block.until is None or not block.members
+    return block.state != "there" or block.until is None or not block.connected
 
 
 def _how_it_ended(status: Status) -> str:
