@@ -42,9 +42,8 @@ from ..live import FORKED, unpicklable
 from ..resource_mapping import job_options
 from ..run_directories import remove_if_over
 from .attach import EarlierBatches
-from .call import JobCall, JobFuture
+from .call import JobCall, JobFuture, call_of
 from .canceller import Canceller
-from .inputs import call_of
 from .intake import Intake, give_up
 from .job_files import FileWatcher
 from .poller import Poller

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from ... import errors
 from ...errors import CallyardError, JobCancelled, JobLost, WorkerLost
-from ...jobs.call_file import CallFile
+from ...jobs.batch import CallFile
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...schedulers.base import Status
 from ...schedulers.slurm.states import reason_of, state_of
-from ...worker.job_call import inherited
+from ...worker.job_outcome import inherited
 from .call import JobCall
 
 __all__ = ["awaits", "dependency_failed", "gone", "hopeless", "unseen", "vanished", "why"]

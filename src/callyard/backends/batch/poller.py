@@ -19,7 +19,7 @@ from ...errors import CallyardError
 from ...jobs.batch import BatchPart, CallOutcome
 from ...schedulers.base import Status
 from ...utils.command_thread import CommandThread, Steps
-from .inputs import cache_at
+from .call import cache_at
 from .job_errors import awaits, dependency_failed, hopeless, unseen, why
 from .scheduler_client import SchedulerClient
 from .submitter import Submitter, claim_of
