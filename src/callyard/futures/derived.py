@@ -29,7 +29,7 @@ def item(future: StandardFuture[Any], key: Any) -> Future[Any]:
     Raises:
         TypeError: `future` is not a future.
 
-    Example:
+    Examples:
         >>> pair = executor.submit(divmod, 17, 5)
         >>> executor.submit(pow, item(pair, 1), 10).result()  # does not wait for the pair here
         1024
@@ -51,7 +51,7 @@ def unzip(future: StandardFuture[Any], n: int) -> list[Future[Any]]:
         TypeError: `future` is not a future, or `n` not an integer.
         ValueError: `n` is negative.
 
-    Example:
+    Examples:
         >>> quotient, remainder = unzip(executor.submit(divmod, 17, 5), 2)
         >>> remainder.result()
         2
@@ -74,7 +74,7 @@ def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T
         TypeError: one of `futures` is not a future, or `n` not an integer.
         ValueError: `n` is less than 1.
 
-    Example:
+    Examples:
         >>> lengths = [executor.submit(len, "x" * i) for i in range(10)]
         >>> sums = [executor.submit(sum, batch) for batch in batched(lengths, 4)]
         >>> len(sums), sum(each.result() for each in sums)

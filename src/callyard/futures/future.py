@@ -85,7 +85,7 @@ class Future(StandardFuture[T]):
         cached: whether the result was in the cache when the call was submitted; None without a cache.
         job_id: the scheduler's id of the job that runs the call; None where no scheduler does.
 
-    Example:
+    Examples:
         >>> future = executor.submit(pow, 2, 10)
         >>> future.result()
         1024
@@ -206,7 +206,10 @@ class Future(StandardFuture[T]):
         raise InvalidStateError(f"{self!r} is running or has ended already")
 
     def set_result(self, result: T) -> None:
-        """End with this result. Only executors and tests call this.
+        """End with a result. Only executors and tests call this.
+
+        Args:
+            result: what `result()` returns from now on.
 
         Raises:
             InvalidStateError: it has ended already.
@@ -215,7 +218,10 @@ class Future(StandardFuture[T]):
             raise InvalidStateError(f"{self!r} has ended already")
 
     def set_exception(self, exception: BaseException | None) -> None:
-        """End with this exception. Only executors and tests call this.
+        """End with an exception. Only executors and tests call this.
+
+        Args:
+            exception: what `result()` raises from now on.
 
         Raises:
             InvalidStateError: it has ended already.
