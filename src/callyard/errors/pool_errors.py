@@ -7,7 +7,7 @@ from __future__ import annotations
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 
-from . import CallyardError, UnpicklableCall
+from .call_errors import CallyardError, UnpicklableCall
 
 __all__ = ["NodeFailure", "RemoteTraceback", "UnreadableCall", "WorkerLost"]
 
