@@ -301,7 +301,7 @@ def test_executor_that_nobody_refers_to(inside: Any, fifo: Any, ended: Any) -> N
     waiting = executor.submit(pow, 2, 2)
     dependent = executor.submit(pow, waiting, 2)
     pid = int(acts.hear(there))
-    (thread,) = inside(executor).node._io._started
+    (thread,) = inside(executor).node._io._threads
     del executor
     gc.collect()
     acts.tell(back)

@@ -121,7 +121,7 @@ class WorkerPool:
 
     def start(self, call: Call) -> None:
         """Run the call when there is room for it. Raises RuntimeError where no thread is to be had for that."""
-        if not self._io.begun:
+        if not self._io.started:
             self._begin()
         if threading.get_ident() != self._thread_number:
             self._tell(call)
@@ -320,7 +320,7 @@ class WorkerPool:
 
     def _begin(self) -> None:
         if not self.forked:
-            self._io.begin_with(self._run, self._make_loop)
+            self._io.start_with(self._run, self._make_loop)
 
     def _make_loop(self) -> EventLoop:
         make_room(PART * EACH * min(self._pool.max_workers, self._pool.capacity.cores))

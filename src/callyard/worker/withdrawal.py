@@ -8,8 +8,9 @@ import signal
 
 from ..system.processes import state_of
 from ..transport.result_log import ResultLog
+from ..utils.backoff import Backoff
 
-_SOONEST, _LATEST = 0.001, 0.05  # s between two attempts, each pause twice as long as the one before
+_SOONEST, _LATEST = 0.001, 0.05  # s between two attempts; pauses double
 
 
 class CallWithdrawal:
@@ -18,7 +19,7 @@ class CallWithdrawal:
     def __init__(self, pid: int, ledger: ResultLog, last: int) -> None:
         self._pid, self._ledger, self._last = pid, ledger, last
         self._stopped_before = state_of(pid) == "T"  # by somebody else, who is to let it go on
-        self._pause = _SOONEST
+        self._pauses = Backoff(_SOONEST, _LATEST, 2.0)
         self.next_attempt = 0.0
 
     def attempt(self, now: float) -> tuple[int, bytes] | None:
@@ -29,8 +30,7 @@ class CallWithdrawal:
         self._signal(signal.SIGSTOP)
         found = self._read() if state_of(self._pid) == "T" else None
         if found is None:
-            self.next_attempt = now + self._pause
-            self._pause = min(2 * self._pause, _LATEST)
+            self.next_attempt = now + self._pauses.next_pause()
         elif not self._stopped_before:
             self._signal(signal.SIGCONT)
         return found
