@@ -90,10 +90,10 @@ def driver(scale: Scale) -> Iterator[tuple[Executor, int]]:
         launch = CrowdLaunch(scale, directory)
         with Executor(backend=Crowd(launch=launch)) as executor:
             gather(submit(executor, 1000))  # the function is known
-            crew: Any = executor._running.backend._runner  # type: ignore[attr-defined]
+            driver: Any = executor._running.backend._runner  # type: ignore[attr-defined]
             until = time.monotonic() + PATIENCE
-            while len(crew._fleet.members) < scale.nodes:
-                assert time.monotonic() < until, f"only {len(crew._fleet.members)} nodes are there"
+            while len(driver._placement.nodes) < scale.nodes:
+                assert time.monotonic() < until, f"only {len(driver._placement.nodes)} nodes are there"
                 time.sleep(0.01)
             yield executor, launch.pid
 

@@ -291,7 +291,7 @@ class Executor(StandardExecutor):
     def __repr__(self) -> str:
         state = ", shut down" if self._running.closed else ""
         asked = "".join(f", {name}={value!r}" for name, value in self._resources.asked().items())
-        return f"<callyard.Executor {self._running.backend.describe()}{asked}{state}>"
+        return f"<callyard.Executor {self._running.backend.description}{asked}{state}>"
 
 
 class _Running:

@@ -24,7 +24,7 @@ class Nodes(Local):
     count: int = 2
     each: int = 1
 
-    def open(self, settings: Settings) -> ClusterBackend:  # type: ignore[override]
+    def open(self, settings: Settings, cache: Any = None) -> ClusterBackend:  # type: ignore[override]
         gpus = tuple(str(number) for number in range(self.gpus or 0))  # type: ignore[arg-type]
         offer = NodeOffer(self.each, gpus, int((self.memory or 8) * GIB))
         return ClusterBackend(launch_local(self.count, offer, tempfile.gettempdir()), settings)
@@ -34,16 +34,16 @@ class Inside:
     """What tests know of an executor that its users do not."""
 
     def __init__(self, executor: Executor) -> None:
-        self.crew: Any = executor._running.backend._runner  # type: ignore[attr-defined]
+        self.driver: Any = executor._running.backend._runner  # type: ignore[attr-defined]
 
     @property
     def agents(self) -> dict[str, int]:
         """The process numbers of the agents, by node."""
-        return {name: post.pid for name, post in dict(self.crew._stations._by_name).items()}
+        return {name: agent.pid for name, agent in dict(self.driver._agents._by_name).items()}
 
     def are_there(self, count: int) -> dict[str, int]:
         """Wait for so many agents."""
-        self.crew.prepare()
+        self.driver.prepare()
         until(lambda: len(self.agents) == count)
         return self.agents
 

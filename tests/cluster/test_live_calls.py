@@ -148,11 +148,11 @@ def test_a_large_call_is_not_starved(make: Make, gate: Gate) -> None:
 
 def test_many_short_calls_go_in_few_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ex = make(count=2, each=1)
-    crew = Inside(ex).crew
+    driver = Inside(ex).driver
     list(ex.map(same, range(200)))
     sent: list[Any] = []
-    transmit = crew._stations._transmit
-    monkeypatch.setattr(crew._stations, "_transmit", lambda *args: sent.append(1) or transmit(*args))
+    transmit = driver._agents._transmit
+    monkeypatch.setattr(driver._agents, "_transmit", lambda *args: sent.append(1) or transmit(*args))
     assert [future.result() for future in [ex.submit(same, i) for i in range(5000)]] == list(range(5000))
     assert len(sent) < 1500
 
@@ -263,14 +263,14 @@ def test_remembered_calls_are_stored_by_their_runners(make: Make, tmp_path: Path
 
 def test_an_idle_driver_sleeps_without_end(ex: Executor) -> None:
     assert ex.submit(same, 1).result() == 1
-    crew = Inside(ex).are_there(2) and Inside(ex).crew
-    assert crew._patience(0.0) is None
+    driver = Inside(ex).are_there(2) and Inside(ex).driver
+    assert driver._time_to_wait(0.0) is None
 
 
 def test_an_executor_without_calls_starts_nothing(make: Make) -> None:
     ex = make()
     ex.shutdown()
-    assert not Inside(ex).crew._io.begun
+    assert not Inside(ex).driver._io.begun
 
 
 def test_functions_that_are_gone_are_forgotten(make: Make) -> None:
@@ -278,7 +278,7 @@ def test_functions_that_are_gone_are_forgotten(make: Make) -> None:
     for i in range(20):
         function = eval(f"lambda: {i}")
         assert [ex.submit(function).result() for _ in range(3)] == [i] * 3
-    (post,) = Inside(ex).crew._stations._posts.values()
+    (post,) = Inside(ex).driver._agents._by_peer.values()
     del function
     assert ex.submit(same, 1).result() == 1
     assert len(post._known) - len(post._forgotten) <= 3
@@ -335,7 +335,7 @@ def test_ranks_that_do_not_begin(command: list[str], said: str, make: Make, monk
 
     monkeypatch.setattr(LocalLaunch, "start_ranks", start)
     monkeypatch.setattr(SingleLauncher, "candidates", lambda _: ["one", "other"])
-    monkeypatch.setattr("callyard.cluster.mpi_call._TO_MEET", 1.0)
+    monkeypatch.setattr("callyard.cluster.mpi_call._JOIN_TIMEOUT", 1.0)
     ex = make(count=2, each=1)
     with pytest.raises(
         SchedulerError, match=f"'same' was not run: its 2 ranks did not begin: {said}; if that is for MPI"

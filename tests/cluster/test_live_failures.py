@@ -148,7 +148,7 @@ def test_no_agent_can_be_started(kind: Any, words: str, tmp_path: Path) -> None:
 
 
 def test_no_agent_connects_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.cluster.driver._HOPE", 0.3)
+    monkeypatch.setattr("callyard.cluster.driver._WAIT_FOR_NODE", 0.3)
     with _over(Mute({"n1": OFFER}, str(tmp_path))) as ex:
         with pytest.raises(SchedulerError, match=r"the driver listens at 127\.0\.0\.1:"):
             ex.submit(same, 1).result()
@@ -217,7 +217,7 @@ def test_ending_the_workers(make: Make, gate: Gate, end: str) -> None:
 
 def test_a_crew_that_is_ended_does_not_go_round(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was due then, such as to start an agent again, is not done any more."""
-    crew = Inside(make(count=1)).crew
-    monkeypatch.setattr(crew, "_killed_at", 100.0)
-    monkeypatch.setattr(crew._stations, "next_look", lambda: 90.0)
-    assert crew._patience(101.0) > 0
+    driver = Inside(make(count=1)).driver
+    monkeypatch.setattr(driver, "_killed_at", 100.0)
+    monkeypatch.setattr(driver._agents, "next_look", lambda: 90.0)
+    assert driver._time_to_wait(101.0) > 0

@@ -79,11 +79,11 @@ class Scheduler:
 
 
 class Driver:
-    """The crew, as far as pilots are concerned. Time passes when the test says so."""
+    """The driver, as far as pilots are concerned. Time passes when the test says so."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.fleet = NodePlacement()
-        self.pilots = PilotJobs(scheduler, scheduler, self.fleet)  # type: ignore[arg-type]
+        self.placement = NodePlacement()
+        self.pilots = PilotJobs(scheduler, scheduler, self.placement)  # type: ignore[arg-type]
         self.loop = EventLoop(lambda: None)
         self.now = 1000.0
 
@@ -93,19 +93,19 @@ class Driver:
 
     def hear(self, wanted: bool = True) -> None:
         """Wait for all answers of the scheduler's."""
-        while self.pilots._clerk.busy:
+        while self.pilots._commands.busy:
             self.loop.step(60)
             self.look(wanted)
 
     def agent_comes(self, block: Block) -> NodeState:
         said = {"node": f"n{block.number}", "block": block.name, "job": block.job or "0"}
-        member = self.pilots.admit({**said, "capacity": [4, [], 8], "allocated": [4, None, None]}, self.now)
-        assert isinstance(member, NodeState)
-        return member
+        node = self.pilots.admit({**said, "capacity": [4, [], 8], "allocated": [4, None, None]}, self.now)
+        assert isinstance(node, NodeState)
+        return node
 
     @property
     def blocks(self) -> list[Block]:
-        return self.pilots._supply.blocks
+        return self.pilots._state.blocks
 
 
 @pytest.fixture
@@ -127,12 +127,12 @@ def call(need: NodeNeed = ONE) -> Call:
 
 
 def test_nothing_is_due_when_all_nodes_are_gone(driver: Driver, scheduler: Scheduler) -> None:
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
     (block,) = driver.blocks
-    driver.fleet.drain()
-    scheduler.states["1"] = Status("1", "FAILED")
+    driver.placement.drain()
+    scheduler.states["1"] = Status("ended", "failed", "WorkerLost")
     driver.look(wanted=False, after=LATER)
     driver.hear(wanted=False)
     assert not driver.blocks
@@ -143,13 +143,13 @@ def test_nothing_is_due_when_all_nodes_are_gone(driver: Driver, scheduler: Sched
 
 
 def test_a_refusal_is_not_asked_for_over_and_over(driver: Driver, scheduler: Scheduler) -> None:
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
-    member = driver.agent_comes(driver.blocks[0])
-    driver.fleet.decide(driver.now)
+    node = driver.agent_comes(driver.blocks[0])
+    driver.placement.decide(driver.now)
     for number in range(8):
-        driver.fleet.add(Call(2 + number))
+        driver.placement.add(Call(2 + number))
     scheduler.refusal = SubmissionRefused("mistake", "Invalid account")
     driver.look(after=1)
     driver.hear()
@@ -162,16 +162,16 @@ def test_a_refusal_is_not_asked_for_over_and_over(driver: Driver, scheduler: Sch
     driver.look(after=LATER)
     driver.hear()
     assert len(scheduler.submitted) == 4
-    assert driver.pilots.why_hopeless([NodeNeed(WorkerShape(9))], False, "") is None  # the mistake is not one any more
-    assert member.number in driver.fleet.members
+    assert driver.pilots.give_up([NodeNeed(WorkerShape(9))], False, "") is None  # the mistake is not one any more
+    assert node.number in driver.placement.nodes
 
 
 def test_calls_are_told_why_no_node_can_come(driver: Driver, scheduler: Scheduler) -> None:
     scheduler.refusal = SubmissionRefused("mistake", "Invalid account")
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
-    hopeless = driver.pilots.why_hopeless([ONE], False, "")
+    hopeless = driver.pilots.give_up([ONE], False, "")
     assert hopeless is not None
     assert isinstance(hopeless.why, SchedulerError)
     assert "Invalid account" in str(hopeless.why)
@@ -184,25 +184,25 @@ def test_calls_are_told_why_no_node_can_come(driver: Driver, scheduler: Schedule
 
 def test_an_answer_that_makes_no_sense_is_not_waited_for(driver: Driver, scheduler: Scheduler) -> None:
     scheduler.refusal = SchedulerError("sbatch printed 'hello', which is not the number of a job")
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
     assert not driver.blocks
-    hopeless = driver.pilots.why_hopeless([ONE], False, "")
+    hopeless = driver.pilots.give_up([ONE], False, "")
     assert hopeless is not None
     assert "hello" in str(hopeless.why)
 
 
 def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Scheduler) -> None:
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
     scheduler.trouble = ValueError("squeue: what?")
     driver.look(after=LATER)
     driver.hear()
-    assert driver.pilots.why_hopeless([ONE], False, "") is None  # its node may come all the same
+    assert driver.pilots.give_up([ONE], False, "") is None  # its node may come all the same
     scheduler.trouble = None
-    scheduler.states["1"] = Status("1", "RUNNING")
+    scheduler.states["1"] = Status("running", "runs")
     driver.look(after=LATER)
     driver.hear()
     assert [block.state for block in driver.blocks] == ["starting"]
@@ -211,7 +211,7 @@ def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Sc
 def test_an_agent_comes_before_the_answer_to_its_submission(driver: Driver, scheduler: Scheduler) -> None:
     """Which does not come at all, so that it is not known to have been taken."""
     scheduler.refusal = SubmissionRefused("silent", "no answer in time")
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     (block,) = driver.blocks
     driver.agent_comes(block)
@@ -222,7 +222,7 @@ def test_an_agent_comes_before_the_answer_to_its_submission(driver: Driver, sche
 def test_a_node_whose_agent_is_there_is_not_forgotten(driver: Driver, scheduler: Scheduler) -> None:
     """Whatever the scheduler does not know."""
     scheduler.times_left = lambda jobs: {}  # type: ignore[method-assign]
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
     (block,) = driver.blocks
@@ -235,25 +235,25 @@ def test_a_node_whose_agent_is_there_is_not_forgotten(driver: Driver, scheduler:
 
 def test_more_nodes_together_than_there_may_be(driver: Driver) -> None:
     needs = [NodeNeed(WorkerShape(), exclusive=True, nodes=3), ONE]
-    hopeless = driver.pilots.why_hopeless(needs, False, "")
+    hopeless = driver.pilots.give_up(needs, False, "")
     assert hopeless is not None
     assert hopeless.needs == needs[:1]
 
 
 def test_a_node_with_room_is_used_before_another_is_asked_for(driver: Driver, scheduler: Scheduler) -> None:
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
     driver.agent_comes(driver.blocks[0])
-    driver.fleet.decide(driver.now)
+    driver.placement.decide(driver.now)
     for number in range(3):
-        driver.fleet.add(Call(2 + number))
+        driver.placement.add(Call(2 + number))
     driver.look(after=1)
-    driver.fleet.decide(driver.now)
+    driver.placement.decide(driver.now)
     driver.hear()
     assert len(scheduler.submitted) == 1
-    driver.fleet.add(Call(5))
-    driver.fleet.decide(driver.now)
+    driver.placement.add(Call(5))
+    driver.placement.decide(driver.now)
     driver.look(after=1)
     driver.hear()
     assert len(scheduler.submitted) == 2
@@ -261,15 +261,15 @@ def test_a_node_with_room_is_used_before_another_is_asked_for(driver: Driver, sc
 
 def test_what_has_room_for_one_of_two_is_counted_once(driver: Driver, scheduler: Scheduler) -> None:
     """Until it is known where they are, each of them could be there; then there is another look."""
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.hear()
     driver.agent_comes(driver.blocks[0])
-    driver.fleet.decide(driver.now)
-    driver.fleet.add(Call(2, NodeNeed(WorkerShape(cores=2))))
-    driver.fleet.add(Call(3, NodeNeed(WorkerShape(cores=3))))
+    driver.placement.decide(driver.now)
+    driver.placement.add(Call(2, NodeNeed(WorkerShape(cores=2))))
+    driver.placement.add(Call(3, NodeNeed(WorkerShape(cores=3))))
     driver.look(after=1)
-    driver.fleet.decide(driver.now)
+    driver.placement.decide(driver.now)
     driver.hear()
     assert len(scheduler.submitted) == 1
     again = driver.pilots.next_look()
@@ -281,7 +281,7 @@ def test_what_has_room_for_one_of_two_is_counted_once(driver: Driver, scheduler:
 
 def test_an_answer_that_comes_while_agents_end_is_not_waited_for_again(driver: Driver, scheduler: Scheduler) -> None:
     """The loop has told of it by then."""
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     driver.loop.step(60)
     driver.pilots.close(driver.loop, 1.0)
@@ -292,7 +292,7 @@ def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler
     """The first command asks how large arrays may be; meanwhile the executor is closed."""
     answer = threading.Event()
     scheduler.most, scheduler.most_elements = None, lambda: answer.wait() and 5
-    driver.fleet.add(call())
+    driver.placement.add(call())
     driver.look()
     answer.set()
     driver.pilots.close(driver.loop, 1.0)
@@ -302,9 +302,9 @@ def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler
 def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:
     """`most` is also what the desk knows of the cluster: here arrays of two."""
     scheduler.most = 2
-    driver.pilots._supply = autoscaler.Autoscaler(0, 5)
+    driver.pilots._state.autoscaler = autoscaler.Autoscaler(0, 5)
     for _ in range(20):
-        driver.fleet.add(call())
+        driver.placement.add(call())
     driver.look()
     driver.hear()
     assert [request.elements for request in scheduler.submitted] == [2, 2, None]

@@ -264,7 +264,7 @@ def test_a_node_fails(make: Make, slurm: Cluster, gate: Gate) -> None:
     ex = make((0, 2)).with_resources(restart_limit=1)
     running = ex.submit(held, gate, node)
     gate.arrived()
-    (where,) = Inside(ex).crew._fleet.members.values()
+    (where,) = Inside(ex).driver._placement.nodes.values()
     slurm.kill_node(where.name)
     gate.arrived()
     gate.open()
@@ -303,8 +303,9 @@ def test_what_waits_in_the_queue_is_cancelled_at_the_end(make: Make, slurm: Clus
 def test_an_idle_driver_is_at_rest(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ex = make(1)
     assert ex.submit(same, 1).result() == 1
-    muster = Inside(ex).crew._stations._muster
-    until(lambda: muster.next_look() is None or muster.next_look() > muster._decided + 20)  # nothing is to be known
+    starter = Inside(ex).driver._agents._starter
+    # Nothing is to be known.
+    until(lambda: starter.next_look() is None or starter.next_look() > starter._state._decided + 20)
 
 
 def test_the_users_own_script(make: Make) -> None:
@@ -317,7 +318,7 @@ def test_the_users_own_script(make: Make) -> None:
     with pytest.raises(ResourceError, match="reservation"):  # no call can have that: its job is there already
         ex.submit(same, 1, resource_dict={"reservation": "x"})
     assert ex.submit(os.getenv, "COLOUR").result() == "blue"
-    (node,) = Inside(ex).crew._fleet.members.values()
+    (node,) = Inside(ex).driver._placement.nodes.values()
     assert node.capacity.cores == 2
 
 

@@ -37,7 +37,8 @@ class ClusterBackend(LiveBackend):
     def make_plan(self, resources: Resources) -> CallPlan:
         return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         return f"live on {self._launch.describe()}"
 
 
@@ -61,7 +62,7 @@ def _command(module: str, arguments: Sequence[str], python: str | None) -> list[
 class LocalLaunch:
     """Agents on this machine, each with a node of its own to pretend: for tests, and to try things out."""
 
-    ways = SingleLauncher()
+    rank_launchers = SingleLauncher()
     interface: str | None = "lo"
     ports: tuple[int, int] | None = None
 
@@ -72,8 +73,8 @@ class LocalLaunch:
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
         return list(self._offers.values())
 
-    def muster(self, fleet: NodePlacement) -> StaticNodes:
-        return StaticNodes(self, fleet)
+    def make_starter(self, placement: NodePlacement) -> StaticNodes:
+        return StaticNodes(self, placement)
 
     def nodes(self) -> Mapping[str, NodeOffer]:
         return self._offers
@@ -88,7 +89,7 @@ class LocalLaunch:
         environment = {**as_if_alone(os.environ), **launcher_environment(None), **ranks.environment}
         return AgentProcess(ranks.nodes, launch_command(ranks.size, rank_command(ranks.arguments)), environment)
 
-    def lost(self, node: str) -> str:
+    def describe_node(self, node: str) -> str:
         return node
 
     def describe(self) -> str:

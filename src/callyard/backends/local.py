@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import count, islice
+from typing import TYPE_CHECKING
 
 from ..errors import CallyardError, ResourceError
 from ..errors.suggestions import strict_init
@@ -22,6 +23,9 @@ from ..utils.public_names import public_names
 from .base import Settings
 from .live import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
+
+if TYPE_CHECKING:
+    from ..cache.cache import Cache
 
 __all__ = ["Local"]
 
@@ -61,7 +65,13 @@ class Local:
         if self.detached or self.host is not None:
             raise CallyardError("Local runs live calls on this machine only so far; leave out detached= and host=")
 
-    def open(self, settings: Settings) -> LocalBackend:
+    @property
+    def other_resources(self) -> Sequence[str]:
+        """No resources beside the common ones."""
+        return ()
+
+    def open(self, settings: Settings, cache: Cache | None = None) -> LocalBackend:
+        """Make the backend of an executor."""
         return LocalBackend(self.capacity(settings.max_workers), settings)
 
     def capacity(self, max_workers: int | None = None) -> NodeCapacity:
@@ -106,6 +116,7 @@ class LocalBackend(LiveBackend):
     def make_plan(self, resources: Resources) -> CallPlan:
         return make_plan(resources, self.capacity)
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         cores, gpus, memory = self.capacity
         return f"live on {socket.gethostname()}: {cores} cores, {len(gpus)} GPUs, {memory / GIB:.1f} GiB"

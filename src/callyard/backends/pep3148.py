@@ -185,7 +185,8 @@ class Pep3148Backend:
         for future in list(self._unfinished):
             _await(future)
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         return f"through {type(self._inner).__name__}"
 
 

@@ -15,14 +15,14 @@ from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..hosts.mpi_plugins import MpiPlugins
-from ..hosts.this_machine import LocalHost
+from ..hosts.this_machine import open_host
 from ..pool.call_shape import NodeCapacity
 from ..resources import Resources
 from ..schedulers.base import JobRequest
 from ..schedulers.slurm import allocation
 from ..schedulers.slurm import allocation as slurm_allocation
-from ..schedulers.slurm import commands as dialect
 from ..schedulers.slurm import nodes as slurm_nodes
+from ..schedulers.slurm.scheduler import SlurmScheduler
 from ..schedulers.slurm.variables import environment
 from .base import Settings
 from .batch.scheduler_client import SchedulerClient
@@ -45,7 +45,7 @@ class PilotLaunch:
         self.directory = live_directory()
         self.interface, self.ports = slurm.interface, slurm.ports
         self._kinds: list[slurm_nodes.NodeKind] | None = None
-        self.ways = MpiPlugins(slurm.mpi)
+        self.rank_launchers = MpiPlugins(slurm.mpi)
         self._pilots: PilotJobs | None = None
 
     # -- for the crew ----------------------------------------------------------------------------------
@@ -58,19 +58,19 @@ class PilotLaunch:
             for _ in range(min(kind.nodes, self.most))
         ]
 
-    def muster(self, fleet: NodePlacement) -> PilotJobs:
-        self._pilots = PilotJobs(self, SchedulerClient(dialect, LocalHost(), self.poll[0]), fleet)
+    def make_starter(self, placement: NodePlacement) -> PilotJobs:
+        self._pilots = PilotJobs(self, SchedulerClient(SlurmScheduler(), open_host(), self.poll[0]), placement)
         return self._pilots
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         command = after(self._slurm, rank_command(ranks.arguments, python(self._slurm)))
         job = ranks.block.step_job
         argv = allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, way, command, job)
-        variables = {**dialect.environment(os.environ), **ranks.environment}
+        variables = {**environment(os.environ), **ranks.environment}
         return AgentProcess(ranks.nodes, argv, variables, noise=allocation.NOISE)
 
-    def lost(self, node: str) -> str:
-        block = None if self._pilots is None else self._pilots.job_of(node)
+    def describe_node(self, node: str) -> str:
+        block = None if self._pilots is None else self._pilots.job_on(node)
         return node if block is None else f"{node} (job {block.job})"
 
     def describe(self) -> str:
@@ -173,7 +173,7 @@ class StepLaunch:
         self._offers = {node.name: NodeOffer(node.cores, node.gpus, node.memory) for node in nodes}
         self._slurm = slurm
         self._end: float | None = None  # of the allocation, as far as it was asked for
-        self.ways = MpiPlugins(slurm.mpi)
+        self.rank_launchers = MpiPlugins(slurm.mpi)
         self.directory = live_directory()
         self.interface, self.ports = slurm.interface, slurm.ports
 
@@ -181,8 +181,8 @@ class StepLaunch:
         left = self._time_left() if timed else None
         return [offer._replace(time=left) for offer in self._offers.values()]
 
-    def muster(self, fleet: NodePlacement) -> StaticNodes:
-        return StaticNodes(self, fleet)
+    def make_starter(self, placement: NodePlacement) -> StaticNodes:
+        return StaticNodes(self, placement)
 
     def nodes(self) -> Mapping[str, NodeOffer]:
         return self._offers
@@ -211,7 +211,7 @@ class StepLaunch:
         variables = {**slurm_allocation.step_environment(os.environ), **ranks.environment}
         return AgentProcess(ranks.nodes, argv, variables, noise=slurm_allocation.NOISE)
 
-    def lost(self, node: str) -> str:
+    def describe_node(self, node: str) -> str:
         return f"{node} (job {self._job})"
 
     def describe(self) -> str:
@@ -242,7 +242,7 @@ def after(slurm: Slurm, command: Sequence[str], *, setup: bool = True) -> list[s
 
 def said_of(argv: Sequence[str]) -> str:
     """What a command of Slurm's says, without insisting: nothing where it does not answer."""
-    reply = LocalHost().run(argv, timeout=_PATIENCE, env=environment(os.environ))
+    reply = open_host().run(argv, timeout=_PATIENCE, env=environment(os.environ))
     return reply.out + reply.err
 
 

@@ -41,12 +41,12 @@ class CallEnd(NamedTuple):
 class AgentConnection:
     """What the driver knows of one agent, while that is connected."""
 
-    def __init__(self, peer: bytes, member: NodeState, host: str, pid: int, key: str = "") -> None:
-        self.peer, self.member, self.host, self.pid = peer, member, host, pid
+    def __init__(self, peer: bytes, node: NodeState, host: str, pid: int, key: str = "") -> None:
+        self.peer, self.node, self.host, self.pid = peer, node, host, pid
         self.key = key  # by which its agent is known
         self.sender = FrameSender()
-        self.flight: dict[int, Call] = {}  # by number, in the order in which they were sent
-        self.back: list[Call] = []  # have not begun, and will not there
+        self.in_flight: dict[int, Call] = {}  # by number, in the order in which they were sent
+        self.returned: list[Call] = []  # have not begun, and will not there
         self.taken_back = False
         self.ending = self.ended = False
         self.last_news = 0.0  # when calls were sent there, or ended there
@@ -61,7 +61,7 @@ class AgentConnection:
 
     def welcome(self, workers: int | None, max_tasks: int | None, initializer: bytes | None) -> None:
         head = {
-            "capacity": self.member.capacity,
+            "capacity": self.node.capacity,
             "workers": workers,
             "max_tasks": max_tasks,
             "surroundings": self._surroundings.all(),
@@ -87,7 +87,7 @@ class AgentConnection:
         full = []
         for call in calls:
             self._sequence += 1
-            self.flight[self._sequence] = call
+            self.in_flight[self._sequence] = call
             self._encode(call)
             if len(self.sender.beside) > _MOST_BUFFERS:
                 full.append(self.sender.take())
@@ -143,7 +143,7 @@ class AgentConnection:
     def take_back(self) -> None:
         self.sender.add(say(agent_protocol.TAKE_BACK))
 
-    def alone(self) -> None:
+    def release_idle_workers(self) -> None:
         self.sender.add(say(agent_protocol.ALONE))
 
     def signal(self, signum: int) -> None:
@@ -155,20 +155,20 @@ class AgentConnection:
 
     # -- from the agent --------------------------------------------------------------------------------
 
-    def hear(self, message: list[bytes]) -> Iterator[CallEnd]:
+    def receive(self, message: list[bytes]) -> Iterator[CallEnd]:
         """The ends of calls that a message tells of."""
         beside = iter(message[1:])
-        flight = self.flight
+        in_flight = self.in_flight
         for kind, sequence, number, flags, body in agent_protocol.heard(message[0]):
-            call = flight.pop(sequence, None)
+            call = in_flight.pop(sequence, None)
             if call is None:
-                self._hear(kind, body)
+                self._on_notice(kind, body)
                 continue
             call.pace.note(number * 1e-6)
             if kind == agent_protocol.RESULT and not flags & WHOLE:
                 yield CallEnd(call, "result", Packed(body))
             elif kind == agent_protocol.BACK:
-                self.back.append(call)
+                self.returned.append(call)
             elif kind == agent_protocol.LOST:
                 yield CallEnd(call, "lost", _lost(json.loads(body)))
             else:
@@ -185,7 +185,7 @@ class AgentConnection:
             return CallEnd(call, "lost", lost)
         return CallEnd(call, "result", RankResults(list(parts)) if "ranks" in head else parts[0])
 
-    def _hear(self, kind: int, body: bytes) -> None:
+    def _on_notice(self, kind: int, body: bytes) -> None:
         if kind == agent_protocol.WARNING:
             _warn(json.loads(body))
         elif kind == agent_protocol.TAKEN_BACK:

@@ -39,104 +39,104 @@ _SILENCE = 20.0  # s without a sign of life after which a node counts as gone
 
 
 class Agents:
-    """Everything between the fleet's decisions and the channel."""
+    """Everything between the placement's decisions and the channel."""
 
     def __init__(
         self,
         launch: Launch,
-        fleet: NodePlacement,
+        placement: NodePlacement,
         max_workers: int | None,
         max_tasks: int | None,
         initializer: bytes | None,
     ) -> None:
-        self._launch, self._fleet = launch, fleet
+        self._launch, self._placement = launch, placement
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
         self.ends: deque[CallEnd] = deque()  # of calls, for whoever ends their futures
         self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, and how in words
-        self.back: list[Call] = []  # calls that did not begin where they were sent
-        self._posts: dict[bytes, AgentConnection] = {}  # by peer
-        self._of_members: dict[int, AgentConnection] = {}
+        self.returned: list[Call] = []  # calls that did not begin where they were sent
+        self._by_peer: dict[bytes, AgentConnection] = {}  # by peer
+        self._by_node: dict[int, AgentConnection] = {}
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
         self._to_flush: dict[AgentConnection, None] = {}
-        self._muster = launch.muster(fleet)
-        self._refused: VersionMismatch | None = None
+        self._starter = launch.make_starter(placement)
+        self._mismatch: VersionMismatch | None = None
         self._listener: Listener | None = None
         self._directory: str | None = None
-        self._spans = MpiCalls(launch, fleet, self._transmit, self.ends)
+        self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends)
         self._last_look = 0.0
 
     # -- to the agents ---------------------------------------------------------------------------------
 
-    def send(self, member: NodeState, calls: Sequence[Call]) -> None:
-        post = self._of_members[member.number]
-        post.last_news = time.monotonic()
-        workers = None if self._max_workers is None else member.places
-        for message in post.send(calls, workers):
-            self._transmit(post, message)
-        self._to_flush[post] = None
+    def send(self, node: NodeState, calls: Sequence[Call]) -> None:
+        agent = self._by_node[node.number]
+        agent.last_news = time.monotonic()
+        workers = None if self._max_workers is None else node.slots
+        for message in agent.send(calls, workers):
+            self._transmit(agent, message)
+        self._to_flush[agent] = None
 
-    def spread(self, loop: EventLoop, spread: StartOnNodes) -> None:
+    def start_on_nodes(self, loop: EventLoop, start: StartOnNodes) -> None:
         """Start a call on several nodes."""
-        for member in spread.members:
-            post = self._of_members[member.number]
-            post.alone()
-            self._to_flush[post] = None
-        self._spans.start(loop, spread, self._contact, self._initializer)
+        for node in start.nodes:
+            agent = self._by_node[node.number]
+            agent.release_idle_workers()
+            self._to_flush[agent] = None
+        self._mpi_calls.start(loop, start, self._contact, self._initializer)
 
     def signal(self, signum: int) -> None:
-        self._spans.stop()
-        for post in self._posts.values():
-            post.signal(signum)
-            self._to_flush[post] = None
+        self._mpi_calls.stop()
+        for agent in self._by_peer.values():
+            agent.signal(signum)
+            self._to_flush[agent] = None
 
     def flush(self) -> None:
         """Send what was collected for each agent, as one message each."""
-        posts, self._to_flush = self._to_flush, {}
-        for post in posts:
-            if post.sender:
-                self._transmit(post)
+        agents, self._to_flush = self._to_flush, {}
+        for agent in agents:
+            if agent.sender:
+                self._transmit(agent)
 
-    def _transmit(self, post: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
+    def _transmit(self, agent: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
         from ..transport.curve import PeerGone
 
         with contextlib.suppress(PeerGone):  # the news of that comes by itself
-            cast("Listener", self._listener).send(post.peer, post.sender.take() if message is None else message)
+            cast("Listener", self._listener).send(agent.peer, agent.sender.take() if message is None else message)
 
     # -- from the agents -------------------------------------------------------------------------------
 
-    def _channel_speaks(self, mask: int) -> None:
+    def _receive(self, mask: int) -> None:
         for peer, message in cast("Listener", self._listener).receive():
-            post = self._posts.get(peer)
-            if post is None:
-                if not self._spans.hear(peer, message) and message:
-                    self._greet(peer, message)
+            agent = self._by_peer.get(peer)
+            if agent is None:
+                if not self._mpi_calls.receive(peer, message) and message:
+                    self._on_hello(peer, message)
             elif message:
-                self._hear(post, message)
+                self._on_message(agent, message)
             else:
-                self._gone(post)
+                self._gone(agent)
 
-    def _hear(self, post: AgentConnection, message: list[bytes]) -> None:
-        ends = list(post.hear(message))
+    def _on_message(self, agent: AgentConnection, message: list[bytes]) -> None:
+        ends = list(agent.receive(message))
         self.ends.extend(ends)
-        self._fleet.finished(post.member, [end.call for end in ends])
-        post.last_news = time.monotonic()
-        if post.back:
-            self._fleet.finished(post.member, post.back)
-            self.back.extend(post.back)
-            post.back = []
-        if post.taken_back:
-            post.taken_back = False
-            self._fleet.withdrawn(post.member)
-            for call in post.flight.values():
+        self._placement.finished(agent.node, [end.call for end in ends])
+        agent.last_news = time.monotonic()
+        if agent.returned:
+            self._placement.finished(agent.node, agent.returned)
+            self.returned.extend(agent.returned)
+            agent.returned = []
+        if agent.taken_back:
+            agent.taken_back = False
+            self._placement.withdrawn(agent.node)
+            for call in agent.in_flight.values():
                 call.pace.note(_STALL)  # it is not short after all
 
-    def _greet(self, peer: bytes, message: list[bytes]) -> None:
+    def _on_hello(self, peer: bytes, message: list[bytes]) -> None:
         for kind, _, _, _, body in agent_protocol.heard(message[0]):
             if kind == agent_protocol.HELLO:
                 said = json.loads(body)
-                why = self._why_not(said)
+                why = self._reason_to_refuse(said)
                 if why is None and "call" in said:
-                    why = None if self._spans.greet(peer, said) else "nobody waits for this rank any more"
+                    why = None if self._mpi_calls.on_hello(peer, said) else "nobody waits for this rank any more"
                 elif why is None:
                     why = self._join(peer, said)
                 if why is not None:
@@ -148,7 +148,7 @@ class Agents:
         with contextlib.suppress(PeerGone):  # as a rank may be whose step was ended meanwhile
             cast("Listener", self._listener).send(peer, [say(agent_protocol.REFUSED, why)])
 
-    def _why_not(self, said: dict[str, Any]) -> str | None:
+    def _reason_to_refuse(self, said: dict[str, Any]) -> str | None:
         """Why an agent cannot be one of this driver's."""
         ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, said["python"]))
         if theirs != ours or said["callyard"] != VERSION:
@@ -156,7 +156,7 @@ class Agents:
                 f"node {said['node']} runs Callyard {said['callyard']} with Python {theirs}, and this is Callyard "
                 f"{VERSION} with Python {ours}; use one environment for both, or `python=` to choose it there"
             )
-            self._refused = VersionMismatch(why)
+            self._mismatch = VersionMismatch(why)
             return why
         old = self._by_name.get(_key(said))
         if "call" not in said and old is not None and old.pid != said["pid"]:
@@ -169,51 +169,51 @@ class Agents:
         old = self._by_name.get(key)
         if old is not None:  # it is here again before it was known to be gone
             self._gone(old)
-        member = self._muster.admit(said, time.monotonic())
-        if isinstance(member, str):
-            return member
-        post = AgentConnection(peer, member, said["host"], said["pid"], key)
-        self._posts[peer] = self._of_members[member.number] = self._by_name[key] = post
-        post.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
-        self._transmit(post)  # a message of its own
+        node = self._starter.admit(said, time.monotonic())
+        if isinstance(node, str):
+            return node
+        agent = AgentConnection(peer, node, said["host"], said["pid"], key)
+        self._by_peer[peer] = self._by_node[node.number] = self._by_name[key] = agent
+        agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
+        self._transmit(agent)  # a message of its own
         return None
 
-    def _gone(self, post: AgentConnection) -> None:
-        del self._posts[post.peer], self._of_members[post.member.number], self._by_name[post.key]
-        self._to_flush.pop(post, None)
-        self._muster.gone(post.member, time.monotonic())
-        words = f"the agent on {self._launch.lost(post.member.name)} is gone or cannot be reached"
-        for call in cast("list[Call]", self._fleet.leave(post.member)):
+    def _gone(self, agent: AgentConnection) -> None:
+        del self._by_peer[agent.peer], self._by_node[agent.node.number], self._by_name[agent.key]
+        self._to_flush.pop(agent, None)
+        self._starter.gone(agent.node, time.monotonic())
+        words = f"the agent on {self._launch.describe_node(agent.node.name)} is gone or cannot be reached"
+        for call in cast("list[Call]", self._placement.leave(agent.node)):
             if call.need.nodes > 1:
-                self._spans.drop(call)
+                self._mpi_calls.drop(call)
             self.lost.append((call, words))
 
     def abandon(self) -> None:
         """Wait no longer for those that should have ended."""
-        for post in list(self._posts.values()):
-            self._gone(post)
+        for agent in list(self._by_peer.values()):
+            self._gone(agent)
 
     # -- calls behind one that takes long --------------------------------------------------------------
 
     def take_back_stalled(self, now: float) -> None:
-        if not self._fleet.ahead or now - self._last_look < _STALL:
+        if not self._placement.ahead or now - self._last_look < _STALL:
             return
         if cast("Listener", self._listener).behind:  # then it is this driver that is slow
             return
         self._last_look = now
-        for member in list(self._fleet.ahead):
-            post = self._of_members[member.number]
-            if not member.ahead:
-                del self._fleet.ahead[member]
-            elif not member.withdrawing and now - post.last_news > _STALL:
-                self._fleet.withdraw(member)
-                post.take_back()
-                self._to_flush[post] = None
+        for node in list(self._placement.ahead):
+            agent = self._by_node[node.number]
+            if not node.ahead:
+                del self._placement.ahead[node]
+            elif not node.withdrawing and now - agent.last_news > _STALL:
+                self._placement.withdraw(node)
+                agent.take_back()
+                self._to_flush[agent] = None
 
     def next_look(self) -> float | None:
         """When there is something to be done, although nothing is heard."""
-        times = [when for when in (self._muster.next_look(), self._spans.next_look()) if when is not None]
-        if self._fleet.ahead:
+        times = [when for when in (self._starter.next_look(), self._mpi_calls.next_look()) if when is not None]
+        if self._placement.ahead:
             times.append(self._last_look + _STALL)
         return min(times, default=None)
 
@@ -221,11 +221,11 @@ class Agents:
 
     def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
         """See to it that agents come where they are missing, and end calls over several nodes whose time is over."""
-        self._spans.look_after(now)
-        for member in self._muster.look_after(loop, partial(self._open, loop), now, wanted):
-            post = self._of_members[member.number]
-            post.end()
-            self._to_flush[post] = None
+        self._mpi_calls.look_after(now)
+        for node in self._starter.look_after(loop, partial(self._open, loop), now, wanted):
+            agent = self._by_node[node.number]
+            agent.end()
+            self._to_flush[agent] = None
 
     @property
     def _contact(self) -> str:
@@ -249,16 +249,16 @@ class Agents:
             listener.close()
             raise
         self._listener = listener
-        loop.watch(listener.fileno(), self._channel_speaks)
+        loop.watch(listener.fileno(), self._receive)
         return self._contact
 
-    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
+    def give_up(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
         """Which calls that no node can hold are given up, and why. `long`: they have waited long."""
         where = ""
         if self._listener is not None:
             where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
-        found = self._muster.why_hopeless(needs, long, where)
-        return found if found is None or self._refused is None else found._replace(why=self._refused)
+        found = self._starter.give_up(needs, long, where)
+        return found if found is None or self._mismatch is None else found._replace(why=self._mismatch)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -274,16 +274,16 @@ class Agents:
         """Whether all nodes had agents, and these have ended as they should."""
         self._say_that_it_is_the_end()
         until = time.monotonic() + grace
-        while any(not post.ended for post in self._posts.values()) and (left := until - time.monotonic()) > 0:
+        while any(not agent.ended for agent in self._by_peer.values()) and (left := until - time.monotonic()) > 0:
             loop.step(left)
             self._say_that_it_is_the_end()  # one may just have come
-        return self._muster.complete and all(post.ended for post in self._posts.values())
+        return self._starter.complete and all(agent.ended for agent in self._by_peer.values())
 
     def _say_that_it_is_the_end(self) -> None:
-        for post in self._posts.values():
-            if not post.ending:
-                post.end()
-                self._to_flush[post] = None
+        for agent in self._by_peer.values():
+            if not agent.ending:
+                agent.end()
+                self._to_flush[agent] = None
         self.flush()
 
     def _let_go(self, loop: EventLoop, grace: float) -> None:
@@ -292,12 +292,12 @@ class Agents:
             self._listener.close()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
-        self._spans.close(loop, 0.2)
-        self._muster.close(loop, grace)
+        self._mpi_calls.close(loop, 0.2)
+        self._starter.close(loop, grace)
 
     def after_fork(self) -> None:
-        self._spans.after_fork()
-        self._muster.after_fork()
+        self._mpi_calls.after_fork()
+        self._starter.after_fork()
 
 
 def _key(said: dict[str, Any]) -> str:

@@ -39,12 +39,14 @@ class Block:
     job: str | None = None  # what the scheduler calls it
     until: float | None = None  # when its time is over; None: not known yet
     lifetime: float = inf  # s between the moment in which that was known first and the end
-    members: list[NodeState] = field(default_factory=list)
-    nodes: set[str] = field(default_factory=set)  # on which it has been
+    connected: list[NodeState] = field(default_factory=list)  # nodes whose agents are connected
+    seen_on: set[str] = field(default_factory=set)  # on which it has been
     name: str = ""  # by which its agents know it
     step_job: str = ""  # what a command inside it calls it
     idle: float | None = None  # since when nothing runs there
     aging: bool = False
+    missed: int = 0  # how often in a row the scheduler did not know its job
+    reason: str = ""  # why its job waited, in the scheduler's words, when it was last asked
 
     def goes(self, state: str, now: float) -> None:
         self.state, self.since = state, now
@@ -117,18 +119,18 @@ class Autoscaler:
 
     # -- events ----------------------------------------------------------------------------------------
 
-    def joined(self, block: Block, member: NodeState, now: float) -> None:
-        block.members.append(member)
-        block.nodes.add(member.name)
+    def joined(self, block: Block, node: NodeState, now: float) -> None:
+        block.connected.append(node)
+        block.seen_on.add(node.name)
         block.idle = now
         block.goes("there", now)
         self.ever, self.failures = True, 0
 
-    def lost(self, block: Block, member: NodeState, now: float) -> None:
+    def lost(self, block: Block, node: NodeState, now: float) -> None:
         """Its agent cannot be reached; it may come back."""
-        if member in block.members:
-            block.members.remove(member)
-        if not block.members and block.state == "there":
+        if node in block.connected:
+            block.connected.remove(node)
+        if not block.connected and block.state == "there":
             block.goes("lost", now)
 
     def ends_at(self, block: Block, until: float, now: float) -> None:
@@ -152,7 +154,7 @@ class Autoscaler:
 
     def begin_anew(self) -> None:
         """Those who waited were told that there is nothing; who comes from now on may have more luck."""
-        self.failures, self.not_before, self.ever = 0, 0.0, any(block.members for block in self.blocks)
+        self.failures, self.not_before, self.ever = 0, 0.0, any(block.connected for block in self.blocks)
 
     # -- decisions -------------------------------------------------------------------------------------
 
@@ -198,8 +200,8 @@ class Autoscaler:
         left = block.until - now
         block.aging = block.aging or left < self._lead(block, slowest) or left < longest <= block.lifetime
         if left < self._last(block, slowest):
-            for member in block.members:
-                member.leaving = True
+            for node in block.connected:
+                node.leaving = True
 
     def _last(self, block: Block, slowest: float) -> float:
         return min(block.lifetime / 2, max(slowest, min(block.lifetime * _LAST, _LATE)))
@@ -209,9 +211,9 @@ class Autoscaler:
         return last + min(block.lifetime * _AGING, _EARLY, block.lifetime - last)
 
     def _look_at_use(self, block: Block, now: float) -> None:
-        if any(member.flight for member in block.members):
+        if any(node.in_flight for node in block.connected):
             block.idle = None
-        elif block.members and block.idle is None:
+        elif block.connected and block.idle is None:
             block.idle = now
 
     def _done_with(self, now: float) -> list[Block]:
@@ -220,7 +222,7 @@ class Autoscaler:
             block
             for block in self.blocks
             if block.state == "there" and block.aging and block.idle is not None
-            if now - block.idle >= IDLE or all(member.leaving for member in block.members)
+            if now - block.idle >= IDLE or all(node.leaving for node in block.connected)
         ]
 
     def _idle(self, kept: int, now: float) -> list[Block]:
@@ -245,7 +247,7 @@ class Autoscaler:
         for block in self.blocks:
             if room >= wanted.together:
                 break
-            unused = block.idle is not None or not block.members
+            unused = block.idle is not None or not block.connected
             if block.present and block not in back and block.state != "asked" and unused:
                 room += block.size
                 found.append(block)

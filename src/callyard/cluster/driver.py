@@ -1,9 +1,9 @@
-"""The nodes of an executor, from the driver's side: the fleet's decisions carried out through agents.
+"""The nodes of an executor, from the driver's side: the placement's decisions carried out through agents.
 
     any thread                      the I/O thread of the crew
     ------------------------------- ----------------------------------------------------------------
-    start(call) -> inbox            inbox --> fleet (decides) --> outpost of each agent --> channel
-                                    channel --> outpost --> fleet; then the futures end
+    start(call) -> inbox            inbox --> placement (decides) --> outpost of each agent --> channel
+                                    channel --> outpost --> placement; then the futures end
 
 All but the inbox belongs to the I/O thread, so there is no lock; what is submitted while it is busy goes out together.
 """
@@ -33,10 +33,10 @@ from .node import NodeState, SendToNode, StartOnNodes
 from .node_placement import NodePlacement
 
 _log = logging.getLogger("callyard")
-_HOPE = 60.0  # s that calls wait for a node that could hold them
+_WAIT_FOR_NODE = 60.0  # s that calls wait for a node that could hold them
 _GRACE = 5.0  # s that agents have to end by themselves
 
-_crews: weakref.WeakSet[ClusterDriver] = weakref.WeakSet()
+_drivers: weakref.WeakSet[ClusterDriver] = weakref.WeakSet()
 
 
 class ClusterDriver:
@@ -52,20 +52,20 @@ class ClusterDriver:
         expecting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._segments = segments
-        self._fleet = NodePlacement(max_workers)
-        self._stations = Agents(launch, self._fleet, max_workers, max_tasks, initializer)
+        self._placement = NodePlacement(max_workers)
+        self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer)
         self._expecting = expecting  # whether calls may still come after closing
         self._inbox: deque[Any] = deque()
         self._io = IoThread()
         self._asleep = False
         self._ends: deque[CallEnd] = deque()
-        self._hopeless_since: float | None = None
+        self._unplaceable_since: float | None = None
         self._killed_at: float | None = None
         self._prepared = False  # a call is going to come
         self._closing = False
         self._over = False  # the I/O thread takes no more calls
         self.forked = False  # this is a copy in a forked process
-        _crews.add(self)
+        _drivers.add(self)
         interpreter_exit.register(self)
 
     # -- from any thread -------------------------------------------------------------------------------
@@ -77,11 +77,11 @@ class ClusterDriver:
     def look_again(self) -> None:
         """Something was cancelled, or ended elsewhere: perhaps the crew can end."""
         if self._io.begun:
-            self._tell(_nothing)
+            self._tell(_look_around)
 
     def cancel_waiting(self, all_of_them: bool) -> None:
         """Cancel the calls that have not been sent to a node."""
-        for event in [*tuple(self._inbox), *self._fleet.line_up()]:
+        for event in [*tuple(self._inbox), *self._placement.waiting_calls()]:
             if type(event) is Call:
                 event.future.cancel()
         if self._io.begun:
@@ -118,7 +118,7 @@ class ClusterDriver:
     def _tell(self, event: Any) -> None:
         """Raises RuntimeError where no thread is to be had for it."""
         if not self._io.begun:
-            self._io.begin_with(self._run, partial(EventLoop, _nothing))
+            self._io.begin_with(self._run, partial(EventLoop, _look_around))
         try:
             self._inbox.append(event)
             if self._over:
@@ -139,26 +139,26 @@ class ClusterDriver:
                 self._look_after(loop, time.monotonic())
                 self._act(loop)
                 self._end_calls()
-                if self._inbox or self._fleet.undecided:
+                if self._inbox or self._placement.undecided:
                     loop.step(0.0)  # however much is submitted, the agents are heard
                     continue
                 self._asleep = True  # first: who leaves something in the inbox from now on wakes this thread
                 if self._is_over():
                     break
                 if not self._inbox:
-                    loop.step(self._patience(time.monotonic()))
+                    loop.step(self._time_to_wait(time.monotonic()))
                 self._asleep = False
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
-            self._give_up(error)
+            self._fail_all(error)
         finally:
             self._over = True
             refuse(self._inbox)
-            self._stations.close(loop, _GRACE if self._killed_at is None else 1.0)
+            self._agents.close(loop, _GRACE if self._killed_at is None else 1.0)
             loop.close()
             self._segments.close()
 
     def _take_in(self) -> None:
-        inbox, add = self._inbox, self._fleet.add
+        inbox, add = self._inbox, self._placement.add
         while inbox:
             event = inbox.popleft()
             if type(event) is Call:
@@ -167,20 +167,20 @@ class ClusterDriver:
                 event()
 
     def _act(self, loop: EventLoop) -> None:
-        """Do what the fleet decides."""
+        """Do what the placement decides."""
         if self._killed_at is None:
             sends: dict[NodeState, list[Call]] = {}  # what goes to one node is one message
-            for instruction in self._fleet.decide(time.monotonic()):
+            for instruction in self._placement.decide(time.monotonic()):
                 if type(instruction) is SendToNode:
-                    sends.setdefault(instruction.member, []).extend(cast("list[Call]", instruction.calls))
+                    sends.setdefault(instruction.node, []).extend(cast("list[Call]", instruction.calls))
                 else:
-                    self._stations.spread(loop, cast(StartOnNodes, instruction))
-            for member, calls in sends.items():
-                self._stations.send(member, calls)
-        self._stations.flush()
+                    self._agents.start_on_nodes(loop, cast(StartOnNodes, instruction))
+            for node, calls in sends.items():
+                self._agents.send(node, calls)
+        self._agents.flush()
 
     def _drop_waiting(self) -> None:
-        for call in cast("list[Call]", self._fleet.drain()):
+        for call in cast("list[Call]", self._placement.drain()):
             call.future.cancel()
 
     def _prepare(self) -> None:
@@ -189,11 +189,11 @@ class ClusterDriver:
     def _kill(self, signum: int) -> None:
         self._killed_at = time.monotonic()
         self._drop_waiting()
-        self._stations.signal(signum)
+        self._agents.signal(signum)
 
     def _end_calls(self) -> None:
         """End the futures. Callbacks run, which may do anything; that is why this comes last."""
-        ends = self._stations.ends
+        ends = self._agents.ends
         while ends:
             call, how, what = ends.popleft()
             if how == "lost":
@@ -205,71 +205,74 @@ class ClusterDriver:
 
     def _look_after(self, loop: EventLoop, now: float) -> None:
         if self._killed_at is None:
-            self._stations.look_after(loop, now, self._prepared or self._fleet.waiting or self._expecting())
+            self._agents.look_after(loop, now, self._prepared or self._placement.waiting or self._expecting())
             self._prepared = False
-        self._stations.take_back_stalled(now)
+        self._agents.take_back_stalled(now)
         self._take_back()
-        self._look_for_hope(now)
+        self._give_up_unplaceable(now)
         if self._killed_at is not None and now > self._killed_at + _GRACE:
-            self._stations.abandon()
+            self._agents.abandon()
 
-    def _patience(self, now: float) -> float | None:
+    def _time_to_wait(self, now: float) -> float | None:
         """How long nothing need be done."""
         if self._killed_at is not None:  # nobody is looked after any more
             return max(0.0, self._killed_at + _GRACE - now)
-        times = [self._stations.next_look()]
-        if self._hopeless_since is not None:
-            times.append(self._hopeless_since + _HOPE)
+        times = [self._agents.next_look()]
+        if self._unplaceable_since is not None:
+            times.append(self._unplaceable_since + _WAIT_FOR_NODE)
         known = [when for when in times if when is not None]
         return max(0.0, min(known) - now) if known else None
 
     def _take_back(self) -> None:
         """Calls that are not on their node any more, and have not begun there or may be run again."""
-        for lost in self._stations.lost:
+        for lost in self._agents.lost:
             self._lost(*lost)
-        self._stations.lost.clear()
-        back, self._stations.back = self._stations.back, []
+        self._agents.lost.clear()
+        back, self._agents.returned = self._agents.returned, []
         for call in back:
             call.future.again()
             if self._killed_at is not None:
                 call.future.cancel()
         if self._killed_at is None:
-            self._fleet.put_back(reversed(back))
+            self._placement.put_back(reversed(back))
 
     def _lost(self, call: Call, words: str) -> None:
         """Its node is gone."""
         if call.restarted < call.plan.restarts and self._killed_at is None:
             call.restarted += 1
-            self._stations.back.append(call)
+            self._agents.returned.append(call)
             return
         runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
         advice = "" if call.plan.restarts else "; restart_limit=1 would run such a call again"
         error = NodeFailure(f"{call.future.name!r} lost its node{runs}: {words}{advice}")
-        self._stations.ends.append(CallEnd(call, "lost", error))
+        self._agents.ends.append(CallEnd(call, "lost", error))
 
-    def _look_for_hope(self, now: float) -> None:
+    def _give_up_unplaceable(self, now: float) -> None:
         """Calls that no node can hold wait for one that is to come, but not for ever."""
-        hopeless = self._fleet.hopeless()
-        if not hopeless:
-            self._hopeless_since = None
+        unplaceable = self._placement.unplaceable()
+        if not unplaceable:
+            self._unplaceable_since = None
             return
-        if self._hopeless_since is None:
-            self._hopeless_since = now
-        long = now > self._hopeless_since + _HOPE
-        given_up = self._stations.why_hopeless(hopeless, long)
+        if self._unplaceable_since is None:
+            self._unplaceable_since = now
+        long = now > self._unplaceable_since + _WAIT_FOR_NODE
+        given_up = self._agents.give_up(unplaceable, long)
         if long or given_up is not None:
-            self._hopeless_since = None
+            self._unplaceable_since = None
         if given_up is not None:
             why = given_up.why
-            for call in cast("list[Call]", [call for need in given_up.needs for call in self._fleet.drop(need)]):
-                self._stations.ends.append(CallEnd(call, "lost", type(why)(f"{call.future.name!r} was not run: {why}")))
+            for call in cast("list[Call]", [call for need in given_up.needs for call in self._placement.drop(need)]):
+                self._agents.ends.append(CallEnd(call, "lost", type(why)(f"{call.future.name!r} was not run: {why}")))
 
-    def _give_up(self, error: BaseException) -> None:
+    def _fail_all(self, error: BaseException) -> None:
         """This crew can do no more. Nobody shall wait for it for ever."""
         _log.exception("this executor cannot go on")
         self._over = True
         self._take_in()
-        calls = [*self._fleet.drain(), *(call for m in self._fleet.members.values() for call in m.flight)]
+        calls = [
+            *self._placement.drain(),
+            *(call for node in self._placement.nodes.values() for call in node.in_flight),
+        ]
         for call in cast("list[Call]", calls):
             name = call.future.name
             broken = WorkerLost(f"{name!r} has no result, because its executor cannot go on: {error}; make a new one")
@@ -279,27 +282,27 @@ class ClusterDriver:
     # -- the end ---------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if not self._closing or self._inbox or self._stations.ends:
+        if not self._closing or self._inbox or self._agents.ends:
             return False
         # In this order: what is expected no longer has been put into the inbox before.
-        self._over = not (self._expecting() or self._inbox or self._fleet.waiting or self._fleet.busy)
+        self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)
         return self._over
 
     def after_fork(self) -> None:
         """In a forked child: this copy can do nothing, and must hold nothing of the original open."""
         self.forked = True
-        self._stations.after_fork()
+        self._agents.after_fork()
         if self._io.loop is not None:
             for sock in self._io.loop.sockets():
                 sock.close()
 
 
-def _nothing() -> None:
+def _look_around() -> None:
     """An event that only makes the thread look around."""
 
 
 def _in_forked_child() -> None:
-    for crew in list(_crews):
+    for crew in list(_drivers):
         crew.after_fork()
 
 

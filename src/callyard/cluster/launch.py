@@ -104,12 +104,12 @@ class AgentStarter(Protocol):
         """When to look again although nothing is heard."""
 
     def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
-        """The node of an agent that has introduced itself, now one of the fleet; or why it cannot be."""
+        """The node of an agent that has introduced itself, now one of the placement; or why it cannot be."""
 
-    def gone(self, member: NodeState, now: float) -> None:
+    def gone(self, node: NodeState, now: float) -> None:
         """Its agent cannot be reached any more."""
 
-    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
+    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         """Which of these calls, that no node can hold, are given up, and why; None if they may wait.
 
         `long`: they have waited long; `where`: how agents find the driver, for people.
@@ -143,7 +143,7 @@ class Launch(Protocol):
     ports: tuple[int, int] | None
 
     @property
-    def ways(self) -> RankLaunchers:
+    def rank_launchers(self) -> RankLaunchers:
         """How ranks may be started."""
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
@@ -152,13 +152,13 @@ class Launch(Protocol):
         `timed`: it matters for how long they are there.
         """
 
-    def muster(self, fleet: NodePlacement) -> AgentStarter:
+    def make_starter(self, placement: NodePlacement) -> AgentStarter:
         """Who gets the agents there."""
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         """Start the ranks of a call that runs on several nodes, by a launcher that MPI knows."""
 
-    def lost(self, node: str) -> str:
+    def describe_node(self, node: str) -> str:
         """For people: which node that is, and where to look when its agent is gone."""
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""What the fleet deals with: calls as far as they matter to it, nodes and what is given out there, lines of calls."""
+"""The calls, nodes and queues of calls that the placement on nodes deals with."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ _SHORT = 0.005  # s; calls of functions that take longer are not sent ahead
 
 
 class NodeCall(QueuedCall, Protocol):
-    """A call, as far as the fleet is concerned."""
+    """A call, as far as the placement is concerned."""
 
     @property
     def need(self) -> NodeNeed: ...
 
 
 class CallGroup:
-    """The calls of one need on one node: how many there are, and how many places they have been given."""
+    """The calls of one need on one node: how many there are, and how many slots they have been given."""
 
-    __slots__ = ("calls", "long", "places")
+    __slots__ = ("calls", "long", "slots")
 
     def __init__(self) -> None:
-        self.calls = self.places = 0
+        self.calls = self.slots = 0
         self.long = 0  # calls that were not known to be short when they were sent
 
 
 class NodeState:
-    """A node as the fleet sees it."""
+    """A node as the placement sees it."""
 
     __slots__ = (
-        *("block", "capacity", "cores", "flight", "gpus", "groups", "leaving"),
+        *("block", "capacity", "cores", "in_flight", "gpus", "groups", "leaving"),
         *("memory", "name", "number", "proven", "until", "withdrawing"),
     )
 
@@ -43,22 +43,22 @@ class NodeState:
         self.until = inf  # when it is taken away, by the clock of `Fleet.decide`
         self.cores, self.gpus, self.memory = capacity.cores, len(capacity.gpus), capacity.memory  # not given out
         self.groups: dict[NodeNeed, CallGroup] = {}
-        self.flight: dict[NodeCall, bool] = {}  # with whether they were known to be short when they were sent
+        self.in_flight: dict[NodeCall, bool] = {}  # with whether they were known to be short when they were sent
         self.proven: set[NodeNeed] = set()  # of these, calls have ended there: it has workers for them
         self.withdrawing = False
         self.leaving = False  # gets no more calls
 
     def __repr__(self) -> str:
-        return f"<Member {self.name} {len(self.flight)} calls>"
+        return f"<Member {self.name} {len(self.in_flight)} calls>"
 
     @property
-    def places(self) -> int:
-        return sum(group.places for group in self.groups.values())
+    def slots(self) -> int:
+        return sum(group.slots for group in self.groups.values())
 
     @property
     def ahead(self) -> bool:
-        """Whether it has calls beside those that have places."""
-        return any(group.calls > group.places for group in self.groups.values())
+        """Whether it has calls beside those that have slots."""
+        return any(group.calls > group.slots for group in self.groups.values())
 
     def could_hold(self, need: NodeNeed, now: float) -> bool:
         """Whether it could if nothing else ran there."""
@@ -76,7 +76,7 @@ class NodeState:
         if self.leaving or self.withdrawing or not self.lasts(need, now):
             return False
         if need.exclusive:
-            return self.could_hold(need, now) and not self.flight
+            return self.could_hold(need, now) and not self.in_flight
         shape = need.shape
         return self.cores >= shape.cores and self.gpus >= shape.gpus and self.memory >= shape.memory
 
@@ -95,14 +95,14 @@ class NodeState:
 class SendToNode(NamedTuple):
     """Send these calls to this node."""
 
-    member: NodeState
+    node: NodeState
     calls: list[NodeCall]
 
 
 class StartOnNodes(NamedTuple):
     """Start this call on these nodes at once."""
 
-    members: list[NodeState]
+    nodes: list[NodeState]
     call: NodeCall
 
 
@@ -125,21 +125,21 @@ class CallQueue:
         return self.calls[0] if self.calls else None
 
 
-def together(members: Iterable[NodeState], count: int) -> list[NodeState] | None:
+def together(nodes: Iterable[NodeState], count: int) -> list[NodeState] | None:
     """The first so many that are of one block."""
     blocks: dict[Hashable, list[NodeState]] = {}
-    for member in members:
-        found = blocks.setdefault(member.block, [])
-        found.append(member)
+    for node in nodes:
+        found = blocks.setdefault(node.block, [])
+        found.append(node)
         if len(found) == count:
             return found
     return None
 
 
-def note(member: NodeState, call: NodeCall) -> None:
+def record(node: NodeState, call: NodeCall) -> None:
     """The call is on the node from now on."""
-    group = member.groups[call.need]
-    short = member.flight[call] = not is_long(call)
+    group = node.groups[call.need]
+    short = node.in_flight[call] = not is_long(call)
     group.calls += 1
     group.long += not short
 

@@ -34,9 +34,9 @@ class Nodes(Protocol):
 class StaticNodes:
     """Starts an agent on each, and again on those where it has ended."""
 
-    def __init__(self, nodes: Nodes, fleet: NodePlacement) -> None:
-        self._nodes, self._fleet = nodes, fleet
-        self._roster = NodeRoster(nodes.nodes())
+    def __init__(self, nodes: Nodes, placement: NodePlacement) -> None:
+        self._nodes, self._placement = nodes, placement
+        self._starts = AgentStarts(nodes.nodes())
         self._started: list[StartedAgents] = []
         self._words: list[str] = []  # of what was started and has ended
         self._next_start: float | None = None
@@ -45,29 +45,29 @@ class StaticNodes:
 
     @property
     def complete(self) -> bool:
-        return not self._roster.missing()
+        return not self._starts.missing()
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
         if not self._timed and (left := self._nodes.ends_in()) is not None:
             self._timed = True
-            for member in self._fleet.members.values():
-                self._fleet.lasts_until(member, now + left)
+            for node in self._placement.nodes.values():
+                self._placement.lasts_until(node, now + left)
         due = self._next_start is not None and self._next_start <= now
-        if due or self._roster.changed or wanted is not self._wanted:
-            self._call_missing(loop, contact, now, wanted)
+        if due or self._starts.changed or wanted is not self._wanted:
+            self._start_missing(loop, contact, now, wanted)
         return ()
 
-    def _call_missing(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> None:
-        self._roster.changed, self._wanted = False, wanted
-        names = self._roster.to_start(now, wanted)
+    def _start_missing(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> None:
+        self._starts.changed, self._wanted = False, wanted
+        names = self._starts.to_start(now, wanted)
         if names:
-            self._roster.starting(names, now)
+            self._starts.starting(names, now)
             try:
                 self._start(loop, contact(), names)
             except (OSError, ValueError, CallyardError) as error:
                 self._words.append(str(error))
-                self._roster.ended(names, now)
-        self._next_start = self._roster.next_start(wanted)
+                self._starts.ended(names, now)
+        self._next_start = self._starts.next_start(wanted)
 
     def next_look(self) -> float | None:
         return self._next_start
@@ -75,9 +75,9 @@ class StaticNodes:
     def _start(self, loop: EventLoop, contact: str, names: list[str]) -> None:
         for started in self._nodes.start(contact, names):
             self._started.append(started)
-            loop.watch(started.fileno(), partial(self._started_speaks, loop, started))
+            loop.watch(started.fileno(), partial(self._on_output, loop, started))
 
-    def _started_speaks(self, loop: EventLoop, started: StartedAgents, mask: int) -> None:
+    def _on_output(self, loop: EventLoop, started: StartedAgents, mask: int) -> None:
         going_on = started.read()
         ended = started.ended_on() if going_on else started.nodes
         if not going_on:
@@ -86,39 +86,39 @@ class StaticNodes:
             self._started.remove(started)
             self._words.append(started.words())
         # One that is still connected will be known to be gone when the channel says so; then it is started again.
-        self._roster.ended(ended, time.monotonic())
+        self._starts.ended(ended, time.monotonic())
 
     def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
         name = said["node"]
         cores, gpus, memory = said["capacity"]
         offer = self._nodes.nodes().get(name, NodeOffer())
-        member = self._fleet.join(name, offer.of(NodeCapacity(cores, tuple(gpus), memory)))
+        node = self._placement.join(name, offer.of(NodeCapacity(cores, tuple(gpus), memory)))
         left = self._nodes.ends_in()
         if left is not None:
-            self._fleet.lasts_until(member, now + left)
-        self._roster.there(name, now)
-        return member
+            self._placement.lasts_until(node, now + left)
+        self._starts.there(name, now)
+        return node
 
-    def gone(self, member: NodeState, now: float) -> None:
-        self._roster.gone(member.name, now)
+    def gone(self, node: NodeState, now: float) -> None:
+        self._starts.gone(node.name, now)
 
-    def why_hopeless(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
-        expected = self._roster.expected()
-        if not self._roster.missing():
+    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
+        expected = self._starts.expected()
+        if not self._starts.missing():
             left = self._nodes.ends_in()
             hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"
             return GivenUpCalls(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
-        if not long and (self._roster.ever or expected or not self._words):
+        if not long and (self._starts.ever or expected or not self._words):
             return None
         error = self._explain(where)
-        self._roster.forget()
+        self._starts.forget()
         self._words.clear()
         return GivenUpCalls(needs, error)
 
     def _explain(self, where: str) -> CallyardError:
-        missing = ", ".join(self._roster.missing()[:8])
+        missing = ", ".join(self._starts.missing()[:8])
         said = "; ".join(word for word in [*self._words, *(s.words() for s in self._started)] if word)
-        kind = NodeFailure if self._roster.ever else SchedulerError
+        kind = NodeFailure if self._starts.ever else SchedulerError
         return kind(
             f"no agent of {self._nodes.describe()} that could take it is there (missing: {missing}; "
             f"waited for {CONNECT:.0f} s at most){where}" + (f"; what was said: {said}" if said else "")
@@ -139,7 +139,7 @@ CONNECT = 60.0  # s in which an agent must have connected
 _AGAIN = (0.5, 2.0, 10.0, 30.0, 60.0)  # s after which an agent that is gone is started again
 
 
-class _NodeState:
+class _AgentStart:
     __slots__ = ("failures", "since", "state")
 
     def __init__(self) -> None:
@@ -148,11 +148,11 @@ class _NodeState:
         self.failures = 0  # in a row
 
 
-class NodeRoster:
+class AgentStarts:
     """The nodes by name."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._nodes = {name: _NodeState() for name in names}
+        self._nodes = {name: _AgentStart() for name in names}
         self.changed = True  # since somebody set this to False
         self.ever = False  # whether an agent has been there since the first was started
 
@@ -163,7 +163,7 @@ class NodeRoster:
             self._goes(name, "starting", now)
 
     def there(self, name: str, now: float) -> None:
-        self._nodes.setdefault(name, _NodeState()).failures = 0
+        self._nodes.setdefault(name, _AgentStart()).failures = 0
         self._goes(name, "there", now)
         self.ever = True
 
@@ -212,7 +212,7 @@ class NodeRoster:
         return [name for name, node in self._nodes.items() if node.state != "there"]
 
 
-def _when(node: _NodeState, wanted: bool) -> float | None:
+def _when(node: _AgentStart, wanted: bool) -> float | None:
     """When its agent is to be started; None if it is not."""
     if node.state == "idle":
         return 0.0 if wanted else None

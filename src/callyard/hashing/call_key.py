@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 Place = tuple[str, str]  # module, and name in it
 Reference = tuple[str, str, bytes]  # the same, and the token of what was keyed
-_HEAD = f"callyard 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
+# The word is older than the name of the project: with another one no earlier call would be found again.
+_HEAD = f"penstock 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,8 @@ from ..live import FORKED, unpicklable
 from ..resource_mapping import job_options
 from ..run_directories import remove_if_over
 from .attach import EarlierBatches
-from .call import JobCall, JobFuture
+from .call import JobCall, JobFuture, call_of
 from .canceller import Canceller
-from .inputs import call_of
 from .intake import Intake, give_up
 from .job_files import FileWatcher
 from .poller import Poller
@@ -303,7 +302,8 @@ class BatchBackend:
         """In a forked child, where the thread is not: the jobs are the parent's to look after."""
         self.forked = True
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         where = "" if not self._private else f", without a cache, in {self.home.path}"
         return f"detached, each call a job of {self.terms.scheduler}{where}"
 

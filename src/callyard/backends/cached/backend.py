@@ -213,9 +213,10 @@ class CachedBackend:
         self._over.result()
         self.errands.join()
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         mode = "" if self._cache.mode == "use" else f" ({self._cache.mode})"
-        return f"{self.inner.describe()}, remembers in {self._cache.path}{mode}"
+        return f"{self.inner.description}, remembers in {self._cache.path}{mode}"
 
     def after_fork(self) -> None:
         """In a forked child: the calls on their way are the parent's, and so is the thread for errands."""

@@ -30,7 +30,7 @@ from ...dependencies.find_futures import replace_futures
 from ...errors import CacheError, CallyardError
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
-from ...jobs.call_file import KeyRecipe
+from ...jobs.batch import KeyRecipe
 from ...serialize import object_identity
 from ...serialize.function_registry import resend_by_value
 from ...utils.locks import under

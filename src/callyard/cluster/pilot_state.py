@@ -1,0 +1,361 @@
+"""The state of an executor's pilot jobs: when to submit, ask about, replace and cancel them; decisions only.
+
+Events go in with the time at which they happened (`joined`, `submitted`, `answered`, ...). The ones that may lead to
+something return actions, which `backends/pilot_jobs.py` carries out through the scheduler. `cluster/autoscaler.py`
+decides how many nodes there are to be; here it is decided what becomes of the job behind each of its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+from typing import NamedTuple
+
+from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
+from ..pool.call_shape import NodeCapacity, NodeNeed
+from ..schedulers.base import Status
+from .autoscaler import AGAIN, Autoscaler, Block, demand
+from .launch import GivenUpCalls
+from .node import NodeState
+from .node_placement import NodePlacement
+from .static_nodes import CONNECT
+
+_OFTEN = 0.2  # s between two decisions, however much happens
+_SOON = 1.0  # s between two questions, where one of them is urgent
+_SLOWER = 1.3  # how the time between two questions grows
+_TO_END = 10.0  # s after which a job that was told to end is cancelled
+_MOST_FAILURES = 4  # that are told of, the last ones
+
+
+class SubmitJobs(NamedTuple):
+    """Submit a job for each of these blocks, all of one size, and report `submitted` or `refused`."""
+
+    size: int
+    blocks: list[Block]
+
+
+class AskStatus(NamedTuple):
+    """Ask the scheduler about the jobs of these blocks, and report `answered`."""
+
+    blocks: list[Block]
+
+
+class CancelJob(NamedTuple):
+    """Cancel the job of this block."""
+
+    block: Block
+
+
+class EndAgent(NamedTuple):
+    """Let the agent on this node end, and with it the node's part of the job."""
+
+    node: NodeState
+
+
+class JobEnded(NamedTuple):
+    """Look at the log of this job, which has ended; report `failed` with its last words where a reason is given."""
+
+    block: Block
+    reason: str
+
+
+class WarnOfPause(NamedTuple):
+    """Tell the user that nodes are asked for again only in so many seconds, and why."""
+
+    seconds: float
+    reason: str
+
+
+Action = SubmitJobs | AskStatus | CancelJob | EndAgent | JobEnded | WarnOfPause
+
+
+class PilotState:
+    """The pilot jobs of one executor, from the decision to ask for them to their ends."""
+
+    def __init__(
+        self,
+        autoscaler: Autoscaler,
+        placement: NodePlacement,
+        poll: tuple[float, float],
+        typical: NodeCapacity | None,
+        pause: Callable[[], float],
+    ) -> None:
+        """Begin without jobs.
+
+        Args:
+            poll: the shortest and the longest time between two questions (s).
+            typical: what most nodes have; None as long as that is not known.
+            pause: gives the time after which a refused submission may be tried again (s), longer each time.
+        """
+        self.autoscaler = autoscaler
+        self._placement, self._poll, self._typical, self._pause = placement, poll, typical, pause
+        self._by_name: dict[str, Block] = {}  # by the name that their agents know
+        self._failures: list[str] = []  # why jobs have ended without an agent
+        self._mistake = ""  # why no node can ever come
+        self._changed = True  # something has happened since the last decision
+        self._wanted = False  # there were calls at the last look
+        self._decided, self._slowest = -inf, 0.0
+        self._asking = False  # a question is under way, and another one would only make the scheduler slower
+        self._ask_pause = poll[0]
+        self._ask_at, self._asked_at = inf, -inf
+
+    @property
+    def blocks(self) -> list[Block]:
+        return self.autoscaler.blocks
+
+    @property
+    def complete(self) -> bool:
+        return all(block.state == "there" for block in self.blocks)
+
+    def job_on(self, node: str) -> Block | None:
+        """Return the latest pilot job that brought an agent to this node."""
+        return next((block for block in reversed(self.blocks) if node in block.seen_on), None)
+
+    # -- decisions -------------------------------------------------------------------------------------
+
+    def look(self, now: float, wanted: bool) -> list[Action]:
+        """Decide what is due. `wanted`: there are calls, or some are going to come."""
+        self._wanted = wanted
+        actions: list[Action] = []
+        if not wanted and not self.blocks:
+            return actions
+        if self._changed or wanted or self._placement.idled or now >= self._next_decision():
+            if now >= self._decided + _OFTEN:
+                actions += self._decide(now, wanted)
+            else:
+                self._changed = True  # there may be other calls than at the last decision: look again in a moment
+        if now >= self._ask_at and not self._asking:
+            actions += self._ask(now)
+        return actions
+
+    def next_look(self) -> float | None:
+        """Return when to look again although nothing happens; None where that is never."""
+        if not self._wanted and not self.blocks:
+            return None  # whatever was due: nothing would be decided
+        times = [self._next_decision(), inf if self._asking else self._ask_at]
+        if self._changed:
+            times.append(self._decided + _OFTEN)
+        when = min(times)
+        return None if when == inf else when
+
+    def _next_decision(self) -> float:
+        when = self.autoscaler.next_look(self._slowest)
+        return inf if when is None else max(when, self._decided + _OFTEN)
+
+    def _decide(self, now: float, wanted: bool) -> list[Action]:
+        placement = self._placement
+        self._changed, placement.idled = placement.unsettled, False
+        self._decided = now
+        backlog = placement.backlog()
+        busy = sum(1 for node in placement.nodes.values() if node.in_flight)
+        needs = demand(backlog, busy, self._typical, placement.room)
+        if wanted and not needs.nodes:
+            needs = needs._replace(nodes=1)  # calls that wait for others
+        self._slowest = max((seconds for need, _, seconds in backlog if not need.time), default=0.0)
+        longest = max((need.time for need in placement.unplaceable()), default=0.0)
+        steps = self.autoscaler.decide(needs, self._slowest, now, longest)
+        actions = [action for block in steps.give_back for action in self._give_back(block, now)]
+        by_size: dict[int, list[Block]] = {}
+        for block in steps.ask:
+            by_size.setdefault(block.size, []).append(block)
+        return [*actions, *(SubmitJobs(size, blocks) for size, blocks in by_size.items())]
+
+    def _give_back(self, block: Block, now: float) -> list[Action]:
+        self._ask_at = min(self._ask_at, now + _TO_END)
+        if block.connected:
+            for node in block.connected:
+                node.leaving = True
+            return [EndAgent(node) for node in block.connected]
+        return [] if block.job is None else [CancelJob(block)]  # else it is cancelled once its submission is answered
+
+    # -- agents ----------------------------------------------------------------------------------------
+
+    def joined(self, name: str, node: str, capacity: NodeCapacity, job: str, now: float) -> NodeState | None:
+        """An agent of the block of this name has connected; None if its node was given back."""
+        block = self._by_name.get(name)
+        if block is None or block.state == "leaving":
+            return None
+        self._typical = capacity
+        state = self._placement.join(node, capacity, block)
+        block.job = job if block.job is None else block.job  # it may come before the answer to its submission
+        block.step_job = job
+        state.until = now if block.until is None else block.until  # calls with a time of their own wait for that
+        self.autoscaler.joined(block, state, now)
+        self._ask_soon(now)
+        return state
+
+    def gone(self, node: NodeState, now: float) -> None:
+        """An agent cannot be reached any more."""
+        if isinstance(node.block, Block):
+            self.autoscaler.lost(node.block, node, now)
+        self._ask_soon(now)
+
+    # -- submissions -----------------------------------------------------------------------------------
+
+    def submitting(self, blocks: Sequence[Block], token: str) -> None:
+        """A submission of that token begins: from now on agents of these blocks may come."""
+        for number, block in enumerate(blocks):
+            block.name = f"{token}_{number}"
+            self._by_name[block.name] = block
+
+    def submitted(self, blocks: Sequence[Block], jobs: Sequence[str], now: float) -> list[Action]:
+        """The scheduler has taken these blocks, under these names."""
+        self._changed = True
+        self._mistake = ""  # it is none any more
+        actions: list[Action] = []
+        for block, job in zip(blocks, jobs, strict=True):
+            block.job = job
+            if block.state == "asked":
+                block.goes("waiting", now)
+            elif block.state == "leaving":
+                actions += self._give_back(block, now)
+        self._ask_pause = self._poll[0]
+        self._ask_at = min(self._ask_at, now + self._ask_pause)
+        return actions
+
+    def refused(self, blocks: Sequence[Block], kind: str, reason: str, now: float) -> list[Action]:
+        """The scheduler has not taken these blocks: "limit", "silent" or "mistake"."""
+        self._changed = True
+        blocks = [block for block in blocks if not block.seen_on]  # an agent may have come all the same
+        for block in blocks:
+            self._by_name.pop(block.name, None)
+        if kind == "limit" and len(blocks) > 1:
+            self.autoscaler.refused(blocks, now, len(blocks) // 2)  # some of them may be allowed
+            return []
+        pause = self._pause()
+        self.autoscaler.refused(blocks, now + pause)
+        if kind == "mistake":
+            self._mistake = reason
+        if kind == "mistake" and not self._placement.nodes:
+            return []  # the calls themselves are told
+        return [WarnOfPause(pause, reason)]
+
+    # -- questions -------------------------------------------------------------------------------------
+
+    def _ask_soon(self, now: float) -> None:
+        self._changed = True
+        self._ask_pause = self._poll[0]
+        self._ask_at = min(self._ask_at, max(now, self._asked_at + _SOON))
+
+    def _ask(self, now: float) -> list[Action]:
+        """Ask one question about all jobs of which there is something to be known."""
+        doubtful = [block for block in self.blocks if block.job is not None and _is_doubtful(block)]
+        self._asked_at, self._ask_at = now, inf
+        self._asking = bool(doubtful)
+        return [AskStatus(doubtful)] if doubtful else []
+
+    def answered(
+        self, blocks: Sequence[Block], statuses: Mapping[str, Status] | None, ends: Mapping[str, float], now: float
+    ) -> list[Action]:
+        """The scheduler has answered, or not (None). `ends`: when the time of jobs is over, as far as it said so."""
+        self._changed, self._asking = True, False
+        actions: list[Action] = []
+        for block in blocks if statuses is not None else ():
+            if block in self.blocks:
+                actions += self._judge(block, (statuses or {}).get(block.job or ""), now)
+        for block in blocks:
+            until = ends.get(block.job or "")
+            if until is not None:
+                self.autoscaler.ends_at(block, until, now)
+                for node in block.connected:
+                    self._placement.lasts_until(node, until)
+        if any(map(_is_doubtful, self.blocks)):
+            self._ask_at = min(self._ask_at, now + self._ask_pause)
+            self._ask_pause = min(self._ask_pause * _SLOWER, self._poll[1])
+        return actions
+
+    def _judge(self, block: Block, status: Status | None, now: float) -> list[Action]:
+        block.missed = block.missed + 1 if status is None else 0
+        if status is None:
+            if block.missed > 1 and not block.connected:  # agents know better; and one answer may be out of date
+                return self._ended(block, "is not known to the scheduler any more", now)
+        elif status.phase == "ended":
+            return self._ended(block, _how_it_ended(status), now)
+        elif block.state == "leaving":
+            if now - block.since > _TO_END:
+                return [CancelJob(block)]
+        elif status.phase == "running" and block.state == "waiting":
+            block.goes("starting", now)
+        elif block.state in ("starting", "lost") and now - block.since > CONNECT:
+            why = f"runs on {status.node}, from where no agent has connected in {CONNECT:.0f} s"
+            return [CancelJob(block), *self._ended(block, why, now)]
+        elif status.phase == "waiting":
+            return self._judge_waiting(block, status, now)
+        return []
+
+    def _judge_waiting(self, block: Block, status: Status, now: float) -> list[Action]:
+        """Give up a job that would wait for ever: seen twice in a row, because such a reason may pass."""
+        before, block.reason = block.reason, status.reason
+        if not status.hopeless or before != status.reason:
+            return []
+        self._mistake = f"job {block.job} can never run: it {status.sentence} ({status.reason})"
+        return [CancelJob(block), *self._ended(block, "", now)]
+
+    def _ended(self, block: Block, why: str, now: float) -> list[Action]:
+        early = block.state in ("waiting", "starting")
+        self.autoscaler.ended(block, now)
+        self._by_name.pop(block.name, None)
+        return [JobEnded(block, why if early else "")]
+
+    # -- why there is nothing --------------------------------------------------------------------------
+
+    def failed(self, why: str) -> None:
+        """A job has ended before its agents came."""
+        self._failures = [*self._failures, why][-_MOST_FAILURES:]
+
+    def give_up(self, needs: Sequence[NodeNeed], nobody_came: str) -> GivenUpCalls | None:
+        """Return those of these calls, which no node can hold, that are given up, and why; None if all may wait.
+
+        `nobody_came`: how the message begins where jobs have ended without an agent.
+        """
+        if self._mistake:
+            error = SchedulerError(f"no nodes are to be had from the scheduler: {self._mistake}")
+            self._mistake = ""
+            self.autoscaler.begin_anew()
+            return GivenUpCalls(needs, error)
+        impossible = [need for need in needs if self._can_never_hold(need)]
+        if impossible:
+            what = "no node has what it asks for, or is there for so long as it may take (walltime=)"
+            return GivenUpCalls(impossible, ResourceError(f"{what}; ask for less"))
+        scaler = self.autoscaler
+        expected = any(block.state in ("asked", "waiting", "starting") for block in self.blocks)
+        if expected or not self._failures or (scaler.ever and scaler.failures < len(AGAIN)):
+            return None
+        kind: type[CallyardError] = NodeFailure if scaler.ever else SchedulerError
+        why = kind(f"{nobody_came}; {'; '.join(self._failures)}")
+        self._failures.clear()
+        scaler.begin_anew()
+        return GivenUpCalls(needs, why)
+
+    def _can_never_hold(self, need: NodeNeed) -> bool:
+        """Return whether it needs more nodes than there may be, or all are there and none could ever have held it."""
+        most = self.autoscaler.most
+        if need.nodes > most:
+            return True
+        if sum(block.size for block in self.blocks if block.connected) < most:
+            return False
+        if need.time > max(block.lifetime for block in self.blocks):
+            return True
+        return need.nodes == 1 and not any(n.is_large_enough(need) for block in self.blocks for n in block.connected)
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def to_cancel(self, orderly: bool) -> list[str]:
+        """Return the jobs to cancel at the end. `orderly`: agents have ended as they should, and so do their jobs."""
+        blocks: Iterable[Block] = (block for block in self.blocks if not (orderly and block.state == "there"))
+        return [block.job for block in blocks if block.job is not None]
+
+
+def is_timeless(block: Block) -> bool:
+    """Return whether it is of use to know how long the job may still go on."""
+    return block.until is None and bool(block.connected)
+
+
+def _is_doubtful(block: Block) -> bool:
+    """Return whether the scheduler knows more of the job than its agents have told."""
+    return block.state != "there" or block.until is None or not block.connected
+
+
+def _how_it_ended(status: Status) -> str:
+    how = f"ended with exit code {status.exit_code}" if status.exit_code else status.sentence
+    return f"{how} on {status.node}" if status.node else how
