@@ -19,7 +19,7 @@ import pytest
 from callyard import Executor, TimeLimitExceeded, WorkerLost
 from callyard.pool import zygote_process
 from callyard.pool.call_shape import WorkerShape
-from callyard.pool.worker_placement import Worker
+from callyard.pool.worker import Worker
 from callyard.serialize.shared_memory import anonymous_file
 from callyard.system.processes import state_of
 from callyard.transport.result_log import SIZE, ResultLog
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.needs("linux")
 
 def stop_zygote(inside: Any) -> None:
     """Stop the one that runs now, and let the driver lose patience with it soon, but with none that takes its place."""
-    node = inside.node
+    node, dispatcher = inside.node, inside.node._dispatcher
     os.kill(inside.zygote, signal.SIGSTOP)
-    with node._lock:
-        node._keeper._silence = node._keeper._answer = 0.1
-        node._keeper._due = None
+    with dispatcher.lock:
+        dispatcher.zygote._silence = dispatcher.zygote._answer = 0.1
+        dispatcher.zygote._due = None
     node._io.wake()  # to look at the clock anew
 
 

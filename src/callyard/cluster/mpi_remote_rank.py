@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..pool.call_shape import WorkerShape
 from ..pool.mpi_group import words_of_no_mpi
+from ..pool.worker import Worker
 from ..pool.worker_connection import WorkerConnection
 from ..pool.worker_errors import StartError
-from ..pool.worker_placement import Worker, WorkerPlacement
-from ..pool.worker_pool import finish
+from ..pool.worker_events import finish
+from ..pool.worker_placement import WorkerPlacement
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import GPUS
@@ -101,13 +102,13 @@ class Bridge:
         if mask & WRITE and connection.stream.flush():
             self._loop.also_write(connection.stream.sock, False)
         arrived = connection.receive()
-        for call in list(connection.flight.values()):
+        for call in list(connection.in_flight.values()):
             self._say_if_meant_otherwise(call, arrived)
         for end in connection.hear(connection, arrived):
             finish(*end)
         connection.catch_up()
         if connection.initializer_error is not None:
-            for call in connection.split_flight()[1]:
+            for call in connection.take_unfinished()[1]:
                 call.future.fail(StartError(call, connection.initializer_error, None, None))
         if connection.ended:
             self._loop.forget(connection.stream.sock)

@@ -43,7 +43,7 @@ from ..transport.result_log import make_ledger
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
-from .worker_placement import Worker
+from .worker import Worker
 
 _MANAGERS = "multiprocessing.managers"
 PART = 2  # of the descriptors that a process may have workers take one half
@@ -74,7 +74,7 @@ class WorkerConnection:
         """
         self.worker = worker
         self.pid: int | None = None
-        self.flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
+        self.in_flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
         self.begun_before = 0  # what the ledger said when the worker was last looked at
         self.ended = False  # the stream has ended; the process may not have
         self.fault = ""  # for people: why it was ended
@@ -165,7 +165,7 @@ class WorkerConnection:
                 self.stream.send(b"".join(parts), descriptors)
                 parts, descriptors = [], []
             self.sequence += 1
-            self.flight[self.sequence] = call
+            self.in_flight[self.sequence] = call
             try:
                 descriptors = self._encode(call, parts)
             except (FrameTooLarge, OSError, MemoryError) as error:  # this one fails, the others go on
@@ -208,7 +208,7 @@ class WorkerConnection:
         if not self._refused:
             return []
         refused, self._refused = self._refused, {}
-        ends = [(self.flight.pop(sequence, None), packed) for sequence, packed in refused.items()]
+        ends = [(self.in_flight.pop(sequence, None), packed) for sequence, packed in refused.items()]
         return [(call, packed, True) for call, packed in ends if call is not None]
 
     def _define(self, definition: FunctionDefinition, parts: list[bytes]) -> int:
@@ -319,7 +319,7 @@ class WorkerConnection:
     def _end(self, said: _Said, packed: Packed) -> Ended | None:
         sequence, microseconds, note, failed = said
         noted = pickle.loads(note) if note else None
-        call = self.flight.pop(sequence, None)
+        call = self.in_flight.pop(sequence, None)
         if call is None:
             return None
         call.pace.note(microseconds * 1e-6)
@@ -352,22 +352,22 @@ class WorkerConnection:
         """Whether calls wait behind one that has been running since this was last asked."""
         begun = self.ledger.begun
         before, self.begun_before = self.begun_before, begun
-        return len(self.flight) > 1 and begun == before and begun in self.flight
+        return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
         """The calls that will not begin, in order; from now on they are not in flight here."""
         # A list first: the I/O thread may be taking out what has ended.
-        numbers = [number for number in list(self.flight) if number > begun]
-        return [self.flight.pop(number) for number in numbers]
+        numbers = [number for number in list(self.in_flight) if number > begun]
+        return [self.in_flight.pop(number) for number in numbers]
 
-    def split_flight(self) -> tuple[list[Call], list[Call]]:
+    def take_unfinished(self) -> tuple[list[Call], list[Call]]:
         """After the worker's end: the calls that ran there without a result, and those that never began."""
         begun = self.ledger.begun
         if self.fault:  # who writes to what is not theirs may have written to the ledger: the first is under suspicion
-            begun = max(begun, next(iter(self.flight), 0))
-        ran = [call for number, call in self.flight.items() if number <= begun]
-        rest = [call for number, call in self.flight.items() if number > begun]
-        self.flight.clear()
+            begun = max(begun, next(iter(self.in_flight), 0))
+        ran = [call for number, call in self.in_flight.items() if number <= begun]
+        rest = [call for number, call in self.in_flight.items() if number > begun]
+        self.in_flight.clear()
         return ran, rest
 
 
