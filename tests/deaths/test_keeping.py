@@ -175,18 +175,18 @@ def test_calls_are_taken_back_once_though_others_let_the_worker_go_on(fifo: Any,
 
 @pytest.fixture
 def running() -> Iterator[tuple[int, ResultLog]]:
-    """A process that runs all the time, and its ledger, in which it has begun the third call."""
+    """A process that runs all the time, and its result log, in which it has begun the third call."""
     process = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(1)
     descriptor = anonymous_file(SIZE)
-    ledger = ResultLog(descriptor)
-    ledger.begin(3)
-    yield process.pid, ledger
+    result_log = ResultLog(descriptor)
+    result_log.begin(3)
+    yield process.pid, result_log
     process.kill()
     process.wait()
     process.stdout.close()
-    ledger.close()
+    result_log.close()
     os.close(descriptor)
 
 
@@ -197,28 +197,28 @@ def _attempt(withdrawal: CallWithdrawal) -> tuple[int, bytes]:
 
 
 def test_a_worker_goes_on_when_it_was_looked_at(running: tuple[int, ResultLog]) -> None:
-    pid, ledger = running
-    assert _attempt(CallWithdrawal(pid, ledger, 5)) == (3, b"")
+    pid, result_log = running
+    assert _attempt(CallWithdrawal(pid, result_log, 5)) == (3, b"")
     assert state_of(pid) != "T"
-    assert [ledger.begin(number) for number in (4, 5, 6)] == [False, False, True]
+    assert [result_log.begin(number) for number in (4, 5, 6)] == [False, False, True]
 
 
 def test_a_worker_that_others_have_stopped_stays_so(running: tuple[int, ResultLog]) -> None:
-    pid, ledger = running
+    pid, result_log = running
     os.kill(pid, signal.SIGSTOP)
     while state_of(pid) != "T":
         pass
-    assert CallWithdrawal(pid, ledger, 5).attempt(0.0) == (3, b"")
+    assert CallWithdrawal(pid, result_log, 5).attempt(0.0) == (3, b"")
     assert state_of(pid) == "T"
 
 
 def test_a_worker_that_does_not_stand_still_is_not_waited_for(running: tuple[int, ResultLog], monkeypatch: Any) -> None:
     """Deep in the kernel it cannot be stopped; here it is let go on at once, as others may do."""
-    pid, ledger = running
+    pid, result_log = running
     kill = os.kill
     with monkeypatch.context() as patch:
         patch.setattr(os, "kill", lambda pid, signum: kill(pid, signal.SIGCONT))
-        withdrawal = CallWithdrawal(pid, ledger, 5)
+        withdrawal = CallWithdrawal(pid, result_log, 5)
         pauses = []
         for _ in range(8):
             assert withdrawal.attempt(0.0) is None

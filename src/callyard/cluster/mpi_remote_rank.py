@@ -30,7 +30,7 @@ from ..system.machine import GPUS
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport.event_loop import WRITE, EventLoop
 from ..transport.frames import NO_MPI, RESULT, Frame
-from ..transport.result_log import make_ledger
+from ..transport.result_log import make_result_log
 from ..worker.communicator import join_world
 from ..worker.mpi_rank import RankServer, rank_in
 from .agent import Agent, ParentPipe, connect
@@ -134,10 +134,10 @@ def main() -> None:
     make = partial(Bridge, ours, rank == 0)
     speaker = threading.Thread(target=_speak, args=(os.path.abspath(contact), starter, more, make), daemon=True)
     speaker.start()
-    ledger, descriptor = make_ledger()
+    result_log, descriptor = make_result_log()
     os.close(descriptor)
     with theirs:
-        RankServer(theirs, ledger, int(ranks)).run()
+        RankServer(theirs, result_log, int(ranks)).run()
     speaker.join()
 
 

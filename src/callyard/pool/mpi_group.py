@@ -111,7 +111,7 @@ class RankGroup:
         except OSError:
             sock.close()
             raise
-        connection.handed_over()  # it has a ledger of its own
+        connection.handed_over()  # it has a result log of its own
         self._strangers.append(connection)
         return connection
 
