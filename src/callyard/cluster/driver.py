@@ -22,7 +22,7 @@ from typing import Any, cast
 from ..errors import NodeFailure, WorkerLost
 from ..futures import ends_futures
 from ..pool.call import Call, refuse
-from ..pool.worker_pool import finish
+from ..pool.worker_events import finish
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop, IoThread
 from ..utils import interpreter_exit

@@ -1,7 +1,7 @@
 """A worker: reads calls from a stream, runs them one after the other, sends the results.
 
 Only one thread, so that the user's functions may fork. Results of short calls are collected and sent
-together; until then they lie in the ledger, where they outlive this process.
+together; until then they lie in the result log, where they outlive this process.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _MOMENT = 0.005  # s between two tries to send where the system lacks memory
 class Server:
     """The state of a worker, and what it does with each kind of frame."""
 
-    def __init__(self, sock: socket.socket, ledger: ResultLog) -> None:
+    def __init__(self, sock: socket.socket, result_log: ResultLog) -> None:
         sock.setblocking(True)  # whoever made it may have changed the default, or how sockets work
         self.sock = sock
-        self.ledger = ledger
+        self.result_log = result_log
         self.reader = frames.FrameReader()
         self.arrived: deque[frames.Frame] = deque()  # what is still to be done
         self.segments = SegmentPool()
@@ -65,7 +65,7 @@ class Server:
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
-        self.outbox = 0  # bytes in the ledger that were not sent yet
+        self.outbox = 0  # bytes in the result log that were not sent yet
         self.oldest = 0.0  # when the first of them was put there
         self.last_call = _SHORT  # s that it took
         self.pid = os.getpid()
@@ -152,7 +152,7 @@ class Server:
                 self._transmit(piece, [])
 
     def call(self, sequence: int, number: int, flags: int, body: bytes) -> None:
-        runs = self.ledger.begin(sequence)
+        runs = self.result_log.begin(sequence)
         request = Request.read(body, self.undescribe) if flags & PACKED else None
         if not runs:
             return
@@ -251,7 +251,7 @@ class Server:
         return 0
 
     def send(self, frame: bytes) -> None:
-        """Put a frame into the ledger; send all that is there when it is full or has waited long enough."""
+        """Put a frame into the result log; send all that is there when it is full or has waited long enough."""
         if self.outbox + len(frame) > ROOM:
             self.flush()
             if len(frame) > ROOM:
@@ -260,7 +260,7 @@ class Server:
         now = perf_counter()
         if self.outbox == 0:
             self.oldest = now
-        self.outbox = self.ledger.put(frame, self.outbox)
+        self.outbox = self.result_log.put(frame, self.outbox)
         if now - self.oldest > _HAND_OVER_AFTER:
             self.flush()
 
@@ -268,8 +268,8 @@ class Server:
         if self.unused:
             self._transmit(frames.encode_numbers(FREE, self.unused), [])
         if self.outbox:
-            self._transmit(self.ledger.outbox(self.outbox), [])
-            self.ledger.sent()  # after sending: what is in both places is recognised by its number
+            self._transmit(self.result_log.outbox(self.outbox), [])
+            self.result_log.sent()  # after sending: what is in both places is recognised by its number
             self.outbox = 0
 
     def _transmit(self, data: bytes, descriptors: list[int]) -> None:
