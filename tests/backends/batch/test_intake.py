@@ -7,9 +7,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from callyard.backends.batch import backend as detached
 from callyard.backends.batch.backend import BatchBackend
 
 
@@ -27,10 +24,9 @@ class Inbox:
         return lambda: self._new.append("call")
 
 
-def test_calls_after_a_long_silence_go_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_after_a_long_silence_go_out_together() -> None:
     new: list[str] = []
     inbox = Inbox(new)
-    monkeypatch.setattr(detached, "monotonic", lambda: inbox.now)
-    backend: Any = SimpleNamespace(_inbox=inbox, _intake=SimpleNamespace(new=new))
+    backend: Any = SimpleNamespace(_inbox=inbox, _intake=SimpleNamespace(new=new), _clock=lambda: inbox.now)
     BatchBackend._take_in(backend, None)
     assert len(new) == 2

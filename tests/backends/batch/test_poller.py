@@ -66,10 +66,10 @@ class Files:
 class Call:
     """A call whose future only notes how it ended."""
 
-    name, job, number, seen_running = "call", "1", 0, 0.0
+    name, job, number = "call", "1", 0
 
     def __init__(self, folder: Files) -> None:
-        self.folder, self.future = folder, self
+        self.directory, self.future = folder, self
         self.errors: list[BaseException] = []
 
     def submitted_as(self, job: str) -> None:
@@ -100,38 +100,40 @@ class Asking:
     def __init__(self, tmp_path: Path, trouble: str = "") -> None:
         self.desk, self.folder = Desk(), Files(trouble)
         self.call = Call(self.folder)
-        self.following = Tracker(CacheDirectory.open(tmp_path), False, (5.0, 60.0), lambda call: None)
-        self.followed = TrackedBatch(self.folder)  # type: ignore[arg-type]
-        self.followed.calls[0] = [self.call]  # type: ignore[list-item]
-        self.following.batches[self.folder.token] = self.followed
-        self.questions = Poller(CommandThread(), self.desk, self.following, None, 60.0)  # type: ignore[arg-type]
+        self.tracker = Tracker(CacheDirectory.open(tmp_path), False, (5.0, 60.0), 60.0, lambda call: None)
+        self.tracked = TrackedBatch(self.folder, 60.0)  # type: ignore[arg-type]
+        self.tracked.add(self.call)  # type: ignore[arg-type]
+        self.tracker.batches[self.folder.token] = self.tracked
+        self.poller = Poller(CommandThread(), self.desk, self.tracker, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trouble", ["parts", "waits"])
 def test_a_file_system_stumbles(tmp_path: Path, trouble: str) -> None:
     asking = Asking(tmp_path, trouble)
-    asking.questions.ask()
-    assert not asking.following.asking
-    assert not asking.followed.late
+    asking.poller.ask()
+    assert not asking.tracker.asking
+    assert asking.tracked.states[0].overdue_since is None
     asking.folder.trouble = ""
-    asking.following.questions.at = 0.0
-    asking.questions.ask()
-    assert asking.followed.late
+    asking.tracker.questions.at = 0.0
+    asking.poller.ask()
+    assert asking.tracked.states[0].overdue_since is not None
 
 
 def test_a_scheduler_talks_nonsense(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.desk.nonsense = True
-    asking.questions.ask()
-    assert not asking.following.asking
-    assert asking.following.questions.at > 0
+    asking.poller.ask()
+    assert not asking.tracker.asking
+    assert asking.tracker.questions.at > 0
 
 
 def test_why_a_job_ended_cannot_be_written_yet(tmp_path: Path) -> None:
     asking = Asking(tmp_path, "end")
     for _ in range(2):
-        asking.following.questions.at = 0.0
-        asking.questions.ask()
-        asking.questions.give_up_overdue(asking.followed, asking.followed.late[0][0] + 100)
+        asking.tracker.questions.at = 0.0
+        asking.poller.ask()
+        since = asking.tracked.states[0].overdue_since
+        assert since is not None
+        asking.poller.give_up_overdue(asking.tracked, since + 100)
         asking.folder.trouble = ""
     assert len(asking.call.errors) == len(asking.folder.ends) == 1

@@ -41,15 +41,12 @@ from ..cached.future import CachedCall, KeyedResult
 from ..live import FORKED, unpicklable
 from ..resource_mapping import job_options
 from ..run_directories import remove_if_over
-from .attach import EarlierBatches
 from .call import JobCall, JobFuture, call_of
-from .canceller import Canceller
 from .intake import Intake, give_up
-from .job_files import FileWatcher
-from .poller import Poller
+from .poller import FileWatcher, Poller
 from .scheduler_client import SchedulerClient
-from .submitter import Submitter
-from .tracker import Tracker
+from .submitter import Canceller, Submitter
+from .tracker import EarlierBatches, Tracker
 from .writer import BatchWriter, JobSettings
 
 _log = logging.getLogger("callyard")
@@ -63,22 +60,28 @@ class BatchBackend:
     detached = True
 
     def __init__(
-        self, desk: SchedulerClient, home: CacheDirectory, terms: JobSettings, settings: Settings, private: bool
+        self,
+        desk: SchedulerClient,
+        home: CacheDirectory,
+        terms: JobSettings,
+        settings: Settings,
+        private: bool,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.home, self.terms = home, terms
+        self.home, self.terms, self._clock = home, terms, clock
         self._desk = desk
         self._private = private  # nobody else looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._waiting: set[Future[Any]] = set()  # those whose futures have not ended
         self._clerk = clerk = CommandThread(self._inbox.put)
-        self._following = following = Tracker(home, private, terms.poll, self._ended)
-        self._earlier = earlier = EarlierBatches(home, following)
-        self._sender = Submitter(clerk, desk, following, earlier)
-        self._questions = Poller(clerk, desk, following, self._sender, terms.result_grace)
+        self._tracker = tracker = Tracker(home, private, terms.poll, terms.result_grace, self._ended, clock)
+        self._earlier = earlier = EarlierBatches(home, tracker)
+        self._sender = Submitter(clerk, desk, tracker, earlier)
+        self._questions = Poller(clerk, desk, tracker, self._sender)
         writer = BatchWriter(home, terms, settings, private)
         self._intake = intake = Intake(self, clerk, desk, writer, earlier, self._sender, terms.poll[0])
-        self._watch = FileWatcher(following, earlier, self._questions, terms.result_grace, intake.new.append)
-        self._withdrawal = Canceller(clerk, desk, following, earlier)
+        self._watch = FileWatcher(tracker, earlier, self._questions, intake.new.append)
+        self._withdrawal = Canceller(clerk, desk, tracker, earlier)
         self._thread = LazyThread("callyard-jobs")
         self._closing = self._leaving = False
         self._broken = False
@@ -195,9 +198,9 @@ class BatchBackend:
 
     def _patience(self) -> float | None:
         """S until something is to be done; none if that is not before somebody says so."""
-        due = self._intake.due(), self._sender.due(), self._following.due()
+        due = self._intake.due(), self._sender.due(), self._tracker.due()
         known = [at for at in due if at is not None]
-        return max(0.0, min(known) - monotonic()) if known else None
+        return max(0.0, min(known) - self._clock()) if known else None
 
     def _take_in(self, patience: float | None) -> None:
         """What was put into the inbox. New calls are given a moment in which more of them may come."""
@@ -207,17 +210,17 @@ class BatchBackend:
                 self._inbox.get(timeout=patience)()
             except queue.Empty:
                 return
-            until = until or monotonic() + _LONGEST  # from the first on, however long that was waited for
-            patience = min(_QUIET, max(0.0, until - monotonic())) if self._intake.new else 0.0
+            until = until or self._clock() + _LONGEST  # from the first on, however long that was waited for
+            patience = min(_QUIET, max(0.0, until - self._clock())) if self._intake.new else 0.0
 
     def _fail_all(self, error: BaseException) -> None:
-        give_up([*self._intake.take_all(), *self._sender.calls(), *self._following.calls()], error)
+        give_up([*self._intake.take_all(), *self._sender.calls(), *self._tracker.calls()], error)
         self._sender.clear()
-        self._following.batches.clear()
+        self._tracker.batches.clear()
 
     def _send(self, at_last: bool) -> None:
-        if monotonic() >= self._sender.at:
-            self._intake.write(at_last)
+        if self._clock() >= self._sender.at:
+            self._intake.write(self._clock(), at_last)
             self._sender.send()
 
     # -- ends ------------------------------------------------------------------------------------------------
@@ -230,7 +233,7 @@ class BatchBackend:
         if self._leaving:
             self._send_last()
             return True
-        busy = self._intake.new or self._sender.calls() or self._waiting or self._following.batches
+        busy = self._intake.new or self._sender.calls() or self._waiting or self._tracker.batches
         if not self._closing or busy:
             return False
         self._desk.stop_asking()
@@ -251,7 +254,7 @@ class BatchBackend:
                 "callyard: the scheduler has not taken %d calls yet; `callyard resume %s` submits them later",
                 len(left), self.home.path,
             )  # fmt: skip
-        self._following.leave()
+        self._tracker.leave()
         for future in list(self._waiting):
             future.on_cancel = None
             future.again()  # what runs is cancelled too, as far as anybody here can see

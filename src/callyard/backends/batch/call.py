@@ -72,7 +72,7 @@ class JobCall(PlannedCall):
         self.id = ""  # by which other processes find it
         self.order: RunRequest | None = None
         self.inputs: list[CallInput | InputSource] = []
-        self.folder: BatchDirectory | None = None
+        self.directory: BatchDirectory | None = None
         self.number = 0
         self.ours = False  # whether this executor has submitted it
         self.seen_running = 0.0  # when that was noticed
@@ -83,7 +83,7 @@ class JobCall(PlannedCall):
 
     @property
     def job(self) -> str | None:
-        return None if self.folder is None else self.folder.job_of(self.number)
+        return None if self.directory is None else self.directory.job_of(self.number)
 
     def written(self) -> None:
         """Let go of all that lies in the file now, above all of other calls: they would keep their results alive."""
@@ -140,11 +140,11 @@ def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
 
 def after_of(call: JobCall) -> PlannedCall | ArrayElement:
     """What the scheduler is to wait for."""
-    if call.folder is None:
+    if call.directory is None:
         return call.twin_of or call
-    batch = call.folder.batch
+    batch = call.directory.batch
     element = batch.element_of(call.number)
-    return ArrayElement(call.folder.token, 0 if element is None else element, len(batch.of_element(element)) > 1)
+    return ArrayElement(call.directory.token, 0 if element is None else element, len(batch.of_element(element)) > 1)
 
 
 def input_of(source: Any, owner: Any) -> CallInput | InputSource:
@@ -165,8 +165,8 @@ def written(given: CallInput | InputSource) -> CallInput:
     if isinstance(given, CallInput):
         return given
     call, name, path = given
-    if call.folder is not None:
-        return CallInput(name, token=call.folder.token, number=call.number, path=path)
+    if call.directory is not None:
+        return CallInput(name, token=call.directory.token, number=call.number, path=path)
     if call.future.stored is not None:
         return CallInput(name, directory=call.future.stored[0], key=call.future.stored[1], path=path)
     return CallInput(name)  # it failed just now, and so has the call that would have taken its result

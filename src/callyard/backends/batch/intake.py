@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from time import monotonic
 from typing import Any
 
 from ...errors import SchedulerError
 from ...utils.command_thread import CommandThread, Steps
-from .attach import EarlierBatches
 from .call import JobCall, call_of
 from .scheduler_client import SchedulerClient, SubmissionRefused
 from .submitter import Submitter, refuse
+from .tracker import EarlierBatches
 from .writer import BatchWriter
 
 __all__ = ["Intake", "give_up"]
@@ -65,14 +64,13 @@ class Intake:
         self.new.clear()
         return calls
 
-    def write(self, at_last: bool) -> None:
+    def write(self, now: float, at_last: bool) -> None:
         """Write new calls down, unless it is better to gather more; `at_last` there will be no more."""
-        if self.new and not self._asking and (at_last or self._may_write()):
+        if self.new and not self._asking and (at_last or self._may_write(now)):
             self._asking = True
             self._clerk.run(self._steps())
 
-    def _may_write(self) -> bool:
-        now = monotonic()
+    def _may_write(self, now: float) -> bool:
         if now >= self._at and self._writer.is_crowded():
             self._at = now + self._pause
         return now >= self._at
@@ -93,16 +91,16 @@ class Intake:
         try:
             self._write_down(calls, max(1, most))
         except Exception as error:
-            give_up([call for call in calls if call.folder is None], error)
+            give_up([call for call in calls if call.directory is None], error)
             raise
 
     def _write_down(self, calls: list[JobCall], most: int) -> None:
         """Attach to what was submitted before, by whomever; write down the rest."""
         self._earlier.refresh()
         rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
-        for folder, written in self._writer.write(rest, most):
-            self._earlier.noted(folder)
-            self._sender.put(folder, written)
+        for directory, written in self._writer.write(rest, most):
+            self._earlier.add_own(directory)
+            self._sender.put(directory, written)
 
 
 def give_up(calls: list[JobCall], error: BaseException) -> None:

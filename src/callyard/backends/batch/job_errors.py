@@ -29,7 +29,7 @@ def _who(call: JobCall, node: str = "") -> str:
 
 
 def _log(call: JobCall) -> str:
-    return "" if call.folder is None else f"; what it printed is in {call.folder.log(call.number)}"
+    return "" if call.directory is None else f"; what it printed is in {call.directory.log(call.number)}"
 
 
 def gone(call: JobCall, what: str) -> JobCancelled:
@@ -38,7 +38,7 @@ def gone(call: JobCall, what: str) -> JobCancelled:
 
 def vanished(call: JobCall) -> JobLost:
     """The error of a call whose directory somebody has removed."""
-    place = "its directory" if call.folder is None else call.folder.path
+    place = "its directory" if call.directory is None else call.directory.path
     return JobLost(f"{call.name!r}: {place} was removed while it was waited for{_WHAT_TO_DO['JobLost']}")
 
 
@@ -82,26 +82,26 @@ def hopeless(call: JobCall, status: Status) -> CallyardError | None:
     )
 
 
-def awaits(folder: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:
+def awaits(directory: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:
     """Whether a call takes the result of another (by token and number) of which it will yet be known how it ended."""
-    parcel = _parcel(folder, number)
+    parcel = _parcel(directory, number)
     return parcel is not None and any(given.token and is_awaited(given.token, given.number) for given in parcel.inputs)
 
 
-def _parcel(folder: BatchDirectory, number: int) -> CallFile | None:
+def _parcel(directory: BatchDirectory, number: int) -> CallFile | None:
     try:
-        return CallFile.load(folder.call(number))
+        return CallFile.load(directory.call(number))
     except OSError:
         return None
 
 
-def dependency_failed(folder: BatchDirectory, number: int) -> CallOutcome | None:
+def dependency_failed(directory: BatchDirectory, number: int) -> CallOutcome | None:
     """The failure that a call inherits, whose job the scheduler has cancelled because of one of its inputs."""
-    parcel = _parcel(folder, number)
+    parcel = _parcel(directory, number)
     if parcel is None:
         return None
     for given in parcel.inputs:
-        end = BatchDirectory(folder.home, given.token).ended(given.number) if given.token else None
+        end = BatchDirectory(directory.home, given.token).ended(given.number) if given.token else None
         if end is not None and end.state != "finished":
             return CallOutcome("failed", failure=inherited(end, parcel.order.name, given.name))
     return None

@@ -1,212 +1,192 @@
-"""What the scheduler is asked about jobs, and what follows from its answers.
+"""The poller: it looks at the files of jobs, asks the scheduler about them, and does what follows for their calls.
 
-One command asks about all jobs, less and less often as long as nothing happens. The answers count only for jobs that
-wait, or that have ended without a file. Such a job is looked at for a while longer: network file systems show files
-late.
+A look costs one listing for each batch. One command asks about all jobs. Both are done less and less often as long as
+nothing happens. The answers of the scheduler count only for jobs that wait, or that have ended without a file. Such a
+job is looked at for a while longer, because network file systems show files late. The decisions are in `state`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from time import monotonic
 
 from ...cache.claims import Claims
-from ...errors import CallyardError
+from ...cache.lookup import find
+from ...cache.messages import RunReport
+from ...errors import CacheError, CallyardError, SchedulerError
 from ...jobs.batch import BatchPart, CallOutcome
-from ...schedulers.base import CANCELLED, JobId, Status
+from ...schedulers.base import JobId, Status
 from ...utils.command_thread import CommandThread, Steps
-from .call import cache_at
-from .job_errors import awaits, dependency_failed, hopeless, unseen, why
+from .call import JobCall, PackedJobError, cache_at
+from .job_errors import awaits, dependency_failed, gone, hopeless, unseen, vanished, why
 from .scheduler_client import SchedulerClient
+from .state import Action, Fate, Heartbeats, fate_of
 from .submitter import Submitter, claim_of
-from .tracker import Heartbeats, TrackedBatch, Tracker, release_claim_of
+from .tracker import EarlierBatches, TrackedBatch, Tracker, release_claim_of
 
-__all__ = ["Poller"]
+__all__ = ["FileWatcher", "Poller"]
 
 _log = logging.getLogger("callyard")
-_BEATS = 3  # of a job that do not come before it counts as gone
-_LONG = 45.0  # s without a sign of life of somebody else's job
+_LONG = 45.0  # s without a heartbeat of a job of others
 
 
 class Poller:
-    """Asks about the jobs that are waited for."""
+    """The questions about the jobs that are waited for, and what follows from the answers."""
 
-    def __init__(
-        self, clerk: CommandThread, desk: SchedulerClient, following: Tracker, sender: Submitter, result_grace: float
-    ) -> None:
-        self._clerk, self._desk, self._following, self._sender = clerk, desk, following, sender
-        self._grace = result_grace
-        self._unknown: dict[
-            str, dict[str, Heartbeats]
-        ] = {}  # jobs that have claims and that the scheduler does not know
+    def __init__(self, clerk: CommandThread, desk: SchedulerClient, tracker: Tracker, submitter: Submitter) -> None:
+        self._clerk, self._desk, self._tracker, self._submitter = clerk, desk, tracker, submitter
+        # Of the claims of jobs that the scheduler does not know, by job and key.
+        self._unknown: dict[str, dict[str, Heartbeats]] = {}
 
     def ask(self) -> None:
-        """One question about all jobs, if it is time for that."""
-        following = self._following
-        if following.batches and not following.asking and monotonic() >= following.questions.at:
-            following.asking = True
+        """Ask about all jobs, if it is time for that."""
+        tracker = self._tracker
+        if tracker.batches and not tracker.asking and tracker.clock() >= tracker.questions.at:
+            tracker.asking = True
             self._clerk.run(self._steps())
 
     def _steps(self) -> Steps:
-        following = self._following
+        tracker = self._tracker
         try:
             with _stumbling():
-                yield from self._question(monotonic())
+                yield from self._question(tracker.clock())
         finally:
-            following.asking = False
-            following.questions.done(monotonic())
+            tracker.asking = False
+            tracker.questions.done(tracker.clock())
 
     def _question(self, asked: float) -> Steps:
         self._adopt()
-        parts = [(each, part) for each in self._following.batches.values() for part in each.folder.parts]
+        parts = [(each, part) for each in self._tracker.batches.values() for part in each.directory.parts]
         if parts:
             holders = self._holders()
             statuses = yield partial(self._desk.statuses, [*(part.job for _, part in parts), *holders])
             if statuses is not None:
                 self._release_claims_of(holders, statuses)
-                for followed, part in parts:
+                for tracked, part in parts:
                     with _stumbling():
-                        self._heard(followed, part, statuses, asked)
+                        self._answered(tracked, part, statuses, asked)
 
     def _adopt(self) -> None:
-        """A process that was killed has not submitted a batch, or has and did not write down the job's name."""
-        for followed in self._following.batches.values():
-            if followed.folder.unsent is not None:
-                claim = claim_of(followed.folder)
+        """Submit for processes that were killed before they had, or before they wrote down the job's name."""
+        for tracked in self._tracker.batches.values():
+            if tracked.directory.unsent is not None:
+                claim = claim_of(tracked.directory)
                 if claim is not None:
-                    self._sender.put(followed.folder, followed.all_calls(), claim)
+                    self._submitter.put(tracked.directory, tracked.all_calls(), claim)
 
-    def _heard(self, followed: TrackedBatch, part: BatchPart, statuses: dict[str, Status], asked: float) -> None:
-        """Of a batch that is waited for still: of those of its elements that the question was about."""
-        each = followed.folder.batch.calls_per_job
-        for number in sorted(followed.calls.keys() & range(part.first * each, part.end * each)):
-            self._judge(followed, number, statuses, asked)
+    def _answered(self, tracked: TrackedBatch, part: BatchPart, statuses: dict[str, Status], asked: float) -> None:
+        """Take the answer about those elements of a batch that the question was about."""
+        each = tracked.directory.batch.calls_per_job
+        for number in sorted(tracked.calls.keys() & range(part.first * each, part.end * each)):
+            self._answered_about(tracked, number, statuses, asked)
 
-    def _judge(self, followed: TrackedBatch, number: int, statuses: dict[str, Status], asked: float) -> None:
-        job = followed.folder.job_of(number)
+    def _answered_about(self, tracked: TrackedBatch, number: int, statuses: dict[str, Status], asked: float) -> None:
+        job = tracked.directory.job_of(number)
         status = statuses.get(job or "")
-        calls = followed.calls[number]
-        before = followed.last.get(number)
-        if status is None and before is not None and before.phase == "waiting" and _others_listed(job, statuses):
-            # A scheduler may forget an element at once that is cancelled while it waits.
-            status = CANCELLED
-        followed.unlisted[number] = followed.unlisted.get(number, 0) + 1 if status is None else 0
-        if status is not None:
-            followed.last[number] = status
+        calls = tracked.calls[number]
         for call in calls:
             call.future.submitted_as(job)
-        if status is None or status.phase == "ended":
-            now = monotonic()
-            followed.late.setdefault(number, (now, status))
-            if status is None and number not in followed.signs:
-                followed.signs[number] = Heartbeats(followed.folder.heart(number), now)
-            self._following.looks.sooner(now)
-            return
-        followed.late.pop(number, None)
-        followed.signs.pop(number, None)
-        if status.phase == "running":
-            self._following.is_running(calls)
-            return
-        for call in calls:
-            if call.seen_running < asked:
+        error = hopeless(calls[0], status) if status is not None and status.phase == "waiting" else None
+        actions = tracked.states[number].answered(
+            status, asked, self._tracker.clock(),
+            siblings_listed=_siblings_listed(job, statuses), hopeless=error is not None,
+        )  # fmt: skip
+        for action in actions:
+            if action is Action.CANCEL_HOPELESS and error is not None:
+                self._clerk.do(partial(self._desk.cancel, [job or ""]))
+                self._tracker.fail(tracked, number, error)
+            else:
+                self._show(tracked, number, action)
+
+    def _show(self, tracked: TrackedBatch, number: int, action: Action) -> None:
+        if action is Action.READ_HEARTBEAT:
+            heartbeat = tracked.directory.heart(number)
+            tracked.states[number].heartbeat_read(heartbeat, self._tracker.clock())
+        elif action is Action.LOOK_SOON:
+            self._tracker.looks.sooner(self._tracker.clock())
+        elif action is Action.SHOW_RUNNING:
+            self._tracker.show_running(tracked.calls[number])
+        else:
+            for call in tracked.calls[number]:
                 call.future.again()  # it was put back into the queue
-        error = hopeless(calls[0], status)
-        if error is not None and before is not None and before.reason == status.reason:  # twice: it may pass
-            self._clerk.do(partial(self._desk.cancel, [job or ""]))
-            self._following.fail(followed, number, error)
 
     # -- jobs that have ended without a word -----------------------------------------------------------------
 
-    def give_up_overdue(self, followed: TrackedBatch, now: float) -> None:
+    def give_up_overdue(self, tracked: TrackedBatch, now: float) -> None:
         """Let the calls fail whose jobs have ended some time ago and have not said how."""
-        until = now - self._grace
-        overdue = [number for number, (since, _) in followed.late.items() if since < until and number in followed.calls]
-        certain = [number for number in overdue if followed.has_ended(number)]
-        if len(certain) < len(overdue):
-            self._following.questions.sooner(now + self._following.questions.first)
-        lost = [number for number in certain if not self._lives(followed, number, now)]
+        lost = []
+        for number, state in tracked.states.items():
+            action = state.ticked(now)
+            if action is Action.CHECK_HEARTBEAT:
+                begun = tracked.directory.begun(number)
+                heartbeat = None if begun is None else tracked.directory.heart(number)
+                action = state.checked_heartbeat(None if begun is None else begun.beat, heartbeat, now)
+            if action is Action.ASK_SOON:
+                self._tracker.questions.sooner(now + self._tracker.questions.first)
+            elif action is Action.GIVE_UP:
+                lost.append(number)
         if lost:
-            self._clerk.run(self._give_up(followed, lost))
+            self._clerk.run(self._give_up(tracked, lost))
 
-    def _lives(self, followed: TrackedBatch, number: int, now: float) -> bool:
-        """Whether its job was there a moment ago: a scheduler that has lost its memory does not know what runs."""
-        _, said = followed.late[number]
-        signs, begun = followed.signs.get(number), followed.folder.begun(number)
-        if said or followed.last_word(number) or number in followed.hidden or signs is None or begun is None:
-            return False
-        if signs.stillness(followed.folder.heart(number), now) > max(self._grace, _BEATS * begun.beat):
-            return False
-        followed.late[number] = now, None
-        return True
-
-    def _give_up(self, followed: TrackedBatch, numbers: list[int]) -> Steps:
-        folder = followed.folder
-        since = {number: followed.late[number][0] for number in numbers}
-        said = {number: followed.late.pop(number)[1] or followed.last_word(number) for number in numbers}
-        for number in followed.hidden & said.keys():
-            del said[number]
-            self._following.fail(followed, number, unseen(followed.calls[number][0]))
-        forgotten = [job for number, status in said.items() if status is None and (job := folder.job_of(number))]
-        history = (yield partial(self._desk.history, forgotten)) if forgotten else {}
+    def _give_up(self, tracked: TrackedBatch, numbers: list[int]) -> Steps:
+        directory = tracked.directory
+        actions = {number: tracked.states[number].given_up() for number in numbers}
+        for number in [number for number, action in actions.items() if action is Action.FAIL_UNSEEN]:
+            del actions[number]
+            self._tracker.fail(tracked, number, unseen(tracked.calls[number][0]))
+        unknown = [number for number, action in actions.items() if action is Action.ASK_HISTORY]
+        jobs = [job for number in unknown if (job := directory.job_of(number))]
+        history = (yield partial(self._desk.history, jobs)) if jobs else {}
         with _stumbling():
-            for number, last in said.items():
-                if number in followed.calls and not self._was_stored(followed, number):
-                    self._say_why(followed, number, last or history.get(folder.job_of(number) or ""), since[number])
+            for number in actions:
+                if number in tracked.calls:
+                    self._conclude(tracked, number, history.get(directory.job_of(number) or ""))
 
-    def _say_why(self, followed: TrackedBatch, number: int, status: Status | None, since: float) -> None:
+    def _conclude(self, tracked: TrackedBatch, number: int, history: Status | None) -> None:
         """Let a call fail, unless its job may have more to say, or the job of an input has."""
-        if status is not None and status.phase != "ended":
-            return
-        folder, inherited = followed.folder, None
-        if status is not None and status.error == CANCELLED.error:
-            if awaits(folder, number, self._is_late):  # that tells why, and is going to be known
-                followed.late[number] = since, status
-                return
-            inherited = dependency_failed(folder, number)
-        self._following.fail(followed, number, inherited or why(followed.calls[number][0], status))
-        self._following.looks.sooner(monotonic())
+        directory, state, inherited = tracked.directory, tracked.states[number], None
+        action = state.looked_again(self._was_stored(tracked, number), history)
+        if action is Action.CHECK_INPUTS:
+            action = state.checked_inputs(awaits(directory, number, self._tracker.is_overdue))
+            inherited = dependency_failed(directory, number) if action is not None else None
+        if action is Action.FAIL:
+            self._tracker.fail(tracked, number, inherited or why(tracked.calls[number][0], state.verdict))
+            self._tracker.looks.sooner(self._tracker.clock())
 
-    def _is_late(self, token: str, number: int) -> bool:
-        """Whether it is one of those whose jobs have ended, and are waited for to say how."""
-        followed = self._following.batches.get(token)
-        return followed is not None and number in followed.calls and number in followed.late
-
-    def _was_stored(self, followed: TrackedBatch, number: int) -> bool:
-        """A last look: a listing may be older than the file, and a job may have stored a result and not said so."""
-        folder = followed.folder
-        if number in followed.hidden:
-            return False
-        if folder.ended(number) is not None:
+    def _was_stored(self, tracked: TrackedBatch, number: int) -> bool:
+        """Return whether there is an outcome, or a result that its job has stored without saying so."""
+        directory = tracked.directory
+        if directory.ended(number) is not None:
             return True  # which the next look at the files finds
-        begun = folder.begun(number)
+        begun = directory.begun(number)
         if begun is None or not begun.key:
             return False
-        order = followed.calls[number][0].order
-        end = CallOutcome("finished", begun.key, self._following.home.path if order is None else order.directory)
-        if not cache_at(end.directory, self._following.home.trust).home.exists(begun.key):
+        order = tracked.calls[number][0].order
+        outcome = CallOutcome("finished", begun.key, self._tracker.home.path if order is None else order.directory)
+        if not cache_at(outcome.directory, self._tracker.home.trust).home.exists(begun.key):
             return False
-        folder.end(number, end)
+        directory.end(number, outcome)
         return True
 
     # -- claims of jobs that are gone --------------------------------------------------------------------------
 
     def _holders(self) -> dict[str, set[str]]:
-        """The jobs that have the claims for which jobs of ours wait, with the keys of those calls."""
+        """Return the jobs that hold the claims for which jobs of ours wait, with the keys of those calls."""
         found: dict[str, set[str]] = defaultdict(set)
-        for followed in self._following.batches.values():
-            for number, job in followed.folder.waits().items():
-                begun = followed.folder.begun(number) if number in followed.calls else None
+        for tracked in self._tracker.batches.values():
+            for number, job in tracked.directory.waits().items():
+                begun = tracked.directory.begun(number) if number in tracked.calls else None
                 if begun is not None:
                     found[job].add(begun.key)
         return found
 
     def _release_claims_of(self, holders: dict[str, set[str]], statuses: dict[str, Status]) -> None:
-        """A job that was lost with its node leaves a claim behind, which nobody else can prove to be nobody's."""
-        claims, now = Claims(self._following.home), monotonic()
+        """Release claims of jobs that were lost with their nodes: nobody else can prove that nobody holds them."""
+        claims, now = Claims(self._tracker.home), self._tracker.clock()
         for job, keys in holders.items():
             status = statuses.get(job)
             if status is not None:
@@ -217,21 +197,127 @@ class Poller:
                         release_claim_of(claims, key, job)
 
     def _is_still(self, claims: Claims, key: str, job: str, now: float) -> bool:
-        """Whether a job that the scheduler does not know has not been heard of since another question."""
-        heart = claims.heart(key)
-        signs = self._unknown.setdefault(job, {}).setdefault(key, Heartbeats(heart, now))
-        return signs.stillness(heart, now) > max(self._grace, _LONG)
+        """Return whether a job that the scheduler does not know has not touched its claim for a long time."""
+        heartbeat = claims.heart(key)
+        heartbeats = self._unknown.setdefault(job, {}).setdefault(key, Heartbeats(heartbeat, now))
+        return heartbeats.stillness(heartbeat, now) > max(self._tracker.grace, _LONG)
 
 
 @contextlib.contextmanager
 def _stumbling() -> Iterator[None]:
-    """A file system may stumble, and a scheduler talk nonsense: the others go on, and the next question is soon."""
+    """Go on where a file system stumbles, or a scheduler talks nonsense: the next question comes soon."""
     try:
         yield
     except (OSError, ValueError, CallyardError) as error:
         _log.warning("callyard: what has become of jobs is asked again: %s", error)
 
 
-def _others_listed(job: str | None, statuses: dict[str, Status]) -> bool:
+def _siblings_listed(job: str | None, statuses: dict[str, Status]) -> bool:
     array, element = JobId.parse(job or "")
     return element is not None and any(JobId.parse(name).job == array and name != array for name in statuses)
+
+
+class FileWatcher:
+    """The looks at the files of jobs. `resubmit` is called with calls that are to be submitted once more."""
+
+    def __init__(
+        self, tracker: Tracker, earlier: EarlierBatches, poller: Poller, resubmit: Callable[[JobCall], object]
+    ) -> None:
+        self._tracker, self._earlier, self._poller, self._resubmit = tracker, earlier, poller, resubmit
+
+    def look(self) -> None:
+        """Look at all batches, if it is time for that."""
+        tracker, now = self._tracker, self._tracker.clock()
+        if not tracker.batches or now < tracker.looks.at:
+            return
+        before = sum(1 for _ in tracker.calls())
+        for tracked in list(tracker.batches.values()):
+            try:
+                self._look_at(tracked, now)
+                tracked.trouble = None
+            except (OSError, ValueError, CallyardError) as error:  # a file system that stumbles; the others go on
+                self._note_trouble(tracked, now, error)
+        tracker.looks.done(tracker.clock(), news=sum(1 for _ in tracker.calls()) < before)
+
+    def _look_at(self, tracked: TrackedBatch, now: float) -> None:
+        news = tracked.directory.news()
+        if not news and not os.path.exists(tracked.directory.path):
+            self._vanished(tracked)
+        for number in list(tracked.calls):
+            action = tracked.states[number].listed(news.get(number), now)
+            if action is Action.READ_OUTCOME:
+                self._read_outcome(tracked, number, now)
+            elif action is Action.SHOW_RUNNING:
+                self._tracker.show_running(tracked.calls[number])
+        self._poller.give_up_overdue(tracked, now)
+        if not tracked.calls:
+            self._earlier.settle(tracked.directory.token)
+
+    def _note_trouble(self, tracked: TrackedBatch, now: float, error: Exception) -> None:
+        tracked.trouble = tracked.trouble or now
+        if now < tracked.trouble + self._tracker.grace:
+            return
+        del self._tracker.batches[tracked.directory.token]
+        for call in tracked.all_calls():
+            where = tracked.directory.path
+            failure = SchedulerError(f"{call.name!r}: what its job wrote in {where} cannot be read: {error}")
+            failure.__cause__ = error
+            call.future.fail_with(failure)
+            self._tracker.tell(call)
+
+    def _vanished(self, tracked: TrackedBatch) -> None:
+        """Take it that the batch was removed: by a process that did not see us come, or by somebody by mistake."""
+        for number in list(tracked.calls):
+            for call in tracked.pop(number):
+                if call.ours:
+                    call.future.fail_with(vanished(call))
+                    self._tracker.tell(call)
+                else:
+                    self._once_more(call)
+
+    def _once_more(self, call: JobCall) -> None:
+        """Submit a call whose job is not going to make it: those who had submitted that have given it up."""
+        call.directory = None
+        call.future.again()
+        self._resubmit(call)
+
+    def _read_outcome(self, tracked: TrackedBatch, number: int, now: float) -> None:
+        outcome = tracked.directory.ended(number)
+        if outcome is None:
+            return
+        if outcome.state == "finished":
+            self._finish(tracked, number, outcome, now)
+            return
+        if outcome.state == "failed":
+            tracked.directory.received(number)
+        for call in tracked.pop(number):
+            fate = fate_of(outcome, call.ours)
+            if fate is Fate.RESUBMIT:
+                self._once_more(call)
+                continue
+            if fate is Fate.ERROR:
+                call.future.fail(PackedJobError(outcome))
+            elif not call.future.cancel():
+                call.future.fail_with(gone(call, "was cancelled"))
+            self._tracker.tell(call)
+
+    def _finish(self, tracked: TrackedBatch, number: int, outcome: CallOutcome, now: float) -> None:
+        tracker = self._tracker
+        cache = cache_at(outcome.directory, tracker.home.trust)
+        try:
+            found = find(cache, outcome.key, whole=tracker.private)
+        except CacheError as error:
+            for call in tracked.pop(number):
+                call.future.fail_with(error)
+                tracker.tell(call)
+            return
+        if found is None:
+            tracked.states[number].stored_out_of_sight(now)
+            return
+        for call in tracked.pop(number):
+            call.future.stored = None if tracker.private else (cache.path, outcome.key)
+            if call.ticket is not None:
+                call.ticket.named(outcome.key)
+                call.ticket.noted(RunReport(found.token, stored=True))
+            call.future.fail(found) if found.failed else call.future.finish(found)
+            tracker.tell(call)

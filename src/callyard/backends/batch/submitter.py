@@ -1,7 +1,7 @@
-"""What is written down goes to the scheduler: in order, no more at once than it takes, and never twice.
+"""The submitter: it sends batches to the scheduler in order, no more at once than that takes, and never twice.
 
-What an attempt that was not answered has done, or a process that was killed, is looked up first. An array that the
-scheduler finds too large for now goes out in parts: half of it, half of that ..., the rest later.
+After an attempt that was not answered, or a process that was killed, the scheduler is asked first which jobs it has
+got. An array that it finds too large for now goes out in parts: half of it, half of that ..., the rest later.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from functools import partial
-from time import monotonic
 from typing import Any
 
 from ...cache.claims import Claim, Claims
@@ -20,34 +19,35 @@ from ...jobs.spool import BatchDirectory
 from ...system.process_identity import may_live
 from ...utils.command_thread import Command, CommandThread, Steps
 from ...worker.job_outcome import failed
-from .attach import EarlierBatches
 from .call import JobCall
+from .job_errors import gone
 from .scheduler_client import SchedulerClient, SubmissionRefused, mistake
-from .tracker import Tracker
+from .state import first_ready, withdrawn_with
+from .tracker import EarlierBatches, TrackedBatch, Tracker
 
-__all__ = ["Submitter", "claim_of", "refuse", "submission"]
+__all__ = ["Canceller", "Submitter", "claim_of", "refuse", "submission"]
 
 _log = logging.getLogger("callyard")
 
 
-def claim_of(folder: BatchDirectory) -> Claim | None:
+def claim_of(directory: BatchDirectory) -> Claim | None:
     """The right to submit what another process has written and is not going to submit: None if nobody needs to.
 
     There may be others who have come to the same conclusion, so who has the claim looks once more.
     """
-    if may_live(folder.batch.submitter):
+    if may_live(directory.batch.submitter):
         return None
-    claim = Claims(folder.home).take(folder.token, "submission")
+    claim = Claims(directory.home).take(directory.token, "submission")
     if not isinstance(claim, Claim):
         return None
-    if folder.unsent is None:
+    if directory.unsent is None:
         claim.release()
         return None
     return claim
 
 
 def submission(
-    desk: SchedulerClient, folder: BatchDirectory, perhaps: bool, known: Mapping[str, BatchDirectory] | None = None
+    desk: SchedulerClient, directory: BatchDirectory, perhaps: bool, known: Mapping[str, BatchDirectory] | None = None
 ) -> Generator[Command, Any, None]:
     """Submit what the scheduler has not got of a batch, as far as it takes it; `perhaps` it has got some of it.
 
@@ -55,44 +55,44 @@ def submission(
     """
     known = known or {}
     if perhaps:
-        yield from _look_up(desk, folder)
-    most = _last_size(folder)
+        yield from _look_up(desk, directory)
+    most = _last_size(directory)
     full: SubmissionRefused | None = None
-    while (part := next_part(folder, most, known)) is not None:
+    while (part := next_part(directory, most, known)) is not None:
         try:
-            job = yield partial(desk.submit, request_of(folder, part, known))
+            job = yield partial(desk.submit, request_of(directory, part, known))
         except SubmissionRefused as refused:
             count = part.end - part.first
             if not refused.full or count == 1:
                 raise
             if refused.kind == "silent":
-                yield from _look_up(desk, folder)
+                yield from _look_up(desk, directory)
             most, full = count // 2, refused
         else:
-            folder.submitted_as(part.replace(job=job))
-            if full is not None and folder.unsent is not None:  # there was no room for twice as many
+            directory.submitted_as(part.replace(job=job))
+            if full is not None and directory.unsent is not None:  # there was no room for twice as many
                 raise full
             most = most and 2 * most
 
 
-def _last_size(folder: BatchDirectory) -> int | None:
+def _last_size(directory: BatchDirectory) -> int | None:
     """How many elements it took last, if it did not take all of them."""
-    parts = folder.parts
+    parts = directory.parts
     return parts[-1].end - parts[-1].first if parts else None
 
 
-def _look_up(desk: SchedulerClient, folder: BatchDirectory) -> Generator[Command, Any, None]:
+def _look_up(desk: SchedulerClient, directory: BatchDirectory) -> Generator[Command, Any, None]:
     """Write down what the scheduler has got of it already."""
-    found = yield partial(desk.look_up, folder.token)
-    for part in parts_of(folder, found):
-        folder.submitted_as(part)
+    found = yield partial(desk.look_up, directory.token)
+    for part in parts_of(directory, found):
+        directory.submitted_as(part)
 
 
 class _UnsentBatch:
     """A batch that is written down and not completely submitted. `perhaps`: an attempt was not answered."""
 
-    def __init__(self, folder: BatchDirectory, calls: list[JobCall], claim: Claim | None) -> None:
-        self.folder, self.calls = folder, calls
+    def __init__(self, directory: BatchDirectory, calls: list[JobCall], claim: Claim | None) -> None:
+        self.directory, self.calls = directory, calls
         self.perhaps = claim is not None
         self._claim = claim  # to submit what another process has written
 
@@ -106,18 +106,16 @@ class _UnsentBatch:
 
 
 class Submitter:
-    """Submits the batches of one executor."""
+    """The queue of the batches of one executor that the scheduler has not got completely."""
 
-    def __init__(
-        self, clerk: CommandThread, desk: SchedulerClient, following: Tracker, earlier: EarlierBatches
-    ) -> None:
-        self._clerk, self._desk, self._following, self._earlier = clerk, desk, following, earlier
+    def __init__(self, clerk: CommandThread, desk: SchedulerClient, tracker: Tracker, earlier: EarlierBatches) -> None:
+        self._clerk, self._desk, self._tracker, self._earlier = clerk, desk, tracker, earlier
         self._unsent: deque[_UnsentBatch] = deque()
         self._sending = False
         self.at = 0.0  # when the next attempt may be made
 
-    def put(self, folder: BatchDirectory, calls: list[JobCall], claim: Claim | None = None) -> None:
-        self._unsent.append(_UnsentBatch(folder, calls, claim))
+    def put(self, directory: BatchDirectory, calls: list[JobCall], claim: Claim | None = None) -> None:
+        self._unsent.append(_UnsentBatch(directory, calls, claim))
 
     def calls(self) -> list[JobCall]:
         return [call for unsent in self._unsent for call in unsent.calls]
@@ -132,7 +130,7 @@ class Submitter:
 
     def try_later(self, refused: SubmissionRefused, calls: int) -> None:
         pause = self._desk.pause()
-        self.at = monotonic() + pause
+        self.at = self._tracker.clock() + pause
         _log.warning("callyard: %d calls are submitted %.0f s later: %s", calls, pause, refused.words)
 
     def send(self) -> None:
@@ -144,7 +142,7 @@ class Submitter:
 
     def _steps(self) -> Steps:
         try:
-            while monotonic() >= self.at:
+            while self._tracker.clock() >= self.at:
                 unsent = self._first_ready()
                 if unsent is None:
                     return
@@ -160,20 +158,17 @@ class Submitter:
                     self._drop(unsent)
 
     def _first_ready(self) -> _UnsentBatch | None:
-        """What waits for nothing that is not submitted: the scheduler cannot wait for what it does not know."""
-        before = {unsent.folder.token for unsent in self._unsent}
-
-        def is_missing(token: str) -> bool:
-            return token in before or self._following.lacks_job(token)
-
-        return next((each for each in self._unsent if not any(map(is_missing, waited_for(each.folder)))), None)
+        return first_ready(
+            self._unsent, lambda unsent: unsent.directory.token,
+            lambda unsent: waited_for(unsent.directory), self._tracker.lacks_job,
+        )  # fmt: skip
 
     def _send(self, unsent: _UnsentBatch) -> Steps:
         if all(call.future.done() for call in unsent.calls):
             self._drop(unsent)
             return
         try:
-            yield from submission(self._desk, unsent.folder, unsent.perhaps, self._earlier.known)
+            yield from submission(self._desk, unsent.directory, unsent.perhaps, self._earlier.known)
         except SubmissionRefused as refused:
             if refused.kind == "mistake":
                 self._refused(unsent, refused)
@@ -190,7 +185,7 @@ class Submitter:
         sent = [call for call in unsent.calls if call.job is not None]
         unsent.calls = [call for call in unsent.calls if call.job is None]
         for call in sent:
-            self._following.follow(call)
+            self._tracker.follow(call)
 
     def _done_with(self, unsent: _UnsentBatch) -> None:
         if unsent in self._unsent:
@@ -200,24 +195,103 @@ class Submitter:
     def _drop(self, unsent: _UnsentBatch) -> None:
         """Nobody waits for what is left of it."""
         self._done_with(unsent)
-        if not unsent.folder.parts:
-            self._earlier.forgotten(unsent.folder, unsent.is_ours)
+        if not unsent.directory.parts:
+            self._earlier.forget_unsent(unsent.directory, unsent.is_ours)
             return
         for number in {call.number for call in unsent.calls if call.ours}:
-            unsent.folder.end(number, CallOutcome("withdrawn"))
+            unsent.directory.end(number, CallOutcome("withdrawn"))
 
     def _refused(self, unsent: _UnsentBatch, refused: SubmissionRefused) -> None:
         self._done_with(unsent)
         self._follow_sent(unsent)
         refuse(unsent.calls, refused)
-        if not unsent.folder.parts:
-            self._earlier.forgotten(unsent.folder, True)
+        if not unsent.directory.parts:
+            self._earlier.forget_unsent(unsent.directory, True)
             return
         for call in unsent.calls:
-            unsent.folder.end(call.number, failed(mistake(call.name, refused)))
-            unsent.folder.received(call.number)
+            unsent.directory.end(call.number, failed(mistake(call.name, refused)))
+            unsent.directory.received(call.number)
 
 
 def refuse(calls: Iterable[JobCall], refused: SubmissionRefused) -> None:
     for call in calls:
         call.future.fail_with(mistake(call.name, refused))
+
+
+class Canceller:
+    """The ends of jobs, of cancelled calls or of a whole executor; never of calls for which others wait."""
+
+    def __init__(self, clerk: CommandThread, desk: SchedulerClient, tracker: Tracker, earlier: EarlierBatches) -> None:
+        self._clerk, self._desk, self._tracker, self._earlier = clerk, desk, tracker, earlier
+
+    def drop_cancelled(self) -> None:
+        """End the jobs of calls that were cancelled here, if nobody else waits for them."""
+        jobs = []
+        for tracked in list(self._tracker.batches.values()):
+            for number, calls in list(tracked.calls.items()):
+                left = [call for call in calls if not call.future.done()]
+                if left:
+                    tracked.calls[number] = left
+                    continue
+                tracked.pop(number)
+                jobs.extend(self._cancellable(tracked, calls[0]))
+                if not calls[0].ours:
+                    tracked.directory.leave_one(self._tracker.me, number)
+                self._note_failure(tracked.directory, calls[0])
+            self._settle(tracked)
+        if jobs:
+            self._clerk.do(partial(self._desk.cancel, jobs))
+
+    def _settle(self, tracked: TrackedBatch) -> None:
+        if not tracked.calls:
+            self._earlier.settle(tracked.directory.token)
+
+    def _note_failure(self, directory: BatchDirectory, call: JobCall) -> None:
+        """Write down that a call failed with one of its inputs: the scheduler may end its job without a word."""
+        if call.ours and not call.future.cancelled() and directory.ended(call.number) is None:
+            error = call.future.exception()
+            if error is not None:
+                directory.end(call.number, failed(error))
+                directory.received(call.number)
+
+    def _cancellable(self, tracked: TrackedBatch, call: JobCall) -> list[str]:
+        """Return the job of a call that nobody waits for any more, if that makes nothing else."""
+        directory, number = tracked.directory, call.number
+        if not call.ours or not call.future.cancelled() or self._is_shared(directory, number):
+            return []
+        if directory.ended(number) is not None:
+            return []
+        job, together = directory.job_of(number), directory.batch.of_element(directory.batch.element_of(number))
+        tracked.cancelled.add(number)
+        withdrawn = withdrawn_with(together, tracked.calls, tracked.cancelled) if job is not None else []
+        for each in withdrawn:
+            directory.end(each, CallOutcome("withdrawn"))
+        return [job] if job is not None and withdrawn else []
+
+    def end_all(self) -> None:
+        """End the jobs that only this executor waits for; their calls fail. The others go on, and nobody here waits."""
+        ours = []
+        for tracked in list(self._tracker.batches.values()):
+            for number, calls in list(tracked.calls.items()):
+                job = tracked.directory.job_of(number)
+                if calls[0].ours and job is not None and not self._is_shared(tracked.directory, number):
+                    ours.append((tracked, number, job))
+                else:
+                    self._let_go(tracked.pop(number))
+        if ours:
+            self._clerk.do(partial(self._desk.cancel, [job for _, _, job in ours]))
+        for tracked, number, _ in ours:  # its claim ends with the job: until then it may run
+            error = gone(tracked.calls[number][0], "was cancelled, because its executor was ended")
+            self._tracker.fail(tracked, number, error, has_ended=False)
+        for tracked in list(self._tracker.batches.values()):
+            self._settle(tracked)
+
+    def _is_shared(self, directory: BatchDirectory, number: int) -> bool:
+        """Return whether others wait for a call that the same job makes."""
+        return directory.others(self._tracker.me, directory.batch.of_element(directory.batch.element_of(number)))
+
+    def _let_go(self, calls: list[JobCall]) -> None:
+        for call in calls:
+            call.future.again()  # it may be running
+            call.future.cancel()
+            self._tracker.tell(call)

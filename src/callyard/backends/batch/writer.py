@@ -111,21 +111,21 @@ class BatchWriter:
             CallPosition(call.id, call.name, end - len(data), len(data))
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
-        folder = folders[array] = BatchDirectory(self._home, os.urandom(8).hex())
-        batch = folder.prepare(self._batch(folder.token, array, places, folders))
+        directory = folders[array] = BatchDirectory(self._home, os.urandom(8).hex())
+        batch = directory.prepare(self._batch(directory.token, array, places, folders))
         everyone = [each for call in calls for each in (call, *call.twins)]
         try:
-            script = self._script(folder, calls[0].resources, batch)
+            script = self._script(directory, calls[0].resources, batch)
         except ResourceError as error:
             for each in everyone:
                 each.future.fail_with(error)
             return
-        folder.create(batch, packed, script)
+        directory.create(batch, packed, script)
         for number, call in enumerate(calls):
             for each in (call, *call.twins):
-                each.folder, each.number, each.ours = folder, number, True
+                each.directory, each.number, each.ours = directory, number, True
                 each.written()
-        yield folder, everyone
+        yield directory, everyone
 
     def _batch(
         self,
@@ -155,15 +155,15 @@ class BatchWriter:
             ),
         )  # fmt: skip
 
-    def _script(self, folder: BatchDirectory, resources: Resources, batch: Batch) -> str:
+    def _script(self, directory: BatchDirectory, resources: Resources, batch: Batch) -> str:
         from ...schedulers.script import job_script, render, variables  # here, because only who submits needs it
 
         terms = self._terms
-        command = [*terms.python, self._home.path, self._home.trust or "", folder.token]
+        command = [*terms.python, self._home.path, self._home.trust or "", directory.token]
         if terms.template is None:
             return job_script(command, terms.setup)
         known = variables(
-            resources, command, job_name=resources.job_name or batch.request["name"], log=folder.log(0),
+            resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
             setup=terms.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
         )  # fmt: skip
         try:
