@@ -1,4 +1,4 @@
-"""This machine: calls packed at submit, run by worker processes of a node."""
+"""The backend for this machine: calls are packed at submit, and run by a pool of worker processes."""
 
 from __future__ import annotations
 
