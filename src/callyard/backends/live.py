@@ -28,7 +28,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Runner(Protocol):
-    """What runs packed calls: a node, or a crew of several. Any thread, any moment."""
+    """What runs packed calls: a pool of workers here, or the driver of a cluster. Any thread, any moment."""
 
     forked: bool
 
@@ -66,7 +66,7 @@ class LiveBackend:
         self._plans: dict[int, tuple[Resources, CallPlan]] = {}
 
     def make_plan(self, resources: Resources) -> CallPlan:
-        """What these resources mean. Raises ResourceError if they can never be had."""
+        """Return what these resources mean. Raises ResourceError if they can never be had."""
         raise NotImplementedError
 
     def submit(
@@ -114,7 +114,7 @@ class LiveBackend:
         if ticket is not None:
             call.remember = ticket.order()
         self._runner.start(call)
-        self._waiting.discard(call.future)  # after it is in the node's inbox: closing looks at both
+        self._waiting.discard(call.future)  # after it is in the runner's inbox: closing looks at both
 
     def _plan(self, resources: Resources) -> CallPlan:
         plan = self.make_plan(resources)
@@ -124,7 +124,7 @@ class LiveBackend:
         return plan
 
     def _new_pace(self, key: Any) -> CallDurations:
-        """What is going to be known of a function that was not called before."""
+        """Return the durations, none so far, of a function that was not called before."""
         while self._functions.dead:
             self._paces.pop(self._functions.dead.popleft(), None)
         return self._paces.setdefault(key, CallDurations())
@@ -160,7 +160,7 @@ class LiveBackend:
         when_ended(future, self._no_longer_waiting)
 
     def _noted(self, ticket: CachedCall, call: Call, note: RunReport | RunDeclined) -> bool:
-        """Whether the runner did not run the call: then it may have to be started again."""
+        """Take a worker's note; return whether it did not run the call, which may have to be started again then."""
         if not isinstance(note, RunDeclined):
             ticket.noted(note)
             return False
@@ -175,7 +175,7 @@ class LiveBackend:
         return True
 
     def _packed(self, source: Any, known: KeyedResult) -> Packed:
-        """The result of a finished future: as it came from its worker, if nobody has opened it."""
+        """Return the result of a finished future, packed: as it came from its worker, if it was never opened."""
         packed = known.packed
         if isinstance(packed, Packed):
             return packed
@@ -218,7 +218,7 @@ class LiveBackend:
 
 
 def _arguments(call: Call, inputs: Sequence[Any]) -> Arguments:
-    """What was packed at `submit`, without the function if that was packed too."""
+    """Return what was packed at `submit`, without the function if that was packed too."""
     return load_with_inputs(call.arguments, inputs)[-2:]  # type: ignore[no-any-return]
 
 
@@ -236,7 +236,7 @@ def pack_initializer(settings: Settings) -> bytes | None:
 
 
 def unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> CallyardError:
-    """Which part of the call cannot be pickled, in one sentence."""
+    """Return an error that says which part of the call cannot be pickled."""
     name = getattr(fn, "__name__", type(fn).__name__)
     parameters = (*_positional_parameters(fn), *(["argument"] * len(args)))
     parts = [("the function", name, fn), *((f"argument {i + 1}", parameters[i], a) for i, a in enumerate(args))]

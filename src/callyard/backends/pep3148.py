@@ -1,4 +1,4 @@
-"""Any other PEP 3148 executor as a backend: threads, mpi4py, Dask, Globus Compute.
+"""A backend of any other PEP 3148 executor: threads, mpi4py, Dask, Globus Compute.
 
 It gives what it gives: resources other than the defaults are refused, because it could not be told of them.
 Callyard adds calls that wait for futures, and the futures' notes of where a failure came from.

@@ -1,4 +1,4 @@
-"""What resources mean on one machine: a plan for the node, or the reason why it cannot be."""
+"""The mapping of resources to plans for one machine or several nodes, or to the reason why they cannot be had."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FOR_CACHES = ("cache_key", "cache_directory")
 
 
 def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
-    """The plan for calls with these resources.
+    """Return the plan for calls with these resources.
 
     Raises:
         ResourceError: a key means nothing here, or there is less than is asked for.
@@ -46,7 +46,7 @@ def shape_of(resources: Resources) -> WorkerShape:
 
 
 def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPlan:
-    """The plan for calls with these resources on one of several nodes.
+    """Return the plan for calls with these resources on one of several nodes.
 
     Raises:
         ResourceError: a key means nothing here, or no node has what is asked for.
@@ -78,7 +78,7 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
 
 
 def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
-    """What each node must have, and how many. Ranks that no node has room for are spread over as few as possible."""
+    """Return the need of each node. Ranks that no node has room for are spread over as few nodes as possible."""
     whole = NodeNeed(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
     if resources.nodes is not None and resources.nodes > 1:
         if resources.ranks < resources.nodes:
@@ -94,7 +94,7 @@ def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
 
 
 def _share(resources: Resources, nodes: int) -> NodeNeed:
-    """What each of several nodes must have. It is the call's alone: no pool there could account for its ranks."""
+    """Return the need of each of several nodes. They are the call's alone, since no pool can account for its ranks."""
     ranks = -(-resources.ranks // nodes)
     cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
     shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
@@ -152,7 +152,7 @@ def _each(resources: Resources, key: str) -> str:
 
 
 def options_of(resources: Resources) -> dict[str, Any]:
-    """What the worker arranges around the call. Paths are those of this moment and this directory."""
+    """Return what the worker arranges around the call. Paths are those of this moment and this directory."""
     options: dict[str, Any] = {}
     for key in ("cwd", "error_log_file"):
         path = getattr(resources, key)
@@ -172,7 +172,7 @@ def memory_bytes(memory: float | None) -> int:
 
 
 def job_options(resources: Resources) -> dict[str, Any]:
-    """What is arranged around a call that is a job. What the scheduler can give, it knows itself.
+    """Return what is arranged around a call that is a job. What the scheduler can give, it knows itself.
 
     Raises:
         ResourceError: a key means nothing where each call is a job.
@@ -185,11 +185,11 @@ def job_options(resources: Resources) -> dict[str, Any]:
 
 
 def thread_variables(resources: Resources) -> dict[str, str]:
-    """The variables that tell libraries how many threads to start."""
+    """Return the variables that tell libraries how many threads to start."""
     return dict.fromkeys(THREADS, str(resources.cores_per_rank))
 
 
 def shown(resources: Resources) -> dict[str, Any]:
-    """The resources that were asked for, for people."""
+    """Return the resources that were asked for, for people."""
     asked = resources.asked().items()
     return {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked}

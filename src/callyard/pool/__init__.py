@@ -1,1 +1,1 @@
-"""One node: what it has, the pool that decides who runs when, and the processes that run calls."""
+"""The pool of one node: decisions on which call runs where, and the worker processes that run calls."""

@@ -1,4 +1,4 @@
-"""One call on its way through a node: what to run, with what, and the future to end."""
+"""One call on its way through a pool: function, arguments, plan, and the future to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls ask of a node, and what a node has, in plain numbers."""
+"""Shapes of workers, needs of calls and capacities of nodes, in plain numbers."""
 
 from __future__ import annotations
 

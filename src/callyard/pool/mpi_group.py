@@ -98,7 +98,7 @@ class RankGroup:
         """Nothing was."""
 
     def accept(self) -> WorkerConnection | None:
-        """The connection of a rank; None if it was somebody else's. Raises OSError where there is no room for it."""
+        """Return the connection of a rank; None if it was another user's. Raises OSError where there is no room."""
         try:
             sock, _ = self.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionError):
@@ -150,7 +150,7 @@ class RankGroup:
             self.ranks[rank].send(calls)
 
     def hear(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """What one rank said; what of it ends the call."""
+        """Take in frames of one rank; return the call if they end it."""
         ends: list[Ended] = []
         for frame in arrived:
             kind, _, _, flags, _ = frame
@@ -174,13 +174,13 @@ class RankGroup:
         return ends
 
     def refused(self) -> list[Ended]:
-        """The call, if it could not be sent to a rank: the others wait for that one."""
+        """Return the call if it could not be sent to a rank: the others would wait for that one."""
         ends = [end for c in self.ranks.values() for refused in c.refused() for end in self._rank_ended(c, refused)]
         self.must_end |= bool(ends)
         return ends
 
     def _enter(self, connection: WorkerConnection, frame: Frame) -> None:
-        """A rank says which it is, and of how many, if it knows that."""
+        """Take in a rank that says which it is, and of how many, if it knows that."""
         _, size, rank, _, library = frame
         if size not in (0, self.size):
             self.alone, self.must_end = (size, library.decode()), True
@@ -208,7 +208,7 @@ class RankGroup:
         return [(call, RankResults([self._results[i] for i in range(self.size)]), False)]
 
     def drain(self) -> list[Ended]:
-        """What all ranks had said before they ended."""
+        """Return the call if frames end it that ranks had sent before they ended."""
         return [end for c in list(self.ranks.values()) for end in self.hear(c, c.receive())]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
@@ -219,12 +219,12 @@ class RankGroup:
 
 
 def _memory_directory() -> str | None:
-    """Where files are in memory, as launchers want it for what ranks share; None: the usual place."""
+    """Return a directory in memory, as launchers want it for what ranks share; None: the usual place."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 
 
 def _is_ours(sock: socket.socket) -> bool:
-    """Whether the process at the other end belongs to this user, as far as the system tells."""
+    """Return whether the process at the other end belongs to this user, as far as the system tells."""
     if not hasattr(socket, "SO_PEERCRED"):
         return True  # the directory lets nobody else in
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

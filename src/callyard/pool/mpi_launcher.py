@@ -11,12 +11,12 @@ from ..worker.communicator import launcher_advice
 
 
 def find_launcher() -> str | None:
-    """The path of `mpiexec` or `mpirun`; None if there is neither."""
+    """Return the path of `mpiexec` or `mpirun`; None if there is neither."""
     return shutil.which("mpiexec") or shutil.which("mpirun")
 
 
 def why_no_mpi() -> str | None:
-    """What is missing for calls with several ranks, and how to get it; None if nothing is."""
+    """Return in words what is missing for calls with several ranks, and how to get it; None if nothing is."""
     if find_launcher() is None:
         return "neither mpiexec nor mpirun is in PATH; install an MPI, such as Open MPI"
     if importlib.util.find_spec("mpi4py") is None:
@@ -25,7 +25,7 @@ def why_no_mpi() -> str | None:
 
 
 def launch_command(ranks: int, command: list[str]) -> list[str]:
-    """The command that runs `command` on so many ranks here. All launchers understand `-n`."""
+    """Return the command that runs `command` on so many ranks here. All launchers understand `-n`."""
     return [find_launcher() or "mpiexec", "-n", str(ranks), *command]
 
 
@@ -52,7 +52,7 @@ def as_if_alone(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def launcher_environment(directory: str | None) -> dict[str, str]:
-    """What launchers read. Open MPI 4, 5 and 6 have each their own names; the others need nothing.
+    """Return variables for launchers. Open MPI 4, 5 and 6 have each their own names; the others need nothing.
 
     Cores are given out by Callyard, so the launcher shall neither count nor bind: two groups at once would be bound to
     the same first cores. Its files go into `directory`, if one is given, which is removed even when it is killed. Who

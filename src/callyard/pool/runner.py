@@ -1,4 +1,4 @@
-"""The life cycle of a runner: a thread of its own that outlives its callers, the interpreter's end, and forks."""
+"""The life cycle of a runner: its own thread, the end of the interpreter, forks."""
 
 from __future__ import annotations
 

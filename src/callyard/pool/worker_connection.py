@@ -120,7 +120,7 @@ class WorkerConnection:
         return [] if self._theirs is None else [self._theirs.fileno(), self._log_fd]
 
     def handed_over(self) -> None:
-        """The worker's process has its descriptors: only it shall hold the other end."""
+        """Close the other end here, because the worker's process has its descriptors by now."""
         if self._theirs is not None:
             self._theirs.close()
         self._close_log_fd()
@@ -173,7 +173,7 @@ class WorkerConnection:
         self.stream.send(b"".join(parts), descriptors)
 
     def _surroundings(self) -> bytes:
-        """Where modules are found; and, where managers are in use, the key with which their proxies connect."""
+        """Return a frame with the paths of modules and, where managers are in use, the key of their proxies."""
         self._path = list(sys.path)
         self._has_key = _MANAGERS in sys.modules
         key = bytes(multiprocessing.current_process().authkey) if self._has_key else None
@@ -198,13 +198,13 @@ class WorkerConnection:
         return descriptors
 
     def _refuse(self, call: Call, error: Exception) -> None:
-        """The last call cannot be sent. It stays in flight until that is told."""
+        """Note that the last call cannot be sent. It stays in flight until that is told."""
         refusal = unsendable_call(call.future.name, error)
         self._refused[self.sequence] = Packed(dump_error(refusal, traceback_text(refusal)))
         self._on_unused()
 
     def refused(self) -> list[Ended]:
-        """The calls that could not be sent since this was last asked."""
+        """Return the calls that could not be sent since this was last asked."""
         if not self._refused:
             return []
         refused, self._refused = self._refused, {}
@@ -223,7 +223,7 @@ class WorkerConnection:
     # -- from the worker -------------------------------------------------------------------------------
 
     def receive(self) -> list[Frame]:
-        """The frames that are there; notes when the stream has ended."""
+        """Return the frames that are there; note when the stream has ended."""
         arrived = self.stream.receive()
         if arrived is None:
             self.ended = True
@@ -239,12 +239,12 @@ class WorkerConnection:
         return whole
 
     def _give_up(self, error: BaseException) -> None:
-        """What the worker says cannot be understood any more, so it is ended."""
+        """Give the worker up: what it sends cannot be understood any more, so it is ended."""
         self.ended = True
         self.fault = f"what it sent could not be read ({error})"
 
     def drain(self) -> list[Ended]:
-        """The calls that a worker ended before it ended itself: what it had sent, and what was in the result log."""
+        """Return the calls that a worker ended before it ended itself, as sent or as left in the result log."""
         arrived: list[Frame] = []
         self.stream.empty = False
         while not (self.ended or self.stream.empty):  # what arrives next may complete no frame yet
@@ -253,14 +253,14 @@ class WorkerConnection:
         return self.hear(self, arrived)
 
     def hear_of(self, unsent: bytes) -> list[Ended]:
-        """The calls whose results were found in the result log."""
+        """Return the calls whose results were found in the result log."""
         return self.hear(self, self._whole(frames.FrameReader().feed(unsent)))
 
     def sockets(self) -> list[socket.socket]:
         return [self.stream.sock]
 
     def hear(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """The calls that these frames end. What is said twice counts once."""
+        """Return the calls that these frames end. What is said twice counts once."""
         ends: list[Ended] = []
         try:
             for frame in arrived:
@@ -309,7 +309,7 @@ class WorkerConnection:
         return None
 
     def _hear_content(self, number: int, piece: bytes) -> Ended | None:
-        """A piece of the first result that was lost: they are sent in the order in which they were asked for."""
+        """Take in a piece of the first result that was lost: they come in the order in which they were asked for."""
         said, lost = self._lost[0]
         if not lost.add(number, piece):
             return None
@@ -349,23 +349,21 @@ class WorkerConnection:
     # -- withdrawing -----------------------------------------------------------------------------------
 
     def stalled(self) -> bool:
-        """Whether calls wait behind one that has been running since this was last asked."""
+        """Return whether calls wait behind one that has been running since this was last asked."""
         begun = self.result_log.begun
         before, self.begun_before = self.begun_before, begun
         return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
-        """The calls that will not begin, in order; from now on they are not in flight here."""
+        """Take out the calls that will not begin, in order: from now on they are not in flight here."""
         # A list first: the I/O thread may be taking out what has ended.
         numbers = [number for number in list(self.in_flight) if number > begun]
         return [self.in_flight.pop(number) for number in numbers]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
-        """After the worker's end: the calls that ran there without a result, and those that never began."""
+        """After the worker's end, take out the calls that ran there without a result, and those that never began."""
         begun = self.result_log.begun
-        if (
-            self.fault
-        ):  # who writes to what is not theirs may have written to the result log: the first is under suspicion
+        if self.fault:  # what garbled the stream may have garbled the result log: the first is under suspicion
             begun = max(begun, next(iter(self.in_flight), 0))
         ran = [call for number, call in self.in_flight.items() if number <= begun]
         rest = [call for number, call in self.in_flight.items() if number > begun]

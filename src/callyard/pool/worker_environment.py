@@ -10,7 +10,7 @@ from .worker import Worker
 
 
 def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str]:
-    """The environment of a worker whose driver has `base`; what the user asked for has the last word."""
+    """Return the environment of a worker whose driver has `base`; what the user asked for has the last word."""
     environment = dict(base)
     environment.update(dict.fromkeys(THREADS, str(worker.shape.cores_per_rank)))
     environment.update(dict.fromkeys(GPUS, ",".join(worker.gpus)))
@@ -20,13 +20,13 @@ def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str
 
 
 def gpus_of_ranks(worker: Worker) -> tuple[str, str]:
-    """What each rank needs to know to see only its own: those of all, and those of each, with `;` between."""
+    """Return the GPUs of all ranks, and those of each with `;` between, by which each rank sees only its own."""
     each = len(worker.gpus) // worker.shape.ranks
     own = [",".join(worker.gpus[i * each : (i + 1) * each]) for i in range(worker.shape.ranks)]
     return ",".join(worker.gpus), ";".join(own)
 
 
 def needs_fresh_process(environment: Mapping[str, str], started_with: Mapping[str, str]) -> bool:
-    """Whether a worker must be started anew, because a process that was started otherwise cannot become it."""
+    """Return whether a worker must be started anew, because a process that was started otherwise cannot become it."""
     names = {name for name in (*environment, *started_with) if at_start(name)}
     return any(environment.get(name) != started_with.get(name) for name in names)

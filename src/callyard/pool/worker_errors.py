@@ -1,4 +1,4 @@
-"""How calls fail: what the function raised, or what happened to its worker, in words."""
+"""Errors of calls: exceptions of the function as they came from the worker, and in words the fate of a lost worker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PackedError:
 
 
 def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, before: str) -> CallyardError:
-    """Why a call has no result although its worker ran it; `before` says what came before its end, if that is known."""
+    """Return why a call has no result although its worker ran it; `before` tells what came before its end, if known."""
     name = call.future.name
     if reason == "run_time":
         return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))
@@ -48,7 +48,7 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
 
 
 def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError:
-    """Why a call of several ranks of this machine was given up before it ran."""
+    """Return why a call of several ranks of this machine was given up before it ran."""
     return ResourceError(f"{words_of_alone(call.future.name, ranks, *alone)}; {launcher_advice(find_launcher())}")
 
 

@@ -60,7 +60,7 @@ class WorkerEvents:
             group.stop_listening()
 
     def on_worker(self, owner: AnyConnection, connection: WorkerConnection, mask: int) -> None:
-        """A process of a worker can be read from or written to; `owner` is its group, or its connection itself."""
+        """Read from or write to a process of a worker; `owner` is its group of ranks, or its connection itself."""
         if owner.worker.number not in self._dispatcher.connections:  # lost while this event waited for its turn
             return
         if mask & WRITE:
@@ -145,7 +145,7 @@ class WorkerEvents:
     def _worker_ended(
         self, connection: AnyConnection, exitcode: int | None, reason: str | None, hopeless: bool = False
     ) -> None:
-        """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
+        """Account for a process that is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
         dispatcher, worker = self._dispatcher, connection.worker
         for sock in connection.sockets():
             self._loop.forget(sock)
@@ -187,7 +187,7 @@ class WorkerEvents:
     # -- the zygote ------------------------------------------------------------------------------------
 
     def _zygote_lost(self, reason: str | None = None) -> None:
-        """The zygote is gone, and the workers die with it; the next one makes new ones."""
+        """Account for a zygote that is gone: its workers die with it, and the next one makes new ones."""
         dispatcher = self._dispatcher
         zygote, connections = dispatcher.running_zygote, list(dispatcher.connections.values())
         self._loop.forget(zygote.stream.sock)
@@ -251,7 +251,7 @@ class WorkerEvents:
                     self._dispatcher.running_zygote.withdraw(connection.worker.number, connection.sequence)
 
     def _calls_withdrawn(self, connection: WorkerConnection, begun: int, unsent: bytes) -> None:
-        """The zygote has taken back the calls after number `begun`, and found results that were not sent yet."""
+        """Put back the calls after number `begun`, which the zygote has withdrawn, and end those in `unsent`."""
         self.settle(connection, connection.hear_of(unsent))
         dispatcher = self._dispatcher
         with dispatcher.lock:

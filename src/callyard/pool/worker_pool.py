@@ -82,7 +82,7 @@ class WorkerPool(ThreadedRunner):
             dispatcher.inbox.append(call)  # which is emptied after the callbacks
 
     def look_again(self) -> None:
-        """Something was cancelled, or ended elsewhere: perhaps others can go on, or the pool can end."""
+        """Decide again after a call was cancelled or ended elsewhere: others may go on, or the pool may end."""
         self._dispatcher.tell(decide_again)
         if self._dispatcher.closing:
             self._io.wake()
@@ -95,7 +95,7 @@ class WorkerPool(ThreadedRunner):
         self._dispatcher.tell(partial(self._dispatcher.drop_waiting, all_of_them))
 
     def let_idle_workers_go(self) -> None:
-        """Somebody else is going to use what they hold."""
+        """Retire them, because another process is going to use what they hold."""
         self._dispatcher.tell(self._dispatcher.placement.retire_idle)
 
     def prepare(self) -> None:

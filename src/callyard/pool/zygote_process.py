@@ -55,7 +55,7 @@ class ZygoteEvent(NamedTuple):
 
 
 class ZygoteProcess:
-    """Starts the zygote and speaks with it.
+    """The zygote's process and the stream to it.
 
     Made in the thread that lives as long as it: where there is no pidfd, the kernel ends it with that.
 
@@ -96,7 +96,7 @@ class ZygoteProcess:
     # -- whether it answers ----------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """For how long it may be silent, in s; None if it owes nothing."""
+        """Return for how long it may be silent, in s; None if it owes nothing."""
         if self._heard == self._said and not self._limited:
             self._due = None
             return None
@@ -122,7 +122,7 @@ class ZygoteProcess:
         kill(self._process.pid)
 
     def _why_not_started(self) -> str | None:
-        """In its own words why it ended before it was there; None if it was."""
+        """Return in its own words why it ended before it was ready; None if it was."""
         if self._errors < 0:
             return None
         said = os.pread(self._errors, os.fstat(self._errors).st_size, 0).decode(errors="replace").strip()
@@ -153,7 +153,7 @@ class ZygoteProcess:
         self._say(WATCH, number, run_time, memory)
 
     def let_end(self, number: int, grace: float) -> None:
-        """A rank has gone: the launcher ends the others, or is killed after so many seconds."""
+        """Let the launcher end the other ranks after one has gone, or kill it after so many seconds."""
         self._limited.add(number)
         self._say(WATCH, number, grace, None, "rank")
 
@@ -171,7 +171,7 @@ class ZygoteProcess:
         self._say(END, grace)
 
     def receive(self) -> list[ZygoteEvent] | None:
-        """What has happened; None when the zygote has gone."""
+        """Return the events that have arrived; None when the zygote has gone."""
         arrived = self.stream.receive()
         if arrived is None:
             return None
@@ -202,7 +202,7 @@ class ZygoteProcess:
 
 
 def _copy(fd: int, opened: contextlib.ExitStack) -> int:
-    """A copy of a descriptor that is none of the standard ones, which this process may have closed."""
+    """Copy a descriptor to a number beyond the standard ones, which this process may have closed."""
     copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     opened.callback(os.close, copy)
     return copy
@@ -239,7 +239,7 @@ gc.enable()
 
 
 def python_command(module: str, function: str, *arguments: str) -> list[str]:
-    """The command that runs a function of this package in a new interpreter with this one's options."""
+    """Return the command that runs a function of this package in a new interpreter with this one's options."""
     if not sys.executable:
         raise OSError("sys.executable is not set: set it to the path of this Python, from which workers are started")
     options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
@@ -248,7 +248,7 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
 
 
 def _places() -> list[str]:
-    """Where modules are looked for: as in this process, but the standard library first."""
+    """Return where modules are looked for: as in this process, but the standard library first."""
     places = [place for place in map(str, sys.path) if place]
     return sorted([*places, _PACKAGE], key=lambda place: not _is_standard(place))
 

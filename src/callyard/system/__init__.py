@@ -1,1 +1,1 @@
-"""What the operating system is asked: what there is, what processes hold, and to end them."""
+"""The operating system: cores, GPUs and memory, processes and their identities, limits, descriptors, permissions."""

@@ -55,7 +55,7 @@ def inherited_writers(target: int | str) -> list[AclEntry]:
 
 
 def _attribute(target: int | str, name: str, device: int | None = None) -> bytes:
-    """The content of an attribute, nothing if there is none; file systems that know none of the kind are noted."""
+    """Return the content of an attribute, nothing if there is none; note file systems that know none of the kind."""
     try:
         return os.getxattr(target, name)
     except AttributeError:  # other systems than Linux
@@ -70,7 +70,7 @@ def _attribute(target: int | str, name: str, device: int | None = None) -> bytes
 
 
 def posix(content: bytes) -> list[AclEntry]:
-    """Whom a list of POSIX names who may write."""
+    """Return the users and groups that a POSIX list lets write."""
     if not content:
         return []
     try:
@@ -87,7 +87,7 @@ def posix(content: bytes) -> list[AclEntry]:
 
 
 def nfs4(content: bytes) -> list[AclEntry]:
-    """Whom a list of NFSv4 names who may write; what it denies is not looked at."""
+    """Return the users and groups that an NFSv4 list lets write; what it denies is not looked at."""
     if not content:
         return []
     try:

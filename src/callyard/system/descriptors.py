@@ -1,4 +1,4 @@
-"""How many descriptors this process may have open, and the shares of them that this library keeps to."""
+"""File descriptors: how many this process may have open, and the shares of them that this library keeps to."""
 
 from __future__ import annotations
 

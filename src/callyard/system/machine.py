@@ -1,4 +1,4 @@
-"""What of this machine this process may use: cores, GPUs, memory, and the cgroups that limit them.
+"""The part of this machine that this process may use: cores, GPUs, memory, and the cgroups that limit them.
 
 Nothing here raises, starts a process or imports a library: what cannot be found out counts as not limited,
 a GPU that cannot be found as not there. All files are looked up below `root`, so that any machine can be

@@ -25,7 +25,7 @@ class HeldFiles:
         self._in_memory: frozenset[int] | None = None  # the devices of file systems that are memory
 
     def held(self, pids: Iterable[int]) -> int:
-        """How many bytes of such files these processes hold beside what they have mapped; each file counts once."""
+        """Return the bytes of such files that these processes hold beside what they have mapped; a file counts once."""
         sizes: dict[_File, int] = {}
         for pid in pids:
             sizes.update(self._open_files(pid))
@@ -39,7 +39,7 @@ class HeldFiles:
         return sum(max(0, size - mapped[file]) for file, size in sizes.items())
 
     def _open_files(self, pid: int) -> Iterator[tuple[_File, int]]:
-        """The files of a process and their sizes, as far as they are its own doing: open for writing."""
+        """Return the files of a process and their sizes, as far as they are its own doing: open for writing."""
         place = f"{self._proc}/{pid}"
         with suppress(OSError):  # it has just ended, or is not ours to look into
             for name in os.listdir(f"{place}/fd"):
@@ -64,7 +64,7 @@ class HeldFiles:
         return self._in_memory
 
     def _mapped(self, pid: int) -> dict[_File, int]:
-        """How many bytes of each file a process has mapped, touched or not."""
+        """Return how many bytes of each file a process has mapped, touched or not."""
         mapped: dict[_File, int] = {}
         try:
             with open(f"{self._proc}/{pid}/maps", "rb") as file:
@@ -81,14 +81,14 @@ class HeldFiles:
 
 
 def _writes(fdinfo: str) -> bool:
-    """Whether a descriptor is open for writing."""
+    """Return whether a descriptor is open for writing."""
     with open(fdinfo, "rb") as file:
         flags = next((line.split()[1] for line in file if line.startswith(b"flags:")), b"0")
     return int(flags, 8) & _ACCESS != os.O_RDONLY
 
 
 def _nameless_device() -> frozenset[int]:
-    """The device of nameless files, which is mounted nowhere."""
+    """Return the device of nameless files, which is mounted nowhere."""
     if not hasattr(os, "memfd_create"):
         return frozenset()
     try:
@@ -100,7 +100,7 @@ def _nameless_device() -> frozenset[int]:
 
 
 def _devices_in_memory(mounts: Iterable[str]) -> Iterator[int]:
-    """The devices of the tmpfs among these lines of mountinfo."""
+    """Return the devices of the tmpfs among these lines of mountinfo."""
     for line in mounts:
         before, _, after = line.partition(" - ")
         if after.split()[:1] in (["tmpfs"], ["devtmpfs"], ["ramfs"]):

@@ -1,4 +1,4 @@
-"""Keeping a call within its memory: by what its processes hold, a data limit, or a cgroup.
+"""Memory limits of calls: by the memory that their processes hold, by a data limit, or by a cgroup.
 
 Three ways:
 

@@ -1,4 +1,4 @@
-"""Which process of the world this one is, and whether one that somebody wrote down still lives.
+"""The identity of a process, unique in the world, by which another process tells later whether it still lives.
 
 A process number says little: it is used again, other machines and containers have the same. So an identity also
 names the machine, its boot, and the namespace in which the number counts. From these a process can be *proven*

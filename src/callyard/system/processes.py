@@ -65,7 +65,7 @@ def open_standard_descriptors() -> None:
 
 
 def children() -> list[int]:
-    """The processes whose parent this one is; empty where the system does not say."""
+    """Return the processes whose parent this one is; none where the system does not say."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split()]
@@ -74,7 +74,7 @@ def children() -> list[int]:
 
 
 def read_umask() -> int:
-    """The umask of this process. Where the system does not tell it, it is set and set back."""
+    """Return the umask of this process. Where the system does not tell it, it is set and set back."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("Umask:"))
         return int(line.split()[1], 8)
@@ -84,12 +84,12 @@ def read_umask() -> int:
 
 
 def exit_code(status: int) -> int:
-    """What a process ended with: its exit status, or minus the number of a signal."""
+    """Return what a process ended with: its exit status, or minus the number of a signal."""
     return os.waitstatus_to_exitcode(status)
 
 
 def watch_end(pid: int) -> int | None:
-    """A descriptor that is readable when the process has ended; None where the system has no such thing.
+    """Return a descriptor that is readable when the process has ended; None where the system has no such thing.
 
     Linux has it from 5.3 on, unless the policy of a sandbox forbids it.
     """
@@ -129,7 +129,7 @@ def _exists(pid: int) -> bool:
 
 
 def state_of(pid: int) -> str:
-    """The state of a process, in the letter of `ps`: T if it is stopped, Z if it has ended; X if it is gone."""
+    """Return the state of a process, in the letter of `ps`: T if it is stopped, Z if it has ended; X if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1].decode()
@@ -167,7 +167,7 @@ def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int]]:
 
 
 def kill(pid: int) -> bool:
-    """Whether it could be killed; what runs as another user (`sudo`) can not."""
+    """Kill a process; return whether that was allowed, which it is not for one of another user (`sudo`)."""
     try:
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""Waits for sockets in one thread, and can be woken by others."""
+"""An event loop, which waits for sockets in one thread and is woken by others; and the thread for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class EventLoop:
         self._selector.register(sock, READ, handler)
 
     def also_write(self, sock: socket.socket, wanted: bool) -> bool:
-        """Whether the system could do so; what is not watched any more needs nothing."""
+        """Wait until it can be written to, too, or no longer; return whether the system could do so.
+
+        A socket that is not watched any more needs nothing.
+        """
         with contextlib.suppress(KeyError, ValueError):
             data = self._selector.get_key(sock).data
             try:

@@ -32,7 +32,7 @@ class LentBuffers:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What is lent in this block counts only if it comes to its end."""
+        """Let loans in this block count only if it comes to its end."""
         before = next(self._numbers)
         try:
             yield
@@ -60,13 +60,13 @@ class LentBuffers:
 
 
 def describe(packed: Packed, loans: LentBuffers) -> tuple[bytes, list[int]]:
-    """The body of a frame for `packed`, and the descriptors to send beside it."""
+    """Return the body of a frame for `packed`, and the descriptors to send beside it."""
     descriptors: list[int] = []
     return pickle.dumps(description(packed, loans, descriptors), 5), descriptors
 
 
 def description(packed: Packed, loans: LentBuffers, descriptors: list[int]) -> Any:
-    """What to say of `packed`, in types that the standard library pickles by itself."""
+    """Describe `packed` in types that the standard library pickles by itself."""
     if not packed.memories:
         return packed.data
     places: list[Any] = []
@@ -80,17 +80,17 @@ def description(packed: Packed, loans: LentBuffers, descriptors: list[int]) -> A
 
 
 def describe_whole(packed: Packed) -> bytes:
-    """The body of a frame for `packed` that needs no descriptors: all is in it."""
+    """Return the body of a frame for `packed` that needs no descriptors: all is in it."""
     return pickle.dumps((packed.data, [bytes(memory.read()) for memory in packed.memories], packed.spans), 5)
 
 
 def note_unused(unused: deque[int], number: int, clean: bool) -> None:
-    """Note that borrowed memory is not in use any more, for `Loans.returned` on the other side."""
+    """Note that borrowed memory is not in use any more, for `LentBuffers.returned` on the other side."""
     unused.append(number if clean else -number)
 
 
 def _lent(descriptions: Iterable[Any]) -> list[tuple[int, int]]:
-    """The number and size of each segment that is lent, in the order of the descriptors."""
+    """Return the number and size of each segment that is lent, in the order of the descriptors."""
     lists = [each[1] for each in descriptions if not isinstance(each, bytes)]
     return [place for places in lists for place in places if isinstance(place, tuple)]
 
@@ -138,7 +138,7 @@ class LostBuffers:
         return list(self._contents)
 
     def add(self, number: int, piece: bytes) -> bool:
-        """Whether this was the last piece."""
+        """Add a piece; return whether it was the last."""
         self._contents[number] += piece
         self._missing -= len(piece)
         return self._missing <= 0

@@ -81,7 +81,7 @@ class FrameReader:
         self._beside: deque[tuple[list[int], bool]] = deque()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now. Raises Garbled where something else has come."""
+        """Yield the frames that are whole now. Raises GarbledFrame where something else has come."""
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -107,7 +107,7 @@ class FrameReader:
         self._beside.append((descriptors, all_of_them))
 
     def take(self, count: int) -> list[int] | None:
-        """The descriptors of a frame that has so many; None if some were lost, for this process may have no more."""
+        """Return the descriptors of a frame that has so many; None if some were lost, at the limit of this process."""
         taken: list[int] = []
         complete = True
         for _ in range(-(-count // MOST_DESCRIPTORS)):
@@ -145,7 +145,7 @@ _NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what arrives is not f
 
 
 def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
-    """Some bytes of the stream; descriptors that came with them go to the reader. b"" at its end."""
+    """Return some bytes of the stream, b"" at its end; descriptors that came with them go to the reader."""
     size, beside, happened, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
     if beside or happened & socket.MSG_CTRUNC:
         reader.arrived(_descriptors(beside), not happened & socket.MSG_CTRUNC)
@@ -161,21 +161,21 @@ def _descriptors(beside: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:
-    """A frame whose body is a pickle of the standard library's own types."""
+    """Return a frame whose body is a pickle of the standard library's own types."""
     return encode(kind, sequence, 0, PACKED, pickle.dumps(value, 5))
 
 
 def encode_note(note: bytes) -> bytes:
-    """A note as it stands before the body of a frame that is `NOTED`."""
+    """Return a note as it stands before the body of a frame that is `NOTED`."""
     return _LENGTH.pack(len(note)) + note
 
 
 def split_note(body: bytes) -> tuple[bytes, bytes]:
-    """The note and the rest of such a body."""
+    """Return the note and the rest of such a body."""
     (length,) = _LENGTH.unpack_from(body)
     return body[_LENGTH.size : _LENGTH.size + length], body[_LENGTH.size + length :]
 
 
 def encode_numbers(kind: int, numbers: deque[int]) -> bytes:
-    """A frame with all the numbers, which are taken out. Finalizers may add more meanwhile."""
+    """Return a frame with all the numbers, which are taken out. Finalizers may add more meanwhile."""
     return encode_object(kind, [numbers.popleft() for _ in range(len(numbers))])

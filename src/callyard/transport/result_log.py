@@ -1,4 +1,4 @@
-"""A page that a worker and its driver share, so that the worker's death loses no finished result.
+"""The result log: a page that a worker and its driver share, so that the worker's death loses no finished result.
 
 The worker writes the number of each call here before it begins it, and finished results before it sends them.
 Both outlive a SIGKILL. So the driver knows which call died with the worker, which had not begun, and which
@@ -84,7 +84,7 @@ class ResultLog:
 
 
 def make_result_log() -> tuple[ResultLog, int]:
-    """A new page, and its descriptor for the other side. Raises OSError where there is none to be had."""
+    """Make a new page, and its descriptor for the other side. Raises OSError where there is none to be had."""
     fd = anonymous_file(SIZE)
     try:
         return ResultLog(fd), fd

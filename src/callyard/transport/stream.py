@@ -76,7 +76,7 @@ class FrameStream:
             return len(data)
 
     def receive(self) -> Iterator[Frame] | None:
-        """The frames that are there; None when the other end has gone."""
+        """Return the frames that are there; None when the other end has gone."""
         try:
             data = frames.receive(self.sock, self.reader)
         except (BlockingIOError, InterruptedError):

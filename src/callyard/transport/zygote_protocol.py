@@ -1,4 +1,4 @@
-"""The kinds of frames between the driver and the zygote; what is in them is said at their senders.
+"""The protocol between the driver and the zygote: the kinds of frames; their senders say what is in them.
 
 driver -> zygote    SPAWN, WATCH, UNWATCH, KILL, WITHDRAW, END
                     ASK    whether it answers

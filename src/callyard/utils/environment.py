@@ -33,5 +33,5 @@ def nested(environ: Mapping[str, str]) -> int:
 
 
 def at_start(name: str) -> bool:
-    """Whether the loader or the interpreter reads it when a process starts: a fork is too late for it."""
+    """Return whether the loader or the interpreter reads it when a process starts: a fork is too late for it."""
     return name.startswith(_AT_START)

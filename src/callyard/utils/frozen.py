@@ -34,7 +34,7 @@ class Frozen:
         vars(self).update(given)
 
     def replace(self, **changes: Any) -> Self:
-        """The same, but for these fields."""
+        """Return the same value, but for these fields."""
         return type(self)(**{**vars(self), **changes})
 
     def __setattr__(self, name: str, value: Any) -> None:

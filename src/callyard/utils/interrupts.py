@@ -12,20 +12,20 @@ from typing import Any
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Whether the process is meant to end: by Ctrl-C or `SystemExit`, or a cancellation that comes of these."""
+    """Return whether the process is meant to end: by Ctrl-C or `SystemExit`, or a cancellation that comes of these."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return True
     return is_cancellation(error) and (_runner_was_interrupted() or _follows_interrupt(error))
 
 
 def is_cancellation(error: BaseException | None) -> bool:
-    """Whether a coroutine of a loop that runs in this thread is cancelled."""
+    """Return whether a coroutine of a loop that runs in this thread is cancelled."""
     asyncio: Any = sys.modules.get("asyncio")
     return asyncio is not None and isinstance(error, asyncio.CancelledError) and asyncio._get_running_loop() is not None
 
 
 def _runner_was_interrupted() -> bool:
-    """Whether `asyncio.Runner` has heard of Ctrl-C: while it runs, the handler is a method of it, with arguments."""
+    """Return whether `asyncio.Runner` knows of Ctrl-C: while it runs, the handler is a method of it, with arguments."""
     handler = signal.getsignal(signal.SIGINT)
     runner = getattr(getattr(handler, "func", None), "__self__", None)
     return bool(getattr(runner, "_interrupt_count", 0))

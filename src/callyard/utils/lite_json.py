@@ -1,4 +1,4 @@
-"""JSON by what is written in C of the standard library's module, where that is as it is known here.
+"""Light JSON: the parts in C of the standard library's module, without the rest, where they are as expected here.
 
 The rest of that module makes regular expressions, and to load theirs takes a job longer than a short call.
 """

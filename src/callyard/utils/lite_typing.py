@@ -1,4 +1,4 @@
-"""What annotations say, without the module `typing`: to load that takes as long as most of what a job loads.
+"""Light typing: names for annotations without the module `typing`, which takes as long to load as most of a job does.
 
 Annotations are not evaluated, so at run time these names only have to be there.
 """

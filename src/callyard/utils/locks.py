@@ -41,7 +41,7 @@ def new_lock() -> OwnedLock:
 
 
 def under(lock: OwnedLock, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `step` gives, called with the lock."""
+    """Call `step` with the lock; return what it returns."""
     if lock._is_owned():
         return step(*args, **kwargs)
     try:
@@ -53,7 +53,7 @@ def under(lock: OwnedLock, step: Callable[P, T], *args: P.args, **kwargs: P.kwar
 
 
 def if_free(lock: OwnedLock, step: Callable[[], bool]) -> bool:
-    """What `step` says, called with the lock; False if somebody has it, be it this thread further up its stack."""
+    """Call `step` with the lock; return False if the lock is held, be it by this thread further up its stack."""
     if lock._is_owned():
         return False
     try:
@@ -64,7 +64,10 @@ def if_free(lock: OwnedLock, step: Callable[[], bool]) -> bool:
 
 
 def _then_release(lock: OwnedLock, step: Callable[[], bool]) -> bool:
-    """A function of its own: the bytecode of a second `try` in the same one is not in the reach of the first."""
+    """Call `step`, then release the lock.
+
+    A function of its own, because a second `try` in the same function would not be within the reach of the first.
+    """
     try:
         return step()
     finally:

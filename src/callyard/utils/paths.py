@@ -13,6 +13,6 @@ def expand(path: str) -> str:
 
 
 def runs_directory() -> str:
-    """The directory for what runs, which the nodes of a cluster see too: in the user's home, or as a variable says."""
+    """Return the directory of runs, which the nodes of a cluster see too: in the user's home, or as a variable says."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.environ.get("CALLYARD_RUNS") or os.path.join(state, "callyard", "runs")

@@ -1,1 +1,1 @@
-"""What runs in the processes that run calls."""
+"""The processes that run calls: the zygote, workers, ranks, jobs."""

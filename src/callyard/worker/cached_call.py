@@ -1,4 +1,4 @@
-"""A cached call in a worker: the store of its result around its run, and the note for the driver beside the result."""
+"""A cached call in a worker: its run, the storing of its result, and the note for the driver beside that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds one call in a worker: directory, error log, memory limit; arranged before, undone after."""
+"""The surroundings of one call in a worker: directory, error log, memory limit; arranged before, undone after."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def join_world() -> Communicator | None:
 
 
 def world_of(mpi: Any) -> Communicator | None:
-    """What is known in the module `mpi4py.MPI`, if MPI is in use."""
+    """Return what the module `mpi4py.MPI` knows, if MPI is in use."""
     if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
         return None
     lines = mpi.Get_library_version().strip("\0 \n").splitlines() or ["MPI"]
@@ -45,7 +45,7 @@ def world_of(mpi: Any) -> Communicator | None:
 
 
 def used_world() -> Communicator | None:
-    """The same where the user's code has imported mpi4py."""
+    """Return the same where the user's code has imported mpi4py."""
     return world_of(sys.modules.get(_NAME))
 
 
@@ -60,17 +60,17 @@ def check_used_world(ranks: int) -> None:
 
 
 def words_of_alone(name: str, ranks: int, size: int, library: str) -> str:
-    """How the message begins of a call whose ranks do not know each other."""
+    """Return the beginning of the message of a call whose ranks do not know each other."""
     return f"{name!r} was not run: its {ranks} ranks do not know each other, {library} has each be one of {size}"
 
 
 def words_of_none(name: str, ranks: int, why: str, advice: str) -> str:
-    """The message of a call whose ranks have not come as far as that: some MPI libraries end them."""
+    """Return the message of a call whose ranks have not come as far as that: some MPI libraries end them."""
     return f"{name!r} was not run: its {ranks} ranks did not begin: {why}; if that is for MPI, {advice}"
 
 
 def launcher_advice(launcher: str | None) -> str:
-    """What to do where an MPI launcher does not fit the library: the rest of that message."""
+    """Return the advice where an MPI launcher does not fit the library: the rest of that message."""
     return (
         f"{launcher} is not the launcher of that library: put the library's own mpiexec first in PATH, or let mpi4py "
         "load the launcher's (MPI4PY_LIBMPI)"

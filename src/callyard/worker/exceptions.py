@@ -12,7 +12,7 @@ _OUR_FRAMES = "callyard.worker."
 
 
 def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
-    """The frame that says how a call failed."""
+    """Return the frame that says how a call failed."""
     from ..transport import frames  # here, because a job sends none
 
     text = traceback_text(error)
@@ -21,7 +21,7 @@ def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback, from the first frame that is not the worker's own."""
+    """Return the traceback, from the first frame that is not the worker's own."""
     import traceback  # here and below, so that a worker starts without it
 
     trace = error.__traceback__
@@ -31,7 +31,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def dump_error(error: BaseException, text: str) -> bytes:
-    """The exception and its traceback's text, in the first form that can be read again."""
+    """Pickle the exception and its traceback's text, in the first form that can be read again."""
     from ..serialize.function_registry import dumps
 
     BaseException.__setattr__(error, "__traceback__", None)  # the class may be frozen
@@ -46,7 +46,7 @@ def dump_error(error: BaseException, text: str) -> bytes:
 
 
 def unpicklable_result(value: Any, error: Exception) -> Exception:
-    """What to raise where the result of a call cannot be pickled."""
+    """Return the error to raise where the result of a call cannot be pickled."""
     from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
 
     within, instead = "", ""
@@ -64,7 +64,7 @@ def unpicklable_result(value: Any, error: Exception) -> Exception:
 
 
 def _returns(value: Any, reduce: Any = None) -> bool:
-    """Whether the driver can be sent this, and can read it."""
+    """Return whether the driver can be sent this, and can read it."""
     from ..serialize.function_registry import dumps
 
     try:
@@ -75,7 +75,7 @@ def _returns(value: Any, reduce: Any = None) -> bool:
 
 
 def unsendable_call(name: str, error: Exception) -> Exception:
-    """What to raise where the arguments of a call cannot be sent to a worker."""
+    """Return the error to raise where the arguments of a call cannot be sent to a worker."""
     from ..errors import UnpicklableCall
 
     if isinstance(error, MemoryError):
@@ -84,21 +84,21 @@ def unsendable_call(name: str, error: Exception) -> Exception:
 
 
 def unsendable_result(error: Exception) -> Exception:
-    """What to raise where the result of a call is pickled and too large to send."""
+    """Return the error to raise where the result of a call is pickled and too large to send."""
     from ..errors import UnpicklableCall
 
     return UnpicklableCall(f"the result cannot be sent back: {error}")
 
 
 def unreadable_call(error: BaseException) -> Exception:
-    """What to raise where the function or the arguments of a call cannot be opened."""
+    """Return the error to raise where the function or the arguments of a call cannot be opened."""
     from ..errors import UnreadableCall
 
     return UnreadableCall(f"the function or its arguments cannot be opened by the worker: {error!r}")
 
 
 def _in_parts(value: Any) -> Any:
-    """An exception without its constructor, which need not take what is in `args`, or need not mean the same by it."""
+    """Reduce an exception without its constructor, which may not take its `args`, or may not mean the same."""
     kind: Any = type(value)
     if not isinstance(value, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
         return NotImplemented
@@ -108,7 +108,7 @@ def _in_parts(value: Any) -> Any:
 
 
 def _what_can_be_sent(value: Any) -> Any:
-    """An exception without the attributes that cannot be pickled, and with words for such arguments."""
+    """Reduce an exception without the attributes that cannot be pickled, and with words for such arguments."""
     if not isinstance(value, BaseException):
         return NotImplemented
     args = tuple(arg if _returns(arg, _what_can_be_sent) else repr(arg) for arg in value.args)

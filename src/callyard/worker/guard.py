@@ -35,7 +35,7 @@ def get_guard(parent: int, descriptors: Iterable[int]) -> None:
 
 
 def _fork(parent: int, descriptors: Iterable[int]) -> int:
-    """The parent of the worker. Where there can be one process only, it is the worker, and the zygote its parent."""
+    """Fork the worker; return its parent there: the guard, or without room for another process the zygote."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # before there is anything to be told of
     die_with_parent(parent, _ORPHANED)
     become_subreaper()
@@ -64,7 +64,7 @@ def _stand_guard(worker: int) -> NoReturn:
 
 
 def _has_ended(worker: int) -> bool:
-    """Whether the worker has ended, after all others that have are reaped."""
+    """Return whether the worker has ended, after all others that have are reaped."""
     while True:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_pid == worker:

@@ -1,4 +1,4 @@
-"""What runs once in a worker before its first call: `initializer` and executorlib's `init_function`."""
+"""The initializers of a worker, run once before its first call: `initializer` and executorlib's `init_function`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Initialized:
         return cls(entries)
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the function returns, called with the entries that it wants."""
+        """Return what the function returns, called with the entries that it wants."""
         if self.entries:
             if function is run_chunk:  # the entries are for the function of `map`, not for this one
                 inner, chunk = args

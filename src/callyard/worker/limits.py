@@ -1,4 +1,4 @@
-"""The limits of the calls that run on this node: until when, with how much memory, and who exceeds them.
+"""The limits of the calls that run on this node, in time and memory, and the workers that exceed them.
 
 Memory is kept by a cgroup of the call's own where one may be made; the kernel then ends what is in it. Otherwise the
 process trees of the calls are looked at ten times a second.
@@ -53,7 +53,7 @@ class Limits:
             memory.remove_group(limit.group)
 
     def ended(self, pid: int) -> str | None:
-        """The process has ended; "memory" if the kernel did that because of its limit."""
+        """Forget a process that has ended; return "memory" if the kernel ended it because of its limit."""
         limit = self._limits.pop(pid, None)
         if limit is None or limit.group is None:
             return None
@@ -64,14 +64,14 @@ class Limits:
         return "memory" if killed else None
 
     def patience(self, now: float) -> float | None:
-        """For how long nothing needs to be looked at, in s."""
+        """Return for how long nothing needs to be looked at, in s."""
         times = [limit.deadline for limit in self._limits.values() if limit.deadline is not None]
         if any(limit.memory is not None and limit.group is None for limit in self._limits.values()):
             times.append(self._sampled + _SAMPLING)
         return max(0.0, min(times) - now) if times else None
 
     def exceeded(self, now: float) -> dict[int, str]:
-        """Who is to be ended, and what for. Each is told once."""
+        """Return the processes that are to be ended, and what for. Each is told once."""
         late = {p: x.reason for p, x in self._limits.items() if x.deadline is not None and now >= x.deadline}
         for pid in (*late, *(large := self._too_large(now))):
             limit = self._limits[pid]
@@ -90,7 +90,7 @@ class Limits:
         return list(self._sampler.exceeding(memory))
 
     def _make_group(self, pid: int, limit: int) -> Path | None:
-        """A cgroup for the call of this worker, where the kernel lets us make one."""
+        """Make a cgroup for the call of this worker, where the kernel allows it."""
         from ..system import memory_limits as memory
 
         if not self._asked:

@@ -21,12 +21,12 @@ _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WO
 
 
 def rank_of_process() -> int | None:
-    """Which rank the launcher says this process is."""
+    """Return which rank the launcher says this process is."""
     return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), None)
 
 
 def rank_in(world: Communicator | None) -> int:
-    """Which rank this process is; of that MPI knows most."""
+    """Return which rank this process is; of that MPI knows most."""
     rank = rank_of_process() if world is None else world.rank
     if rank is None:
         sys.exit("neither MPI nor the variables of its launcher say which rank this process is")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def introduction(world: Communicator | None) -> bytes:
-    """The frame that says which rank this is, and of how many, if that is known."""
+    """Return the frame that says which rank this is, and of how many, if that is known."""
     if world is None:
         return frames.encode(RANK, 0, rank_in(world))
     return frames.encode(RANK, world.size, world.rank, 0, world.library.encode())

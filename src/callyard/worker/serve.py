@@ -93,7 +93,7 @@ class Server:
                 actions[kind](sequence, number, flags, body)
 
     def wait_for_frames(self) -> bytes:
-        """What the driver says next. After a short call look for it a moment: to be woken takes longer than that."""
+        """Return the driver's next bytes. After a short call look for them a moment: to be woken takes longer."""
         until = perf_counter() + _LOOKING if self.last_call < _SHORT else 0.0
         while perf_counter() < until:
             try:
@@ -179,7 +179,7 @@ class Server:
                 self.send(encode_error(unsendable_result(error), sequence, self.last_call))
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
-        """The result of the call. Nothing here refers to its arguments when it returns."""
+        """Return the result of the call. Nothing here refers to its arguments when it returns."""
         if request is None:
             return self.initialized.apply(*self.load(number, body))
         if not request.options:
@@ -194,7 +194,7 @@ class Server:
         return self.pack_result(value), value
 
     def load(self, number: int, body: bytes) -> Any:
-        """The function and its arguments; what goes wrong here is not the function's doing."""
+        """Return the function and its arguments; what goes wrong here is not the function's doing."""
         try:
             return self.functions[number].current(), *pickle.loads(body)
         except BaseException as error:
@@ -223,7 +223,7 @@ class Server:
     def send_result(self, packed: Packed | None, sequence: int, note: bytes) -> None:
         """Send the result, None if the call was not run, with a note of what was remembered.
 
-        Raises TooLarge before anything is sent.
+        Raises FrameTooLarge before anything is sent.
         """
         number = min(int(self.last_call * 1e6), 0xFFFFFFFF)
         flags = self.result_flags()
@@ -247,7 +247,7 @@ class Server:
         self._transmit(frame(describe_whole(packed)), [])
 
     def result_flags(self) -> int:
-        """What else to say with a result."""
+        """Return what else to say with a result."""
         return 0
 
     def send(self, frame: bytes) -> None:
@@ -290,7 +290,7 @@ class Server:
         return 0
 
     def undescribe(self, described: Sequence[Any]) -> list[Packed]:
-        """What came with descriptors, or what is fetched because they were lost on their way."""
+        """Return the objects that came with descriptors; they are fetched where those were lost on their way."""
         opened = undescribe(described, self.reader, partial(note_unused, self.unused))
         return self.fetch(opened) if isinstance(opened, LostBuffers) else opened
 

@@ -1,4 +1,4 @@
-"""How a worker begins: in a fork of the zygote, or as a fresh interpreter that such a fork becomes."""
+"""The start of a worker: in a fork of the zygote, or as a fresh interpreter that such a fork becomes."""
 
 from __future__ import annotations
 

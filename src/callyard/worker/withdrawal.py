@@ -1,4 +1,4 @@
-"""Calls that are taken back from a worker, which must be stopped for it. Nobody waits for that here."""
+"""Withdrawal: calls are taken back from a worker, which must be stopped for it. Nothing waits for that here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SOONEST, _LATEST = 0.001, 0.05  # s between two attempts; pauses double
 
 
 class CallWithdrawal:
-    """Of the calls up to `last` that the worker has not begun. Times are those of one clock that the caller reads."""
+    """The withdrawal of calls up to `last` that the worker has not begun. The caller reads the clock."""
 
     def __init__(self, pid: int, result_log: ResultLog, last: int) -> None:
         self._pid, self._result_log, self._last = pid, result_log, last
@@ -23,7 +23,7 @@ class CallWithdrawal:
         self.next_attempt = 0.0
 
     def attempt(self, now: float) -> tuple[int, bytes] | None:
-        """The last call that has begun and the results that were not sent; None if the worker does not stand still yet.
+        """Return the last call begun and the results not sent yet; None if the worker does not stand still yet.
 
         It may be deep in the kernel, or others may let it go on (SIGCONT): then it is stopped again, later.
         """

@@ -163,7 +163,7 @@ class Zygote:
             self.selector.modify(self.sock, wanted, self.driver_ready)
 
     def answer(self) -> None:
-        """The driver asks whether somebody is here."""
+        """Answer the driver, which asks whether this process still works."""
         self.say(ALIVE, 0)
 
     def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
@@ -220,7 +220,7 @@ class Zygote:
             self.limits.watch(worker.pid, deadline, memory, deadline_of)
 
     def unwatch(self, number: int) -> None:
-        """The call is over. After the answer no limit of it can hit the next one."""
+        """Forget the limits of a call that is over. After the answer none of them can hit the next one."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
@@ -245,7 +245,7 @@ class Zygote:
             self.say(WITHDRAWN, worker.number, found)
 
     def end(self, grace: float) -> None:
-        """The workers have been told to end; what is left after `grace` seconds is killed."""
+        """Wait for the workers, which were told to end; kill those that are left after `grace` seconds."""
         self.ending = time.monotonic() + grace
 
     # -- what happens ----------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class Zygote:
     # -- limits ----------------------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """For how long nothing needs to be looked at, in s."""
+        """Return for how long nothing needs to be looked at, in s."""
         now = time.monotonic()
         times = [worker.overdue for worker in self.workers.values()]
         times += [worker.withdrawal.next_attempt for worker in self.workers.values() if worker.withdrawal]
@@ -342,7 +342,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _is_child(pid: int) -> bool:
-    """Whether this process is the parent of that one, ended or not: it is told of its end, or has been."""
+    """Return whether this process is the parent of that one, ended or not: it is told of its end, or has been."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -386,7 +386,7 @@ def main() -> None:
 
 
 def _use_as_stderr(errors: int) -> None:
-    """So far a file was that, for the driver to read should nothing come of this process."""
+    """Replace the file that was stderr so far, for the driver to read should the start of this process fail."""
     os.write(errors, os.pread(2, os.fstat(2).st_size, 0))
     os.dup2(errors, 2)
     os.close(errors)

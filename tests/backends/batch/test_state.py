@@ -103,7 +103,7 @@ class Calls(RuleBasedStateMachine):
 
     @precondition(lambda self: self.some("running"))
     @rule(data=st.data(), code=st.sampled_from([NODE_FAILED, FAILED, TIMED_OUT, CANCELLED]))
-    def a_job_ends_without_a_word(self, data: st.DataObject, code: str) -> None:
+    def a_job_ends_without_a_word(self, data: st.DataObject, code: Status) -> None:
         job = data.draw(st.sampled_from(self.some("running"))).job
         job.phase, job.ended_as = "gone", code
 
