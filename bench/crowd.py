@@ -56,7 +56,7 @@ class Pretender:
         while parts := next_of(self._socket):
             kind = kind_of(parts[0])
             if kind == curve_connect.WELCOME:
-                self._send([agent_protocol.say(agent_protocol.HELLO, self._hello())])
+                self._send([agent_protocol.json_frame(agent_protocol.HELLO, self._hello())])
             elif kind == curve_connect.MESSAGE and (said := self._answer(join(parts)[0])):
                 self._send([said])
 
@@ -84,13 +84,13 @@ class Answer:
 
     def __call__(self, message: bytes) -> bytes:
         said: list[bytes] = []
-        for kind, sequence, *_ in agent_protocol.heard(message):
+        for kind, sequence, *_ in agent_protocol.split_frames(message):
             if kind == agent_protocol.CALL:
                 said.append(self._result(sequence))
             elif kind == agent_protocol.TAKE_BACK:
-                said.append(agent_protocol.say(agent_protocol.TAKEN_BACK))
+                said.append(agent_protocol.json_frame(agent_protocol.TAKEN_BACK))
             elif kind == agent_protocol.END:
-                said.append(agent_protocol.say(agent_protocol.ENDED))
+                said.append(agent_protocol.json_frame(agent_protocol.ENDED))
         return b"".join(said)
 
 

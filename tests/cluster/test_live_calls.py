@@ -278,10 +278,10 @@ def test_functions_that_are_gone_are_forgotten(make: Make) -> None:
     for i in range(20):
         function = eval(f"lambda: {i}")
         assert [ex.submit(function).result() for _ in range(3)] == [i] * 3
-    (post,) = Inside(ex).driver._agents._by_peer.values()
+    (agent,) = Inside(ex).driver._agents._by_peer.values()
     del function
     assert ex.submit(same, 1).result() == 1
-    assert len(post._known) - len(post._forgotten) <= 3
+    assert len(agent._functions._known) - len(agent._functions._dropped) <= 3
 
 
 # -- several nodes -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import callyard
 from callyard import Executor
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
-from callyard.cluster import agents as stations
+from callyard.cluster import agents as cluster_agents
 from callyard.cluster.launch import AgentProcess, NodeOffer, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
@@ -83,7 +83,7 @@ def test_workers_end_with_their_agent(make: Make, gate: Gate) -> None:
 
 
 def test_a_node_that_is_silent_and_comes_back(make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stations, "_SILENCE", 1.0)
+    monkeypatch.setattr(cluster_agents, "_SILENCE", 1.0)
     ex = make(count=1)
     inside = Inside(ex)
     agents = inside.are_there(1)
@@ -155,7 +155,7 @@ def test_no_agent_connects_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_another_version(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stations, "VERSION", "0.0.0")
+    monkeypatch.setattr(cluster_agents, "VERSION", "0.0.0")
     ex = make(count=1)
     with pytest.raises(VersionMismatch, match=r"node n1 runs Callyard .* and this is Callyard 0\.0\.0"):
         ex.submit(same, 1).result()
@@ -215,7 +215,7 @@ def test_ending_the_workers(make: Make, gate: Gate, end: str) -> None:
     assert all(future.cancelled() for future in waiting)
 
 
-def test_a_crew_that_is_ended_does_not_go_round(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_is_killed_does_not_go_round(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was due then, such as to start an agent again, is not done any more."""
     driver = Inside(make(count=1)).driver
     monkeypatch.setattr(driver, "_killed_at", 100.0)

@@ -26,14 +26,16 @@ LATER = 100.0  # s after which everything is due
 
 
 class Scheduler:
-    """A desk and a description of jobs; what it answers is set from outside."""
+    """A scheduler client and a description of jobs; what it answers is set from outside."""
 
     poll = (5.0, 60.0)
     least = 0
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self.most: int | None = 2  # nodes, as the executor has it; and elements of an array, as a desk has it
+        self.most: int | None = (
+            2  # nodes, as the executor has it; and elements of an array, as a scheduler client has it
+        )
         self.most_elements: Callable[[], object] = int
         self.submitted: list[JobRequest] = []
         self.cancelled: list[str] = []
@@ -171,10 +173,10 @@ def test_calls_are_told_why_no_node_can_come(driver: Driver, scheduler: Schedule
     driver.placement.add(call())
     driver.look()
     driver.hear()
-    hopeless = driver.pilots.give_up([ONE], False, "")
-    assert hopeless is not None
-    assert isinstance(hopeless.why, SchedulerError)
-    assert "Invalid account" in str(hopeless.why)
+    given_up = driver.pilots.give_up([ONE], False, "")
+    assert given_up is not None
+    assert isinstance(given_up.why, SchedulerError)
+    assert "Invalid account" in str(given_up.why)
     assert len(scheduler.submitted) == 1
     scheduler.refusal = None
     driver.look(after=1)  # who comes from now on may have more luck
@@ -188,9 +190,9 @@ def test_an_answer_that_makes_no_sense_is_not_waited_for(driver: Driver, schedul
     driver.look()
     driver.hear()
     assert not driver.blocks
-    hopeless = driver.pilots.give_up([ONE], False, "")
-    assert hopeless is not None
-    assert "hello" in str(hopeless.why)
+    given_up = driver.pilots.give_up([ONE], False, "")
+    assert given_up is not None
+    assert "hello" in str(given_up.why)
 
 
 def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Scheduler) -> None:
@@ -235,9 +237,9 @@ def test_a_node_whose_agent_is_there_is_not_forgotten(driver: Driver, scheduler:
 
 def test_more_nodes_together_than_there_may_be(driver: Driver) -> None:
     needs = [NodeNeed(WorkerShape(), exclusive=True, nodes=3), ONE]
-    hopeless = driver.pilots.give_up(needs, False, "")
-    assert hopeless is not None
-    assert hopeless.needs == needs[:1]
+    given_up = driver.pilots.give_up(needs, False, "")
+    assert given_up is not None
+    assert given_up.needs == needs[:1]
 
 
 def test_a_node_with_room_is_used_before_another_is_asked_for(driver: Driver, scheduler: Scheduler) -> None:
@@ -300,7 +302,7 @@ def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler
 
 
 def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:
-    """`most` is also what the desk knows of the cluster: here arrays of two."""
+    """`most` is also what the client knows of the cluster: here arrays of two."""
     scheduler.most = 2
     driver.pilots._state.autoscaler = autoscaler.Autoscaler(0, 5)
     for _ in range(20):

@@ -87,7 +87,7 @@ def test_one_command_asks_for_many_nodes(make: Make, monkeypatch: pytest.MonkeyP
     asked = []
     submit = SchedulerClient.submit
     monkeypatch.setattr(
-        SchedulerClient, "submit", lambda desk, request: asked.append(request.elements) or submit(desk, request)
+        SchedulerClient, "submit", lambda client, request: asked.append(request.elements) or submit(client, request)
     )
     ex = make(3)
     running = [ex.submit(held, gate, node) for _ in range(9)]
@@ -130,7 +130,7 @@ def test_nodes_are_replaced_before_their_time_is_over(
     make: Make, monkeypatch: pytest.MonkeyPatch, gate: Gate, slurm: Cluster
 ) -> None:
     # Slurm's shortest limit is a minute, so here it says that there are 3 s.
-    monkeypatch.setattr(SchedulerClient, "times_left", lambda desk, jobs: dict.fromkeys(jobs, 3.0))
+    monkeypatch.setattr(SchedulerClient, "times_left", lambda client, jobs: dict.fromkeys(jobs, 3.0))
     ex = make(1)
     running = ex.submit(held, gate, job)
     gate.arrived()
@@ -147,7 +147,7 @@ def test_nodes_are_replaced_before_their_time_is_over(
 def test_a_call_begins_only_where_it_can_end(make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [50.0, 500.0]  # of the first node, and of the one that comes in its place
     monkeypatch.setattr(
-        SchedulerClient, "times_left", lambda desk, jobs: dict.fromkeys(jobs, left.pop(0) if left else 500.0)
+        SchedulerClient, "times_left", lambda client, jobs: dict.fromkeys(jobs, left.pop(0) if left else 500.0)
     )
     ex = make(1)
     first = ex.submit(job).result()
@@ -276,10 +276,10 @@ def test_a_limit_of_jobs_is_not_the_end(make: Make, monkeypatch: pytest.MonkeyPa
 
     submit = SchedulerClient.submit
 
-    def limited(desk: SchedulerClient, request: Any) -> str:
+    def limited(client: SchedulerClient, request: Any) -> str:
         if request.elements is not None:
             raise SubmissionRefused("limit", "Job violates accounting/QOS policy")
-        return submit(desk, request)
+        return submit(client, request)
 
     monkeypatch.setattr(SchedulerClient, "submit", limited)
     ex = make(2)
@@ -341,7 +341,6 @@ def test_nodes_are_given_back_when_the_driver_is_killed(runs: Path, slurm: Clust
         import os, sys
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
         from callyard import Executor, Slurm
-        from callyard.pool import agent
         ex = Executor(backend=Slurm(nodes=1))
         print(ex.submit(os.getpid).result(), flush=True)
         sys.stdin.read()

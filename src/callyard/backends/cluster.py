@@ -1,4 +1,4 @@
-"""Live calls on several nodes: agents there, each with the pool that `Local()` has here."""
+"""The backend for live calls on several nodes: agents there, each with the worker pool that `Local()` has here."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class ClusterBackend(LiveBackend):
     def __init__(self, launch: Launch, settings: Settings) -> None:
         self._launch = launch
 
-        def make_crew(segments: SegmentPool, _: Packer, expecting: Callable[[], bool]) -> ClusterDriver:
+        def make_driver(segments: SegmentPool, _: Packer, expecting: Callable[[], bool]) -> ClusterDriver:
             initializer = pack_initializer(settings)
             tasks = settings.max_tasks_per_child
             return ClusterDriver(launch, segments, settings.max_workers, tasks, initializer, expecting)
 
-        super().__init__(make_crew)
+        super().__init__(make_driver)
 
     def make_plan(self, resources: Resources) -> CallPlan:
         return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
@@ -43,24 +43,24 @@ class ClusterBackend(LiveBackend):
 
 
 def agent_command(*arguments: str, python: str | None = None) -> list[str]:
-    """The command that is an agent: the path of the contact file, and perhaps for which job it speaks."""
+    """Return the command that runs an agent, given the path of the contact file and perhaps the token of its job."""
     return _command("callyard.cluster.agent", arguments, python)
 
 
 def rank_command(arguments: Sequence[str], python: str | None = None) -> list[str]:
-    """The command that is a rank of a call over several nodes."""
+    """Return the command that runs one rank of a call on several nodes."""
     return _command("callyard.cluster.mpi_remote_rank", arguments, python)
 
 
 def _command(module: str, arguments: Sequence[str], python: str | None) -> list[str]:
-    """With this process's interpreter and package, or with another interpreter and its own."""
+    """Return the command for this interpreter and package, or for another interpreter with its own package."""
     if python is not None:
         return [python, "-c", f"from {module} import main; main()", *arguments]
     return python_command(module, "main", *arguments)
 
 
 class LocalLaunch:
-    """Agents on this machine, each with a node of its own to pretend: for tests, and to try things out."""
+    """Agents on this machine, each of which pretends to be a node: for tests, and to try things out."""
 
     rank_launchers = SingleLauncher()
     interface: str | None = "lo"
@@ -97,5 +97,5 @@ class LocalLaunch:
 
 
 def launch_local(count: int, offer: NodeOffer, directory: str) -> LocalLaunch:
-    """So many pretended nodes, called n1, n2, ..."""
+    """Return so many pretended nodes, called n1, n2, ..."""
     return LocalLaunch({f"n{number + 1}": offer for number in range(count)}, directory)

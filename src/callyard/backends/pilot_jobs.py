@@ -48,7 +48,7 @@ _TAIL = 2000  # bytes of a log that are read for its last words
 
 
 class PilotSettings(Protocol):
-    """How pilot jobs are made, and what nodes of theirs have."""
+    """The making of pilot jobs, and the resources of their nodes."""
 
     poll: tuple[float, float]
     least: int

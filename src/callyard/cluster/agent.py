@@ -1,10 +1,10 @@
-"""The pool of this machine on another one: runs there, started through the scheduler, for a driver elsewhere.
+"""The agent: the process on a node that runs calls there for a driver elsewhere.
 
-    driver == transport/curve ==> Agent --> Node --> workers      the same node as for `Local()`
-    driver <== transport/curve == Answer <-- Node
+    driver == transport/curve ==> Agent --> WorkerPool --> workers      the same worker pool as for `Local()`
+    driver <== transport/curve == AgentReply <-- WorkerPool
 
-One thread does it all: the node's I/O thread also waits for the driver. Nothing of the user's is opened
-here: functions, arguments and results pass as they are, between the driver and workers.
+One thread does it all: the I/O thread of the worker pool also waits for the driver. Nothing of the user's is unpickled
+here: functions, arguments and results pass as they are between the driver and the workers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..serialize.shared_memory import SegmentPool
 from ..system.machine import GIB, GPUS, detect
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
-from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, say, unwrap
+from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap
 from ..transport.curve import PeerGone
 from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
@@ -43,15 +43,15 @@ from .agent_replies import AgentReply
 if TYPE_CHECKING:
     from ..transport.curve import Link
 
-MakeNode = Callable[..., Any]  # what runs the calls, if it is not a node
+MakeRunner = Callable[..., Any]  # makes the runner of calls, if that is not a worker pool
 _CONNECT = 60.0  # s in which the driver must answer
-_AGAIN = 20.0  # s in which it must, once it was there: when it is gone, its nodes are to be given back
-_LAST_WORDS = 5.0  # s in which the driver must have read what was said last
-NAME = "CALLYARD_NODE"  # names the node where the scheduler does not
+_AGAIN = 20.0  # s in which it must answer again after it was lost: if it is gone, its nodes are to be given back
+_LAST_WORDS = 5.0  # s in which the driver must have read the last message
+NAME = "CALLYARD_NODE"  # variable with the name of the node, where no scheduler names it
 
 
 class SentFunction:
-    """A function as the driver sent it: what the node's connections need of a `Definition`."""
+    """A function as the driver sent it, in the place of a `FunctionDefinition`."""
 
     __slots__ = ("__weakref__", "data", "id", "name", "pace")
 
@@ -61,27 +61,29 @@ class SentFunction:
 
 
 class Agent:
-    """One node of a driver's, from its WELCOME to its end."""
+    """One node of a driver, from its WELCOME to its end."""
 
     def __init__(
         self,
         driver: DriverConnection,
         welcome: dict[str, Any],
         initializer: bytes | None,
-        make_node: MakeNode | None = None,
+        make_runner: MakeRunner | None = None,
     ) -> None:
         self._driver, self._link = driver, driver.link
         self._sender = FrameSender()
         self._functions: dict[int, SentFunction] = {}
         self._plans: dict[int, CallPlan] = {}
         self._paces: dict[str, CallDurations] = {}  # of functions that travel with their arguments
-        self._orders = count()
-        self._gone: PeerGone | None = None  # the driver, or the network between
+        self._orders = count()  # of calls, by age
+        self._gone: PeerGone | None = None  # set when the driver is gone, or the network between
         cores, gpus, memory = welcome["capacity"]
         self._capacity = NodeCapacity(cores, tuple(gpus), memory)
-        self._pool = WorkerPlacement(self._capacity, welcome["workers"] or cores, welcome["max_tasks"])
+        self._placement = WorkerPlacement(self._capacity, welcome["workers"] or cores, welcome["max_tasks"])
         segments = SegmentPool()
-        self._node: Any = (make_node or WorkerPool)(self._pool, segments, Packer(segments), initializer, beside=self)
+        self._runner: Any = (make_runner or WorkerPool)(
+            self._placement, segments, Packer(segments), initializer, beside=self
+        )
         self._actions: dict[int, Callable[[int, bytes], None]] = {
             agent_protocol.SURROUNDINGS: self._surroundings,
             agent_protocol.PLAN: self._plan,
@@ -95,30 +97,30 @@ class Agent:
         }
 
     def run(self) -> None:
-        """Serve until the driver says that this is the end. Raises Gone if it is gone before."""
-        with _warnings_to(self.warn) if type(self._node) is WorkerPool else contextlib.nullcontext():
-            self._node.prepare()
-            self._node.join()
+        """Serve until the driver sends END. Raises PeerGone if it is gone before."""
+        with _warnings_to(self.warn) if type(self._runner) is WorkerPool else contextlib.nullcontext():
+            self._runner.prepare()
+            self._runner.join()
         if self._gone is not None:
             raise self._gone
-        self._sender.add(say(agent_protocol.ENDED))
+        self._sender.add(json_frame(agent_protocol.ENDED))
         self._link.send(self._sender.take())
 
     def warn(self, words: str) -> None:
-        """Tell the user of the driver."""
-        self._sender.add(say(agent_protocol.WARNING, words))
+        """Send a warning to the user of the driver."""
+        self._sender.add(json_frame(agent_protocol.WARNING, words))
 
-    # -- for the node's I/O thread ---------------------------------------------------------------------
+    # -- in the I/O thread of the worker pool ----------------------------------------------------------
 
     def watch(self, loop: EventLoop) -> None:
-        loop.watch(self._link.fileno(), self._driver_speaks)
+        loop.watch(self._link.fileno(), self._on_readable)
         self._loop = loop
 
     def before_waiting(self) -> bool:
-        """Say what there is to say."""
+        """Send what was collected; return whether messages were handled that had arrived before."""
         unread, self._driver.unread = self._driver.unread, []
         for message in unread:
-            self._hear_message(message)
+            self._on_message(message)
         if self._sender and self._gone is None:
             try:
                 self._link.send(self._sender.take())
@@ -126,33 +128,33 @@ class Agent:
                 self._driver_gone(gone)
         return bool(unread)
 
-    def _driver_speaks(self, mask: int) -> None:
+    def _on_readable(self, mask: int) -> None:
         try:
             for message in self._link.receive():
-                self._hear_message(message)
+                self._on_message(message)
         except PeerGone as gone:
             self._driver_gone(gone)
 
     def _driver_gone(self, gone: PeerGone) -> None:
-        """Nobody wants the results any more: what runs ends at once."""
+        """Kill what runs: nobody wants the results any more."""
         if self._gone is None:
             self._gone = gone
             self._loop.forget(self._link.fileno())
             self._signal(signal.SIGKILL, b"")
 
-    def _hear_message(self, message: list[bytes]) -> None:
+    def _on_message(self, message: list[bytes]) -> None:
         beside = iter(message[1:])
-        for frame in agent_protocol.heard(message[0]):
-            self._hear(frame, beside)
+        for frame in agent_protocol.split_frames(message[0]):
+            self._on_frame(frame, beside)
 
-    def _hear(self, frame: Frame, beside: Iterator[bytes]) -> None:
+    def _on_frame(self, frame: Frame, beside: Iterator[bytes]) -> None:
         kind, sequence, number, flags, body = frame
         if kind == agent_protocol.CALL:
             self._call(sequence, number, flags, body, beside)
         elif kind in self._actions:
             self._actions[kind](number, body)
 
-    # -- what the driver says --------------------------------------------------------------------------
+    # -- frames of the driver ---------------------------------------------------------------------------
 
     def _surroundings(self, number: int, body: bytes) -> None:
         adopt(json.loads(body))
@@ -169,7 +171,7 @@ class Agent:
             self._functions.pop(gone, None)
 
     def _workers(self, number: int, body: bytes) -> None:
-        self._pool.max_workers = number
+        self._placement.max_workers = number
 
     def _call(self, sequence: int, number: int, flags: int, body: bytes, beside: Iterator[bytes]) -> None:
         if flags & WHOLE:
@@ -177,7 +179,7 @@ class Agent:
         else:
             (plan,) = PLAN_NUMBER.unpack_from(body)
             call = self._make(sequence, number, None, plan, Packed(body[PLAN_NUMBER.size :]))
-        self._node.start(call)
+        self._runner.start(call)
 
     def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[bytes]) -> Call:
         head, (arguments, *inputs) = unwrap(body, beside)
@@ -199,18 +201,18 @@ class Agent:
         return Call(answer, function, arguments, self._plans[plan], pace, next(self._orders))  # type: ignore[arg-type]
 
     def _take_back(self, number: int, body: bytes) -> None:
-        self._node.cancel_waiting(False)
-        self._sender.add(say(agent_protocol.TAKEN_BACK))
+        self._runner.cancel_waiting(False)
+        self._sender.add(json_frame(agent_protocol.TAKEN_BACK))
 
     def _alone(self, number: int, body: bytes) -> None:
-        self._node.let_idle_workers_go()
+        self._runner.let_idle_workers_go()
 
     def _signal(self, number: int, body: bytes) -> None:
-        self._node.cancel_waiting(True)
-        self._node.kill(number)
+        self._runner.cancel_waiting(True)
+        self._runner.kill(number)
 
     def _end(self, number: int, body: bytes) -> None:
-        self._node.close()
+        self._runner.close()
 
 
 def _read_plan(said: dict[str, Any], capacity: NodeCapacity) -> CallPlan:
@@ -227,15 +229,15 @@ def _read_plan(said: dict[str, Any], capacity: NodeCapacity) -> CallPlan:
 
 
 def adopt(surroundings: dict[str, Any]) -> None:
-    """Be as the driver is, because workers are told to be as this process is."""
+    """Take over import path, key, directory and variables of the driver: workers get those of this process."""
     sys.path[:] = surroundings["path"]
     if surroundings["key"] is not None:
-        import multiprocessing.managers  # here, because few need it
+        import multiprocessing.managers  # here, because few need it and it imports much
 
         multiprocessing.current_process().authkey = bytes.fromhex(surroundings["key"])
     if surroundings["argv"] is not None:
         sys.argv[:] = surroundings["argv"]
-    with contextlib.suppress(OSError, TypeError):  # it is not there, here
+    with contextlib.suppress(OSError, TypeError):  # that directory is not on this node
         os.chdir(surroundings["cwd"])
     for name, value in surroundings["environment"].items():
         if value is None:
@@ -246,7 +248,7 @@ def adopt(surroundings: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _warnings_to(warn: Callable[[str], None]) -> Iterator[None]:
-    """What this process warns of is for who reads what the driver says."""
+    """Send the warnings of this process to the user of the driver."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         warn(str(message))
@@ -257,29 +259,29 @@ def _warnings_to(warn: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-# -- the end of who started it ---------------------------------------------------------------------------
+# -- the end of the parent process -----------------------------------------------------------------------
 
 
 class ParentPipe:
-    """Who started this process, if standard input comes from it: its end is the driver's end, or what came between.
+    """The parent of this process at the other end of standard input: when that ends, the driver or its launcher has.
 
-    A thread of its own waits for that: nothing that this process is at may delay it.
+    A thread of its own waits for that, so that nothing in which this process is busy can delay it.
     """
 
     def __init__(self) -> None:
-        self.all_said = False  # nothing is lost any more
+        self.all_sent = False  # the driver has all results
 
     def watch(self) -> None:
         with contextlib.suppress(OSError):
             kind = os.fstat(0).st_mode
             if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
-                threading.Thread(target=self._wait, name="callyard-starter", daemon=True).start()
+                threading.Thread(target=self._wait, name="callyard-parent", daemon=True).start()
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 1 << 12):
                 pass
-        os._exit(0 if self.all_said else 1)  # the zygote sees that, and ends the workers and what they started
+        os._exit(0 if self.all_sent else 1)  # the zygote notices, and ends the workers and their children
 
 
 # -- the beginning ---------------------------------------------------------------------------------------
@@ -305,24 +307,24 @@ def hello() -> dict[str, Any]:
 
 
 class DriverConnection:
-    """The driver at the other end, before there is a node and after that has ended."""
+    """The connection to the driver, before there is an `Agent` and after that has ended."""
 
     def __init__(
-        self, link: Link, starter: ParentPipe, more: dict[str, Any], make_node: MakeNode | None = None
+        self, link: Link, parent: ParentPipe, more: dict[str, Any], make_runner: MakeRunner | None = None
     ) -> None:
-        """`more`: what else to say of this process."""
-        self.link, self._starter, self._more, self._make_node = link, starter, more, make_node
+        """`more`: what else to say in HELLO."""
+        self.link, self._parent, self._more, self._make_runner = link, parent, more, make_runner
         self.unread: list[list[bytes]] = []
 
     def _wait_for(self, wanted: set[int], patience: float) -> tuple[int, bytes]:
-        """The first frame of one of these kinds, which is a message of its own. What came after it is unread."""
+        """Return the first frame of one of these kinds, a message of its own; later messages stay in `unread`."""
         until = time.monotonic() + patience
         with selectors.DefaultSelector() as selector:
             selector.register(self.link.fileno(), selectors.EVENT_READ)
             while True:
                 self.unread += self.link.receive()
                 while self.unread:
-                    for kind, _, _, _, body in agent_protocol.heard(self.unread.pop(0)[0]):
+                    for kind, _, _, _, body in agent_protocol.split_frames(self.unread.pop(0)[0]):
                         if kind in wanted:
                             return kind, body
                 left = until - time.monotonic()
@@ -331,44 +333,46 @@ class DriverConnection:
                 selector.select(left)
 
     def serve(self) -> None:
-        """Be its agent until it wants no more."""
-        self.link.send([say(agent_protocol.HELLO, {**hello(), **self._more})])
+        """Be the agent of this driver until it sends END."""
+        self.link.send([json_frame(agent_protocol.HELLO, {**hello(), **self._more})])
         kind, body = self._wait_for({agent_protocol.WELCOME, agent_protocol.REFUSED}, _CONNECT)
         if kind == agent_protocol.REFUSED:
             _give_up(json.loads(body))
         head, parts = unwrap(body, iter(()))
         adopt(head["surroundings"])
-        Agent(self, head, parts[0].data if parts else None, self._make_node).run()
-        self._starter.all_said = True
-        if self._make_node is None:  # else the driver has heard all that it wants
+        Agent(self, head, parts[0].data if parts else None, self._make_runner).run()
+        self._parent.all_sent = True
+        if self._make_runner is None:  # else the one call has ended, and the driver does not read on
             self._wait_for_end()
 
     def _wait_for_end(self) -> None:
-        """Until the driver hangs up the last words may be on their way."""
+        """Wait until the driver closes the connection: the last messages may be on their way until then."""
         with contextlib.suppress(PeerGone):
             self._wait_for(set(), _LAST_WORDS)
 
 
 def main() -> None:
-    """`... CONTACT`: connect to the driver that this file tells of, and serve; again if the network fails.
+    """Run as `... CONTACT [TOKEN]`: connect to the driver of this contact file and serve; again if the network fails.
 
-    `... CONTACT TOKEN`: in a job that the driver has asked for, and knows by that.
+    TOKEN: of the job that this is part of, where the driver has submitted it.
     """
     default_signals()
     open_standard_descriptors()
-    path = os.path.abspath(sys.argv[1])  # now: later the process has the driver's arguments and directory
+    path = os.path.abspath(sys.argv[1])  # now, because `adopt` changes the arguments and the directory
     more = _of_job(sys.argv[2]) if len(sys.argv) > 2 else {}
-    starter = ParentPipe()
-    if not more:  # else a job's script has started it, which is not there to say anything
-        starter.watch()
+    parent = ParentPipe()
+    if not more:  # else the script of a job has started it, and standard input tells nothing
+        parent.watch()
     patience = _CONNECT
-    while not connect(path, starter, more, patience=patience) and os.path.exists(path):  # the driver removes it at last
+    while not connect(path, parent, more, patience=patience) and os.path.exists(
+        path
+    ):  # the driver removes it when it ends
         patience = _AGAIN
 
 
 def _of_job(token: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What the driver has to know of the job: which of its own it is, and what it has on this node."""
-    from ..schedulers.slurm.allocation import read_allocation  # here, because other agents need none of it
+    """Return what the driver must know of the job: which of its jobs it is, and what it has on this node."""
+    from ..schedulers.slurm.allocation import read_allocation  # here, because only agents of pilot jobs need it
 
     allocation = read_allocation(environ)
     has = next((node for node in allocation.nodes if node.name == node_name(environ)), allocation.nodes[0])
@@ -381,12 +385,12 @@ def _of_job(token: str, environ: Mapping[str, str] = os.environ) -> dict[str, An
 
 def connect(
     path: str,
-    starter: ParentPipe,
+    parent: ParentPipe,
     more: dict[str, Any],
-    make_node: MakeNode | None = None,
+    make_runner: MakeRunner | None = None,
     patience: float = _CONNECT,
 ) -> bool:
-    """Serve the driver that this file tells of; False if it cannot be reached any more."""
+    """Serve the driver of this contact file; return False if it cannot be reached any more."""
     from ..transport.contact_file import Contact
     from ..transport.curve import Link
 
@@ -395,7 +399,7 @@ def connect(
     except (OSError, ValueError) as error:
         _give_up(str(error))
     try:
-        DriverConnection(link, starter, more, make_node).serve()
+        DriverConnection(link, parent, more, make_runner).serve()
     except PeerGone as error:
         _warn(str(error))
         return False

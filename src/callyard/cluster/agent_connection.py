@@ -1,37 +1,36 @@
-"""The driver's end of one agent: calls to frames, frames to ends of calls. Only the driver's I/O thread is here."""
+"""The driver's end of one agent: it turns calls into frames, and frames into ends of calls.
+
+Only the I/O thread of the driver uses it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
-import os
 import pickle
 import sys
 import warnings
-import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .. import errors
 from ..errors import CallyardError, WorkerLost
 from ..pool.call import Call, CallPlan
-from ..pool.mpi_group import RankResults
+from ..pool.mpi import RankResults
 from ..pool.worker_errors import StartError
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames
-from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, say, unwrap, wrap
+from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap, wrap
+from ..transport.peer import SentFunctions, SentImports, working_directory
 from .node import NodeState
 
-_MANAGERS = "multiprocessing.managers"
 _MOST_BUFFERS = 1000  # large buffers in one message
 _MOST_PLANS = 1000
 
 
 class CallEnd(NamedTuple):
-    """How a call ended: "result" or "error", packed; or it is "lost", with an exception, packed or not."""
+    """The end of a call: a "result" or an "error", packed; or it is "lost", with an exception, packed or not."""
 
     call: Call
     how: str
@@ -39,51 +38,46 @@ class CallEnd(NamedTuple):
 
 
 class AgentConnection:
-    """What the driver knows of one agent, while that is connected."""
+    """The connection to one agent, and what the driver knows of it while it lasts."""
 
     def __init__(self, peer: bytes, node: NodeState, host: str, pid: int, key: str = "") -> None:
         self.peer, self.node, self.host, self.pid = peer, node, host, pid
-        self.key = key  # by which its agent is known
+        self.key = key  # see `Agents`
         self.sender = FrameSender()
         self.in_flight: dict[int, Call] = {}  # by number, in the order in which they were sent
-        self.returned: list[Call] = []  # have not begun, and will not there
-        self.taken_back = False
+        self.returned: list[Call] = []  # calls that have not begun there and never will
+        self.taken_back = False  # all of those have been returned
         self.ending = self.ended = False
-        self.last_news = 0.0  # when calls were sent there, or ended there
+        self.last_news = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
-        self._surroundings = ProcessContext()
+        self._functions, self._imports = SentFunctions(), SentImports()
         self._workers = 0
         self._plans: dict[int, tuple[CallPlan, int]] = {}
-        self._known: dict[int, weakref.ref[FunctionDefinition]] = {}
-        self._forgotten: deque[int] = deque()
 
     # -- to the agent ----------------------------------------------------------------------------------
 
     def welcome(self, workers: int | None, max_tasks: int | None, initializer: bytes | None) -> None:
+        """Tell the agent what it may give out, and what its workers must know."""
         head = {
             "capacity": self.node.capacity,
             "workers": workers,
             "max_tasks": max_tasks,
-            "surroundings": self._surroundings.all(),
+            "surroundings": {**self._import_settings(), "argv": sys.argv, "cwd": working_directory()},
         }
         parts = [] if initializer is None else [Packed(initializer)]
         body = wrap(head, parts, [])
         self.sender.add(frames.encode(agent_protocol.WELCOME, 0, 0, WHOLE, body))
 
     def send(self, calls: Sequence[Call], workers: int | None) -> list[list[bytes | memoryview]]:
-        """Add the calls to the message that is being collected; messages that are full."""
+        """Add the calls to the message that is being collected; return messages that are full."""
         add = self.sender.add
         if workers is not None and workers != self._workers:
             self._workers = workers
             add(frames.encode(agent_protocol.WORKERS, 0, workers))
-        news = self._surroundings.news()
-        if news is not None:
-            add(say(agent_protocol.SURROUNDINGS, news))
-        if self._forgotten:
-            gone = [self._forgotten.popleft() for _ in range(len(self._forgotten))]
-            add(say(agent_protocol.FORGET, gone))
-            for number in gone:
-                del self._known[number]
+        if self._imports.changed():
+            add(json_frame(agent_protocol.SURROUNDINGS, self._import_settings()))
+        if self._functions:
+            add(json_frame(agent_protocol.FORGET, list(self._functions.take_dropped())))
         full = []
         for call in calls:
             self._sequence += 1
@@ -94,7 +88,7 @@ class AgentConnection:
         return full
 
     def _encode(self, call: Call) -> None:
-        number = self._define(call) if call.definition is not None else 0
+        number = self._define(call.definition, call.future.name) if call.definition is not None else 0
         plan, packed = self._plan(call.plan), call.arguments
         if number and packed.data is not None and not (call.inputs or packed.memories or call.remember):
             body = PLAN_NUMBER.pack(plan) + packed.data
@@ -110,16 +104,17 @@ class AgentConnection:
         body = wrap(head, parts, self.sender.beside)
         self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
 
-    def _define(self, call: Call) -> int:
-        """Make sure that the agent has this version of the function; its number."""
-        definition: Any = call.definition
-        number: int = definition.id
-        if number not in self._known:
-            forgotten = self._forgotten
-            self._known[number] = weakref.ref(definition, lambda _: forgotten.append(number))
-            body = wrap({"name": call.future.name}, [Packed(definition.data)], [])
-            self.sender.add(frames.encode(agent_protocol.DEFINE, 0, number, WHOLE, body))
-        return number
+    def _define(self, definition: FunctionDefinition, name: str) -> int:
+        """Make sure that the agent has this version of the function; return its number."""
+        if self._functions.add(definition):
+            body = wrap({"name": name}, [Packed(definition.data)], [])
+            self.sender.add(frames.encode(agent_protocol.DEFINE, 0, definition.id, WHOLE, body))
+        return definition.id
+
+    def _import_settings(self) -> dict[str, Any]:
+        """Return where workers find modules, and the key of managers; the rest of their surroundings stays."""
+        path, key = self._imports.take()
+        return {"path": path, "key": None if key is None else key.hex(), "argv": None, "cwd": None, "environment": {}}
 
     def _plan(self, plan: CallPlan) -> int:
         known = self._plans.get(id(plan))
@@ -137,29 +132,31 @@ class AgentConnection:
             "run_time": plan.run_time,
             "options": plan.options,
         }
-        self.sender.add(say(agent_protocol.PLAN, said, number))
+        self.sender.add(json_frame(agent_protocol.PLAN, said, number))
         return number
 
     def take_back(self) -> None:
-        self.sender.add(say(agent_protocol.TAKE_BACK))
+        """Ask for the calls that have not begun there."""
+        self.sender.add(json_frame(agent_protocol.TAKE_BACK))
 
     def release_idle_workers(self) -> None:
-        self.sender.add(say(agent_protocol.ALONE))
+        """Let idle workers end: they may hold GPUs and memory that ranks of an MPI call need."""
+        self.sender.add(json_frame(agent_protocol.ALONE))
 
     def signal(self, signum: int) -> None:
         self.sender.add(frames.encode(agent_protocol.SIGNAL, 0, signum))
 
     def end(self) -> None:
         self.ending = True
-        self.sender.add(say(agent_protocol.END))
+        self.sender.add(json_frame(agent_protocol.END))
 
     # -- from the agent --------------------------------------------------------------------------------
 
     def receive(self, message: list[bytes]) -> Iterator[CallEnd]:
-        """The ends of calls that a message tells of."""
+        """Return the ends of calls that a message tells of."""
         beside = iter(message[1:])
         in_flight = self.in_flight
-        for kind, sequence, number, flags, body in agent_protocol.heard(message[0]):
+        for kind, sequence, number, flags, body in agent_protocol.split_frames(message[0]):
             call = in_flight.pop(sequence, None)
             if call is None:
                 self._on_notice(kind, body)
@@ -207,28 +204,3 @@ def _lost(said: dict[str, Any]) -> BaseException:
 def _warn(words: str) -> None:
     with contextlib.suppress(Warning):  # where warnings are errors there is nobody here to catch one
         warnings.warn(words, stacklevel=2)
-
-
-class ProcessContext:
-    """What workers take over from this process, and whether that has changed since it was last said."""
-
-    def __init__(self) -> None:
-        self._path: list[str] = []
-        self._has_key = False
-        self._environment: dict[str, str] = {}
-
-    def all(self) -> dict[str, Any]:
-        self._path, self._has_key = list(sys.path), _MANAGERS in sys.modules
-        key = bytes(multiprocessing.current_process().authkey).hex() if self._has_key else None
-        return {"path": self._path, "key": key, "argv": sys.argv, "cwd": _directory(), "environment": {}}
-
-    def news(self) -> dict[str, Any] | None:
-        changed = sys.path != self._path or (not self._has_key and _MANAGERS in sys.modules)
-        return {**self.all(), "argv": None, "cwd": None} if changed else None
-
-
-def _directory() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it has been removed
-        return None

@@ -1,4 +1,4 @@
-"""What an agent's node takes for futures: each end of a call becomes a frame for the driver."""
+"""The replies of an agent: in the place of futures, they turn each end of a call into a frame for the driver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, cast
 
 from ..futures import Lazy
-from ..pool.mpi_group import RankResults
+from ..pool.mpi import RankResults
 from ..pool.worker_errors import PackedError, StartError
 from ..serialize.packed import Packed
 from ..transport import frames
@@ -20,7 +20,7 @@ _MOST = 0xFFFFFFFF
 
 
 class AgentReply:
-    """In the place of a call's future. Once ended it says nothing more."""
+    """The reply to one call, in the place of its future. Once it has ended it sends nothing more."""
 
     __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "name")
 
@@ -29,7 +29,7 @@ class AgentReply:
         self._note: Any = None
         self._ended = False
 
-    # -- what the node asks and tells ------------------------------------------------------------------
+    # -- for the worker pool ---------------------------------------------------------------------------
 
     def set_running_or_notify_cancel(self) -> bool:
         return True
@@ -38,7 +38,7 @@ class AgentReply:
         return False
 
     def again(self) -> None:
-        """It goes to another worker of this node, which is nothing to the driver."""
+        """Do nothing: the call goes to another worker of this node, which does not concern the driver."""
 
     def noted(self, call: Call, note: Any) -> bool:
         self._note = note

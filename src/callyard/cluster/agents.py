@@ -1,4 +1,7 @@
-"""The agents of a crew: who is there, and what they say. For the crew's I/O thread."""
+"""The agents of a driver: their connections, the messages to and from them, and their start and end.
+
+All of it belongs to the I/O thread of the driver, so there is no lock.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from ..pool.call_shape import NodeNeed
 from ..system.descriptors import make_room
 from ..system.process_identity import may_live, this_process
 from ..transport import agent_protocol
-from ..transport.agent_protocol import say
+from ..transport.agent_protocol import json_frame
 from ..transport.event_loop import EventLoop
 from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
@@ -39,7 +42,7 @@ _SILENCE = 20.0  # s without a sign of life after which a node counts as gone
 
 
 class Agents:
-    """Everything between the placement's decisions and the channel."""
+    """The agents of one driver, between the decisions of its placement and the encrypted channel."""
 
     def __init__(
         self,
@@ -51,10 +54,10 @@ class Agents:
     ) -> None:
         self._launch, self._placement = launch, placement
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
-        self.ends: deque[CallEnd] = deque()  # of calls, for whoever ends their futures
-        self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, and how in words
+        self.ends: deque[CallEnd] = deque()  # of calls; the driver ends their futures
+        self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, and how, in words
         self.returned: list[Call] = []  # calls that did not begin where they were sent
-        self._by_peer: dict[bytes, AgentConnection] = {}  # by peer
+        self._by_peer: dict[bytes, AgentConnection] = {}
         self._by_node: dict[int, AgentConnection] = {}
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
         self._to_flush: dict[AgentConnection, None] = {}
@@ -68,6 +71,7 @@ class Agents:
     # -- to the agents ---------------------------------------------------------------------------------
 
     def send(self, node: NodeState, calls: Sequence[Call]) -> None:
+        """Add the calls to the message for the node, and send what is full."""
         agent = self._by_node[node.number]
         agent.last_news = time.monotonic()
         workers = None if self._max_workers is None else node.slots
@@ -84,6 +88,7 @@ class Agents:
         self._mpi_calls.start(loop, start, self._contact, self._initializer)
 
     def signal(self, signum: int) -> None:
+        """End all workers by this signal."""
         self._mpi_calls.stop()
         for agent in self._by_peer.values():
             agent.signal(signum)
@@ -99,7 +104,7 @@ class Agents:
     def _transmit(self, agent: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
         from ..transport.curve import PeerGone
 
-        with contextlib.suppress(PeerGone):  # the news of that comes by itself
+        with contextlib.suppress(PeerGone):  # the channel tells of it in `receive`, where the calls are ended
             cast("Listener", self._listener).send(agent.peer, agent.sender.take() if message is None else message)
 
     # -- from the agents -------------------------------------------------------------------------------
@@ -128,10 +133,10 @@ class Agents:
             agent.taken_back = False
             self._placement.withdrawn(agent.node)
             for call in agent.in_flight.values():
-                call.pace.note(_STALL)  # it is not short after all
+                call.pace.note(_STALL)  # its function is not short after all
 
     def _on_hello(self, peer: bytes, message: list[bytes]) -> None:
-        for kind, _, _, _, body in agent_protocol.heard(message[0]):
+        for kind, _, _, _, body in agent_protocol.split_frames(message[0]):
             if kind == agent_protocol.HELLO:
                 said = json.loads(body)
                 why = self._reason_to_refuse(said)
@@ -146,10 +151,10 @@ class Agents:
         from ..transport.curve import PeerGone
 
         with contextlib.suppress(PeerGone):  # as a rank may be whose step was ended meanwhile
-            cast("Listener", self._listener).send(peer, [say(agent_protocol.REFUSED, why)])
+            cast("Listener", self._listener).send(peer, [json_frame(agent_protocol.REFUSED, why)])
 
     def _reason_to_refuse(self, said: dict[str, Any]) -> str | None:
-        """Why an agent cannot be one of this driver's."""
+        """Return why an agent cannot be one of this driver's; None if it can."""
         ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, said["python"]))
         if theirs != ours or said["callyard"] != VERSION:
             why = (
@@ -164,10 +169,10 @@ class Agents:
         return None
 
     def _join(self, peer: bytes, said: dict[str, Any]) -> str | None:
-        """Take it in; or why not."""
+        """Add the agent of a node; return why not if it is refused."""
         key = _key(said)
         old = self._by_name.get(key)
-        if old is not None:  # it is here again before it was known to be gone
+        if old is not None:  # it has connected again before the end of its first connection was noticed
             self._gone(old)
         node = self._starter.admit(said, time.monotonic())
         if isinstance(node, str):
@@ -175,7 +180,7 @@ class Agents:
         agent = AgentConnection(peer, node, said["host"], said["pid"], key)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
-        self._transmit(agent)  # a message of its own
+        self._transmit(agent)  # as a message of its own, for which the agent waits
         return None
 
     def _gone(self, agent: AgentConnection) -> None:
@@ -189,16 +194,19 @@ class Agents:
             self.lost.append((call, words))
 
     def abandon(self) -> None:
-        """Wait no longer for those that should have ended."""
+        """Treat all agents as gone: those that should have ended have had their time."""
         for agent in list(self._by_peer.values()):
             self._gone(agent)
 
     # -- calls behind one that takes long --------------------------------------------------------------
 
     def take_back_stalled(self, now: float) -> None:
+        """Take back calls that were sent ahead to nodes from where no result comes: another node may be idle."""
         if not self._placement.ahead or now - self._last_look < _STALL:
             return
-        if cast("Listener", self._listener).behind:  # then it is this driver that is slow
+        if cast(
+            "Listener", self._listener
+        ).behind:  # results have come and are not read yet: it is this driver that is slow
             return
         self._last_look = now
         for node in list(self._placement.ahead):
@@ -211,7 +219,7 @@ class Agents:
                 self._to_flush[agent] = None
 
     def next_look(self) -> float | None:
-        """When there is something to be done, although nothing is heard."""
+        """Return when there is something to do although no message comes; None where that is never."""
         times = [when for when in (self._starter.next_look(), self._mpi_calls.next_look()) if when is not None]
         if self._placement.ahead:
             times.append(self._last_look + _STALL)
@@ -220,7 +228,7 @@ class Agents:
     # -- getting agents to nodes -----------------------------------------------------------------------
 
     def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
-        """See to it that agents come where they are missing, and end calls over several nodes whose time is over."""
+        """Start missing agents, end those whose nodes are given back, and end MPI calls whose time is over."""
         self._mpi_calls.look_after(now)
         for node in self._starter.look_after(loop, partial(self._open, loop), now, wanted):
             agent = self._by_node[node.number]
@@ -232,7 +240,7 @@ class Agents:
         return os.path.join(self._directory or "", "contact")
 
     def _open(self, loop: EventLoop) -> str:
-        """Listen, once; where the contact file is."""
+        """Listen, if that was not done before; return the path of the contact file."""
         if self._listener is not None:
             return self._contact
         from ..transport.curve import Listener
@@ -263,7 +271,7 @@ class Agents:
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """Let the agents end, then whatever started them; leave nothing."""
+        """Let the agents end, then the commands and jobs that started them; leave no file behind."""
         orderly = False
         try:
             orderly = self._end_agents(loop, grace)
@@ -271,15 +279,15 @@ class Agents:
             self._let_go(loop, grace if orderly else 0.2)
 
     def _end_agents(self, loop: EventLoop, grace: float) -> bool:
-        """Whether all nodes had agents, and these have ended as they should."""
-        self._say_that_it_is_the_end()
+        """End the agents; return whether all nodes had agents, and these have ended as they should."""
+        self._send_end()
         until = time.monotonic() + grace
         while any(not agent.ended for agent in self._by_peer.values()) and (left := until - time.monotonic()) > 0:
             loop.step(left)
-            self._say_that_it_is_the_end()  # one may just have come
+            self._send_end()  # an agent may have connected just now
         return self._starter.complete and all(agent.ended for agent in self._by_peer.values())
 
-    def _say_that_it_is_the_end(self) -> None:
+    def _send_end(self) -> None:
         for agent in self._by_peer.values():
             if not agent.ending:
                 agent.end()
@@ -301,12 +309,12 @@ class Agents:
 
 
 def _key(said: dict[str, Any]) -> str:
-    """By which an agent is known: its node, and its job if the driver has asked for several, which may share a node."""
+    """Return the key of an agent: its node, with its job where the driver has several, which may share a node."""
     return f"{said['node']}/{said['block']}" if "block" in said else str(said["node"])
 
 
 def _remove_left(directory: str) -> None:
-    """Remove what drivers have left that are provably gone. A number alone proves nothing: others have the same."""
+    """Remove directories of drivers that are provably gone: a process number alone may be another one's by now."""
     for name in os.listdir(directory):
         if name.startswith(_LIVE) and not may_live(name.removeprefix(_LIVE).rpartition("~")[0]):
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)

@@ -1,7 +1,7 @@
-r"""How many nodes an executor asks its scheduler for, and which it gives back: decisions only, no commands, no clocks.
+r"""The autoscaler: how many nodes to ask a scheduler for, and which to give back. Decisions only, without I/O.
 
-Nodes come in *blocks*: what one job has. A block is of one node, because many small jobs begin sooner than a large one;
-or of as many as a waiting call needs together. Its way, and what counts as present:
+Nodes come in *blocks*, the nodes of one job. A block has one node, because many small jobs begin sooner than a large
+one; or as many as a waiting call needs together. Its states:
 
     asked --> waiting --> starting --> there <-> lost --> leaving --> (forgotten)
                                          \-> aging: its time is nearly over, and another one is asked for in its place
@@ -36,14 +36,14 @@ class Block:
     size: int  # how many nodes
     state: str = "asked"
     since: float = 0.0  # when it came into that state
-    job: str | None = None  # what the scheduler calls it
+    job: str | None = None  # its name for the scheduler
     until: float | None = None  # when its time is over; None: not known yet
-    lifetime: float = inf  # s between the moment in which that was known first and the end
+    lifetime: float = inf  # s from when that was first known to the end
     connected: list[NodeState] = field(default_factory=list)  # nodes whose agents are connected
-    seen_on: set[str] = field(default_factory=set)  # on which it has been
-    name: str = ""  # by which its agents know it
-    step_job: str = ""  # what a command inside it calls it
-    idle: float | None = None  # since when nothing runs there
+    seen_on: set[str] = field(default_factory=set)  # names of nodes on which it has had agents
+    name: str = ""  # its name for its agents
+    step_job: str = ""  # its name for commands inside it
+    idle: float | None = None  # since when no call runs there
     aging: bool = False
     missed: int = 0  # how often in a row the scheduler did not know its job
     reason: str = ""  # why its job waited, in the scheduler's words, when it was last asked
@@ -53,19 +53,19 @@ class Block:
 
     @property
     def present(self) -> bool:
-        """Whether it counts among the nodes that there are to be."""
+        """True if it counts among the nodes that are wanted."""
         return self.state != "leaving" and not self.aging
 
 
 class Demand(NamedTuple):
-    """What the calls that wait and run make of use."""
+    """The nodes that are of use to the calls that wait and run."""
 
     nodes: int
     together: int = 1  # how many of them a call needs in one block
 
 
 class ScalingSteps(NamedTuple):
-    """What is to be done now: ask for blocks of these sizes, give these back."""
+    """The blocks to ask for now, and those to give back."""
 
     ask: Sequence[Block]
     give_back: Sequence[Block]
@@ -74,10 +74,13 @@ class ScalingSteps(NamedTuple):
 def demand(
     backlog: Iterable[tuple[NodeNeed, int, float]], busy: int, typical: NodeCapacity | None, room: int | None = None
 ) -> Demand:
-    """How many nodes are of use.
+    """Return how many nodes are of use.
 
-    `typical`: what most of them have; None: as long as nobody knows, one call each. `room`: how many calls may run at
-    once besides those that do.
+    Args:
+        backlog: needs of waiting calls, how many wait, and how long each runs (s).
+        busy: nodes that run something.
+        typical: what most nodes have; None if that is not known, so that each call may need a node of its own.
+        room: how many more calls may run at once; None for any number.
     """
     nodes, together = busy, 1
     for need, waiting, seconds in backlog:
@@ -95,7 +98,7 @@ def demand(
 
 
 def _places(need: NodeNeed, typical: NodeCapacity | None) -> int:
-    """How many such calls a node can have at once."""
+    """Return how many such calls a node can have at once."""
     if typical is None or need.exclusive:
         return 1
     shape = need.shape
@@ -104,15 +107,15 @@ def _places(need: NodeNeed, typical: NodeCapacity | None) -> int:
 
 
 class Autoscaler:
-    """The blocks of one executor."""
+    """The blocks of one executor, and the rules by which they come and go."""
 
     def __init__(self, least: int, most: int) -> None:
         self.least, self.most = least, most
         self.blocks: list[Block] = []
-        self.ever = False  # whether a node has been there since the last failure was told
+        self.ever = False  # a node has been there since calls were last told of a failure
         self.failures = 0  # in a row: jobs that ended before their nodes were there
-        self.not_before = 0.0  # when is asked again, after failures
-        self._few: int | None = None  # how many jobs are asked for next, at most
+        self.not_before = 0.0  # when nodes may be asked for again, after failures
+        self._few: int | None = None  # the most jobs to ask for next, after the scheduler has named a limit
         self._used = -inf  # when there was last something to do
         self._now = -inf  # of the last decision
         self._numbers = count(1)
@@ -120,6 +123,7 @@ class Autoscaler:
     # -- events ----------------------------------------------------------------------------------------
 
     def joined(self, block: Block, node: NodeState, now: float) -> None:
+        """Note that an agent of the block has connected."""
         block.connected.append(node)
         block.seen_on.add(node.name)
         block.idle = now
@@ -127,19 +131,20 @@ class Autoscaler:
         self.ever, self.failures = True, 0
 
     def lost(self, block: Block, node: NodeState, now: float) -> None:
-        """Its agent cannot be reached; it may come back."""
+        """Note that an agent of the block cannot be reached; it may come back."""
         if node in block.connected:
             block.connected.remove(node)
         if not block.connected and block.state == "there":
             block.goes("lost", now)
 
     def ends_at(self, block: Block, until: float, now: float) -> None:
+        """Note when the time of the block is over."""
         if block.until is None:
             block.lifetime = until - now
         block.until = until
 
     def ended(self, block: Block, now: float) -> None:
-        """The job is over."""
+        """Forget a block whose job is over."""
         if block not in self.blocks:
             return
         self.blocks.remove(block)
@@ -148,21 +153,21 @@ class Autoscaler:
             self.not_before = now + AGAIN[min(self.failures, len(AGAIN)) - 1]
 
     def refused(self, blocks: Iterable[Block], not_before: float, few: int | None = None) -> None:
-        """The scheduler does not take these jobs now. `few`: how many it may take at once."""
+        """Forget blocks whose jobs the scheduler has not taken. `few`: how many it may take at once."""
         self.blocks = [block for block in self.blocks if block not in blocks]
         self.not_before, self._few = not_before, few
 
     def begin_anew(self) -> None:
-        """Those who waited were told that there is nothing; who comes from now on may have more luck."""
+        """Forget the failures, because the calls that waited were told of them; those to come may have more luck."""
         self.failures, self.not_before, self.ever = 0, 0.0, any(block.connected for block in self.blocks)
 
     # -- decisions -------------------------------------------------------------------------------------
 
     def decide(self, wanted: Demand, slowest: float, now: float, longest: float = 0.0) -> ScalingSteps:
-        """What to do.
+        """Return what to ask for and what to give back.
 
         `slowest`: how long calls without a time of their own have lately taken (s); `longest`: the time of a call for
-        which no node is there for long enough.
+        which no node is there for long enough (s).
         """
         self._now = now
         for block in self.blocks:
@@ -180,7 +185,7 @@ class Autoscaler:
         return ScalingSteps(self._ask(target, wanted, now), back)
 
     def next_look(self, slowest: float) -> float | None:
-        """When there is something to decide although nothing happens."""
+        """Return when there is something to decide although nothing happens; None where that is never."""
         times = [block.idle + IDLE for block in self.blocks if block.idle is not None and block.state == "there"]
         if self.not_before:
             times.append(self.not_before)
@@ -188,11 +193,11 @@ class Autoscaler:
         for block in self.blocks:
             if block.until is not None and block.state == "there":
                 before_end = self._last if block.aging else self._lead
-                times.append(block.until - before_end(block, slowest))  # two kinds of times
+                times.append(block.until - before_end(block, slowest))  # the replacement first, then the last use
         return min((when for when in times if when > self._now), default=None)  # what was due then has been decided
 
     def _look_at_time(self, block: Block, slowest: float, now: float, longest: float) -> None:
-        """Shortly before its end a block is replaced, and then not used any more."""
+        """Replace a block some time before its end, and start no call there shortly before it."""
         if block.state == "lost" and now - block.since >= _BACK:
             block.aging = True  # it is replaced; should it come back, it is used until it is idle
         if block.until is None or block.state != "there":
@@ -217,7 +222,7 @@ class Autoscaler:
             block.idle = now
 
     def _done_with(self, now: float) -> list[Block]:
-        """Those that have been replaced, once they are not used any more."""
+        """Return the blocks that have been replaced and are not used any more."""
         return [
             block
             for block in self.blocks
@@ -226,7 +231,7 @@ class Autoscaler:
         ]
 
     def _idle(self, kept: int, now: float) -> list[Block]:
-        """Those of which nobody has made use for a while, as long as enough stay: first what has not come yet."""
+        """Return blocks that were not used for a while, as long as enough stay: first those that have not come yet."""
         back = []
         present = self._present()
         for block in sorted(self.blocks, key=lambda block: (block.state == "there", -block.number)):
@@ -239,7 +244,7 @@ class Autoscaler:
         return back
 
     def _make_room(self, wanted: Demand, back: Sequence[Block]) -> list[Block]:
-        """Idle nodes make room for a block of several, where that is needed and there may not be more."""
+        """Return idle blocks to give back, so that a call on several nodes can have a block within the limit."""
         if wanted.together > self.most or self._has(wanted.together):
             return []
         room = self.most - self._present() + sum(block.size for block in back)

@@ -1,11 +1,12 @@
-"""The nodes of an executor, from the driver's side: the placement's decisions carried out through agents.
+"""The driver of a cluster: the calls of one executor on the nodes of a launch.
 
-    any thread                      the I/O thread of the crew
-    ------------------------------- ----------------------------------------------------------------
-    start(call) -> inbox            inbox --> placement (decides) --> outpost of each agent --> channel
-                                    channel --> outpost --> placement; then the futures end
+    any thread                      the I/O thread of the driver
+    ------------------------------- ----------------------------------------------------------------------------
+    start(call) -> inbox            inbox --> NodePlacement (decides) --> Agents --> encrypted channel --> nodes
+                                    nodes --> channel --> Agents --> NodePlacement; then the futures end
 
-All but the inbox belongs to the I/O thread, so there is no lock; what is submitted while it is busy goes out together.
+All but the inbox belongs to the I/O thread, so there is no lock; calls that are submitted while it is busy are sent
+together.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _drivers: weakref.WeakSet[ClusterDriver] = weakref.WeakSet()
 
 
 class ClusterDriver:
-    """Runs calls on the nodes of a launch. Made idle: the first call starts thread and agents."""
+    """The runner of calls on the nodes of a launch. It is made idle: the first call starts thread and agents."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class ClusterDriver:
         self._ends: deque[CallEnd] = deque()
         self._unplaceable_since: float | None = None
         self._killed_at: float | None = None
-        self._prepared = False  # a call is going to come
+        self._prepared = False  # a call is going to come, so agents may be started
         self._closing = False
         self._over = False  # the I/O thread takes no more calls
         self.forked = False  # this is a copy in a forked process
@@ -71,11 +72,11 @@ class ClusterDriver:
     # -- from any thread -------------------------------------------------------------------------------
 
     def start(self, call: Call) -> None:
-        """Run the call when there is room for it."""
+        """Run the call when a node has a slot for it."""
         self._tell(call)
 
     def look_again(self) -> None:
-        """Something was cancelled, or ended elsewhere: perhaps the crew can end."""
+        """Wake the I/O thread, because a call was cancelled or has ended elsewhere: perhaps the driver can end."""
         if self._io.started:
             self._tell(_look_around)
 
@@ -85,25 +86,25 @@ class ClusterDriver:
             if type(event) is Call:
                 event.future.cancel()
         if self._io.started:
-            self._tell(self._drop_waiting)  # one may have been on its way from the one to the other
+            self._tell(self._drop_waiting)  # a call may have been on its way from the inbox to the placement
 
     def prepare(self) -> None:
-        """A call is going to come, so that there must be somebody to wait for it."""
+        """Start the thread and the agents now, because a call is going to come."""
         self._tell(self._prepare)
 
     def close(self) -> None:
-        """Take the calls that are there to their ends, and those that are expected; then end."""
+        """Run the calls that are there and those that are expected to their ends; then end."""
         self._closing = True
         self._io.wake()
 
     def kill(self, signum: int) -> None:
-        """End the workers by a signal, and the crew. What runs fails; what waits must be cancelled before."""
+        """End the workers by a signal, and the driver. Running calls fail; waiting ones must be cancelled before."""
         self._closing = True
         if self._io.started:
             self._tell(partial(self._kill, signum))
 
     def begin_end(self) -> None:
-        """At the interpreter's end: live calls are waited for."""
+        """Begin to end with the interpreter, which waits for live calls."""
         if not self.forked:
             self.close()
 
@@ -116,7 +117,7 @@ class ClusterDriver:
         self._io.join()
 
     def _tell(self, event: Any) -> None:
-        """Raises RuntimeError where no thread is to be had for it."""
+        """Hand an event to the I/O thread. Raises RuntimeError where no thread can be started."""
         if not self._io.started:
             self._io.start_with(self._run, partial(EventLoop, _look_around))
         try:
@@ -140,15 +141,17 @@ class ClusterDriver:
                 self._act(loop)
                 self._end_calls()
                 if self._inbox or self._placement.undecided:
-                    loop.step(0.0)  # however much is submitted, the agents are heard
+                    loop.step(0.0)  # without waiting, but the agents are read however much is submitted
                     continue
-                self._asleep = True  # first: who leaves something in the inbox from now on wakes this thread
+                self._asleep = (
+                    True  # before the inbox is looked at once more: an event put there from now on wakes this thread
+                )
                 if self._is_over():
                     break
                 if not self._inbox:
                     loop.step(self._time_to_wait(time.monotonic()))
                 self._asleep = False
-        except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
+        except BaseException as error:  # no descriptors left, a callback that exits, or a bug
             self._fail_all(error)
         finally:
             self._over = True
@@ -167,9 +170,9 @@ class ClusterDriver:
                 event()
 
     def _act(self, loop: EventLoop) -> None:
-        """Do what the placement decides."""
+        """Carry out the decisions of the placement."""
         if self._killed_at is None:
-            sends: dict[NodeState, list[Call]] = {}  # what goes to one node is one message
+            sends: dict[NodeState, list[Call]] = {}  # so that all calls for one node are one message
             for instruction in self._placement.decide(time.monotonic()):
                 if type(instruction) is SendToNode:
                     sends.setdefault(instruction.node, []).extend(cast("list[Call]", instruction.calls))
@@ -192,7 +195,7 @@ class ClusterDriver:
         self._agents.signal(signum)
 
     def _end_calls(self) -> None:
-        """End the futures. Callbacks run, which may do anything; that is why this comes last."""
+        """End the futures, last in each round: their callbacks may do anything, even submit and cancel calls."""
         ends = self._agents.ends
         while ends:
             call, how, what = ends.popleft()
@@ -201,7 +204,7 @@ class ClusterDriver:
             else:
                 finish(call, what, how == "error")
 
-    # -- what is not as it should be -------------------------------------------------------------------
+    # -- losses and time limits ------------------------------------------------------------------------
 
     def _look_after(self, loop: EventLoop, now: float) -> None:
         if self._killed_at is None:
@@ -214,8 +217,8 @@ class ClusterDriver:
             self._agents.abandon()
 
     def _time_to_wait(self, now: float) -> float | None:
-        """How long nothing need be done."""
-        if self._killed_at is not None:  # nobody is looked after any more
+        """Return how long nothing need be done (s); None for any time."""
+        if self._killed_at is not None:  # no agent is started any more
             return max(0.0, self._killed_at + _GRACE - now)
         times = [self._agents.next_look()]
         if self._unplaceable_since is not None:
@@ -224,7 +227,7 @@ class ClusterDriver:
         return max(0.0, min(known) - now) if known else None
 
     def _take_back(self) -> None:
-        """Calls that are not on their node any more, and have not begun there or may be run again."""
+        """Put back the calls that have not begun on their node or may be run again; end the lost ones."""
         for lost in self._agents.lost:
             self._lost(*lost)
         self._agents.lost.clear()
@@ -237,7 +240,7 @@ class ClusterDriver:
             self._placement.put_back(reversed(back))
 
     def _lost(self, call: Call, words: str) -> None:
-        """Its node is gone."""
+        """Run a call again whose node is gone, if it may; otherwise end it."""
         if call.restarted < call.plan.restarts and self._killed_at is None:
             call.restarted += 1
             self._agents.returned.append(call)
@@ -248,7 +251,7 @@ class ClusterDriver:
         self._agents.ends.append(CallEnd(call, "lost", error))
 
     def _give_up_unplaceable(self, now: float) -> None:
-        """Calls that no node can hold wait for one that is to come, but not for ever."""
+        """Give up calls that no node can hold: they wait for a node that may come, but not for ever."""
         unplaceable = self._placement.unplaceable()
         if not unplaceable:
             self._unplaceable_since = None
@@ -265,7 +268,7 @@ class ClusterDriver:
                 self._agents.ends.append(CallEnd(call, "lost", type(why)(f"{call.future.name!r} was not run: {why}")))
 
     def _fail_all(self, error: BaseException) -> None:
-        """This crew can do no more. Nobody shall wait for it for ever."""
+        """Fail all calls, because this thread cannot go on; otherwise their callers would wait for ever."""
         _log.exception("this executor cannot go on")
         self._over = True
         self._take_in()
@@ -284,12 +287,12 @@ class ClusterDriver:
     def _is_over(self) -> bool:
         if not self._closing or self._inbox or self._agents.ends:
             return False
-        # In this order: what is expected no longer has been put into the inbox before.
+        # In this order: a call is put into the inbox before it is no longer expected.
         self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)
         return self._over
 
     def after_fork(self) -> None:
-        """In a forked child: this copy can do nothing, and must hold nothing of the original open."""
+        """Close all descriptors in a forked child: this copy has no thread, and must not keep connections open."""
         self.forked = True
         self._agents.after_fork()
         if self._io.loop is not None:
@@ -298,12 +301,12 @@ class ClusterDriver:
 
 
 def _look_around() -> None:
-    """An event that only makes the thread look around."""
+    """Do nothing: an event that only wakes the thread, which then looks at everything."""
 
 
 def _in_forked_child() -> None:
-    for crew in list(_drivers):
-        crew.after_fork()
+    for driver in list(_drivers):
+        driver.after_fork()
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

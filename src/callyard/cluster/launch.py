@@ -1,4 +1,4 @@
-"""How agents come to be on nodes: the seam between a crew and whatever starts its agents."""
+"""The seam between a driver and its nodes: protocols for starting agents and ranks there, and values that pass it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .node import NodeState
     from .node_placement import NodePlacement
 
-_TAIL = 20  # lines kept of what was said
+_TAIL = 20  # lines of output that are kept
 
 
 class NodeOffer(NamedTuple):
-    """What may be given out on a node, before its agent has told what is there; None: what it finds."""
+    """The resources to give out on a node, decided before its agent tells what is there; None: all that it finds."""
 
     cores: int | None = None
     gpus: int | tuple[str, ...] | None = None  # how many, or which
@@ -32,18 +32,19 @@ class NodeOffer(NamedTuple):
         return len(self.gpus) if isinstance(self.gpus, tuple) else self.gpus
 
     def could_hold(self, need: NodeNeed) -> bool:
+        """Return whether such a call could run on the node, as far as that is known."""
         shape = need.shape
         there = ((shape.cores, self.cores), (shape.gpus, self.gpu_count), (shape.memory, self.memory))
         return all(has is None or wanted <= has for wanted, has in (*there, (need.time, self.time)))
 
     def of(self, found: NodeCapacity) -> NodeCapacity:
-        """What is given out, now that it is known what is there."""
+        """Return what is given out, now that the agent has found what is there."""
         gpus = self.gpus if isinstance(self.gpus, tuple) else found.gpus[: self.gpus]
         return NodeCapacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
 
 
 class RanksToStart(NamedTuple):
-    """Ranks that are to be started for one call."""
+    """The ranks of one call, as they are to be started."""
 
     block: Any  # that the nodes are of
     nodes: Sequence[str]
@@ -54,89 +55,89 @@ class RanksToStart(NamedTuple):
 
 
 class StartedAgents(Protocol):
-    """Agents that were started together."""
+    """Agents, or ranks of a call, that were started together by one process of this machine."""
 
     nodes: Sequence[str]
 
     def fileno(self) -> int:
-        """Readable when there is something to read, or when all of them have ended."""
+        """Return a descriptor that is readable when there is output, or when all of them have ended."""
 
     def read(self) -> bool:
-        """Pass on what they said; False when all have ended."""
+        """Pass on their output; return False when all have ended."""
 
     def words(self) -> str:
-        """The last of what was said."""
+        """Return the last lines of their output."""
 
     def ended_on(self) -> Sequence[str]:
-        """Nodes whose agents have ended although others go on, since this was last asked."""
+        """Return the nodes whose agents have ended since the last time, although others go on."""
 
     def stop(self) -> None:
-        """End them now, without waiting for it."""
+        """End them now, without waiting for that."""
 
     def end(self, grace: float) -> None:
-        """End what has not ended by itself after so many seconds, and wait for it."""
+        """End those that have not ended by themselves after so many seconds, and wait for that."""
 
     def after_fork(self) -> None:
         """In a forked child: hold nothing open."""
 
 
 class GivenUpCalls(NamedTuple):
-    """Calls that are given up, and why."""
+    """The needs whose calls are given up, and why."""
 
     needs: Sequence[NodeNeed]
     why: CallyardError
 
 
 class AgentStarter(Protocol):
-    """Gets agents to nodes, and knows which are there and which are to come. For the I/O thread of a crew."""
+    """The starter of agents, which knows which are there and which are to come. Only the I/O thread uses it."""
 
     @property
     def complete(self) -> bool:
-        """Whether everybody who was called is there."""
+        """True if all agents that were started are there."""
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
-        """Call those who are missing; the nodes whose agents are to end, because they are given back.
+        """Start the agents that are missing; return the nodes whose agents are to end, because they are given back.
 
         `wanted`: there are calls; `contact` gives the path of the contact file.
         """
 
     def next_look(self) -> float | None:
-        """When to look again although nothing is heard."""
+        """Return when to look again although nothing happens; None where that is never."""
 
     def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
-        """The node of an agent that has introduced itself, now one of the placement; or why it cannot be."""
+        """Return the node of an agent that has said HELLO, after adding it to the placement; or why it is refused."""
 
     def gone(self, node: NodeState, now: float) -> None:
-        """Its agent cannot be reached any more."""
+        """Note that the agent on this node cannot be reached any more."""
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
-        """Which of these calls, that no node can hold, are given up, and why; None if they may wait.
+        """Return those of these calls, which no node can hold, that are given up, and why; None if all may wait.
 
         `long`: they have waited long; `where`: how agents find the driver, for people.
         """
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """End whatever brings agents to nodes; give it so many seconds to end by itself."""
+        """End the commands and jobs that run agents; give them so many seconds to end by themselves."""
 
     def after_fork(self) -> None:
         """In a forked child: hold nothing open."""
 
 
 class RankLaunchers(Protocol):
-    """How the ranks of a call may be started, as one tells a launcher: not each way fits the MPI library."""
+    """The ways in which a launcher can start the ranks of a call: not each fits the MPI library."""
 
     def candidates(self) -> list[str]:
-        """Those to try, in this order."""
+        """Return the ways to try, in this order."""
 
     def fits(self, way: str) -> None:
-        """Ranks that were started in this way have found each other."""
+        """Note that ranks which were started in this way have found each other."""
 
     def advice(self, tried: list[str]) -> str:
-        """What to do when they have not in any of these: the rest of a message."""
+        """Return the advice when no way has worked: the rest of a message."""
 
 
 class Launch(Protocol):
-    """Where agents run."""
+    """The place where agents run."""
 
     directory: str  # for the contact file: one that the nodes see too, and nobody else's
     interface: str | None
@@ -144,29 +145,29 @@ class Launch(Protocol):
 
     @property
     def rank_launchers(self) -> RankLaunchers:
-        """How ranks may be started."""
+        """The ways in which ranks can be started."""
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
-        """What nodes have, before their agents have told; none if that is not known.
+        """Return what nodes have, before their agents have told; nothing if that is not known.
 
-        `timed`: it matters for how long they are there.
+        `timed`: include for how long they are there, which may have to be asked first.
         """
 
     def make_starter(self, placement: NodePlacement) -> AgentStarter:
-        """Who gets the agents there."""
+        """Return the starter of agents for this placement."""
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
-        """Start the ranks of a call that runs on several nodes, by a launcher that MPI knows."""
+        """Start the ranks of a call on several nodes, by a launcher that the MPI library knows."""
 
     def describe_node(self, node: str) -> str:
-        """For people: which node that is, and where to look when its agent is gone."""
+        """Return the node as messages name it, with where to look when its agent is gone."""
 
     def describe(self) -> str:
-        """For people: what this is."""
+        """Return what this is, for people."""
 
 
 class AgentProcess:
-    """Agents behind one process of this machine, whose errors pass through here."""
+    """Agents behind one process of this machine, whose standard error passes through here."""
 
     def __init__(
         self,
@@ -176,7 +177,10 @@ class AgentProcess:
         ended_on: Callable[[str], Sequence[str]] = lambda _: (),
         noise: bytes = b"",
     ) -> None:
-        """`ended_on` finds the nodes in a line that says that their agents have ended; `noise` is not passed on."""
+        """Start the process.
+
+        `ended_on` finds the nodes in a line that says that their agents have ended; `noise` is not passed on.
+        """
         self.nodes = nodes
         self._noise = noise
         self._find_ended = ended_on
@@ -213,10 +217,10 @@ class AgentProcess:
         if not data and self._rest:
             lines.append(self._rest)
         for line in lines:
-            self._hear(line.decode(errors="replace").strip())
+            self._take_line(line.decode(errors="replace").strip())
         return bool(data)
 
-    def _hear(self, line: str) -> None:
+    def _take_line(self, line: str) -> None:
         self._ended_on += self._find_ended(line)
         if line:
             self._said = [*self._said, line][-_TAIL:]

@@ -1,4 +1,7 @@
-"""A call that runs on several nodes, from the driver's side: its ranks come, get the call, and give their results."""
+"""Calls on several nodes, from the driver's side: a launcher starts the ranks, which connect, get the call, and answer.
+
+Each rank is a process that connects to the driver as an agent does (`mpi_remote_rank.py`), but for one call only.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from itertools import count
 from typing import Any, Protocol, cast
 
 from ..errors import SchedulerError, TimeLimitExceeded, WorkerLost
-from ..futures import Lazy
 from ..pool.call import Call
-from ..pool.mpi_group import RankResults
+from ..pool.mpi import RankCollector
 from ..system.exit_status import too_long
 from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS
@@ -26,58 +28,57 @@ _JOIN_TIMEOUT = 120.0  # s in which all ranks must be there: some MPI libraries 
 
 
 class SendToRank(Protocol):
-    def __call__(self, agent: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
-        """Send a message, or what was collected for it."""
+    def __call__(self, rank: AgentConnection, /, message: list[bytes | memoryview] | None = None) -> None:
+        """Send a message, or what was collected for the rank."""
 
 
 class MpiCall:
-    """One such call. It ends when all ranks have, or with the first that fails."""
+    """One call on several nodes. It ends when all ranks have given their results, or with the first that fails."""
 
-    def __init__(self, number: int, call: Call, nodes: list[NodeState], candidates: list[str]) -> None:
-        """`candidates`: in which its ranks may be started; the first is this one."""
-        self.number, self.call, self.nodes, self.candidates = number, call, nodes, candidates
+    def __init__(self, number: int, call: Call, nodes: list[NodeState], ways: list[str], now: float) -> None:
+        """`ways`: those in which its ranks may still be started; the first is in use."""
+        self.number, self.call, self.nodes, self.ways = number, call, nodes, ways
         self.size = call.plan.shape.ranks
         self.started: StartedAgents | None = None
-        self.until: float | None = time.monotonic() + _JOIN_TIMEOUT  # when its time is over
-        self.complete = False  # all ranks are there
+        self.until: float | None = now + _JOIN_TIMEOUT  # when its time is over
+        self.complete = False  # all ranks have connected
         self.over = False
-        self._agents: dict[int, AgentConnection] = {}  # by rank
-        self._results: dict[int, Lazy] = {}
+        self._ranks: dict[int, AgentConnection] = {}
+        self._results = RankCollector(self.size)
 
     @property
     def begun(self) -> bool:
-        """Whether a rank has come."""
-        return bool(self._agents)
+        """True if a rank has connected."""
+        return bool(self._ranks)
 
     @property
-    def agents(self) -> Iterator[AgentConnection]:
-        return iter(self._agents.values())
+    def ranks(self) -> Iterator[AgentConnection]:
+        return iter(self._ranks.values())
 
-    def join(self, rank: int, agent: AgentConnection, now: float) -> bool:
-        """A rank is there; whether they all are, so that they can be sent the call."""
-        self._agents[rank] = agent
-        self.complete = len(self._agents) == self.size
+    def join(self, number: int, rank: AgentConnection, now: float) -> bool:
+        """Add a rank that has connected; return whether they are all there, so that they can be sent the call."""
+        self._ranks[number] = rank
+        self.complete = len(self._ranks) == self.size
         if self.complete:
             limit = self.call.plan.run_time
             self.until = None if limit is None else now + limit
         return self.complete
 
-    def receive(self, agent: AgentConnection, message: list[bytes]) -> CallEnd | None:
-        """How the call has ended, if it has."""
-        for end in agent.receive(message):
+    def receive(self, rank: AgentConnection, message: list[bytes]) -> CallEnd | None:
+        """Take in what a rank says; return the end of the call if this is it."""
+        for end in rank.receive(message):
             if end.how != "result":
                 return end
-            self._results[self._rank_of(agent)] = end.what
-        if len(self._results) < self.size:
-            return None
-        return CallEnd(self.call, "result", RankResults([self._results[rank] for rank in range(self.size)]))
+            results = self._results.add(self._number_of(rank), end.what)
+            if results is not None:
+                return CallEnd(self.call, "result", results)
+        return None
 
-    def _rank_of(self, agent: AgentConnection) -> int:
-        return next(rank for rank, known in self._agents.items() if known is agent)
+    def _number_of(self, rank: AgentConnection) -> int:
+        return next(number for number, known in self._ranks.items() if known is rank)
 
-    def gone(self, agent: AgentConnection) -> bool:
-        """Whether this rank has gone before it had a result."""
-        return self._rank_of(agent) not in self._results
+    def has_result_of(self, rank: AgentConnection) -> bool:
+        return self._number_of(rank) in self._results
 
     # -- why it has no result ------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class MpiCall:
 
 
 class MpiCalls:
-    """Those of a crew. For its I/O thread."""
+    """The calls on several nodes of one driver. Only its I/O thread may use this."""
 
     def __init__(self, launch: Launch, placement: NodePlacement, send: SendToRank, ends: deque[CallEnd]) -> None:
         self._launch, self._placement, self._send, self._ends = launch, placement, send, ends
@@ -105,15 +106,15 @@ class MpiCalls:
         self._numbers = count(1)
 
     def start(self, loop: EventLoop, start: StartOnNodes, contact: str, initializer: bytes | None) -> None:
-        """Let the launcher start the ranks of a call."""
+        """Let the launcher start the ranks of a call; return at once."""
         self._loop, self._contact, self._initializer = loop, contact, initializer
         self._begin(cast(Call, start.call), start.nodes, self._launch.rank_launchers.candidates())
 
-    def _begin(self, call: Call, nodes: list[NodeState], candidates: list[str]) -> None:
+    def _begin(self, call: Call, nodes: list[NodeState], ways: list[str]) -> None:
         number = next(self._numbers)
-        mpi_call = self._mpi_calls[number] = MpiCall(number, call, nodes, candidates)
+        mpi_call = self._mpi_calls[number] = MpiCall(number, call, nodes, ways, time.monotonic())
         try:
-            mpi_call.started = started = self._launch.start_ranks(_to_start(mpi_call, self._contact), candidates[0])
+            mpi_call.started = started = self._launch.start_ranks(_to_start(mpi_call, self._contact), ways[0])
         except OSError as error:
             del self._mpi_calls[number]
             self._end(mpi_call, mpi_call.lost(str(error)))
@@ -130,70 +131,71 @@ class MpiCalls:
             return
         if mpi_call.begun:
             self._end(mpi_call, mpi_call.lost(started.words()))
-        else:
-            self._did_not_begin(mpi_call, started.words())  # perhaps the launcher does not know this way
+        else:  # perhaps the launcher does not know this way
+            self._did_not_begin(mpi_call, started.words())
 
     def _did_not_begin(self, mpi_call: MpiCall, why: str) -> None:
-        advice = self._launch.rank_launchers.advice
-        self._start_in_next_way(
-            mpi_call, lambda tried: words_of_none(mpi_call.call.future.name, mpi_call.size, why, advice(tried))
-        )
+        name, size, advice = mpi_call.call.future.name, mpi_call.size, self._launch.rank_launchers.advice
+        self._start_in_next_way(mpi_call, lambda tried: words_of_none(name, size, why, advice(tried)))
 
-    def _ranks_are_alone(self, mpi_call: MpiCall, size: int, library: str) -> None:
-        """Its ranks do not know each other."""
-        words, advice = (
-            words_of_alone(mpi_call.call.future.name, mpi_call.size, size, library),
-            self._launch.rank_launchers.advice,
-        )
+    def _is_alone(self, mpi_call: MpiCall, size: int, library: str) -> None:
+        """A rank has not found all the others: the launcher and its MPI library do not fit."""
+        words = words_of_alone(mpi_call.call.future.name, mpi_call.size, size, library)
+        advice = self._launch.rank_launchers.advice
         self._start_in_next_way(mpi_call, lambda tried: f"{words}; {advice(tried)}")
 
-    def _start_in_next_way(self, mpi_call: MpiCall, words: Callable[[list[str]], str]) -> None:
-        """Start other ranks in the next way, whose number these do not have; or say why there is none."""
-        if len(mpi_call.candidates) > 1:
+    def _start_in_next_way(self, mpi_call: MpiCall, message: Callable[[list[str]], str]) -> None:
+        """Start the ranks anew in the next way; where there is none, fail the call with the message.
+
+        They get a new number, so that ranks of the first attempt that are late find nobody who waits for them.
+        """
+        if len(mpi_call.ways) > 1:
             mpi_call.over = True
             self._stop(mpi_call)
-            self._begin(mpi_call.call, mpi_call.nodes, mpi_call.candidates[1:])
+            self._begin(mpi_call.call, mpi_call.nodes, mpi_call.ways[1:])
         else:
-            self._end(
-                mpi_call,
-                CallEnd(mpi_call.call, "lost", SchedulerError(words(self._launch.rank_launchers.candidates()))),
-            )
+            error = SchedulerError(message(self._launch.rank_launchers.candidates()))
+            self._end(mpi_call, CallEnd(mpi_call.call, "lost", error))
 
     # -- what the ranks say --------------------------------------------------------------------------------------
 
     def on_hello(self, peer: bytes, said: dict[str, Any]) -> bool:
-        """A rank is there; False if nobody waits for it."""
+        """Take in a rank that has connected; return False if nobody waits for it."""
         mpi_call = self._mpi_calls.get(said["call"])
         if mpi_call is None or mpi_call.over:
             return False
         _, size, library = said["world"] or (0, mpi_call.size, "")
         if size != mpi_call.size:
-            self._ranks_are_alone(mpi_call, size, library)
+            self._is_alone(mpi_call, size, library)
             return False
-        agent = AgentConnection(peer, mpi_call.nodes[0], said["host"], said["pid"])
-        self._by_peer[peer] = mpi_call, agent
-        agent.welcome(None, None, self._initializer)
-        self._send(agent)
-        if mpi_call.join(said["rank"], agent, time.monotonic()):
+        rank = AgentConnection(peer, mpi_call.nodes[0], said["host"], said["pid"])
+        self._by_peer[peer] = mpi_call, rank
+        rank.welcome(None, None, self._initializer)
+        self._send(rank)
+        if mpi_call.join(said["rank"], rank, time.monotonic()):
             if said["world"]:
-                self._launch.rank_launchers.fits(mpi_call.candidates[0])
-            for rank in mpi_call.agents:
-                for message in rank.send([mpi_call.call], None):
-                    self._send(rank, message)
-                self._send(rank)
+                self._launch.rank_launchers.fits(mpi_call.ways[0])
+            self._send_call(mpi_call)
         return True
 
+    def _send_call(self, mpi_call: MpiCall) -> None:
+        """Send the call to its ranks, only now: one that begins alone could wait for ever for those that never come."""
+        for rank in mpi_call.ranks:
+            for message in rank.send([mpi_call.call], None):
+                self._send(rank, message)
+            self._send(rank)
+
     def receive(self, peer: bytes, message: list[bytes]) -> bool:
-        """What a rank says, or with an empty message that it is gone; False if this peer is none."""
-        mpi_call, agent = self._by_peer.get(peer, (None, None))
-        if mpi_call is None or agent is None:
+        """Take in a message of a rank, an empty one if it is gone; return False if this peer is no rank."""
+        mpi_call, rank = self._by_peer.get(peer, (None, None))
+        if mpi_call is None or rank is None:
             return False
         if not message:
             del self._by_peer[peer]
-            if mpi_call.gone(agent) and not mpi_call.over:
-                self._stop(mpi_call)  # the launcher may wait for the others; what it says tells why
+            if not mpi_call.has_result_of(rank) and not mpi_call.over:
+                self._stop(mpi_call)  # the launcher may wait for the others; its last words tell why
             return True
-        end = None if mpi_call.over else mpi_call.receive(agent, message)
+        end = None if mpi_call.over else mpi_call.receive(rank, message)
         if end is not None:
             self._end(mpi_call, end)
         return True
@@ -207,9 +209,9 @@ class MpiCalls:
         self._placement.finished_everywhere(mpi_call.call)
         self._ends.append(end)
         if end.how == "result":
-            for agent in mpi_call.agents:
-                agent.end()
-                self._send(agent)
+            for rank in mpi_call.ranks:
+                rank.end()
+                self._send(rank)
         else:
             self._stop(mpi_call)
 
@@ -218,19 +220,20 @@ class MpiCalls:
             mpi_call.started.stop()
 
     def drop(self, call: Call) -> None:
-        """One of its nodes is gone, and it is ended elsewhere."""
+        """End the ranks of a call that has lost one of its nodes; its future is ended elsewhere."""
         for mpi_call in self._mpi_calls.values():
             if mpi_call.call is call:
                 mpi_call.over = True
                 self._stop(mpi_call)
 
     def stop(self) -> None:
-        """End all of them, and start none otherwise."""
+        """End the ranks of all calls, and start none in another way."""
         for mpi_call in self._mpi_calls.values():
-            del mpi_call.candidates[1:]
+            del mpi_call.ways[1:]
             self._stop(mpi_call)
 
     def look_after(self, now: float) -> None:
+        """End the calls whose time is over."""
         for mpi_call in list(self._mpi_calls.values()):
             if mpi_call.until is None or now < mpi_call.until or mpi_call.over:
                 continue
@@ -240,7 +243,7 @@ class MpiCalls:
                 self._did_not_begin(mpi_call, f"after {_JOIN_TIMEOUT:.0f} s not all of them were there")
 
     def next_look(self) -> float | None:
-        return min((s.until for s in self._mpi_calls.values() if s.until is not None and not s.over), default=None)
+        return min((c.until for c in self._mpi_calls.values() if c.until is not None and not c.over), default=None)
 
     def close(self, loop: EventLoop, grace: float) -> None:
         for mpi_call in self._mpi_calls.values():

@@ -1,9 +1,9 @@
-"""One rank of a call that runs on several nodes: a worker, and what speaks for it with the driver, in one process.
+"""One rank of a call on several nodes: a worker and its agent in one process.
 
     driver == transport/curve == Agent --> Bridge == socket pair == RankServer, which runs the function
               (a thread of this process)                         (its main thread, as MPI wants it)
 
-The scheduler's own launcher starts it, so that MPI finds the other ranks. It makes one call.
+The scheduler's own launcher starts it, so that MPI finds the other ranks. It runs one call.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..pool.call_shape import WorkerShape
-from ..pool.mpi_group import words_of_no_mpi
+from ..pool.mpi import words_of_no_mpi
 from ..pool.worker import Worker
 from ..pool.worker_connection import WorkerConnection
 from ..pool.worker_errors import StartError
@@ -26,25 +25,21 @@ from ..pool.worker_events import finish
 from ..pool.worker_placement import WorkerPlacement
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
-from ..system.machine import GPUS
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport.event_loop import WRITE, EventLoop
 from ..transport.frames import NO_MPI, RESULT, Frame
 from ..transport.result_log import make_result_log
 from ..worker.communicator import join_world
-from ..worker.mpi_rank import RankServer, rank_in
+from ..worker.mpi_rank import RankServer, gpus_by_local_rank, rank_in
 from .agent import Agent, ParentPipe, connect
 
 if TYPE_CHECKING:
     from ..pool.call import Call
     from ..transport.stream import FrameStream
 
-# How launchers tell a process its rank among those of its machine.
-_LOCAL_RANK_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID")
-
 
 class Bridge:
-    """In the place of a node: hands the call to the main thread of this process, over a socket pair."""
+    """The runner of one call, in the place of a worker pool: hands it to the main thread, over a socket pair."""
 
     def __init__(
         self,
@@ -65,7 +60,7 @@ class Bridge:
     def prepare(self) -> None:
         connection, loop = self._connection, self._loop
         self._beside.watch(loop)
-        loop.watch(connection.stream.sock, self._worker_speaks)
+        loop.watch(connection.stream.sock, self._on_readable)
         connection.greet(self._initializer)
         connection.handed_over()
 
@@ -83,10 +78,10 @@ class Bridge:
             finish(*end)
 
     def cancel_waiting(self, all_of_them: bool) -> None:
-        """Nothing waits here."""
+        """Do nothing: no call waits here."""
 
     def let_idle_workers_go(self) -> None:
-        """There is none."""
+        """Do nothing: there is none."""
 
     def kill(self, signum: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # the launcher ends the other ranks
@@ -97,13 +92,13 @@ class Bridge:
     def _on_blocked(self, stream: FrameStream) -> None:
         self._loop.also_write(stream.sock, True)
 
-    def _worker_speaks(self, mask: int) -> None:
+    def _on_readable(self, mask: int) -> None:
         connection = self._connection
         if mask & WRITE and connection.stream.flush():
             self._loop.also_write(connection.stream.sock, False)
         arrived = connection.receive()
         for call in list(connection.in_flight.values()):
-            self._say_if_meant_otherwise(call, arrived)
+            self._warn_of_no_mpi(call, arrived)
         for end in connection.hear(connection, arrived):
             finish(*end)
         connection.catch_up()
@@ -113,7 +108,7 @@ class Bridge:
         if connection.ended:
             self._loop.forget(connection.stream.sock)
 
-    def _say_if_meant_otherwise(self, call: Call, arrived: list[Frame]) -> None:
+    def _warn_of_no_mpi(self, call: Call, arrived: list[Frame]) -> None:
         for kind, _, _, flags, _ in arrived:
             if self._first and kind == RESULT and flags & NO_MPI:
                 self._beside.warn(words_of_no_mpi(call.future.name, call.plan.shape.ranks))
@@ -124,39 +119,32 @@ def main() -> None:
     contact, call, ranks, gpus = sys.argv[1:]
     default_signals()
     open_standard_descriptors()
-    os.environ.update(own_gpus(os.environ, int(gpus)))
-    starter = ParentPipe()
-    starter.watch()
+    os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
+    parent = ParentPipe()
+    parent.watch()
     ours, theirs = socket.socketpair()
     world = join_world()  # in this thread, as MPI wants it
     rank = rank_in(world)
     more = {"call": int(call), "rank": rank, "world": world}
-    make = partial(Bridge, ours, rank == 0)
-    speaker = threading.Thread(target=_speak, args=(os.path.abspath(contact), starter, more, make), daemon=True)
-    speaker.start()
+    make_runner = partial(Bridge, ours, rank == 0)
+    agent = threading.Thread(target=_serve, args=(os.path.abspath(contact), parent, more, make_runner), daemon=True)
+    agent.start()
     result_log, descriptor = make_result_log()
     os.close(descriptor)
     with theirs:
         RankServer(theirs, result_log, int(ranks)).run()
-    speaker.join()
+    agent.join()
 
 
-def _speak(contact: str, starter: ParentPipe, more: dict[str, Any], make: partial[Bridge]) -> None:
+def _serve(contact: str, parent: ParentPipe, more: dict[str, Any], make_runner: partial[Bridge]) -> None:
     try:
-        there = connect(contact, starter, more, make)
+        there = connect(contact, parent, more, make_runner)
     except BaseException as error:
         sys.stderr.write(f"{error}\n")
         there = False
-    if not there:  # nobody else would end this process, and the launcher ends the other ranks
+    if not there:  # the main thread would wait for ever; the launcher then ends the other ranks
         sys.stderr.flush()
         os._exit(1)
-
-
-def own_gpus(environ: Mapping[str, str], each: int) -> dict[str, str]:
-    """The variables by which a rank sees its own GPUs alone, of those that all ranks on its machine see."""
-    local = next((int(environ[name]) for name in _LOCAL_RANK_VARIABLES if name in environ), 0)
-    seen = {name: environ[name].split(",") for name in GPUS if environ.get(name)}
-    return {name: ",".join(gpus[local * each : (local + 1) * each]) for name, gpus in seen.items()}
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""The calls, nodes and queues of calls that the placement on nodes deals with."""
+"""Nodes, calls and queues as the placement of calls on nodes sees them, and the instructions that it gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHORT = 0.005  # s; calls of functions that take longer are not sent ahead
 
 
 class NodeCall(QueuedCall, Protocol):
-    """A call, as far as the placement is concerned."""
+    """A call, as far as its placement on a node is concerned."""
 
     @property
     def need(self) -> NodeNeed: ...
@@ -30,7 +30,7 @@ class CallGroup:
 
 
 class NodeState:
-    """A node as the placement sees it."""
+    """A node: what it has, what of that is in use, and the calls that were sent there."""
 
     __slots__ = (
         *("block", "capacity", "cores", "in_flight", "gpus", "groups", "leaving"),
@@ -40,16 +40,16 @@ class NodeState:
     def __init__(self, number: int, name: str, capacity: NodeCapacity, block: Hashable = None) -> None:
         self.number, self.name, self.capacity = number, name, capacity
         self.block = block  # only nodes of one block can have a call together
-        self.until = inf  # when it is taken away, by the clock of `Fleet.decide`
+        self.until = inf  # when it is taken away, by the clock of `NodePlacement.decide`
         self.cores, self.gpus, self.memory = capacity.cores, len(capacity.gpus), capacity.memory  # not given out
         self.groups: dict[NodeNeed, CallGroup] = {}
         self.in_flight: dict[NodeCall, bool] = {}  # with whether they were known to be short when they were sent
         self.proven: set[NodeNeed] = set()  # of these, calls have ended there: it has workers for them
-        self.withdrawing = False
-        self.leaving = False  # gets no more calls
+        self.withdrawing = False  # calls that have not begun there are being taken back
+        self.leaving = False  # it gets no more calls
 
     def __repr__(self) -> str:
-        return f"<Member {self.name} {len(self.in_flight)} calls>"
+        return f"<NodeState {self.name} {len(self.in_flight)} calls>"
 
     @property
     def slots(self) -> int:
@@ -57,11 +57,11 @@ class NodeState:
 
     @property
     def ahead(self) -> bool:
-        """Whether it has calls beside those that have slots."""
+        """True if calls were sent there beyond its slots."""
         return any(group.calls > group.slots for group in self.groups.values())
 
     def could_hold(self, need: NodeNeed, now: float) -> bool:
-        """Whether it could if nothing else ran there."""
+        """Return whether such a call could run there if nothing else did."""
         return not self.leaving and self.lasts(need, now) and self.is_large_enough(need)
 
     def is_large_enough(self, need: NodeNeed) -> bool:
@@ -69,10 +69,11 @@ class NodeState:
         return capacity.cores >= shape.cores and len(capacity.gpus) >= shape.gpus and capacity.memory >= shape.memory
 
     def lasts(self, need: NodeNeed, now: float) -> bool:
-        """Whether a call that begins now ends before the node is taken away, if it keeps to its time."""
+        """Return whether a call that begins now ends before the node is taken away, if it keeps to its time."""
         return not need.time or now + need.time <= self.until
 
     def holds(self, need: NodeNeed, now: float) -> bool:
+        """Return whether such a call can be given a slot now."""
         if self.leaving or self.withdrawing or not self.lasts(need, now):
             return False
         if need.exclusive:
@@ -81,12 +82,13 @@ class NodeState:
         return self.cores >= shape.cores and self.gpus >= shape.gpus and self.memory >= shape.memory
 
     def room_for(self, need: NodeNeed) -> int:
-        """How many such calls fit beside what it has."""
+        """Return how many such calls fit beside those that it has."""
         shape = need.shape
         pairs = ((self.cores, shape.cores), (self.gpus, shape.gpus), (self.memory, shape.memory))
         return min((free // asked for free, asked in pairs if asked), default=0)
 
     def take(self, need: NodeNeed, sign: int = 1) -> None:
+        """Give out the resources of a slot; with a sign of -1 they are free again."""
         self.cores -= sign * (self.capacity.cores if need.exclusive else need.shape.cores)
         self.gpus -= sign * need.shape.gpus
         self.memory -= sign * need.shape.memory
@@ -114,19 +116,20 @@ class CallQueue:
     def __init__(self, need: NodeNeed) -> None:
         self.need = need
         self.calls: deque[NodeCall] = deque()
-        self.passed = 0  # how often others were sent while the head waited
-        self.share = 0  # of each node in what waits, for this decision; 0: not known yet
-        self.stuck = False  # no node had a place for it; only nodes that have changed since need be looked at
-        self.reserved: list[NodeState] = []  # are kept free for its head
+        self.passed = 0  # calls of other queues that were sent while the head waited
+        self.share = 0  # calls that each node gets at once in this decision; 0: not known yet
+        self.stuck = False  # no node had a slot for the head: look only at nodes that have changed since
+        self.reserved: list[NodeState] = []  # nodes that are kept free for the head
 
     def head(self) -> NodeCall | None:
+        """Return the first call that was not cancelled; drop those before it."""
         while self.calls and self.calls[0].abandoned():
             self.calls.popleft()
         return self.calls[0] if self.calls else None
 
 
 def together(nodes: Iterable[NodeState], count: int) -> list[NodeState] | None:
-    """The first so many that are of one block."""
+    """Return the first so many nodes that are of one block; None if there are not so many."""
     blocks: dict[Hashable, list[NodeState]] = {}
     for node in nodes:
         found = blocks.setdefault(node.block, [])
@@ -137,7 +140,7 @@ def together(nodes: Iterable[NodeState], count: int) -> list[NodeState] | None:
 
 
 def record(node: NodeState, call: NodeCall) -> None:
-    """The call is on the node from now on."""
+    """Note that the call is on the node from now on."""
     group = node.groups[call.need]
     short = node.in_flight[call] = not is_long(call)
     group.calls += 1
@@ -145,5 +148,5 @@ def record(node: NodeState, call: NodeCall) -> None:
 
 
 def is_long(call: NodeCall) -> bool:
-    """Whether nothing should be sent behind this call."""
+    """Return whether nothing should be sent behind this call."""
     return call.alone or call.expected() > _SHORT

@@ -1,9 +1,9 @@
-"""Which call goes to which node, and when: decisions only, no sockets, no clocks.
+"""The placement of calls on nodes: which call goes to which node, and when. Decisions only, no sockets, no clocks.
 
-Events go in (`join`, `add`, `finished`, ...), and `decide()` tells what to send where. On its node the pool decides the
-rest (`pool.py`), by the same rules; here it is only seen to that no node is given more than it has. A *place* on a node
-is the cores, GPUs and memory of one call, from sending it to its result. Calls that are known to be short are
-also sent ahead, behind the slots, so that a node has something to do while its results travel.
+Events go in (`join`, `add`, `finished`, ...), and `decide()` returns what to send where. On its node the worker pool
+decides the rest by the same rules (`pool/worker_placement.py`); here no node is given more than it has. A *slot* on a
+node is the cores, GPUs and memory of one call, from the moment in which it is sent to its result. Calls that are known
+to be short are also sent ahead, beyond the slots, so that a node has work while its results travel.
 
 Work is done for what has changed since the last decision, not for each node: there may be a thousand.
 """
@@ -17,36 +17,38 @@ from math import inf
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from .node import CallGroup, CallQueue, NodeCall, NodeState, SendToNode, StartOnNodes, is_long, record, together
 
-_AHEAD = 0.005  # s of work that may lie before a place besides what runs there
-_MOST_AHEAD = 512
+_AHEAD = 0.005  # s of work that may wait at a slot besides the call that runs
+_MOST_AHEAD = 512  # calls that may wait at a slot
 _MOST_AT_ONCE = 5000  # calls, so that the first are under way before there is a decision on all
-_PATIENCE = 4  # so many times the size of all nodes may calls pass one that waits
+_PATIENCE = 4  # times the cores of all nodes: so many calls may pass one that waits, then nodes are reserved for it
 
 
 class NodePlacement:
-    """Gives out the nodes that there are."""
+    """The nodes of an executor and the calls that wait for them."""
 
     def __init__(self, max_workers: int | None = None) -> None:
         self.max_workers = max_workers
         self.nodes: dict[int, NodeState] = {}
-        self.ahead: dict[NodeState, None] = {}  # those that were sent more than they have slots for, some time ago
+        self.ahead: dict[NodeState, None] = {}  # nodes that were sent more calls than they have slots, some time ago
         self._queues: dict[tuple[int, NodeNeed], CallQueue] = {}
-        self._room: dict[NodeState, None] = {}  # those with free cores; who was given something last stands last
-        self._changed: dict[NodeState, None] = {}  # those that have more to give than at the last decision
-        self._can_top_up: dict[NodeNeed, dict[NodeState, None]] = {}  # where calls of that need have ended
-        self._reserved: dict[NodeState, CallQueue] = {}  # kept free for the head of a queue
-        self._slots: dict[NodeNeed, int] = {}  # in use, on all nodes
-        self.undecided = False  # there is more to do now than `decide` has told
-        self._active = 0  # slots in use
+        self._room: dict[
+            NodeState, None
+        ] = {}  # nodes with free cores, the one that was given something last at the end
+        self._changed: dict[NodeState, None] = {}  # nodes that have more to give than at the last decision
+        self._can_top_up: dict[NodeNeed, dict[NodeState, None]] = {}  # nodes where calls of that need have ended
+        self._reserved: dict[NodeState, CallQueue] = {}  # nodes that are kept free for the head of a queue
+        self._slots: dict[NodeNeed, int] = {}  # slots in use, on all nodes
+        self.undecided = False  # there is more to do now than `decide` has returned
+        self._active = 0  # calls that have slots
         self._cores = 0  # of all nodes
         self._numbers = 0
         self._now = 0.0  # of the last decision
-        self.idled = False  # the last call of a node has ended, since somebody set this to False
+        self.idled = False  # the last call of a node has ended since this was set to False
 
     # -- events ----------------------------------------------------------------------------------------
 
     def join(self, name: str, capacity: NodeCapacity, block: Hashable = None) -> NodeState:
-        """A node is there."""
+        """Add a node that has come."""
         self._numbers += 1
         node = self.nodes[self._numbers] = NodeState(self._numbers, name, capacity, block)
         self._cores += capacity.cores
@@ -54,7 +56,7 @@ class NodePlacement:
         return node
 
     def leave(self, node: NodeState) -> list[NodeCall]:
-        """A node is gone; the calls that were there."""
+        """Remove a node that is gone; return the calls that were there."""
         del self.nodes[node.number]
         self._cores -= node.capacity.cores
         calls = list(node.in_flight)
@@ -69,13 +71,13 @@ class NodePlacement:
         return calls
 
     def _free_other_nodes(self, call: NodeCall) -> None:
-        """A call over several nodes ends on all of them when it ends on one."""
+        """End a call over several nodes on all of them, because it has ended on one."""
         for other in list(self.nodes.values()):
             if call in other.in_flight:
                 self.finished(other, [call])
 
     def finished_everywhere(self, call: NodeCall) -> None:
-        """A call over several nodes has ended."""
+        """Note that a call over several nodes has ended."""
         self._free_other_nodes(call)
 
     def add(self, call: NodeCall) -> None:
@@ -86,18 +88,18 @@ class NodePlacement:
         queue.calls.append(call)
 
     def lasts_until(self, node: NodeState, until: float) -> None:
-        """It is now known when the node is taken away."""
+        """Note when the node is going to be taken away."""
         node.until = until
         self._may_have_room(node)
 
     def put_back(self, calls: Iterable[NodeCall]) -> None:
-        """Calls that are not where they were sent go to the front again, the last given first in queue."""
+        """Put calls that did not run where they were sent to the front of their queues, the last given first."""
         for call in calls:
             self.add(call)
             self._queues[-call.priority, call.need].calls.rotate(1)
 
     def finished(self, node: NodeState, calls: Iterable[NodeCall]) -> None:
-        """These calls are not on the node any more: ended, or withdrawn."""
+        """Note that these calls are not on the node any more: they ended, or were withdrawn."""
         for call in calls:
             short = node.in_flight.pop(call)
             need = call.need
@@ -114,20 +116,20 @@ class NodePlacement:
         self._may_have_room(node)
 
     def withdraw(self, node: NodeState) -> None:
-        """What has not begun there is going to be taken back; until then it is given nothing."""
+        """Give the node nothing until the calls that have not begun there were taken back."""
         node.withdrawing = True
         self._room.pop(node, None)  # else each call that is placed would have to pass it
         self._changed.pop(node, None)
 
     def withdrawn(self, node: NodeState) -> None:
-        """What has not begun there was taken back; it may be given calls again."""
+        """Let the node have calls again: those that had not begun there were taken back."""
         node.withdrawing = False
         for need in node.groups:
             self._can_top_up.setdefault(need, {})[node] = None
         self._may_have_room(node)
 
     def drain(self) -> list[NodeCall]:
-        """The calls that wait, which now wait no longer."""
+        """Empty the queues; return the calls that waited."""
         drained = [call for queue in self._queues.values() for call in queue.calls]
         self._queues.clear()
         self._reserved.clear()
@@ -135,11 +137,11 @@ class NodePlacement:
         return drained
 
     def waiting_calls(self) -> list[NodeCall]:
-        """The calls that wait at this moment. Any thread may ask: nothing comes in between while a tuple is made."""
+        """Return the calls that wait at this moment. Any thread may ask: making a tuple of a container is atomic."""
         return [call for queue in tuple(self._queues.values()) for call in tuple(queue.calls)]
 
     def drop(self, need: NodeNeed) -> list[NodeCall]:
-        """Give up the calls of this need that wait."""
+        """Drop the waiting calls of this need; return them."""
         keys = [key for key, queue in self._queues.items() if queue.need == need]
         queues = [self._queues.pop(key) for key in keys]
         for queue in queues:
@@ -158,14 +160,13 @@ class NodePlacement:
 
     @property
     def room(self) -> int | None:
-        """How many more calls may run at once; None: any number."""
+        """How many more calls may run at once; None for any number."""
         return None if self.max_workers is None else max(0, self.max_workers - self._active)
 
     def backlog(self) -> list[tuple[NodeNeed, int, float]]:
-        """What waits: each need, how many calls there are of it, and for how long the first of them will run.
+        """Return the needs of waiting calls, with how many wait and for how long the first of them will run (s).
 
-        Those are not counted for which there is room beside others, on nodes that are in use: the next decision sends
-        them there.
+        Calls that fit beside others on nodes that are in use are not counted: the next decision sends them there.
         """
         heads = ((queue, queue.head()) for queue in self._queues.values())
         found = ((queue, head.expected()) for queue, head in heads if head is not None)
@@ -173,11 +174,11 @@ class NodePlacement:
 
     @property
     def unsettled(self) -> bool:
-        """Whether the next decision sends calls to nodes that are in use."""
+        """True if the next decision sends calls to nodes that are in use."""
         return self.room != 0 and any(self._room_beside(queue) for queue in self._queues.values())
 
     def _room_beside(self, queue: CallQueue) -> int:
-        """For how many of its calls; none if the last decision has found no room."""
+        """Return how many of its calls fit on nodes in use; none if the last decision has found no room."""
         need = queue.need
         if queue.stuck or need.nodes > 1 or need.exclusive:
             return 0
@@ -185,7 +186,7 @@ class NodePlacement:
         return min(len(queue.calls), sum(node.room_for(need) for node in able))
 
     def unplaceable(self) -> list[NodeNeed]:
-        """What is waited for and none of the nodes has."""
+        """Return the needs of waiting calls that none of the nodes could ever hold."""
         return [
             queue.need for queue in self._queues.values() if queue.head() is not None and not self._enough(queue.need)
         ]
@@ -197,14 +198,14 @@ class NodePlacement:
     # -- decisions -------------------------------------------------------------------------------------
 
     def decide(self, now: float = 0.0) -> list[SendToNode | StartOnNodes]:
-        """What to do now, or the first part of that."""
+        """Return what to do now, or the first part of that if `undecided` is set."""
         self._now = now
         todo: list[SendToNode | StartOnNodes] = []
         heads: list[tuple[int, int, CallQueue]] = []
         for (priority, _), queue in list(self._queues.items()):
             queue.share = queue.share if self.undecided else 0
             self._push(heads, priority, queue)
-        passed: list[CallQueue] = []  # by whatever is sent from here on
+        passed: list[CallQueue] = []  # are passed by each call that is sent from here on
         decided, self.undecided = 0, False
         while heads:
             if decided >= _MOST_AT_ONCE:
@@ -225,7 +226,7 @@ class NodePlacement:
         return todo
 
     def _push(self, heads: list[tuple[int, int, CallQueue]], priority: int, queue: CallQueue) -> None:
-        """Let the head of the queue be looked at in its turn: the highest priority, then the oldest."""
+        """Let the head of the queue have its turn: the highest priority first, then the oldest."""
         head = queue.head()
         if head is None:
             del self._queues[priority, queue.need]
@@ -234,9 +235,9 @@ class NodePlacement:
             heappush(heads, (priority, head.order, queue))
 
     def _place(self, queue: CallQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Do something for the head of the queue, and for those behind it that came before `until`.
+        """Send the head of the queue, and calls behind it that came before `until`.
 
-        Returns for how many calls; 0 if nothing can be done now.
+        Returns how many were sent; 0 if nothing can be done now.
         """
         if queue.need.nodes > 1:
             return self._start_on_nodes(queue, todo)
@@ -247,7 +248,7 @@ class NodePlacement:
         return 0 if is_long(queue.calls[0]) else self._send_ahead(queue, todo)
 
     def _find(self, queue: CallQueue) -> NodeState | None:
-        """A node with a place for it."""
+        """Return a node with a slot for the head."""
         for node in self._candidates(queue):
             if node.holds(queue.need, self._now) and self._is_open_to(node, queue):
                 return node
@@ -257,7 +258,7 @@ class NodePlacement:
         return self._changed if queue.stuck else self._room
 
     def _fill(self, node: NodeState, queue: CallQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Send calls to slots on the node: its share of what waits, so that many calls share one message."""
+        """Send calls to slots on the node: its share of the queue, so that many calls share one message."""
         queue.share = queue.share or max(1, len(queue.calls) // len(self._candidates(queue)))
         most = queue.share if self.max_workers is None else min(queue.share, self.max_workers - self._active)
         calls: list[NodeCall] = []
@@ -273,7 +274,7 @@ class NodePlacement:
         return self._sent(node, queue, calls, todo)
 
     def _start_on_nodes(self, queue: CallQueue, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Start the head of the queue on several nodes, if so many have a place for it."""
+        """Start the head of the queue on several nodes, if so many have a slot for it."""
         if self.max_workers is not None and self._active >= self.max_workers:
             return 0
         count, now = queue.need.nodes, self._now
@@ -298,14 +299,14 @@ class NodePlacement:
         return self._reserved.get(node, queue) is queue
 
     def _reserve(self, queue: CallQueue) -> None:
-        """Keep nodes for the queue's head, when it has been passed too often: those that are the least busy."""
+        """Keep the least busy nodes free for the queue's head, once it has been passed too often."""
         if not queue.reserved and queue.passed >= _PATIENCE * self._cores:
             able = (m for m in self.nodes.values() if m not in self._reserved and m.could_hold(queue.need, self._now))
             queue.reserved = together(sorted(able, key=lambda m: m.cores, reverse=True), queue.need.nodes) or []
             self._reserved.update(dict.fromkeys(queue.reserved, queue))
 
     def _release_reserved(self, queue: CallQueue) -> None:
-        """The nodes that were kept for the queue's head are there for all again."""
+        """Let all queues use the nodes again that were kept free for the head of this one."""
         if queue.reserved:
             for node in queue.reserved:
                 self._reserved.pop(node, None)
@@ -314,10 +315,11 @@ class NodePlacement:
                 other.stuck = False
 
     def _send_ahead(self, queue: CallQueue, todo: list[SendToNode | StartOnNodes]) -> int:
-        able = self._can_top_up.get(queue.need, {})
-        while able:
-            node = next(iter(able))
-            del able[node]
+        """Send short calls beyond the slots of a node that has such calls already."""
+        nodes = self._can_top_up.get(queue.need, {})
+        while nodes:
+            node = next(iter(nodes))
+            del nodes[node]
             room = self._room_ahead(node, queue)
             if room > 0 and self._is_open_to(node, queue):
                 calls: list[NodeCall] = []
@@ -330,12 +332,12 @@ class NodePlacement:
         return 0
 
     def _room_ahead(self, node: NodeState, queue: CallQueue) -> int:
-        """How many calls may be sent to the node beside those that have slots."""
+        """Return how many calls may be sent to the node beyond its slots."""
         group = node.groups.get(queue.need)
         if group is None or node.withdrawing or node.leaving:
             return 0
         each = min(_MOST_AHEAD, 1 + int(_AHEAD / max(queue.calls[0].expected(), 1e-6)))
-        # Not all to the first who asks: each place gets at most its share of what waits.
+        # Not all to the first node: each slot gets at most its share of the queue.
         each = min(each, 1 + len(queue.calls) // self._slots[queue.need])
         most, calls = (group.slots - group.long) * each, group.calls - group.long
         # Topped up when half has been done, so that many calls share one message.
@@ -344,8 +346,8 @@ class NodePlacement:
     def _sent(
         self, node: NodeState, queue: CallQueue, calls: list[NodeCall], todo: list[SendToNode | StartOnNodes]
     ) -> int:
-        """Calls of this queue are sent to a node; something has been done, even if all of them had been cancelled."""
-        if queue.need in node.proven:  # it is worth looking whether more can be sent there
+        """Add the instruction to send these calls; return how many, or 1 if all had been cancelled."""
+        if queue.need in node.proven:  # perhaps it can take more of them
             self._can_top_up.setdefault(queue.need, {})[node] = None
         if not calls:
             return 1
@@ -367,7 +369,7 @@ class NodePlacement:
         node.take(need)
 
     def _rotate(self, node: NodeState) -> None:
-        """It was given something: the others come first now."""
+        """Put a node that was given something behind the others."""
         del self._room[node]
         if node.cores > 0:
             self._room[node] = None

@@ -1,4 +1,7 @@
-"""Agents on nodes that are known from the beginning, as those of an allocation are."""
+"""Static nodes: agents on nodes that are known from the beginning, such as those of an allocation.
+
+`AgentStarts` decides when each agent is started and is told the time; `StaticNodes` starts them.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +19,31 @@ from .node_placement import NodePlacement
 
 
 class Nodes(Protocol):
-    """Such nodes."""
+    """The nodes, and the command that starts agents there."""
 
     def nodes(self) -> Mapping[str, NodeOffer]:
-        """Those to start on, and what may be given out there."""
+        """Return the names of the nodes, and what may be given out there."""
 
     def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
         """Start an agent on each of these nodes, without waiting. Raises OSError if that cannot even be tried."""
 
     def ends_in(self) -> float | None:
-        """In how many s they are taken away, as far as that is known by now."""
+        """Return in how many s they are taken away; None if that is not known by now."""
 
     def describe(self) -> str:
-        """For people: what this is."""
+        """Return what this is, for people."""
 
 
 class StaticNodes:
-    """Starts an agent on each, and again on those where it has ended."""
+    """The starter of an agent on each of these nodes, and of another one where it has ended."""
 
     def __init__(self, nodes: Nodes, placement: NodePlacement) -> None:
         self._nodes, self._placement = nodes, placement
         self._starts = AgentStarts(nodes.nodes())
         self._started: list[StartedAgents] = []
-        self._words: list[str] = []  # of what was started and has ended
+        self._words: list[str] = []  # the last output of commands that have ended
         self._next_start: float | None = None
-        self._wanted = False  # there were calls when it was last looked at
+        self._wanted = False  # there were calls at the last look
         self._timed = False  # it is known when they are taken away
 
     @property
@@ -85,7 +88,7 @@ class StaticNodes:
             started.end(1.0)
             self._started.remove(started)
             self._words.append(started.words())
-        # One that is still connected will be known to be gone when the channel says so; then it is started again.
+        # An agent that is still connected counts as there until the channel says that it is gone; then it is started.
         self._starts.ended(ended, time.monotonic())
 
     def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
@@ -149,31 +152,33 @@ class _AgentStart:
 
 
 class AgentStarts:
-    """The nodes by name."""
+    """The agents of these nodes: which are there, and when the others are to be started. Decisions only."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._nodes = {name: _AgentStart() for name in names}
-        self.changed = True  # since somebody set this to False
-        self.ever = False  # whether an agent has been there since the first was started
+        self.changed = True  # since this was set to False
+        self.ever = False  # an agent has been there since the first was started
 
     # -- events ----------------------------------------------------------------------------------------
 
     def starting(self, names: Iterable[str], now: float) -> None:
+        """Note that agents are being started on these nodes."""
         for name in names:
             self._goes(name, "starting", now)
 
     def there(self, name: str, now: float) -> None:
+        """Note that the agent of this node has connected."""
         self._nodes.setdefault(name, _AgentStart()).failures = 0
         self._goes(name, "there", now)
         self.ever = True
 
     def gone(self, name: str, now: float) -> None:
-        """The agent cannot be reached any more. If its process is there, it is going to come back by itself."""
+        """Note that the agent cannot be reached; if its process still runs, it connects again by itself."""
         if self._nodes[name].state == "there":
             self._goes(name, "starting", now)
 
     def ended(self, names: Iterable[str], now: float) -> None:
-        """What was started for these nodes has ended."""
+        """Note that the agents of these nodes have ended."""
         for name in names:
             node = self._nodes[name]
             if node.state in ("starting", "there"):
@@ -181,7 +186,7 @@ class AgentStarts:
                 self._goes(name, "gone", now)
 
     def forget(self) -> None:
-        """Begin anew with those that are not there."""
+        """Begin anew with the agents that are not there, because the calls that waited for them have been told."""
         for name, node in self._nodes.items():
             if node.state == "gone":
                 node.failures = 0
@@ -196,16 +201,16 @@ class AgentStarts:
     # -- questions -------------------------------------------------------------------------------------
 
     def to_start(self, now: float, wanted: bool) -> list[str]:
-        """Those to be started now. `wanted`: there are calls; those that never were there wait for that."""
+        """Return the nodes to start agents on now. `wanted`: there are calls, for which the first start waits."""
         return [name for name, node in self._nodes.items() if (when := _when(node, wanted)) is not None and when <= now]
 
     def next_start(self, wanted: bool) -> float | None:
-        """When there is a next one to be started."""
+        """Return when the next agent is to be started."""
         times = (_when(node, wanted) for node in self._nodes.values())
         return min((when for when in times if when is not None), default=None)
 
     def expected(self) -> list[str]:
-        """Those that have been started and are not there yet."""
+        """Return the nodes whose agents have been started and are not there yet."""
         return [name for name, node in self._nodes.items() if node.state == "starting"]
 
     def missing(self) -> list[str]:
@@ -213,7 +218,7 @@ class AgentStarts:
 
 
 def _when(node: _AgentStart, wanted: bool) -> float | None:
-    """When its agent is to be started; None if it is not."""
+    """Return when this agent is to be started; None if it is not."""
     if node.state == "idle":
         return 0.0 if wanted else None
     if node.state == "starting":

@@ -17,28 +17,15 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ..cache.messages import RunDeclined
-from ..futures import Lazy
 from ..serialize.packer import Packed, Packer
 from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..transport.stream import FrameStream
 from .call import Call
+from .mpi import RankCollector, words_of_no_mpi
 from .worker import Worker
 from .worker_connection import Ended, WorkerConnection
-
-
-class RankResults:
-    """The packed results of all ranks; opened, a list."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: list[Lazy]) -> None:
-        self.parts = parts
-
-    def load(self) -> list[Any]:
-        return [part.load() for part in self.parts]
 
 
 class RankGroup:
@@ -63,7 +50,7 @@ class RankGroup:
         self.initializer_error: Packed | None = None
         self.ranks: dict[int, WorkerConnection] = {}
         self._strangers: list[WorkerConnection] = []  # connected, but have not said which rank they are
-        self._results: dict[int, Lazy] = {}
+        self._results = RankCollector(self.size)
         self._packer, self._on_blocked, self._on_unused = packer, on_blocked, on_unused
         self.sequence = 0
         self._ready = 0
@@ -145,7 +132,7 @@ class RankGroup:
         (call,) = calls  # calls of several ranks are sent one at a time
         self.sequence += 1
         self.in_flight = {self.sequence: call}
-        self._results = {}
+        self._results = RankCollector(self.size)
         for rank in sorted(self.ranks):
             self.ranks[rank].send(calls)
 
@@ -199,13 +186,13 @@ class RankGroup:
         if failed:
             self.in_flight.clear()
             return [end]
-        self._results[self._rank_of(connection)] = packed
-        if len(self._results) < self.size:
+        results = self._results.add(self._rank_of(connection), packed)
+        if results is None:
             return []
         self.in_flight.clear()
         if not self._mpi_used and not isinstance(call.note, RunDeclined):
             _warn_of_no_mpi(call, self.size)
-        return [(call, RankResults([self._results[i] for i in range(self.size)]), False)]
+        return [(call, results, False)]
 
     def drain(self) -> list[Ended]:
         """Return the call if frames end it that ranks had sent before they ended."""
@@ -235,10 +222,3 @@ def _is_ours(sock: socket.socket) -> bool:
 def _warn_of_no_mpi(call: Call, size: int) -> None:
     with contextlib.suppress(Warning):  # where warnings are errors there is nobody here to catch one
         warnings.warn(words_of_no_mpi(call.future.name, size), stacklevel=2)
-
-
-def words_of_no_mpi(name: str, size: int) -> str:
-    return (
-        f"{name!r} ran {size} times, once on each of ranks={size}, and never imported mpi4py; "
-        f"if one run with {size} cores was meant, ask for cores_per_rank={size}"
-    )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import multiprocessing
 import os
 import pickle
 import socket
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -39,13 +37,13 @@ from ..transport.frames import (
     FrameTooLarge,
     GarbledFrame,
 )
+from ..transport.peer import SentFunctions, SentImports, working_directory
 from ..transport.result_log import make_result_log
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
 from .worker import Worker
 
-_MANAGERS = "multiprocessing.managers"
 PART = 2  # of the descriptors that a process may have workers take one half
 _WORKERS = DescriptorShare(PART)
 os.register_at_fork(after_in_child=_WORKERS.forget)  # there the connections of the original are closed
@@ -85,10 +83,7 @@ class WorkerConnection:
         self.initializer_error: Packed | None = None
         self.sequence = 0
         self._packer, self._on_unused = packer, on_unused
-        self._known: dict[int, weakref.ref[FunctionDefinition]] = {}  # the functions that the worker has
-        self._forgotten: deque[int] = deque()  # those of them that nobody can call any more
-        self._path: list[str] = []
-        self._has_key = False
+        self._functions, self._imports = SentFunctions(), SentImports()
         self._loans = LentBuffers()
         self._unused: deque[int] = deque()
         self._lost: deque[tuple[_Said, LostBuffers]] = deque()  # results whose descriptors were lost on their way
@@ -114,8 +109,8 @@ class WorkerConnection:
 
     def greet(self, initializer: bytes | None) -> list[int]:
         """Say what the worker must know first; the descriptors that its process must be given."""
-        greeting = {"argv": sys.argv, "cwd": _directory(), "initializer": initializer}
-        self.stream.send(self._surroundings(), [])
+        greeting = {"argv": sys.argv, "cwd": working_directory(), "initializer": initializer}
+        self.stream.send(frames.encode_object(PATH, self._imports.take()), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
         return [] if self._theirs is None else [self._theirs.fileno(), self._log_fd]
 
@@ -156,10 +151,10 @@ class WorkerConnection:
         descriptors: list[int] = []
         if self._unused:
             parts.append(frames.encode_numbers(FREE, self._unused))
-        if self._forgotten:
-            parts.append(frames.encode_numbers(FORGET, self._forgotten))
-        if sys.path != self._path or (not self._has_key and _MANAGERS in sys.modules):
-            parts.append(self._surroundings())
+        if self._functions:
+            parts.append(frames.encode_numbers(FORGET, self._functions.take_dropped()))
+        if self._imports.changed():
+            parts.append(frames.encode_object(PATH, self._imports.take()))
         for call in calls:
             if descriptors:  # a message takes only so many descriptors, so each such call is one of its own
                 self.stream.send(b"".join(parts), descriptors)
@@ -171,13 +166,6 @@ class WorkerConnection:
             except (FrameTooLarge, OSError, MemoryError) as error:  # this one fails, the others go on
                 self._refuse(call, error)
         self.stream.send(b"".join(parts), descriptors)
-
-    def _surroundings(self) -> bytes:
-        """Return a frame with the paths of modules and, where managers are in use, the key of their proxies."""
-        self._path = list(sys.path)
-        self._has_key = _MANAGERS in sys.modules
-        key = bytes(multiprocessing.current_process().authkey) if self._has_key else None
-        return frames.encode_object(PATH, (self._path, key))
 
     def _encode(self, call: Call, parts: list[bytes]) -> list[int]:
         """Add the frame of the call; the descriptors that go beside it. Nothing is added if it raises an error."""
@@ -213,12 +201,9 @@ class WorkerConnection:
 
     def _define(self, definition: FunctionDefinition, parts: list[bytes]) -> int:
         """Make sure that the worker has this very version of the function; its number."""
-        number = definition.id
-        if number not in self._known:
-            forgotten = self._forgotten
-            self._known[number] = weakref.ref(definition, lambda _: forgotten.append(number))
-            parts.append(frames.encode(DEFINE, 0, number, 0, definition.data))
-        return number
+        if self._functions.add(definition):
+            parts.append(frames.encode(DEFINE, 0, definition.id, 0, definition.data))
+        return definition.id
 
     # -- from the worker -------------------------------------------------------------------------------
 
@@ -369,10 +354,3 @@ class WorkerConnection:
         rest = [call for number, call in self.in_flight.items() if number > begun]
         self.in_flight.clear()
         return ran, rest
-
-
-def _directory() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it has been removed
-        return None

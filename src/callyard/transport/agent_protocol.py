@@ -1,4 +1,4 @@
-"""What a driver and the agents on its nodes say to each other.
+"""The protocol between a driver and the agents on its nodes.
 
 A message is a list of byte strings. The first holds frames, as between a driver and its workers (`frames.py`); the
 others are large buffers, in the order of the frames that refer to them.
@@ -11,7 +11,7 @@ others are large buffers, in the order of the frames that refer to them.
                        FORGET    numbers of functions that are gone
                        WORKERS   how many calls may run at once from now on
                        CALL      run it
-                       TAKE_BACK say which calls have not begun; they are not going to
+                       TAKE_BACK return the calls that have not begun; they are not going to begin here
                        ALONE     let idle workers go: what they hold is for ranks of a call over several nodes
                        SIGNAL    end the workers by this signal, and then yourself
                        END       end when all calls have ended
@@ -40,17 +40,17 @@ from .frames import HEAD, Frame
 WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
 HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED = range(51, 60)
 
-WHOLE = 1  # flag of a frame: its body is that of `bundles`; otherwise it is the pickle alone
+WHOLE = 1  # flag of a frame: its body was made by `wrap`; otherwise it is the pickle alone
 PLAN_NUMBER = Struct("<I")  # before the pickle of a call
 
 
-def say(kind: int, content: Any = None, number: int = 0) -> bytes:
-    """A frame whose body is JSON."""
+def json_frame(kind: int, content: Any = None, number: int = 0) -> bytes:
+    """Return a frame whose body is JSON."""
     return frames.encode(kind, 0, number, 0, json.dumps(content).encode())
 
 
-def heard(message: bytes) -> Iterator[Frame]:
-    """The frames of a message's first part."""
+def split_frames(message: bytes) -> Iterator[Frame]:
+    """Return the frames of the first part of a message."""
     place, end, head, unpack = 0, len(message), HEAD.size, HEAD.unpack_from
     while place < end:
         _, size, kind, sequence, number, flags = unpack(message, place)
@@ -59,7 +59,7 @@ def heard(message: bytes) -> Iterator[Frame]:
 
 
 class FrameSender:
-    """Collects frames for one receiver until they are sent as one message."""
+    """The frames for one receiver, collected until they are sent as one message."""
 
     __slots__ = ("_frames", "beside")
 
@@ -74,7 +74,7 @@ class FrameSender:
         return bool(self._frames)
 
     def take(self) -> list[bytes | memoryview]:
-        """The message; from now on another one is collected."""
+        """Return the message, and begin another one."""
         message: list[bytes | memoryview] = [b"".join(self._frames), *self.beside]
         self._frames, self.beside = [], []
         return message
@@ -85,7 +85,7 @@ _PARTS = "parts"
 
 
 def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[memoryview]) -> bytes:
-    """The body for `parts`, with `head` in front; what is large is appended to `beside`."""
+    """Return the body for `parts`, with `head` in front; append large buffers to `beside`."""
     places: list[Any] = []
     inline = bytearray()
     for packed in parts:
@@ -97,7 +97,7 @@ def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[memoryview]
 
 
 def unwrap(body: bytes, beside: Iterator[bytes]) -> tuple[dict[str, Any], list[Packed]]:
-    """The head and the parts again; their large buffers are the next of `beside`."""
+    """Return the head and the parts of a body; their large buffers are the next of `beside`."""
     (length,) = _LENGTH.unpack_from(body)
     place = _LENGTH.size + length
     head: dict[str, Any] = json.loads(body[_LENGTH.size : place])

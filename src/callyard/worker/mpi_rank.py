@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from ..system.machine import GPUS
@@ -18,6 +19,8 @@ from .serve import Server
 
 # How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+# How they tell it its rank among those of its machine.
+_LOCAL_RANK_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID")
 
 
 def rank_of_process() -> int | None:
@@ -31,6 +34,13 @@ def rank_in(world: Communicator | None) -> int:
     if rank is None:
         sys.exit("neither MPI nor the variables of its launcher say which rank this process is")
     return rank
+
+
+def gpus_by_local_rank(environ: Mapping[str, str], each: int) -> dict[str, str]:
+    """Return the variables by which a rank sees its own GPUs alone, of those that all ranks on its machine see."""
+    local = next((int(environ[name]) for name in _LOCAL_RANK_VARIABLES if name in environ), 0)
+    seen = {name: environ[name].split(",") for name in GPUS if environ.get(name)}
+    return {name: ",".join(gpus[local * each : (local + 1) * each]) for name, gpus in seen.items()}
 
 
 def main() -> None:

@@ -256,7 +256,10 @@ def state(*answers: Status | None, asked: float = 0.0, now: float = 0.0) -> Call
 
 
 def test_a_hopeless_job_is_cancelled_when_that_is_said_twice() -> None:
-    made, status = CallState(GRACE), Status("waiting", "waits for nodes that are not there", "SchedulerError", "BadConstraints")
+    made, status = (
+        CallState(GRACE),
+        Status("waiting", "waits for nodes that are not there", "SchedulerError", "BadConstraints"),
+    )
     assert Action.CANCEL_HOPELESS not in made.answered(status, 0.0, 0.0, hopeless=True)
     assert Action.CANCEL_HOPELESS in made.answered(status, 1.0, 1.0, hopeless=True)
 

@@ -1,0 +1,52 @@
+"""The results of an MPI call: one from each rank, collected until the call has ended.
+
+Ranks are on this machine (`mpi_group.py`) or on several nodes (`cluster/mpi_call.py`). Both end a call in the same way:
+with the list of all results, or with the first failure, since the other ranks may wait for that one for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..futures import Lazy
+
+
+class RankResults:
+    """The packed results of all ranks; opened, a list."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[Lazy]) -> None:
+        self.parts = parts
+
+    def load(self) -> list[Any]:
+        return [part.load() for part in self.parts]
+
+
+class RankCollector:
+    """The results of one call that have come so far."""
+
+    __slots__ = ("_results", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._results: dict[int, Lazy] = {}
+
+    def __contains__(self, rank: int) -> bool:
+        """Return whether this rank has given its result."""
+        return rank in self._results
+
+    def add(self, rank: int, result: Lazy) -> RankResults | None:
+        """Take in the result of a rank; return those of all, in the order of ranks, once they are there."""
+        self._results[rank] = result
+        if len(self._results) < self._size:
+            return None
+        return RankResults([self._results[number] for number in range(self._size)])
+
+
+def words_of_no_mpi(name: str, size: int) -> str:
+    """Return the warning for a call that ran on several ranks without MPI."""
+    return (
+        f"{name!r} ran {size} times, once on each of ranks={size}, and never imported mpi4py; "
+        f"if one run with {size} cores was meant, ask for cores_per_rank={size}"
+    )
