@@ -84,14 +84,14 @@ class RemoteError(Exception):
 
 
 def _serve(source: BinaryIO, sink: BinaryIO) -> None:
-    from callyard.serialize.module_namespace import KeptFunction
+    from callyard.serialize.namespace_replica import LoadedFunction
 
-    kept: dict[int, KeptFunction] = {}
+    kept: dict[int, LoadedFunction] = {}
     while (data := _read(source)) is not None:
         try:
             what, *details = pickle.loads(data)
             if what == "define":
-                kept[details[0]] = KeptFunction(details[1])
+                kept[details[0]] = LoadedFunction(details[1])
                 result: Any = None
             elif what == "call defined":
                 args, kwargs = pickle.loads(details[1])

@@ -1,1 +1,1 @@
-"""A call, and what it waits for."""
+"""The futures on which a call depends."""

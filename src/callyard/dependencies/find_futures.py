@@ -1,7 +1,7 @@
 """Find the futures among the arguments of a call, and put their results in their places.
 
-Used where arguments stay in this process (a wrapped executor). Where they are pickled anyway, the pickler
-finds the futures on its way: see `wire.packing`.
+Used where arguments stay in this process, in front of another executor. Where they are pickled anyway, the pickler
+finds the futures: see `serialize.packer`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _future_types: dict[type, bool] = {StandardFuture: True}
 
 
 def is_future(value: object) -> bool:
-    """Whether `value` is a future of any library: it has the methods of one, and they are not of asyncio."""
+    """Tell whether `value` is a future of any library but asyncio: it has the methods of one."""
     kind = type(value)
     known = _future_types.get(kind)
     if known is None:
@@ -35,7 +35,7 @@ def _looks_like_a_future(kind: type) -> bool:
 
 
 def find_futures(value: Any) -> list[Any]:
-    """The futures in `value`, at any depth of lists, tuples, dicts, sets and dataclasses, each once."""
+    """Return the futures in `value`, at any depth of lists, tuples, dicts, sets and dataclasses, each once."""
     found: dict[int, Any] = {}
 
     def note(future: Any) -> Any:
@@ -47,12 +47,12 @@ def find_futures(value: Any) -> list[Any]:
 
 
 def replace_futures(value: Any, replacement: Callable[[Any], Any]) -> Any:
-    """`value` with `replacement(future)` for each future in it; containers without one stay the same objects."""
+    """Return `value` with `replacement(future)` for each future in it; containers without one stay the same objects."""
     return _replace(value, replacement, {})
 
 
-# Containers that were looked at, by their ids: (container, what it becomes). What is there twice stays one object,
-# and what contains itself is looked at once.
+# By its id, each container with its replacement. So a container to which two references lead stays one object, and one
+# that contains itself is visited once.
 _Seen = dict[int, tuple[Any, Any]]
 
 

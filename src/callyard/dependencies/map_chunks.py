@@ -1,4 +1,4 @@
-"""Several elements of `map` as one call."""
+"""The function of a call that stands for several elements of `map`."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ..utils.lite_typing import Any
 
 
 def run_chunk(fn: Callable[..., Any], chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
-    """The results of `fn` for each tuple of arguments. A worker knows this function: see `Server.apply`."""
+    """Return the results of `fn` for each tuple of arguments."""
     return [fn(*args) for args in chunk]

@@ -1,8 +1,8 @@
-"""Start a call when the futures among its arguments are done, or end it as the first that failed did.
+"""The wait of a call for the futures among its arguments, after which it starts, or fails as the first of them did.
 
-Nothing polls and nothing recurses: a chain of 100,000 calls that fails at its first link is taken apart in
-a loop, because ending one call runs the callbacks that end the next. An exception that interrupts the loop goes on its
-way when the loop has come to its end.
+Nothing polls, and nothing recurses: the end of a call runs the callbacks that end the next, so these put it into a
+queue, and a loop takes it from there. A chain of 100,000 calls that fails at its first link needs no deeper stack than
+one call. An exception that interrupts the loop is raised when the queue is empty.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ..futures import Future, Lazy, when_ended
 
 _thread = threading.local()
-_PATH_LENGTH = 12  # names shown of the way from a failed call to the one that could not run
+_PATH_LENGTH = 12  # most names that are shown of the path from a failed call to the one that could not run
 
 
 def when_done(sources: Sequence[Any], call: Future[Any], start: Callable[[], None]) -> None:
@@ -36,11 +36,11 @@ class _Waiting:
 
     def __init__(self, call: Future[Any], start: Callable[[], None], missing: int) -> None:
         self.call, self.start, self.missing = call, start, missing
-        self.arrivals = count(1)  # next() of it is atomic: futures may end in several threads at once
+        self.arrivals = count(1)  # next() is atomic, and futures may end in several threads at once
 
     def arrived(self, source: Any) -> None:
         queue = getattr(_thread, "queue", None)
-        if queue is not None:  # this thread is in the loop below, further up its stack
+        if queue is not None:  # the loop below runs in this thread already, up the stack
             queue.append((self, source))
             return
         queue = deque([(self, source)])
@@ -51,26 +51,26 @@ class _Waiting:
             raise
 
     def settle(self, source: Any, again: bool) -> None:
-        """Note an arrival; `again`, if an exception has interrupted that."""
+        """Count a source that is done; `again`: an exception has interrupted the first try."""
         if source.cancelled():
             self.call.cancel()
         elif (failure := failure_of(source)) is not None:
             self.call.fail(DependencyFailure(failure, self.call.name, name_of(source)))
-        elif again:  # it may have been counted, and the call started or not: if it has not begun it shall not
+        elif again:  # the source may be counted or not, and the call started or not, so it must not begin
             self.call.cancel()
         elif next(self.arrivals) == self.missing:
             self.start()
 
 
 def _settle_all(queue: deque[tuple[_Waiting, Any]], again: bool) -> None:
-    """Settle what is in the queue, and what is put there meanwhile; each stays in it until that is done."""
+    """Settle all that is in the queue, now and meanwhile. An entry stays there until it is settled."""
     try:
         _thread.queue = queue
         while queue:
             waiting, source = queue[0]
             try:
                 waiting.settle(source, again)
-            except Exception as error:  # the others in the queue must hear of their sources all the same
+            except Exception as error:  # must not keep the others in the queue from being settled
                 waiting.call.fail_with(error)
             queue.popleft()
             again = False
@@ -79,14 +79,14 @@ def _settle_all(queue: deque[tuple[_Waiting, Any]], again: bool) -> None:
 
 
 def name_of(future: Any) -> str:
-    """What to call `future` in a message: the function's name, or the library that it comes from."""
+    """Return a name for `future` in messages: that of its function, or of the library from which it comes."""
     if isinstance(future, Future):
         return future.name
     return f"a future of {type(future).__module__.partition('.')[0]}"
 
 
 def failure_of(future: Any) -> Lazy | None:
-    """How the finished `future` failed, packed or not; None if it did not."""
+    """Return the failure of a `future` that is done, packed or not; None if it did not fail."""
     if isinstance(future, Future):
         future.take()
         if not future.failed():
@@ -99,7 +99,7 @@ def failure_of(future: Any) -> Lazy | None:
 
 
 class RaisedException:
-    """An exception object of this process, as something to be opened: each time another copy."""
+    """An exception of this process in the form of a packed one: each `load` gives another copy."""
 
     __slots__ = ("error",)
 
@@ -107,7 +107,7 @@ class RaisedException:
         self.error = error
 
     def load(self) -> BaseException:
-        """A copy where one can be made, so that the note for one call is not read at another."""
+        """Return a copy if one can be made, so that a note for one call is not shown with another."""
         try:
             twin = copy.copy(self.error)
             if twin is self.error or type(twin) is not type(self.error) or twin.args != self.error.args:
@@ -129,7 +129,7 @@ class DependencyFailure:
     path: tuple[str, Any]
 
     def __init__(self, failure: Lazy, name: str, source_name: str) -> None:
-        if isinstance(failure, DependencyFailure):  # further down the path: one link for each call, not one copy
+        if isinstance(failure, DependencyFailure):  # one link for each call, not one copy of the path
             self.failure, self.path = failure.failure, (name, failure.path)
         else:
             self.failure, self.path = failure, (name, (source_name, None))

@@ -20,7 +20,7 @@ def _array(encoder: Encoder, array: Any) -> bytes:
 
     if type(array) is np.ndarray:
         return combine(b"A", [b"array", _content(encoder, array)])
-    if type(array) is np.memmap:  # not by its file
+    if type(array) is np.memmap:  # its file does not count
         return combine(b"A", [b"memmap", _content(encoder, np.asarray(array))])
     plain = array.view(np.ndarray)
     return combine(b"A", [encoder.definition(type(array)), _content(encoder, plain), attributes(encoder, array)])
@@ -29,7 +29,7 @@ def _array(encoder: Encoder, array: Any) -> bytes:
 def _masked(encoder: Encoder, array: Any) -> bytes:
     import numpy as np
 
-    if array is np.ma.masked:  # it cannot be asked for its fill value
+    if array is np.ma.masked:  # it has no fill value
         return text(b"g", "numpy", "masked")
     parts = [array.view(np.ndarray), np.ma.getmaskarray(array), array.fill_value, bool(array.hardmask)]
     return combine(b"A", [encoder.definition(type(array)), *map(encoder.token, parts)])
@@ -38,7 +38,7 @@ def _masked(encoder: Encoder, array: Any) -> bytes:
 def _content(encoder: Encoder, array: Any) -> bytes:
     dtype = array.dtype
     head = [text(b"h", dtype.str, *map(str, array.shape)), _metadata(encoder, dtype)]
-    if dtype.names is not None:  # field by field: what lies between them means nothing
+    if dtype.names is not None:  # field by field, because the bytes between them mean nothing
         fields = (part for name in dtype.names for part in (text(b"s", name), _content(encoder, array[name])))
         return combine(b"a", [*head, *fields])
     if dtype.hasobject or dtype.kind == "T":
@@ -56,7 +56,7 @@ def _raw(array: Any) -> bytes:
     import numpy as np
 
     rows = np.ascontiguousarray(array).reshape(-1)
-    if array.dtype.kind in "fc" and np.finfo(array.dtype).nmant == 63:  # 80 bits in 16 bytes; the others are anything
+    if array.dtype.kind in "fc" and np.finfo(array.dtype).nmant == 63:  # 80 bits in 16 bytes; the rest is undefined
         rows = np.ascontiguousarray(rows.view(np.uint8).reshape(-1, rows.itemsize // (1 + (array.dtype.kind == "c"))))
         rows = np.ascontiguousarray(rows[:, :10]).reshape(-1)
     return content(b"b", memoryview(rows.view(np.uint8)))
@@ -69,13 +69,16 @@ def _scalar(encoder: Encoder, value: Any) -> bytes:
 
 
 def _dtype(encoder: Encoder, dtype: Any) -> bytes:
-    fields = repr([(name, *dtype.fields[name][1:]) for name in dtype.names or ()])  # where they are, and their titles
+    fields = repr([(name, *dtype.fields[name][1:]) for name in dtype.names or ()])  # with their offsets and titles
     head = text(b"h", dtype.str, fields, str(dtype))
     return combine(b"A", [b"dtype", head, _metadata(encoder, dtype)])
 
 
 def _ufunc(encoder: Encoder, ufunc: Any) -> bytes:
-    """Of an installed library's: by name. One that was made from a function tells only the garbage collector which."""
+    """Return the token of a ufunc: by its name in a library, or by the function from which it was made.
+
+    Only the garbage collector knows that function.
+    """
     for name, module in list(sys.modules.items()):
         home = owner(name) if getattr(module, "__dict__", {}).get(ufunc.__name__) is ufunc else None
         if home is not None:
@@ -87,7 +90,7 @@ def _ufunc(encoder: Encoder, ufunc: Any) -> bytes:
 
 
 def _of_dtype(encoder: Encoder, limits: Any) -> bytes:
-    """What `finfo` tells follows from the type."""
+    """Return the token of `finfo` or `iinfo`, which follows from the dtype."""
     return combine(b"A", [encoder.definition(type(limits)), encoder.token(limits.dtype)])
 
 
@@ -104,7 +107,7 @@ def _series(encoder: Encoder, series: Any) -> bytes:
 
 
 def _head(encoder: Encoder, table: Any) -> Iterable[bytes]:
-    # Subclasses list in _metadata what else they have.
+    # Subclasses list their own attributes in _metadata.
     more = {name: getattr(table, name, None) for name in type(table)._metadata}
     notes = [dict(table.attrs), table.flags.allows_duplicate_labels, more]
     return [encoder.definition(type(table)), *map(encoder.token, notes), _index(encoder, table.index)]
@@ -119,7 +122,7 @@ def _index(encoder: Encoder, index: Any) -> bytes:
 
 
 def _values(encoder: Encoder, values: Any) -> bytes:
-    """Of a column. Not by the state of the array: that tells how it is stored, in which pieces."""
+    """Return the token of a column's values. The state of the array does not count: it tells how they are stored."""
     import pandas as pd
 
     if module_of(type(values)).partition(".")[0] != "pandas":
@@ -128,12 +131,12 @@ def _values(encoder: Encoder, values: Any) -> bytes:
     if isinstance(values, pd.Categorical):
         parts = [encoder.token(values.codes), encoder.token(bool(values.ordered)), _index(encoder, values.categories)]
         return combine(b"p", [head, *parts])
-    plain = getattr(values, "_ndarray", None)  # of numpy's own types, dates and times
+    plain = getattr(values, "_ndarray", None)  # numpy's own types, dates and times have it
     return combine(b"p", [head, encoder.token(values.to_numpy(dtype=object) if plain is None else plain)])
 
 
 def _extension(encoder: Encoder, array: Any) -> bytes:
-    """Of a column's array alone; one of the user's own counts by its state."""
+    """Return the token of an array of pandas outside of a column; one of a user's class counts by its state."""
     if module_of(type(array)).partition(".")[0] != "pandas":
         return reduced(encoder, array)
     freq = text(b"s", str(getattr(array, "freq", "")))
@@ -169,5 +172,5 @@ _KINDS: dict[tuple[str, str], Handler] = {
 
 
 def handler_of(base: type) -> Handler | None:
-    """What makes the tokens of instances of a class that one of these libraries defines; None if nothing special."""
+    """Return the handler for instances of a class that one of these libraries defines; None if they need none."""
     return _KINDS.get((module_of(base).partition(".")[0], base.__name__))

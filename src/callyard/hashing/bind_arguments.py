@@ -1,4 +1,4 @@
-"""Which parameter each argument of a call is for, with the defaults of those that were not given."""
+"""The binding of a call's arguments to the parameters of its function, defaults included."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Bound = list[tuple[str, Any]]  # in the order of the parameters
 
 
 def bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Bound, bool]:
-    """The parameters with their values, and whether any was left to its default.
+    """Return the parameters with their values, and whether any was left to its default.
 
-    What does not fit the signature, or has none, is numbered: the call itself will say what is wrong.
+    Arguments that do not fit the signature are numbered, as are those of a function without one. The call itself will
+    fail.
     """
     if type(function) is FunctionType and not function.__dict__ and not function.__code__.co_flags & _PACKED:
         found = _simple(function, args, kwargs)
@@ -27,7 +28,7 @@ def bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
 
 
 def _simple(function: FunctionType, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Bound, bool] | None:
-    """As `inspect` does it, for most functions and in a tenth of the time; None where it is not so simple."""
+    """Do the same as `inspect.Signature.bind` in a tenth of the time; None if the call is not simple enough."""
     code = function.__code__
     count, given = code.co_argcount, len(args)
     if given > count or (kwargs and code.co_posonlyargcount):
@@ -35,7 +36,7 @@ def _simple(function: FunctionType, args: tuple[Any, ...], kwargs: Mapping[str, 
     names = code.co_varnames[: count + code.co_kwonlyargcount]
     if given == len(names) and not kwargs:
         return list(zip(names, args, strict=True)), False
-    values = dict(zip(names, args))  # noqa: B905  # the others follow
+    values = dict(zip(names, args))  # noqa: B905  # the other parameters follow
     for name, value in kwargs.items():
         if name in values or name not in names:
             return None
@@ -56,21 +57,21 @@ def _by_signature(function: Callable[..., Any], args: tuple[Any, ...], kwargs: M
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
     except (TypeError, ValueError):
-        # Their number, so that a keyword that looks like one is not taken for an argument by position.
+        # Their number counts too, so that a keyword such as `0` is not taken for an argument by position.
         numbered = [(str(i), value) for i, value in enumerate(args)]
         return [*numbered, ("positional", len(args)), *sorted(kwargs.items())], True
     missing = len(bound.arguments) < len(bound.signature.parameters)
-    around = list(_around(function))
-    if not around:
+    wrappers = list(_wrappers(function))
+    if not wrappers:
         bound.apply_defaults()
     found = list(bound.arguments.items())
-    return (found if all(map(_is_plain, around)) else [*found, ("positional", len(args))]), missing
+    return (found if all(map(_takes_anything, wrappers)) else [*found, ("positional", len(args))]), missing
 
 
-def _around(function: Any) -> Iterator[Any]:
-    """The functions that are called in place of the one whose signature they show.
+def _wrappers(function: Any) -> Iterator[Any]:
+    """Yield the wrappers that are called instead of the function whose signature they show.
 
-    They may have defaults of their own, and an order of their own.
+    They may have defaults of their own, and another order of parameters.
     """
     while True:
         if type(function) in _TRANSPARENT:
@@ -86,8 +87,8 @@ def _around(function: Any) -> Iterator[Any]:
         function = own["__wrapped__"]
 
 
-def _is_plain(function: Any) -> bool:
-    """Whether a function takes whatever comes, as `(*args, **kwargs)`, and so knows no parameter."""
+def _takes_anything(function: Any) -> bool:
+    """Tell whether a function has only the parameters `(*args, **kwargs)`."""
     code = getattr(function if type(function) is FunctionType else type(function).__call__, "__code__", None)
     if code is None:
         return False

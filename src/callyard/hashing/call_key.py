@@ -1,4 +1,4 @@
-"""The key of a call: what the function means, what the arguments mean, and what else changes the result."""
+"""The key of a call, made from the function, the arguments, and all else that changes the result."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .reflection import ANY
 from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
 
 Place = tuple[str, str]  # module, and name in it
-Reference = tuple[str, str, bytes]  # the same, and the token of what was keyed
+Reference = tuple[str, str, bytes]  # module, name, and the token of the definition when the key was made
 # The word is older than the name of the project: with another one no earlier call would be found again.
 _HEAD = f"penstock 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
 
 
 @dataclass(frozen=True)
 class KeyContext:
-    """What changes the result of a call besides function and arguments. Each is a token, b"" where there is none."""
+    """The conditions that change the result of a call besides function and arguments: tokens, b"" for none."""
 
     initializer: bytes = b""  # and its arguments
-    init_function: bytes = b""  # counts where a parameter was left for it to fill
+    init_function: bytes = b""  # counts if a parameter is left for it to fill
     ranks: int = 1
     env: bytes = b""
 
@@ -42,33 +42,38 @@ NOWHERE = KeyContext()
 
 @dataclass(frozen=True)
 class FunctionPart:
-    """What the function adds to a key, at one moment; see `function_part`."""
+    """The function's part of a key, at one moment; see `function_part`."""
 
     token: bytes
-    references: tuple[Reference, ...]  # what a worker imports instead of being sent it
+    references: tuple[Reference, ...]  # definitions that a worker imports
     ingredients: Mapping[str, bytes]
     unkeyed: Mapping[str, str]
-    reads_metadata: int = 0  # see `special`
+    reads_metadata: int = 0  # see `reflection`
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
-    """What `function` means now. It is made before the arguments are packed, even if they have to wait for futures."""
+    """Return what `function` means now, before the arguments are packed, even if they have to wait for futures.
+
+    Args:
+        function: the function of the call.
+        code_only: whether the data of definitions that a worker imports is left out.
+    """
     encoder = ValueEncoder()
     token = _function_token(encoder, function)
     reads = encoder.reads_metadata > 0
     roots = encoder.with_metadata() if reads else encoder.roots
-    kept = roots[0].parts if type(function) is FunctionType and len(roots) == 1 else {}
-    if code_only not in kept:  # it is the same walk as long as nothing that it came to has changed
+    known = roots[0].parts if type(function) is FunctionType and len(roots) == 1 else {}
+    if code_only not in known:  # as long as nothing has changed, the result of the walk is the same object
         ingredients = {label: part for root in roots for label, part in root.ingredients.items()}
         pinned = _pinned(encoder, encoder.references, code_only, reads)
         token = _joined(token, roots) if reads else token
-        kept[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata)
-    made: FunctionPart = kept[code_only]
+        known[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata)
+    made: FunctionPart = known[code_only]
     return made
 
 
 def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:
-    """A token, with definitions that count besides, and metadata with them."""
+    """Return a token that includes definitions with their metadata."""
     return combine(b"+", [token, *sorted(root.token for root in roots)])
 
 
@@ -81,7 +86,7 @@ def _pinned(
 
 
 class CallKey:
-    """The key of a call, and what went into it."""
+    """The key of a call, and the parts from which it was made."""
 
     __slots__ = ("_part", "_parts", "_values", "function", "hex", "names", "plain", "references", "surroundings")
 
@@ -96,7 +101,7 @@ class CallKey:
         part: FunctionPart,
         plain: bool = False,
     ) -> None:
-        self.plain = plain  # no definition is in the arguments, so they mean the same wherever they are
+        self.plain = plain  # the arguments contain no definition, so they mean the same in every process
         self.references = references
         self._part = part
         self.function, self.names, self._values, self._parts, self.surroundings = function, names, values, parts, around
@@ -112,12 +117,12 @@ class CallKey:
         return combine(b"", self._parts[1:])
 
     def ingredients(self) -> dict[str, str]:
-        """What went into the key, by names for people: digests, and for arguments what they look like."""
+        """Return the parts of the key by names for people: digests, and for arguments a short description too."""
         found = {"python": PYTHON}
         for label, token in sorted(self._part.ingredients.items()):
             found[label] = _short(token) + _version(label)
         for name, value, token in zip(self.names, self._values, self._parts[2::2], strict=True):
-            found[f"argument {name}"] = f"{_short(token)} {_look(value)}"
+            found[f"argument {name}"] = f"{_short(token)} {_description(value)}"
         if len(self._parts) % 2 == 0:
             found["docstrings and annotations"] = _short(self._parts[-1])
         around = self.surroundings
@@ -132,7 +137,7 @@ class CallKey:
 
 
 def surrounding(value: Any) -> bytes:
-    """What something means that is around a call, as the initializer."""
+    """Return the token of something that surrounds a call, such as the initializer."""
     encoder = ValueEncoder()
     token = encoder.token(value)
     return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
@@ -151,11 +156,18 @@ def call_key(
     around: KeyContext = NOWHERE,
     part: FunctionPart | None = None,
 ) -> CallKey:
-    """The key of `function(*args, **kwargs)`; `part` is the function's, if that was made before.
+    """Return the key of `function(*args, **kwargs)`.
+
+    Args:
+        function: the function of the call.
+        args: its arguments by position.
+        kwargs: its arguments by keyword.
+        around: the conditions of the call.
+        part: the function's part of the key, if it was made before.
 
     Raises:
         CacheError: an argument, or the function, has no meaning that can be hashed.
-        Pending: a future among the arguments is not done.
+        PendingFuture: a future among the arguments is not done.
     """
     bound, left = bind(function, args, kwargs)
     if around.init_function and not left and not _leaves_in_chunk(function, args):
@@ -180,9 +192,9 @@ def call_key(
 
 
 def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:
-    """That of what the arguments are made of, if the function reads any, or one of them that of others.
+    """Return the token of the arguments' metadata, if any code of the call reads that of others.
 
-    Then that of the function too. What reads its own has it in its token.
+    If it is code of the arguments, the function's metadata count too. Code that reads its own has them in its token.
     """
     if not part.reads_metadata and encoder.reads_metadata < ANY:
         return []
@@ -201,9 +213,9 @@ def identity_of(
     around: KeyContext,
     part: FunctionPart,
 ) -> str:
-    """What a call is known by whose futures count as the calls that they are of, whether they are done or not.
+    """Return an identity of a call in which each future counts as the call whose result it is, done or not.
 
-    "" if there are none, or some that are of no such call: then its key says it all, or nothing can be said yet.
+    "" if there are no futures, because the key is enough then, or if the call of a future is not known.
     """
     encoder = LinkedEncoder()
     bound, _ = bind(function, args, kwargs)
@@ -231,7 +243,7 @@ def identity_of(
 
 
 def _leaves_in_chunk(function: Any, args: tuple[Any, ...]) -> bool:
-    """Whether this is a chunk of `map` in which a parameter is left to `init_function`."""
+    """Tell whether this is a chunk of `map` in which a parameter is left to `init_function`."""
     if function is not run_chunk:
         return False
     inner, chunk = args
@@ -291,11 +303,11 @@ def _warn_of_unkeyed(function: Any, unkeyed: Mapping[str, str]) -> None:
             )
 
 
-# -- what else there is to know of a function --------------------------------------------------------------
+# -- other questions about a function ----------------------------------------------------------------------
 
 
 def _definitions(function: Any) -> list[Any]:
-    """The functions and classes that a callable is made of."""
+    """Return the functions and classes of which a callable is made."""
     if type(function) is FunctionType or isinstance(function, type):
         return [function]
     parts = (getattr(function, name, None) for name in ("func", "__func__", "__wrapped__", "py_func"))
@@ -304,6 +316,7 @@ def _definitions(function: Any) -> list[Any]:
 
 
 def function_ingredients(function: Any) -> dict[str, bytes]:
+    """Return the labelled tokens of all that a function's meaning is made from."""
     found: dict[str, bytes] = {}
     for thing in _definitions(function):
         found |= rooted(thing).ingredients
@@ -311,7 +324,7 @@ def function_ingredients(function: Any) -> dict[str, bytes]:
 
 
 def unfollowed(function: Any, *arguments: Any) -> list[str]:
-    """What a function, its helpers and its arguments' classes use that no key can follow: `eval`, files, the clock."""
+    """Return the names that a function, its helpers and its arguments' classes use and no key can follow, as `eval`."""
     encoder = LenientValueEncoder()
     for value in (function, *arguments):
         encoder.token(value)
@@ -321,10 +334,18 @@ def unfollowed(function: Any, *arguments: Any) -> list[str]:
 def token_at(
     module: str, name: str, code_only: bool = False, encoder: ValueEncoder | None = None, with_metadata: bool = False
 ) -> bytes:
-    """The token of what a worker would import: a name in a module; with `code_only` that of its code, not its data.
+    """Return the token of a definition that a worker imports.
+
+    Args:
+        module: where it is defined.
+        name: its qualified name there.
+        code_only: whether only its code counts, not its data.
+        encoder: the encoder of the call, which knows most definitions already.
+        with_metadata: whether its metadata count, see `metadata`.
 
     Raises:
-        ImportError, AttributeError: there is none.
+        ImportError: there is no such module.
+        AttributeError: there is no such name in it.
     """
     import importlib
 
@@ -337,8 +358,8 @@ def token_at(
         own = LenientValueEncoder()
         return _joined(own.token(found), own.with_metadata())
     if isinstance(found, (FunctionType, type)):
-        return (encoder or ValueEncoder()).definition(found)  # that of this call knows most of them
-    return LenientValueEncoder().token(found)  # as a walk that comes to it does
+        return (encoder or ValueEncoder()).definition(found)
+    return LenientValueEncoder().token(found)  # lenient, as a walk that reaches it is
 
 
 def _code_only(found: Any) -> bytes:
@@ -347,7 +368,7 @@ def _code_only(found: Any) -> bytes:
 
 
 def has_metadata(token: bytes) -> bool:
-    """Whether this is a token that was made with metadata; see `token_at`."""
+    """Tell whether a token was made with metadata; see `token_at`."""
     return token.startswith(b"+")
 
 
@@ -357,14 +378,14 @@ def _short(token: bytes) -> str:
 
 @lru_cache(maxsize=256)
 def _version(label: str) -> str:
-    """Of a package, for people."""
+    """Return the version of a package for the label of an ingredient, with a space before it; "" for others."""
     kind, _, name = label.partition(" ")
     home = owner_by_name(name) if kind == "package" else None
     return "" if home is None else f" {home.version}"
 
 
-def _look(value: Any) -> str:
-    """A line that tells values apart, for people; never the user's own code."""
+def _description(value: Any) -> str:
+    """Return a line that tells values apart, for people. It is made without running code of the user's."""
     if type(value) in (int, float, complex, bool, str, bytes, type(None)):
         looks = repr(value)
         return looks if len(looks) <= 80 else looks[:77] + "..."

@@ -1,4 +1,4 @@
-"""`keyed`: what the user says about the key of a function's calls."""
+"""The decorator `keyed`, by which a user decides what counts in the keys of a function's calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class KeyedSettings(NamedTuple):
-    """What was said about a function."""
+    """The arguments of `keyed` for one function."""
 
     version: str | None
     ignore: frozenset[str]
@@ -63,9 +63,10 @@ def _check(function: Callable[..., Any], ignore: frozenset[str]) -> None:
 
 
 def choice(function: Any) -> KeyedSettings | None:
-    """What was said about this very function or class, not about one that it is derived from.
+    """Return the settings of this function or class, not those of a class from which it derives.
 
-    `functools.wraps` copies it to a function around: the parameters are the same ones, the code is not.
+    `functools.wraps` copies them to the wrapper. There the ignored parameters hold, as they are the same, but the
+    version does not, as the code is another.
     """
     found = _mark(function)
     if found is None or found.version is None or _mark(vars(function).get("__wrapped__")) is not found:

@@ -1,4 +1,4 @@
-"""What was found out about objects, as long as they live. By identity: some are equal and not the same."""
+"""A memo of facts about objects, by identity, because objects may be equal and mean different things."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Memo(Generic[T]):
-    """Facts by object; each is forgotten with its object. Threads may use it at once."""
+    """Facts by object. Each is forgotten when its object is gone. Several threads may use a memo at once."""
 
     def __init__(self) -> None:
         self._facts: dict[int, tuple[weakref.ref[Any], T]] = {}
@@ -19,7 +19,7 @@ class Memo(Generic[T]):
         return found[1] if found is not None and found[0]() is thing else None
 
     def put(self, thing: Any, fact: T) -> T:
-        """Keep it, unless `thing` is of the few types that allow no weak reference."""
+        """Note a fact and return it. It is lost if `thing` is of the few types that allow no weak reference."""
         number = id(thing)
         try:
             reference = weakref.ref(thing, lambda gone: self._forget(number, gone))

@@ -1,4 +1,4 @@
-"""The meaning of what libraries make that keep more in an object than its content: SciPy, xarray, pydantic."""
+"""The meaning of objects of SciPy, xarray and pydantic, whose state contains more than their content."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .packages import module_of, owner
 
 
 def _by_keys(encoder: Encoder, matrix: Any) -> bytes:
-    """Of a sparse matrix that is a dict inside, where places may be numbers of Python's or of NumPy's."""
+    """Return the token of a sparse matrix that is a dict inside; the types of the numbers in its keys do not count."""
     content = pairs(encoder, ((tuple(map(int, place)), value) for place, value in matrix.items()))
     return combine(b"6", [encoder.definition(type(matrix)), encoder.token((matrix.shape, matrix.dtype)), content])
 
 
 def _distribution(encoder: Encoder, distribution: Any) -> bytes:
-    """One of SciPy's own by its name: with its state would count that of NumPy's global generator."""
+    """Return the token of a distribution. SciPy's own count by name: their state includes a random generator."""
     module, name = module_of(type(distribution)), str(getattr(distribution, "name", ""))
-    home = owner(module)
-    if home is not None and getattr(sys.modules.get("scipy.stats"), name, None) is distribution:
-        return text(b"g", home.name, home.version, name)
+    package = owner(module)
+    if package is not None and getattr(sys.modules.get("scipy.stats"), name, None) is distribution:
+        return text(b"g", package.name, package.version, name)
     from numpy.random import mtrand
 
     is_global = getattr(distribution, "_random_state", None) is mtrand._rand
@@ -60,7 +60,7 @@ def _indexes(encoder: Encoder, labelled: Any) -> bytes:
 
 
 def _tree(encoder: Encoder, node: Any) -> bytes:
-    """A node with those below it; one inside a tree by the whole tree and where it is there."""
+    """Return the token of a tree; a node inside counts by the whole tree and its path there."""
     if node.parent is not None:
         return combine(b"6", [encoder.token(node.root), text(b"s", node.path)])
     nodes = {one.path: one.to_dataset(inherit=False) for one in node.subtree}
@@ -68,7 +68,7 @@ def _tree(encoder: Encoder, node: Any) -> bytes:
 
 
 def _labelled(encoder: Encoder, value: Any, *parts: bytes) -> bytes:
-    """With what the user's class, made from one of xarray's, has besides."""
+    """Return the token of an object of xarray with the attributes that a class of the user's adds."""
     base = next(base for base in type(value).__mro__ if owner(module_of(base)) is not None)
     slots = set(copyreg._slotnames(type(value))) - set(copyreg._slotnames(base))  # type: ignore[attr-defined]
     more = {name: getattr(value, name) for name in slots if hasattr(value, name)}
@@ -81,7 +81,7 @@ def _labelled(encoder: Encoder, value: Any, *parts: bytes) -> bytes:
 
 
 def _validated_call(encoder: Encoder, call: Any) -> bytes:
-    """Of what `validate_call` makes: its validator follows from the function's annotations."""
+    """Return the token of a function with `validate_call`; its validator follows from the annotations."""
     function = next(value for name in ("function", "raw_function") if (value := getattr(call, name, None)) is not None)
     config = getattr(getattr(call, "config_wrapper", None), "config_dict", getattr(call, "_config", None))
     returns = getattr(call, "validate_return", getattr(call, "_validate_return", False))
@@ -108,5 +108,5 @@ _KINDS: dict[tuple[str, str], Handler] = {
 
 
 def handler_of(base: type) -> Handler | None:
-    """What makes the tokens of instances of a class that one of these libraries defines; None if nothing special."""
+    """Return the handler for instances of a class that one of these libraries defines; None if they need none."""
     return _KINDS.get((module_of(base).partition(".")[0], base.__name__))

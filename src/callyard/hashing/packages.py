@@ -1,7 +1,7 @@
-"""Whose code a module is: Python's, an installed package's, or the user's own.
+"""The package to which a module belongs: Python, an installed package, or none for the user's own code.
 
-The first two count by name and version, the user's by what it says. An editable install lies in its own directory,
-not among the installed packages, and is the user's.
+Code of packages counts by name and version, the user's own by its content. An editable install lies in its own
+directory, not among the installed packages, so it is the user's.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from itertools import takewhile
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..serialize.importable import being_imported
 from .digest import content, text
 
 if TYPE_CHECKING:
     from importlib import metadata
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # a bug fix release means the same
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # without the number of the bug fix release
 _INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -36,7 +37,7 @@ _known: dict[str, tuple[Any, Package | None]] = {}
 
 
 def owner(name: str | None) -> Package | None:
-    """The package that the module of this name belongs to; None if it is the user's own code."""
+    """Return the package to which the module of this name belongs; None if it is the user's own."""
     module = sys.modules.get(name or "builtins")
     known = _known.get(name or "builtins")
     if known is not None and known[0] is module:
@@ -47,7 +48,7 @@ def owner(name: str | None) -> Package | None:
 
 
 def owner_of(namespace: dict[str, Any]) -> Package | None:
-    """The same for the module that has this namespace: another one may have taken its name."""
+    """Return the package of the module that has this namespace; another module may have taken its name."""
     name = namespace.get("__name__")
     if type(name) is not str:
         return None
@@ -59,15 +60,15 @@ def owner_of(namespace: dict[str, Any]) -> Package | None:
 
 
 def module_of(thing: Any) -> str:
-    """The name of the module that a thing says it is from; "" if it says none, as types of Cython's."""
+    """Return the name of the module that an object names as its own; "" if it names none, as types of Cython's do."""
     found = getattr(thing, "__module__", None)
-    if found == "__mp_main__":  # what the script is called in processes of multiprocessing
+    if found == "__mp_main__":  # the name of the script in processes of multiprocessing
         return "__main__"
     return found if isinstance(found, str) else ""
 
 
 def owner_by_name(name: str) -> Package | None:
-    """The same for a module that need not be loaded, without loading it."""
+    """Return the package of a module that need not be loaded, without loading it."""
     top = name.partition(".")[0]
     if top in sys.modules:
         return owner(top)
@@ -112,8 +113,8 @@ def _is_installed(place: str) -> bool:
 
 
 def _place(module: Any) -> str | None:
-    """The file of a module, or the directory of a package without one."""
-    names = getattr(module, "__dict__", {})  # past a __getattr__ of the module's own
+    """Return the file of a module, or the directory of a package without a file."""
+    names = getattr(module, "__dict__", {})  # not by getattr, because the module may have a __getattr__
     file = names.get("__file__")
     if isinstance(file, str):
         return os.path.abspath(file)
@@ -123,7 +124,7 @@ def _place(module: Any) -> str | None:
 
 @lru_cache(maxsize=1)
 def _standard() -> tuple[str, ...]:
-    """Where the standard library lies, and its compiled part; `sysconfig` says the same and takes long to load."""
+    """Return the directories of the standard library; `sysconfig` tells them too, but takes long to load."""
     places = os.path.dirname(os.__file__), f"{sys.base_exec_prefix}/{sys.platlibdir}/python{PYTHON}"
     return tuple({os.path.realpath(place) + os.sep for place in places})
 
@@ -134,7 +135,7 @@ def _is_standard(place: str, top: str) -> bool:
 
 
 def _root(place: str, name: str, module: Any) -> str:
-    """The directory on the import path in which the module was found."""
+    """Return the directory on the import path in which the module was found."""
     is_package = "__path__" in getattr(module, "__dict__", {})
     if is_package and not os.path.isdir(place):
         place = os.path.dirname(place)
@@ -162,7 +163,7 @@ def _distribution(root: str, top: str) -> Package | None:
 
 
 def _version_of(root: str, notes: list[str], top: str) -> str | None:
-    """Of the distribution that has the module's name, as most have, without `importlib.metadata`."""
+    """Return the version of the distribution that has the module's name, without loading `importlib.metadata`."""
     mine = [note for note in notes if _plain(note.partition("-")[0]) == _plain(top)]
     try:
         with open(f"{root}/{mine[0]}/METADATA", encoding="utf-8") as file:
@@ -177,7 +178,7 @@ def _plain(name: str) -> str:
 
 
 def _is_wheel(distribution: metadata.Distribution) -> bool:
-    """Not an .egg-info beside the source: that is what an old editable install leaves."""
+    """Tell whether a distribution is installed: an .egg-info beside the source is left by an old editable install."""
     return str(getattr(distribution, "_path", "")).endswith(".dist-info")
 
 
@@ -190,7 +191,7 @@ def _listing(directory: str) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _distributions(root: str) -> dict[str, list[tuple[str, str]]]:
-    """The packages installed in a directory, by the names under which they are imported."""
+    """Return the distributions installed in a directory, by the names under which they are imported."""
     found: dict[str, list[tuple[str, str]]] = {}
     from importlib import metadata
 
@@ -206,7 +207,7 @@ def _tops(distribution: metadata.Distribution) -> set[str]:
     if listed:
         return set(listed.split())
     record = distribution.read_text("RECORD")
-    if record:  # as text: parsing all of a large environment takes seconds
+    if record:  # as text, because to parse all records of a large environment takes seconds
         return {line.split(",", 1)[0].split("/", 1)[0].partition(".")[0] for line in record.splitlines()}
     return {file.parts[0].partition(".")[0] for file in distribution.files or ()}
 
@@ -215,23 +216,14 @@ _EXTENSIONS = (".so", ".pyd", ".dylib")
 _contents: dict[tuple[str, int, int], bytes] = {}
 
 
-def absolute(name: str, level: int, namespace: dict[str, Any]) -> str | None:
-    """The full name of what an import statement in this namespace names."""
-    if not level:
-        return name
-    try:
-        return importlib.util.resolve_name("." * level + name, namespace.get("__package__") or "")
-    except ImportError:
-        return None
-
-
 def load(name: str) -> ModuleType | bytes | None:
-    """A module of the user's, imported now, so that it can be looked into.
+    """Import a module of the user's, so that its content counts.
 
-    One that cannot be imported here, because what it needs is elsewhere, counts by its file; None if there is none.
+    Returns:
+        The module, or the token of its file if it cannot be imported here. None if there is no such module.
     """
     found = sys.modules.get(name)
-    if isinstance(found, ModuleType) and not _is_being_loaded(found):
+    if isinstance(found, ModuleType) and not being_imported(found):  # to import it again waits for the other thread
         return found
     try:
         if found is None and importlib.util.find_spec(name) is None:
@@ -239,11 +231,6 @@ def load(name: str) -> ModuleType | bytes | None:
         return importlib.import_module(name)
     except Exception:  # a module may do anything when it is imported
         return _unimportable(name)
-
-
-def _is_being_loaded(module: ModuleType) -> bool:
-    """By another thread: importing it again waits for that."""
-    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def _unimportable(name: str) -> bytes | None:
@@ -257,7 +244,7 @@ def _unimportable(name: str) -> bytes | None:
 
 
 def compiled(module: ModuleType | None) -> bytes:
-    """The content of a module that has no source; b"" for others."""
+    """Return the token of the content of an extension module; b"" for other modules."""
     file = getattr(module, "__file__", None)
     if not isinstance(file, str) or not file.endswith(_EXTENSIONS):
         return b""
@@ -265,6 +252,7 @@ def compiled(module: ModuleType | None) -> bytes:
 
 
 def file_content(path: str) -> bytes:
+    """Return the token of a file's content. It is read again only if size or time of the file have changed."""
     try:
         status = os.stat(path)
         place = path, status.st_mtime_ns, status.st_size

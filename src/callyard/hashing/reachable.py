@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from ..serialize.import_statements import absolute_name
 from ..serialize.importable import importable
 from . import bytecode
 from .bytecode import Chain, Import
 from .digest import combine, text
 from .invalidation import MISSING
-from .packages import absolute, compiled, load, owner, owner_by_name, owner_of
+from .packages import compiled, load, owner, owner_by_name, owner_of
 from .walk import Walk
 
 # Names in a module that say where it is, not what it does.
@@ -145,7 +146,7 @@ def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> b
 
 def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[Chain]) -> bytes:
     """Return the token of an import inside a function, as far as the function uses the imported name."""
-    name = absolute(wanted.module, wanted.level, namespace)
+    name = absolute_name(wanted.module, wanted.level, namespace)
     if name is None:
         return b"missing"
     package = owner_by_name(name)

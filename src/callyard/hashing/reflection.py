@@ -1,12 +1,12 @@
-"""Names by which code reads more of things than a walk looks at: either that counts too, or it is listed.
+"""Names by which code reads more of objects than a walk follows: that counts too, or is listed as not followed.
 
-*Metadata* is what is written about a definition and does nothing by itself: docstrings, annotations, where it is
-defined. It counts in the key of a call whose code reads any.
+The *metadata* of a definition do nothing by themselves: docstrings, annotations, the place where it is defined. They
+count in the key of a call whose code reads any.
 """
 
 from __future__ import annotations
 
-NONE, OWN, ANY = range(3)  # whose metadata code reads: nobody's, most likely that of its own object, that of anything
+NONE, OWN, ANY = range(3)  # the metadata that code reads: none, most likely those of its own object, those of any
 
 # Attributes, and texts that name them.
 _OWN = frozenset(("__dict__", "__dir__", "__module__", "__qualname__"))
@@ -60,7 +60,7 @@ _UNFOLLOWED_INSIDE = (
 
 
 def is_unfollowed(name: str, whole: bool = False) -> bool:
-    """Whether a name of Python's or a library's leads to what no key can follow; `whole`: any name in that module."""
+    """Tell whether no key can follow a name of Python's or a library's; `whole`: any name in that module."""
     name = name.removeprefix("builtins.")
     if name in _UNFOLLOWED or name.startswith(_UNFOLLOWED_INSIDE):
         return True
@@ -68,7 +68,7 @@ def is_unfollowed(name: str, whole: bool = False) -> bool:
 
 
 def metadata_read_by(name: str, whole: bool = False) -> int:
-    """Whose metadata is read by what has this name in Python or a library."""
+    """Return NONE, OWN or ANY: the metadata that are read by a function of this name in Python or a library."""
     name = name.removeprefix("builtins.")
     if name in _READ_OWN:
         return OWN
@@ -78,12 +78,12 @@ def metadata_read_by(name: str, whole: bool = False) -> int:
 
 
 def metadata_among(names: set[str]) -> int:
-    """Whose metadata is read where these attributes are."""
+    """Return NONE, OWN or ANY: the metadata that code with these attributes reads."""
     if not _ANY.isdisjoint(names):
         return ANY
     return NONE if _OWN.isdisjoint(names) else OWN
 
 
 def unfollowed_among(names: set[str]) -> frozenset[str]:
-    """Those of these attributes that no key can follow."""
+    """Return the attributes among these that no key can follow."""
     return _ELSEWHERE & names

@@ -1,4 +1,4 @@
-"""The meaning of libraries that `ctypes` has loaded, and of their functions: by the content of the file."""
+"""The meaning of shared libraries that `ctypes` has loaded, and of their functions, by the content of the file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from .digest import Encoder, Handler, combine, text
 from .packages import file_content
 
-_Function: Any = ctypes.CFUNCTYPE(None).__base__  # what all functions of libraries are made from
+_Function: Any = ctypes.CFUNCTYPE(None).__base__  # the base of the types of all functions in libraries
 
 
 def _library(encoder: Encoder, library: Any) -> bytes:
-    """One of the system's by its name. What was set for its functions counts, not that they were looked up."""
+    """Return the token of a library, or of its name if it is the system's, with the types set for its functions."""
     name = str(library._name)
     functions = sorted((label, value) for label, value in vars(library).items() if isinstance(value, _Function))
     parts = [part for label, value in functions if _is_set(value) for part in _signature(encoder, label, value)]
@@ -38,7 +38,7 @@ def _is_set(function: Any) -> bool:
 
 
 def handler_of(base: type) -> Handler | None:
-    """What makes the tokens of instances of a class of `ctypes`; None if nothing special."""
+    """Return the handler for instances of a class of `ctypes`; None if they need none."""
     if base is ctypes.CDLL:
         return _library
     return _function if base is _Function else None

@@ -1,6 +1,6 @@
-"""What objects remember of what they were asked: it follows from the rest, so it does not count.
+"""The caches inside of objects, which follow from the other attributes and so do not count.
 
-Of instances that is the values of `cached_property` and its like, and what a library is known to keep beside its data.
+In instances these are the values of `cached_property` and its like, and attributes of certain libraries.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 from .identity_memo import Memo
 from .packages import module_of
 
-# What makes such attributes is of a class of one of these names.
+# Names of the classes of descriptors that store values in such attributes.
 _CACHED = frozenset(("cached_property", "cache_readonly", "lazyproperty", "reify"))
-_REMEMBERED = frozenset(("_attrs_cached_hash",))
-# Of instances of a library's class of this name, or of any of its classes, and of classes made from them.
+_CACHES = frozenset(("_attrs_cached_hash",))
+# By library and name of a class, "" for any: attributes of its instances, and of instances of derived classes.
 _OF_LIBRARIES = {
     ("networkx", ""): ("__networkx_cache__",),
     ("pandas", ""): ("_cache", "_item_cache", "_cacher"),
@@ -28,43 +28,43 @@ _known: Memo[frozenset[str]] = Memo()
 
 
 def names(kind: type) -> frozenset[str]:
-    """The attributes of instances of a class that hold what was remembered."""
+    """Return the names of the attributes in which instances of a class cache values."""
     return _known.get(kind) or _known.put(kind, _names(kind))
 
 
 def _names(kind: type) -> frozenset[str]:
-    found = set(_REMEMBERED)
+    found = set(_CACHES)
     for base in kind.__mro__:
         library = module_of(base).partition(".")[0]
         found.update(_OF_LIBRARIES.get((library, ""), ()), _OF_LIBRARIES.get((library, base.__name__), ()))
-    looked_up = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
-    for name, value in looked_up.items():
+    attributes = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+    for name, value in attributes.items():
         if isinstance(value, cached_property) or type(value).__name__ in _CACHED:
             found.add(getattr(value, "attrname", None) or name)
     return frozenset(found)
 
 
 def without(state: Any, names: frozenset[str]) -> Any:
-    """The state of an instance, as `pickle` has it, less these attributes."""
+    """Return the state of an instance, as `pickle` takes it, without these attributes."""
     if type(state) is tuple and len(state) == 2:  # of a class with slots
         both = tuple(without(part, names) for part in state)
         return None if both[0] is None and both[1] is None else both
     if type(state) is not dict:
         return state
-    if type(state.get("__dict__")) is dict:  # as pydantic has it
+    if type(state.get("__dict__")) is dict:  # so does pydantic write it
         state = {**state, "__dict__": without(state["__dict__"], names) or {}}
     return state if names.isdisjoint(state) else {name: state[name] for name in state if name not in names} or None
 
 
 def cell_numbers(function: FunctionType) -> list[int]:
-    """Which variables of a function's closure count."""
+    """Return the numbers of the cells in a function's closure that count."""
     names = function.__code__.co_freevars
     skipped = _DISPATCHED if names and function.__globals__ is vars(functools) else ()
     return [number for number, name in enumerate(names) if name not in skipped]
 
 
 def attributes(function: FunctionType) -> dict[str, Any]:
-    """What was set for a function."""
+    """Return the attributes of a function that count."""
     found = function.__dict__
     if found and function.__globals__ is vars(functools):
         return {name: value for name, value in found.items() if name not in _DISPATCHED}

@@ -1,7 +1,7 @@
-"""Whether a value is what it was, told without pickling it.
+"""Snapshots of values, which tell without pickling whether a value has changed.
 
-What cannot change is compared by identity, functions and classes by the identity of their parts. Anything
-else has no snapshot. A snapshot keeps nothing alive but what cannot change.
+Values that cannot change are compared by identity, functions and classes by the identity of their parts. A value that
+can change unseen has no snapshot. A snapshot keeps nothing alive but values that cannot change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DESCRIPTORS = (
     *(MemberDescriptorType, GetSetDescriptorType, BuiltinFunctionType),
     *(WrapperDescriptorType, MethodDescriptorType),
 )
-# Attributes of a class that are made from its others, or are not sent.
+# Attributes of a class that follow from the others, or are not sent.
 DERIVED = frozenset(
     (
         *("__annotations__", "__annotate_func__", "__annotations_cache__", "__dict__", "__weakref__"),
@@ -46,7 +46,7 @@ DERIVED = frozenset(
         *("__parameters__", "__slotnames__", "_field_defaults"),
     )
 )
-_REPR_GUARDS = frozenset(("dataclasses", "reprlib"))  # modules whose wrappers hold a set: reprs under way
+_REPR_GUARDS = frozenset(("dataclasses", "reprlib"))  # their wrappers note in a cell which reprs are running
 
 Function = tuple["weakref.ref[FunctionType]", CodeType, "tuple[Any, ...] | None", "list[int] | None"]
 
@@ -54,22 +54,22 @@ Function = tuple["weakref.ref[FunctionType]", CodeType, "tuple[Any, ...] | None"
 class Snapshot:
     """A value as it is now."""
 
-    __slots__ = ("_atoms", "_classes", "_functions", "_subject", "met", "open", "solid")
+    __slots__ = ("_atoms", "_classes", "_functions", "_subject", "ids", "open")
 
     def __init__(self, value: Any) -> None:
-        """Raise TypeError if a change of the value could not be seen."""
+        """Raise TypeError if the value can change unseen."""
         self._functions: list[Function] = []
         self._classes: list[tuple[weakref.ref[type], list[int]]] = []
-        self._atoms: list[Any] = []  # an id means something while its object lives
-        self.met: set[int] = set()  # the ids of what the value is made of; they hold as long as it is unchanged
-        self.open = False  # whether there are parts that others may have, too: markers, and cells
+        self._atoms: list[Any] = []  # kept alive, so that their ids stay valid
+        self.ids: set[int] = set()  # of the objects in the value; valid as long as it is unchanged
+        self.open = False  # whether other values may share parts of it: sentinels, and cells
         self._add(value, set())
         self.open |= not self._owns_functions()
-        self.solid = not self._functions and not self._classes  # so identity is all there is to it
-        self._subject = (lambda: value) if self.solid else weakref.ref(value)
+        is_constant = not self._functions and not self._classes
+        self._subject = (lambda: value) if is_constant else weakref.ref(value)
 
     def _owns_functions(self) -> bool:
-        """Whether the functions are methods of the classes, so that these are all that there is to find."""
+        """Tell whether all functions are methods of the classes, so that nobody finds them without these."""
         classes = [f"{cls.__qualname__}." for reference, _ in self._classes if (cls := reference()) is not None]
         functions = [function for reference, *_ in self._functions if (function := reference()) is not None]
         return all(function.__qualname__.startswith(tuple(classes)) for function in functions)
@@ -94,7 +94,7 @@ class Snapshot:
 
     def _add(self, value: Any, seen: set[int]) -> None:
         kind = type(value)
-        self.met.add(id(value))
+        self.ids.add(id(value))
         self.open |= kind is object
         if kind in _ATOMS or isinstance(value, Enum) or kind.__module__ == "dataclasses":
             self._atoms.append(value)
@@ -127,7 +127,7 @@ class Snapshot:
         ids = [id(part) for part in details] if details else None
         self._functions.append((weakref.ref(function), function.__code__, function.__defaults__, ids))
         for cell in function.__closure__ or ():
-            self.met.add(id(cell))
+            self.ids.add(id(cell))
             self.open |= not isinstance(content(cell), (FunctionType, type))
         self._add(function.__defaults__, seen)
         self._add_all((part for part in details if part is not EMPTY), seen)
@@ -149,7 +149,7 @@ _PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {
     frozenset: iter,
     LRU: lambda wrapper: (wrapper.__wrapped__,),
 }
-# Of these the parts are looked at, not the object: that would keep the class alive.
+# Of these the parts are compared, because to keep the object would keep the class alive.
 _WRAPPED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     staticmethod: lambda method: (staticmethod, method.__func__),
     classmethod: lambda method: (classmethod, method.__func__),
@@ -158,7 +158,7 @@ _WRAPPED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 
 
 def _details(function: FunctionType) -> list[Any]:
-    """What most functions have not: keyword defaults, attributes, a closure."""
+    """Return the parts that most functions do not have: keyword defaults, attributes, and the contents of cells."""
     details: list[Any] = []
     for table in (function.__kwdefaults__, function.__dict__):
         if table:
@@ -183,6 +183,7 @@ def _itself(value: Any) -> tuple[Any, ...]:
 
 
 def content(cell: Any) -> Any:
+    """Return the content of a cell; EMPTY if it has none."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -190,7 +191,7 @@ def content(cell: Any) -> Any:
 
 
 def snapshot(value: Any) -> Snapshot | None:
-    """A snapshot, or None where the value would have to be looked at again."""
+    """Return a snapshot of a value; None if the value can change unseen."""
     try:
         return Snapshot(value)
     except (TypeError, RecursionError):
@@ -198,20 +199,20 @@ def snapshot(value: Any) -> Snapshot | None:
 
 
 class ChangeDetector(Protocol):
-    """Tells whether a value is what it was."""
+    """Tells whether a value has changed."""
 
     @property
-    def met(self) -> AbstractSet[int]: ...
+    def ids(self) -> AbstractSet[int]: ...
 
     def unchanged(self, value: Any) -> bool: ...
 
 
 class SnapshotGroup:
-    """Snapshots of the values of several names: all of them are what they were, or none is."""
+    """Snapshots of the values of several globals, which count as unchanged only together."""
 
     def __init__(self, places: Iterable[tuple[Any, str]], snapshots: list[Snapshot]) -> None:
         self._all = list(zip(places, snapshots, strict=True))
-        self.met = frozenset().union(*(taken.met for taken in snapshots))
+        self.ids = frozenset().union(*(taken.ids for taken in snapshots))
 
     @staticmethod
     def of(places: Iterable[tuple[Any, str]], snapshots: list[Snapshot | None]) -> SnapshotGroup | None:

@@ -1,4 +1,4 @@
-"""Whole pickles: what is sent, with all that it reaches by name, as one graph."""
+"""Complete pickles of an object and all that it reaches by name, as one graph."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from .object_graph import AnyStream, ObjectGraph
+from .module_namespace import Place
+from .object_graph import AnyPickle, ObjectGraph
 from .pickler import LentNames, Pickler, ValuePickler
-from .shared_objects import Place, order, owners
+from .shared_objects import order, owners
 
 __all__ = ["Dump", "dumps"]
 
@@ -18,8 +19,8 @@ __all__ = ["Dump", "dumps"]
 class Dump:
     """The pickle of an object, for `pickle.loads`.
 
-    Names whose values share an object with it are *lent* to its reader: they have these values for the call that it is
-    read for, and it is read with them or not at all.
+    Globals whose values share objects with it are *lent* values: the values are pickled with it, and the globals have
+    them only for the call for which it is read.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Dump:
         home: bool = False,
         again: Callable[[], object] = lambda: None,
     ) -> None:
-        """`again` is called before all is written once more, and so are its buffers."""
+        """Pickle `thing`; `again` is called each time before all is written, and all buffers passed on, once more."""
         self._options: dict[str, Any] = {"buffer_callback": buffer_callback, "reduce": reduce, "home": home}
         self.graph = ObjectGraph(ValuePickler)
         self.lent: tuple[Place, ...] = ()
@@ -48,29 +49,30 @@ class Dump:
             self.data = file.getvalue()
 
     def _next(self, thing: Any, written: Any) -> Any:
-        """What to write instead, now that more is known of what it reaches."""
+        """Return the object to pickle instead, now that the graph is known; None if the pickle is complete."""
         if self.pickler.overtaken:
             self.lent = ()
             return thing
         if type(written) is LentNames:
             return None
-        met = {stream: self._met_too(stream) for stream in self.graph.distinct() if stream.ids}
-        if not any(met.values()):
+        common = {pickle: self._common(pickle) for pickle in self.graph.distinct() if pickle.ids}
+        if not any(common.values()):
             return None
-        self.lent, refs = self._shared(met)
+        self.lent, refs = self._shared(common)
         return LentNames(thing, self.lent, refs) if self.lent or refs else None
 
-    def _met_too(self, stream: AnyStream) -> frozenset[int]:
-        both = stream.ids & self.pickler.ids
-        return frozenset(number for number in both if self.pickler.has(number) and stream.has(number))
+    def _common(self, pickle: AnyPickle) -> frozenset[int]:
+        """Return the ids of the objects that are in the pickle of a global, too."""
+        both = pickle.ids & self.pickler.ids
+        return frozenset(number for number in both if self.pickler.has(number) and pickle.has(number))
 
-    def _shared(self, met: Mapping[AnyStream, AbstractSet[int]]) -> tuple[tuple[Place, ...], list[Place]]:
-        """The names whose values share what was met, and those that mean what never changes."""
-        means = owners({space for space, _ in self.graph.streams})
-        constant = {n for n in means.keys() & self.pickler.ids if self.pickler.is_marker(n)}
-        lent = self.graph.connected([stream for stream, numbers in met.items() if numbers - constant])
-        named = {means[number] for numbers in met.values() for number in numbers & constant}
-        return lent, sorted(named.intersection(self.graph.streams).difference(lent), key=order)
+    def _shared(self, common: Mapping[AnyPickle, AbstractSet[int]]) -> tuple[tuple[Place, ...], list[Place]]:
+        """Return the globals that are lent values, and those to which the pickle refers for a sentinel."""
+        means = owners({space for space, _ in self.graph.pickles})
+        constant = {n for n in means.keys() & self.pickler.ids if self.pickler.is_sentinel(n)}
+        lent = self.graph.connected([pickle for pickle, numbers in common.items() if numbers - constant])
+        named = {means[number] for numbers in common.values() for number in numbers & constant}
+        return lent, sorted(named.intersection(self.graph.pickles).difference(lent), key=order)
 
 
 def dumps(
@@ -80,5 +82,5 @@ def dumps(
     reduce: Callable[[Any], Any] | None = None,
     home: bool = False,
 ) -> bytes:
-    """The pickle of an object, for `pickle.loads`."""
+    """Return the pickle of an object, for `pickle.loads`; the parameters are those of `Dump`."""
     return Dump(thing, buffer_callback=buffer_callback, reduce=reduce, home=home).data

@@ -1,8 +1,8 @@
-"""How a function travels from the driver to a worker: once, where that can be.
+"""The registry of functions that are sent to a worker once, and then called by number.
 
-A function that a worker can import is defined there by its name. One that travels by value is defined again
-when anything that it reaches by name has changed. What is new each time, as a lambda in a loop, travels with
-the arguments of its call.
+A function that a worker can import is defined there by its name. One that travels by value is defined again when
+anything that it reaches by name has changed. A function that is new in each call, such as a lambda in a loop, travels
+with the arguments.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from typing import Any
 from . import importable, object_identity
 from .change_detection import LRU, Snapshot, snapshot
 from .dump import Dump, dumps
-from .globals import MISSING, GlobalUnit, forget_pickles, place_of, value_of
+from .globals import MISSING, forget_pickles, place_of, value_of
 from .importable import by_reference
-from .module_namespace import ModuleNamespace, Origin
-from .object_graph import AnyStream, ObjectGraph
+from .module_namespace import ModuleNamespace, Origin, Place, SentGlobals
+from .object_graph import AnyPickle, ObjectGraph
 from .pickler import Pickler, ValuePickler
-from .shared_objects import Place
 
 __all__ = ["FunctionDefinition", "FunctionRegistry", "Pickler", "dumps"]
 
 
 def resend_by_value(modules: Iterable[str]) -> None:
-    """From now on let what these modules define travel by value: where it is read, another version is found."""
+    """Let functions and classes of these modules travel by value from now on: workers find another version of them."""
     importable.differ(modules)
     _resend()
 
@@ -41,8 +40,8 @@ def _resend() -> None:
 class FunctionDefinition:
     """A function as it is sent once to each worker, to be called there by its number.
 
-    Its number is put among the dead when nobody can call it any more: neither the function nor a pending
-    call of it is there.
+    Its number is put among the dead when nothing refers to the definition any more: neither the entry of the function
+    nor a pending call. Workers may forget it then.
     """
 
     __slots__ = ("__weakref__", "_dead", "data", "id", "names", "watch")
@@ -53,7 +52,7 @@ class FunctionDefinition:
         data: bytes,
         names: Mapping[tuple[Origin, str], int] | None,
         dead: deque[int],
-        watch: ReachWatch | None = None,
+        watch: GlobalsWatch | None = None,
     ) -> None:
         self.id, self.data, self.names, self._dead = number, data, names, dead
         self.watch = watch
@@ -61,86 +60,87 @@ class FunctionDefinition:
     def __del__(self) -> None:
         try:
             self._dead.append(self.id)
-        except AttributeError:  # an exception has interrupted its making
+        except AttributeError:  # an exception has interrupted __init__
             pass
 
 
-class ReachWatch:
-    """Tells whether what a function reaches is what it was, and whether that has an object of its arguments."""
+class GlobalsWatch:
+    """Tells whether a function's globals have changed, and whether they share an object with its arguments."""
 
-    __slots__ = ("_ids", "_looked", "_mark", "_met", "_own", "_places")
+    __slots__ = ("_digest", "_ids", "_own", "_pickles", "_places", "_shared")
 
     def __init__(self, own: Snapshot | None, dump: Dump) -> None:
         self._own = own
-        self._places: dict[ModuleNamespace, list[tuple[str, GlobalUnit | None]]] = {}
-        sent = dump.pickler.sent
-        for (space, name), unit in sent.items():
-            self._places.setdefault(space, []).append((name, unit))
-        self._ids = frozenset[int]().union(*(unit.ids for unit in sent.values() if unit is not None))
+        self._places: dict[ModuleNamespace, list[tuple[str, SentGlobals | None]]] = {}
+        for (space, name), sent in dump.pickler.sent.items():
+            self._places.setdefault(space, []).append((name, sent))
+        self._ids = frozenset[int]().union(*(sent.ids for sent in dump.pickler.sent.values() if sent is not None))
         if own is not None:
-            self._ids |= {number for number in own.met & dump.pickler.ids if dump.pickler.has(number)}
-        # What has been looked at for the coming call. None: nothing, or another thread has taken it.
-        self._looked: list[AnyStream | ValuePickler] | None = _changing(dump.graph)
-        self._met = self._known_in(self._looked)
-        self._mark: bytes | None = None  # of the values that may change, as they were pickled together last
+            self._ids |= {number for number in own.ids & dump.pickler.ids if dump.pickler.has(number)}
+        # The pickles made for the coming call. None: there are none, or another thread has taken them.
+        self._pickles: list[AnyPickle | ValuePickler] | None = _changing(dump.graph)
+        self._shared = self._constants_in(self._pickles)
+        self._digest: bytes | None = None  # of the values that may change, when they were pickled together last
 
     def unchanged(self, function: Any) -> bool:
+        """Tell whether the function and its globals are as they were sent."""
         if self._own is not None and not self._own.unchanged(function):
             return False
-        unseen: list[Place] = []  # those whose values may have changed unseen
+        unseen: list[Place] = []  # whose values may have changed unseen
         for space, expected in self._places.items():
-            values, units = space.globals(), space.units
-            for name, unit in expected:
-                if unit is None or unit.data is None:
+            values, last = space.globals(), space.sent
+            for name, sent in expected:
+                if sent is None or sent.data is None:
                     if name in values:
                         return False
-                elif units.get(name) is not unit:
+                elif last.get(name) is not sent:
                     return False
-                elif unit.snapshot is None or not unit.snapshot.unchanged(values.get(name)):
+                elif sent.snapshot is None or not sent.snapshot.unchanged(values.get(name)):
                     unseen.append((space, name))
-        self._looked = []
+        self._pickles = []
         return not unseen or self._is_as_before(unseen)
 
     def shares(self, pickler: Pickler) -> bool:
-        """Whether a pickler has met an object that the function reaches, too."""
-        looked, self._looked = self._looked, None
-        if looked is None or (self._ids and any(map(pickler.has, self._ids & pickler.ids))):
+        """Tell whether the pickle of the arguments contains an object that the function reaches, too."""
+        pickles, self._pickles = self._pickles, None
+        if pickles is None or (self._ids and any(map(pickler.has, self._ids & pickler.ids))):
             return True
-        return any(pickler.has(n) and one.has(n) for one in looked for n in one.ids & pickler.ids)
+        return any(pickler.has(n) and one.has(n) for one in pickles for n in one.ids & pickler.ids)
 
     def forget(self) -> None:
-        """Keep nothing alive that was only looked at."""
-        self._looked = None
+        """Free the pickles, which keep the values of globals alive."""
+        self._pickles = None
 
     def _is_as_before(self, unseen: list[Place]) -> bool:
-        """Pickle these values together: if the pickle is the same, so is what they are and what they share."""
+        """Pickle these values together: if the pickle is the same, the values and the objects that they share are."""
         if any(value_of(place) is MISSING for place in unseen):
             return False
-        look = ValuePickler(tuple(unseen), unread=True)
-        self._looked = [look]
-        met = self._known_in(self._looked)
-        if met == self._met and self._is_pickle_of(unseen, look.data):
+        together = ValuePickler(tuple(unseen), unread=True)
+        self._pickles = [together]
+        shared = self._constants_in(self._pickles)
+        if shared == self._shared and self._is_last_pickle(unseen, together.data):
             return True
-        expected = [((space, name), unit) for space, names in self._places.items() for name, unit in names]
+        expected = [((space, name), sent) for space, names in self._places.items() for name, sent in names]
         graph = ObjectGraph(ValuePickler)
-        graph.look(place for place, _ in expected)
-        self._looked = _changing(graph)
-        self._mark, self._met = _mark(look.data), met
-        return all(graph.units[place] is unit for place, unit in expected)
+        graph.add(place for place, _ in expected)
+        self._pickles = _changing(graph)
+        self._digest, self._shared = _digest(together.data), shared
+        return all(graph.sent[place] is sent for place, sent in expected)
 
-    def _known_in(self, looked: list[AnyStream | ValuePickler]) -> frozenset[int]:
-        """What never changes of the objects that values which may change have been given."""
-        return frozenset().union(*(one.ids & self._ids for one in looked)) if self._ids else frozenset()
+    def _constants_in(self, pickles: list[AnyPickle | ValuePickler]) -> frozenset[int]:
+        """Return the ids of objects in these pickles that other, constant globals share."""
+        return frozenset().union(*(one.ids & self._ids for one in pickles)) if self._ids else frozenset()
 
-    def _is_pickle_of(self, places: list[Place], data: bytes) -> bool:
+    def _is_last_pickle(self, places: list[Place], data: bytes) -> bool:
         (space, name), *others = places
-        unit = space.units[name]
-        if not others and len(unit.places) == 1 and not unit.refs:
-            return unit.data == data
-        return _mark(data) == self._mark
+        sent = space.sent[name]
+        if not others and len(sent.places) == 1 and not sent.refs:
+            return sent.data == data
+        return _digest(data) == self._digest
 
 
-def _mark(data: bytes) -> bytes:
+def _digest(data: bytes) -> bytes:
+    """Return bytes by which a pickle can be compared: small ones as they are."""
     if len(data) < _LARGE:
         return data
     from hashlib import blake2b  # here, because it loads OpenSSL, and few globals are large
@@ -148,29 +148,29 @@ def _mark(data: bytes) -> bytes:
     return blake2b(data).digest()
 
 
-def _changing(graph: ObjectGraph) -> list[AnyStream | ValuePickler]:
-    return [stream for stream in graph.distinct() if stream.snapshot is None]
+def _changing(graph: ObjectGraph) -> list[AnyPickle | ValuePickler]:
+    return [pickle for pickle in graph.distinct() if pickle.snapshot is None]
 
 
 class _FunctionEntry:
     __slots__ = ("definition", "reference", "watch")
 
-    def __init__(self, reference: weakref.ref[Any], definition: FunctionDefinition, watch: ReachWatch | None) -> None:
+    def __init__(self, reference: weakref.ref[Any], definition: FunctionDefinition, watch: GlobalsWatch | None) -> None:
         self.reference, self.definition, self.watch = reference, definition, watch
 
 
 class FunctionRegistry:
-    """The functions that workers are told once. Entries live as long as their functions."""
+    """The functions that are sent to workers once. An entry lives as long as its function."""
 
     def __init__(self) -> None:
         self.dead: deque[int] = deque()  # numbers that workers may forget
         self._entries: dict[int, _FunctionEntry] = {}  # by id of the function
-        self._seen: dict[int, weakref.ref[Any]] = {}  # those that came once, as lambdas in a loop do
+        self._seen: dict[int, weakref.ref[Any]] = {}  # functions that were submitted once, as lambdas in a loop are
         self._numbers = count(1)
         self._differences = importable.differences
 
     def definition(self, function: Any) -> FunctionDefinition | None:
-        """How to send it once. None: it travels with the arguments of each call."""
+        """Return the definition of a function; None if it travels with the arguments of each call."""
         if importable.importing and importable.settle():
             _resend()
         if self._differences != importable.differences:
@@ -195,16 +195,16 @@ class FunctionRegistry:
         own = snapshot(function)
         named = place_of(function) is not None
         if own is None and not named:
-            return None  # what its closure holds may change, so it is pickled each time anyway
+            return None  # its closure may change unseen, so it is pickled for each call anyway
         dump = Dump(function)
         if dump.lent:
-            return None  # what its closure holds is a value of a global, too
+            return None  # its closure shares an object with a global
         sent = dump.pickler.sent
-        names = {(s.header[0], n): unit.version for (s, n), unit in sent.items() if unit is not None}
-        return self._enter(function, dump.data, MappingProxyType(names), ReachWatch(None if named else own, dump))
+        names = {(space.header[0], n): one.version for (space, n), one in sent.items() if one is not None}
+        return self._enter(function, dump.data, MappingProxyType(names), GlobalsWatch(None if named else own, dump))
 
     def _enter(
-        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: ReachWatch | None
+        self, function: Any, data: bytes, names: Mapping[tuple[Origin, str], int] | None, watch: GlobalsWatch | None
     ) -> FunctionDefinition:
         number, entries = id(function), self._entries
 
@@ -217,7 +217,7 @@ class FunctionRegistry:
         return definition
 
     def _came_before(self, function: Any) -> bool:
-        """Whether this is not the first time; only the last few are remembered."""
+        """Tell whether the function was submitted before; only the last few are remembered."""
         known = self._seen.pop(id(function), None)
         if known is not None and known() is function:
             return True

@@ -1,59 +1,37 @@
-"""What functions that travel by value reach by name: their globals, as units with versions.
+"""The globals that functions which travel by value reach.
 
-A function's pickle holds names, not values, so functions that refer to each other are no problem. A name has
-the same unit as long as it has the same value: that is seen from a snapshot, or the value has none, as a
-list, and is pickled again and compared as bytes.
+The pickle of a function holds names, not values, so functions may refer to each other. Each global travels as a pickle
+of its own, with a version that stays the same as long as the value does. A change is seen from a snapshot of the value;
+a value that can change unseen, such as a list, is pickled again and the pickles are compared.
 """
 
 from __future__ import annotations
 
-import dis
-import itertools
 import linecache
 import os
 import sys
-import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from types import CodeType, FunctionType, MappingProxyType, ModuleType
+from collections.abc import Iterable, Iterator
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from ..utils.locks import new_lock
-from .change_detection import ChangeDetector, content
+from .change_detection import content
+from .code import names
 from .import_statements import absolute_name
 from .importable import by_reference, importable, sending_apart
-from .module_namespace import UNSENT, space_of, space_of_module, spaces
-from .shared_objects import Place
+from .module_namespace import UNSENT, Place, SentGlobals, space_of, space_of_module, spaces
 
 MISSING: Any = object()
-_NONE: Mapping[Place, int] = MappingProxyType({})
 
-_versions = itertools.count(1)
-lock = new_lock()  # a finalizer may submit while this thread holds it
+lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
 
 
 class ReachedNames(NamedTuple):
-    """What a function needs beside itself."""
+    """The globals, submodules and source texts that a function needs."""
 
     places: list[Place]
     imports: tuple[str, ...]
     sources: tuple[tuple[str, str], ...]  # file names and texts
-
-
-class GlobalUnit:
-    """The value of a name as it was sent, or the values of several that share objects."""
-
-    __slots__ = ("data", "ids", "links", "places", "reaches", "refs", "snapshot", "version")
-
-    def __init__(self, data: bytes | None, places: tuple[Place, ...], refs: Mapping[Place, int] = _NONE) -> None:
-        self.version = next(_versions)
-        self.data, self.places = data, places
-        self.refs = refs  # names that mean objects in it, with their versions
-        self.snapshot: ChangeDetector | None = None
-        self.reaches: tuple[Place, ...] = ()
-        self.links: AbstractSet[Place] = frozenset()  # what must be there before it can be read
-        self.ids: AbstractSet[int] = frozenset()  # of what others can share with it, as long as the snapshot holds
 
 
 def value_of(place: Place) -> Any:
@@ -61,41 +39,41 @@ def value_of(place: Place) -> Any:
     return space.globals().get(name, MISSING)
 
 
-def known_unit(place: Place) -> GlobalUnit | None:
-    """As it was sent last. Somebody who has nothing yet is sent all, whatever others were sent."""
-    return None if sending_apart() else place[0].units.get(place[1])
+def last_sent(place: Place) -> SentGlobals | None:
+    """Return the global as it was sent last; None if it was not, or the reader has received nothing before."""
+    return None if sending_apart() else place[0].sent.get(place[1])
 
 
-def replace(places: tuple[Place, ...], new: GlobalUnit) -> GlobalUnit:
-    """The unit of these names from now on: the known one, if it is the same."""
-    known = known_unit(places[0])
-    if known is not None and _same(known, new) and all(known_unit(place) is known for place in places):
+def replace(places: tuple[Place, ...], new: SentGlobals) -> SentGlobals:
+    """Note how these globals are sent from now on, and return it: as they were sent last, if nothing has changed."""
+    known = last_sent(places[0])
+    if known is not None and _same(known, new) and all(last_sent(place) is known for place in places):
         return known
     if not sending_apart():
         for space, name in places:
-            space.units[name] = new
+            space.sent[name] = new
     return new
 
 
-def deleted(place: Place) -> GlobalUnit | None:
-    """The unit of a name that has no value. None: it never had one."""
-    known = known_unit(place)
-    return known if known is None or known.data is None else replace((place,), GlobalUnit(None, (place,)))
+def deleted(place: Place) -> SentGlobals | None:
+    """Return how a global without a value is sent: as deleted; None if it never had a value."""
+    known = last_sent(place)
+    return known if known is None or known.data is None else replace((place,), SentGlobals(None, (place,)))
 
 
-def _same(known: GlobalUnit, new: GlobalUnit) -> bool:
+def _same(known: SentGlobals, new: SentGlobals) -> bool:
     return known.data == new.data and known.places == new.places and known.refs == new.refs
 
 
 def forget_pickles() -> None:
-    """Pickle each value again when it is next sent: what was sent by name may have to travel by value now."""
+    """Let each value be pickled again when it is next sent, because parts of it may have to travel by value now."""
     for space in spaces():
-        for unit in list(space.units.values()):
-            unit.snapshot = None
+        for sent in list(space.sent.values()):
+            sent.snapshot = None
 
 
 def place_of(thing: Any) -> Place | None:
-    """The name under which a function or class that travels by value is found in its namespace."""
+    """Return the global that is this function or class; None if there is none, or it does not travel by value."""
     name = getattr(thing, "__qualname__", None)
     if type(name) is not str or not name.isidentifier():
         return None
@@ -109,47 +87,26 @@ def place_of(thing: Any) -> Place | None:
     return None
 
 
-# -- what a function reaches -------------------------------------------------------------------------------
+# -- the globals of one function ---------------------------------------------------------------------------
 
 _STANDARD_LOADERS = frozenset(("_frozen_importlib", "_frozen_importlib_external"))
-_GLOBAL = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"))
-# Globals that code may use, all names in it, and the modules of its import statements with their levels.
-Names = tuple["tuple[str, ...]", "frozenset[str]", "frozenset[tuple[str, int]]"]
-_names: weakref.WeakKeyDictionary[CodeType, Names] = weakref.WeakKeyDictionary()
 
 
-def names(code: CodeType) -> Names:
-    """What the code names, and the code inside it."""
-    found = _names.get(code)
-    if found is None:
-        wanted, everything, imports = dict[str, None](), set(code.co_names), set[tuple[str, int]]()
-        levels: deque[Any] = deque([0, 0], maxlen=2)  # what the last two instructions had: level and names
-        for instruction in dis.get_instructions(code):
-            if instruction.opname in _GLOBAL and instruction.argval not in UNSENT:
-                wanted[instruction.argval] = None
-            elif instruction.opname == "IMPORT_NAME":
-                imports.add((instruction.argval, levels[0] if type(levels[0]) is int else 0))
-            if instruction.opname not in ("EXTENDED_ARG", "CACHE", "NOP"):
-                levels.append(instruction.argval)
-        for constant in code.co_consts:
-            if isinstance(constant, CodeType):
-                inner, all_inner, inner_imports = names(constant)
-                wanted.update(dict.fromkeys(inner))
-                everything |= all_inner
-                imports |= inner_imports
-        found = _names[code] = (tuple(wanted), frozenset(everything), frozenset(imports))
-    return found
+def globals_of(code: CodeType) -> Iterator[str]:
+    """Yield the globals in code that are sent."""
+    return (name for name in names(code).globals if name not in UNSENT)
 
 
-def reach(function: FunctionType) -> ReachedNames:
-    """What this function needs, but not what that needs in turn."""
-    wanted, everything, imported = names(function.__code__)
+def reached_by(function: FunctionType) -> ReachedNames:
+    """Return what this function needs, but not what that needs in turn."""
+    _, everything, imported = names(function.__code__)
+    wanted = tuple(globals_of(function.__code__))
     held = map(content, function.__closure__ or ())
-    home = function.__globals__
-    values = [*(home[name] for name in wanted if name in home), *held]
+    namespace = function.__globals__
+    values = [*(namespace[name] for name in wanted if name in namespace), *held]
     modules = [value for value in values if type(value) is ModuleType]
-    if at_import(function) is None:  # others import where they are
-        modules.extend(_imported(home, imported))
+    if at_import(function) is None:  # others run their import statements where they are read
+        modules.extend(_imported(namespace, imported))
     places = [] if at_import(function) else [(space_of(function), name) for name in wanted]
     for module in modules:
         if not is_importable(module):
@@ -159,7 +116,7 @@ def reach(function: FunctionType) -> ReachedNames:
 
 
 def _imported(namespace: dict[str, Any], imports: Iterable[tuple[str, int]]) -> Iterator[ModuleType]:
-    """The modules that import statements inside a function mean, if they are loaded and have to be sent."""
+    """Yield the modules that import statements inside a function mean, if they are loaded and have to be sent."""
     for name, level in sorted(imports):
         found = absolute_name(name, level, namespace)
         packages = [] if found is None else found.split(".")
@@ -170,7 +127,7 @@ def _imported(namespace: dict[str, Any], imports: Iterable[tuple[str, int]]) -> 
 
 
 def at_import(function: FunctionType) -> str | None:
-    """The module whose import gives the function's globals, for a function made inside one."""
+    """Return the name of the module whose import gives the function's globals; None if no import does."""
     name: Any = function.__globals__.get("__name__")
     module = sys.modules.get(name) if type(name) is str else None
     if module is None or vars(module) is not function.__globals__ or not importable(name):
@@ -179,14 +136,14 @@ def at_import(function: FunctionType) -> str | None:
 
 
 def hooked_globals(function: FunctionType) -> dict[str, Any]:
-    """Return globals that an import hook may have added, as pytest does for assertions: elsewhere there is no hook.
+    """Return globals that an import hook may have added, as pytest does for assertions; elsewhere there is no hook.
 
-    Only what others can import is among them; what the module itself defines is there anyway.
+    Only values that others can import are among them; the module's own definitions are there anyway.
     """
     namespace = function.__globals__
     if type(namespace.get("__loader__")).__module__ in _STANDARD_LOADERS:
         return {}
-    wanted = {name: namespace[name] for name in names(function.__code__)[0] if name in namespace}
+    wanted = {name: namespace[name] for name in globals_of(function.__code__) if name in namespace}
     return {name: value for name, value in wanted.items() if _is_elsewhere(value, namespace["__name__"])}
 
 
@@ -202,9 +159,9 @@ def is_importable(module: ModuleType) -> bool:
 
 
 def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Place]:
-    """Of a module that does not travel by reference, what the code can mean by `module.attribute`."""
+    """Yield the globals of a module that travels by value which code can mean by `module.attribute`."""
     space = space_of_module(module)
-    for name in sorted(attributes - UNSENT):  # those that are not there too: they may come
+    for name in sorted(attributes - UNSENT):  # those without a value too, because they may get one
         yield space, name
         value = vars(module).get(name)
         if type(value) is ModuleType and value is not module and not is_importable(value):
@@ -212,7 +169,7 @@ def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Place]:
 
 
 def _submodules(package: str, attributes: frozenset[str]) -> Iterator[str]:
-    """Of an imported package, the modules that the code can mean by `package.attribute`."""
+    """Yield the submodules of an imported package that code can mean by `package.attribute`."""
     for attribute in sorted(attributes):
         name = f"{package}.{attribute}"
         if name in sys.modules and importable(name):
@@ -221,7 +178,7 @@ def _submodules(package: str, attributes: frozenset[str]) -> Iterator[str]:
 
 
 def source(code: CodeType) -> tuple[tuple[str, str], ...]:
-    """The text of code that no file has (a notebook cell, a doctest), for tracebacks."""
+    """Return file name and text of code that is in no file, such as a notebook cell or a doctest, for tracebacks."""
     filename = code.co_filename
     entry = linecache.cache.get(filename)
     if entry is None and not filename.startswith("<"):

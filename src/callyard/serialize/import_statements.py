@@ -1,7 +1,7 @@
 """Import statements inside functions that travelled by value: they mean the modules that travelled with them.
 
-A worker finds another version of such a module on its own path, or has imported one before. So the statement is
-looked at first: in a function of a guest namespace, a module of the same sender is the one that came from there.
+A worker may find another version of such a module on its own path, or have imported one before. So `__import__` is
+replaced: in a function of a replica, the name of a module that came from the same process means that module.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from types import ModuleType
 
 from ..utils.lite_typing import Any
 
-Find = Callable[[dict[str, Any], str], "ModuleType | None"]  # in a namespace, what a module's name means there
+Find = Callable[
+    [dict[str, Any], str], "ModuleType | None"
+]  # (namespace, name of a module) -> the module it means there
 _plain = builtins.__import__
-_finds: list[Find] = []  # the one that is asked, if any
+_finds: list[Find] = []  # the function that is asked first, if there is one
 
 
 def absolute_name(name: str, level: int, namespace: dict[str, Any]) -> str | None:
-    """The full name of what an import statement in this namespace names."""
+    """Return the full name of the module that an import statement in this namespace names; None if it has none."""
     if not level:
         return name
     import importlib.util  # here, so that a worker starts without it
@@ -33,7 +35,7 @@ def absolute_name(name: str, level: int, namespace: dict[str, Any]) -> str | Non
 
 def look_first(find: Find) -> None:
     """Let import statements ask `find` before they look anywhere else."""
-    import importlib.util  # noqa: F401  # before: nothing may be imported inside the statement that is looked at
+    import importlib.util  # noqa: F401  # now, because nothing may be imported while an import statement runs
 
     _finds[:] = [find]
     builtins.__import__ = _import
@@ -52,7 +54,7 @@ def _import(
 
 
 def load_another(name: str, instead_of: ModuleType) -> ModuleType:
-    """The module of this name that is found here, although another stands in its place."""
+    """Import the module of this name that is found here, although another has its place in `sys.modules`."""
     if sys.modules.get(name) is not instead_of:
         return importlib.import_module(name)
     del sys.modules[name]

@@ -1,8 +1,8 @@
-"""What another process finds by importing it, so that only its name has to travel.
+"""The decision whether another process can import a module, so that only names have to travel.
 
-The other process is a fresh interpreter of this environment with this `sys.path`. A module that pytest, a
-notebook or `spec_from_file_location` made is not found there, nor one that was loaded from elsewhere under a
-name that is found.
+The other process is a fresh interpreter of this environment with this `sys.path`. It does not find a module that
+pytest, a notebook or `spec_from_file_location` made, and it finds another one under the name of a module that was
+loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cloudpickle.cloudpickle import list_registry_pickle_by_value
 _MAIN = frozenset(("__main__", "__mp_main__"))
 _STANDARD = (BuiltinImporter, FrozenImporter, PathFinder)
 
-# What was decided, about which module object, and under which circumstances.
+# The decisions, each with the module object for which it was made.
 _decided: dict[str, tuple[Callable[[], Any], bool]] = {}
-differences = 0  # how often it changed which modules others find as they are here
-_differing: dict[str, Any] = {}  # modules that others find in another version, with their specs then
+differences = 0  # how often it changed which modules others find in the version that is here
+_differing: dict[str, Any] = {}  # modules that others find in another version, with the specs that they had then
 _path: list[str] = []
 _thread = threading.local()
 _by_value: set[str] = set()
-importing: set[str] = set()  # modules that travelled by value because they were not imported yet
+importing: set[str] = set()  # modules that travelled by value because their import was not complete
 
 
 def differ(modules: Iterable[str]) -> None:
@@ -42,7 +42,7 @@ def differ(modules: Iterable[str]) -> None:
     differences += 1
     for module in modules:
         parts = module.split(".")
-        for length in range(len(parts)):  # the packages that it is in, too: it is looked for there
+        for length in range(len(parts)):  # its packages too, because it is looked for in them
             name = ".".join(parts[: length + 1])
             _differing[name] = getattr(sys.modules.get(name), "__spec__", None)
     _decided.clear()
@@ -50,7 +50,7 @@ def differ(modules: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def apart(modules: Iterable[str]) -> Iterator[None]:
-    """In this thread, for the time of the block: what these modules define travels by value."""
+    """Let the definitions of these modules travel by value, in this thread and inside the block."""
     _thread.apart = frozenset(package for module in modules for package in accumulate(module.split("."), _dotted))
     try:
         yield
@@ -59,7 +59,7 @@ def apart(modules: Iterable[str]) -> Iterator[None]:
 
 
 def sending_apart() -> bool:
-    """Whether this thread is in such a block."""
+    """Tell whether this thread is in such a block."""
     return hasattr(_thread, "apart")
 
 
@@ -68,13 +68,13 @@ def _dotted(package: str, name: str) -> str:
 
 
 def by_reference(obj: Any) -> bool:
-    """Whether importing its module elsewhere and following its qualified name leads to this object."""
+    """Tell whether another process finds this object by importing its module and following its qualified name."""
     name = getattr(obj, "__module__", None)
     return type(name) is str and importable(name) and is_at_its_name(obj)
 
 
 def is_at_its_name(obj: Any) -> bool:
-    """Whether the module that is loaded under the name that an object tells has it under its qualified name."""
+    """Tell whether an object is found under its qualified name in the module that it names, as loaded here."""
     found = sys.modules.get(obj.__module__)
     try:
         for attribute in (getattr(obj, "__qualname__", None) or obj.__name__).split("."):
@@ -85,7 +85,7 @@ def is_at_its_name(obj: Any) -> bool:
 
 
 def importable(name: str) -> bool:
-    """Whether another process finds the module that is loaded here under this name."""
+    """Tell whether another process finds the module that is loaded here under this name."""
     module = sys.modules.get(name)
     if module is None or name in getattr(_thread, "apart", ()):
         return False
@@ -94,20 +94,20 @@ def importable(name: str) -> bool:
     if known is not None and known[0]() is module:
         return known[1]
     decision = _decide(name, module)
-    if not importing:  # what is being imported will be importable
+    if not importing:  # a module that is being imported will be importable soon
         _decided[name] = (_weakly(module), decision)
     return decision
 
 
-def _being_imported(module: ModuleType | None) -> bool:
-    """Whether the module's code still runs: who imports it elsewhere would make the calls that it makes now, again."""
+def being_imported(module: ModuleType | None) -> bool:
+    """Tell whether the module's code still runs. A worker that imported it would run it, and its calls, again."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def settle() -> bool:
-    """Note the modules that are completely imported by now; return whether there are any."""
+    """Note the modules whose import is complete by now; return whether there are any."""
     global differences
-    complete = {name for name in importing if not _being_imported(sys.modules.get(name))}
+    complete = {name for name in importing if not being_imported(sys.modules.get(name))}
     importing.difference_update(complete)
     differences += len(complete)
     return bool(complete)
@@ -131,7 +131,7 @@ def _weakly(module: Any) -> Callable[[], Any]:
 def _decide(name: str, module: ModuleType) -> bool:
     if name in _MAIN or name in _by_value:
         return False
-    if _being_imported(module):
+    if being_imported(module):
         importing.add(name)
         return False
     if name in _differing and _differing[name] is getattr(module, "__spec__", None):
@@ -152,7 +152,7 @@ def _find(name: str, path: Any) -> ModuleSpec | None:
         if _elsewhere_too(finder, name):
             try:
                 spec = finder.find_spec(name, path)
-            except Exception:  # a finder that cannot tell is one that does not find
+            except Exception:  # a finder that fails finds nothing
                 continue
             if spec is not None:
                 return spec
@@ -160,13 +160,13 @@ def _find(name: str, path: Any) -> ModuleSpec | None:
 
 
 def _elsewhere_too(finder: Any, name: str) -> bool:
-    """Whether another process has this finder when it imports `name`."""
+    """Tell whether another process has this finder when it imports `name`."""
     if finder in _STANDARD:
         return True
-    home = getattr(finder, "__module__", None) or ""
+    module = getattr(finder, "__module__", None) or ""
     package = name.partition(".")[0]
-    # Editable installs put theirs there at start-up, packages when they are imported.
-    return "editable" in home or home.partition(".")[0] == package
+    # Editable installs add theirs at start-up, packages when they are imported.
+    return "editable" in module or module.partition(".")[0] == package
 
 
 def _same_origin(found: ModuleSpec, module: ModuleType) -> bool:

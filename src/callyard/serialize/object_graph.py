@@ -1,12 +1,12 @@
-"""What a call reaches by name, as one graph: an object in it is read as one object, whatever the ways to it.
+"""The graph of the globals that a call reaches. An object in it is read as one object, however many paths lead to it.
 
-The value of each name is a pickle of its own, so that it travels only when it has changed, and pickles know nothing of
-each other. So where values have an object in common,
+The value of each global is a pickle of its own, so that it travels only when it has changed. But pickles know nothing
+of each other, so where values share an object,
 
-- and a name means that object, the others refer to this name;
-- and no name means it, or they refer to each other in a circle, they are pickled together.
+- and the object is the value of a global, the others refer to this global;
+- and it is not, or the values refer to each other in a circle, they are pickled together.
 
-What a pickler has met, its memo tells. Nothing else walks through the user's objects.
+The memo of a pickler tells which objects it has pickled. Nothing else walks through the user's objects.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Protocol
 
 from ..utils.locks import under
 from .change_detection import ChangeDetector, SnapshotGroup, snapshot
-from .globals import MISSING, GlobalUnit, deleted, known_unit, lock, replace, value_of
-from .module_namespace import Wire
-from .shared_objects import Place, circles, linked, order, owners, sharing
+from .globals import MISSING, deleted, last_sent, lock, replace, value_of
+from .module_namespace import PickledGlobal, Place, SentGlobals
+from .shared_objects import circles, linked, order, owners, sharing
 
 
-class PickledNames(Protocol):
-    """The values of some names in one pickle, and what the pickler met."""
+class PickledValues(Protocol):
+    """The values of some globals in one pickle, and the objects in it."""
 
     data: bytes
     reached: Iterable[Place]
-    named: Iterable[Place]  # names whose values must be there when it is read
+    named: Iterable[Place]  # globals whose values must be there when it is read
 
     @property
     def ids(self) -> AbstractSet[int]: ...
@@ -35,11 +35,11 @@ class PickledNames(Protocol):
     def has(self, number: int) -> bool: ...
 
 
-Pickle = Callable[[tuple[Place, ...], tuple[Place, ...]], PickledNames]  # of names, and those that they refer to
+Pickle = Callable[[tuple[Place, ...], tuple[Place, ...]], PickledValues]  # of globals, and of those that they refer to
 
 
-class PickleStream:
-    """The values of some names as they are pickled together now."""
+class NewPickle:
+    """The values of some globals, pickled together now."""
 
     def __init__(self, pickle: Pickle, places: tuple[Place, ...], refs: tuple[Place, ...] = ()) -> None:
         self.places, self.refs = places, refs
@@ -47,7 +47,7 @@ class PickleStream:
         self.snapshot: ChangeDetector | None = snapshots[0] if len(places) == 1 else SnapshotGroup.of(places, snapshots)
         pickled = pickle(places, refs)
         self.data, self.reaches, self.links = pickled.data, tuple(pickled.reached), frozenset(pickled.named)
-        self._pickled = pickled  # what it met lives as long, so ids mean something
+        self._pickled = pickled  # keeps its objects alive, so that their ids stay valid
         self.has = pickled.has
 
     @property
@@ -55,19 +55,19 @@ class PickleStream:
         return self._pickled.ids
 
     def lasting(self) -> frozenset[int]:
-        """The ids that will mean the same objects as long as the values are unchanged."""
-        if self.snapshot is None or not self.snapshot.met:
+        """Return the ids that stay valid as long as the values are unchanged."""
+        if self.snapshot is None or not self.snapshot.ids:
             return frozenset()
-        return frozenset(filter(self.has, self.ids & self.snapshot.met))
+        return frozenset(filter(self.has, self.ids & self.snapshot.ids))
 
 
-class UnchangedUnit:
-    """A unit whose values need not be pickled again."""
+class KnownPickle:
+    """The values of some globals that are as they were sent last, so that they need not be pickled again."""
 
-    def __init__(self, unit: GlobalUnit) -> None:
-        self.places, self.refs = unit.places, tuple(unit.refs)
-        self.snapshot = unit.snapshot
-        self.data, self.reaches, self.links, self.ids = unit.data, unit.reaches, unit.links, unit.ids
+    def __init__(self, sent: SentGlobals) -> None:
+        self.places, self.refs = sent.places, tuple(sent.refs)
+        self.snapshot = sent.snapshot
+        self.data, self.reaches, self.links, self.ids = sent.data, sent.reaches, sent.links, sent.ids
 
     def has(self, number: int) -> bool:
         return True
@@ -76,141 +76,141 @@ class UnchangedUnit:
         return self.ids
 
 
-AnyStream = PickleStream | UnchangedUnit
+AnyPickle = NewPickle | KnownPickle
 
 
 class ObjectGraph:
-    """The names that a call reaches, with the values that they have now."""
+    """The globals that a call reaches, with the values that they have now."""
 
     def __init__(self, pickle: Pickle) -> None:
         self._pickle = pickle
-        self.streams: dict[Place, AnyStream | None] = {}  # None: the name has no value
-        self.units: dict[Place, GlobalUnit | None] = {}
+        self.pickles: dict[Place, AnyPickle | None] = {}  # None: the global has no value
+        self.sent: dict[Place, SentGlobals | None] = {}
 
-    def look(self, places: Iterable[Place]) -> bool:
-        """Add these names and all that they reach. Whether that changed what others of them are sent as."""
+    def add(self, places: Iterable[Place]) -> bool:
+        """Add these globals and all that they reach; return whether others are sent in another way because of them."""
         if not self._follow(places):
             return False
         while self._refer() or self._unite():
             pass
-        before, self.units = self.units, {}
-        under(lock, self._settle_all)  # two threads that make the first unit at once must agree on its version
-        return any(self.units[place] is not unit for place, unit in before.items())
+        before, self.sent = self.sent, {}
+        under(lock, self._settle_all)  # two threads that send a global for the first time must agree on its version
+        return any(self.sent[place] is not sent for place, sent in before.items())
 
-    def wires(self, places: Iterable[Place], sent: set[Place]) -> Iterator[Wire]:
-        """The units of these names and of all that they need, but of what was sent; notes them there."""
+    def pickled(self, places: Iterable[Place], written: set[Place]) -> Iterator[PickledGlobal]:
+        """Yield these globals and all that they need, except those that are written already; add them to these."""
         todo = list(places)
         while todo:
             place = todo.pop()
-            if place not in sent:
-                sent.add(place)
-                unit = self.units[place]
-                if unit is not None:
-                    todo.extend((*unit.reaches, *unit.refs, *unit.places))
-                    yield place[0].header, place[1], unit.version, unit.data
+            if place not in written:
+                written.add(place)
+                sent = self.sent[place]
+                if sent is not None:
+                    todo.extend((*sent.reaches, *sent.refs, *sent.places))
+                    yield place[0].header, place[1], sent.version, sent.data
 
-    def distinct(self) -> list[AnyStream]:
-        return list(dict.fromkeys(stream for stream in self.streams.values() if stream is not None))
+    def distinct(self) -> list[AnyPickle]:
+        return list(dict.fromkeys(pickle for pickle in self.pickles.values() if pickle is not None))
 
-    def connected(self, found: Iterable[AnyStream]) -> tuple[Place, ...]:
-        """The names of these, and of all that refer to them or that they refer to, and so on."""
-        todo, streams = list(found), self.distinct()
+    def connected(self, found: Iterable[AnyPickle]) -> tuple[Place, ...]:
+        """Return the globals of these pickles, and of all that are linked with them, directly or through others."""
+        todo, pickles = list(found), self.distinct()
         everything = dict.fromkeys(todo)
         while todo:
             one = todo.pop()
-            new = [other for other in streams if other not in everything and linked(one, other)]
+            new = [other for other in pickles if other not in everything and linked(one, other)]
             everything.update(dict.fromkeys(new))
             todo += new
-        return tuple(sorted((place for stream in everything for place in stream.places), key=order))
+        return tuple(sorted((place for pickle in everything for place in pickle.places), key=order))
 
-    # -- looking at values -----------------------------------------------------------------------------
+    # -- pickling values -------------------------------------------------------------------------------
 
     def _follow(self, places: Iterable[Place]) -> bool:
-        """Pickle the values of names that are not here yet, if they may have changed. Whether there are such names."""
+        """Add globals that are not here yet, and pickle them if they may have changed; return whether there are any."""
         todo, new = list(places), False
         while todo:
             place = todo.pop()
-            if place not in self.streams:
+            if place not in self.pickles:
                 new = True
-                self.streams[place] = stream = self._first(place)
-                if stream is not None:
-                    self._put(stream)
-                    todo.extend((*stream.reaches, *stream.refs, *self._formerly(place)))
+                self.pickles[place] = pickle = self._first(place)
+                if pickle is not None:
+                    self._put(pickle)
+                    todo.extend((*pickle.reaches, *pickle.refs, *self._formerly(place)))
         return new
 
-    def _put(self, stream: AnyStream) -> None:
-        self.streams.update(dict.fromkeys(stream.places, stream))
+    def _put(self, pickle: AnyPickle) -> None:
+        self.pickles.update(dict.fromkeys(pickle.places, pickle))
 
-    def _first(self, place: Place) -> AnyStream | None:
-        """With the others that it was sent with last, if all of them are what they were."""
+    def _first(self, place: Place) -> AnyPickle | None:
+        """Pickle a global, together with those with which it was sent last if that gives the same pickle."""
         value = value_of(place)
         if value is MISSING:
             return None
-        known = known_unit(place)
+        known = last_sent(place)
         if known is None or known.data is None or not self._are_free(known):
-            return PickleStream(self._pickle, (place,))
+            return NewPickle(self._pickle, (place,))
         if known.snapshot is not None and known.snapshot.unchanged(value):
-            return UnchangedUnit(known)
-        stream = PickleStream(self._pickle, known.places, tuple(known.refs))
+            return KnownPickle(known)
+        pickle = NewPickle(self._pickle, known.places, tuple(known.refs))
         alone = len(known.places) == 1 and not known.refs
-        return stream if alone or stream.data == known.data else PickleStream(self._pickle, (place,))
+        return pickle if alone or pickle.data == known.data else NewPickle(self._pickle, (place,))
 
     def _formerly(self, place: Place) -> tuple[Place, ...]:
-        """The names that it was sent with last: they may still share something."""
-        known = known_unit(place)
+        """Return the globals with which it was sent last, because they may still share objects."""
+        known = last_sent(place)
         return () if known is None else known.places
 
-    def _are_free(self, unit: GlobalUnit) -> bool:
-        if any(self.streams.get(place) for place in unit.places):
+    def _are_free(self, sent: SentGlobals) -> bool:
+        if any(self.pickles.get(place) for place in sent.places):
             return False
-        return all(value_of(place) is not MISSING for place in (*unit.places, *unit.refs))
+        return all(value_of(place) is not MISSING for place in (*sent.places, *sent.refs))
 
-    # -- what they have in common ----------------------------------------------------------------------
+    # -- shared objects --------------------------------------------------------------------------------
 
     def _refer(self) -> bool:
-        """Let values refer to names that mean objects in them. Whether there are such names."""
-        streams = [stream for stream in self.distinct() if stream.ids]
-        means = owners({place[0] for stream in streams for place in stream.places}) if streams else {}
+        """Let values refer to globals that mean objects in them; return whether there are any."""
+        pickles = [pickle for pickle in self.distinct() if pickle.ids]
+        means = owners({place[0] for pickle in pickles for place in pickle.places}) if pickles else {}
         referred = False
-        for stream in streams:
-            inside = {means[number] for number in stream.ids & means.keys() if stream.has(number)}
-            if not inside <= {*stream.places, *stream.refs}:
-                self._again(stream.places, inside.union(stream.refs))
+        for pickle in pickles:
+            inside = {means[number] for number in pickle.ids & means.keys() if pickle.has(number)}
+            if not inside <= {*pickle.places, *pickle.refs}:
+                self._again(pickle.places, inside.union(pickle.refs))
                 referred = True
         return referred
 
     def _unite(self) -> bool:
-        """Pickle together what has to be. Whether there is something."""
-        streams = self.distinct()
-        groups = sharing(streams) or circles(streams)
+        """Pickle together the values that have to be; return whether there are any."""
+        pickles = self.distinct()
+        groups = sharing(pickles) or circles(pickles)
         for group in groups:
-            places = sorted((place for stream in group for place in stream.places), key=order)
-            self._again(tuple(places), {place for stream in group for place in stream.refs})
+            places = sorted((place for pickle in group for place in pickle.places), key=order)
+            self._again(tuple(places), {place for pickle in group for place in pickle.refs})
         return bool(groups)
 
     def _again(self, places: tuple[Place, ...], refs: set[Place]) -> None:
         others = sorted(refs.difference(places), key=order)
-        stream = PickleStream(self._pickle, places, tuple(others))
-        self._put(stream)
-        self._follow((*stream.reaches, *others))
+        pickle = NewPickle(self._pickle, places, tuple(others))
+        self._put(pickle)
+        self._follow((*pickle.reaches, *others))
 
     # -- versions --------------------------------------------------------------------------------------
 
     def _settle_all(self) -> None:
-        for place in self.streams:
+        for place in self.pickles:
             self._settle(place)
 
-    def _settle(self, place: Place) -> GlobalUnit | None:
-        """Its unit: the one that it had, unless it has changed, or what it refers to."""
-        if place in self.units:
-            return self.units[place]
-        stream = self.streams[place]
-        if stream is None:
-            self.units[place] = gone = deleted(place)
+    def _settle(self, place: Place) -> SentGlobals | None:
+        """Note how a global is sent: as last time, unless it or a global that it refers to has changed."""
+        if place in self.sent:
+            return self.sent[place]
+        pickle = self.pickles[place]
+        if pickle is None:
+            self.sent[place] = gone = deleted(place)
             return gone
-        refs = {other: 0 if (found := self._settle(other)) is None else found.version for other in stream.refs}
-        unit = replace(stream.places, GlobalUnit(stream.data, stream.places, refs))
-        unit.snapshot, unit.reaches = stream.snapshot, stream.reaches
-        unit.links, unit.ids = stream.links, stream.lasting()
-        self.units.update(dict.fromkeys(stream.places, unit))
-        return unit
+        refs = {other: 0 if (found := self._settle(other)) is None else found.version for other in pickle.refs}
+        sent = replace(pickle.places, SentGlobals(pickle.data, pickle.places, refs))
+        sent.snapshot, sent.reaches = pickle.snapshot, pickle.reaches
+        sent.links, sent.ids = pickle.links, pickle.lasting()
+        self.sent.update(dict.fromkeys(pickle.places, sent))
+        return sent

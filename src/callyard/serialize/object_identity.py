@@ -1,4 +1,4 @@
-"""Which function or class is which, across processes: what was sent is recognised when it returns."""
+"""The identities of functions and classes across processes: one that was sent is recognised when it returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ numbers = itertools.count(1)
 
 
 class DefinitionIdentity:
-    """Which function or class this is, in every process."""
+    """The identity of a function or class, which is the same in every process."""
 
     __slots__ = ("complete", "filled", "key", "reference", "sent")
 
@@ -23,7 +23,7 @@ class DefinitionIdentity:
         self.reference, self.key = reference, key
         self.complete = True  # False for a class that is being read
         self.filled: int | None = None  # the version of the attributes received last
-        self.sent: tuple[int, Any] | None = None  # version and snapshot of those sent last
+        self.sent: tuple[int, Any] | None = None  # version and snapshot of the attributes sent last
 
     @property
     def foreign(self) -> bool:
@@ -35,21 +35,23 @@ _identities: dict[int, DefinitionIdentity] = {}  # by id: a metaclass may define
 
 
 def find(key: Key) -> Any:
-    """The object of this key, or None if it is not here, or no longer."""
+    """Return the object of this key; None if it is not here, or no longer."""
     return _objects.get(key)
 
 
 def known(obj: Any) -> DefinitionIdentity | None:
+    """Return the identity of an object, if it has one already."""
     found = _identities.get(id(obj))
     return found if found is not None and found.reference() is obj else None
 
 
 def identity(obj: Any) -> DefinitionIdentity:
+    """Return the identity of an object; one that has none was made here, and gets one."""
     return known(obj) or adopt(obj, (token, next(numbers)))
 
 
 def forget_sent() -> None:
-    """Send the attributes of each class again when it is next sent."""
+    """Let the attributes of each class be sent again with it."""
     for entry in list(_identities.values()):
         entry.sent = None
 
@@ -68,7 +70,7 @@ def adopt(obj: Any, key: Key) -> DefinitionIdentity:
 
 
 def _begin_child() -> None:
-    """A fork is another process: its objects are copies, not those of its parent."""
+    """Give a fork a token of its own, because its objects are copies of those of its parent."""
     global token
     token = os.urandom(8).hex()
     _identities.clear()

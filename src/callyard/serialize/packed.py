@@ -1,6 +1,6 @@
-"""Packed objects, and how they are opened. It is all of packing that a job needs.
+"""Packed objects: a pickle with its large buffers, which can be forwarded without being opened, or opened.
 
-`Packed` is what lies between: it can be sent, kept, forwarded to another worker without being opened, or opened.
+This module is all that a job needs of packing, so it loads little.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Packed", "Span", "given", "load_with_inputs"]
 
-Span = tuple[int, int, int]  # (which of the memories, offset, length)
+Span = tuple[int, int, int]  # (number of the memory, offset, length)
 
 
 class Packed:
-    """A pickled object. `data` is the pickle, or None if that is large itself: then it is the first span."""
+    """A pickled object. `data` is the pickle; None if the pickle is large itself, and therefore the first span."""
 
     __slots__ = ("data", "memories", "spans")
 
@@ -28,7 +28,7 @@ class Packed:
         self.data, self.memories, self.spans = data, memories, spans
 
     def load(self) -> Any:
-        """The object: a new one each time, whose buffers are writable where the original's were."""
+        """Return a new copy of the object; its buffers are writable where the original's were."""
         if self.data is not None and not self.memories:
             return pickle.loads(self.data)
         views = [memory.view() for memory in self.memories]
@@ -37,7 +37,7 @@ class Packed:
         return pickle.loads(data, buffers=buffers)
 
 
-# -- what stands for futures -------------------------------------------------------------------------------
+# -- placeholders of futures -------------------------------------------------------------------------------
 
 
 class _Inputs(_local):
@@ -48,11 +48,12 @@ _inputs = _Inputs()
 
 
 def given(number: int) -> Any:
+    """Return an input by its number. Pickles of arguments call this in the place of a future."""
     return _inputs.values[number]
 
 
 def load_with_inputs(packed: Packed, inputs: Sequence[Any]) -> Any:
-    """Open arguments whose futures stand for `inputs`."""
+    """Open arguments, with `inputs` in the places of their futures."""
     _inputs.values = inputs
     try:
         return packed.load()

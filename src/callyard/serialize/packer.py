@@ -1,7 +1,7 @@
-"""Objects to bytes: pickles whose large buffers travel beside them in shared memory.
+"""The packer: pickles objects, and copies their large buffers into shared memory.
 
-A future among the arguments becomes a number in the pickle and an entry in the list of inputs; its result is put there
-when the call is sent, still packed, so it never passes through a second pickle.
+A future among the arguments becomes a number in the pickle and an entry in the list of inputs. Its result takes that
+place when the call is sent, still packed, so it is not pickled again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SHARED_APART = 8  # up to so many large buffers of one object each have a segme
 
 
 class Packer:
-    """Packs objects, with a pool of segments for what is large in them.
+    """Packs objects, with a pool of segments for their large buffers.
 
-    `home`: the reader is the process whose functions and classes travelled here, so they need not be described to it.
+    `home`: the reader is the process from which functions came here, so their globals are not sent back to it.
     """
 
     def __init__(self, segments: SegmentPool, home: bool = False) -> None:
@@ -38,7 +38,7 @@ class Packer:
         self._copies: dict[int, tuple[Any, weakref.ref[OwnedSegment], int]] = {}
 
     def pack(self, value: Any, futures: list[Any] | None = None) -> Packed:
-        """`value` as it is now. Futures in it are appended to `futures`, if given, and become numbers."""
+        """Pack a value as it is now. If there is a list `futures`, futures are appended to it and become numbers."""
         if type(value) in _SMALL or (type(value) in (str, bytes) and len(value) < LARGE):
             return Packed(pickle.dumps(value, 5))
         return self._packed(*self._dump(value, futures))
@@ -50,9 +50,10 @@ class Packer:
         futures: list[Any],
         definition: FunctionDefinition | None = None,
     ) -> Packed | None:
-        """Arguments as they are now: the same as `pack`, with a short way for plain numbers.
+        """Pack arguments as they are now; plain numbers take a short way.
 
-        None: they share an object with what their function reaches, so they have to travel together.
+        Returns:
+            None if they share an object with the globals of their function, so that both have to be in one pickle.
         """
         watch = None if definition is None else definition.watch
         if not _are_small(args, kwargs):
@@ -65,7 +66,7 @@ class Packer:
         return Packed(pickle.dumps((args, kwargs), 5))
 
     def _dump(self, value: Any, futures: list[Any] | None) -> tuple[Dump, list[pickle.PickleBuffer]]:
-        from .dump import Dump  # here, so that a worker starts without it: the zygote loads it later
+        from .dump import Dump  # here, so that the zygote starts sooner; it loads this later
 
         buffers: list[pickle.PickleBuffer] = []
         reduce = note_futures(futures)
@@ -80,7 +81,7 @@ class Packer:
         return Packed(None, *self._snapshot([memoryview(dump.data), *raw]))
 
     def shared(self, memory: Any) -> Any:
-        """`memory` in a segment, if it was private and there is a segment for it now."""
+        """Return private memory in a segment if there is one for it now, and any other memory as it is."""
         if isinstance(memory, PrivateBytes):
             return self._segments.fill(memory.read()) or memory
         return memory
@@ -101,7 +102,7 @@ class Packer:
         return (self._segments.fill(memoryview(whole)) or PrivateBytes(whole),), tuple(spans)
 
     def _copy(self, buffer: memoryview) -> Memory:
-        """A copy of `buffer`; the one made for an earlier call if the same object has the same content still."""
+        """Copy a buffer, or return the copy made for an earlier call if the object still has the same content."""
         source = buffer.obj
         known = self._copies.get(id(source))
         if known is not None and known[0]() is source:
@@ -111,7 +112,7 @@ class Packer:
         filled = self._segments.fill(buffer)
         if filled is None:
             return PrivateBytes(bytearray(buffer))
-        with contextlib.suppress(TypeError):  # an object that cannot be referred to weakly
+        with contextlib.suppress(TypeError):  # an object without weak references
             self._remember(source, filled)
         return filled
 
@@ -139,7 +140,7 @@ def _are_small(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def _same(a: memoryview, b: memoryview) -> bool:
-    """Whether two contiguous buffers have the same bytes; NaN equals itself here."""
+    """Tell whether two contiguous buffers have the same bytes; so NaN equals itself."""
     if a.nbytes != b.nbytes:
         return False
     words = a.nbytes // 8 * 8
@@ -164,7 +165,7 @@ def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBu
 
 
 def note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
-    """What a pickler asks for each object: futures are appended to the list, and become numbers."""
+    """Return the hook for a pickler that appends futures to a list and replaces them by numbers."""
     if futures is None:
         return None
     from ..dependencies.find_futures import is_future  # here, because workers never need it

@@ -1,7 +1,7 @@
-"""Pickles functions and classes by reference where a worker can import them, by value otherwise.
+"""The pickler: sends functions and classes by reference where a worker can import them, by value otherwise.
 
-By value means their code, defaults and closure, with the globals that they reach by name as units beside
-them. cloudpickle does everything else: code objects, the parts of classes, what pickle does not know.
+By value means their code, defaults and closure, with the globals that they reach as pickles of their own beside them.
+cloudpickle does everything else: code objects, the parts of classes, and objects that pickle does not know.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from cloudpickle.cloudpickle import _builtin_type, _dynamic_class_reduce
 
 from . import reconstruct
 from .change_detection import DERIVED, EMPTY, LRU, content, snapshot
-from .globals import GlobalUnit, ReachedNames, at_import, hooked_globals, is_importable, place_of, reach, value_of
+from .globals import ReachedNames, at_import, hooked_globals, is_importable, place_of, reached_by, value_of
 from .importable import by_reference
-from .module_namespace import UNSENT, Header, Needs, space_of, space_of_module
+from .module_namespace import UNSENT, GlobalName, Needs, Place, SentGlobals, space_of, space_of_module
 from .object_graph import ObjectGraph
 from .object_identity import identity
 from .reductions import REDUCTIONS, reduction_of
-from .shared_objects import Place, shareable
+from .shared_objects import shareable
 from .unpicklable import UnsendableGlobal, culprit
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not a static type of an extension
@@ -35,59 +35,66 @@ _class_versions = count(1)
 
 
 class NameReference:
-    """Stands for the value of a name, which is taken from its namespace where the pickle is read."""
+    """Stands for the value of a global, which is taken from its namespace where the pickle is read."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
 
 
 class NameReferences:
-    """Written after references: the objects that they stand for are not written any more."""
+    """References that are pickled first, so that the objects for which they stand are not pickled any more."""
 
     def __init__(self, places: Iterable[Place]) -> None:
         self.references = tuple(map(NameReference, places))
 
 
 class JointPickle:
-    """Values of names in one pickle; `refs` are names that mean objects in them."""
+    """Values of globals in one pickle; `refs` are globals that mean objects in them."""
 
     def __init__(self, places: tuple[Place, ...], refs: Iterable[Place]) -> None:
         self._places, self._refs = places, NameReferences(refs)
 
     def __reduce__(self) -> Any:
         values = map(value_of, self._places)
-        return reconstruct.together, (_heads(self._places), *self._refs.references, self._refs, *values)
+        return reconstruct.together, (_names_of(self._places), *self._refs.references, self._refs, *values)
 
 
 class LentNames:
-    """Something with values of names that share objects with it: they are lent these for one call."""
+    """A thing with the values of globals that share objects with it. The globals have these values for one call."""
 
     def __init__(self, thing: Any, places: tuple[Place, ...], refs: Iterable[Place]) -> None:
         self._thing, self._places, self._refs = thing, places, NameReferences(refs)
 
     def __reduce__(self) -> Any:
         values = tuple(map(value_of, self._places))
-        begin = _Begin(self._places)
+        begin = _BeginLending(self._places)
         return reconstruct.lend, (*self._refs.references, self._refs, begin, self._thing, values)
 
 
-class _Begin:
+class _BeginLending:
+    """Pickled before the values, because the reader has to save those that the globals have."""
+
     def __init__(self, places: tuple[Place, ...]) -> None:
         self._places = places
 
     def __reduce__(self) -> Any:
-        return reconstruct.begin_to_lend, (_heads(self._places),)
+        return reconstruct.begin_to_lend, (_names_of(self._places),)
 
 
-def _heads(places: Iterable[Place]) -> tuple[tuple[Header, str], ...]:
+def _names_of(places: Iterable[Place]) -> tuple[GlobalName, ...]:
     return tuple((space.header, name) for space, name in places)
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles functions and classes as above. `pickle.loads` reads the result.
 
-    `reduce` is asked first, for each object; NotImplemented means that it does not care. `home`: the reader
-    is the process whose functions travelled here, so what came from it need not be described to it.
+    Args:
+        file: gets the pickle.
+        buffer_callback: as in `pickle.Pickler`.
+        reduce: is asked first, for each object; NotImplemented means that it leaves the object to the pickler.
+        home: the reader is the process from which functions came here, so their globals are not sent back to it.
+        graph: the globals that are reached; one of its own if there is none.
+        lent: globals whose values are pickled with the object.
     """
 
     def __init__(
@@ -104,13 +111,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._hook = reduce
         self._home = home
         self._graph = graph
-        self.overtaken = False  # what has been written of the graph would be written otherwise now
-        self.by_name: set[int] = set()  # ids of what was sent by its name; the memo holds them
+        self.overtaken = False  # whether globals that have been written would be written differently now
+        self.by_name: set[int] = set()  # ids of objects that were sent by their names; the memo holds them
         self._lent = lent
-        self._met: dict[int, tuple[int, Any]] | None = None
-        self._sent: set[Place] = set(lent)
-        self._cells: set[int] = set()  # those whose content has been sent or will be; the memo holds them
-        self._classes: set[int] = set()  # those that are defined here
+        self._objects: dict[int, tuple[int, Any]] | None = None
+        self._written: set[Place] = set(lent)
+        self._cells: set[int] = set()  # whose content has been written or will be; the memo holds them
+        self._classes: set[int] = set()  # that are defined in this pickle
         self._sources: set[str] = set()
 
     def reducer_override(self, obj: Any) -> Any:
@@ -143,7 +150,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return reduced
 
     def _resolve(self, obj: NameReferences) -> Any:
-        """From here on write what the references have found in the place of the objects that they stand for."""
+        """Let the memo have the references in place of the objects for which they stand."""
         memo: dict[int, tuple[int, Any]] = self.memo.copy()
         for reference in obj.references:
             index, _ = memo.pop(id(reference))
@@ -159,7 +166,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._reference(function) or self._method(function) or self._definition(function)
 
     def _method(self, function: FunctionType) -> Any:
-        """By its name in its class, unless it is being sent with that."""
+        """Reduce a method to its name in its class; None if it is none, or it is being sent with the class."""
         owner, _, name = function.__qualname__.rpartition(".")
         cls = function.__globals__.get(owner)
         if isinstance(cls, type) and id(cls) not in self._classes and vars(cls).get(name) is function:
@@ -167,7 +174,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return None
 
     def _reference(self, thing: Any) -> Any:
-        """By its name in its namespace, with what that name needs."""
+        """Reduce a function or class to its name in its namespace, with all that it needs; None if it has no name."""
         place = self._place_to_name(thing)
         if place is None:
             return None
@@ -179,7 +186,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if place is None or self._defines(place):
             return None
         made_here = place[0].foreign and not identity(thing).foreign
-        return None if made_here else place  # the name would mean nothing where the namespace is at home
+        return None if made_here else place  # the process that defines the namespace has no such global
 
     def _defines(self, place: Place) -> bool:
         return place in self._lent
@@ -193,7 +200,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         new = [cell for cell in cells if id(cell) not in self._cells]
         self._cells.update(map(id, new))
         contents = [(cell, content(cell)) for cell in new if content(cell) is not EMPTY]
-        needs = self._all_needs(reach(function))
+        needs = self._all_needs(reached_by(function))
         arguments = (header, needs, key, function.__code__, function.__name__, cells)
         hooked = {} if module is None else hooked_globals(function)
         state = (_attributes(function), dict(vars(function)), contents, hooked)
@@ -206,11 +213,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reference is not None:
             return reference
         reduced = super().reducer_override(cls)
-        if reduced is NotImplemented:  # cloudpickle thinks that a worker can import it
+        if reduced is NotImplemented:  # cloudpickle takes it for importable
             if not cls.__flags__ & _HEAP_TYPE:
                 return NotImplemented
             reduced = _dynamic_class_reduce(cls)
-        if len(reduced) < 6:  # types that are not where they say: NoneType, CodeType
+        if len(reduced) < 6:  # types that are not where their names say: NoneType, CodeType
             make, arguments = reduced
             return (reconstruct.type_of_types if make is _builtin_type else make), arguments
         make, arguments, state, _, _, fill = reduced
@@ -219,7 +226,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         header = place[0].header if place is not None and root else None
         self._classes.add(id(cls))
         version = None if root else _class_version(cls)
-        if version is not None:  # it is known again by its key, with all that is in it
+        if version is not None:  # the reader finds it again by its key, with its attributes
             self.by_name |= _parts(cls)
         known = (header, identity(cls).key, make, *_with_slots(cls, arguments))
         return reconstruct.dynamic_class, known, (version, fill, state), None, None, reconstruct.fill_class
@@ -254,8 +261,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _needs(self, places: Iterable[Place]) -> Needs:
         if self._home:
             places = [place for place in places if not place[0].foreign]
-        self.overtaken |= self.graph.look(places)
-        return tuple(self.graph.wires(places, self._sent)), (), ()
+        self.overtaken |= self.graph.add(places)
+        return tuple(self.graph.pickled(places, self._written)), (), ()
 
     @property
     def graph(self) -> ObjectGraph:
@@ -264,36 +271,38 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._graph
 
     @property
-    def sent(self) -> Mapping[Place, GlobalUnit | None]:
-        """The names that were looked at, with what was sent of them; those without a unit have no value here."""
-        return self.graph.units
+    def sent(self) -> Mapping[Place, SentGlobals | None]:
+        """The globals that were reached, as they were sent; None for those that never had a value."""
+        return self.graph.sent
 
-    # -- what it has met -------------------------------------------------------------------------------
+    # -- the objects in the pickle ---------------------------------------------------------------------
 
     @property
     def ids(self) -> AbstractSet[int]:
-        """The ids of all that it has met, when it has ended. What they mean lives as long as it does."""
-        return self._all_met().keys()
+        """The ids of all objects in the pickle, when it is complete. The pickler keeps the objects alive."""
+        return self._all_objects().keys()
 
     def has(self, number: int) -> bool:
-        """Whether the object of this id can be shared with others."""
-        return number not in self.by_name and shareable(self._all_met()[number][1])
+        """Tell whether the object of this id can be shared with other pickles."""
+        return number not in self.by_name and shareable(self._all_objects()[number][1])
 
-    def is_marker(self, number: int) -> bool:
-        """Whether the object of this id is one that never changes."""
-        return type(self._all_met()[number][1]) is object
+    def is_sentinel(self, number: int) -> bool:
+        """Tell whether the object of this id is a sentinel, an `object()`, which never changes."""
+        return type(self._all_objects()[number][1]) is object
 
-    def _all_met(self) -> dict[int, tuple[int, Any]]:
-        if self._met is None:
-            self._met = self.memo.copy()
-        return self._met
+    def _all_objects(self) -> dict[int, tuple[int, Any]]:
+        if self._objects is None:
+            self._objects = self.memo.copy()
+        return self._objects
 
 
 class ValuePickler(Pickler):
-    """Pickles the values of some names; what these reach in turn is noted, not sent.
+    """Pickles the values of some globals. The globals that these reach in turn are noted, not sent.
 
-    `refs`: names that mean objects in them. In the pickle each is taken from its namespace. `unread`: the pickle is
-    only compared.
+    Args:
+        places: the globals.
+        refs: globals that mean objects in the values. The reader takes these objects from there.
+        unread: the pickle is only compared, so it need not be possible to read it.
     """
 
     def __init__(self, places: tuple[Place, ...], refs: tuple[Place, ...] = (), unread: bool = False) -> None:
@@ -341,7 +350,7 @@ class ValuePickler(Pickler):
 
 
 class _PartPickler(ValuePickler):
-    """Pickles a part of the value of a name, to see whether it can be sent."""
+    """Pickles a part of the value of a global, to find out whether it can be sent."""
 
     def __init__(self, part: Any, place: Place) -> None:
         with io.BytesIO() as file:
@@ -360,7 +369,7 @@ def _can_be_sent(value: Any, place: Place) -> bool:
 
 
 def _with_slots(cls: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Cloudpickle makes the class with a dictionary instead; then instances cannot come back."""
+    """Add the slots to the arguments of a class: cloudpickle omits them, and then instances cannot come back."""
     slots = None if issubclass(cls, tuple) else vars(cls).get("__slots__")
     if slots is None:
         return arguments
@@ -368,12 +377,12 @@ def _with_slots(cls: type, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _attributes(function: FunctionType) -> dict[str, Any]:
-    """What `FunctionType` does not set, and `vars` does not have."""
+    """Return the attributes of a function that `FunctionType` does not set, and `vars` does not have."""
     found: dict[str, Any] = {"__qualname__": function.__qualname__, "__module__": function.__module__}
     for name in ("__doc__", "__defaults__", "__kwdefaults__", "__annotations__", "__type_params__"):
         try:
             value = getattr(function, name, None)
-        except Exception:  # from 3.14 on annotations are evaluated now, and may refer to what is not there
+        except Exception:  # from 3.14 on annotations are evaluated now, and a name in them may not exist
             continue
         if value:
             found[name] = dict(value) if type(value) is dict else value
@@ -381,14 +390,14 @@ def _attributes(function: FunctionType) -> dict[str, Any]:
 
 
 def _parts(cls: type) -> set[int]:
-    """The ids of a class that is sent with a version, and of what it is made of."""
+    """Return the ids of a class that is sent with a version, and of its parts."""
     sent = identity(cls).sent
     own = (cls.__bases__, *(value for name, value in vars(cls).items() if name in DERIVED))
-    return {*map(id, own)} | (set() if sent is None else sent[1].met)
+    return {*map(id, own)} | (set() if sent is None else sent[1].ids)
 
 
 def _class_version(cls: type) -> int | None:
-    """A number that changes with the attributes of the class; None if that cannot be told."""
+    """Return a number that changes with the attributes of the class; None if they can change unseen."""
     known = identity(cls)
     if known.sent is None or not known.sent[1].unchanged(cls):
         taken = snapshot(cls)

@@ -1,4 +1,7 @@
-"""What the pickles of functions and classes call when they are read: it makes them again, or finds them."""
+"""The functions that the pickles of functions and classes call when they are read, to make them again or find them.
+
+Their names are part of pickles that lie in files, so they stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ from types import CellType, CodeType, FunctionType, ModuleType
 
 from ..utils.lite_typing import Any
 from . import module_namespace, object_identity
-from .module_namespace import Head, Header, Needs, guest, provide
+from .module_namespace import GlobalName, Header, Needs
+from .namespace_replica import JointValues, provide, replica
 from .object_identity import DefinitionIdentity, Key
 
 
 def namespace(header: Header | str) -> dict[str, Any]:
-    """The dictionary of the functions that say they come from there."""
+    """Return the globals of functions with this header."""
     if isinstance(header, str):
         return vars(importlib.import_module(header))
     if header[0][0] != object_identity.token:
-        return guest(header).globals()
+        return replica(header).globals()
     module = sys.modules.get(header[0][1])
     if module is not None and not header[0][2]:
         return vars(module)
@@ -30,66 +34,69 @@ def namespace(header: Header | str) -> dict[str, Any]:
 
 
 def named(header: Header, name: str, key: Key, needs: Needs) -> Any:
-    """The function or class that was sent under this name: at home the very one."""
+    """Return the function or class that was sent under this name; where it comes from, the very one."""
     provide(needs)
     if header[0][0] == object_identity.token:
         known = object_identity.find(key)
         return namespace(header)[name] if known is None else known
     with module_namespace.lock:
-        return guest(header).value(name)
+        return replica(header).value(name)
 
 
 def shared(header: Header, name: str, needs: Needs) -> Any:
-    """The object that this name means, for those that have it from elsewhere."""
+    """Return the value of a global, for values that share it."""
     provide(needs)
     if header[0][0] == object_identity.token:
         return namespace(header)[name]
     with module_namespace.lock:
-        return guest(header).value(name)
+        return replica(header).value(name)
 
 
-def together(heads: tuple[Head, ...], *things: Any) -> module_namespace.JointValues:
-    """Values that share objects; before them is what they refer to."""
-    return module_namespace.JointValues(zip(heads, things[-len(heads) :], strict=True))
+def together(names: tuple[GlobalName, ...], *things: Any) -> JointValues:
+    """Return the values of globals that share objects. `things` begins with the objects to which they refer."""
+    return JointValues(zip(names, things[-len(names) :], strict=True))
 
 
-def begin_to_lend(heads: tuple[Head, ...]) -> tuple[Head, ...]:
-    """Before the values are made: functions and classes are stored as soon as they are."""
+def begin_to_lend(names: tuple[GlobalName, ...]) -> tuple[GlobalName, ...]:
+    """Save the values of these globals. Pickle calls this first, because a function is stored as soon as it is made."""
     with module_namespace.lock:
-        for header, name in _elsewhere(heads):
-            guest(header).set_aside(name)
-    return heads
+        for header, name in _foreign(names):
+            replica(header).set_aside(name)
+    return names
 
 
 def lend(*things: Any) -> Any:
-    """Something, after these names got the values that share objects with it; before them is what it refers to."""
-    heads, thing, values = things[-3:]
+    """Return a thing, after lending globals the values that share objects with it.
+
+    `things` ends with the globals, the thing and the values. It begins with the objects to which these refer.
+    """
+    names, thing, values = things[-3:]
     with module_namespace.lock:
-        for (header, name), value in zip(heads, values, strict=True):
+        for (header, name), value in zip(names, values, strict=True):
             if header[0][0] != object_identity.token:
-                guest(header).lend(name, value)
+                replica(header).lend(name, value)
     return thing
 
 
-def _elsewhere(heads: tuple[Head, ...]) -> Iterator[Head]:
-    return (head for head in heads if head[0][0][0] != object_identity.token)
+def _foreign(names: tuple[GlobalName, ...]) -> Iterator[GlobalName]:
+    return (name for name in names if name[0][0][0] != object_identity.token)
 
 
 def module(header: Header, needs: Needs) -> ModuleType:
     provide(needs)
     if header[0][0] != object_identity.token:
-        return guest(header).module
+        return replica(header).module
     space = module_namespace.find(header[0])
     return space.holder() if space else sys.modules[header[0][1]]
 
 
 def type_of_types(name: str) -> Any:
-    """One that only the module `types` has a name for. Code is made with one, so cloudpickle is not loaded for it."""
+    """Return a type that has a name only in the module `types`, without loading cloudpickle for it."""
     return getattr(types, name)
 
 
 def cell() -> CellType:
-    """An empty one: what it refers to may need it."""
+    """Return an empty cell. It is filled later, because its content may refer to it."""
     return CellType()
 
 
@@ -105,7 +112,7 @@ def function(
     name: str,
     cells: tuple[CellType, ...],
 ) -> FunctionType:
-    """A function without what it refers to: that may refer to it."""
+    """Return a function without defaults and attributes. They are set later, because they may refer to it."""
     provide(needs)
     new = FunctionType(code, namespace(header), name, None, cells or None)
     if key is not None and not isinstance(header, str) and header[0][0] != object_identity.token:
@@ -125,7 +132,7 @@ def fill_function(new: FunctionType, state: tuple[Any, ...]) -> None:
 
 
 def made(header: Header, name: str, key: Key, make: Callable[..., Any], *args: Any) -> Any:
-    """Any other thing that is known by its name: a cached function."""
+    """Return any other object that is sent under a name, such as a function with `lru_cache`."""
     thing = make(*args)
     if header[0][0] != object_identity.token:
         _remember(thing, key, header, name)
@@ -133,34 +140,34 @@ def made(header: Header, name: str, key: Key, make: Callable[..., Any], *args: A
 
 
 def dynamic_class(header: Header | None, key: Key, make: Callable[..., type], *args: Any) -> type:
-    """A class without its attributes: those may refer to it."""
+    """Return a class without attributes. They are set later, because they may refer to it."""
     known: type | None = object_identity.find(key)
     if known is not None:
         _announce(known, header, known.__name__)
         return known
-    with module_namespace.lock, _quiet(args):
+    with module_namespace.lock, _without_init_subclass(args):
         new = make(*args)
     _remember(new, key, header, new.__name__).complete = False
     return new
 
 
 @contextlib.contextmanager
-def _quiet(args: tuple[Any, ...]) -> Iterator[None]:
-    """Do not let bases register the class once more: what they keep has been sent, as it is."""
+def _without_init_subclass(args: tuple[Any, ...]) -> Iterator[None]:
+    """Keep the hooks of bases from registering the class again: the registries have been sent as they are."""
     bases = (base for arg in args if type(arg) is tuple for base in arg if isinstance(base, type))
-    loud = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
-    for base in loud:
+    hooks = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
+    for base in hooks:
         type.__setattr__(base, "__init_subclass__", classmethod(_do_nothing))
     try:
         yield
     finally:
-        for base, method in loud.items():
+        for base, method in hooks.items():
             type.__setattr__(base, "__init_subclass__", method)
 
 
 def _registers(cls: type) -> bool:
-    came = object_identity.known(cls)
-    return came is not None and came.foreign and "__init_subclass__" in vars(cls)
+    identity = object_identity.known(cls)
+    return identity is not None and identity.foreign and "__init_subclass__" in vars(cls)
 
 
 def _do_nothing(cls: Any, /, **_: Any) -> None:
@@ -168,11 +175,11 @@ def _do_nothing(cls: Any, /, **_: Any) -> None:
 
 
 def fill_class(new: type, state: tuple[int | None, Callable[[type, Any], Any], Any]) -> None:
-    """Without a version the attributes are always stored, otherwise if it is not the one received last."""
+    """Store the attributes of a class, unless their version is the one received last."""
     version, fill, attributes = state
     here = object_identity.identity(new)
     if here.complete and (not here.foreign or (version is not None and here.filled == version)):
-        return  # at home, or perhaps changed here since it was received
+        return  # the class comes from here, or code here may have changed it since it was received
     fill(new, attributes)
     here.filled, here.complete = version, True
 
@@ -183,6 +190,6 @@ def _remember(thing: Any, key: Key, header: Header | None, name: str) -> Definit
 
 
 def _announce(thing: Any, header: Header | None, name: str) -> None:
-    """Let those that are made from it find it before it is complete."""
+    """Let classes that derive from it find it before it is complete."""
     if header is not None and header[0][0] != object_identity.token:
-        guest(header).values[name] = thing
+        replica(header).values[name] = thing

@@ -1,4 +1,7 @@
-"""How objects travel that pickle sends by name, and so not from a script, or not at all."""
+"""Reductions of objects that pickle cannot send, or sends by a name that a worker does not find.
+
+The names of the functions that make the objects are part of pickles that lie in files, so they stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ def _make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> An
     return functools.lru_cache(**parameters)(function)
 
 
-# Descriptors are made by the initializer of the base, as that of a subclass may take something else; what it has
-# noted in the object is in the state.
+# Descriptors are made by the initializer of the base, because that of a subclass may take other arguments. The
+# attributes that it has set are in the state.
 
 
 def _cached_property(prop: Any) -> tuple[Any, ...]:
@@ -39,7 +42,7 @@ def _cached_property(prop: Any) -> tuple[Any, ...]:
 
 def _make_cached_property(kind: Any, function: Callable[..., Any]) -> Any:
     prop = kind.__new__(kind)
-    functools.cached_property.__init__(prop, function)  # with a lock of its own, on Pythons whose properties have one
+    functools.cached_property.__init__(prop, function)  # makes a new lock, up to Python 3.11
     return prop
 
 
@@ -74,7 +77,7 @@ def _state(descriptor: Any) -> Any:
 
 
 def _context_var(var: Any) -> tuple[Any, ...]:
-    """The variable with its value here: the worker has no other context that could have given it one."""
+    """Reduce a variable with its value in this context, because the worker has no context that could set it."""
     try:
         return _make_context_var, (var.name, var.get())
     except LookupError:
@@ -90,16 +93,16 @@ def _struct(compiled: struct.Struct) -> tuple[Any, ...]:
 
 
 def _thread_local(local: Any) -> tuple[Any, ...]:
-    """Thread-local values are those of the thread that sends; the thread that reads them has them then."""
+    """Reduce thread-local data to the values of this thread; the thread that reads them gets these."""
     return _make_thread_local, (type(local),), dict(vars(local))
 
 
 def _make_thread_local(kind: Any) -> Any:
-    return kind.__new__(kind)  # `__init__` would need its arguments; its work is in the values
+    return kind.__new__(kind)  # without `__init__`, whose arguments are unknown; its effects are in the values
 
 
 def _bound(method: types.MethodType) -> tuple[Any, ...]:
-    """By its name, where that leads to it: the function is that of the class, and no other one that is equal."""
+    """Reduce a method to its name if that leads to it, because then its function is the very one of the class."""
     held, name = method.__self__, method.__name__
     owners = (held if isinstance(held, type) else type(held)).__mro__
     found = next((vars(owner)[name] for owner in owners if name in vars(owner)), None)
@@ -113,7 +116,7 @@ def _slot(descriptor: Any) -> tuple[Any, ...]:
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:
-    """As cloudpickle does, which from 3.1.3 on forgets the file: tracebacks and the proof of a syntax tree need it."""
+    """Reduce code as cloudpickle does, with its file: cloudpickle 3.1.3 drops it, but tracebacks and keys need it."""
     return reconstruct.code, (code.co_filename, *cloudpickle.Pickler.dispatch_table[types.CodeType](code))
 
 
@@ -133,7 +136,7 @@ def _make_new_type(name: str, base: Any, module: str) -> Any:
 
 def _type_var(var: Any) -> Any:
     if var.__module__ == "__main__":
-        return NotImplemented  # cloudpickle knows these again
+        return NotImplemented  # cloudpickle keeps the identity of these
     return _make_type_var, (
         var.__name__, var.__constraints__, var.__bound__, var.__covariant__, var.__contravariant__
     )  # fmt: skip
@@ -176,7 +179,7 @@ def _table() -> dict[type, Callable[[Any], Any]]:
 
 
 REDUCTIONS = _table()
-# Of these the subclasses too, which neither pickle nor cloudpickle takes apart.
+# Also for subclasses of these, which neither pickle nor cloudpickle can reduce.
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (property, _property),
     (staticmethod, _method),
@@ -189,7 +192,7 @@ _SUBCLASSED = tuple(base for base, _ in _BASES)
 
 
 def reduction_of(thing: Any) -> Callable[[Any], Any] | None:
-    """Return how this object travels, where pickle and cloudpickle do not know it or do it wrong."""
+    """Return the reduction of an object that pickle and cloudpickle cannot reduce or reduce wrongly, or None."""
     kind = type(thing)
     found = REDUCTIONS.get(kind)
     if found is None and issubclass(kind, _SUBCLASSED) and kind not in _BUILT_IN:

@@ -1,9 +1,9 @@
 """Memory that two processes share: nameless files in memory, lent by descriptor and used again.
 
-Who makes a segment owns it. It writes a buffer into it and lends the descriptor; the borrower maps it
-privately, so that a write in place stays its own affair; when the last object that uses the mapping is gone
-the borrower says so, and the owner may fill the segment again. The pages stay warm: page faults of fresh
-memory cost more than the copy. Nothing has a name, so nothing can be left behind.
+The process that makes a segment owns it. It writes a buffer into it and lends the descriptor. The borrower maps it
+privately, so that a write in place is not seen by others. When the last object that uses the mapping is gone, the
+borrower says so, and the owner may fill the segment again. Its pages are resident then; page faults of fresh memory
+cost more than the copy. The files have no names, so none can be left behind.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ..utils.lite_typing import Any
 from ..utils.locks import new_lock, under
 
 _SMALLEST = 1 << 18
-_KEPT_FREE = 1 << 29  # bytes of unused segments that a process keeps warm
+_KEPT_FREE = 1 << 29  # bytes of free segments that a process keeps for later use
 
-# Past these shares its own buffers wait in private memory, and those of others are copied.
+# Beyond these shares a process keeps its own buffers in private memory, and copies those of others.
 OWNED, BORROWED = DescriptorShare(8), DescriptorShare(8)
 
-# A mapping has a descriptor of its own, but for the newer versions that can do without.
+# A mapping duplicates its descriptor, except from Python 3.13 on, where it need not.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _PER_MAPPING = 0 if _UNTRACKED else 1
 _PER_SEGMENT = 1 + _PER_MAPPING
 
 
 def anonymous_file(size: int) -> int:
-    """A descriptor of `size` bytes of memory that no other process can find by name."""
+    """Return a descriptor of `size` bytes of memory that no other process can find by name."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("callyard", os.MFD_CLOEXEC)
     else:
@@ -48,7 +48,7 @@ def anonymous_file(size: int) -> int:
 
 
 def shared_mapping(fd: int, size: int) -> mmap.mmap:
-    """The memory that all who map this file see."""
+    """Map a file so that all processes which map it see the same memory."""
     return mmap.mmap(fd, size, **_UNTRACKED)
 
 
@@ -67,7 +67,7 @@ class PrivateBytes:
         return memoryview(self.bytes)
 
 
-_forks = 0  # of this process so far: each child inherits the mappings that there are
+_forks = 0  # of this process so far; each child inherits all mappings
 
 
 def _count_fork() -> None:
@@ -79,17 +79,17 @@ os.register_at_fork(after_in_parent=_count_fork)
 
 
 class _Mapping(mmap.mmap):
-    """A private mapping that keeps what it maps from being used again while it lives."""
+    """A private mapping. While it lives, the segment is not filled again."""
 
     lender: object = None
-    counted = 0  # of the share; set when there is a mapping, since this is finalized where there is none, too
+    counted = 0  # descriptors taken from the share; 0 until the file is mapped, because a failed mmap is finalized, too
 
     def __del__(self) -> None:
         BORROWED.give_back(self.counted)
 
 
 def _own_view(fd: int, size: int, lender: object) -> memoryview:
-    """The bytes as the caller's own: a mapping, or a copy where no more mappings are to be had."""
+    """Return the bytes as the caller's own: a private mapping, or a copy if no descriptor is left for one."""
     if BORROWED.take(_PER_MAPPING):
         try:
             mapping = _Mapping(fd, size, access=mmap.ACCESS_COPY, **_UNTRACKED)
@@ -102,7 +102,7 @@ def _own_view(fd: int, size: int, lender: object) -> memoryview:
 
 
 def _copy(fd: int, size: int) -> bytearray:
-    """The bytes of the file; this takes no descriptor."""
+    """Return a copy of the file's bytes, which takes no descriptor."""
     content = bytearray(size)
     place = 0
     while place < size:
@@ -119,7 +119,7 @@ class _Segment:
     __slots__ = ("capacity", "fd", "mapping")
 
     def __init__(self, capacity: int) -> None:
-        """Takes what was counted of the share, and gives it back at its end, or where there is no memory."""
+        """Make a segment whose descriptors the caller has taken from the share. It returns them, also if this fails."""
         self.capacity, self.fd = capacity, -1
         self.fd = anonymous_file(capacity)
         self.mapping = shared_mapping(self.fd, capacity)
@@ -127,11 +127,11 @@ class _Segment:
     def __del__(self) -> None:
         OWNED.give_back(_PER_SEGMENT)
         if self.fd >= 0:
-            os.close(self.fd)  # the mapping closes itself
+            os.close(self.fd)  # the mapping closes its own descriptor
 
 
 class OwnedSegment:
-    """A filled segment of this process. When nobody refers to it any more, the segment is free again."""
+    """A filled segment of this process. When nothing refers to it any more, the segment is free again."""
 
     __slots__ = ("__weakref__", "forks", "pool", "segment", "size")
 
@@ -150,7 +150,7 @@ class OwnedSegment:
         return memoryview(self.segment.mapping)[: self.size]
 
     def spoil(self) -> None:
-        """It must not be filled again: somebody whom nobody hears of may still see it."""
+        """Do not fill it again: a process that gives no notice may still have it mapped."""
         self.forks = -1
 
     def __del__(self) -> None:
@@ -158,16 +158,16 @@ class OwnedSegment:
 
 
 class BorrowedSegment:
-    """A segment of another process. When nobody refers to it any more, `give_back` tells its owner.
+    """A segment of another process. When nothing refers to it any more, `give_back` tells its owner.
 
-    `give_back(clean)` may be called in any thread and under any lock: it must only make a note. Not `clean`: this
-    process has forked meanwhile, and the child may see the segment still.
+    `give_back(clean)` is called by a finalizer, in any thread and under any lock, so it must only make a note. Not
+    `clean`: this process has forked meanwhile, and the child may still have the segment mapped.
     """
 
     __slots__ = ("fd", "forks", "give_back", "size")
 
     def __init__(self, fd: int, size: int, give_back: Callable[[bool], object]) -> None:
-        """Its descriptor has been counted."""
+        """Take over a descriptor that has been taken from the share."""
         self.fd, self.size, self.give_back = fd, size, give_back
         self.forks = _forks
 
@@ -184,7 +184,7 @@ class BorrowedSegment:
 
 
 def borrow(fd: int, size: int, give_back: Callable[[bool], object]) -> PrivateBytes | BorrowedSegment:
-    """Memory lent to this process, which takes the descriptor; a private copy when it has borrowed a lot already."""
+    """Return memory that is lent to this process, or a private copy beyond the share. The descriptor is taken over."""
     if BORROWED.take():
         return BorrowedSegment(fd, size, give_back)
     try:
@@ -194,9 +194,7 @@ def borrow(fd: int, size: int, give_back: Callable[[bool], object]) -> PrivateBy
         give_back(True)
 
 
-Memory = (
-    PrivateBytes | OwnedSegment | BorrowedSegment
-)  # the bytes of one buffer, somewhere; `view` makes them the caller's own
+Memory = PrivateBytes | OwnedSegment | BorrowedSegment  # the bytes of one buffer
 
 
 class SegmentPool:
@@ -205,11 +203,11 @@ class SegmentPool:
     def __init__(self) -> None:
         self._free: dict[int, list[_Segment]] = {}
         self._free_bytes = 0
-        self._lock = new_lock()  # `give_back` is called by finalizers
+        self._lock = new_lock()  # reentrant, because finalizers call `give_back`
         self._closed = False
 
     def fill(self, content: memoryview) -> OwnedSegment | None:
-        """A segment with a copy of `content`; None when no more are to be had, so that it must wait elsewhere."""
+        """Return a segment with a copy of `content`; None if no memory or descriptor is left for one."""
         capacity = max(_SMALLEST, 1 << (content.nbytes - 1).bit_length())
         segment = under(self._lock, self._take, capacity) or self._make(capacity)
         if segment is None:
@@ -218,7 +216,7 @@ class SegmentPool:
         return OwnedSegment(self, segment, content.nbytes)
 
     def _take(self, capacity: int) -> _Segment | None:
-        """A free one."""
+        """Return a free segment, if there is one."""
         free = self._free.get(capacity)
         if not free:
             return None
@@ -226,7 +224,7 @@ class SegmentPool:
         return free.pop()
 
     def _make(self, capacity: int) -> _Segment | None:
-        """A new one, for which free ones of other sizes make room if they must."""
+        """Make a new segment, after closing free ones of other sizes if there is no room for it."""
         while True:
             if OWNED.take(_PER_SEGMENT):
                 with suppress(OSError):
@@ -235,12 +233,12 @@ class SegmentPool:
                 return None
 
     def _drop_free(self) -> bool:
-        """Close all that are free; whether there were any."""
+        """Close all free segments; return whether there were any."""
         dropped, self._free, self._free_bytes = self._free, {}, 0
         return any(dropped.values())
 
     def give_back(self, segment: _Segment, clean: bool) -> None:
-        """The segment is not in use any more. It is closed when nobody refers to it: kept, if it may be used again."""
+        """Keep a segment that is not in use any more, if it may be filled again; otherwise it closes itself."""
         if clean:
             under(self._lock, self._keep, segment)
 
@@ -250,6 +248,6 @@ class SegmentPool:
             self._free.setdefault(segment.capacity, []).append(segment)
 
     def close(self) -> None:
-        """Let go of what is free, and later of what is still in use."""
+        """Close the free segments now, and those in use when they are given back."""
         self._closed = True
         under(self._lock, self._drop_free)

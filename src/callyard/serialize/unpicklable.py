@@ -1,4 +1,4 @@
-"""The part of a value that cannot be pickled, named as its user would write it."""
+"""The search for the part of a value that cannot be pickled, and its name as a user would write it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from .change_detection import EMPTY, content
 
-_DEPTH = 20  # steps into a value, and parts of one that are looked at: each may be pickled once more
+_DEPTH = 20  # most steps into a value, and most parts of each step: each part may be pickled once more
 _PARTS = 1000
 _LOCKS = frozenset(("lock", "RLock"))
 

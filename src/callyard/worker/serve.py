@@ -17,7 +17,7 @@ from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
-from ..serialize.module_namespace import KeptFunction
+from ..serialize.namespace_replica import LoadedFunction
 from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
 from ..transport import frames
@@ -61,7 +61,7 @@ class Server:
         self.arrived: deque[frames.Frame] = deque()  # what is still to be done
         self.segments = SegmentPool()
         self.packer = Packer(self.segments, home=True)
-        self.functions: dict[int, KeptFunction | _Unloadable] = {}
+        self.functions: dict[int, LoadedFunction | _Unloadable] = {}
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
@@ -135,7 +135,7 @@ class Server:
 
     def define(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         try:
-            self.functions[number] = KeptFunction(body)
+            self.functions[number] = LoadedFunction(body)
         except BaseException as error:  # each call of it will say so
             self.functions[number] = _Unloadable(error)
 

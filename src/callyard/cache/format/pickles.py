@@ -18,8 +18,7 @@ from ...serialize import object_identity, reconstruct
 from ...serialize import pickler as wire
 from ...serialize.globals import at_import, is_importable
 from ...serialize.importable import by_reference
-from ...serialize.module_namespace import UNSENT, Needs
-from ...serialize.shared_objects import Place
+from ...serialize.module_namespace import UNSENT, Needs, Place
 from .unpickle import CODE, fill_class, given, load_class, load_function, make_class
 
 

@@ -1,0 +1,273 @@
+"""The replicas of namespaces whose functions come from another process.
+
+A replica is a module of its own. Its globals are set from pickles with versions, which travel with the functions that
+reach them. A global is stored only if its version is not the one received last. So a value that an initializer has
+stored there stays, until the value changes in the process that sends.
+"""
+
+from __future__ import annotations
+
+import _pickle as pickle
+import builtins
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+from ..utils.lite_typing import Any
+from ..utils.locks import under
+from . import import_statements, module_namespace, object_identity
+from .module_namespace import GlobalName, Header, ModuleNamespace, Needs, Origin, PickledGlobal
+
+changes = 0  # how often anything was stored in a replica: a loaded function is compared with it before each call
+
+_LENT = 0  # no version
+_NONE: Any = object()  # no value
+_Saved = tuple["int | None", Any, Any]  # version and value as received, and the value that the name had
+
+
+class JointValues(tuple["tuple[GlobalName, Any]", ...]):
+    """Globals with their values that were sent in one pickle."""
+
+    __slots__ = ()
+
+
+class NamespaceReplica(ModuleNamespace):
+    """A namespace whose functions come from another process."""
+
+    __slots__ = ("_loading", "_pending", "_received", "_saved", "module", "values")
+
+    def __init__(self, header: Header) -> None:
+        module = ModuleType(header[0][1])
+        vars(module).update(header[1], __builtins__=builtins)
+        super().__init__(header, module)
+        self.module = module
+        self.values: dict[str, Any] = {}  # as received; the names may have other values by now
+        self._received: dict[str, int] = {}
+        self._saved: dict[str, _Saved] = {}  # while other values are lent
+        self._pending: dict[str, tuple[int, bytes | None]] = {}
+        self._loading: dict[str, bytes] = {}
+
+    def globals(self) -> dict[str, Any]:
+        return vars(self.module)
+
+    def offer(self, name: str, version: int, data: bytes | None) -> None:
+        """Note the pickle of a global, unless this version is here."""
+        self._take_back(name)
+        if not self.has(name, version):
+            self._pending[name] = (version, data)
+
+    def take(self, name: str) -> None:
+        """Load and store the pickle that was offered. Loading it takes first the globals that it refers to."""
+        global changes
+        offered = self._pending.pop(name, None)
+        if offered is None:
+            return
+        version, data = offered
+        changes += 1
+        self.values.pop(name, None)
+        if data is None:
+            vars(self.module).pop(name, None)
+            self._received[name] = version
+            return
+        value = self._load(name, data)
+        if type(value) is not JointValues:
+            self._store(name, version, value)
+            return
+        for (header, other), one in value:
+            replica(header)._store(other, version, one)
+
+    def _load(self, name: str, data: bytes) -> Any:
+        self._loading[name] = data
+        try:
+            return pickle.loads(data)
+        finally:
+            self._loading.pop(name, None)
+
+    def _store(self, name: str, version: int, value: Any) -> None:
+        self._pending.pop(name, None)
+        self._saved.pop(name, None)
+        vars(self.module)[name] = self.values[name] = value
+        self._received[name] = version
+
+    def set_aside(self, name: str) -> None:
+        """Save the value that is here, before another value is lent."""
+        self._take_back(name)
+        self._saved[name] = (self._received.get(name), self.values.get(name, _NONE), self._bound(name))
+
+    def lend(self, name: str, value: Any) -> None:
+        """Let the name have this value until it is offered again, unless code here has given it a value of its own."""
+        global changes
+        _, received, bound = self._saved[name]
+        if bound is received or bound is _NONE:
+            vars(self.module)[name] = value
+        self.values[name] = value
+        self._received[name] = _LENT
+        changes += 1
+
+    def _take_back(self, name: str) -> None:
+        """Restore the saved value, after the call for which another was lent."""
+        saved = self._saved.pop(name, None)
+        if saved is None:
+            return
+        version, received, bound = saved
+        if self._bound(name) is self.values.get(name, _NONE):  # that call has not set the name
+            _set(vars(self.module), name, bound)
+        _set(self.values, name, received)
+        self._received[name] = _LENT if version is None else version
+
+    def _bound(self, name: str) -> Any:
+        return vars(self.module).get(name, _NONE)
+
+    def has(self, name: str, version: int) -> bool:
+        return self._received.get(name) == version
+
+    def value(self, name: str) -> Any:
+        """Return the function or class that was received; its name may have another value by now."""
+        self.take(name)
+        if name in self.values:
+            return self.values[name]
+        if (
+            name in self._loading
+        ):  # of a class whose base refers to it; the base is here already, so the class can be made
+            return _of(self, name, pickle.loads(self._loading[name]))
+        return vars(self.module)[name]
+
+
+def _of(space: NamespaceReplica, name: str, loaded: Any) -> Any:
+    if type(loaded) is not JointValues:
+        return loaded
+    return next(value for (header, other), value in loaded if other == name and replica(header) is space)
+
+
+def _set(table: dict[str, Any], name: str, value: Any) -> None:
+    if value is _NONE:
+        table.pop(name, None)
+    else:
+        table[name] = value
+
+
+# -- the replicas of this process --------------------------------------------------------------------------
+
+_replicas: dict[Origin, NamespaceReplica] = {}
+
+
+def replica(header: Header) -> NamespaceReplica:
+    """Return the replica of a namespace; it is made when it is first needed."""
+    found = _replicas.get(header[0])
+    if found is None:
+        found = under(module_namespace.lock, _new_replica, header)
+    return found
+
+
+def _new_replica(header: Header) -> NamespaceReplica:
+    found = _replicas.get(header[0])  # another thread may have been faster
+    if found is None:
+        found = NamespaceReplica(header)
+        module_namespace.enter_replica(found)
+        _install(found)
+        _replicas[header[0]] = found  # last, because other threads use it without the lock as soon as it is there
+    return found
+
+
+def _install(space: NamespaceReplica) -> None:
+    """Let pickle and typing find the module in `sys.modules`, unless another has its name."""
+    _, name, number = space.header[0]
+    if name == "__main__" and not any(other.header[0][1] == name for other in _replicas.values() if other is not space):
+        _replaced.append(sys.modules.get(name))  # kept alive, because its code may be running
+        sys.modules[name] = space.module
+    elif name and not number:
+        sys.modules.setdefault(name, space.module)
+        vars(space.module)["__getattr__"] = partial(_unsent_attribute, space.module)
+        import_statements.look_first(_imported_module)
+
+
+def _unsent_attribute(module: ModuleType, name: str) -> Any:
+    """Return an attribute that did not travel, from the module of this name that can be imported here."""
+    absent = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    if name.startswith("__"):
+        raise absent
+    try:
+        return getattr(import_statements.load_another(module.__name__, module), name)
+    except ImportError:  # no such module can be imported here
+        raise absent from None
+
+
+def _imported_module(namespace: dict[str, Any], name: str) -> ModuleType | None:
+    """Return the module that an import statement means in a function that travelled: one from the same process."""
+    space = module_namespace.of_globals(namespace)
+    if type(space) is not NamespaceReplica:
+        return None
+    found = _replicas.get((space.header[0][0], name, 0))
+    return None if found is None else found.module
+
+
+_replaced: list[Any] = []
+_provided: list[tuple[NamespaceReplica, str, int]] | None = None  # the globals of the function that is being loaded
+
+
+class LoadedFunction:
+    """A function that is loaded once for many calls, with its globals as they were when it was sent.
+
+    Another function may bring another value of the same global between two calls, and calls need not come in the order
+    in which they were submitted. Then the function is loaded again.
+    """
+
+    __slots__ = ("_function", "_names", "_seen", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._load()
+
+    def _load(self) -> None:
+        global _provided
+        with module_namespace.lock:  # only workers load functions, so no submit waits for this
+            outer, _provided = _provided, []
+            try:
+                self._function: Callable[..., Any] = pickle.loads(self.data)
+            finally:
+                self._names, _provided = _provided, outer
+            self._seen = changes
+
+    def current(self) -> Callable[..., Any]:
+        """Return the function, after its globals have got their values back."""
+        if self._seen != changes:
+            if not all(space.has(name, version) for space, name, version in self._names):
+                self._load()
+            self._seen = changes
+        return self._function
+
+
+def provide(needs: Needs) -> None:
+    """Store globals, import modules and enter source texts before a function that needs them is made."""
+    pickled, imports, sources = needs
+    for filename, text in sources:
+        import linecache  # here, so that a worker starts without it
+
+        lines = text.splitlines(True)
+        if linecache.cache.get(filename, (0, 0, None))[2:3] != (lines,):
+            linecache.cache[filename] = (len(text), None, lines, filename)
+    for name in imports:
+        importlib.import_module(name)
+    foreign = [one for one in pickled if one[0][0][0] != object_identity.token]
+    if foreign:
+        under(module_namespace.lock, _take, foreign)
+
+
+def _take(pickled: list[PickledGlobal]) -> None:
+    for header, name, version, data in pickled:  # all are offered first, because they may refer to each other
+        replica(header).offer(name, version, data)
+        if _provided is not None:
+            _provided.append((replica(header), name, version))
+    for header, name, _, _ in pickled:
+        replica(header).take(name)
+
+
+def _begin_child() -> None:
+    for space in _replicas.values():  # their functions are used in the fork as before
+        module_namespace.enter_replica(space)
+
+
+os.register_at_fork(after_in_child=_begin_child)  # after that of `module_namespace`, which clears the table
