@@ -1,4 +1,4 @@
-"""Mistakes in calls of `Executor`, its methods and backends, answered at once and with what to write instead."""
+"""Checks of the arguments of `Executor`, its methods and backends; their errors name what to write instead."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OTHERS = {
 
 
 def place_in_executor(name: str) -> str | None:
-    """Say where a keyword belongs that `Executor` does not have."""
+    """Return the place of a keyword that `Executor` does not have; None if it has none that is known."""
     if name in _OTHERS:
         return _OTHERS[name]
     ours = resource_meant(name)
@@ -46,7 +46,7 @@ def place_in_executor(name: str) -> str | None:
 
 
 def place_in_backend(name: str) -> str | None:
-    """Say where a keyword of `Executor` or of its calls belongs; None if it is neither."""
+    """Return the place of a keyword that a backend does not have, in `Executor` or in its calls; None for another."""
     if name in ("max_workers", "cache", "resource_dict"):
         return f"it belongs to the executor, as Executor(backend=..., {name}=...)"
     ours = resource_meant(name)
@@ -54,7 +54,7 @@ def place_in_backend(name: str) -> str | None:
 
 
 def place_in_map(name: str) -> str | None:
-    """Say where a keyword belongs that `map` does not have."""
+    """Return the place of a keyword that `map` does not have; None if it has none that is known."""
     if name in ("resource_dict", "resources"):
         return "use with_resources(...).map(...)"
     ours = resource_meant(name)
@@ -62,13 +62,13 @@ def place_in_map(name: str) -> str | None:
 
 
 def no_function(method: str, given: object) -> TypeError:
-    """Return the error for something that cannot be called, as the result of a function that was called too early."""
+    """Return the error for an object that is not callable, such as the result of a call that was made too early."""
     form = "its arguments, as submit(f, 3) for f(3)" if method == "submit" else "iterables, as map(f, [3, 4])"
     return TypeError(f"{method}() takes a function and {form}; {reprlib.repr(given)} is not callable")
 
 
 def check_keywords(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
-    """Refuse a resource, or a misspelt `resource_dict`, that the function would be given and has no parameter for."""
+    """Refuse a resource or a misspelt `resource_dict` among the keywords of a function that has no such parameter."""
     for name in kwargs:
         ours = resource_meant(name)
         if (ours or _like_resource_dict(name)) and not _takes(function, name):
@@ -84,11 +84,11 @@ def _like_resource_dict(name: str) -> bool:
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
-    import inspect  # here, because it takes long to load and few calls have such names
+    import inspect  # here, because it loads slowly and few calls have such names
 
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # it has none: the call itself will say what is wrong
+    except (TypeError, ValueError):  # it has no signature: the call itself will fail if it is wrong
         return True
     return any(
         parameter.kind is parameter.VAR_KEYWORD
@@ -98,7 +98,7 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def check_map(function: object, timeout: object, chunksize: Any, buffersize: object) -> None:
-    """Refuse what `map` cannot be given."""
+    """Refuse arguments of `map` that have the wrong type or are too small."""
     if not callable(function):
         raise no_function("map", function)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, numbers.Real)):
@@ -114,7 +114,13 @@ def check_map(function: object, timeout: object, chunksize: Any, buffersize: obj
 
 
 def check_count(name: str, value: object, alternative: str = "") -> None:
-    """Refuse what is no positive integer. `alternative`: another parameter, for which it may have been meant."""
+    """Refuse a value that is not a positive integer.
+
+    Args:
+        name: the parameter.
+        value: its value; None stands for a default and is fine.
+        alternative: another parameter, for which a text may have been meant.
+    """
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
@@ -126,7 +132,7 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
 
 
 def check_initializers(initializer: object, initargs: object, init_function: object) -> None:
-    """Refuse what cannot be called, and arguments that are none."""
+    """Refuse initializers that are not callable, and arguments that are not a collection."""
     for name, function in (("initializer", initializer), ("init_function", init_function)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be a callable, not {function!r}")

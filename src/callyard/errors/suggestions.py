@@ -1,4 +1,4 @@
-"""Names that nobody knows: the known ones that were probably meant, and where a keyword belongs that is another's."""
+"""Suggestions for unknown names: the known name that was probably meant, or the function whose keyword it is."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["alternatives", "nearest", "strict", "strict_init"]
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
-Place = Callable[[str], str | None]  # where a keyword of another function belongs; None where that is not known
+Place = Callable[[str], str | None]  # from a keyword to the function that has it, in words; None if it is not known
 _PACKED = 0x08  # the flag of code that takes **kwargs
 
 
 def nearest(wrong: str, known: Iterable[str]) -> list[str]:
-    """Return the known names that were probably meant: all that are one slip away, else the likeliest."""
+    """Return the known names that were probably meant: all that are one slip away, or else the likeliest."""
     names = list(known)
     slips = _slips(wrong, names)
     if slips:
@@ -25,7 +25,7 @@ def nearest(wrong: str, known: Iterable[str]) -> list[str]:
     longer = [name for name in names if len(plain) > 2 and plain in name]  # "mem"
     if longer:
         return [min(longer, key=len)]
-    import difflib  # here, because it is rarely needed
+    import difflib  # here, because few programs need it
 
     return difflib.get_close_matches(plain, names, n=1, cutoff=0.65)
 
@@ -40,7 +40,7 @@ def _slips(wrong: str, names: list[str]) -> list[str]:
 
 
 def _one_slip(one: str, other: str) -> bool:
-    """Tell whether the two differ in at most one character that is missing, too many or another, or in two swapped."""
+    """Return whether the two differ at most by one character (missing, added, replaced) or by two swapped ones."""
     start = next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))  # noqa: B905
     one, other = one[start:], other[start:]
     swapped = len(one) > 1 and one[:2] == other[1::-1] and one[2:] == other[2:]
@@ -57,11 +57,11 @@ def alternatives(names: Iterable[str]) -> str:
 
 
 def strict(place: Place | None = None, words: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Refuse unknown keywords in words of ours; older versions of Python only say that they are unknown.
+    """Make a function refuse unknown keywords with a suggestion, where older versions of Python only refuse.
 
     Args:
-        place: says of a keyword of another function where it belongs; None where that is not known.
-        words: what to do where arguments are given by position that can only be given by name.
+        place: returns the function to which a keyword belongs, in words.
+        words: the advice for arguments that are given by position and must be given by name.
     """
 
     def mark(function: Callable[P, R]) -> Callable[P, R]:
@@ -94,7 +94,7 @@ def _unknown(function: str, name: str, known: Iterable[str], place: str | None) 
 
 
 def strict_init(place: Place | None = None) -> Callable[[type[C]], type[C]]:
-    """Make the constructor of a class, as a dataclass has it, `strict`."""
+    """Make the constructor of a dataclass `strict`."""
 
     def mark(cls: type[C]) -> type[C]:
         cls.__init__ = strict(place)(cls.__init__)  # type: ignore[method-assign]

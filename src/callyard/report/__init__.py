@@ -1,1 +1,1 @@
-"""What a person sees of running calls."""
+"""Reports of running calls, for people."""

@@ -18,15 +18,15 @@ class Progress:
         except ImportError:
             raise CallyardError("progress=True needs tqdm; pip install 'callyard[progress]'") from None
         self._bar = tqdm(total=0, unit="call", desc="callyard")
-        self._lock = new_lock()  # a finalizer may submit while this thread holds it
+        self._lock = new_lock()  # reentrant, because a finalizer may submit a call while this thread holds it
         self._failed = 0
 
     def follow(self, future: Future[Any]) -> None:
-        """Count this call, and again when it has ended."""
-        under(self._lock, self._expect_another)
+        """Add a call to the total now, and to the finished ones when it has ended."""
+        under(self._lock, self._add_to_total)
         future.add_done_callback(self._done)
 
-    def _expect_another(self) -> None:
+    def _add_to_total(self) -> None:
         self._bar.total += 1
 
     def _done(self, future: Future[Any]) -> None:
@@ -40,5 +40,5 @@ class Progress:
         self._bar.update()
 
     def close(self) -> None:
-        """Leave the line with the final count."""
+        """Leave the line as it is, with the final counts."""
         self._bar.close()
