@@ -33,9 +33,10 @@ def find_plugin(group: str, name: str, own: Mapping[str, str]) -> object | None:
 
     for other in entry_points(group=group, name=name):
         try:
-            return other.load()
+            loaded: object = other.load()
         except (ImportError, AttributeError) as error:
             raise ImportError(f"{other.value}, the entry point {name!r} of {group}, is not there: {error}") from error
+        return loaded
     return None
 
 
