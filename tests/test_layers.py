@@ -37,6 +37,7 @@ LAYERS = [
     "backends",
     "report",
     "executor",
+    "testing",
     "cli",
 ]
 
