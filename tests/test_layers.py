@@ -40,6 +40,7 @@ LAYERS = [
     "backends",
     "report",
     "executor",
+    "testing",
     "cli",
 ]
 

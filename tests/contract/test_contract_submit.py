@@ -27,18 +27,6 @@ Some = Callable[[int], int]
 # ------------------------------------------------------------------ submit
 
 
-@pytest.mark.core
-def test_submit_returns_a_standard_future(ex: Executor) -> None:
-    future = ex.submit(pow, 2, 10)
-    assert isinstance(future, standard.Future)
-    assert future.result(60) == 1024
-    assert future.done()
-    assert not future.running()
-    assert not future.cancelled()
-    assert not future.cancel()
-    assert future.exception() is None
-
-
 @pytest.mark.feature("workers")
 def test_what_only_a_scheduler_knows(ex: Executor) -> None:
     assert ex.submit(pow, 2, 10).job_id is None
@@ -49,24 +37,6 @@ def test_what_only_a_scheduler_knows(ex: Executor) -> None:
 def test_what_only_a_cache_knows(ex: Executor) -> None:
     future = ex.submit(pow, 2, 10)
     assert (future.key, future.cached) == (None, None)
-
-
-def test_positional_and_keyword_arguments(ex: Executor) -> None:
-    result = ex.submit(calls.described, 1, "b", c=3, self=4, fn=5, args=6, timeout=7).result()
-    assert result == repr(((1, "b"), {"args": 6, "c": 3, "fn": 5, "self": 4, "timeout": 7}))
-
-
-def test_submit_needs_a_function(ex: Executor) -> None:
-    with pytest.raises(TypeError, match="submit"):
-        ex.submit()  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
-        ex.submit(fn=pow)  # type: ignore[call-arg]
-
-
-def test_what_cannot_be_called(ex: Executor) -> None:
-    for nothing in (3, None, "pow"):
-        with pytest.raises(TypeError, match=r"submit\(\) takes a function and its arguments, .* is not callable"):
-            ex.submit(nothing)  # type: ignore[arg-type]
 
 
 def test_wait_and_as_completed(ex: Executor, gate: Gate) -> None:

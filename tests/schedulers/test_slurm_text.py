@@ -142,6 +142,13 @@ def test_requeue() -> None:
     assert "requeue" in options(requeue=True)
 
 
+def test_all_memory_of_whole_nodes() -> None:
+    assert (
+        options(Resources(nodes=2, exclusive=True), whole_nodes=True).items() >= {"mem": "0", "exclusive": ""}.items()
+    )
+    assert "mem" not in options(Resources(nodes=2), whole_nodes=True, templated=True)  # which says so itself
+
+
 @pytest.mark.parametrize("words", ["--mem=0 --comment='a b'", ("--mem=0", "--comment=a b")])
 def test_the_users_own_arguments_come_last(words: Any) -> None:
     argv = submitted(Resources(slurm_cmd_args=words))

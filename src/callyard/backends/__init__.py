@@ -1,6 +1,7 @@
-"""Who gives the resources: this machine, nodes of a cluster, jobs, another executor.
+"""Backends: this machine, nodes of a cluster, jobs of a scheduler, another executor.
 
-`base` is the seam, `choose` goes from what users say to a backend. `streamed` is what live calls share: `local`, and
-`live` on nodes, to which `slurm_live` or `pilots` get agents. `detached/` is calls that are jobs, `memory/` what stands
-in front of each backend if calls are remembered.
+`base` is the seam, `registry` goes from `Executor(backend=...)` to a backend. `live` is common to calls that go to
+workers: on this machine (`local`), and on nodes (`cluster`), whose agents `scheduler_launch` starts, in an allocation
+or by `pilot_jobs`. In `batch/` calls are jobs; `cached/` stands in front of each backend if there is a cache; `pep3148`
+passes calls on to another executor.
 """

@@ -1,4 +1,4 @@
-"""Directories for calls that are jobs and are not to be remembered."""
+"""The directories of runs, which the nodes see too: of jobs without a cache, of live calls, and of logs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ _KEPT = 7 * 24 * 3600.0  # s for which logs are kept
 
 
 def private_home() -> CacheDirectory:
-    """A new directory where the nodes see it too: in the user's home, or where CALLYARD_RUNS says.
+    """Make a directory that the nodes see too: in the user's home, or where CALLYARD_RUNS says.
 
     Its name says who has made it, so that what others have left can be removed once their jobs have ended.
     """
-    _sweep()
+    _remove_abandoned()
     return CacheDirectory.open(os.path.join(runs_directory(), f"{this_process().label}+{os.urandom(4).hex()}"))
 
 
-def _sweep() -> None:
+def _remove_abandoned() -> None:
+    """Remove the directories of processes that are gone, once their jobs have ended."""
     with contextlib.suppress(OSError, CallyardError):
         for name in os.listdir(runs_directory()):
             owner = ProcessIdentity.from_label(name.partition("+")[0])
@@ -37,7 +38,7 @@ def _sweep() -> None:
 
 
 def remove_if_over(home: CacheDirectory) -> None:
-    """Remove a directory for calls that are not to be remembered, unless some still run: nobody wants the results."""
+    """Remove a directory of jobs without a cache, unless some still run: nobody wants the results."""
     if all(folder.is_over() for folder in folders(home)):
         gone = f"{home.path}.gone"  # renamed first: jobs that are just ending find nothing to write into
         with contextlib.suppress(OSError):
@@ -46,12 +47,12 @@ def remove_if_over(home: CacheDirectory) -> None:
 
 
 def live_directory() -> str:
-    """Where agents on the nodes find out how to reach this process."""
+    """Return the directory in which agents on the nodes find out how to reach this process."""
     return os.path.join(runs_directory(), "live")
 
 
 def log_directory() -> str:
-    """Where what is printed on nodes that were asked for stays for a while."""
+    """Return the directory for the logs of pilot jobs, and remove those from it that are a week old."""
     path = os.path.join(runs_directory(), "logs")
     os.makedirs(path, mode=0o700, exist_ok=True)
     for entry in os.scandir(path):

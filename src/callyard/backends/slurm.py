@@ -1,4 +1,4 @@
-"""Slurm as a backend: what its users say of it, and which of the two lives their calls get."""
+"""The public class `Slurm`: the settings of a cluster, and the backend that an executor gets for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import CallyardError, ResourceError
+from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
 from ..resources import Amount, amount, whole
 from ..usage_errors import place_in_backend
@@ -17,6 +17,7 @@ from .base import Backend, Settings
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
+    from .scheduler_launch import LaunchSettings
 
 __all__ = ["Slurm"]
 
@@ -32,24 +33,35 @@ class Slurm:
     Args:
         nodes: how many nodes to keep workers on, a number or (fewest, most): outside an allocation they are asked for
             by jobs, as they are needed; inside, how many of its own.
-        walltime: the time limit (s, or a text as "2h") of such a job, and of a call that is a job without `run_time`.
-        partition: of calls that do not say.
-        account: likewise.
-        qos: likewise.
-        constraint: likewise.
-        template: a Jinja job script, in place of Callyard's own.
-        mpi: what `srun --mpi=` is told.
+        walltime: the time limit of such a job, and of a call that is a job without `run_time`: seconds, or a text as
+            "2h".
+        partition: the partition of calls that name none.
+        account: the account of calls that name none.
+        qos: the quality of service of calls that name none.
+        constraint: the constraint on nodes of calls that name none.
+        template: a Jinja job script in place of Callyard's own: its text, or the path of a file. Calls may ask for
+            resources by the names that it uses.
+        mpi: the plugin that `srun --mpi=` is told; default: the first that fits is found by trying.
         python: the interpreter on the nodes; default: this one.
-        setup: lines of shell before it, as `module load`; one text or several.
+        setup: lines of shell before it, as "module load gcc"; one text or several.
         launcher: a command before it, as `("apptainer", "exec", "image.sif")`.
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), where a firewall wants that.
         poll: how soon and how late the scheduler is asked what has become of jobs (s).
-        result_grace: for how long a result may become visible after its job has ended (s).
+        result_grace: how long a result may take to become visible after its job has ended (s).
         calls_per_job: how many short calls one job makes, one after the other.
-        detached: which life; default: see above.
+        detached: whether calls are jobs that outlive this process; default: see above.
+        host: another machine that submits; not here yet.
 
-    >>> Executor(backend=Slurm(partition="short", setup="module load gcc"), cache="results")
+    Raises:
+        ResourceError: an argument makes no sense.
+        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, where the
+            template cannot be read, and `SchedulerError` for `detached=False` outside an allocation.
+        TypeError: an argument is unknown.
+
+    >>> slurm = Slurm(partition="short", setup="module load gcc")
+    >>> with Executor(backend=slurm, cache="results") as executor:
+    ...     energy = executor.submit(relax, atoms, resource_dict={"cores": 4, "run_time": "2h"})
     """
 
     nodes: int | tuple[int, int] | None = None
@@ -87,106 +99,164 @@ class Slurm:
             raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
         if self.host is not None:
             raise CallyardError("Slurm on another machine by SSH is not here yet; run this on a login node")
-        if self.detached and self.nodes is not None and not self.inside:
+        if self.detached and self.nodes is not None and not _is_inside():
             raise CallyardError(
                 "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
             )
 
     @property
-    def inside(self) -> bool:
-        """Whether this process is inside an allocation."""
-        return "SLURM_JOB_ID" in os.environ
-
-    @property
-    def is_detached(self) -> bool:
-        """Which life calls get."""
-        return (not self.inside and self.nodes is None) if self.detached is None else self.detached
-
-    @property
     def other_resources(self) -> Sequence[str]:
-        """The keys of the user's own that a call may have: those that its job's template uses."""
-        return self.own_keys() if self.is_detached else ()
-
-    def own_keys(self) -> Sequence[str]:
-        """The names of the user's own that the template uses."""
-        text = self.template_text()
-        if text is None:
-            return ()
-        from ..schedulers.script import KNOWN, variables_of  # here, because it needs Jinja
-
-        try:
-            return sorted(variables_of(text) - KNOWN)
-        except ValueError as error:
-            raise CallyardError(str(error)) from error
-
-    def command(self) -> tuple[str, ...]:
-        """The command that runs Callyard on a node, before its arguments."""
-        from ..pool.zygote_process import python_command
-
-        launcher = shlex.split(self.launcher) if isinstance(self.launcher, str) else list(self.launcher)
-        own = python_command("callyard.worker.job", "main")
-        if self.python is not None:
-            own = [os.fspath(self.python), "-c", "from callyard.worker.job import main; main()"]
-        return (*launcher, *own)
-
-    def setup_lines(self) -> tuple[str, ...]:
-        """The shell's lines before Python."""
-        return tuple(self.setup.splitlines() if isinstance(self.setup, str) else self.setup)
-
-    def template_text(self) -> str | None:
-        """The template, which may also be given as the path of a file."""
-        if self.template is None:
-            return None
-        template = os.fspath(self.template)
-        if "\n" in template:
-            return template
-        try:
-            with open(template, encoding="utf-8") as file:
-                return file.read()
-        except OSError as error:
-            raise CallyardError(f"the template {template!r} cannot be read: {error.strerror}") from error
+        """The names of resources that calls may have beside the common ones: those that the template uses."""
+        return _template_keys(self) if _is_detached(self) else ()
 
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
-        """Make the backend of an executor."""
-        if self.is_detached:
-            return self._open_detached(settings, cache)
-        if self.nodes is not None and not self.inside:
-            from .slurm_launch import open_nodes
+        """Make the backend of an executor.
 
-            return open_nodes(self, settings)
-        from .slurm_launch import open_live
+        Raises:
+            CallyardError: the settings do not go together, the template cannot be read, or there is no allocation with
+                as many nodes as are asked for.
+        """
+        if _is_detached(self):
+            return _open_detached(self, settings, cache)
+        return _open_live(self, settings)
 
-        return open_live(self, settings)
 
-    def _open_detached(self, settings: Settings, memory: Cache | None) -> Backend:
-        from ..hosts.this_machine import open_host
-        from ..schedulers.slurm.scheduler import SlurmScheduler
-        from .batch.backend import BatchBackend
-        from .batch.scheduler_client import SchedulerClient
-        from .batch.writer import JobSettings
-        from .run_directories import private_home
+def _is_inside() -> bool:
+    """Whether this process runs inside an allocation."""
+    return "SLURM_JOB_ID" in os.environ
 
-        if settings.max_tasks_per_child is not None:
-            raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
-        if memory is not None and memory.mode == "read-only":
-            raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
-        terms = JobSettings(
-            "Slurm",
-            self.command(),
-            {name: value for name in _DEFAULTS if (value := getattr(self, name)) is not None},
-            setup=self.setup_lines(),
-            template=self.template_text(),
-            walltime=self.walltime,
-            mpi=self.mpi,
-            calls_per_job=self.calls_per_job,
-            poll=self.poll,
-            result_grace=self.result_grace,
+
+def _is_detached(slurm: Slurm) -> bool:
+    return (not _is_inside() and slurm.nodes is None) if slurm.detached is None else slurm.detached
+
+
+def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Backend:
+    from ..hosts.this_machine import open_host
+    from ..schedulers.registry import open_scheduler
+    from .batch.backend import BatchBackend
+    from .batch.scheduler_client import SchedulerClient
+    from .batch.writer import JobSettings
+    from .run_directories import private_home
+
+    if settings.max_tasks_per_child is not None:
+        raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
+    if cache is not None and cache.mode == "read-only":
+        raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
+    scheduler = open_scheduler(_NAME)
+    jobs = JobSettings(
+        scheduler.name,
+        _command(slurm),
+        _asked(slurm),
+        setup=_setup_lines(slurm),
+        template=_template_text(slurm),
+        walltime=slurm.walltime,
+        mpi=slurm.mpi,
+        rank_launcher=scheduler.site().rank_launcher,
+        calls_per_job=slurm.calls_per_job,
+        poll=slurm.poll,
+        result_grace=slurm.result_grace,
+    )
+    directory = private_home() if cache is None else cache.home
+    client = SchedulerClient(scheduler, open_host(), slurm.poll[0])
+    return BatchBackend(client, directory, jobs, settings, cache is None)
+
+
+def _open_live(slurm: Slurm, settings: Settings) -> Backend:
+    from .cluster import ClusterBackend
+    from .scheduler_launch import PilotLaunch, StepLaunch
+
+    if slurm.nodes is not None and not _is_inside():
+        if slurm.calls_per_job != 1:
+            raise CallyardError(
+                "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
+            )
+        return ClusterBackend(
+            PilotLaunch(_launch_settings(slurm, _template_text(slurm), _template_keys(slurm))), settings
         )
-        home = private_home() if memory is None else memory.home
-        client = SchedulerClient(SlurmScheduler(), open_host(), self.poll[0])
-        return BatchBackend(client, home, terms, settings, memory is None)
+    try:
+        return ClusterBackend(StepLaunch(_launch_settings(slurm, None, ())), settings)
+    except ValueError as error:
+        if isinstance(error, CallyardError):
+            raise
+        raise SchedulerError(
+            f"Slurm(detached=False) needs an allocation (salloc or sbatch), or nodes= to ask for; {error}"
+        ) from error
 
 
+def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence[str]) -> LaunchSettings:
+    from ..hosts.this_machine import open_host
+    from ..schedulers.registry import open_scheduler
+    from .scheduler_launch import LaunchSettings
+
+    return LaunchSettings(
+        scheduler=open_scheduler(_NAME),
+        host=open_host(),
+        nodes=slurm.nodes,
+        asked=_asked(slurm),
+        walltime=slurm.walltime,
+        template=template,
+        template_keys=template_keys,
+        python=None if slurm.python is None else os.fspath(slurm.python),
+        setup=_setup_lines(slurm),
+        launcher=_launcher(slurm),
+        mpi=slurm.mpi,
+        interface=slurm.interface,
+        ports=slurm.ports,
+        poll=slurm.poll,
+    )
+
+
+def _asked(slurm: Slurm) -> dict[str, str]:
+    """The resources of all jobs: the partition, the account ..."""
+    return {name: value for name in _DEFAULTS if (value := getattr(slurm, name)) is not None}
+
+
+def _command(slurm: Slurm) -> tuple[str, ...]:
+    """The command that runs Callyard on a node, before its arguments."""
+    from ..pool.zygote_process import python_command
+
+    own = python_command("callyard.worker.job", "main")
+    if slurm.python is not None:
+        own = [os.fspath(slurm.python), "-c", "from callyard.worker.job import main; main()"]
+    return (*_launcher(slurm), *own)
+
+
+def _launcher(slurm: Slurm) -> Sequence[str]:
+    return shlex.split(slurm.launcher) if isinstance(slurm.launcher, str) else tuple(slurm.launcher)
+
+
+def _setup_lines(slurm: Slurm) -> tuple[str, ...]:
+    return tuple(slurm.setup.splitlines() if isinstance(slurm.setup, str) else slurm.setup)
+
+
+def _template_text(slurm: Slurm) -> str | None:
+    """The template, which may also be given as the path of a file."""
+    if slurm.template is None:
+        return None
+    template = os.fspath(slurm.template)
+    if "\n" in template:
+        return template
+    try:
+        with open(template, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise CallyardError(f"the template {template!r} cannot be read: {error.strerror}") from error
+
+
+def _template_keys(slurm: Slurm) -> Sequence[str]:
+    """The names of the user's own in the template."""
+    text = _template_text(slurm)
+    if text is None:
+        return ()
+    from ..schedulers.script import KNOWN, variables_of  # here, because it needs Jinja
+
+    try:
+        return sorted(variables_of(text) - KNOWN)
+    except ValueError as error:
+        raise CallyardError(str(error)) from error
+
+
+_NAME = "Slurm"  # in the registry of schedulers
 _DEFAULTS = ("partition", "account", "qos", "constraint")
 _TEXTS = (*_DEFAULTS, "mpi", "interface", "template", "python")
 _PATHS = ("template", "python")

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..hosts.this_machine import LocalHost
-from ..schedulers.slurm import allocation, variables
-from ..schedulers.slurm import nodes as slurm_nodes
+from ..hosts.this_machine import open_host
+from ..schedulers.base import Scheduler
+from ..schedulers.registry import OWN, open_scheduler
 from ..system import machine, memory_limits
 from . import version
 
 __all__ = ["configure", "run"]
 
-_PATIENCE = 15.0  # s for an answer of the scheduler's
+_TIME_LIMIT = 15.0  # s for an answer of the scheduler's
 PR_GET_CHILD_SUBREAPER = 37
 
 
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the facts and return the exit status."""
-    facts = [*_software(), *_hardware(), *_mpi(), *_slurm(), *_system()]
+    facts = [*_software(), *_hardware(), *_mpi(), *_schedulers(), *_system()]
     works = all(fact.value for fact in facts if fact.needed)
     print(_as_json(facts, works) if options.json else _as_text(facts, works))
     return 0 if works else 1
@@ -70,25 +70,45 @@ def _hardware() -> Iterator[Fact]:
 
 
 def _mpi() -> Iterator[Fact]:
-    found = [path for name in ("mpiexec", "mpirun", "srun") if (path := shutil.which(name))]
+    launchers = [steps.launcher for name in OWN if (steps := open_scheduler(name).site().steps) is not None]
+    found = [path for name in ("mpiexec", "mpirun", *launchers) if (path := shutil.which(name))]
     advice = "calls with several ranks need an MPI library: module load openmpi, or apt install openmpi-bin"
     yield _wanted("MPI launchers", found, "in PATH", advice)
     advice = "calls with several ranks need it: pip install 'callyard[mpi]'"
     yield _wanted("mpi4py", version("mpi4py"), "lets ranks talk", advice)
 
 
-def _slurm() -> Iterator[Fact]:
-    """Where it is installed: whether it answers, and what `backend="slurm"` would do here."""
-    if shutil.which("sbatch") is None:
-        return
-    inside = allocation.inside(os.environ)
-    how = "calls go to the nodes of this job" if inside else "each call becomes a job, or nodes= asks for nodes"
-    reply = LocalHost().run(slurm_nodes.nodes(None), timeout=_PATIENCE, env=variables.environment(os.environ))
-    kinds = slurm_nodes.kinds(reply.out, None) if reply.code == 0 else []
+def _schedulers() -> Iterator[Fact]:
+    """Yield a fact about each scheduler that is installed: whether it answers, and how calls would run."""
+    for scheduler in map(open_scheduler, OWN):
+        if shutil.which(scheduler.site().program) is not None:
+            yield _scheduler(scheduler)
+
+
+def _scheduler(scheduler: Scheduler) -> Fact:
+    site, host = scheduler.site(), open_host()
+    how = (
+        "calls go to the nodes of this job"
+        if _is_inside(scheduler)
+        else "each call becomes a job, or nodes= asks for nodes"
+    )
+    if site.nodes is None:
+        return Fact(scheduler.name, True, how)
+    query = site.nodes(None)
+    reply = host.run(query.argv, timeout=_TIME_LIMIT, env=site.environment(host.environment()), stdin=query.stdin)
+    kinds = query.read(reply.out) if reply.code == 0 else []
     nodes, cores = sum(kind.nodes for kind in kinds), sum(kind.nodes * kind.cores for kind in kinds)
     words = (reply.err.strip() or "no answer").splitlines()[-1]
     there = f"{nodes} nodes, {cores} cores in the default partition" if kinds else "no default partition"
-    yield _wanted("Slurm", there if reply.code == 0 else None, how, f"it does not answer: {words}")
+    return _wanted(scheduler.name, there if reply.code == 0 else None, how, f"it does not answer: {words}")
+
+
+def _is_inside(scheduler: Scheduler) -> bool:
+    """Return whether this process runs in an allocation of this scheduler's."""
+    steps = scheduler.site().steps
+    with suppress(ValueError):
+        return steps is not None and bool(steps.allocation(os.environ))
+    return False
 
 
 def _system() -> Iterator[Fact]:

@@ -1,1 +1,1 @@
-"""The machines on which a scheduler's commands are typed."""
+"""Hosts: the machines on which a scheduler's commands are run."""

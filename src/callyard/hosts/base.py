@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import Protocol
 
-from ..schedulers.base import Reply
+from ..schedulers.command import Reply
 
 __all__ = ["Host"]
 

@@ -12,7 +12,7 @@ from threading import Event
 from time import monotonic
 from typing import IO
 
-from ..schedulers.base import Reply
+from ..schedulers.command import Reply
 from .base import Host
 
 __all__ = ["LocalHost", "Reply", "open_host"]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol
 
 from ..resources import Resources
+from .command import Query, Reply
+from .steps import MpiPluginTexts, NodeKind, Steps
 
 __all__ = [
     "CANCELLED",
@@ -28,42 +30,7 @@ __all__ = [
     "Status",
 ]
 
-T_co = TypeVar("T_co", covariant=True)
 Phase = Literal["waiting", "running", "ended"]
-
-
-# ------------------------------------------------------------------ commands
-
-
-@dataclasses.dataclass(frozen=True)
-class Query(Generic[T_co]):
-    """A command, and the function that reads its answer.
-
-    Attributes:
-        argv: the command, a list of words and never a text for the shell.
-        read: what the standard output of a command that succeeded means.
-        stdin: the text for its standard input.
-    """
-
-    argv: Sequence[str]
-    read: Callable[[str], T_co]
-    stdin: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """The answer of a command.
-
-    Attributes:
-        code: its exit status, minus the signal that ended it; None if it was stopped at the time limit. As shells
-            have it, 127 stands for a command that is not there, 126 for one that cannot be run.
-        out: what it wrote to its standard output, as far as it came.
-        err: the same of its standard error, or why it was not run.
-    """
-
-    code: int | None
-    out: str = ""
-    err: str = ""
 
 
 # ------------------------------------------------------------------ jobs
@@ -115,6 +82,7 @@ class JobRequest:
         at_once: how many elements may run at the same time; None for any number.
         time: the scheduler's own limit (s); rounded up to its unit.
         after: jobs that must have ended first.
+        whole_nodes: it gets all memory of its nodes.
         requeue: whether the scheduler may start the job again when its node was lost.
         templated: the script has directives of its own for resources, name and time; only what Callyard needs to
             find, order and read the job is added.
@@ -129,6 +97,7 @@ class JobRequest:
     at_once: int | None = None
     time: float | None = None
     after: tuple[Dependency, ...] = ()
+    whole_nodes: bool = False
     requeue: bool = False
     templated: bool = False
 
@@ -204,6 +173,7 @@ class Site:
     """Facts about a scheduler, and about the cluster that it manages.
 
     Attributes:
+        program: the command that submits jobs: where it is not in PATH, there is no such scheduler.
         array_limit: asks how many elements an array may have; 0 if there are no arrays.
         environment: takes the variables of a process and leaves out those of the job or step in which it runs. A
             command that got them would take them for options.
@@ -211,14 +181,24 @@ class Site:
         configuration: finds, in the variables of a process, the file that commands need; None if they need none.
         history: asks for jobs that `Scheduler.status` has forgotten, where somebody keeps that.
         time_left: asks for how long jobs may go on (s); infinity for those without a limit.
+        nodes: asks what the nodes of a partition have, or without one those of the cluster's default.
+        steps: starts processes on the nodes of an allocation; None where only jobs can be had.
+        mpi: the plugins by which ranks find each other, if there are several.
+        rank_launcher: the words before a command in a job's script that start it as so many ranks, each with so many
+            cores, by the plugin that the user chose.
     """
 
+    program: str
     array_limit: Query[int]
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
+    nodes: Callable[[str | None], Query[Sequence[NodeKind]]] | None = None
+    steps: Steps | None = None
+    mpi: MpiPluginTexts | None = None
+    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
 
 
 class Scheduler(Protocol):

@@ -12,7 +12,7 @@ from ..errors import SchedulerError
 from ..utils.plugins import find_plugin
 from .base import Scheduler
 
-__all__ = ["GROUP", "OWN", "open_scheduler"]
+__all__ = ["GROUP", "OWN", "open_scheduler", "scheduler_of_launcher"]
 
 GROUP = "callyard.schedulers"
 OWN = {"Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler"}
@@ -28,3 +28,12 @@ def open_scheduler(name: str) -> Scheduler:
     if found is None:
         raise SchedulerError(f"this version of Callyard does not speak with the scheduler {name!r}")
     return cast("Callable[[], Scheduler]", found)()
+
+
+def scheduler_of_launcher(program: str) -> Scheduler | None:
+    """Return the scheduler of ours whose own launcher this program is; None if it is another one, such as `mpiexec`."""
+    for scheduler in map(open_scheduler, OWN):
+        steps = scheduler.site().steps
+        if steps is not None and steps.launcher == program:
+            return scheduler
+    return None

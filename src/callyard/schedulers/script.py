@@ -1,4 +1,4 @@
-"""The script of a job: a plain one, or one that the user wrote as a Jinja template."""
+"""The script of a job: a plain one, or one that the user has written as a Jinja template."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..resources import ALIASES, NAMES, Resources
 __all__ = ["KNOWN", "VARIABLES", "job_script", "mebibytes", "minutes", "render", "variables", "variables_of"]
 
 
-# What a template may use beside the keys of the resources.
+# The variables of a template, beside the keys of the resources.
 VARIABLES = {
     "command": "the command that makes the call, ready for a shell; the template must run it",
     "elements": "the number of elements of the job's array; it has no value for a single job",
@@ -28,7 +28,7 @@ KNOWN = frozenset(VARIABLES) | frozenset(NAMES) | frozenset(ALIASES)
 
 
 def job_script(command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = ()) -> str:
-    """A script for bash that runs `command`, after `setup`.
+    """Return a script for bash that runs `command`, after `setup`.
 
     The lines of `setup` are the user's own text for the shell, and stay as they are. The words of `command` mean
     themselves. It takes the place of the shell, so that the scheduler's signals reach it.
@@ -46,7 +46,7 @@ def variables(
     time: float | None = None,
     elements: int | None = None,
 ) -> dict[str, Any]:
-    """What a template is given: `VARIABLES`, and each key of the resources by all its names. `time` is in seconds."""
+    """Return the values for a template: `VARIABLES`, and each key of the resources by all its names; `time` in s."""
     keys = {name: getattr(resources, name) for name in NAMES}
     also = {theirs: keys[ours] for theirs, ours in ALIASES.items()}
     return {**resources.others, **keys, **also} | {
@@ -61,7 +61,7 @@ def variables(
 
 
 def variables_of(template: str) -> set[str]:
-    """The names that a template takes from outside.
+    """Return the names that a template takes from outside.
 
     Raises:
         ValueError: it is no template.
@@ -73,7 +73,7 @@ def variables_of(template: str) -> set[str]:
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """The script that a template makes.
+    """Return the script that a template makes.
 
     A template is as trusted as the script that it becomes, which runs as its user; so it is not fenced in. A variable
     that is None counts as false, and must not be printed: "--account=None" would be a mistake found late.
@@ -137,10 +137,10 @@ def _unknown(message: str, variables: Mapping[str, Any]) -> str:
 
 
 def mebibytes(gibibytes: float) -> int:
-    """GiB as MiB; never 0, which Slurm takes for all of a node's memory."""
+    """Return GiB as MiB, rounded up; never 0, which a scheduler may take for all of a node's memory."""
     return max(1, math.ceil(gibibytes * 1024))
 
 
 def minutes(seconds: float) -> int:
-    """Never 0, which Slurm takes for no limit."""
+    """Return seconds as minutes, rounded up; never 0, which a scheduler may take for no limit."""
     return max(1, math.ceil(seconds / 60))

@@ -19,8 +19,10 @@ from typing import Any
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, RemoteTraceback, ResourceError, SchedulerError, WorkerLost
 from ..hosts.mpi_plugins import MpiPlugins
+from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
+from ..schedulers.registry import scheduler_of_launcher
 from ..serialize.function_registry import dumps
 from ..serialize.packed import Packed, load_with_inputs
 from ..system.exit_status import how_it_ended
@@ -65,9 +67,10 @@ def _run(place: str, parcel: CallFile, command: list[str]) -> int:
 
 
 def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
-    """The ways to start ranks, if it is Slurm that does so."""
+    """Return the ways to start ranks, if a scheduler does so."""
+    scheduler = scheduler_of_launcher(launcher[0])
     chosen = next((word[len(_MPI) :] for word in launcher if word.startswith(_MPI)), None)
-    return MpiPlugins(chosen) if launcher[0] == "srun" else None
+    return None if scheduler is None else MpiPlugins(scheduler.site(), open_host(), chosen)
 
 
 def _started(launcher: tuple[str, ...], way: str) -> list[str]:
@@ -77,13 +80,13 @@ def _started(launcher: tuple[str, ...], way: str) -> list[str]:
 
 def _error(parcel: CallFile, alone: str, code: int, advice: str) -> CallyardError:
     name, ranks = parcel.order.name, parcel.ranks
-    by_slurm = parcel.launcher[0] == "srun"
+    by_scheduler = scheduler_of_launcher(parcel.launcher[0]) is not None
     if alone:
         size, _, library = alone.partition(" ")
         words = f"{words_of_alone(name, ranks, int(size), library)}; {advice}"
-        return SchedulerError(words) if by_slurm else ResourceError(words)
+        return SchedulerError(words) if by_scheduler else ResourceError(words)
     words = words_of_none(name, ranks, f"their launcher {how_it_ended(code)}", advice)
-    if by_slurm:
+    if by_scheduler:
         return SchedulerError(words)
     error = WorkerLost(words)
     error.exitcode = code

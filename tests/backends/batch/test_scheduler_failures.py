@@ -273,7 +273,7 @@ def test_a_submission_that_was_not_answered_is_not_repeated(
 ) -> None:
     hanging = '[ -e 1 ] && exec "$real" "$@"; touch 1; "$real" "$@" >/dev/null; sleep 600'
     put_before(tmp_path / "bin", monkeypatch, "sbatch", hanging)
-    monkeypatch.setattr(scheduler_client, "_PATIENCE", 2.0)
+    monkeypatch.setattr(scheduler_client, "_TIME_LIMIT", 2.0)
     ex = detached()
     future = ex.submit(hold, str(tmp_path), "once")
     until(lambda: future.job_id is not None)
@@ -287,7 +287,7 @@ def test_a_submission_that_got_nowhere_is_repeated(
     slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_before(tmp_path / "bin", monkeypatch, "sbatch", '[ -e 1 ] && exec "$real" "$@"; touch 1; sleep 600')
-    monkeypatch.setattr(scheduler_client, "_PATIENCE", 2.0)
+    monkeypatch.setattr(scheduler_client, "_TIME_LIMIT", 2.0)
     ex = detached()
     assert ex.submit(add, 1, 2).result() == 3
 
@@ -321,7 +321,7 @@ def test_results_do_not_wait_for_a_question(
 ) -> None:
     waiting = 'touch asked; while [ ! -e answer ]; do sleep 0.02; done; exec "$real" "$@"'
     place = put_before(tmp_path / "bin", monkeypatch, "squeue", waiting)
-    monkeypatch.setattr(scheduler_client, "_PATIENCE", 600.0)
+    monkeypatch.setattr(scheduler_client, "_TIME_LIMIT", 600.0)
     running = detached().submit(hold, str(tmp_path), "kept")
     try:
         until_it_runs(tmp_path)
@@ -336,7 +336,7 @@ def test_the_end_does_not_wait_for_a_question(
     slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = put_before(tmp_path / "bin", monkeypatch, "squeue", "touch asked; exec sleep 1000")
-    monkeypatch.setattr(scheduler_client, "_PATIENCE", 600.0)
+    monkeypatch.setattr(scheduler_client, "_TIME_LIMIT", 600.0)
     ex = detached()
     running = ex.submit(hold, str(tmp_path), "kept")
     until_it_runs(tmp_path)
@@ -352,7 +352,7 @@ def test_what_was_submitted_during_a_question_is_not_judged_by_its_answer(
     """Two answers in a row in which a job is missing would make it a lost one."""
     old = 'touch asked; while [ ! -e answer ]; do sleep 0.02; done; "$real" "$@"'
     place = put_before(tmp_path / "bin", monkeypatch, "squeue", old)
-    monkeypatch.setattr(scheduler_client, "_PATIENCE", 600.0)
+    monkeypatch.setattr(scheduler_client, "_TIME_LIMIT", 600.0)
     ex = detached()
     one, other = places(tmp_path, "one", "other")
     first = ex.submit(hold, str(one), 1)

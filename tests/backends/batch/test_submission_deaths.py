@@ -200,7 +200,7 @@ def test_the_command_hangs_after_it_has_submitted(
 ) -> None:
     sbatch = Wrapped(tmp_path / "bin", slurm, '[ -e $mark ] && exec $real "$@"; touch $mark; $real "$@"; sleep 1000')
     monkeypatch.setenv("PATH", sbatch.environment["PATH"])
-    monkeypatch.setattr(scheduler_client, "_PATIENCE", 1)
+    monkeypatch.setattr(scheduler_client, "_TIME_LIMIT", 1)
     assert submit_both(make(), journal) == ["one", "two"]
     assert slurm.commands()["sbatch"] == 1
     assert runs(journal) == {"one": 1, "two": 1}

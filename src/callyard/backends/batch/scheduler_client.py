@@ -9,7 +9,8 @@ from threading import Event
 from ...errors import SchedulerError
 from ...hosts.base import Host
 from ...hosts.this_machine import open_host
-from ...schedulers.base import JobId, JobRequest, Query, Refusal, Reply, Scheduler, Status
+from ...schedulers.base import JobId, JobRequest, Refusal, Scheduler, Status
+from ...schedulers.command import Query, Reply
 from ...schedulers.registry import open_scheduler
 
 __all__ = ["SchedulerClient", "SubmissionRefused", "desk_of", "mistake"]

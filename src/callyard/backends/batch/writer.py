@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -189,12 +189,9 @@ class BatchWriter:
             return ()
         if (resources.nodes or 1) == 1 and self._terms.mpi is None:
             return tuple(launch_command(resources.ranks, []))
-        return (
-            *self._terms.ranks_by,
-            *([f"--mpi={self._terms.mpi}"] if self._terms.mpi else []),
-            f"--ntasks={resources.ranks}",
-            f"--cpus-per-task={resources.cores_per_rank}",
-        )
+        if self._terms.rank_launcher is None:
+            raise ResourceError(f"{self._terms.scheduler} starts no ranks on several nodes; ask for nodes=1")
+        return self._terms.rank_launcher(resources.ranks, resources.cores_per_rank, self._terms.mpi)
 
 
 def _variables(resources: Resources) -> dict[str, str]:
@@ -220,7 +217,7 @@ class JobSettings:
     template: str | None = None
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
-    ranks_by: tuple[str, ...] = ("srun",)
+    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0

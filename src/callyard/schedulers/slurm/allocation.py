@@ -1,13 +1,13 @@
-"""An allocation of Slurm's, from the environment of a process inside it, and steps in it: text only."""
+"""An allocation of Slurm's, read from the environment of a process inside it, and the commands of steps in it."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 
+from ..steps import AllocatedNode, Allocation
 from .job_ids import base, unique
 from .variables import environment
 
@@ -39,22 +39,6 @@ NOISE = b"srun: cluster configuration lacks support for cpu binding\n"
 _NODE_FAILED = re.compile(r"^srun: error: Node failure on (\S+)", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class AllocatedNode:
-    """What an allocation has on one node; None: its variables do not say."""
-
-    name: str
-    cores: int
-    memory: int | None = None  # bytes
-    gpus: int | None = None
-
-
-@dataclass(frozen=True)
-class Allocation:
-    job: str
-    nodes: tuple[AllocatedNode, ...]
-
-
 def inside(environ: Mapping[str, str]) -> bool:
     """Whether a process with these variables is inside an allocation."""
     return bool(environ.get("SLURM_JOB_ID") and environ.get("SLURM_JOB_NODELIST"))
@@ -78,7 +62,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
         )
     gpus = _gpus(environ)
     nodes = (AllocatedNode(n, c, _memory(environ, c, gpus), gpus) for n, c in zip(names, cores, strict=True))
-    return Allocation(environ["SLURM_JOB_ID"], tuple(nodes))
+    return Allocation(environ["SLURM_JOB_ID"], tuple(nodes), end_time(environ))
 
 
 def _memory(environ: Mapping[str, str], cores: int, gpus: int | None) -> int | None:

@@ -1,23 +1,15 @@
-"""What the nodes of a Slurm cluster have: text only."""
+"""The nodes of a Slurm cluster: the command that asks for their cores, memory and GPUs, and its answer."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from ..steps import NodeKind
 
 __all__ = ["NodeKind", "kinds", "nodes"]
 
 _MIB = 1 << 20
 _GPUS = re.compile(r"\bgpu(?::[^:(,]+)?:(\d+)")
-
-
-class NodeKind(NamedTuple):
-    """Nodes of a partition that are alike."""
-
-    nodes: int
-    cores: int
-    memory: int  # bytes
-    gpus: int
 
 
 def nodes(partition: str | None) -> list[str]:

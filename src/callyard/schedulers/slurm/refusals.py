@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from ..base import Refusal, Reply
+from ..base import Refusal
+from ..command import Reply
 from .job_ids import unique
 from .states import reason_of
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..base import Configuration, JobId, JobRequest, Query, Reply, Site, Status
-from . import commands
+from ..base import Configuration, JobId, JobRequest, Site, Status
+from ..command import Query, Reply
+from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
+from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
 
@@ -72,11 +74,64 @@ def _time_left(jobs: Sequence[JobId]) -> Query[Mapping[JobId, float]]:
     return Query(commands.time_left(_texts(jobs)), read)
 
 
+def _nodes(partition: str | None) -> Query[Sequence[NodeKind]]:
+    return Query(nodes.nodes(partition), lambda out: nodes.kinds(out, partition))
+
+
+def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple[str, ...]:
+    chosen = [f"--mpi={plugin}"] if plugin else []
+    return (SlurmSteps.launcher, *chosen, f"--ntasks={ranks}", f"--cpus-per-task={cores_per_rank}")
+
+
+class SlurmSteps:
+    """Steps in an allocation, started by `srun`."""
+
+    launcher = "srun"
+    noise = allocation.NOISE
+
+    def allocation(self, environ: Mapping[str, str]) -> Allocation:
+        """Return the allocation in which a process with these variables runs. Raises ValueError where it is none."""
+        return allocation.read_allocation(environ)
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables with which `srun` is run inside an allocation."""
+        return allocation.step_environment(environ)
+
+    def agents(self, nodes: Sequence[str] | int, command: Sequence[str]) -> list[str]:
+        """Return the command that starts one process on each node."""
+        if isinstance(nodes, int):
+            return allocation.agents_of_job(nodes, command)
+        return allocation.agents(nodes, command)
+
+    def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
+        """Return the command that starts the ranks of an MPI call."""
+        return allocation.ranks(step.nodes, step.size, step.per_node, step.plugin, command, step.job)
+
+    def ended_on(self, text: str) -> list[str]:
+        """Return the nodes on which a process has ended, by the text that `srun` writes."""
+        return allocation.ended_on(text)
+
+
+def _offered(text: str) -> Sequence[str]:
+    return mpi.offered(text)
+
+
+_MPI = MpiPluginTexts(
+    offered=Query(mpi.LIST, _offered),
+    order=mpi.candidates,
+    advice=mpi.advice,
+    cluster=lambda environ: environ.get("SLURM_CLUSTER_NAME", ""),
+)
 _SITE = Site(
+    program="sbatch",
     array_limit=Query(commands.limits(), commands.max_array_size),
     environment=commands.environment,
     refusal=why_refused,
     configuration=_configuration,
     history=_history,
     time_left=_time_left,
+    nodes=_nodes,
+    steps=SlurmSteps(),
+    mpi=_MPI,
+    rank_launcher=_rank_launcher,
 )

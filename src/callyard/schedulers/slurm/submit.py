@@ -1,4 +1,4 @@
-"""Submitting to Slurm: a request as the words of `sbatch`."""
+"""The submission of a job to Slurm: a request as the words of `sbatch`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ def submit(request: JobRequest) -> list[str]:
 
     What the user wrote into `slurm_cmd_args` comes last, so that it has the last word.
     """
-    own = (
-        []
-        if request.templated
-        else [*_resources(request.resources), *_time(request.time), f"--job-name={_name(request)}"]
-    )
+    own = [] if request.templated else [*_resources(request), *_time(request.time), f"--job-name={_name(request)}"]
     return [
         "sbatch",
         "--parsable",
@@ -89,11 +85,12 @@ def _name(request: JobRequest) -> str:
     return re.sub(r"[^\w.+=@:-]+", "_", request.name).strip("_")[:_NAME_LENGTH] or "callyard"
 
 
-def _resources(asked: Resources) -> Iterator[str]:
+def _resources(request: JobRequest) -> Iterator[str]:
+    asked = request.resources
     # Slurm takes no more nodes than tasks; a call of one rank may want several, to start something on them itself.
     yield f"--ntasks={max(asked.ranks, asked.nodes or 1)}"
     yield f"--cpus-per-task={asked.cores_per_rank}"
-    yield from _memory(asked)
+    yield from ["--mem=0"] if request.whole_nodes else _memory(asked)
     yield from _devices(asked)
     if asked.nodes is not None:
         yield f"--nodes={asked.nodes}"

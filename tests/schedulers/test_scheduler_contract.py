@@ -1,0 +1,10 @@
+"""Our schedulers keep the contract that is public."""
+
+from __future__ import annotations
+
+from callyard.schedulers.slurm.scheduler import SlurmScheduler
+from callyard.testing.scheduler_contract import SchedulerContract
+
+
+class TestSlurm(SchedulerContract):
+    scheduler = SlurmScheduler()
