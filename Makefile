@@ -47,7 +47,7 @@ test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard 
 NEWEST_SYSTEM ?= .venv/newest
 NEWEST_PYTHON ?= 3.14
 ON_SYSTEM = $(ON_SLURM) tests/cluster tests/backends/local/test_mpi.py tests/backends/cached/test_remembered_mpi.py tests/contract \
-    tests/cpython tests/schedulers tests/system tests/pool tests/test_futures.py
+    tests/cpython tests/schedulers tests/system tests/pool tests/futures
 test-newest:
 	tools/newest-system $(NEWEST_SYSTEM) env CALLYARD_REQUIRE="mpi slurm slurmdbd" \
 	    make test-$(NEWEST_PYTHON) ARGS='$(ON_SYSTEM) $(ARGS)'

@@ -81,11 +81,11 @@ def has(name: str) -> bool:
 
 # What depends little on the Python, and takes long: on the oldest and the newest. The rest runs on all of them.
 WIDE = (
-    "backends/batch", "backends/cached/test_hammer.py", "backends/cached/test_in_flight.py",
-    "backends/cached/test_remembered_mpi.py", "backends/local/test_local_large_data.py", "backends/local/test_mpi.py",
-    "cluster", "hosts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
-    "slurm_cluster", "test_docs.py", "transport/test_contact_file.py", "transport/test_curve.py",
-    "transport/test_strangers.py", "utils/test_command_thread.py",
+    "backends/batch", "backends/cached", "backends/local/test_local_large_data.py", "backends/local/test_mpi.py",
+    "cache", "cli", "cluster", "deaths", "hosts", "interrupts", "jobs", "pool", "schedulers",
+    "serialize/test_packer.py", "serialize/test_shared_memory.py", "slurm_cluster", "system", "test_docs.py",
+    "test_layers.py", "transport/test_contact_file.py", "transport/test_curve.py", "transport/test_strangers.py",
+    "utils/test_command_thread.py",
 )  # fmt: skip
 
 

@@ -1,6 +1,11 @@
-"""Callyard gives each function call the resources that it asks for.
+"""Callyard runs Python functions in parallel, each with the cores, GPUs, memory and time that it needs.
 
-The names are loaded when they are first used: a worker process needs few of them, and starts the faster.
+    >>> from callyard import Executor
+    >>> with Executor() as executor:
+    ...     executor.submit(pow, 2, 10).result()
+    1024
+
+Names are loaded when they are first used, because a worker needs few of them and starts sooner without the rest.
 """
 
 from __future__ import annotations
@@ -61,18 +66,19 @@ __all__ = [
     "unzip",
 ]
 
-_HOMES = {"Executor": ".executor", "Local": ".backends.local", "Slurm": ".backends.slurm", "Resources": ".resources"}
-_HOMES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
-_HOMES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
+# The module of each name; errors have theirs in `.errors`.
+_MODULES = {"Executor": ".executor", "Local": ".backends.local", "Slurm": ".backends.slurm", "Resources": ".resources"}
+_MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
+_MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'callyard' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES.get(name, ".errors"), __name__), name)
+    value = getattr(importlib.import_module(_MODULES.get(name, ".errors"), __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))])

@@ -1,4 +1,7 @@
-"""`Executor`: the standard library's interface, with resources for each call and futures as arguments."""
+"""`Executor`: the standard library's interface, with resources for each call and futures as arguments.
+
+It checks what the user passes, fills in defaults and hands calls to a backend; nothing here runs a call.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ from .resources import Resources
 from .utils import interpreter_exit
 from .utils.environment import MAX_NESTED, nested
 from .utils.interrupts import is_cancellation, is_interrupt
+from .utils.public_names import public_names
 
 if TYPE_CHECKING:
     from .cache.cache import Cache
@@ -39,29 +43,42 @@ T = TypeVar("T")
 
 
 class Executor(StandardExecutor):
-    """Runs function calls, each with the resources that it asks for, once the futures among its arguments are done.
+    """An executor that gives each call the resources it asks for, once the futures among its arguments are done.
+
+    It is a `concurrent.futures.Executor`. Leaving a `with` block waits for the calls. Leaving it by Ctrl-C (or
+    `SystemExit`), in a coroutine too, cancels the calls that wait and ends those that run; jobs whose results go to a
+    cache go on. If the block is left because its coroutine is cancelled for another reason, calls that have not begun
+    are cancelled, and the rest is not waited for.
 
     Args:
-        max_workers: how many calls run at once; default: as many as there are resources for.
-        backend: who gives the resources: "local", `Local(...)`, "slurm", `Slurm(...)`, or any other
+        max_workers: how many calls run at once (count); default: as many as there are resources for.
+        backend: where calls run: "local" (the default) or `Local(...)`, "slurm" or `Slurm(...)`, or any other
             `concurrent.futures.Executor`.
-        cache: a directory, or `Cache(...)`, in which results are remembered: a call that was made before, in
-            whatever process, is answered from there.
-        resource_dict: the default resources of its calls; see `Resources`.
-        initializer: called once in each worker before its first call, with `initargs`.
-        init_function: called once in each worker; the dict that it returns fills parameters of calls that have
-            those names and were not given.
-        max_tasks_per_child: calls after which a worker is replaced by a fresh one.
-        progress: show a line with how many calls are done.
+        cache: a directory, or a `Cache(...)`, that keeps results. A call that was made before, in whatever process, is
+            answered from there. Default: no cache.
+        resource_dict: the default resources of its calls, as `{"memory": "500MB", "run_time": 60}`; the keys are those
+            of `Resources`, or executorlib's names. Default: one core for each call, no limits.
+        initializer: a function that each worker calls before its first call, as `initializer(*initargs)`.
+        initargs: the arguments of `initializer`; default: none.
+        init_function: a function that each worker calls once. It returns a dict, whose values fill parameters of
+            those names that a call was not given.
+        max_tasks_per_child: how many calls a worker makes before a fresh one replaces it (count); default: no limit.
+        progress: whether to show a line with how many calls are done and how many failed; needs tqdm. Default: False.
 
-    A `with` block that is left by Ctrl-C (or `SystemExit`) cancels what waits and ends what runs, in a coroutine too;
-    calls that are jobs and are remembered stay. One that is left because its coroutine is cancelled otherwise cancels
-    what has not begun, and does not wait for the rest.
+    Raises:
+        TypeError: a parameter is unknown (the message says where it belongs), or a value has the wrong type.
+        ValueError: `max_workers` or `max_tasks_per_child` is less than 1.
+        ResourceError: a resource is unknown, makes no sense or is more than there is; or executors are nested more
+            than ten deep.
+        CacheError: the directory of the cache cannot be used (`UnsafeCache`: others could have written in it).
+        CallyardError: there is no such backend, it lacks what it needs (Slurm, or an optional library), or it does not
+            support a parameter.
 
-        >>> with Executor() as executor:
-        ...     a = executor.submit(pow, 2, 10)
-        ...     b = executor.submit(max, a, 1000)
-        ...     b.result()
+    Examples:
+        >>> with Executor(max_workers=2) as executor:
+        ...     power = executor.submit(pow, 2, 10)
+        ...     larger = executor.submit(max, power, 1000)  # waits for the other call
+        ...     larger.result()
         1024
     """
 
@@ -93,18 +110,26 @@ class Executor(StandardExecutor):
         words="takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**resources)"
     )
     def with_resources(self, **resources: Any) -> Executor:
-        """The same executor with other default resources: its workers, its shutdown.
+        """Return this executor with other default resources; workers and shutdown are those of the original.
 
-            >>> big = executor.with_resources(cores_per_rank=8, memory=16)
-            >>> big.submit(phonons, structure)
+        It is cheap, reserves nothing, and serves wherever a library takes an executor.
+
+        Args:
+            **resources: keys of `Resources`, or executorlib's names; what is not given stays as it is.
 
         Raises:
             ResourceError: a resource is unknown or makes no sense.
+            TypeError: a resource is given by position.
+
+        Examples:
+            >>> limited = executor.with_resources(memory="500MB", run_time="1min")
+            >>> limited.submit(sum, [1, 2, 3]).result()
+            6
         """
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._resources = self._resources.updated(resources)
-        return twin
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._resources = self._resources.updated(resources)
+        return other
 
     def submit(  # type: ignore[override]  # `resource_dict` is ours, and no parameter of the function
         self,
@@ -114,16 +139,28 @@ class Executor(StandardExecutor):
         resource_dict: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Future[T]:
-        """Run `fn(*args, **kwargs)` when the futures among the arguments are done; the future of its result.
+        """Run `fn(*args, **kwargs)` once the futures among the arguments are done, and return the future of its result.
 
-        Arguments are taken as they are now. Futures are found at any depth of lists, tuples, dicts, sets and
-        dataclasses; they may come from any library.
+        Arguments are packed now, so later changes to them do not matter. Futures are found at any depth of lists,
+        tuples, dicts, sets and dataclasses, may come from any library, and are replaced by their results.
+
+        Args:
+            fn: the function; one from a script or a notebook, a lambda or a closure is sent by value.
+            *args: its positional arguments.
+            resource_dict: resources of this call, over the executor's defaults; the keys are those of `Resources`, or
+                executorlib's names. It is not passed on to `fn`.
+            **kwargs: its keyword arguments.
 
         Raises:
-            TypeError: `fn` is no function, or gets a resource by a keyword that is none of its parameters.
-            ResourceError: what is asked for is unknown, makes no sense or can never be had.
-            CacheError: the call is to be remembered, and an argument has no meaning that can be hashed.
+            TypeError: `fn` is not callable, or gets a resource by a keyword that is none of its parameters.
+            ResourceError: a resource is unknown, makes no sense or is more than there is.
+            CacheError: the executor has a cache, and an argument has no content that can be hashed.
             RuntimeError: the executor has been shut down.
+
+        Examples:
+            >>> future = executor.submit(round, 2.71828, ndigits=2, resource_dict={"memory": "1GB", "run_time": "2h"})
+            >>> future.result()
+            2.72
         """
         running = self._running
         if running.closed or interpreter_exit.begun:
@@ -148,12 +185,26 @@ class Executor(StandardExecutor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """The results of `fn(a, b, ...)` for each tuple of `zip(*iterables)`, in order.
+        """Return an iterator over the results of `fn(a, b, ...)` for each tuple of `zip(*iterables)`, in order.
+
+        Calls that are not needed any more, because one has failed or the iterator is closed, are cancelled. For
+        resources, use `with_resources(...).map(...)`.
 
         Args:
-            timeout: s from now until a result must be there, else `TimeoutError`.
-            chunksize: elements that make one call.
-            buffersize: calls that may be ahead of the results taken; default: all are submitted at once.
+            fn: the function.
+            *iterables: for each parameter an iterable of its values; the shortest ends the calls.
+            timeout: how long after the call of `map` a result must be there (s); default: no limit.
+            chunksize: how many elements make one call (count); default: 1.
+            buffersize: how many calls may be ahead of the results taken (count); default: all are submitted at once.
+
+        Raises:
+            TypeError: `fn` is not callable, or a number has the wrong type.
+            ValueError: `chunksize` or `buffersize` is less than 1.
+            TimeoutError: while iterating: a result is not there in time.
+
+        Examples:
+            >>> list(executor.map(pow, [2, 3, 4], [10, 2, 2]))
+            [1024, 9, 16]
         """
         usage_errors.check_map(fn, timeout, chunksize, buffersize)
         tuples = zip(*iterables)  # noqa: B905  # as map() does, it ends with the shortest
@@ -165,24 +216,49 @@ class Executor(StandardExecutor):
         return _elements(_results(submits, buffersize, timeout))
 
     def batched(self, futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
-        """Futures of tuples of `n` results each, in the order in which `futures` finish; see `callyard.batched`."""
+        """Return futures of tuples of `n` results each, in the order in which `futures` finish.
+
+        The same as `callyard.batched`.
+
+        Args:
+            futures: any `concurrent.futures.Future` objects.
+            n: how many results make a batch (count, 1 or more).
+
+        Raises:
+            TypeError: one of `futures` is not a future, or `n` not an integer.
+            ValueError: `n` is less than 1.
+
+        Examples:
+            >>> lengths = executor.batched([executor.submit(len, "x" * i) for i in range(3)], 2)
+            >>> [len(each.result()) for each in lengths]
+            [2, 1]
+        """
         return batched(futures, n)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; let go of all resources once those submitted have ended.
+        """Take no more calls, and free all resources once the calls submitted so far have ended.
 
         Args:
-            wait: return only then.
-            cancel_futures: cancel what has not begun.
+            wait: whether to return only then; default: True.
+            cancel_futures: whether to cancel the calls that have not begun; default: False.
+
+        Examples:
+            >>> executor.shutdown(wait=False)
         """
         self._running.shutdown(wait, cancel_futures)
 
     def terminate_workers(self) -> None:
-        """End the workers now (SIGTERM): what runs fails with `WorkerLost`, what waits is cancelled."""
+        """End the workers now, by SIGTERM, and shut down.
+
+        Calls that run fail with `WorkerLost`; calls that wait are cancelled.
+        """
         self._running.kill(signal.SIGTERM)
 
     def kill_workers(self) -> None:
-        """End the workers now (SIGKILL): what runs fails with `WorkerLost`, what waits is cancelled."""
+        """End the workers now, by SIGKILL, and shut down; for those that do not listen to SIGTERM.
+
+        Calls that run fail with `WorkerLost`; calls that wait are cancelled.
+        """
         self._running.kill(signal.SIGKILL)
 
     def __exit__(
@@ -190,7 +266,7 @@ class Executor(StandardExecutor):
     ) -> None:
         try:
             self._leave(error)
-        except (KeyboardInterrupt, SystemExit):  # while it waits for the calls: most of the time is spent here
+        except (KeyboardInterrupt, SystemExit):  # while it waits for the calls, where most of the time is spent
             self._running.interrupt()
             self.shutdown(wait=True)
             raise
@@ -201,7 +277,7 @@ class Executor(StandardExecutor):
     def _leave(self, error: BaseException | None) -> None:
         if is_interrupt(error):
             self._running.interrupt()
-        elif is_cancellation(error):  # to wait would hold up all coroutines of the loop
+        elif is_cancellation(error):  # waiting would hold up all coroutines of the loop
             self.shutdown(wait=False, cancel_futures=True)
             return
         self.shutdown(wait=True)
@@ -209,20 +285,23 @@ class Executor(StandardExecutor):
     def __reduce__(self) -> Any:
         raise TypeError("an executor stays in its process; make one inside the call")
 
+    def __dir__(self) -> list[str]:
+        return public_names(super().__dir__())
+
     def __repr__(self) -> str:
         state = ", shut down" if self._running.closed else ""
         asked = "".join(f", {name}={value!r}" for name, value in self._resources.asked().items())
-        return f"<callyard.Executor {self._running.backend.describe()}{asked}{state}>"
+        return f"<callyard.Executor {self._running.backend.description}{asked}{state}>"
 
 
 class _Running:
-    """What the faces of one executor share: the backend, and whether it takes calls. Its end is theirs."""
+    """The state that an executor shares with its `with_resources` views: the backend, and whether it takes calls."""
 
     def __init__(self, backend: Backend, progress: Progress | None) -> None:
         self.backend = backend
         self.progress = progress
         self.closed = False
-        self._closer = weakref.finalize(self, backend.close, False)  # when nobody refers to the executor any more
+        self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
         self._closer.atexit = False
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
@@ -232,7 +311,8 @@ class _Running:
         if wait:
             before_sleep()
         self.backend.close(wait)
-        self._closer.detach()  # last: who interrupts the above lets go by letting go of the executor
+        # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
+        self._closer.detach()
         if wait and self.progress is not None:
             self.progress.close()
 
@@ -255,12 +335,12 @@ def _check_depth() -> None:
 
 
 def _results(submits: Iterator[Future[Any]], buffersize: int | None, timeout: float | None) -> Iterator[Any]:
-    """The results in order; calls are submitted now, up to `buffersize`, and then one for each result taken."""
+    """Submit calls now, up to `buffersize`; return an iterator over the results, which submits one call for each."""
     end = None if timeout is None else float(timeout) + monotonic()
     futures: deque[Future[Any]] = deque()
     try:
         futures.extend(islice(submits, buffersize))
-    except BaseException:  # nobody is going to ask for what there is so far
+    except BaseException:  # nobody will ask for the calls submitted so far
         for future in futures:
             future.cancel()
         raise
@@ -270,7 +350,7 @@ def _results(submits: Iterator[Future[Any]], buffersize: int | None, timeout: fl
             while futures:
                 if buffersize is not None:
                     futures.extend(islice(submits, 1))
-                yield _take(futures.popleft(), timeout, end)  # taken out first: nothing here keeps a result alive
+                yield _take(futures.popleft(), timeout, end)  # popped first, so that nothing here keeps a result alive
         finally:
             while futures:
                 futures.popleft().cancel()
@@ -282,7 +362,7 @@ def _take(future: Future[Any], timeout: float | None, end: float | None) -> Any:
     try:
         return future.result(None if end is None else end - monotonic())
     except FutureTimeout:
-        if future.done():  # it is what the call raised
+        if future.done():  # the call itself raised it
             raise
         raise FutureTimeout(f"{future.name!r} has not ended {timeout:g} s after map() was called") from None
     finally:
@@ -292,7 +372,7 @@ def _take(future: Future[Any], timeout: float | None, end: float | None) -> Any:
 
 def _elements(lists: Iterator[list[T]]) -> Iterator[T]:
     for results in lists:
-        elements = results[::-1]  # a copy: where calls are remembered, another `map` may be given the very list
+        elements = results[::-1]  # a copy: with a cache, another `map` may be given the very same list
         del results
         while elements:
             yield elements.pop()

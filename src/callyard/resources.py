@@ -1,4 +1,4 @@
-"""What a call asks for: names, units, and what makes no sense, without knowing who gives it."""
+"""The resources of a call: their names, units and checks, whatever backend provides them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .errors import ResourceError
 from .errors.suggestions import alternatives, nearest
 from .utils.paths import expand
+from .utils.public_names import public_names
 from .utils.quantities import MEMORY, measured, seconds
 
 R = TypeVar("R")
@@ -30,7 +31,7 @@ ALIASES = {
 
 
 class Amount:
-    """A field of a dataclass for GiB or seconds: given as a number or as a text with a unit, kept as a number."""
+    """A field of a dataclass in GiB or seconds, given as a number or as a text with a unit and kept as a number."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -57,27 +58,45 @@ def _by_any_name(cls: type[R]) -> type[R]:
 @_by_any_name
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """The resources of one call. Every key may also be given by executorlib's name (`ALIASES`).
+    """The resources of one call: the keys of `resource_dict` and `with_resources`.
+
+    Each key may also be given by executorlib's name: `cores` (for `ranks`), `threads_per_core`, `gpus_per_core`,
+    `memory_max`, `run_time_max`, `num_nodes`.
 
     Attributes:
-        ranks: MPI ranks (count). With more than one, the function runs on each, and the result is the list of theirs.
-        cores_per_rank: cores of each rank (count); also the number of threads its libraries start.
-        gpus_per_rank: whole GPUs of each rank (count), visible to it alone.
-        memory: for the whole call (GiB, or a text as "500MB"); more than that and it fails with `OutOfMemory`.
-        run_time: at most (s, or a text as "90min"); longer than that and it fails with `TimeLimitExceeded`.
-        nodes: nodes to spread over (count).
-        exclusive: whether nobody else may be on them.
-        priority: higher first.
-        cwd: working directory, made if missing.
-        env: more environment variables.
-        error_log_file: what the call writes to stderr, and its traceback, is appended there.
-        restart_limit: how often a call whose worker or node was lost is run again.
+        ranks: MPI ranks (count, default 1). With more than one the function runs on each rank, and the call's result is
+            the list of their results.
+        cores_per_rank: cores of each rank (count, default 1); libraries are told to start as many threads.
+        gpus_per_rank: whole GPUs of each rank (count, default 0); it sees no others.
+        memory: the most that the whole call may take (GiB, or a text as "500MB"); if it takes more, it fails with
+            `OutOfMemory`. Default: no limit.
+        run_time: the most that it may take (s, or a text as "90min"); if it takes longer, it fails with
+            `TimeLimitExceeded`. Default: no limit.
+        nodes: the number of nodes to spread over (count); default: as many as are needed.
+        exclusive: whether to keep all other calls and jobs off these nodes; default: False.
+        priority: which calls start first: those with the higher number (integer, default 0).
+        cwd: the working directory (path), made if it is missing; default: the current one.
+        env: more environment variables, a mapping of names to strings.
+        error_log_file: a file (path) to which stderr of the call and its traceback are appended.
+        restart_limit: how often the call runs again if its worker or node was lost (count, default 0).
+        partition: where a call runs that is a job of Slurm, as are the next keys; default: see `Slurm`.
+        queue: Flux's word for it; Slurm refuses it.
+        account: the account to charge.
+        qos: the quality of service.
+        constraint: features that nodes must have.
+        gres: generic resources, as "license:2".
+        job_name: the name in the scheduler's lists; default: that of the function.
+        slurm_cmd_args: more arguments for `sbatch` (strings).
+        cache_key: the call's key in the cache, in place of the one that is made from function and arguments.
+        cache_directory: the cache (path) of this call, in place of the executor's.
+        others: keys of the user's own that the template of a job script uses; None stands for a key that is not set.
 
-    The rest are passed on to a scheduler, or choose a cache. `others` has the keys of the user's own that the template
-    of a job script uses; those that it does not have are unknown, and None stands for one that is not set.
+    Raises:
+        ResourceError: a key is unknown (the message names the likeliest), or its value makes no sense.
 
-        >>> Resources(cores_per_rank=4, memory=8).cores
-        4
+    Examples:
+        >>> Resources(cores_per_rank=4, memory="8GB").memory
+        8.0
     """
 
     ranks: int = 1
@@ -116,19 +135,26 @@ class Resources:
 
     @property
     def cores(self) -> int:
-        """All cores of the call."""
+        """The number of cores of the whole call."""
         return self.ranks * self.cores_per_rank
 
     @property
     def gpus(self) -> int:
-        """All GPUs of the call."""
+        """The number of GPUs of the whole call."""
         return self.ranks * self.gpus_per_rank
 
     def updated(self, changes: Mapping[str, Any]) -> Resources:
-        """These resources with others in their places; keys may be executorlib's names.
+        """Return these resources with some of them changed.
+
+        Args:
+            changes: new values by key; keys may be executorlib's names.
 
         Raises:
-            ResourceError: a key is unknown (the message names the nearest), given twice, or its value makes no sense.
+            ResourceError: a key is unknown (the message names the likeliest), given twice, or its value makes no sense.
+
+        Examples:
+            >>> Resources(ranks=2).updated({"cores_per_rank": 4}).cores
+            8
         """
         if not changes:
             return self
@@ -137,18 +163,26 @@ class Resources:
         return dataclasses.replace(self, **known, others={**self.others, **others})
 
     def asked(self) -> dict[str, Any]:
-        """The keys that differ from their defaults."""
+        """Return the resources that differ from their defaults, by key.
+
+        Examples:
+            >>> Resources(ranks=1, run_time="1min").asked()
+            {'run_time': 60.0}
+        """
         values = {name: value for name in NAMES if (value := getattr(self, name)) != getattr(_DEFAULTS, name)}
         return {**values, **{name: value for name, value in self.others.items() if value is not None}}
 
+    def __dir__(self) -> list[str]:
+        return public_names(super().__dir__())
 
-# The least of each count; priorities may be negative.
+
+# The smallest value of each count; priorities may be negative.
 _COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
 
-# What people call it elsewhere -> what was probably meant.
+# Names that other programs use -> the key that was probably meant.
 _CORES = ("cores_per_rank (threads of one call)", "ranks (MPI)")
 _ELSEWHERE: dict[tuple[str, ...], str] = {
     _CORES: "cores core cpus cpu ncores n_cores num_cores ncpus n_cpus num_cpus",
@@ -175,7 +209,7 @@ _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
-    """`changes` by our names; an unknown one, which is not in `others` either, is refused with the nearest known."""
+    """Return `changes` by our names; refuse a key that is neither ours nor in `others`, and name the likeliest."""
     if not isinstance(changes, Mapping):
         raise ResourceError(f"resource_dict must be a mapping of resource names to values, not {changes!r}")
     result: dict[str, Any] = {}
@@ -202,13 +236,13 @@ def _unknown(name: object, others: Iterable[str]) -> str:
 
 
 def resource_meant(name: str) -> str | None:
-    """Return our name of the resource that is called so here, in executorlib or elsewhere; None if it is none."""
+    """Return our name of a resource that is called `name` here, in executorlib or elsewhere; None for no resource."""
     ours = _MEANT.get(name, ("",))[0].partition(" ")[0]
     return ours if ours in NAMES else None
 
 
 def whole(name: str, value: Any, least: int | None) -> int:
-    """The number as Python's own, whatever library it is from; refused if it is none or too small."""
+    """Return an integer of any library as Python's own; refuse what is no integer or too small."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -220,7 +254,7 @@ def whole(name: str, value: Any, least: int | None) -> int:
 
 
 def amount(name: str, value: Any) -> float | None:
-    """GiB or seconds as Python's own number, from a number or a text with a unit; refused if they are not positive."""
+    """Return GiB or seconds as Python's own number, from a number or a text with a unit; refuse 0 and below."""
     if value is None:
         return None
     try:
@@ -241,7 +275,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def _path(name: str, value: object) -> str | os.PathLike[str] | None:
-    """A path, in which the home directory is written out."""
+    """Return the path with its `~` expanded."""
     if value is None:
         return None
     if not isinstance(value, (str, os.PathLike)):

@@ -24,7 +24,7 @@ class Nodes(Local):
     count: int = 2
     each: int = 1
 
-    def open(self, settings: Settings) -> ClusterBackend:  # type: ignore[override]
+    def open(self, settings: Settings, cache: Any = None) -> ClusterBackend:  # type: ignore[override]
         gpus = tuple(str(number) for number in range(self.gpus or 0))  # type: ignore[arg-type]
         offer = NodeOffer(self.each, gpus, int((self.memory or 8) * GIB))
         return ClusterBackend(launch_local(self.count, offer, tempfile.gettempdir()), settings)

@@ -134,7 +134,7 @@ def test_nothing_is_due_when_all_nodes_are_gone(driver: Driver, scheduler: Sched
     driver.hear()
     (block,) = driver.blocks
     driver.placement.drain()
-    scheduler.states["1"] = Status("1", "FAILED")
+    scheduler.states["1"] = Status("ended", "failed", "WorkerLost")
     driver.look(wanted=False, after=LATER)
     driver.hear(wanted=False)
     assert not driver.blocks
@@ -204,7 +204,7 @@ def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Sc
     driver.hear()
     assert driver.pilots.give_up([ONE], False, "") is None  # its node may come all the same
     scheduler.trouble = None
-    scheduler.states["1"] = Status("1", "RUNNING")
+    scheduler.states["1"] = Status("running", "runs")
     driver.look(after=LATER)
     driver.hear()
     assert [block.state for block in driver.blocks] == ["starting"]

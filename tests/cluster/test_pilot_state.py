@@ -40,9 +40,14 @@ class Job:
 
     block: Block
     name: str
-    state: str = "PENDING"
+    state: str = "waiting"
     reason: str = ""
     nodes: list[NodeState] = field(default_factory=list)  # on which its agents are connected
+
+
+def status_of(job: Job) -> Status:
+    """Say what a scheduler would; what a job waits for here never comes."""
+    return Status(job.state, "waits", "SchedulerError" if job.reason else None, job.reason, "n")
 
 
 class Cluster:
@@ -107,7 +112,7 @@ class Cluster:
     def answer(self, silent: bool = False, left: float | None = None) -> None:
         assert self.question is not None
         blocks, self.question = self.question.blocks, None
-        known = {job.name: Status(job.name, job.state, job.reason, "n") for job in self.jobs}
+        known = {job.name: status_of(job) for job in self.jobs}
         ends: dict[str, float] = {}
         if left is not None:
             ends = {block.job or "": self.now + left for block in blocks if is_timeless(block)}
@@ -159,7 +164,7 @@ class Cluster:
             self.take(submission)
         for job in list(self.jobs):
             if job.block in self.state.blocks and len(job.nodes) < job.block.size and job.block.state != "leaving":
-                job.state = "RUNNING"
+                job.state = "running"
                 self.agent_comes(job)
         if self.question is not None:
             self.answer(left=5000.0)
@@ -216,10 +221,10 @@ class Pilots(RuleBasedStateMachine):
     def job_changes(self, what: str, data: Any) -> None:
         job = data.draw(st.sampled_from(self.cluster.jobs))
         if what == "runs":
-            job.state, job.reason = "RUNNING", ""
-        elif what == "held" and job.state == "PENDING":
+            job.state, job.reason = "running", ""
+        elif what == "held" and job.state == "waiting":
             job.reason = "PartitionNodeLimit"  # it can never run
-        elif what == "comes" and job.state == "RUNNING" and len(job.nodes) < job.block.size:
+        elif what == "comes" and job.state == "running" and len(job.nodes) < job.block.size:
             self.cluster.agent_comes(job)
         elif what == "goes" and job.nodes:
             self.cluster.agent_goes(job.nodes[0])
@@ -271,7 +276,7 @@ def test_a_job_without_agents_is_cancelled_and_told_of(cluster: Cluster) -> None
     cluster.placement.add(Call(1))
     cluster.look(True)
     cluster.take(cluster.submissions[0])
-    cluster.jobs[0].state = "RUNNING"
+    cluster.jobs[0].state = "running"
     while cluster.jobs:
         cluster.now += 30.0
         cluster.look(True)
@@ -287,7 +292,7 @@ def test_a_node_that_is_given_back_and_stays_is_cancelled(cluster: Cluster) -> N
     cluster.look(True)
     cluster.take(cluster.submissions[0])
     (job,) = cluster.jobs
-    job.state = "RUNNING"
+    job.state = "running"
     cluster.agent_comes(job)
     cluster.placement.decide(cluster.now)
     cluster.end_calls(job.nodes[0])
@@ -304,7 +309,7 @@ def test_after_a_node_that_was_there_its_loss_is_told(cluster: Cluster) -> None:
     cluster.placement.add(Call(1))
     cluster.look(True)
     cluster.take(cluster.submissions[0])
-    cluster.jobs[0].state = "RUNNING"
+    cluster.jobs[0].state = "running"
     cluster.agent_comes(cluster.jobs[0])
     cluster.job_ends(cluster.jobs[0])
     while not cluster.given_up:

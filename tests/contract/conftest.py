@@ -18,7 +18,7 @@ from gate import Gate
 
 import callyard
 from callyard import Slurm
-from callyard.hashing.values import _registered as registered
+from callyard.hashing.encoder import _registered as registered
 
 WORKERS = 2
 # For jobs `max_workers` is a limit within an array; where a test needs one for all calls, each takes the only node.

@@ -64,7 +64,7 @@ class Inside:
 
     @property
     def zygote(self) -> int:
-        return int(self.node._keeper._process.pid)
+        return int(self.node._dispatcher.zygote._process.pid)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import acts
 import pytest
 
 from callyard import Executor, WorkerLost
-from callyard.pool import worker_pool
+from callyard.pool.dispatcher import Dispatcher
 
 
 def test_fork_of_which_both_return(executor: Executor) -> None:
@@ -56,7 +56,7 @@ def test_calls_behind_one_that_closed_the_stream(journal: str, fifo: Any) -> Non
 
 
 def test_thread_that_never_ends_delays_no_end_for_ever(monkeypatch: Any) -> None:
-    monkeypatch.setattr(worker_pool, "_GRACE", 0.2)
+    monkeypatch.setattr(Dispatcher, "grace", 0.2)
     with Executor(1) as executor:
         pid = executor.submit(acts.start_thread).result()
         assert executor.submit(os.getpid).result() == pid
@@ -66,7 +66,7 @@ def test_thread_that_never_ends_holds_no_memory_for_ever(monkeypatch: Any) -> No
     """The worker is let go because another call needs what it holds."""
     from callyard import Local
 
-    monkeypatch.setattr(worker_pool, "_GRACE", 0.2)
+    monkeypatch.setattr(Dispatcher, "grace", 0.2)
     with Executor(backend=Local(cores=2, memory=2)) as executor:
         first = executor.submit(acts.start_thread, resource_dict={"memory": 1}).result()
         assert executor.submit(os.getpid, resource_dict={"memory": 2}).result() != first

@@ -328,7 +328,7 @@ def test_block_left_by_another_exception_waits(fifo: Any, journal: str) -> None:
 
 MPI = """
 def places():
-    return [link.address for link in executor._running.backend._runner._links.values()]
+    return [group.address for group in executor._running.backend._runner._dispatcher.connections.values()]
 
 with Executor() as executor:
     call = executor.submit(acts.start_all_and_stay_on_each_rank, MEETINGS, resource_dict={{"ranks": 2}})
@@ -363,7 +363,7 @@ def test_a_normal_end_of_ranks_leaves_no_files(script: Any) -> None:
         with Executor() as executor:
             call = executor.submit(acts.rank_and_size, resource_dict={"ranks": 2})
             print(call.result())
-            place, = [link.address for link in executor._running.backend._runner._links.values()]
+            place, = [group.address for group in executor._running.backend._runner._dispatcher.connections.values()]
         print(os.path.exists(os.path.dirname(place)))
         """
     )

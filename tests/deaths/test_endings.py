@@ -13,7 +13,7 @@ import acts
 import pytest
 
 from callyard import Executor, WorkerLost
-from callyard.pool import worker_pool
+from callyard.pool.dispatcher import Dispatcher
 
 KILLS = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}
 
@@ -85,7 +85,7 @@ def test_killed_while_workers_start(fifo: Any, how: str) -> None:
 @pytest.mark.parametrize("how", KILLS)
 def test_killed_before_the_call_that_was_sent_has_begun(journal: str, how: str, monkeypatch: Any) -> None:
     """The worker cannot read what it is sent, because it is stopped."""
-    monkeypatch.setattr(worker_pool, "_GRACE", 0.2)  # nor take a SIGTERM
+    monkeypatch.setattr(Dispatcher, "grace", 0.2)  # nor take a SIGTERM
     executor = Executor(1)
     os.kill(executor.submit(os.getpid).result(), signal.SIGSTOP)
     call = executor.submit(acts.note, journal, "run")
@@ -96,7 +96,7 @@ def test_killed_before_the_call_that_was_sent_has_begun(journal: str, how: str, 
 
 
 def test_what_ignores_the_signal_is_killed_after_a_grace(fifo: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(worker_pool, "_GRACE", 0.2)
+    monkeypatch.setattr(Dispatcher, "grace", 0.2)
     meeting = fifo()
     executor = Executor(1)
     call = executor.submit(acts.tell_and_ignore, meeting, signal.SIGTERM)
@@ -209,7 +209,7 @@ def test_end_in_a_finalizer(inside: Any, fifo: Any, end: str, monkeypatch: Any) 
     there, back = fifo(), fifo()
     executor = Executor(1)
     executor.submit(pow, 2, 2).result()
-    pool = inside(executor).node._pool
+    pool = inside(executor).node._dispatcher.placement
     decide = pool.decide
 
     def deciding() -> Any:
@@ -231,7 +231,7 @@ def test_end_in_a_finalizer(inside: Any, fifo: Any, end: str, monkeypatch: Any) 
 
 def test_submit_in_a_finalizer(inside: Any, monkeypatch: Any) -> None:
     with Executor(1) as executor:
-        pool = inside(executor).node._pool
+        pool = inside(executor).node._dispatcher.placement
         decide, calls = pool.decide, []
 
         def deciding() -> Any:
@@ -301,7 +301,7 @@ def test_executor_that_nobody_refers_to(inside: Any, fifo: Any, ended: Any) -> N
     waiting = executor.submit(pow, 2, 2)
     dependent = executor.submit(pow, waiting, 2)
     pid = int(acts.hear(there))
-    (thread,) = inside(executor).node._io._started
+    (thread,) = inside(executor).node._io._threads
     del executor
     gc.collect()
     acts.tell(back)

@@ -78,7 +78,7 @@ def test_nothing_outlives_driver_and_zygote_killed_at_once(script: Any, fifo: An
         executor = Executor(1)
         call = executor.submit(acts.start_all_and_stay, MEETING)
         pids = acts.hear(MEETING)
-        acts.tell(READY, f"{executor._running.backend._runner._keeper._process.pid} {pids}")
+        acts.tell(READY, f"{executor._running.backend._runner._dispatcher.zygote._process.pid} {pids}")
         acts.stay()
         """,
         MEETING=meeting,

@@ -19,7 +19,7 @@ import pytest
 from callyard import Executor, TimeLimitExceeded, WorkerLost
 from callyard.pool import zygote_process
 from callyard.pool.call_shape import WorkerShape
-from callyard.pool.worker_placement import Worker
+from callyard.pool.worker import Worker
 from callyard.serialize.shared_memory import anonymous_file
 from callyard.system.processes import state_of
 from callyard.transport.result_log import SIZE, ResultLog
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.needs("linux")
 
 def stop_zygote(inside: Any) -> None:
     """Stop the one that runs now, and let the driver lose patience with it soon, but with none that takes its place."""
-    node = inside.node
+    node, dispatcher = inside.node, inside.node._dispatcher
     os.kill(inside.zygote, signal.SIGSTOP)
-    with node._lock:
-        node._keeper._silence = node._keeper._answer = 0.1
-        node._keeper._due = None
+    with dispatcher.lock:
+        dispatcher.zygote._silence = dispatcher.zygote._answer = 0.1
+        dispatcher.zygote._due = None
     node._io.wake()  # to look at the clock anew
 
 
@@ -175,18 +175,18 @@ def test_calls_are_taken_back_once_though_others_let_the_worker_go_on(fifo: Any,
 
 @pytest.fixture
 def running() -> Iterator[tuple[int, ResultLog]]:
-    """A process that runs all the time, and its ledger, in which it has begun the third call."""
+    """A process that runs all the time, and its result log, in which it has begun the third call."""
     process = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read(1)
     descriptor = anonymous_file(SIZE)
-    ledger = ResultLog(descriptor)
-    ledger.begin(3)
-    yield process.pid, ledger
+    result_log = ResultLog(descriptor)
+    result_log.begin(3)
+    yield process.pid, result_log
     process.kill()
     process.wait()
     process.stdout.close()
-    ledger.close()
+    result_log.close()
     os.close(descriptor)
 
 
@@ -197,28 +197,28 @@ def _attempt(withdrawal: CallWithdrawal) -> tuple[int, bytes]:
 
 
 def test_a_worker_goes_on_when_it_was_looked_at(running: tuple[int, ResultLog]) -> None:
-    pid, ledger = running
-    assert _attempt(CallWithdrawal(pid, ledger, 5)) == (3, b"")
+    pid, result_log = running
+    assert _attempt(CallWithdrawal(pid, result_log, 5)) == (3, b"")
     assert state_of(pid) != "T"
-    assert [ledger.begin(number) for number in (4, 5, 6)] == [False, False, True]
+    assert [result_log.begin(number) for number in (4, 5, 6)] == [False, False, True]
 
 
 def test_a_worker_that_others_have_stopped_stays_so(running: tuple[int, ResultLog]) -> None:
-    pid, ledger = running
+    pid, result_log = running
     os.kill(pid, signal.SIGSTOP)
     while state_of(pid) != "T":
         pass
-    assert CallWithdrawal(pid, ledger, 5).attempt(0.0) == (3, b"")
+    assert CallWithdrawal(pid, result_log, 5).attempt(0.0) == (3, b"")
     assert state_of(pid) == "T"
 
 
 def test_a_worker_that_does_not_stand_still_is_not_waited_for(running: tuple[int, ResultLog], monkeypatch: Any) -> None:
     """Deep in the kernel it cannot be stopped; here it is let go on at once, as others may do."""
-    pid, ledger = running
+    pid, result_log = running
     kill = os.kill
     with monkeypatch.context() as patch:
         patch.setattr(os, "kill", lambda pid, signum: kill(pid, signal.SIGCONT))
-        withdrawal = CallWithdrawal(pid, ledger, 5)
+        withdrawal = CallWithdrawal(pid, result_log, 5)
         pauses = []
         for _ in range(8):
             assert withdrawal.attempt(0.0) is None

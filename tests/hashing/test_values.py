@@ -29,7 +29,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callyard.hashing.digest import LONGEST, UnkeyableError, combine, content, token
-from callyard.hashing.values import meaning, register
+from callyard.hashing.encoder import register
+from callyard.hashing.values import meaning
 
 # -- laws --------------------------------------------------------------------------------------------------
 
@@ -434,7 +435,7 @@ class Inherits(Taught):
 
 
 def test_a_type_can_be_taught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.hashing.values._registered", {})
+    monkeypatch.setattr("callyard.hashing.encoder._registered", {})
     with pytest.raises(UnkeyableError):
         meaning(Taught(1))
     register(Taught, lambda value: value.x)
@@ -446,7 +447,7 @@ def test_a_type_can_be_taught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_cannot_be_taught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.hashing.values._registered", {})
+    monkeypatch.setattr("callyard.hashing.encoder._registered", {})
     for kind in (int, str, type(None), object):
         with pytest.raises(TypeError, match="cannot be changed"):
             register(kind, repr)

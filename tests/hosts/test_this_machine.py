@@ -40,6 +40,16 @@ def test_there_is_no_input() -> None:
     assert LocalHost().run(python("import sys; print(repr(sys.stdin.read()))"), timeout=LONG).out == "''\n"
 
 
+@pytest.mark.parametrize("stop", [None, threading.Event()])
+def test_a_command_gets_the_input_that_is_meant_for_it(stop: threading.Event | None) -> None:
+    code = "import sys, time; time.sleep(0.3); print(len(sys.stdin.read()))"  # later than the first look at `stop`
+    assert LocalHost().run(python(code), timeout=LONG, stdin="ü\n" * 500_000, stop=stop).out == "1000000\n"
+
+
+def test_a_command_need_not_read_its_input() -> None:
+    assert LocalHost().run(python("pass"), timeout=LONG, stdin="x" * 1_000_000) == Reply(0, "", "")
+
+
 def test_more_output_than_a_pipe_holds() -> None:
     reply = LocalHost().run(
         python("import sys; print('x' * 1_000_000); print('y' * 1_000_000, file=sys.stderr)"), timeout=LONG

@@ -226,7 +226,7 @@ def executors(backend: str, directory: str) -> Callable[[], Executor]:
     if backend == "wrapped":
         return lambda: Executor(max_workers=2, backend=ThreadPoolExecutor(2))
     if backend == "live":
-        from live.pretended import Nodes  # here, because the others need no more than the package
+        from cluster.pretended import Nodes  # here, because the others need no more than the package
 
         return lambda: Executor(backend=Nodes(count=2))
     raise ValueError(backend)

@@ -32,7 +32,7 @@ def interrupt_wait() -> None:
     _Interrupting.left = iter("1")
     with pytest.raises(Interrupted):
         wait([_Interrupting(), _Interrupting()])
-    assert futures._lock._is_owned()
+    assert futures.waiting.futures_lock._is_owned()
 
 
 def test_a_result_is_waited_for_without_it() -> None:
@@ -50,7 +50,9 @@ def test_a_block_is_left_without_it() -> None:
 
 def test_the_interpreter_ends_without_it() -> None:
     program = (
-        "from callyard import Executor, futures; Executor(max_workers=1).submit(print, 7); futures._lock.acquire()"
+        "from callyard import Executor, futures\n"
+        "Executor(max_workers=1).submit(print, 7)\n"
+        "futures.waiting.futures_lock.acquire()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "7\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from callyard import Executor, WorkerLost
-from callyard.pool import worker_pool
+from callyard.pool import worker_starter
 
 PATIENCE = 60.0  # s; nothing here takes as long
 
@@ -74,7 +74,7 @@ def test_calls_fail_where_there_is_no_worker_at_all_and_others_run_later(room: P
 
 
 def test_more_are_started_when_there_is_room_again(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "_START_AGAIN", 0.05)
+    monkeypatch.setattr(worker_starter, "_START_AGAIN", 0.05)
     room.write_text("1")
     with Executor(3) as executor:
         assert len({call.result(PATIENCE) for call in [executor.submit(os.getpid) for _ in range(6)]}) == 1

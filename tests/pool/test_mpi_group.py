@@ -12,8 +12,8 @@ from callyard.futures import Future
 from callyard.pool.call import Call, CallDurations, CallPlan
 from callyard.pool.call_shape import WorkerShape
 from callyard.pool.mpi_group import RankGroup
+from callyard.pool.worker import Worker
 from callyard.pool.worker_connection import WorkerConnection
-from callyard.pool.worker_placement import Worker
 from callyard.serialize.packer import Packed, Packer
 from callyard.serialize.shared_memory import SegmentPool
 from callyard.transport.frames import RANK, RESULT, STRAY, encode

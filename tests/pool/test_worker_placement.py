@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from callyard.pool import worker_placement as pool_module
 from callyard.pool.call_shape import NodeCapacity, WorkerShape
-from callyard.pool.worker_placement import Instruction, RetireWorker, SendToWorker, StartWorker, Worker, WorkerPlacement
+from callyard.pool.worker import Instruction, RetireWorker, SendToWorker, StartWorker, Worker
+from callyard.pool.worker_placement import WorkerPlacement
 
 LONG, SHORT = 1.0, 0.00001  # seconds that calls are expected to take
 PATIENCE = pool_module._PATIENCE
@@ -77,7 +78,7 @@ class Site:
             self.decide()
 
     def finish(self, worker: Worker, number: int = 1) -> None:
-        for call in list(worker.flight)[:number]:
+        for call in list(worker.in_flight)[:number]:
             call.state = "done"
         self.pool.finished(worker, number)
         self.decide()
@@ -101,7 +102,7 @@ class Site:
             self.ready()
             self.gone()
             for worker in self.busy:
-                self.finish(worker, len(worker.flight))
+                self.finish(worker, len(worker.in_flight))
             if len(self.log) == before and not self.busy:
                 return
         raise AssertionError("this never comes to rest")
@@ -116,7 +117,7 @@ class Site:
 
     @property
     def busy(self) -> list[Worker]:
-        return [worker for worker in self.pool.workers.values() if worker.flight]
+        return [worker for worker in self.pool.workers.values() if worker.in_flight]
 
     @property
     def sent(self) -> list[FakeCall]:
@@ -164,7 +165,7 @@ def test_a_worker_gets_only_calls_of_its_shape():
     site = Site(cores=2)
     plain, special = site.submit(FakeCall(), FakeCall(WorkerShape(environment=(("A", "1"),))))
     site.ready()
-    assert {worker.shape: list(worker.flight) for worker in site.busy} == {
+    assert {worker.shape: list(worker.in_flight) for worker in site.busy} == {
         plain.shape: [plain],
         special.shape: [special],
     }
@@ -236,7 +237,7 @@ def test_short_calls_share_a_message_and_wait_at_the_worker():
     site = Site()
     calls = site.submit(*(FakeCall(seconds=SHORT) for _ in range(50)))
     site.ready()
-    assert list(site.busy[0].flight) == calls
+    assert list(site.busy[0].in_flight) == calls
     assert site.told(SendToWorker) == 1
 
 
@@ -245,13 +246,13 @@ def test_short_calls_are_topped_up_when_half_has_been_done():
     site.submit(*(FakeCall(seconds=SHORT) for _ in range(1000)))
     site.ready()
     [worker] = site.busy
-    most = len(worker.flight)
+    most = len(worker.in_flight)
     assert 1 < most < 1000
     site.finish(worker, most // 2 - 1)
     assert site.told(SendToWorker) == 1
     site.finish(worker, 2)
     assert site.told(SendToWorker) == 2
-    assert len(worker.flight) == most
+    assert len(worker.in_flight) == most
 
 
 def test_nothing_is_sent_behind_a_long_call_or_ahead_of_it():
@@ -272,7 +273,7 @@ def test_nothing_is_sent_behind_a_call_that_has_limits_of_its_own():
     site = Site()
     site.submit(FakeCall(seconds=SHORT, alone=True), FakeCall(seconds=SHORT))
     site.ready()
-    assert len(site.busy[0].flight) == 1
+    assert len(site.busy[0].in_flight) == 1
 
 
 class Fickle(FakeCall):
@@ -286,7 +287,7 @@ def test_a_call_cancelled_at_the_last_moment_does_not_let_others_wait_behind_a_l
     site = Site()
     _, long, short = site.submit(Fickle(seconds=SHORT), FakeCall(), FakeCall(seconds=SHORT))
     site.ready()
-    assert list(site.busy[0].flight) == [long]
+    assert list(site.busy[0].in_flight) == [long]
     site.run_all()
     assert site.sent == [long, short]
 
@@ -296,7 +297,7 @@ def test_a_call_cancelled_at_the_last_moment_does_not_let_a_long_one_wait_behind
     first = site.submit(FakeCall(seconds=SHORT))
     site.ready()
     site.submit(Fickle(seconds=SHORT), FakeCall())
-    assert list(site.busy[0].flight) == first
+    assert list(site.busy[0].in_flight) == first
 
 
 def test_a_worker_whose_only_call_was_cancelled_at_the_last_moment_is_at_rest():
@@ -316,8 +317,8 @@ def test_calls_taken_back_go_to_another_worker_in_their_order():
         call.state = "waiting"
     site.pool.withdrawn(first, calls[1:])
     site.ready(second)
-    assert list(first.flight) == calls[:1]
-    assert list(second.flight) == calls[1:]
+    assert list(first.in_flight) == calls[:1]
+    assert list(second.in_flight) == calls[1:]
 
 
 def test_a_worker_gets_nothing_while_calls_are_taken_back_from_it():
@@ -327,7 +328,7 @@ def test_a_worker_gets_nothing_while_calls_are_taken_back_from_it():
     [worker] = site.busy
     worker.withdrawing = True
     site.submit(FakeCall(seconds=SHORT))
-    assert len(worker.flight) == 2
+    assert len(worker.in_flight) == 2
 
 
 def test_a_worker_that_finished_before_anything_could_be_taken_back_is_at_rest_once():
@@ -712,8 +713,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.finish_some(pick(self.site.busy, which), number)
 
     def finish_some(self, worker: Worker, number: int) -> None:
-        number = min(number, len(worker.flight))
-        for call in list(worker.flight)[:number]:
+        number = min(number, len(worker.in_flight))
+        for call in list(worker.in_flight)[:number]:
             assert call.state == "running"
             call.state = "done"
         self.pool.finished(worker, number)
@@ -723,10 +724,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 99), begun=st.integers(0, 1), again=st.booleans())
     def lose(self, which: int, begun: int, again: bool) -> None:
         worker = pick(list(self.pool.workers.values()), which)
-        flight = self.pool.lost(worker)
-        for call in flight[:begun]:
+        in_flight = self.pool.lost(worker)
+        for call in in_flight[:begun]:
             call.state = "waiting" if again else "failed"
-        rest = flight if again else flight[begun:]
+        rest = in_flight if again else in_flight[begun:]
         self.put_back(rest)
         self.pool.put_back(reversed(rest))
         if not worker.ready:
@@ -772,7 +773,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 99))
     def begin_to_take_back(self, which: int) -> None:
         worker = pick(self.site.busy, which)
-        worker.withdrawing = len(worker.flight) > 1 or worker.withdrawing
+        worker.withdrawing = len(worker.in_flight) > 1 or worker.withdrawing
 
     @precondition(lambda self: self.withdrawing())
     @rule(which=st.integers(0, 99), begun=st.integers(0, 3))
@@ -780,7 +781,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.take_back_from(pick(self.withdrawing(), which), begun)
 
     def take_back_from(self, worker: Worker, begun: int) -> None:
-        calls = list(worker.flight)[begun:]
+        calls = list(worker.in_flight)[begun:]
         self.put_back(calls)
         self.served[worker.number] = self.served.get(worker.number, 0) - len(calls)
         self.pool.withdrawn(worker, calls)
@@ -806,7 +807,7 @@ class PoolMachine(RuleBasedStateMachine):
         return sorted((line[0] for line in lines if line), key=rank)
 
     def running(self) -> list[Worker]:
-        return [w for w in self.pool.workers.values() if w.flight or not w.ready]
+        return [w for w in self.pool.workers.values() if w.in_flight or not w.ready]
 
     def free_cores(self) -> int:
         return self.capacity.cores - sum(worker.shape.cores for worker in self.running())
@@ -822,7 +823,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def usable(self, worker: Worker) -> bool:
         spent = self.max_tasks is not None and self.served.get(worker.number, 0) >= self.max_tasks
-        return worker.ready and not (worker.leaving or worker.flight or spent)
+        return worker.ready and not (worker.leaving or worker.in_flight or spent)
 
     def may_start_for(self, call: FakeCall) -> bool:
         """Whether a worker for the call could start without another one ending."""
@@ -845,13 +846,13 @@ class PoolMachine(RuleBasedStateMachine):
         first_could_run = bool(heads) and self.idle_for(heads[0])
         first_could_start = bool(heads) and self.may_start_for(heads[0])
         late = {line for line, passes in self.passes.items() if passes >= PATIENCE * self.capacity.cores}
-        had_flight = {w.number for w in self.pool.workers.values() if w.flight}
+        had_calls = {w.number for w in self.pool.workers.values() if w.in_flight}
         todo = self.site.decide()
         sent: list[FakeCall] = []
         first: list[FakeCall] = []  # of each message: it alone is chosen, others of its line go with it
         for instruction in todo:
             if isinstance(instruction, SendToWorker):
-                sent += self.check_send(instruction, had_flight)
+                sent += self.check_send(instruction, had_calls)
                 first.append(instruction.calls[0])  # type: ignore[arg-type]
         self.check_retired([each.worker for each in todo if isinstance(each, RetireWorker)], sent)
         if first_could_run:
@@ -861,7 +862,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert starts, f"no worker starts for {heads[0]}"
         self.note_passes(first, late)
 
-    def check_send(self, instruction: SendToWorker, had_flight: set[int]) -> list[FakeCall]:
+    def check_send(self, instruction: SendToWorker, had_calls: set[int]) -> list[FakeCall]:
         worker, calls = instruction
         assert calls
         assert worker.ready
@@ -875,8 +876,8 @@ class PoolMachine(RuleBasedStateMachine):
                 line.pop(0)
             assert line.pop(0) is call, "the calls of a line go in their order"
         self.served[worker.number] = self.served.get(worker.number, 0) + len(calls)
-        if worker.number not in had_flight:
-            had_flight.add(worker.number)
+        if worker.number not in had_calls:
+            had_calls.add(worker.number)
             before = [head for head in self.heads() if head.shape == worker.shape and rank(head) < rank(calls[0])]
             assert all(head.priority == calls[0].priority for head in before), "a higher priority was passed"
         return calls  # type: ignore[return-value]
@@ -926,7 +927,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def every_call_is_in_one_place(self) -> None:
         if hasattr(self, "pool"):
-            in_flight = [call for worker in self.pool.workers.values() for call in worker.flight]
+            in_flight = [call for worker in self.pool.workers.values() for call in worker.in_flight]
             assert len(set(map(id, in_flight))) == len(in_flight)
             assert {id(call) for call in self.calls if call.state == "running"} == set(map(id, in_flight))
 
@@ -934,7 +935,7 @@ class PoolMachine(RuleBasedStateMachine):
     def nothing_is_with_a_long_call(self) -> None:
         if hasattr(self, "pool"):
             for worker in self.pool.workers.values():
-                assert len(worker.flight) <= 1 or not any(map(is_long, worker.flight))  # type: ignore[arg-type]
+                assert len(worker.in_flight) <= 1 or not any(map(is_long, worker.in_flight))  # type: ignore[arg-type]
                 assert self.max_tasks is None or worker.served <= self.max_tasks
 
     def teardown(self) -> None:
@@ -951,7 +952,7 @@ class PoolMachine(RuleBasedStateMachine):
             for worker in self.withdrawing():
                 self.take_back_from(worker, 1)
             for worker in self.site.busy:
-                self.finish_some(worker, len(worker.flight))
+                self.finish_some(worker, len(worker.in_flight))
             if not (self.pool.busy or self.site.leaving):
                 break
         assert {call.state for call in self.calls} <= {"done", "failed", "cancelled"}

@@ -10,9 +10,11 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from pool.test_worker_placement import LONG, SHORT, FakeCall, Site
 
-from callyard.pool import worker_placement as pool_module
+from callyard.pool import start_limits, worker_placement
 from callyard.pool.call_shape import WorkerShape
-from callyard.pool.worker_placement import SendToWorker, StartWorker
+from callyard.pool.worker import SendToWorker, StartWorker
+
+PLACEMENT = {module.__file__ for module in (start_limits, worker_placement)}
 
 
 class Interruption(BaseException):
@@ -25,7 +27,7 @@ def interrupted_at(number: int, step: Any, *arguments: Any) -> bool:
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != pool_module.__file__:
+        if frame.f_code.co_filename not in PLACEMENT:
             return None
         if event == "line":
             left -= 1
@@ -75,13 +77,13 @@ def test_no_call_is_lost_and_nothing_stays_given_out(calls: list[FakeCall], numb
     def step() -> None:
         if finishing:
             for worker in site.busy[:1]:
-                site.finish(worker, len(worker.flight))
+                site.finish(worker, len(worker.in_flight))
         site.submit(*calls[len(calls) // 2 :])
 
     if interrupted_at(number, step):
         restore(site)
         for call in calls:  # those that had not arrived in a line yet are still in the node's inbox
-            if call.state == "waiting" and not any(call in line.calls for line in site.pool._lines.values()):
+            if call.state == "waiting" and not any(call in queue.calls for queue in site.pool._queues.values()):
                 site.pool.add(call)
         for worker in site.leaving:  # each is told again
             site.pool.lost(worker)
@@ -89,7 +91,7 @@ def test_no_call_is_lost_and_nothing_stays_given_out(calls: list[FakeCall], numb
     site.run_all()
     assert [call.state for call in calls] == ["done"] * len(calls)
     assert sorted(site.sent, key=lambda call: call.order) == calls
-    site.pool.let_idle_go()
+    site.pool.retire_idle()
     site.decide()
     site.gone()
     assert (site.pool._cores, site.pool._gpus, site.pool._active, site.pool._idle) == (3, ["0"], 0, {})

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from callyard.errors import SchedulerError
 from callyard.resources import Resources
-from callyard.schedulers.base import Dependency, JobRequest, Refusal, Reply, Status
+from callyard.schedulers.base import Dependency, JobId, JobRequest, Refusal, Reply
 from callyard.schedulers.slurm import commands as slurm
 from callyard.schedulers.slurm.job_ids import elements, join, ranges
+from callyard.schedulers.slurm.states import JobReport
 
 TOKEN = "0123456789abcdef"
 
@@ -128,11 +129,11 @@ def test_logs() -> None:
 
 def test_dependencies() -> None:
     after = (
-        Dependency("ok", "1"),
-        Dependency("any", "2"),
-        Dependency("ok", "3_4"),
-        Dependency("ok", "1"),
-        Dependency("corresponding", "5"),
+        Dependency("ok", JobId.parse("1")),
+        Dependency("any", JobId.parse("2")),
+        Dependency("ok", JobId.parse("3_4")),
+        Dependency("ok", JobId.parse("1")),
+        Dependency("corresponding", JobId.parse("5")),
     )
     assert options(after=after)["dependency"] == "afterok:1:3_4,afterany:2,aftercorr:5"
 
@@ -149,7 +150,7 @@ def test_the_users_own_arguments_come_last(words: Any) -> None:
 
 def test_a_template_has_directives_of_its_own() -> None:
     wanted = Resources(ranks=4, memory=3, partition="x", job_name="y", slurm_cmd_args=["--hint=nomultithread"])
-    argv = submitted(wanted, templated=True, elements=2, after=(Dependency("ok", "1"),), time=60)
+    argv = submitted(wanted, templated=True, elements=2, after=(Dependency("ok", JobId.parse("1")),), time=60)
     given = {word.partition("=")[0] for word in argv[1:-2]}
     ours = {"--parsable", "--comment", "--array", "--output", "--open-mode", "--dependency", "--kill-on-invalid-dep"}
     assert given == ours | {"--no-requeue", "--export", "--hint"}
@@ -330,22 +331,22 @@ def test_statuses() -> None:
     assert slurm.statuses(SQUEUE) == {
         status.job: status
         for status in [
-            Status("29_0", "COMPLETED", "", "c1", exit_code=0),
-            Status("29_1", "RUNNING", "", "c2"),
-            Status("29_4", "PENDING", "JobArrayTaskLimit"),
-            Status("29_5", "PENDING", "JobArrayTaskLimit"),
-            Status("29_9", "PENDING", "JobArrayTaskLimit"),
-            Status("31", "FAILED", "NonZeroExitCode", "c1", exit_code=3),
-            Status("32", "FAILED", "RaisedSignal", "c[1-2]", signal=11),
-            Status("33", "OUT_OF_MEMORY", "OutOfMemory", "c1"),
-            Status("34", "TIMEOUT", "TimeLimit", "c1", signal=15),
-            Status("35", "PENDING", "ReqNodeNotAvail, UnavailableNodes:c[1-4]"),
-            Status("36", "CANCELLED", "DependencyNeverSatisfied", exit_code=0),
-            Status("37", "CANCELLED", "", "c4", signal=15),
-            Status("38", "LAUNCH_FAILED", "", "c3"),  # the node's prolog failed
-            Status("39", "COMPLETING", "a|b", "c1"),
-            Status("40", "FAILED", "NonZeroExitCode", "c1", exit_code=3),
-            Status("41", "FAILED", "RaisedSignal", "c1", signal=9),
+            JobReport("29_0", "COMPLETED", "", "c1", exit_code=0),
+            JobReport("29_1", "RUNNING", "", "c2"),
+            JobReport("29_4", "PENDING", "JobArrayTaskLimit"),
+            JobReport("29_5", "PENDING", "JobArrayTaskLimit"),
+            JobReport("29_9", "PENDING", "JobArrayTaskLimit"),
+            JobReport("31", "FAILED", "NonZeroExitCode", "c1", exit_code=3),
+            JobReport("32", "FAILED", "RaisedSignal", "c[1-2]", signal=11),
+            JobReport("33", "OUT_OF_MEMORY", "OutOfMemory", "c1"),
+            JobReport("34", "TIMEOUT", "TimeLimit", "c1", signal=15),
+            JobReport("35", "PENDING", "ReqNodeNotAvail, UnavailableNodes:c[1-4]"),
+            JobReport("36", "CANCELLED", "DependencyNeverSatisfied", exit_code=0),
+            JobReport("37", "CANCELLED", "", "c4", signal=15),
+            JobReport("38", "LAUNCH_FAILED", "", "c3"),  # the node's prolog failed
+            JobReport("39", "COMPLETING", "a|b", "c1"),
+            JobReport("40", "FAILED", "NonZeroExitCode", "c1", exit_code=3),
+            JobReport("41", "FAILED", "RaisedSignal", "c1", signal=9),
         ]
     }
 
@@ -391,16 +392,16 @@ def test_histories() -> None:
     assert slurm.histories(SACCT) == {
         status.job: status
         for status in [
-            Status("2", "FAILED", "", "c1", exit_code=3),
-            Status("8", "CANCELLED", "cancelled by user 1000", "c2", exit_code=0),
-            Status("9", "CANCELLED", "Dependency", exit_code=0),
-            Status("7", "FAILED", "", "c2", signal=53),
-            Status("11", "OUT_OF_MEMORY", "", "c2"),
-            Status("3_0", "COMPLETED", "", "c1", exit_code=0),
-            Status("1_0", "PENDING"),
-            Status("1_3", "PENDING"),
-            Status("1_4", "PENDING"),
-            Status("16", "REQUEUED", "", "c2"),
+            JobReport("2", "FAILED", "", "c1", exit_code=3),
+            JobReport("8", "CANCELLED", "cancelled by user 1000", "c2", exit_code=0),
+            JobReport("9", "CANCELLED", "Dependency", exit_code=0),
+            JobReport("7", "FAILED", "", "c2", signal=53),
+            JobReport("11", "OUT_OF_MEMORY", "", "c2"),
+            JobReport("3_0", "COMPLETED", "", "c1", exit_code=0),
+            JobReport("1_0", "PENDING"),
+            JobReport("1_3", "PENDING"),
+            JobReport("1_4", "PENDING"),
+            JobReport("16", "REQUEUED", "", "c2"),
         ]
     }
     assert slurm.histories("Slurm accounting storage is disabled\n") == {}
@@ -442,7 +443,7 @@ def test_steps(first: int, step: int, count: int, throttle: str) -> None:
 def test_elements_of_a_waiting_array(numbers: set[int]) -> None:
     found = slurm.statuses(f"7|{ranges(numbers)}%3|PENDING|Priority||0|\n")
     assert found.keys() == {f"7_{number}" for number in numbers}
-    assert set(found.values()) == {Status(f"7_{number}", "PENDING", "Priority") for number in numbers}
+    assert set(found.values()) == {JobReport(f"7_{number}", "PENDING", "Priority") for number in numbers}
 
 
 def test_an_array_of_very_many_elements() -> None:

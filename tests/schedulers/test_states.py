@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from callyard import errors
-from callyard.schedulers.base import Status
-from callyard.schedulers.slurm.states import REASONS, STATES, reason_of, state_of
+from callyard.schedulers.base import CANCELLED
+from callyard.schedulers.slurm.states import REASONS, STATES, JobReport, reason_of, state_of, translated
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -130,7 +130,47 @@ def test_an_unknown_state_is_not_given_up() -> None:
 
 
 def test_the_phase_of_a_status() -> None:
-    assert [Status("1", code).phase for code in ("PENDING", "COMPLETING", "TIMEOUT")] == ["waiting", "running", "ended"]
+    assert [JobReport("1", code).phase for code in ("PENDING", "COMPLETING", "TIMEOUT")] == [
+        "waiting",
+        "running",
+        "ended",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("report", "error", "sentence"),
+    [
+        (JobReport("1", "COMPLETED", exit_code=0), None, "ended with exit code 0"),
+        (JobReport("1", "FAILED", "NonZeroExitCode", exit_code=3), "WorkerLost", "ended with exit code 3"),
+        (JobReport("1", "FAILED", "RaisedSignal", signal=11), "WorkerLost", "was ended by signal 11"),
+        (JobReport("1", "FAILED"), "WorkerLost", "failed"),
+        (
+            JobReport("1", "FAILED", "JobLaunchFailure", signal=9),
+            "WorkerLost",
+            "was ended by signal 9, for its memory perhaps",
+        ),
+        (
+            JobReport("1", "FAILED", "JobLaunchFailure", exit_code=0),
+            "NodeFailure",
+            "could not be started on its node, or was killed there, for its memory perhaps",
+        ),
+        (JobReport("1", "TIMEOUT", "TimeLimit"), "TimeLimitExceeded", "reached its time limit"),
+        (JobReport("1", "PENDING", "Resources"), None, "waits"),
+        (JobReport("1", "PENDING", "BadConstraints"), "SchedulerError", "asks for what no node has"),
+        (JobReport("1", "PENDING", "DependencyNeverSatisfied"), None, "waits"),
+        (JobReport("1", "RUNNING", "BadConstraints"), None, "runs"),
+    ],
+)
+def test_in_words_that_are_not_slurms_own(report: JobReport, error: str | None, sentence: str) -> None:
+    status = translated(report)
+    assert (status.error, status.sentence, status.phase) == (error, sentence, report.phase)
+    assert status.hopeless is (report.reason == "BadConstraints" and report.state == "PENDING")
+    assert (status.reason, status.exit_code, status.signal) == (report.reason, report.exit_code, report.signal)
+
+
+def test_what_is_cancelled_is_the_same_in_both_words() -> None:
+    assert translated(JobReport("1", "CANCELLED")) == CANCELLED
+    assert [code for code, state in STATES.items() if state.error == CANCELLED.error] == ["CANCELLED"]
 
 
 def test_the_page_of_the_documentation_is_current() -> None:

@@ -1,43 +1,68 @@
-"""The seam between `Executor` and what runs its calls."""
+"""The seam for backends: the protocols `Backend` and `BackendFactory`, and the settings of an executor.
+
+What `Executor(backend=...)` gets is a `BackendFactory`, such as `Local(...)`, or the name of one. It makes a `Backend`
+for each executor.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..futures import Future
 from ..resources import Resources
 from .cached.future import CachedCall
 
+if TYPE_CHECKING:
+    from ..cache.cache import Cache
+
+__all__ = ["Backend", "BackendFactory", "Settings"]
+
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What the constructor of `Executor` was told, apart from the backend."""
+    """The arguments of `Executor`, apart from the backend.
+
+    Attributes:
+        max_workers: how many calls run at once; None for as many as there are resources for.
+        initializer: runs first in each process that makes calls.
+        initargs: its arguments.
+        init_function: runs there too; its results, by name, are arguments for calls that have such parameters.
+        max_tasks_per_child: calls after which a process is replaced; None for never.
+    """
 
     max_workers: int | None = None
     initializer: Callable[..., object] | None = None
-    initargs: tuple[Any, ...] = ()
-    init_function: Callable[[], dict[str, Any]] | None = None
+    initargs: tuple[object, ...] = ()
+    init_function: Callable[[], dict[str, object]] | None = None
     max_tasks_per_child: int | None = None
 
 
 class Backend(Protocol):
-    """Runs the calls of one executor."""
+    """The calls of one executor, and the resources on which they run."""
 
-    detached: bool  # whether they outlive it
+    @property
+    def detached(self) -> bool:
+        """Whether calls outlive the executor."""
+
+    @property
+    def description(self) -> str:
+        """A few words for people: which resources, and whether calls outlive the executor."""
 
     def submit(
         self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        fn: Callable[..., T],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
         resources: Resources,
         ticket: CachedCall | None = None,
-    ) -> Future[Any]:
-        """Run the call once its futures are done and its resources free. Any thread, any moment.
+    ) -> Future[T]:
+        """Run a call once the futures in it are done and its resources are free. Any thread may do this at any moment.
 
-        A call that comes with a ticket is remembered: see `CachedCall` for what is then to be asked and told.
+        A call with a ticket has a cache: see `CachedCall` for what is then to be asked and told.
 
         Raises:
             ResourceError: what is asked for can never be had here.
@@ -47,13 +72,33 @@ class Backend(Protocol):
         """Cancel every call that has not begun."""
 
     def kill(self, signum: int) -> None:
-        """Cancel what waits and end what runs by a signal to its processes; nothing runs afterwards."""
+        """Cancel the calls that wait, and end those that run by a signal to their processes; then nothing runs."""
 
     def interrupt(self) -> None:
-        """Ctrl-C: end what nobody could have the result of any more, and let go of the rest."""
+        """After Ctrl-C: end the calls whose results nobody could have any more, and let go of the rest."""
 
     def close(self, wait: bool) -> None:
-        """Let go of everything once the last call has ended; `wait` for that."""
+        """Let go of all resources once the last call has ended; `wait` for that."""
 
-    def describe(self) -> str:
-        """A few words for people: which resources, which life of calls."""
+
+class BackendFactory(Protocol):
+    """A description of resources, from which each executor gets a backend of its own.
+
+    Another backend is such a class, made without arguments where it is chosen by name: `Executor(backend="name")` looks
+    for it in the entry-point group `callyard.backends`.
+    """
+
+    @property
+    def other_resources(self) -> Sequence[str]:
+        """The names of resources that calls may ask for here, beside the common ones."""
+
+    def open(self, settings: Settings, cache: Cache | None) -> Backend:
+        """Make the backend of an executor.
+
+        Args:
+            settings: the other arguments of the executor.
+            cache: where results go, if they go into a cache. Calls then come with tickets.
+
+        Raises:
+            CallyardError: the settings do not go together, or there are no such resources here.
+        """

@@ -37,7 +37,8 @@ class ClusterBackend(LiveBackend):
     def make_plan(self, resources: Resources) -> CallPlan:
         return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         return f"live on {self._launch.describe()}"
 
 

@@ -1,11 +1,12 @@
-"""This machine: calls packed at submit, run by worker processes of a node."""
+"""`Local`: this machine as a backend, whose calls are packed at submit and run by a pool of worker processes."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count, islice
+from typing import TYPE_CHECKING
 
 from ..errors import CallyardError, ResourceError
 from ..errors.suggestions import strict_init
@@ -18,9 +19,13 @@ from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import detect
 from ..usage_errors import place_in_backend
+from ..utils.public_names import public_names
 from .base import Settings
 from .live import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
+
+if TYPE_CHECKING:
+    from ..cache.cache import Cache
 
 __all__ = ["Local"]
 
@@ -31,11 +36,20 @@ class Local:
     """This machine, or a part of it: a backend for `Executor`.
 
     Attributes:
-        cores: how many may be given out; default: those that this process may use (affinity, cgroup).
-        gpus: how many, or which (a list of what goes into CUDA_VISIBLE_DEVICES); default: those that are found.
-        memory: GiB that may be given out, or a text as "16GB"; default: what this process may use.
+        cores: how many cores calls may have together (count); default: all that this process may use, by its CPU
+            affinity and its cgroup.
+        gpus: how many GPUs (count), or which (a list of entries of CUDA_VISIBLE_DEVICES); default: all that are found.
+        memory: how much memory (GiB, or a text as "16GB"); default: all that this process may use.
+        detached: calls of this backend end with the executor, so only False is accepted.
+        host: calls of this backend run on this machine, so only None is accepted.
 
-    >>> Executor(backend=Local(cores=4, gpus=1))
+    Raises:
+        ResourceError: a value makes no sense.
+
+    Examples:
+        >>> with Executor(backend=Local(cores=1, memory="2GB")) as executor:
+        ...     executor.submit(sum, range(5)).result()
+        10
     """
 
     cores: int | None = None
@@ -51,11 +65,17 @@ class Local:
         if self.detached or self.host is not None:
             raise CallyardError("Local runs live calls on this machine only so far; leave out detached= and host=")
 
-    def open(self, settings: Settings) -> LocalBackend:
+    @property
+    def other_resources(self) -> Sequence[str]:
+        """No resources beside the common ones."""
+        return ()
+
+    def open(self, settings: Settings, cache: Cache | None = None) -> LocalBackend:
+        """Make the backend of an executor."""
         return LocalBackend(self.capacity(settings.max_workers), settings)
 
     def capacity(self, max_workers: int | None = None) -> NodeCapacity:
-        """What may be given out. More workers than cores may be asked for where `cores` was left to us."""
+        """Return what calls may have together; more workers than cores are possible if `cores` was not set."""
         machine = detect()
         cores = self.cores if self.cores is not None else max(machine.cores, max_workers or 0)
         memory = self.memory if self.memory is not None else machine.memory
@@ -67,6 +87,9 @@ class Local:
         else:
             gpus = tuple(map(str, self.gpus))
         return NodeCapacity(cores, gpus, int(memory * GIB))
+
+    def __dir__(self) -> list[str]:
+        return public_names(super().__dir__(), [field.name for field in fields(self)])
 
 
 def _check_gpus(gpus: object) -> None:
@@ -84,15 +107,16 @@ class LocalBackend(LiveBackend):
     def __init__(self, capacity: NodeCapacity, settings: Settings) -> None:
         self.capacity = capacity
 
-        def make_node(segments: SegmentPool, packer: Packer, expecting: Callable[[], bool]) -> WorkerPool:
-            pool = WorkerPlacement(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
-            return WorkerPool(pool, segments, packer, pack_initializer(settings), expecting)
+        def make_pool(segments: SegmentPool, packer: Packer, expecting: Callable[[], bool]) -> WorkerPool:
+            placement = WorkerPlacement(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
+            return WorkerPool(placement, segments, packer, pack_initializer(settings), expecting)
 
-        super().__init__(make_node)
+        super().__init__(make_pool)
 
     def make_plan(self, resources: Resources) -> CallPlan:
         return make_plan(resources, self.capacity)
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         cores, gpus, memory = self.capacity
         return f"live on {socket.gethostname()}: {cores} cores, {len(gpus)} GPUs, {memory / GIB:.1f} GiB"

@@ -22,7 +22,7 @@ from ..errors import CallyardError, ResourceError
 from ..futures import Future, when_ended
 from ..resources import Resources
 from ..utils import interpreter_exit
-from ..utils.capacity_limiter import CapacityLimiter
+from ..utils.threads import CapacityLimiter
 from .base import Settings
 from .cached.future import CachedCall, KeyedResult
 
@@ -37,7 +37,7 @@ class Pep3148Backend:
             if getattr(settings, name) is not None:
                 raise CallyardError(f"{name} belongs to the executor that is passed as backend; give it to {inner!r}")
         self._inner = inner
-        self._gate = CapacityLimiter(settings.max_workers)
+        self._limiter = CapacityLimiter(settings.max_workers)
         self._unfinished: set[_ForwardedCall] = set()
         # A call that becomes ready when another ends is handed on by a thread of ours: the inner executor may hold
         # its own locks while it ends a future, and would wait for itself.
@@ -66,7 +66,7 @@ class Pep3148Backend:
         later = partial(self._outside, partial(self._helper.submit, start))
 
         def ready() -> None:
-            if self._gate.enter(future, later):
+            if self._limiter.acquire(future, later):
                 later()
 
         if ticket is not None:
@@ -78,13 +78,13 @@ class Pep3148Backend:
             if sources:
                 known = ready if ticket is None else partial(ticket.admit, partial(_known, args, kwargs), ready)
                 when_done(sources, future, known)
-            elif self._gate.enter(future, later):
+            elif self._limiter.acquire(future, later):
                 start()
         except BaseException:  # nobody is going to have this future: if it was not handed on it shall not be
             if future.theirs is None:
                 future.again()
                 future.cancel()
-                self._gate.leave(future)
+                self._limiter.release(future)
                 self._forget(future)
             raise
         return future
@@ -122,7 +122,7 @@ class Pep3148Backend:
         future.begun = True
         try:
             if not future.set_running_or_notify_cancel():
-                self._gate.leave(future)
+                self._limiter.release(future)
                 return
             args, kwargs = replace_futures((args, kwargs), lambda source: source.result())
             order = None if ticket is None else ticket.order()
@@ -136,14 +136,14 @@ class Pep3148Backend:
             future.again()  # running or not: from now on theirs knows
             theirs.add_done_callback(lambda done: self._ended(future, done))
         except BaseException as error:
-            self._gate.leave(future)
+            self._limiter.release(future)
             if not isinstance(error, Exception):  # it was meant for this thread, not for the call
                 future.fail_with(CallyardError(f"{error!r} interrupted {future.name!r} on its way to {self._inner!r}"))
                 raise
             future.fail_with(error)
 
     def _ended(self, future: _ForwardedCall, theirs: Any) -> None:
-        self._gate.leave(future)
+        self._limiter.release(future)
         try:
             error = theirs.exception()
         except CancelledError:
@@ -185,7 +185,8 @@ class Pep3148Backend:
         for future in list(self._unfinished):
             _await(future)
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         return f"through {type(self._inner).__name__}"
 
 

@@ -1,56 +1,66 @@
-"""From what a user passes as `backend=` to a backend that runs calls."""
+"""The registry of backends: from the argument `backend=` of `Executor` to a backend that runs calls.
+
+Ours are in a table, those of other packages in the entry-point group `callyard.backends`: a class that follows the
+protocol `BackendFactory` and is made without arguments.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as StandardExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from ..errors import CallyardError
 from ..errors.suggestions import alternatives, nearest
-from .base import Backend, Settings
-from .local import Local
-from .pep3148 import Pep3148Backend
-from .slurm import Slurm
+from ..utils.plugins import find_plugin, plugin_names
+from .base import Backend, BackendFactory, Settings
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
 
-_NAMES: dict[str, Any] = {"local": Local, "slurm": Slurm}
+__all__ = ["GROUP", "OWN", "open_backend", "other_resources"]
+
+GROUP = "callyard.backends"
+OWN = {"local": "callyard.backends.local:Local", "slurm": "callyard.backends.slurm:Slurm"}
 
 
-def open_backend(choice: Any, settings: Settings, cache: Cache | str | os.PathLike[str] | None = None) -> Backend:
-    """The backend for a name, a description such as `Local(...)`, or another executor; with a memory if asked for."""
+def open_backend(choice: object, settings: Settings, cache: Cache | str | os.PathLike[str] | None = None) -> Backend:
+    """Return the backend for a name, a description such as `Local(...)`, or another executor; behind a cache if asked.
+
+    Raises:
+        CallyardError: it is none of these, or nobody knows the name.
+    """
     if cache is None:
-        return _plain_backend(choice, settings, None)
-    from ..cache.cache import Cache  # here and below, because calls that are not remembered need nothing of it
+        return _open(choice, settings, None)
+    from ..cache.cache import Cache  # here and below, because calls without a cache need nothing of it
     from .cached.backend import CachedBackend
 
-    memory = cache if isinstance(cache, Cache) else Cache(cache)
-    return CachedBackend(_plain_backend(choice, settings, memory), memory, settings)
+    results = cache if isinstance(cache, Cache) else Cache(cache)
+    return CachedBackend(_open(choice, settings, results), results, settings)
 
 
-def other_resources(choice: Any) -> Sequence[str]:
-    """Keys of resources that only this choice of a backend knows."""
-    described = _described(choice)
-    return described.other_resources if isinstance(described, Slurm) else ()
+def other_resources(choice: object) -> Sequence[str]:
+    """Return the keys of resources that only this choice of a backend knows."""
+    factory = _factory(choice)
+    return () if factory is None else factory.other_resources
 
 
-def _described(choice: Any) -> Any:
-    """The description that a name or a class stands for; another choice as it is."""
-    if isinstance(choice, type) and choice in _NAMES.values():
-        return choice()
-    return _NAMES[choice]() if isinstance(choice, str) and choice in _NAMES else choice
+def _factory(choice: object) -> BackendFactory | None:
+    """Return the description that a name or a class stands for, or that the choice is; None if it is another thing."""
+    found = find_plugin(GROUP, choice, OWN) if isinstance(choice, str) else choice
+    if not (hasattr(found, "open") and hasattr(found, "other_resources")):
+        return None
+    return cast("Callable[[], BackendFactory]", found)() if isinstance(found, type) else cast("BackendFactory", found)
 
 
-def _plain_backend(choice: Any, settings: Settings, memory: Cache | None) -> Backend:
-    choice = _described(choice)
-    if isinstance(choice, Local):
-        return choice.open(settings)
-    if isinstance(choice, Slurm):
-        return choice.open(settings, memory)
+def _open(choice: object, settings: Settings, cache: Cache | None) -> Backend:
+    factory = _factory(choice)
+    if factory is not None:
+        return factory.open(settings, cache)
     if isinstance(choice, StandardExecutor):
+        from .pep3148 import Pep3148Backend
+
         return Pep3148Backend(choice, settings)
     raise CallyardError(f"backend={choice!r} is none that this version knows{_instead(choice)}")
 
@@ -71,7 +81,7 @@ _WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", 
 }
 
 
-def _instead(choice: Any) -> str:
+def _instead(choice: object) -> str:
     """Say what to write in place of something that is no backend."""
     if isinstance(choice, type) and issubclass(choice, StandardExecutor):
         return f", but the class of another executor: call it, as {choice.__name__}()"
@@ -79,7 +89,8 @@ def _instead(choice: Any) -> str:
         return ", but it has one: pass what its get_executor() returns"
     if isinstance(choice, str) and choice.lower() in _EXECUTORS:
         return f": pass {_EXECUTORS[choice.lower()]}"
-    near = nearest(choice, [*_NAMES, *_WORDS, *_EXECUTORS]) if isinstance(choice, str) else []
+    names = plugin_names(GROUP, OWN)
+    near = nearest(choice, [*names, *_WORDS, *_EXECUTORS]) if isinstance(choice, str) else []
     meant = dict.fromkeys(_EXECUTORS.get(word) or _WORDS.get(word, word) for word in near)
-    known = ", ".join(repr(name) for name in _NAMES)
+    known = ", ".join(repr(name) for name in names)
     return alternatives(meant) or f"; use {known}, Local(...), Slurm(...) or another executor"

@@ -146,9 +146,10 @@ class Slurm:
         except OSError as error:
             raise CallyardError(f"the template {template!r} cannot be read: {error.strerror}") from error
 
-    def open(self, settings: Settings, memory: Cache | None) -> Backend:
+    def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
+        """Make the backend of an executor."""
         if self.is_detached:
-            return self._open_detached(settings, memory)
+            return self._open_detached(settings, cache)
         if self.nodes is not None and not self.inside:
             from .slurm_launch import open_nodes
 
@@ -158,8 +159,8 @@ class Slurm:
         return open_live(self, settings)
 
     def _open_detached(self, settings: Settings, memory: Cache | None) -> Backend:
-        from ..hosts.this_machine import LocalHost
-        from ..schedulers.slurm import commands
+        from ..hosts.this_machine import open_host
+        from ..schedulers.slurm.scheduler import SlurmScheduler
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
         from .batch.writer import JobSettings
@@ -182,7 +183,8 @@ class Slurm:
             result_grace=self.result_grace,
         )
         home = private_home() if memory is None else memory.home
-        return BatchBackend(SchedulerClient(commands, LocalHost(), self.poll[0]), home, terms, settings, memory is None)
+        client = SchedulerClient(SlurmScheduler(), open_host(), self.poll[0])
+        return BatchBackend(client, home, terms, settings, memory is None)
 
 
 _DEFAULTS = ("partition", "account", "qos", "constraint")

@@ -15,14 +15,14 @@ from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..hosts.mpi_plugins import MpiPlugins
-from ..hosts.this_machine import LocalHost
+from ..hosts.this_machine import open_host
 from ..pool.call_shape import NodeCapacity
 from ..resources import Resources
 from ..schedulers.base import JobRequest
 from ..schedulers.slurm import allocation
 from ..schedulers.slurm import allocation as slurm_allocation
-from ..schedulers.slurm import commands as dialect
 from ..schedulers.slurm import nodes as slurm_nodes
+from ..schedulers.slurm.scheduler import SlurmScheduler
 from ..schedulers.slurm.variables import environment
 from .base import Settings
 from .batch.scheduler_client import SchedulerClient
@@ -59,14 +59,14 @@ class PilotLaunch:
         ]
 
     def make_starter(self, placement: NodePlacement) -> PilotJobs:
-        self._pilots = PilotJobs(self, SchedulerClient(dialect, LocalHost(), self.poll[0]), placement)
+        self._pilots = PilotJobs(self, SchedulerClient(SlurmScheduler(), open_host(), self.poll[0]), placement)
         return self._pilots
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         command = after(self._slurm, rank_command(ranks.arguments, python(self._slurm)))
         job = ranks.block.step_job
         argv = allocation.ranks(ranks.nodes, ranks.size, ranks.per_node, way, command, job)
-        variables = {**dialect.environment(os.environ), **ranks.environment}
+        variables = {**environment(os.environ), **ranks.environment}
         return AgentProcess(ranks.nodes, argv, variables, noise=allocation.NOISE)
 
     def describe_node(self, node: str) -> str:
@@ -242,7 +242,7 @@ def after(slurm: Slurm, command: Sequence[str], *, setup: bool = True) -> list[s
 
 def said_of(argv: Sequence[str]) -> str:
     """What a command of Slurm's says, without insisting: nothing where it does not answer."""
-    reply = LocalHost().run(argv, timeout=_PATIENCE, env=environment(os.environ))
+    reply = open_host().run(argv, timeout=_PATIENCE, env=environment(os.environ))
     return reply.out + reply.err
 
 

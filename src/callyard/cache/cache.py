@@ -75,7 +75,7 @@ class Cache:
 
         >>> Cache.register(Connection, lambda connection: connection.address)
         """
-        from ..hashing.values import register
+        from ..hashing.encoder import register
 
         register(kind, function)
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 from ..errors import NodeFailure, WorkerLost
 from ..futures import ends_futures
 from ..pool.call import Call, refuse
-from ..pool.worker_pool import finish
+from ..pool.worker_events import finish
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop, IoThread
 from ..utils import interpreter_exit
@@ -77,7 +77,7 @@ class ClusterDriver:
 
     def look_again(self) -> None:
         """Wake the I/O thread, because a call was cancelled or has ended elsewhere: perhaps the driver can end."""
-        if self._io.begun:
+        if self._io.started:
             self._tell(_look_around)
 
     def cancel_waiting(self, all_of_them: bool) -> None:
@@ -85,7 +85,7 @@ class ClusterDriver:
         for event in [*tuple(self._inbox), *self._placement.waiting_calls()]:
             if type(event) is Call:
                 event.future.cancel()
-        if self._io.begun:
+        if self._io.started:
             self._tell(self._drop_waiting)  # a call may have been on its way from the inbox to the placement
 
     def prepare(self) -> None:
@@ -100,7 +100,7 @@ class ClusterDriver:
     def kill(self, signum: int) -> None:
         """End the workers by a signal, and the driver. Running calls fail; waiting ones must be cancelled before."""
         self._closing = True
-        if self._io.begun:
+        if self._io.started:
             self._tell(partial(self._kill, signum))
 
     def begin_end(self) -> None:
@@ -118,8 +118,8 @@ class ClusterDriver:
 
     def _tell(self, event: Any) -> None:
         """Hand an event to the I/O thread. Raises RuntimeError where no thread can be started."""
-        if not self._io.begun:
-            self._io.begin_with(self._run, partial(EventLoop, _look_around))
+        if not self._io.started:
+            self._io.start_with(self._run, partial(EventLoop, _look_around))
         try:
             self._inbox.append(event)
             if self._over:

@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..pool.call_shape import WorkerShape
 from ..pool.mpi import words_of_no_mpi
+from ..pool.worker import Worker
 from ..pool.worker_connection import WorkerConnection
 from ..pool.worker_errors import StartError
-from ..pool.worker_placement import Worker, WorkerPlacement
-from ..pool.worker_pool import finish
+from ..pool.worker_events import finish
+from ..pool.worker_placement import WorkerPlacement
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport.event_loop import WRITE, EventLoop
 from ..transport.frames import NO_MPI, RESULT, Frame
-from ..transport.result_log import make_ledger
+from ..transport.result_log import make_result_log
 from ..worker.communicator import join_world
 from ..worker.mpi_rank import RankServer, gpus_by_local_rank, rank_in
 from .agent import Agent, ParentPipe, connect
@@ -96,13 +97,13 @@ class Bridge:
         if mask & WRITE and connection.stream.flush():
             self._loop.also_write(connection.stream.sock, False)
         arrived = connection.receive()
-        for call in list(connection.flight.values()):
+        for call in list(connection.in_flight.values()):
             self._warn_of_no_mpi(call, arrived)
         for end in connection.hear(connection, arrived):
             finish(*end)
         connection.catch_up()
         if connection.initializer_error is not None:
-            for call in connection.split_flight()[1]:
+            for call in connection.take_unfinished()[1]:
                 call.future.fail(StartError(call, connection.initializer_error, None, None))
         if connection.ended:
             self._loop.forget(connection.stream.sock)
@@ -128,10 +129,10 @@ def main() -> None:
     make_runner = partial(Bridge, ours, rank == 0)
     agent = threading.Thread(target=_serve, args=(os.path.abspath(contact), parent, more, make_runner), daemon=True)
     agent.start()
-    ledger, descriptor = make_ledger()
+    result_log, descriptor = make_result_log()
     os.close(descriptor)
     with theirs:
-        RankServer(theirs, ledger, int(ranks)).run()
+        RankServer(theirs, result_log, int(ranks)).run()
     agent.join()
 
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import Status
-from ..schedulers.slurm.states import reason_of, state_of
 from .autoscaler import AGAIN, Autoscaler, Block, demand
 from .launch import GivenUpCalls
 from .node import NodeState
@@ -286,11 +285,10 @@ class PilotState:
 
     def _judge_waiting(self, block: Block, status: Status, now: float) -> list[Action]:
         """Give up a job that would wait for ever: seen twice in a row, because such a reason may pass."""
-        reason, before = reason_of(status.reason), block.reason
-        block.reason = status.reason
-        if not reason.hopeless or before != status.reason:
+        before, block.reason = block.reason, status.reason
+        if not status.hopeless or before != status.reason:
             return []
-        self._mistake = f"job {block.job} can never run: it {reason.sentence} ({status.reason})"
+        self._mistake = f"job {block.job} can never run: it {status.sentence} ({status.reason})"
         return [CancelJob(block), *self._ended(block, "", now)]
 
     def _ended(self, block: Block, why: str, now: float) -> list[Action]:
@@ -359,5 +357,5 @@ def _is_doubtful(block: Block) -> bool:
 
 
 def _how_it_ended(status: Status) -> str:
-    how = f"ended with exit code {status.exit_code}" if status.exit_code else state_of(status.state).sentence
+    how = f"ended with exit code {status.exit_code}" if status.exit_code else status.sentence
     return f"{how} on {status.node}" if status.node else how

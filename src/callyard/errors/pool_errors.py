@@ -1,36 +1,43 @@
-"""The errors that are besides what `ProcessPoolExecutor` raises when a process of its pool is gone; see the package."""
+"""The errors that are also `BrokenProcessPool`, which `ProcessPoolExecutor` raises when one of its processes dies."""
 
 from __future__ import annotations
 
-# The traceback of the worker as text: the `__cause__` of an exception that comes from there. It is the standard
-# library's own, so that whoever knows that one knows ours.
 from concurrent.futures.process import BrokenProcessPool
+
+# The traceback of the worker as text: the `__cause__` of an exception that comes from there. It is the standard
+# library's class, so that programs and people that know it know ours.
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 
-from . import CallyardError, UnpicklableCall
+from .error_classes import CallyardError, UnpicklableCall
 
 __all__ = ["NodeFailure", "RemoteTraceback", "UnreadableCall", "WorkerLost"]
 
 
 class UnreadableCall(UnpicklableCall, BrokenProcessPool):
-    """What was sent cannot be opened where it arrived; the cause says why.
+    """Function, arguments or result cannot be opened where they arrived; the cause says why. The executor goes on.
 
-    The pool goes on. The class is also what `ProcessPoolExecutor`, which does not, raises then.
+    It is a `BrokenProcessPool`, because `ProcessPoolExecutor`, which does not go on, raises that.
     """
 
 
 class WorkerLost(CallyardError, BrokenProcessPool):
-    """The worker died while it ran this call; other calls and the executor go on.
+    """The worker died while it ran the call; other calls and the executor go on.
 
-    `exitcode` is what the operating system reported: the exit status, or minus the number of the
-    signal that ended the worker; None if it is not known.
+    Attributes:
+        exitcode: what the operating system reported, the exit status or minus the number of the signal that ended the
+            worker; None if it is not known.
+
+    Examples:
+        >>> import os
+        >>> executor.submit(os._exit, 3).exception().exitcode
+        3
     """
 
     exitcode: int | None = None
 
 
 class NodeFailure(WorkerLost):
-    """The machine that ran this call is gone, or nobody hears of it any more; other calls go on."""
+    """The machine that ran the call is gone or does not answer; other calls go on."""
 
 
 for _error in (NodeFailure, UnreadableCall, WorkerLost):

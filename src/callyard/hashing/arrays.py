@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .digest import UnkeyableError, combine, content, text
+from .containers import sequence
+from .digest import Encoder, Handler, UnkeyableError, combine, content, text
+from .objects import attributes, reduced
 from .packages import module_of, owner
-from .types import Handler, attributes, reduced
-
-if TYPE_CHECKING:
-    from .values import Encoder
 
 # -- numpy -------------------------------------------------------------------------------------------------
 
@@ -44,7 +42,7 @@ def _content(encoder: Encoder, array: Any) -> bytes:
         fields = (part for name in dtype.names for part in (text(b"s", name), _content(encoder, array[name])))
         return combine(b"a", [*head, *fields])
     if dtype.hasobject or dtype.kind == "T":
-        return combine(b"a", [*head, encoder.sequence(array.ravel().tolist())])
+        return combine(b"a", [*head, sequence(encoder, array.ravel().tolist())])
     if dtype.itemsize == 0:
         return combine(b"a", head)
     return combine(b"a", [*head, _raw(array)])

@@ -1,4 +1,4 @@
-"""The meaning of loaded code whose source is not there, and what code reads by name."""
+"""The meaning of code by its instructions, for code whose source is not there, and what code reads by name."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any, NamedTuple
 
-from .digest import combine, text
+from ..serialize.code import IDLE, Step, all_codes, imported, inner_codes, steps
+from .containers import CONTAINERS, outline
+from .digest import ATOMS, combine, text
 from .identity_memo import Memo
+from .packages import PYTHON
 
-_IDLE = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "RESUME"))
 _JUMPS = frozenset((*dis.hasjrel, *dis.hasjabs))
 _CONSTANTS = frozenset(dis.hasconst)
-_NOT_FLAGS = 0x40  # CO_NOFREE: said by the cells anyway
+_NOT_FLAGS = 0x40  # CO_NOFREE: the cells say the same
 
 
 def meaning(code: CodeType) -> bytes:
-    """The token of code: its instructions with what their operands mean, without positions and file name."""
-    instructions = [i for i in dis.get_instructions(code) if i.opname not in _IDLE]
+    """Return the token of code: its instructions with the meaning of their operands, without positions and file name.
+
+    Constants that no compiler makes are left out, see `other_constants`.
+    """
+    instructions = [i for i in dis.get_instructions(code) if i.opname not in IDLE]
     numbers = _numbers(instructions, len(code.co_code))
     arguments = code.co_varnames[: _argument_count(code)]
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & ~_NOT_FLAGS)
@@ -32,7 +37,7 @@ def _argument_count(code: CodeType) -> int:
 
 
 def _numbers(instructions: list[dis.Instruction], end: int) -> dict[int, int]:
-    """By offset, the number of the next instruction that counts."""
+    """Return, by offset, the number of the next instruction that counts."""
     numbers, place = {}, 0
     for number, instruction in enumerate([*instructions, None]):
         last = end if instruction is None else instruction.offset
@@ -47,7 +52,7 @@ def _operation(instruction: dis.Instruction, numbers: dict[int, int]) -> bytes:
         operand = b"%d" % numbers.get(instruction.argval, -1)
     elif instruction.opcode in _CONSTANTS or isinstance(instruction.argval, (str, tuple)):
         operand = constant(instruction.argval)
-    else:  # a comparison's number says more than its name
+    else:  # the number of a comparison says more than its name
         operand = f"{instruction.argval} {instruction.arg if instruction.opcode in dis.hascompare else ''}".encode()
     return combine(b"o", [instruction.opname.encode(), operand])
 
@@ -58,28 +63,80 @@ def _handlers(code: CodeType, numbers: dict[int, int]) -> Iterator[bytes]:
         yield text(b"h", *map(str, (*places, entry.depth, entry.lasti)))
 
 
-def constant(value: Any) -> bytes:
-    if isinstance(value, CodeType):
-        return meaning(value)
-    from .values import meaning as value_meaning  # here, because values lead to functions, and those to their code
+# -- constants ---------------------------------------------------------------------------------------------
 
-    return value_meaning(value)
+_CONVERSIONS = (str, repr, ascii)  # of an f-string: operands of FORMAT_VALUE, up to Python 3.12
+_UNKNOWN: Any = getattr(dis, "UNKNOWN", _CONVERSIONS)  # an operand that this version of `dis` does not resolve
+_NESTED = (tuple, frozenset)
+
+
+def constant(value: Any) -> bytes:
+    """Return the token of a constant: the same that its value has elsewhere."""
+    return _constants.token(value)
+
+
+class _ConstantEncoder:
+    """Makes tokens of the values that a compiler puts into code; none of them leads to itself or to code elsewhere."""
+
+    def token(self, value: Any) -> bytes:
+        kind = type(value)
+        simple = ATOMS.get(kind)
+        if simple is not None:
+            return simple(value)
+        if isinstance(value, CodeType):
+            return meaning(value)
+        if kind in _NESTED or kind is slice:
+            return CONTAINERS[kind](self, value)
+        if value is _UNKNOWN:
+            return combine(b"O", [_by_name("dis", kind), b"new", b"N", b"", b"", b"N"])
+        return self.definition(value) if any(value is one for one in _CONVERSIONS) else self.sentinel(value)
+
+    def outline(self, value: Any) -> bytes:
+        return outline(value, meaning)
+
+    def definition(self, thing: Any) -> bytes:
+        return _by_name("builtins", thing)
+
+    def sentinel(self, value: Any) -> bytes:
+        """Stand in for a constant that no compiler makes; its value is counted with `other_constants`."""
+        return text(b"?", type(value).__qualname__)
+
+    def future(self, future: Any) -> bytes:
+        return self.sentinel(future)
+
+
+_constants = _ConstantEncoder()
+
+
+def _by_name(module: str, thing: Any) -> bytes:
+    """Return the token of a definition of Python's own."""
+    return combine(b"D", [text(b"I", "python", PYTHON, module, thing.__name__)])
+
+
+def other_constants(code: CodeType) -> list[Any]:
+    """Return the constants that no compiler makes: somebody has put any objects into the code."""
+    return [value for each in all_codes(code) for value in _others(each.co_consts)]
+
+
+def _others(values: Any) -> Iterator[Any]:
+    for value in values:
+        if type(value) in _NESTED:
+            yield from _others(value)
+        elif type(value) not in ATOMS and not isinstance(value, (CodeType, slice)):
+            yield value
 
 
 def private_names(code: CodeType) -> Iterator[str]:
-    """The names that depend on the class around: `__x` is `_C__x` in a class C."""
-    for name in (*code.co_names, *code.co_varnames, *code.co_cellvars, *code.co_freevars):
-        if name.startswith("_") and not name.startswith("__") and "__" in name:
-            yield name
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from private_names(constant)
+    """Yield the names that depend on the class around: `__x` is `_C__x` in a class C."""
+    for each in all_codes(code):
+        for name in (*each.co_names, *each.co_varnames, *each.co_cellvars, *each.co_freevars):
+            if name.startswith("_") and not name.startswith("__") and "__" in name:
+                yield name
 
 
 # -- what code reads ---------------------------------------------------------------------------------------
 
-Chain = tuple[str, ...]  # attributes, one after the other; () where something is used as a whole
-Step = tuple[str, Any]  # what an instruction does, and with what
+Chain = tuple[str, ...]  # attributes of attributes; () where something is used as a whole
 
 
 class Import(NamedTuple):
@@ -92,12 +149,12 @@ class Import(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """What code, and the code inside it, reads by name: of each thing, which attributes."""
+    """The names that code, and the code inside it, reads: of each, with the attributes that it reads of it."""
 
     names: dict[str, set[Chain]]  # of the module
-    variables: dict[str, set[Chain]]  # of the function, and of those around it
+    variables: dict[str, set[Chain]]  # of the function, and of the functions around it
     imports: list[Import]
-    special: set[str]  # names as `__doc__`, read of anything, or written in a text
+    special: set[str]  # names such as `__doc__`, read as an attribute of anything, or written in a string
 
 
 _LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
@@ -110,41 +167,41 @@ _reads: Memo[Reads] = Memo()
 
 
 def reads(code: CodeType) -> Reads:
+    """Return the names that code reads. They are found once, as long as the code lives."""
     known = _reads.get(code)
     if known is not None:
         return known
     found = Reads({}, {}, [], set())
     _note_reads(code, found)
-    return _reads.put(code, found)  # not before it is complete: another thread may ask
+    return _reads.put(code, found)  # only when it is complete, because another thread may ask meanwhile
 
 
 def _note_reads(code: CodeType, found: Reads) -> None:
-    steps = list(_steps(code))
+    instructions = list(steps(code))
     cells = {*code.co_cellvars, *code.co_freevars}
-    for number, (name, argument) in enumerate(steps):
+    for number, (name, argument) in enumerate(instructions):
         if name in _LOADS:
-            if argument == "__name__" and steps[number + 1 :][:1] == [("STORE_NAME", "__module__")]:
-                continue  # every class has that
-            found.names.setdefault(argument, set()).add(_chain(steps, number + 1))
-        # A cell itself is loaded for the code inside, which is looked at too.
+            if argument == "__name__" and instructions[number + 1 :][:1] == [("STORE_NAME", "__module__")]:
+                continue  # each class body does that
+            found.names.setdefault(argument, set()).add(_chain(instructions, number + 1))
+        # A cell itself is loaded for the code inside, whose reads are noted below.
         elif name.startswith(_VARIABLES) and not (name.startswith("LOAD_FAST") and argument in cells):
-            found.variables.setdefault(argument, set()).add(_chain(steps, number + 1))
+            found.variables.setdefault(argument, set()).add(_chain(instructions, number + 1))
         elif name == "IMPORT_NAME":
-            found.imports.extend(_imports(steps, number))
-        if name not in _STORES and (name, argument) != _OWN_ANNOTATIONS:  # no instruction loads a docstring
+            found.imports.extend(_imports(instructions, number))
+        if name not in _STORES and (name, argument) != _OWN_ANNOTATIONS:  # a docstring is stored, not loaded
             found.special.update(set(_special(argument)) - _usual_in(code.co_name))
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            _note_reads(constant, found)
+    for inner in inner_codes(code):
+        _note_reads(inner, found)
 
 
 def _usual_in(name: str) -> set[str]:
-    """What a method may read though it is nothing special: the name of a class, which counts anyway."""
+    """Return the special names that a method of this name may read: a `__repr__` the class's, which counts anyway."""
     return {"__qualname__"} if name == "__repr__" else set()
 
 
 def _special(argument: Any) -> Iterator[str]:
-    """The names in what an instruction has: a name, a text, or names in a tuple."""
+    """Yield the special names in an instruction's argument: a name, a string, or several of them."""
     if isinstance(argument, str):
         yield from _SPECIAL.findall(argument)
     elif isinstance(argument, (tuple, frozenset)):
@@ -152,44 +209,31 @@ def _special(argument: Any) -> Iterator[str]:
             yield from _special(part)
 
 
-def _steps(code: CodeType) -> Iterator[Step]:
-    """The instructions; each of those that do two things at once as two."""
-    for instruction in dis.get_instructions(code):
-        name, argument = instruction.opname, instruction.argval
-        if name in _IDLE:
-            continue
-        if name.count("_FAST") == 2 and isinstance(argument, tuple):
-            first, second = name.split("_FAST")[:2]
-            yield first + "_FAST", argument[0]
-            yield second.split("_")[-1] + "_FAST", argument[1]
-        else:
-            yield name, argument
-
-
-def _chain(steps: list[Step], start: int) -> Chain:
+def _chain(found: list[Step], start: int) -> Chain:
     chain: list[str] = []
-    for name, argument in steps[start:]:
+    for name, argument in found[start:]:
         if name not in _ATTRIBUTES:
             break
         chain.append(argument)
     return tuple(chain)
 
 
-def _imports(steps: list[Step], number: int) -> Iterator[Import]:
-    level, names = steps[number - 2][1], steps[number - 1][1]
-    module = steps[number][1]
+def _imports(found: list[Step], number: int) -> Iterator[Import]:
+    """Yield the imports of the statement at this step: for `from a import b, c` one for each name."""
+    module, level, names = imported(found, number)
     if not names:
-        yield Import(module, level, None, _stored(steps, number + 1))
-    for step in range(number + 1, len(steps)):
-        if not names or steps[step][0] not in ("IMPORT_FROM", *_STORES):
+        yield Import(module, level, None, _stored(found, number + 1))
+        return
+    for step in range(number + 1, len(found)):
+        if found[step][0] not in ("IMPORT_FROM", *_STORES):
             return
-        if steps[step][0] == "IMPORT_FROM":
-            yield Import(module, level, steps[step][1], _stored(steps, step + 1))
+        if found[step][0] == "IMPORT_FROM":
+            yield Import(module, level, found[step][1], _stored(found, step + 1))
 
 
-def _stored(steps: list[Step], start: int) -> str | None:
-    """The function's variable that an import is bound to, past the steps of `import a.b as c`; None if it is none."""
-    for name, argument in steps[start:]:
+def _stored(found: list[Step], start: int) -> str | None:
+    """Return the function's variable that an import is bound to, past the steps of `import a.b as c`; None if none."""
+    for name, argument in found[start:]:
         if name in _STORES:
             return str(argument) if name.endswith(("FAST", "DEREF")) else None
         if name not in ("IMPORT_FROM", "SWAP", "ROT_TWO", "POP_TOP"):

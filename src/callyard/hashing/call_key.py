@@ -8,25 +8,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..dependencies.find_futures import is_future
 from ..dependencies.map_chunks import run_chunk
 from ..errors import CacheError
 from .bind_arguments import bind
 from .decorator import choice
-from .definitions import rooted
+from .definitions import WalkResult, rooted
 from .digest import PendingFuture, UnkeyableError, blake2b, combine
 from .packages import PYTHON, owner_by_name
 from .reflection import ANY
-from .values import Encoder, Lenient, Linked
-
-if TYPE_CHECKING:
-    from .definitions import WalkResult
+from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
 
 Place = tuple[str, str]  # module, and name in it
 Reference = tuple[str, str, bytes]  # the same, and the token of what was keyed
-_HEAD = f"callyard 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
+# The word is older than the name of the project: with another one no earlier call would be found again.
+_HEAD = f"penstock 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class FunctionPart:
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
     """What `function` means now. It is made before the arguments are packed, even if they have to wait for futures."""
-    encoder = Encoder()
+    encoder = ValueEncoder()
     token = _function_token(encoder, function)
     reads = encoder.reads_metadata > 0
     roots = encoder.with_metadata() if reads else encoder.roots
@@ -74,7 +72,9 @@ def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:
     return combine(b"+", [token, *sorted(root.token for root in roots)])
 
 
-def _pinned(encoder: Encoder, places: Iterable[Place], code_only: bool, reads_metadata: bool) -> tuple[Reference, ...]:
+def _pinned(
+    encoder: ValueEncoder, places: Iterable[Place], code_only: bool, reads_metadata: bool
+) -> tuple[Reference, ...]:
     return tuple(
         (module, name, token_at(module, name, code_only, encoder, reads_metadata)) for module, name in list(places)
     )
@@ -133,7 +133,7 @@ class CallKey:
 
 def surrounding(value: Any) -> bytes:
     """What something means that is around a call, as the initializer."""
-    encoder = Encoder()
+    encoder = ValueEncoder()
     token = encoder.token(value)
     return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
 
@@ -164,7 +164,7 @@ def call_key(
     if ignored:
         bound = [(name, value) for name, value in bound if name not in ignored]
     part = part or function_part(function)
-    encoder = Encoder()
+    encoder = ValueEncoder()
     encoder.opens_results = part.reads_metadata > 0
     parts = [part.token]
     for name, value in bound:
@@ -179,7 +179,7 @@ def call_key(
     return CallKey(function, names, values, parts, around, (*part.references, *more), part, not encoder.roots)
 
 
-def _others_metadata(encoder: Encoder, function: Any, part: FunctionPart) -> list[bytes]:
+def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:
     """That of what the arguments are made of, if the function reads any, or one of them that of others.
 
     Then that of the function too. What reads its own has it in its token.
@@ -188,7 +188,7 @@ def _others_metadata(encoder: Encoder, function: Any, part: FunctionPart) -> lis
         return []
     roots = encoder.with_metadata()
     if not part.reads_metadata:
-        also = Encoder()
+        also = ValueEncoder()
         also.token(function)
         roots += also.with_metadata()
     return [_joined(b"", roots)] if roots else []
@@ -205,7 +205,7 @@ def identity_of(
 
     "" if there are none, or some that are of no such call: then its key says it all, or nothing can be said yet.
     """
-    encoder = Linked()
+    encoder = LinkedEncoder()
     bound, _ = bind(function, args, kwargs)
     ignored = _ignored(function)
     try:
@@ -243,7 +243,7 @@ def _ignored(function: Any) -> frozenset[str]:
     return chosen.ignore if chosen is not None else frozenset()
 
 
-def _function_token(encoder: Encoder, function: Any) -> bytes:
+def _function_token(encoder: ValueEncoder, function: Any) -> bytes:
     try:
         return encoder.token(function)
     except UnkeyableError as error:
@@ -255,7 +255,7 @@ def _function_token(encoder: Encoder, function: Any) -> bytes:
         raise CacheError(f"the function {_name(function)!r} reaches a value that is nested too deeply") from error
 
 
-def _argument(encoder: Encoder, function: Any, name: str, value: Any) -> bytes:
+def _argument(encoder: ValueEncoder, function: Any, name: str, value: Any) -> bytes:
     try:
         return encoder.token(value)
     except UnkeyableError as error:
@@ -312,14 +312,14 @@ def function_ingredients(function: Any) -> dict[str, bytes]:
 
 def unfollowed(function: Any, *arguments: Any) -> list[str]:
     """What a function, its helpers and its arguments' classes use that no key can follow: `eval`, files, the clock."""
-    encoder = Lenient()
+    encoder = LenientValueEncoder()
     for value in (function, *arguments):
         encoder.token(value)
     return sorted({name for root in encoder.roots for name in root.unfollowed})
 
 
 def token_at(
-    module: str, name: str, code_only: bool = False, encoder: Encoder | None = None, with_metadata: bool = False
+    module: str, name: str, code_only: bool = False, encoder: ValueEncoder | None = None, with_metadata: bool = False
 ) -> bytes:
     """The token of what a worker would import: a name in a module; with `code_only` that of its code, not its data.
 
@@ -334,11 +334,11 @@ def token_at(
     if code_only:
         return _code_only(found)
     if with_metadata:
-        own = Lenient()
+        own = LenientValueEncoder()
         return _joined(own.token(found), own.with_metadata())
     if isinstance(found, (FunctionType, type)):
-        return (encoder or Encoder()).definition(found)  # that of this call knows most of them
-    return Lenient().token(found)  # as a walk that comes to it does
+        return (encoder or ValueEncoder()).definition(found)  # that of this call knows most of them
+    return LenientValueEncoder().token(found)  # as a walk that comes to it does
 
 
 def _code_only(found: Any) -> bytes:

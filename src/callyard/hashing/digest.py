@@ -1,53 +1,54 @@
-"""Tokens: short byte strings that stand for a meaning, composed to those of larger things.
+"""Tokens: short byte strings that stand for a meaning, and are composed to the tokens of larger things.
 
-A token begins with the letter of its kind. One that would be long is replaced by its digest, so that of a list costs
-one digest however large its elements are. Digests are longer than what is kept as it is, so the two never meet.
+A token begins with the letter of its kind. A token that would be long is replaced by its digest, so that a list costs
+one digest however large its elements are. A digest is longer than any token kept as it is, so the two never collide.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from ..utils.lite_typing import Any
 
-__all__ = ["ATOMS", "blake2b", "combine", "content", "text", "token"]
+__all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "text", "token"]
 
 
 try:
-    from _blake2 import blake2b  # as `hashlib` has it, which loads OpenSSL besides
+    from _blake2 import blake2b  # `hashlib` has the same function, but loads OpenSSL too
 except ImportError:
     from hashlib import blake2b
 
 
-LONGEST = 32  # bytes of what is kept as it is, its kind included
-_DIGEST = 32  # bytes: 256 bits, so that two meanings never meet
-_LARGE = 1 << 14  # bytes from which blake3 is faster than what hashlib has
+LONGEST = 32  # bytes of a token that is kept as it is, its kind included
+_DIGEST = 32  # bytes: with 256 bits, no two meanings collide
+_LARGE = 1 << 14  # bytes from which blake3 is faster than the hashes of hashlib
 
 
 def token(kind: bytes, content: bytes) -> bytes:
-    """The token of a kind with this content; nothing else has it."""
+    """Return the token of a kind with this content; no other kind or content has the same."""
     whole = kind + content
     return whole if len(whole) <= LONGEST else kind + blake2b(whole, digest_size=_DIGEST).digest()
 
 
 def combine(kind: bytes, parts: Iterable[bytes]) -> bytes:
-    """The token of a kind that is made of parts, in this order."""
+    """Return the token of a kind that consists of these parts, in this order."""
     pieces = [kind]
     for part in parts:
-        pieces.append(b"%d:" % len(part))  # so that the parts' ends are part of the meaning
+        pieces.append(b"%d:" % len(part))  # the length, because ("ab", "c") and ("a", "bc") must differ
         pieces.append(part)
     whole = b"".join(pieces)
     return whole if len(whole) <= LONGEST else kind + blake2b(whole, digest_size=_DIGEST).digest()
 
 
 def text(kind: bytes, *parts: str) -> bytes:
-    """The token of a kind that is made of names."""
+    """Return the token of a kind that consists of names."""
     return combine(kind, [part.encode("utf-8", "surrogatepass") for part in parts])
 
 
 def content(kind: bytes, buffer: memoryview) -> bytes:
-    """The token of a kind with this, perhaps large, content: as fast as memory can be read."""
+    """Return the token of a kind with this content; a large one is hashed about as fast as memory is read."""
     if buffer.nbytes < _LARGE:
         return token(kind, bytes(buffer))
     from blake3 import blake3  # here, because only large contents need it
@@ -82,8 +83,33 @@ ATOMS: dict[type, Callable[[Any], bytes]] = {
 }
 
 
+class Encoder(Protocol):
+    """The part of an encoder that the handlers of single types use.
+
+    The handlers know nothing else of encoders, so the modules that define them import none.
+    """
+
+    def token(self, value: Any) -> bytes:
+        """Return the token of a value."""
+
+    def outline(self, value: Any) -> bytes:
+        """Return the bytes by which a key or an element of a set is ordered."""
+
+    def definition(self, thing: Any) -> bytes:
+        """Return the token of a function, a class or a module."""
+
+    def sentinel(self, value: Any) -> bytes:
+        """Return the token of an `object()`, which has no content."""
+
+    def future(self, future: Any) -> bytes:
+        """Return the token of a future."""
+
+
+Handler = Callable[[Encoder, Any], bytes]  # makes the token of a value of one type
+
+
 class UnkeyableError(Exception):
-    """A value has no meaning that can be hashed. `path` leads to it from where the walk began."""
+    """A value has no meaning that can be hashed. `path` leads to it from the value that was to be encoded."""
 
     def __init__(self, value: object, reason: str) -> None:
         super().__init__(reason)
@@ -92,7 +118,7 @@ class UnkeyableError(Exception):
         self.path = ""
 
     def inside(self, step: str) -> UnkeyableError:
-        """The same, seen from one step further out."""
+        """Prepend a step to the path, and return the same error."""
         self.path = step + self.path
         return self
 

@@ -1,7 +1,7 @@
-"""Whether what a walk looked at is what it was.
+"""The dependencies of a walk's result, and the check whether they have changed.
 
-Names and parts are compared by identity, and what can change by its token. Nothing of the user's is kept alive:
-functions, classes and modules are held by weak references, and the rest is reached through them.
+Names and parts of definitions are compared by identity, values that can be changed in place by their tokens. Nothing of
+the user's is kept alive: functions, classes and modules are held by weak references, and all else is read through them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
+from ..serialize.change_detection import content
 from . import value_caches
-from .classes import members, registered
+from .class_attributes import members, registered
+from .encoder import LenientEncoder
 from .types import own_docstring
-from .values import Lenient
 
 MISSING: Any = object()
-_LOOKED: Any = object()  # stands for what is compared by its token
+_BY_TOKEN: Any = object()  # the handle of a value that is compared by its token
 _ATOMS = frozenset((int, float, complex, bool, str, bytes, range, type(None), type(...), type(NotImplemented)))
-Look = Callable[[], Any]
+Read = Callable[[], Any]  # reads the value that a place has now
 
 
-class _Looks(Lenient):
-    """Makes tokens that hold inside this process, where what is defined is watched by itself."""
+class _ProcessEncoder(LenientEncoder):
+    """An encoder for comparisons in this process: definitions count by identity, since each has its own entry here."""
 
     def definition(self, thing: Any) -> bytes:
         return f"d{id(thing)} {getattr(thing, '__qualname__', '')}".encode("utf-8", "surrogatepass")
@@ -34,8 +35,8 @@ class _Looks(Lenient):
         return b"o%d" % id(value)
 
 
-class _Pieces(NamedTuple):
-    """A property or its like: only what it is made of counts."""
+class _Descriptor(NamedTuple):
+    """The handle of a property or its like: by its parts, because nothing else holds the object."""
 
     kind: type
     handles: list[Any]
@@ -56,96 +57,103 @@ class _Class(NamedTuple):
     name: str
     qualified: str
     size: int  # how many attributes it has
-    above: list[Any]
+    bases: list[Any]
     handles: list[tuple[str, Any]]
 
 
 class ChangeWatch:
-    """Notes what was looked at, and compares later."""
+    """Notes the dependencies of a result, and compares them with the present later."""
 
-    __slots__ = ("_classes", "_encoder", "_functions", "_kinds", "_looks", "_modules", "_names", "_seen", "_whole")
+    __slots__ = ("_classes", "_encoder", "_functions", "_kinds", "_modules", "_names", "_seen", "_values", "_whole")
 
     def __init__(self) -> None:
-        self._names: dict[int, tuple[Any, list[tuple[str, Any]]]] = {}  # by namespace: who has it, and what is in it
+        self._names: dict[int, tuple[Any, list[tuple[str, Any]]]] = {}  # by id of a namespace: its holder, and handles
         self._functions: list[_Function] = []
         self._classes: list[_Class] = []
         self._modules: list[tuple[str, Any]] = []
         self._whole: list[tuple[Any, set[str]]] = []
-        self._kinds: dict[int, tuple[Any, Any]] = {}  # of modules that were looked into, their classes
-        self._looks: list[tuple[Look, bytes]] = []
+        self._kinds: dict[int, tuple[Any, Any]] = {}  # modules that were read, and their classes
+        self._values: list[tuple[Read, bytes]] = []
         self._seen: set[tuple[int, str]] = set()
-        self._encoder: _Looks | None = _Looks()
+        self._encoder: _ProcessEncoder | None = _ProcessEncoder()
 
     # -- noting ----------------------------------------------------------------------------------------
 
     def name(self, holder: Any, name: str, value: Any) -> None:
-        """That this name has this value in the globals of a function, or in a module."""
+        """Note that this name has this value in the globals of a function, or in a module."""
         space = _space(holder)
         if (id(space), name) in self._seen:
             return
         self._seen.add((id(space), name))
         owner, names = self._names.setdefault(id(space), (ref(holder), []))
         handle = value if value is MISSING else _handle(value)
-        if handle is not _LOOKED:
+        if handle is not _BY_TOKEN:
             names.append((name, handle))
         else:
-            self.look(lambda: _space(owner()).get(name, MISSING))
+            self.value(lambda: _space(owner()).get(name, MISSING))
 
     def function(self, function: FunctionType) -> None:
+        """Note the parts of a function."""
         me = ref(function)
         defaults, more = _handle(function.__defaults__), _handle(function.__kwdefaults__)
         closure = function.__closure__ or ()
-        cells = [(number, _handle(_content(closure[number]))) for number in value_caches.cell_numbers(function)]
+        cells = [(number, _handle(content(closure[number]))) for number in value_caches.cell_numbers(function)]
         details = bool(function.__dict__)
         self._functions.append(_Function(me, function.__name__, function.__code__, defaults, more, details, cells))
-        if defaults is _LOOKED:
-            self.look(lambda: me().__defaults__)  # type: ignore[union-attr]
-        if more is _LOOKED:
-            self.look(lambda: me().__kwdefaults__)  # type: ignore[union-attr]
+        if defaults is _BY_TOKEN:
+            self.value(lambda: me().__defaults__)  # type: ignore[union-attr]
+        if more is _BY_TOKEN:
+            self.value(lambda: me().__kwdefaults__)  # type: ignore[union-attr]
         if details:
-            self.look(lambda: value_caches.attributes(me()))  # type: ignore[arg-type]
+            self.value(lambda: value_caches.attributes(me()))  # type: ignore[arg-type]
         for number, handle in cells:
-            if handle is _LOOKED:
-                self.look(lambda number=number: _content(me().__closure__[number]))  # type: ignore[misc, union-attr, index]
+            if handle is _BY_TOKEN:
+                self.value(lambda number=number: content(me().__closure__[number]))  # type: ignore[misc, union-attr, index]
 
     def class_(self, cls: type) -> None:
+        """Note the attributes and bases of a class."""
         me = ref(cls)
         handles = [(name, _handle(value)) for name, value in members(cls).items()]
-        above = [*map(ref, (type(cls), *cls.__bases__))]
-        self._classes.append(_Class(me, cls.__name__, cls.__qualname__, len(vars(cls)), above, handles))
+        bases = [*map(ref, (type(cls), *cls.__bases__))]
+        self._classes.append(_Class(me, cls.__name__, cls.__qualname__, len(vars(cls)), bases, handles))
         if isinstance(cls, ABCMeta):
-            self.look(lambda: registered(me()))  # type: ignore[arg-type]
+            self.value(lambda: registered(me()))  # type: ignore[arg-type]
         for name, handle in handles:
-            if handle is _LOOKED and name != "__dataclass_fields__":  # its methods were made from that once
-                self.look(lambda name=name: members(me()).get(name, MISSING))  # type: ignore[misc, arg-type]
+            if handle is _BY_TOKEN and name != "__dataclass_fields__":  # the methods have been made from it already
+                self.value(lambda name=name: members(me()).get(name, MISSING))  # type: ignore[misc, arg-type]
 
     def module(self, name: str) -> None:
-        """That this module, or none, is what an import statement finds."""
+        """Note the module that an import statement finds under this name, or that there is none."""
         found = sys.modules.get(name)
         self._modules.append((name, found if found is None else ref(found)))
 
     def kind(self, module: ModuleType) -> None:
+        """Note the class of a module, which may be exchanged."""
         self._kinds[id(module)] = ref(module), ref(type(module))
 
     def whole(self, module: ModuleType) -> None:
+        """Note that there are these names in a module, and no others."""
         self._whole.append((ref(module), set(vars(module))))
 
     def choice(self, thing: Any, chosen: Any) -> None:
+        """Note what `keyed` says about a definition."""
         me = ref(thing)
-        self.look(lambda: vars(me()).get("__callyard_keyed__") == chosen)
+        self.value(lambda: vars(me()).get("__callyard_keyed__") == chosen)
 
-    def look(self, look: Look) -> None:
-        """That what `look()` gives means what it means now."""
+    def value(self, read: Read) -> None:
+        """Note that the value that `read` returns has the meaning that it has now."""
         assert self._encoder is not None
-        self._looks.append((look, self._encoder.token(look())))
+        self._values.append((read, self._encoder.token(read())))
 
     def complete(self) -> None:
+        """End the noting, and free what only that needs."""
         self._encoder = None
         self._seen.clear()
 
     # -- comparing -------------------------------------------------------------------------------------
 
     def unchanged(self) -> bool:
+        """Tell whether all is as it was noted. The key of each call needs this, so the common part is inline."""
         for owner, names in self._names.values():
             holder = owner()
             if holder is None:
@@ -161,7 +169,7 @@ class ChangeWatch:
                 return False
         if not all(type(module()) is kind() for module, kind in self._kinds.values()):
             return False
-        return not (self._classes or self._modules or self._whole or self._looks) or self._rest_unchanged()
+        return not (self._classes or self._modules or self._whole or self._values) or self._rest_unchanged()
 
     def _rest_unchanged(self) -> bool:
         for name, found in self._modules:
@@ -172,10 +180,10 @@ class ChangeWatch:
                 return False
         if not all(map(_same_class, self._classes)):
             return False
-        encoder = _Looks()
+        encoder = _ProcessEncoder()
         try:
-            return all(encoder.token(look()) == token for look, token in self._looks)
-        except Exception:  # something in it is gone, or cannot tell
+            return all(encoder.token(read()) == token for read, token in self._values)
+        except Exception:  # a weak reference is dead, or code of the user's fails
             return False
 
 
@@ -189,7 +197,7 @@ def _same_parts(function: FunctionType, noted: _Function) -> bool:
         return False
     if noted.cells:
         closure = function.__closure__ or ()
-        if not all(_same(handle, _content(closure[number])) for number, handle in noted.cells):
+        if not all(_same(handle, content(closure[number])) for number, handle in noted.cells):
             return False
     if function.__name__ != noted.name:
         return False
@@ -202,23 +210,23 @@ def _same_class(noted: _Class) -> bool:
         return False
     if cls.__name__ != noted.name or cls.__qualname__ != noted.qualified:
         return False
-    if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in noted.above]:
+    if [*map(id, (type(cls), *cls.__bases__))] != [id(one()) for one in noted.bases]:
         return False
     found = members(cls)
     return all(_same(handle, found.get(name, MISSING)) for name, handle in noted.handles)
 
 
 def _handle(value: Any) -> Any:
-    """What a value can be recognised by without keeping alive what might lead back to its owner."""
+    """Return an object that identifies a value, and does not keep alive what may lead back to its holder."""
     if _is_atomic(value):
         return value
     kind = type(value)
     if kind is FunctionType or issubclass(kind, (type, ModuleType)) or _is_plain_builtin(value):
         return ref(value)
     if kind in (property, staticmethod, classmethod):
-        handles = [*map(_handle, _pieces(value))]
-        return _LOOKED if _LOOKED in handles else _Pieces(kind, handles)
-    return _LOOKED
+        handles = [*map(_handle, _parts(value))]
+        return _BY_TOKEN if any(one is _BY_TOKEN for one in handles) else _Descriptor(kind, handles)
+    return _BY_TOKEN
 
 
 def _is_atomic(value: Any) -> bool:
@@ -230,24 +238,17 @@ def _is_plain_builtin(value: Any) -> bool:
     return type(value) is BuiltinFunctionType and isinstance(value.__self__, (ModuleType, type(None)))
 
 
-def _pieces(value: Any) -> Iterable[Any]:
+def _parts(value: Any) -> Iterable[Any]:
     own = own_docstring(value)
     return (value.fget, value.fset, value.fdel, own) if type(value) is property else (value.__func__, own)
 
 
 def _same(handle: Any, value: Any) -> bool:
-    """Whether a value is the one that a handle was made of; that of others is told by their tokens."""
-    if handle is value or handle is _LOOKED:
+    """Tell whether a handle was made of this value. Values without a handle are compared by their tokens elsewhere."""
+    if handle is value or handle is _BY_TOKEN:
         return True
     if type(handle) is ReferenceType:
         return handle() is value
-    if type(handle) is not _Pieces or type(value) is not handle.kind:
+    if type(handle) is not _Descriptor or type(value) is not handle.kind:
         return False
-    return all(map(_same, handle.handles, _pieces(value)))
-
-
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING
+    return all(map(_same, handle.handles, _parts(value)))

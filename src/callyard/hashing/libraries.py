@@ -5,21 +5,19 @@ from __future__ import annotations
 import copyreg
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .digest import combine, text
+from .containers import pairs, state
+from .digest import Encoder, Handler, combine, text
+from .objects import reduced
 from .packages import module_of, owner
-from .types import Handler, reduced
-
-if TYPE_CHECKING:
-    from .values import Encoder
 
 # -- SciPy -------------------------------------------------------------------------------------------------
 
 
 def _by_keys(encoder: Encoder, matrix: Any) -> bytes:
     """Of a sparse matrix that is a dict inside, where places may be numbers of Python's or of NumPy's."""
-    content = encoder.pairs((tuple(map(int, place)), value) for place, value in matrix.items())
+    content = pairs(encoder, ((tuple(map(int, place)), value) for place, value in matrix.items()))
     return combine(b"6", [encoder.definition(type(matrix)), encoder.token((matrix.shape, matrix.dtype)), content])
 
 
@@ -58,7 +56,7 @@ def _variables(named: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _indexes(encoder: Encoder, labelled: Any) -> bytes:
-    return encoder.pairs((name, getattr(one, "index", one)) for name, one in labelled.xindexes.items())
+    return pairs(encoder, ((name, getattr(one, "index", one)) for name, one in labelled.xindexes.items()))
 
 
 def _tree(encoder: Encoder, node: Any) -> bytes:
@@ -76,7 +74,7 @@ def _labelled(encoder: Encoder, value: Any, *parts: bytes) -> bytes:
     more = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     if base is not type(value):
         more |= getattr(value, "__dict__", {})
-    return combine(b"6", [encoder.definition(type(value)), encoder.state(more), *parts])
+    return combine(b"6", [encoder.definition(type(value)), state(encoder, more), *parts])
 
 
 # -- pydantic ----------------------------------------------------------------------------------------------

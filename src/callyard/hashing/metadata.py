@@ -1,22 +1,21 @@
-"""What is written about definitions, and does nothing by itself: docstrings, annotations, where they are defined.
+"""The metadata of definitions, which do nothing by themselves: docstrings, annotations, where they are defined.
 
-It counts where code that is reached reads any, of all definitions that are reached: which one is read, through `self`,
-a table or another name, no walk can tell.
+If any code in a walk reads metadata, those of all definitions in the walk count, because it may read them through
+`self`, a table or another name, which no walk can follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
+from ..serialize.code import all_codes
 from . import bytecode
 from .digest import combine
 from .packages import module_of, owner_of
-
-if TYPE_CHECKING:
-    from .definitions import Walk
+from .walk import Walk, name_of
 
 _OF_MODULES = ("__doc__", "__annotations__", "__name__")
 _OF_FUNCTIONS = ("__doc__", "__annotations__", "__module__", "__qualname__", "__type_params__")
@@ -27,7 +26,7 @@ _OF_CLASSES = (
 
 
 def tokens(walk: Walk, thing: Any) -> Iterator[bytes]:
-    """Those of the metadata of a function, a class or a module."""
+    """Yield the tokens of the metadata of a function, a class or a module."""
     for name in _names(thing):
         yield _token(walk, thing, name)
     if type(thing) is FunctionType:
@@ -41,10 +40,8 @@ def _names(thing: Any) -> tuple[str, ...]:
 
 
 def _token(walk: Walk, thing: Any, name: str) -> bytes:
-    from .definitions import name_of  # here, because that leads here
-
     me, numbered, value = ref(thing), walk.numbered, _value(thing, name)
-    walk.watch.look(lambda: _value(me(), name))
+    walk.watch.value(lambda: _value(me(), name))
     made = walk.step(f".{name}", value)
     if name in ("__doc__", "__annotations__"):
         walk.note_value(f"global {name_of(thing)}.{name}", value, made, numbered)
@@ -52,11 +49,11 @@ def _token(walk: Walk, thing: Any, name: str) -> bytes:
 
 
 def _value(thing: Any, name: str) -> Any:
-    """An attribute; None where there is none, or none can be made, as annotations that name what is not there."""
+    """Return an attribute; None if there is none, or it cannot be evaluated, such as an annotation."""
     if name == "__module__":
         return module_of(thing)
     if isinstance(thing, ModuleType) and not hasattr(ModuleType, name):
-        return vars(thing).get(name)  # past a __getattr__ of the module's own
+        return vars(thing).get(name)  # not by getattr, because the module may have a __getattr__
     try:
         found = getattr(thing, name, None)
     except Exception:
@@ -65,12 +62,10 @@ def _value(thing: Any, name: str) -> Any:
 
 
 def _inside(code: CodeType) -> bytes:
-    """The code with docstrings and annotations of what is defined in it."""
+    """Return the token of code with the docstrings of the functions that are defined in it."""
     return combine(b"+", [bytecode.meaning(code), *map(bytecode.constant, _docstrings(code))])
 
 
-def _docstrings(code: CodeType) -> Iterator[Any]:
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield constant.co_consts[:1]
-            yield from _docstrings(constant)
+def _docstrings(code: CodeType) -> Iterator[tuple[Any, ...]]:
+    """Yield the first constant of each function inside, in a tuple: the docstring, if there is one."""
+    return (each.co_consts[:1] for each in all_codes(code) if each is not code)

@@ -1,4 +1,4 @@
-"""What code reaches by name: globals, attributes of modules, and what it imports inside functions."""
+"""The values that code reaches by name: globals, attributes of modules, and imports inside functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import builtins
 import sys
 from collections.abc import Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..serialize.importable import importable
 from . import bytecode
@@ -14,9 +14,7 @@ from .bytecode import Chain, Import
 from .digest import combine, text
 from .invalidation import MISSING
 from .packages import absolute, compiled, load, owner, owner_by_name, owner_of
-
-if TYPE_CHECKING:
-    from .definitions import Walk
+from .walk import Walk
 
 # Names in a module that say where it is, not what it does.
 _PLACES = frozenset(
@@ -25,26 +23,26 @@ _PLACES = frozenset(
         *("__spec__", "__loader__", "__cached__", "__debug__"),
     )
 )
-_TELLING = frozenset(("__doc__", "__name__", "__package__"))  # those that are the same wherever it is
+_TELLING = frozenset(("__doc__", "__name__", "__package__"))  # those that do not depend on its place
 _NOTES = frozenset(("__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"))
 
 
 def reads(walk: Walk, function: FunctionType) -> Iterable[bytes]:
-    """All that the code of a function reads by name, and what it imports."""
+    """Yield the tokens of all that a function's code reads by name, and of its imports."""
     found = bytecode.reads(function.__code__)
-    home = str(function.__globals__.get("__name__"))
+    module = str(function.__globals__.get("__name__"))
     walk.note_special(found.special)
     for name in sorted(found.names.keys() - (_PLACES - _TELLING)):
         yield text(b"n", name)
-        yield _global(walk, function, home, name, found.names[name])
+        yield _global(walk, function, module, name, found.names[name])
     for wanted in found.imports:
         yield text(b"i", wanted.module, wanted.name or "")
         chains: set[Chain] = {()} if wanted.variable is None else found.variables.get(wanted.variable, set())
         yield _import(walk, function.__globals__, wanted, chains)
 
 
-def _global(walk: Walk, holder: Any, home: str, name: str, chains: set[Chain]) -> bytes:
-    """A name in the module `home`, whose namespace `holder` has: a function of it, or the module."""
+def _global(walk: Walk, holder: Any, module: str, name: str, chains: set[Chain]) -> bytes:
+    """Return the token of a global of `module`; `holder` has its namespace: a function of it, or the module itself."""
     namespace = holder.__globals__ if type(holder) is FunctionType else vars(holder)
     value = namespace.get(name, MISSING)
     walk.watch.name(holder, name, value)
@@ -53,27 +51,27 @@ def _global(walk: Walk, holder: Any, home: str, name: str, chains: set[Chain]) -
     if isinstance(value, ModuleType):
         return module_reads(walk, value, chains)
     where, travels, numbered = walk.where, walk.travels, walk.numbered
-    walk.where = f"{home}.{name}"
+    walk.where = f"{module}.{name}"
     is_definition = type(value) is FunctionType or isinstance(value, type)
-    if travels and not is_definition and owner(home) is None and _is_imported(home, namespace):
-        walk.references[home, name] = None
+    if travels and not is_definition and owner(module) is None and _is_imported(module, namespace):
+        walk.references[module, name] = None
         walk.travels = False
     try:
         made = walk.token(value)
     finally:
         walk.where, walk.travels = where, travels
     if not is_definition:
-        walk.note_value(f"global {home}.{name}", value, made, numbered)
+        walk.note_value(f"global {module}.{name}", value, made, numbered)
     return made
 
 
-def _is_imported(home: str, namespace: dict[str, Any]) -> bool:
-    """Whether a worker finds this namespace by importing a module."""
-    return importable(home) and vars(sys.modules[home]) is namespace
+def _is_imported(module: str, namespace: dict[str, Any]) -> bool:
+    """Tell whether a worker finds this namespace by importing the module."""
+    return importable(module) and vars(sys.modules[module]) is namespace
 
 
 def _builtin(walk: Walk, name: str) -> bytes:
-    """A name that the module does not have: Python's, or what somebody has put there."""
+    """Return the token of a name that the module does not have: one of Python's, or one added to `builtins`."""
     walk.note_use(name)
     value = vars(builtins).get(name, MISSING)
     walk.watch.name(builtins, name, value)
@@ -88,12 +86,12 @@ def _builtin(walk: Walk, name: str) -> bytes:
 
 
 def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> bytes:
-    """A module, as far as it is read: these attributes of it, or all if () is among them."""
-    home = owner_of(vars(module))
-    if home is not None:
+    """Return the token of the attributes of a module that are read, or of the whole module if () is among them."""
+    package = owner_of(vars(module))
+    if package is not None:
         for chain in chains:
             walk.note_use(".".join((module.__name__, *chain)), whole=not chain)
-        return walk.package(home, module.__name__)
+        return walk.package(package, module.__name__)
     walk.watch.kind(module)
     firsts: dict[str, set[Chain]] = {}
     for chain in chains:
@@ -105,18 +103,18 @@ def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> byt
 
 
 def _is_of_its_class(module: ModuleType, name: str) -> bool:
-    """Whether an attribute is not among the names in a module: `__dict__` leads to all of them."""
-    if type(module) is not ModuleType:  # that may make anything of any name
+    """Tell whether an attribute comes from the module's class: `__dict__` leads to all names in the module."""
+    if type(module) is not ModuleType:  # a class of the user's may compute any attribute
         return True
     return name not in vars(module) and name not in _PLACES and hasattr(ModuleType, name)
 
 
 def whole(walk: Walk, module: ModuleType) -> bytes:
-    """A module that is passed on as a value: all that is in it."""
-    home = owner_of(vars(module))
-    if home is not None:
+    """Return the token of a module that is passed on as a value: all that is in it counts."""
+    package = owner_of(vars(module))
+    if package is not None:
         walk.note_use(module.__name__, whole=True)
-        return walk.package(home, module.__name__)
+        return walk.package(package, module.__name__)
     walk.watch.kind(module)
     walk.watch.whole(module)
     names = sorted(vars(module).keys() - _PLACES - _NOTES)
@@ -126,7 +124,7 @@ def whole(walk: Walk, module: ModuleType) -> bytes:
 
 
 def _all_of(module: ModuleType, name: str) -> set[Chain]:
-    """That a name is used as a whole; not those of libraries that a module has imported for itself."""
+    """Return the chains for the use of a whole value: {()}; none for a library that the module has imported."""
     value = vars(module)[name]
     return set() if isinstance(value, ModuleType) and owner_of(vars(value)) is not None else {()}
 
@@ -146,20 +144,20 @@ def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> b
 
 
 def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[Chain]) -> bytes:
-    """What an import statement inside a function gives, as far as the function uses it."""
+    """Return the token of an import inside a function, as far as the function uses the imported name."""
     name = absolute(wanted.module, wanted.level, namespace)
     if name is None:
         return b"missing"
-    home = owner_by_name(name)
-    if home is not None:
+    package = owner_by_name(name)
+    if package is not None:
         first = name.partition(".")[0]
         place = first if wanted.name is None and wanted.variable == first else name  # `import a.b` gives a
         for chain in chains:
             walk.note_use(".".join((place, *filter(None, (wanted.name,)), *chain)), whole=not chain)
-        return walk.package(home, home.name)
+        return walk.package(package, package.name)
     module = _loaded(walk, name)
     if not isinstance(module, ModuleType):
-        return module or b"missing"  # by its file, as it cannot be imported here
+        return module or b"missing"  # it cannot be imported here, so its file counts
     if wanted.name is None:
         top = _loaded(walk, name.partition(".")[0])
         is_top = isinstance(top, ModuleType) and wanted.variable == top.__name__

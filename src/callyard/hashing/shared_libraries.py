@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .digest import combine, text
+from .digest import Encoder, Handler, combine, text
 from .packages import file_content
-
-if TYPE_CHECKING:
-    from .types import Handler
-    from .values import Encoder
 
 _Function: Any = ctypes.CFUNCTYPE(None).__base__  # what all functions of libraries are made from
 

@@ -1,7 +1,8 @@
-"""The meaning of a function's syntax tree, and the tree of a function that is loaded.
+"""The meaning of a function's syntax tree, and the search for the tree of a function that is loaded.
 
-A source text is proof of what a function does only if compiling it gives the very code that is loaded; the file may
-have been edited since. So each text is kept when it is first seen, and each function looks for the text that is its.
+A source text proves what a function does only if compiling it gives the very code that is loaded, because the file may
+have been edited since. So each version of a file is kept when it is first read, and each function is looked for in all
+of them.
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from collections.abc import Iterable, Iterator
 from types import CodeType
 from typing import Any
 
+from ..serialize.code import all_codes
 from ..utils.locks import new_lock, under
-from .digest import combine, text
+from .digest import ATOMS, combine, text
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _SKIPPED = frozenset(("ctx", "kind", "type_comment", "returns", "annotation", "type_ignores"))
-_FUTURES = 0x1FF0000  # the flags of code that `from __future__` sets
-_CELL = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # as a notebook's may have
+_FUTURES = 0x1FF0000  # the flags of code that statements `from __future__ import ...` set
+_CELL = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # a notebook's cell may await
 _lock = new_lock()
-if hasattr(os, "register_at_fork"):  # another thread may hold it while this one forks
+if hasattr(os, "register_at_fork"):  # another thread may hold it while this thread forks
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)
-_texts: dict[str, list[_Text]] = {}  # by file name: the versions that were seen
+_texts: dict[str, list[_Text]] = {}  # the versions of each file that have been read
 
 
 class _Text:
-    """One version of a file, compiled: its functions by name and first line."""
+    """A version of a file, compiled: its functions by name and first line."""
 
     def __init__(self, source: str, filename: str, flags: int) -> None:
         self.source = source
@@ -41,7 +43,7 @@ class _Text:
         self._alone: dict[tuple[str, int], list[CodeType]] | None = None
         self._tree: ast.Module | None = None
         try:
-            with warnings.catch_warnings():  # it was compiled before, and has warned
+            with warnings.catch_warnings():  # the user has seen the warnings when it was first compiled
                 warnings.simplefilter("ignore")
                 tree = ast.parse(source, filename)
             whole = self._compile(tree)
@@ -54,7 +56,7 @@ class _Text:
         _by_place([whole], self.codes)
 
     def find(self, code: CodeType) -> Function | None:
-        """The function of this text whose code this is; None as well where two stand in one line."""
+        """Return the function of this text that has this code; None if there is none, or two begin in one line."""
         place = code.co_name, code.co_firstlineno
         nodes = self.nodes.get(place, [])
         if len(nodes) != 1:
@@ -63,9 +65,9 @@ class _Text:
         return nodes[0] if proven else None
 
     def _compiled_alone(self) -> dict[tuple[str, int], list[CodeType]]:
-        """The code as IPython has it, which compiles each statement of a cell alone.
+        """Compile each statement alone, as IPython does with those of a cell.
 
-        Where the compiler sees that a name is that of an import, it makes other code of `name.method()`.
+        That gives other code: for `name.method()` the compiler looks whether an import in the same text binds the name.
         """
         if self._alone is None:
             statements = [] if self._tree is None else self._tree.body
@@ -89,7 +91,7 @@ def _by_place(
     wholes: Iterable[CodeType], found: dict[tuple[str, int], list[CodeType]]
 ) -> dict[tuple[str, int], list[CodeType]]:
     for whole in wholes:
-        for code in _codes(whole):
+        for code in all_codes(whole):
             found.setdefault((code.co_name, code.co_firstlineno), []).append(code)
     return found
 
@@ -99,22 +101,15 @@ def _is_among(code: CodeType, others: Iterable[CodeType]) -> bool:
 
 
 def _is_same(one: CodeType, other: CodeType) -> bool:
-    """Whether two codes do the same: some versions of Python forget the handlers of exceptions."""
+    """Compare two codes with their handlers of exceptions, which `==` leaves out in some versions of Python."""
     return one == other and all(
         getattr(a, "co_exceptiontable", b"") == getattr(b, "co_exceptiontable", b"")
-        for a, b in zip(_codes(one), _codes(other), strict=True)
+        for a, b in zip(all_codes(one), all_codes(other), strict=True)
     )
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
 def function_of(code: CodeType) -> tuple[Function, str] | None:
-    """The syntax tree of the function that has this code, and the text that it is from; None without proof."""
+    """Return the syntax tree of the function that has this code, and the text that it is from; None without proof."""
     return under(_lock, _find, code)
 
 
@@ -133,27 +128,27 @@ def _find(code: CodeType) -> tuple[Function, str] | None:
 
 
 def _read(filename: str) -> str | None:
-    """The text as it is now: of a file, of a notebook's cell, of a module in an archive, or of `python -c`."""
+    """Return the present text of a file, of a notebook's cell, of a module in an archive, or of `python -c`."""
     if os.path.isfile(filename):
         try:
             with tokenize.open(filename) as file:
                 return file.read()
         except (OSError, SyntaxError, UnicodeDecodeError):
             return None
-    if filename == "<string>" and "-c" in sys.orig_argv[:-1]:  # or of `exec`, which is seen when it is compared
+    if filename == "<string>" and "-c" in sys.orig_argv[:-1]:  # `exec` uses that name too, but its code will not match
         return sys.orig_argv[sys.orig_argv.index("-c") + 1]
     spaces = (getattr(module, "__dict__", {}) for module in list(sys.modules.values()))
-    home = next((space for space in spaces if space.get("__file__") == filename), None)
-    return "".join(linecache.getlines(filename, home)) or None
+    owner = next((space for space in spaces if space.get("__file__") == filename), None)
+    return "".join(linecache.getlines(filename, owner)) or None
 
 
 # -- the meaning of a tree ---------------------------------------------------------------------------------
 
 
 def meaning(function: Function) -> bytes:
-    """The token of a function's tree: without positions, comments, docstrings and annotations.
+    """Return the token of a function's tree, without positions, comments, docstrings and annotations.
 
-    Its own decorators and defaults are left out too: they have been evaluated, and what they gave counts.
+    Its own decorators and defaults are left out too, because they have been evaluated and their values count.
     """
     arguments = _fields(function.args, without=("defaults", "kw_defaults"))
     if isinstance(function, ast.Lambda):
@@ -168,7 +163,7 @@ def _dump(value: Any) -> bytes:
         return _dump_node(value)
     if isinstance(value, list):
         return combine(b"[", map(_dump, value))
-    return _constant(value)
+    return ATOMS[type(value)](value)  # in trees that are parsed, all else is atoms
 
 
 def _dump_node(node: ast.AST) -> bytes:
@@ -176,14 +171,14 @@ def _dump_node(node: ast.AST) -> bytes:
     if isinstance(node, ast.AnnAssign):
         return _annotated(node)
     if isinstance(node, ast.Constant):
-        return combine(b"C", [_constant(node.value)])
+        return combine(b"C", [_dump(node.value)])
     if isinstance(node, ast.ClassDef):
         return combine(b"K", [*_fields(node, without=("body",)), *_body(node.body, annotations=True)])
     return combine(b"N", [kind.encode(), *_fields(node), *_annotations_read(node)])
 
 
 def _annotations_read(node: ast.AST) -> Iterator[bytes]:
-    """Those of a function inside another, if it is decorated: they may be what the decorator looks for."""
+    """Yield the annotations of a decorated function inside another: the decorator may read them."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.decorator_list:
         yield _dump([arg.annotation for arg in ast.walk(node.args) if isinstance(arg, ast.arg)])
         yield _dump(node.returns)
@@ -202,7 +197,7 @@ def _fields(node: ast.AST, without: tuple[str, ...] = ()) -> Iterator[bytes]:
 
 
 def _body(statements: list[ast.stmt], docstring: bool = True, annotations: bool = False) -> Iterator[bytes]:
-    """The statements that do something."""
+    """Yield the tokens of the statements that do something."""
     for number, statement in enumerate(statements):
         is_text = (
             isinstance(statement, ast.Expr)
@@ -212,18 +207,12 @@ def _body(statements: list[ast.stmt], docstring: bool = True, annotations: bool 
         if isinstance(statement, ast.Pass) or (docstring and number == 0 and is_text):
             continue
         yield _dump(statement)
-        if annotations and isinstance(statement, ast.AnnAssign):  # of a class: a dataclass reads them
+        if annotations and isinstance(statement, ast.AnnAssign):  # of a class, because `dataclass` reads them
             yield _dump(statement.annotation)
 
 
 def _annotated(node: ast.AnnAssign) -> bytes:
-    """An assignment as one without its annotation, which only says that the name is local."""
+    """Return the token of an annotated assignment without the annotation, which only makes the name local."""
     if node.value is None:
         return combine(b"A", [_dump(node.target)])
     return _dump_node(ast.Assign(targets=[node.target], value=node.value))
-
-
-def _constant(value: Any) -> bytes:
-    from .values import meaning as value_meaning  # here, because values lead to functions, and those to their trees
-
-    return value_meaning(value)

@@ -1,4 +1,4 @@
-"""This machine as the place where commands are typed."""
+"""This machine as the host on which commands are run."""
 
 from __future__ import annotations
 
@@ -7,20 +7,35 @@ import os
 import platform
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Event
 from time import monotonic
+from typing import IO
 
 from ..schedulers.base import Reply
+from .base import Host
 
-__all__ = ["LocalHost", "Reply"]
+__all__ = ["LocalHost", "Reply", "open_host"]
 
 _DRAIN = 1.0  # seconds for the rest of what a killed command wrote
-_LOOK = 0.2  # seconds after which it is looked whether a command is still of interest
+_LOOK = 0.2  # seconds between two looks at whether a command is still of interest
+
+
+def open_host() -> Host:
+    """Return the host for a backend or a command line: the only place that makes one, so another kind comes in here."""
+    return LocalHost()
 
 
 class LocalHost:
-    """Runs commands on this machine."""
+    """This machine."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables of this process."""
+        return os.environ
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is a file of this path."""
+        return os.path.exists(path)
 
     def run(
         self,
@@ -29,18 +44,30 @@ class LocalHost:
         timeout: float,
         env: Mapping[str, str] | None = None,
         stop: Event | None = None,
+        stdin: str = "",
     ) -> Reply:
         """Run one command, at most for `timeout` seconds, with `env` in place of this process's environment.
 
         If another thread sets `stop` it ends as at the time limit.
 
-        The command gets no input and nothing of ours but standard streams. It leads a session of its own: a Ctrl-C in
-        the terminal must not end an `sbatch` halfway, and at the time limit whatever it started is killed with it.
+        The command gets nothing of ours but standard streams. It leads a session of its own: a Ctrl-C in the terminal
+        must not end a submission halfway, and at the time limit all that it started is killed with it.
         """
+        with _opened(stdin) as source:
+            return self._run(argv, source, timeout, env, stop)
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        source: int | IO[bytes],
+        timeout: float,
+        env: Mapping[str, str] | None,
+        stop: Event | None,
+    ) -> Reply:
         try:
             process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=env,
@@ -60,8 +87,25 @@ class LocalHost:
         return Reply(process.returncode, _text(out), _text(err))
 
 
+@contextlib.contextmanager
+def _opened(text: str) -> Iterator[int | IO[bytes]]:
+    """Give the input of a command, as `Popen` takes it.
+
+    A file and no pipe: after its first time-out `Popen.communicate` does not send the rest through a pipe.
+    """
+    if not text:
+        yield subprocess.DEVNULL
+        return
+    from tempfile import TemporaryFile  # here, because few commands have input
+
+    with TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
+
+
 def _communicate(process: subprocess.Popen[bytes], timeout: float, stop: Event | None) -> tuple[bytes, bytes]:
-    """What it writes. Nobody but this thread may kill it: for others its number could be that of another process."""
+    """Return the output. Nobody but this thread may kill the process: for others its number could be another's."""
     until = monotonic() + timeout
     while stop is not None and not stop.is_set() and monotonic() + _LOOK < until:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -79,7 +123,7 @@ def _not_run(program: str, error: OSError) -> Reply:
 
 
 def _killed(process: subprocess.Popen[bytes]) -> tuple[str, str]:
-    """End a command and its children; what they wrote until then."""
+    """End a command and its children, and return what they wrote until then."""
     _kill(process)
     try:
         out, err = process.communicate(timeout=_DRAIN)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import _pickle as pickle
 
+from ..cache.messages import RunRequest
 from ..errors import CacheError
 from ..utils import lite_json
 from ..utils.frozen import Frozen
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import TYPE_CHECKING, Any
 
-__all__ = ["FORMAT", "Batch", "BatchPart", "CallOutcome", "CallPosition", "CallStart"]
+if TYPE_CHECKING:
+    from ..hashing.call_key import FunctionPart, KeyContext
+
+__all__ = [
+    "FORMAT",
+    "Batch",
+    "BatchPart",
+    "CallFile",
+    "CallInput",
+    "CallOutcome",
+    "CallPosition",
+    "CallStart",
+    "KeyRecipe",
+]
 
 FORMAT = 1
 _STATES = ("finished", "failed", "cancelled", "withdrawn")
@@ -113,6 +127,57 @@ class BatchPart(Frozen):
         """Raises ValueError where it is the name of none."""
         first, _, last = name.partition("-")
         return BatchPart(int(first), int(last) + 1, job)
+
+
+class CallInput(Frozen):
+    """What stands for a future among the arguments: the result of a call, or that result itself.
+
+    `key` and `directory` say which record it is, if that is known; otherwise the batch and the number of the call do.
+    `path`: the packed keys and lengths that lead to the part that is taken of it; see `futures.part_of`.
+    """
+
+    name: str  # for people
+    key: str = ""
+    directory: str = ""
+    token: str = ""
+    number: int = 0
+    packed: bytes | None = None
+    path: bytes = b""
+
+
+class KeyRecipe(Frozen):
+    """What is needed to make the key of a call, once its inputs are known."""
+
+    part: FunctionPart | None  # None: the key is the user's own
+    around: KeyContext
+
+
+class CallFile(Frozen):
+    """A call. Its order has no key as long as that depends on inputs."""
+
+    data: bytes  # function, arguments, keywords; with numbers for inputs
+    apart: bytes | None  # the same, with the user's modules inside: for where they are not what was keyed
+    inputs: tuple[CallInput, ...]
+    order: RunRequest
+    meaning: KeyRecipe | None
+    initializer: bytes | None
+    options: dict[str, Any]  # see `worker.around`
+    run_time: float | None
+    memory: int | None  # bytes
+    ranks: int
+    launcher: tuple[str, ...]  # the words that start them
+    wait: float  # s for which results may become visible late
+    private: bool = False  # nobody else looks for its result, nor at its claim
+
+    def dump(self) -> bytes:
+        return pickle.dumps(self, 5)
+
+    @staticmethod
+    def load(data: bytes) -> CallFile:
+        """Nothing of the user's is in what this opens."""
+        parcel = pickle.loads(data)
+        assert isinstance(parcel, CallFile)
+        return parcel
 
 
 class CallStart(Frozen):

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["SEPARATE", "ArrayDependency", "ArrayElement", "JobArray", "PlannedCall", "plan"]
 
@@ -54,20 +54,23 @@ class ArrayDependency(NamedTuple):
     number: int | None = None
 
 
+C = TypeVar("C", bound=PlannedCall)
+
+
 @dataclass(eq=False)
-class JobArray:
+class JobArray(Generic[C]):
     """A job array to be submitted. `numbers` are those of its elements; None: 0, 1, 2, ..."""
 
     like: Hashable
-    calls: list[PlannedCall]
+    calls: list[C]
     after: tuple[ArrayDependency, ...] = ()
     numbers: list[int] | None = None
     needs: set[Hashable] = field(default_factory=set)
 
 
-def plan(calls: Sequence[PlannedCall], most: int, calls_per_job: int = 1) -> list[JobArray]:
+def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray[C]]:
     """The arrays, each of at most `most` elements, in an order in which they can be submitted."""
-    arrays: list[JobArray] = []
+    arrays: list[JobArray[C]] = []
     for layer in _layers(calls):
         for group in _alike(layer):
             for array in _arrays(group, calls_per_job):
@@ -75,10 +78,10 @@ def plan(calls: Sequence[PlannedCall], most: int, calls_per_job: int = 1) -> lis
     return arrays
 
 
-def _layers(calls: Iterable[PlannedCall]) -> list[list[PlannedCall]]:
+def _layers(calls: Iterable[C]) -> list[list[C]]:
     """Calls by the longest way that leads to them from calls that wait for none of these."""
     depth: dict[PlannedCall, int] = {}
-    layers: dict[int, list[PlannedCall]] = defaultdict(list)
+    layers: dict[int, list[C]] = defaultdict(list)
     for call in calls:  # in the order of submission, so what one waits for comes before it
         depth[call] = 1 + max(
             (depth.get(other, -1) for other in call.after if isinstance(other, PlannedCall)), default=-1
@@ -87,8 +90,8 @@ def _layers(calls: Iterable[PlannedCall]) -> list[list[PlannedCall]]:
     return [layers[number] for number in sorted(layers)]
 
 
-def _alike(layer: Iterable[PlannedCall]) -> list[list[PlannedCall]]:
-    groups: dict[Hashable, list[PlannedCall]] = defaultdict(list)
+def _alike(layer: Iterable[C]) -> list[list[C]]:
+    groups: dict[Hashable, list[C]] = defaultdict(list)
     for call in layer:
         groups[call.like].append(call)
     return list(groups.values())
@@ -99,9 +102,9 @@ def _elements(call: PlannedCall) -> frozenset[ArrayElement]:
     return frozenset(place for place in places if place is not None)
 
 
-def _arrays(calls: list[PlannedCall], calls_per_job: int) -> list[JobArray]:
+def _arrays(calls: list[C], calls_per_job: int) -> list[JobArray[C]]:
     """Calls of one layer that ask for the same, as arrays."""
-    sets: dict[frozenset[ArrayElement], list[PlannedCall]] = defaultdict(list)
+    sets: dict[frozenset[ArrayElement], list[C]] = defaultdict(list)
     for call in calls:
         sets[_elements(call)].append(call)
     free = sets.pop(frozenset(), [])
@@ -114,7 +117,7 @@ def _arrays(calls: list[PlannedCall], calls_per_job: int) -> list[JobArray]:
     return [*arrays, *([_after_all(rest)] if rest else [])]
 
 
-def _after_the_same(elements: frozenset[ArrayElement], calls: list[PlannedCall]) -> JobArray:
+def _after_the_same(elements: frozenset[ArrayElement], calls: list[C]) -> JobArray[C]:
     terms = [
         ArrayDependency("any" if shared else "ok", array, number)
         for array, number, shared in sorted(elements, key=_number)
@@ -124,7 +127,7 @@ def _after_the_same(elements: frozenset[ArrayElement], calls: list[PlannedCall])
     return JobArray(calls[0].like, calls, tuple(terms), needs={element.array for element in elements})
 
 
-def _side_by_side(sets: dict[frozenset[ArrayElement], list[PlannedCall]]) -> list[JobArray]:
+def _side_by_side(sets: dict[frozenset[ArrayElement], list[C]]) -> list[JobArray[C]]:
     """Arrays of those calls that wait each for their counterparts, which are taken out of `sets`."""
     pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[ArrayElement]]]] = defaultdict(list)
     for elements in sets:
@@ -141,8 +144,8 @@ def _first(pair: tuple[int, object]) -> int:
 def _rows(
     arrays: frozenset[Hashable],
     pairs: list[tuple[int, frozenset[ArrayElement]]],
-    sets: dict[frozenset[ArrayElement], list[PlannedCall]],
-) -> Iterator[JobArray]:
+    sets: dict[frozenset[ArrayElement], list[C]],
+) -> Iterator[JobArray[C]]:
     """Several calls may wait for the same counterpart: the first of each, the second of each ...
 
     Only as long as a row is wider than there are rows before it, so that of n calls come at most the root of n rows.
@@ -159,7 +162,7 @@ def _rows(
                 del sets[elements]
 
 
-def _after_all(calls: list[PlannedCall]) -> JobArray:
+def _after_all(calls: list[C]) -> JobArray[C]:
     arrays = dict.fromkeys(element.array for call in calls for element in sorted(_elements(call), key=_number))
     return JobArray(calls[0].like, calls, tuple(ArrayDependency("any", array) for array in arrays), needs=set(arrays))
 
@@ -168,7 +171,7 @@ def _number(element: ArrayElement) -> int:
     return element.number
 
 
-def _split(array: JobArray, most: int, calls_per_job: int) -> list[JobArray]:
+def _split(array: JobArray[C], most: int, calls_per_job: int) -> list[JobArray[C]]:
     """Arrays of at most so many calls; and note at each call where it is."""
     parts = []
     for first in range(0, len(array.calls), most):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..hashing.digest import blake2b
 from ..resources import Resources
-from ..schedulers.base import Dependency, JobRequest
+from ..schedulers.base import Dependency, JobId, JobRequest
 from ..utils.paths import runs_directory
 from .batch import BatchPart
 from .planner import ArrayDependency
@@ -137,14 +137,14 @@ def _dependencies(
         jobs = [_job_of_element(other, number)]
     else:
         jobs = [part.job for part in _parts(other)]
-    return [Dependency(kind, job) for job in jobs if job is not None]
+    return [Dependency(kind, JobId.parse(job)) for job in jobs if job is not None]
 
 
 def _parts_before(folder: BatchDirectory, part: BatchPart) -> Iterator[Dependency]:
     """Only so many elements of the batch may run at once, but the scheduler counts those of one job."""
     at_once = folder.batch.request["at_once"]
     if at_once is not None and at_once < folder.batch.size:
-        yield from (Dependency("any", other.job) for other in folder.parts if other != part)
+        yield from (Dependency("any", JobId.parse(other.job)) for other in folder.parts if other != part)
 
 
 def label(folder: BatchDirectory, part: BatchPart) -> str:

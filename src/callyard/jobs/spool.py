@@ -21,18 +21,69 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from ..cache.directory import CacheDirectory, remove_tree, sync_directory
+from ..cache.format.io import write_all
+from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
 from ..utils import lite_json
+from ..utils.lite_typing import Any
 from .batch import FORMAT, Batch, BatchPart, CallOutcome, CallPosition, CallStart
-from .spool_files import DirectoryFiles, names
 
 __all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
 
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
 _DIGITS = 10  # of the number of a call, at most
+
+
+class DirectoryFiles:
+    """The files in one directory of a cache."""
+
+    def __init__(self, home: CacheDirectory, path: str) -> None:
+        self.home, self.path = home, path
+
+    def _write(self, name: str, *parts: bytes) -> None:
+        self._write_into(self.path, name, *parts)
+
+    def _write_into(self, place: str, name: str, *parts: bytes) -> None:
+        """Write a file. The directory is not made again: where it is gone nobody waits any more."""
+        descriptor, temporary = self.home.temporary_in(place)
+        try:
+            at = 0
+            for part in parts:
+                write_all(descriptor, part, at)
+                at += len(part)
+            os.fsync(descriptor)  # what a job finds on another machine must be there whatever happens to this one
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, f"{place}/{name}")
+
+    def _read(self, name: str) -> bytes:
+        with open(self._open(name), "rb") as file:
+            return file.read()
+
+    def _parsed(self, name: str, parse: Callable[[bytes], Any]) -> Any:
+        """What is made of a file. Raises CacheError if that is not ours, FileNotFoundError if it is gone."""
+        content = self._read(name)
+        try:
+            return parse(content)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise CacheError(f"{self.path}/{name} is damaged: {type(error).__name__}: {error}") from error
+
+    def _open(self, name: str) -> int:
+        """A descriptor of a file that nobody else can have written: what is in it may be unpickled."""
+        path = f"{self.path}/{name}"
+        descriptor = os.open(path, _READ)
+        try:
+            check_file(path, os.fstat(descriptor), self.home.trust, self.home.group, descriptor)
+            for place in (f"{self.home.path}/jobs", self.path):
+                self.home.check(place)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
 
 class BatchDirectory(DirectoryFiles):
@@ -309,6 +360,14 @@ def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[Bat
             except (OSError, ValueError, CallyardError):  # being removed just now, or of another version
                 continue
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
+
+
+def names(path: str) -> Sequence[str]:
+    """What is in a directory; nothing if that is not there."""
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
 
 
 def _numbered(name: str) -> tuple[int, str]:

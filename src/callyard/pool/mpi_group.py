@@ -24,8 +24,8 @@ from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..transport.stream import FrameStream
 from .call import Call
 from .mpi import RankCollector, words_of_no_mpi
+from .worker import Worker
 from .worker_connection import Ended, WorkerConnection
-from .worker_placement import Worker
 
 
 class RankGroup:
@@ -41,7 +41,7 @@ class RankGroup:
         self.worker = worker
         self.pid: int | None = None
         self.size = worker.shape.ranks
-        self.flight: dict[int, Call] = {}
+        self.in_flight: dict[int, Call] = {}
         self.ended = False
         self.says_ready = False
         self.must_end = False  # it cannot be trusted with another call
@@ -98,7 +98,7 @@ class RankGroup:
         except OSError:
             sock.close()
             raise
-        connection.handed_over()  # it has a ledger of its own
+        connection.handed_over()  # it has a result log of its own
         self._strangers.append(connection)
         return connection
 
@@ -131,7 +131,7 @@ class RankGroup:
     def send(self, calls: Sequence[Call]) -> None:
         (call,) = calls  # calls of several ranks are sent one at a time
         self.sequence += 1
-        self.flight = {self.sequence: call}
+        self.in_flight = {self.sequence: call}
         self._results = RankCollector(self.size)
         for rank in sorted(self.ranks):
             self.ranks[rank].send(calls)
@@ -152,11 +152,11 @@ class RankGroup:
                 for end in connection.hear(connection, [frame]):
                     ends.extend(self._rank_ended(connection, end))
                 # Of a call that goes well all ranks must be heard before they are ended.
-                self.must_end |= kind == ERROR or (self._stray and not self.flight)
+                self.must_end |= kind == ERROR or (self._stray and not self.in_flight)
                 self.initializer_error = self.initializer_error or connection.initializer_error
         if connection.fault:
             self.fault, self.must_end = connection.fault, True
-        if connection.ended and self.flight and not self.rank_gone:
+        if connection.ended and self.in_flight and not self.rank_gone:
             self.rank_gone = f"rank {self._rank_of(connection)} of {self.size} ended first, then "
         return ends
 
@@ -180,16 +180,16 @@ class RankGroup:
         return next((rank for rank, known in self.ranks.items() if known is connection), -1)
 
     def _rank_ended(self, connection: WorkerConnection, end: Ended) -> list[Ended]:
-        if not self.flight:  # another rank has failed before
+        if not self.in_flight:  # another rank has failed before
             return []
         call, packed, failed = end
         if failed:
-            self.flight.clear()
+            self.in_flight.clear()
             return [end]
         results = self._results.add(self._rank_of(connection), packed)
         if results is None:
             return []
-        self.flight.clear()
+        self.in_flight.clear()
         if not self._mpi_used and not isinstance(call.note, RunDeclined):
             _warn_of_no_mpi(call, self.size)
         return [(call, results, False)]
@@ -198,10 +198,10 @@ class RankGroup:
         """What all ranks had said before they ended."""
         return [end for c in list(self.ranks.values()) for end in self.hear(c, c.receive())]
 
-    def split_flight(self) -> tuple[list[Call], list[Call]]:
+    def take_unfinished(self) -> tuple[list[Call], list[Call]]:
         """After the end of the group: the call that ran there, if any; nothing was sent ahead."""
-        ran = list(self.flight.values())
-        self.flight.clear()
+        ran = list(self.in_flight.values())
+        self.in_flight.clear()
         return ran, []
 
 

@@ -38,16 +38,16 @@ from ..transport.frames import (
     GarbledFrame,
 )
 from ..transport.peer import SentFunctions, SentImports, working_directory
-from ..transport.result_log import make_ledger
+from ..transport.result_log import make_result_log
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
-from .worker_placement import Worker
+from .worker import Worker
 
 PART = 2  # of the descriptors that a process may have workers take one half
 _WORKERS = DescriptorShare(PART)
 os.register_at_fork(after_in_child=_WORKERS.forget)  # there the connections of the original are closed
-EACH = 2  # descriptors of a worker: the socket and the ledger's; while it starts, as many again
+EACH = 2  # descriptors of a worker: the socket and the result log's; while it starts, as many again
 
 # A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain: they are many.
 Ended = tuple[Call, Lazy, bool]
@@ -72,8 +72,8 @@ class WorkerConnection:
         """
         self.worker = worker
         self.pid: int | None = None
-        self.flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
-        self.begun_before = 0  # what the ledger said when the worker was last looked at
+        self.in_flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
+        self.begun_before = 0  # what the result log said when the worker was last looked at
         self.ended = False  # the stream has ended; the process may not have
         self.fault = ""  # for people: why it was ended
         self.must_end = False
@@ -93,8 +93,8 @@ class WorkerConnection:
         self._theirs: socket.socket | None = None
         with contextlib.ExitStack() as undo:
             self._count_descriptors(undo)
-            self.ledger, self._ledger_fd = make_ledger()
-            undo.callback(self._close_ledger)
+            self.result_log, self._log_fd = make_result_log()
+            undo.callback(self._close_result_log)
             if sock is None:
                 sock, self._theirs = socket.socketpair()
             self.stream = FrameStream(sock, on_blocked)
@@ -112,22 +112,22 @@ class WorkerConnection:
         greeting = {"argv": sys.argv, "cwd": working_directory(), "initializer": initializer}
         self.stream.send(frames.encode_object(PATH, self._imports.take()), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
-        return [] if self._theirs is None else [self._theirs.fileno(), self._ledger_fd]
+        return [] if self._theirs is None else [self._theirs.fileno(), self._log_fd]
 
     def handed_over(self) -> None:
         """The worker's process has its descriptors: only it shall hold the other end."""
         if self._theirs is not None:
             self._theirs.close()
-        self._close_ledger_fd()
+        self._close_log_fd()
 
-    def _close_ledger_fd(self) -> None:
-        if self._ledger_fd >= 0:
-            os.close(self._ledger_fd)
-            self._ledger_fd = -1
+    def _close_log_fd(self) -> None:
+        if self._log_fd >= 0:
+            os.close(self._log_fd)
+            self._log_fd = -1
 
-    def _close_ledger(self) -> None:
-        self._close_ledger_fd()
-        self.ledger.close()
+    def _close_result_log(self) -> None:
+        self._close_log_fd()
+        self.result_log.close()
 
     def leave(self) -> None:
         """Tell the worker to end, by ending the stream to it."""
@@ -140,7 +140,7 @@ class WorkerConnection:
         """Once, at its end."""
         self.handed_over()
         self.stream.close()
-        self.ledger.close()
+        self.result_log.close()
         self._loans.clear()
         _WORKERS.give_back(EACH)
 
@@ -160,7 +160,7 @@ class WorkerConnection:
                 self.stream.send(b"".join(parts), descriptors)
                 parts, descriptors = [], []
             self.sequence += 1
-            self.flight[self.sequence] = call
+            self.in_flight[self.sequence] = call
             try:
                 descriptors = self._encode(call, parts)
             except (FrameTooLarge, OSError, MemoryError) as error:  # this one fails, the others go on
@@ -196,7 +196,7 @@ class WorkerConnection:
         if not self._refused:
             return []
         refused, self._refused = self._refused, {}
-        ends = [(self.flight.pop(sequence, None), packed) for sequence, packed in refused.items()]
+        ends = [(self.in_flight.pop(sequence, None), packed) for sequence, packed in refused.items()]
         return [(call, packed, True) for call, packed in ends if call is not None]
 
     def _define(self, definition: FunctionDefinition, parts: list[bytes]) -> int:
@@ -229,16 +229,16 @@ class WorkerConnection:
         self.fault = f"what it sent could not be read ({error})"
 
     def drain(self) -> list[Ended]:
-        """The calls that a worker ended before it ended itself: what it had sent, and what was in the ledger."""
+        """The calls that a worker ended before it ended itself: what it had sent, and what was in the result log."""
         arrived: list[Frame] = []
         self.stream.empty = False
         while not (self.ended or self.stream.empty):  # what arrives next may complete no frame yet
             arrived.extend(self.receive())
-        arrived.extend(self._whole(frames.FrameReader().feed(self.ledger.unsent())))
+        arrived.extend(self._whole(frames.FrameReader().feed(self.result_log.unsent())))
         return self.hear(self, arrived)
 
     def hear_of(self, unsent: bytes) -> list[Ended]:
-        """The calls whose results were found in the ledger."""
+        """The calls whose results were found in the result log."""
         return self.hear(self, self._whole(frames.FrameReader().feed(unsent)))
 
     def sockets(self) -> list[socket.socket]:
@@ -304,7 +304,7 @@ class WorkerConnection:
     def _end(self, said: _Said, packed: Packed) -> Ended | None:
         sequence, microseconds, note, failed = said
         noted = pickle.loads(note) if note else None
-        call = self.flight.pop(sequence, None)
+        call = self.in_flight.pop(sequence, None)
         if call is None:
             return None
         call.pace.note(microseconds * 1e-6)
@@ -335,22 +335,24 @@ class WorkerConnection:
 
     def stalled(self) -> bool:
         """Whether calls wait behind one that has been running since this was last asked."""
-        begun = self.ledger.begun
+        begun = self.result_log.begun
         before, self.begun_before = self.begun_before, begun
-        return len(self.flight) > 1 and begun == before and begun in self.flight
+        return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
         """The calls that will not begin, in order; from now on they are not in flight here."""
         # A list first: the I/O thread may be taking out what has ended.
-        numbers = [number for number in list(self.flight) if number > begun]
-        return [self.flight.pop(number) for number in numbers]
+        numbers = [number for number in list(self.in_flight) if number > begun]
+        return [self.in_flight.pop(number) for number in numbers]
 
-    def split_flight(self) -> tuple[list[Call], list[Call]]:
+    def take_unfinished(self) -> tuple[list[Call], list[Call]]:
         """After the worker's end: the calls that ran there without a result, and those that never began."""
-        begun = self.ledger.begun
-        if self.fault:  # who writes to what is not theirs may have written to the ledger: the first is under suspicion
-            begun = max(begun, next(iter(self.flight), 0))
-        ran = [call for number, call in self.flight.items() if number <= begun]
-        rest = [call for number, call in self.flight.items() if number > begun]
-        self.flight.clear()
+        begun = self.result_log.begun
+        if (
+            self.fault
+        ):  # who writes to what is not theirs may have written to the result log: the first is under suspicion
+            begun = max(begun, next(iter(self.in_flight), 0))
+        ran = [call for number, call in self.in_flight.items() if number <= begun]
+        rest = [call for number, call in self.in_flight.items() if number > begun]
+        self.in_flight.clear()
         return ran, rest

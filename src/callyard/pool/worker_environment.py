@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..system.machine import GPUS
 from ..utils.environment import NESTED, THREADS, at_start, nested
-from .worker_placement import Worker
+from .worker import Worker
 
 
 def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str]:

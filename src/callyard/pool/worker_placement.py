@@ -1,12 +1,12 @@
-"""Which call runs on which worker, and when: decisions only, no processes, no clocks.
+"""The placement: which call runs on which worker, and when. Decisions only, no processes, no clocks.
 
 Events go in (`add`, `started`, `finished`, ...), and `decide()` tells what to do now: start a worker, send calls
-to one, let one go. Calls that ask for the same wait in one line; the heads of the lines are looked at by priority,
+to one, retire one. Calls that ask for the same wait in one queue; the heads of the queues are looked at by priority,
 then by age. What a call asks for is given out once:
 
 * cores from the moment a call is sent to a worker until its result is there;
 * GPUs and memory for as long as the worker lives, because an idle process may still hold them. An idle worker is
-  let go when somebody waits for what it holds.
+  retired when a call waits for what it holds.
 
 Where no more workers can be started, calls wait for those that are there: idle ones of other shapes make room, and more
 are wanted again when one has ended, or after a while (`try_again`). Calls fail when there is none to wait for.
@@ -20,64 +20,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
-from typing import NamedTuple, Protocol
 
-from .call_shape import NodeCapacity, QueuedCall, WorkerShape
+from .call_shape import NodeCapacity, WorkerShape
+from .start_limits import StartLimits
+from .worker import Instruction, RetireWorker, SendToWorker, StartWorker, Worker, WorkerCall
 
 _AHEAD = 0.001  # s of work that may lie before a worker besides what it runs
 _SHORT = 0.0002  # s; calls of functions that take longer are sent one at a time
 _MOST_AHEAD = 256
 _PATIENCE = 4  # so many times the node's size may calls pass one that waits
-_START_TRIES = 3  # workers that may die while starting before the calls that need them fail
-
-
-class WorkerCall(QueuedCall, Protocol):
-    """A call, as far as the pool is concerned."""
-
-    @property
-    def shape(self) -> WorkerShape: ...
-
-
-class Worker:
-    """A worker as the pool sees it: `flight` holds the calls sent to it, in the order in which it runs them.
-
-    One that is `worn` gets no further calls, and is let go when it is idle.
-    """
-
-    __slots__ = ("flight", "gpus", "leaving", "number", "ready", "served", "shape", "withdrawing", "worn")
-
-    def __init__(self, number: int, shape: WorkerShape, gpus: tuple[str, ...]) -> None:
-        self.number, self.shape, self.gpus = number, shape, gpus
-        self.flight: deque[WorkerCall] = deque()
-        self.ready = self.worn = False
-        self.leaving = False
-        self.withdrawing = False
-        self.served = 0
-
-    def __repr__(self) -> str:
-        return f"<Worker {self.number} {len(self.flight)} calls>"
-
-
-class StartWorker(NamedTuple):
-    """Start this worker."""
-
-    worker: Worker
-
-
-class SendToWorker(NamedTuple):
-    """Send these calls to this worker."""
-
-    worker: Worker
-    calls: list[WorkerCall]
-
-
-class RetireWorker(NamedTuple):
-    """Let this worker end."""
-
-    worker: Worker
-
-
-Instruction = StartWorker | SendToWorker | RetireWorker
 
 
 class _CallQueue:
@@ -106,136 +57,117 @@ class WorkerPlacement:
         self.max_workers = max_workers
         self.max_tasks = max_tasks
         self.workers: dict[int, Worker] = {}
-        self._lines: dict[tuple[int, WorkerShape], _CallQueue] = {}
+        self._queues: dict[tuple[int, WorkerShape], _CallQueue] = {}
         self._idle: dict[WorkerShape, list[Worker]] = {}  # most recently used last
         self._cores = capacity.cores
         self._memory = capacity.memory
         self._gpus = list(capacity.gpus)
         self._active = 0  # workers that run something or start
-        self._failed_starts: dict[WorkerShape, int] = {}  # in a row, while no worker of that shape was there
-        self._room_made: set[WorkerShape] = set()  # shapes for which idle workers went because theirs failed to start
-        self._most: int | None = None  # workers that this machine seems to have room for, if less than wanted
-        self._most_of: dict[WorkerShape, int] = {}  # likewise, of one shape
+        self._limits = StartLimits()
         self._numbers = 0
-        self._lets_go = False  # of all idle workers, at the next decision
+        self._retires_idle = False  # all idle workers go at the next decision
         self._has_worn = False  # perhaps
         self._reserved = False  # workers end to make room for a certain one, so no other may start now
 
     # -- events ----------------------------------------------------------------------------------------
 
     def add(self, call: WorkerCall) -> bool:
-        """Put the call into its line; False if it only waits behind others for what others use."""
+        """Put the call into its queue; return False if it only waits behind others for what others use."""
         key = (-call.priority, call.shape)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _CallQueue(call.shape)
-        line.calls.append(call)
-        return not line.stuck
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _CallQueue(call.shape)
+        queue.calls.append(call)
+        return not queue.stuck
 
     def started(self, worker: Worker) -> None:
         """The worker has said that it is ready."""
         worker.ready = True
-        self._failed_starts.pop(worker.shape, None)
-        self._room_made.discard(worker.shape)
-        self._at_rest(worker)
+        self._limits.started(worker.shape)
+        self._now_idle(worker)
 
     def finished(self, worker: Worker, count: int) -> None:
         """The first `count` calls in flight have ended."""
-        flight = worker.flight
+        in_flight = worker.in_flight
         for _ in range(count):
-            flight.popleft()
-        if not flight:
-            self._at_rest(worker)
+            in_flight.popleft()
+        if not in_flight:
+            self._now_idle(worker)
 
     def withdrawn(self, worker: Worker, calls: Iterable[WorkerCall]) -> None:
         """These calls, the last in flight, did not begin and never will there."""
         worker.withdrawing = False
-        taken = [self._taken_back(worker, call) for call in calls]
+        taken = [self._take_back(worker, call) for call in calls]
         self.put_back(reversed(taken))
-        if taken and not worker.flight:  # with nothing taken it is at rest already, or runs something
-            self._at_rest(worker)
+        if taken and not worker.in_flight:  # with nothing taken it is at rest already, or runs something
+            self._now_idle(worker)
 
-    def _taken_back(self, worker: Worker, call: WorkerCall) -> WorkerCall:
-        worker.flight.remove(call)
+    def _take_back(self, worker: Worker, call: WorkerCall) -> WorkerCall:
+        worker.in_flight.remove(call)
         worker.served -= 1
         return call
 
     def put_back(self, calls: Iterable[WorkerCall]) -> None:
-        """Calls that ran nowhere go to the front again, the last given first in line."""
+        """Calls that ran nowhere go to the front again, the last given becomes the first."""
         for call in calls:
             self.add(call)
-            line = self._lines[(-call.priority, call.shape)]
-            line.calls.rotate(1)
+            queue = self._queues[(-call.priority, call.shape)]
+            queue.calls.rotate(1)
 
     def lost(self, worker: Worker) -> list[WorkerCall]:
-        """The worker has ended. Its resources are free; what was in flight is returned."""
+        """The worker has ended, so its resources are free. Return the calls that were in flight there."""
         del self.workers[worker.number]
         if worker in self._idle.get(worker.shape, ()):
-            self._forget_idle(worker)
+            self._remove_idle(worker)
         elif not worker.leaving:
-            self._stop_using(worker)
+            self._vacate(worker)
         self._memory += worker.shape.memory
         self._gpus.extend(worker.gpus)
         self._gpus.sort(key=self.capacity.gpus.index)
-        flight, worker.flight = list(worker.flight), deque()
-        return flight
+        in_flight, worker.in_flight = list(worker.in_flight), deque()
+        return in_flight
 
     def not_started(self, shape: WorkerShape, scarce: bool = False, at_once: bool = False) -> list[WorkerCall]:
-        """A worker of this shape, lost by now, has failed to start; returned are the calls that are given up for it.
+        """A worker of this shape, lost by now, has failed to start; return the calls that are given up for it.
 
         `scarce`: the system had no room for another process, of whatever shape; `at_once`: the next would fail too.
         """
-        if scarce and self.workers:
-            self._most = len(self.workers)
+        verdict = self._limits.failed(
+            shape, len(self.workers), self._number_of(shape), scarce=scarce, at_once=at_once, idle=bool(self._idle)
+        )
+        self._retires_idle |= verdict == "make room"
+        if verdict != "give up":
             return []
-        if number := self._number_of(shape):
-            self._most_of[shape] = number
-            return []
-        self._failed_starts[shape] = self._failed_starts.get(shape, 0) + 1
-        if not at_once and (self._failed_starts[shape] < _START_TRIES or self._make_room(shape)):
-            return []
-        self._room_made.discard(shape)
-        self._failed_starts.pop(shape, None)
-        keys = [key for key, line in self._lines.items() if line.shape == shape]
-        return [call for key in keys for call in self._lines.pop(key).calls]
-
-    def _make_room(self, shape: WorkerShape) -> bool:
-        """Let the idle workers of other shapes go, once, before this one is given up; whether there were any."""
-        if not self._idle or shape in self._room_made:
-            return False
-        self._room_made.add(shape)
-        self._failed_starts.pop(shape, None)
-        self._lets_go = True
-        return True
+        keys = [key for key, queue in self._queues.items() if queue.shape == shape]
+        return [call for key in keys for call in self._queues.pop(key).calls]
 
     @property
     def held_back(self) -> bool:
         """Whether fewer workers are wanted because some have failed to start."""
-        return self._most is not None or bool(self._most_of)
+        return self._limits.in_force
 
     def try_again(self) -> None:
         """There may be room for more workers by now."""
-        self._most = None
-        self._most_of.clear()
+        self._limits.try_again()
 
     def drain(self, all_of_them: bool = True) -> Iterator[WorkerCall]:
-        """The calls that wait, each of which waits until the next is asked for.
+        """Take out the calls that wait, each when the next is asked for, so that an interruption loses none.
 
-        Without those for which a worker is being started, unless `all_of_them` are meant.
+        Those for which a worker is being started are left, unless `all_of_them` are meant.
         """
-        for line in self._lines.values():
-            kept = 0 if all_of_them else self._starting(line.shape)
-            while len(line.calls) > kept:
-                yield line.calls[-1]
-                line.calls.pop()
+        for queue in self._queues.values():
+            kept = 0 if all_of_them else self._starting(queue.shape)
+            while len(queue.calls) > kept:
+                yield queue.calls[-1]
+                queue.calls.pop()
 
-    def let_idle_go(self) -> None:
-        """Somebody else is going to use what idle workers hold."""
-        self._lets_go = True
+    def retire_idle(self) -> None:
+        """Let all idle workers go at the next decision: another process is going to use what they hold."""
+        self._retires_idle = True
 
     @property
     def waiting(self) -> bool:
-        return any(line.head() is not None for line in self._lines.values())
+        return any(queue.head() is not None for queue in self._queues.values())
 
     @property
     def busy(self) -> bool:
@@ -244,125 +176,122 @@ class WorkerPlacement:
     # -- decisions -------------------------------------------------------------------------------------
 
     def decide(self) -> list[Instruction]:
-        """What to do now."""
-        retires = self.max_tasks is not None or self._lets_go or self._has_worn
-        todo: list[Instruction] = self._served_enough() if retires else []
+        """Return what to do now, in this order."""
+        retires = self.max_tasks is not None or self._retires_idle or self._has_worn
+        instructions: list[Instruction] = self._retire_idle_ones() if retires else []
         self._reserved = False
         heads: list[tuple[int, int, _CallQueue]] = []
-        for (rank, _), line in list(self._lines.items()):
-            self._queue(heads, rank, line)
+        for (rank, _), queue in list(self._queues.items()):
+            self._push_head(heads, rank, queue)
         passed: list[_CallQueue] = []  # by whatever is placed from here on
         while heads:
-            rank, _, line = heappop(heads)
-            if self._place(line, todo):
+            rank, _, queue = heappop(heads)
+            if self._place(queue, instructions):
                 for other in passed:
                     other.passed += 1
-                self._queue(heads, rank, line)
-            elif not self._starting(line.shape):  # else it has its place already
-                passed.append(line)
-                if line.passed >= _PATIENCE * self.capacity.cores:
+                self._push_head(heads, rank, queue)
+            elif not self._starting(queue.shape):  # else it has its place already
+                passed.append(queue)
+                if queue.passed >= _PATIENCE * self.capacity.cores:
                     break
-        return todo
+        return instructions
 
-    def _queue(self, heads: list[tuple[int, int, _CallQueue]], rank: int, line: _CallQueue) -> None:
-        """Let the head of the line be looked at in its turn: the highest priority, then the oldest."""
-        head = line.head()
+    def _push_head(self, heads: list[tuple[int, int, _CallQueue]], rank: int, queue: _CallQueue) -> None:
+        """Add the head of the queue to those that are looked at: the highest priority first, then the oldest."""
+        head = queue.head()
         if head is None:
-            del self._lines[rank, line.shape]
+            del self._queues[rank, queue.shape]
         else:
-            heappush(heads, (rank, head.order, line))
+            heappush(heads, (rank, head.order, queue))
 
-    def _place(self, line: _CallQueue, todo: list[Instruction]) -> bool:
-        """Do something for the head of the line; False if nothing can be done now."""
-        shape = line.shape
-        line.stuck = False
+    def _place(self, queue: _CallQueue, instructions: list[Instruction]) -> bool:
+        """Do something for the head of the queue; return False if nothing can be done now."""
+        shape = queue.shape
+        queue.stuck = False
         idle = self._idle.get(shape)
         if idle and self._cores >= shape.cores and self._active < self.max_workers:
             worker = idle[-1]
-            self._forget_idle(worker)
-            self._use(worker)
-            return self._send(worker, line, todo)
+            self._remove_idle(worker)
+            self._occupy(worker)
+            return self._send(worker, queue, instructions)
         starts = False
-        while self._starting(shape) < len(line.calls) and self._start(shape, todo):
+        while self._starting(shape) < len(queue.calls) and self._start(shape, instructions):
             starts = True
         if starts:
-            return False  # the call stays in line until the worker is ready
+            return False  # the call stays in its queue until the worker is ready
         for worker in self.workers.values():
-            if worker.shape == shape and worker.flight and self._send(worker, line, todo):
+            if worker.shape == shape and worker.in_flight and self._send(worker, queue, instructions):
                 return True
-        line.stuck = self._active >= self.max_workers
+        queue.stuck = self._active >= self.max_workers
         return False
 
-    def _send(self, worker: Worker, line: _CallQueue, todo: list[Instruction]) -> bool:
-        room = self._room(worker, line.calls[0])
+    def _send(self, worker: Worker, queue: _CallQueue, instructions: list[Instruction]) -> bool:
+        room = self._room(worker, queue.calls[0])
         calls: list[WorkerCall] = []
-        while len(calls) < room and line.calls:
-            call = line.calls[0]
-            if _long(call) and (calls or worker.flight):
+        while len(calls) < room and queue.calls:
+            call = queue.calls[0]
+            if _long(call) and (calls or worker.in_flight):
                 break
             begins = call.begin()  # or it has just been cancelled, and the next one may be of another kind
             if begins:
                 calls.append(call)
                 worker.served += 1
-                worker.flight.append(call)
-            line.calls.popleft()  # last: it is in one of the two at any moment, see `restore`
+                worker.in_flight.append(call)
+            queue.calls.popleft()  # last: it is in one of the two at any moment, see `restore`
             if begins and _long(call):
                 break
         if not calls:
-            if not worker.flight:
-                self._at_rest(worker)
+            if not worker.in_flight:
+                self._now_idle(worker)
             return False
-        line.passed = 0
-        todo.append(SendToWorker(worker, calls))
+        queue.passed = 0
+        instructions.append(SendToWorker(worker, calls))
         return True
 
     def _room(self, worker: Worker, call: WorkerCall) -> int:
-        """How many calls like this one may be sent to the worker now."""
+        """Return how many calls like this one may be sent to the worker now."""
         if worker.leaving or worker.withdrawing or worker.worn:
             return 0
-        if worker.flight and _long(worker.flight[-1]):
+        if worker.in_flight and _long(worker.in_flight[-1]):
             return 0
         most = 1 if _long(call) else min(_MOST_AHEAD, 1 + int(_AHEAD / max(call.expected(), 1e-6)))
         if self.max_tasks is not None:
-            most = min(most, self.max_tasks - worker.served + len(worker.flight))
+            most = min(most, self.max_tasks - worker.served + len(worker.in_flight))
         # Topped up when half has been done, so that many calls share one message.
-        return most - len(worker.flight) if 2 * len(worker.flight) <= most else 0
+        return most - len(worker.in_flight) if 2 * len(worker.in_flight) <= most else 0
 
-    def _start(self, shape: WorkerShape, todo: list[Instruction]) -> bool:
+    def _start(self, shape: WorkerShape, instructions: list[Instruction]) -> bool:
         """Start a worker of this shape, or make room for one."""
         if self._reserved or self._active >= self.max_workers or self._cores < shape.cores:
             return False
-        if shape in self._most_of and self._number_of(shape) >= self._most_of[shape]:
+        if not self._limits.allow(shape, self._number_of):
             return False
         leaving = [worker for worker in self.workers.values() if worker.leaving]
-        going = self._who_must_go(shape, leaving)
+        going = self._to_retire_for(shape, leaving)
         if going is None:
             return False
         for worker in going:
-            self._retire(worker, todo)
-        if len(leaving) + len(going) > self.max_workers or not self._holds(shape) or self._full():
+            self._retire(worker, instructions)
+        full = len(self.workers) >= self._limits.at_most(len(self.workers) + 1)
+        if len(leaving) + len(going) > self.max_workers or not self._holds(shape) or full:
             self._reserved = True
             return False  # until those have ended
         self._numbers += 1
         gpus, self._gpus = tuple(self._gpus[: shape.gpus]), self._gpus[shape.gpus :]
         worker = self.workers[self._numbers] = Worker(self._numbers, shape, gpus)
         self._memory -= shape.memory
-        self._use(worker)
-        todo.append(StartWorker(worker))
+        self._occupy(worker)
+        instructions.append(StartWorker(worker))
         return True
-
-    def _full(self) -> bool:
-        return self._most is not None and len(self.workers) >= self._most
 
     def _holds(self, shape: WorkerShape) -> bool:
         return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
 
-    def _who_must_go(self, shape: WorkerShape, leaving: list[Worker]) -> list[Worker] | None:
-        """Idle workers that hold what is missing; None if all of them do not hold enough, so that none need go."""
+    def _to_retire_for(self, shape: WorkerShape, leaving: list[Worker]) -> list[Worker] | None:
+        """Return idle workers that hold what is missing; None if all of them together do not, so that none need go."""
         memory = self._memory + sum(worker.shape.memory for worker in leaving)
         gpus = len(self._gpus) + sum(len(worker.gpus) for worker in leaving)
-        most = self.max_workers if self._most is None else min(self.max_workers, self._most)
-        places = most - len(self.workers) + len(leaving)
+        places = self._limits.at_most(self.max_workers) - len(self.workers) + len(leaving)
         going: list[Worker] = []
         for worker in (worker for workers in self._idle.values() for worker in workers):
             lacks_memory, lacks_gpus = memory < shape.memory, gpus < shape.gpus
@@ -371,45 +300,45 @@ class WorkerPlacement:
                 memory, gpus, places = memory + worker.shape.memory, gpus + len(worker.gpus), places + 1
         return going if memory >= shape.memory and gpus >= shape.gpus and places > 0 else None
 
-    def _retire(self, worker: Worker, todo: list[Instruction]) -> None:
-        """Let an idle worker go. It uses no core any more, but holds its GPUs and memory until it has ended."""
-        self._forget_idle(worker)
+    def _retire(self, worker: Worker, instructions: list[Instruction]) -> None:
+        """Retire an idle worker. It uses no core any more, but holds its GPUs and memory until it has ended."""
+        self._remove_idle(worker)
         worker.leaving = True
-        todo.append(RetireWorker(worker))
+        instructions.append(RetireWorker(worker))
 
-    def _served_enough(self) -> list[Instruction]:
-        todo: list[Instruction] = []
-        most = 0 if self._lets_go else self.max_tasks
-        self._lets_go = False
+    def _retire_idle_ones(self) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        most = 0 if self._retires_idle else self.max_tasks
+        self._retires_idle = False
         for idle in list(self._idle.values()):
             for worker in [w for w in idle if w.worn or (most is not None and w.served >= most)]:
-                self._retire(worker, todo)
-        return todo
+                self._retire(worker, instructions)
+        return instructions
 
     # -- after an interruption -------------------------------------------------------------------------
 
-    def restore(self, flights: Mapping[int, Iterable[WorkerCall]], gone: Container[WorkerCall]) -> list[WorkerCall]:
-        """Put everything in order after an exception has interrupted any of the above; the calls that wait now.
+    def restore(self, in_flight: Mapping[int, Iterable[WorkerCall]], gone: Container[WorkerCall]) -> list[WorkerCall]:
+        """Put everything in order after an exception has interrupted any of the above; return the calls that wait now.
 
-        `flights` has, for each worker that was started, what has been sent to it and has not ended. What else is
+        `in_flight` has, for each worker that was started, what has been sent to it and has not ended. What else is
         found here waits, but for what is `gone`: it has ended, or is going to be added.
         """
-        found = [call for line in self._lines.values() for call in line.calls]
-        found += [call for worker in self.workers.values() for call in worker.flight]
-        sent = {call for calls in flights.values() for call in calls}
+        found = [call for queue in self._queues.values() for call in queue.calls]
+        found += [call for worker in self.workers.values() for call in worker.in_flight]
+        sent = {call for calls in in_flight.values() for call in calls}
         waiting = {call for call in found if call not in sent and call not in gone}
-        self.workers = {number: worker for number, worker in self.workers.items() if number in flights}
+        self.workers = {number: worker for number, worker in self.workers.items() if number in in_flight}
         for number, worker in self.workers.items():
-            worker.flight = deque(flights[number])
+            worker.in_flight = deque(in_flight[number])
         self._recount()
-        self._lines.clear()
+        self._queues.clear()
         in_order = sorted(waiting, key=lambda call: call.order)
         for call in in_order:
             self.add(call)
         return in_order
 
     def _recount(self) -> None:
-        """Take account of what is given out."""
+        """Count anew what is given out, from the workers that there are."""
         workers = self.workers.values()
         self._memory = self.capacity.memory - sum(worker.shape.memory for worker in workers)
         used = {gpu for worker in workers for gpu in worker.gpus}
@@ -418,28 +347,28 @@ class WorkerPlacement:
         self._has_worn = any(worker.worn for worker in workers)
         for worker in workers:
             if not worker.leaving:
-                self._use(worker)
-                if worker.ready and not worker.flight:
-                    self._at_rest(worker)
+                self._occupy(worker)
+                if worker.ready and not worker.in_flight:
+                    self._now_idle(worker)
 
     # -- accounts --------------------------------------------------------------------------------------
 
-    def _forget_idle(self, worker: Worker) -> None:
+    def _remove_idle(self, worker: Worker) -> None:
         idle = self._idle[worker.shape]
         idle.remove(worker)
         if not idle:
             del self._idle[worker.shape]
 
-    def _use(self, worker: Worker) -> None:
+    def _occupy(self, worker: Worker) -> None:
         self._active += 1
         self._cores -= worker.shape.cores
 
-    def _stop_using(self, worker: Worker) -> None:
+    def _vacate(self, worker: Worker) -> None:
         self._active -= 1
         self._cores += worker.shape.cores
 
-    def _at_rest(self, worker: Worker) -> None:
-        self._stop_using(worker)
+    def _now_idle(self, worker: Worker) -> None:
+        self._vacate(worker)
         self._idle.setdefault(worker.shape, []).append(worker)
 
     def _number_of(self, shape: WorkerShape) -> int:
@@ -450,5 +379,5 @@ class WorkerPlacement:
 
 
 def _long(call: WorkerCall) -> bool:
-    """Whether nothing should wait behind this call on its worker."""
+    """Return whether nothing should wait behind this call on its worker."""
     return call.alone or call.expected() > _SHORT

@@ -35,8 +35,8 @@ from ..transport.zygote_protocol import (
     WITHDRAWN,
 )
 from .mpi_launcher import as_if_alone, launch_command, launcher_environment
+from .worker import Worker
 from .worker_environment import gpus_of_ranks, needs_fresh_process, worker_environment
-from .worker_placement import Worker
 
 _WHAT = {SPAWNED: "spawned", EXITED: "exited", UNWATCHED: "unwatched", WITHDRAWN: "withdrawn", ALIVE: "alive"}
 _PACKAGE = os.path.abspath(Path(__file__).parents[2])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from stat import S_ISREG
 
-_OURS = "/memfd:callyard"  # lent segments and ledgers; they are mapped
+_OURS = "/memfd:callyard"  # lent segments and result logs; they are mapped
 _ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _File = tuple[int, int]  # device, inode
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-from ..utils.lazy_thread import LazyThread
+from ..utils.threads import LazyThread
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -71,30 +71,30 @@ class EventLoop:
 
 
 class IoThread(LazyThread):
-    """A thread with a loop, by which others wake it."""
+    """A lazy thread with an event loop, by which other threads wake it."""
 
     def __init__(self) -> None:
         super().__init__("callyard")
         self.loop: EventLoop | None = None
         self._loops: list[EventLoop] = []  # of several that are made at once the first counts
 
-    def begin_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
-        """Start it as `begin` does. Raises OSError, too, where no descriptors are to be had."""
+    def start_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
+        """Start it as `start` does. Raises OSError, too, where no descriptors are to be had."""
         self._once(partial(self._start_with, run, make_loop))
 
     def _start_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
-        loop = self._made_loop(make_loop)  # before it runs: whoever leaves it something wakes it
+        loop = self._loop_of(make_loop)  # before the thread runs: those that leave it something wake it
         try:
             self._start(partial(run, loop))
         except RuntimeError:
-            if not self._started:
+            if not self._threads:
                 self.loop = None
                 self._loops.clear()
                 loop.close()
             raise
         loop.wake()  # others may have left something while there was nobody to wake
 
-    def _made_loop(self, make_loop: Callable[[], EventLoop]) -> EventLoop:
+    def _loop_of(self, make_loop: Callable[[], EventLoop]) -> EventLoop:
         if not self._loops:
             made = make_loop()
             self._loops.append(made)

@@ -83,7 +83,7 @@ class ResultLog:
         self._page.close()
 
 
-def make_ledger() -> tuple[ResultLog, int]:
+def make_result_log() -> tuple[ResultLog, int]:
     """A new page, and its descriptor for the other side. Raises OSError where there is none to be had."""
     fd = anonymous_file(SIZE)
     try:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, TimeLimitExceeded, VersionMismatch
-from ..jobs.call_file import CallFile
+from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..system.exit_status import how_it_ended, too_long, too_much_memory
 from ..system.processes import (
@@ -38,47 +38,17 @@ from ..system.processes import (
 from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_typing import NoReturn
 from ..version import VERSION
-from .exceptions import dump_error
+from .job_outcome import ELEMENT, JOB, RESTARTS, failed, job_id, node_name, printed, variable, who
 from .limits import Limits
 
-# How schedulers tell a job which element of an array it is, and what they call it.
-_ELEMENT = ("SLURM_ARRAY_TASK_ID",)
-_ARRAY = ("SLURM_ARRAY_JOB_ID",)
-_JOB = ("SLURM_JOB_ID",)
-_NODE = ("SLURMD_NODENAME",)
-_RESTARTS = ("SLURM_RESTART_COUNT",)
 _MOMENT = 0.2  # s between the ends of two processes of a job that is ended
 _BEAT = 15.0  # s at most between two beats
 _UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
 _LOOKING = 0.05  # s between two looks at a process, where the system has no better way
 
 
-def _said(names: tuple[str, ...]) -> str | None:
-    return next((os.environ[name] for name in names if name in os.environ), None)
-
-
-def job_id() -> str:
-    """What the scheduler calls this job."""
-    array, element = _said(_ARRAY), _said(_ELEMENT)
-    return f"{array}_{element}" if array and element else _said(_JOB) or str(os.getpid())
-
-
-def node_name() -> str:
-    return _said(_NODE) or os.uname().nodename
-
-
 def _python() -> str:
     return ".".join(map(str, sys.version_info[:2]))
-
-
-def who(name: str) -> str:
-    """A call in this job, for people."""
-    return f"{name!r}, job {job_id()} on {node_name()},"
-
-
-def printed(folder: BatchDirectory, number: int) -> str:
-    """Where to look further, for the end of a message."""
-    return f"; what it printed is in {folder.log(number)}"
 
 
 def main() -> None:
@@ -97,7 +67,7 @@ def main() -> None:
     job = Job(folder)
     signal.signal(signal.SIGTERM, job.stop)
     signal.signal(signal.SIGCHLD, job.reap_others)
-    element = _said(_ELEMENT)
+    element = variable(ELEMENT)
     ends = [job.make(number) for number in folder.batch.of_element(None if element is None else int(element))]
     os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
 
@@ -152,7 +122,7 @@ class Job:
                 f"Python {batch.python} with callyard {batch.callyard}: choose the same with python= and setup="
                 f"{printed(self.folder, number)}"
             )
-        restarts = int(_said(_RESTARTS) or 0)
+        restarts = int(variable(RESTARTS) or 0)
         # Slurm starts a job again, too, whose node was gone before it began there; then the call has not run.
         if restarts > batch.restart_limit and self.folder.begun(number) is not None:
             from ..errors import NodeFailure
@@ -270,7 +240,7 @@ class Job:
             return None
         from ..system.memory_limits import oom_kills_within
 
-        before, self.oom_kills = self.oom_kills, oom_kills_within(f"job_{_said(_JOB)}")
+        before, self.oom_kills = self.oom_kills, oom_kills_within(f"job_{variable(JOB)}")
         return "memory" if self.oom_kills > before else None
 
     def stop(self, signum: int, frame: object) -> NoReturn:
@@ -283,11 +253,6 @@ class Job:
 
 def _beat_of(parcel: CallFile) -> float:
     return min(_BEAT, max(_MOMENT, parcel.wait / 4))
-
-
-def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
-    """The end of a call that this error says."""
-    return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
 
 
 def _write_to(path: str) -> None:

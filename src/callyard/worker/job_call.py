@@ -13,22 +13,19 @@ from ..cache.claims import Claims
 from ..cache.directory import CacheDirectory
 from ..cache.messages import RunDeclined, RunRequest
 from ..cache.run_call import CachedRun, begin
-from ..errors import CacheError, CallyardError, JobLost, OutOfMemory
-from ..jobs.call_file import CallFile, CallInput, KeyRecipe
+from ..errors import CacheError, CallyardError, OutOfMemory
+from ..jobs.batch import CallFile, KeyRecipe
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..serialize.packed import Packed, load_with_inputs
 from ..system.exit_status import too_much_memory
 from ..system.processes import leave_quickly
-from ..utils.lite_typing import TYPE_CHECKING, Any, NoReturn
+from ..utils.lite_typing import Any, NoReturn
 from .call_context import arranged
 from .exceptions import traceback_text, unpicklable_result, unreadable_call
 from .initializer import Initialized
-from .job import failed, printed, who
+from .job_inputs import InputFailed, StoredInput, inputs_of, pauses
+from .job_outcome import failed, printed, who
 
-if TYPE_CHECKING:
-    from ..cache.lookup import CachedResult
-
-_SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of others
 _LOG = 1 << 20  # bytes of a log that are kept with the result
 
 
@@ -36,7 +33,7 @@ def make_call(folder: BatchDirectory, number: int, parcel: CallFile, begun: Call
     """Make a call, write down how it ended, and end this process."""
     try:
         end = _made(folder, number, parcel, begun)
-    except _InputFailed as inherited:
+    except InputFailed as inherited:
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
         end = failed(error, traceback_text(error))
@@ -58,7 +55,7 @@ def _made(folder: BatchDirectory, number: int, parcel: CallFile, begun: CallStar
     claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
     _end_own_claim(claims, order)
     data = parcel.data
-    for _ in _pauses():
+    for _ in pauses():
         run = begin(order)
         if not isinstance(run, RunDeclined):
             return _ended_before(folder, number, run) or _ran(folder, number, parcel, run, order, data, inputs)
@@ -83,15 +80,6 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
     return None
 
 
-def _pauses() -> Any:
-    """Pauses between attempts, longer and longer; none before the first two."""
-    pause = 0.0
-    while True:
-        yield pause
-        time.sleep(pause)
-        pause = min(pause * _SLOWER, _LATEST) if pause else _SOONEST
-
-
 def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
     """The scheduler knows whether that job still runs; whoever asks it finds this."""
     holder = claims.holder(order.key)
@@ -104,102 +92,6 @@ def _end_own_claim(claims: Claims, order: RunRequest) -> None:
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id == order.job_id:
         claims.force(order.key)
-
-
-# -- inputs ------------------------------------------------------------------------------------------------
-
-
-class _InputFailed(Exception):  # not an error of its own: it carries another
-    def __init__(self, failure: bytes) -> None:
-        self.failure = failure
-
-
-class _Stored:
-    """A future, as keys see one, whose result lies in a file."""
-
-    def __init__(self, given: CallInput, found: CachedResult | None) -> None:
-        self._given, self._found = given, found
-        self.result_token = None if found is None or given.path else found.token
-
-    def done(self) -> bool:
-        return True
-
-    def cancelled(self) -> bool:
-        return False
-
-    def exception(self) -> BaseException | None:
-        return None
-
-    def result(self) -> Any:
-        result = Packed(self._given.packed).load() if self._found is None else self._found.load()
-        if self._given.path:
-            from ..futures import part_of  # here, because it loads much, and few arguments are parts
-
-            for key, length in Packed(self._given.path).load():
-                result = part_of(result, key, length)
-        return result
-
-    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        fn(self)
-
-
-def inputs_of(home: CacheDirectory, parcel: CallFile) -> list[_Stored]:
-    """The results that stand for futures among the arguments. Parts are taken once, to see whether they are there."""
-    found = [_Stored(given, _find_input(home, parcel, given)) for given in parcel.inputs]
-    for given, stored in zip(parcel.inputs, found, strict=True):
-        try:
-            if given.path:
-                stored.result()
-        except Exception as error:
-            raise _InputFailed(inherited(failed(error), parcel.order.name, given.name)) from error
-    return found
-
-
-def _find_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
-    """The result that an argument stands for. Network file systems may show it late."""
-    if given.packed is not None:
-        return None
-    until = time.monotonic() + parcel.wait
-    for _ in _pauses():
-        found = _look_for_input(home, parcel, given)
-        if found is not None:
-            return found
-        if time.monotonic() > until:
-            raise JobLost(
-                f"the result of {given.name!r}, which {parcel.order.name!r} takes, is not there: run that again"
-            )
-    raise AssertionError("it asks for ever")  # pragma: no cover
-
-
-def _look_for_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
-    key, directory = given.key, given.directory
-    if not key:
-        end = BatchDirectory(home, given.token).ended(given.number)
-        if end is None:
-            return None
-        if end.state != "finished":
-            raise _InputFailed(inherited(end, parcel.order.name, given.name))
-        key, directory = end.key, end.directory
-    from ..cache.cache import Cache  # here and below, because many calls have no inputs
-    from ..cache.lookup import find
-
-    found = find(Cache(directory, trust="group" if parcel.order.trust else None), key)
-    if found is not None and found.failed:
-        raise _InputFailed(inherited(failed(found.load()), parcel.order.name, given.name))
-    return found
-
-
-def inherited(end: CallOutcome, name: str, source: str) -> bytes:
-    """The failure of a call whose input failed: the same, with the path in a note."""
-    if not end.failure:
-        return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
-    error, text = end.error()
-    notes = list(getattr(error, "__notes__", ()))
-    path = [note for note in notes if str(note).startswith("callyard: ")]
-    way = path[0][len("callyard: ") :] if path else source
-    others = [note for note in notes if note not in path]
-    BaseException.__setattr__(error, "__notes__", [*others, f"callyard: {name} <- {way}"])
-    return failed(error, text).failure
 
 
 def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
@@ -223,7 +115,7 @@ def _ran(
     run: CachedRun,
     order: RunRequest,
     data: bytes,
-    inputs: Sequence[_Stored],
+    inputs: Sequence[StoredInput],
 ) -> CallOutcome:
     def load() -> Any:
         return _opened(folder, number, data, [given.result() for given in inputs])

@@ -19,7 +19,7 @@ from typing import Any
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, RemoteTraceback, ResourceError, SchedulerError, WorkerLost
 from ..hosts.mpi_plugins import MpiPlugins
-from ..jobs.call_file import CallFile
+from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
 from ..serialize.function_registry import dumps
 from ..serialize.packed import Packed, load_with_inputs
@@ -28,6 +28,7 @@ from ..system.processes import default_signals
 from .communicator import check_used_world, join_world, launcher_advice, words_of_alone, words_of_none
 from .exceptions import dump_error, traceback_text, unpicklable_result
 from .initializer import Initialized
+from .job_inputs import inputs_of
 from .mpi_rank import rank_in
 
 _MPI = "--mpi="
@@ -147,8 +148,6 @@ def _meet(place: str, ranks: int) -> int:
 
 
 def _returned(home: CacheDirectory, parcel: CallFile, apart: bool) -> bytes:
-    from .job_call import inputs_of  # here, because that module leads here
-
     inputs = [given.result() for given in inputs_of(home, parcel)]
     data = parcel.apart if apart and parcel.apart is not None else parcel.data
     fn, args, kwargs = load_with_inputs(Packed(data), inputs)

@@ -13,7 +13,7 @@ from ..system.machine import GPUS
 from ..system.processes import default_signals, die_with_parent, open_standard_descriptors
 from ..transport import frames
 from ..transport.frames import NO_MPI, RANK, STRAY
-from ..transport.result_log import ResultLog, make_ledger
+from ..transport.result_log import ResultLog, make_result_log
 from .communicator import Communicator, check_used_world, join_world, used_world
 from .serve import Server
 
@@ -56,10 +56,10 @@ def main() -> None:
     stream.setblocking(True)  # whatever the default is here
     stream.connect(sys.argv.pop())
     stream.sendall(introduction(join_world()))
-    ledger, ledger_fd = make_ledger()
-    os.close(ledger_fd)
+    result_log, log_fd = make_result_log()
+    os.close(log_fd)
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        RankServer(stream, ledger, len(each)).run()
+        RankServer(stream, result_log, len(each)).run()
 
 
 def introduction(world: Communicator | None) -> bytes:
@@ -72,8 +72,8 @@ def introduction(world: Communicator | None) -> bytes:
 class RankServer(Server):
     """A worker that also says how the function used MPI."""
 
-    def __init__(self, sock: socket.socket, ledger: ResultLog, ranks: int) -> None:
-        super().__init__(sock, ledger)
+    def __init__(self, sock: socket.socket, result_log: ResultLog, ranks: int) -> None:
+        super().__init__(sock, result_log)
         self._ranks = ranks
 
     def execute(self, number: int, body: bytes, request: Any) -> Any:

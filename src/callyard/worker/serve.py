@@ -1,7 +1,7 @@
 """A worker: reads calls from a stream, runs them one after the other, sends the results.
 
 Only one thread, so that the user's functions may fork. Results of short calls are collected and sent
-together; until then they lie in the ledger, where they outlive this process.
+together; until then they lie in the result log, where they outlive this process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from ..serialize.module_namespace import KeptFunction
-from ..serialize.packer import Packed, Packer, load_with_inputs
+from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
 from ..transport import frames
 from ..transport.frame_buffers import LentBuffers, LostBuffers, describe, describe_whole, note_unused, undescribe
@@ -42,6 +42,7 @@ from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
 from .exceptions import encode_error, unpicklable_result, unreadable_call, unsendable_result
 from .initializer import Initialized
+from .request import Request
 
 _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
 _LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps
@@ -52,10 +53,10 @@ _MOMENT = 0.005  # s between two tries to send where the system lacks memory
 class Server:
     """The state of a worker, and what it does with each kind of frame."""
 
-    def __init__(self, sock: socket.socket, ledger: ResultLog) -> None:
+    def __init__(self, sock: socket.socket, result_log: ResultLog) -> None:
         sock.setblocking(True)  # whoever made it may have changed the default, or how sockets work
         self.sock = sock
-        self.ledger = ledger
+        self.result_log = result_log
         self.reader = frames.FrameReader()
         self.arrived: deque[frames.Frame] = deque()  # what is still to be done
         self.segments = SegmentPool()
@@ -64,7 +65,7 @@ class Server:
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
-        self.outbox = 0  # bytes in the ledger that were not sent yet
+        self.outbox = 0  # bytes in the result log that were not sent yet
         self.oldest = 0.0  # when the first of them was put there
         self.last_call = _SHORT  # s that it took
         self.pid = os.getpid()
@@ -151,8 +152,8 @@ class Server:
                 self._transmit(piece, [])
 
     def call(self, sequence: int, number: int, flags: int, body: bytes) -> None:
-        runs = self.ledger.begin(sequence)
-        request = Request.read(body, self) if flags & PACKED else None
+        runs = self.result_log.begin(sequence)
+        request = Request.read(body, self.undescribe) if flags & PACKED else None
         if not runs:
             return
         started = perf_counter()
@@ -162,9 +163,11 @@ class Server:
             if request is None or order is None:
                 packed: Packed | None = self.pack_result(self.execute(number, body, request))
             else:
-                from .cached_call import remembered  # here, because most workers need nothing of it
+                from .cached_call import run_cached  # here, because most workers need nothing of it
 
-                packed, note = remembered(self, number, request, order)
+                function = self.functions[number].data if number else None
+                run = partial(self.execute_and_pack, number, request)
+                packed, note = run_cached(order, request, run, function, self.pid)
         except BaseException as error:
             self.done(started)
             self.send(encode_error(error, sequence, self.last_call))
@@ -186,6 +189,10 @@ class Server:
         with arranged(request.options):
             return self.initialized.apply(*self.load_request(number, request))
 
+    def execute_and_pack(self, number: int, request: Request) -> tuple[Packed, Any]:
+        value = self.execute(number, b"", request)
+        return self.pack_result(value), value
+
     def load(self, number: int, body: bytes) -> Any:
         """The function and its arguments; what goes wrong here is not the function's doing."""
         try:
@@ -195,7 +202,7 @@ class Server:
 
     def load_request(self, number: int, request: Request) -> Any:
         try:
-            arguments = load_arguments(request)
+            arguments = request.load()
             return (self.functions[number].current(), *arguments) if number else arguments
         except BaseException as error:
             raise unreadable_call(error) from error
@@ -244,7 +251,7 @@ class Server:
         return 0
 
     def send(self, frame: bytes) -> None:
-        """Put a frame into the ledger; send all that is there when it is full or has waited long enough."""
+        """Put a frame into the result log; send all that is there when it is full or has waited long enough."""
         if self.outbox + len(frame) > ROOM:
             self.flush()
             if len(frame) > ROOM:
@@ -253,7 +260,7 @@ class Server:
         now = perf_counter()
         if self.outbox == 0:
             self.oldest = now
-        self.outbox = self.ledger.put(frame, self.outbox)
+        self.outbox = self.result_log.put(frame, self.outbox)
         if now - self.oldest > _HAND_OVER_AFTER:
             self.flush()
 
@@ -261,8 +268,8 @@ class Server:
         if self.unused:
             self._transmit(frames.encode_numbers(FREE, self.unused), [])
         if self.outbox:
-            self._transmit(self.ledger.outbox(self.outbox), [])
-            self.ledger.sent()  # after sending: what is in both places is recognised by its number
+            self._transmit(self.result_log.outbox(self.outbox), [])
+            self.result_log.sent()  # after sending: what is in both places is recognised by its number
             self.outbox = 0
 
     def _transmit(self, data: bytes, descriptors: list[int]) -> None:
@@ -306,32 +313,6 @@ class Server:
 
 class _NotTaken(Exception):
     """The system takes no descriptors now: too many are on their way."""
-
-
-class Request:
-    """A call that is more than plain arguments."""
-
-    __slots__ = ("arguments", "inputs", "options")
-
-    def __init__(self, arguments: Packed, inputs: list[Packed], options: dict[str, Any]) -> None:
-        self.arguments, self.inputs, self.options = arguments, inputs, options
-
-    @classmethod
-    def read(cls, body: bytes, server: Server) -> Request:
-        options, *described = pickle.loads(body)
-        arguments, *inputs = server.undescribe(described)
-        return cls(arguments, inputs, options)
-
-    def copy(self) -> Request:
-        """Another that can be opened after this one."""
-        return Request(self.arguments, list(self.inputs), self.options)
-
-
-def load_arguments(request: Request) -> Any:
-    """The arguments, or the function and its arguments; after this the request keeps nothing alive."""
-    arguments, inputs = request.arguments, request.inputs
-    request.arguments, request.inputs = Packed(b""), []
-    return load_with_inputs(arguments, [packed.load() for packed in inputs])
 
 
 class _Unloadable:

@@ -21,8 +21,8 @@ BIRTH = Struct("<II")  # the number of a worker and its process id
 class BecomeWorker(BaseException):
     """Raised in a forked worker, so that it leaves the zygote's frames behind before it begins."""
 
-    def __init__(self, stream: socket.socket, ledger_fd: int) -> None:
-        self.stream, self.ledger_fd = stream, ledger_fd
+    def __init__(self, stream: socket.socket, log_fd: int) -> None:
+        self.stream, self.log_fd = stream, log_fd
 
 
 def begin_worker(
@@ -33,7 +33,7 @@ def begin_worker(
     environment: dict[str, str],
     argv: list[str] | None,
 ) -> NoReturn:
-    """In a fork of the zygote: be a worker, say so to `births`, and serve the stream and the ledger in `descriptors`.
+    """In a fork of the zygote: be a worker, say so to `births`, and serve the stream and result log in `descriptors`.
 
     With `argv` it starts afresh.
     """
@@ -58,17 +58,17 @@ def begin_worker(
     raise BecomeWorker(socket.socket(fileno=descriptors[0]), descriptors[1])
 
 
-def serve(stream: socket.socket, ledger_fd: int) -> None:
+def serve(stream: socket.socket, log_fd: int) -> None:
     """Be a worker until the driver closes the stream; then end as any program does."""
-    ledger = ResultLog(ledger_fd)
-    os.close(ledger_fd)
+    result_log = ResultLog(log_fd)
+    os.close(log_fd)
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Server(stream, ledger).run()
+        Server(stream, result_log).run()
     leave_quickly()
 
 
 def serve_alone() -> None:
     """Run as `python -c "... serve_alone()" STREAM LEDGER`: a worker that was not forked but started."""
     die_with_parent(os.getppid())
-    ledger_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
-    serve(socket.socket(fileno=stream_fd), ledger_fd)
+    log_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
+    serve(socket.socket(fileno=stream_fd), log_fd)

@@ -8,17 +8,18 @@ import signal
 
 from ..system.processes import state_of
 from ..transport.result_log import ResultLog
+from ..utils.backoff import Backoff
 
-_SOONEST, _LATEST = 0.001, 0.05  # s between two attempts, each pause twice as long as the one before
+_SOONEST, _LATEST = 0.001, 0.05  # s between two attempts; pauses double
 
 
 class CallWithdrawal:
     """Of the calls up to `last` that the worker has not begun. Times are those of one clock that the caller reads."""
 
-    def __init__(self, pid: int, ledger: ResultLog, last: int) -> None:
-        self._pid, self._ledger, self._last = pid, ledger, last
+    def __init__(self, pid: int, result_log: ResultLog, last: int) -> None:
+        self._pid, self._result_log, self._last = pid, result_log, last
         self._stopped_before = state_of(pid) == "T"  # by somebody else, who is to let it go on
-        self._pause = _SOONEST
+        self._pauses = Backoff(_SOONEST, _LATEST, 2.0)
         self.next_attempt = 0.0
 
     def attempt(self, now: float) -> tuple[int, bytes] | None:
@@ -29,15 +30,14 @@ class CallWithdrawal:
         self._signal(signal.SIGSTOP)
         found = self._read() if state_of(self._pid) == "T" else None
         if found is None:
-            self.next_attempt = now + self._pause
-            self._pause = min(2 * self._pause, _LATEST)
+            self.next_attempt = now + self._pauses.next_pause()
         elif not self._stopped_before:
             self._signal(signal.SIGCONT)
         return found
 
     def _read(self) -> tuple[int, bytes] | None:
-        begun, unsent = self._ledger.withdraw(self._last), self._ledger.unsent()
-        stood_still = state_of(self._pid) == "T" and self._ledger.begun == begun
+        begun, unsent = self._result_log.withdraw(self._last), self._result_log.unsent()
+        stood_still = state_of(self._pid) == "T" and self._result_log.begun == begun
         return (begun, unsent) if stood_still else None
 
     def _signal(self, signum: int) -> None:

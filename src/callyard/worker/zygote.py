@@ -65,10 +65,10 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class _Worker:
     """What the zygote knows of a worker."""
 
-    __slots__ = ("directory", "guard", "ledger", "number", "overdue", "pid", "reason", "withdrawal")
+    __slots__ = ("directory", "guard", "number", "overdue", "pid", "reason", "result_log", "withdrawal")
 
-    def __init__(self, number: int, guard: int, ledger: ResultLog | None, directory: str) -> None:
-        self.number, self.guard, self.ledger, self.directory = number, guard, ledger, directory
+    def __init__(self, number: int, guard: int, result_log: ResultLog | None, directory: str) -> None:
+        self.number, self.guard, self.result_log, self.directory = number, guard, result_log, directory
         self.pid = 0  # until it says so
         self.reason: str | None = None  # why it was killed here
         self.overdue: float | None = None  # when it is given up
@@ -169,7 +169,7 @@ class Zygote:
     def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
         """Fork a worker. With `argv` it starts afresh.
 
-        The stream and the ledger came as descriptors. Ranks have none: they find their socket in `directory`, which
+        The stream and the result log came as descriptors. Ranks have none: they find their socket in `directory`, which
         must not be left behind.
         """
         descriptors = self.reader.take(0 if directory else 2)
@@ -177,7 +177,7 @@ class Zygote:
         try:
             if descriptors is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            ledger = ResultLog(descriptors[1]) if descriptors else None  # first: nothing may fail beside a worker
+            result_log = ResultLog(descriptors[1]) if descriptors else None  # first: nothing may fail beside a worker
             pid = os.fork()
         except OSError as error:  # no more processes, memory or descriptors: it is not to be had, the others go on
             for fd in descriptors or ():
@@ -190,7 +190,7 @@ class Zygote:
             self.become(zygote, number, descriptors, environment, argv)
         for fd in descriptors:
             os.close(fd)
-        self.workers[number] = self.by_pid[pid] = _Worker(number, pid, ledger, directory)
+        self.workers[number] = self.by_pid[pid] = _Worker(number, pid, result_log, directory)
 
     def become(
         self, zygote: int, number: int, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
@@ -234,8 +234,8 @@ class Zygote:
     def withdraw(self, number: int, last: int) -> None:
         """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
         worker = self.workers.get(number)
-        if worker is not None and worker.ledger is not None and worker.pid:
-            worker.withdrawal = CallWithdrawal(worker.pid, worker.ledger, last)
+        if worker is not None and worker.result_log is not None and worker.pid:
+            worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
             self.go_on_withdrawing(worker, time.monotonic())
 
     def go_on_withdrawing(self, worker: _Worker, now: float) -> None:
@@ -272,8 +272,8 @@ class Zygote:
             self.by_pid.pop(pid, None)
         if worker.directory:
             _remove(worker.directory)
-        if worker.ledger is not None:
-            worker.ledger.close()
+        if worker.result_log is not None:
+            worker.result_log.close()
         by_the_kernel = self.limits.ended(worker.pid)
         self.say(EXITED, worker.number, code, worker.reason or by_the_kernel)
 
@@ -381,8 +381,8 @@ def main() -> None:
     try:
         Zygote(sock, driver, watched).run()
     except BecomeWorker as worker:
-        stream, ledger_fd = worker.stream, worker.ledger_fd
-    serve(stream, ledger_fd)
+        stream, log_fd = worker.stream, worker.log_fd
+    serve(stream, log_fd)
 
 
 def _use_as_stderr(errors: int) -> None:

@@ -23,7 +23,7 @@ from this_machine import until
 from callyard import Cache, CallyardError, Executor, ResourceError, SchedulerError, Slurm, batched, item, unzip
 from callyard.errors import WorkerLost
 from callyard.futures import Future
-from callyard.hashing.values import _registered as registered
+from callyard.hashing.encoder import _registered as registered
 
 pytestmark = pytest.mark.once
 

@@ -90,7 +90,7 @@ class Desk:
     def statuses(self, jobs: Sequence[str]) -> dict[str, Status]:
         if self.nonsense:
             raise ValueError("squeue: what?")
-        return {"1": Status("1", "COMPLETED")}
+        return {"1": Status("ended", "ended with exit code 0", exit_code=0)}
 
     def history(self, jobs: Sequence[str]) -> dict[str, Status]:
         return {}

@@ -10,7 +10,7 @@ import pytest
 from callyard.backends.batch.scheduler_client import SchedulerClient, SubmissionRefused
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest, Reply
-from callyard.schedulers.slurm import commands
+from callyard.schedulers.slurm.scheduler import SlurmScheduler
 
 
 class Says:
@@ -20,13 +20,19 @@ class Says:
         self._reply = reply
         self.typed: list[str] = []
 
+    def environment(self) -> dict[str, str]:
+        return {}
+
+    def exists(self, path: str) -> bool:
+        return True
+
     def run(self, argv: Sequence[str], **_: Any) -> Reply:
         self.typed.append(argv[0])
         return self._reply
 
 
 def test_a_submission_whose_answer_has_no_number_was_perhaps_taken() -> None:
-    desk = SchedulerClient(commands, Says(Reply(0, "welcome to the cluster\n")), 5.0)
+    desk = SchedulerClient(SlurmScheduler(), Says(Reply(0, "welcome to the cluster\n")), 5.0)
     with pytest.raises(SubmissionRefused, match="welcome") as refused:
         desk.submit(JobRequest("call", "token", "script", "log", Resources()))
     assert refused.value.kind == "silent"
@@ -34,7 +40,7 @@ def test_a_submission_whose_answer_has_no_number_was_perhaps_taken() -> None:
 
 def test_nothing_is_asked_at_the_end_but_jobs_are_submitted_and_cancelled() -> None:
     machine = Says(Reply(0, "7\n"))
-    desk = SchedulerClient(commands, machine, 5.0)
+    desk = SchedulerClient(SlurmScheduler(), machine, 5.0)
     desk.stop_asking()
     assert desk.statuses(["7"]) is None
     assert desk.times_left(["7"]) == desk.history(["7"]) == {}

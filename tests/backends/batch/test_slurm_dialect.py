@@ -14,10 +14,10 @@ from this_machine import until
 
 from callyard.hosts.this_machine import LocalHost
 from callyard.resources import Resources
-from callyard.schedulers.base import Dependency, JobRequest, Reply, Status
+from callyard.schedulers.base import Dependency, JobId, JobRequest, Reply
 from callyard.schedulers.script import job_script
 from callyard.schedulers.slurm import commands as dialect
-from callyard.schedulers.slurm.states import reason_of, state_of
+from callyard.schedulers.slurm.states import JobReport, reason_of, state_of
 
 HOLD = Resources(slurm_cmd_args=["--hold"])
 UNKNOWN = "4000000"
@@ -50,14 +50,14 @@ class Desk:
         assert reply.code != 0
         return dialect.refusal(reply)
 
-    def statuses(self, *jobs: str) -> dict[str, Status]:
+    def statuses(self, *jobs: str) -> dict[str, JobReport]:
         reply = typed(dialect.status(jobs))
         assert (reply.code, reply.err) == (0, "")
         return dialect.statuses(reply.out)
 
-    def ended(self, *jobs: str) -> list[Status]:
+    def ended(self, *jobs: str) -> list[JobReport]:
         """Wait for the end of jobs and elements, and return what is said of each."""
-        found: dict[str, Status] = {}
+        found: dict[str, JobReport] = {}
 
         def all_ended() -> bool:
             found.update(self.statuses(*jobs))
@@ -174,10 +174,12 @@ def test_a_low_priority(desk: Desk, slurm: Cluster, priority: int) -> None:
 def test_dependencies(desk: Desk) -> None:
     bad, array = desk.submit("exit 1", HOLD), desk.submit("exit $SLURM_ARRAY_TASK_ID", HOLD, elements=2)
     kinds = {
-        "ok": desk.submit(after=(Dependency("ok", bad),)),
-        "any": desk.submit(after=(Dependency("any", bad), Dependency("any", array))),
-        "element": desk.submit(after=(Dependency("ok", f"{array}_0"), Dependency("any", bad))),
-        "corresponding": desk.submit(elements=2, after=(Dependency("corresponding", array),)),
+        "ok": desk.submit(after=(Dependency("ok", JobId.parse(bad)),)),
+        "any": desk.submit(after=(Dependency("any", JobId.parse(bad)), Dependency("any", JobId.parse(array)))),
+        "element": desk.submit(
+            after=(Dependency("ok", JobId.parse(f"{array}_0")), Dependency("any", JobId.parse(bad)))
+        ),
+        "corresponding": desk.submit(elements=2, after=(Dependency("corresponding", JobId.parse(array)),)),
     }
     until(lambda: {s.reason for s in desk.statuses(*kinds.values()).values()} == {"Dependency"})
     assert typed(["scontrol", "release", bad, array]).code == 0
@@ -269,8 +271,8 @@ def test_what_is_unknown_hides_nothing(desk: Desk) -> None:
     job = desk.submit(resources=HOLD)
     assert desk.statuses(UNKNOWN) == {}
     assert desk.statuses(UNKNOWN, f"{UNKNOWN}_3", "4000001") == {}
-    assert desk.statuses(UNKNOWN, job) == {job: Status(job, "PENDING", "JobHeldUser")}
-    assert desk.statuses(job) == {job: Status(job, "PENDING", "JobHeldUser")}
+    assert desk.statuses(UNKNOWN, job) == {job: JobReport(job, "PENDING", "JobHeldUser")}
+    assert desk.statuses(job) == {job: JobReport(job, "PENDING", "JobHeldUser")}
     reply = typed(dialect.status([job, UNKNOWN], mine=False))
     assert dialect.statuses(reply.out).keys() == {job}
     desk.cancel(job)
@@ -325,7 +327,7 @@ def test_a_prolog_fails(desk: Desk, slurm: Cluster) -> None:
 # ------------------------------------------------------------------ accounting
 
 
-def histories(*jobs: str) -> dict[str, Status]:
+def histories(*jobs: str) -> dict[str, JobReport]:
     reply = typed(dialect.history(jobs))
     assert reply.code == 0, reply
     return dialect.histories(reply.out)

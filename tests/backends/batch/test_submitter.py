@@ -21,7 +21,7 @@ from callyard.jobs.planner import ArrayDependency
 from callyard.jobs.request import next_part, note_of, request_of
 from callyard.jobs.spool import BatchDirectory
 from callyard.resources import Resources
-from callyard.schedulers.base import Dependency, JobRequest
+from callyard.schedulers.base import Dependency, JobId, JobRequest
 
 
 def written(
@@ -143,15 +143,15 @@ def test_what_follows_a_batch_in_parts(home: CacheDirectory) -> None:
         first.submitted_as(part)
     each = written(home, "1" * 16, 9, (ArrayDependency("corresponding", first.token),))
     assert next_part(each, None) == BatchPart(0, 4)
-    assert request_of(each, BatchPart(0, 4)).after == (Dependency("corresponding", "7"),)
+    assert request_of(each, BatchPart(0, 4)).after == (Dependency("corresponding", JobId.parse("7")),)
     each.submitted_as(BatchPart(0, 4, "9"))
     assert next_part(each, None) == BatchPart(4, 9)
-    assert request_of(each, BatchPart(4, 9)).after == (Dependency("corresponding", "8"),)
+    assert request_of(each, BatchPart(4, 9)).after == (Dependency("corresponding", JobId.parse("8")),)
     after = written(home, "2" * 16, 1, (ArrayDependency("any", first.token), ArrayDependency("ok", first.token, 5)))
     assert request_of(after, BatchPart(0, 1)).after == (
-        Dependency("any", "7"),
-        Dependency("any", "8"),
-        Dependency("ok", "8_5"),
+        Dependency("any", JobId.parse("7")),
+        Dependency("any", JobId.parse("8")),
+        Dependency("ok", JobId.parse("8_5")),
     )
     first.remove()
     assert request_of(after, BatchPart(0, 1)).after == ()
@@ -163,7 +163,7 @@ def test_what_follows_a_batch_in_parts(home: CacheDirectory) -> None:
 def test_parts_of_a_throttled_array_follow_one_another(home: CacheDirectory) -> None:
     folder = written(home, "0" * 16, 9, at_once=4)
     folder.submitted_as(BatchPart(0, 5, "7"))
-    assert request_of(folder, BatchPart(5, 9)).after == (Dependency("any", "7"),)
+    assert request_of(folder, BatchPart(5, 9)).after == (Dependency("any", JobId.parse("7")),)
     wide = written(home, "1" * 16, 9, at_once=9)
     wide.submitted_as(BatchPart(0, 5, "8"))
     assert request_of(wide, BatchPart(5, 9)).after == ()

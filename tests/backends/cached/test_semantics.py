@@ -475,9 +475,9 @@ def test_what_a_function_reaches_without_a_meaning(ex: Executor) -> None:
 
 
 def test_a_type_that_is_taught(ex: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from callyard.hashing import values
+    from callyard.hashing import encoder
 
-    monkeypatch.setattr(values, "_registered", {**values._registered})
+    monkeypatch.setattr(encoder, "_registered", {**encoder._registered})
 
     class Door:
         def __init__(self, number: int) -> None:

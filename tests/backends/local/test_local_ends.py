@@ -121,9 +121,9 @@ def test_what_was_left_in_the_inbox_may_have_been_the_last(monkeypatch: pytest.M
     is_over, left = node._is_over, [True]
 
     def is_over_but_for_what_is_left() -> bool:
-        if node._closing and left:
+        if node._dispatcher.closing and left:
             left.clear()
-            node._inbox.append(lambda: None)
+            node._dispatcher.inbox.append(lambda: None)
             return False
         return bool(is_over())
 

@@ -10,8 +10,7 @@ from ...cache.directory import CacheDirectory
 from ...errors import CallyardError
 from ...jobs.batch import CallOutcome
 from ...jobs.spool import BatchDirectory, folders, folders_by_age
-from .call import JobCall
-from .inputs import cache_at
+from .call import JobCall, cache_at
 from .tracker import Tracker
 
 __all__ = ["EarlierBatches"]

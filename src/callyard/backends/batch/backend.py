@@ -35,16 +35,15 @@ from ...serialize.importable import apart
 from ...serialize.packer import Packed, load_with_inputs, note_futures
 from ...utils import interpreter_exit
 from ...utils.command_thread import CommandThread
-from ...utils.lazy_thread import LazyThread
+from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.future import CachedCall, KeyedResult
 from ..live import FORKED, unpicklable
 from ..resource_mapping import job_options
 from ..run_directories import remove_if_over
 from .attach import EarlierBatches
-from .call import JobCall, JobFuture
+from .call import JobCall, JobFuture, call_of
 from .canceller import Canceller
-from .inputs import call_of
 from .intake import Intake, give_up
 from .job_files import FileWatcher
 from .poller import Poller
@@ -157,10 +156,10 @@ class BatchBackend:
     def _begin(self) -> None:
         """Raises RuntimeError where no thread is to be had; then nothing has changed."""
         if not self.forked:
-            self._thread.begin(self._run)
+            self._thread.start(self._run)
 
     def _wake(self) -> None:
-        if self._thread.begun:
+        if self._thread.started:
             self._inbox.put(_nothing)
 
     def _forget(self, call: JobCall, future: Future[Any]) -> None:
@@ -285,7 +284,7 @@ class BatchBackend:
 
     def close(self, wait: bool) -> None:
         self._closing = True
-        if not self._thread.begun and (self._private or os.path.exists(f"{self.home.path}/jobs")):
+        if not self._thread.started and (self._private or os.path.exists(f"{self.home.path}/jobs")):
             self._do(_nothing)  # no call was made, but there is something to tidy up
         self._wake()
         if wait:
@@ -303,7 +302,8 @@ class BatchBackend:
         """In a forked child, where the thread is not: the jobs are the parent's to look after."""
         self.forked = True
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         where = "" if not self._private else f", without a cache, in {self.home.path}"
         return f"detached, each call a job of {self.terms.scheduler}{where}"
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
+from ...cache.cache import Cache
 from ...cache.messages import RunRequest
 from ...errors import RemoteTraceback
-from ...futures import Future
-from ...jobs.call_file import CallInput
-from ...jobs.planner import PlannedCall
+from ...futures import Future, ItemFuture
+from ...jobs.batch import CallInput
+from ...jobs.planner import ArrayElement, PlannedCall
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import Resources
-from ..cached.future import CachedCall
+from ...serialize.function_registry import dumps
+from ..cached.future import CachedCall, CachedFuture
 
-if TYPE_CHECKING:
-    from .inputs import InputSource
-
-__all__ = ["JobCall", "JobFuture", "PackedJobError"]
+__all__ = [
+    "InputSource",
+    "JobCall",
+    "JobFuture",
+    "PackedJobError",
+    "after_of",
+    "cache_at",
+    "call_of",
+    "input_of",
+    "written",
+]
 
 
 class JobFuture(Future[Any]):
@@ -39,7 +48,7 @@ class JobFuture(Future[Any]):
         self._job_id = job or self._job_id
 
 
-class JobCall:
+class JobCall(PlannedCall):
     """A call on its way to a job, and from there back."""
 
     def __init__(
@@ -52,13 +61,14 @@ class JobCall:
         apart: bytes | None,
         sources: list[Any],
     ) -> None:
+        super().__init__(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
         self.future, self.resources, self.ticket = future, resources, ticket
         self.owner = owner  # the backend that it was submitted to
         self.data, self.apart, self.sources = data, apart, sources  # see `Parcel`; until they have been written
         self.entered = False  # it can be written down
         self.followers: list[JobCall] = []  # which can once this one is
         self.twins: list[JobCall] = []  # the same call, submitted again before this one was written down
-        self.wanted = PlannedCall(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
+        self.twin_of: JobCall | None = None  # the first of them, which is the one that is planned and written
         self.id = ""  # by which other processes find it
         self.order: RunRequest | None = None
         self.inputs: list[CallInput | InputSource] = []
@@ -76,8 +86,9 @@ class JobCall:
         return None if self.folder is None else self.folder.job_of(self.number)
 
     def written(self) -> None:
-        """What has been written is not needed here any more."""
+        """Let go of all that lies in the file now, above all of other calls: they would keep their results alive."""
         self.data, self.apart, self.inputs, self.sources = b"", None, [], []
+        self.after, self.place = (), None
 
 
 class PackedJobError:
@@ -92,3 +103,81 @@ class PackedJobError:
         error, text = self._end.error()
         BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
         return error
+
+
+# -- futures among the arguments ---------------------------------------------------------------------------
+
+
+class InputSource(NamedTuple):
+    """A call whose result is taken, or a part of that; see `CallInput`."""
+
+    call: JobCall
+    name: str
+    path: bytes
+
+
+def call_of(source: Any, owner: Any) -> JobCall | None:
+    """The call behind a future, if it is a job in the same directory that has not ended.
+
+    Not one of another executor's that is no job yet: then nobody knows what the scheduler should wait for.
+    """
+    source, _ = _whole_of(source)
+    inner = source.inner if isinstance(source, CachedFuture) else source
+    call = inner.call if isinstance(inner, JobFuture) and not inner.done() else None
+    if call is None or call.owner is owner:
+        return call
+    return call if call.owner.home.path == owner.home.path and call.job is not None else None
+
+
+def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
+    """The future whose parts are taken, and which part of it `source` is."""
+    steps = []
+    while isinstance(source, ItemFuture) and (whole := source.source) is not None:
+        steps.append(source.key_and_length)
+        source = whole
+    return source, steps[::-1]
+
+
+def after_of(call: JobCall) -> PlannedCall | ArrayElement:
+    """What the scheduler is to wait for."""
+    if call.folder is None:
+        return call.twin_of or call
+    batch = call.folder.batch
+    element = batch.element_of(call.number)
+    return ArrayElement(call.folder.token, 0 if element is None else element, len(batch.of_element(element)) > 1)
+
+
+def input_of(source: Any, owner: Any) -> CallInput | InputSource:
+    """Where the job finds the result; a value is packed now."""
+    name = getattr(source, "name", type(source).__name__)
+    whole, steps = _whole_of(source)
+    call = call_of(whole, owner)
+    if call is not None:
+        return InputSource(call, name, dumps(steps) if steps else b"")
+    stored = source.stored if isinstance(source, (CachedFuture, JobFuture)) else None
+    if stored is not None:
+        return CallInput(name, key=stored[1], directory=stored[0])
+    return CallInput(name, packed=dumps(source.result()))
+
+
+def written(given: CallInput | InputSource) -> CallInput:
+    """Once the call that it comes from has been written, too."""
+    if isinstance(given, CallInput):
+        return given
+    call, name, path = given
+    if call.folder is not None:
+        return CallInput(name, token=call.folder.token, number=call.number, path=path)
+    if call.future.stored is not None:
+        return CallInput(name, directory=call.future.stored[0], key=call.future.stored[1], path=path)
+    return CallInput(name)  # it failed just now, and so has the call that would have taken its result
+
+
+_caches: dict[tuple[str, str | None], Cache] = {}
+
+
+def cache_at(directory: str, trust: str | None) -> Cache:
+    """The cache in which a result lies; one object for each."""
+    found = _caches.get((directory, trust))
+    if found is None:
+        found = _caches[directory, trust] = Cache(directory, trust="group" if trust else None)
+    return found

@@ -7,7 +7,7 @@ from functools import partial
 from ...jobs.batch import CallOutcome
 from ...jobs.spool import BatchDirectory
 from ...utils.command_thread import CommandThread
-from ...worker.job import failed
+from ...worker.job_outcome import failed
 from .attach import EarlierBatches
 from .call import JobCall
 from .job_errors import gone

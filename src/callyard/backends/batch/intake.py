@@ -10,8 +10,7 @@ from typing import Any
 from ...errors import SchedulerError
 from ...utils.command_thread import CommandThread, Steps
 from .attach import EarlierBatches
-from .call import JobCall
-from .inputs import call_of
+from .call import JobCall, call_of
 from .scheduler_client import SchedulerClient, SubmissionRefused
 from .submitter import Submitter, refuse
 from .writer import BatchWriter

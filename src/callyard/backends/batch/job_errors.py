@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from ... import errors
 from ...errors import CallyardError, JobCancelled, JobLost, WorkerLost
-from ...jobs.call_file import CallFile
+from ...jobs.batch import CallFile
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...schedulers.base import Status
-from ...schedulers.slurm.states import reason_of, state_of
-from ...worker.job_call import inherited
+from ...worker.job_outcome import inherited
 from .call import JobCall
 
 __all__ = ["awaits", "dependency_failed", "gone", "hopeless", "unseen", "vanished", "why"]
@@ -59,14 +58,8 @@ def why(call: JobCall, status: Status | None) -> CallyardError:
             f"{_who(call)} is not known to the scheduler any more, and has left no result"
             f"{_WHAT_TO_DO['JobLost']}{_log(call)}"
         )
-    state = state_of(status.state)
-    kind = state.error or "JobLost"
-    sentence = state.sentence
-    if kind == "WorkerLost" and status.reason == "JobLaunchFailure" and not status.signal:
-        kind, sentence = "NodeFailure", reason_of(status.reason).sentence
-    if kind == "WorkerLost":
-        sentence = _how(status)
-    if state.error is None:
+    kind, sentence = status.error or "JobLost", status.sentence
+    if status.error is None:
         sentence += ", without a result"
     error = _made(kind, f"{_who(call, status.node)} {sentence}{_WHAT_TO_DO.get(kind, '')}{_log(call)}")
     if isinstance(error, WorkerLost):
@@ -79,23 +72,13 @@ def _made(kind: str, message: str) -> CallyardError:
     return error
 
 
-def _how(status: Status) -> str:
-    if status.signal:
-        # Slurm calls it a failed launch, too, where it has killed a job that held too much memory.
-        perhaps = ", for its memory perhaps" if status.reason == "JobLaunchFailure" else ""
-        return f"was ended by signal {status.signal}{perhaps}"
-    return f"ended with exit code {status.exit_code}" if status.exit_code is not None else "failed"
-
-
 def hopeless(call: JobCall, status: Status) -> CallyardError | None:
-    """The error of a call whose job can never begin, or None if it may."""
-    reason = reason_of(status.reason)
-    # A dependency that failed ends the job soon, and says more about why.
-    if not reason.hopeless or status.reason == "DependencyNeverSatisfied":
+    """Return the error of a call whose job can never begin, or None if it may."""
+    if not status.hopeless or status.error is None:
         return None
-    hint = "ask for something else" if reason.error == "SchedulerError" else "submit the call again to run it"
+    hint = "ask for something else" if status.error == "SchedulerError" else "submit the call again to run it"
     return _made(
-        reason.error, f"{_who(call)} can never run and was cancelled: it {reason.sentence} ({status.reason}); {hint}"
+        status.error, f"{_who(call)} can never run and was cancelled: it {status.sentence} ({status.reason}); {hint}"
     )
 
 

@@ -15,8 +15,7 @@ from ...cache.messages import RunReport
 from ...errors import CacheError, CallyardError, SchedulerError
 from ...jobs.batch import CallOutcome
 from .attach import EarlierBatches
-from .call import JobCall, PackedJobError
-from .inputs import cache_at
+from .call import JobCall, PackedJobError, cache_at
 from .job_errors import gone, vanished
 from .poller import Poller
 from .tracker import TrackedBatch, Tracker

@@ -17,9 +17,9 @@ from time import monotonic
 from ...cache.claims import Claims
 from ...errors import CallyardError
 from ...jobs.batch import BatchPart, CallOutcome
-from ...schedulers.base import Status
+from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
-from .inputs import cache_at
+from .call import cache_at
 from .job_errors import awaits, dependency_failed, hopeless, unseen, why
 from .scheduler_client import SchedulerClient
 from .submitter import Submitter, claim_of
@@ -92,8 +92,8 @@ class Poller:
         calls = followed.calls[number]
         before = followed.last.get(number)
         if status is None and before is not None and before.phase == "waiting" and _others_listed(job, statuses):
-            # Slurm forgets an element at once that is cancelled while it waits.
-            status = Status(before.job, "CANCELLED")
+            # A scheduler may forget an element at once that is cancelled while it waits.
+            status = CANCELLED
         followed.unlisted[number] = followed.unlisted.get(number, 0) + 1 if status is None else 0
         if status is not None:
             followed.last[number] = status
@@ -162,7 +162,7 @@ class Poller:
         if status is not None and status.phase != "ended":
             return
         folder, inherited = followed.folder, None
-        if status is not None and status.state == "CANCELLED":
+        if status is not None and status.error == CANCELLED.error:
             if awaits(folder, number, self._is_late):  # that tells why, and is going to be known
                 followed.late[number] = since, status
                 return
@@ -233,5 +233,5 @@ def _stumbling() -> Iterator[None]:
 
 
 def _others_listed(job: str | None, statuses: dict[str, Status]) -> bool:
-    array, _, element = (job or "").partition("_")
-    return bool(element) and any(name.startswith(f"{array}_") for name in statuses)
+    array, element = JobId.parse(job or "")
+    return element is not None and any(JobId.parse(name).job == array and name != array for name in statuses)

@@ -1,24 +1,25 @@
-"""Where a scheduler is spoken to: few commands, each with a time limit, and slower when it does not answer."""
+"""The client of a scheduler: few commands, each with a time limit, and at longer intervals when it does not answer."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from threading import Event
-from typing import Any
 
 from ...errors import SchedulerError
-from ...schedulers.base import JobRequest, Reply, Status
+from ...hosts.base import Host
+from ...hosts.this_machine import open_host
+from ...schedulers.base import JobId, JobRequest, Query, Refusal, Reply, Scheduler, Status
+from ...schedulers.registry import open_scheduler
 
-__all__ = ["SchedulerClient", "SubmissionRefused", "desk_of"]
+__all__ = ["SchedulerClient", "SubmissionRefused", "desk_of", "mistake"]
 
 _log = logging.getLogger("callyard")
-_PATIENCE = 60.0  # s that a command may take
+_TIME_LIMIT = 60.0  # s that a command may take
 _SLOWER = 2.0  # after each time that it did not answer, or refused for a limit
 _FIRST_PAUSE = 5.0  # s
 _LATEST = 300.0  # s between two attempts
-_NO_COMMAND = (126, 127)  # what `Reply` has then; no pause will bring it
+_NO_COMMAND = (126, 127)  # codes of a `Reply` that no pause will change
 
 
 class SubmissionRefused(Exception):  # not a failure of ours: the scheduler said no
@@ -34,25 +35,27 @@ class SubmissionRefused(Exception):  # not a failure of ours: the scheduler said
 
 
 class SchedulerClient:
-    """One scheduler, on one machine."""
+    """One scheduler, on one host.
 
-    def __init__(self, dialect: Any, host: Any, pause: float) -> None:
-        self.dialect, self._host = dialect, host
+    Jobs go in and come out as texts, as the files of batches have them.
+    """
+
+    def __init__(self, scheduler: Scheduler, host: Host, pause: float) -> None:
+        self._scheduler, self._site, self._host = scheduler, scheduler.site(), host
         self._first_pause = self._pause = pause
         self.most: int | None = None  # elements of an array, once that is known
-        self._accounts = True  # whether the scheduler keeps a history, as far as is known
+        self._accounts = self._site.history is not None  # whether somebody keeps a history, as far as is known
         self._no_questions = Event()
 
-    def _run(self, argv: Sequence[str], stop: Event | None = None) -> Reply:
-        environment = self.dialect.environment(os.environ)
-        reply: Reply = self._host.run(argv, timeout=_PATIENCE, env=environment, stop=stop)
-        return reply
+    def _run(self, query: Query[object], stop: Event | None = None) -> Reply:
+        environment = self._site.environment(self._host.environment())
+        return self._host.run(query.argv, timeout=_TIME_LIMIT, env=environment, stop=stop, stdin=query.stdin)
 
-    def _ask(self, argv: Sequence[str]) -> Reply:
-        """A question whose answer only tells how far jobs are."""
+    def _ask(self, query: Query[object]) -> Reply:
+        """Run a command whose answer only tells how far jobs are."""
         if self._no_questions.is_set():
             return Reply(None, "", "it is not asked any more")
-        return self._run(argv, self._no_questions)
+        return self._run(query, self._no_questions)
 
     def stop_asking(self) -> None:
         """At the end: do not wait for an answer to any question of how far jobs are."""
@@ -64,7 +67,7 @@ class SchedulerClient:
     # -- how soon it may be asked again ------------------------------------------------------------------
 
     def pause(self) -> float:
-        """S after which the next attempt may be made: longer each time, until one succeeds."""
+        """Return the s after which the next attempt may be made: more each time, until one succeeds."""
         pause, self._pause = self._pause, min(self._pause * _SLOWER, _LATEST)
         return pause
 
@@ -74,95 +77,102 @@ class SchedulerClient:
     # -- what is asked -------------------------------------------------------------------------------------
 
     def most_elements(self) -> int:
-        """How many elements a job array may have."""
+        """Return how many elements a job array may have. Raises SubmissionRefused where there is no answer."""
         if self.most is None:
-            reply = self._without_configuration() or self._run(self.dialect.limits())
-            self._check_presence(reply)
+            query = self._site.array_limit
+            reply = self._without_configuration() or self._run(query)
             if reply.code != 0:
+                self._raise_if_absent(self._site.refusal(reply))
                 raise SubmissionRefused("mistake" if reply.code in _NO_COMMAND else "silent", self._said(reply))
-            self.most = int(self.dialect.max_array_size(reply.out))
+            self.most = query.read(reply.out)
         return self.most
 
     def _without_configuration(self) -> Reply | None:
-        """What it comes to in the end, where the configuration is not there: its commands wait a minute for that."""
-        path = self.dialect.configuration(os.environ)
-        return (
-            None
-            if path is None or os.path.exists(path)
-            else Reply(1, "", f"{self.dialect.limits()[0]}: cannot stat file {path!r}")
-        )
+        """Return the answer at once where the configuration is missing: commands wait a minute for that."""
+        needed = self._site.configuration(self._host.environment())
+        return None if needed is None or self._host.exists(needed.path) else needed.reply
 
-    def _check_presence(self, reply: Reply) -> None:
-        absent = self.dialect.why_absent(reply)
-        if absent is not None:
-            raise SubmissionRefused("mistake", absent[1], absent=absent[0])
+    def _raise_if_absent(self, refusal: Refusal) -> None:
+        if refusal.absent:
+            raise SubmissionRefused(refusal.kind, refusal.words, absent=refusal.absent)
 
     def submit(self, request: JobRequest) -> str:
-        """The scheduler's name of the job. Raises Refused; after "silent" it may have been taken all the same."""
-        reply = self._run(self.dialect.submit(request))
+        """Submit a job and return its name.
+
+        Raises:
+            SubmissionRefused: it was not taken; after "silent" it may have been taken all the same.
+        """
+        query = self._scheduler.submit(request)
+        reply = self._run(query)
         if reply.code == 0:
             self.answered()
             try:
-                return str(self.dialect.submitted(reply.out))
+                return str(query.read(reply.out))
             except SchedulerError as error:  # it was taken, but under which name has to be looked up
                 raise SubmissionRefused("silent", str(error)) from error
-        self._check_presence(reply)
-        refusal = self.dialect.refusal(reply)
-        raise SubmissionRefused(refusal.kind, refusal.words, full=self.dialect.is_full(refusal))
+        refusal = self._site.refusal(reply)
+        self._raise_if_absent(refusal)
+        raise SubmissionRefused(refusal.kind, refusal.words, full=refusal.full)
 
     def look_up(self, token: str) -> dict[str, str]:
-        """The jobs with words in their comments that begin with this token. Raises Refused where it is silent."""
-        reply = self._run(self.dialect.find(token))
+        """Return the jobs of the submissions whose tokens begin with this one, by their tokens.
+
+        Raises:
+            SubmissionRefused: the scheduler is silent.
+        """
+        query = self._scheduler.find(token)
+        reply = self._run(query)
         if reply.code != 0:
             raise SubmissionRefused("silent", self._said(reply))
-        found: dict[str, str] = self.dialect.found(reply.out, token)
-        return found
+        return {word: str(job) for word, job in query.read(reply.out).items()}
 
     def statuses(self, jobs: Sequence[str]) -> dict[str, Status] | None:
-        """What is known of these jobs and their elements; None where the scheduler does not answer."""
-        reply = self._ask(self.dialect.status(jobs))
+        """Return what is known of these jobs and their elements; None where the scheduler does not answer."""
+        query = self._scheduler.status(_ids(jobs))
+        reply = self._ask(query)
         if reply.code != 0:
             _log.info("the scheduler does not answer: %s", self._said(reply))
             return None
         self.answered()
-        found: dict[str, Status] = self.dialect.statuses(reply.out)
-        return found
+        return {str(job): status for job, status in query.read(reply.out).items()}
 
     def times_left(self, jobs: Sequence[str]) -> dict[str, float]:
-        """For how many s these jobs may go on, as far as the scheduler says."""
-        reply = self._ask(self.dialect.time_left(jobs))
-        found: dict[str, float] = self.dialect.times_left(reply.out) if reply.code == 0 else {}
-        return found
+        """Return for how many s these jobs may go on, as far as the scheduler says."""
+        if self._site.time_left is None:
+            return {}
+        query = self._site.time_left(_ids(jobs))
+        reply = self._ask(query)
+        return {str(job): left for job, left in query.read(reply.out).items()} if reply.code == 0 else {}
 
     def history(self, jobs: Sequence[str]) -> dict[str, Status]:
-        """What is known of jobs that have ended long ago, where somebody keeps that."""
-        if not self._accounts or not jobs:
+        """Return what is known of jobs that have ended long ago, where somebody keeps that."""
+        if self._site.history is None or not self._accounts or not jobs:
             return {}
-        reply = self._ask(self.dialect.history(jobs))
+        query = self._site.history(_ids(jobs))
+        reply = self._ask(query)
         if reply.code != 0:
-            self._accounts = self.dialect.refusal(reply).kind == "silent"  # otherwise it is not going to
+            self._accounts = self._site.refusal(reply).kind == "silent"  # otherwise it is not going to
             return {}
-        found: dict[str, Status] = self.dialect.histories(reply.out)
-        return found
+        return {str(job): status for job, status in query.read(reply.out).items()}
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        for argv in self.dialect.cancel(jobs):
-            reply = self._run(argv)
+        for query in self._scheduler.cancel(_ids(jobs)):
+            reply = self._run(query)
             if reply.code != 0:
-                _log.warning("callyard: %s: %s", " ".join(argv[:2]), self._said(reply))
+                _log.warning("callyard: %s: %s", " ".join(query.argv[:2]), self._said(reply))
+
+
+def _ids(jobs: Sequence[str]) -> list[JobId]:
+    return list(map(JobId.parse, jobs))
 
 
 def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
+    """Return the error of a call whose job the scheduler will never take."""
     if refused.absent:
         return SchedulerError(f"{refused.absent} to run {name!r}: {refused.words}")
     return SchedulerError(f"the scheduler refuses the job of {name!r}: {refused.words}")
 
 
 def desk_of(scheduler: str) -> SchedulerClient:
-    """The scheduler of that name, on this machine."""
-    from ...hosts.this_machine import LocalHost
-    from ...schedulers.slurm import commands
-
-    if scheduler != "Slurm":
-        raise SchedulerError(f"this version of Callyard does not speak with the scheduler {scheduler!r}")
-    return SchedulerClient(commands, LocalHost(), _FIRST_PAUSE)
+    """Return the client of the scheduler of that name, on this machine."""
+    return SchedulerClient(open_scheduler(scheduler), open_host(), _FIRST_PAUSE)

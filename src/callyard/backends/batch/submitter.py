@@ -19,7 +19,7 @@ from ...jobs.request import next_part, parts_of, request_of, waited_for
 from ...jobs.spool import BatchDirectory
 from ...system.process_identity import may_live
 from ...utils.command_thread import Command, CommandThread, Steps
-from ...worker.job import failed
+from ...worker.job_outcome import failed
 from .attach import EarlierBatches
 from .call import JobCall
 from .scheduler_client import SchedulerClient, SubmissionRefused, mistake

@@ -13,7 +13,7 @@ from ...jobs.spool import BatchDirectory
 from ...schedulers.base import Status
 from ...system.process_identity import this_process
 from ...utils.backoff import Backoff
-from ...worker.job import failed
+from ...worker.job_outcome import failed
 from .call import JobCall, PackedJobError
 
 __all__ = ["Heartbeats", "TrackedBatch", "Tracker"]

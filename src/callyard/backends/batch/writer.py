@@ -14,8 +14,7 @@ from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
 from ...errors import CallyardError, ResourceError, UnpicklableCall
 from ...hashing.digest import blake2b
-from ...jobs.batch import Batch, CallPosition
-from ...jobs.call_file import CallFile
+from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import JobArray, plan
 from ...jobs.request import note_of
 from ...jobs.spool import BatchDirectory
@@ -28,8 +27,7 @@ from ...version import VERSION
 from ..base import Settings
 from ..live import pack_initializer
 from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
-from .call import JobCall
-from .inputs import InputSource, after_of, input_of, written
+from .call import InputSource, JobCall, after_of, input_of, written
 
 __all__ = ["BatchWriter", "JobSettings"]
 
@@ -75,7 +73,6 @@ class BatchWriter:
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
         call.order = order
         call.inputs = [input_of(source, call.owner) for source in call.sources]
-        call.wanted.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
 
     # -- batches -------------------------------------------------------------------------------------------
 
@@ -84,13 +81,14 @@ class BatchWriter:
         first: dict[str, JobCall] = {}
         for call in calls:
             if first.setdefault(call.id, call) is not call:  # the same call twice at once is one job
-                call.wanted = first[call.id].wanted
+                call.twin_of = first[call.id]
                 first[call.id].twins.append(call)
-        owners = {call.wanted: call for call in first.values()}
+        for call in first.values():  # only now, because what a twin stands for must be known
+            call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
         folders: dict[Any, BatchDirectory] = {}
         self._note_ends()
-        for array in plan(list(owners), most, self._terms.calls_per_job):
-            yield from self._write(array, [owners[wanted] for wanted in array.calls], folders)
+        for array in plan(list(first.values()), most, self._terms.calls_per_job):
+            yield from self._write(array, folders)
 
     def _note_ends(self) -> None:
         if self._lanes is not None:
@@ -105,7 +103,8 @@ class BatchWriter:
         self._note_ends()
         return len(self._lanes.tokens()) >= _MOST_NAMED
 
-    def _write(self, array: JobArray, calls: list[JobCall], folders: dict[Any, BatchDirectory]) -> Iterator[Written]:
+    def _write(self, array: JobArray[JobCall], folders: dict[Any, BatchDirectory]) -> Iterator[Written]:
+        calls = array.calls
         packed = [self._parcel(call) for call in calls]
         ends = list(accumulate(map(len, packed)))
         places = tuple(
@@ -113,7 +112,7 @@ class BatchWriter:
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
         folder = folders[array] = BatchDirectory(self._home, os.urandom(8).hex())
-        batch = folder.prepare(self._batch(folder.token, array, calls, places, folders))
+        batch = folder.prepare(self._batch(folder.token, array, places, folders))
         everyone = [each for call in calls for each in (call, *call.twins)]
         try:
             script = self._script(folder, calls[0].resources, batch)
@@ -131,12 +130,11 @@ class BatchWriter:
     def _batch(
         self,
         token: str,
-        array: JobArray,
-        calls: list[JobCall],
+        array: JobArray[JobCall],
         places: tuple[CallPosition, ...],
         folders: dict[Any, BatchDirectory],
     ) -> Batch:
-        resources, each = calls[0].resources, self._terms.calls_per_job
+        calls, resources, each = array.calls, array.calls[0].resources, self._terms.calls_per_job
         single = len(places) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
         numbers = tuple(array.numbers or range(-(-len(places) // each)))

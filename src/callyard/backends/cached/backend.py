@@ -27,7 +27,7 @@ from ...hashing.digest import PendingFuture
 from ...resources import Resources
 from ...utils import interpreter_exit
 from ...utils.locks import new_lock, under
-from ...utils.task_thread import TaskThread
+from ...utils.threads import TaskThread
 from ..base import Backend, Settings
 from ..live import FORKED, LiveBackend
 from .future import CachedCall, CachedFuture
@@ -54,7 +54,7 @@ class CachedBackend:
         self._fresh: set[tuple[str, str]] = set()  # results that were made again by this executor
         self.lock = new_lock()  # a finalizer may submit while this thread holds it
         self._landing: dict[SharedCall, int] = {}  # in which thread: a shutdown in a callback there cannot wait for it
-        self.errands = TaskThread()
+        self.tasks = TaskThread("callyard-cache")
         self._closing = False
         self._over: Future[None] = Future("the end")
         self._forked = False
@@ -105,7 +105,7 @@ class CachedBackend:
         try:
             if under(self.lock, self._board_others, flight, future):
                 return
-            self.errands.prepare()
+            self.tasks.prepare()
             if flight.held or not self.sends_copies:  # whose runners may see neither the directory nor the whole result
                 flight.arguments = args, dict(kwargs)
             flight.takes_off(self.inner.submit(flight.fn, args, kwargs, flight.place.resources, flight))
@@ -178,7 +178,7 @@ class CachedBackend:
         if self._closing and under(self.lock, self._has_ended):
             with contextlib.suppress(InvalidStateError):  # another thread has said so
                 self._over.set_result(None)
-            self.errands.close()
+            self.tasks.close()
             self.inner.close(False)
 
     def _has_ended(self) -> bool:
@@ -203,7 +203,7 @@ class CachedBackend:
         if wait and not self._forked and threading.get_ident() not in tuple(self._landing.values()):
             self._over.result()
             self.inner.close(True)
-            self.errands.join()
+            self.tasks.join()
 
     def begin_end(self) -> None:
         self._closing = True
@@ -211,14 +211,15 @@ class CachedBackend:
 
     def wait_for_end(self) -> None:
         self._over.result()
-        self.errands.join()
+        self.tasks.join()
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         mode = "" if self._cache.mode == "use" else f" ({self._cache.mode})"
-        return f"{self.inner.describe()}, remembers in {self._cache.path}{mode}"
+        return f"{self.inner.description}, remembers in {self._cache.path}{mode}"
 
     def after_fork(self) -> None:
-        """In a forked child: the calls on their way are the parent's, and so is the thread for errands."""
+        """In a forked child: the calls on their way are the parent's, and so is the thread for tasks."""
         self._forked = True
         self.lock = new_lock()
         self._flights.clear()

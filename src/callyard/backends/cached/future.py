@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ...cache.messages import RunDeclined, RunReport, RunRequest
 from ...futures import Future, Lazy
-from ...jobs.call_file import KeyRecipe
+from ...jobs.batch import KeyRecipe
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 

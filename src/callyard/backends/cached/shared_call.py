@@ -30,7 +30,7 @@ from ...dependencies.find_futures import replace_futures
 from ...errors import CacheError, CallyardError
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
-from ...jobs.call_file import KeyRecipe
+from ...jobs.batch import KeyRecipe
 from ...serialize import object_identity
 from ...serialize.function_registry import resend_by_value
 from ...utils.locks import under
@@ -244,10 +244,10 @@ class SharedCall:
         else:
             self._wait(why.where, again)
 
-    # -- what is done by the thread for errands --------------------------------------------------------
+    # -- what is done by the thread for tasks ----------------------------------------------------------
 
     def _later(self, errand: Callable[[], object]) -> None:
-        self.front.errands.do(partial(self._or_fail, errand))
+        self.front.tasks.submit(partial(self._or_fail, errand))
 
     def _or_fail(self, errand: Callable[[], object]) -> bool:
         """What it says. Whatever goes wrong, nobody shall wait for ever."""
@@ -309,7 +309,7 @@ class SharedCall:
         _log.info("%r is run by %s; waiting for its result", self.name, where)
 
     def _ask_later(self, question: Callable[[], bool]) -> None:
-        self.front.errands.ask(partial(self._or_fail, question))
+        self.front.tasks.poll(partial(self._or_fail, question))
 
     def _ask(self, again: Callable[[], None]) -> bool:
         cache = self.place.cache

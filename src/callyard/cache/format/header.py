@@ -14,7 +14,8 @@ FORMAT = 2  # what is written; 1, whose checksum was of all behind the user bloc
 MAX_BLOCK = 1 << 26  # bytes of a user block
 FRAME = 256  # bytes that the first line and the checksum of the content take, at most
 
-_MAGIC = b"CALLYARD "
+_MARK = b"CALLYARD "
+_EARLIER_MARK = b"PENSTOCK "  # of files that were written before the project got its name
 
 
 class DamagedFile(CacheError):
@@ -40,7 +41,7 @@ class Header(Frozen):
 def make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
     """The user block. `text` is the JSON without the checksums, of HDF5's own part and of the data, and the brace."""
     data = f'{text},"frame":"{frame}","sum":"{checksum}"}}'.encode()
-    line = b"CALLYARD %d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
+    line = _MARK + b"%d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
     return (line + data + b"\n").ljust(block, b"\0")
 
 
@@ -102,7 +103,7 @@ def _is_sound(fields: dict[str, Any], number: int) -> bool:
 
 def _first_line(data: bytes, path: str) -> tuple[int, int, int, bytes]:
     """The length of the line, the format, the length of the user block, and the checksum of the head."""
-    if not data.startswith(_MAGIC):
+    if not data.startswith((_MARK, _EARLIER_MARK)):
         raise DamagedFile(f"{path} is not a file of Callyard's cache, or its beginning is damaged")
     end = data.find(b"\n", 0, FRAME)
     words = data[: max(end, 0)].split(b" ")

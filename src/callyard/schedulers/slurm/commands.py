@@ -1,4 +1,4 @@
-"""Slurm, from 22.05 on: what to type, and what its answers say.
+"""The commands of Slurm, from 22.05 on, and the reading of their answers.
 
 Every function makes a command (a list of words, never a shell's text) or reads what one printed.
 """
@@ -9,11 +9,10 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..base import Status
 from .allocation import time_left, times_left
 from .job_ids import base, elements, join, unique
 from .refusals import is_full, refusal, why_absent
-from .states import state_of
+from .states import JobReport, state_of
 from .submit import submit, submitted
 from .variables import configuration, environment
 
@@ -70,37 +69,37 @@ def _format(columns: Iterable[str]) -> str:
     return ",".join(f"{column}:|" for column in columns)
 
 
-def statuses(out: str) -> dict[str, Status]:
+def statuses(out: str) -> dict[str, JobReport]:
     """What squeue said: an entry for each job and for each element of an array, those too that wait in one line."""
-    found: dict[str, Status] = {}
+    found: dict[str, JobReport] = {}
     for line in out.splitlines():
         fields = line.split("|")
         if len(fields) > len(_COLUMNS):  # neither "CLUSTER: name" nor a message
             job, element, state, *words, node, ended, _ = fields
             array, reason = ("" if element == "N/A" else element), _reason("|".join(words))
-            said = Status(job, state, reason, node, *_ended(state, ended))
+            said = JobReport(job, state, reason, node, *_ended(state, ended))
             found.update(_each(job, array, _not_launched(said) or said))
     return found
 
 
-def _not_launched(status: Status) -> Status | None:
+def _not_launched(report: JobReport) -> JobReport | None:
     """Slurm cancels a job whose node's prolog failed and that must not be requeued, and keeps the reason to itself.
 
     Whom somebody cancels while it runs ends by a signal, and whom while it waits has no node.
     """
-    if status.state == "CANCELLED" and status.node and status.exit_code == 0 and not status.reason:
-        return dataclasses.replace(status, state="LAUNCH_FAILED", exit_code=None)
+    if report.state == "CANCELLED" and report.node and report.exit_code == 0 and not report.reason:
+        return dataclasses.replace(report, state="LAUNCH_FAILED", exit_code=None)
     return None
 
 
-def _each(job: str, array: str, status: Status) -> Iterator[tuple[str, Status]]:
-    """Yield the status for each element of `array`, which is empty if the job is none."""
+def _each(job: str, array: str, report: JobReport) -> Iterator[tuple[str, JobReport]]:
+    """Yield the report for each element of `array`, which is empty if the job is none."""
     if not array:
-        yield job, status
-    said = (status.state, status.reason, status.node, status.exit_code, status.signal)
+        yield job, report
+    said = (report.state, report.reason, report.node, report.exit_code, report.signal)
     for number in elements(array):
         name = f"{job}_{number}"
-        yield name, Status(name, *said)
+        yield name, JobReport(name, *said)
 
 
 def _reason(text: str) -> str:
@@ -126,9 +125,9 @@ def history(jobs: Sequence[str]) -> list[str]:
     return [*_SACCT, *asked, "--format=JobID,State,ExitCode,NodeList,Reason"]
 
 
-def histories(out: str) -> dict[str, Status]:
+def histories(out: str) -> dict[str, JobReport]:
     """What sacct said, like `statuses`."""
-    found: dict[str, Status] = {}
+    found: dict[str, JobReport] = {}
     for line in out.splitlines():
         number, state, ended, node, reason = (line.split("|", 4) + [""] * 5)[:5]
         if not number[:1].isdigit() or not state:
@@ -137,7 +136,7 @@ def histories(out: str) -> dict[str, Status]:
         code, _, by = state.partition(" by ")  # "CANCELLED by 1000"
         said = _reason(reason) or (f"cancelled by user {by}" if by else "")
         place = "" if node == "None assigned" else node
-        found.update(_each(job, array.strip("[]"), Status(job, code, said, place, *_ended(code, ended))))
+        found.update(_each(job, array.strip("[]"), JobReport(job, code, said, place, *_ended(code, ended))))
     return found
 
 

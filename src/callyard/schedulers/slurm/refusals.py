@@ -1,14 +1,15 @@
-"""Why Slurm did not do what it was asked, told from its words."""
+"""Refusals of Slurm: why it did not do what it was asked, told from its words."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from ..base import Refusal, Reply
 from .job_ids import unique
 from .states import reason_of
 
-__all__ = ["is_full", "refusal", "why_absent"]
+__all__ = ["is_full", "refusal", "why_absent", "why_refused"]
 
 # In lower case. The first are transient by nature: the queue is full, the user has too many jobs, submitting is off.
 _FULL = (
@@ -57,6 +58,15 @@ _HINTS = {
 }
 _NO_COMMAND = 127  # what `Reply` has then
 _PREFIX = re.compile(r"^\w+: (?:error|fatal|warning|info): ")
+
+
+def why_refused(reply: Reply) -> Refusal:
+    """Return all that can be told from the answer of a command that did not succeed."""
+    absent = why_absent(reply)
+    if absent is not None:
+        return Refusal("mistake", absent[1], absent=absent[0])
+    found = refusal(reply)
+    return dataclasses.replace(found, full=is_full(found))
 
 
 def refusal(reply: Reply) -> Refusal:

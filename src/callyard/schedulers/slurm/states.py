@@ -1,18 +1,17 @@
-"""What Slurm's words for jobs mean: every state and every reason, from version 22.05 on.
+"""The states of Slurm's jobs and the reasons for them, from version 22.05 on, and what they mean for a call.
 
-`STATES` and `REASONS` are looked up through `state_of` and `reason_of`, which also know what Slurm makes of its own
-codes, and what to think of a code that is newer than these tables.
+`STATES` and `REASONS` are looked up through `state_of` and `reason_of`, which also know the texts that Slurm puts in
+the place of its own codes, and take codes that are newer than these tables. `translated` makes a `Status` of both.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Literal
 
-__all__ = ["REASONS", "STATES", "JobState", "Phase", "StateReason", "reason_of", "state_of"]
+from ..base import Phase, Status
 
-Phase = Literal["waiting", "running", "ended"]
+__all__ = ["REASONS", "STATES", "JobReport", "JobState", "StateReason", "reason_of", "state_of", "translated"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +44,32 @@ class StateReason:
     hopeless: bool
     sentence: str
     error: str = "SchedulerError"
+
+
+@dataclasses.dataclass(frozen=True)
+class JobReport:
+    """A line of `squeue` or `sacct` about a job or one element of an array.
+
+    Attributes:
+        job: "123" or "123_4".
+        state: a code, in `STATES` unless it is newer.
+        reason: why it waits, or why it ended; empty if Slurm gives none.
+        node: the nodes it is or was on.
+        exit_code: of the script, once ended by itself.
+        signal: that ended the script, once ended so.
+    """
+
+    job: str
+    state: str
+    reason: str = ""
+    node: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Whether the job has not begun, may still do something, or never will again."""
+        return state_of(self.state).phase
 
 
 _ENDED: dict[str, tuple[str | None, str]] = {
@@ -286,3 +311,32 @@ def reason_of(text: str) -> StateReason:
     code = text.partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:c[1-4]"
     known = REASONS.get(text) or REASONS.get(text.replace("_", " ")) or REASONS.get(code) or _limit(code)
     return known or StateReason(False, f"waits; Slurm says: {text}")
+
+
+# ------------------------------------------------------------------ as a status
+
+
+def translated(report: JobReport) -> Status:
+    """Return a report in words that are no scheduler's own."""
+    state = state_of(report.state)
+    sentence, error = state.sentence, state.error
+    if state.phase == "waiting":
+        reason = reason_of(report.reason)
+        # A dependency that failed ends the job soon, and says more about why.
+        if reason.hopeless and report.reason != "DependencyNeverSatisfied":
+            sentence, error = reason.sentence, reason.error
+    elif error == "WorkerLost":
+        sentence, error = _failed(report)
+    return Status(state.phase, sentence, error, report.reason, report.node, report.exit_code, report.signal)
+
+
+def _failed(report: JobReport) -> tuple[str, str]:
+    """Return how a job in the state FAILED has ended, and the error of its call."""
+    launch_failed = report.reason == "JobLaunchFailure"
+    if report.signal:
+        # Slurm calls it a failed launch, too, where it has killed a job that held too much memory.
+        perhaps = ", for its memory perhaps" if launch_failed else ""
+        return f"was ended by signal {report.signal}{perhaps}", "WorkerLost"
+    if launch_failed:
+        return reason_of(report.reason).sentence, "NodeFailure"
+    return "failed" if report.exit_code is None else f"ended with exit code {report.exit_code}", "WorkerLost"

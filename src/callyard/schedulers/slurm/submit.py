@@ -71,7 +71,7 @@ def _dependency(after: Iterable[Dependency]) -> Iterator[str]:
     kinds = {"ok": "afterok", "any": "afterany", "corresponding": "aftercorr"}
     jobs: dict[str, list[str]] = {}
     for dependency in unique(after):
-        jobs.setdefault(kinds[dependency.kind], []).append(dependency.job)
+        jobs.setdefault(kinds[dependency.kind], []).append(str(dependency.job))
     if jobs:
         yield "--dependency=" + ",".join(":".join([kind, *names]) for kind, names in jobs.items())
 

@@ -1,0 +1,116 @@
+"""The classes of errors that need nothing of multiprocessing; see the package for their tree."""
+
+from __future__ import annotations
+
+from _pickle import PicklingError  # `pickle` is more than a job needs to begin
+
+__all__ = [
+    "CacheError",
+    "CallyardError",
+    "JobCancelled",
+    "JobLost",
+    "OutOfMemory",
+    "ResourceError",
+    "SchedulerError",
+    "TimeLimitExceeded",
+    "UnpicklableCall",
+    "UnsafeCache",
+    "VersionMismatch",
+]
+
+
+class CallyardError(Exception):
+    """The base class of all errors that Callyard itself raises.
+
+    Examples:
+        >>> try:
+        ...     Executor(backend="slrm")
+        ... except CallyardError as error:
+        ...     print(error)
+        backend='slrm' is none that this version knows: did you mean 'slurm'?
+    """
+
+
+class ResourceError(CallyardError, ValueError):
+    """A resource is unknown, its value makes no sense, or a call asks for more than there is; also a `ValueError`.
+
+    `submit` raises it, before the call waits for anything.
+
+    Examples:
+        >>> try:
+        ...     executor.submit(abs, -1, resource_dict={"memry": 2})
+        ... except ResourceError as error:
+        ...     print(error)
+        unknown resource 'memry': did you mean 'memory'?
+    """
+
+
+class UnpicklableCall(CallyardError, PicklingError, TypeError):
+    """The function, an argument or the result cannot be sent between processes; also a `TypeError`.
+
+    The message names the object.
+
+    Examples:
+        >>> import threading
+        >>> isinstance(executor.submit(print, threading.Lock()).exception(), UnpicklableCall)
+        True
+    """
+
+
+class SchedulerError(CallyardError):
+    """A scheduler refuses a job or does not answer; the message has its own words where there are any.
+
+    Examples:
+        >>> try:
+        ...     results = list(executor.map(abs, range(9)))
+        ... except SchedulerError as error:
+        ...     print("the cluster says:", error)
+    """
+
+
+class JobCancelled(CallyardError):
+    """The job of the call was cancelled from outside, by its user or an administrator."""
+
+
+class JobLost(CallyardError):
+    """The scheduler does not know the job of the call any more, and the job has left no result."""
+
+
+class TimeLimitExceeded(CallyardError, TimeoutError):
+    """The call ran longer than its `run_time` and was ended; also a `TimeoutError`.
+
+    Examples:
+        >>> import time
+        >>> call = executor.submit(time.sleep, 60, resource_dict={"run_time": 0.1})
+        >>> isinstance(call.exception(), TimeLimitExceeded)
+        True
+    """
+
+
+class OutOfMemory(CallyardError, MemoryError):
+    """The call took more memory than its `memory` and was ended; also a `MemoryError`.
+
+    Examples:
+        >>> call = executor.submit(lambda: len(b"x" * (1 << 30)), resource_dict={"memory": "256MB"})
+        >>> isinstance(call.exception(), OutOfMemory)
+        True
+    """
+
+
+class CacheError(CallyardError):
+    """A cache, one of its files, or a call that is to be cached cannot be used; the message says what to do."""
+
+
+class UnsafeCache(CacheError):
+    """Other users could have written the cache, and loading a result from it would run their code."""
+
+
+class VersionMismatch(CacheError):
+    """Another version of Callyard or of Python wrote the file, or runs on the node."""
+
+
+for _error in (
+    *(CallyardError, ResourceError, UnpicklableCall, SchedulerError, JobCancelled, JobLost, TimeLimitExceeded),
+    *(OutOfMemory, CacheError, UnsafeCache, VersionMismatch),
+):
+    _error.__module__ = __package__  # where users and pickles find them

@@ -1,0 +1,20 @@
+"""Futures: the results of calls that may not have ended yet, and futures of parts and tuples of such results."""
+
+from __future__ import annotations
+
+from .derived import ItemFuture, batched, item, part_of, unzip
+from .future import Future, Lazy
+from .waiting import before_sleep, ends_futures, when_ended
+
+__all__ = [
+    "Future",
+    "ItemFuture",
+    "Lazy",
+    "batched",
+    "before_sleep",
+    "ends_futures",
+    "item",
+    "part_of",
+    "unzip",
+    "when_ended",
+]

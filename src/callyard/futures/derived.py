@@ -1,0 +1,233 @@
+"""Futures derived from futures: `item` and `unzip`, parts of a result; `batched`, tuples of results as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future as StandardFuture
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+from .future import DerivedResult, Future
+from .waiting import when_ended
+
+__all__ = ["ItemFuture", "batched", "item", "part_of", "unzip"]
+
+T = TypeVar("T")
+
+
+def item(future: StandardFuture[Any], key: Any) -> Future[Any]:
+    """Return the future of `future.result()[key]`.
+
+    It fails as `future` fails, is cancelled when `future` is, and otherwise raises what indexing raises. Cancelling it
+    does not cancel `future`.
+
+    Args:
+        future: any `concurrent.futures.Future`.
+        key: an index, a key of a dict, a slice, or whatever else the result takes in brackets.
+
+    Raises:
+        TypeError: `future` is not a future.
+
+    Examples:
+        >>> pair = executor.submit(divmod, 17, 5)
+        >>> executor.submit(pow, item(pair, 1), 10).result()  # does not wait for the pair here
+        1024
+    """
+    _check_future(future, "item")
+    return _part(future, key, None)
+
+
+def unzip(future: StandardFuture[Any], n: int) -> list[Future[Any]]:
+    """Return `n` futures of the `n` parts of a sequence.
+
+    They fail as `future` fails, are cancelled when `future` is, and raise ValueError if the result has another length.
+
+    Args:
+        future: any `concurrent.futures.Future`.
+        n: the length of the result (count, 0 or more).
+
+    Raises:
+        TypeError: `future` is not a future, or `n` not an integer.
+        ValueError: `n` is negative.
+
+    Examples:
+        >>> quotient, remainder = unzip(executor.submit(divmod, 17, 5), 2)
+        >>> remainder.result()
+        2
+    """
+    _check_future(future, "unzip")
+    _check_number("unzip", n, 0)
+    return [_part(future, i, n) for i in range(n)]
+
+
+def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
+    """Return futures of tuples of `n` results each, in the order in which `futures` finish.
+
+    The last tuple may be shorter. A future that fails or is cancelled fails or cancels the batch that it falls into.
+
+    Args:
+        futures: any `concurrent.futures.Future` objects.
+        n: how many results make a batch (count, 1 or more).
+
+    Raises:
+        TypeError: one of `futures` is not a future, or `n` not an integer.
+        ValueError: `n` is less than 1.
+
+    Examples:
+        >>> lengths = [executor.submit(len, "x" * i) for i in range(10)]
+        >>> sums = [executor.submit(sum, batch) for batch in batched(lengths, 4)]
+        >>> len(sums), sum(each.result() for each in sums)
+        (3, 45)
+    """
+    _check_number("batched", n, 1)
+    if isinstance(futures, StandardFuture):
+        raise TypeError(f"batched: give it a list of futures, not the one {futures!r}")
+    sources = list(futures)
+    for source in sources:
+        _check_future(source, "batched")
+    return _batches(sources, n)
+
+
+def _check_future(value: object, asking: str) -> None:
+    if not callable(getattr(value, "add_done_callback", None)):
+        raise TypeError(f"{asking}: {value!r} is not a future")
+
+
+def _check_number(asking: str, n: Any, least: int) -> None:
+    if not hasattr(n, "__index__"):
+        raise TypeError(f"{asking}: n must be an integer, not {n!r}")
+    if n < least:
+        raise ValueError(f"{asking}: n must be at least {least}, not {n}")
+
+
+# -- parts -----------------------------------------------------------------------------------------------
+
+
+class _Item(DerivedResult):
+    """A part of another future's result, taken when somebody asks for it."""
+
+    __slots__ = ("key", "length", "source")
+
+    def __init__(self, source: StandardFuture[Any], key: Any, length: int | None) -> None:
+        self.source, self.key, self.length = source, key, length
+
+    def load(self) -> Any:
+        return part_of(self.source.result(), self.key, self.length)
+
+
+def part_of(whole: Any, key: Any, length: int | None) -> Any:
+    """Return `whole[key]`; with a `length`, that of `unzip`, refuse a sequence of another length."""
+    if length is not None and len(whole) != length:
+        raise ValueError(f"unzip: expected {length} values, the result has {len(whole)}")
+    return whole[key]
+
+
+class ItemFuture(Future[Any]):
+    """The future of a part of another future's result.
+
+    Attributes:
+        source: that other future, until it has ended; then None, so that the part does not keep the whole alive.
+        key_and_length: the key of the part, and the expected length of the whole (None for `item`).
+    """
+
+    __slots__ = ("_identity", "key_and_length", "source")
+
+    def __init__(self, source: StandardFuture[Any], key: Any, length: int | None) -> None:
+        super().__init__(f"{getattr(source, 'name', 'future')}[{key!r}]")
+        self.source: StandardFuture[Any] | None = source
+        self.key_and_length = key, length
+        self._identity = ""
+
+    def ends_here(self) -> bool:
+        source = self.source
+        return isinstance(source, Future) and source.ends_here()
+
+    @property
+    def identity(self) -> str:
+        """The name of the part in keys of calls while its content is not known; "" where the whole has no such name."""
+        whole: str = getattr(self.source, "identity", "")
+        key, length = self.key_and_length
+        return f"{whole}[{key!r} of {length}]" if whole and type(key) in (int, str) else self._identity
+
+    def ended(self, source: StandardFuture[Any]) -> None:
+        """End as `source` has ended."""
+        self._identity, self.source = self.identity, None
+        if not _end_alike(source, self):
+            self.finish(_Item(source, *self.key_and_length))
+
+
+def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:
+    part = ItemFuture(source, key, length)
+    when_ended(source, part.ended)
+    return part
+
+
+def _end_alike(source: StandardFuture[Any], target: Future[Any]) -> bool:
+    """Fail or cancel `target` if `source` has failed or was cancelled; return False if `source` has a result."""
+    if source.cancelled():
+        target.cancel()
+        return True
+    if isinstance(source, Future):
+        if not source.failed():
+            return False
+        packed = source.packed_failure()
+        if packed is not None:  # passed on as it is, because nobody here may ever look at it
+            return target.fail(packed)
+    error = source.exception()
+    return error is not None and target.fail_with(error)
+
+
+# -- batches ---------------------------------------------------------------------------------------------
+
+
+def _batches(sources: list[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
+    sizes = [min(n, len(sources) - first) for first in range(0, len(sources), n)]
+    batches: list[Future[tuple[T, ...]]] = [_BatchFuture(sources) for _ in sizes]
+    arrived: list[dict[int, StandardFuture[T]]] = [{} for _ in sizes]  # for each batch, by the number of the source
+    places: dict[int, int] = {}  # number of the source -> its place in the order in which they have ended
+    free = count()
+
+    # There is no lock, because the garbage collector may run a finalizer in the middle of this, and that may end
+    # another of the sources in the same thread. Instead each step is atomic, and may be done twice.
+    def ended(number: int, source: StandardFuture[T]) -> None:
+        if number not in places:
+            places.update(zip((number,), free))  # noqa: B905  # takes a place and notes it in one step
+        place = places[number] // n
+        batch, members = batches[place], arrived[place]
+        members[number] = source
+        if not _end_alike(source, batch) and len(members) == sizes[place] and not batch.done():
+            batch.finish(_TupleResult(list(members.values())))
+
+    for number, source in enumerate(sources):
+        when_ended(source, partial(ended, number))
+    return batches
+
+
+class _BatchFuture(Future[tuple[T, ...]]):
+    """The future of a tuple of results. Any `n` of its sources may be those that come to be in it."""
+
+    __slots__ = ("_sources",)
+
+    def __init__(self, sources: Sequence[StandardFuture[T]]) -> None:
+        super().__init__("batched")
+        self._sources = sources
+
+    def ends_here(self) -> bool:
+        return all(source.done() or (isinstance(source, Future) and source.ends_here()) for source in self._sources)
+
+    def _end(self, *end: Any) -> bool:
+        self._sources = ()  # before anybody is told of the end, so that it keeps nobody's result alive
+        return super()._end(*end)
+
+
+class _TupleResult(DerivedResult):
+    """The results of several futures that are done."""
+
+    __slots__ = ("sources",)
+
+    def __init__(self, sources: Sequence[StandardFuture[Any]]) -> None:
+        self.sources = sources
+
+    def load(self) -> tuple[Any, ...]:
+        return tuple(source.result() for source in self.sources)

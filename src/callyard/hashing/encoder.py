@@ -1,0 +1,168 @@
+"""The encoder: makes the tokens of values, also of values that refer to each other.
+
+Values that are equal in type and content have the same token, whatever they look like in memory. Functions, classes
+and modules are *definitions*; each kind of encoder has its own tokens for these.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ..dependencies.wait import failure_of
+from .code import code_token
+from .containers import outline
+from .digest import ATOMS, PendingFuture, UnkeyableError, combine, text
+from .packages import module_of
+from .types import handler_of
+
+Registered = Callable[[Any], Any]  # returns, for an instance of a registered type, a value with the same meaning
+_registered: dict[type, Registered] = {}
+_NEVER = 1 << 62
+
+
+def register(kind: type, function: Registered) -> None:
+    """Let instances of `kind`, and of classes that derive from it, mean what `function(instance)` means.
+
+    Raises:
+        TypeError: `kind` is not a type, `function` cannot be called, or the meaning of `kind` cannot be changed.
+    """
+    if not isinstance(kind, type) or not callable(function):  # type: ignore[redundant-expr]
+        raise TypeError(f"register(type, function) wants a type and a function, not {kind!r} and {function!r}")
+    if kind in ATOMS or kind is object:
+        raise TypeError(f"register: what {kind.__name__} means cannot be changed; make a class from it")
+    _registered[kind] = function
+
+
+def _registration(kind: type) -> Registered | None:
+    return next((_registered[base] for base in kind.__mro__ if base in _registered), None)
+
+
+class BaseEncoder(ABC):
+    """Makes tokens of values.
+
+    An object to which several references lead is encoded once, and has the token that copies of it would have. Values
+    that contain each other are encoded as a tree with references back. They stay on a stack until the first of them is
+    finished; a reference back is written as the distance of its target from the top of the stack, so that no other
+    token depends on the place where its value occurs.
+    """
+
+    opens_results = False  # whether results of futures are encoded even if their tokens are known
+
+    def __init__(self) -> None:
+        # By id. The values of finished tokens are kept alive, so that no id is used again.
+        self._finished: dict[int, tuple[Any, bytes]] = {}
+        self._places: dict[int, int] = {}  # of unfinished values, their places on the stack
+        self._stack: list[Any] = []
+        self._lowest = _NEVER  # the lowest place to which a reference led from inside the present value
+
+    def token(self, value: Any) -> bytes:
+        """Return the token of a value.
+
+        Raises:
+            UnkeyableError: it has no meaning that can be hashed.
+            PendingFuture: a future in it is not done.
+        """
+        try:
+            simple = ATOMS.get(type(value))
+        except TypeError as error:  # its metaclass defines equality, but no hash
+            raise UnkeyableError(value, str(error)) from error
+        if simple is not None:
+            return simple(value)
+        number = id(value)
+        known = self._finished.get(number)
+        if known is not None:
+            return known[1]
+        place = self._places.get(number)
+        if place is None:
+            return self._visit(value, number)
+        self._lowest = min(self._lowest, place)
+        return b"^%d" % (len(self._stack) - place)
+
+    def _visit(self, value: Any, number: int) -> bytes:
+        place = self._places[number] = len(self._stack)
+        self._stack.append(value)
+        outer, self._lowest = self._lowest, place
+        kind = type(value)
+        try:
+            if _registered and (function := _registration(kind)) is not None:
+                made = self._by_registration(value, function)
+            else:
+                made = handler_of(value)(self, value)
+        except UnkeyableError as error:
+            self._leave(place + 1, b"")
+            made = self.unkeyable(value, error)
+        except (PendingFuture, RecursionError, MemoryError):
+            raise
+        except Exception as error:  # to encode a value may run code of the user's
+            self._leave(place + 1, b"")
+            made = self.unkeyable(value, UnkeyableError(value, str(error)))
+        if self._lowest == place:
+            self._leave(place, made)
+            self._finished[number] = value, made
+            self._lowest = outer
+        else:
+            self._lowest = min(outer, self._lowest)
+        return made
+
+    def _leave(self, place: int, first: bytes) -> None:
+        """Take finished values off the stack, down to this place.
+
+        Those above the first refer back to it, so they count by its token and their distance from it.
+        """
+        while len(self._stack) > place:
+            value = self._stack.pop()
+            del self._places[id(value)]
+            if first:
+                self._finished[id(value)] = value, combine(b"~", [first, b"%d" % (len(self._stack) - place)])
+
+    def _by_registration(self, value: Any, function: Registered) -> bytes:
+        means = function(value)
+        if means is value:
+            raise UnkeyableError(value, "the function that was registered for it returns the value itself")
+        return combine(b"R", [self.definition(type(value)), self.token(means)])
+
+    def outline(self, value: Any) -> bytes:
+        """Return the bytes by which a key or an element of a set is ordered."""
+        return outline(value, code_token)
+
+    # -- tokens that depend on the kind of encoder -----------------------------------------------------
+
+    @abstractmethod
+    def definition(self, thing: Any) -> bytes:
+        """Return the token of a function, a class or a module."""
+
+    def sentinel(self, value: Any) -> bytes:
+        """Return the token of an `object()`, which has no content."""
+        return b"o"
+
+    def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
+        """Return the token of a value that cannot be encoded, or raise the error."""
+        raise error
+
+    def future(self, future: Any) -> bytes:
+        """Return the token of a future's result.
+
+        A future that failed counts as pending for good: its call will not be made, but fail as it did.
+        """
+        known: bytes | None = getattr(future, "result_token", None) if future.done() else None
+        if known is not None and not self.opens_results:
+            return known
+        if not future.done() or future.cancelled() or failure_of(future) is not None:
+            return self.pending(future)
+        return self.token(future.result())
+
+    def pending(self, future: Any) -> bytes:
+        """Return the token of a future that has no result, or raise an error."""
+        raise PendingFuture
+
+
+class LenientEncoder(BaseEncoder):
+    """An encoder that goes on where a value cannot be encoded: the value counts by its type."""
+
+    def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
+        return text(b"?", module_of(type(value)), type(value).__qualname__)
+
+    def pending(self, future: Any) -> bytes:
+        raise UnkeyableError(future, "it has no result")

@@ -1,0 +1,115 @@
+"""The walk through what a definition reaches: the definitions that are found, and the notes that are taken.
+
+A walk numbers the definitions that it finds. Each is described once, with the numbers of those to which it leads, so
+that functions which call each other end it.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from ..serialize.importable import by_reference
+from . import reflection
+from .digest import UnkeyableError, combine, text
+from .encoder import LenientEncoder
+from .invalidation import ChangeWatch
+from .packages import Package, module_of, owner
+
+# Types of objects that no key can tell and that nobody misses: the warning would only disturb.
+_QUIET = frozenset(("ReferenceType", "WeakKeyDictionary", "WeakValueDictionary", "WeakSet", "_abc_data"))
+
+
+class Walk(LenientEncoder):
+    """An encoder whose tokens of definitions are numbers, so they mean something only inside this walk."""
+
+    def __init__(self, with_metadata: bool = False) -> None:
+        super().__init__()
+        self.counts_metadata = with_metadata
+        self.watch = ChangeWatch()
+        self.ingredients: dict[str, bytes] = {}
+        self.references: dict[tuple[str, str], None] = {}  # module and name of the user's code that a worker imports
+        self.unkeyed: dict[str, str] = {}  # the place of a value that no key can tell, and its type
+        self.unfollowed: dict[str, None] = {}
+        self.reads_metadata = 0  # see `reflection`
+        self.travels = True  # whether the present definition is sent to the worker, not imported there
+        self.where = ""  # the present place, for people
+        self.numbered = 0  # how many tokens were made that mean something only inside this walk
+        self.found: list[tuple[Any, bool]] = []  # the definitions, each with whether it travels
+        self._numbers: dict[int, int] = {}  # their indices there, by id
+
+    def definition(self, thing: Any) -> bytes:
+        self.numbered += 1
+        number = self._numbers.get(id(thing))
+        if number is None:
+            number = self._numbers[id(thing)] = len(self.found)
+            self.found.append((thing, self.travels))
+        elif self.travels and not self.found[number][1] and is_users(thing) and by_reference(thing):
+            self.references[thing.__module__, thing.__qualname__] = None
+        return b"@%d" % number
+
+    def sentinel(self, value: Any) -> bytes:
+        return self.definition(value)
+
+    def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
+        """Note a value in a global that no key can tell, such as a lock or an open file. It counts by its type."""
+        if type(value).__name__ not in _QUIET:
+            self.unkeyed[self.where or "a value"] = type(value).__qualname__
+        return super().unkeyable(value, error)
+
+    def package(self, package: Package, *names: str) -> bytes:
+        """Return the token of a part of an installed package, by the names that lead to it there."""
+        self.note_use(".".join(names))
+        self.ingredients[f"package {package.name}"] = text(b"I", package.name, package.version)
+        return text(b"I", package.name, package.version, *names)
+
+    def step(self, step: str, value: Any) -> bytes:
+        """Return the token of a part of the present definition."""
+        where, self.where = self.where, self.where + step
+        try:
+            return self.token(value)
+        finally:
+            self.where = where
+
+    # -- notes -----------------------------------------------------------------------------------------
+
+    def note(self, label: str, token: bytes) -> None:
+        """Note an ingredient, for people. Two things may have one label."""
+        before = self.ingredients.get(label)
+        self.ingredients[label] = token if before in (None, token) else combine(b"&", [before or b"", token])
+
+    def note_value(self, label: str, value: Any, made: bytes, numbered: int) -> None:
+        """Note an ingredient that is data, by a token that can be compared with those of other walks."""
+        self.note(label, made if self.numbered == numbered else _NameEncoder().token(value))
+
+    def note_use(self, name: str, whole: bool = False) -> None:
+        """Note the use of a name of Python's or of a library's; `whole`: of a module with all that is in it."""
+        if reflection.is_unfollowed(name, whole):
+            self.unfollowed[name] = None
+        self.reads_metadata = max(self.reads_metadata, reflection.metadata_read_by(name, whole))
+
+    def note_special(self, names: set[str]) -> None:
+        """Note that code names these attributes, of any object."""
+        self.unfollowed.update(dict.fromkeys(reflection.unfollowed_among(names)))
+        self.reads_metadata = max(self.reads_metadata, reflection.metadata_among(names))
+
+
+class _NameEncoder(LenientEncoder):
+    """An encoder for which a definition counts by its name, so that tokens of two walks can be compared."""
+
+    def definition(self, thing: Any) -> bytes:
+        return text(b"d", name_of(thing))
+
+
+def is_users(thing: Any) -> bool:
+    """Tell whether a function or class is the user's own."""
+    return not isinstance(thing, ModuleType) and owner(module_of(thing)) is None
+
+
+def name_of(thing: Any) -> str:
+    """Return the name of a definition, for people."""
+    if isinstance(thing, ModuleType):  # it may have a __getattr__
+        return str(vars(thing).get("__name__"))
+    module = module_of(thing)
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None) or repr(thing)
+    return name if module in ("__main__", "builtins", "") else f"{module}.{name}"

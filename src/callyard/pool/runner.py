@@ -1,0 +1,70 @@
+"""The life cycle of a runner: a thread of its own that outlives its callers, the interpreter's end, and forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import weakref
+from collections.abc import Iterable
+
+from ..transport.event_loop import IoThread
+from ..utils import interpreter_exit
+
+
+class ThreadedRunner:
+    """What runs calls through an I/O thread. Subclasses say how it begins and when it is done.
+
+    The interpreter waits for its calls before it ends. In a forked child there is no thread, so a runner can do nothing
+    there; it must not hold the connections of the original open either, because their other ends would not see the
+    original's end.
+    """
+
+    def __init__(self) -> None:
+        self.forked = False  # this is a copy in a forked process
+        self._io = IoThread()
+
+    def _register(self) -> None:
+        """Take part in forks and in the interpreter's end. The last step of a constructor: both may come at once."""
+        _runners.add(self)
+        interpreter_exit.register(self)
+
+    def close(self) -> None:
+        """Take the calls that are there to their ends, and those that are expected; then end."""
+        raise NotImplementedError
+
+    def begin_end(self) -> None:
+        """At the interpreter's end: live calls are waited for."""
+        if not self.forked:
+            self.close()
+
+    def wait_for_end(self) -> None:
+        if not self.forked:
+            self.join()
+
+    def join(self) -> None:
+        """Wait until everything has ended: processes, thread, sockets."""
+        self._io.join()
+
+    def after_fork(self) -> None:
+        """In a forked child: close this copy."""
+        self.forked = True
+        loop = self._io.loop
+        for sock in (*self.open_sockets(), *(() if loop is None else loop.sockets())):
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def open_sockets(self) -> Iterable[socket.socket]:
+        """Return the sockets of this runner besides those of its loop."""
+        return ()
+
+
+_runners: weakref.WeakSet[ThreadedRunner] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for runner in list(_runners):
+        runner.after_fork()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)

@@ -1,0 +1,284 @@
+"""Worker events: what arrives from workers and from the zygote, and what becomes of calls when a worker ends.
+
+All of it runs in the I/O thread of the pool, which takes the dispatcher's lock for what other threads see, too. Futures
+are ended without the lock: their callbacks may submit calls, or wait for a thread that does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+from ..errors import WorkerLost
+from ..futures import Lazy
+from ..system.processes import wait_for_end
+from ..transport.event_loop import WRITE, EventLoop
+from ..transport.stream import FrameStream
+from .blocked_streams import BlockedStreams
+from .call import Call
+from .dispatcher import AnyConnection, Dispatcher, decide_again
+from .mpi_group import RankGroup
+from .worker_connection import Ended, WorkerConnection
+from .worker_errors import PackedError, StartError, alone_error, lost_error
+from .zygote_process import ZygoteEvent
+
+_log = logging.getLogger("callyard")
+_STALL = 0.01  # s after which calls are taken back from behind one that runs
+_MOST_ZYGOTES = 5  # that may end in a row without any call that ended meanwhile
+_RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
+
+
+class WorkerEvents:
+    """The handlers of the I/O thread's loop, and what that thread looks after between two events."""
+
+    def __init__(self, dispatcher: Dispatcher, loop: EventLoop, wake: Callable[[], object]) -> None:
+        self._dispatcher, self._loop = dispatcher, loop
+        self.streams = BlockedStreams(dispatcher.lock, loop, wake, self._on_broken)
+        self._zygotes_lost = 0  # in a row
+        self._zygote_timed = False  # whether it answers is looked at after each wait
+        self._looked_for_stalls = 0.0
+
+    # -- handlers --------------------------------------------------------------------------------------
+
+    def on_rank_connecting(self, group: RankGroup, mask: int) -> None:
+        try:
+            connection = group.accept()
+            if connection is not None:
+                self._loop.watch(connection.stream.sock, partial(self.on_worker, group, connection))
+        except OSError as error:  # a rank without a connection: the others would wait for it for ever
+            group.fault = f"a rank could not be connected to ({error})"
+            self._loop.forget(group.listener)
+            self._end_worker(group)
+            return
+        if group.complete:
+            self._loop.forget(group.listener)
+            group.stop_listening()
+
+    def on_worker(self, owner: AnyConnection, connection: WorkerConnection, mask: int) -> None:
+        """A process of a worker can be read from or written to; `owner` is its group, or its connection itself."""
+        if owner.worker.number not in self._dispatcher.connections:  # lost while this event waited for its turn
+            return
+        if mask & WRITE:
+            self.streams.flush(connection.stream)
+        with self._dispatcher.lock if owner is not connection else contextlib.nullcontext():  # a rank may be greeted
+            ends = owner.hear(connection, connection.receive())
+        self.settle(owner, ends)
+        if connection.ended:  # its process has ended, which the zygote will tell, or has closed the stream
+            self._loop.forget(connection.stream.sock)
+            if not owner.worker.leaving:
+                self._end_worker(owner)
+
+    def settle(self, connection: AnyConnection, ends: list[Ended]) -> None:
+        """Tell the placement what has ended, so that the worker gets its next calls; only then end the futures."""
+        dispatcher, worker = self._dispatcher, connection.worker
+        if connection.says_ready:
+            connection.says_ready = False
+            dispatcher.updates.append((worker, None))
+        if connection.must_end:
+            with dispatcher.lock:
+                dispatcher.running_zygote.kill(worker.number, signal.SIGKILL)
+        elif ends and ends[0][0].plan.limited:
+            with dispatcher.lock:  # the worker is free when the zygote says that no limit can hit it any more
+                dispatcher.unwatching[worker.number] = [ends[0][0]]
+                dispatcher.running_zygote.unwatch(worker.number)
+        elif ends:
+            dispatcher.updates.append((worker, [call for call, _, _ in ends]))
+        dispatcher.pump()
+        for call, packed, failed in ends:
+            finish(call, packed, failed)
+        dispatcher.pump()  # the callbacks of this thread have only left their calls in the inbox
+
+    def on_zygote(self, mask: int) -> None:
+        zygote = self._dispatcher.running_zygote
+        if mask & WRITE:
+            self.streams.flush(zygote.stream)
+            if self._dispatcher.zygote is not zygote:  # nothing can be said to it, so it is gone
+                return
+        events = zygote.receive()
+        if events is None:
+            self._zygote_lost()
+            return
+        for event in events:
+            connection = self._dispatcher.connections.get(event.number)
+            if connection is not None:
+                self._on_zygote_event(connection, event)
+        self._dispatcher.pump()
+
+    def _on_zygote_event(self, connection: AnyConnection, event: ZygoteEvent) -> None:
+        if event.what == "spawned":
+            connection.pid = event.value
+            connection.handed_over()  # only now: what was to be sent may have had to wait
+        elif event.what == "exited":
+            self._worker_ended(connection, event.value, event.reason)
+        elif event.what == "unwatched":
+            dispatcher = self._dispatcher
+            dispatcher.updates.append((connection.worker, dispatcher.unwatching.pop(event.number)))
+        else:
+            self._calls_withdrawn(cast(WorkerConnection, connection), *event.value)
+
+    # -- ends of workers -------------------------------------------------------------------------------
+
+    def _end_worker(self, connection: AnyConnection) -> None:
+        zygote = self._dispatcher.running_zygote
+        with self._dispatcher.lock:
+            if connection.rank_gone:  # the launcher knows better why, and ends the other ranks
+                zygote.let_end(connection.worker.number, _RANKS_GRACE)
+            else:
+                zygote.kill(connection.worker.number, signal.SIGKILL)
+
+    def _on_broken(self, stream: FrameStream) -> None:
+        """End the other side: nothing can be said to it any more, so it would be waited for for ever."""
+        zygote = self._dispatcher.zygote
+        if zygote is not None and zygote.stream is stream:
+            self._zygote_lost()
+            return
+        for connection in list(self._dispatcher.connections.values()):
+            if stream.sock in connection.sockets() and not connection.worker.leaving:
+                connection.fault = f"nothing could be sent to it ({stream.broken})"
+                self._end_worker(connection)
+
+    def _worker_ended(
+        self, connection: AnyConnection, exitcode: int | None, reason: str | None, hopeless: bool = False
+    ) -> None:
+        """A worker's process is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
+        dispatcher, worker = self._dispatcher, connection.worker
+        for sock in connection.sockets():
+            self._loop.forget(sock)
+        given_up: list[Call] = []
+        with dispatcher.lock:  # all at once: no call may be sent here between the last look and the end
+            dispatcher.run_deferred()
+            dispatcher.unwatching.pop(worker.number, None)
+            dispatcher.take_in()  # ends that must be known, and calls withdrawn, which the worker has begun to skip
+            ends = connection.drain()
+            failed = self._put_back(connection, may_run_again=reason in (None, "rank", "silence"))
+            if not worker.ready and not dispatcher.killed:
+                scarce = exitcode is None and reason not in (None, "silence") and not hopeless  # there was no process
+                at_once = hopeless or connection.initializer_error is not None or connection.alone is not None
+                given_up = dispatcher.not_started(worker, scarce, at_once)
+        dispatcher.inbox.append(decide_again)
+        dispatcher.pump()
+        for call, packed, raised in ends:
+            finish(call, packed, raised)
+        for call in failed:
+            before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
+            call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
+        for call in given_up:
+            _fail_not_started(call, connection, exitcode, reason)
+        connection.close()
+
+    def _put_back(self, connection: AnyConnection, may_run_again: bool) -> list[Call]:
+        """Let the calls of a lost worker wait again, those that ran as often as they may; return the others."""
+        ran, rest = connection.take_unfinished()
+        may_run_again = may_run_again and not self._dispatcher.killed
+        again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
+        self._dispatcher.lose(connection.worker)
+        for call in again:
+            call.restarted += 1
+        for call in (*again, *rest):
+            call.future.again()
+        self._dispatcher.placement.put_back(reversed([*again, *rest]))
+        return [call for call in ran if call not in again]
+
+    # -- the zygote ------------------------------------------------------------------------------------
+
+    def _zygote_lost(self, reason: str | None = None) -> None:
+        """The zygote is gone, and the workers die with it; the next one makes new ones."""
+        dispatcher = self._dispatcher
+        zygote, connections = dispatcher.running_zygote, list(dispatcher.connections.values())
+        self._loop.forget(zygote.stream.sock)
+        zygote.close()
+        some_ended = any(connection.sequence > len(connection.in_flight) for connection in connections)
+        self._zygotes_lost = 0 if some_ended else self._zygotes_lost + 1
+        until = time.monotonic() + dispatcher.grace
+        for connection in connections:
+            if connection.pid is not None:
+                wait_for_end(connection.pid, until - time.monotonic())
+            why = None if connection.worker.ready else zygote.why_not_started
+            self._worker_ended(connection, None, why or reason, hopeless=why is not None)
+        dispatcher.zygote = None  # only now: other threads may talk to it until all workers are accounted for
+        if self._zygotes_lost >= _MOST_ZYGOTES:
+            self._fail_waiting(f"the process that starts workers ended {self._zygotes_lost} times in a row")
+
+    def _fail_waiting(self, why: str) -> None:
+        self._zygotes_lost = 0
+        for call in self._dispatcher.drain():
+            call.future.fail_with(WorkerLost(f"no worker could be started for {call.future.name!r}: {why}"))
+
+    def check_zygote(self, now: float) -> None:
+        """End a zygote that does not answer: it keeps no limits, and tells no deaths."""
+        dispatcher, zygote = self._dispatcher, self._dispatcher.zygote
+        if zygote is None or not self._zygote_timed:
+            return
+        with dispatcher.lock:
+            answers = zygote.answers(now)
+        if not answers:
+            _log.error("the process that keeps the limits of calls does not answer: it is ended, with its workers")
+            zygote.abandon([each.pid for each in dispatcher.connections.values() if each.pid is not None])
+            self._zygote_lost("silence")
+            dispatcher.pump()
+
+    # -- calls behind one that takes long --------------------------------------------------------------
+
+    def patience(self) -> float | None:
+        """Return for how long nothing needs to be looked at, in s; a thread that sends something else wakes this one.
+
+        `io_polls` is False while this looks: calls that are sent from then on wake this thread.
+        """
+        dispatcher = self._dispatcher
+        dispatcher.io_polls = False
+        dispatcher.io_polls = bool(self.streams.stuck) or any(
+            len(connection.in_flight) > 1 for connection in dispatcher.connections.values()
+        )
+        silence = None if dispatcher.zygote is None else dispatcher.zygote.patience()
+        self._zygote_timed = silence is not None
+        times = (_STALL if dispatcher.io_polls else None, silence)
+        return min((time for time in times if time is not None), default=None)
+
+    def withdraw_stalled(self, now: float) -> None:
+        """Ask the zygote to take back the calls behind one that has been running for a while."""
+        if now - self._looked_for_stalls < _STALL:
+            return
+        self._looked_for_stalls = now
+        for connection in list(self._dispatcher.connections.values()):
+            if type(connection) is WorkerConnection and not connection.worker.withdrawing and connection.stalled():
+                with self._dispatcher.lock:
+                    connection.worker.withdrawing = True
+                    self._dispatcher.running_zygote.withdraw(connection.worker.number, connection.sequence)
+
+    def _calls_withdrawn(self, connection: WorkerConnection, begun: int, unsent: bytes) -> None:
+        """The zygote has taken back the calls after number `begun`, and found results that were not sent yet."""
+        self.settle(connection, connection.hear_of(unsent))
+        dispatcher = self._dispatcher
+        with dispatcher.lock:
+            dispatcher.run_deferred()
+            dispatcher.take_in()  # ends that the placement must know first
+            calls = connection.withdrawn(begun)
+            for running in list(connection.in_flight.values()):  # a copy: what has ended may just be taken out
+                running.pace.note(_STALL)  # it is not short after all
+            for call in calls:
+                call.future.again()
+            dispatcher.placement.withdrawn(connection.worker, calls)
+        dispatcher.inbox.append(decide_again)
+
+
+def finish(call: Call, packed: Lazy, failed: bool) -> None:
+    """End the call's future, unless it was not run and is going to be."""
+    if call.note is not None and call.noted is not None and call.noted(call, call.note):
+        return  # it was not run here
+    if failed:
+        call.future.fail(PackedError(packed, call))
+    else:
+        call.future.finish(packed)
+
+
+def _fail_not_started(call: Call, connection: AnyConnection, exitcode: int | None, reason: str | None) -> None:
+    if connection.alone:
+        call.future.fail_with(alone_error(call, connection.worker.shape.ranks, connection.alone))
+    else:
+        why = reason or connection.fault or None
+        call.future.fail(StartError(call, connection.initializer_error, exitcode, why))

@@ -1,0 +1,23 @@
+"""The names that `dir()`, and with it a shell's completion, shows of a public object."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+__all__ = ["public_names"]
+
+
+def public_names(names: Iterable[str], public: Collection[str] | None = None) -> list[str]:
+    """Return the public ones of these names, and special ones as `__enter__`, for what introspects.
+
+    Args:
+        names: all names of an object, as `object.__dir__` gives them.
+        public: the public ones; default: all that do not begin with an underscore.
+    """
+    return [
+        name for name in names if (not name.startswith("_") if public is None else name in public) or _special(name)
+    ]
+
+
+def _special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")

@@ -1,0 +1,209 @@
+"""Threads that start when they are first needed, and the limiter that lets calls wait for a place without one.
+
+`threading.Thread.start` and `concurrent.futures.ThreadPoolExecutor` hold locks of their own while a thread starts. A
+finalizer that submits a call in the middle of that, or Ctrl-C, would find them held; so nothing here waits for a lock
+that it could hold itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from functools import partial
+from time import monotonic
+
+from .backoff import Backoff
+from .locks import new_lock, under
+
+__all__ = ["CapacityLimiter", "LazyThread", "TaskThread"]
+
+_log = logging.getLogger("callyard")
+_SOONEST, _LATEST, _SLOWER = 0.01, 1.0, 1.5  # s between two rounds of polling, and how they grow
+
+# These versions start no thread any more once the main thread has ended, though calls of it may still be waited for.
+_NO_LATE_THREADS = (3, 12, 0) <= sys.version_info < (3, 12, 2)
+
+
+class LazyThread:
+    """A thread that starts with the first call of `start`, from any thread, or from a finalizer in the middle of that.
+
+    There is no lock. Each caller that finds it not started starts a thread, and of several the first to arrive does the
+    work, the others end at once. So an exception in the middle of a start, which may come before or after the thread is
+    there, does no harm: the next caller starts another.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.started = False
+        self._name = name
+        self._threads: list[threading.Thread] = []
+        self._arrived: list[threading.Thread] = []  # the first of them does the work
+        self._starter: int | None = None  # the thread that is in the middle of `start`
+
+    def start(self, run: Callable[[], object]) -> None:
+        """Start it once. Raises RuntimeError where no thread is to be had; then nothing has changed."""
+        self._once(partial(self._start, run))
+
+    def join(self) -> None:
+        """Wait for its end; in the thread itself do nothing."""
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                with contextlib.suppress(RuntimeError):  # an exception has prevented its start
+                    thread.join()
+
+    def _once(self, start: Callable[[], object]) -> None:
+        me = threading.get_ident()
+        if self.started or self._starter == me:  # the latter in a finalizer: `Thread.start` has locks of its own
+            return
+        try:
+            self._starter = me
+            start()
+            self.started = True  # not after the `finally`, in which an exception may arrive
+        finally:
+            self._starter = None
+
+    def _start(self, run: Callable[[], object]) -> None:
+        thread = threading.Thread(target=self._work, args=(run,), name=self._name, daemon=True)
+        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.remove(thread)
+            raise
+
+    def _work(self, run: Callable[[], object]) -> None:
+        me = threading.current_thread()
+        self._arrived.append(me)
+        if self._arrived[0] is me:
+            self.started = True  # here too: the effects of its work may be seen before `start` has returned
+            run()
+
+
+class TaskThread:
+    """A thread for tasks that would keep others waiting: files, the user's own code, and polling.
+
+    Tasks are run one after the other, in the order in which they were submitted.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._polled: list[Callable[[], bool]] = []
+        self._thread = LazyThread(name)
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Start the thread now if it could not be started later: there may be tasks at the interpreter's end."""
+        if _NO_LATE_THREADS:
+            self._thread.start(self._run)
+
+    def submit(self, task: Callable[[], object]) -> None:
+        """Run the task in the thread. After `close` nothing is run."""
+        if not self._closed:  # afterwards no thread shall start, because the interpreter may be ending
+            self._queue.put(task)
+            try:
+                self._thread.start(self._run)
+            except RuntimeError:
+                raise
+            except BaseException:  # it has interrupted the start, and the task is in the queue
+                self._thread.start(self._run)
+                raise
+
+    def poll(self, question: Callable[[], bool]) -> None:
+        """Ask until the answer is True: soon, then less and less often."""
+        self.submit(lambda: self._polled.append(question))
+
+    def close(self) -> None:
+        """End after the tasks that are there; nothing is polled any more."""
+        self._closed = True
+        self._queue.put(None)
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        round_ = Backoff(_SOONEST, _LATEST, _SLOWER)
+        while True:
+            try:
+                left = max(0.0, round_.at - monotonic()) if self._polled else None
+                task = self._queue.get(timeout=left)
+            except queue.Empty:
+                self._poll_all(round_)
+                continue
+            if task is None:
+                return
+            before = len(self._polled)
+            _safely(task)
+            del task  # until the next comes it would keep the call's arguments alive
+            if len(self._polled) > before:
+                round_.begin(monotonic() + _SOONEST)
+            elif self._polled and monotonic() >= round_.at:  # however many tasks there are
+                self._poll_all(round_)
+
+    def _poll_all(self, round_: Backoff) -> None:
+        self._polled = [question for question in self._polled if not _safely(question)]
+        round_.at = monotonic() + round_.next_pause()
+
+
+def _safely(step: Callable[[], object]) -> bool:
+    """Return the truth of the step's result; a fault in one must not end the others."""
+    try:
+        return bool(step())
+    except BaseException:  # the user's callbacks run here too, and one may exit
+        _log.exception("callyard: a task of the cache failed")
+        return True
+
+
+class CapacityLimiter:
+    """So many places, for which holders wait in line without a thread: each is called back when it has one.
+
+    A holder calls `release` when it is done, once or more often, because an exception may interrupt it, also here.
+    """
+
+    def __init__(self, places: int | None) -> None:
+        self._places = places
+        self._lock = new_lock()  # reentrant: a finalizer may acquire or release while this thread holds it
+        self._holders: set[Hashable] = set()
+        self._waiting: dict[Hashable, Callable[[], object]] = {}
+        self._to_call: dict[Hashable, Callable[[], object]] = {}  # holders by now that have not been called back
+
+    def acquire(self, holder: Hashable, start: Callable[[], object]) -> bool:
+        """Return True if there is a place at once; otherwise `start()` is called by the thread that releases one.
+
+        It is called a second time if an exception interrupts it.
+        """
+        return self._places is None or under(self._lock, self._acquire, holder, start)
+
+    def release(self, holder: Hashable) -> None:
+        if self._places is None:
+            return
+        try:
+            under(self._lock, self._release, holder)
+            self._call_back()  # without the lock: it may do anything
+        except BaseException:
+            under(self._lock, self._release, holder)
+            self._call_back()
+            raise
+
+    def _acquire(self, holder: Hashable, start: Callable[[], object]) -> bool:
+        if not self._waiting and len(self._holders) < (self._places or 1):
+            self._holders.add(holder)
+            return True
+        self._waiting[holder] = start
+        return False
+
+    def _release(self, holder: Hashable) -> None:
+        self._holders.discard(holder)
+        self._waiting.pop(holder, None)
+        while self._waiting and len(self._holders) < (self._places or 1):
+            first = next(iter(self._waiting))
+            self._to_call[first] = self._waiting[first]
+            self._holders.add(first)
+            del self._waiting[first]  # last: after an exception in between it is called back, if twice
+
+    def _call_back(self) -> None:
+        for holder, start in tuple(self._to_call.items()):
+            start()
+            self._to_call.pop(holder, None)

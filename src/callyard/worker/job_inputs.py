@@ -1,0 +1,112 @@
+"""The inputs of a call in a job: the results of other calls, as futures that have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from ..cache.directory import CacheDirectory
+from ..errors import JobLost
+from ..jobs.batch import CallFile, CallInput
+from ..jobs.spool import BatchDirectory
+from ..serialize.packed import Packed
+from ..utils.lite_typing import TYPE_CHECKING, Any
+from .job_outcome import failed, inherited
+
+if TYPE_CHECKING:
+    from ..cache.lookup import CachedResult
+
+__all__ = ["InputFailed", "StoredInput", "inputs_of", "pauses"]
+
+_SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of others
+
+
+def pauses() -> Iterator[float]:
+    """Pauses between attempts, longer and longer; none before the first two."""
+    pause = 0.0
+    while True:
+        yield pause
+        time.sleep(pause)
+        pause = min(pause * _SLOWER, _LATEST) if pause else _SOONEST
+
+
+class InputFailed(Exception):  # not an error of its own: it carries another
+    """The failure that a call inherits from one of its inputs."""
+
+    def __init__(self, failure: bytes) -> None:
+        self.failure = failure
+
+
+class StoredInput:
+    """A future, as keys see one, whose result lies in a file."""
+
+    def __init__(self, given: CallInput, found: CachedResult | None) -> None:
+        self._given, self._found = given, found
+        self.result_token = None if found is None or given.path else found.token
+
+    def done(self) -> bool:
+        return True
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> BaseException | None:
+        return None
+
+    def result(self) -> Any:
+        result = Packed(self._given.packed).load() if self._found is None else self._found.load()
+        if self._given.path:
+            from ..futures import part_of  # here, because it loads much, and few arguments are parts
+
+            for key, length in Packed(self._given.path).load():
+                result = part_of(result, key, length)
+        return result
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        fn(self)
+
+
+def inputs_of(home: CacheDirectory, parcel: CallFile) -> list[StoredInput]:
+    """The results that stand for futures among the arguments. Parts are taken once, to see whether they are there."""
+    found = [StoredInput(given, _find_input(home, parcel, given)) for given in parcel.inputs]
+    for given, stored in zip(parcel.inputs, found, strict=True):
+        try:
+            if given.path:
+                stored.result()
+        except Exception as error:
+            raise InputFailed(inherited(failed(error), parcel.order.name, given.name)) from error
+    return found
+
+
+def _find_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
+    """The result that an argument stands for. Network file systems may show it late."""
+    if given.packed is not None:
+        return None
+    until = time.monotonic() + parcel.wait
+    for _ in pauses():
+        found = _look_for_input(home, parcel, given)
+        if found is not None:
+            return found
+        if time.monotonic() > until:
+            raise JobLost(
+                f"the result of {given.name!r}, which {parcel.order.name!r} takes, is not there: run that again"
+            )
+    raise AssertionError("it asks for ever")  # pragma: no cover
+
+
+def _look_for_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
+    key, directory = given.key, given.directory
+    if not key:
+        end = BatchDirectory(home, given.token).ended(given.number)
+        if end is None:
+            return None
+        if end.state != "finished":
+            raise InputFailed(inherited(end, parcel.order.name, given.name))
+        key, directory = end.key, end.directory
+    from ..cache.cache import Cache  # here and below, because many calls have no inputs
+    from ..cache.lookup import find
+
+    found = find(Cache(directory, trust="group" if parcel.order.trust else None), key)
+    if found is not None and found.failed:
+        raise InputFailed(inherited(failed(found.load()), parcel.order.name, given.name))
+    return found

@@ -1,0 +1,61 @@
+"""The outcome of a call in a job: how it is written down, and the words in which its errors name job and node."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import JobLost
+from ..jobs.batch import CallOutcome
+from ..jobs.spool import BatchDirectory
+from .exceptions import dump_error
+
+__all__ = ["ELEMENT", "JOB", "RESTARTS", "failed", "inherited", "job_id", "node_name", "printed", "variable", "who"]
+
+# How schedulers tell a job which element of an array it is, and what they call it.
+ELEMENT = ("SLURM_ARRAY_TASK_ID",)
+_ARRAY = ("SLURM_ARRAY_JOB_ID",)
+JOB = ("SLURM_JOB_ID",)
+_NODE = ("SLURMD_NODENAME",)
+RESTARTS = ("SLURM_RESTART_COUNT",)
+
+
+def variable(names: tuple[str, ...]) -> str | None:
+    return next((os.environ[name] for name in names if name in os.environ), None)
+
+
+def job_id() -> str:
+    """What the scheduler calls this job."""
+    array, element = variable(_ARRAY), variable(ELEMENT)
+    return f"{array}_{element}" if array and element else variable(JOB) or str(os.getpid())
+
+
+def node_name() -> str:
+    return variable(_NODE) or os.uname().nodename
+
+
+def who(name: str) -> str:
+    """A call in this job, for people."""
+    return f"{name!r}, job {job_id()} on {node_name()},"
+
+
+def printed(folder: BatchDirectory, number: int) -> str:
+    """Where to look further, for the end of a message."""
+    return f"; what it printed is in {folder.log(number)}"
+
+
+def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
+    """The end of a call that this error says."""
+    return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
+
+
+def inherited(end: CallOutcome, name: str, source: str) -> bytes:
+    """The failure of a call whose input failed: the same, with the path in a note."""
+    if not end.failure:
+        return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
+    error, text = end.error()
+    notes = list(getattr(error, "__notes__", ()))
+    path = [note for note in notes if str(note).startswith("callyard: ")]
+    way = path[0][len("callyard: ") :] if path else source
+    others = [note for note in notes if note not in path]
+    BaseException.__setattr__(error, "__notes__", [*others, f"callyard: {name} <- {way}"])
+    return failed(error, text).failure
