@@ -1,6 +1,6 @@
-"""What an agent on another node needs to know to reach the driver: the contact, and the file that it travels in.
+"""The contact of a driver, by which agents on other nodes reach it, and the file that holds it.
 
-Whoever can read the file can pose as an agent of this session. So it is readable for its user alone, lies in a
+A process that can read the file can pose as an agent of this session. So it is readable for its user alone, lies in a
 directory that nobody else can enter, and is refused by the agent where either does not hold. It names addresses, never
 a host name alone: what name a node has, and whether others can resolve it, differs between clusters.
 """
@@ -76,7 +76,7 @@ class Contact:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Contact:
-        """Return what a file says.
+        """Return the contact in a file.
 
         Raises PermissionError where others could have read or written it, ValueError where it is no contact file, and
         whatever the system says where there is none. Versions are for the caller to compare.

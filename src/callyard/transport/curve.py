@@ -4,15 +4,15 @@
     agent:  Link        DEALER; tries all addresses at once and stays with the first that answers
 
 The driver makes a key pair for itself and one for the agents of this session, which they find in the contact file.
-Only that key is let in, and only the driver can decrypt what is sent to its public key; everybody else is not heard.
-Nothing that arrives is opened here: a message is a list of byte frames.
+Only that key is let in, and only the driver can decrypt what is sent to its public key; messages of others are dropped.
+Nothing that arrives is unpickled here: a message is a list of byte frames.
 
 A connection is used once. Messages on their way when it breaks are lost, and libzmq would connect again and go on
 as if nothing had happened; so both sides are told that the other is gone, and an agent that connects again is a
-new peer. For that reason an agent says HELLO on each connection, and the driver listens to nobody who has not.
+new peer. For that reason an agent sends HELLO on each connection, and the driver ignores peers that have not.
 
 Nothing is dropped and nothing blocks: there is no limit for what waits to be sent. A limit would also stop reading,
-and with it the signs of life. Who gives out work limits it.
+and with it the signs of life. The placement of calls limits what waits instead.
 
 Calls of a Listener or Link must not overlap, not even by a finalizer that the garbage collector runs in one of them.
 """
@@ -42,7 +42,7 @@ MOST_AT_ONCE = 100  # messages that `receive` returns, so that a busy peer canno
 
 
 class Listener(Endpoint):
-    """The driver's side."""
+    """The driver's side of the channel."""
 
     def __init__(
         self, interface: str | None = None, ports: tuple[int, int] | None = None, *, silence: float = SILENCE
@@ -96,7 +96,7 @@ class Listener(Endpoint):
     def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> None:
         """Send a message, at least one frame; they may be changed afterwards. Never waits.
 
-        Raises Gone if the peer is. That it does not says nothing about arrival.
+        Raises PeerGone if the peer is gone. Its absence is no promise that the message arrives.
         """
         import zmq
 
@@ -115,7 +115,7 @@ class Listener(Endpoint):
     # ------------------------------------------------------------------ who comes and goes
 
     def _answer_at_the_door(self) -> None:
-        """Tell libzmq for each who has proved to have a key whether it is the one that is let in."""
+        """Tell libzmq for each connection that has proved to have a key whether it is the key that is let in."""
         while request := next_of(self._door):
             version, number, _, _, _, mechanism, *keys = request
             welcome = mechanism == b"CURVE" and keys == [self._allowed]
@@ -135,7 +135,7 @@ class Listener(Endpoint):
                 self._ended.append(peer)
 
     def _farewells(self) -> list[tuple[bytes, list[bytes]]]:
-        """Forget who is gone; return those of whom the caller knows."""
+        """Forget the peers that are gone; return those that the caller knows."""
         ended, self._ended = self._ended, []
         none: list[bytes] = []
         return [(peer, none) for peer in ended if self._peers.pop(peer, False)]

@@ -1,4 +1,4 @@
-"""What both ends of the channel have in common: a descriptor to wait for, an end, and safety when somebody forks."""
+"""The common part of both ends of the channel: a descriptor to wait for, closing, and safety in forked processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PeerGone(ConnectionError):
 
 
 class Endpoint:
-    """One side: a socket, the news about its connections, and a descriptor to wait for both.
+    """One end of the channel: a socket, the events of its connections, and a descriptor to wait for both.
 
     libzmq's own descriptor tells only of changes, and `send` takes them in as well as `receive`. The one here, an
     epoll or kqueue with a pipe beside, is readable for as long as there is something to receive.
@@ -71,7 +71,7 @@ class Endpoint:
             self._undo.close()
 
     def _release(self) -> None:
-        """Close what is ours beside libzmq's."""
+        """Close the descriptors that are not libzmq's."""
         self._closed = True
         self._selector.close()  # and no more: in a forked child, to unregister would change the parent's
         os.close(self._reader)

@@ -1,4 +1,4 @@
-"""How a message, a list of byte frames of any size, is cut into parts of which none is large, and put together again.
+"""Messages in small parts: a list of byte frames of any size is cut into parts, and put together again.
 
     first part: kind, number of frames, length of each; and, if the message is small, the frames themselves
     the others: each frame in pieces
