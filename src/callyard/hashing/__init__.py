@@ -1,1 +1,1 @@
-"""What a call means: the same meaning gives the same key."""
+"""Keys of calls: calls with the same meaning have the same key."""

@@ -80,9 +80,9 @@ def _ufunc(encoder: Encoder, ufunc: Any) -> bytes:
     Only the garbage collector knows that function.
     """
     for name, module in list(sys.modules.items()):
-        home = owner(name) if getattr(module, "__dict__", {}).get(ufunc.__name__) is ufunc else None
-        if home is not None:
-            return text(b"g", home.name, home.version, "ufunc", ufunc.__name__)
+        package = owner(name) if getattr(module, "__dict__", {}).get(ufunc.__name__) is ufunc else None
+        if package is not None:
+            return text(b"g", package.name, package.version, "ufunc", ufunc.__name__)
     made_from = [thing for thing in gc.get_referents(ufunc) if callable(thing)]
     if len(made_from) != 1:
         raise UnkeyableError(ufunc, "it does not tell which function it was made from")

@@ -380,8 +380,8 @@ def _short(token: bytes) -> str:
 def _version(label: str) -> str:
     """Return the version of a package for the label of an ingredient, with a space before it; "" for others."""
     kind, _, name = label.partition(" ")
-    home = owner_by_name(name) if kind == "package" else None
-    return "" if home is None else f" {home.version}"
+    package = owner_by_name(name) if kind == "package" else None
+    return "" if package is None else f" {package.version}"
 
 
 def _description(value: Any) -> str:

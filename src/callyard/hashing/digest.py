@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Protocol
 
 __all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "text", "token"]
 

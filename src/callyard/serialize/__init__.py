@@ -1,1 +1,1 @@
-"""What goes between processes: objects as bytes, bytes as frames, buffers in shared memory."""
+"""Functions and data on their way between processes: pickles, packed objects, buffers in shared memory."""

@@ -1,4 +1,4 @@
-"""What code reads by name, as its instructions tell: globals, attributes, and the modules of import statements."""
+"""The names that code reads, taken from its instructions: globals, attributes, and modules of import statements."""
 
 from __future__ import annotations
 
