@@ -48,7 +48,7 @@ class PilotLaunch:
         self.rank_launchers = MpiPlugins(slurm.mpi)
         self._pilots: PilotJobs | None = None
 
-    # -- for the crew ----------------------------------------------------------------------------------
+    # -- for the driver --------------------------------------------------------------------------------
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
         time, gpus = self._slurm.walltime, self._gpus()
