@@ -270,7 +270,7 @@ def test_an_idle_driver_sleeps_without_end(ex: Executor) -> None:
 def test_an_executor_without_calls_starts_nothing(make: Make) -> None:
     ex = make()
     ex.shutdown()
-    assert not Inside(ex).crew._io.started
+    assert not Inside(ex).driver._io.started
 
 
 def test_functions_that_are_gone_are_forgotten(make: Make) -> None:

@@ -28,7 +28,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Runner(Protocol):
-    """What runs packed calls: a pool of workers here, or the driver of a cluster. Any thread, any moment."""
+    """The runner of packed calls: a worker pool, or the driver of several nodes. Any thread may call it at any time."""
 
     forked: bool
 
