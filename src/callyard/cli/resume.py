@@ -1,4 +1,4 @@
-"""Submit what was written down for a scheduler and never reached it.
+"""Submit the batches that were written down for a scheduler and never reached it.
 
 That is so where a limit held calls back until their process ended, or where the process was killed before. What the
 scheduler has got already is not submitted again.
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _resume_all(home: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list[str]]:
-    """Submit what can be, in the order in which it was written down: what was submitted, and how many calls it is.
+    """Submit all batches that can be, in the order in which they were written; return the parts, and their calls.
 
     And what was refused: after a mistake the others are tried, but for those that wait for it. They are not where
     a limit is reached, or nobody answers.

@@ -1,4 +1,4 @@
-"""What is written down of one submission, and of how its calls begin and end."""
+"""The records of a submission: the batch, its calls as their jobs read them, their starts and their outcomes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LATEST = 253402214400  # s: the last day of which `datetime` knows in every tim
 
 
 class CallPosition(Frozen):
-    """A call of a batch: by which id others know it, and where in the file `calls` it is."""
+    """The ID and the name of a call of a batch, and its position in the file `calls` (bytes)."""
 
     id: str
     name: str
@@ -61,18 +61,18 @@ class Batch(Frozen):
     request: dict[str, Any]  # what the scheduler is asked, to ask it again
 
     def element_of(self, number: int) -> int | None:
-        """The array's element that makes a call."""
+        """Return the array's element that makes a call."""
         return None if self.elements is None else self.elements[number // self.calls_per_job]
 
     def of_element(self, element: int | None) -> range:
-        """The numbers of the calls that an element makes."""
+        """Return the numbers of the calls that an element makes."""
         place = 0 if self.elements is None or element is None else self.elements.index(element)
         first = place * self.calls_per_job
         return range(first, min(first + self.calls_per_job, len(self.calls)))
 
     @property
     def size(self) -> int:
-        """How many elements it has; a single job counts as one."""
+        """The number of elements; a single job counts as one."""
         return 1 if self.elements is None else len(self.elements)
 
     def dump(self) -> bytes:
@@ -81,7 +81,7 @@ class Batch(Frozen):
 
     @staticmethod
     def from_fields(found: dict[str, Any]) -> Batch:
-        """What was dumped, without its format. What makes no sense raises one of several exceptions."""
+        """Return the batch of these fields, without its format. Fields that make no sense raise several exceptions."""
         found["calls"] = tuple(CallPosition(**call) for call in found["calls"])
         for name in ("needs", "paths"):
             found[name] = tuple(found[name])
@@ -91,7 +91,7 @@ class Batch(Frozen):
         return batch
 
     def check(self) -> None:
-        """Raise ValueError where it counts calls and elements in a way that we do not."""
+        """Raise ValueError where its numbers or names make no sense."""
         spans = [number for call in self.calls for number in (call.at, call.size)]
         counts = [self.calls_per_job - 1, self.restart_limit, *spans, *(self.elements or ())]
         if not all(type(count) is int and count >= 0 for count in counts) or not 0 <= self.created < _LATEST:
@@ -124,13 +124,13 @@ class BatchPart(Frozen):
 
     @staticmethod
     def from_name(name: str, job: str) -> BatchPart:
-        """Raises ValueError where it is the name of none."""
+        """Return the part of this name. Raises ValueError where it is the name of none."""
         first, _, last = name.partition("-")
         return BatchPart(int(first), int(last) + 1, job)
 
 
 class CallInput(Frozen):
-    """What stands for a future among the arguments: the result of a call, or that result itself.
+    """The input that replaces a future among the arguments: the result of a call, or that result itself.
 
     `key` and `directory` say which record it is, if that is known; otherwise the batch and the number of the call do.
     `path`: the packed keys and lengths that lead to the part that is taken of it; see `futures.part_of`.
@@ -146,14 +146,14 @@ class CallInput(Frozen):
 
 
 class KeyRecipe(Frozen):
-    """What is needed to make the key of a call, once its inputs are known."""
+    """The parts from which the key of a call is made, once its inputs are known."""
 
     part: FunctionPart | None  # None: the key is the user's own
     around: KeyContext
 
 
 class CallFile(Frozen):
-    """A call. Its order has no key as long as that depends on inputs."""
+    """A call as it lies in a file: all that a job needs to make it. Its order has no key while that needs inputs."""
 
     data: bytes  # function, arguments, keywords; with numbers for inputs
     apart: bytes | None  # the same, with the user's modules inside: for where they are not what was keyed
@@ -174,14 +174,14 @@ class CallFile(Frozen):
 
     @staticmethod
     def load(data: bytes) -> CallFile:
-        """Nothing of the user's is in what this opens."""
-        parcel = pickle.loads(data)
-        assert isinstance(parcel, CallFile)
-        return parcel
+        """Return the call; this unpickles no object of the user's."""
+        call_file = pickle.loads(data)
+        assert isinstance(call_file, CallFile)
+        return call_file
 
 
 class CallStart(Frozen):
-    """Where a call runs. The file is touched while it does, every so many seconds: who sees that need not be told."""
+    """The place where a call runs. Its file is touched every `beat` s meanwhile, which shows that the job lives."""
 
     job: str
     node: str
@@ -193,7 +193,7 @@ class CallStart(Frozen):
 
     @staticmethod
     def load(data: bytes) -> CallStart:
-        """What was dumped; several exceptions where it was not."""
+        """Return what was dumped. Raises several exceptions where that is damaged."""
         begun = CallStart(**lite_json.loads(data))
         if not all(type(text) is str for text in (begun.job, begun.node, begun.key)) or not 0 <= begun.beat < _LATEST:
             raise ValueError("it is not said where the call runs")
@@ -201,7 +201,7 @@ class CallStart(Frozen):
 
 
 class CallOutcome(Frozen):
-    """How a call ended: "finished" (its result is the record of `key`), "failed", "cancelled".
+    """The outcome of a call: "finished" (its result is the record of `key`), "failed", "cancelled".
 
     Or "withdrawn": its submitter has cancelled it, and saw nobody else who waits for it.
     """
@@ -213,7 +213,7 @@ class CallOutcome(Frozen):
 
     @staticmethod
     def load(data: bytes) -> CallOutcome:
-        """What was written: a line of JSON, and the failure. Several exceptions where it was not."""
+        """Return the outcome from a line of JSON and the failure. Raises several exceptions where that is damaged."""
         head, _, failure = data.partition(b"\n")
         end = CallOutcome(**lite_json.loads(head), failure=failure)
         if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):
@@ -221,7 +221,7 @@ class CallOutcome(Frozen):
         return end
 
     def error(self) -> tuple[BaseException, Any]:
-        """The error of a call that failed, and its traceback as text; another one where it cannot be opened."""
+        """Return the error of a call that failed, and its traceback as text; another one where it cannot be opened."""
         try:
             error, text = pickle.loads(self.failure)
             if isinstance(error, BaseException):

@@ -1,4 +1,4 @@
-"""From calls that are to become jobs to few submissions. No I/O: what comes out says what is to be submitted.
+"""The planner: it makes few job arrays of many calls. It does no I/O.
 
 Calls that ask for the same and wait for the same are one job array. Of what they wait for there are these cases:
 
@@ -47,7 +47,7 @@ class PlannedCall:
 
 
 class ArrayDependency(NamedTuple):
-    """What an array waits for: an array, or one element of it."""
+    """A dependency of an array: another array, or one element of it."""
 
     kind: str  # "ok", "any", "corresponding"
     array: Hashable
@@ -69,7 +69,7 @@ class JobArray(Generic[C]):
 
 
 def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray[C]]:
-    """The arrays, each of at most `most` elements, in an order in which they can be submitted."""
+    """Return arrays of at most `most` elements each, in an order in which they can be submitted."""
     arrays: list[JobArray[C]] = []
     for layer in _layers(calls):
         for group in _alike(layer):
@@ -79,7 +79,7 @@ def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray
 
 
 def _layers(calls: Iterable[C]) -> list[list[C]]:
-    """Calls by the longest way that leads to them from calls that wait for none of these."""
+    """Return calls by the longest way that leads to them from calls that wait for none of these."""
     depth: dict[PlannedCall, int] = {}
     layers: dict[int, list[C]] = defaultdict(list)
     for call in calls:  # in the order of submission, so what one waits for comes before it
@@ -103,7 +103,7 @@ def _elements(call: PlannedCall) -> frozenset[ArrayElement]:
 
 
 def _arrays(calls: list[C], calls_per_job: int) -> list[JobArray[C]]:
-    """Calls of one layer that ask for the same, as arrays."""
+    """Return calls of one layer that ask for the same as arrays."""
     sets: dict[frozenset[ArrayElement], list[C]] = defaultdict(list)
     for call in calls:
         sets[_elements(call)].append(call)
@@ -118,17 +118,17 @@ def _arrays(calls: list[C], calls_per_job: int) -> list[JobArray[C]]:
 
 
 def _after_the_same(elements: frozenset[ArrayElement], calls: list[C]) -> JobArray[C]:
-    terms = [
+    dependencies = [
         ArrayDependency("any" if shared else "ok", array, number)
         for array, number, shared in sorted(elements, key=_number)
     ]
-    if len(terms) > _TERMS:
+    if len(dependencies) > _TERMS:
         return _after_all(calls)
-    return JobArray(calls[0].like, calls, tuple(terms), needs={element.array for element in elements})
+    return JobArray(calls[0].like, calls, tuple(dependencies), needs={element.array for element in elements})
 
 
 def _side_by_side(sets: dict[frozenset[ArrayElement], list[C]]) -> list[JobArray[C]]:
-    """Arrays of those calls that wait each for their counterparts, which are taken out of `sets`."""
+    """Return arrays of the calls that wait each for their counterparts, and take these calls out of `sets`."""
     pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[ArrayElement]]]] = defaultdict(list)
     for elements in sets:
         numbers = {element.number for element in elements}
@@ -146,7 +146,7 @@ def _rows(
     pairs: list[tuple[int, frozenset[ArrayElement]]],
     sets: dict[frozenset[ArrayElement], list[C]],
 ) -> Iterator[JobArray[C]]:
-    """Several calls may wait for the same counterpart: the first of each, the second of each ...
+    """Yield arrays of calls, several of which may wait for the same counterpart: the first of each, the second ...
 
     Only as long as a row is wider than there are rows before it, so that of n calls come at most the root of n rows.
     """
@@ -172,7 +172,7 @@ def _number(element: ArrayElement) -> int:
 
 
 def _split(array: JobArray[C], most: int, calls_per_job: int) -> list[JobArray[C]]:
-    """Arrays of at most so many calls; and note at each call where it is."""
+    """Return arrays of at most so many calls, and note at each call where it is."""
     parts = []
     for first in range(0, len(array.calls), most):
         calls = array.calls[first : first + most]

@@ -1,4 +1,4 @@
-"""The calls that are jobs in a cache, as their files tell; the scheduler is not asked."""
+"""Queries about the calls of a cache that are jobs, from their files; the scheduler is not asked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class JobCallStatus:
 
     @property
     def log(self) -> str | None:
-        """What it has printed so far."""
+        """Return what it has printed so far."""
         try:
             with open(self.folder.log(self.number), encoding="utf-8", errors="replace") as file:
                 return file.read()
@@ -42,7 +42,7 @@ class JobCallStatus:
 
 
 def calls_of_jobs(home: CacheDirectory) -> Iterator[JobCallStatus]:
-    """All of them, in the order of their submission."""
+    """Yield all calls, in the order of their submission."""
     for folder in folders_by_age(home):
         try:
             yield from _calls_of(folder)
@@ -82,7 +82,7 @@ def _state(folder: BatchDirectory, number: int, news: str | None, job: str | Non
 
 
 def find_job_calls(home: CacheDirectory, beginning: str) -> list[JobCallStatus]:
-    """Those whose key, or whose id, begins so."""
+    """Return the calls whose key, or whose ID, begins so."""
     return [call for call in calls_of_jobs(home) if call.id.startswith(beginning) or call.key.startswith(beginning)]
 
 

@@ -1,4 +1,4 @@
-"""What a scheduler is asked for a batch, from what is written of it alone: whoever finds it can submit it."""
+"""The request to a scheduler for a batch, made from its files alone, so that any process can submit it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def note_of(
     templated: bool,
     after: tuple[ArrayDependency, ...],
 ) -> dict[str, Any]:
-    """All of it as JSON; arrays that must come first are named by their tokens."""
+    """Return the request as JSON; arrays that must come first are named by their tokens."""
     return {
         "name": name,
         "resources": {key: _plain(value) for key, value in resources.asked().items() if key not in resources.others},
@@ -49,18 +49,18 @@ def _plain(value: Any) -> Any:
 
 
 def waited_for(folder: BatchDirectory) -> set[str]:
-    """The tokens of the batches that the scheduler is to wait for: they must be submitted first, or be done with."""
+    """Return the tokens of the batches for which the scheduler is to wait: they must be submitted first, or be over."""
     return {token for _, token, _ in folder.batch.request["after"]}
 
 
 def is_ready(folder: BatchDirectory) -> bool:
-    """Whether all that the scheduler is to wait for was submitted, or is over."""
+    """Return whether all batches for which the scheduler is to wait were submitted, or are over."""
     others = (BatchDirectory(folder.home, token) for token in waited_for(folder))
     return all(not os.path.exists(other.path) or other.unsent is None for other in others)
 
 
 def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) -> BatchPart | None:
-    """What is to be submitted next: at most so many elements, and such as one request can ask for."""
+    """Return the elements to submit next: at most so many, and such as one request can ask for."""
     part, elements = folder.unsent, folder.batch.elements
     if part is None or elements is None:
         return part
@@ -72,12 +72,12 @@ def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) ->
 
 
 def _other(folder: BatchDirectory, token: str, known: Known) -> BatchDirectory:
-    """Another batch. Those that are known need not be read again."""
+    """Return another batch. Those that are known need not be read again."""
     return known.get(token) or BatchDirectory(folder.home, token)
 
 
 def _together(other: BatchDirectory, elements: Sequence[int]) -> int:
-    """How many of the first elements have their counterparts in one job."""
+    """Return how many of the first elements have their counterparts in one job."""
     jobs = [_array_of(other, element) for element in elements]
     return next((place for place, job in enumerate(jobs) if job != jobs[0]), len(jobs))
 
@@ -102,7 +102,7 @@ def _array_of(folder: BatchDirectory, element: int) -> str | None:
 
 
 def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) -> JobRequest:
-    """The request. What it must wait for and was never submitted, or is done with, is left out."""
+    """Return the request, without dependencies that were never submitted or are over."""
     batch = folder.batch
     asked = batch.request
     resources = Resources().updated(asked["resources"])
@@ -141,19 +141,19 @@ def _dependencies(
 
 
 def _parts_before(folder: BatchDirectory, part: BatchPart) -> Iterator[Dependency]:
-    """Only so many elements of the batch may run at once, but the scheduler counts those of one job."""
+    """Yield the other parts of a throttled batch: the scheduler counts only the elements of one job."""
     at_once = folder.batch.request["at_once"]
     if at_once is not None and at_once < folder.batch.size:
         yield from (Dependency("any", JobId.parse(other.job)) for other in folder.parts if other != part)
 
 
 def label(folder: BatchDirectory, part: BatchPart) -> str:
-    """The word by which a submission can be found: its token, and which part of the batch it is if not all of it."""
+    """Return the word by which a submission can be found: its token, and the elements if they are not all."""
     return folder.token if part.end - part.first == folder.batch.size else f"{folder.token}.{part.name}"
 
 
 def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
-    """What a scheduler has of a batch, from the jobs that it has under labels that begin with its token."""
+    """Return the parts of a batch that a scheduler has got, from its jobs with labels that begin with the token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
     return [
         BatchPart.from_name(name, job) if name else BatchPart(0, folder.batch.size, job) for name, job in names.items()
@@ -161,7 +161,7 @@ def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart
 
 
 def _log(folder: BatchDirectory) -> str:
-    """Where the scheduler puts what a job prints. Several calls of one job write to their own."""
+    """Return the path of the output of a job. Several calls of one job write to their own files."""
     place = _without_backslash(folder.path)
     if folder.batch.elements is None:
         return f"{place}/{os.path.basename(folder.log(0))}"
@@ -169,7 +169,7 @@ def _log(folder: BatchDirectory) -> str:
 
 
 def _without_backslash(path: str) -> str:
-    """The same place by another name, as schedulers take a backslash for something else, each version its own way."""
+    """Return another name of the same directory: schedulers take a backslash for something else, each in its way."""
     if "\\" not in path:
         return path
     home, name = os.path.split(path)

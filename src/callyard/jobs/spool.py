@@ -1,4 +1,4 @@
-"""What lies on disk of calls that were submitted to a scheduler: one directory for each submission.
+"""The spool: one directory on disk for each submission to a scheduler.
 
     <home>/jobs/<token>/batch     what is submitted, as JSON
                         calls     the calls themselves, one behind the other
@@ -6,7 +6,7 @@
                         job       the scheduler's name of it; written after
                         job.0-9   likewise, of the first ten elements, where it did not take all of them at once
                         3.begun   call 3 is running: where, and under which key
-                        3.end     how it ended, until somebody has received that, who calls it 3.seen
+                        3.end     how it ended; renamed to 3.seen by a process that has received that
                         3.log     what it printed
                         at-...    an executor of a process that waits for its calls, as who has submitted them
                         at-...@3  one that waits for call 3
@@ -65,7 +65,7 @@ class DirectoryFiles:
             return file.read()
 
     def _parsed(self, name: str, parse: Callable[[bytes], Any]) -> Any:
-        """What is made of a file. Raises CacheError if that is not ours, FileNotFoundError if it is gone."""
+        """Read and parse a file. Raises CacheError if it is damaged, FileNotFoundError if it is gone."""
         content = self._read(name)
         try:
             return parse(content)
@@ -73,7 +73,7 @@ class DirectoryFiles:
             raise CacheError(f"{self.path}/{name} is damaged: {type(error).__name__}: {error}") from error
 
     def _open(self, name: str) -> int:
-        """A descriptor of a file that nobody else can have written: what is in it may be unpickled."""
+        """Open a file that nobody else can have written, because its content may be unpickled."""
         path = f"{self.path}/{name}"
         descriptor = os.open(path, _READ)
         try:
@@ -98,7 +98,7 @@ class BatchDirectory(DirectoryFiles):
     # -- the submitter's ---------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Batch:
-        """Know what is going to be submitted, before it is written."""
+        """Take the batch that is going to be submitted, before it is written."""
         self._batch = batch
         return batch
 
@@ -113,13 +113,13 @@ class BatchDirectory(DirectoryFiles):
         self._batch = batch
 
     def submitted_as(self, part: BatchPart) -> None:
-        """The scheduler has got elements of it."""
+        """Write down which elements the scheduler has got, and the ID of their job."""
         whole = part.end - part.first == self.batch.size
         self._write("job" if whole else f"job.{part.name}", part.job.encode())
 
     @property
     def batch(self) -> Batch:
-        """What was submitted. Raises FileNotFoundError where that was not written, or is gone."""
+        """The batch. Raises FileNotFoundError where it was not written, or is gone."""
         if self._batch is None:
             self._batch = self._parsed("batch", self._load_batch)
         return self._batch
@@ -132,13 +132,13 @@ class BatchDirectory(DirectoryFiles):
 
     @property
     def parts(self) -> list[BatchPart]:
-        """What the scheduler has got of it, as far as that is written down, in the order of the elements."""
+        """The parts that the scheduler has got, as far as that is written down, in the order of the elements."""
         if self.missing(self._parts) is not None:  # once it is complete it stays
             self._parts = sorted(self._read_parts(), key=lambda part: part.first)
         return self._parts
 
     def _read_parts(self) -> Iterator[BatchPart]:
-        """What is damaged counts as not written: then the scheduler is asked, by the token."""
+        """Read the parts. A damaged file counts as not written: then the scheduler is asked, by the token."""
         whole = self._job("job")
         if whole is not None:
             yield BatchPart(0, self.batch.size, whole)
@@ -157,7 +157,7 @@ class BatchDirectory(DirectoryFiles):
         return job
 
     def missing(self, parts: Iterable[BatchPart]) -> BatchPart | None:
-        """The first elements that are in none of these parts."""
+        """Return the first elements that are in none of these parts."""
         first = 0
         for part in parts:
             if part.first > first:
@@ -171,13 +171,13 @@ class BatchDirectory(DirectoryFiles):
         return self.missing(self.parts)
 
     def job_of(self, number: int) -> str | None:
-        """What the scheduler calls the job that makes a call."""
+        """Return the scheduler's ID of the job that makes a call."""
         place, element = number // self.batch.calls_per_job, self.batch.element_of(number)
         job = next((part.job for part in self.parts if part.first <= place < part.end), None)
         return job if job is None or element is None else f"{job}_{element}"
 
     def call(self, number: int) -> bytes:
-        """The packed call."""
+        """Return the packed call."""
         place = self.batch.calls[number]
         descriptor = self._open("calls")
         try:
@@ -193,7 +193,7 @@ class BatchDirectory(DirectoryFiles):
         self._write(f"{number}.begun", begun.dump())
 
     def beat(self, number: int) -> None:
-        """Show those whom the scheduler cannot tell that the job of a call that has begun is there."""
+        """Touch the file that shows that the job lives, also where the scheduler cannot say so."""
         with contextlib.suppress(OSError):
             os.utime(f"{self.path}/{number}.begun")
 
@@ -205,7 +205,7 @@ class BatchDirectory(DirectoryFiles):
     # -- for all who wait ----------------------------------------------------------------------------------
 
     def news(self) -> dict[int, str]:
-        """Of each call that has begun the furthest that it has come: "begun", "end" or "seen". One look for all."""
+        """Return how far each call has come that has begun: "begun", "end" or "seen". One listing tells it of all."""
         order = ("begun", "end", "seen")
         found: dict[int, str] = {}
         for name in names(self.path):
@@ -215,15 +215,15 @@ class BatchDirectory(DirectoryFiles):
         return found
 
     def is_whole(self) -> bool:
-        """Whether jobs find their calls in it; not once it is kept only for what is known of failures."""
+        """Return whether jobs find their calls in it; not once it is kept only for the failures."""
         return os.path.exists(f"{self.path}/calls")
 
     def wait_for(self, number: int, job: str) -> None:
-        """Another job has the claim that this call needs."""
+        """Write down that another job holds the claim that this call needs."""
         self._write(f"{number}.waits", job.encode())
 
     def waits(self) -> dict[int, str]:
-        """The calls that wait so, each with the job that has the claim."""
+        """Return the calls that wait so, each with the job that holds the claim."""
         found = {}
         for name in names(self.path):
             number, what = _numbered(name)
@@ -239,7 +239,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def heart(self, number: int) -> int | None:
-        """Another number after each beat. Opened, because a network file system knows then how the file is now."""
+        """Return the time of the last beat (ns). The file is opened: then a network file system asks its server."""
         with contextlib.suppress(OSError):
             descriptor = self._open(f"{number}.begun")
             try:
@@ -249,7 +249,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def ended(self, number: int) -> CallOutcome | None:
-        """How a call ended, received or not; None if it has not."""
+        """Return how a call ended, received or not; None if it has not."""
         for name in (f"{number}.end", f"{number}.seen"):
             with contextlib.suppress(FileNotFoundError):
                 end: CallOutcome = self._parsed(name, CallOutcome.load)
@@ -257,29 +257,29 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def received(self, number: int) -> None:
-        """Its failure was told to somebody: whoever submits the call from now on runs it again."""
+        """Note that its failure was told to somebody: a process that submits the call from now on runs it again."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
     def log(self, number: int) -> str:
-        """The path of what a call prints; the scheduler knows only the element of the array."""
+        """Return the path of the output of a call; the scheduler knows only the element of the array."""
         element = self.batch.element_of(number) if self.batch.calls_per_job == 1 else number
         return f"{self.path}/{number if element is None else element}.log"
 
     def attach(self, waiter: str, number: int | None = None) -> None:
-        """Note who waits for a call in here, or for all of them. Raises FileNotFoundError where it is gone."""
+        """Note a waiter for one call, or for all of them. Raises FileNotFoundError where the batch is gone."""
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         with contextlib.suppress(FileExistsError):
             os.close(os.open(f"{self.path}/{_mark(waiter, number)}", flags, 0o600))
 
     def leave(self, waiter: str) -> None:
-        """Whoever it is does not wait for anything here any more."""
+        """Note that it does not wait for any call here any more."""
         for name in names(self.path):
             if name.partition("@")[0] == _mark(waiter):
                 self._unmark(name)
 
     def leave_one(self, waiter: str, number: int) -> None:
-        """Not for this call, for which alone that was noted."""
+        """Note that it does not wait for this call any more; of waiters for all of them nothing changes."""
         self._unmark(_mark(waiter, number))
 
     def _unmark(self, name: str) -> None:
@@ -287,7 +287,7 @@ class BatchDirectory(DirectoryFiles):
             os.unlink(f"{self.path}/{name}")
 
     def others(self, waiter: str, numbers: Container[int] | None = None) -> bool:
-        """Whether somebody else waits for one of these calls, or for any, and is not provably gone."""
+        """Return whether another waiter, not provably gone, waits for one of these calls, or for any."""
         for name in names(self.path):
             other, _, number = name.partition("@")
             if name.startswith("at-") and other != _mark(waiter):
@@ -297,7 +297,7 @@ class BatchDirectory(DirectoryFiles):
         return False
 
     def keep_failures(self) -> bool:
-        """Remove all but what is known of calls that failed: what they printed. Whether there are any."""
+        """Remove all but the output and the errors of calls that failed; return whether there are any."""
         kept = [number for number, what in self.news().items() if what == "seen"]
         ends = (f"{number}.end" for number in range(len(self.batch.calls)))
         wanted = {"batch", "job", *(f"job.{part.name}" for part in self.parts), *ends}
@@ -310,12 +310,12 @@ class BatchDirectory(DirectoryFiles):
         return bool(kept)
 
     def is_over(self) -> bool:
-        """Whether all calls have ended."""
+        """Return whether all calls have ended."""
         news = self.news()
         return all(news.get(number) in ("end", "seen") for number in range(len(self.batch.calls)))
 
     def elements_left(self) -> int:
-        """How many elements have calls that have not ended; none where the batch is gone."""
+        """Return how many elements have calls that have not ended; 0 where the batch is gone."""
         news = self.news()
         if not news and not os.path.exists(self.path):
             return 0
@@ -323,14 +323,14 @@ class BatchDirectory(DirectoryFiles):
         return len({number // each for number in calls if news.get(number) not in ("end", "seen")})
 
     def remove_results(self) -> None:
-        """Remove what the calls have returned."""
+        """Remove the results of the calls from the cache."""
         for number in range(len(self.batch.calls)):
             end = self.ended(number)
             if end is not None and end.state == "finished":
                 self.home.remove(end.key)
 
     def superseded(self, number: int) -> None:
-        """A call that failed here was submitted again."""
+        """Remove the failure of a call that was submitted again."""
         for path in (self.log(number), f"{self.path}/{number}.seen"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
@@ -338,7 +338,7 @@ class BatchDirectory(DirectoryFiles):
             self.remove()
 
     def remove(self) -> None:
-        """Forget the whole batch."""
+        """Remove the whole batch."""
         removing = self.home.temporary_name(f"{self.home.path}/jobs")
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, removing)
@@ -346,12 +346,12 @@ class BatchDirectory(DirectoryFiles):
 
 
 def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
-    """The submissions in a cache."""
+    """Yield the batches in a cache."""
     return (BatchDirectory(home, name) for name in names(f"{home.path}/jobs") if is_hexadecimal(name, 16))
 
 
 def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
-    """Those that can be read, the oldest first, without those that are known already."""
+    """Return the batches that can be read, the oldest first, without those that are known already."""
     found = []
     for folder in folders(home):
         if folder.token not in known:
@@ -363,7 +363,7 @@ def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[Bat
 
 
 def names(path: str) -> Sequence[str]:
-    """What is in a directory; nothing if that is not there."""
+    """Return the names in a directory; none if it is not there."""
     try:
         return os.listdir(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -371,7 +371,7 @@ def names(path: str) -> Sequence[str]:
 
 
 def _numbered(name: str) -> tuple[int, str]:
-    """The number of a call, and what a file says of it; nothing where it is no file of a call."""
+    """Return the number of a call, and the kind of its file; -1 where it is no file of a call."""
     number, _, what = name.partition(".")
     known = number.isascii() and number.isdecimal() and len(number) < _DIGITS
     return (int(number), what) if known else (-1, "")

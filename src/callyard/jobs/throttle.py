@@ -1,4 +1,4 @@
-"""No more calls of an executor at once than it may have, though nobody counts them once its process has ended.
+"""The throttle: `max_workers` of an executor as dependencies, as nobody counts calls once its process has ended.
 
 The scheduler limits how many elements of one array run at once, and lets an array wait for others. From these two the
 limit is made: whichever array of an executor is looked at, those before it that it does not wait for are together so
@@ -33,48 +33,48 @@ class ArrayThrottle:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._columns: list[_ArrayChain] = []  # in the order of their first arrays
+        self._chains: list[_ArrayChain] = []  # in the order of their first arrays
 
     def tokens(self) -> list[str]:
-        return [token for column in self._columns for token in column.left]
+        return [token for chain in self._chains for token in chain.left]
 
     def update(self, left: Mapping[str, int]) -> None:
         """Note how many elements of these arrays have not ended."""
-        for column in self._columns:
-            now = {token: left.get(token, count) for token, count in column.left.items()}
-            column.left = {token: count for token, count in now.items() if count}
-        self._columns = [column for column in self._columns if column.left]
+        for chain in self._chains:
+            now = {token: left.get(token, count) for token, count in chain.left.items()}
+            chain.left = {token: count for token, count in now.items() if count}
+        self._chains = [chain for chain in self._chains if chain.left]
 
     def enter(self, token: str, elements: int, after: tuple[ArrayDependency, ...]) -> tuple[ArrayDependency, ...]:
-        """What a new array must wait for, so that it may run as wide as is allowed."""
-        column = self._column_before(elements, after) or _ArrayChain(min(elements, self._most), elements > self._most)
-        if not column.left:
-            self._columns.append(column)
-        column.left[token] = elements
-        beside = self._beside(column, _whole(after))
-        others = (each for each in self._columns if each is not column and each not in beside)
+        """Return the dependencies of a new array with which it may run as wide as is allowed."""
+        chain = self._chain_before(elements, after) or _ArrayChain(min(elements, self._most), elements > self._most)
+        if not chain.left:
+            self._chains.append(chain)
+        chain.left[token] = elements
+        beside = self._beside(chain, _whole(after))
+        others = (each for each in self._chains if each is not chain and each not in beside)
         return (*after, *_anyhow((name for each in others for name in each.left), after))
 
-    def _column_before(self, elements: int, after: tuple[ArrayDependency, ...]) -> _ArrayChain | None:
-        """The column that it continues: it must not be throttled, or two elements of a number could run at once."""
+    def _chain_before(self, elements: int, after: tuple[ArrayDependency, ...]) -> _ArrayChain | None:
+        """Return the chain that it continues: unthrottled, or two elements of a number could run at once."""
         followed = {name for kind, name, _ in after if kind == "corresponding"}
-        for column in self._columns:
-            if not column.throttled and list(column.left)[-1] in followed:
-                return column
+        for chain in self._chains:
+            if not chain.throttled and list(chain.left)[-1] in followed:
+                return chain
         return None
 
-    def _beside(self, column: _ArrayChain, waited_for: set[Hashable]) -> list[_ArrayChain]:
-        """Those that may run at the same time, the latest first, as they are the last to end."""
-        room, found = self._most - column.width, list[_ArrayChain]()
-        for other in reversed(self._columns):
-            if other is not column and not waited_for.issuperset(other.left) and other.held() <= room:
+    def _beside(self, chain: _ArrayChain, waited_for: set[Hashable]) -> list[_ArrayChain]:
+        """Return the chains that may run at the same time, the latest first, as they are the last to end."""
+        room, found = self._most - chain.width, list[_ArrayChain]()
+        for other in reversed(self._chains):
+            if other is not chain and not waited_for.issuperset(other.left) and other.held() <= room:
                 found.append(other)
                 room -= other.held()
         return found
 
 
 def _whole(after: Iterable[ArrayDependency]) -> set[Hashable]:
-    """The arrays of which all elements must have ended."""
+    """Return the arrays of which all elements must have ended."""
     return {name for kind, name, number in after if kind in ("ok", "any") and number is None}
 
 

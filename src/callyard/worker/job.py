@@ -1,4 +1,4 @@
-"""What runs inside a job: it makes the calls of one element of a batch, one after the other.
+"""The process of a job: it makes the calls of one element of a batch, one after the other.
 
     python -c "... main()" HOME TRUST TOKEN
 
@@ -81,7 +81,7 @@ def _start_afresh_with(environment: dict[str, str]) -> None:
 
 
 class Job:
-    """The calls of one job."""
+    """The calls of one job, and the process of the one that runs."""
 
     def __init__(self, folder: BatchDirectory) -> None:
         self.folder = folder
@@ -98,14 +98,14 @@ class Job:
     def _make(self, number: int) -> CallOutcome:
         error = self._refusal(number)
         if error is None:
-            parcel = CallFile.load(self.folder.call(number))
-            reason, code = self._run(number, parcel)
+            call_file = CallFile.load(self.folder.call(number))
+            reason, code = self._run(number, call_file)
             end = self.folder.ended(number)
             if end is None or reason is not None or code:  # otherwise it has let go of it itself
-                self._release_claim(number, parcel)
+                self._release_claim(number, call_file)
             if end is not None:
                 return end
-            error = self._loss(number, parcel, reason, code)
+            error = self._loss(number, call_file, reason, code)
         end = failed(error)
         self.folder.end(number, end)
         return end
@@ -133,15 +133,15 @@ class Job:
             )
         return None
 
-    def _run(self, number: int, parcel: CallFile) -> tuple[str | None, int]:
-        """Fork a process that makes the call: what that was ended for, if it was, and its exit code."""
-        keeper = os.getpid()
-        self.runs = number, parcel
+    def _run(self, number: int, call_file: CallFile) -> tuple[str | None, int]:
+        """Fork a process that makes the call; return why that was ended, if it was, and its exit code."""
+        parent = os.getpid()
+        self.runs = number, call_file
         self.pid = os.fork()
         if self.pid == 0:
-            self._become_call(keeper, number, parcel)
-        deadline = None if parcel.run_time is None else time.monotonic() + parcel.run_time
-        self.limits.watch(self.pid, deadline, parcel.memory, "run_time")
+            self._become_call(parent, number, call_file)
+        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
+        self.limits.watch(self.pid, deadline, call_file.memory, "run_time")
         reason, code = self._wait()
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
             time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
@@ -149,34 +149,36 @@ class Job:
         end_children(_UNKILLABLE)
         return reason or self.limits.ended(pid) or self._killed_for_memory(code), code
 
-    def _loss(self, number: int, parcel: CallFile, reason: str | None, code: int) -> CallyardError:
-        """The error of a call whose process has ended without saying how."""
+    def _loss(self, number: int, call_file: CallFile, reason: str | None, code: int) -> CallyardError:
+        """Return the error of a call whose process has ended without an outcome."""
         name = self._name(number)
         if reason == "run_time":
-            return TimeLimitExceeded(too_long(name, parcel.run_time or 0) + printed(self.folder, number))
+            return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + printed(self.folder, number))
         if reason == "memory":
-            return OutOfMemory(too_much_memory(name, parcel.memory) + printed(self.folder, number))
+            return OutOfMemory(too_much_memory(name, call_file.memory) + printed(self.folder, number))
         from ..errors import WorkerLost  # here, because it loads much, and a call that goes well needs none of it
 
         error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")
         error.exitcode = code
         return error
 
-    def _become_call(self, keeper: int, number: int, parcel: CallFile) -> NoReturn:
-        from .job_call import make_call  # here, so that the keeper stays small
+    def _become_call(self, parent: int, number: int, call_file: CallFile) -> NoReturn:
+        from .job_call import make_call  # here, so that the parent stays small
 
         for signum in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(signum, signal.SIG_DFL)
         os.setsid()
-        die_with_parent(keeper)
+        die_with_parent(parent)
         if self.several:
             _write_to(self.folder.log(number))
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
-        make_call(self.folder, number, parcel, CallStart(job_id(), node_name(), parcel.order.key, _beat_of(parcel)))
+        make_call(
+            self.folder, number, call_file, CallStart(job_id(), node_name(), call_file.order.key, _beat_of(call_file))
+        )
         raise AssertionError("a call leaves by itself")  # pragma: no cover
 
     def _wait(self) -> tuple[str | None, int]:
-        """Until the call's process has ended: what it was ended for, if it was, and its exit code."""
+        """Wait until the call's process has ended; return why it was ended, if it was, and its exit code."""
         reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor]
@@ -193,41 +195,43 @@ class Job:
         return reason, -signal.SIGKILL if status is None else exit_code(status)
 
     def reap_others(self, signum: int, frame: object) -> None:
-        """A process has ended: if a call has left it behind, it is this one's child, and nobody else asks for it."""
+        """Reap processes that a call has left behind: they are children of this one, and nobody else waits for them."""
         if self.pid:  # else it is just being forked, or all are being ended
             for pid in children():
                 if pid != self.pid:
                     reaped(pid)
 
     def _beats(self) -> Iterator[float]:
-        """S until the next beat, which is made if it is time: it shows that the call runs if the scheduler cannot."""
+        """Beat when it is time, and yield the s until the next: it shows that the call runs if the scheduler cannot."""
         assert self.runs is not None
-        number, parcel = self.runs
-        at = time.monotonic() + _beat_of(parcel)
+        number, call_file = self.runs
+        at = time.monotonic() + _beat_of(call_file)
         while True:
             now = time.monotonic()
             if now >= at:
-                self._beat(number, parcel)
-                at = now + _beat_of(parcel)
+                self._beat(number, call_file)
+                at = now + _beat_of(call_file)
             yield at - now
 
-    def _beat(self, number: int, parcel: CallFile) -> None:
+    def _beat(self, number: int, call_file: CallFile) -> None:
         self.folder.beat(number)
-        if parcel.private:  # nobody else waits for its claim
+        if call_file.private:  # nobody else waits for its claim
             return
         with contextlib.suppress(OSError, CallyardError):
             begun = self.folder.begun(number)
             if begun is not None and begun.key:
-                Claims(CacheDirectory.open(parcel.order.directory, trust=parcel.order.trust)).beat(begun.key, begun.job)
+                Claims(CacheDirectory.open(call_file.order.directory, trust=call_file.order.trust)).beat(
+                    begun.key, begun.job
+                )
 
-    def _release_claim(self, number: int, parcel: CallFile) -> None:
-        """Of a call whose process was ended: from here it can be proven gone, from elsewhere it cannot."""
-        if parcel.private:  # its directory may be removed just now, and must not be made again
+    def _release_claim(self, number: int, call_file: CallFile) -> None:
+        """Release the claim of a call whose process was ended: only on this node that can be proven gone."""
+        if call_file.private:  # its directory may be removed just now, and must not be made again
             return
         begun = self.folder.begun(number)
-        key = parcel.order.key if begun is None else begun.key
+        key = call_file.order.key if begun is None else begun.key
         with contextlib.suppress(OSError, CallyardError):
-            claims = Claims(CacheDirectory.open(parcel.order.directory, trust=parcel.order.trust))
+            claims = Claims(CacheDirectory.open(call_file.order.directory, trust=call_file.order.trust))
             holder = claims.holder(key) if key else None
             if holder is not None and holder.state() == "gone":
                 claim = claims.take(key, "release")
@@ -235,7 +239,7 @@ class Job:
                     claim.release()
 
     def _killed_for_memory(self, code: int) -> str | None:
-        """The job's memory may be kept by a cgroup of the scheduler's, in which the kernel ends the largest process."""
+        """Return whether the kernel killed a process of the job for memory: the scheduler may keep it in a cgroup."""
         if code != -signal.SIGKILL:
             return None
         from ..system.memory_limits import oom_kills_within
@@ -244,15 +248,15 @@ class Job:
         return "memory" if self.oom_kills > before else None
 
     def stop(self, signum: int, frame: object) -> NoReturn:
-        """The scheduler ends the job; it knows why, so nothing is written here."""
+        """End the job for the scheduler, which knows why, so nothing is written here."""
         if self.pid and self.runs is not None:
             end_children(_UNKILLABLE, known=[self.pid])
             self._release_claim(*self.runs)
         os._exit(128 + signum)
 
 
-def _beat_of(parcel: CallFile) -> float:
-    return min(_BEAT, max(_MOMENT, parcel.wait / 4))
+def _beat_of(call_file: CallFile) -> float:
+    return min(_BEAT, max(_MOMENT, call_file.wait / 4))
 
 
 def _write_to(path: str) -> None:

@@ -29,10 +29,10 @@ from .job_outcome import failed, printed, who
 _LOG = 1 << 20  # bytes of a log that are kept with the result
 
 
-def make_call(folder: BatchDirectory, number: int, parcel: CallFile, begun: CallStart) -> NoReturn:
+def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
     """Make a call, write down how it ended, and end this process."""
     try:
-        end = _made(folder, number, parcel, begun)
+        end = _made(folder, number, call_file, begun)
     except InputFailed as inherited:
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
@@ -46,30 +46,30 @@ def make_call(folder: BatchDirectory, number: int, parcel: CallFile, begun: Call
     os._exit(0)
 
 
-def _made(folder: BatchDirectory, number: int, parcel: CallFile, begun: CallStart) -> CallOutcome:
-    inputs = inputs_of(folder.home, parcel)
-    order = parcel.order.replace(job_id=begun.job)
-    if not order.key and parcel.meaning is not None:
-        order = _with_key(order, parcel.meaning, *_opened(folder, number, parcel.data, inputs))
+def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome:
+    inputs = inputs_of(folder.home, call_file)
+    order = call_file.order.replace(job_id=begun.job)
+    if not order.key and call_file.meaning is not None:
+        order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
     folder.begin(number, begun.replace(key=order.key))
     claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
     _end_own_claim(claims, order)
-    data = parcel.data
+    data = call_file.data
     for _ in pauses():
         run = begin(order)
         if not isinstance(run, RunDeclined):
-            return _ended_before(folder, number, run) or _ran(folder, number, parcel, run, order, data, inputs)
+            return _ended_before(folder, number, run) or _ran(folder, number, call_file, run, order, data, inputs)
         if run.reason == "stored":
             return CallOutcome("finished", order.key, order.directory)
         if run.reason == "claimed":
             _say_who_has_it(folder, number, claims, order)
         if run.reason == "differs":  # what is imported here is not what was keyed: take what was sent
-            order, data = order.replace(references=()), parcel.apart or data
+            order, data = order.replace(references=()), call_file.apart or data
     raise AssertionError("it asks for ever")  # pragma: no cover
 
 
 def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
-    """How another job of the same batch has ended the call: one that was submitted by a process that was killed then.
+    """Return how another job of the same batch has ended the call: a process that was killed had submitted it twice.
 
     Of a batch that was removed meanwhile nothing is to be made any more.
     """
@@ -81,21 +81,21 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
 
 
 def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
-    """The scheduler knows whether that job still runs; whoever asks it finds this."""
+    """Write down which job holds the claim: a process that asks the scheduler learns whether that still runs."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)
 
 
 def _end_own_claim(claims: Claims, order: RunRequest) -> None:
-    """A job that was started again on another node has its own claim from before, and that run is over."""
+    """Release the claim that this job holds from before it was started again on another node."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id == order.job_id:
         claims.force(order.key)
 
 
 def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
-    """The key that had to wait for the inputs. What they hold is not loaded for it."""
+    """Return the order with the key that had to wait for the inputs. Their values are not loaded for it."""
     from ..hashing.call_key import call_key
 
     with warnings.catch_warnings():
@@ -111,7 +111,7 @@ def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs:
 def _ran(
     folder: BatchDirectory,
     number: int,
-    parcel: CallFile,
+    call_file: CallFile,
     run: CachedRun,
     order: RunRequest,
     data: bytes,
@@ -122,11 +122,11 @@ def _ran(
 
     started = time.perf_counter()
     try:
-        with arranged(parcel.options):
-            value = _value(folder, number, parcel, data is not parcel.data, load)
+        with arranged(call_file.options):
+            value = _value(folder, number, call_file, data is not call_file.data, load)
     except BaseException as error:
         text = traceback_text(error)
-        error = _named(error, folder, number, parcel)
+        error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
         folder.end(number, end)  # before the claim is let go of: who has it next looks for this
         run.failed(error, text, time.perf_counter() - started, lambda: load()[1:])
@@ -139,32 +139,32 @@ def _ran(
     return CallOutcome("finished", order.key, order.directory)
 
 
-def _named(error: BaseException, folder: BatchDirectory, number: int, parcel: CallFile) -> BaseException:
-    """What the function met at its own limit has the limit's name."""
-    if isinstance(error, MemoryError) and parcel.memory and not isinstance(error, OutOfMemory):
-        return OutOfMemory(too_much_memory(who(parcel.order.name), parcel.memory) + printed(folder, number))
+def _named(error: BaseException, folder: BatchDirectory, number: int, call_file: CallFile) -> BaseException:
+    """Return the error by the name of the limit, where the function met its own."""
+    if isinstance(error, MemoryError) and call_file.memory and not isinstance(error, OutOfMemory):
+        return OutOfMemory(too_much_memory(who(call_file.order.name), call_file.memory) + printed(folder, number))
     return error
 
 
 def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
-    """An error of ours that others raise too, with what is known of the call here."""
+    """Return an error of ours with the name of the call, its job and its log."""
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 
 def _opened(folder: BatchDirectory, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
-    """Function, arguments and keywords, with these in place of futures."""
+    """Return function, arguments and keywords, with these inputs in place of futures."""
     try:
         return load_with_inputs(Packed(data), inputs)
     except BaseException as error:
         raise _told(unreadable_call(error), folder, number) from error
 
 
-def _value(folder: BatchDirectory, number: int, parcel: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
-    if parcel.ranks > 1:
+def _value(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
+    if call_file.ranks > 1:
         from .mpi_job_rank import value_of_ranks  # here, because few calls have several
 
-        return value_of_ranks(folder, number, parcel, apart)
-    return Initialized.load(parcel.initializer).apply(*load())
+        return value_of_ranks(folder, number, call_file, apart)
+    return Initialized.load(call_file.initializer).apply(*load())
 
 
 def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardError:
@@ -178,7 +178,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
 
 
 def _log(folder: BatchDirectory, number: int) -> str:
-    """What the call has printed, or the last part of it."""
+    """Return what the call has printed, or the last part of it."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a user may have put anything there
             stream.flush()

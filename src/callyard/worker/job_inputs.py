@@ -22,7 +22,7 @@ _SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of ot
 
 
 def pauses() -> Iterator[float]:
-    """Pauses between attempts, longer and longer; none before the first two."""
+    """Yield and sleep pauses between attempts, longer and longer; none before the first two."""
     pause = 0.0
     while True:
         yield pause
@@ -38,7 +38,7 @@ class InputFailed(Exception):  # not an error of its own: it carries another
 
 
 class StoredInput:
-    """A future, as keys see one, whose result lies in a file."""
+    """A future that has ended, whose result lies in a file."""
 
     def __init__(self, given: CallInput, found: CachedResult | None) -> None:
         self._given, self._found = given, found
@@ -66,47 +66,47 @@ class StoredInput:
         fn(self)
 
 
-def inputs_of(home: CacheDirectory, parcel: CallFile) -> list[StoredInput]:
-    """The results that stand for futures among the arguments. Parts are taken once, to see whether they are there."""
-    found = [StoredInput(given, _find_input(home, parcel, given)) for given in parcel.inputs]
-    for given, stored in zip(parcel.inputs, found, strict=True):
+def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
+    """Return the results that replace futures among the arguments. Parts are taken once, to see if they are there."""
+    found = [StoredInput(given, _find_input(home, call_file, given)) for given in call_file.inputs]
+    for given, stored in zip(call_file.inputs, found, strict=True):
         try:
             if given.path:
                 stored.result()
         except Exception as error:
-            raise InputFailed(inherited(failed(error), parcel.order.name, given.name)) from error
+            raise InputFailed(inherited(failed(error), call_file.order.name, given.name)) from error
     return found
 
 
-def _find_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
-    """The result that an argument stands for. Network file systems may show it late."""
+def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
+    """Wait for the result that an argument stands for: network file systems may show it late."""
     if given.packed is not None:
         return None
-    until = time.monotonic() + parcel.wait
+    until = time.monotonic() + call_file.wait
     for _ in pauses():
-        found = _look_for_input(home, parcel, given)
+        found = _look_for_input(home, call_file, given)
         if found is not None:
             return found
         if time.monotonic() > until:
             raise JobLost(
-                f"the result of {given.name!r}, which {parcel.order.name!r} takes, is not there: run that again"
+                f"the result of {given.name!r}, which {call_file.order.name!r} takes, is not there: run that again"
             )
     raise AssertionError("it asks for ever")  # pragma: no cover
 
 
-def _look_for_input(home: CacheDirectory, parcel: CallFile, given: CallInput) -> CachedResult | None:
+def _look_for_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
     key, directory = given.key, given.directory
     if not key:
         end = BatchDirectory(home, given.token).ended(given.number)
         if end is None:
             return None
         if end.state != "finished":
-            raise InputFailed(inherited(end, parcel.order.name, given.name))
+            raise InputFailed(inherited(end, call_file.order.name, given.name))
         key, directory = end.key, end.directory
     from ..cache.cache import Cache  # here and below, because many calls have no inputs
     from ..cache.lookup import find
 
-    found = find(Cache(directory, trust="group" if parcel.order.trust else None), key)
+    found = find(Cache(directory, trust="group" if call_file.order.trust else None), key)
     if found is not None and found.failed:
-        raise InputFailed(inherited(failed(found.load()), parcel.order.name, given.name))
+        raise InputFailed(inherited(failed(found.load()), call_file.order.name, given.name))
     return found

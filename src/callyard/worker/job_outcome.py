@@ -24,7 +24,7 @@ def variable(names: tuple[str, ...]) -> str | None:
 
 
 def job_id() -> str:
-    """What the scheduler calls this job."""
+    """Return the scheduler's ID of this job."""
     array, element = variable(_ARRAY), variable(ELEMENT)
     return f"{array}_{element}" if array and element else variable(JOB) or str(os.getpid())
 
@@ -34,22 +34,22 @@ def node_name() -> str:
 
 
 def who(name: str) -> str:
-    """A call in this job, for people."""
+    """Return the words for a call in this job, for messages."""
     return f"{name!r}, job {job_id()} on {node_name()},"
 
 
 def printed(folder: BatchDirectory, number: int) -> str:
-    """Where to look further, for the end of a message."""
+    """Return where to look further, for the end of a message."""
     return f"; what it printed is in {folder.log(number)}"
 
 
 def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
-    """The end of a call that this error says."""
+    """Return the outcome of a call that failed with this error."""
     return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
 
 
 def inherited(end: CallOutcome, name: str, source: str) -> bytes:
-    """The failure of a call whose input failed: the same, with the path in a note."""
+    """Return the failure of a call whose input failed: the same, with the path in a note."""
     if not end.failure:
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
     error, text = end.error()

@@ -37,33 +37,35 @@ _MPI = "--mpi="
 _ALONE, _TOGETHER = "alone", "together"  # files that say what ranks are
 
 
-def value_of_ranks(folder: BatchDirectory, number: int, parcel: CallFile, apart: bool) -> list[Any]:
-    """What each rank returns. Raises what the first that failed has raised."""
+def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool) -> list[Any]:
+    """Return the results of all ranks. Raises the error of the first that failed."""
     place = f"{folder.path}/{number}.ranks"
     shutil.rmtree(place, ignore_errors=True)  # of an earlier start of this job
     try:
-        code = _run(place, parcel, _rank_command(folder, number, apart))
-        return [_result(f"{place}/{rank}", rank, parcel, code) for rank in _order(place, parcel.ranks)]
+        code = _run(place, call_file, _rank_command(folder, number, apart))
+        return [_result(f"{place}/{rank}", rank, call_file, code) for rank in _order(place, call_file.ranks)]
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _run(place: str, parcel: CallFile, command: list[str]) -> int:
-    """Start the ranks in the first way in which they know each other; the exit code of their launcher."""
-    plugins = _plugins(parcel.launcher)
+def _run(place: str, call_file: CallFile, command: list[str]) -> int:
+    """Start the ranks in the first way in which they know each other; return the exit code of their launcher."""
+    plugins = _plugins(call_file.launcher)
     ways = [""] if plugins is None else plugins.candidates()
     alone, code = "", 0
     for way in ways:
         shutil.rmtree(place, ignore_errors=True)  # of the last one: none of its ranks has run the function
         os.mkdir(place, 0o700)
-        argv = [*_started(parcel.launcher, way), *command]
+        argv = [*_started(call_file.launcher, way), *command]
         code = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode
         if os.path.exists(f"{place}/{_TOGETHER}"):
             if plugins is not None and _text(f"{place}/{_TOGETHER}"):
                 plugins.fits(way)
             return code
         alone = _text(f"{place}/{_ALONE}") or alone
-    raise _error(parcel, alone, code, launcher_advice(parcel.launcher[0]) if plugins is None else plugins.advice(ways))
+    raise _error(
+        call_file, alone, code, launcher_advice(call_file.launcher[0]) if plugins is None else plugins.advice(ways)
+    )
 
 
 def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
@@ -78,9 +80,9 @@ def _started(launcher: tuple[str, ...], way: str) -> list[str]:
     return [words[0], *([_MPI + way] if way else []), *words[1:]]
 
 
-def _error(parcel: CallFile, alone: str, code: int, advice: str) -> CallyardError:
-    name, ranks = parcel.order.name, parcel.ranks
-    by_scheduler = scheduler_of_launcher(parcel.launcher[0]) is not None
+def _error(call_file: CallFile, alone: str, code: int, advice: str) -> CallyardError:
+    name, ranks = call_file.order.name, call_file.ranks
+    by_scheduler = scheduler_of_launcher(call_file.launcher[0]) is not None
     if alone:
         size, _, library = alone.partition(" ")
         words = f"{words_of_alone(name, ranks, int(size), library)}; {advice}"
@@ -102,12 +104,12 @@ def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]
 
 
 def _order(place: str, ranks: int) -> list[int]:
-    """Those that failed first: the others may only say that they were ended for it."""
+    """Return the ranks, those that failed first: the others may only say that they were ended for it."""
     failed = [rank for rank in range(ranks) if os.path.exists(f"{place}/{rank}.failed")]
     return [*failed, *(rank for rank in range(ranks) if rank not in failed)]
 
 
-def _result(path: str, rank: int, parcel: CallFile, code: int) -> Any:
+def _result(path: str, rank: int, call_file: CallFile, code: int) -> Any:
     with contextlib.suppress(FileNotFoundError), open(f"{path}.failed", "rb") as file:
         error, text = pickle.load(file)
         BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))  # the class may be frozen
@@ -117,7 +119,8 @@ def _result(path: str, rank: int, parcel: CallFile, code: int) -> Any:
             return pickle.load(file)
     except FileNotFoundError:
         error = WorkerLost(
-            f"rank {rank} of {parcel.ranks} of {parcel.order.name!r} left no result: its launcher {how_it_ended(code)}"
+            f"rank {rank} of {call_file.ranks} of {call_file.order.name!r} left no result: "
+            f"its launcher {how_it_ended(code)}"
         )
         error.exitcode = code
         raise error from None
@@ -129,18 +132,18 @@ def main() -> None:
     default_signals()
     sys.argv[:] = [""]
     folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
-    parcel = CallFile.load(folder.call(int(number)))
+    call_file = CallFile.load(folder.call(int(number)))
     place = f"{folder.path}/{number}.ranks"
-    path = f"{place}/{_meet(place, parcel.ranks)}"
+    path = f"{place}/{_meet(place, call_file.ranks)}"
     try:
-        _write(path, _returned(folder.home, parcel, bool(apart)))
+        _write(path, _returned(folder.home, call_file, bool(apart)))
     except BaseException as error:
         _write(f"{path}.failed", dump_error(error, traceback_text(error)))
         sys.exit(1)
 
 
 def _meet(place: str, ranks: int) -> int:
-    """Which rank this is, once it is known that the ranks know each other; otherwise leave word of that, and end."""
+    """Return this rank, once it is known that the ranks know each other; otherwise write that down, and end."""
     world = join_world()
     alone = world is not None and world.size != ranks
     with open(f"{place}/{_ALONE if alone else _TOGETHER}", "w", encoding="utf-8") as file:  # the same from all
@@ -150,12 +153,12 @@ def _meet(place: str, ranks: int) -> int:
     return rank_in(world)
 
 
-def _returned(home: CacheDirectory, parcel: CallFile, apart: bool) -> bytes:
-    inputs = [given.result() for given in inputs_of(home, parcel)]
-    data = parcel.apart if apart and parcel.apart is not None else parcel.data
+def _returned(home: CacheDirectory, call_file: CallFile, apart: bool) -> bytes:
+    inputs = [given.result() for given in inputs_of(home, call_file)]
+    data = call_file.apart if apart and call_file.apart is not None else call_file.data
     fn, args, kwargs = load_with_inputs(Packed(data), inputs)
-    value = Initialized.load(parcel.initializer).apply(fn, args, kwargs)
-    check_used_world(parcel.ranks)
+    value = Initialized.load(call_file.initializer).apply(fn, args, kwargs)
+    check_used_world(call_file.ranks)
     try:
         return dumps(value)
     except Exception as error:

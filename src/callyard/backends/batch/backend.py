@@ -1,16 +1,17 @@
-"""Calls that are jobs of a scheduler and outlive this process.
+"""The batch backend: calls that are jobs of a scheduler and outlive this process.
 
     any thread                   the thread "callyard-jobs"
     ---------------------------- ---------------------------------------------------------------------------
-    submit: pack, note inputs -> a moment later: which of them has somebody submitted before? watch those (earlier).
-    cancel                       The others: plan few arrays, write them down (writing), submit them in order (sending)
-                                 look at the files now and then:      what has begun, what has ended (watch)
-                                 ask the scheduler now and then:      what ended without a file, and why (questions)
+    submit: pack, note inputs -> gather for a moment (intake), attach to jobs of the same calls (tracker)
+    cancel                       plan the others as few arrays, write those (writer), submit them in order (submitter)
+                                 look at the files now and then, for calls that have begun or ended (poller)
+                                 ask the scheduler now and then, for jobs that ended without a file (poller)
 
-Commands are typed in a third thread (clerk), so that one that hangs keeps nobody from looking at files.
+Commands run in a third thread (`CommandThread`), so that one that hangs keeps nobody from looking at files. Decisions
+are in `state`, without I/O.
 
-What is written comes before what is submitted, and that before what is written about it: wherever this process is
-killed, another one finds out how far it came, because the token of what was written is in the job's comment.
+A batch is written first, then submitted, and then the job's ID is written, too: wherever this process is killed,
+another one finds out how far it came, because the token of the batch is in the job's comment.
 """
 
 from __future__ import annotations
@@ -61,27 +62,31 @@ class BatchBackend:
 
     def __init__(
         self,
-        desk: SchedulerClient,
+        scheduler: SchedulerClient,
         home: CacheDirectory,
-        terms: JobSettings,
+        job_settings: JobSettings,
         settings: Settings,
         private: bool,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.home, self.terms, self._clock = home, terms, clock
-        self._desk = desk
+        self.home, self.job_settings, self._clock = home, job_settings, clock
+        self._scheduler = scheduler
         self._private = private  # nobody else looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._waiting: set[Future[Any]] = set()  # those whose futures have not ended
-        self._clerk = clerk = CommandThread(self._inbox.put)
-        self._tracker = tracker = Tracker(home, private, terms.poll, terms.result_grace, self._ended, clock)
+        self._commands = commands = CommandThread(self._inbox.put)
+        self._tracker = tracker = Tracker(
+            home, private, job_settings.poll, job_settings.result_grace, self._ended, clock
+        )
         self._earlier = earlier = EarlierBatches(home, tracker)
-        self._sender = Submitter(clerk, desk, tracker, earlier)
-        self._questions = Poller(clerk, desk, tracker, self._sender)
-        writer = BatchWriter(home, terms, settings, private)
-        self._intake = intake = Intake(self, clerk, desk, writer, earlier, self._sender, terms.poll[0])
-        self._watch = FileWatcher(tracker, earlier, self._questions, intake.new.append)
-        self._withdrawal = Canceller(clerk, desk, tracker, earlier)
+        self._submitter = Submitter(commands, scheduler, tracker, earlier)
+        self._poller = Poller(commands, scheduler, tracker, self._submitter)
+        writer = BatchWriter(home, job_settings, settings, private)
+        self._intake = intake = Intake(
+            self, commands, scheduler, writer, earlier, self._submitter, job_settings.poll[0]
+        )
+        self._watcher = FileWatcher(tracker, earlier, self._poller, intake.new.append)
+        self._canceller = Canceller(commands, scheduler, tracker, earlier)
         self._thread = LazyThread("callyard-jobs")
         self._closing = self._leaving = False
         self._broken = False
@@ -137,11 +142,11 @@ class BatchBackend:
 
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
-        missing = {name: value for name, value in self.terms.defaults.items() if name not in asked}
+        missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
         return resources.updated(missing)
 
     def _admit(self, call: JobCall) -> None:
-        """Its other inputs are here; if that is all of them, its key can be made and looked up."""
+        """Enter a call whose other inputs are here; if that is all of them, first make its key and look that up."""
         if call.ticket is None or not all(source.done() for source in call.sources):
             self._enter(call)
             return
@@ -157,7 +162,7 @@ class BatchBackend:
         self._inbox.put(step)
 
     def _begin(self) -> None:
-        """Raises RuntimeError where no thread is to be had; then nothing has changed."""
+        """Start the thread. Raises RuntimeError where none is to be had; then nothing has changed."""
         if not self.forked:
             self._thread.start(self._run)
 
@@ -183,10 +188,10 @@ class BatchBackend:
                     return
                 self._take_in(self._patience())
                 self._send(False)
-                self._watch.look()
-                self._questions.ask()
-                self._sender.drop_cancelled()
-                self._withdrawal.drop_cancelled()
+                self._watcher.look()
+                self._poller.ask()
+                self._submitter.drop_cancelled()
+                self._canceller.drop_cancelled()
                 failures = 0
             except BaseException as error:  # a disk that is full, a callback that exits: nobody shall wait for ever
                 failures += 1
@@ -197,13 +202,13 @@ class BatchBackend:
             future.fail_with(SchedulerError(f"{future.name!r} is not looked after any more; make a new executor"))
 
     def _patience(self) -> float | None:
-        """S until something is to be done; none if that is not before somebody says so."""
-        due = self._intake.due(), self._sender.due(), self._tracker.due()
+        """Return the s until something is to be done; None if an event must come first."""
+        due = self._intake.due(), self._submitter.due(), self._tracker.due()
         known = [at for at in due if at is not None]
         return max(0.0, min(known) - self._clock()) if known else None
 
     def _take_in(self, patience: float | None) -> None:
-        """What was put into the inbox. New calls are given a moment in which more of them may come."""
+        """Take all events out of the inbox. After a new call wait a moment, in which more of them may come."""
         until = None
         while True:
             try:
@@ -214,41 +219,41 @@ class BatchBackend:
             patience = min(_QUIET, max(0.0, until - self._clock())) if self._intake.new else 0.0
 
     def _fail_all(self, error: BaseException) -> None:
-        give_up([*self._intake.take_all(), *self._sender.calls(), *self._tracker.calls()], error)
-        self._sender.clear()
+        give_up([*self._intake.take_all(), *self._submitter.calls(), *self._tracker.calls()], error)
+        self._submitter.clear()
         self._tracker.batches.clear()
 
     def _send(self, at_last: bool) -> None:
-        if self._clock() >= self._sender.at:
+        if self._clock() >= self._submitter.at:
             self._intake.write(self._clock(), at_last)
-            self._sender.send()
+            self._submitter.send()
 
     # -- ends ------------------------------------------------------------------------------------------------
 
     def _ended(self, call: JobCall) -> None:
-        """Nothing more is to be known of it."""
+        """Let go of a call whose future has been told."""
         call.future.call = None
 
     def _is_over(self) -> bool:
         if self._leaving:
             self._send_last()
             return True
-        busy = self._intake.new or self._sender.calls() or self._waiting or self._tracker.batches
+        busy = self._intake.new or self._submitter.calls() or self._waiting or self._tracker.batches
         if not self._closing or busy:
             return False
-        self._desk.stop_asking()
-        return not self._clerk.busy
+        self._scheduler.stop_asking()
+        return not self._commands.busy
 
     def _send_last(self) -> None:
-        """At the interpreter's end: what can be submitted now is; then nobody here waits any more."""
+        """Submit what the scheduler takes now, at the interpreter's end; then nobody here waits any more."""
         self._take_in(0.0)
-        self._desk.stop_asking()
-        while self._clerk.busy:
+        self._scheduler.stop_asking()
+        while self._commands.busy:
             self._inbox.get()()
-        self._clerk.stay()
-        self._sender.at = 0.0
+        self._commands.stay()
+        self._submitter.at = 0.0
         self._send(True)
-        left = [call for call in self._sender.calls() if not call.future.done()]
+        left = [call for call in self._submitter.calls() if not call.future.done()]
         if left:
             _log.warning(
                 "callyard: the scheduler has not taken %d calls yet; `callyard resume %s` submits them later",
@@ -261,7 +266,7 @@ class BatchBackend:
             future.cancel()
 
     def _tidy(self) -> None:
-        """Jobs whose submitters are gone leave files that only others can remove."""
+        """Remove files of jobs whose submitters are gone: only others can do that."""
         with contextlib.suppress(OSError, CallyardError):
             self._earlier.tidy()
             if self._private:
@@ -275,11 +280,11 @@ class BatchBackend:
     def kill(self, signum: int) -> None:
         """End the jobs that only this executor waits for."""
         self._closing = True
-        self._do(self._withdrawal.end_all)
+        self._do(self._canceller.end_all)
         self.cancel_pending()
 
     def interrupt(self) -> None:
-        """Ctrl-C: the jobs stay, except where nobody could ever have their results."""
+        """End for Ctrl-C: the jobs stay, except where nobody could ever have their results."""
         if self._private:
             self.kill(0)
         else:
@@ -302,13 +307,13 @@ class BatchBackend:
             self._thread.join()
 
     def after_fork(self) -> None:
-        """In a forked child, where the thread is not: the jobs are the parent's to look after."""
+        """Refuse calls in a forked child, which has no thread: the jobs are the parent's to look after."""
         self.forked = True
 
     @property
     def description(self) -> str:
         where = "" if not self._private else f", without a cache, in {self.home.path}"
-        return f"detached, each call a job of {self.terms.scheduler}{where}"
+        return f"detached, each call a job of {self.job_settings.scheduler}{where}"
 
 
 _backends: weakref.WeakSet[BatchBackend] = weakref.WeakSet()
@@ -323,11 +328,11 @@ os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def _nothing() -> None:
-    """Only to be woken."""
+    """Wake the thread that takes this out of its inbox."""
 
 
 def _dumped_apart(parts: Any, ticket: CachedCall | None) -> bytes | None:
-    """The call with the user's modules inside, for where the job finds other versions of them than were keyed."""
+    """Return the call with the user's modules inside: the job may find other versions of them than were keyed."""
     modules = ticket.modules() if ticket is not None else frozenset()
     if not modules:
         return None

@@ -1,4 +1,4 @@
-"""Futures of calls that are jobs, and what is known of a call until it has ended."""
+"""A call that is a job: its future, its state on the way to the scheduler, and the futures among its arguments."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class JobCall(PlannedCall):
         super().__init__(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
         self.future, self.resources, self.ticket = future, resources, ticket
         self.owner = owner  # the backend that it was submitted to
-        self.data, self.apart, self.sources = data, apart, sources  # see `Parcel`; until they have been written
+        self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until they have been written
         self.entered = False  # it can be written down
         self.followers: list[JobCall] = []  # which can once this one is
-        self.twins: list[JobCall] = []  # the same call, submitted again before this one was written down
-        self.twin_of: JobCall | None = None  # the first of them, which is the one that is planned and written
+        self.duplicates: list[JobCall] = []  # the same call, submitted again before this one was written down
+        self.duplicate_of: JobCall | None = None  # the first of them, which is the one that is planned and written
         self.id = ""  # by which other processes find it
         self.order: RunRequest | None = None
         self.inputs: list[CallInput | InputSource] = []
@@ -92,7 +92,7 @@ class JobCall(PlannedCall):
 
 
 class PackedJobError:
-    """The error of a call that failed in a job; opened, the exception with the traceback there as its cause."""
+    """The packed error of a call that failed in a job; its cause is the traceback there."""
 
     __slots__ = ("_end",)
 
@@ -109,7 +109,7 @@ class PackedJobError:
 
 
 class InputSource(NamedTuple):
-    """A call whose result is taken, or a part of that; see `CallInput`."""
+    """A call of which another takes the result, or a part of that; see `CallInput`."""
 
     call: JobCall
     name: str
@@ -117,7 +117,7 @@ class InputSource(NamedTuple):
 
 
 def call_of(source: Any, owner: Any) -> JobCall | None:
-    """The call behind a future, if it is a job in the same directory that has not ended.
+    """Return the call behind a future, if it is a job in the same directory that has not ended.
 
     Not one of another executor's that is no job yet: then nobody knows what the scheduler should wait for.
     """
@@ -130,7 +130,7 @@ def call_of(source: Any, owner: Any) -> JobCall | None:
 
 
 def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
-    """The future whose parts are taken, and which part of it `source` is."""
+    """Return the future whose parts are taken, and the keys that lead from it to `source`."""
     steps = []
     while isinstance(source, ItemFuture) and (whole := source.source) is not None:
         steps.append(source.key_and_length)
@@ -139,16 +139,16 @@ def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
 
 
 def after_of(call: JobCall) -> PlannedCall | ArrayElement:
-    """What the scheduler is to wait for."""
+    """Return the call or the array element for which the scheduler is to wait."""
     if call.directory is None:
-        return call.twin_of or call
+        return call.duplicate_of or call
     batch = call.directory.batch
     element = batch.element_of(call.number)
     return ArrayElement(call.directory.token, 0 if element is None else element, len(batch.of_element(element)) > 1)
 
 
 def input_of(source: Any, owner: Any) -> CallInput | InputSource:
-    """Where the job finds the result; a value is packed now."""
+    """Return where the job finds the result of a future; a value is packed now."""
     name = getattr(source, "name", type(source).__name__)
     whole, steps = _whole_of(source)
     call = call_of(whole, owner)
@@ -161,7 +161,7 @@ def input_of(source: Any, owner: Any) -> CallInput | InputSource:
 
 
 def written(given: CallInput | InputSource) -> CallInput:
-    """Once the call that it comes from has been written, too."""
+    """Return the input as the job reads it, once the call that it comes from has been written, too."""
     if isinstance(given, CallInput):
         return given
     call, name, path = given
@@ -176,7 +176,7 @@ _caches: dict[tuple[str, str | None], Cache] = {}
 
 
 def cache_at(directory: str, trust: str | None) -> Cache:
-    """The cache in which a result lies; one object for each."""
+    """Return the cache in which a result lies; there is one object for each."""
     found = _caches.get((directory, trust))
     if found is None:
         found = _caches[directory, trust] = Cache(directory, trust="group" if trust else None)

@@ -1,4 +1,4 @@
-"""Calls on their way from `submit` to what is written down: in order, a moment later, many at once."""
+"""The intake: it gathers submitted calls for a moment, and has them written down in order, many at once."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ __all__ = ["Intake", "give_up"]
 
 
 class Intake:
-    """Takes the calls of one executor, the `owner` of them."""
+    """The new calls of one executor, their `owner`, that are not written down yet."""
 
     def __init__(
         self,
         owner: Any,
-        clerk: CommandThread,
-        desk: SchedulerClient,
+        commands: CommandThread,
+        scheduler: SchedulerClient,
         writer: BatchWriter,
         earlier: EarlierBatches,
-        sender: Submitter,
+        submitter: Submitter,
         pause: float,
     ) -> None:
-        self._owner, self._clerk, self._desk = owner, clerk, desk
-        self._writer, self._earlier, self._sender = writer, earlier, sender
+        self._owner, self._commands, self._scheduler = owner, commands, scheduler
+        self._writer, self._earlier, self._submitter = writer, earlier, submitter
         self._pause = pause
         self._at = 0.0  # when they may be written down
         self._asking = False  # how many elements an array may have
         self.new: list[JobCall] = []
 
     def due(self) -> float | None:
-        """When the new calls are to be written down."""
-        return max(self._sender.at, self._at) if self.new and not self._asking else None
+        """Return when the new calls are to be written down."""
+        return max(self._submitter.at, self._at) if self.new and not self._asking else None
 
     def take(self, calls: Iterable[JobCall]) -> None:
-        """Calls that can be written down; not before those that they wait for, as one does that waits for a thread.
+        """Take calls that can be written down, but none before those that it waits for.
 
         Those that wait for one that has ended before it was written are not kept by it any more.
         """
@@ -59,7 +59,7 @@ class Intake:
                 ready.extend(call.followers)
 
     def take_all(self) -> list[JobCall]:
-        """All new ones, which are then somebody else's."""
+        """Return all new calls, which are not looked after here any more."""
         calls = self.new[:]
         self.new.clear()
         return calls
@@ -68,7 +68,7 @@ class Intake:
         """Write new calls down, unless it is better to gather more; `at_last` there will be no more."""
         if self.new and not self._asking and (at_last or self._may_write(now)):
             self._asking = True
-            self._clerk.run(self._steps())
+            self._commands.run(self._steps())
 
     def _may_write(self, now: float) -> bool:
         if now >= self._at and self._writer.is_crowded():
@@ -78,12 +78,12 @@ class Intake:
     def _steps(self) -> Steps:
         try:
             # Once it is known nothing is typed: what is submitted is written down also while a command hangs.
-            most = self._desk.most if self._desk.most is not None else (yield self._desk.most_elements)
+            most = self._scheduler.most if self._scheduler.most is not None else (yield self._scheduler.most_elements)
         except SubmissionRefused as refused:
             if refused.kind == "mistake":
                 refuse(self.take_all(), refused)
             else:
-                self._sender.try_later(refused, len(self.new))
+                self._submitter.try_later(refused, len(self.new))
             return
         finally:
             self._asking = False
@@ -95,12 +95,12 @@ class Intake:
             raise
 
     def _write_down(self, calls: list[JobCall], most: int) -> None:
-        """Attach to what was submitted before, by whomever; write down the rest."""
+        """Attach calls to earlier submissions, of this process or of others, and write down the rest."""
         self._earlier.refresh()
         rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
         for directory, written in self._writer.write(rest, most):
             self._earlier.add_own(directory)
-            self._sender.put(directory, written)
+            self._submitter.put(directory, written)
 
 
 def give_up(calls: list[JobCall], error: BaseException) -> None:

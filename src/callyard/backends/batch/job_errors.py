@@ -1,4 +1,4 @@
-"""Why a job ended without saying so itself: from what the scheduler says to the error that a call fails with."""
+"""The errors of calls whose jobs ended without a word, made from the words of the scheduler."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def gone(call: JobCall, what: str) -> JobCancelled:
 
 
 def vanished(call: JobCall) -> JobLost:
-    """The error of a call whose directory somebody has removed."""
+    """Return the error of a call whose directory was removed."""
     place = "its directory" if call.directory is None else call.directory.path
     return JobLost(f"{call.name!r}: {place} was removed while it was waited for{_WHAT_TO_DO['JobLost']}")
 
 
 def unseen(call: JobCall) -> JobLost:
-    """The error of a call whose job has stored a result that does not become visible here."""
+    """Return the error of a call whose job has stored a result that does not become visible here."""
     where = call.owner.home.path if call.order is None else call.order.directory
     return JobLost(
         f"{_who(call)} has stored its result in {where}, where it cannot be seen from here: submit the call again once "
@@ -52,7 +52,7 @@ def unseen(call: JobCall) -> JobLost:
 
 
 def why(call: JobCall, status: Status | None) -> CallyardError:
-    """The error of a call whose job has ended and left neither a result nor an error."""
+    """Return the error of a call whose job has ended and left neither a result nor an error."""
     if status is None:
         return JobLost(
             f"{_who(call)} is not known to the scheduler any more, and has left no result"
@@ -83,12 +83,14 @@ def hopeless(call: JobCall, status: Status) -> CallyardError | None:
 
 
 def awaits(directory: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:
-    """Whether a call takes the result of another (by token and number) of which it will yet be known how it ended."""
-    parcel = _parcel(directory, number)
-    return parcel is not None and any(given.token and is_awaited(given.token, given.number) for given in parcel.inputs)
+    """Return whether a call takes the result of another (by token and number) whose outcome is still to come."""
+    call_file = _call_file(directory, number)
+    return call_file is not None and any(
+        given.token and is_awaited(given.token, given.number) for given in call_file.inputs
+    )
 
 
-def _parcel(directory: BatchDirectory, number: int) -> CallFile | None:
+def _call_file(directory: BatchDirectory, number: int) -> CallFile | None:
     try:
         return CallFile.load(directory.call(number))
     except OSError:
@@ -96,12 +98,12 @@ def _parcel(directory: BatchDirectory, number: int) -> CallFile | None:
 
 
 def dependency_failed(directory: BatchDirectory, number: int) -> CallOutcome | None:
-    """The failure that a call inherits, whose job the scheduler has cancelled because of one of its inputs."""
-    parcel = _parcel(directory, number)
-    if parcel is None:
+    """Return the failure that a call inherits, if its job was cancelled because one of its inputs failed."""
+    call_file = _call_file(directory, number)
+    if call_file is None:
         return None
-    for given in parcel.inputs:
+    for given in call_file.inputs:
         end = BatchDirectory(directory.home, given.token).ended(given.number) if given.token else None
         if end is not None and end.state != "finished":
-            return CallOutcome("failed", failure=inherited(end, parcel.order.name, given.name))
+            return CallOutcome("failed", failure=inherited(end, call_file.order.name, given.name))
     return None

@@ -37,8 +37,10 @@ _LONG = 45.0  # s without a heartbeat of a job of others
 class Poller:
     """The questions about the jobs that are waited for, and what follows from the answers."""
 
-    def __init__(self, clerk: CommandThread, desk: SchedulerClient, tracker: Tracker, submitter: Submitter) -> None:
-        self._clerk, self._desk, self._tracker, self._submitter = clerk, desk, tracker, submitter
+    def __init__(
+        self, commands: CommandThread, scheduler: SchedulerClient, tracker: Tracker, submitter: Submitter
+    ) -> None:
+        self._commands, self._scheduler, self._tracker, self._submitter = commands, scheduler, tracker, submitter
         # Of the claims of jobs that the scheduler does not know, by job and key.
         self._unknown: dict[str, dict[str, Heartbeats]] = {}
 
@@ -47,7 +49,7 @@ class Poller:
         tracker = self._tracker
         if tracker.batches and not tracker.asking and tracker.clock() >= tracker.questions.at:
             tracker.asking = True
-            self._clerk.run(self._steps())
+            self._commands.run(self._steps())
 
     def _steps(self) -> Steps:
         tracker = self._tracker
@@ -63,7 +65,7 @@ class Poller:
         parts = [(each, part) for each in self._tracker.batches.values() for part in each.directory.parts]
         if parts:
             holders = self._holders()
-            statuses = yield partial(self._desk.statuses, [*(part.job for _, part in parts), *holders])
+            statuses = yield partial(self._scheduler.statuses, [*(part.job for _, part in parts), *holders])
             if statuses is not None:
                 self._release_claims_of(holders, statuses)
                 for tracked, part in parts:
@@ -97,7 +99,7 @@ class Poller:
         )  # fmt: skip
         for action in actions:
             if action is Action.CANCEL_HOPELESS and error is not None:
-                self._clerk.do(partial(self._desk.cancel, [job or ""]))
+                self._commands.do(partial(self._scheduler.cancel, [job or ""]))
                 self._tracker.fail(tracked, number, error)
             else:
                 self._show(tracked, number, action)
@@ -130,7 +132,7 @@ class Poller:
             elif action is Action.GIVE_UP:
                 lost.append(number)
         if lost:
-            self._clerk.run(self._give_up(tracked, lost))
+            self._commands.run(self._give_up(tracked, lost))
 
     def _give_up(self, tracked: TrackedBatch, numbers: list[int]) -> Steps:
         directory = tracked.directory
@@ -140,7 +142,7 @@ class Poller:
             self._tracker.fail(tracked, number, unseen(tracked.calls[number][0]))
         unknown = [number for number, action in actions.items() if action is Action.ASK_HISTORY]
         jobs = [job for number in unknown if (job := directory.job_of(number))]
-        history = (yield partial(self._desk.history, jobs)) if jobs else {}
+        history = (yield partial(self._scheduler.history, jobs)) if jobs else {}
         with _stumbling():
             for number in actions:
                 if number in tracked.calls:

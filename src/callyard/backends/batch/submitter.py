@@ -31,9 +31,9 @@ _log = logging.getLogger("callyard")
 
 
 def claim_of(directory: BatchDirectory) -> Claim | None:
-    """The right to submit what another process has written and is not going to submit: None if nobody needs to.
+    """Claim a batch that its own process is not going to submit, as that is gone; None if nobody needs to submit it.
 
-    There may be others who have come to the same conclusion, so who has the claim looks once more.
+    Claim first, then look once more: another process may have submitted it in between.
     """
     if may_live(directory.batch.submitter):
         return None
@@ -47,26 +47,30 @@ def claim_of(directory: BatchDirectory) -> Claim | None:
 
 
 def submission(
-    desk: SchedulerClient, directory: BatchDirectory, perhaps: bool, known: Mapping[str, BatchDirectory] | None = None
+    scheduler: SchedulerClient,
+    directory: BatchDirectory,
+    perhaps: bool,
+    known: Mapping[str, BatchDirectory] | None = None,
 ) -> Generator[Command, Any, None]:
-    """Submit what the scheduler has not got of a batch, as far as it takes it; `perhaps` it has got some of it.
+    """Submit the elements of a batch that the scheduler has not got, as far as it takes them.
 
-    `known`: other batches that were read before. Raises Refused, if only for what is left then.
+    `perhaps`: it may have got some of them without saying so. `known`: other batches that were read before. Raises
+    SubmissionRefused, if only for the elements that are left.
     """
     known = known or {}
     if perhaps:
-        yield from _look_up(desk, directory)
+        yield from _look_up(scheduler, directory)
     most = _last_size(directory)
     full: SubmissionRefused | None = None
     while (part := next_part(directory, most, known)) is not None:
         try:
-            job = yield partial(desk.submit, request_of(directory, part, known))
+            job = yield partial(scheduler.submit, request_of(directory, part, known))
         except SubmissionRefused as refused:
             count = part.end - part.first
             if not refused.full or count == 1:
                 raise
             if refused.kind == "silent":
-                yield from _look_up(desk, directory)
+                yield from _look_up(scheduler, directory)
             most, full = count // 2, refused
         else:
             directory.submitted_as(part.replace(job=job))
@@ -76,14 +80,14 @@ def submission(
 
 
 def _last_size(directory: BatchDirectory) -> int | None:
-    """How many elements it took last, if it did not take all of them."""
+    """Return how many elements it took last, if it did not take all of them."""
     parts = directory.parts
     return parts[-1].end - parts[-1].first if parts else None
 
 
-def _look_up(desk: SchedulerClient, directory: BatchDirectory) -> Generator[Command, Any, None]:
-    """Write down what the scheduler has got of it already."""
-    found = yield partial(desk.look_up, directory.token)
+def _look_up(scheduler: SchedulerClient, directory: BatchDirectory) -> Generator[Command, Any, None]:
+    """Write down which elements the scheduler has got already."""
+    found = yield partial(scheduler.look_up, directory.token)
     for part in parts_of(directory, found):
         directory.submitted_as(part)
 
@@ -108,8 +112,10 @@ class _UnsentBatch:
 class Submitter:
     """The queue of the batches of one executor that the scheduler has not got completely."""
 
-    def __init__(self, clerk: CommandThread, desk: SchedulerClient, tracker: Tracker, earlier: EarlierBatches) -> None:
-        self._clerk, self._desk, self._tracker, self._earlier = clerk, desk, tracker, earlier
+    def __init__(
+        self, commands: CommandThread, scheduler: SchedulerClient, tracker: Tracker, earlier: EarlierBatches
+    ) -> None:
+        self._commands, self._scheduler, self._tracker, self._earlier = commands, scheduler, tracker, earlier
         self._unsent: deque[_UnsentBatch] = deque()
         self._sending = False
         self.at = 0.0  # when the next attempt may be made
@@ -125,20 +131,20 @@ class Submitter:
             self._unsent.pop().end()
 
     def due(self) -> float | None:
-        """When something may be submitted next."""
+        """Return when a batch may be submitted next."""
         return self.at if not self._sending and self._first_ready() is not None else None
 
     def try_later(self, refused: SubmissionRefused, calls: int) -> None:
-        pause = self._desk.pause()
+        pause = self._scheduler.pause()
         self.at = self._tracker.clock() + pause
         _log.warning("callyard: %d calls are submitted %.0f s later: %s", calls, pause, refused.words)
 
     def send(self) -> None:
-        """Submit what is written, as far as the scheduler takes it; what others take results of goes first."""
+        """Submit the written batches, as far as the scheduler takes them, and none before those that it waits for."""
         if not self._sending:
             self.drop_cancelled()
             self._sending = True
-            self._clerk.run(self._steps())
+            self._commands.run(self._steps())
 
     def _steps(self) -> Steps:
         try:
@@ -151,7 +157,7 @@ class Submitter:
             self._sending = False
 
     def drop_cancelled(self) -> None:
-        """Do not wait to submit what nobody waits for any more."""
+        """Drop the batches for which nobody waits any more."""
         if not self._sending:
             for unsent in list(self._unsent):
                 if all(call.future.done() for call in unsent.calls):
@@ -168,7 +174,7 @@ class Submitter:
             self._drop(unsent)
             return
         try:
-            yield from submission(self._desk, unsent.directory, unsent.perhaps, self._earlier.known)
+            yield from submission(self._scheduler, unsent.directory, unsent.perhaps, self._earlier.known)
         except SubmissionRefused as refused:
             if refused.kind == "mistake":
                 self._refused(unsent, refused)
@@ -181,7 +187,7 @@ class Submitter:
         self._done_with(unsent)
 
     def _follow_sent(self, unsent: _UnsentBatch) -> None:
-        """Wait for those that the scheduler has got."""
+        """Track the calls that the scheduler has got."""
         sent = [call for call in unsent.calls if call.job is not None]
         unsent.calls = [call for call in unsent.calls if call.job is None]
         for call in sent:
@@ -193,7 +199,7 @@ class Submitter:
         unsent.end()
 
     def _drop(self, unsent: _UnsentBatch) -> None:
-        """Nobody waits for what is left of it."""
+        """Drop the rest of a batch, for which nobody waits."""
         self._done_with(unsent)
         if not unsent.directory.parts:
             self._earlier.forget_unsent(unsent.directory, unsent.is_ours)
@@ -221,8 +227,10 @@ def refuse(calls: Iterable[JobCall], refused: SubmissionRefused) -> None:
 class Canceller:
     """The ends of jobs, of cancelled calls or of a whole executor; never of calls for which others wait."""
 
-    def __init__(self, clerk: CommandThread, desk: SchedulerClient, tracker: Tracker, earlier: EarlierBatches) -> None:
-        self._clerk, self._desk, self._tracker, self._earlier = clerk, desk, tracker, earlier
+    def __init__(
+        self, commands: CommandThread, scheduler: SchedulerClient, tracker: Tracker, earlier: EarlierBatches
+    ) -> None:
+        self._commands, self._scheduler, self._tracker, self._earlier = commands, scheduler, tracker, earlier
 
     def drop_cancelled(self) -> None:
         """End the jobs of calls that were cancelled here, if nobody else waits for them."""
@@ -240,7 +248,7 @@ class Canceller:
                 self._note_failure(tracked.directory, calls[0])
             self._settle(tracked)
         if jobs:
-            self._clerk.do(partial(self._desk.cancel, jobs))
+            self._commands.do(partial(self._scheduler.cancel, jobs))
 
     def _settle(self, tracked: TrackedBatch) -> None:
         if not tracked.calls:
@@ -279,7 +287,7 @@ class Canceller:
                 else:
                     self._let_go(tracked.pop(number))
         if ours:
-            self._clerk.do(partial(self._desk.cancel, [job for _, _, job in ours]))
+            self._commands.do(partial(self._scheduler.cancel, [job for _, _, job in ours]))
         for tracked, number, _ in ours:  # its claim ends with the job: until then it may run
             error = gone(tracked.calls[number][0], "was cancelled, because its executor was ended")
             self._tracker.fail(tracked, number, error, has_ended=False)

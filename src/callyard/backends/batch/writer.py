@@ -1,4 +1,4 @@
-"""Calls that are to become jobs, written down: planned as few arrays, each of which is a directory that says it all."""
+"""The writer: it plans calls as few job arrays, and writes each array to a directory with all that its jobs need."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _MOST_NAMED = 500  # arrays that one waits for, as long as that can be helped
 
 
 class BatchWriter:
-    """Writes the calls of one executor."""
+    """The writer of the calls of one executor."""
 
-    def __init__(self, home: CacheDirectory, terms: JobSettings, settings: Settings, private: bool) -> None:
-        self._home, self._terms, self._settings, self._private = home, terms, settings, private
+    def __init__(self, home: CacheDirectory, job_settings: JobSettings, settings: Settings, private: bool) -> None:
+        self._home, self._job_settings, self._settings, self._private = home, job_settings, settings, private
         self._initializer = pack_initializer(settings)
-        self._lanes = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
+        self._throttle = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
 
     # -- what can go wrong before --------------------------------------------------------------------------
 
     def is_prepared(self, call: JobCall) -> bool:
-        """Whether it can be written; otherwise it has ended."""
+        """Return whether a call can be written; otherwise it has ended."""
         if call.future.done():
             return False
         try:
@@ -77,43 +77,43 @@ class BatchWriter:
     # -- batches -------------------------------------------------------------------------------------------
 
     def write(self, calls: Sequence[JobCall], most: int) -> Iterator[Written]:
-        """Write them, in the order in which they can be submitted; arrays have at most so many elements."""
+        """Write calls, in the order in which they can be submitted; arrays have at most so many elements."""
         first: dict[str, JobCall] = {}
         for call in calls:
             if first.setdefault(call.id, call) is not call:  # the same call twice at once is one job
-                call.twin_of = first[call.id]
-                first[call.id].twins.append(call)
+                call.duplicate_of = first[call.id]
+                first[call.id].duplicates.append(call)
         for call in first.values():  # only now, because what a twin stands for must be known
             call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
         folders: dict[Any, BatchDirectory] = {}
         self._note_ends()
-        for array in plan(list(first.values()), most, self._terms.calls_per_job):
+        for array in plan(list(first.values()), most, self._job_settings.calls_per_job):
             yield from self._write(array, folders)
 
     def _note_ends(self) -> None:
-        if self._lanes is not None:
-            self._lanes.update(
-                {token: BatchDirectory(self._home, token).elements_left() for token in self._lanes.tokens()}
+        if self._throttle is not None:
+            self._throttle.update(
+                {token: BatchDirectory(self._home, token).elements_left() for token in self._throttle.tokens()}
             )
 
     def is_crowded(self) -> bool:
-        """Whether a new array would have to name so many others for `max_workers` that it is better to gather calls."""
-        if self._lanes is None or len(self._lanes.tokens()) < _MOST_NAMED:
+        """Return whether a new array would name so many others for `max_workers` that calls are better gathered."""
+        if self._throttle is None or len(self._throttle.tokens()) < _MOST_NAMED:
             return False
         self._note_ends()
-        return len(self._lanes.tokens()) >= _MOST_NAMED
+        return len(self._throttle.tokens()) >= _MOST_NAMED
 
     def _write(self, array: JobArray[JobCall], folders: dict[Any, BatchDirectory]) -> Iterator[Written]:
         calls = array.calls
-        packed = [self._parcel(call) for call in calls]
+        packed = [self._call_file(call) for call in calls]
         ends = list(accumulate(map(len, packed)))
-        places = tuple(
+        positions = tuple(
             CallPosition(call.id, call.name, end - len(data), len(data))
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
         directory = folders[array] = BatchDirectory(self._home, os.urandom(8).hex())
-        batch = directory.prepare(self._batch(directory.token, array, places, folders))
-        everyone = [each for call in calls for each in (call, *call.twins)]
+        batch = directory.prepare(self._batch(directory.token, array, positions, folders))
+        everyone = [each for call in calls for each in (call, *call.duplicates)]
         try:
             script = self._script(directory, calls[0].resources, batch)
         except ResourceError as error:
@@ -122,7 +122,7 @@ class BatchWriter:
             return
         directory.create(batch, packed, script)
         for number, call in enumerate(calls):
-            for each in (call, *call.twins):
+            for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
                 each.written()
         yield directory, everyone
@@ -131,18 +131,18 @@ class BatchWriter:
         self,
         token: str,
         array: JobArray[JobCall],
-        places: tuple[CallPosition, ...],
+        positions: tuple[CallPosition, ...],
         folders: dict[Any, BatchDirectory],
     ) -> Batch:
-        calls, resources, each = array.calls, array.calls[0].resources, self._terms.calls_per_job
-        single = len(places) == 1 and array.numbers is None
+        calls, resources, each = array.calls, array.calls[0].resources, self._job_settings.calls_per_job
+        single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
-        numbers = tuple(array.numbers or range(-(-len(places) // each)))
+        numbers = tuple(array.numbers or range(-(-len(positions) // each)))
         after = tuple(after._replace(array=_token(after.array, folders)) for after in array.after)
-        if self._lanes is not None:
-            after = self._lanes.enter(token, len(numbers), after)
+        if self._throttle is not None:
+            after = self._throttle.enter(token, len(numbers), after)
         return Batch(
-            token=token, scheduler=self._terms.scheduler, calls=places,
+            token=token, scheduler=self._job_settings.scheduler, calls=positions,
             elements=None if single else numbers, calls_per_job=each,
             needs=tuple(_token(other, folders) for other in array.needs), resources=shown(resources),
             environment={**_variables(resources), **(resources.env or {})},
@@ -151,47 +151,47 @@ class BatchWriter:
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
             request=note_of(
                 names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources, self._settings.max_workers,
-                self._terms.time(resources.run_time), self._terms.template is not None, after,
+                self._job_settings.time(resources.run_time), self._job_settings.template is not None, after,
             ),
         )  # fmt: skip
 
     def _script(self, directory: BatchDirectory, resources: Resources, batch: Batch) -> str:
         from ...schedulers.script import job_script, render, variables  # here, because only who submits needs it
 
-        terms = self._terms
-        command = [*terms.python, self._home.path, self._home.trust or "", directory.token]
-        if terms.template is None:
-            return job_script(command, terms.setup)
+        own = self._job_settings
+        command = [*own.python, self._home.path, self._home.trust or "", directory.token]
+        if own.template is None:
+            return job_script(command, own.setup)
         known = variables(
             resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
-            setup=terms.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
+            setup=own.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
         )  # fmt: skip
         try:
-            return render(terms.template, known)
+            return render(own.template, known)
         except ValueError as error:
             raise ResourceError(str(error)) from error
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    def _parcel(self, call: JobCall) -> bytes:
+    def _call_file(self, call: JobCall) -> bytes:
         assert call.order is not None
         meaning = call.ticket.meaning() if call.ticket is not None and not call.order.key else None
         resources = call.resources
         return CallFile(
             call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
-            self._launcher(resources), self._terms.result_grace, self._private,
+            self._launcher(resources), self._job_settings.result_grace, self._private,
         ).dump()  # fmt: skip
 
     def _launcher(self, resources: Resources) -> tuple[str, ...]:
-        """On one node its own launcher starts the ranks; on several, and where the user says how, the scheduler's."""
+        """Return the launcher: the node's own; on several nodes, or where the user says so, the scheduler's."""
         if resources.ranks == 1:
             return ()
-        if (resources.nodes or 1) == 1 and self._terms.mpi is None:
+        if (resources.nodes or 1) == 1 and self._job_settings.mpi is None:
             return tuple(launch_command(resources.ranks, []))
-        if self._terms.rank_launcher is None:
-            raise ResourceError(f"{self._terms.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        return self._terms.rank_launcher(resources.ranks, resources.cores_per_rank, self._terms.mpi)
+        if self._job_settings.rank_launcher is None:
+            raise ResourceError(f"{self._job_settings.scheduler} starts no ranks on several nodes; ask for nodes=1")
+        return self._job_settings.rank_launcher(resources.ranks, resources.cores_per_rank, self._job_settings.mpi)
 
 
 def _variables(resources: Resources) -> dict[str, str]:
@@ -208,7 +208,7 @@ _MARGIN = 60.0  # s that a job may take beside its calls
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What the user said of the scheduler, apart from each call's resources."""
+    """The user's settings for the scheduler, apart from the resources of each call."""
 
     scheduler: str
     python: tuple[str, ...]  # the command that makes the calls of a job, without its arguments
@@ -223,5 +223,5 @@ class JobSettings:
     result_grace: float = 60.0
 
     def time(self, run_time: float | None) -> float | None:
-        """The scheduler's limit for a job whose calls may take so long each (s)."""
+        """Return the scheduler's limit for a job whose calls may take so long each (s)."""
         return self.walltime if run_time is None else run_time * self.calls_per_job + _MARGIN
