@@ -181,7 +181,7 @@ class Slurm:
             poll=self.poll,
             result_grace=self.result_grace,
         )
-        home = private_home() if memory is None else memory.home
+        home = private_home() if memory is None else memory._directory
         return BatchBackend(SchedulerClient(commands, LocalHost(), self.poll[0]), home, terms, settings, memory is None)
 
 

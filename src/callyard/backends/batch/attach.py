@@ -91,7 +91,7 @@ class EarlierBatches:
         return end.state == "finished" and self._has_result(end)
 
     def _has_result(self, end: CallOutcome) -> bool:
-        return cache_at(end.directory, self._home.trust).home.exists(end.key)
+        return cache_at(end.directory, self._home.trust).exists(end.key)
 
     # -- what can go -----------------------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ class Poller:
             return False
         order = followed.calls[number][0].order
         end = CallOutcome("finished", begun.key, self._following.home.path if order is None else order.directory)
-        if not cache_at(end.directory, self._following.home.trust).home.exists(begun.key):
+        if not cache_at(end.directory, self._following.home.trust).exists(begun.key):
             return False
         folder.end(number, end)
         return True
