@@ -34,9 +34,9 @@ def store(cache: Cache, number: int, output: object = 42, **others: object) -> s
     fields = {"name": "relax", "state": "finished", "token": "", "args": (number,), "kwargs": {}}
     fields |= {"facts": {"host": "node1", "ingredients": {"argument x": f"7f {number}"}}, "created": BEGAN + number}
     record = Record(key=name, output=output, **(fields | others))
-    cache.home.publish(name, lambda descriptor: write(descriptor, record))
+    cache._directory.publish(name, lambda descriptor: write(descriptor, record))
     moment = int((BEGAN + number) * 1e9)
-    os.utime(cache.home.record(name), ns=(moment, moment))
+    os.utime(cache._directory.record(name), ns=(moment, moment))
     return name
 
 
@@ -59,7 +59,7 @@ def claim_of_the_dead(cache):
     """A claim that a process has made which is gone."""
 
     def make(name: str) -> None:
-        code = "import sys; from callyard import Cache; Cache(sys.argv[1]).claims.take(sys.argv[2], 'relax')"
+        code = "import sys; from callyard import Cache; Cache(sys.argv[1])._claims.take(sys.argv[2], 'relax')"
         subprocess.run([sys.executable, "-c", code, cache.path, name], check=True)
 
     return make
@@ -130,7 +130,7 @@ def test_an_empty_cache_is_true(cache):
 
 def test_another_directory_in_the_same_way(cache, tmp_path):
     store(cache, 1)
-    other = Cache(cache.directory, failures=True).elsewhere(tmp_path / "more")
+    other = Cache(cache.directory, failures=True)._at(tmp_path / "more")
     assert (other.failures, len(other), other.path) == (True, 0, str(tmp_path / "more"))
 
 
@@ -238,13 +238,13 @@ def test_what_vanishes_meanwhile_is_left_out(cache):
         store(cache, number)
     found = iter(cache)
     first = next(found)
-    cache.home.remove(digest(2))
+    cache._directory.remove(digest(2))
     assert [first.args, *(entry.args for entry in found)] == [(1,), (3,)]
 
 
 def test_what_is_damaged_is_left_out_with_a_warning(cache):
     store(cache, 1)
-    with open(cache.home.record(store(cache, 2)), "r+b") as file:
+    with open(cache._directory.record(store(cache, 2)), "r+b") as file:
         file.truncate(100)
     with pytest.warns(UserWarning, match="left out: .*is damaged"):
         assert [entry.args for entry in cache] == [(1,)]
@@ -254,14 +254,14 @@ def test_what_is_damaged_is_left_out_with_a_warning(cache):
 
 def test_an_entry_whose_file_is_gone(cache):
     entry = cache[store(cache, 1)]
-    cache.home.remove(entry.key)
+    cache._directory.remove(entry.key)
     assert entry.function == "relax"
     with pytest.raises(CacheError, match=r"is not in .*results any more: run it again"):
         entry.output  # noqa: B018
 
 
 def test_a_file_under_the_name_of_another_call(cache):
-    os.rename(cache.home.record(store(cache, 1)), cache.home.record(digest(2)))
+    os.rename(cache._directory.record(store(cache, 1)), cache._directory.record(digest(2)))
     with pytest.raises(CacheError, match="it holds another call"):
         cache[digest(2)]
 
@@ -321,7 +321,7 @@ def test_the_future_of_a_stored_failure(cache):
 
 
 def test_the_future_of_a_running_call(cache):
-    claim = Claims(cache.home).take(digest(1), "relax")
+    claim = Claims(cache._directory).take(digest(1), "relax")
     first, second = cache.future(digest(1)), cache.future(digest(1)[:9])
     assert first.running()
     assert not second.done()
@@ -333,7 +333,7 @@ def test_the_future_of_a_running_call(cache):
 
 
 def test_the_future_of_a_running_call_says_who_runs_it(cache):
-    claim = Claims(cache.home).take(digest(1), "relax")
+    claim = Claims(cache._directory).take(digest(1), "relax")
     future = cache.future(digest(1))
     assert f"state=running, by process {os.getpid()} on " in repr(future)
     assert (future.key, future.cached, future.cancel()) == (digest(1), False, False)
@@ -343,7 +343,7 @@ def test_the_future_of_a_running_call_says_who_runs_it(cache):
 
 
 def test_a_running_call_that_leaves_no_result(cache):
-    claim = Claims(cache.home).take(digest(1), "relax")
+    claim = Claims(cache._directory).take(digest(1), "relax")
     future = cache.future(digest(1))
     claim.release()
     assert isinstance(future.exception(30), CacheError)
@@ -428,7 +428,7 @@ def test_what_prune_does_not_understand(cache, conditions, words):
 def test_prune_leaves_what_is_running(cache):
     store(cache, 1)
     store(cache, 2)
-    claim = cache.claims.take(digest(1), "relax")
+    claim = cache._claims.take(digest(1), "relax")
     assert [entry.key for entry in cache.prune(max_size=0)] == [digest(2)]
     claim.release()
     assert [entry.key for entry in cache.prune(max_size=0)] == [digest(1)]
@@ -438,7 +438,7 @@ def test_prune_removes_what_the_dead_left(cache, claim_of_the_dead):
     claim_of_the_dead(digest(1))
     store(cache, 1)
     assert len(cache.prune(max_size=0)) == 1
-    assert list(cache.claims.running()) == []
+    assert list(cache._claims.running()) == []
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_all_is_well(cache):
 
 
 def test_one_byte_is_noticed(cache):
-    path = cache.home.record(store(cache, 1, "a" * 3000))
+    path = cache._directory.record(store(cache, 1, "a" * 3000))
     store(cache, 2)
     with open(path, "r+b") as file:
         file.seek(file.read().index(b"aaaa") + 1000)
@@ -491,7 +491,7 @@ def test_one_byte_is_noticed(cache):
 
 def test_what_does_not_belong_there(cache):
     store(cache, 1)
-    folder = os.path.dirname(cache.home.record(digest(1)))
+    folder = os.path.dirname(cache._directory.record(digest(1)))
     strangers = [f"{cache.path}/notes.txt", f"{folder}/copy of.h5", f"{folder}/{'ff' * 20}.h5"]
     for path in strangers:
         open(path, "w").close()
@@ -503,14 +503,14 @@ def test_what_does_not_belong_there(cache):
 
 
 def test_what_is_unsafe_is_not_touched(cache):
-    os.chmod(cache.home.record(store(cache, 1)), 0o666)
+    os.chmod(cache._directory.record(store(cache, 1)), 0o666)
     found = cache.check(repair=True)
     assert (found.ok, kinds(found.problems)) == (False, ["unsafe"])
     assert digest(1) in cache
 
 
 def test_what_a_newer_callyard_wrote_is_not_touched(cache):
-    path = cache.home.record(store(cache, 1))
+    path = cache._directory.record(store(cache, 1))
     with open(path, "r+b") as file:
         file.write(b"CALLYARD 9")
     found = cache.check(repair=True)
@@ -521,7 +521,7 @@ def test_what_a_newer_callyard_wrote_is_not_touched(cache):
 
 def test_what_the_dead_left(cache, claim_of_the_dead):
     claim_of_the_dead(digest(1))
-    alive = cache.claims.take(digest(2), "relax")
+    alive = cache._claims.take(digest(2), "relax")
     assert isinstance(alive, Claim)
     found = cache.check()
     assert (found.ok, kinds(found.problems)) == (False, ["left"])
@@ -532,7 +532,7 @@ def test_what_the_dead_left(cache, claim_of_the_dead):
 
 
 def test_a_half_written_file(cache):
-    code = "import os, sys; from callyard import Cache; Cache(sys.argv[1]).home.temporary('00'); os._exit(0)"
+    code = "import os, sys; from callyard import Cache; Cache(sys.argv[1])._directory.temporary('00'); os._exit(0)"
     subprocess.run([sys.executable, "-c", code, cache.path], check=True)
     assert kinds(cache.check().problems) == ["left"]
     assert cache.check(repair=True).ok

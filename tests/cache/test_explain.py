@@ -43,8 +43,8 @@ def remember_ingredients(cache: Cache, key: str, name: str, ingredients: dict, m
     output = (ValueError("too small"), "") if state == "failed" else 1
     facts["ingredients"] = ingredients
     record = Record(key, name, state, "", output, (), {}, facts=facts, created=1.7e9 + moment, seconds=2.0)
-    cache.home.publish(key, lambda descriptor: write(descriptor, record))
-    os.utime(cache.home.record(key), (1.7e9 + moment, 1.7e9 + moment))
+    cache._directory.publish(key, lambda descriptor: write(descriptor, record))
+    os.utime(cache._directory.record(key), (1.7e9 + moment, 1.7e9 + moment))
     return key
 
 
@@ -232,7 +232,7 @@ def test_a_cache_that_is_refreshed(cache):
 
 
 def test_a_call_that_is_running(cache):
-    claim = cache.claims.take(cache.explain(relax, 2).key, "relax")
+    claim = cache._claims.take(cache.explain(relax, 2).key, "relax")
     found = cache.explain(relax, 2)
     assert not found.hit
     assert f"process {os.getpid()}" in found.running

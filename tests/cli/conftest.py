@@ -45,8 +45,8 @@ def store(cache) -> Callable[..., str]:
         fields = {"name": "relax", "state": "finished", "token": "", "args": (number,), "kwargs": {"force": 0.1}}
         facts = {"host": "node1", "ingredients": {"argument x": f"7f {number}"}}
         record = Record(key=key, output=output, **(fields | {"facts": facts, "created": BEGAN + number} | others))
-        cache.home.publish(key, lambda descriptor: write(descriptor, record))
-        os.utime(cache.home.record(key), (BEGAN + number, BEGAN + number))
+        cache._directory.publish(key, lambda descriptor: write(descriptor, record))
+        os.utime(cache._directory.record(key), (BEGAN + number, BEGAN + number))
         return key
 
     return store

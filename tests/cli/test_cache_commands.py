@@ -25,7 +25,7 @@ def claim_of_the_dead(cache):
     """A claim that a process has made which is gone."""
 
     def make(key: str) -> None:
-        code = "import sys; from callyard import Cache; Cache(sys.argv[1]).claims.take(sys.argv[2], 'relax')"
+        code = "import sys; from callyard import Cache; Cache(sys.argv[1])._claims.take(sys.argv[2], 'relax')"
         subprocess.run([sys.executable, "-c", code, cache.path, key], check=True)
 
     return make
@@ -36,7 +36,7 @@ def claim_from_afar(cache, monkeypatch):
     """A claim that a process on another machine has made."""
 
     def make(key: str) -> None:
-        claim = Claims(cache.home).take(key, "relax")
+        claim = Claims(cache._directory).take(key, "relax")
         path = f"{cache.path}/claims/{key}"
         with open(path) as file:
             owner = json.load(file)
@@ -116,7 +116,7 @@ def test_list_as_json(callyard, cache, store):
     (row,) = json.loads(callyard("list", "results", "--json").out)
     assert row == {
         "key": key, "function": "relax", "state": "finished", "created": "2023-11-14T22:13:21+00:00", "seconds": 1.5,
-        "size": cache[key].size, "path": cache.home.record(key), "where": None,
+        "size": cache[key].size, "path": cache._directory.record(key), "where": None,
     }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_list_with_arguments(callyard, store):
 
 def test_list_what_is_running(callyard, cache, claim_of_the_dead):
     claim_of_the_dead("a" * 40)
-    claim = Claims(cache.home).take("b" * 40, "relax")
+    claim = Claims(cache._directory).take("b" * 40, "relax")
     rows = json.loads(callyard("list", "results", "--json").out)
     assert [(row["key"][0], row["state"], row["size"]) for row in rows] == [("a", "gone", None), ("b", "running", None)]
     assert f"process {os.getpid()} on " in rows[1]["where"]
@@ -225,7 +225,7 @@ def test_show_an_unknown_key(callyard, store):
 
 @pytest.mark.parametrize("command", ["show", "explain", "logs"])
 def test_what_is_running_has_nothing_to_show(callyard, cache, command):
-    claim = Claims(cache.home).take("a" * 40, "relax")
+    claim = Claims(cache._directory).take("a" * 40, "relax")
     ended = callyard(command, "results", "aaaaaa")
     assert ended.status == 1
     assert f"{'a' * 40} is being run by process {os.getpid()} on " in ended.err
@@ -239,7 +239,7 @@ def remember(cache: Cache, function, *args) -> str:
     call = call_key(function, args, {})
     facts = {"ingredients": call.ingredients()}
     record = Record(call.hex, function.__name__, "finished", "", 1, args, {}, facts=facts, created=1.7e9)
-    cache.home.publish(call.hex, lambda descriptor: write(descriptor, record))
+    cache._directory.publish(call.hex, lambda descriptor: write(descriptor, record))
     return call.hex
 
 
@@ -356,11 +356,11 @@ def test_retry_what_a_dead_process_ran(callyard, cache, claim_of_the_dead):
     ended = callyard("retry", "results", "aaaaaa", "--json")
     assert ended.status == 0
     assert "forgot the run of 'relax' by process" in json.loads(ended.out)["done"][0]
-    assert list(cache.claims.running()) == []
+    assert list(cache._claims.running()) == []
 
 
 def test_retry_what_is_running(callyard, cache):
-    claim = Claims(cache.home).take("a" * 40, "relax")
+    claim = Claims(cache._directory).take("a" * 40, "relax")
     for force in ([], ["--force"]):
         ended = callyard("retry", "results", "aaaaaa", *force)
         assert ended.status == 1
@@ -375,7 +375,7 @@ def test_retry_what_cannot_be_seen(callyard, cache, claim_from_afar):
     assert "on node7" in ended.err
     assert "say --force" in ended.err
     assert callyard("retry", "results", "aaaaaa", "--force").status == 0
-    assert list(cache.claims.running()) == []
+    assert list(cache._claims.running()) == []
 
 
 # ------------------------------------------------------------------ prune
@@ -421,7 +421,7 @@ def test_prune_by_what_makes_no_sense(callyard, cache, store):
 def test_check(callyard, cache, store):
     store(1)
     size = cache[store(2)].size
-    with open(cache.home.record(store(3)), "r+b") as file:
+    with open(cache._directory.record(store(3)), "r+b") as file:
         file.truncate(600)
     ended = callyard("check", "results")
     assert ended.status == 1

@@ -96,7 +96,7 @@ def test_a_group_can_be_trusted(callyard, cache, store):
 
 
 def test_warnings_are_lines(callyard, cache, store):
-    with open(cache.home.record(store(1)), "r+b") as file:
+    with open(cache._directory.record(store(1)), "r+b") as file:
         file.truncate(100)
     ended = callyard("list", "results")
     assert ended.status == 0

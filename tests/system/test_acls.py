@@ -55,12 +55,12 @@ def cache(tmp_path: Path, trust: Any) -> Cache:
 
 def store(cache: Cache) -> None:
     made = Record("ab" * 20, "f", "finished", "", 3, (), {})
-    cache.home.publish(made.key, lambda descriptor: write(descriptor, made))
+    cache._directory.publish(made.key, lambda descriptor: write(descriptor, made))
 
 
 def record(cache: Cache) -> Path:
     (key,) = cache.keys()
-    return Path(cache.home.record(key))
+    return Path(cache._directory.record(key))
 
 
 def places(cache: Cache) -> dict[str, Path]:

@@ -156,7 +156,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         poll=slurm.poll,
         result_grace=slurm.result_grace,
     )
-    directory = private_home() if cache is None else cache.home
+    directory = private_home() if cache is None else cache._directory
     client = SchedulerClient(scheduler, open_host(), slurm.poll[0])
     return BatchBackend(client, directory, jobs, settings, cache is None)
 

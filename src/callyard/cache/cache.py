@@ -54,7 +54,7 @@ class Cache:
     mode: Literal["use", "refresh", "read-only"] = field(default="use", kw_only=True)
     trust: Literal["group"] | None = field(default=None, kw_only=True)
     failures: bool = field(default=False, kw_only=True)
-    home: CacheDirectory = field(init=False)
+    _directory: CacheDirectory = field(init=False)
 
     def __post_init__(self) -> None:
         directory = self.directory
@@ -66,8 +66,8 @@ class Cache:
             raise CacheError(f"mode is one of {', '.join(map(repr, _MODES))}, not {self.mode!r}")
         if not isinstance(self.failures, bool):
             raise TypeError(f"failures is True or False, not {self.failures!r}")
-        home = CacheDirectory.open(self.directory, writable=self.mode != "read-only", trust=self.trust)
-        object.__setattr__(self, "home", home)
+        opened = CacheDirectory.open(self.directory, writable=self.mode != "read-only", trust=self.trust)
+        object.__setattr__(self, "_directory", opened)
 
     @staticmethod
     def register(kind: type, function: Callable[[Any], Any]) -> None:
@@ -82,21 +82,21 @@ class Cache:
     @property
     def path(self) -> str:
         """The real path of the directory."""
-        return self.home.path
+        return self._directory.path
 
     @cached_property
-    def claims(self) -> Claims:
+    def _claims(self) -> Claims:
         """Who runs what at the moment."""
-        return Claims(self.home)
+        return Claims(self._directory)
 
-    def elsewhere(self, directory: str | os.PathLike[str]) -> Cache:
+    def _at(self, directory: str | os.PathLike[str]) -> Cache:
         """Another directory that is used in the same way."""
         return Cache(directory, mode=self.mode, trust=self.trust, failures=self.failures)
 
     # -- a mapping of entries --------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.home.entries())
+        return sum(1 for _ in self._directory.entries())
 
     def __bool__(self) -> bool:
         return True  # also while it is empty: `if cache:` asks whether there is one
@@ -105,12 +105,12 @@ class Cache:
         """The keys of all entries, in the order in which they were stored."""
         from .inspect.find import keys_by_age
 
-        return keys_by_age(self.home)
+        return keys_by_age(self._directory)
 
     def __iter__(self) -> Iterator[Entry]:
         from .inspect.find import entries
 
-        return entries(self.home, self.keys())
+        return entries(self._directory, self.keys())
 
     def values(self) -> Iterator[Entry]:
         return iter(self)
@@ -119,7 +119,7 @@ class Cache:
         return ((entry.key, entry) for entry in self)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and is_key(key) and self.home.exists(key)
+        return isinstance(key, str) and is_key(key) and self._directory.exists(key)
 
     def __getitem__(self, key: str) -> Entry:
         from .entry import open_entry
@@ -127,7 +127,7 @@ class Cache:
 
         whole = self._whole_key(key)
         try:
-            return open_entry(self.home, whole)
+            return open_entry(self._directory, whole)
         except FileNotFoundError:
             raise NoEntry(f"the call {whole!r} was removed from {self.path} just now") from None
 
@@ -143,17 +143,17 @@ class Cache:
         from .inspect.find import the_key
 
         def known() -> set[str]:
-            return {*self.home.keys(), *(key for key, _ in self.claims.running())}
+            return {*self._directory.keys(), *(key for key, _ in self._claims.running())}
 
         return the_key(beginning, known, lambda key: key in self or self._holder(key) is not None, self.path)
 
     def _whole_key(self, beginning: str) -> str:
         from .inspect.find import the_key
 
-        return the_key(beginning, self.home.keys, self.__contains__, self.path)
+        return the_key(beginning, self._directory.keys, self.__contains__, self.path)
 
     def _holder(self, key: str) -> Any:
-        return self.claims.holder(key) if is_key(key) else None
+        return self._claims.holder(key) if is_key(key) else None
 
     @strict()
     def to_dataframe(self, *, values: bool = False) -> Any:
@@ -178,7 +178,7 @@ class Cache:
         """
         from .inspect.attach import future_of
 
-        return future_of(self, self.find_key(key))
+        return future_of(self._directory, self._claims, self.find_key(key))
 
     def explain(
         self,
@@ -198,8 +198,11 @@ class Cache:
         from .inspect.explain import explain
 
         resources = Resources().updated(resource_dict or {})
-        cache = self if resources.cache_directory is None else self.elsewhere(resources.cache_directory)
-        return explain(cache, fn, args, kwargs, resources)
+        cache = self if resources.cache_directory is None else self._at(resources.cache_directory)
+        return explain(cache._directory, fn, args, kwargs, resources, cache._answers)
+
+    def _answers(self, entry: Entry) -> bool:
+        return (entry.state == "finished" or self.failures) and self.mode != "refresh"
 
     # -- all of it -------------------------------------------------------------------------------------
 
@@ -236,7 +239,7 @@ class Cache:
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
         with self._system_has_the_word("pruned"):
-            return prune(self, chosen, older_than, larger_than, max_size, function, state, dry_run)
+            return prune(self._directory, chosen, older_than, larger_than, max_size, function, state, dry_run)
 
     @strict()
     def check(self, *, repair: bool = False) -> Check:
@@ -247,7 +250,7 @@ class Cache:
         from .inspect.maintain import check
 
         with self._system_has_the_word("repaired" if repair else "checked"):
-            return check(self, repair)
+            return check(self._directory, repair)
 
     @contextmanager
     def _system_has_the_word(self, what: str) -> Iterator[None]:

@@ -8,13 +8,11 @@ import os
 import sys
 import warnings
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import CacheError
+from .directory import CacheDirectory
 from .format.file import DamagedFile, Stored, read
-
-if TYPE_CHECKING:
-    from .cache import Cache
 
 _log = logging.getLogger("callyard")
 
@@ -44,7 +42,7 @@ class CachedResult:
         return error
 
 
-def find(cache: Cache, key: str, *, whole: bool = False) -> CachedResult | None:
+def find(directory: CacheDirectory, key: str, *, whole: bool = False) -> CachedResult | None:
     """What is remembered under this key. Where the file is damaged, or cannot be read, the call runs, with a warning.
 
     A damaged file is set aside. A large file is read once more when its content is asked for; with `whole` it is not
@@ -54,18 +52,18 @@ def find(cache: Cache, key: str, *, whole: bool = False) -> CachedResult | None:
         UnsafeCache: others could have written the file.
         VersionMismatch: a newer Callyard wrote it.
     """
-    return look_up(cache, key, whole)[0]
+    return look_up(directory, key, whole)[0]
 
 
-def look_up(cache: Cache, key: str, whole: bool = False) -> tuple[CachedResult | None, bool]:
+def look_up(directory: CacheDirectory, key: str, whole: bool = False) -> tuple[CachedResult | None, bool]:
     """The same, and whether there is a file that can be neither used nor moved away."""
-    path = cache.home.record(key)
+    path = directory.record(key)
     try:
-        return _open(cache, key, whole), False
+        return _open(directory, key, whole), False
     except FileNotFoundError:
         return None, False
     except DamagedFile as damage:
-        moved = _set_aside(cache, key, str(damage))
+        moved = _set_aside(directory, key, str(damage))
         tell(f"{damage}; {moved or 'it cannot be moved away'}, and the call runs again")
         return None, not moved
     except OSError as error:
@@ -73,36 +71,38 @@ def look_up(cache: Cache, key: str, whole: bool = False) -> tuple[CachedResult |
         return None, True
 
 
-def _open(cache: Cache, key: str, whole: bool) -> CachedResult:
-    path = cache.home.record(key)
+def _open(directory: CacheDirectory, key: str, whole: bool) -> CachedResult:
+    path = directory.record(key)
     try:
-        descriptor = cache.home.open_record(key)
+        descriptor = directory.open_record(key)
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
-        descriptor = cache.home.open_record(key)  # another machine has replaced it just now
+        descriptor = directory.open_record(key)  # another machine has replaced it just now
     try:
         stored = read(descriptor, path, whole)
     finally:
         os.close(descriptor)
     if stored.head.key != key:
-        _refuse_another_case(cache, key, stored.head.key)
+        _refuse_another_case(directory, key, stored.head.key)
         raise DamagedFile(f"{path} holds another call, {stored.head.key}")
     return CachedResult(stored)
 
 
-def _refuse_another_case(cache: Cache, key: str, other: str) -> None:
+def _refuse_another_case(directory: CacheDirectory, key: str, other: str) -> None:
     """On a disk that does not tell capitals from small letters two keys of the user's own may be one file."""
     if key.casefold() == other.casefold():
-        raise CacheError(f"cache_key {key!r} is {other!r} on the disk of {cache.path}; use keys that differ otherwise")
+        raise CacheError(
+            f"cache_key {key!r} is {other!r} on the disk of {directory.path}; use keys that differ otherwise"
+        )
 
 
-def _set_aside(cache: Cache, key: str, reason: str) -> str:
+def _set_aside(directory: CacheDirectory, key: str, reason: str) -> str:
     """Say what became of a damaged file; nothing if it has to stay."""
-    if cache.mode == "read-only":
+    if not directory.writable:
         return "it is left alone, as the cache is read-only"
     try:
-        return f"it was moved to {cache.home.set_aside(key, reason)}"
+        return f"it was moved to {directory.set_aside(key, reason)}"
     except (OSError, CacheError):
         return ""
 

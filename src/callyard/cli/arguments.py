@@ -77,7 +77,7 @@ def find_entry(options: argparse.Namespace) -> Entry:
 def entry_of(cache: Cache, beginning: str) -> Entry:
     """The entry whose key begins so."""
     key = cache.find_key(beginning)
-    holder = cache.claims.holder(key)
+    holder = cache._claims.holder(key)
     if holder is not None and key not in cache:
         state = "was being run, without a result," if holder.state() == "gone" else "is being run"
         raise CacheError(f"{key} {state} by {holder.where()}, so nothing is stored yet")

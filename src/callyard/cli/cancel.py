@@ -62,14 +62,14 @@ def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) ->
     if options.all:
         return [
             call
-            for call in calls_of_jobs(cache.home)
+            for call in calls_of_jobs(cache._directory)
             if call.state in _GOING_ON and options.function in (None, call.name)
         ]
     return [_the_call(cache, beginning) for beginning in beginnings]
 
 
 def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
-    found = [call for call in find_job_calls(cache.home, beginning) if call.state in _GOING_ON]
+    found = [call for call in find_job_calls(cache._directory, beginning) if call.state in _GOING_ON]
     if not found:
         raise CacheError(f"no job of {cache.path} that waits or runs has a key that begins with {beginning!r}")
     if len({call.known_as for call in found}) > 1:

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         return 0 if found.hit else 1
     if arguments:
         raise UsageError(f"what is {arguments[0]!r}? Arguments follow MODULE:FUNCTION, not a key")
-    found = explain_entry(cache, entry_of(cache, target))
+    found = explain_entry(cache._directory, entry_of(cache, target))
     print_json(_as_object(found)) if options.json else print(_as_text(found))
     return 0
 

@@ -71,13 +71,13 @@ def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
     """The newest ones, in the order in which they were stored."""
     if options.state in ("running", "gone"):
         return []
-    newest = entries(cache.home, reversed(keys_by_age(cache.home)))
+    newest = entries(cache._directory, reversed(keys_by_age(cache._directory)))
     meant = (entry for entry in newest if _is_meant(entry.function, entry.state, options))
     return [row_of(entry, options.long) for entry in islice(meant, options.limit)][::-1]
 
 
 def _running(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
-    for key, owner in sorted(cache.claims.running(), key=lambda pair: pair[1].since):
+    for key, owner in sorted(cache._claims.running(), key=lambda pair: pair[1].since):
         state = "gone" if owner.state() == "gone" else "running"
         if _is_meant(owner.name, state, options):
             since = datetime.fromtimestamp(owner.since, timezone.utc)
@@ -86,7 +86,7 @@ def _running(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
 
 def _jobs(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
     """Calls that are jobs and have no result."""
-    for call in calls_of_jobs(cache.home):
+    for call in calls_of_jobs(cache._directory):
         if call.state in _STATES and call.state != "finished" and _is_meant(call.name, call.state, options):
             since = datetime.fromtimestamp(call.created, timezone.utc)
             where = f"job {call.job}" + (f" on {call.node}" if call.node else "") if call.job else None

@@ -21,8 +21,8 @@ def run(options: argparse.Namespace) -> int:
     """Print the log."""
     directory, (beginning,) = split(options, 1)
     cache = open_cache(options, directory)
-    jobs = find_job_calls(cache.home, beginning)
-    if jobs and not any(key.startswith(beginning) for key, _ in cache.home.entries()):
+    jobs = find_job_calls(cache._directory, beginning)
+    if jobs and not any(key.startswith(beginning) for key, _ in cache._directory.entries()):
         key, log, trace = jobs[-1].known_as, jobs[-1].log, _trace(jobs[-1])
     else:
         entry = entry_of(cache, beginning)

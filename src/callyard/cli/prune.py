@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     removed = cache.prune(**conditions, dry_run=options.dry_run)
     if options.state != "finished" and not (options.keys or options.larger_than or options.max_size):
         before = None if options.older_than is None else time.time() - age(options.older_than)
-        prune_jobs(cache.home, before, options.function, options.dry_run)  # what is left of jobs that failed
+        prune_jobs(cache._directory, before, options.function, options.dry_run)  # what is left of jobs that failed
     rows = [row_of(entry) for entry in removed]
     if options.json:
         print_json(rows)

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Submit it, and say what was done."""
     directory, _ = split(options, 0)
     cache = to_change(open_cache(options, directory))
-    submitted, refused = _resume_all(cache.home)
+    submitted, refused = _resume_all(cache._directory)
     if options.json:
         print_json({"submitted": [{"job": part.job, "calls": calls} for part, calls in submitted]})
     else:

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     """Forget it, and say what was done."""
     directory, (beginning,) = split(options, 1)
     looked_at = open_cache(options, directory)
-    jobs = find_job_calls(looked_at.home, beginning)
+    jobs = find_job_calls(looked_at._directory, beginning)
     if jobs and jobs[-1].state != "finished":
         key, done = jobs[-1].known_as, [_retry_job(to_change(looked_at), jobs[-1], options.force)]
     else:
@@ -53,17 +53,17 @@ def _retry_job(cache: Cache, call: JobCallStatus, force: bool) -> str:
         )
     call.folder.end(call.number, CallOutcome("cancelled"))
     if call.key:
-        cache.claims.force(call.key)
+        cache._claims.force(call.key)
     return f"forgot that {call.name!r} is {call.state}, key {call.known_as}"
 
 
 def _retry(cache: Cache, key: str, force: bool) -> list[str]:
-    holder, entry = cache.claims.holder(key), cache.get(key)
+    holder, entry = cache._claims.holder(key), cache.get(key)
     done = []
     if holder is not None:
         done.append(_drop_claim(cache, key, holder, force))
     if entry is not None and entry.state == "failed":
-        cache.home.remove(key)
+        cache._directory.remove(key)
         done.append(f"forgot the failure of {entry.function!r}, key {key}")
     if not done:
         forget = f"callyard prune {cache.path} --key {key}"
@@ -80,5 +80,5 @@ def _drop_claim(cache: Cache, key: str, holder: ClaimOwner, force: bool) -> str:
             f"{holder.where()} may still be running {key}, which cannot be seen from here: if you know that it has "
             "ended, say --force"
         )
-    cache.claims.force(key)
+    cache._claims.force(key)
     return f"forgot the run of {holder.name!r} by {holder.where()}, key {key}"

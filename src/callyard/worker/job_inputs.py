@@ -103,10 +103,9 @@ def _look_for_input(home: CacheDirectory, call_file: CallFile, given: CallInput)
         if end.state != "finished":
             raise InputFailed(inherited(end, call_file.order.name, given.name))
         key, directory = end.key, end.directory
-    from ..cache.cache import Cache  # here and below, because many calls have no inputs
-    from ..cache.lookup import find
+    from ..cache.lookup import find  # here, because many calls have no inputs
 
-    found = find(Cache(directory, trust="group" if call_file.order.trust else None), key)
+    found = find(CacheDirectory.open(directory, trust="group" if call_file.order.trust else None), key)
     if found is not None and found.failed:
         raise InputFailed(inherited(failed(found.load()), call_file.order.name, given.name))
     return found

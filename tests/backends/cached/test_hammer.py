@@ -184,7 +184,7 @@ def _check_what_is_left(cache: Cache) -> None:
     cache.check(repair=True)
     assert cache.check().problems == []
     assert not list(Path(cache.path).rglob(".tmp-*"))
-    assert not list(cache.claims.running())
+    assert not list(cache._claims.running())
     for entry in cache:
         check_entry(entry)
 

@@ -155,8 +155,8 @@ def test_nobody_boards_what_is_being_cancelled(
 ) -> None:
     blocker = threads.submit(calls.held, journal, place, 0)
     first, late = threads.submit(calls.square, journal, 3), []
-    assert first._flight is not None  # type: ignore[attr-defined]
-    inner = first._flight.inner  # type: ignore[attr-defined]
+    inner = first.inner  # type: ignore[attr-defined]
+    assert inner is not None
     cancel = type(inner).cancel
 
     def slowly(future: Any) -> bool:
@@ -425,7 +425,7 @@ def key_of(tmp_path: Path, fn: Any, *args: Any) -> tuple[str, Path]:
         future = ex.submit(fn, *args)
         future.result()
     assert future.key is not None
-    return future.key, Path(Cache(tmp_path / "elsewhere").home.record(future.key))
+    return future.key, Path(Cache(tmp_path / "elsewhere")._directory.record(future.key))
 
 
 def bring(file: Path, results: Path) -> None:
@@ -460,7 +460,7 @@ def test_another_host_is_waited_for(ex: Executor, elsewhere: Any, results: Path,
 def test_force(threads: Executor, elsewhere: Any, results: Path, journal: str, messages: Any) -> None:
     future = threads.submit(calls.square, journal, 3)
     messages.wait("waiting for its result")
-    assert Cache(results).claims.force(elsewhere[0])
+    assert Cache(results)._claims.force(elsewhere[0])
     assert future.result() == 9
     assert noted(journal) == ["square 3"]
 
@@ -473,7 +473,7 @@ def test_what_overrules_a_claim_is_said(
     assert command in messages.wait("waiting for its result")
     assert command in repr(future)
     assert command in repr(Cache(results).future(elsewhere[0]))
-    Cache(results).claims.force(elsewhere[0])
+    Cache(results)._claims.force(elsewhere[0])
     assert future.result() == 9
 
 
@@ -539,7 +539,7 @@ def test_shutdown_lets_who_waited_run(elsewhere: Any, results: Path, journal: st
     future = ex.submit(calls.square, journal, 3)
     messages.wait("waiting for its result")
     ex.shutdown(wait=False)
-    Cache(results).claims.force(elsewhere[0])
+    Cache(results)._claims.force(elsewhere[0])
     assert future.result() == 9
     ex.shutdown()
     assert noted(journal) == ["square 3"]
@@ -556,7 +556,7 @@ def test_a_damaged_result_of_another_host(
 
     def end() -> Any:
         bring(file, results)
-        Cache(results).claims.force(key)
+        Cache(results)._claims.force(key)
         return future.result()
 
     with pytest.warns(UserWarning, match="the call runs again"):
@@ -597,7 +597,7 @@ def test_whoever_claims_looks_again(
     monkeypatch.setattr(Claims, "take", late)
     assert threads.submit(calls.square, journal, 3).result() == 9
     assert not noted(journal)
-    assert not list(Cache(results).claims.running())
+    assert not list(Cache(results)._claims.running())
 
 
 def test_the_claim_is_released_after_the_result_is_stored(
@@ -607,13 +607,13 @@ def test_the_claim_is_released_after_the_result_is_stored(
 
     def watched(self: CacheDirectory, key: str, *args: Any, **options: Any) -> None:
         publish(self, key, *args, **options)
-        held.append(Cache(results).claims.holder(key))
+        held.append(Cache(results)._claims.holder(key))
 
     monkeypatch.setattr(CacheDirectory, "publish", watched)
     future = threads.submit(calls.square, journal, 3)
     assert future.result() == 9
     assert [owner.pid for owner in held] == [os.getpid()]
-    assert Cache(results).claims.holder(future.key or "") is None
+    assert Cache(results)._claims.holder(future.key or "") is None
 
 
 # ------------------------------------------------------------------ the end of the interpreter

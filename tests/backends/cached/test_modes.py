@@ -130,7 +130,7 @@ def test_read_only_makes_no_directory(make: Any, tmp_path: Path) -> None:
 def test_read_only_leaves_damage_alone(make: Any, results: Path, journal: str) -> None:
     stored = make().submit(calls.square, journal, 3)
     stored.result()
-    path = Path(Cache(results).home.record(stored.key))
+    path = Path(Cache(results)._directory.record(stored.key))
     path.write_bytes(path.read_bytes()[:100])
     before = content(results)
     with pytest.warns(UserWarning, match="left alone"):

@@ -258,7 +258,7 @@ def test_what_is_changed_before_the_call_runs_is_not_stored(
         assert blocker.result() == 0
     monkeypatch.undo()
     assert future.key not in Cache(results)
-    assert list(Cache(results).claims.running()) == []
+    assert list(Cache(results)._claims.running()) == []
     again = make().submit(total, journal, [1, 2])
     assert (again.key, again.result()) == (future.key, 3)
 

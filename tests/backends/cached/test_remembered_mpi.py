@@ -83,14 +83,14 @@ def test_identical_calls_of_several_ranks_run_once(
 ) -> None:
     first, second = (pair.submit(held_ranks, journal, place) for _ in range(2))
     gate.arrived()
-    assert [key for key, _ in Cache(results).claims.running()] == [first.key]
+    assert [key for key, _ in Cache(results)._claims.running()] == [first.key]
     other = make(None, backend=Local(cores=4, memory=8)).with_resources(ranks=2)
     third = other.submit(held_ranks, journal, place)
     messages.wait("waiting for its result")
     gate.open()
     assert [future.result() for future in (first, second, third)] == [[0, 1]] * 3
     assert noted(journal) == ["held"]
-    assert list(Cache(results).claims.running()) == []
+    assert list(Cache(results)._claims.running()) == []
 
 
 def test_a_rank_that_fails(pair: Executor, journal: str, results: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_rank_that_fails(pair: Executor, journal: str, results: Path) -> None:
             pair.submit(failing_rank, journal).result()
     assert noted(journal).count("rank 1") == 2  # the other may have been ended before it noted anything
     assert len(Cache(results)) == 0
-    assert list(Cache(results).claims.running()) == []
+    assert list(Cache(results)._claims.running()) == []
 
 
 def test_a_failure_of_a_rank_is_kept(make: Any, journal: str, results: Path) -> None:

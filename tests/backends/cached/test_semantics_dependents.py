@@ -203,7 +203,7 @@ def test_the_same_result_again_does_not_recompute_what_follows(ex: Executor, mak
 def test_a_damaged_dependency_is_made_again_alone(ex: Executor, make: Any, journal: str, results: Path) -> None:
     first = ex.submit(calls.square, journal, 2)
     assert ex.submit(calls.square, journal, first).result() == 16
-    path = Path(Cache(results).home.record(first.key))
+    path = Path(Cache(results)._directory.record(first.key))
     path.write_bytes(path.read_bytes()[:-10])
     other = make()
     with pytest.warns(UserWarning, match="the call runs again"):

@@ -36,7 +36,7 @@ def files(results: Path) -> list[Path]:
 
 
 def claimed(results: Path) -> list[str]:
-    return [key for key, _ in Cache(results).claims.running()]
+    return [key for key, _ in Cache(results)._claims.running()]
 
 
 # ------------------------------------------------------------------ files
@@ -301,7 +301,7 @@ def test_a_damaged_file_on_a_disk_that_is_only_read(make: Any, mount: Any, journ
     with Executor(1, cache=disk) as ex:
         future = ex.submit(calls.square, journal, 3)
         assert future.result() == 9
-    os.truncate(Cache(disk).home.record(future.key or ""), 1500)
+    os.truncate(Cache(disk)._directory.record(future.key or ""), 1500)
     mount("remount,ro")
     with ThreadPoolExecutor(1) as pool:
         for ex in (make(cache=disk), make(None, cache=disk, backend=pool)):
@@ -347,7 +347,7 @@ def test_a_damaged_file_that_cannot_be_moved(
 ) -> None:
     future = threads.submit(calls.square, journal, 3)
     future.result()
-    os.truncate(Cache(results).home.record(future.key or ""), 1500)
+    os.truncate(Cache(results)._directory.record(future.key or ""), 1500)
 
     def refuse(*_: Any) -> str:
         raise OSError(number, os.strerror(number))
@@ -465,7 +465,7 @@ def test_files_that_others_could_have_written(
     """They are refused, not set aside: somebody has to look."""
     future = threads.submit(calls.square, journal, 3)
     assert future.result() == 9
-    file = Path(Cache(results).home.record(future.key or ""))
+    file = Path(Cache(results)._directory.record(future.key or ""))
     danger(file)
     with pytest.raises(UnsafeCache):
         threads.submit(calls.square, journal, 3)

@@ -140,7 +140,7 @@ def test_a_finished_call_survives_the_driver(
     gate.arrived()
     if when == "before":
         run.process.send_signal(signal.SIGSTOP)
-    ((key, _),) = Cache(results).claims.running()
+    ((key, _),) = Cache(results)._claims.running()
     future = Cache(results).future(key)
     gate.open()
     (pid,) = noted(journal)
@@ -218,7 +218,7 @@ def stored(ex: Executor, results: Path, journal: str) -> Path:
     """The files of two calls are there; return that of the first."""
     futures = [ex.submit(calls.square, journal, x) for x in (3, 4)]
     wait(futures)
-    return Path(Cache(results).home.record(futures[0].key or ""))
+    return Path(Cache(results)._directory.record(futures[0].key or ""))
 
 
 @contextmanager

@@ -426,7 +426,7 @@ def test_a_forged_head_is_found_damaged_or_does_no_harm(
     """Whatever it says, with checksums that are right: nothing is raised but what the cache says, and none is run."""
     key = "ab" * 20
     about = {**_HEAD, "format": number, "key": key, "bytes": len(content), "sum": blake3(content).hexdigest()}
-    path = Path(one.home.record(key))
+    path = Path(one._directory.record(key))
     path.parent.mkdir(exist_ok=True, mode=0o700)
     path.write_bytes(forged(json.dumps({**about, **fields}).encode()[:2000], content, number))
     try:
@@ -437,7 +437,7 @@ def test_a_forged_head_is_found_damaged_or_does_no_harm(
                 getattr(entry, name)
     except CacheError:
         pass
-    found = find(one, key)
+    found = find(one._directory, key)
     assert found is None or path.exists()
     path.unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ...cache.cache import Cache
+from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
 from ...errors import RemoteTraceback
 from ...futures import Future, ItemFuture
@@ -172,12 +172,12 @@ def written(given: CallInput | InputSource) -> CallInput:
     return CallInput(name)  # it failed just now, and so has the call that would have taken its result
 
 
-_caches: dict[tuple[str, str | None], Cache] = {}
+_caches: dict[tuple[str, str | None], CacheDirectory] = {}
 
 
-def cache_at(directory: str, trust: str | None) -> Cache:
+def cache_at(directory: str, trust: str | None) -> CacheDirectory:
     """Return the cache in which a result lies; there is one object for each."""
     found = _caches.get((directory, trust))
     if found is None:
-        found = _caches[directory, trust] = Cache(directory, trust="group" if trust else None)
+        found = _caches[directory, trust] = CacheDirectory.open(directory, trust="group" if trust else None)
     return found

@@ -169,7 +169,7 @@ class Poller:
             return False
         order = tracked.calls[number][0].order
         outcome = CallOutcome("finished", begun.key, self._tracker.home.path if order is None else order.directory)
-        if not cache_at(outcome.directory, self._tracker.home.trust).home.exists(begun.key):
+        if not cache_at(outcome.directory, self._tracker.home.trust).exists(begun.key):
             return False
         directory.end(number, outcome)
         return True

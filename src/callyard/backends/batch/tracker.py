@@ -229,7 +229,7 @@ class EarlierBatches:
         return outcome.state == "finished" and self._has_result(outcome)
 
     def _has_result(self, outcome: CallOutcome) -> bool:
-        return cache_at(outcome.directory, self._home.trust).home.exists(outcome.key)
+        return cache_at(outcome.directory, self._home.trust).exists(outcome.key)
 
     # -- removal ---------------------------------------------------------------------------------------------
 

@@ -25,13 +25,13 @@ class SharedCallView(Protocol):
 class CachedFuture(Future[Any]):
     """The result of a call that is remembered. Several may share one call; each can be cancelled by itself."""
 
-    __slots__ = ("_cached", "_flight", "_job_id", "_key", "_token", "identity", "stored")
+    __slots__ = ("_cached", "_call", "_job_id", "_key", "_token", "identity", "stored")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._key: str | None = None
         self._cached: bool | None = None
-        self._flight: SharedCallView | None = None
+        self._call: SharedCallView | None = None
         self._token: bytes | None = None
         self._job_id: str | None = None
         self.identity = ""  # what the call counts as where its result is not known yet
@@ -44,8 +44,8 @@ class CachedFuture(Future[Any]):
     @property
     def inner(self) -> Future[Any] | None:
         """The backend's own future, while the call is on its way."""
-        flight = self._flight
-        return None if flight is None else flight.inner
+        call = self._call
+        return None if call is None else call.inner
 
     @property
     def job_id(self) -> str | None:
@@ -66,8 +66,8 @@ class CachedFuture(Future[Any]):
     def cached(self) -> bool | None:
         return self._cached
 
-    def joins(self, flight: SharedCallView) -> None:
-        self._flight = flight
+    def joins(self, call: SharedCallView) -> None:
+        self._call = call
 
     def known_as(self, key: str, cached: bool) -> None:
         self._key, self._cached = key, cached
@@ -75,7 +75,7 @@ class CachedFuture(Future[Any]):
     def answered(self, packed: Lazy | None, token: bytes | None, value: Any = None, failed: bool = False) -> None:
         """End as the call did."""
         self._job_id = self.job_id
-        self._flight = None
+        self._call = None
         self._token = token  # first: who waits for the end may ask for it at once
         if packed is None:
             self.fail_with(value) if failed else self._end("FINISHED", None, value, None)
@@ -85,23 +85,23 @@ class CachedFuture(Future[Any]):
             self.finish(packed)
 
     def cancel(self) -> bool:
-        flight = self._flight
-        return super().cancel() if flight is None else flight.leave(self)
+        call = self._call
+        return super().cancel() if call is None else call.leave(self)
 
     def left(self) -> bool:
         """The call goes on or ends without this one."""
         self._job_id = self.job_id
-        self._flight = None
+        self._call = None
         return super().cancel()
 
     def running(self) -> bool:
-        flight = self._flight
-        inner = flight.inner if flight is not None else None
+        call = self._call
+        inner = call.inner if call is not None else None
         return self._state is PENDING and inner is not None and inner.running()
 
     def _state_word(self) -> str:
-        flight = self._flight
-        return super()._state_word() if flight is None or not flight.where else f"waiting for {flight.where}"
+        call = self._call
+        return super()._state_word() if call is None or not call.where else f"waiting for {call.where}"
 
 
 class KeyedResult:

@@ -1,4 +1,4 @@
-"""What an executor's settings and a call's resources mean for the memory of the call."""
+"""The settings of cached calls, as they follow from an executor's settings and from each call's resources."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ..base import Settings
 
 @dataclass(frozen=True)
 class CallSettings:
-    """Where calls with certain resources are remembered, and what of those is part of their keys."""
+    """The cache of calls with certain resources, and their part of the keys."""
 
     resources: Resources  # for the backend that runs it
     cache: Cache
     own_key: str | None
-    around: KeyContext
+    context: KeyContext
     asked: dict[str, Any]  # for people
     several_ranks: bool
 
 
 class SettingsByResources:
-    """The places of one executor. Calls with the same resources have the same."""
+    """The settings of one executor's calls, made once for the same resources."""
 
     def __init__(self, cache: Cache, settings: Settings) -> None:
         self._cache = cache
-        self._around = _surroundings(settings)
+        self._context = _context_of(settings)
         self._others = {cache.path: cache}
         self._known: dict[int, tuple[Resources, CallSettings]] = {}
 
-    def place(self, resources: Resources) -> CallSettings:
+    def of(self, resources: Resources) -> CallSettings:
         known = self._known.get(id(resources))
         if known is not None and known[0] is resources:
             return known[1]
@@ -53,9 +53,9 @@ class SettingsByResources:
         cache = self._cache
         if resources.cache_directory is not None:
             path = os.path.abspath(resources.cache_directory)
-            cache = self._others.get(path) or self._others.setdefault(path, cache.elsewhere(path))
+            cache = self._others.get(path) or self._others.setdefault(path, cache._at(path))
         if resources.cache_key is not None:
-            cache.home.record(resources.cache_key)  # refuses what is no name of a file
+            cache._directory.record(resources.cache_key)  # refuses what is no name of a file
         ours: dict[str, Any] = {name: None for name in ("cache_key", "cache_directory") if name in asked}
         shown = {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.items()}
         return CallSettings(
@@ -65,11 +65,11 @@ class SettingsByResources:
     def _with(self, resources: Resources) -> KeyContext:
         env = meaning(dict(resources.env)) if resources.env else b""
         if not env and resources.ranks == 1:
-            return self._around
-        return KeyContext(self._around.initializer, self._around.init_function, resources.ranks, env)
+            return self._context
+        return KeyContext(self._context.initializer, self._context.init_function, resources.ranks, env)
 
 
-def _surroundings(settings: Settings) -> KeyContext:
+def _context_of(settings: Settings) -> KeyContext:
     if settings.initializer is None and settings.init_function is None:
         return NOWHERE
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from .encode import describe_type
+from .dtypes import describe_array
 from .layout import MAX_RANK, is_name
 from .pickles import dumps
 
@@ -40,7 +40,7 @@ class _ArraySelection:
         small = thing.nbytes < _SMALL
         if len(self.dtypes) == _APART or (small and self._small == _SMALL_APART):
             return False
-        described = describe_type(thing)
+        described = describe_array(thing)
         if described is None:
             return False
         self._small += small

@@ -21,6 +21,22 @@ def describe(dtype: Any) -> Any:
         return None
 
 
+def describe_array(array: Any) -> Any:
+    """The dtype of an array, as `describe` has it; None where only a pickle can say what comes back."""
+    if not array.dtype.isnative and not (array.flags.forc and has_buffer(array)):
+        return None  # pickle may change the order of the bytes
+    return describe(array.dtype)
+
+
+def has_buffer(array: Any) -> bool:
+    """Whether others can look at its memory; where not, as with dates, pickle makes a copy that is writable."""
+    try:
+        memoryview(array)
+    except (BufferError, TypeError, ValueError):
+        return False
+    return True
+
+
 def _describe(dtype: Any) -> Any:
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
-from .dtypes import build, describe, is_native
+from .dtypes import build, describe_array, has_buffer, is_native
 from .hdf5 import fits
 from .layout import MAX_RANK, Spec, is_name, spec
 
@@ -20,10 +20,6 @@ Node = dict[str, Any]
 
 _MEMBERS = 12  # of a value that is stored without a pickle
 _DEPTH = 6
-_APART = 1000  # arrays beside one pickle, and at most _SMALL_APART that have less than _SMALL bytes
-_SMALL_APART = 64
-_SMALL = 4096
-_VISITS = 2000  # in search of an array's place in a value
 _VIEWED = 1 << 16  # bytes from which an array is not copied before it is written
 
 
@@ -241,7 +237,7 @@ def _numpy(value: Any, path: str, parts: Datasets) -> Node | None:
     import numpy as np  # it is there: the value is numpy's
 
     if type(value) is np.ndarray:
-        described = describe_type(value)
+        described = describe_array(value)
         return None if described is None else _array(value, described, path, parts)
     if not isinstance(value, np.generic) or not value.dtype.isnative or value.dtype.names is not None:
         return None
@@ -249,13 +245,6 @@ def _numpy(value: Any, path: str, parts: Datasets) -> Node | None:
     if value.dtype.kind == "S" or not is_native(dtype) or dtype.type is not type(value):
         return None
     return parts.add(spec(path, dtype.str), value.tobytes(), {"is": "scalar", "dtype": dtype.str})
-
-
-def describe_type(array: Any) -> Any:
-    """The dtype of an array, as `dtypes.describe` has it; None where only a pickle can say what comes back."""
-    if not array.dtype.isnative and not (array.flags.forc and _has_buffer(array)):
-        return None  # pickle may change the order of the bytes
-    return describe(array.dtype)
 
 
 def _array(array: Any, described: Any, path: str, parts: Datasets) -> Node | None:
@@ -285,16 +274,7 @@ def _order_in_memory(array: Any) -> Node:
         if axes is None:
             return {}  # pickle makes a copy of what lies in no order, which is writable whatever it was before
         order = {"axes": axes}
-    return order if flags.writeable or not _has_buffer(array) else {**order, "readonly": True}
-
-
-def _has_buffer(array: Any) -> bool:
-    """Whether others can look at its memory; where not, as with dates, pickle makes a copy that is writable."""
-    try:
-        memoryview(array)
-    except (BufferError, TypeError, ValueError):
-        return False
-    return True
+    return order if flags.writeable or not has_buffer(array) else {**order, "readonly": True}
 
 
 def _axes(array: Any) -> list[int] | None:

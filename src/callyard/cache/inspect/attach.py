@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import CacheError, WorkerLost
 from ...futures import Future
 from ...utils.locks import new_lock, under
+from ..claims import Claims
+from ..directory import CacheDirectory
 from ..lookup import CachedResult, find
 from .find import NoEntry
-
-if TYPE_CHECKING:
-    from ..cache import Cache
 
 __all__ = ["future_of"]
 
@@ -24,11 +23,11 @@ _SOONEST, _LATEST, _SLOWER = 0.02, 1.0, 1.5  # s between two rounds of looking, 
 class _AttachedFuture(Future[Any]):
     """The future of a call that somebody else submitted."""
 
-    __slots__ = ("_cache", "_cached", "_key", "_where", "result_token")
+    __slots__ = ("_cached", "_claims", "_directory", "_key", "_where", "result_token")
 
-    def __init__(self, cache: Cache, key: str, name: str, cached: bool) -> None:
+    def __init__(self, directory: CacheDirectory, claims: Claims, key: str, name: str, cached: bool) -> None:
         super().__init__(name)
-        self._cache, self._key, self._cached = cache, key, cached
+        self._directory, self._claims, self._key, self._cached = directory, claims, key, cached
         self._where = ""  # who runs it, for people
         self.result_token: bytes | None = None  # what the result counts as where it is an argument
 
@@ -44,11 +43,11 @@ class _AttachedFuture(Future[Any]):
         """End if the call has ended; whether this future has."""
         if self.done():
             return True
-        cache, key = self._cache, self._key
+        directory, key = self._directory, self._key
         try:
-            holder = cache.claims.holder(key)  # first: the result is stored before the claim is released
-            found = find(cache, key)
-            self._where = "" if holder is None else holder.awaited(key, cache.path)
+            holder = self._claims.holder(key)  # first: the result is stored before the claim is released
+            found = find(directory, key)
+            self._where = "" if holder is None else holder.awaited(key, directory.path)
             if found is None and holder is not None and holder.state() != "gone":
                 return False
             return self.end_with(found) if found is not None else self.fail_with(_lost(self.name, key, self._where))
@@ -72,20 +71,20 @@ def _lost(name: str, key: str, where: str) -> Exception:
     )
 
 
-def future_of(cache: Cache, key: str) -> Future[Any]:
+def future_of(directory: CacheDirectory, claims: Claims, key: str) -> Future[Any]:
     """The future of a call that is stored or running. Raises NoEntry if it is neither."""
-    holder = cache.claims.holder(key)
-    found = find(cache, key)
+    holder = claims.holder(key)
+    found = find(directory, key)
     if found is not None:
-        future = _AttachedFuture(cache, key, found.name, True)
+        future = _AttachedFuture(directory, claims, key, found.name, True)
         future.end_with(found)
     elif holder is not None:
-        future = _AttachedFuture(cache, key, holder.name, False)
+        future = _AttachedFuture(directory, claims, key, holder.name, False)
         if not future.look():
             future.set_running_or_notify_cancel()
             _watch(future)
     else:
-        raise NoEntry(f"the call {key!r} is neither stored in {cache.path} nor running")
+        raise NoEntry(f"the call {key!r} is neither stored in {directory.path} nor running")
     return future
 
 

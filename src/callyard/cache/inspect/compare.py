@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from ...utils.quantities import duration
 from ..entry import Entry
@@ -176,7 +175,3 @@ def _changed(what: str, then: str | None, now: str | None, word: str = "changed"
 def _look(ingredient: str | None) -> str:
     """What follows the digest, for people."""
     return (ingredient or "").partition(" ")[2]
-
-
-if TYPE_CHECKING:
-    pass

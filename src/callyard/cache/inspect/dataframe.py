@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from ...errors import CacheError
 from ..entry import Entry
-
-if TYPE_CHECKING:
-    from ..cache import Cache
 
 __all__ = ["arguments", "dataframe"]
 
@@ -16,13 +14,13 @@ _COLUMNS = ("key", "function", "state", "created", "seconds", "size", "host", "a
 _VALUES = ("args", "kwargs", "output", "error")
 
 
-def dataframe(cache: Cache, values: bool) -> Any:
+def dataframe(entries: Iterable[Entry], values: bool) -> Any:
     try:
         import pandas as pd
     except ImportError:
         raise CacheError("to_dataframe needs pandas: pip install pandas") from None
     names = [*_COLUMNS, *(_VALUES if values else ())]
-    rows = [[_cell(entry, name) for name in names] for entry in cache]
+    rows = [[_cell(entry, name) for name in names] for entry in entries]
     table = pd.DataFrame(rows, columns=names)
     table["created"] = pd.to_datetime(table["created"], unit="s", utc=True)
     return table

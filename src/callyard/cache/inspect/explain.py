@@ -4,44 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import CacheError
 from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollowed
 from ...hashing.digest import PendingFuture
 from ...hashing.values import meaning
 from ...resources import Resources
+from ..claims import Claims
+from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
 from .compare import MISSING, UNBOUND, Explanation, differences, line
 from .find import nearest
-
-if TYPE_CHECKING:
-    from ..cache import Cache
 
 __all__ = ["explain", "explain_entry"]
 
 
 def explain(
-    cache: Cache, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources
+    directory: CacheDirectory,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    resources: Resources,
+    answers: Callable[[Entry], bool],
 ) -> Explanation:
-    """Compare a call with what is there."""
+    """Compare a call with the entries in a directory. `answers`: does an entry answer its call."""
     call = _key(fn, args, kwargs, resources)
     name = getattr(fn, "__name__", None) or type(fn).__name__
     key = resources.cache_key or call.hex
     parts, outside = call.ingredients(), unfollowed(fn, args, kwargs)
-    entry = _entry(cache, key)
+    entry = _entry(directory, key)
     if entry is not None:
-        hit = (entry.state == "finished" or cache.failures) and cache.mode != "refresh"
-        return Explanation(key, name, hit, entry, (), outside, "", parts)
-    running = _running(cache, key)
+        return Explanation(key, name, answers(entry), entry, (), outside, "", parts)
+    running = _running(directory, key)
     missing = _missing(fn, args, kwargs)
     if not missing:
-        return _compared(cache, key, name, parts, outside, running)
+        return _compared(directory, key, name, parts, outside, running)
     whole = _key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources).ingredients()
-    found = _compared(cache, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
+    found = _compared(directory, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
     if found.nearest is None or UNBOUND not in found.nearest.ingredients:
         return replace(found, ingredients=parts)
-    return _compared(cache, key, name, parts, outside, running)  # its executor's init_function gave the rest
+    return _compared(directory, key, name, parts, outside, running)  # its executor's init_function gave the rest
 
 
 def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
@@ -57,14 +60,16 @@ def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
     return [parameter.name for parameter in needed if parameter.name not in bound.arguments]
 
 
-def explain_entry(cache: Cache, entry: Entry) -> Explanation:
+def explain_entry(directory: CacheDirectory, entry: Entry) -> Explanation:
     """Compare an entry with the other one that comes nearest."""
-    found = _compared(cache, entry.key, entry.function, entry.ingredients, (), "")
-    return replace(found, hit=entry.state == "finished" or cache.failures)
+    found = _compared(directory, entry.key, entry.function, entry.ingredients, (), "")
+    return replace(found, hit=entry.state == "finished")
 
 
-def _compared(cache: Cache, key: str, name: str, parts: Mapping[str, str], outside: Any, running: str) -> Explanation:
-    other, its_parts = nearest(cache.home, name, parts, key)
+def _compared(
+    directory: CacheDirectory, key: str, name: str, parts: Mapping[str, str], outside: Any, running: str
+) -> Explanation:
+    other, its_parts = nearest(directory, name, parts, key)
     found: Sequence[str] = tuple(line(label, None, part, name) for label, part in parts.items() if part == MISSING)
     if other is not None:
         found = differences(its_parts, parts, name)
@@ -82,13 +87,13 @@ def _key(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any
         raise CacheError("an argument is a future that is not done, so its key is not known yet: wait for it") from None
 
 
-def _entry(cache: Cache, key: str) -> Entry | None:
+def _entry(directory: CacheDirectory, key: str) -> Entry | None:
     try:
-        return open_entry(cache.home, key)
+        return open_entry(directory, key)
     except FileNotFoundError:
         return None
 
 
-def _running(cache: Cache, key: str) -> str:
-    holder = cache.claims.holder(key)
+def _running(directory: CacheDirectory, key: str) -> str:
+    holder = Claims(directory).holder(key)
     return "" if holder is None or holder.state() == "gone" else holder.where()

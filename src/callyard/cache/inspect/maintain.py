@@ -6,21 +6,19 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import CacheError, UnsafeCache, VersionMismatch
 from ...utils.quantities import calls, size
-from ..claims import UnreadableClaim
-from ..directory import is_key
+from ..claims import Claims, UnreadableClaim
+from ..directory import CacheDirectory, is_key
 from ..entry import Entry
 from ..format.file import DamagedFile, read
 from .find import age, entries, keys_by_age, volume
 
-__all__ = ["Check", "Problem", "prune"]
+__all__ = ["Check", "Problem", "check", "prune"]
 
-
-if TYPE_CHECKING:
-    from ..cache import Cache
+_STATES = ("finished", "failed")
 
 
 @dataclass(frozen=True)
@@ -59,33 +57,33 @@ class Check:
         return "\n".join([*map(str, self.problems), f"{calls(self.whole)} {verb} whole, {size(self.size)}"])
 
 
-def check(cache: Cache, repair: bool) -> Check:
+def check(directory: CacheDirectory, repair: bool) -> Check:
     """See `Cache.check`."""
-    if repair and cache.mode == "read-only":
-        raise CacheError(f"the cache {cache.path} is only read here: open it for writing to repair it")
-    problems = list(_left(cache, repair))
+    if repair and not directory.writable:
+        raise CacheError(f"the cache {directory.path} is only read here: open it for writing to repair it")
+    problems = list(_left(directory, repair))
     whole = total = 0
-    for key in keys_by_age(cache.home):
-        found = _record(cache, key, repair)
+    for key in keys_by_age(directory):
+        found = _record(directory, key, repair)
         if isinstance(found, Problem):
             problems.append(found)
         elif found is not None:
             whole, total = whole + 1, total + found
-    return Check(whole, total, [*problems, *_others(cache)])
+    return Check(whole, total, [*problems, *_others(directory)])
 
 
 # ------------------------------------------------------------------ records
 
 
-def _record(cache: Cache, key: str, repair: bool) -> int | Problem | None:
+def _record(directory: CacheDirectory, key: str, repair: bool) -> int | Problem | None:
     """The bytes of a record that is whole; None if it is gone."""
-    path = cache.home.record(key)
+    path = directory.record(key)
     try:
-        return _read(cache, key, path)
+        return _read(directory, key, path)
     except FileNotFoundError:
         return None
     except DamagedFile as error:
-        done = f"moved to {cache.home.set_aside(key, str(error))}" if repair else ""
+        done = f"moved to {directory.set_aside(key, str(error))}" if repair else ""
         return Problem("damaged", path, str(error), done)
     except UnsafeCache as error:
         return Problem("unsafe", path, str(error))
@@ -95,8 +93,8 @@ def _record(cache: Cache, key: str, repair: bool) -> int | Problem | None:
         return Problem("unreadable", path, f"{path} cannot be read: {error.strerror}")
 
 
-def _read(cache: Cache, key: str, path: str) -> int:
-    descriptor = cache.home.open_record(key)
+def _read(directory: CacheDirectory, key: str, path: str) -> int:
+    descriptor = directory.open_record(key)
     try:
         head = read(descriptor, path).head
     finally:
@@ -109,29 +107,29 @@ def _read(cache: Cache, key: str, path: str) -> int:
 # ------------------------------------------------------------------ everything else
 
 
-def _left(cache: Cache, repair: bool) -> Iterator[Problem]:
+def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
     """What processes left that are gone."""
-    for key, owner in list(cache.claims.running()):
+    for key, owner in list(Claims(directory).running()):
         gone = owner.state() == "gone"
         if isinstance(owner, UnreadableClaim):
             text = f"{owner.name} is no claim that can be read" + (
-                "" if gone else f": {owner.awaited(key, cache.path)}"
+                "" if gone else f": {owner.awaited(key, directory.path)}"
             )
             yield Problem("damaged", owner.name, text, "set aside" if repair and gone else "")
         elif gone:
             text = f"{owner.where()} is gone and left its claim to {key} ({owner.name})"
-            yield Problem("left", f"{cache.path}/claims/{key}", text, "removed" if repair else "")
-    for path in list(cache.home.left()):
+            yield Problem("left", f"{directory.path}/claims/{key}", text, "removed" if repair else "")
+    for path in list(directory.left()):
         yield Problem("left", path, f"{path} was being written by a process that is gone", "removed" if repair else "")
     if repair:
-        cache.claims.sweep()
-        cache.home.sweep()
+        Claims(directory).sweep()
+        directory.sweep()
 
 
-def _others(cache: Cache) -> Iterator[Problem]:
+def _others(directory: CacheDirectory) -> Iterator[Problem]:
     """Files that are no records."""
-    for folder, names, files in os.walk(cache.path):
-        place = os.path.relpath(folder, cache.path)
+    for folder, names, files in os.walk(directory.path):
+        place = os.path.relpath(folder, directory.path)
         for name in sorted(files):
             path = os.path.join(folder, name)
             if place == "damaged":
@@ -159,15 +157,11 @@ def _why(path: str) -> str:
         return f"{path} was set aside"
 
 
-if TYPE_CHECKING:
-    from ..cache import Cache
-
-
-_STATES = ("finished", "failed")
+# ------------------------------------------------------------------ removal
 
 
 def prune(
-    cache: Cache,
+    directory: CacheDirectory,
     keys: list[str] | None,
     older_than: Any,
     larger_than: Any,
@@ -194,12 +188,12 @@ def prune(
         )
 
     if not dry_run:
-        cache.claims.sweep()
-        cache.home.sweep()
-    found: Iterable[Entry] = filter(meets, entries(cache.home, cache.keys() if keys is None else keys))
+        Claims(directory).sweep()
+        directory.sweep()
+    found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
     if most is not None:
         found = _beyond(list(found), most)
-    return [entry for entry in _idle(cache, found) if dry_run or cache.home.remove(entry.key)]
+    return [entry for entry in _idle(directory, found) if dry_run or directory.remove(entry.key)]
 
 
 def _beyond(found: list[Entry], most: float) -> list[Entry]:
@@ -212,6 +206,6 @@ def _beyond(found: list[Entry], most: float) -> list[Entry]:
     return []
 
 
-def _idle(cache: Cache, found: Iterable[Entry]) -> Iterator[Entry]:
-    running = {key for key, owner in cache.claims.running() if owner.state() != "gone"}
+def _idle(directory: CacheDirectory, found: Iterable[Entry]) -> Iterator[Entry]:
+    running = {key for key, owner in Claims(directory).running() if owner.state() != "gone"}
     return (entry for entry in found if entry.key not in running)

@@ -1,0 +1,214 @@
+"""The calls of an executor that have not ended, and the futures that share each of them.
+
+One lock guards both: which call stands for a key, which futures share it, and whether more may join. Under it only
+lists and flags change. Futures end after it was released, because their callbacks run then, and those may submit calls,
+cancel them, or shut the executor down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import InvalidStateError
+from typing import Any
+
+from ...futures import Future
+from ...utils.locks import new_lock, under
+from .future import CachedFuture
+
+CallId = tuple[str, str]  # directory and key
+
+
+class PendingCall:
+    """A call that has not ended, as the futures that share it see it.
+
+    `key` is not known from the beginning where it depends on results that are not there yet: see `has_key`.
+    """
+
+    def __init__(self, pending: PendingCalls, directory: str, own_key: str | None) -> None:
+        self._pending, self._path = pending, directory
+        self.key, self.has_key = own_key or "", own_key is not None
+        self.inner: Future[Any] | None = None  # the future of the backend that runs it
+        self.where = ""  # where another process runs it, for people
+        self.ended = False
+        self._open = True  # more futures may join
+        self._futures: list[CachedFuture] = []
+        self._sent_again = False  # so the future that the backend gave first counts no more, if it is not known yet
+
+    @property
+    def id(self) -> CallId:
+        return self._path, self.key
+
+    def identity(self) -> str:
+        """Return what the call counts as where its result is not known yet."""
+        return self.key
+
+    def join(self, future: CachedFuture) -> bool:
+        """Let a future share the call; False once the call has ended, or is being cancelled."""
+        return under(self._pending.lock, self._join, future)
+
+    def _join(self, future: CachedFuture) -> bool:
+        if not self._open:
+            return False
+        self._futures.append(future)
+        future.joins(self)
+        future.identity = self.identity()
+        if self.has_key:
+            future.known_as(self.key, False)
+        return True
+
+    def named(self, key: str) -> None:
+        """Take the key that somebody else has made."""
+        under(self._pending.lock, self._named, key)
+
+    def _named(self, key: str) -> None:
+        self.key, self.has_key = key, True
+        for future in self._futures:
+            future.known_as(key, False)
+
+    def leave(self, future: CachedFuture) -> bool:
+        """Cancel one future, and with the last one the call; return whether the future is cancelled now."""
+        try:
+            inner = under(self._pending.lock, self._let_go, future)
+            if future not in self._futures:
+                return future.left() if not self.ended else future.cancelled()
+            if inner is not None:
+                inner.cancel()  # its end ends the future
+                under(self._pending.lock, self._reopen, inner)
+        except BaseException:
+            if future not in self._futures and not self.ended:  # nobody else is going to end it
+                future.left()
+            raise
+        return future.cancelled()
+
+    def _let_go(self, future: CachedFuture) -> Future[Any] | None:
+        """Return the call to cancel if this is its only future; otherwise drop the future, unless the call runs."""
+        inner, alone = self.inner, self._futures == [future]
+        if future not in self._futures or inner is None or (not alone and inner.running()):
+            return None
+        if alone:
+            self._open = False  # no future shall join what is being cancelled
+            return inner
+        self._futures.remove(future)
+        return None
+
+    def _reopen(self, inner: Future[Any]) -> None:
+        self._open = not (self.ended or inner.cancelled())
+
+    def _set_inner(self, inner: Future[Any], again: bool) -> tuple[bool, Future[Any] | None]:
+        """Take the backend's future; return whether it comes too late, and the one in whose place it is.
+
+        Too late: the call has ended, or was sent again, before this future was known here. Under the lock.
+        """
+        late = self.ended or (self._sent_again and not again)
+        self._sent_again |= again
+        old = None if late else self.inner
+        if not late:
+            self.inner = inner
+        return late, old
+
+    def _end(self) -> list[CachedFuture]:
+        """Close the call, under the lock; its futures are for the caller to end, who then calls `drop_futures`."""
+        self._open, self.ended = False, True
+        return list(self._futures)
+
+    def drop_futures(self) -> None:
+        """Forget the futures, which were ended, or share another call now."""
+        self._futures = []
+
+
+class PendingCalls:
+    """The calls of one executor that have not ended. `after_each` is called whenever one is done with."""
+
+    def __init__(self, after_each: Callable[[], None]) -> None:
+        self.lock = new_lock()  # a finalizer may submit while this thread holds it
+        self.over: Future[None] = Future("the end")
+        self._after_each = after_each
+        self._by_id: dict[CallId, PendingCall] = {}
+        self._all: set[PendingCall] = set()  # those too whose key is not known yet
+        self._ending: dict[PendingCall, int] = {}  # in which thread: a shutdown in a callback there cannot wait for it
+
+    def join(self, call: CallId, future: CachedFuture) -> bool:
+        """Let a future share the call of this key; return whether there is one that it can join."""
+        other = self._by_id.get(call)
+        return other is not None and other.join(future)
+
+    def add(self, call: PendingCall, future: CachedFuture) -> bool:
+        """Add a call with its first future; False if that has joined the same call instead.
+
+        Raises:
+            RuntimeError: the executor has ended.
+        """
+        return under(self.lock, self._add, call, future)
+
+    def _add(self, call: PendingCall, future: CachedFuture) -> bool:
+        if self.over.done():
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if call.has_key and self.join(call.id, future):
+            return False
+        call.join(future)
+        self._all.add(call)
+        if call.has_key:
+            self._by_id[call.id] = call
+        return True
+
+    def merge(self, call: PendingCall) -> bool:
+        """Once the key of a call is known: let its futures join another call of this key; return whether they have."""
+        return under(self.lock, self._merge, call)
+
+    def _merge(self, call: PendingCall) -> bool:
+        other = self._by_id.get(call.id)
+        futures = [] if call.ended else list(call._futures)
+        for future in futures:
+            future.known_as(call.key, False)
+        # All of them join or none: under the lock the other call closes between none of them.
+        if other is None or other is call or call.ended or not other._open:
+            if not call.ended:
+                self._by_id[call.id] = call
+            return False
+        for future in futures:
+            other._join(future)
+        call._end()
+        call.drop_futures()
+        return True
+
+    def set_inner(self, call: PendingCall, inner: Future[Any], again: bool) -> tuple[bool, Future[Any] | None]:
+        """Give a call the backend's future; see `PendingCall._set_inner`."""
+        return under(self.lock, call._set_inner, inner, again)
+
+    def end(self, call: PendingCall) -> list[CachedFuture]:
+        """End a call, in this thread; return its futures, for the caller to end."""
+        self._ending[call] = threading.get_ident()
+        return under(self.lock, self._end, call)
+
+    def _end(self, call: PendingCall) -> list[CachedFuture]:
+        if call.has_key and self._by_id.get(call.id) is call:
+            del self._by_id[call.id]
+        return call._end()
+
+    def discard(self, call: PendingCall) -> None:
+        """Forget a call, of which nothing is left to be done."""
+        under(self.lock, self._all.discard, call)
+        self._ending.pop(call, None)
+        self._after_each()
+
+    def are_over(self) -> bool:
+        """Return whether all calls are done with; then nobody waits for the end any longer."""
+        if not under(self.lock, lambda: not self._all):
+            return False
+        with contextlib.suppress(InvalidStateError):  # another thread has said so
+            self.over.set_result(None)
+        return True
+
+    def end_here(self) -> bool:
+        """Return whether this thread is just ending a call, in whose callback it cannot wait for that."""
+        return threading.get_ident() in tuple(self._ending.values())
+
+    def after_fork(self) -> None:
+        """Drop all calls in a forked child: they are the parent's."""
+        self.lock = new_lock()
+        self._by_id.clear()
+        self._all.clear()
+        with contextlib.suppress(InvalidStateError):
+            self.over.set_result(None)
