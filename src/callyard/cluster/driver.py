@@ -11,9 +11,7 @@ All but the inbox belongs to the I/O thread, so there is no lock; what is submit
 from __future__ import annotations
 
 import logging
-import os
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -22,10 +20,10 @@ from typing import Any, cast
 from ..errors import NodeFailure, WorkerLost
 from ..futures import ends_futures
 from ..pool.call import Call, refuse
+from ..pool.runner import ThreadedRunner
 from ..pool.worker_events import finish
 from ..serialize.shared_memory import SegmentPool
-from ..transport.event_loop import EventLoop, IoThread
-from ..utils import interpreter_exit
+from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
 from .agents import Agents
 from .launch import Launch
@@ -36,10 +34,8 @@ _log = logging.getLogger("callyard")
 _HOPE = 60.0  # s that calls wait for a node that could hold them
 _GRACE = 5.0  # s that agents have to end by themselves
 
-_crews: weakref.WeakSet[ClusterDriver] = weakref.WeakSet()
 
-
-class ClusterDriver:
+class ClusterDriver(ThreadedRunner):
     """Runs calls on the nodes of a launch. Made idle: the first call starts thread and agents."""
 
     def __init__(
@@ -51,12 +47,12 @@ class ClusterDriver:
         initializer: bytes | None = None,
         expecting: Callable[[], bool] = lambda: False,
     ) -> None:
+        super().__init__()
         self._segments = segments
         self._fleet = NodePlacement(max_workers)
         self._stations = Agents(launch, self._fleet, max_workers, max_tasks, initializer)
         self._expecting = expecting  # whether calls may still come after closing
         self._inbox: deque[Any] = deque()
-        self._io = IoThread()
         self._asleep = False
         self._ends: deque[CallEnd] = deque()
         self._hopeless_since: float | None = None
@@ -64,9 +60,7 @@ class ClusterDriver:
         self._prepared = False  # a call is going to come
         self._closing = False
         self._over = False  # the I/O thread takes no more calls
-        self.forked = False  # this is a copy in a forked process
-        _crews.add(self)
-        interpreter_exit.register(self)
+        self._register()
 
     # -- from any thread -------------------------------------------------------------------------------
 
@@ -92,7 +86,6 @@ class ClusterDriver:
         self._tell(self._prepare)
 
     def close(self) -> None:
-        """Take the calls that are there to their ends, and those that are expected; then end."""
         self._closing = True
         self._io.wake()
 
@@ -101,19 +94,6 @@ class ClusterDriver:
         self._closing = True
         if self._io.started:
             self._tell(partial(self._kill, signum))
-
-    def begin_end(self) -> None:
-        """At the interpreter's end: live calls are waited for."""
-        if not self.forked:
-            self.close()
-
-    def wait_for_end(self) -> None:
-        if not self.forked:
-            self.join()
-
-    def join(self) -> None:
-        """Wait until everything has ended: agents, thread, sockets."""
-        self._io.join()
 
     def _tell(self, event: Any) -> None:
         """Raises RuntimeError where no thread is to be had for it."""
@@ -286,21 +266,9 @@ class ClusterDriver:
         return self._over
 
     def after_fork(self) -> None:
-        """In a forked child: this copy can do nothing, and must hold nothing of the original open."""
-        self.forked = True
+        super().after_fork()
         self._stations.after_fork()
-        if self._io.loop is not None:
-            for sock in self._io.loop.sockets():
-                sock.close()
 
 
 def _nothing() -> None:
     """An event that only makes the thread look around."""
-
-
-def _in_forked_child() -> None:
-    for crew in list(_crews):
-        crew.after_fork()
-
-
-os.register_at_fork(after_in_child=_in_forked_child)
