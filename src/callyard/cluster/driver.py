@@ -12,9 +12,7 @@ together.
 from __future__ import annotations
 
 import logging
-import os
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -23,10 +21,10 @@ from typing import Any, cast
 from ..errors import NodeFailure, WorkerLost
 from ..futures import ends_futures
 from ..pool.call import Call, refuse
+from ..pool.runner import ThreadedRunner
 from ..pool.worker_events import finish
 from ..serialize.shared_memory import SegmentPool
-from ..transport.event_loop import EventLoop, IoThread
-from ..utils import interpreter_exit
+from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
 from .agents import Agents
 from .launch import Launch
@@ -37,10 +35,8 @@ _log = logging.getLogger("callyard")
 _WAIT_FOR_NODE = 60.0  # s that calls wait for a node that could hold them
 _GRACE = 5.0  # s that agents have to end by themselves
 
-_drivers: weakref.WeakSet[ClusterDriver] = weakref.WeakSet()
 
-
-class ClusterDriver:
+class ClusterDriver(ThreadedRunner):
     """The runner of calls on the nodes of a launch. It is made idle: the first call starts thread and agents."""
 
     def __init__(
@@ -52,12 +48,12 @@ class ClusterDriver:
         initializer: bytes | None = None,
         expecting: Callable[[], bool] = lambda: False,
     ) -> None:
+        super().__init__()
         self._segments = segments
         self._placement = NodePlacement(max_workers)
         self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer)
         self._expecting = expecting  # whether calls may still come after closing
         self._inbox: deque[Any] = deque()
-        self._io = IoThread()
         self._asleep = False
         self._ends: deque[CallEnd] = deque()
         self._unplaceable_since: float | None = None
@@ -65,9 +61,7 @@ class ClusterDriver:
         self._prepared = False  # a call is going to come, so agents may be started
         self._closing = False
         self._over = False  # the I/O thread takes no more calls
-        self.forked = False  # this is a copy in a forked process
-        _drivers.add(self)
-        interpreter_exit.register(self)
+        self._register()
 
     # -- from any thread -------------------------------------------------------------------------------
 
@@ -93,7 +87,6 @@ class ClusterDriver:
         self._tell(self._prepare)
 
     def close(self) -> None:
-        """Run the calls that are there and those that are expected to their ends; then end."""
         self._closing = True
         self._io.wake()
 
@@ -102,19 +95,6 @@ class ClusterDriver:
         self._closing = True
         if self._io.started:
             self._tell(partial(self._kill, signum))
-
-    def begin_end(self) -> None:
-        """Begin to end with the interpreter, which waits for live calls."""
-        if not self.forked:
-            self.close()
-
-    def wait_for_end(self) -> None:
-        if not self.forked:
-            self.join()
-
-    def join(self) -> None:
-        """Wait until everything has ended: agents, thread, sockets."""
-        self._io.join()
 
     def _tell(self, event: Any) -> None:
         """Hand an event to the I/O thread. Raises RuntimeError where no thread can be started."""
@@ -292,21 +272,9 @@ class ClusterDriver:
         return self._over
 
     def after_fork(self) -> None:
-        """Close all descriptors in a forked child: this copy has no thread, and must not keep connections open."""
-        self.forked = True
+        super().after_fork()
         self._agents.after_fork()
-        if self._io.loop is not None:
-            for sock in self._io.loop.sockets():
-                sock.close()
 
 
 def _look_around() -> None:
     """Do nothing: an event that only wakes the thread, which then looks at everything."""
-
-
-def _in_forked_child() -> None:
-    for driver in list(_drivers):
-        driver.after_fork()
-
-
-os.register_at_fork(after_in_child=_in_forked_child)

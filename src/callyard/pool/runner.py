@@ -13,7 +13,7 @@ from ..utils import interpreter_exit
 
 
 class ThreadedRunner:
-    """What runs calls through an I/O thread. Subclasses say how it begins and when it is done.
+    """The base of what runs calls through an I/O thread. Subclasses define how it begins and when it is done.
 
     The interpreter waits for its calls before it ends. In a forked child there is no thread, so a runner can do nothing
     there; it must not hold the connections of the original open either, because their other ends would not see the
@@ -21,7 +21,7 @@ class ThreadedRunner:
     """
 
     def __init__(self) -> None:
-        self.forked = False  # this is a copy in a forked process
+        self.forked = False  # whether this is a copy in a forked process
         self._io = IoThread()
 
     def _register(self) -> None:
@@ -34,7 +34,7 @@ class ThreadedRunner:
         raise NotImplementedError
 
     def begin_end(self) -> None:
-        """At the interpreter's end: live calls are waited for."""
+        """Begin to end with the interpreter, which waits for live calls."""
         if not self.forked:
             self.close()
 
@@ -47,7 +47,7 @@ class ThreadedRunner:
         self._io.join()
 
     def after_fork(self) -> None:
-        """In a forked child: close this copy."""
+        """Close this copy, in a forked child."""
         self.forked = True
         loop = self._io.loop
         for sock in (*self.open_sockets(), *(() if loop is None else loop.sockets())):
