@@ -1,1 +1,1 @@
-"""The memory in front of a backend: calls that were made before are answered, and those on their way shared."""
+"""The result cache in front of a backend: it answers calls that were made before, and lets equal ones share one run."""

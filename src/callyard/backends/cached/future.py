@@ -1,4 +1,4 @@
-"""Futures of remembered calls, and the calls that they share."""
+"""Futures of cached calls, and what a backend is told of such a call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SharedCallView(Protocol):
 
 
 class CachedFuture(Future[Any]):
-    """The result of a call that is remembered. Several may share one call; each can be cancelled by itself."""
+    """The result of a cached call. Several futures may share one call; each can be cancelled by itself."""
 
     __slots__ = ("_cached", "_call", "_job_id", "_key", "_token", "identity", "stored")
 
@@ -132,7 +132,7 @@ class KeyedResult:
 
 
 class CachedCall(Protocol):
-    """What a backend knows of a call that is to be remembered."""
+    """A call with a cache, as the backend that runs it knows it."""
 
     held: bool  # whether the call has to be let in, although its futures are done
 
@@ -143,7 +143,7 @@ class CachedCall(Protocol):
         """The futures are done. `known()` gives the arguments, with `KeyedResult` for each; `go()` starts the call."""
 
     def identity(self) -> str:
-        """By what a call is known whose key may have to wait for its inputs; for backends whose calls outlive them."""
+        """Return the identity of a call whose key may have to wait; for backends whose calls outlive them."""
 
     def modules(self) -> frozenset[str]:
         """The user's modules in which is what was keyed and is sent by name."""
