@@ -52,10 +52,7 @@ ONE_MEANING = {
     "backend.py": "the backend of this folder",
     "base.py": "the interface that the modules of this folder implement",
     "call.py": "a call, with what this folder has to know of it",
-    "code.py": "what the code of a function reads, for its key and for sending it",
     "explain.py": "why a call is answered from the cache or not: the command, and the work behind it",
-    "future.py": "the class of futures of this folder",
-    "request.py": "what another process or a scheduler is asked for",
     "registry.py": "the implementations of the interface in base.py, ours and those of other packages, by name",
 }
 

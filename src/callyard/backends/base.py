@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..futures import Future
 from ..resources import Resources
-from .cached.future import CachedCall
+from .cached.cached_future import CachedCall
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache

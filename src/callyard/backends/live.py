@@ -20,7 +20,7 @@ from ..serialize.packer import Packed, Packer, load_with_inputs
 from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, where
 from .base import Settings
-from .cached.future import Arguments, CachedCall, KeyedResult
+from .cached.cached_future import Arguments, CachedCall, KeyedResult
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 

@@ -24,7 +24,7 @@ from ..resources import Resources
 from ..utils import interpreter_exit
 from ..utils.threads import CapacityLimiter
 from .base import Settings
-from .cached.future import CachedCall, KeyedResult
+from .cached.cached_future import CachedCall, KeyedResult
 
 
 class Pep3148Backend:

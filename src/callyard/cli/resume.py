@@ -13,8 +13,8 @@ from ..backends.batch.submitter import claim_of, submission
 from ..cache.directory import CacheDirectory
 from ..errors import SchedulerError
 from ..jobs.batch import BatchPart
-from ..jobs.request import is_ready
 from ..jobs.spool import BatchDirectory, folders_by_age
+from ..jobs.submission import is_ready
 from ..utils.command_thread import CommandThread
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .. import errors
 from ..errors import CallyardError, WorkerLost
 from ..pool.call import Call, CallPlan
-from ..pool.mpi import RankResults
+from ..pool.mpi_results import RankResults
 from ..pool.worker_errors import StartError
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed

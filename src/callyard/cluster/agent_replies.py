@@ -7,7 +7,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, cast
 
 from ..futures import Lazy
-from ..pool.mpi import RankResults
+from ..pool.mpi_results import RankResults
 from ..pool.worker_errors import PackedError, StartError
 from ..serialize.packed import Packed
 from ..transport import frames

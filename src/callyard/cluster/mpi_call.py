@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 from ..errors import SchedulerError, TimeLimitExceeded, WorkerLost
 from ..pool.call import Call
-from ..pool.mpi import RankCollector
+from ..pool.mpi_results import RankCollector
 from ..system.exit_status import too_long
 from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..pool.call_shape import WorkerShape
-from ..pool.mpi import words_of_no_mpi
+from ..pool.mpi_results import words_of_no_mpi
 from ..pool.worker import Worker
 from ..pool.worker_connection import WorkerConnection
 from ..pool.worker_errors import StartError

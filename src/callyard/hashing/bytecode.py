@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any, NamedTuple
 
-from ..serialize.code import IDLE, Step, all_codes, imported, inner_codes, steps
+from ..serialize.names_in_code import IDLE, Step, all_codes, imported, inner_codes, steps
 from .containers import CONTAINERS, outline
 from .digest import ATOMS, combine, text
 from .identity_memo import Memo

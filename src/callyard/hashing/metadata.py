@@ -11,7 +11,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 from weakref import ref
 
-from ..serialize.code import all_codes
+from ..serialize.names_in_code import all_codes
 from . import bytecode
 from .digest import combine
 from .packages import module_of, owner_of

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from types import CodeType
 from typing import Any
 
-from ..serialize.code import all_codes
+from ..serialize.names_in_code import all_codes
 from ..utils.locks import new_lock, under
 from .digest import ATOMS, combine, text
 

@@ -23,7 +23,7 @@ from ..serialize.packer import Packed, Packer
 from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..transport.stream import FrameStream
 from .call import Call
-from .mpi import RankCollector, words_of_no_mpi
+from .mpi_results import RankCollector, words_of_no_mpi
 from .worker import Worker
 from .worker_connection import Ended, WorkerConnection
 

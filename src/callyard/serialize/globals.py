@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from ..utils.locks import new_lock
 from .change_detection import content
-from .code import names
 from .import_statements import absolute_name
 from .importable import by_reference, importable, sending_apart
 from .module_namespace import UNSENT, Place, SentGlobals, space_of, space_of_module, spaces
+from .names_in_code import names
 
 MISSING: Any = object()
 

@@ -11,8 +11,8 @@ from typing import Any
 from ..cache.messages import RunDeclined
 from ..cache.run_call import begin
 from ..serialize.packed import Packed
+from .call_request import Request
 from .exceptions import traceback_text
-from .request import Request
 
 
 def run_cached(

@@ -40,9 +40,9 @@ from ..transport.frames import (
 )
 from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
+from .call_request import Request
 from .exceptions import encode_error, unpicklable_result, unreadable_call, unsendable_result
 from .initializer import Initialized
-from .request import Request
 
 _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
 _LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps

@@ -18,8 +18,8 @@ from callyard.backends.batch.submitter import submission
 from callyard.cache.directory import CacheDirectory
 from callyard.jobs.batch import Batch, BatchPart, CallPosition
 from callyard.jobs.planner import ArrayDependency
-from callyard.jobs.request import next_part, note_of, request_of
 from callyard.jobs.spool import BatchDirectory
+from callyard.jobs.submission import next_part, note_of, request_of
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest
 

@@ -38,7 +38,7 @@ from ...utils import interpreter_exit
 from ...utils.command_thread import CommandThread
 from ...utils.threads import LazyThread
 from ..base import Settings
-from ..cached.future import CachedCall, KeyedResult
+from ..cached.cached_future import CachedCall, KeyedResult
 from ..live import FORKED, unpicklable
 from ..resource_mapping import job_options
 from ..run_directories import remove_if_over

@@ -14,7 +14,7 @@ from ...jobs.planner import ArrayElement, PlannedCall
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import Resources
 from ...serialize.function_registry import dumps
-from ..cached.future import CachedCall, CachedFuture
+from ..cached.cached_future import CachedCall, CachedFuture
 
 __all__ = [
     "InputSource",

@@ -14,8 +14,8 @@ from typing import Any
 
 from ...cache.claims import Claim, Claims
 from ...jobs.batch import CallOutcome
-from ...jobs.request import next_part, parts_of, request_of, waited_for
 from ...jobs.spool import BatchDirectory
+from ...jobs.submission import next_part, parts_of, request_of, waited_for
 from ...system.process_identity import may_live
 from ...utils.command_thread import Command, CommandThread, Steps
 from ...worker.job_outcome import failed

@@ -16,8 +16,8 @@ from ...errors import CallyardError, ResourceError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import JobArray, plan
-from ...jobs.request import note_of
 from ...jobs.spool import BatchDirectory
+from ...jobs.submission import note_of
 from ...jobs.throttle import ArrayThrottle
 from ...pool.mpi_launcher import launch_command, launcher_environment
 from ...resources import Resources

@@ -25,7 +25,7 @@ from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
 from ..base import Backend, Settings
 from ..live import FORKED, LiveBackend
-from .future import CachedCall, CachedFuture
+from .cached_future import CachedCall, CachedFuture
 from .pending import PendingCalls
 from .settings import SettingsByResources
 from .shared_call import ExecutorContext, SharedCall

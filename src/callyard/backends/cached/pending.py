@@ -15,7 +15,7 @@ from typing import Any
 
 from ...futures import Future
 from ...utils.locks import new_lock, under
-from .future import CachedFuture
+from .cached_future import CachedFuture
 
 CallId = tuple[str, str]  # directory and key
 

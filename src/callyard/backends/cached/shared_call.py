@@ -36,7 +36,7 @@ from ...utils.locks import under
 from ...utils.threads import TaskThread
 from ...version import VERSION
 from ..base import Backend
-from .future import Arguments, CachedFuture
+from .cached_future import Arguments, CachedFuture
 from .pending import CallId, PendingCall, PendingCalls
 from .settings import CallSettings, source_of
 
