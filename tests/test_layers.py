@@ -48,7 +48,6 @@ LAYERS = [
 # Files of one name in several folders, and the one meaning that they have there.
 ONE_MEANING = {
     "__init__.py": "the package",
-    "attach.py": "attaching to calls that another process has submitted",
     "backend.py": "the backend of this folder",
     "base.py": "the interface that the modules of this folder implement",
     "call.py": "a call, with what this folder has to know of it",

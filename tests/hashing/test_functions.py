@@ -647,3 +647,13 @@ def test_classes_of_arguments_are_pinned(labs: Labs) -> None:
     before = call.references
     lab.Thing.more = 1
     assert [token_at(*place[:2]) == place[2] for place in before] == [place[1] != "Thing" for place in before]
+
+
+@pytest.mark.parametrize("change", ["a=1|b=1", "a=1|a=2", "a=1, b=2|b=2, a=1", "*a|**a"])
+def test_arguments_of_calls_in_code_without_source(change: str) -> None:
+    keys = set()
+    for arguments in change.split("|"):
+        names: dict[str, Any] = {}
+        exec(f"def f(g, a=()): return g({arguments})", names)
+        keys.add(call_key(names["f"], (dict,), {}).hex)
+    assert len(keys) == 2

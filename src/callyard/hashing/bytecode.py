@@ -16,6 +16,7 @@ from .packages import PYTHON
 
 _JUMPS = frozenset((*dis.hasjrel, *dis.hasjabs))
 _CONSTANTS = frozenset(dis.hasconst)
+_UNKNOWN: Any = getattr(dis, "UNKNOWN", ...)  # for names of keyword arguments, which Python 3.11 does not look up
 _NOT_FLAGS = 0x40  # CO_NOFREE: the cells say the same
 
 
@@ -29,7 +30,7 @@ def meaning(code: CodeType) -> bytes:
     arguments = code.co_varnames[: _argument_count(code)]
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & ~_NOT_FLAGS)
     head = text(b"B", code.co_name, *map(str, counts), *arguments)
-    return combine(b"B", [head, *(_operation(i, numbers) for i in instructions), *_handlers(code, numbers)])
+    return combine(b"B", [head, *(_operation(i, code, numbers) for i in instructions), *_handlers(code, numbers)])
 
 
 def _argument_count(code: CodeType) -> int:
@@ -47,9 +48,11 @@ def _numbers(instructions: list[dis.Instruction], end: int) -> dict[int, int]:
     return numbers
 
 
-def _operation(instruction: dis.Instruction, numbers: dict[int, int]) -> bytes:
+def _operation(instruction: dis.Instruction, code: CodeType, numbers: dict[int, int]) -> bytes:
     if instruction.opcode in _JUMPS:
         operand = b"%d" % numbers.get(instruction.argval, -1)
+    elif instruction.opcode in _CONSTANTS and instruction.argval is _UNKNOWN and instruction.arg is not None:
+        operand = constant(code.co_consts[instruction.arg])
     elif instruction.opcode in _CONSTANTS or isinstance(instruction.argval, (str, tuple)):
         operand = constant(instruction.argval)
     else:  # the number of a comparison says more than its name
@@ -66,7 +69,6 @@ def _handlers(code: CodeType, numbers: dict[int, int]) -> Iterator[bytes]:
 # -- constants ---------------------------------------------------------------------------------------------
 
 _CONVERSIONS = (str, repr, ascii)  # of an f-string: operands of FORMAT_VALUE, up to Python 3.12
-_UNKNOWN: Any = getattr(dis, "UNKNOWN", _CONVERSIONS)  # an operand that this version of `dis` does not resolve
 _NESTED = (tuple, frozenset)
 
 
@@ -87,8 +89,6 @@ class _ConstantEncoder:
             return meaning(value)
         if kind in _NESTED or kind is slice:
             return CONTAINERS[kind](self, value)
-        if value is _UNKNOWN:
-            return combine(b"O", [_by_name("dis", kind), b"new", b"N", b"", b"", b"N"])
         return self.definition(value) if any(value is one for one in _CONVERSIONS) else self.sentinel(value)
 
     def outline(self, value: Any) -> bytes:
