@@ -135,8 +135,8 @@ def test_parts_share_max_workers(make: Make, journal: str, results: Path, gate: 
 def test_what_is_cancelled_is_not_sent_later(make: Make, slurm: Cluster, journal: str, results: Path) -> None:
     """Of an array of which only a part was taken yet."""
     ex = make()
-    ex._running.backend.inner._desk._first_pause = 1000  # type: ignore[attr-defined]
-    ex._running.backend.inner._desk._pause = 1000  # type: ignore[attr-defined]
+    ex._running.backend.inner._scheduler._first_pause = 1000  # type: ignore[attr-defined]
+    ex._running.backend.inner._scheduler._pause = 1000  # type: ignore[attr-defined]
     held = {"slurm_cmd_args": ["--hold"]}
     futures = [ex.submit(calls.noted, journal, f"call{i}", resource_dict=held) for i in range(7)]
     until(lambda: all(future.job_id for future in futures[:3]))

@@ -357,7 +357,7 @@ def test_what_was_submitted_during_a_question_is_not_judged_by_its_answer(
     one, other = places(tmp_path, "one", "other")
     first = ex.submit(hold, str(one), 1)
     until((place / "asked").exists)
-    commands = ex._running.backend.inner._clerk  # type: ignore[attr-defined]
+    commands = ex._running.backend.inner._commands  # type: ignore[attr-defined]
     second = ex.submit(hold, str(other), 2)
     until(lambda: bool(commands._todo))  # it is to be submitted after the question
     (place / "answer").touch()
