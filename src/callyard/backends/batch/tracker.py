@@ -11,12 +11,12 @@ from time import monotonic
 from ...cache.claims import Claims
 from ...cache.directory import CacheDirectory
 from ...errors import CallyardError
-from ...jobs.batch import CallOutcome
+from ...jobs.batch import CallFile, CallOutcome
 from ...jobs.spool import BatchDirectory, folders, folders_by_age
 from ...system.process_identity import this_process
 from ...utils.backoff import Backoff
 from ...worker.job_outcome import failed
-from .call import JobCall, PackedJobError, cache_at
+from .call import InputSource, JobCall, PackedJobError, cache_at
 from .state import CallState
 
 __all__ = ["EarlierBatches", "TrackedBatch", "Tracker", "release_claim_of"]
@@ -209,7 +209,7 @@ class EarlierBatches:
         try:
             # First, because a process that removes a batch looks for others who wait before it does.
             call.directory.attach(self._tracker.me, number)
-            usable = self._is_usable(call.directory, call.number)
+            usable = self._is_usable(call, call.directory)
         except (OSError, ValueError, CallyardError):
             usable = False
         if usable:
@@ -220,13 +220,32 @@ class EarlierBatches:
             call.directory = None
         return usable
 
-    def _is_usable(self, directory: BatchDirectory, number: int) -> bool:
-        outcome = directory.ended(number)
+    def _is_usable(self, call: JobCall, directory: BatchDirectory) -> bool:
+        outcome = directory.ended(call.number)
         if outcome is None:
-            return bool(directory.batch) and directory.is_whole()
+            return bool(directory.batch) and directory.is_whole() and not self._is_doomed(call, directory)
         if outcome.state == "failed":
-            return directory.news().get(number) == "end"
+            return directory.news().get(call.number) == "end"
         return outcome.state == "finished" and self._has_result(outcome)
+
+    def _is_doomed(self, call: JobCall, directory: BatchDirectory) -> bool:
+        """Return whether the job of a call will be cancelled, because an input of it failed or was submitted again."""
+        if not call.inputs:
+            return False
+        if any(isinstance(given, InputSource) and given.call.directory is None for given in call.inputs):
+            return True  # that input is about to be submitted again
+        inputs = CallFile.load(directory.call(call.number)).inputs
+        return not all(self._may_come(given.token, given.number) for given in inputs if given.token)
+
+    def _may_come(self, token: str, number: int) -> bool:
+        """Return whether the result of a submitted call is there or can come."""
+        directory = self.known.get(token)
+        if directory is None:
+            return False
+        outcome = directory.ended(number)
+        if outcome is None:  # it has not ended, or it failed and gave way to a later submission of the same call
+            return self._index.get(directory.batch.calls[number].id) == (token, number)
+        return outcome.state == "finished"
 
     def _has_result(self, outcome: CallOutcome) -> bool:
         return cache_at(outcome.directory, self._home.trust).exists(outcome.key)
