@@ -25,7 +25,7 @@ LAYERS = [
     "system",
     "resources",
     "futures",
-    "usage_errors",
+    "argument_checks",
     "dependencies",
     "serialize",
     "transport",

@@ -19,7 +19,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import usage_errors
+from . import argument_checks
 from .backends.base import Backend, Settings
 from .backends.registry import open_backend, other_resources
 from .dependencies.map_chunks import run_chunk
@@ -30,7 +30,7 @@ from .report.progress import Progress
 from .resources import Resources
 from .utils import interpreter_exit
 from .utils.environment import MAX_NESTED, nested
-from .utils.interrupts import is_cancellation, is_interrupt
+from .utils.interrupt_checks import is_cancellation, is_interrupt
 from .utils.public_names import public_names
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Executor(StandardExecutor):
         1024
     """
 
-    @strict(usage_errors.place_in_executor, "takes only max_workers by position; name the rest, as backend='slurm'")
+    @strict(argument_checks.place_in_executor, "takes only max_workers by position; name the rest, as backend='slurm'")
     def __init__(
         self,
         max_workers: int | None = None,
@@ -96,9 +96,9 @@ class Executor(StandardExecutor):
         max_tasks_per_child: int | None = None,
         progress: bool = False,
     ) -> None:
-        usage_errors.check_count("max_workers", max_workers, alternative="backend")
-        usage_errors.check_count("max_tasks_per_child", max_tasks_per_child)
-        usage_errors.check_initializers(initializer, initargs, init_function)
+        argument_checks.check_count("max_workers", max_workers, alternative="backend")
+        argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
+        argument_checks.check_initializers(initializer, initargs, init_function)
         _check_depth()
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
         known = Resources(others=dict.fromkeys(other_resources(backend)))
@@ -167,16 +167,16 @@ class Executor(StandardExecutor):
             what = "shutdown" if running.closed else "interpreter shutdown"
             raise RuntimeError(f"cannot schedule new futures after {what}")
         if not callable(fn):
-            raise usage_errors.no_function("submit", fn)
+            raise argument_checks.no_function("submit", fn)
         if kwargs:
-            usage_errors.check_keywords(fn, kwargs)
+            argument_checks.check_keywords(fn, kwargs)
         resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
         future: Future[T] = running.backend.submit(fn, args, kwargs, resources)
         if running.progress is not None:
             running.progress.follow(future)
         return future
 
-    @strict(usage_errors.place_in_map)
+    @strict(argument_checks.place_in_map)
     def map(  # the base class's, with `buffersize` on every Python and chunks
         self,
         fn: Callable[..., T],
@@ -206,7 +206,7 @@ class Executor(StandardExecutor):
             >>> list(executor.map(pow, [2, 3, 4], [10, 2, 2]))
             [1024, 9, 16]
         """
-        usage_errors.check_map(fn, timeout, chunksize, buffersize)
+        argument_checks.check_map(fn, timeout, chunksize, buffersize)
         tuples = zip(*iterables)  # noqa: B905  # as map() does, it ends with the shortest
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)

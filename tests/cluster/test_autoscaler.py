@@ -9,7 +9,7 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from callyard.cluster.autoscaler import AGAIN, IDLE, Autoscaler, Block, Demand, demand
-from callyard.cluster.node import NodeState
+from callyard.cluster.placement_state import NodeState
 from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 
 ONE = NodeNeed(WorkerShape())

@@ -21,7 +21,7 @@ import callyard
 from callyard import Executor
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
-from callyard.cluster import agents as cluster_agents
+from callyard.cluster import connected_agents as cluster_agents
 from callyard.cluster.launch import AgentProcess, NodeOffer, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running

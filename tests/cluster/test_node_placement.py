@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from callyard.cluster.node import NodeState, StartOnNodes
 from callyard.cluster.node_placement import NodePlacement
+from callyard.cluster.placement_state import NodeState, StartOnNodes
 from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 
 UNKNOWN = 1.0  # s

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError
 from callyard.jobs.batch import Batch, BatchPart, CallOutcome, CallPosition, CallStart
-from callyard.jobs.query import calls_of_jobs, prune_jobs
+from callyard.jobs.list_job_calls import calls_of_jobs, prune_jobs
 from callyard.jobs.spool import BatchDirectory
 
 TOKEN = "0123456789abcdef"

@@ -17,7 +17,7 @@ from ..resources import Resources
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from .base import Settings
-from .live import LiveBackend, pack_initializer
+from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import plan_for_nodes
 
 

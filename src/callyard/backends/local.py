@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
+from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError
 from ..errors.suggestions import strict_init
 from ..pool.call import CallPlan
@@ -18,10 +19,9 @@ from ..resources import Amount, Resources, whole
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import detect
-from ..usage_errors import place_in_backend
 from ..utils.public_names import public_names
 from .base import Settings
-from .live import LiveBackend, pack_initializer
+from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
 
 if TYPE_CHECKING:

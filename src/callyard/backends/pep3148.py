@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..cache.messages import RunDeclined, RunOutcome, RunReport
-from ..dependencies.find_futures import find_futures, replace_futures
+from ..dependencies.replace_futures import find_futures, replace_futures
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, ResourceError
 from ..futures import Future, when_ended

@@ -6,7 +6,7 @@
                 PilotState <---------------- replies <- the answer, or how the command failed
     admit: an agent has connected, and PilotState knows its job
 
-The decisions are in `cluster/pilot_state.py`; here they are carried out. No command is waited for in the I/O thread:
+The decisions of `cluster/pilot_state_machine.py` are carried out here. No command is waited for in the I/O thread:
 a controller may take its time, and calls go on meanwhile.
 """
 
@@ -23,9 +23,8 @@ from typing import Any, Protocol
 
 from ..cluster.autoscaler import Autoscaler, Block
 from ..cluster.launch import GivenUpCalls, NodeOffer
-from ..cluster.node import NodeState
 from ..cluster.node_placement import NodePlacement
-from ..cluster.pilot_state import (
+from ..cluster.pilot_state_machine import (
     Action,
     AskStatus,
     CancelJob,
@@ -36,6 +35,7 @@ from ..cluster.pilot_state import (
     WarnOfPause,
     is_timeless,
 )
+from ..cluster.placement_state import NodeState
 from ..errors import CallyardError
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import JobRequest

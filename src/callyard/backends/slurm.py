@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
 from ..resources import Amount, amount, whole
-from ..usage_errors import place_in_backend
 from ..utils.paths import expand
 from .base import Backend, Settings
 

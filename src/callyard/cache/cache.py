@@ -18,8 +18,8 @@ from .directory import CacheDirectory, is_key
 if TYPE_CHECKING:
     from ..futures import Future
     from .entry import Entry
-    from .inspect.compare import Explanation
-    from .inspect.maintain import Check
+    from .inspect.check_and_prune import Check
+    from .inspect.key_differences import Explanation
 
 __all__ = ["Cache"]
 
@@ -234,7 +234,7 @@ class Cache:
         Raises:
             CacheError: no condition, or one that makes no sense. `prune(max_size=0)` removes everything.
         """
-        from .inspect.maintain import prune
+        from .inspect.check_and_prune import prune
 
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
@@ -247,7 +247,7 @@ class Cache:
 
         With `repair`, what is damaged is set aside, and what processes left that are gone is removed.
         """
-        from .inspect.maintain import check
+        from .inspect.check_and_prune import check
 
         with self._system_has_the_word("repaired" if repair else "checked"):
             return check(self._directory, repair)

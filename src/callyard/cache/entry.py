@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..errors import CacheError, RemoteTraceback
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory
-from .format.file import FAILED, DamagedFile, Header, Stored, read, read_head
+from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head
 
 __all__ = ["Entry"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import CacheError
 from .directory import CacheDirectory
-from .format.file import DamagedFile, Stored, read
+from .format.record_file import DamagedFile, Stored, read
 
 _log = logging.getLogger("callyard")
 

@@ -66,7 +66,7 @@ class CachedRun:
         if self._home is None:
             return RunReport(token)
         try:
-            from .format.file import Record, write  # here, because a call that fails needs none of it
+            from .format.record_file import Record, write  # here, because a call that fails needs none of it
 
             order = self._order
             args, kwargs = arguments()
@@ -125,7 +125,7 @@ def _stored(order: RunRequest, home: CacheDirectory) -> bool:
 
 
 def _is_failure(order: RunRequest, home: CacheDirectory) -> bool:
-    from .format.file import FAILED, read_head  # here, because most often there is none
+    from .format.record_file import FAILED, read_head  # here, because most often there is none
 
     try:
         descriptor = home.open_record(order.key)

@@ -11,7 +11,7 @@ import sys
 from ..backends.batch.scheduler_client import desk_of
 from ..cache.cache import Cache
 from ..errors import CacheError
-from ..jobs.query import JobCallStatus, calls_of_jobs, find_job_calls
+from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..jobs.spool import CallOutcome
 from . import UsageError
 from .arguments import add_json, add_place, from_environment, open_cache, print_json, to_change

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..hosts.this_machine import open_host
 from ..schedulers.base import Scheduler
 from ..schedulers.registry import OWN, open_scheduler
-from ..system import machine, memory_limits
+from ..system import machine, memory_control
 from . import version
 
 __all__ = ["configure", "run"]
@@ -63,10 +63,10 @@ def _hardware() -> Iterator[Fact]:
     amount, how = machine.find_memory()
     yield Fact("memory", round(amount, 2), f"GiB, {how}")
     yield Fact("GPUs", *machine.find_gpus())
-    way = "cgroup v2" if memory_limits.delegated() else "sampling"
+    way = "cgroup v2" if memory_control.delegated() else "sampling"
     command = "systemd-run --user --scope --property=Delegate=yes python ..."
     advice = f"the kernel keeps them for a script that is started by: {command}"
-    yield Fact("memory limits", way, memory_limits.enforcement(), advice if way == "sampling" and _systemd() else "")
+    yield Fact("memory limits", way, memory_control.enforcement(), advice if way == "sampling" and _systemd() else "")
 
 
 def _mpi() -> Iterator[Fact]:

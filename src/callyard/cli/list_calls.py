@@ -16,7 +16,7 @@ from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..cache.inspect.dataframe import arguments
 from ..cache.inspect.find import entries, keys_by_age
-from ..jobs.query import calls_of_jobs
+from ..jobs.list_job_calls import calls_of_jobs
 from ..utils import quantities
 from . import tables as text
 from .arguments import add_json, add_place, open_cache, print_json, split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..jobs.query import JobCallStatus, find_job_calls
+from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from .arguments import add_json, add_place, entry_of, open_cache, print_json, split
 
 __all__ = ["configure", "run"]

@@ -10,7 +10,7 @@ import time
 
 from ..cache.inspect.find import age, volume
 from ..errors import CacheError
-from ..jobs.query import prune_jobs
+from ..jobs.list_job_calls import prune_jobs
 from ..utils import quantities
 from . import UsageError
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change

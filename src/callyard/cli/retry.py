@@ -11,7 +11,7 @@ import argparse
 from ..cache.cache import Cache
 from ..cache.claims import ClaimOwner
 from ..errors import CacheError
-from ..jobs.query import JobCallStatus, find_job_calls
+from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from ..jobs.spool import CallOutcome
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 

@@ -22,8 +22,8 @@ from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames
 from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap, wrap
-from ..transport.peer import SentFunctions, SentImports, working_directory
-from .node import NodeState
+from ..transport.sent_functions import SentFunctions, SentImports, working_directory
+from .placement_state import NodeState
 
 _MOST_BUFFERS = 1000  # large buffers in one message
 _MOST_PLANS = 1000

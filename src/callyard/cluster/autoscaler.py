@@ -16,7 +16,7 @@ from math import ceil, inf
 from typing import NamedTuple
 
 from ..pool.call_shape import NodeCapacity, NodeNeed
-from .node import NodeState
+from .placement_state import NodeState
 
 IDLE = 30.0  # s without a call after which a node is given back
 _LONG = 1.0  # s; calls that take less do not each need a place of their own

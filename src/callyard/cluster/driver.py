@@ -21,15 +21,15 @@ from typing import Any, cast
 from ..errors import NodeFailure, WorkerLost
 from ..futures import ends_futures
 from ..pool.call import Call, refuse
-from ..pool.runner import ThreadedRunner
+from ..pool.threaded_runner import ThreadedRunner
 from ..pool.worker_events import finish
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
-from .agents import Agents
+from .connected_agents import Agents
 from .launch import Launch
-from .node import NodeState, SendToNode, StartOnNodes
 from .node_placement import NodePlacement
+from .placement_state import NodeState, SendToNode, StartOnNodes
 
 _log = logging.getLogger("callyard")
 _WAIT_FOR_NODE = 60.0  # s that calls wait for a node that could hold them

@@ -13,8 +13,8 @@ from ..pool.call_shape import NodeCapacity, NodeNeed
 
 if TYPE_CHECKING:
     from ..transport.event_loop import EventLoop
-    from .node import NodeState
     from .node_placement import NodePlacement
+    from .placement_state import NodeState
 
 _TAIL = 20  # lines of output that are kept
 

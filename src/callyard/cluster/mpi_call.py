@@ -21,8 +21,8 @@ from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
 from .agent_connection import AgentConnection, CallEnd
 from .launch import Launch, RanksToStart, StartedAgents
-from .node import NodeState, StartOnNodes
 from .node_placement import NodePlacement
+from .placement_state import NodeState, StartOnNodes
 
 _JOIN_TIMEOUT = 120.0  # s in which all ranks must be there: some MPI libraries wait for ever for what does not fit them
 

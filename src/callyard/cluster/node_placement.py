@@ -15,7 +15,17 @@ from heapq import heappop, heappush
 from math import inf
 
 from ..pool.call_shape import NodeCapacity, NodeNeed
-from .node import CallGroup, CallQueue, NodeCall, NodeState, SendToNode, StartOnNodes, is_long, record, together
+from .placement_state import (
+    CallGroup,
+    CallQueue,
+    NodeCall,
+    NodeState,
+    SendToNode,
+    StartOnNodes,
+    is_long,
+    record,
+    together,
+)
 
 _AHEAD = 0.005  # s of work that may wait at a slot besides the call that runs
 _MOST_AHEAD = 512  # calls that may wait at a slot

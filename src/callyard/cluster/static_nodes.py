@@ -14,8 +14,8 @@ from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..transport.event_loop import EventLoop
 from .launch import GivenUpCalls, NodeOffer, StartedAgents
-from .node import NodeState
 from .node_placement import NodePlacement
+from .placement_state import NodeState
 
 
 class Nodes(Protocol):

@@ -10,15 +10,15 @@ from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
-from ..dependencies.find_futures import is_future
 from ..dependencies.map_chunks import run_chunk
+from ..dependencies.replace_futures import is_future
 from ..errors import CacheError
 from .bind_arguments import bind
 from .decorator import choice
 from .definitions import WalkResult, rooted
 from .digest import PendingFuture, UnkeyableError, blake2b, combine
+from .metadata_readers import ANY
 from .packages import PYTHON, owner_by_name
-from .reflection import ANY
 from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
 
 Place = tuple[str, str]  # module, and name in it

@@ -8,9 +8,9 @@ from typing import Any
 
 from .class_attributes import aliases, members, ordered, registered
 from .code import code_token
+from .definition_walk import Walk, name_of
 from .digest import combine, text
 from .packages import Package, compiled, module_of, owner
-from .walk import Walk, name_of
 
 
 def describe(walk: Walk, cls: type, package: Package | None) -> bytes:

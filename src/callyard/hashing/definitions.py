@@ -12,13 +12,13 @@ from typing import Any
 
 from ..serialize import importable
 from ..serialize.importable import by_reference, is_at_its_name
-from . import bytecode, classes, metadata, reachable, value_caches
+from . import bytecode, classes, metadata_tokens, reachable, value_caches
 from .code import code_token
 from .decorator import choice
+from .definition_walk import Walk, is_users, name_of
 from .digest import combine, text
 from .identity_memo import Memo
 from .packages import Package, compiled, module_of, owner, owner_of
-from .walk import Walk, is_users, name_of
 
 
 class WalkResult:
@@ -114,7 +114,7 @@ def _by_name(walk: Walk, thing: Any, package: Package | None) -> bytes | None:
 
 
 def _with_metadata(walk: Walk, thing: Any, made: bytes) -> bytes:
-    return combine(b"+", [made, *metadata.tokens(walk, thing)]) if walk.counts_metadata else made
+    return combine(b"+", [made, *metadata_tokens.tokens(walk, thing)]) if walk.counts_metadata else made
 
 
 def _version(walk: Walk, thing: Any, version: str) -> bytes:

@@ -12,10 +12,10 @@ from ..serialize.import_statements import absolute_name
 from ..serialize.importable import importable
 from . import bytecode
 from .bytecode import Chain, Import
+from .definition_walk import Walk
 from .digest import combine, text
 from .invalidation import MISSING
 from .packages import compiled, load, owner, owner_by_name, owner_of
-from .walk import Walk
 
 # Names in a module that say where it is, not what it does.
 _PLACES = frozenset(

@@ -27,7 +27,7 @@ from types import (
 from typing import Any, NewType, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, WeakValueDictionary
 
-from ..dependencies.find_futures import is_future
+from ..dependencies.replace_futures import is_future
 from . import bytecode
 from .containers import CONTAINERS, by_attributes, members, pairs, sequence, state
 from .decorator import choice
@@ -189,8 +189,8 @@ _DERIVED: tuple[tuple[type, Handler], ...] = (
 _others: Memo[Handler] = Memo()
 _LIBRARIES = {
     **dict.fromkeys(("numpy", "pandas", "torch"), "arrays"),
-    **dict.fromkeys(("ctypes", "_ctypes"), "shared_libraries"),
-    **dict.fromkeys(("pydantic", "scipy", "xarray"), "libraries"),
+    **dict.fromkeys(("ctypes", "_ctypes"), "ctypes_libraries"),
+    **dict.fromkeys(("pydantic", "scipy", "xarray"), "library_objects"),
 }
 
 

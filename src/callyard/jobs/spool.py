@@ -24,7 +24,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from ..cache.directory import CacheDirectory, remove_tree, sync_directory
-from ..cache.format.io import write_all
+from ..cache.format.checked_bytes import write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live

@@ -37,8 +37,8 @@ from ..transport.frames import (
     FrameTooLarge,
     GarbledFrame,
 )
-from ..transport.peer import SentFunctions, SentImports, working_directory
 from ..transport.result_log import make_result_log
+from ..transport.sent_functions import SentFunctions, SentImports, working_directory
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call

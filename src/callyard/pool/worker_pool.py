@@ -27,7 +27,7 @@ from ..system.descriptors import make_room
 from ..transport.event_loop import EventLoop
 from .call import Call
 from .dispatcher import Dispatcher, decide_again
-from .runner import ThreadedRunner
+from .threaded_runner import ThreadedRunner
 from .worker_connection import EACH, PART
 from .worker_events import WorkerEvents
 from .worker_placement import WorkerPlacement

@@ -168,7 +168,7 @@ def note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
     """Return the hook for a pickler that appends futures to a list and replaces them by numbers."""
     if futures is None:
         return None
-    from ..dependencies.find_futures import is_future  # here, because workers never need it
+    from ..dependencies.replace_futures import is_future  # here, because workers never need it
 
     numbers: dict[int, int] = {}
 

@@ -79,7 +79,7 @@ def _threads(variable: str) -> int:
 
 @contextlib.contextmanager
 def _within(limit: int) -> Iterator[None]:
-    from ..system.memory_limits import data_limit, limit_data  # here, because few workers need it
+    from ..system.memory_control import data_limit, limit_data  # here, because few workers need it
 
     threads = _threads(os.environ.get("OMP_NUM_THREADS", "")) + _OTHER_THREADS
     before = limit_data(data_limit(limit, threads))

@@ -39,7 +39,7 @@ from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_typing import NoReturn
 from ..version import VERSION
 from .job_outcome import ELEMENT, JOB, RESTARTS, failed, job_id, node_name, printed, variable, who
-from .limits import Limits
+from .limit_enforcement import Limits
 
 _MOMENT = 0.2  # s between the ends of two processes of a job that is ended
 _BEAT = 15.0  # s at most between two beats
@@ -242,7 +242,7 @@ class Job:
         """Return whether the kernel killed a process of the job for memory: the scheduler may keep it in a cgroup."""
         if code != -signal.SIGKILL:
             return None
-        from ..system.memory_limits import oom_kills_within
+        from ..system.memory_control import oom_kills_within
 
         before, self.oom_kills = self.oom_kills, oom_kills_within(f"job_{variable(JOB)}")
         return "memory" if self.oom_kills > before else None

@@ -53,7 +53,7 @@ from ..transport.zygote_protocol import (
     WITHDRAW,
     WITHDRAWN,
 )
-from .limits import Limits
+from .limit_enforcement import Limits
 from .start import BIRTH, BecomeWorker, begin_worker, serve
 from .withdrawal import CallWithdrawal
 

@@ -53,5 +53,5 @@ def test_a_small_call_loads_little(slurm: Cluster, results: Path, tmp_path: Path
         assert ex.submit(script["noted"], str(tmp_path / "loaded"), 1).result() == 2
     until((tmp_path / "loaded").exists)
     loaded = (tmp_path / "loaded").read_text().split()
-    assert {"callyard.worker.job", "callyard.serialize.reconstruct", "callyard.cache.format.file"} <= set(loaded)
+    assert {"callyard.worker.job", "callyard.serialize.reconstruct", "callyard.cache.format.record_file"} <= set(loaded)
     assert set(HEAVY) & set(loaded) - loaded_at_start() == set()

@@ -12,7 +12,7 @@ import remembered_calls as calls
 from remembered_calls import noted
 
 from callyard import Cache, CacheError, Executor, Future, batched, item, keyed, unzip
-from callyard.cache.format.file import Stored
+from callyard.cache.format.record_file import Stored
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from ...utils.command_thread import CommandThread
 from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
-from ..live import FORKED, unpicklable
+from ..live_base import FORKED, unpicklable
 from ..resource_mapping import job_options
 from ..run_directories import remove_if_over
 from .call import JobCall, JobFuture, call_of

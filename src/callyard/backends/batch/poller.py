@@ -22,9 +22,9 @@ from ...jobs.batch import BatchPart, CallOutcome
 from ...schedulers.base import JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from .call import JobCall, PackedJobError, cache_at
+from .call_state_machine import Action, Fate, Heartbeats, fate_of
 from .job_errors import awaits, dependency_failed, gone, hopeless, unseen, vanished, why
 from .scheduler_client import SchedulerClient
-from .state import Action, Fate, Heartbeats, fate_of
 from .submitter import Submitter, claim_of
 from .tracker import EarlierBatches, TrackedBatch, Tracker, release_claim_of
 

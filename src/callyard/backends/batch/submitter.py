@@ -20,9 +20,9 @@ from ...system.process_identity import may_live
 from ...utils.command_thread import Command, CommandThread, Steps
 from ...worker.job_outcome import failed
 from .call import JobCall
+from .call_state_machine import first_ready, withdrawn_with
 from .job_errors import gone
 from .scheduler_client import SchedulerClient, SubmissionRefused, mistake
-from .state import first_ready, withdrawn_with
 from .tracker import EarlierBatches, TrackedBatch, Tracker
 
 __all__ = ["Canceller", "Submitter", "claim_of", "refuse", "submission"]

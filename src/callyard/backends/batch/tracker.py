@@ -17,7 +17,7 @@ from ...system.process_identity import this_process
 from ...utils.backoff import Backoff
 from ...worker.job_outcome import failed
 from .call import InputSource, JobCall, PackedJobError, cache_at
-from .state import CallState
+from .call_state_machine import CallState
 
 __all__ = ["EarlierBatches", "TrackedBatch", "Tracker", "release_claim_of"]
 

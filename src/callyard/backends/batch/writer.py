@@ -25,7 +25,7 @@ from ...system.process_identity import this_process
 from ...system.processes import read_umask
 from ...version import VERSION
 from ..base import Settings
-from ..live import pack_initializer
+from ..live_base import pack_initializer
 from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
 

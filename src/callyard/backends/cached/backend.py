@@ -24,7 +24,7 @@ from ...resources import Resources
 from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
 from ..base import Backend, Settings
-from ..live import FORKED, LiveBackend
+from ..live_base import FORKED, LiveBackend
 from .cached_future import CachedCall, CachedFuture
 from .pending import PendingCalls
 from .settings import SettingsByResources

@@ -25,7 +25,7 @@ from ...cache.claims import ClaimOwner
 from ...cache.lookup import CachedResult, look_up, tell
 from ...cache.messages import KeyInputs, RunDeclined, RunReport, RunRequest
 from ...cache.run_call import CachedRun, begin
-from ...dependencies.find_futures import replace_futures
+from ...dependencies.replace_futures import replace_futures
 from ...errors import CacheError, CallyardError
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of

@@ -14,7 +14,7 @@ from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from .dtypes import build, describe_array, has_buffer, is_native
 from .hdf5 import fits
-from .layout import MAX_RANK, Spec, is_name, spec
+from .hdf5_structure import MAX_RANK, Spec, is_name, spec
 
 Node = dict[str, Any]
 

@@ -8,7 +8,7 @@ from ...errors import CacheError, VersionMismatch
 from ...utils import lite_json
 from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
-from .io import read_at
+from .checked_bytes import read_at
 
 FORMAT = 2  # what is written; 1, whose checksum was of all behind the user block, is read too
 MAX_BLOCK = 1 << 26  # bytes of a user block

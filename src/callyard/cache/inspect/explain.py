@@ -14,8 +14,8 @@ from ...resources import Resources
 from ..claims import Claims
 from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
-from .compare import MISSING, UNBOUND, Explanation, differences, line
 from .find import nearest
+from .key_differences import MISSING, UNBOUND, Explanation, differences, line
 
 __all__ = ["explain", "explain_entry"]
 

@@ -12,7 +12,7 @@ from ...errors import CacheError
 from ...utils.quantities import FILE_SIZES, SECONDS, measured
 from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
-from .compare import distance
+from .key_differences import distance
 
 __all__ = ["NoEntry", "age", "entries", "keys_by_age", "nearest", "the_key", "volume"]
 

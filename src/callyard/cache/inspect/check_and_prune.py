@@ -13,7 +13,7 @@ from ...utils.quantities import calls, size
 from ..claims import Claims, UnreadableClaim
 from ..directory import CacheDirectory, is_key
 from ..entry import Entry
-from ..format.file import DamagedFile, read
+from ..format.record_file import DamagedFile, read
 from .find import age, entries, keys_by_age, volume
 
 __all__ = ["Check", "Problem", "check", "prune"]

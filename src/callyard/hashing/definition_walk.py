@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from ..serialize.importable import by_reference
-from . import reflection
+from . import metadata_readers
 from .digest import UnkeyableError, combine, text
 from .encoder import LenientEncoder
 from .invalidation import ChangeWatch
@@ -84,14 +84,14 @@ class Walk(LenientEncoder):
 
     def note_use(self, name: str, whole: bool = False) -> None:
         """Note the use of a name of Python's or of a library's; `whole`: of a module with all that is in it."""
-        if reflection.is_unfollowed(name, whole):
+        if metadata_readers.is_unfollowed(name, whole):
             self.unfollowed[name] = None
-        self.reads_metadata = max(self.reads_metadata, reflection.metadata_read_by(name, whole))
+        self.reads_metadata = max(self.reads_metadata, metadata_readers.metadata_read_by(name, whole))
 
     def note_special(self, names: set[str]) -> None:
         """Note that code names these attributes, of any object."""
-        self.unfollowed.update(dict.fromkeys(reflection.unfollowed_among(names)))
-        self.reads_metadata = max(self.reads_metadata, reflection.metadata_among(names))
+        self.unfollowed.update(dict.fromkeys(metadata_readers.unfollowed_among(names)))
+        self.reads_metadata = max(self.reads_metadata, metadata_readers.metadata_among(names))
 
 
 class _NameEncoder(LenientEncoder):

@@ -12,9 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from test_node_placement import Call
 
 from callyard.cluster.autoscaler import Autoscaler, Block
-from callyard.cluster.node import NodeState
 from callyard.cluster.node_placement import NodePlacement
-from callyard.cluster.pilot_state import (
+from callyard.cluster.pilot_state_machine import (
     Action,
     AskStatus,
     CancelJob,
@@ -24,6 +23,7 @@ from callyard.cluster.pilot_state import (
     SubmitJobs,
     is_timeless,
 )
+from callyard.cluster.placement_state import NodeState
 from callyard.errors import NodeFailure, SchedulerError
 from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 from callyard.schedulers.base import Status

@@ -16,8 +16,8 @@ from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import Status
 from .autoscaler import AGAIN, Autoscaler, Block, demand
 from .launch import GivenUpCalls
-from .node import NodeState
 from .node_placement import NodePlacement
+from .placement_state import NodeState
 from .static_nodes import CONNECT
 
 _OFTEN = 0.2  # s between two decisions, however much happens

@@ -13,9 +13,9 @@ from weakref import ref
 
 from ..serialize.names_in_code import all_codes
 from . import bytecode
+from .definition_walk import Walk, name_of
 from .digest import combine
 from .packages import module_of, owner_of
-from .walk import Walk, name_of
 
 _OF_MODULES = ("__doc__", "__annotations__", "__name__")
 _OF_FUNCTIONS = ("__doc__", "__annotations__", "__module__", "__qualname__", "__type_params__")

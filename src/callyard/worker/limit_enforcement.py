@@ -13,7 +13,7 @@ from ..utils.lite_typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..system.memory_limits import Sampler
+    from ..system.memory_control import Sampler
 
 _SAMPLING = 0.1  # s between two looks at what the calls with a memory limit hold
 
@@ -47,7 +47,7 @@ class Limits:
         limit = self._limits.pop(pid, None)
         if limit is not None and limit.group is not None and self._parent is not None:
             from ..system import machine
-            from ..system import memory_limits as memory
+            from ..system import memory_control as memory
 
             memory.move(self._parent / machine.LEAF, pid)
             memory.remove_group(limit.group)
@@ -57,7 +57,7 @@ class Limits:
         limit = self._limits.pop(pid, None)
         if limit is None or limit.group is None:
             return None
-        from ..system import memory_limits as memory
+        from ..system import memory_control as memory
 
         killed = memory.oom_kills(limit.group)
         memory.remove_group(limit.group)
@@ -83,7 +83,7 @@ class Limits:
         if not memory or now < self._sampled + _SAMPLING:
             return []
         if self._sampler is None:
-            from ..system.memory_limits import Sampler  # here and above, because most nodes never need it
+            from ..system.memory_control import Sampler  # here and above, because most nodes never need it
 
             self._sampler = Sampler()
         self._sampled = now
@@ -91,7 +91,7 @@ class Limits:
 
     def _make_group(self, pid: int, limit: int) -> Path | None:
         """Make a cgroup for the call of this worker, where the kernel allows it."""
-        from ..system import memory_limits as memory
+        from ..system import memory_control as memory
 
         if not self._asked:
             self._asked = True

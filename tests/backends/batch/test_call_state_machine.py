@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from callyard.backends.batch.state import Action, CallState, Fate, fate_of, first_ready, withdrawn_with
+from callyard.backends.batch.call_state_machine import Action, CallState, Fate, fate_of, first_ready, withdrawn_with
 from callyard.jobs.batch import CallOutcome
 from callyard.schedulers.base import CANCELLED, Status
 

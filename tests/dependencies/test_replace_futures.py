@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from callyard.dependencies.find_futures import find_futures, is_future, replace_futures
+from callyard.dependencies.replace_futures import find_futures, is_future, replace_futures
 from callyard.futures import Future
 
 

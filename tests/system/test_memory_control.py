@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from callyard.system import memory_limits
+from callyard.system import memory_control
 from callyard.system.machine import LEAF
 
 MIB = 1 << 20
@@ -70,7 +70,7 @@ proc = pytest.mark.needs("proc")
 @proc
 def test_what_a_process_holds():
     with program("held = hold(64); ready()") as pid:
-        held = memory_limits.sample([pid])[pid]
+        held = memory_control.sample([pid])[pid]
     assert 64 * MIB < held < 96 * MIB
 
 
@@ -83,14 +83,14 @@ def test_the_pages_of_files_are_left_out(tmp_path):
     sum(held[::4096]); ready()
     """
     with program(text) as pid:
-        assert memory_limits.sample([pid])[pid] < 32 * MIB
+        assert memory_control.sample([pid])[pid] < 32 * MIB
 
 
 @proc
 def test_descendants_count():
     text = "fork(lambda: (os.setsid(), fork(lambda: (hold(64), ready())), ready())); ready()"
     with program(text, ready=3) as pid, program("ready()") as other:
-        held = memory_limits.sample([pid, other])
+        held = memory_control.sample([pid, other])
     assert held[pid] > 64 * MIB > held[other]
 
 
@@ -98,14 +98,14 @@ def test_descendants_count():
 def test_the_members_of_the_session_count_though_their_parent_ended():
     text = "fork(lambda: fork(lambda: (hold(64), ready()))); os.wait(); ready()"
     with program(text, ready=2) as pid:
-        assert memory_limits.sample([pid])[pid] > 64 * MIB
+        assert memory_control.sample([pid])[pid] > 64 * MIB
 
 
 @proc
 def test_a_process_that_ended_holds_nothing():
     with program("ready()") as pid:
         pass
-    assert memory_limits.sample([pid]) == {pid: 0}
+    assert memory_control.sample([pid]) == {pid: 0}
 
 
 @proc
@@ -114,25 +114,25 @@ def test_a_process_that_ended_holds_nothing():
 def test_memory_that_processes_share_exceeds_no_limit_twice(kind):
     text = f"held = {kind}(64); [fork(lambda: (sum(held[::4096]), ready())) for _ in range(3)]; ready()"
     with program(text, ready=4) as pid:
-        sampler = memory_limits.Sampler()
+        sampler = memory_control.Sampler()
         assert sampler.sample([pid])[pid] > 4 * 64 * MIB
         assert sampler.exceeding({pid: 128 * MIB}) == {}
         # The first look took some time, and the same one would be left alone for ten times that.
-        exceeding = memory_limits.Sampler().exceeding({pid: 32 * MIB})
+        exceeding = memory_control.Sampler().exceeding({pid: 32 * MIB})
     assert 64 * MIB < exceeding[pid] < 128 * MIB
 
 
 @proc
 def test_only_the_tree_that_exceeds_its_limit_is_named():
     with program("held = hold(64); ready()") as large, program("ready()") as small:
-        exceeding = memory_limits.Sampler().exceeding({large: 32 * MIB, small: 32 * MIB})
+        exceeding = memory_control.Sampler().exceeding({large: 32 * MIB, small: 32 * MIB})
     assert list(exceeding) == [large]
 
 
 @proc
 def test_the_members_of_a_tree_are_known_after_a_sample():
     with program("fork(ready); ready()", ready=2) as pid:
-        sampler = memory_limits.Sampler()
+        sampler = memory_control.Sampler()
         sampler.sample([pid])
         assert len(sampler.members(pid)) == 2
         assert pid in sampler.members(pid)
@@ -141,7 +141,7 @@ def test_the_members_of_a_tree_are_known_after_a_sample():
 @pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
 def test_without_proc_ps_is_asked():
     with program("held = hold(64); fork(ready); ready()", ready=2) as pid:
-        sampler = memory_limits.Sampler(proc="/nowhere")
+        sampler = memory_control.Sampler(proc="/nowhere")
         assert sampler.sample([pid])[pid] > 64 * MIB
         assert len(sampler.members(pid)) == 2
         assert sampler.exceeding({pid: 32 * MIB})[pid] > 64 * MIB
@@ -158,7 +158,7 @@ FILES = {
 @pytest.mark.parametrize("kind", FILES)
 def test_files_in_memory_count_though_nobody_has_mapped_them(kind):
     with program(f"{FILES[kind]}; f.write(bytes(64 << 20)); ready()") as pid:
-        sampler = memory_limits.Sampler()
+        sampler = memory_control.Sampler()
         assert 64 * MIB < sampler.sample([pid])[pid] < 120 * MIB
         assert sampler.exceeding({pid: 32 * MIB})[pid] > 64 * MIB
 
@@ -178,7 +178,7 @@ def test_no_file_in_memory_counts_twice(kind, more):
     """The last is only read here: it may be anybody's."""
     processes = 2 if "fork" in more else 1
     with program(f"{FILES[kind]}; f.write(bytes(64 << 20)); {more}", ready=processes) as pid:
-        held = memory_limits.Sampler().exceeding({pid: 1})[pid]
+        held = memory_control.Sampler().exceeding({pid: 1})[pid]
         assert (64 if processes == 2 else 0) * MIB < held < 120 * MIB
 
 
@@ -187,7 +187,7 @@ def test_no_file_in_memory_counts_twice(kind, more):
 def test_lent_segments_count_where_they_are_mapped_only():
     text = "f = open(os.memfd_create('callyard'), 'r+b', 0); f.write(bytes(64 << 20)); ready()"
     with program(text) as pid:
-        assert memory_limits.Sampler().sample([pid])[pid] < 60 * MIB
+        assert memory_control.Sampler().sample([pid])[pid] < 60 * MIB
 
 
 # ------------------------------------------------------------------ a directory like /proc
@@ -239,8 +239,8 @@ def fake(tmp_path, me):
     return Proc(tmp_path)
 
 
-def sampler(fake: Proc, clock: Clock | None = None) -> memory_limits.Sampler:
-    return memory_limits.Sampler(str(fake.path), clock or Clock())
+def sampler(fake: Proc, clock: Clock | None = None) -> memory_control.Sampler:
+    return memory_control.Sampler(str(fake.path), clock or Clock())
 
 
 def test_anonymous_shared_and_swapped_memory_count(fake):
@@ -353,7 +353,7 @@ def test_a_tree_that_took_long_to_look_at_is_left_alone_for_a_while(fake):
     assert seen.exceeding({7: 50 * 1024}) == {}
     fake.share(7, Pss_Anon=100)
     assert seen.exceeding({7: 50 * 1024}) == {}
-    clock.now += memory_limits.PACE * clock.step
+    clock.now += memory_control.PACE * clock.step
     assert seen.exceeding({7: 50 * 1024}) == {7: 100 * 1024}
 
 
@@ -362,7 +362,7 @@ def test_a_tree_that_took_long_to_look_at_is_left_alone_for_a_while(fake):
 
 def run_limited(text: str) -> str:
     """Run a program that imports `memory` and return what it prints."""
-    text = "from callyard.system.memory_limits import *\n" + textwrap.dedent(text)
+    text = "from callyard.system.memory_control import *\n" + textwrap.dedent(text)
     command = [sys.executable, "-c", text]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
@@ -426,7 +426,7 @@ class Kernel:
         (self.top / "cgroup.subtree_control").write_text("memory\n")
         monkeypatch.setattr(os, "mkdir", self.mkdir)
         monkeypatch.setattr(os, "rmdir", self.rmdir)
-        monkeypatch.setattr(memory_limits, "_write", self.write)
+        monkeypatch.setattr(memory_control, "_write", self.write)
 
     def enter(self, group: Path, *pids: int) -> None:
         """Put processes into a group, the first of them being the one that looks."""
@@ -503,82 +503,82 @@ def members(group: Path) -> list[int]:
 
 
 def test_a_group_with_this_process_and_its_descendants_is_delegated(kernel, scope):
-    assert memory_limits.delegated(kernel.root) == scope
-    assert memory_limits.delegated(kernel.root, top=ME) == scope
+    assert memory_control.delegated(kernel.root) == scope
+    assert memory_control.delegated(kernel.root, top=ME) == scope
 
 
 def test_the_top_may_be_a_process_above_this_one(kernel, scope):
     kernel.process(19, 1)
     (kernel.root / f"proc/{ME}/status").write_text("Name:\tx\nPPid:\t19\n")
     kernel.enter(scope, 19, ME, 20)
-    assert memory_limits.delegated(kernel.root) is None
-    assert memory_limits.delegated(kernel.root, top=19) == scope
+    assert memory_control.delegated(kernel.root) is None
+    assert memory_control.delegated(kernel.root, top=19) == scope
 
 
 @pytest.mark.parametrize("pid", [1, 30, 0])
 def test_a_group_with_others_in_it_is_left_alone(kernel, scope, pid):
     kernel.process(30, 1)
     kernel.enter(scope, ME, pid)
-    assert memory_limits.delegated(kernel.root) is None
-    assert "holds other processes too" in memory_limits.enforcement(kernel.root)
+    assert memory_control.delegated(kernel.root) is None
+    assert "holds other processes too" in memory_control.enforcement(kernel.root)
 
 
 def test_a_group_without_the_memory_controller_is_no_use(kernel, scope):
     (scope / "cgroup.controllers").write_text("cpu pids\n")
-    assert memory_limits.delegated(kernel.root) is None
-    assert "does not have the memory controller" in memory_limits.enforcement(kernel.root)
+    assert memory_control.delegated(kernel.root) is None
+    assert "does not have the memory controller" in memory_control.enforcement(kernel.root)
 
 
 def test_a_group_for_threads_is_no_use(kernel, scope):
     (scope / "cgroup.type").write_text("threaded\n")
-    assert memory_limits.delegated(kernel.root) is None
+    assert memory_control.delegated(kernel.root) is None
 
 
 def test_a_group_that_cannot_be_written_is_not_delegated(kernel, scope, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != scope / "cgroup.subtree_control")
-    assert memory_limits.delegated(kernel.root) is None
-    assert "is not delegated" in memory_limits.enforcement(kernel.root)
+    assert memory_control.delegated(kernel.root) is None
+    assert "is not delegated" in memory_control.enforcement(kernel.root)
 
 
 @pytest.mark.needs("linux")
 def test_what_systemd_keeps_for_itself_root_leaves_alone(kernel, scope, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     (kernel.root / "run/systemd/system").mkdir(parents=True)
-    assert memory_limits.delegated(kernel.root) is None
+    assert memory_control.delegated(kernel.root) is None
     monkeypatch.setattr(os, "getxattr", lambda path, name: b"1")
-    assert memory_limits.delegated(kernel.root) == scope
+    assert memory_control.delegated(kernel.root) == scope
 
 
 def test_without_cgroups_there_is_nothing_to_delegate(tmp_path):
-    assert memory_limits.delegated(tmp_path) is None
+    assert memory_control.delegated(tmp_path) is None
 
 
 @pytest.mark.needs("linux")
 def test_how_memory_is_enforced_is_one_sentence(kernel, scope, tmp_path_factory):
     assert (
-        memory_limits.enforcement(kernel.root) == f"Each call with a memory limit gets a cgroup of its own in {scope}."
+        memory_control.enforcement(kernel.root) == f"Each call with a memory limit gets a cgroup of its own in {scope}."
     )
-    assert "no cgroup v2: none is mounted." in memory_limits.enforcement(tmp_path_factory.mktemp("bare"))
+    assert "no cgroup v2: none is mounted." in memory_control.enforcement(tmp_path_factory.mktemp("bare"))
 
 
 def test_a_call_in_a_group_of_its_own(kernel, scope):
-    assert memory_limits.take_over(scope)
+    assert memory_control.take_over(scope)
     assert members(scope) == []
     assert members(scope / LEAF) == sorted([ME, 20, 21])
-    group = memory_limits.make_group(scope, "call-1", 64 * MIB)
+    group = memory_control.make_group(scope, "call-1", 64 * MIB)
     assert (group / "memory.max").read_text() == f"{64 * MIB}\n"
     assert (group / "memory.swap.max").read_text() == "0\n"
     assert (group / "memory.oom.group").read_text() == "1\n"
-    memory_limits.move(group, 21)
+    memory_control.move(group, 21)
     assert members(group) == [21]
-    assert memory_limits.oom_kills(group) == 0
-    assert not memory_limits.remove_group(group)
+    assert memory_control.oom_kills(group) == 0
+    assert not memory_control.remove_group(group)
     (group / "memory.events").write_text("low 0\nmax 12\noom 1\noom_kill 3\n")
-    assert memory_limits.oom_kills(group) == 3
-    memory_limits.move(scope / LEAF, 21)
-    assert memory_limits.remove_group(group)
+    assert memory_control.oom_kills(group) == 3
+    memory_control.move(scope / LEAF, 21)
+    assert memory_control.remove_group(group)
     assert not group.exists()
-    assert memory_limits.remove_group(group)
+    assert memory_control.remove_group(group)
 
 
 def test_whom_the_kernel_ended_in_the_group_of_a_job(kernel):
@@ -588,30 +588,30 @@ def test_whom_the_kernel_ended_in_the_group_of_a_job(kernel):
     kernel.process(ME, 1)
     kernel.enter(group, ME)
     (group / "memory.events").write_text("oom 1\noom_kill 1\n")
-    assert memory_limits.oom_kills_within("job_5", kernel.root) == 1
-    assert memory_limits.oom_kills_within("job_6", kernel.root) == 0
+    assert memory_control.oom_kills_within("job_5", kernel.root) == 1
+    assert memory_control.oom_kills_within("job_6", kernel.root) == 0
 
 
 def test_version_1_counts_whom_it_ended_elsewhere(tmp_path):
     (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
-    assert memory_limits.oom_kills(tmp_path) == 2
+    assert memory_control.oom_kills(tmp_path) == 2
 
 
 def test_a_group_that_was_taken_over_is_found_again(kernel, scope):
-    memory_limits.take_over(scope)
+    memory_control.take_over(scope)
     kernel.enter(scope / LEAF, ME, 20, 21)
-    assert memory_limits.delegated(kernel.root) == scope
-    assert memory_limits.take_over(scope)
+    assert memory_control.delegated(kernel.root) == scope
+    assert memory_control.take_over(scope)
     kernel.process(30, 1)
     kernel.enter(scope / LEAF, ME, 30)
-    assert memory_limits.delegated(kernel.root) is None
+    assert memory_control.delegated(kernel.root) is None
 
 
 def test_a_group_is_removed_with_those_below_it(kernel, scope):
-    memory_limits.take_over(scope)
-    group = memory_limits.make_group(scope, "call-1", MIB)
+    memory_control.take_over(scope)
+    group = memory_control.make_group(scope, "call-1", MIB)
     os.mkdir(group / "below")
-    assert memory_limits.remove_group(group)
+    assert memory_control.remove_group(group)
 
 
 def test_a_kernel_without_swap(kernel, scope, monkeypatch):
@@ -619,14 +619,14 @@ def test_a_kernel_without_swap(kernel, scope, monkeypatch):
         kernel.mkdir(path, mode)
         (Path(path) / "memory.swap.max").unlink(missing_ok=True)
 
-    memory_limits.take_over(scope)
+    memory_control.take_over(scope)
     monkeypatch.setattr(os, "mkdir", mkdir)
-    assert not (memory_limits.make_group(scope, "call-1", MIB) / "memory.swap.max").exists()
+    assert not (memory_control.make_group(scope, "call-1", MIB) / "memory.swap.max").exists()
 
 
 def test_no_group_is_left_where_its_limit_is_refused(kernel, scope):
     with pytest.raises(OSError):
-        memory_limits.make_group(scope, "call-1", MIB)  # not taken over: no controller, so no such files
+        memory_control.make_group(scope, "call-1", MIB)  # not taken over: no controller, so no such files
     assert not (scope / "call-1").exists()
 
 
@@ -635,32 +635,32 @@ def test_a_kernel_that_refuses_to_hand_down_the_controller(kernel, scope, monkey
         if path.name == "cgroup.procs":
             raise OSError(errno.EACCES, "no")
 
-    monkeypatch.setattr(memory_limits, "_write", write)
-    assert not memory_limits.take_over(scope)
+    monkeypatch.setattr(memory_control, "_write", write)
+    assert not memory_control.take_over(scope)
 
 
 def test_a_process_that_has_ended_need_not_be_moved(kernel, scope, monkeypatch):
     def write(path, text):
         raise ProcessLookupError
 
-    monkeypatch.setattr(memory_limits, "_write", write)
-    memory_limits.move(scope, 21)
+    monkeypatch.setattr(memory_control, "_write", write)
+    memory_control.move(scope, 21)
 
 
 # ------------------------------------------------------------------ the real kernel
 
-DELEGATED = memory_limits.delegated()
+DELEGATED = memory_control.delegated()
 
 
-@pytest.mark.skipif(DELEGATED is None, reason=memory_limits.enforcement())
+@pytest.mark.skipif(DELEGATED is None, reason=memory_control.enforcement())
 def test_the_kernel_ends_a_call_that_holds_too_much():
     assert DELEGATED
-    assert memory_limits.take_over(DELEGATED)
-    group = memory_limits.make_group(DELEGATED, f"test-{os.getpid()}", 64 * MIB)
+    assert memory_control.take_over(DELEGATED)
+    group = memory_control.make_group(DELEGATED, f"test-{os.getpid()}", 64 * MIB)
     command = [sys.executable, "-c", "input(); held = b'x' * (256 << 20)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        memory_limits.move(group, process.pid)
+        memory_control.move(group, process.pid)
         process.communicate(b"\n")
     assert process.returncode == -signal.SIGKILL
-    assert memory_limits.oom_kills(group) >= 1
-    assert memory_limits.remove_group(group)
+    assert memory_control.oom_kills(group) >= 1
+    assert memory_control.remove_group(group)

@@ -17,11 +17,11 @@ from ...errors import CacheError, VersionMismatch
 from ...utils import lite_json
 from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
-from . import hdf5, layout
+from . import hdf5, hdf5_structure
+from .checked_bytes import BytesInMemory, BytesOnDisk, checksum_of, identity, read_at, write_all, write_chunks
 from .decode import Unloadable, decode
 from .encode import Datasets, Node, encode, encode_arguments
 from .header import FORMAT, FRAME, MAX_BLOCK, DamagedFile, Header, damaged, load_head, make_head
-from .io import BytesInMemory, BytesOnDisk, checksum_of, identity, read_at, write_all, write_chunks
 
 __all__ = [
     "ARRAY_LIMIT", "FAILED", "FINISHED", "FORMAT",
@@ -75,12 +75,12 @@ def write(fd: int, record: Record) -> int:
     return block + structure.size
 
 
-def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[layout.Structure, str]:
+def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5_structure.Structure, str]:
     """A structure whose user block has room for the head, and the head's text but for the checksum."""
     specs = tuple(parts.specs)
-    block = layout.MIN_BLOCK
+    block = hdf5_structure.MIN_BLOCK
     while True:
-        structure = layout.structure(specs, block)
+        structure = hdf5_structure.structure(specs, block)
         for node, offset in zip(parts.nodes, structure.offsets, strict=True):
             node["at"] = offset
         extent = f'"bytes":{structure.size},"data":{structure.data}'

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from callyard.system import memory_limits
-from callyard.worker.limits import Limits
+from callyard.system import memory_control
+from callyard.worker.limit_enforcement import Limits
 
 
 @pytest.fixture
 def no_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_limits, "delegated", lambda **_: None)
+    monkeypatch.setattr(memory_control, "delegated", lambda **_: None)
 
 
 class Groups:
@@ -21,12 +21,12 @@ class Groups:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         self.said: list[tuple[object, ...]] = []
         self.kills = 0
-        monkeypatch.setattr(memory_limits, "delegated", lambda **_: place)
-        monkeypatch.setattr(memory_limits, "take_over", lambda group: True)
-        monkeypatch.setattr(memory_limits, "make_group", self.make)
-        monkeypatch.setattr(memory_limits, "move", lambda group, pid: self.said.append(("move", group.name, pid)))
-        monkeypatch.setattr(memory_limits, "remove_group", lambda group: self.said.append(("remove", group.name)))
-        monkeypatch.setattr(memory_limits, "oom_kills", lambda group: self.kills)
+        monkeypatch.setattr(memory_control, "delegated", lambda **_: place)
+        monkeypatch.setattr(memory_control, "take_over", lambda group: True)
+        monkeypatch.setattr(memory_control, "make_group", self.make)
+        monkeypatch.setattr(memory_control, "move", lambda group, pid: self.said.append(("move", group.name, pid)))
+        monkeypatch.setattr(memory_control, "remove_group", lambda group: self.said.append(("remove", group.name)))
+        monkeypatch.setattr(memory_control, "oom_kills", lambda group: self.kills)
 
     def make(self, parent: Path, name: str, limit: int) -> Path:
         self.said.append(("make", name, limit))
@@ -56,7 +56,7 @@ def test_a_deadline_that_was_taken_back(no_group: None) -> None:
 
 def test_memory_is_sampled_where_there_is_no_group(no_group: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        memory_limits.Sampler, "exceeding", lambda self, limits: {p: m for p, m in limits.items() if m < 50}
+        memory_control.Sampler, "exceeding", lambda self, limits: {p: m for p, m in limits.items() if m < 50}
     )
     limits = Limits(1)
     limits.watch(7, None, 100, "run_time")
@@ -93,7 +93,7 @@ def test_a_group_that_cannot_be_made_is_done_without(monkeypatch: pytest.MonkeyP
     def refuse(*_: object) -> None:
         raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr(memory_limits, "make_group", refuse)
+    monkeypatch.setattr(memory_control, "make_group", refuse)
     limits = Limits(1)
     limits.watch(7, None, 100, "run_time")
     assert limits.patience(0.0) is not None

@@ -29,8 +29,8 @@ from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
 from .launch import GivenUpCalls, Launch
 from .mpi_call import MpiCalls
-from .node import NodeState, StartOnNodes
 from .node_placement import NodePlacement
+from .placement_state import NodeState, StartOnNodes
 
 if TYPE_CHECKING:
     from ..transport.curve import Listener
