@@ -24,7 +24,7 @@ from bench.crowd import GO_ON, HOLD
 from bench.machine import describe
 from bench.report import number
 from bench.run import ROOT, Failed, child
-from callyard import Executor, Local
+from callyard import Cache, Executor, Local
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.cluster.launch import AgentProcess, NodeOffer, StartedAgents
@@ -79,7 +79,7 @@ class Crowd(Local):
 
     launch: Any = None
 
-    def open(self, settings: Settings) -> ClusterBackend:  # type: ignore[override]
+    def open(self, settings: Settings, cache: Cache | None = None) -> ClusterBackend:  # type: ignore[override]
         return ClusterBackend(self.launch, settings)
 
 

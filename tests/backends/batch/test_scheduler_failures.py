@@ -359,7 +359,7 @@ def test_what_was_submitted_during_a_question_is_not_judged_by_its_answer(
     until((place / "asked").exists)
     commands = ex._running.backend.inner._commands  # type: ignore[attr-defined]
     second = ex.submit(hold, str(other), 2)
-    until(lambda: bool(commands._todo))  # it is to be submitted after the question
+    until(lambda: bool(commands._waiting))  # it is to be submitted after the question
     (place / "answer").touch()
     until_it_runs(other)
     for each in one, other:
