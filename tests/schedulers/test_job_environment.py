@@ -55,7 +55,7 @@ def test_an_allocation_is_that_of_the_job() -> None:
 
 def test_outside_of_all_jobs() -> None:
     own = {"PATH": "/bin", "HOME": "/home/me"}
-    assert registry.environment_of_no_job({**SLURM_ELEMENT, **own}) == own
+    assert registry.environment_outside_jobs({**SLURM_ELEMENT, **own}) == own
 
 
 def test_to_read_them_loads_next_to_nothing() -> None:

@@ -14,7 +14,7 @@ from .base import Scheduler
 from .current_job import current_job
 from .steps import Allocation
 
-__all__ = ["GROUP", "OWN", "environment_of_no_job", "open_scheduler", "read_allocation", "scheduler_of_launcher"]
+__all__ = ["GROUP", "OWN", "environment_outside_jobs", "open_scheduler", "read_allocation", "scheduler_of_launcher"]
 
 GROUP = "callyard.schedulers"
 OWN = {"Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler"}
@@ -54,7 +54,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     return steps.allocation(environ)
 
 
-def environment_of_no_job(environ: Mapping[str, str]) -> dict[str, str]:
+def environment_outside_jobs(environ: Mapping[str, str]) -> dict[str, str]:
     """Return these variables without what schedulers of ours have set for the job or step of their process."""
     for scheduler in map(open_scheduler, OWN):
         environ = scheduler.site().environment(environ)
