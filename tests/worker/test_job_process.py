@@ -82,6 +82,7 @@ def test_daemons_of_a_call_are_reaped_while_it_runs_and_end_with_it() -> None:
 
 def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm does that where a node was gone without its knowing, whatever it was told."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     begun: list[Any] = [None]
     batch = SimpleNamespace(

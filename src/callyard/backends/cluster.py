@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..cluster.agent import NAME
 from ..cluster.driver import ClusterDriver
-from ..cluster.launch import AgentProcess, Launch, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.launch import AgentProcess, Launch, ListenSettings, NodeOffer, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..pool.call import CallPlan
@@ -63,12 +63,10 @@ class LocalLaunch:
     """Agents on this machine, each of which pretends to be a node: for tests, and to try things out."""
 
     rank_launchers = SingleLauncher()
-    interface: str | None = "lo"
-    ports: tuple[int, int] | None = None
 
     def __init__(self, offers: Mapping[str, NodeOffer], directory: str) -> None:
         self._offers = offers
-        self.directory = directory
+        self.listen = ListenSettings(directory, interface="lo")
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
         return list(self._offers.values())

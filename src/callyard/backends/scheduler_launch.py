@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
 
-from ..cluster.launch import AgentProcess, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.launch import AgentProcess, ListenSettings, NodeOffer, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..errors import ResourceError
@@ -97,8 +97,7 @@ class PilotLaunch:
         nodes = settings.nodes or 1
         self.least, self.most = (nodes, nodes) if isinstance(nodes, int) else nodes
         self.poll = settings.poll
-        self.directory = live_directory()
-        self.interface, self.ports = settings.interface, settings.ports
+        self.listen = ListenSettings(live_directory(), settings.interface, settings.ports)
         self._kinds: Sequence[NodeKind] | None = None
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self._pilots: PilotJobs | None = None
@@ -209,8 +208,7 @@ class StepLaunch:
         self._offers = {node.name: NodeOffer(node.cores, node.gpus, node.memory) for node in nodes}
         self._end: float | None = None  # of the allocation, as far as it was asked for
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
-        self.directory = live_directory()
-        self.interface, self.ports = settings.interface, settings.ports
+        self.listen = ListenSettings(live_directory(), settings.interface, settings.ports)
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
         left = self._time_left() if timed else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..backends.batch.scheduler_client import desk_of
+from ..backends.batch.scheduler_client import client_of
 from ..cache.cache import Cache
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
@@ -83,7 +83,7 @@ def _cancel(calls: list[JobCallStatus]) -> None:
         meant = [call for call in calls if call.folder.batch.scheduler == scheduler]
         jobs = {call.job for call in meant if call.job is not None and not _others_of_its_job(call, meant)}
         if jobs:
-            desk_of(scheduler).cancel(sorted(jobs))
+            client_of(scheduler).cancel(sorted(jobs))
     for call in calls:
         if call.folder.ended(call.number) is None:
             call.folder.end(call.number, CallOutcome("cancelled"))

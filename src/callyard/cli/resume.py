@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..backends.batch.scheduler_client import SubmissionRefused, desk_of
+from ..backends.batch.scheduler_client import SubmissionRefused, client_of
 from ..backends.batch.submitter import claim_of, submission
 from ..cache.directory import CacheDirectory
 from ..errors import SchedulerError
@@ -58,7 +58,7 @@ def _resume_all(home: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list
             continue
         before = folder.parts
         try:
-            CommandThread().run(submission(desk_of(folder.batch.scheduler), folder, perhaps=True))
+            CommandThread().run(submission(client_of(folder.batch.scheduler), folder, perhaps=True))
         except SubmissionRefused as refused:
             refusals.append(f"the scheduler did not take {folder.batch.request['name']!r}: {refused}")
             if refused.kind != "mistake":

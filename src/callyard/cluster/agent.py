@@ -28,6 +28,7 @@ from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.call_shape import NodeCapacity, WorkerShape
 from ..pool.worker_placement import WorkerPlacement
 from ..pool.worker_pool import WorkerPool
+from ..schedulers.current_job import current_job
 from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import GIB, GPUS, detect
@@ -288,14 +289,13 @@ class ParentPipe:
 
 
 def node_name(environ: Mapping[str, str] = os.environ) -> str:
-    return environ.get(NAME) or environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return environ.get(NAME) or current_job(environ).node or socket.gethostname()
 
 
 def hello() -> dict[str, Any]:
     machine = detect()
-    # In a step of Slurm's a GPU that the job does not have may be seen all the same.
-    in_a_step = "SLURM_STEP_ID" in os.environ
-    gpus = [] if in_a_step and not any(name in os.environ for name in GPUS) else list(machine.gpus)
+    # In a step of a scheduler's a GPU that the job does not have may be seen all the same.
+    gpus = [] if current_job().in_step and not any(name in os.environ for name in GPUS) else list(machine.gpus)
     return {
         "node": node_name(),
         "host": socket.gethostname(),
@@ -372,12 +372,12 @@ def main() -> None:
 
 def _of_job(token: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return what the driver must know of the job: which of its jobs it is, and what it has on this node."""
-    from ..schedulers.slurm.allocation import read_allocation  # here, because only agents of pilot jobs need it
+    from ..schedulers.registry import read_allocation  # here, because only agents of pilot jobs need it
 
     allocation = read_allocation(environ)
     has = next((node for node in allocation.nodes if node.name == node_name(environ)), allocation.nodes[0])
     return {
-        "block": f"{token}_{environ.get('SLURM_ARRAY_TASK_ID', '0')}",
+        "block": f"{token}_{current_job(environ).element or 0}",
         "job": allocation.job,
         "allocated": [has.cores, has.gpus, has.memory],
     }

@@ -246,12 +246,13 @@ class Agents:
         from ..transport.curve import Listener
 
         make_room(_MOST_NODES)
-        listener = Listener(self._launch.interface, self._launch.ports, silence=_SILENCE)
+        directory, interface, ports = self._launch.listen
+        listener = Listener(interface, ports, silence=_SILENCE)
         try:
-            os.makedirs(self._launch.directory, mode=0o700, exist_ok=True)
-            _remove_left(self._launch.directory)
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            _remove_left(directory)
             prefix = f"{_LIVE}{this_process().label}~"
-            self._directory = tempfile.mkdtemp(prefix=prefix, dir=self._launch.directory)
+            self._directory = tempfile.mkdtemp(prefix=prefix, dir=directory)
             listener.contact.write(self._contact)
         except BaseException:
             listener.close()

@@ -136,16 +136,35 @@ class RankLaunchers(Protocol):
         """Return the advice when no way has worked: the rest of a message."""
 
 
-class Launch(Protocol):
-    """The place where agents run."""
-
-    directory: str  # for the contact file: one that the nodes see too, and nobody else's
-    interface: str | None
-    ports: tuple[int, int] | None
+class RankStarter(Protocol):
+    """The starter of the ranks of calls on several nodes."""
 
     @property
     def rank_launchers(self) -> RankLaunchers:
         """The ways in which ranks can be started."""
+
+    def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
+        """Start the ranks of a call on several nodes, by a launcher that the MPI library knows."""
+
+
+class ListenSettings(NamedTuple):
+    """The settings with which the driver listens for its agents.
+
+    Attributes:
+        directory: for the contact file: one that the nodes see too, and nobody else's.
+        interface: the network interface to listen at; None for all of them.
+        ports: the first and the last port that may be taken; None for any.
+    """
+
+    directory: str
+    interface: str | None = None
+    ports: tuple[int, int] | None = None
+
+
+class Launch(RankStarter, Protocol):
+    """The nodes of a driver, and the ways to start agents there and the ranks of a call."""
+
+    listen: ListenSettings
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
         """Return what nodes have, before their agents have told; nothing if that is not known.
@@ -155,9 +174,6 @@ class Launch(Protocol):
 
     def make_starter(self, placement: NodePlacement) -> AgentStarter:
         """Return the starter of agents for this placement."""
-
-    def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
-        """Start the ranks of a call on several nodes, by a launcher that the MPI library knows."""
 
     def describe_node(self, node: str) -> str:
         """Return the node as messages name it, with where to look when its agent is gone."""

@@ -20,7 +20,7 @@ from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
 from .agent_connection import AgentConnection, CallEnd
-from .launch import Launch, RanksToStart, StartedAgents
+from .launch import RankStarter, RanksToStart, StartedAgents
 from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes
 
@@ -98,8 +98,8 @@ class MpiCall:
 class MpiCalls:
     """The calls on several nodes of one driver. Only its I/O thread may use this."""
 
-    def __init__(self, launch: Launch, placement: NodePlacement, send: SendToRank, ends: deque[CallEnd]) -> None:
-        self._launch, self._placement, self._send, self._ends = launch, placement, send, ends
+    def __init__(self, starter: RankStarter, placement: NodePlacement, send: SendToRank, ends: deque[CallEnd]) -> None:
+        self._starter, self._placement, self._send, self._ends = starter, placement, send, ends
         self._initializer: bytes | None = None
         self._mpi_calls: dict[int, MpiCall] = {}  # by number
         self._by_peer: dict[bytes, tuple[MpiCall, AgentConnection]] = {}
@@ -108,13 +108,13 @@ class MpiCalls:
     def start(self, loop: EventLoop, start: StartOnNodes, contact: str, initializer: bytes | None) -> None:
         """Let the launcher start the ranks of a call; return at once."""
         self._loop, self._contact, self._initializer = loop, contact, initializer
-        self._begin(cast(Call, start.call), start.nodes, self._launch.rank_launchers.candidates())
+        self._begin(cast(Call, start.call), start.nodes, self._starter.rank_launchers.candidates())
 
     def _begin(self, call: Call, nodes: list[NodeState], ways: list[str]) -> None:
         number = next(self._numbers)
         mpi_call = self._mpi_calls[number] = MpiCall(number, call, nodes, ways, time.monotonic())
         try:
-            mpi_call.started = started = self._launch.start_ranks(_to_start(mpi_call, self._contact), ways[0])
+            mpi_call.started = started = self._starter.start_ranks(_to_start(mpi_call, self._contact), ways[0])
         except OSError as error:
             del self._mpi_calls[number]
             self._end(mpi_call, mpi_call.lost(str(error)))
@@ -135,13 +135,13 @@ class MpiCalls:
             self._did_not_begin(mpi_call, started.words())
 
     def _did_not_begin(self, mpi_call: MpiCall, why: str) -> None:
-        name, size, advice = mpi_call.call.future.name, mpi_call.size, self._launch.rank_launchers.advice
+        name, size, advice = mpi_call.call.future.name, mpi_call.size, self._starter.rank_launchers.advice
         self._start_in_next_way(mpi_call, lambda tried: words_of_none(name, size, why, advice(tried)))
 
     def _is_alone(self, mpi_call: MpiCall, size: int, library: str) -> None:
         """A rank has not found all the others: the launcher and its MPI library do not fit."""
         words = words_of_alone(mpi_call.call.future.name, mpi_call.size, size, library)
-        advice = self._launch.rank_launchers.advice
+        advice = self._starter.rank_launchers.advice
         self._start_in_next_way(mpi_call, lambda tried: f"{words}; {advice(tried)}")
 
     def _start_in_next_way(self, mpi_call: MpiCall, message: Callable[[list[str]], str]) -> None:
@@ -154,7 +154,7 @@ class MpiCalls:
             self._stop(mpi_call)
             self._begin(mpi_call.call, mpi_call.nodes, mpi_call.ways[1:])
         else:
-            error = SchedulerError(message(self._launch.rank_launchers.candidates()))
+            error = SchedulerError(message(self._starter.rank_launchers.candidates()))
             self._end(mpi_call, CallEnd(mpi_call.call, "lost", error))
 
     # -- what the ranks say --------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class MpiCalls:
         self._send(rank)
         if mpi_call.join(said["rank"], rank, time.monotonic()):
             if said["world"]:
-                self._launch.rank_launchers.fits(mpi_call.ways[0])
+                self._starter.rank_launchers.fits(mpi_call.ways[0])
             self._send_call(mpi_call)
         return True
 

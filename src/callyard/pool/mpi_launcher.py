@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 from collections.abc import Mapping
 
-from ..schedulers.slurm.variables import environment
 from ..worker.communicator import launcher_advice
 
 
@@ -47,8 +46,10 @@ def as_if_alone(environ: Mapping[str, str]) -> dict[str, str]:
 
     Inside a job launchers find the scheduler's variables, and start ranks on all its nodes.
     """
+    from ..schedulers.registry import environment_outside_jobs  # here, because most executors start no ranks
+
     temporary = {name: environ[name] for name in ("TMPDIR",) if name in environ}  # it is the same job's
-    return {**environment(environ), **temporary}
+    return {**environment_outside_jobs(environ), **temporary}
 
 
 def launcher_environment(directory: str | None) -> dict[str, str]:

@@ -5,14 +5,16 @@ An entry point is a class without arguments that follows the protocol `Scheduler
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from ..errors import SchedulerError
 from ..utils.plugins import find_plugin
 from .base import Scheduler
+from .current_job import current_job
+from .steps import Allocation
 
-__all__ = ["GROUP", "OWN", "open_scheduler", "scheduler_of_launcher"]
+__all__ = ["GROUP", "OWN", "environment_outside_jobs", "open_scheduler", "read_allocation", "scheduler_of_launcher"]
 
 GROUP = "callyard.schedulers"
 OWN = {"Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler"}
@@ -37,3 +39,23 @@ def scheduler_of_launcher(program: str) -> Scheduler | None:
         if steps is not None and steps.launcher == program:
             return scheduler
     return None
+
+
+def read_allocation(environ: Mapping[str, str]) -> Allocation:
+    """Return the allocation in which a process with these variables runs, of whichever scheduler of ours.
+
+    Raises:
+        ValueError: it runs in none, or its variables make no sense.
+    """
+    name = current_job(environ).scheduler
+    steps = open_scheduler(name).site().steps if name else None
+    if steps is None:
+        raise ValueError("this process is not inside an allocation: no scheduler has started it as part of a job")
+    return steps.allocation(environ)
+
+
+def environment_outside_jobs(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return these variables without what schedulers of ours have set for the job or step of their process."""
+    for scheduler in map(open_scheduler, OWN):
+        environ = scheduler.site().environment(environ)
+    return dict(environ)

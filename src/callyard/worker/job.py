@@ -22,6 +22,7 @@ from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, TimeLimitExceeded, VersionMismatch
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
+from ..schedulers.current_job import current_job
 from ..system.exit_status import how_it_ended, too_long, too_much_memory
 from ..system.processes import (
     become_subreaper,
@@ -38,7 +39,7 @@ from ..system.processes import (
 from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_typing import NoReturn
 from ..version import VERSION
-from .job_outcome import ELEMENT, JOB, RESTARTS, failed, job_id, node_name, printed, variable, who
+from .job_outcome import failed, job_id, node_name, printed, who
 from .limit_enforcement import Limits
 
 _MOMENT = 0.2  # s between the ends of two processes of a job that is ended
@@ -67,8 +68,7 @@ def main() -> None:
     job = Job(folder)
     signal.signal(signal.SIGTERM, job.stop)
     signal.signal(signal.SIGCHLD, job.reap_others)
-    element = variable(ELEMENT)
-    ends = [job.make(number) for number in folder.batch.of_element(None if element is None else int(element))]
+    ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
     os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
 
 
@@ -122,7 +122,7 @@ class Job:
                 f"Python {batch.python} with callyard {batch.callyard}: choose the same with python= and setup="
                 f"{printed(self.folder, number)}"
             )
-        restarts = int(variable(RESTARTS) or 0)
+        restarts = current_job().restarts
         # Slurm starts a job again, too, whose node was gone before it began there; then the call has not run.
         if restarts > batch.restart_limit and self.folder.begun(number) is not None:
             from ..errors import NodeFailure
@@ -244,7 +244,7 @@ class Job:
             return None
         from ..system.memory_control import oom_kills_within
 
-        before, self.oom_kills = self.oom_kills, oom_kills_within(f"job_{variable(JOB)}")
+        before, self.oom_kills = self.oom_kills, oom_kills_within(current_job().cgroup)
         return "memory" if self.oom_kills > before else None
 
     def stop(self, signum: int, frame: object) -> NoReturn:

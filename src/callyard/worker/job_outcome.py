@@ -7,30 +7,19 @@ import os
 from ..errors import JobLost
 from ..jobs.batch import CallOutcome
 from ..jobs.spool import BatchDirectory
+from ..schedulers.current_job import current_job
 from .exceptions import dump_error
 
-__all__ = ["ELEMENT", "JOB", "RESTARTS", "failed", "inherited", "job_id", "node_name", "printed", "variable", "who"]
-
-# How schedulers tell a job which element of an array it is, and what they call it.
-ELEMENT = ("SLURM_ARRAY_TASK_ID",)
-_ARRAY = ("SLURM_ARRAY_JOB_ID",)
-JOB = ("SLURM_JOB_ID",)
-_NODE = ("SLURMD_NODENAME",)
-RESTARTS = ("SLURM_RESTART_COUNT",)
-
-
-def variable(names: tuple[str, ...]) -> str | None:
-    return next((os.environ[name] for name in names if name in os.environ), None)
+__all__ = ["failed", "inherited", "job_id", "node_name", "printed", "who"]
 
 
 def job_id() -> str:
-    """Return the scheduler's ID of this job."""
-    array, element = variable(_ARRAY), variable(ELEMENT)
-    return f"{array}_{element}" if array and element else variable(JOB) or str(os.getpid())
+    """Return the scheduler's ID of this job; that of the process where no scheduler has started it."""
+    return current_job().job_id or str(os.getpid())
 
 
 def node_name() -> str:
-    return variable(_NODE) or os.uname().nodename
+    return current_job().node or os.uname().nodename
 
 
 def who(name: str) -> str:

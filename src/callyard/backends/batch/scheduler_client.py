@@ -13,7 +13,7 @@ from ...schedulers.base import JobId, JobRequest, Refusal, Scheduler, Status
 from ...schedulers.command import Query, Reply
 from ...schedulers.registry import open_scheduler
 
-__all__ = ["SchedulerClient", "SubmissionRefused", "desk_of", "mistake"]
+__all__ = ["SchedulerClient", "SubmissionRefused", "client_of", "mistake"]
 
 _log = logging.getLogger("callyard")
 _TIME_LIMIT = 60.0  # s that a command may take
@@ -174,6 +174,6 @@ def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
     return SchedulerError(f"the scheduler refuses the job of {name!r}: {refused.words}")
 
 
-def desk_of(scheduler: str) -> SchedulerClient:
+def client_of(scheduler: str) -> SchedulerClient:
     """Return the client of the scheduler of that name, on this machine."""
     return SchedulerClient(open_scheduler(scheduler), open_host(), _FIRST_PAUSE)

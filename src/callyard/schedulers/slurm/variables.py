@@ -1,10 +1,26 @@
-"""The environment in which Slurm's commands are typed."""
+"""The variables of Slurm: those of a process in a job, and those with which its commands are run.
+
+Processes of jobs load this module, so it loads next to nothing itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["configuration", "environment"]
+from ..job_environment import JobVariables
+
+__all__ = ["JOB_VARIABLES", "configuration", "environment"]
+
+JOB_VARIABLES = JobVariables(
+    scheduler="Slurm",
+    job="SLURM_JOB_ID",
+    array="SLURM_ARRAY_JOB_ID",
+    element="SLURM_ARRAY_TASK_ID",
+    node="SLURMD_NODENAME",
+    restarts="SLURM_RESTART_COUNT",
+    step="SLURM_STEP_ID",
+    cgroup="job_{job}",
+)
 
 # How to reach the controller; everything else of this name describes a job, or is an option in disguise.
 _KEPT = frozenset({"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})

@@ -1,0 +1,64 @@
+"""What a process learns from the variables of its job."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from callyard.schedulers import registry
+from callyard.schedulers.current_job import _KNOWN, current_job
+from callyard.schedulers.job_environment import JobEnvironment, JobVariables
+
+SLURM_ELEMENT = {
+    "SLURM_JOB_ID": "8",
+    "SLURM_ARRAY_JOB_ID": "7",
+    "SLURM_ARRAY_TASK_ID": "0",
+    "SLURMD_NODENAME": "c1",
+    "SLURM_RESTART_COUNT": "2",
+}
+
+
+def test_an_element_of_an_array_is_named_by_the_array() -> None:
+    job = current_job(SLURM_ELEMENT)
+    assert job == JobEnvironment("Slurm", "8", "7", 0, "c1", restarts=2, cgroup="job_8")
+    assert job.job_id == "7_0"
+
+
+def test_a_job_that_is_no_array() -> None:
+    job = current_job({"SLURM_JOB_ID": "8", "SLURM_STEP_ID": "0"})
+    assert (job.job_id, job.element, job.restarts, job.in_step) == ("8", None, 0, True)
+
+
+def test_a_process_in_no_job() -> None:
+    assert current_job({"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf"}) == JobEnvironment()
+    assert current_job({}).job_id == ""
+
+
+def test_what_a_scheduler_does_not_tell_is_left_empty() -> None:
+    variables = JobVariables("Queues", "QUEUES_JOB")
+    assert variables.read({"QUEUES_JOB": "3"}) == JobEnvironment("Queues", "3")
+    assert variables.read({"QUEUES_JOB": ""}) is None
+
+
+def test_each_scheduler_of_ours_has_variables() -> None:
+    assert {variables.scheduler for variables in _KNOWN} == set(registry.OWN)
+
+
+def test_an_allocation_is_that_of_the_job() -> None:
+    allocation = registry.read_allocation({**SLURM_ELEMENT, "SLURM_JOB_NODELIST": "c[1-2]"})
+    assert (allocation.job, [node.name for node in allocation.nodes]) == ("8", ["c1", "c2"])
+    with pytest.raises(ValueError, match="not inside an allocation"):
+        registry.read_allocation({"PATH": "/bin"})
+
+
+def test_outside_of_all_jobs() -> None:
+    own = {"PATH": "/bin", "HOME": "/home/me"}
+    assert registry.environment_outside_jobs({**SLURM_ELEMENT, **own}) == own
+
+
+def test_to_read_them_loads_next_to_nothing() -> None:
+    code = "import sys; old = {*sys.modules}; import callyard.schedulers.current_job; print(*{*sys.modules} - old)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"typing", "dataclasses", "re", "enum", "importlib.metadata"} & set(run.stdout.split())
