@@ -1,10 +1,10 @@
 """The directory of a cache: where the file of a key lies, and how it gets there whole.
 
-    <home>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of its key
-    <home>/own/<key>.h5      a record whose key the user chose
-    <home>/claims/           who computes what: see `claims`
-    <home>/damaged/          what was set aside
-    <home>/jobs/             calls that a scheduler has got: see `jobs.folder`
+    <cache>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of its key
+    <cache>/own/<key>.h5      a record whose key the user chose
+    <cache>/claims/           who computes what: see `claims`
+    <cache>/damaged/          what was set aside
+    <cache>/jobs/             calls that a scheduler has got: see `jobs.folder`
     .tmp-<process>~<random>  in any of these: what a process is writing just now, or removing
 
 Anything may vanish at any time, since users delete caches; what is needed is made again.
@@ -134,8 +134,8 @@ class CacheDirectory(Frozen):
         except (FileNotFoundError, NotADirectoryError):
             return aside + _SUFFIX
         with contextlib.suppress(OSError):  # a full disk may be what damaged it
-            with open(aside + ".txt", "x", encoding="utf-8") as note:
-                note.write(reason + "\n")
+            with open(aside + ".txt", "x", encoding="utf-8") as file:
+                file.write(reason + "\n")
         return aside + _SUFFIX
 
     def put_aside(self, path: str) -> None:

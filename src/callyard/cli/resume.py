@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resume_all(home: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list[str]]:
+def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list[str]]:
     """Submit all batches that can be, in the order in which they were written; return the parts, and their calls.
 
     And what was refused: after a mistake the others are tried, but for those that wait for it. They are not where
@@ -52,7 +52,7 @@ def _resume_all(home: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list
     """
     submitted: list[tuple[BatchPart, int]] = []
     refusals: list[str] = []
-    for folder in folders_by_age(home):
+    for folder in folders_by_age(directory):
         claim = claim_of(folder) if folder.unsent is not None and is_ready(folder) else None
         if claim is None:
             continue

@@ -65,10 +65,10 @@ def _some(keys: list[str]) -> str:
 # ------------------------------------------------------------------ all
 
 
-def keys_by_age(home: CacheDirectory) -> list[str]:
+def keys_by_age(directory: CacheDirectory) -> list[str]:
     """All keys, those first whose files are oldest."""
     found = []
-    for key, file in home.entries():
+    for key, file in directory.entries():
         try:
             found.append((file.stat(follow_symlinks=False).st_mtime_ns, key))
         except OSError:
@@ -76,11 +76,11 @@ def keys_by_age(home: CacheDirectory) -> list[str]:
     return [key for _, key in sorted(found)]
 
 
-def entries(home: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
+def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
     """The entries of these keys; those that are gone are left out, those that cannot be read with a warning."""
     for key in keys:
         try:
-            yield open_entry(home, key)
+            yield open_entry(directory, key)
         except FileNotFoundError:
             continue
         except (CacheError, OSError) as error:
@@ -88,10 +88,10 @@ def entries(home: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
 
 
 def nearest(
-    home: CacheDirectory, function: str, ingredients: Mapping[str, str], key: str
+    directory: CacheDirectory, function: str, ingredients: Mapping[str, str], key: str
 ) -> tuple[Entry | None, Mapping[str, str]]:
     """The entry of a function that has most of these ingredients, but not this key; the newest of several."""
-    candidates = _of_function(entries(home, reversed(keys_by_age(home))), function, key)
+    candidates = _of_function(entries(directory, reversed(keys_by_age(directory))), function, key)
     best: Entry | None = None
     least = _UNKNOWN + 1
     of_best: Mapping[str, str] = {}

@@ -151,8 +151,8 @@ def _is_ours(place: str, name: str) -> bool:
 
 def _why(path: str) -> str:
     try:
-        with open(path.removesuffix(".h5") + ".txt", encoding="utf-8", errors="replace") as note:
-            return f"{path} was set aside: {note.read().strip()}"
+        with open(path.removesuffix(".h5") + ".txt", encoding="utf-8", errors="replace") as file:
+            return f"{path} was set aside: {file.read().strip()}"
     except OSError:
         return f"{path} was set aside"
 
