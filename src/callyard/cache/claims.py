@@ -18,10 +18,10 @@ So the claims to a key form a chain, and its last one holds. These are its rules
   leave none behind. In the other order a dead claim before ours would become the last one, and another process would
   succeed it while ours still ran. A process that dies between the two steps leaves files that no chain leads to.
 * A claim that cannot be read has no known owner. Its file appears as a whole, so its content is lost only in a crash of
-  its owner's machine, or because somebody wrote over it. In that case the owner may still live, so its name is also in
+  its owner's machine, or because a person wrote over it. In that case the owner may still live, so its name is also in
   an extended attribute of the file, where the file system has those. Anything but a regular file was never a claim, or
   has replaced one. It is succeeded like the claim of a process that is gone; its name and inode stand for the token.
-* A claim whose file may not be opened holds until somebody uses force.
+* A claim whose file may not be opened holds until a user removes it by force.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ class _ClaimAttempt:
             return True
         except FileExistsError:
             pass  # the next reading of the chain shows the owner
-        except FileNotFoundError:  # somebody deleted the cache
+        except FileNotFoundError:  # the cache was deleted
             self._file = None
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -272,7 +272,7 @@ class _ClaimAttempt:
         content = lite_json.dumps(vars(self.owner)).encode() + b"\n"
         try:
             descriptor, path = self._directory.temporary_in(self._path)  # checked when `take` began
-        except FileNotFoundError:  # somebody deleted the cache
+        except FileNotFoundError:  # the cache was deleted
             descriptor, path = self._directory.temporary("claims")
         try:
             if os.write(descriptor, content) != len(content):

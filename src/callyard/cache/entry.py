@@ -14,7 +14,7 @@ from .format.file import FAILED, DamagedFile, Header, Stored, read, read_head
 
 __all__ = ["Entry"]
 
-Noted = TypeVar("Noted")
+FactType = TypeVar("FactType")
 
 
 class Entry:
@@ -119,12 +119,12 @@ class Entry:
     @property
     def resources(self) -> dict[str, Any]:
         """The resources that the call asked for."""
-        return self._noted("resources", dict) or {}
+        return self._fact("resources", dict) or {}
 
     @property
     def host(self) -> str | None:
         """The name of the machine on which the call ran; None if it is not stored."""
-        return self._noted("host", str)
+        return self._fact("host", str)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -141,18 +141,18 @@ class Entry:
     @property
     def ingredients(self) -> dict[str, str]:
         """The ingredients of the key: labels such as "code of lab.relax" and "argument x", with short digests."""
-        noted = self._noted("ingredients", dict) or {}
+        noted = self._fact("ingredients", dict) or {}
         return {label: look for label, look in noted.items() if isinstance(look, str)}
 
     @property
     def log(self) -> str | None:
         """The output that the call wrote, where a log was kept; otherwise None."""
-        kept = self._noted("log", str)
+        kept = self._fact("log", str)
         if kept is not None and "\n" not in kept and os.path.isabs(kept):
             return _text(kept)
         return kept
 
-    def _noted(self, name: str, kind: type[Noted]) -> Noted | None:
+    def _fact(self, name: str, kind: type[FactType]) -> FactType | None:
         """Return a fact; None if it is missing or of another type."""
         fact = self.facts.get(name)
         return fact if isinstance(fact, kind) else None

@@ -10,7 +10,7 @@ from ..utils.lite_typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..hashing.call_key import KeyContext
 
-Reference = tuple[str, str, bytes]  # module, name in it, and the token of what was keyed
+Reference = tuple[str, str, bytes]  # module, name in it, and its token when the key was made
 
 
 class KeyInputs(Frozen):
