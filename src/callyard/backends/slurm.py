@@ -60,7 +60,7 @@ class Slurm:
         TypeError: an argument is unknown.
 
     >>> slurm = Slurm(partition="short", setup="module load gcc")
-    >>> with Executor(backend=slurm, cache="results") as executor:
+    >>> with Executor(backend=slurm, cache="results") as executor:  # doctest: +SKIP
     ...     energy = executor.submit(relax, atoms, resource_dict={"cores": 4, "run_time": "2h"})
     """
 

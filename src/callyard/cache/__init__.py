@@ -1,1 +1,1 @@
-"""The memory: one HDF5 file for each call, found by its key."""
+"""The result cache: one HDF5 file for each call, found by its key."""

@@ -1,4 +1,4 @@
-"""The cache as its users have it: how it is opened, and how to look in."""
+"""The public class `Cache`: a cache to be opened, read, explained and pruned."""
 
 from __future__ import annotations
 
@@ -29,25 +29,32 @@ _MODES = ("use", "refresh", "read-only")
 @strict_init()
 @dataclass(frozen=True, repr=False)
 class Cache:
-    """A directory in which calls are remembered, one HDF5 file for each: `Executor(cache=Cache("results"))`.
+    """A directory that holds the results of calls, one HDF5 file for each: `Executor(cache=Cache("results"))`.
 
-    A mapping of entries, by the keys of the calls, of which a unique beginning is enough. Iteration goes over the
-    entries, in the order in which they were stored; one that cannot be read is left out with a warning.
+    It is a mapping of entries by the keys of their calls; the unique beginning of a key is enough, from six characters
+    on. Iteration goes over the entries, not the keys, in the order in which they were stored. An entry that cannot be
+    read is left out with a warning.
 
     Args:
-        directory: made if it is missing, for its user alone.
-        mode: "use" what is there and add what is not; "refresh" runs each call again, once for each executor;
-            "read-only" uses what is there and stores nothing.
-        trust: "group" to share the directory with the members of its group, who can then run any code as you. None:
-            whatever others could have written is refused.
-        failures: whether the exceptions of calls are remembered too.
+        directory: the path, "~" allowed. A missing directory is made, for its user alone, unless `mode` is
+            "read-only".
+        mode: "use" (the default) takes stored results and adds missing ones; "refresh" runs each call again, once for
+            each executor; "read-only" takes stored results and stores nothing.
+        trust: "group" to share the directory with the members of its group, who can then run any code as you. By
+            default (None) everything that others could have written is refused.
+        failures: True to store the exceptions of calls too; False by default.
 
     Raises:
-        UnsafeCache: others could have written what is in the directory.
-        CacheError: the directory cannot be used.
+        UnsafeCache: others could have written into the directory.
+        CacheError: the directory cannot be used, or an argument makes no sense.
+        TypeError: the directory is no path, `failures` no bool, or an argument is unknown.
 
+    >>> with Executor(cache="results") as executor:
+    ...     executor.submit(divmod, 17, 5).result()
+    (3, 2)
     >>> cache = Cache("results")
-    >>> [entry.output for entry in cache if entry.function == "relax"]
+    >>> [entry.output for entry in cache if entry.function == "divmod"]
+    [(3, 2)]
     """
 
     directory: str | os.PathLike[str] = field(compare=False)
@@ -71,8 +78,20 @@ class Cache:
 
     @staticmethod
     def register(kind: type, function: Callable[[Any], Any]) -> None:
-        """Let an instance of `kind`, in keys, mean what `function(instance)` means.
+        """Let instances of a class count in keys by a value that a function makes of them.
 
+        This holds in this process, for all caches, and replaces an earlier registration of the class.
+
+        Args:
+            kind: the class.
+            function: called with an instance; returns a value of another type, as a tuple of its attributes.
+
+        Raises:
+            TypeError: `kind` is not a class, `function` cannot be called, or the class is a basic one as `int`.
+
+        >>> class Connection:
+        ...     def __init__(self, address):
+        ...         self.address = address
         >>> Cache.register(Connection, lambda connection: connection.address)
         """
         from ..hashing.encoder import register
@@ -86,11 +105,11 @@ class Cache:
 
     @cached_property
     def _claims(self) -> Claims:
-        """Who runs what at the moment."""
+        """The claims of processes to the calls that they run at the moment."""
         return Claims(self._directory)
 
     def _at(self, directory: str | os.PathLike[str]) -> Cache:
-        """Another directory that is used in the same way."""
+        """Return a cache in another directory, with the same options."""
         return Cache(directory, mode=self.mode, trust=self.trust, failures=self.failures)
 
     # -- a mapping of entries --------------------------------------------------------------------------
@@ -99,10 +118,14 @@ class Cache:
         return sum(1 for _ in self._directory.entries())
 
     def __bool__(self) -> bool:
-        return True  # also while it is empty: `if cache:` asks whether there is one
+        return True  # even while it is empty, because `if cache:` asks for a cache, not for entries
 
     def keys(self) -> list[str]:
-        """The keys of all entries, in the order in which they were stored."""
+        """Return the keys of all entries, in the order in which they were stored.
+
+        >>> [cache[key].output for key in cache.keys()]
+        [(3, 2)]
+        """
         from .inspect.find import keys_by_age
 
         return keys_by_age(self._directory)
@@ -113,9 +136,19 @@ class Cache:
         return entries(self._directory, self.keys())
 
     def values(self) -> Iterator[Entry]:
+        """Return an iterator over the entries, like `iter(cache)`.
+
+        >>> [entry.function for entry in cache.values()]
+        ['divmod']
+        """
         return iter(self)
 
     def items(self) -> Iterator[tuple[str, Entry]]:
+        """Return an iterator over pairs of key and entry.
+
+        >>> [entry.key == key for key, entry in cache.items()]
+        [True]
+        """
         return ((entry.key, entry) for entry in self)
 
     def __contains__(self, key: object) -> bool:
@@ -132,14 +165,33 @@ class Cache:
             raise NoEntry(f"the call {whole!r} was removed from {self.path} just now") from None
 
     def get(self, key: str, default: Any = None) -> Entry | Any:
-        """The entry of a key, or `default`."""
+        """Return the entry of a key, or a default.
+
+        Args:
+            key: the key, or the unique beginning of one.
+            default: returned if there is no such entry, or several.
+
+        >>> cache.get("0123456789") is None
+        True
+        """
         try:
             return self[key]
         except KeyError:
             return default
 
     def find_key(self, beginning: str) -> str:
-        """The key of a stored or running call that begins so. Raises KeyError where there is none, or several."""
+        """Return the whole key of a stored or running call.
+
+        Args:
+            beginning: the first characters of the key, six or more.
+
+        Raises:
+            KeyError: no key begins so, or several do.
+
+        >>> key = cache.keys()[0]
+        >>> cache.find_key(key[:8]) == key
+        True
+        """
         from .inspect.find import the_key
 
         def known() -> set[str]:
@@ -157,10 +209,17 @@ class Cache:
 
     @strict()
     def to_dataframe(self, *, values: bool = False) -> Any:
-        """A pandas table with a row for each entry.
+        """Return a pandas DataFrame with a row for each entry.
 
-        With `values` also what the calls were given and returned, in columns args, kwargs, output and error; all
-        of it is loaded.
+        Args:
+            values: True to add columns with the arguments and results of the calls (args, kwargs, output and error),
+                which are all loaded.
+
+        Raises:
+            CacheError: pandas is not installed, or a value cannot be loaded.
+
+        >>> table = cache.to_dataframe()  # doctest: +SKIP
+        >>> table[table.seconds > 60]  # doctest: +SKIP
         """
         from .inspect.dataframe import dataframe
 
@@ -169,12 +228,18 @@ class Cache:
     # -- single calls ----------------------------------------------------------------------------------
 
     def future(self, key: str) -> Future[Any]:
-        """The future of a call that is stored, or that some process is running now.
+        """Return a future of a call that is stored, or that any process is running now.
 
-        To cancel it does not cancel the call.
+        Cancelling the future does not cancel the call.
+
+        Args:
+            key: the key, or the unique beginning of one.
 
         Raises:
-            KeyError: neither stored nor running.
+            KeyError: no call with this key is stored or running.
+
+        >>> cache.future(cache.keys()[0]).result()
+        (3, 2)
         """
         from .inspect.attach import future_of
 
@@ -188,11 +253,23 @@ class Cache:
         resource_dict: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Explanation:
-        """Say whether `submit` with the same arguments would be answered from here, and if not, what differs.
+        """Return an explanation of a hit or miss: the key of a call, and its differences from the nearest entry.
 
-            >>> print(cache.explain(relax, "Cu", force=0.01))
+        The call is not run. Its key is the one that an executor without initializer gives it.
 
-        Initializers of an executor are not known here.
+        Args:
+            fn: the function, as for `Executor.submit`.
+            *args: its positional arguments.
+            resource_dict: the resources of the call, of which some are part of the key.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            CacheError: an argument has no key, such as an open file or a future that is not done.
+
+        >>> cache.explain(divmod, 17, 5).hit
+        True
+        >>> print(cache.explain(divmod, 17, 6))
+        'divmod' is not remembered; its key would be ...
         """
         from ..resources import Resources
         from .inspect.explain import explain
@@ -218,42 +295,57 @@ class Cache:
         keys: str | Iterable[str] | None = None,
         dry_run: bool = False,
     ) -> list[Entry]:
-        """Remove the entries that meet all conditions, and what processes left that are gone. Return the entries.
+        """Remove the entries that meet all conditions, and return them.
 
-        What is being run at the moment stays.
+        Files that processes have left unfinished, and their claims, are removed as well if the processes are gone.
+        Calls that are running stay. `prune(max_size=0)` removes all entries.
 
         Args:
-            older_than: seconds since the call was made, a timedelta, or a text as "30d".
-            larger_than: bytes of the file, or a text as "1GB".
-            max_size: so many bytes of what meets the other conditions stay, the newest.
-            function: its name.
+            older_than: the time since the call began is longer than this: seconds, a timedelta, or a text as "30d".
+            larger_than: the file is larger than this: bytes, or a text as "1GB".
+            max_size: the total size of the entries to keep of those that meet the other conditions, the newest first:
+                bytes, or a text as "50GB".
+            function: the name of the function.
             state: "finished" or "failed".
-            keys: these alone.
-            dry_run: only return what would be removed.
+            keys: a key or several, or their beginnings; no other entries are removed.
+            dry_run: True to return the entries without removing them.
 
         Raises:
-            CacheError: no condition, or one that makes no sense. `prune(max_size=0)` removes everything.
+            CacheError: there is no condition, or one makes no sense; or the cache is read-only.
+            KeyError: there is no entry for one of the keys.
+
+        >>> [entry.function for entry in cache.prune(older_than=0, function="divmod", dry_run=True)]
+        ['divmod']
         """
         from .inspect.check_and_prune import prune
 
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
-        with self._system_has_the_word("pruned"):
+        with self._system_errors_as("pruned"):
             return prune(self._directory, chosen, older_than, larger_than, max_size, function, state, dry_run)
 
     @strict()
     def check(self, *, repair: bool = False) -> Check:
-        """Read everything, and report what is damaged, unsafe, or does not belong here.
+        """Read all files, and report damaged, unsafe and foreign ones.
 
-        With `repair`, what is damaged is set aside, and what processes left that are gone is removed.
+        Args:
+            repair: True to set damaged files aside, so that their calls run again, and to remove the files left by
+                processes that are gone.
+
+        Raises:
+            CacheError: the directory cannot be read, or repaired.
+
+        >>> cache.check().ok
+        True
         """
         from .inspect.check_and_prune import check
 
-        with self._system_has_the_word("repaired" if repair else "checked"):
+        with self._system_errors_as("repaired" if repair else "checked"):
             return check(self._directory, repair)
 
     @contextmanager
-    def _system_has_the_word(self, what: str) -> Iterator[None]:
+    def _system_errors_as(self, what: str) -> Iterator[None]:
+        """Raise an error of the system as a CacheError: the cache cannot be pruned, for example."""
         try:
             yield
         except OSError as error:
@@ -261,7 +353,7 @@ class Cache:
 
     def __reduce__(self) -> Any:
         make = partial(Cache, mode=self.mode, trust=self.trust, failures=self.failures)
-        return make, (self.path,)  # elsewhere the directory is looked at again
+        return make, (self.path,)  # unpickling checks the directory again
 
     def __repr__(self) -> str:
         options = {"mode": (self.mode, "use"), "trust": (self.trust, None), "failures": (self.failures, False)}

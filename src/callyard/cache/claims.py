@@ -1,26 +1,27 @@
-"""Who computes what: at most one living process has the claim to a key.
+"""The claims of processes to keys: at most one living process has the claim to a key, and runs the call.
 
-A claim is a file that says whose it is. It is written under another name and then linked to its own, which makes
-it appear whole, and for exactly one of all that try, on network file systems too. There are no locks and no
-times: a claim ends when it is released, or when its owner can be proven gone.
+A claim is a file that names its owner. It is written under a temporary name and then linked to its own. Linking
+makes it appear as a whole, and succeeds for exactly one of all processes that try, on network file systems too. There
+are no locks and no time-outs: a claim ends when it is released, or when its owner can be proven gone.
 
     claims/<key>           the first claim
     claims/<key>+<token>   the claim that succeeds the one with this token, whose owner is gone
 
-So the claims to a key form a chain, and its last one holds. Its rules, and why nothing goes wrong:
+So the claims to a key form a chain, and its last one holds. These are its rules and their reasons:
 
-* What has a name is never changed nor replaced, only removed, and no token comes twice.
-* Linking to `<key>` succeeds only where nobody holds. Linking to `<key>+<token>` succeeds for one of those that found
-  the owner gone, but perhaps long after another one had succeeded it and released. So who has linked there reads the
-  chain again from its first claim: only if its own is the last one, it holds.
-* Who holds releases by removing `<key>`, and everything that hung on it with one stroke; the other files are only
-  tidied away. Were they removed first, a dead claim before ours would be the last one, and be succeeded, while we
-  were still at it. Who dies between the two leaves files that no chain leads to.
-* What cannot be read is nobody's. A claim is there as a whole or not at all, so its content can be lost only with the
-  machine on which its owner ran, or to somebody who wrote over it. Its owner may live then, so the name of that is in
-  an attribute of the file too, where the file system has those. What is no regular file was never a claim, or somebody
-  has removed that. It is succeeded as the claim of a process that is gone; its name and number stand for the token.
-* A claim that may not be opened holds, until somebody uses force.
+* A claim that has its name is never changed or replaced, only removed, and no token is used twice.
+* Linking to `<key>` succeeds only where no process has the claim. Linking to `<key>+<token>` succeeds for one of the
+  processes that found the owner gone, but perhaps long after another process had succeeded the owner and released its
+  claim. So a process that has linked there reads the chain again from its first claim: it has the claim only if its
+  own file is the last one.
+* A release removes `<key>` first, which ends the whole chain at once; the other files are removed afterwards, only to
+  leave none behind. In the other order a dead claim before ours would become the last one, and another process would
+  succeed it while ours still ran. A process that dies between the two steps leaves files that no chain leads to.
+* A claim that cannot be read has no known owner. Its file appears as a whole, so its content is lost only in a crash of
+  its owner's machine, or because a person wrote over it. In that case the owner may still live, so its name is also in
+  an extended attribute of the file, where the file system has those. Anything but a regular file was never a claim, or
+  has replaced one. It is succeeded like the claim of a process that is gone; its name and inode stand for the token.
+* A claim whose file may not be opened holds until a user removes it by force.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CLOSED = (errno.EACCES, errno.EPERM)
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV)
 _ATTRIBUTE = "user.callyard.owner"
-_LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
+_LATEST = 253402214400  # s: the last day that `datetime` can represent in every time zone
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -58,98 +59,98 @@ class ClaimOwner(ProcessIdentity):
     job_id: str | None = None
 
     def where(self) -> str:
-        """Say to people which process it is."""
+        """Describe the process for people."""
         job = f"job {self.job_id}, " if self.job_id else ""
         return f"{job}process {self.pid} on {self.host}, since {_when(self.since)}"
 
     def awaited(self, key: str, directory: str) -> str:
-        """Say to people for whom they wait, and how to end that where nobody can see whether the process lives."""
+        """Describe the process for people who wait for it; where it cannot be seen, with the command to end that."""
         if self.state() != "unknown":
             return self.where()
-        from shlex import quote  # here, because it loads much, and most owners can be seen
+        from shlex import quote  # here, because it imports much, and most owners can be seen
 
         return f"{self.where()}; if you know that it has ended: callyard retry --force {quote(directory)} {key}"
 
 
 class UnreadableClaim(ClaimOwner):
-    """Who has a claim that cannot be read, as far as that is known. Its `name` is that of the file."""
+    """The owner of a claim that cannot be read, as far as it is known. Its `name` is that of the file."""
 
-    otherwise: State = "gone"  # where it is not known which process it is
+    otherwise: State = "gone"  # the state where the process is not known
 
     def state(self) -> State:
-        """Tell whether its process lives; nobody's is as one that is gone."""
+        """Return the state of the process, if that is known, or else a state fixed when the claim was read."""
         return super().state() if self.pid else self.otherwise
 
     def where(self) -> str:
-        """Say to people what there is."""
+        """Describe the claim for people."""
         return f"somebody whose claim {self.name} cannot be read, since {_when(self.since)}"
 
 
 class Claim(Frozen):
-    """A claim that is ours."""
+    """A claim of this process."""
 
     key: str
     owner: ClaimOwner
-    _home: CacheDirectory
+    _directory: CacheDirectory
     _chain: list[ClaimOwner]  # from the first one to ours
 
     def release(self) -> None:
-        """Let others have it. Nothing happens where that was done before, or where somebody used force."""
-        directory = f"{self._home.path}/claims"
+        """Let other processes have the claim. Do nothing if it was released before, or taken away by force."""
+        path = f"{self._directory.path}/claims"
         names = _names(self.key, self._chain[:-1])
-        first = _read(f"{directory}/{names[0]}")
-        ours = first is not None and first.token == self._chain[0].token  # no two are alike
+        first = _read(f"{path}/{names[0]}")
+        ours = first is not None and first.token == self._chain[0].token  # each token is used once
         for name, owner in list(zip(names, self._chain, strict=True))[not ours :]:
             if isinstance(owner, UnreadableClaim):
-                self._home.put_aside(f"{directory}/{name}")
+                self._directory.put_aside(f"{path}/{name}")
             else:
-                _remove(self._home, f"{directory}/{name}")
+                _remove(self._directory, f"{path}/{name}")
 
 
 class Claims:
     """The claims in a cache."""
 
-    def __init__(self, home: CacheDirectory) -> None:
-        self._home = home
-        self._directory = f"{home.path}/claims"
+    def __init__(self, directory: CacheDirectory) -> None:
+        self._directory = directory
+        self._path = f"{directory.path}/claims"
 
     def take(self, key: str, name: str, *, job_id: str | None = None) -> Claim | ClaimOwner:
-        """Claim a key for this process; return the owner if somebody else has it, or may have it.
+        """Claim a key for this process; return the owner if another process has it, or may have it.
 
-        Look for the result *after* taking it: whoever had it before may have stored one meanwhile.
+        Look for the result *after* this, because the owner before may have stored one in the meantime.
         """
-        self._home.record(key)  # is it a key
-        self._home.folder("claims")
-        attempt = _ClaimAttempt(self._home, self._directory, _new_owner(name, job_id))
+        self._directory.record(key)  # raises an error for a text that is no key
+        self._directory.folder("claims")
+        attempt = _ClaimAttempt(self._directory, self._path, _new_owner(name, job_id))
         try:
             while True:
                 chain = self._chain(key)
                 if attempt.holds(chain):
-                    return Claim(key, attempt.owner, self._home, chain)
+                    return Claim(key, attempt.owner, self._directory, chain)
                 if chain and chain[-1].state() != "gone":
                     return chain[-1]
-                path = f"{self._directory}/{_names(key, chain)[-1]}"
+                path = f"{self._path}/{_names(key, chain)[-1]}"
                 if chain:
                     attempt.succeed(path)
                 elif attempt.link(path):
-                    return Claim(key, attempt.owner, self._home, [attempt.owner])
+                    return Claim(key, attempt.owner, self._directory, [attempt.owner])
         finally:
             attempt.end()
 
     def holder(self, key: str) -> ClaimOwner | None:
-        """Return who has the claim to a key, also if it is gone."""
-        self._home.record(key)
+        """Return the process that has the claim to a key, even if it is gone."""
+        self._directory.record(key)
         return next(reversed(self._chain(key)), None)
 
     def beat(self, key: str, job_id: str) -> None:
-        """Show those who cannot look at the processes of a job that it is there, if it has the claim to a key."""
+        """Touch the claim to a key if this job has it, as a sign of life for machines that cannot see its processes."""
         with contextlib.suppress(OSError):
             chain = self._chain(key)
             if chain and chain[-1].job_id == job_id:
                 os.utime(self._path_of_last(key, chain))
 
     def heart(self, key: str) -> int | None:
-        """Another number after each beat of who has the claim. Opened, for network file systems know it then."""
+        """Return the time of the last beat (ns); open the file, because network file systems look again only then."""
         with contextlib.suppress(OSError):
             descriptor = os.open(self._path_of_last(key, self._chain(key)), _READ)
             try:
@@ -159,30 +160,30 @@ class Claims:
         return None
 
     def _path_of_last(self, key: str, chain: list[ClaimOwner]) -> str:
-        return f"{self._directory}/{_names(key, chain[:-1])[-1]}"
+        return f"{self._path}/{_names(key, chain[:-1])[-1]}"
 
     def running(self) -> Iterator[tuple[str, ClaimOwner]]:
-        """Yield the keys that are claimed, with their owners, also those that are gone."""
+        """Yield the keys that are claimed, with their owners, even those that are gone."""
         for key in self._files():
             holder = self.holder(key)
             if holder is not None:
                 yield key, holder
 
     def force(self, key: str) -> bool:
-        """Forget all claims to a key, whoever has them; return whether there were any."""
-        self._home.record(key)
-        self._home.folder("claims")
-        # In this order, for the same reason as in a release.
+        """Remove all claims to a key, even those of living processes; return True if there were any."""
+        self._directory.record(key)
+        self._directory.folder("claims")
+        # The key's own file goes first, for the same reason as in a release.
         names = [key, *self._files().get(key, [])]
-        removed = [_remove(self._home, f"{self._directory}/{name}") for name in names]
+        removed = [_remove(self._directory, f"{self._path}/{name}") for name in names]
         return any(removed)
 
     def sweep(self) -> int:
-        """Remove the claims of owners that are gone; return to how many keys."""
+        """Remove the claims of owners that are gone; return the number of their keys."""
         return sum(self._sweep(key, names) for key, names in self._files().items())
 
     def _sweep(self, key: str, names: list[str]) -> bool:
-        """Take the claim to a key if nobody lives who has it: all that does not belong to us then can go."""
+        """Remove all files of a key, under a claim of this process, if the owner of the key's claim is gone."""
         holder = self.holder(key)
         if holder is not None and holder.state() != "gone":
             return False
@@ -190,22 +191,22 @@ class Claims:
         if isinstance(claim, ClaimOwner):
             return False
         for name in set(names) - set(_names(key, claim._chain)):
-            _remove(self._home, f"{self._directory}/{name}")
+            _remove(self._directory, f"{self._path}/{name}")
         claim.release()
         return True
 
     def _chain(self, key: str) -> list[ClaimOwner]:
         chain: list[ClaimOwner] = []
         tokens: set[str] = set()
-        while (owner := _read(f"{self._directory}/{_names(key, chain)[-1]}", tokens)) is not None:
+        while (owner := _read(f"{self._path}/{_names(key, chain)[-1]}", tokens)) is not None:
             chain.append(owner)
             tokens.add(owner.token)
         return chain
 
     def _files(self) -> dict[str, list[str]]:
-        """Return the keys for which there are files, and the names of those that belong to successors."""
+        """Return the keys that have files, each with the names of its successors' files."""
         try:
-            found = [name for name in os.listdir(self._directory) if is_key(name.partition("+")[0])]
+            found = [name for name in os.listdir(self._path) if is_key(name.partition("+")[0])]
         except FileNotFoundError:
             return {}
         files: dict[str, list[str]] = {name.partition("+")[0]: [] for name in found}
@@ -216,22 +217,22 @@ class Claims:
 
 
 class _ClaimAttempt:
-    """A claim that waits to be linked."""
+    """A claim of this process that is not linked yet."""
 
-    def __init__(self, home: CacheDirectory, directory: str, owner: ClaimOwner) -> None:
+    def __init__(self, directory: CacheDirectory, path: str, owner: ClaimOwner) -> None:
         self.owner = owner
-        self._home, self._directory = home, directory
-        self._file: str | None = None  # not written before it is clear that it will be needed
-        self._succeeding: str | None = None  # where it is linked, but not known to hold
+        self._directory, self._path = directory, path
+        self._file: str | None = None  # written only when it is needed
+        self._succeeding: str | None = None  # linked here, but perhaps in vain
 
     def succeed(self, path: str) -> None:
-        """Become the next claim of a chain, if that is still there: `holds` tells."""
+        """Link to the end of a chain, which may have ended in the meantime: `holds` decides."""
         if self.link(path):
             self._succeeding = path
 
     def holds(self, chain: list[ClaimOwner]) -> bool:
-        """Tell whether our claim is the last one of a chain that was read just now. If it is in vain, remove it."""
-        # Also where the file system said that the name was taken: the reply to a first try may have got lost.
+        """Return True if our claim is the last one of a chain that was read just now; remove it if it is in vain."""
+        # Our claim may be there although `link` found the name taken: NFS repeats a request whose reply got lost.
         if chain and chain[-1].token == self.owner.token:
             self._succeeding = None
             return True
@@ -249,20 +250,20 @@ class _ClaimAttempt:
             self._succeeding = None
 
     def link(self, path: str) -> bool:
-        """Give it a name, unless that is taken."""
+        """Link the claim to a name; return False if the name is taken, or the cache was deleted."""
         self._file = self._file or self._write()
         try:
             os.link(self._file, path)
             return True
         except FileExistsError:
-            pass  # who has it, shows when the chain is read again
-        except FileNotFoundError:  # somebody deleted the cache
+            pass  # the next reading of the chain shows the owner
+        except FileNotFoundError:  # the cache was deleted
             self._file = None
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             raise CacheError(
-                f"the file system of {self._home.path} knows no hard links, by which processes agree on who "
+                f"the file system of {self._directory.path} knows no hard links, by which processes agree on who "
                 "computes what: choose a directory on another one"
             ) from error
         return False
@@ -270,9 +271,9 @@ class _ClaimAttempt:
     def _write(self) -> str:
         content = lite_json.dumps(vars(self.owner)).encode() + b"\n"
         try:
-            descriptor, path = self._home.temporary_in(self._directory)  # it was looked at when this began
-        except FileNotFoundError:  # somebody deleted the cache
-            descriptor, path = self._home.temporary("claims")
+            descriptor, path = self._directory.temporary_in(self._path)  # checked when `take` began
+        except FileNotFoundError:  # the cache was deleted
+            descriptor, path = self._directory.temporary("claims")
         try:
             if os.write(descriptor, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
@@ -290,14 +291,14 @@ def _new_owner(name: str, job_id: str | None) -> ClaimOwner:
 
 
 def _names(key: str, chain: list[ClaimOwner]) -> list[str]:
-    """Return the names of the claims in a chain, and of the one that would come next."""
+    """Return the names of the claims in a chain, and the name of their next successor."""
     return [key, *(f"{key}+{owner.token}" for owner in chain)]
 
 
 def _read(path: str, before: Container[str] = ()) -> ClaimOwner | None:
-    """Return the owner in a file; None if the file is not there, or not any more.
+    """Return the owner named in a file; None if there is no such file, or no longer.
 
-    One whose token came `before` in its chain is none that we have written.
+    A file whose token came `before` in its chain was not written by Callyard, so it counts as unreadable.
     """
     try:
         descriptor = os.open(path, _READ)
@@ -320,12 +321,12 @@ def _read(path: str, before: Container[str] = ()) -> ClaimOwner | None:
         os.close(descriptor)
 
 
-# Of the fields of an owner.
+# The types of the fields of an owner.
 _TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str, (str, type(None)))
 
 
 def _parse(content: bytes) -> ClaimOwner | None:
-    """Return the owner that a claim names; None if it was not written by us."""
+    """Return the owner that a claim names; None if Callyard did not write it."""
     try:
         found = lite_json.loads(content)
         owner = ClaimOwner(**{name: found[name] for name in ClaimOwner.fields})
@@ -345,7 +346,7 @@ def _is_sound(owner: ClaimOwner) -> bool:
 
 
 def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") -> ClaimOwner | None:
-    from blake3 import blake3  # here, because nearly all can be read
+    from blake3 import blake3  # here, because nearly all claims can be read
 
     try:
         status = os.lstat(path) if descriptor is None else os.fstat(descriptor)
@@ -361,7 +362,7 @@ def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") ->
 
 
 def _sign(descriptor: int, label: str) -> None:
-    """Say also beside the content of a file whose it is."""
+    """Write the owner into an attribute of the file too, where it outlives a lost content."""
     with contextlib.suppress(OSError, AttributeError):  # many systems and file systems have no attributes
         os.setxattr(descriptor, _ATTRIBUTE, label.encode())
 
@@ -375,17 +376,17 @@ def _signer(descriptor: int) -> ProcessIdentity | None:
 def _when(since: float) -> str:
     try:
         now, then = time.localtime(), time.localtime(since)
-    except (OSError, OverflowError, ValueError):  # the clock of a file system that makes no sense
+    except (OSError, OverflowError, ValueError):  # a time that makes no sense, from a file system with a wrong clock
         return "an unknown time"
     return time.strftime("%H:%M:%S" if now[:3] == then[:3] else "%Y-%m-%d %H:%M:%S", then)
 
 
-def _remove(home: CacheDirectory, path: str) -> bool:
-    """Remove what has the name of a claim, or what is there in its place; return whether it was there."""
+def _remove(directory: CacheDirectory, path: str) -> bool:
+    """Remove a claim, or move a foreign thing of its name aside; return False if nothing has this name."""
     try:
         return _unlink(path)
     except (IsADirectoryError, PermissionError):
-        home.put_aside(path)
+        directory.put_aside(path)
         return True
 
 

@@ -1,13 +1,13 @@
-"""The directory of a cache: where the file of a key lies, and how it gets there whole.
+"""The directory of a cache: the places of its files, and their publication as whole files.
 
-    <home>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of its key
-    <home>/own/<key>.h5      a record whose key the user chose
-    <home>/claims/           who computes what: see `claims`
-    <home>/damaged/          what was set aside
-    <home>/jobs/             calls that a scheduler has got: see `jobs.folder`
-    .tmp-<process>~<random>  in any of these: what a process is writing just now, or removing
+    <cache>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of its key
+    <cache>/own/<key>.h5      a record whose key the user chose
+    <cache>/claims/           the claims of processes to keys: see `claims`
+    <cache>/damaged/          damaged files that were set aside
+    <cache>/jobs/             calls submitted to a scheduler: see `jobs.spool`
+    in any of these, .tmp-<process>~<random>: a file or directory that a process is writing or removing at the moment
 
-Anything may vanish at any time, since users delete caches; what is needed is made again.
+Anything may vanish at any time, because users delete caches, so missing directories are made again.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from .permissions import Trust, check_directory, check_file, check_within, make_
 
 __all__ = ["CacheDirectory", "is_key", "remove_tree", "sync_directory"]
 
-_LONGEST = 200  # letters of a key that is the user's own
-_LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-")  # of which it may consist
+_LONGEST = 200  # characters of a key that the user chose
+_LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-")
 _TEMPORARY = ".tmp-"
 _SUFFIX = ".h5"
 
-# Not through a link, and without waiting for the other end of what may be a pipe.
+# Never follow a link, and never wait for the other end, because the file may have been replaced by a pipe.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class CacheDirectory(Frozen):
-    """A directory in which nobody can have put anything whom its user does not trust."""
+    """The directory of a cache, into which only its user, or a trusted group, can have written."""
 
-    path: str  # the real one
+    path: str  # without symbolic links
     trust: Trust | None = None
     writable: bool = True
-    group: int | None = None  # the one that is trusted
+    group: int | None = None  # the number of the trusted group
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, writable: bool = True, trust: str | None = None) -> CacheDirectory:
         """Return the cache in a directory, which is made if it is missing.
 
-        Raises UnsafeCache where others could have written into it, or could put another one into its place.
+        Raises UnsafeCache if others could have written into it, or could put another directory into its place.
         """
         if trust not in (None, "group"):
             raise CacheError(f'trust is None or "group", not {trust!r}')
@@ -77,7 +77,7 @@ class CacheDirectory(Frozen):
             self._explain(folder, path)
             raise
         try:
-            # As it is open: the name may mean another file by now.
+            # Check the open file, not the path, which may lead to another file by now.
             check_file(path, os.fstat(descriptor), self.trust, self.group, descriptor)
             self.check(f"{self.path}/{folder}")
         except BaseException:
@@ -86,7 +86,7 @@ class CacheDirectory(Frozen):
         return descriptor
 
     def inode(self) -> int:
-        """The number of the directory, by which others know that it is this one. Made again if it was removed."""
+        """Return the inode of the directory, by which other machines recognize it; make a removed directory again."""
         try:
             return os.stat(self.path).st_ino
         except FileNotFoundError:
@@ -99,8 +99,8 @@ class CacheDirectory(Frozen):
     def publish(self, key: str, write: Callable[[int], object], *, sync: bool = False) -> None:
         """Let `write` fill a new file through its descriptor, and make it the file of the key.
 
-        Others see the whole file or what was there before. With `sync` it also outlives a failure of power.
-        `write` must not close the descriptor. What it raises, and what the system raises, goes to the caller.
+        Others see either the whole file or the one before. With `sync` the file outlives a power failure too. `write`
+        must not close the descriptor. Its exceptions, and those of the system, go to the caller.
         """
         folder = _folder(key)
         descriptor, temporary = self.temporary(folder)
@@ -110,7 +110,7 @@ class CacheDirectory(Frozen):
                 if sync:
                     os.fsync(descriptor)
             finally:
-                os.close(descriptor)  # network file systems tell only now that the disk is full
+                os.close(descriptor)  # network file systems report a full disk only now
             os.replace(temporary, self.record(key))
         except BaseException:
             _unlink(temporary)
@@ -120,9 +120,9 @@ class CacheDirectory(Frozen):
             sync_directory(self.path)  # the shard may be new
 
     def set_aside(self, key: str, reason: str) -> str:
-        """Move the file of a key to where it is kept but not found, with a note; return its path there.
+        """Move the file of a key into the directory of damaged files, with the reason beside it; return its new path.
 
-        Nothing happens where it is gone already. In a cache that is only read it stays, and the path is its own.
+        A file that is gone already is ignored. In a read-only cache the file stays, and its path is returned.
         """
         path = self.record(key)
         if not self.writable:
@@ -133,18 +133,18 @@ class CacheDirectory(Frozen):
             os.rename(path, aside + _SUFFIX)
         except (FileNotFoundError, NotADirectoryError):
             return aside + _SUFFIX
-        with contextlib.suppress(OSError):  # a full disk may be what damaged it
-            with open(aside + ".txt", "x", encoding="utf-8") as note:
-                note.write(reason + "\n")
+        with contextlib.suppress(OSError):  # the reason is not worth an error: the disk may be full
+            with open(aside + ".txt", "x", encoding="utf-8") as file:
+                file.write(reason + "\n")
         return aside + _SUFFIX
 
     def put_aside(self, path: str) -> None:
-        """Move what does not belong into a directory of the cache to where it is kept, if that can be done."""
+        """Move a foreign or unreadable file into the directory of damaged files, if possible."""
         with contextlib.suppress(OSError):
             os.rename(path, f"{self.folder('damaged')}/{os.path.basename(path)}.{_random()}")
 
     def remove(self, key: str) -> bool:
-        """Remove the file of a key; return whether it was there."""
+        """Remove the file of a key; return False if there was none."""
         self._require_writable()
         return _unlink(self.record(key))
 
@@ -152,7 +152,7 @@ class CacheDirectory(Frozen):
         return (key for key, _ in self.entries())
 
     def entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield all keys, each with its file as `os.scandir` gives it: its `stat()` has size and age."""
+        """Yield all keys, each with its entry of `os.scandir`, whose `stat()` has size and age."""
         for place in _scan(self.path):
             if place.name != "own" and not is_hexadecimal(place.name, 2):
                 continue
@@ -162,18 +162,18 @@ class CacheDirectory(Frozen):
                     yield key, entry
 
     def left(self, folder: str = "") -> Iterator[str]:
-        """Yield the paths of what processes were writing that are gone, in one of the directories or in all."""
+        """Yield the paths of temporary files whose writers are gone, in one of the directories or in all."""
         names = [folder] if folder else [place.name for place in _scan(self.path) if not place.name.startswith(".")]
         folders = (f"{self.path}/{name}" for name in names)
         found = (entry for folder in folders for entry in _scan(folder) if entry.name.startswith(_TEMPORARY))
         return (entry.path for entry in found if _is_left(entry.name))
 
     def sweep(self, folder: str = "") -> int:
-        """Remove what is left so; return how many files and directories."""
+        """Remove these temporary files and directories; return their number."""
         self._require_writable()
         return sum(map(remove_tree, self.left(folder)))
 
-    # ------------------------------------------------------------------ directories in it
+    # ------------------------------------------------------------------ subdirectories
 
     def folder(self, name: str) -> str:
         """Return the path of a directory in the cache, made if it is missing."""
@@ -187,18 +187,18 @@ class CacheDirectory(Frozen):
         return path
 
     def temporary(self, name: str) -> tuple[int, str]:
-        """Return descriptor and path of a new file in a directory of the cache, in which others do not look."""
+        """Return descriptor and path of a new temporary file in a directory of the cache, made if it is missing."""
         for _ in range(4):
-            with contextlib.suppress(FileNotFoundError):  # somebody deletes the cache just now
+            with contextlib.suppress(FileNotFoundError):  # the cache is being deleted
                 return self.temporary_in(self.folder(name))
         return self.temporary_in(self.folder(name))
 
     def temporary_name(self, folder: str) -> str:
-        """Return a new name in a directory, from which others see that this process was at it."""
+        """Return a new path for a temporary file in a directory; its name tells which process writes it."""
         return f"{folder}/{_TEMPORARY}{own_label()}~{_random()}"
 
     def temporary_in(self, folder: str) -> tuple[int, str]:
-        """Return descriptor and path of a new file in a directory that must be there."""
+        """Return descriptor and path of a new temporary file in a directory, which must be there."""
         path = self.temporary_name(folder)
         descriptor = os.open(path, _CREATE, 0o600)
         if self.group is not None:
@@ -206,13 +206,14 @@ class CacheDirectory(Frozen):
         return descriptor, path
 
     def temporary_folder(self, name: str) -> str:
-        """Return the path of a new directory in one of the cache, in which others do not look."""
+        """Return the path of a new temporary directory in a directory of the cache."""
         path = self.temporary_name(self.folder(name))
         make_directory(path, self.trust, self.group)
         return path
 
     def _make(self, path: str) -> None:
-        _resolve(self.path, self.trust, make=True)  # somebody may have deleted it, and another user made one
+        # Check the cache itself again, because another user may have made it after it was deleted.
+        _resolve(self.path, self.trust, make=True)
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISDIR(os.stat(path).st_mode):
                 os.rename(path, f"{path}.{_random()}.damaged")
@@ -220,19 +221,19 @@ class CacheDirectory(Frozen):
             make_directory(path, self.trust, self.group)
 
     def check(self, path: str) -> None:
-        """Raise UnsafeCache where others could exchange what is in a directory of the cache.
+        """Raise UnsafeCache if others could exchange the files in a directory of the cache.
 
-        Each time: it costs as much as finding out whether it is the one that was looked at before.
+        This is checked each time, because to recognize a checked directory would cost as much.
         """
         status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):  # somebody moved it to another disk
+        if stat.S_ISLNK(status.st_mode):  # the user may have moved the directory to another disk
             status = os.lstat(resolve(path, self.trust, make=False, group=self.group))
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(f"{path} is not a directory")
         check_within(path, status, self.trust, self.group)
 
     def _explain(self, folder: str, path: str) -> None:
-        """Say why the file of a key cannot be opened, where it is not the operating system that knows best."""
+        """Raise a better error than the system's for a file that cannot be opened, if there is one."""
         try:
             self.check(f"{self.path}/{folder}")
             status = os.lstat(path)
@@ -248,7 +249,7 @@ class CacheDirectory(Frozen):
 
 
 def _open(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
-    """Return the real path of the directory of a cache that is safe, and what the system says about it."""
+    """Return the real path of the directory of a cache, and its status; raise an error if it is missing or unsafe."""
     if "\0" in path:
         raise CacheError(f"the cache {path!r} has a zero in its name, which no directory can have")
     there = os.path.isdir(path)
@@ -289,7 +290,7 @@ def _folder(key: str) -> str:
 
 
 def is_key(name: str) -> bool:
-    """Tell whether it could be a key, be it a digest or a user's."""
+    """Return True if a name can be a key: a digest, or a text that the user chose."""
     return 0 < len(name) <= _LONGEST and name[0] != "." and _LETTERS.issuperset(name)
 
 
@@ -298,7 +299,7 @@ def _random() -> str:
 
 
 def _scan(path: str) -> list[os.DirEntry[str]]:
-    """Return what is in a directory, nothing if there is none."""
+    """Return the entries of a directory, none if it is missing."""
     try:
         with os.scandir(path) as entries:
             return list(entries)
@@ -307,7 +308,7 @@ def _scan(path: str) -> list[os.DirEntry[str]]:
 
 
 def _is_left(name: str) -> bool:
-    """Tell whether whoever wrote a temporary file is gone."""
+    """Return True if the writer of a temporary file is gone."""
     writer = ProcessIdentity.from_label(name[len(_TEMPORARY) :].rpartition("~")[0])
     return writer is not None and writer.state() == "gone"
 
@@ -321,17 +322,17 @@ def _unlink(path: str) -> bool:
 
 
 def remove_tree(path: str) -> bool:
-    """Remove a file or a whole directory; return whether it was there."""
+    """Remove a file or a whole directory; return False if there was none."""
     if os.path.islink(path) or not os.path.isdir(path):
         return _unlink(path)
-    import shutil  # here, because a job removes no directories, and it loads much
+    import shutil  # here, because it imports much, and jobs remove no directories
 
     shutil.rmtree(path, ignore_errors=True)
     return True
 
 
 def _give(descriptor: int, path: str, group: int) -> None:
-    """Let the members of a group have a new file, whatever the umask is."""
+    """Give the members of a group access to a new file, independently of the umask."""
     try:
         os.fchown(descriptor, -1, group)
         os.fchmod(descriptor, 0o660)

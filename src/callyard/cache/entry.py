@@ -1,4 +1,4 @@
-"""What a cache holds of one call, for people and programs that look in."""
+"""The class `Entry`: the stored record of one call, for people and programs that look into a cache."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_
 
 __all__ = ["Entry"]
 
-Noted = TypeVar("Noted")
+FactType = TypeVar("FactType")
 
 
 class Entry:
-    """One remembered call.
+    """The stored record of one call, as `Cache` returns it.
 
-    At first only the beginning of its file is read, for key, function, state, times and size. Values are made anew
-    each time that they are asked for. Two entries are equal if they are of the same file.
+    At first only the beginning of its file is read, for key, function, state, times and size. All other properties read
+    the whole file when they are first used, and make new values at each use; they raise CacheError if the file was
+    removed or damaged, or if its objects cannot be made in this process. Two entries are equal if they are of the same
+    file.
+
+    >>> [entry] = cache
+    >>> entry.function, entry.args, entry.output, entry.state
+    ('divmod', (17, 5), (3, 2), 'finished')
     """
 
-    __slots__ = ("_head", "_home", "_known")
+    __slots__ = ("_directory", "_head", "_known")
 
-    def __init__(self, home: CacheDirectory, head: Header) -> None:
-        self._home, self._head = home, head
+    def __init__(self, directory: CacheDirectory, head: Header) -> None:
+        self._directory, self._head = directory, head
         self._known: Stored | None = None
 
     # -- known from the beginning of the file ----------------------------------------------------------
 
     @property
     def key(self) -> str:
+        """The key of the call: 40 hexadecimal digits, or a text that the user chose."""
         return self._head.key
 
     @property
@@ -48,42 +55,44 @@ class Entry:
 
     @property
     def created(self) -> datetime:
-        """When the call began, in the time zone of this machine."""
+        """The time at which the call began, in the time zone of this machine."""
         return datetime.fromtimestamp(self._head.created, timezone.utc).astimezone()
 
     @property
     def seconds(self) -> float:
-        """How long the call ran."""
+        """The run time of the call (s)."""
         return self._head.seconds
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """The size of the file (bytes)."""
         return self._head.size
 
     @property
     def path(self) -> Path:
-        """The file, which any HDF5 tool reads."""
-        return Path(self._home.record(self.key))
+        """The path of the file, which any HDF5 tool can read."""
+        return Path(self._directory.record(self.key))
 
     # -- values ----------------------------------------------------------------------------------------
 
     @property
     def args(self) -> tuple[Any, ...]:
+        """The positional arguments; a placeholder stands for one that was too large to store, or not picklable."""
         return self._stored().args()
 
     @property
     def kwargs(self) -> dict[str, Any]:
+        """The keyword arguments, with placeholders as in `args`."""
         return self._stored().kwargs()
 
     @property
     def output(self) -> Any:
-        """What the call returned; None if it failed."""
+        """The result of the call; None if it failed."""
         return None if self.state == FAILED else self._stored().output()
 
     @property
     def error(self) -> BaseException | None:
-        """What the call raised, with the traceback of the worker as its cause; None if it finished."""
+        """The exception of the call, with the traceback of the worker as its cause; None if the call finished."""
         if self.state != FAILED:
             return None
         error, text = self._stored().failure()
@@ -92,34 +101,34 @@ class Entry:
 
     @property
     def traceback(self) -> str | None:
-        """The traceback of a call that failed, as text."""
+        """The traceback of a call that failed, as text; None if it finished."""
         return str(self._stored().failure()[1]) if self.state == FAILED else None
 
-    # -- what is known of the call besides -------------------------------------------------------------
+    # -- facts about the call --------------------------------------------------------------------------
 
     @property
     def source(self) -> str:
-        """The text of the function as it was then."""
+        """The source text of the function at the time of the call."""
         return self._stored().source()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that is noted beside the values."""
+        """All facts that are stored beside the values."""
         return self._stored().facts()
 
     @property
     def resources(self) -> dict[str, Any]:
-        """The resources that were asked for."""
-        return self._noted("resources", dict) or {}
+        """The resources that the call asked for."""
+        return self._fact("resources", dict) or {}
 
     @property
     def host(self) -> str | None:
-        """The machine on which the call ran."""
-        return self._noted("host", str)
+        """The name of the machine on which the call ran; None if it is not stored."""
+        return self._fact("host", str)
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of Python, of Callyard and of packages that the function uses, as far as they are noted."""
+        """The versions of Python, of Callyard and of the packages that the function uses, as far as they are stored."""
         facts = self.facts
         found = {name: str(facts[name]) for name in ("python", "callyard") if facts.get(name)}
         for label, ingredient in self.ingredients.items():
@@ -131,51 +140,51 @@ class Entry:
 
     @property
     def ingredients(self) -> dict[str, str]:
-        """What went into the key: labels such as "code of lab.relax" and "argument x", with short digests."""
-        noted = self._noted("ingredients", dict) or {}
+        """The ingredients of the key: labels such as "code of lab.relax" and "argument x", with short digests."""
+        noted = self._fact("ingredients", dict) or {}
         return {label: look for label, look in noted.items() if isinstance(look, str)}
 
     @property
     def log(self) -> str | None:
-        """What the call wrote, where that was kept."""
-        kept = self._noted("log", str)
+        """The output that the call wrote, where a log was kept; otherwise None."""
+        kept = self._fact("log", str)
         if kept is not None and "\n" not in kept and os.path.isabs(kept):
             return _text(kept)
         return kept
 
-    def _noted(self, name: str, kind: type[Noted]) -> Noted | None:
-        """A fact that is of a type; one of another is none."""
+    def _fact(self, name: str, kind: type[FactType]) -> FactType | None:
+        """Return a fact; None if it is missing or of another type."""
         fact = self.facts.get(name)
         return fact if isinstance(fact, kind) else None
 
     def _stored(self) -> Stored:
-        """The whole file, checked; large values stay in it."""
+        """Return the whole record, read and checked once; large values stay in the file."""
         if self._known is None:
             self._known = self._read()
         return self._known
 
     def _read(self) -> Stored:
         try:
-            descriptor = self._home.open_record(self.key)
+            descriptor = self._directory.open_record(self.key)
         except FileNotFoundError:
             raise CacheError(
-                f"the call {self.key} of {self.function!r} is not in {self._home.path} any more: run it again"
+                f"the call {self.key} of {self.function!r} is not in {self._directory.path} any more: run it again"
             ) from None
         try:
-            return read(descriptor, self._home.record(self.key))
+            return read(descriptor, self._directory.record(self.key))
         finally:
             os.close(descriptor)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
             return NotImplemented
-        return (self._home.path, self._head) == (other._home.path, other._head)
+        return (self._directory.path, self._head) == (other._directory.path, other._head)
 
     def __hash__(self) -> int:
         return hash(self.key)
 
     def __reduce__(self) -> Any:
-        return Entry, (self._home, self._head)
+        return Entry, (self._directory, self._head)
 
     def __repr__(self) -> str:
         when = self.created.strftime("%Y-%m-%d %H:%M:%S")
@@ -183,21 +192,21 @@ class Entry:
         return f"<Entry {self.key[:12]} {self.function!r} {self.state} {when}, {took}>"
 
 
-def open_entry(home: CacheDirectory, key: str) -> Entry:
-    """The entry of a key.
+def open_entry(directory: CacheDirectory, key: str) -> Entry:
+    """Return the entry of a key.
 
     Raises:
         FileNotFoundError: there is none.
-        CacheError: it cannot be read or trusted, for a reason that the message gives.
+        CacheError: its file cannot be read or trusted; the message gives the reason.
     """
-    descriptor = home.open_record(key)
+    descriptor = directory.open_record(key)
     try:
-        head = read_head(descriptor, home.record(key))
+        head = read_head(descriptor, directory.record(key))
     finally:
         os.close(descriptor)
     if head.key != key:
-        raise DamagedFile(f"{home.record(key)} is damaged: it holds another call, {head.key}")
-    return Entry(home, head)
+        raise DamagedFile(f"{directory.record(key)} is damaged: it holds another call, {head.key}")
+    return Entry(directory, head)
 
 
 def _text(path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Look a call up in a cache: what is there and can be trusted, and nothing else."""
+"""The lookup of a call in a cache: a stored result that is whole and can be trusted, or none."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _log = logging.getLogger("callyard")
 
 
 class CachedResult:
-    """A remembered result or error; opened when somebody asks for it."""
+    """A stored result or exception, which is loaded on demand."""
 
     __slots__ = ("_stored", "failed", "token")
 
     def __init__(self, stored: Stored) -> None:
-        self._stored = stored.output_alone()  # there may be a hundred thousand of these
+        self._stored = stored.output_alone()  # without the arguments, because there may be a hundred thousand results
         self.failed = stored.head.state == "failed"
         self.token = stored.token or None
 
@@ -43,10 +43,10 @@ class CachedResult:
 
 
 def find(directory: CacheDirectory, key: str, *, whole: bool = False) -> CachedResult | None:
-    """What is remembered under this key. Where the file is damaged, or cannot be read, the call runs, with a warning.
+    """Return the stored result of a key; None, with a warning, where its file is damaged or cannot be read.
 
-    A damaged file is set aside. A large file is read once more when its content is asked for; with `whole` it is not
-    needed any more.
+    A damaged file is set aside. A large file is read once more when its content is loaded; with `whole` it is read
+    into memory now.
 
     Raises:
         UnsafeCache: others could have written the file.
@@ -56,7 +56,7 @@ def find(directory: CacheDirectory, key: str, *, whole: bool = False) -> CachedR
 
 
 def look_up(directory: CacheDirectory, key: str, whole: bool = False) -> tuple[CachedResult | None, bool]:
-    """The same, and whether there is a file that can be neither used nor moved away."""
+    """Return the same, and True if there is a file that can be neither used nor moved away."""
     path = directory.record(key)
     try:
         return _open(directory, key, whole), False
@@ -90,7 +90,7 @@ def _open(directory: CacheDirectory, key: str, whole: bool) -> CachedResult:
 
 
 def _refuse_another_case(directory: CacheDirectory, key: str, other: str) -> None:
-    """On a disk that does not tell capitals from small letters two keys of the user's own may be one file."""
+    """Raise an error if a key chosen by the user shares its file with another one, on a disk that ignores case."""
     if key.casefold() == other.casefold():
         raise CacheError(
             f"cache_key {key!r} is {other!r} on the disk of {directory.path}; use keys that differ otherwise"
@@ -98,7 +98,7 @@ def _refuse_another_case(directory: CacheDirectory, key: str, other: str) -> Non
 
 
 def _set_aside(directory: CacheDirectory, key: str, reason: str) -> str:
-    """Say what became of a damaged file; nothing if it has to stay."""
+    """Set a damaged file aside; return a text about that, empty if the file has to stay."""
     if not directory.writable:
         return "it is left alone, as the cache is read-only"
     try:
@@ -108,17 +108,17 @@ def _set_aside(directory: CacheDirectory, key: str, reason: str) -> str:
 
 
 def tell(message: str) -> None:
-    """Warn of what went wrong with a file and is not the call's fault: once, in the log or beside it."""
+    """Warn of a problem with a file that does not fail the call, and log it; where warnings are errors, only log it."""
     try:
         warnings.warn(message, stacklevel=_level_of_caller())
-    except Warning:  # where warnings are errors the call goes on all the same
+    except Warning:  # where warnings are errors, the call still goes on
         _log.warning("%s", message)
     else:
         _log.info("%s", message)
 
 
 def _level_of_caller() -> int:
-    """How far up the stack somebody called Callyard, as `warnings` counts from the function that called this one."""
+    """Return the `stacklevel` at which a caller outside Callyard is, counted from the function that called this one."""
     package, level = __name__.partition(".")[0] + ".", 1
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(package):

@@ -1,4 +1,4 @@
-"""What the runner of a remembered call is told, and what it says. Plain data: it travels."""
+"""The messages between the submitter of a cached call and its runner: plain data, because they are pickled."""
 
 from __future__ import annotations
 
@@ -10,55 +10,57 @@ from ..utils.lite_typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..hashing.call_key import KeyContext
 
-Reference = tuple[str, str, bytes]  # module, name in it, and the token of what was keyed
+Reference = tuple[str, str, bytes]  # module, name in it, and its token when the key was made
 
 
 class KeyInputs(Frozen):
-    """What the key was made from, for a runner that gets objects which others may have changed meanwhile."""
+    """The parts of a key, for a runner whose objects may have been changed since the key was made."""
 
-    process: str  # that made it: there the function is the very object, too
-    function: bytes  # the tokens
-    arguments: bytes | None  # None where they may have another one in another process
+    process: str  # that made the key; in this process the function is the very same object
+    function: bytes  # its token
+    arguments: bytes | None  # their token; None where it may be another one in another process
     around: KeyContext
 
 
 class RunRequest(Frozen):
-    """What the runner is told."""
+    """The request to run a cached call, as its runner gets it."""
 
     directory: str
-    inode: int  # of the directory: elsewhere the same path may be another one
+    inode: int  # of the directory, because on another machine the same path may be another directory
     trust: str | None
     key: str
     name: str
-    afresh: bool  # run although a result is there
-    failures: bool  # whether those are stored too
+    afresh: bool  # run although a result is stored
+    failures: bool  # store exceptions too
     references: Sequence[Reference]
-    code_only: bool  # an initializer may have changed the data beside the code
+    code_only: bool  # compare code only, because an initializer may have changed global data
     source: str
     facts: dict[str, Any]
     meant: KeyInputs | None = None
-    check_only: bool = False  # claim and store nothing: that is done elsewhere
-    job_id: str | None = None  # where a job makes the call, which may be alone when it stores the result
+    check_only: bool = False  # neither claim nor store, because another process does that
+    job_id: str | None = (
+        None  # of the job that makes the call; the submitter may have ended when the job stores the result
+    )
 
 
 class RunReport(Frozen):
-    """What became of a call beside its result."""
+    """The report of a call that was run: all but its result."""
 
     token: bytes | None = None  # of the result
-    problem: str | None = None  # why it was not stored
+    problem: str | None = None  # the reason why the result was not stored
     stored: bool = False
 
 
 class RunDeclined(Frozen):
-    """Why a call was not run."""
+    """The reason for not running a call."""
 
     reason: str  # "stored", "claimed" or "differs"
-    where: str = ""  # who has claimed it, for people
-    modules: tuple[str, ...] = ()  # which are not what was keyed
+    where: str = ""  # the process that has claimed it, in words for people
+    modules: tuple[str, ...] = ()  # those whose code is not the keyed one
 
 
 class RunOutcome(Frozen):
-    """The result of a remembered call in somebody else's executor, or why it was not run."""
+    """The outcome of a cached call in an executor of another library: its report and result, or the refusal."""
 
     note: RunReport | RunDeclined
     value: Any = None

@@ -1,18 +1,17 @@
-"""Who else could have written what is opened here: opening a record is running what is in it.
+"""Checks that nobody else could have written a record, because to open a record is to run code in it.
 
-A cache often lies where others write too: `/tmp`, a scratch file system, a project's directory. What another user
-could do there, and what is therefore looked at:
+A cache often lies where others write too: in `/tmp`, on a scratch file system, in a project's directory. Another user
+could attack it in three ways, each with its check:
 
-* make the directory, or a link of that name, before us: directories, files and links must belong to this user.
-* write into a directory or file of ours that lets them: the modes must not.
-* put another one in the place of the directory, or of any directory above it: whoever may write into a directory
-  may rename what is in it, unless its sticky bit is set, as that of `/tmp` is. So each directory on the way, through
-  links too, must be one in which only this user and root may do that.
+* Make the directory, or a link of its name, first. So directories, files and links must belong to this user.
+* Write into a directory or file that allows it. So their modes must not.
+* Put another directory in the place of this one, or of any directory above it. The right to write into a directory is
+  the right to rename its entries, unless its sticky bit is set, as in `/tmp`. So in each directory on the way, links
+  included, only this user and root may have that right.
 
-An access control list may let others write whom the mode does not show, or shows as a group that is trusted: so each
-of these is asked for its list, too. With `trust="group"` that group alone may have all these rights, and its members.
-Since nobody else can exchange anything once this holds, it need not be looked at again for as long as the same
-directory is there.
+An access control list can give rights that the mode does not show, or shows as those of a trusted group, so the lists
+are checked as well. With `trust="group"` the members of that group may have all these rights. Once these checks have
+passed, nobody else can exchange anything, so they need not be repeated for as long as the same directory is there.
 """
 
 from __future__ import annotations
@@ -31,15 +30,18 @@ __all__ = ["Trust", "check_directory", "check_file", "check_within", "make_direc
 Trust = Literal["group"]
 
 _MOST_LINKS = 40  # as in the kernel
-_NOBODY = 65534  # how a user namespace shows whoever has no number in it
+_NOBODY = 65534  # the number that a user namespace shows for users from outside
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = None) -> str:
-    """Return the real path of a directory, each directory and link on the way to it checked, but not itself.
+    """Return the real path of a directory; check each directory and link on the way to it, but not itself.
 
-    With `make` those that are missing are made. The trusted group is that of the directory, unless it is known.
-    Raises FileNotFoundError otherwise, and other OSErrors.
+    With `make`, missing directories are made. The trusted group is that of the directory, unless it is given.
+
+    Raises:
+        UnsafeCache: others could put another directory into its place.
+        OSError: the directory is missing, for example.
     """
     above: list[str] = []
     real = _follow_path(path, trust, make, above)
@@ -83,14 +85,14 @@ def _status(place: str, trust: Trust | None, make: bool) -> os.stat_result:
     try:
         make_directory(place, trust)
     except FileExistsError:
-        pass  # somebody was faster: who, is seen next
+        pass  # another process was faster; its owner is checked like any other
     return os.lstat(place)
 
 
 def _follow(place: str, status: os.stat_result, path: str, links: int) -> str:
     if links > _MOST_LINKS:
         raise UnsafeCache(f"the cache {path} leads through too many symbolic links: name its directory itself")
-    # Even where it leads to a directory of ours: its owner may lead us to another one of ours at any time.
+    # This holds even for a link to a directory of this user, because its owner can point it to another one at any time.
     if status.st_uid not in (0, os.geteuid()) and not _is_outside(status.st_uid):
         raise UnsafeCache(
             f"the cache {path} leads through the symbolic link {place}, which belongs to {_user(status.st_uid)}: "
@@ -100,17 +102,17 @@ def _follow(place: str, status: os.stat_result, path: str, links: int) -> str:
 
 
 def make_directory(path: str, trust: Trust | None, group: int | None = None) -> None:
-    """Make a directory that only its user can open, or only the members of a group."""
+    """Make a directory that only its user, or only the members of a group, can open."""
     if trust is None:
         return os.mkdir(path, 0o700)
-    # Modes are set after making, whatever the umask is; the other members must not see it before.
+    # The mode is set afterwards, because of the umask, so the other members must not see the directory before.
     fresh = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.urandom(6).hex()}")
     os.mkdir(fresh, 0o700)
     try:
         if group is not None:
             os.chown(fresh, -1, group)
-        os.chmod(fresh, 0o2770)  # the 2: what is made in it belongs to the same group
-        os.rename(fresh, path)  # also over an empty directory, which does no harm
+        os.chmod(fresh, 0o2770)  # with the setgid bit, new files in it belong to the same group
+        os.rename(fresh, path)  # this may replace an empty directory, which does no harm
     except OSError as error:
         os.rmdir(fresh)
         if os.path.lexists(path):
@@ -119,11 +121,11 @@ def make_directory(path: str, trust: Trust | None, group: int | None = None) -> 
     return None
 
 
-# ------------------------------------------------------------------ what must not be
+# ------------------------------------------------------------------ checks
 
 
 def check_directory(path: str, status: os.stat_result, trust: Trust | None) -> None:
-    """Raise UnsafeCache where others could write into the directory of a cache."""
+    """Raise UnsafeCache if others could write into the directory of a cache."""
     if trust is None:
         _check_own(f"the directory {path}", path, status)
     else:
@@ -135,7 +137,7 @@ def check_directory(path: str, status: os.stat_result, trust: Trust | None) -> N
 def check_within(
     path: str, status: os.stat_result, trust: Trust | None, group: int | None, descriptor: int | None = None
 ) -> None:
-    """Raise UnsafeCache where others could have written what is in the directory of a cache that is safe."""
+    """Raise UnsafeCache if others could have written a file or directory within a safe cache."""
     what = f"the {'directory' if stat.S_ISDIR(status.st_mode) else 'file'} {path}"
     if trust is None:
         _check_own(what, path, status)
@@ -143,21 +145,21 @@ def check_within(
         raise _writable(what, path, "everybody", "o-w")
     elif status.st_mode & stat.S_IWGRP and status.st_gid != group:
         raise _writable(what, path, f"the group {_group(status.st_gid)}", "g-w")
-    # Whose it is does not matter then: only members of the group can have put it there.
+    # The owner does not matter with a trusted group, because only its members can have put the file there.
     _check_list(what, path, named_writers(path if descriptor is None else descriptor, status), trust, group)
 
 
 def check_file(
     path: str, status: os.stat_result, trust: Trust | None, group: int | None, descriptor: int | None = None
 ) -> None:
-    """Raise UnsafeCache also where it is no regular file. An open one is asked by its descriptor."""
+    """Do the same for a record, which must be a regular file; an open one is checked by its descriptor."""
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeCache(f"{path} is not a regular file, so its content may come from anywhere: remove it")
     check_within(path, status, trust, group, descriptor)
 
 
 def _check_list(what: str, path: str, writers: list[AclEntry], trust: Trust | None, group: int | None) -> None:
-    """Raise UnsafeCache where an access control list lets others write."""
+    """Raise UnsafeCache if an access control list lets others write."""
     for writer in writers:
         if not _is_trusted(writer, trust, group):
             raise UnsafeCache(
@@ -205,9 +207,9 @@ def _check_of_group(what: str, path: str, status: os.stat_result) -> None:
 
 
 def _check_above(directory: str, path: str, trust: Trust | None, group: int | None = None) -> None:
-    """Raise UnsafeCache where others could put another file into the place of one in this directory.
+    """Raise UnsafeCache if others could replace an entry of this directory.
 
-    With trust only what no group could be trusted with, as long as it is not known which.
+    With `trust`, as long as the group is not known yet, only rights of everybody are refused.
     """
     status = os.lstat(directory)
     if not stat.S_ISDIR(status.st_mode):
@@ -222,7 +224,7 @@ def _check_above(directory: str, path: str, trust: Trust | None, group: int | No
 
 
 def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, group: int | None) -> str:
-    """Return who, besides whom we trust, may rename what is in a directory; an empty text if nobody."""
+    """Return the name of an untrusted user or group that may rename entries of a directory; "" if there is none."""
     owner, mode = status.st_uid, status.st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         return "everybody"
@@ -230,7 +232,7 @@ def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, grou
         return ""
     known = owner in (0, os.geteuid()) or _is_outside(owner)
     if not known and (trust is None or group not in _groups_of(owner)):
-        return _user(owner)  # also if it is sticky
+        return _user(owner)  # an owner may rename entries despite the sticky bit
     if mode & stat.S_ISVTX:
         return ""
     writers = named_writers(directory, status)
@@ -240,7 +242,7 @@ def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, grou
 
 
 def _is_outside(uid: int) -> bool:
-    """Tell whether it stands for users that a container cannot have: there, the directories of the host are theirs."""
+    """Return True if this number stands for users outside a container, who own the directories of the host in it."""
     if uid != _NOBODY:
         return False
     try:
@@ -251,7 +253,7 @@ def _is_outside(uid: int) -> bool:
 
 
 def _is_private(gid: int, uid: int) -> bool:
-    """Tell whether it is the group that many systems make for a user alone, whose umask is 002 then."""
+    """Return True for the private group of a user: many systems make one for each user and set the umask to 002."""
     import grp
     import pwd
 

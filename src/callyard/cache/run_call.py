@@ -1,7 +1,7 @@
-"""What the process that runs a remembered call does around it: is it the keyed code, claim, run, store.
+"""The steps of a process that runs a cached call: compare the code with the key, claim, run, store.
 
-The order of steps is the promise that no call runs twice: claim first, then look once more whether a result is there,
-because whoever held the claim before may have stored one in between; store first, then release the claim.
+Their order keeps a call from running twice. Claim first, then look once more for a result, because the owner of the
+claim before may have stored one in between. Store first, then release the claim.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Arguments = Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 def _log() -> Any:
-    import logging  # here, because a call that goes well has nothing to say
+    import logging  # here, because a call that goes well logs nothing
 
     return logging.getLogger("callyard")
 
@@ -30,58 +30,59 @@ def _log() -> Any:
 class CachedRun:
     """A call that this process has claimed and runs."""
 
-    def __init__(self, order: RunRequest, home: CacheDirectory | None, claim: Claim | None) -> None:
-        self._order, self._home, self._claim = order, home, claim
+    def __init__(self, request: RunRequest, directory: CacheDirectory | None, claim: Claim | None) -> None:
+        self._request, self._directory, self._claim = request, directory, claim
         self._started = time.time()
 
     def finished(self, value: Any, seconds: float, arguments: Arguments, pickled: bytes | None = None) -> RunReport:
-        """Store the result and let go of the claim. What goes wrong here is not the call's fault."""
-        if self._order.check_only:
+        """Store the result and release the claim. An error in storing is reported, and does not fail the call."""
+        if self._request.check_only:
             return RunReport()
-        token = result_token(self._order.key, value)
+        token = result_token(self._request.key, value)
         return self._store("finished", token, value, seconds, arguments, pickled)
 
     def failed(self, error: BaseException, text: str, seconds: float, arguments: Arguments) -> None:
-        """Store the function's own failure, if asked for. What a limit or a transport did is not the call's meaning."""
+        """Store the exception, if the request says so and the function raised it, not a limit or the transport."""
         if (
-            self._order.failures
+            self._request.failures
             and isinstance(error, Exception)
             and not isinstance(error, (CallyardError, MemoryError))
         ):
             problem = self._store("failed", b"", (error, text), seconds, arguments, None).problem
             if problem is not None:
                 _log().warning(
-                    "the failure of %r was not stored in %s: %s", self._order.name, self._order.directory, problem
+                    "the failure of %r was not stored in %s: %s", self._request.name, self._request.directory, problem
                 )
         self.release()
 
     def release(self) -> None:
         if self._claim is not None:
-            with contextlib.suppress(OSError):  # it ends with this process at the latest
+            with contextlib.suppress(OSError):  # the claim ends with this process at the latest
                 self._claim.release()
 
     def _store(
         self, state: str, token: bytes, output: Any, seconds: float, arguments: Arguments, pickled: bytes | None
     ) -> RunReport:
-        if self._home is None:
+        if self._directory is None:
             return RunReport(token)
         try:
-            from .format.record_file import Record, write  # here, because a call that fails needs none of it
+            from .format.record_file import Record, write  # here, because most calls that fail store nothing
 
-            order = self._order
+            request = self._request
             args, kwargs = arguments()
             facts = {
-                **order.facts,
-                **({"job": order.job_id} if order.job_id else {}),
+                **request.facts,
+                **({"job": request.job_id} if request.job_id else {}),
                 "host": os.uname().nodename,
                 "pid": os.getpid(),
                 "python": sys.version.split()[0],
             }
             made = Record(
-                key=order.key, name=order.name, state=state, token=token.hex(), output=output, args=args, kwargs=kwargs,
-                source=order.source, pickled=pickled, facts=facts, created=self._started, seconds=seconds,
+                key=request.key, name=request.name, state=state, token=token.hex(), output=output, args=args,
+                kwargs=kwargs, source=request.source, pickled=pickled, facts=facts, created=self._started,
+                seconds=seconds,
             )  # fmt: skip
-            self._home.publish(order.key, lambda fd: write(fd, made), sync=order.job_id is not None)
+            self._directory.publish(request.key, lambda fd: write(fd, made), sync=request.job_id is not None)
         except Exception as error:
             return RunReport(token, f"{type(error).__name__}: {error}")
         finally:
@@ -89,46 +90,46 @@ class CachedRun:
         return RunReport(token, stored=True)
 
 
-def begin(order: RunRequest) -> CachedRun | RunDeclined:
-    """Claim the call, or say why it is not to be run."""
+def begin(request: RunRequest) -> CachedRun | RunDeclined:
+    """Claim the call, or return the reason for not running it."""
     differing = tuple(
-        dict.fromkeys(module for module, name, token in order.references if not _is(module, name, token, order))
+        dict.fromkeys(module for module, name, token in request.references if not _is(module, name, token, request))
     )
     if differing:
         return RunDeclined("differs", modules=differing)
-    if order.check_only:
-        return CachedRun(order, None, None)
-    home = _home(order)
-    if home is None:
-        return CachedRun(order, None, None)
-    if _stored(order, home):
+    if request.check_only:
+        return CachedRun(request, None, None)
+    directory = _directory(request)
+    if directory is None:
+        return CachedRun(request, None, None)
+    if _stored(request, directory):
         return RunDeclined("stored")
     try:
-        claim = Claims(home).take(order.key, order.name, job_id=order.job_id)
-    except OSError as error:  # a full disk, a directory that is only read: not the call's fault
-        _log().info("%r runs without a claim, as none can be made in %s: %s", order.name, home.path, error)
-        return CachedRun(order, home, None)
+        claim = Claims(directory).take(request.key, request.name, job_id=request.job_id)
+    except OSError as error:  # a full or write-protected disk is no reason to fail the call
+        _log().info("%r runs without a claim, as none can be made in %s: %s", request.name, directory.path, error)
+        return CachedRun(request, directory, None)
     if not isinstance(claim, Claim):
-        return RunDeclined("claimed", where=claim.awaited(order.key, home.path))
-    run = CachedRun(order, home, claim)
-    if _stored(order, home):
+        return RunDeclined("claimed", where=claim.awaited(request.key, directory.path))
+    run = CachedRun(request, directory, claim)
+    if _stored(request, directory):
         run.release()
         return RunDeclined("stored")
     return run
 
 
-def _stored(order: RunRequest, home: CacheDirectory) -> bool:
-    """Whether there is a result; what is not readable is for who ordered to look at."""
-    if order.afresh or not home.exists(order.key):
+def _stored(request: RunRequest, directory: CacheDirectory) -> bool:
+    """Return True if a result is stored, even an unreadable one: the submitter handles that."""
+    if request.afresh or not directory.exists(request.key):
         return False
-    return order.failures or not _is_failure(order, home)
+    return request.failures or not _is_failure(request, directory)
 
 
-def _is_failure(order: RunRequest, home: CacheDirectory) -> bool:
-    from .format.record_file import FAILED, read_head  # here, because most often there is none
+def _is_failure(request: RunRequest, directory: CacheDirectory) -> bool:
+    from .format.record_file import FAILED, read_head  # here, because most calls have no result yet
 
     try:
-        descriptor = home.open_record(order.key)
+        descriptor = directory.open_record(request.key)
         try:
             return read_head(descriptor).state == FAILED
         finally:
@@ -137,35 +138,35 @@ def _is_failure(order: RunRequest, home: CacheDirectory) -> bool:
         return False
 
 
-_homes: dict[tuple[str, int], CacheDirectory] = {}
+_directories: dict[tuple[str, int], CacheDirectory] = {}
 
 
-def _home(order: RunRequest) -> CacheDirectory | None:
-    """The directory, if it is the one that the order means; looked at once."""
-    place = order.directory, order.inode
-    if place not in _homes:
+def _directory(request: RunRequest) -> CacheDirectory | None:
+    """Return the directory of the request, checked once; None if this machine has another one, or none, at its path."""
+    place = request.directory, request.inode
+    if place not in _directories:
         try:
-            if os.stat(order.directory).st_ino != order.inode:
+            if os.stat(request.directory).st_ino != request.inode:
                 return None
-            _homes[place] = CacheDirectory.open(order.directory, trust=order.trust)
+            _directories[place] = CacheDirectory.open(request.directory, trust=request.trust)
         except (OSError, CacheError):
             return None
-    return _homes[place]
+    return _directories[place]
 
 
-_same: set[tuple[str, str, bytes, bool]] = set()  # what was found to be what was keyed
+_same: set[tuple[str, str, bytes, bool]] = set()  # references found to be the keyed code
 
 
-def _is(module: str, name: str, token: bytes, order: RunRequest) -> bool:
-    """Whether this process imports what was keyed. Asked once: what calls do to their modules is not the code."""
-    reference = module, name, token, order.code_only
+def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
+    """Return True if this process imports the keyed code. Ask once, because calls may change their modules later."""
+    reference = module, name, token, request.code_only
     if reference in _same:
         return True
-    from ..hashing.call_key import has_metadata, token_at  # here, because most calls refer to nothing of the user's
+    from ..hashing.call_key import has_metadata, token_at  # here, because most calls refer to no code of the user's
 
     try:
-        same = token_at(module, name, order.code_only, with_metadata=has_metadata(token)) == token
-    except Exception:  # it is not there, or means nothing
+        same = token_at(module, name, request.code_only, with_metadata=has_metadata(token)) == token
+    except Exception:  # it cannot be imported, or has no token
         return False
     if same:
         _same.add(reference)
@@ -173,28 +174,28 @@ def _is(module: str, name: str, token: bytes, order: RunRequest) -> bool:
 
 
 def result_token(key: str, value: Any) -> bytes:
-    """What a result counts as where it is an argument: its meaning, or if it has none, that it is this call's."""
+    """Return the token of a result as an argument of calls: that of its value, or else one of the key it came from."""
     from ..hashing.digest import ATOMS, text
 
     atom = ATOMS.get(type(value))
     if atom is not None:
         return atom(value)
-    from ..hashing.values import meaning  # here, because it loads much
+    from ..hashing.values import meaning  # here, because it imports much
 
     try:
         return meaning(value)
-    except Exception:  # nothing in it is the key's business
+    except Exception:  # a value without a meaning of its own
         return text(b"=", key)
 
 
-# -- through an executor that knows nothing of this --------------------------------------------------------
+# -- through an executor of another library ----------------------------------------------------------------
 
 
-def run(order: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunOutcome:
-    begun = begin(order)
+def run(request: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunOutcome:
+    begun = begin(request)
     if isinstance(begun, RunDeclined):
         return RunOutcome(begun)
-    if not _is_still_meant(order, fn, args, kwargs):
+    if not _is_still_meant(request, fn, args, kwargs):
         begun.release()
         return RunOutcome(
             RunReport(problem="its arguments or its code were changed before it began"), fn(*args, **kwargs)
@@ -211,9 +212,9 @@ def run(order: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs
     return RunOutcome(begun.finished(value, time.perf_counter() - started, again), value)
 
 
-def _is_still_meant(order: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the call is the one that was keyed: threads get the very objects, pools of processes send them late."""
-    meant = order.meant
+def _is_still_meant(request: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return True if the call still has its key. Threads share its objects, and pools of processes pickle them late."""
+    meant = request.meant
     if meant is None:
         return True
     from ..hashing.call_key import FunctionPart, call_key
@@ -221,21 +222,21 @@ def _is_still_meant(order: RunRequest, fn: Callable[..., Any], args: tuple[Any, 
 
     try:
         if meant.process == object_identity.token:
-            return call_key(fn, args, kwargs, meant.around).hex == order.key
+            return call_key(fn, args, kwargs, meant.around).hex == request.key
         call = call_key(fn, args, kwargs, meant.around, FunctionPart(meant.function, (), {}, {}))
         return meant.arguments is None or not call.plain or call.arguments_token == meant.arguments
-    except Exception:  # a value that has no meaning but that of the call it came from
+    except Exception:  # a value without a meaning of its own, so nothing can be compared
         return True
 
 
 def _kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """The arguments as they are before the function sees them: it may change them."""
+    """Return a function that makes the arguments as they are now, because the call may change them."""
     import pickle
 
     from ..serialize.function_registry import dumps
 
     try:
         packed = dumps((args, kwargs))
-    except Exception:  # they are used here only, and need not be picklable
+    except Exception:  # not picklable, which a pool of threads does not need
         return lambda: (args, kwargs)
     return lambda: pickle.loads(packed)

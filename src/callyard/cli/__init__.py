@@ -29,15 +29,15 @@ COMMANDS = {
     "doctor": "what this machine offers, and what is missing",
     "completion": "a script by which a shell completes commands, options and keys",
 }
-_MODULES = {"list": "list_calls"}  # a module `list` here would hide Python's own
+_MODULES = {"list": "list_calls"}  # a module `list` here would hide the builtin
 
 STATUSES = """\
 The exit status is 0 if all went well, 1 if something was not there, not right or not possible, and 2 if the
 command line makes no sense."""
 
 
-class UsageError(Exception):  # not an error of the program: the command line makes no sense
-    """What is wrong with the command line."""
+class UsageError(Exception):  # no CallyardError, because the exit status is another
+    """A command line that makes no sense."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         parser.error(str(error))
     except BrokenPipeError:  # `callyard list | head`
-        with open(os.devnull, "wb") as nowhere:  # for what is flushed at the end
+        with open(os.devnull, "wb") as nowhere:  # takes the rest that Python flushes at its end
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 128 + 13
     except (CallyardError, OSError) as error:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser_of(name: str) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]:
-    """What reads the command line of a command, and what runs it."""
+    """Return the parser of a command, and the function that runs it."""
     module: Any = import_module(f"{__name__}.{_MODULES.get(name, name)}")
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=f"callyard {name}", description=module.__doc__, formatter_class=form)
@@ -78,7 +78,7 @@ def parser_of(name: str) -> tuple[argparse.ArgumentParser, Callable[[argparse.Na
 
 
 def _no_command(words: list[str]) -> None:
-    """Answer --help and --version; everything else makes no sense, and ends with 2."""
+    """Answer --help and --version; exit with 2 for anything else."""
     table = "\n".join(f"  {name:11} {summary}" for name, summary in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="callyard",

@@ -1,4 +1,4 @@
-"""Which cache a command line means, and which call in it."""
+"""The arguments common to the commands: the cache, the call in it, and JSON as the output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VARIABLE = "CALLYARD_CACHE"
 
 
 def add_place(parser: argparse.ArgumentParser, words: str = "", meaning: str = "") -> None:
-    """Add what says which cache is meant, and the `words` that follow the directory."""
+    """Add the arguments that name a cache, and the `words` that follow the directory."""
     names = f"[DIRECTORY] {words}".strip()
     about = f"the directory of the cache (default: what {VARIABLE} in the environment says){meaning}"
     parser.add_argument("words", nargs="*", metavar=names, help=about)
@@ -33,7 +33,7 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def split(options: argparse.Namespace, wanted: int) -> tuple[str, list[str]]:
-    """The directory, and the `wanted` words that follow it."""
+    """Return the directory, and the `wanted` words that follow it."""
     words: list[str] = options.words
     if options.cache is not None:
         place = options.cache
@@ -56,26 +56,26 @@ def from_environment() -> str:
 
 
 def open_cache(options: argparse.Namespace, directory: str) -> Cache:
-    """The cache for looking in; it may lie where nothing can be written."""
+    """Return the cache, opened read-only, because it may be write-protected."""
     if not os.path.lexists(expand(directory)):
         raise CacheError(f"there is no cache {directory!r}: name the directory of one, or set {VARIABLE} to it")
-    sys.path.append(os.getcwd())  # where modules of those who start `python script.py` are
+    sys.path.append(os.getcwd())  # the place of modules beside a script started by `python script.py`
     return Cache(directory, mode="read-only", trust=options.trust)
 
 
 def to_change(cache: Cache) -> Cache:
-    """The same cache, which is there, for writing."""
+    """Return the same cache, opened for writing."""
     return Cache(cache.directory, trust=cache.trust)
 
 
 def find_entry(options: argparse.Namespace) -> Entry:
-    """The entry that the command line names."""
+    """Return the entry that the command line names."""
     directory, (beginning,) = split(options, 1)
     return entry_of(open_cache(options, directory), beginning)
 
 
 def entry_of(cache: Cache, beginning: str) -> Entry:
-    """The entry whose key begins so."""
+    """Return the entry whose key begins so."""
     key = cache.find_key(beginning)
     holder = cache._claims.holder(key)
     if holder is not None and key not in cache:
@@ -85,7 +85,7 @@ def entry_of(cache: Cache, beginning: str) -> Entry:
 
 
 def print_json(thing: Any) -> None:
-    import json  # here, because text is more common
+    import json  # here, because most output is text
 
     json.dump(thing, sys.stdout, indent=2)
     print()

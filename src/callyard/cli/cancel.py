@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Cancel them, and say which."""
+    """Cancel the calls, and print their names."""
     directory, beginnings = _place(options)
     cache = to_change(open_cache(options, directory))
     calls = _chosen(cache, options, beginnings)
@@ -78,7 +78,7 @@ def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
 
 
 def _cancel(calls: list[JobCallStatus]) -> None:
-    """Cancel the jobs at the scheduler, and then tell all who wait."""
+    """Cancel the jobs at the scheduler, and then tell the processes that wait for them."""
     for scheduler in {call.folder.batch.scheduler for call in calls}:
         meant = [call for call in calls if call.folder.batch.scheduler == scheduler]
         jobs = {call.job for call in meant if call.job is not None and not _others_of_its_job(call, meant)}
@@ -90,7 +90,7 @@ def _cancel(calls: list[JobCallStatus]) -> None:
 
 
 def _others_of_its_job(call: JobCallStatus, meant: list[JobCallStatus]) -> bool:
-    """Return whether its job makes other calls, too, that are not to be cancelled."""
+    """Return True if the job of a call makes other calls too, which are not to be cancelled."""
     folder = call.folder
     together = folder.batch.of_element(folder.batch.element_of(call.number))
     cancelled = {other.number for other in meant if other.folder.token == folder.token}

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what was found."""
+    """Print the findings."""
     directory, _ = split(options, 0)
     cache = open_cache(options, directory)
     found = (to_change(cache) if options.repair else cache).check(repair=options.repair)

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _keys(directory: str | None) -> list[str]:
-    """Those of a directory, if it is one, otherwise of the one in the environment."""
+    """Return the keys of a directory, if there is one of this name, or else of the cache in the environment."""
     place = directory if directory and os.path.isdir(directory) else os.environ.get(VARIABLE)
     return keys_by_age(CacheDirectory.open(place, writable=False)) if place else []
 
@@ -105,7 +105,7 @@ def _fish() -> Iterator[str]:
 
 
 def _actions(command: str) -> Mapping[str, argparse.Action]:
-    """The options of a command, by their long names."""
+    """Return the options of a command, by their long names."""
     parser, _ = parser_of(command)
     return {name: action for action in parser._actions for name in action.option_strings if name.startswith("--")}
 

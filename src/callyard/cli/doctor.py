@@ -24,13 +24,13 @@ from . import version
 
 __all__ = ["configure", "run"]
 
-_TIME_LIMIT = 15.0  # s for an answer of the scheduler's
+_TIME_LIMIT = 15.0  # s for an answer of the scheduler
 PR_GET_CHILD_SUBREAPER = 37
 
 
 class Fact(NamedTuple):
     name: str
-    value: object  # as JSON knows it; None, False and () where there is nothing
+    value: object  # a value of JSON; None, False or () if there is nothing to show
     how: str = ""
     advice: str = ""
     needed: bool = False
@@ -79,7 +79,7 @@ def _mpi() -> Iterator[Fact]:
 
 
 def _schedulers() -> Iterator[Fact]:
-    """Yield a fact about each scheduler that is installed: whether it answers, and how calls would run."""
+    """Yield a fact about each installed scheduler: its answer, and the way in which calls would run."""
     for scheduler in map(open_scheduler, OWN):
         if shutil.which(scheduler.site().program) is not None:
             yield _scheduler(scheduler)
@@ -104,7 +104,7 @@ def _scheduler(scheduler: Scheduler) -> Fact:
 
 
 def _is_inside(scheduler: Scheduler) -> bool:
-    """Return whether this process runs in an allocation of this scheduler's."""
+    """Return True if this process runs in an allocation of this scheduler."""
     steps = scheduler.site().steps
     with suppress(ValueError):
         return steps is not None and bool(steps.allocation(os.environ))
@@ -133,7 +133,7 @@ def _systemd() -> bool:
 
 
 def _works(attempt: Callable[[], None]) -> bool:
-    with suppress(OSError, AttributeError, ImportError):  # not in this kernel, not in this Python
+    with suppress(OSError, AttributeError, ImportError):  # missing from this kernel or this Python
         attempt()
         return True
     return False
@@ -152,7 +152,7 @@ def _subreaper() -> None:
         raise OSError
 
 
-# ------------------------------------------------------------------ how they are shown
+# ------------------------------------------------------------------ output
 
 
 def _as_json(facts: list[Fact], works: bool) -> str:

@@ -90,7 +90,7 @@ def _literal(word: str) -> Any:
 
 def _function(target: str) -> Callable[..., Any]:
     module, _, path = target.partition(":")
-    sys.path.insert(0, os.getcwd())  # as Python does for a script that lies here
+    sys.path.insert(0, os.getcwd())  # as Python does for a script in this directory
     try:
         found: Any = import_module(module)
         for part in path.split("."):
@@ -104,7 +104,7 @@ def _function(target: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-# ------------------------------------------------------------------ how it is shown
+# ------------------------------------------------------------------ output
 
 
 def _as_object(found: Explanation) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
-    """The newest ones, in the order in which they were stored."""
+    """Return the newest stored calls, in the order in which they were stored."""
     if options.state in ("running", "gone"):
         return []
     newest = entries(cache._directory, reversed(keys_by_age(cache._directory)))
@@ -85,7 +85,7 @@ def _running(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _jobs(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
-    """Calls that are jobs and have no result."""
+    """Yield the calls that are jobs and have no result."""
     for call in calls_of_jobs(cache._directory):
         if call.state in _STATES and call.state != "finished" and _is_meant(call.name, call.state, options):
             since = datetime.fromtimestamp(call.created, timezone.utc)
@@ -98,7 +98,7 @@ def _is_meant(function: str, state: str, options: argparse.Namespace) -> bool:
 
 
 def row_of(entry: Entry, long: bool = False) -> Row:
-    """What is said of a stored call, by the names that the JSON has."""
+    """Return the fields of a stored call, by their names in the JSON."""
     path = str(entry.path)
     row = _row(entry.key, entry.function, entry.state, entry.created, entry.seconds, entry.size, path)
     return row | {"arguments": arguments(entry)} if long else row
@@ -122,7 +122,7 @@ def _row(
 
 
 def as_text(rows: list[Row], long: bool = False) -> str:
-    """The rows as a table."""
+    """Return the rows as a table."""
     head = ["KEY", "FUNCTION", "STATE", "BEGAN", "TOOK", "SIZE", *(["ARGUMENTS"] if long else [])]
     return text.table(head, [_cells(row, long) for row in rows], _RIGHT, "ARGUMENTS" if long else "FUNCTION")
 

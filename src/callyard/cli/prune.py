@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Remove them, and say which they were."""
+    """Remove the calls, and print them."""
     conditions = {name: getattr(options, name) for name in _CONDITIONS}
     if not any(value is not None for value in conditions.values()):
         raise UsageError("remove what? Give a condition, as --older-than 30d or --function NAME; --max-size 0 for all")
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     removed = cache.prune(**conditions, dry_run=options.dry_run)
     if options.state != "finished" and not (options.keys or options.larger_than or options.max_size):
         before = None if options.older_than is None else time.time() - age(options.older_than)
-        prune_jobs(cache._directory, before, options.function, options.dry_run)  # what is left of jobs that failed
+        prune_jobs(cache._directory, before, options.function, options.dry_run)  # the directories of jobs that failed
     rows = [row_of(entry) for entry in removed]
     if options.json:
         print_json(rows)
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Whether ages and sizes are some, before anything is opened."""
+    """Raise an error for a wrong age or size, before the cache is opened."""
     for name, read in (("older_than", age), ("larger_than", volume), ("max_size", volume)):
         value = getattr(options, name)
         try:

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Submit it, and say what was done."""
+    """Submit the batches, and print their jobs."""
     directory, _ = split(options, 0)
     cache = to_change(open_cache(options, directory))
     submitted, refused = _resume_all(cache._directory)
@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _resume_all(home: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list[str]]:
-    """Submit all batches that can be, in the order in which they were written; return the parts, and their calls.
+def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list[str]]:
+    """Submit all batches that are ready, in the order in which they were written.
 
-    And what was refused: after a mistake the others are tried, but for those that wait for it. They are not where
-    a limit is reached, or nobody answers.
+    Return the submitted parts with the numbers of their calls, and the texts of refusals. A batch that is
+    refused because of a mistake does not stop the others; a limit or a silent scheduler does.
     """
     submitted: list[tuple[BatchPart, int]] = []
     refusals: list[str] = []
-    for folder in folders_by_age(home):
+    for folder in folders_by_age(directory):
         claim = claim_of(folder) if folder.unsent is not None and is_ready(folder) else None
         if claim is None:
             continue

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Forget it, and say what was done."""
+    """Remove the failure or the claim, and print the outcome."""
     directory, (beginning,) = split(options, 1)
     looked_at = open_cache(options, directory)
     jobs = find_job_calls(looked_at._directory, beginning)

@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print all that there is."""
+    """Print the entry."""
     entry: Entry = find_entry(options)
     if options.json:
         print_json(_as_object(entry))

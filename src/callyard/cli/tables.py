@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["fitted", "room", "short", "table", "value", "when"]
 
-_LEAST = 12  # characters that a column keeps which is made to fit
+_LEAST = 12  # characters that a shortened column keeps
 
 
 def when(moment: datetime) -> str:
@@ -18,13 +18,13 @@ def when(moment: datetime) -> str:
 
 
 def short(key: str) -> str:
-    """The beginning of a key that is a digest; one that a user chose is shown as it is."""
+    """Return the beginning of a key that is a digest, or the whole of one that the user chose."""
     return key[:12] if len(key) == 40 and not set(key) - set("0123456789abcdef") else key
 
 
 def value(thing: Any, most: int = 2000) -> str:
-    """A value as Python would write it, cut where that is long."""
-    import reprlib  # here, because it is rarely needed
+    """Return the `repr` of a value, shortened if it is long."""
+    import reprlib  # here, because few commands need it
 
     form = reprlib.Repr()
     form.maxlevel = 4
@@ -34,12 +34,12 @@ def value(thing: Any, most: int = 2000) -> str:
 
 
 def room() -> int | None:
-    """Characters in a line of the terminal; None where the output goes elsewhere."""
+    """Return the characters in a line of the terminal; None if the output is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], elastic: str) -> str:
-    """Aligned columns; those named in `right` to the right. `elastic` is cut where the terminal is too narrow."""
+    """Return aligned columns, those in `right` to the right; the column `elastic` is cut if the terminal is narrow."""
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     place, most = head.index(elastic), room()
@@ -59,6 +59,6 @@ def _cell(text: str, width: int, right: bool) -> str:
 
 
 def fitted(text: str, width: int | None) -> str:
-    """One line of at most so many characters."""
+    """Return a text as one line of at most `width` characters."""
     text = " ".join(text.split())
     return text if width is None or len(text) <= width else text[: width - 3] + "..."

@@ -20,18 +20,23 @@ class KeyedSettings(NamedTuple):
 
 @strict(words="says something of a function: write @keyed(version=...) or @keyed(ignore=[...])")
 def keyed(*, version: object = None, ignore: Iterable[str] = ()) -> Callable[[F], F]:
-    """Let a version, not the code, say what a function means; and leave parameters out of the keys of its calls.
+    """Decorate a function to put a version instead of its code into the keys of its calls, or to leave parameters out.
 
     Args:
-        version: counts instead of the function's code and of all that it reaches; a string or a number. Calls are
-            made again when it changes, and only then. None: the code counts.
-        ignore: names of parameters whose values do not change the result, as `verbose`.
+        version: a string, a number or a tuple, which counts in the key instead of the code of the function and of all
+            that it uses. Calls run again when the version changes, and only then. None (the default): the code counts.
+        ignore: the name of a parameter whose value does not change the result, such as `verbose`, or several. None is
+            ignored by default.
 
     Raises:
-        CacheError: a parameter to be ignored is none of the function's.
+        CacheError: the version is of another type, the function has no parameter of an ignored name, or it cannot be
+            marked (as a builtin).
 
     >>> @keyed(version=2, ignore=["verbose"])
-    ... def relax(structure, verbose=False): ...
+    ... def relax(structure, verbose=False):
+    ...     return len(structure)
+    >>> relax("CuAu")
+    4
     """
     if isinstance(ignore, str):
         ignore = (ignore,)

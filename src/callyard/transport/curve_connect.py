@@ -1,4 +1,4 @@
-"""How an agent finds the driver: all its addresses at once, and the first that answers is taken."""
+"""The connection of an agent to the driver: all addresses are tried at once, and the first that answers is taken."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELLO, WELCOME, MESSAGE, BYE = range(1, 5)
 
 
 class Unreachable(ConnectionError):
-    """No address of the driver answered; `tried` has for each what happened."""
+    """The error if no address of the driver answered; `tried` has the reason for each."""
 
     def __init__(self, timeout: float, tried: Sequence[tuple[Address, str]]) -> None:
         words = "; ".join(f"{address}: {what}" for address, what in tried) or "it has no address"
@@ -30,21 +30,21 @@ class Unreachable(ConnectionError):
 
 
 class ConnectAttempt:
-    """One address of the driver on its way to an answer."""
+    """An attempt to reach the driver at one of its addresses."""
 
     def __init__(self, watched: MonitoredSocket, contact: Contact, address: Address) -> None:
         import zmq
 
         self.watched, self.address = watched, address
         self.connected = False
-        self.seen = ""  # how far it came at best
+        self.seen = ""  # the furthest step of the attempt, in words
         watched.set(
             {
                 zmq.CURVE_SERVERKEY: contact.server_key.encode(),
                 zmq.CURVE_PUBLICKEY: contact.client_key.encode(),
                 zmq.CURVE_SECRETKEY: contact.client_secret.encode(),
                 zmq.IPV6: address.is_ipv6,
-                # The driver may be busy, or a packet lost: until the time is over, it is tried again.
+                # The driver may be busy, or a packet lost, so libzmq tries again until the time is over.
                 zmq.RECONNECT_IVL: 100,
                 zmq.RECONNECT_IVL_MAX: 2000,
                 zmq.CONNECT_TIMEOUT: 5000,
@@ -55,13 +55,13 @@ class ConnectAttempt:
         watched.socket.connect(address.endpoint)
 
     def step(self) -> bool:
-        """Take in what happened; return whether it is the driver and has answered."""
+        """Handle the events of the socket; return True if the driver has answered."""
         for event, _ in self.watched.events():
             self._hear(event)
         answered = False
         while parts := next_of(self.watched.socket):
             answered |= kind_of(parts[0]) == WELCOME
-        return answered and self.connected  # else it was on a connection that is gone
+        return answered and self.connected  # an answer may come from a connection that is gone
 
     def _hear(self, event: int) -> None:
         import zmq
@@ -110,14 +110,14 @@ def first_to_answer(
 
 
 def explain(attempts: Sequence[ConnectAttempt]) -> list[tuple[Address, str]]:
-    """Say for each address what happened; why none could connect libzmq does not tell, so each is tried once more."""
+    """Return the reason for each address; a failed connection is tried once more, because libzmq hides the error."""
     mute = [attempt.address for attempt in attempts if not attempt.seen]
     reasons = dict(zip(mute, _try_plainly(mute), strict=True))
     return [(attempt.address, attempt.seen or reasons[attempt.address]) for attempt in attempts]
 
 
 def _try_plainly(addresses: Sequence[Address], timeout: float = 1.0) -> list[str]:
-    """Return for each address what the system says about connecting to it, after at most `timeout` s."""
+    """Return the system's reason for each address, after at most `timeout` s of trying to connect."""
     said = dict.fromkeys(range(len(addresses)), "no answer; a firewall or missing route?")
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         for number, address in enumerate(addresses):

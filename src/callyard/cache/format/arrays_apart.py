@@ -14,12 +14,12 @@ from .pickles import dumps
 _APART = 1000  # arrays beside one pickle, and at most _SMALL_APART of less than _SMALL bytes
 _SMALL_APART = 64
 _SMALL = 4096
-_VISITS = 2000  # in search of the arrays' places
+_VISITS = 2000  # objects looked at in search of the arrays' places
 _DEPTH = 6
 
 
 def dump(value: Any) -> tuple[bytes, list[tuple[Any, Any, str]]]:
-    """The pickle, and each array beside it with its dtype as `dtypes.describe` has it and a name."""
+    """Return the pickle, and the arrays beside it, each with its described dtype (see `dtypes.describe`) and a name."""
     chosen = _ArraySelection()
     data, arrays = dumps(value, chosen)
     names = _names(value, arrays) if arrays else {}
@@ -27,7 +27,7 @@ def dump(value: Any) -> tuple[bytes, list[tuple[Any, Any, str]]]:
 
 
 class _ArraySelection:
-    """Which things are beside the pickle; it is asked once for each."""
+    """The choice of arrays to be stored beside a pickle; called once for each object in it."""
 
     def __init__(self) -> None:
         self.dtypes: list[Any] = []
@@ -49,7 +49,7 @@ class _ArraySelection:
 
 
 def _names(value: Any, arrays: list[Any]) -> dict[int, str]:
-    """A name for each array, by its id: where it is in the value, or else a number."""
+    """Return a name for each array, by its id: its path in the value, or else a number."""
     found: dict[int, str] = {}
     missing = {id(array) for array in arrays}
     todo = [(value, "", 0)]
@@ -67,7 +67,7 @@ def _names(value: Any, arrays: list[Any]) -> dict[int, str]:
 
 
 def _members(thing: Any) -> Iterable[tuple[str, Any]]:
-    """What is in it, under names that are not used otherwise."""
+    """Return the members of an object with names that have no other use in the file."""
     if type(thing) is list or type(thing) is tuple:
         return [(str(number), item) for number, item in enumerate(thing[:_VISITS])]
     held = thing if type(thing) is dict else _attributes(thing)

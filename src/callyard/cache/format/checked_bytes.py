@@ -14,12 +14,13 @@ _CHUNK = 1 << 20
 
 
 def write_chunks(fd: int, tiles: Iterable[Any], at: int) -> str:
-    """Write them one after the other; the checksum of all."""
+    """Write chunks one after the other, and return the checksum of all."""
     checksum = blake3()
     for tile in tiles:
         view = memoryview(tile)
         for start in range(0, len(view), _CHUNK):
-            chunk = bytes(view[start : start + _CHUNK])  # what is hashed is written, whoever changes the array now
+            # A copy, so that the same bytes are hashed and written even if a thread changes the array now.
+            chunk = bytes(view[start : start + _CHUNK])
             checksum.update(chunk)
             write_all(fd, chunk, at)
             at += len(chunk)
@@ -28,12 +29,12 @@ def write_chunks(fd: int, tiles: Iterable[Any], at: int) -> str:
 
 def write_all(fd: int, data: bytes, at: int) -> None:
     written = os.pwrite(fd, data, at)
-    while written < len(data):  # a full disk says so at the next attempt
+    while written < len(data):  # a full disk raises an error at the next attempt
         written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
 
 class BytesInMemory:
-    """The content of a small file, which is never looked at again; or a part of it, which begins at `start`."""
+    """The content of a small file, or the part of it that begins at `start`; the file is not read again."""
 
     __slots__ = ("data", "size", "start")
 
@@ -45,7 +46,7 @@ class BytesInMemory:
         return self.data[at - self.start : at - self.start + length] if length else memoryview(b"")
 
     def part(self, start: int, end: int) -> BytesInMemory:
-        """A part without the rest of the file, which need not be kept in memory for it."""
+        """Return a copy of a part, which does not keep the rest of the file in memory."""
         return BytesInMemory(memoryview(bytes(self.read(start, end - start))), start)
 
     def read_into(self, at: int, target: memoryview) -> None:
@@ -53,9 +54,9 @@ class BytesInMemory:
 
 
 class BytesOnDisk:
-    """The content of a large file that was checked. It is opened for each part, and must still be the same.
+    """The content of a large file that was checked. The file is opened for each part, and must still be the same.
 
-    Offsets count from the end of the user block of `block` bytes; the content is what lies from `start` up to `size`.
+    Offsets count from the end of the user block of `block` bytes; the content goes from `start` up to `size`.
     """
 
     __slots__ = ("_block", "_checksum", "_identity", "_path", "_start", "size")
@@ -82,7 +83,7 @@ class BytesOnDisk:
                 target = target[count:]
 
     def _check(self, fd: int) -> None:
-        """Raise CacheError where the content is not the one that was checked; what others add beside it is theirs."""
+        """Raise CacheError if the content is not the checked one any more; additions behind it are allowed."""
         found = identity(os.fstat(fd))
         if found == self._identity:
             return
@@ -98,14 +99,14 @@ def _check_span(at: int, length: int, start: int, size: int) -> None:
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
-    """What changes when the file is another, or is written to."""
+    """Return a tuple that is another one after the file was replaced or written to."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_at(fd: int, length: int, at: int) -> bytes:
-    """So many bytes, fewer at the end of the file."""
+    """Return `length` bytes, fewer at the end of the file."""
     data = os.pread(fd, length, at)
-    while len(data) < length:  # an interrupted read
+    while len(data) < length:  # the read was interrupted
         more = os.pread(fd, length - len(data), at + len(data))
         if not more:
             break
@@ -114,7 +115,7 @@ def read_at(fd: int, length: int, at: int) -> bytes:
 
 
 def checksum_of(fd: int, at: int, end: int) -> str:
-    """Of the bytes from there on up to `end`, or to the end of the file."""
+    """Return the checksum of the bytes from `at` to `end`, or to the end of the file."""
     checksum = blake3()
     chunk = memoryview(bytearray(_CHUNK))
     with open(fd, "rb", buffering=0, closefd=False) as file:

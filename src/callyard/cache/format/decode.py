@@ -1,4 +1,4 @@
-"""Nodes back to values: new objects, the same as `pickle` would have made of what they were."""
+"""The decoder of values: makes objects from nodes, the same as `pickle` would have made from the stored values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .encode import Described, Node, Omitted
 
 
 class ByteSource(Protocol):
-    """The bytes of a file, `size` of them. Both methods raise ValueError for what lies outside it."""
+    """The `size` bytes of a file; both methods raise ValueError for a span outside of them."""
 
     size: int
 
@@ -23,11 +23,11 @@ class ByteSource(Protocol):
 
 
 class Unloadable(CacheError):
-    """The bytes are those that were written, but the object cannot be made of them here."""
+    """An undamaged value whose object cannot be made in this process."""
 
 
 def decode(node: Node, source: ByteSource) -> Any:
-    """The value of a node. A node that makes no sense raises one of many exceptions."""
+    """Return the value of a node; a node that makes no sense raises one of many exceptions."""
     return _DECODERS[node["is"]](node, source)
 
 
@@ -94,7 +94,7 @@ def _read_pickle(node: Node, source: ByteSource) -> Any:
     data = source.read(node["at"], node["bytes"])
     try:
         return loads(data, arrays)
-    except Exception as error:  # of the user's classes, or because they are not here
+    except Exception as error:  # raised by the user's classes, or because they are missing here
         raise Unloadable(f"{type(error).__name__}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The dtypes of arrays in files: as JSON, and which of them HDF5 has too."""
+"""The dtypes of arrays in files: their description as JSON, and the ones that HDF5 has too."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import itertools
 from ...utils.lite_typing import Any
 
 _SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}  # bytes, by kind
-_LONGEST = 40  # letters of a dtype that is no record
+_LONGEST = 40  # characters of the text of a dtype
 
 
 def describe(dtype: Any) -> Any:
-    """Text, list or dictionary of which `build` makes an equal dtype; None if it cannot."""
+    """Return a text, list or dictionary from which `build` makes an equal dtype; None if there is none."""
     if dtype.hasobject or not dtype.itemsize:
         return None
     try:
@@ -22,14 +22,14 @@ def describe(dtype: Any) -> Any:
 
 
 def describe_array(array: Any) -> Any:
-    """The dtype of an array, as `describe` has it; None where only a pickle can say what comes back."""
+    """Return the description of an array's dtype; None if only a pickle can restore the array."""
     if not array.dtype.isnative and not (array.flags.forc and has_buffer(array)):
-        return None  # pickle may change the order of the bytes
+        return None  # because pickle may change the byte order
     return describe(array.dtype)
 
 
 def has_buffer(array: Any) -> bool:
-    """Whether others can look at its memory; where not, as with dates, pickle makes a copy that is writable."""
+    """Return True if an array exports its memory; of others, such as arrays of dates, pickle makes a writable copy."""
     try:
         memoryview(array)
     except (BufferError, TypeError, ValueError):
@@ -54,11 +54,11 @@ def _describe(dtype: Any) -> Any:
 
 
 def build(described: Any) -> Any:
-    """The dtype. What makes no sense raises one of many exceptions."""
+    """Return the dtype of a description; one that makes no sense raises one of many exceptions."""
     import numpy as np
 
     if isinstance(described, str):
-        if len(described) > _LONGEST or "," in described:  # with commas numpy takes it for a record
+        if len(described) > _LONGEST or "," in described:  # numpy takes a text with commas for a record
             raise ValueError("not the text of one dtype")
         return np.dtype(described)
     if isinstance(described, list):
@@ -70,7 +70,7 @@ def build(described: Any) -> Any:
 
 
 def _same(built: Any, dtype: Any) -> bool:
-    """Equal, and alike in what `==` does not look at."""
+    """Return True if two dtypes are equal, also in the properties that `==` ignores."""
     if built != dtype or built.type is not dtype.type or built.isalignedstruct != dtype.isalignedstruct:
         return False
     if dtype.metadata:
@@ -83,7 +83,7 @@ def _same(built: Any, dtype: Any) -> bool:
 
 
 def is_native(dtype: Any) -> bool:
-    """Whether any HDF5 tool reads such an array as what it is."""
+    """Return True if HDF5 has a type for arrays of this dtype."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return is_native(base) and all(shape)

@@ -1,6 +1,6 @@
-"""Python values as datasets: numbers, texts and arrays as themselves, everything else as pickles beside arrays.
+"""The encoder of values: numbers, texts and arrays as datasets of their own, everything else as pickles beside arrays.
 
-A value is described by a *node*, a dictionary for JSON: what it is, and where its bytes are. Short tuples, lists
+A value is described by a *node*, a dictionary for JSON with its type and the place of its bytes. Short tuples, lists
 and dictionaries of such values are groups of them. The exact type of everything comes back.
 """
 
@@ -18,13 +18,13 @@ from .hdf5_structure import MAX_RANK, Spec, is_name, spec
 
 Node = dict[str, Any]
 
-_MEMBERS = 12  # of a value that is stored without a pickle
+_MEMBERS = 12  # the most datasets of a value that is stored without a pickle
 _DEPTH = 6
 _VIEWED = 1 << 16  # bytes from which an array is not copied before it is written
 
 
 class Omitted(Frozen):
-    """Stands for an array among the arguments that was too large to be stored with the result."""
+    """A placeholder for an array among the arguments that was too large to be stored with the result."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class Omitted(Frozen):
 
 
 class Described(Frozen):
-    """Stands for an argument that cannot be pickled, or is too large."""
+    """A placeholder for an argument that cannot be pickled, or is too large."""
 
     text: str
 
@@ -43,12 +43,12 @@ class Described(Frozen):
 
 
 class Datasets:
-    """The datasets of a file. `limit`: bytes from which an array is described only."""
+    """The datasets of a file. Larger arrays than `limit` bytes are only described."""
 
     def __init__(self) -> None:
         self.specs: list[Spec] = []
-        self.data: list[Any] = []  # of each spec, bytes or an array's memory
-        self.nodes: list[Node] = []  # in which the offset belongs
+        self.data: list[Any] = []  # for each spec, bytes or the memory of an array
+        self.nodes: list[Node] = []  # for each spec, the node that gets its offset
         self.limit: int | None = None
 
     def add(self, thing: Spec, data: Any = b"", node: Node | None = None) -> Node:
@@ -58,7 +58,7 @@ class Datasets:
         return self.nodes[-1]
 
     def add_text(self, path: str, data: bytes, what: str, multiple: int, filler: bytes = b"\0") -> Node:
-        """Padded, so that texts which differ a little in length have files of the same structure."""
+        """Add a text, padded, so that texts of similar lengths give files of the same structure."""
         length = max(-(-len(data) // multiple), 1) * multiple
         return self.add(spec(path, "text", (length,)), data.ljust(length, filler), {"is": what, "bytes": length})
 
@@ -67,7 +67,7 @@ class Datasets:
         return self.add(spec(path, "|u1", (length,)), data.ljust(length, b"\0"), {"is": what, "bytes": len(data)})
 
     def forget(self, mark: int) -> None:
-        """All but the first so many."""
+        """Remove all datasets but the first `mark` of them."""
         for part in (self.specs, self.data, self.nodes):
             del part[mark:]
 
@@ -76,7 +76,7 @@ class Datasets:
 
 
 def encode(value: Any, path: str, parts: Datasets) -> Node:
-    """The node of a value. Pickle's exceptions if it cannot be pickled; then nothing is added to `parts`."""
+    """Return the node of a value, and add its datasets; if pickle raises an exception, add none."""
     mark = len(parts.specs)
     try:
         node = _NodeMaker(parts).node(value, path)
@@ -90,9 +90,9 @@ def encode(value: Any, path: str, parts: Datasets) -> Node:
 
 
 def encode_arguments(arguments: tuple[Any, ...] | dict[str, Any], path: str, parts: Datasets) -> Node:
-    """The node of arguments, each for itself: a reader of HDF5 sees those that need no pickle.
+    """Return the node of arguments, each encoded by itself, so that readers of HDF5 see those that need no pickle.
 
-    This does not fail: what cannot be pickled is described.
+    An argument that cannot be pickled is described instead.
     """
     parts.add(spec(path, "group"))
     if isinstance(arguments, tuple):
@@ -120,7 +120,7 @@ def _describe(value: Any) -> str:
 
 
 class _NodeMaker:
-    """Makes nodes without pickles; None for what needs one: it is large or deep, or holds a thing twice."""
+    """A maker of nodes without pickles; None for a large or deep value, or one that holds the same object twice."""
 
     def __init__(self, parts: Datasets) -> None:
         self._parts = parts
@@ -211,11 +211,11 @@ def _bytes(value: bytes, path: str, parts: Datasets) -> Node | None:
     return parts.add(spec(path, "|u1", (len(value),)), value, {"is": "bytes", "bytes": len(value)})
 
 
-_UNIFORM = {float: "d", int: "q", bool: "?"}  # what a list may be full of, as `struct` calls it
+_UNIFORM = {float: "d", int: "q", bool: "?"}  # the types of numbers in uniform lists, as formats of `struct`
 
 
 def _numbers(values: Any, form: str, path: str, parts: Datasets) -> Node | None:
-    """A list or tuple of numbers of one kind, as one dataset: each by itself would take almost a kilobyte."""
+    """Encode a list or tuple of numbers of one type as one dataset, because each alone would take almost a kilobyte."""
     if parts.limit is not None and 8 * len(values) > parts.limit:
         return None
     try:
@@ -234,7 +234,7 @@ _SCALARS: Mapping[type, Callable[[Any, str, Datasets], Node | None]] = {
 
 
 def _numpy(value: Any, path: str, parts: Datasets) -> Node | None:
-    import numpy as np  # it is there: the value is numpy's
+    import numpy as np  # imported already, because the value is of numpy
 
     if type(value) is np.ndarray:
         described = describe_array(value)
@@ -263,7 +263,7 @@ def _array(array: Any, described: Any, path: str, parts: Datasets) -> Node | Non
 
 
 def _order_in_memory(array: Any) -> Node:
-    """In what an array that comes back is not a new one in C order: what numpy's own pickle keeps."""
+    """Return the properties that numpy's own pickle keeps of an array: its order in memory, and read-only or not."""
     flags = array.flags
     if flags.c_contiguous:
         order: Node = {}
@@ -272,13 +272,13 @@ def _order_in_memory(array: Any) -> Node:
     else:
         axes = _axes(array)
         if axes is None:
-            return {}  # pickle makes a copy of what lies in no order, which is writable whatever it was before
+            return {}  # pickle makes a writable copy of an array that is not contiguous
         order = {"axes": axes}
     return order if flags.writeable or not has_buffer(array) else {**order, "readonly": True}
 
 
 def _axes(array: Any) -> list[int] | None:
-    """How to transpose one in C order, if the array lies in memory as that does, and this numpy keeps it so."""
+    """Return the axes that transpose a C-ordered array into this one, if there are any and this numpy pickles them."""
     by_step = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     if not array.transpose(by_step).flags.c_contiguous:
         return None
@@ -287,7 +287,7 @@ def _axes(array: Any) -> list[int] | None:
 
 
 def _memory(array: Any) -> Any:
-    """The bytes in C order, without a copy if it is large and they are."""
+    """Return the bytes of an array in C order; of a large array without a copy, if it is in C order."""
     import numpy as np
 
     if array.nbytes < _VIEWED:
@@ -296,7 +296,7 @@ def _memory(array: Any) -> Any:
 
 
 def _pickled(value: Any, path: str, parts: Datasets) -> Node:
-    from .arrays_apart import dump  # here, because a number needs none of what it imports
+    from .arrays_apart import dump  # here, because numbers need none of its imports
 
     data, arrays = dump(value)
     if parts.limit is not None and len(data) > parts.limit:

@@ -1,7 +1,7 @@
-"""What HDF5 files consist of, as far as those of the cache need it: groups, and datasets that lie in one piece.
+"""The parts of HDF5 files that the cache needs: the superblock, groups, and contiguous datasets.
 
-Made here and not by the HDF5 library, because to load that takes longer than most calls that are jobs. It is what the
-library writes for the same things, by the specification of the format (version 3, which HDF5 1.10 reads, also 1.8).
+They are made here and not by the HDF5 library, because loading that takes longer than most short jobs. They are the
+bytes that the library would write, by the specification of the format (version 3, which HDF5 1.10 reads, also 1.8).
 Addresses count from the end of the user block.
 """
 
@@ -17,27 +17,27 @@ from ...utils.lite_typing import Any
 __all__ = ["ALIGNED", "SUPERBLOCK", "dataset", "fits", "group", "is_sound", "size_of", "superblock"]
 
 SUPERBLOCK = 48  # bytes
-ALIGNED = 8  # bytes, to which headers and data are
+ALIGNED = 8  # bytes; all headers and data begin at multiples of this
 
-_NOWHERE = 0xFFFFFFFFFFFFFFFF  # the address of what has no place
+_NOWHERE = 0xFFFFFFFFFFFFFFFF  # the address of a dataset without data
 _DATASPACE, _LINK_INFO, _DATATYPE, _FILL_VALUE, _LINK, _LAYOUT, _GROUP_INFO, _ATTRIBUTE = 1, 2, 3, 5, 6, 8, 10, 12
 _UTF8 = 1
 _WORD = 0xFFFFFFFF
 _LONGEST = 1000  # bytes of an attribute
 _MESSAGE = 0xFFFF  # bytes of a message at most
 
-# Bits of sign, exponent and mantissa, and the bias, by bytes.
+# By the size in bytes: the bits of sign, exponent and mantissa, and the bias.
 _FLOATS = {2: (15, 10, 5, 10, 15), 4: (31, 23, 8, 23, 127), 8: (63, 52, 11, 52, 1023)}
 
 
 def superblock(base: int, end: int, root: int) -> bytes:
-    """The beginning: `end` is the length of all with the user block of `base` bytes, `root` where the root group is."""
+    """Return the superblock of a file of `end` bytes, `base` of them its user block, with the root group at `root`."""
     data = b"\x89HDF\r\n\x1a\n" + struct.pack("<4B4Q", 2, 8, 8, 0, base, _NOWHERE, end, root)
     return data + _checksum(data)
 
 
 def group(links: Iterable[tuple[str, int]]) -> bytes:
-    """The header of a group with these names and addresses."""
+    """Return the header of a group with these names and addresses."""
     info = [(_LINK_INFO, struct.pack("<2B2Q", 0, 0, _NOWHERE, _NOWHERE)), (_GROUP_INFO, b"\0\0")]
     return _header([*info, *((_LINK, _link(name.encode(), address)) for name, address in links)])
 
@@ -47,28 +47,28 @@ def _link(name: bytes, address: int) -> bytes:
 
 
 def dataset(kind: Any, shape: tuple[int, ...], address: int, attributes: Iterable[tuple[str, str]]) -> bytes:
-    """The header of a dataset. `kind`, `shape` and `attributes` are those of a `layout.spec`."""
+    """Return the header of a dataset, with `kind`, `shape` and `attributes` as in `layout.spec`."""
     size = size_of(kind, shape)
-    fill = struct.pack("<2B", 3, 0b0101)  # space at once, and nobody fills it
+    fill = struct.pack("<2B", 3, 0b0101)  # allocate early, never write a fill value
     place = struct.pack("<2B2Q", 3, 1, address if size else _NOWHERE, size)
     described = [(_DATASPACE, _space(kind, shape)), (_DATATYPE, _type(kind, shape)), (_FILL_VALUE, fill)]
     return _header([*described, (_LAYOUT, place), *((_ATTRIBUTE, _attribute(*pair)) for pair in attributes)])
 
 
 def size_of(kind: Any, shape: tuple[int, ...]) -> int:
-    """The bytes of its data."""
+    """Return the size of the data of a dataset (bytes)."""
     if kind in ("group", "none"):
         return 0
     return reduce(mul, shape, 1) * (1 if kind == "text" else _parsed(kind)[2])
 
 
 def fits(kind: Any) -> bool:
-    """Whether a dtype can be described in a header; records of a thousand fields and more can not."""
+    """Return True if a dtype fits into a header; records of a thousand fields and more do not."""
     return len(_number(kind)) <= _MESSAGE
 
 
 def _attribute(name: str, value: str) -> bytes:
-    cut = value.encode(errors="replace")[:_LONGEST].decode(errors="ignore")  # not in the middle of a letter
+    cut = value.encode(errors="replace")[:_LONGEST].decode(errors="ignore")  # never within a character
     label, text = name.encode() + b"\0", cut.encode() or b" "
     kind, space = _text(len(text)), _space("text", ())
     return struct.pack("<2B3HB", 3, 0, len(label), len(kind), len(space), _UTF8) + label + kind + space + text
@@ -91,14 +91,14 @@ def _type(kind: Any, shape: tuple[int, ...]) -> bytes:
 
 
 def _parsed(kind: Any) -> tuple[str, str, int]:
-    """Order, letter and bytes of a dtype, which may also be the text that stands for one."""
+    """Return byte order, letter and size of a dtype, or of the text of one."""
     if not isinstance(kind, str):
         return kind.str[0], kind.kind, kind.itemsize
     return ("|", "b", 1) if kind == "?" else (kind[0], kind[1], int(kind[2:]))
 
 
 def _number(kind: Any) -> bytes:
-    """A dtype, as HDF5 has it."""
+    """Return the HDF5 datatype of a dtype."""
     order, letter, size = _parsed(kind)
     if not isinstance(kind, str) and kind.subdtype is not None:
         return _array(*kind.subdtype)
@@ -111,12 +111,12 @@ def _number(kind: Any) -> bytes:
     if letter == "b":
         return _message(8, 2, 1, _integer("<", 1, signed=True) + b"FALSE\0TRUE\0\0\1")
     if letter == "S":
-        return _message(3, 1, size)  # filled up with zeros
+        return _message(3, 1, size)  # padded with zeros
     return _float(order, size) if letter == "f" else _integer(order, size, signed=letter == "i")
 
 
 def _message(number: int, bits: int, size: int, properties: bytes = b"") -> bytes:
-    """A datatype of the class with this number."""
+    """Return a datatype of the class with this number."""
     return struct.pack("<2I", (bits << 8) | 0x30 | number, size) + properties
 
 
@@ -136,7 +136,7 @@ def _float(order: str, size: int) -> bytes:
 
 
 def _compound(members: Sequence[tuple[str, int, bytes]], size: int) -> bytes:
-    length = (size.bit_length() + 7) // 8  # of offsets
+    length = (size.bit_length() + 7) // 8  # bytes of an offset
     parts = (name.encode() + b"\0" + offset.to_bytes(length, "little") + kind for name, offset, kind in members)
     return _message(6, len(members), size, b"".join(parts))
 
@@ -156,7 +156,7 @@ def _header(messages: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 def _checksum(data: bytes) -> bytes:
-    """That of the format, which is Bob Jenkins' lookup3."""
+    """Return the checksum of HDF5, which is Bob Jenkins' lookup3."""
     length = -(-len(data) // 12) * 12
     words = struct.unpack(f"<{length // 4}I", data.ljust(length, b"\0"))
     a = b = c = (0xDEADBEEF + len(data)) & _WORD
@@ -171,9 +171,10 @@ def _checksum(data: bytes) -> bytes:
 
 
 def is_sound(frame: bytes) -> bool:
-    """Whether a superblock and the headers behind it have the right checksums: as they were made, or as HDF5 has them.
+    """Return True if a superblock and the headers behind it have the right checksums.
 
-    It leaves headers where they are when it changes them, and continues them elsewhere if they have to grow.
+    They have them as written, and after changes by HDF5, which leaves headers at their place and continues them
+    elsewhere if they have to grow.
     """
     at, end = 0, SUPERBLOCK
     while at < len(frame):

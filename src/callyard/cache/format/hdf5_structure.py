@@ -1,7 +1,7 @@
-"""The structure of a file: which bytes are HDF5's, and where the data go between them.
+"""The structure of a file: the bytes of HDF5, and the places of the data between them.
 
-The files of one function are alike, so a structure is made once, without data, and kept; a file is then its bytes and
-the data, put together.
+The files of one function are alike, so a structure is made once, without data, and kept. A file is then made by putting
+its bytes and the data together.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from . import hdf5
 
-MAX_RANK = 31  # dimensions of an array: HDF5 has one more, for the bytes of what it does not know
+MAX_RANK = 31  # dimensions of an array; HDF5 allows one more, which is needed for the bytes of dtypes that it lacks
 MIN_BLOCK = 1024  # bytes of the user block before the HDF5 part: 512 * 2**k
 _KEPT = 256  # structures
-_KEPT_BYTES = 1 << 16  # of one of them
+_KEPT_BYTES = 1 << 16  # bytes of a structure that is kept, at most
 
 
 Spec = tuple[str, Any, "tuple[int, ...]", "tuple[tuple[str, str], ...]"]  # see `spec`
 
 
 def spec(path: str, kind: Any, shape: tuple[int, ...] = (), attributes: tuple[tuple[str, str], ...] = ()) -> Spec:
-    """A dataset or group to be made. Equal ones make equal structures.
+    """Return the description of a dataset or group to be made. Equal descriptions make equal structures.
 
-    `kind`: "group", "none" (a dataset without data), "text" (UTF-8, `shape` is its length in bytes), or what
-    `numpy.dtype` takes. `attributes` are names and texts.
+    `kind` is "group", "none" (a dataset without data), "text" (UTF-8; `shape` is its length in bytes), or an argument
+    of `numpy.dtype`. `attributes` are pairs of name and text.
     """
     return path, kind, shape, attributes
 
@@ -35,16 +35,16 @@ class Structure(Frozen):
 
     block: int
     size: int
-    data: int  # where the data begin: before them is nothing but HDF5's own
-    offsets: tuple[int, ...]  # of the data of each spec; 0 for those without
-    tiles: tuple[bytes | int, ...]  # in the order of the file: HDF5's bytes, or whose data
+    data: int  # the offset of the data, behind all headers of HDF5
+    offsets: tuple[int, ...]  # of the data of each spec; 0 for a spec without data
+    tiles: tuple[bytes | int, ...]  # in the order of the file: bytes of HDF5, or the index of a spec, for its data
 
 
 _known: dict[tuple[Spec, ...], Structure] = {}
 
 
 def structure(specs: tuple[Spec, ...], block: int = MIN_BLOCK) -> Structure:
-    """The structure of a file whose user block has `block` bytes, or more."""
+    """Return the structure of a file whose user block has `block` bytes or more."""
     found = _known.get(specs)
     if found is None or found.block < block:
         found = _make(specs, block)
@@ -77,7 +77,7 @@ def _padded(length: int) -> int:
 
 
 class _Object:
-    """A group, or a dataset: that of the spec with this index."""
+    """A group, or the dataset of the spec with this index."""
 
     def __init__(self) -> None:
         self.index: int | None = None
@@ -97,7 +97,7 @@ class _Object:
 
 
 def _tree(specs: Sequence[Spec]) -> _Object:
-    """The root group."""
+    """Return the root group of the tree of all paths."""
     root = _Object()
     for index, (path, kind, _, _) in enumerate(specs):
         thing = root
@@ -108,7 +108,7 @@ def _tree(specs: Sequence[Spec]) -> _Object:
 
 
 def _place(things: Sequence[_Object], specs: Sequence[Spec], offsets: Sequence[int]) -> int:
-    """Make the headers, one behind the other; where the last one ends. Their lengths do not depend on addresses."""
+    """Make the headers, one behind the other, and return their end. Their lengths do not depend on the offsets."""
     end = hdf5.SUPERBLOCK
     for thing in things:
         thing.header, thing.at = thing.make_header(specs, offsets), end
@@ -117,7 +117,7 @@ def _place(things: Sequence[_Object], specs: Sequence[Spec], offsets: Sequence[i
 
 
 def is_name(key: Any) -> bool:
-    """Whether it can be the name of a dataset, as it is."""
+    """Return True if a key can be the name of a dataset unchanged."""
     if type(key) is not str or not 0 < len(key) <= 100:
         return False
     return key.isidentifier() or (key.isprintable() and "/" not in key and key not in (".", ".."))

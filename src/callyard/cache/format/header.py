@@ -10,22 +10,22 @@ from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from .checked_bytes import read_at
 
-FORMAT = 2  # what is written; 1, whose checksum was of all behind the user block, is read too
-MAX_BLOCK = 1 << 26  # bytes of a user block
-FRAME = 256  # bytes that the first line and the checksum of the content take, at most
+FORMAT = 2  # of new files; format 1, with one checksum of all behind the user block, is read too
+MAX_BLOCK = 1 << 26  # bytes of a user block, at most
+FRAME = 256  # bytes of the first line and the checksums, at most
 
 _MARK = b"CALLYARD "
-_EARLIER_MARK = b"PENSTOCK "  # of files that were written before the project got its name
+_EARLIER_MARK = b"PENSTOCK "  # of files from before the project got its name
 
 
 class DamagedFile(CacheError):
-    """What is in the file is not what was written there."""
+    """A file whose content is not the one that was written."""
 
 
 class Header(Frozen):
-    """What the file says about itself. `created` is Unix time, `seconds` the run time, `size` that of the file.
+    """The head of a file. `created` is the Unix time (s), `seconds` the run time, `size` the size of the file (bytes).
 
-    That may have grown since it was written: a person can add notes to an HDF5 file.
+    The file may have grown since it was written, because people can add notes to an HDF5 file.
     """
 
     format: int
@@ -39,7 +39,7 @@ class Header(Frozen):
 
 
 def make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
-    """The user block. `text` is the JSON without the checksums, of HDF5's own part and of the data, and the brace."""
+    """Return the user block. `text` is the JSON without its end: the checksums of headers and data, and the brace."""
     data = f'{text},"frame":"{frame}","sum":"{checksum}"}}'.encode()
     line = _MARK + b"%d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
     return (line + data + b"\n").ljust(block, b"\0")
@@ -50,7 +50,7 @@ def damaged(path: str, what: str) -> DamagedFile:
 
 
 def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Header, int, dict[str, Any], bytes]:
-    """The head, the length of the user block, the JSON, and the first bytes of the file: `peek`, or more."""
+    """Return the head, the length of the user block, the JSON, and the first bytes of the file, `peek` or more."""
     if not size:
         raise DamagedFile(f"{path} is empty")
     data = read_at(fd, min(peek, size), 0)
@@ -75,11 +75,11 @@ def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Header, int, di
 _TEXTS = ("key", "name", "state", "token", "frame", "sum")
 _COUNTS = ("format", "bytes", "data")
 _MOMENTS = ("created", "seconds")
-_LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
+_LATEST = 253402214400  # s: the last day that `datetime` can represent in every time zone
 
 
 def _parse(text: bytes, path: str, number: int) -> dict[str, Any]:
-    """The JSON of a head, in which each field is what it should be; `parts` are looked at when they are asked for."""
+    """Return the JSON of a head with all fields checked but for `parts`, whose nodes are checked by their decoder."""
     try:
         fields = {"data": 0, "frame": "", **lite_json.loads(text)}
         if _is_sound(fields, number):
@@ -102,7 +102,7 @@ def _is_sound(fields: dict[str, Any], number: int) -> bool:
 
 
 def _first_line(data: bytes, path: str) -> tuple[int, int, int, bytes]:
-    """The length of the line, the format, the length of the user block, and the checksum of the head."""
+    """Return the length of the first line, the format, the length of the user block, and the checksum of the head."""
     if not data.startswith((_MARK, _EARLIER_MARK)):
         raise DamagedFile(f"{path} is not a file of Callyard's cache, or its beginning is damaged")
     end = data.find(b"\n", 0, FRAME)

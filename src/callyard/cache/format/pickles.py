@@ -1,7 +1,7 @@
-"""Pickles for files: they are read by other processes, later, which need not have the writer's `__main__`.
+"""The pickler for files, which other processes read later, without the `__main__` of the writer.
 
-What can be imported is stored by name, as always. A class or function that cannot be is stored as a pickle of
-its own in the pickle, which is opened only where there is no class of that name, or the function is wanted.
+Importable classes and functions are stored by name, as always. Any other is stored as a pickle of its own within the
+pickle, which is loaded only if the reader has no class of that name, or calls for the function.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from .unpickle import CODE, fill_class, given, load_class, load_function, make_c
 
 
 class FilePickler(wire.Pickler):
-    """`definition`: the pickle is itself a definition, in which classes and functions may refer to each other."""
+    """The pickler for files.
+
+    With `definition` the pickle is itself the definition of a class or function, in which classes and functions may
+    refer to each other.
+    """
 
     def __init__(
         self,
@@ -42,11 +46,11 @@ class FilePickler(wire.Pickler):
         return self._definition(function) if self._inside else (load_function, (CODE, _define(function)))
 
     def _reference(self, thing: Any) -> Any:
-        return None  # there is no namespace of the writer where the file is read
+        return None  # the reader has no namespace of the writer
 
     def _definition(self, function: FunctionType) -> Any:
         if at_import(function) is None:
-            return self._dynamic_function_reduce(function)  # with the globals that it uses
+            return self._dynamic_function_reduce(function)  # together with the globals that it uses
         return super()._definition(function)
 
     def _class(self, cls: type) -> Any:
@@ -78,9 +82,9 @@ def _define(thing: Any) -> bytes:
 
 
 def dumps(value: Any, apart: Callable[[Any], bool] | None = None) -> tuple[bytes, list[Any]]:
-    """A pickle for `unpickles.loads`, and the objects in it for which `apart` was true: they are not in the pickle."""
+    """Return a pickle for `unpickle.loads`, and the objects for which `apart` was true, which are not in the pickle."""
     taken: list[Any] = []
-    slots: dict[int, pickle.PickleBuffer] = {}  # the way by which pickle lets something be given when it is read
+    slots: dict[int, pickle.PickleBuffer] = {}  # out-of-band buffers, in whose places the reader puts the objects
 
     def reduce(thing: Any) -> Any:
         if apart is None or not apart(thing):

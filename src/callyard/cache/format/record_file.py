@@ -1,8 +1,7 @@
-"""One finished call in one file: a head that says where everything is, and an HDF5 file behind it.
+"""The file of a finished call: a head with the places of all parts, and an HDF5 file behind it.
 
-The head is the text in the user block of the HDF5 file. With it a result is read by one `read`, without the HDF5
-library; everybody else reads the HDF5 part, in which the same bytes are datasets. `docs/file-format.md`
-describes both.
+The head is a text in the user block of the HDF5 file. With it Callyard reads a result by one `read`, without the HDF5
+library; other programs read the HDF5 part, in which the same bytes are datasets. `docs/file-format.md` describes both.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ __all__ = [
     "DamagedFile", "Header", "Record", "Stored", "read", "read_head", "write",
 ]  # fmt: skip
 
-ARRAY_LIMIT = 64 << 20  # bytes of an argument from which it is described only
+ARRAY_LIMIT = 64 << 20  # bytes; a larger argument is only described
 FINISHED, FAILED = "finished", "failed"
 
-_WHOLE = 1 << 20  # bytes of a file up to which it is kept in memory once read
-_PEEK = 4096  # most heads are shorter
+_WHOLE = 1 << 20  # bytes; a file up to this size is kept in memory after reading
+_PEEK = 4096  # bytes of the first read, because most heads are shorter
 _EIGHT_BYTES = ("float", "int")  # the most frequent outputs
-_PICKLED_LIMIT = 1 << 20  # of a function
+_PICKLED_LIMIT = 1 << 20  # bytes of a function's pickle that is stored
 
 
 class Record(Frozen):
-    """A finished call. `output` is the exception where the state is "failed"."""
+    """The record of a finished call; where the state is "failed", `output` is the exception."""
 
     key: str
     name: str
@@ -58,7 +57,7 @@ class Record(Frozen):
 
 
 def write(fd: int, record: Record) -> int:
-    """Fill an empty file; returns its size. Pickle's exceptions if the output cannot be pickled, OSError."""
+    """Fill an empty file, and return its size (bytes). Raises OSError, and the exceptions of pickle for the output."""
     about = _about(record)
     parts = Datasets()
     nodes = _nodes(record, about, parts)
@@ -69,14 +68,14 @@ def write(fd: int, record: Record) -> int:
     if structure.size <= _WHOLE:
         data = b"".join(tiles)
         write_all(fd, make_head(text, block, frame, blake3(data).hexdigest()) + first + data, 0)
-    else:  # the head comes last, so that half a file has none
+    else:  # write the head last, so that a half-written file has none
         write_all(fd, first, block)
         write_all(fd, make_head(text, block, frame, write_chunks(fd, tiles, block + len(first))), 0)
     return block + structure.size
 
 
 def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5_structure.Structure, str]:
-    """A structure whose user block has room for the head, and the head's text but for the checksum."""
+    """Return a structure whose user block has room for the head, and the text of the head without its checksums."""
     specs = tuple(parts.specs)
     block = hdf5_structure.MIN_BLOCK
     while True:
@@ -93,7 +92,7 @@ def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5_
 
 
 def _about(record: Record) -> str:
-    """What a record is, without its parts."""
+    """Return the JSON of a record without its parts."""
     return lite_json.compact(
         {
             "format": FORMAT,
@@ -108,7 +107,7 @@ def _about(record: Record) -> str:
 
 
 def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
-    """Add everything to `parts`; the nodes by the names that they have in HDF5."""
+    """Add all values of a record to `parts`, and return their nodes by their names in HDF5."""
     output = "error" if record.state == FAILED else "output"
     nodes = {output: encode(record.output, output, parts)}
     parts.limit = ARRAY_LIMIT
@@ -119,7 +118,7 @@ def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
     if record.pickled is not None and len(record.pickled) <= _PICKLED_LIMIT:
         nodes["function_pickle"] = parts.add_bytes("function_pickle", record.pickled, "bytes")
     nodes["facts"] = parts.add_text("facts", lite_json.lenient(dict(record.facts)).encode(), "json", 256, b" ")
-    parts.add_text("record", about.encode(), "json", 64, b" ")  # the head's own, for readers of HDF5
+    parts.add_text("record", about.encode(), "json", 64, b" ")  # the fields of the head again, for readers of HDF5
     return nodes
 
 
@@ -127,16 +126,18 @@ def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
 
 
 def read_head(fd: int, path: str = "the file") -> Header:
-    """The head alone, checked; the rest of the file is not read."""
+    """Return the head alone, checked, without reading the rest of the file."""
     return load_head(fd, os.fstat(fd).st_size, path, _PEEK)[0]
 
 
 def read(fd: int, path: str, whole: bool = False) -> Stored:
-    """Read and check a file. `path` names it in messages.
+    """Read and check a file, which messages call by its `path`.
 
-    A large one is opened there again when a part is asked for, unless the `whole` of it is wanted in memory.
+    A large file is opened there again for each part, unless `whole` asks to keep all of it in memory.
 
-    Raises Damaged, and VersionMismatch for a file of a later format.
+    Raises:
+        DamagedFile: the content is not the one that was written.
+        VersionMismatch: the file has a later format.
     """
     status = os.fstat(fd)
     size = status.st_size
@@ -155,15 +156,15 @@ def read(fd: int, path: str, whole: bool = False) -> Stored:
 
 
 def _is_sound(data: bytes, fd: int, block: int, length: int, meant: str) -> bool:
-    """Whether HDF5's own part, of so many bytes, is as it was written, or as HDF5 has changed it since."""
+    """Return True if the HDF5 headers, `length` bytes, are as they were written, or correctly changed by HDF5 since."""
     frame = data[block : block + length] if len(data) >= block + length else read_at(fd, length, block)
     return not length or blake3(frame).hexdigest() == meant or hdf5.is_sound(frame)
 
 
 class Stored:
-    """A record as it is in its file. What is asked for is made anew each time.
+    """A record in its file. Each method makes a new object at each call.
 
-    Each method raises CacheError where the object cannot be made in this process, and the message says why.
+    Each method raises CacheError if the object cannot be made in this process; the message gives the reason.
     """
 
     __slots__ = ("_content", "_nodes", "_path", "head")
@@ -174,25 +175,25 @@ class Stored:
 
     @property
     def token(self) -> bytes:
-        """What the result counts as where it is an argument; empty if that is not known."""
+        """The token of the result as an argument of other calls; empty if it is not known."""
         try:
             return bytes.fromhex(self.head.token)
         except ValueError:
             raise damaged(self._path, "its token is no number") from None
 
     def output(self) -> Any:
-        """What the call returned, or what is kept of its failure."""
+        """Return the result of the call, or the stored pair of exception and traceback."""
         return self._part("error" if self.head.state == FAILED else "output")
 
     def failure(self) -> tuple[BaseException, Any]:
-        """The exception that a failed call raised, and its traceback."""
+        """Return the exception of a failed call, and its traceback."""
         failure = self.output()
         if not (isinstance(failure, tuple) and len(failure) == 2 and isinstance(failure[0], BaseException)):
             raise damaged(self._path, "it has no exception where one should be")
         return failure[0], str(failure[1])
 
     def output_alone(self) -> Stored:
-        """The same, without holding in memory what is not the output."""
+        """Return a record with the output alone, which does not hold the other parts in memory."""
         name = "error" if self.head.state == FAILED else "output"
         try:
             node = self._nodes[name]
@@ -202,7 +203,7 @@ class Stored:
         return Stored(self.head, self._path, {name: node}, content)
 
     def _cut(self, name: str, content: BytesInMemory) -> BytesInMemory:
-        """The content from where the bytes of a part begin, up to where another one follows."""
+        """Return the content from the first byte of a part up to the next part."""
         node = self._nodes[name]
         if node.get("is") in _EIGHT_BYTES:
             return content.part(node["at"], node["at"] + 8)
@@ -214,7 +215,7 @@ class Stored:
         return content.part(own[0], min(others, default=content.size))
 
     def args(self) -> tuple[Any, ...]:
-        """The positional arguments; `values.Omitted` and `values.Described` stand for what was not stored."""
+        """Return the positional arguments, with `encode.Omitted` or `encode.Described` for those not stored."""
         args: tuple[Any, ...] = self._typed("arguments", tuple)
         return args
 
@@ -230,11 +231,11 @@ class Stored:
         return str(self._typed("function", str, "str"))
 
     def pickled(self) -> bytes | None:
-        """The function itself, if it was stored."""
+        """Return the pickle of the function, if it was stored."""
         return bytes(self._typed("function_pickle", bytes, "bytes")) if "function_pickle" in self._nodes else None
 
     def _typed(self, name: str, kind: type, form: str | None = None) -> Any:
-        """A part that is of a type. One for people is of a `form`, too: no pickle is run to look at it."""
+        """Return a part of a type; with `form`, refuse a node of any other kind, so that no pickle is loaded."""
         node = self._nodes.get(name)
         if form is not None and not (isinstance(node, dict) and node.get("is") == form):
             raise self._wrongly_described(name)
@@ -256,12 +257,12 @@ class Stored:
             raise
         except OSError as error:
             raise CacheError(f"{self._path} can no longer be read: {error.strerror}") from error
-        except Exception as error:  # the head is not what this format says
+        except Exception as error:  # the head breaks the rules of this format
             raise self._wrongly_described(name) from error
 
 
 def _places(node: Any, start: int) -> Iterator[int]:
-    """Where the bytes of a node, and of those inside it, begin; what has no bytes is at 0."""
+    """Yield the offsets of the bytes of a node and of all nodes in it; a node without bytes has the offset 0."""
     if isinstance(node, dict):
         if isinstance(node.get("at"), int) and node["at"] >= start:
             yield node["at"]

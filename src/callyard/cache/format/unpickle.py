@@ -1,7 +1,7 @@
-"""The functions that the pickles in files call when they are read, to make arrays, classes and functions again.
+"""The functions that pickles in files call to make arrays, classes and functions again.
 
 Files outlive the process that wrote them: these names and their parameters are part of the file format, and so are
-those of `serialize.reconstruct`. A module of Callyard that such a pickle may name can move if `MOVED` says where to.
+those of `serialize.reconstruct`. A module of Callyard named in such pickles can move if `MOVED` has its new name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ...serialize import object_identity
 
 Key = tuple[str, int]
 
-CODE = str(sys.implementation.cache_tag)  # whose bytecode this Python runs, as "cpython-311"
+CODE = str(sys.implementation.cache_tag)  # the kind of bytecode that this Python runs, as "cpython-311"
 
-# Where the modules are now that files name. The left ones are of the time when the project had another name: of what it
-# defined, pickles could hold the functions that they call, and whatever a user can get hold of.
+# The present names of the modules that files name. The old ones are from the time when the project had another name;
+# pickles could hold the functions that they call, and all public objects.
 MOVED: Mapping[str, str] = {
     "penstock.backends.local": "callyard.backends.local",
     "penstock.backends.slurm": "callyard.backends.slurm",
@@ -41,12 +41,12 @@ _made: weakref.WeakValueDictionary[Key, type] = weakref.WeakValueDictionary()
 
 
 def loads(data: Any, arrays: Iterable[Any] = ()) -> Any:
-    """The object of a pickle; `arrays` are put where those were that were set apart, in their order."""
+    """Return the object of a pickle, with `arrays` in the places of the arrays beside it, in their order."""
     return _Unpickler(io.BytesIO(data), buffers=arrays).load()
 
 
 class _Unpickler(pickle.Unpickler):
-    """The one of pickle, which also finds what has moved since the file was written."""
+    """An unpickler that also finds modules that have moved since the file was written."""
 
     def find_class(self, module: str, name: str) -> Any:
         moved = MOVED.get(module)
@@ -56,12 +56,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def given(array: Any) -> Any:
-    """An array that was set apart: pickle takes it from those given to `loads`."""
+    """Return an array from beside the pickle; pickle takes it from those given to `loads`."""
     return array
 
 
 def load_class(module: str, name: str, key: Key, code: str, definition: bytes) -> Any:
-    """A class that cannot be imported: that of this name here, otherwise as it was when it was written."""
+    """Return a class that was not importable: this process's class of its name, or else the stored one."""
     found = _find(module, name, key)
     return load_function(code, definition) if found is None else found
 
@@ -73,7 +73,7 @@ def load_function(code: str, definition: bytes) -> Any:
 
 
 def make_class(module: str, name: str, key: Key, make: Callable[..., type], *args: Any) -> type:
-    """A class without its attributes, which may refer to it, or the one that is here."""
+    """Return this process's class, or else a new one without its attributes, because they may refer to the class."""
     found = _find(module, name, key)
     return make(*args) if found is None else found
 

@@ -17,19 +17,19 @@ from .find import NoEntry
 
 __all__ = ["future_of"]
 
-_SOONEST, _LATEST, _SLOWER = 0.02, 1.0, 1.5  # s between two rounds of looking, and how they grow
+_SOONEST, _LATEST, _SLOWER = 0.02, 1.0, 1.5  # the first and longest pause between two looks (s), and its growth
 
 
 class _AttachedFuture(Future[Any]):
-    """The future of a call that somebody else submitted."""
+    """The future of a call that another process submitted."""
 
     __slots__ = ("_cached", "_claims", "_directory", "_key", "_where", "result_token")
 
     def __init__(self, directory: CacheDirectory, claims: Claims, key: str, name: str, cached: bool) -> None:
         super().__init__(name)
         self._directory, self._claims, self._key, self._cached = directory, claims, key, cached
-        self._where = ""  # who runs it, for people
-        self.result_token: bytes | None = None  # what the result counts as where it is an argument
+        self._where = ""  # the process that runs it, for people
+        self.result_token: bytes | None = None  # the token of the result as an argument
 
     @property
     def key(self) -> str:
@@ -40,18 +40,19 @@ class _AttachedFuture(Future[Any]):
         return self._cached
 
     def look(self) -> bool:
-        """End if the call has ended; whether this future has."""
+        """End the future if the call has ended; return True if the future has ended."""
         if self.done():
             return True
         directory, key = self._directory, self._key
         try:
-            holder = self._claims.holder(key)  # first: the result is stored before the claim is released
+            # Read the claim before the result, because a result is stored before its claim is released.
+            holder = self._claims.holder(key)
             found = find(directory, key)
             self._where = "" if holder is None else holder.awaited(key, directory.path)
             if found is None and holder is not None and holder.state() != "gone":
                 return False
             return self.end_with(found) if found is not None else self.fail_with(_lost(self.name, key, self._where))
-        except Exception as error:  # the cache is not what it was; whoever waits is to know
+        except Exception as error:  # the cache was damaged or deleted, and those who wait must learn of it
             return self.fail_with(error)
 
     def _state_word(self) -> str:
@@ -72,7 +73,7 @@ def _lost(name: str, key: str, where: str) -> Exception:
 
 
 def future_of(directory: CacheDirectory, claims: Claims, key: str) -> Future[Any]:
-    """The future of a call that is stored or running. Raises NoEntry if it is neither."""
+    """Return the future of a call that is stored or running. Raises NoEntry if it is neither."""
     holder = claims.holder(key)
     found = find(directory, key)
     if found is not None:
@@ -88,16 +89,16 @@ def future_of(directory: CacheDirectory, claims: Claims, key: str) -> Future[Any
     return future
 
 
-# ------------------------------------------------------------------ one thread for all, while there are any
+# ------------------------------------------------------------------ one thread for all futures, as long as any is open
 
-_lock = new_lock()  # a finalizer may come here while this thread holds it
+_lock = new_lock()  # a finalizer may take it while this thread holds it
 _watched: list[_AttachedFuture] = []
 _news: queue.SimpleQueue[None] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
 
 
 def _renew() -> None:
-    """In a forked child, where the thread is not."""
+    """Start afresh in a forked child, which has no copy of the thread."""
     global _lock, _watched, _news, _thread
     _lock, _news, _thread = new_lock(), queue.SimpleQueue(), None
     _watched = []
@@ -117,7 +118,7 @@ def _sign_in(future: _AttachedFuture) -> None:
     if _thread is None:
         thread = threading.Thread(target=_look_in_rounds, name="callyard-look", daemon=True)
         thread.start()
-        _thread = thread  # only now: an exception may have prevented its start
+        _thread = thread  # only now, because an exception may prevent its start
 
 
 def _look_in_rounds() -> None:

@@ -1,4 +1,4 @@
-"""Whether everything in a cache is whole, safe and ours."""
+"""The check and the pruning of a cache."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _STATES = ("finished", "failed")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be.
+    """A problem with one file of a cache.
 
     `kind` is "damaged", "newer", "unsafe", "unreadable", "foreign" (Callyard did not write it), "left" (a half-written
-    file or a claim of a process that is gone) or "aside" (a damaged file that was set aside). `done` says what
-    the repair did about it; empty if nothing.
+    file or a claim of a process that is gone) or "aside" (a damaged file that was set aside). `done` is the
+    action of the repair; empty if there was none.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Check:
-    """What was found: how many records are whole, their bytes, and what is not as it should be."""
+    """The findings of a check: the number of whole records, their size (bytes), and the problems."""
 
     whole: int
     size: int
@@ -49,7 +49,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is left that somebody should look at."""
+        """True if no problem is left for people to look at."""
         return all(problem.kind == "aside" or problem.done for problem in self.problems)
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Check:
 
 
 def check(directory: CacheDirectory, repair: bool) -> Check:
-    """See `Cache.check`."""
+    """Do the work of `Cache.check`."""
     if repair and not directory.writable:
         raise CacheError(f"the cache {directory.path} is only read here: open it for writing to repair it")
     problems = list(_left(directory, repair))
@@ -76,7 +76,7 @@ def check(directory: CacheDirectory, repair: bool) -> Check:
 
 
 def _record(directory: CacheDirectory, key: str, repair: bool) -> int | Problem | None:
-    """The bytes of a record that is whole; None if it is gone."""
+    """Return the size of a record (bytes), or the problem with it; None if it is gone."""
     path = directory.record(key)
     try:
         return _read(directory, key, path)
@@ -104,11 +104,11 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
     return head.size
 
 
-# ------------------------------------------------------------------ everything else
+# ------------------------------------------------------------------ all other files
 
 
 def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
-    """What processes left that are gone."""
+    """Yield the claims and temporary files of processes that are gone; remove them if asked to repair."""
     for key, owner in list(Claims(directory).running()):
         gone = owner.state() == "gone"
         if isinstance(owner, UnreadableClaim):
@@ -127,7 +127,7 @@ def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
 
 
 def _others(directory: CacheDirectory) -> Iterator[Problem]:
-    """Files that are no records."""
+    """Yield the files that are no records."""
     for folder, names, files in os.walk(directory.path):
         place = os.path.relpath(folder, directory.path)
         for name in sorted(files):
@@ -151,8 +151,8 @@ def _is_ours(place: str, name: str) -> bool:
 
 def _why(path: str) -> str:
     try:
-        with open(path.removesuffix(".h5") + ".txt", encoding="utf-8", errors="replace") as note:
-            return f"{path} was set aside: {note.read().strip()}"
+        with open(path.removesuffix(".h5") + ".txt", encoding="utf-8", errors="replace") as file:
+            return f"{path} was set aside: {file.read().strip()}"
     except OSError:
         return f"{path} was set aside"
 
@@ -170,7 +170,7 @@ def prune(
     state: str | None,
     dry_run: bool,
 ) -> list[Entry]:
-    """See `Cache.prune`."""
+    """Do the work of `Cache.prune`."""
     if all(condition is None for condition in (keys, older_than, larger_than, max_size, function, state)):
         raise CacheError("prune needs a condition, as older_than= or function=; max_size=0 removes everything")
     if state not in (None, *_STATES):
@@ -197,7 +197,7 @@ def prune(
 
 
 def _beyond(found: list[Entry], most: float) -> list[Entry]:
-    """All but the newest, those that together have at most so many bytes."""
+    """Return all entries but the newest that together have at most `most` bytes."""
     room = most
     for place in range(len(found) - 1, -1, -1):
         room -= found[place].size

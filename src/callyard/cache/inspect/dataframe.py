@@ -1,4 +1,4 @@
-"""A cache as a table of pandas."""
+"""The entries of a cache as a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _cell(entry: Entry, name: str) -> Any:
 
 
 def arguments(entry: Entry) -> str:
-    """The arguments as they looked, by the names of the parameters; nothing is loaded for that."""
+    """Return a text of the arguments, by the names of the parameters; no values are loaded."""
     prefix = "argument "
     looks = ((label[len(prefix) :], look) for label, look in entry.ingredients.items() if label.startswith(prefix))
     return ", ".join(f"{name}={look.partition(' ')[2]}" for name, look in looks)

@@ -1,4 +1,4 @@
-"""Why a call is answered from the cache, or why it is not: its key beside those that are there."""
+"""The explanation of a hit or a miss: the key of a call beside those of the entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explain(
     resources: Resources,
     answers: Callable[[Entry], bool],
 ) -> Explanation:
-    """Compare a call with the entries in a directory. `answers`: does an entry answer its call."""
+    """Compare a call with the entries in a directory; `answers(entry)` is True for an entry that would be a hit."""
     call = _key(fn, args, kwargs, resources)
     name = getattr(fn, "__name__", None) or type(fn).__name__
     key = resources.cache_key or call.hex
@@ -44,16 +44,17 @@ def explain(
     found = _compared(directory, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
     if found.nearest is None or UNBOUND not in found.nearest.ingredients:
         return replace(found, ingredients=parts)
-    return _compared(directory, key, name, parts, outside, running)  # its executor's init_function gave the rest
+    # The call of the nearest entry got its missing arguments from an `init_function`, and so may this one.
+    return _compared(directory, key, name, parts, outside, running)
 
 
 def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the parameters that the call lacks."""
+    """Return the names of the needed parameters that a call lacks."""
     import inspect  # here, because it takes long to load
 
     try:
         bound = inspect.signature(fn).bind_partial(*args, **kwargs)
-    except (TypeError, ValueError):  # no signature, or more than one of them is wrong
+    except (TypeError, ValueError):  # there is no signature, or the arguments do not fit it
         return []
     known = bound.signature.parameters.values()
     needed = (p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
@@ -61,7 +62,7 @@ def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 
 
 def explain_entry(directory: CacheDirectory, entry: Entry) -> Explanation:
-    """Compare an entry with the other one that comes nearest."""
+    """Compare an entry with the nearest other one."""
     found = _compared(directory, entry.key, entry.function, entry.ingredients, (), "")
     return replace(found, hit=entry.state == "finished")
 

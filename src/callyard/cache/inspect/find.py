@@ -1,4 +1,4 @@
-"""Which entries somebody means: by the beginning of a key, by age, size, function and state, or by likeness."""
+"""The search for entries: by the beginning of a key, by age and size, or by likeness."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .key_differences import distance
 
 __all__ = ["NoEntry", "age", "entries", "keys_by_age", "nearest", "the_key", "volume"]
 
-_SHORTEST = 6  # characters of the beginning of a key
-_UNKNOWN = 1 << 30  # further than any entry of which more is known than that it is there
-_LOOKED_AT = 1000  # entries of one function, the newest ones, in search of the nearest
+_SHORTEST = 6  # characters of the beginning of a key, at least
+_UNKNOWN = 1 << 30  # the distance of an entry without known ingredients, longer than any other
+_LOOKED_AT = 1000  # entries of one function compared in search of the nearest, the newest first
 
 
 class NoEntry(CacheError, KeyError):
-    """No call is known by this key."""
+    """A key that means no stored call, or several."""
 
-    __str__ = Exception.__str__  # KeyError would quote the sentence
+    __str__ = Exception.__str__  # because KeyError would quote the sentence
 
 
 # ------------------------------------------------------------------ one
 
 
 def the_key(text: str, keys: Callable[[], Iterable[str]], exists: Callable[[str], bool], where: str) -> str:
-    """The key that a text is, or of which it is the beginning.
+    """Return the key that a text is, or is the beginning of.
 
-    Raises NoEntry where there is none, or several.
+    Raises NoEntry if there is no such key, or there are several.
     """
     if not isinstance(text, str):
         raise TypeError(f"a key is a string, not {text!r}")
@@ -65,22 +65,22 @@ def _some(keys: list[str]) -> str:
 # ------------------------------------------------------------------ all
 
 
-def keys_by_age(home: CacheDirectory) -> list[str]:
-    """All keys, those first whose files are oldest."""
+def keys_by_age(directory: CacheDirectory) -> list[str]:
+    """Return all keys, those of the oldest files first."""
     found = []
-    for key, file in home.entries():
+    for key, file in directory.entries():
         try:
             found.append((file.stat(follow_symlinks=False).st_mtime_ns, key))
         except OSError:
-            continue  # it was removed just now
+            continue  # removed in the meantime
     return [key for _, key in sorted(found)]
 
 
-def entries(home: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
-    """The entries of these keys; those that are gone are left out, those that cannot be read with a warning."""
+def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
+    """Yield the entries of these keys; leave out removed ones, and with a warning those that cannot be read."""
     for key in keys:
         try:
-            yield open_entry(home, key)
+            yield open_entry(directory, key)
         except FileNotFoundError:
             continue
         except (CacheError, OSError) as error:
@@ -88,10 +88,10 @@ def entries(home: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
 
 
 def nearest(
-    home: CacheDirectory, function: str, ingredients: Mapping[str, str], key: str
+    directory: CacheDirectory, function: str, ingredients: Mapping[str, str], key: str
 ) -> tuple[Entry | None, Mapping[str, str]]:
-    """The entry of a function that has most of these ingredients, but not this key; the newest of several."""
-    candidates = _of_function(entries(home, reversed(keys_by_age(home))), function, key)
+    """Return the entry of a function that shares most ingredients, and its own; never the one of this key."""
+    candidates = _of_function(entries(directory, reversed(keys_by_age(directory))), function, key)
     best: Entry | None = None
     least = _UNKNOWN + 1
     of_best: Mapping[str, str] = {}
@@ -99,7 +99,7 @@ def nearest(
         try:
             known = entry.ingredients
         except (CacheError, OSError):
-            continue  # it was removed or damaged meanwhile
+            continue  # removed or damaged in the meantime
         far = distance(known, ingredients) if known else _UNKNOWN
         if far < least:
             best, least, of_best = entry, far, known
@@ -114,14 +114,14 @@ def _of_function(found: Iterable[Entry], function: str, but: str) -> Iterator[En
 
 
 def age(value: object) -> float:
-    """Seconds, from a number of them, a timedelta, or a text as "30d"."""
+    """Return seconds, from a number of them, a timedelta, or a text as "30d"."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     return _amount(value, SECONDS, "s", 'seconds, a timedelta, or a text as "90min", "12h", "30d" or "2w"')
 
 
 def volume(value: object) -> float:
-    """Bytes, from a number of them or a text as "1GB"."""
+    """Return bytes, from a number of them or a text as "1GB"."""
     return _amount(value, FILE_SIZES, "b", 'a number of bytes, or a text as "500 kB", "1GB" or "2GiB"')
 
 

@@ -1,4 +1,4 @@
-"""Why a call is remembered, or why not: what went into two keys, and how that differs."""
+"""The comparison of two keys: their ingredients, and the differences between them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from ..entry import Entry
 __all__ = ["Explanation", "differences", "distance"]
 
 
-Ingredients = Mapping[str, str]  # by labels: see `CallKey.ingredients`
-MISSING = ""  # in the place of an argument without which the function cannot be called
-UNBOUND = "argument positional"  # is among those of a call whose arguments did not fit the signature
+Ingredients = Mapping[str, str]  # by their labels: see `CallKey.ingredients`
+MISSING = ""  # stands for a missing argument that the function needs
+UNBOUND = "argument positional"  # the label of an ingredient of calls whose arguments did not fit the signature
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Whether a call is remembered, and if not, what it differs in from the one that comes nearest.
+    """An explanation of a hit or a miss: the key of a call, and its differences from the nearest entry.
 
     `print` it, or look at its parts.
 
     Attributes:
-        key: of the call.
-        function: its name.
-        hit: whether it would be answered from the cache.
-        nearest: the entry of the call itself; otherwise the one that has most in common with it; None if the
-            function was never remembered.
-        differences: from the nearest entry to this call, one line for each.
-        unfollowed: what the function uses that no key can follow: `time.time`, `open`, `eval`.
-        running: where the call is being run at the moment; empty if nowhere.
+        key: the key of the call.
+        function: the name of its function.
+        hit: True if the cache would answer the call.
+        nearest: the entry of the call itself, or else the entry of the function that has most in common with it; None
+            if there is no entry of the function.
+        differences: the differences from the nearest entry to this call, one line for each.
+        unfollowed: names that the function uses and no key can follow: `time.time`, `open`, `eval`.
+        running: the process that runs the call at the moment; empty if there is none.
+        ingredients: the parts of the key, by labels such as "argument x".
     """
 
     key: str
@@ -83,7 +84,7 @@ def _when(entry: Entry) -> str:
 
 
 def differences(then: Ingredients, now: Ingredients, function: str) -> list[str]:
-    """What differs between the ingredients of two keys, one line for each; code first."""
+    """Return the differences between the ingredients of two keys, one line for each, code first."""
     if not then:
         return ["what went into its key is not noted"]
     then = _aligned(then, now)
@@ -92,13 +93,13 @@ def differences(then: Ingredients, now: Ingredients, function: str) -> list[str]
 
 
 def distance(then: Ingredients, now: Ingredients) -> int:
-    """In how many ingredients they differ."""
+    """Return the number of ingredients that differ."""
     then = _aligned(then, now)
     return sum(then.get(label) != now.get(label) for label in {**then, **now})
 
 
 def _aligned(then: Ingredients, now: Ingredients) -> Ingredients:
-    """`then`, with the names of `now` for what lives in another module: a script's is `__main__` while it runs."""
+    """Return `then` with the names of `now` for moved definitions: a script's module is `__main__` while it runs."""
     moved = {_last(label): label for label in now if label not in then and _kind(label)[0] in _MOVABLE}
     if not moved:
         return then
@@ -173,5 +174,5 @@ def _changed(what: str, then: str | None, now: str | None, word: str = "changed"
 
 
 def _look(ingredient: str | None) -> str:
-    """What follows the digest, for people."""
+    """Return the text behind the digest of an ingredient, for people."""
     return (ingredient or "").partition(" ")[2]
