@@ -92,7 +92,7 @@ def test_what_is_useful_and_missing_is_no_failure(capsys, monkeypatch):
 
 
 def test_systemd_can_delegate_a_group(capsys, monkeypatch):
-    monkeypatch.setattr(doctor.memory_limits, "delegated", lambda: None)
+    monkeypatch.setattr(doctor.memory_control, "delegated", lambda: None)
     monkeypatch.setattr(doctor, "_systemd", lambda: True)
     found = facts(capsys)["memory limits"]
     assert found["value"] == "sampling"
