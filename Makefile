@@ -26,11 +26,11 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 # Four at a time, as much of the time is spent waiting, each with its output in one piece; one that fails does not keep
-# the others from running. Tests marked `wide` run on the oldest and the newest Python, those marked `once` by themselves
-# in two halves. First all environments, so that what takes longest begins first.
+# the others from running. Tests marked `wide` run on the newest Python alone, those marked `once` by themselves in two
+# halves. First all environments, so that what takes longest begins first.
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
-	newest=$${versions##* } && narrow=$$(echo $$versions | cut -s -d' ' -f2- | sed 's/ *[^ ]*$$//') && \
+	newest=$${versions##* } && narrow=$$(echo $$versions | sed 's/ *[^ ]*$$//') && \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test $$(printf '.venv/%s/.callyard ' $$versions) slurm; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
 	    NARROW="$$narrow" NEWEST="$$newest" test-once-slurm test-once-rest test-$$newest $$(printf 'test-%s ' $$versions)

@@ -79,7 +79,7 @@ def has(name: str) -> bool:
 
 # ------------------------------------------------------------------ what not every Python needs to run
 
-# What depends little on the Python, and takes long: on the oldest and the newest. The rest runs on all of them.
+# Tests that depend little on the Python and take long: `make test` runs them on the newest one only.
 WIDE = (
     "backends/batch", "backends/cached", "backends/local/test_local_large_data.py", "backends/local/test_mpi.py",
     "cache", "cli", "cluster", "deaths", "hosts", "interrupts", "jobs", "pool", "schedulers",
