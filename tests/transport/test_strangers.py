@@ -281,7 +281,7 @@ class Stranger:
             happened.append(zmq.Event(number).name)
             assert len(happened) < 50, f"no {event} in {happened}"
 
-    def json_frame(self, parts: list[bytes]) -> None:
+    def say(self, parts: list[bytes]) -> None:
         import zmq
 
         try:
