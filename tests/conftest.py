@@ -20,6 +20,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+from gate import Gate
 from this_machine import why_no_cluster
 
 # The same examples each time, and none is too slow for a busy machine.
@@ -110,6 +111,32 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if name in required:
                 pytest.fail(f"this test needs {name}, which CALLYARD_REQUIRE lists and is not here{why}", pytrace=False)
             pytest.skip(f"needs {name}{why}")
+
+
+# ------------------------------------------------------------------ what tests of several folders share
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A place at which calls are held; at the end it is open, so that a failed test does not hang."""
+    gate = Gate(tmp_path)
+    yield gate
+    gate.open(1000)
+    gate.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> str:
+    """The path of a file in which each run of a call leaves a line."""
+    return str(tmp_path / "journal")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A fresh directory of a cache."""
+    path = tmp_path / "results"
+    path.mkdir(mode=0o700)
+    return path
 
 
 # ------------------------------------------------------------------ nothing is left behind

@@ -40,14 +40,6 @@ def allocate(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         yield enter
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path)
-    yield gate
-    gate.open(1000)
-    gate.close()
-
-
 def node() -> str:
     return os.environ["SLURMD_NODENAME"]
 

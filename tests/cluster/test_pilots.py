@@ -45,14 +45,6 @@ def make(runs: Path) -> Iterator[Make]:
         yield create
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path)
-    yield gate
-    gate.open(1000)
-    gate.close()
-
-
 def node() -> str:
     return os.environ["SLURMD_NODENAME"]
 

@@ -151,13 +151,6 @@ def chosen(
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path)
-    yield gate
-    gate.close()
-
-
-@pytest.fixture
 def make(
     request: pytest.FixtureRequest, chosen: dict[str, Any], gate: Gate
 ) -> Iterator[Callable[..., callyard.Executor]]:

@@ -41,12 +41,6 @@ def fifo(tmp_path: Path) -> Callable[[], str]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> str:
-    """The path of a file to which calls append."""
-    return str(tmp_path / "journal")
-
-
-@pytest.fixture
 def executor() -> Iterator[Executor]:
     with Executor(2) as made:
         yield made

@@ -31,7 +31,6 @@ Trust = Literal["group"]
 
 _MOST_LINKS = 40  # as in the kernel
 _NOBODY = 65534  # the number that a user namespace shows for users from outside
-_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = None) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import Status
+from ..utils.backoff import Backoff
 from .autoscaler import AGAIN, Autoscaler, Block, demand
 from .launch import GivenUpCalls
 from .node_placement import NodePlacement
@@ -88,7 +89,7 @@ class PilotState:
             pause: gives the time after which a refused submission may be tried again (s), longer each time.
         """
         self.autoscaler = autoscaler
-        self._placement, self._poll, self._typical, self._pause = placement, poll, typical, pause
+        self._placement, self._typical, self._pause = placement, typical, pause
         self._by_name: dict[str, Block] = {}  # by the name that their agents know
         self._failures: list[str] = []  # why jobs have ended without an agent
         self._mistake = ""  # why no node can ever come
@@ -96,8 +97,8 @@ class PilotState:
         self._wanted = False  # there were calls at the last look
         self._decided, self._slowest = -inf, 0.0
         self._asking = False  # a question is under way, and another one would only make the scheduler slower
-        self._ask_pause = poll[0]
-        self._ask_at, self._asked_at = inf, -inf
+        self._questions, self._asked_at = Backoff(*poll, _SLOWER), -inf
+        self._questions.at = inf
 
     @property
     def blocks(self) -> list[Block]:
@@ -124,7 +125,7 @@ class PilotState:
                 actions += self._decide(now, wanted)
             else:
                 self._changed = True  # there may be other calls than at the last decision: look again in a moment
-        if now >= self._ask_at and not self._asking:
+        if now >= self._questions.at and not self._asking:
             actions += self._ask(now)
         return actions
 
@@ -132,7 +133,7 @@ class PilotState:
         """Return when to look again although nothing happens; None where that is never."""
         if not self._wanted and not self.blocks:
             return None  # whatever was due: nothing would be decided
-        times = [self._next_decision(), inf if self._asking else self._ask_at]
+        times = [self._next_decision(), inf if self._asking else self._questions.at]
         if self._changed:
             times.append(self._decided + _OFTEN)
         when = min(times)
@@ -161,7 +162,7 @@ class PilotState:
         return [*actions, *(SubmitJobs(size, blocks) for size, blocks in by_size.items())]
 
     def _give_back(self, block: Block, now: float) -> list[Action]:
-        self._ask_at = min(self._ask_at, now + _TO_END)
+        self._questions.sooner(now + _TO_END)
         if block.connected:
             for node in block.connected:
                 node.leaving = True
@@ -209,8 +210,8 @@ class PilotState:
                 block.goes("waiting", now)
             elif block.state == "leaving":
                 actions += self._give_back(block, now)
-        self._ask_pause = self._poll[0]
-        self._ask_at = min(self._ask_at, now + self._ask_pause)
+        self._questions.reset()
+        self._questions.sooner(now + self._questions.first)
         return actions
 
     def refused(self, blocks: Sequence[Block], kind: str, reason: str, now: float) -> list[Action]:
@@ -234,13 +235,13 @@ class PilotState:
 
     def _ask_soon(self, now: float) -> None:
         self._changed = True
-        self._ask_pause = self._poll[0]
-        self._ask_at = min(self._ask_at, max(now, self._asked_at + _SOON))
+        self._questions.reset()
+        self._questions.sooner(max(now, self._asked_at + _SOON))
 
     def _ask(self, now: float) -> list[Action]:
         """Ask one question about all jobs of which there is something to be known."""
         doubtful = [block for block in self.blocks if block.job is not None and _is_doubtful(block)]
-        self._asked_at, self._ask_at = now, inf
+        self._asked_at, self._questions.at = now, inf
         self._asking = bool(doubtful)
         return [AskStatus(doubtful)] if doubtful else []
 
@@ -260,8 +261,7 @@ class PilotState:
                 for node in block.connected:
                     self._placement.lasts_until(node, until)
         if any(map(_is_doubtful, self.blocks)):
-            self._ask_at = min(self._ask_at, now + self._ask_pause)
-            self._ask_pause = min(self._ask_pause * _SLOWER, self._poll[1])
+            self._questions.sooner(now + self._questions.next_pause())
         return actions
 
     def _judge(self, block: Block, status: Status | None, now: float) -> list[Action]:

@@ -15,20 +15,6 @@ from callyard import Executor, Slurm
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """A fresh directory of a cache."""
-    path = tmp_path / "results"
-    path.mkdir(mode=0o700)
-    return path
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> str:
-    """The path of a file in which each run of a call leaves a line."""
-    return str(tmp_path / "journal")
-
-
-@pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
     place = tmp_path / "gate"
     place.mkdir()

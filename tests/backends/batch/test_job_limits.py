@@ -136,7 +136,7 @@ def test_what_is_cancelled_is_not_sent_later(make: Make, slurm: Cluster, journal
     """Of an array of which only a part was taken yet."""
     ex = make()
     ex._running.backend.inner._scheduler._first_pause = 1000  # type: ignore[attr-defined]
-    ex._running.backend.inner._scheduler._pause = 1000  # type: ignore[attr-defined]
+    ex._running.backend.inner._scheduler._pauses._pause = 1000  # type: ignore[attr-defined]
     held = {"slurm_cmd_args": ["--hold"]}
     futures = [ex.submit(calls.noted, journal, f"call{i}", resource_dict=held) for i in range(7)]
     until(lambda: all(future.job_id for future in futures[:3]))

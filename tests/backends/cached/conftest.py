@@ -29,20 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """A fresh directory of a cache."""
-    path = tmp_path / "results"
-    path.mkdir(mode=0o700)
-    return path
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> str:
-    """The path of a file in which each run of a call leaves a line."""
-    return str(tmp_path / "journal")
-
-
-@pytest.fixture
 def place(tmp_path: Path) -> str:
     """Where the gate is, for the calls."""
     path = tmp_path / "gate"

@@ -12,6 +12,7 @@ from ...hosts.this_machine import open_host
 from ...schedulers.base import JobId, JobRequest, Refusal, Scheduler, Status
 from ...schedulers.command import Query, Reply
 from ...schedulers.registry import open_scheduler
+from ...utils.backoff import Backoff
 
 __all__ = ["SchedulerClient", "SubmissionRefused", "client_of", "mistake"]
 
@@ -43,7 +44,7 @@ class SchedulerClient:
 
     def __init__(self, scheduler: Scheduler, host: Host, pause: float) -> None:
         self._scheduler, self._site, self._host = scheduler, scheduler.site(), host
-        self._first_pause = self._pause = pause
+        self._pauses = Backoff(pause, _LATEST, _SLOWER)
         self.most: int | None = None  # elements of an array, once that is known
         self._accounts = self._site.history is not None  # whether somebody keeps a history, as far as is known
         self._no_questions = Event()
@@ -69,11 +70,10 @@ class SchedulerClient:
 
     def pause(self) -> float:
         """Return the s after which the next attempt may be made: more each time, until one succeeds."""
-        pause, self._pause = self._pause, min(self._pause * _SLOWER, _LATEST)
-        return pause
+        return self._pauses.next_pause()
 
     def answered(self) -> None:
-        self._pause = self._first_pause
+        self._pauses.reset()
 
     # -- what is asked -------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import CacheError, WorkerLost
 from ...futures import Future
+from ...utils.backoff import Backoff
 from ...utils.locks import new_lock, under
 from ..claims import Claims
 from ..directory import CacheDirectory
@@ -123,7 +124,7 @@ def _sign_in(future: _AttachedFuture) -> None:
 
 def _look_in_rounds() -> None:
     global _thread, _watched
-    pause = _SOONEST
+    pauses = Backoff(_SOONEST, _LATEST, _SLOWER)
     while True:
         with _lock:
             _watched = [future for future in _watched if not future.done()]
@@ -133,7 +134,8 @@ def _look_in_rounds() -> None:
             round_ = list(_watched)
         for future in round_:
             future.look()
-        pause = _SOONEST if _is_there_news(pause) else min(pause * _SLOWER, _LATEST)
+        if _is_there_news(pauses.next_pause()):
+            pauses.reset()
 
 
 def _is_there_news(patience: float) -> bool:
