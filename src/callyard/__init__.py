@@ -1,11 +1,11 @@
-"""Callyard runs Python functions in parallel, each with the cores, GPUs, memory and time that it needs.
+"""Callyard runs Python functions in parallel, each with the cores, GPUs, memory and time it needs.
 
     >>> from callyard import Executor
     >>> with Executor() as executor:
     ...     executor.submit(pow, 2, 10).result()
     1024
 
-Names are loaded when they are first used, because a worker needs few of them and starts sooner without the rest.
+Names are loaded at their first use, because a worker needs few of them and starts sooner without the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The resources of a call: their names, units and checks, whatever backend provides them."""
+"""The resources of a call: their names, units and checks, the same for every backend."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
 
-# Names that other programs use -> the key that was probably meant.
+# Names from other programs -> the key probably meant.
 _CORES = ("cores_per_rank (threads of one call)", "ranks (MPI)")
 _ELSEWHERE: dict[tuple[str, ...], str] = {
     _CORES: "cores core cpus cpu ncores n_cores num_cores ncpus n_cpus num_cpus",
@@ -209,7 +209,7 @@ _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
-    """Return `changes` by our names; refuse a key that is neither ours nor in `others`, and name the likeliest."""
+    """Return `changes` by our names; refuse a key neither ours nor in `others`, and name the likeliest."""
     if not isinstance(changes, Mapping):
         raise ResourceError(f"resource_dict must be a mapping of resource names to values, not {changes!r}")
     result: dict[str, Any] = {}
@@ -236,13 +236,13 @@ def _unknown(name: object, others: Iterable[str]) -> str:
 
 
 def resource_meant(name: str) -> str | None:
-    """Return our name of a resource that is called `name` here, in executorlib or elsewhere; None for no resource."""
+    """Return our name for a resource called `name` here, in executorlib or elsewhere; None for no resource."""
     ours = _MEANT.get(name, ("",))[0].partition(" ")[0]
     return ours if ours in NAMES else None
 
 
 def whole(name: str, value: Any, least: int | None) -> int:
-    """Return an integer of any library as Python's own; refuse what is no integer or too small."""
+    """Return an integer of any library as Python's own; refuse other values and too small ones."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The arguments common to the commands: the cache, the call in it, and JSON as the output."""
+"""The arguments common to the commands: the cache, a call in it, and JSON as the output."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ VARIABLE = "CALLYARD_CACHE"
 
 
 def add_place(parser: argparse.ArgumentParser, words: str = "", meaning: str = "") -> None:
-    """Add the arguments that name a cache, and the `words` that follow the directory."""
+    """Add the arguments that name a cache, and the `words` after the directory."""
     names = f"[DIRECTORY] {words}".strip()
-    about = f"the directory of the cache (default: what {VARIABLE} in the environment says){meaning}"
+    about = f"the directory of the cache (default: the value of {VARIABLE} in the environment){meaning}"
     parser.add_argument("words", nargs="*", metavar=names, help=about)
     parser.add_argument("-C", "--cache", metavar="DIRECTORY", help="the directory, for scripts")
     parser.add_argument("--trust", choices=["group"], help="open a cache that is shared with a group")
@@ -33,7 +33,7 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def split(options: argparse.Namespace, wanted: int) -> tuple[str, list[str]]:
-    """Return the directory, and the `wanted` words that follow it."""
+    """Return the directory, and the `wanted` words after it."""
     words: list[str] = options.words
     if options.cache is not None:
         place = options.cache
@@ -69,13 +69,13 @@ def to_change(cache: Cache) -> Cache:
 
 
 def find_entry(options: argparse.Namespace) -> Entry:
-    """Return the entry that the command line names."""
+    """Return the entry named on the command line."""
     directory, (beginning,) = split(options, 1)
     return entry_of(open_cache(options, directory), beginning)
 
 
 def entry_of(cache: Cache, beginning: str) -> Entry:
-    """Return the entry whose key begins so."""
+    """Return the entry whose key begins with `beginning`."""
     key = cache.find_key(beginning)
     holder = cache._claims.holder(key)
     if holder is not None and key not in cache:

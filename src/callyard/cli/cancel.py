@@ -1,6 +1,6 @@
-"""Cancel calls that are jobs of a scheduler, whichever process has submitted them.
+"""Cancel calls that are jobs of a scheduler, submitted by any process.
 
-Futures of processes that wait for them are cancelled too. What has finished stays remembered.
+Futures that wait for these calls are cancelled too. Finished calls stay in the cache.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
 
 
 def _cancel(calls: list[JobCallStatus]) -> None:
-    """Cancel the jobs at the scheduler, and then tell the processes that wait for them."""
+    """Cancel the jobs at the scheduler, then record the calls as cancelled for the processes that wait for them."""
     for scheduler in {call.folder.batch.scheduler for call in calls}:
         meant = [call for call in calls if call.folder.batch.scheduler == scheduler]
         jobs = {call.job for call in meant if call.job is not None and not _others_of_its_job(call, meant)}
@@ -90,8 +90,8 @@ def _cancel(calls: list[JobCallStatus]) -> None:
 
 
 def _others_of_its_job(call: JobCallStatus, meant: list[JobCallStatus]) -> bool:
-    """Return True if the job of a call makes other calls too, which are not to be cancelled."""
-    folder = call.folder
-    together = folder.batch.of_element(folder.batch.element_of(call.number))
-    cancelled = {other.number for other in meant if other.folder.token == folder.token}
-    return any(number not in cancelled and folder.ended(number) is None for number in together)
+    """Return True if the job of a call also makes calls that are not to be cancelled."""
+    spooled = call.folder
+    together = spooled.batch.of_element(spooled.batch.element_of(call.number))
+    cancelled = {other.number for other in meant if other.folder.token == spooled.token}
+    return any(number not in cancelled and spooled.ended(number) is None for number in together)

@@ -1,11 +1,11 @@
-"""Say what went into the key of a call, which other call comes nearest, and in what they differ.
+"""Show the ingredients of a call's key, the most similar other call, and the differences between the two.
 
-The call is one that is stored, by its key, or any other, by its function and its arguments:
+Name a stored call by its key, or any call by its function and arguments:
 
     callyard explain results 3fa2b1
     callyard explain results lab:relax Cu force=0.01
 
-Arguments are Python literals; what is none is taken as a string. The exit status is 0 if the call is remembered.
+Arguments are Python literals; any other text is taken as a string. The exit status is 0 if the call is in the cache.
 """
 
 from __future__ import annotations

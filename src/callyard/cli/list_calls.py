@@ -1,4 +1,4 @@
-"""List the calls that a cache remembers, and those that wait or are being run; the newest come last.
+"""List the calls in a cache, finished, failed, waiting or running; the newest come last.
 
 Only the beginning of each file is read.
 """
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
-    """Return the newest stored calls, in the order in which they were stored."""
+    """Return the newest entries, in order of storing."""
     if options.state in ("running", "gone"):
         return []
     newest = entries(cache._directory, reversed(keys_by_age(cache._directory)))
@@ -85,7 +85,7 @@ def _running(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _jobs(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
-    """Yield the calls that are jobs and have no result."""
+    """Yield the calls that are jobs without a result."""
     for call in calls_of_jobs(cache._directory):
         if call.state in _STATES and call.state != "finished" and _is_meant(call.name, call.state, options):
             since = datetime.fromtimestamp(call.created, timezone.utc)

@@ -1,4 +1,4 @@
-"""Print what a call wrote, where that was kept, and the traceback of one that failed."""
+"""Print the output of a call, if it was kept, and the traceback of a failed one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Remove the calls that meet all conditions, and what processes left that are gone.
+"""Remove the calls that meet all conditions, and files left behind by ended processes.
 
-What is being run at the moment stays. At least one condition is needed.
+Running calls stay. At least one condition is needed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     removed = cache.prune(**conditions, dry_run=options.dry_run)
     if options.state != "finished" and not (options.keys or options.larger_than or options.max_size):
         before = None if options.older_than is None else time.time() - age(options.older_than)
-        prune_jobs(cache._directory, before, options.function, options.dry_run)  # the directories of jobs that failed
+        prune_jobs(cache._directory, before, options.function, options.dry_run)  # the directories of failed jobs
     rows = [row_of(entry) for entry in removed]
     if options.json:
         print_json(rows)

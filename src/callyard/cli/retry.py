@@ -1,7 +1,7 @@
-"""Forget a failure that is remembered, or the run of a process that is gone, so that the call is run again.
+"""Remove the stored failure of a call, or the claim of a dead process on it, so that the call runs again.
 
-What is forgotten is run again when it is next submitted. A run whose process may still live is left alone: if it
-is on a machine that cannot be asked, and you know that it has ended, say --force.
+The call runs again at its next submission. A claim of a process that may still live is left alone: if the process is on
+a machine that cannot be asked, and you know that it has ended, say --force.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Show one call: its function, its arguments, its result, and where and how it ran.
 
-Arguments and result are loaded for that, which may run code of their classes.
+Arguments and result are loaded for this, which may run code of their classes.
 """
 
 from __future__ import annotations

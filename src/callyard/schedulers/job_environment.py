@@ -1,6 +1,6 @@
-"""The variables by which a scheduler tells a process of its job where it is: their names, and what they say.
+"""The environment variables of a scheduler's jobs: their names, and their values for the current process.
 
-An array starts a thousand processes at once that load this module, so it loads next to nothing itself.
+An array starts a thousand processes at once that load this module, so it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ __all__ = ["JobEnvironment", "JobVariables"]
 
 
 class JobEnvironment(Frozen):
-    """The place of a process among the jobs of a scheduler; of one that is in no job, all of this is empty.
+    """The place of a process among the jobs of a scheduler; all fields are empty outside of jobs.
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
-    it, `restarts` how often the scheduler has started the job again, `cgroup` the name of the job's control group,
-    and `in_step` is true in a process that the scheduler itself has started on a node.
+    it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, and `in_step`
+    is true in a process started on a node by the scheduler itself.
     """
 
     scheduler: str = ""
@@ -36,13 +36,13 @@ class JobEnvironment(Frozen):
 
 
 class JobVariables(Frozen):
-    """The names of a scheduler's variables; an empty name stands for what it does not tell.
+    """The names of a scheduler's variables; an empty name stands for a fact without a variable.
 
-    To add a scheduler, make one of these in a module of its folder that loads next to nothing, and add it to the table
-    in `current_job`. Only `job` is needed, a variable that each process of a job has and no other process: it shows
-    whose job this is. Without `array` and `element` a scheduler has no arrays; an element of an array may have a `job`
-    of its own, as with Slurm. Without `node` the name of the host is taken, without `restarts` no call is refused for
-    having been started too often. `cgroup` is a pattern with "{job}" in it.
+    To add a scheduler, make one of these in a light module of its folder, and add it to the table in `current_job`.
+    Only `job` is required: a variable of each process in a job and of no other process, to show which scheduler the job
+    belongs to. Without `array` and `element` a scheduler has no arrays; an element of an array may have a `job` of its
+    own, as with Slurm. Without `node` the host name is used, without `restarts` no call is refused after too many
+    restarts. `cgroup` is a pattern with "{job}" in it.
     """
 
     scheduler: str
@@ -55,7 +55,7 @@ class JobVariables(Frozen):
     cgroup: str = ""
 
     def read(self, environ: Mapping[str, str]) -> JobEnvironment | None:
-        """Return what the variables of a process say; None if it is in no job of this scheduler."""
+        """Return the job described by an environment; None outside of this scheduler's jobs."""
         job = environ.get(self.job)
         if not job:
             return None

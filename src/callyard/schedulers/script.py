@@ -1,4 +1,4 @@
-"""The script of a job: a plain one, or one that the user has written as a Jinja template."""
+"""The script of a job: a plain one, or the user's Jinja template."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ KNOWN = frozenset(VARIABLES) | frozenset(NAMES) | frozenset(ALIASES)
 
 
 def job_script(command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = ()) -> str:
-    """Return a script for bash that runs `command`, after `setup`.
+    """Return a script for bash that runs `command` after `setup`.
 
-    The lines of `setup` are the user's own text for the shell, and stay as they are. The words of `command` mean
-    themselves. It takes the place of the shell, so that the scheduler's signals reach it.
+    The lines of `setup` are the user's own text for the shell and stay unchanged; the words of `command` are quoted.
+    `exec` replaces the shell, so that the scheduler's signals reach the command.
     """
     return "\n".join(["#!/bin/bash", *directives, *setup, f"exec {shlex.join(command)}", ""])
 
@@ -46,7 +46,7 @@ def variables(
     time: float | None = None,
     elements: int | None = None,
 ) -> dict[str, Any]:
-    """Return the values for a template: `VARIABLES`, and each key of the resources by all its names; `time` in s."""
+    """Return the values for a template: `VARIABLES`, and each resource by all its names; `time` in s."""
     keys = {name: getattr(resources, name) for name in NAMES}
     also = {theirs: keys[ours] for theirs, ours in ALIASES.items()}
     return {**resources.others, **keys, **also} | {
@@ -61,10 +61,10 @@ def variables(
 
 
 def variables_of(template: str) -> set[str]:
-    """Return the names that a template takes from outside.
+    """Return the variables used in a template.
 
     Raises:
-        ValueError: it is no template.
+        ValueError: the template has a syntax error.
     """
     environment, parsed = _parsed(template)
     from jinja2 import meta
@@ -73,13 +73,13 @@ def variables_of(template: str) -> set[str]:
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """Return the script that a template makes.
+    """Return the script made from a template.
 
-    A template is as trusted as the script that it becomes, which runs as its user; so it is not fenced in. A variable
-    that is None counts as false, and must not be printed: "--account=None" would be a mistake found late.
+    A template is as trusted as the resulting script, which runs as the same user, so there is no sandbox. A variable of
+    None counts as false and must not be printed: "--account=None" would be a mistake found late.
 
     Raises:
-        ValueError: it is no template, uses a name that nobody knows, or prints a variable that has no value.
+        ValueError: the template has a syntax error, uses an unknown name, or prints a variable without a value.
     """
     environment, _ = _parsed(template)
     import jinja2
@@ -94,7 +94,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
 
 
 class _Nothing:
-    """Stands for a variable without a value: false, and an error where it is printed."""
+    """A variable without a value: false, and an error when printed."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -115,7 +115,7 @@ def _parsed(template: str) -> tuple[Any, Any]:
     except ImportError:
         raise ValueError("a template for job scripts needs Jinja: pip install jinja2") from None
 
-    # Lines that hold nothing but a statement leave no blank ones behind.
+    # Lines with only a statement leave no blank lines behind.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

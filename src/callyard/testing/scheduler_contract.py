@@ -18,7 +18,7 @@ LONGEST = 100_000  # bytes in one word of a command; Linux takes 128 KiB
 
 
 class SchedulerContract:
-    """Tests that each scheduler passes, whatever its commands are.
+    """Tests that each scheduler passes, whatever its commands.
 
     Attributes:
         scheduler: the scheduler under test.
@@ -58,7 +58,7 @@ class SchedulerContract:
         query = self.scheduler.submit(self._request())
         told = "\n".join([*query.argv, query.stdin])
         assert "/run/script" in told
-        assert "0123abcd" in told  # it must be found by that
+        assert "0123abcd" in told  # a lost job must be found by its token
 
     def test_an_answer_to_a_submission_without_a_name_is_an_error(self) -> None:
         with pytest.raises(SchedulerError):

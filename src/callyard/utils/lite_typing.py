@@ -1,6 +1,6 @@
-"""Light typing: names for annotations without the module `typing`, which takes as long to load as most of a job does.
+"""Light typing: names for annotations without the module `typing`, whose import takes as long as most of a job.
 
-Annotations are not evaluated, so at run time these names only have to be there.
+Annotations are never evaluated, so at run time the names only have to exist.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ class FileWatcher:
                 tracked.trouble = None
             except (OSError, ValueError, CallyardError) as error:  # a file system that stumbles; the others go on
                 self._note_trouble(tracked, now, error)
-        tracker.looks.done(tracker.clock(), news=sum(1 for _ in tracker.calls()) < before)
+        tracker.looks.done(tracker.clock(), progress=sum(1 for _ in tracker.calls()) < before)
 
     def _look_at(self, tracked: TrackedBatch, now: float) -> None:
         news = tracked.directory.news()
