@@ -1,4 +1,4 @@
-"""The function of a call that stands for several elements of `map`."""
+"""The function of a call for several elements of `map` (`chunksize`)."""
 
 from __future__ import annotations
 
