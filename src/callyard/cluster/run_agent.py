@@ -1,6 +1,6 @@
 """The process of an agent, or of a rank: its connection to the driver, and its end when the driver or its parent ends.
 
-python -c "... main()" CONTACT [TOKEN]
+`main` is run on each node, as `python -c "... main()" CONTACT [TOKEN]`.
 """
 
 from __future__ import annotations
