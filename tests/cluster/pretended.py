@@ -12,7 +12,7 @@ from typing import Any
 from callyard import Executor, Local
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, launch_local
-from callyard.cluster.launch import NodeOffer
+from callyard.pool.call_shape import NodeOffer
 
 GIB = 1 << 30
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from ..cluster.agent import NAME
 from ..cluster.driver import ClusterDriver
-from ..cluster.launch import AgentProcess, Launch, ListenSettings, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.hello import NAME
+from ..cluster.launch import AgentProcess, Launch, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..pool.call import CallPlan
+from ..pool.call_shape import NodeOffer
 from ..pool.mpi_launcher import SingleLauncher, as_if_alone, launch_command, launcher_environment
 from ..pool.zygote_process import python_command
 from ..resources import Resources
@@ -44,7 +45,7 @@ class ClusterBackend(LiveBackend):
 
 def agent_command(*arguments: str, python: str | None = None) -> list[str]:
     """Return the command that runs an agent, given the path of the contact file and perhaps the token of its job."""
-    return _command("callyard.cluster.agent", arguments, python)
+    return _command("callyard.cluster.run_agent", arguments, python)
 
 
 def rank_command(arguments: Sequence[str], python: str | None = None) -> list[str]:

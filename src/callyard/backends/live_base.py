@@ -7,13 +7,14 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from ..cache.messages import RunDeclined, RunReport
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, UnpicklableCall
 from ..futures import Future, when_ended
 from ..pool.call import Call, CallDurations, CallPlan
+from ..pool.threaded_runner import ThreadedRunner
 from ..resources import Resources
 from ..serialize.function_registry import FunctionRegistry, dumps
 from ..serialize.packer import Packed, Packer, load_with_inputs
@@ -27,32 +28,12 @@ FORKED = "this executor belongs to the process that forked this one, and cannot 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class Runner(Protocol):
-    """The runner of packed calls: a worker pool, or the driver of several nodes. Any thread may call it at any time."""
-
-    forked: bool
-
-    def start(self, call: Call) -> None: ...
-
-    def look_again(self) -> None: ...
-
-    def cancel_waiting(self, all_of_them: bool) -> None: ...
-
-    def prepare(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def kill(self, signum: int) -> None: ...
-
-    def join(self) -> None: ...
-
-
 class LiveBackend:
     """The live calls of one executor. Subclasses say what resources mean, and which runner there is."""
 
     detached = False
 
-    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], Runner]) -> None:
+    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner]) -> None:
         segments = SegmentPool()
         self._packer = Packer(segments)
         self._functions = FunctionRegistry()

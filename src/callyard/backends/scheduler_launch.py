@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
 
-from ..cluster.launch import AgentProcess, ListenSettings, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.launch import AgentProcess, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..errors import ResourceError
 from ..hosts.base import Host
 from ..hosts.mpi_plugins import MpiPlugins
-from ..pool.call_shape import NodeCapacity
+from ..pool.call_shape import NodeCapacity, NodeOffer
 from ..resources import Resources
 from ..schedulers.base import JobId, JobRequest, Scheduler
 from ..schedulers.command import Query

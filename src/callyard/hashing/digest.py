@@ -88,19 +88,19 @@ class Encoder(Protocol):
     The handlers know nothing else of encoders, so the modules that define them import none.
     """
 
-    def token(self, value: Any) -> bytes:
+    def token(self, value: object) -> bytes:
         """Return the token of a value."""
 
-    def outline(self, value: Any) -> bytes:
+    def outline(self, value: object) -> bytes:
         """Return the bytes by which a key or an element of a set is ordered."""
 
-    def definition(self, thing: Any) -> bytes:
+    def definition(self, thing: object) -> bytes:
         """Return the token of a function, a class or a module."""
 
-    def sentinel(self, value: Any) -> bytes:
+    def sentinel(self, value: object) -> bytes:
         """Return the token of an `object()`, which has no content."""
 
-    def future(self, future: Any) -> bytes:
+    def future(self, future: object) -> bytes:
         """Return the token of a future."""
 
 

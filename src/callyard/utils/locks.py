@@ -15,21 +15,18 @@ from .lite_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import ParamSpec, Protocol, TypeVar
 
     P = ParamSpec("P")
     T = TypeVar("T")
 
-    class OwnedLock(Protocol):
+    class OwnedLock(AbstractContextManager[bool, None], Protocol):
         """A reentrant lock that knows its owner, as `threading.Condition` requires too."""
 
         def acquire(self, blocking: bool = ...) -> bool: ...
 
         def release(self) -> None: ...
-
-        def __enter__(self) -> bool: ...
-
-        def __exit__(self, *how: object) -> None: ...
 
         def _is_owned(self) -> bool: ...
 

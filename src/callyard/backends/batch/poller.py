@@ -319,7 +319,6 @@ class FileWatcher:
         for call in tracked.pop(number):
             call.future.stored = None if tracker.private else (cache.path, outcome.key)
             if call.ticket is not None:
-                call.ticket.named(outcome.key)
-                call.ticket.noted(RunReport(found.token, stored=True))
+                call.ticket.noted(RunReport(found.token, stored=True), outcome.key)
             call.future.fail(found) if found.failed else call.future.finish(found)
             tracker.tell(call)

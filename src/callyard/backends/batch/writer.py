@@ -63,7 +63,7 @@ class BatchWriter:
 
     def _prepare(self, call: JobCall) -> None:
         order = call.ticket.order() if call.ticket is not None else None
-        call.id = (call.ticket.identity() if call.ticket is not None else "") or os.urandom(20).hex()
+        call.id = (call.ticket.partial_key().identity if call.ticket is not None else "") or os.urandom(20).hex()
         if order is None:
             order = RunRequest(
                 directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
@@ -175,7 +175,7 @@ class BatchWriter:
 
     def _call_file(self, call: JobCall) -> bytes:
         assert call.order is not None
-        meaning = call.ticket.meaning() if call.ticket is not None and not call.order.key else None
+        meaning = call.ticket.partial_key().recipe if call.ticket is not None and not call.order.key else None
         resources = call.resources
         return CallFile(
             call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
