@@ -218,10 +218,10 @@ def _is_still_meant(request: RunRequest, fn: Callable[..., Any], args: tuple[Any
     if meant is None:
         return True
     from ..hashing.call_key import FunctionPart, call_key
-    from ..serialize import object_identity
+    from ..serialize import definition_identity
 
     try:
-        if meant.process == object_identity.token:
+        if meant.process == definition_identity.process_name:
             return call_key(fn, args, kwargs, meant.around).hex == request.key
         call = call_key(fn, args, kwargs, meant.around, FunctionPart(meant.function, (), {}, {}))
         return meant.arguments is None or not call.plain or call.arguments_token == meant.arguments
