@@ -116,7 +116,7 @@ def _slot(descriptor: Any) -> tuple[Any, ...]:
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:
-    """Reduce code as cloudpickle does, plus the file name, needed in tracebacks and keys: cloudpickle 3.1.3 drops it."""
+    """Reduce code as cloudpickle does, plus the file name for tracebacks and keys, which cloudpickle 3.1.3 drops."""
     return reconstruct.code, (code.co_filename, *cloudpickle.Pickler.dispatch_table[types.CodeType](code))
 
 
