@@ -269,7 +269,7 @@ class Cache:
         >>> cache.explain(divmod, 17, 5).hit
         True
         >>> print(cache.explain(divmod, 17, 6))
-        'divmod' is not remembered; its key would be ...
+        'divmod' is not in the cache; its key would be ...
         """
         from ..resources import Resources
         from .inspect.explain import explain

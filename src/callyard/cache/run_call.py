@@ -180,11 +180,11 @@ def result_token(key: str, value: Any) -> bytes:
     atom = ATOMS.get(type(value))
     if atom is not None:
         return atom(value)
-    from ..hashing.values import meaning  # here, because it imports much
+    from ..hashing.values import value_token  # here, because it imports much
 
     try:
-        return meaning(value)
-    except Exception:  # a value without a meaning of its own
+        return value_token(value)
+    except Exception:  # a value without a token
         return text(b"=", key)
 
 
@@ -225,7 +225,7 @@ def _is_still_meant(request: RunRequest, fn: Callable[..., Any], args: tuple[Any
             return call_key(fn, args, kwargs, meant.around).hex == request.key
         call = call_key(fn, args, kwargs, meant.around, FunctionPart(meant.function, (), {}, {}))
         return meant.arguments is None or not call.plain or call.arguments_token == meant.arguments
-    except Exception:  # a value without a meaning of its own, so nothing can be compared
+    except Exception:  # a value without a token, so nothing can be compared
         return True
 
 

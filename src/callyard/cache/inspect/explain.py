@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import CacheError
 from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollowed
 from ...hashing.digest import PendingFuture
-from ...hashing.values import meaning
+from ...hashing.values import value_token
 from ...resources import Resources
 from ..claims import Claims
 from ..directory import CacheDirectory
@@ -80,7 +80,7 @@ def _compared(
 def _key(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources) -> CallKey:
     around = NOWHERE
     if resources.env or resources.ranks != 1:
-        env = meaning(dict(resources.env)) if resources.env else b""
+        env = value_token(dict(resources.env)) if resources.env else b""
         around = KeyContext(ranks=resources.ranks, env=env)
     try:
         return call_key(fn, args, kwargs, around)

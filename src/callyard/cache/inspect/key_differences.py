@@ -55,8 +55,8 @@ class Explanation:
             return [f"{name!r} is being run by {self.running}; key {self.key}"]
         differences = [f"  {difference}" for difference in self.differences]
         if entry is None:
-            return [f"{name!r} is not remembered, with any arguments; its key would be {self.key}", *differences]
-        head = f"{name!r} is not remembered; its key would be {self.key}"
+            return [f"{name!r} is not in the cache, with any arguments; its key would be {self.key}", *differences]
+        head = f"{name!r} is not in the cache; its key would be {self.key}"
         return [head, f"the nearest entry is {entry.key} of {_when(entry)}:", *differences]
 
     def _caveat(self) -> list[str]:
@@ -71,7 +71,7 @@ def _of_its_own(entry: Entry, hit: bool) -> str:
         raised = "which is kept" if hit else "so it would be run again"
         return f"{entry.function!r} failed at {when} after {took}, {raised}; key {entry.key}"
     again = "" if hit else '; it would be run again, as the cache is opened with mode="refresh"'
-    return f"{entry.function!r} is remembered since {when}, when it took {took}; key {entry.key}{again}"
+    return f"{entry.function!r} is cached since {when}, when it took {took}; key {entry.key}{again}"
 
 
 def _when(entry: Entry) -> str:
