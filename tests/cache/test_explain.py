@@ -132,8 +132,7 @@ def test_a_call_that_is_remembered(cache):
     assert (found.hit, found.key, found.function, found.differences) == (True, key, "relax", ())
     assert found.nearest == cache[key]
     assert (
-        str(found)
-        == f"'relax' is cached since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
+        str(found) == f"'relax' is cached since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
     )
 
 
