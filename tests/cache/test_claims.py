@@ -16,12 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callyard.cache import claims as claims_module
+from callyard.cache import directory as directory_module
 from callyard.cache.claims import Claim, ClaimOwner, Claims, UnreadableClaim
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError, UnsafeCache
@@ -385,6 +387,8 @@ def test_never_do_two_living_processes_hold(seed: int, before: int | str, sweepe
         programs = [work] * 4 + [tidy] * sweepers
         world.actors = [Actor(world, n, provable or n > 1, program) for n, program in enumerate(programs, 1)]
         patch.setattr(claims_module, "os", world)
+        # `remove_file` is in the module of the directory, whose other functions make no steps.
+        patch.setattr(directory_module, "os", SimpleNamespace(**{**vars(os), "unlink": world.unlink}))
         patch.setattr(claims_module, "this_process", world.this_process)
         patch.setattr(ProcessIdentity, "state", lambda who: world.state(who))
         patch.setattr(Claims, "take", lambda *args, **kwargs: world.take(*args, **kwargs))

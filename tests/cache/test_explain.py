@@ -132,8 +132,7 @@ def test_a_call_that_is_remembered(cache):
     assert (found.hit, found.key, found.function, found.differences) == (True, key, "relax", ())
     assert found.nearest == cache[key]
     assert (
-        str(found)
-        == f"'relax' is remembered since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
+        str(found) == f"'relax' is cached since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
     )
 
 
@@ -145,7 +144,7 @@ def test_a_call_that_is_not(cache):
     assert found.differences == ["argument 'force': 0.1 -> 0.2", "argument 'x': 2 -> 3"]
     text = str(found)
     assert text.startswith(
-        f"'relax' is not remembered; its key would be {found.key}\nthe nearest entry is {key} of 2023"
+        f"'relax' is not in the cache; its key would be {found.key}\nthe nearest entry is {key} of 2023"
     )
     assert text.endswith("  argument 'force': 0.1 -> 0.2\n  argument 'x': 2 -> 3")
 
@@ -168,7 +167,7 @@ def test_a_function_that_was_never_remembered(cache):
     remember(cache, other, 2)
     found = cache.explain(relax, 2)
     assert (found.hit, found.nearest, found.differences) == (False, None, ())
-    assert "'relax' is not remembered, with any arguments" in str(found)
+    assert "'relax' is not in the cache, with any arguments" in str(found)
 
 
 def test_an_argument_is_missing(cache):

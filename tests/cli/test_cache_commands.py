@@ -279,7 +279,7 @@ def test_explain_the_only_entry(callyard, store):
 def test_explain_a_call_that_is_remembered(callyard, relaxed, words):
     ended = callyard("explain", "results", "lab_of_mine:relax", *words)
     assert (ended.status, ended.err) == (0, "")
-    assert ended.out.startswith("'relax' is remembered since ")
+    assert ended.out.startswith("'relax' is cached since ")
     assert relaxed in ended.out
 
 

@@ -29,7 +29,7 @@ from test.support.script_helper import assert_python_ok
 util = stdlib_tests.module("util")
 
 # Some of the tests' functions reach the stream that pytest captures.
-pytestmark = pytest.mark.filterwarnings("ignore:calls of .* are remembered whatever")
+pytestmark = pytest.mark.filterwarnings("ignore:calls of .* are cached whatever")
 
 # Callyard's workers have no start method; CPython's tests use it for managers and events of their own too.
 MIXINS = {

@@ -1,17 +1,17 @@
-"""Checks that nobody else could have written a record, because to open a record is to run code in it.
+"""Checks that only trusted users could have written a record, because opening a record runs the code in it.
 
 A cache often lies where others write too: in `/tmp`, on a scratch file system, in a project's directory. Another user
-could attack it in three ways, each with its check:
+could attack the cache in three ways, each with its check:
 
 * Make the directory, or a link of its name, first. So directories, files and links must belong to this user.
-* Write into a directory or file that allows it. So their modes must not.
+* Write into a directory or file. So the modes must not allow writing.
 * Put another directory in the place of this one, or of any directory above it. The right to write into a directory is
   the right to rename its entries, unless its sticky bit is set, as in `/tmp`. So in each directory on the way, links
-  included, only this user and root may have that right.
+  included, only this user and root may have the right.
 
-An access control list can give rights that the mode does not show, or shows as those of a trusted group, so the lists
-are checked as well. With `trust="group"` the members of that group may have all these rights. Once these checks have
-passed, nobody else can exchange anything, so they need not be repeated for as long as the same directory is there.
+An access control list can give rights invisible in the mode, or shown there as rights of a trusted group, so the
+lists are checked as well. With `trust="group"` the members of the group may have all these rights. After these checks
+no other user can exchange anything, so no repetition is needed as long as the same directory is there.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = ["Trust", "check_directory", "check_file", "check_within", "make_direc
 Trust = Literal["group"]
 
 _MOST_LINKS = 40  # as in the kernel
-_NOBODY = 65534  # the number that a user namespace shows for users from outside
+_NOBODY = 65534  # the number of all outside users in a user namespace
 
 
 def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = None) -> str:
-    """Return the real path of a directory; check each directory and link on the way to it, but not itself.
+    """Return the real path of a directory; check each directory and link on the way, but not the directory itself.
 
-    With `make`, missing directories are made. The trusted group is that of the directory, unless it is given.
+    With `make`, missing directories are made. The trusted group is the directory's, unless given.
 
     Raises:
-        UnsafeCache: others could put another directory into its place.
+        UnsafeCache: others could replace the directory by another one.
         OSError: the directory is missing, for example.
     """
     above: list[str] = []
@@ -84,7 +84,7 @@ def _status(place: str, trust: Trust | None, make: bool) -> os.stat_result:
     try:
         make_directory(place, trust)
     except FileExistsError:
-        pass  # another process was faster; its owner is checked like any other
+        pass  # another process was faster; the owner of its directory is checked like any other
     return os.lstat(place)
 
 

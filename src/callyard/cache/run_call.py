@@ -57,7 +57,8 @@ class CachedRun:
 
     def release(self) -> None:
         if self._claim is not None:
-            with contextlib.suppress(OSError):  # the claim ends with this process at the latest
+            # On an error the claim ends with this process, because an owner that is gone holds no claim.
+            with contextlib.suppress(OSError):
                 self._claim.release()
 
     def _store(
@@ -106,7 +107,7 @@ def begin(request: RunRequest) -> CachedRun | RunDeclined:
         return RunDeclined("stored")
     try:
         claim = Claims(directory).take(request.key, request.name, job_id=request.job_id)
-    except OSError as error:  # a full or write-protected disk is no reason to fail the call
+    except OSError as error:  # a full or write-protected disk must not fail the call
         _log().info("%r runs without a claim, as none can be made in %s: %s", request.name, directory.path, error)
         return CachedRun(request, directory, None)
     if not isinstance(claim, Claim):
@@ -158,7 +159,7 @@ _same: set[tuple[str, str, bytes, bool]] = set()  # references found to be the k
 
 
 def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
-    """Return True if this process imports the keyed code. Ask once, because calls may change their modules later."""
+    """Return True if this process imports the keyed code. Checked once, because calls may change modules later."""
     reference = module, name, token, request.code_only
     if reference in _same:
         return True
@@ -166,7 +167,7 @@ def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
 
     try:
         same = token_at(module, name, request.code_only, with_metadata=has_metadata(token)) == token
-    except Exception:  # it cannot be imported, or has no token
+    except Exception:  # the import fails, or the object has no token
         return False
     if same:
         _same.add(reference)
@@ -174,17 +175,17 @@ def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
 
 
 def result_token(key: str, value: Any) -> bytes:
-    """Return the token of a result as an argument of calls: that of its value, or else one of the key it came from."""
+    """Return the token of a result as an argument of calls: of the value, or else of the key of the call."""
     from ..hashing.digest import ATOMS, text
 
     atom = ATOMS.get(type(value))
     if atom is not None:
         return atom(value)
-    from ..hashing.values import meaning  # here, because it imports much
+    from ..hashing.values import value_token  # here, because this import is slow
 
     try:
-        return meaning(value)
-    except Exception:  # a value without a meaning of its own
+        return value_token(value)
+    except Exception:  # a value without a token
         return text(b"=", key)
 
 
@@ -218,19 +219,19 @@ def _is_still_meant(request: RunRequest, fn: Callable[..., Any], args: tuple[Any
     if meant is None:
         return True
     from ..hashing.call_key import FunctionPart, call_key
-    from ..serialize import object_identity
+    from ..serialize import definition_identity
 
     try:
-        if meant.process == object_identity.token:
+        if meant.process == definition_identity.process_name:
             return call_key(fn, args, kwargs, meant.around).hex == request.key
         call = call_key(fn, args, kwargs, meant.around, FunctionPart(meant.function, (), {}, {}))
         return meant.arguments is None or not call.plain or call.arguments_token == meant.arguments
-    except Exception:  # a value without a meaning of its own, so nothing can be compared
+    except Exception:  # a value without a token, so nothing can be compared
         return True
 
 
 def _kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """Return a function that makes the arguments as they are now, because the call may change them."""
+    """Return a function for copies of the arguments in their present state, because the call may change them."""
     import pickle
 
     from ..serialize.function_registry import dumps

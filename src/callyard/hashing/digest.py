@@ -1,7 +1,7 @@
-"""Tokens: short byte strings that stand for a meaning, and are composed to the tokens of larger things.
+"""Tokens: digests of values as short byte strings, composed to the tokens of larger values.
 
-A token begins with the letter of its kind. A token that would be long is replaced by its digest, so that a list costs
-one digest however large its elements are. A digest is longer than any token kept as it is, so the two never collide.
+A token begins with the letter of its kind. A long token is replaced by its digest, so that a list costs
+one digest however large its elements are. A digest is longer than any token kept undigested, so the two never collide.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except ImportError:
     from hashlib import blake2b
 
 
-LONGEST = 32  # bytes of a token that is kept as it is, its kind included
+LONGEST = 32  # the most bytes of a token kept undigested, its kind included
 _DIGEST = 32  # bytes: with 256 bits, no two meanings collide
 _LARGE = 1 << 14  # bytes from which blake3 is faster than the hashes of hashlib
 
@@ -32,7 +32,7 @@ def token(kind: bytes, content: bytes) -> bytes:
 
 
 def combine(kind: bytes, parts: Iterable[bytes]) -> bytes:
-    """Return the token of a kind that consists of these parts, in this order."""
+    """Return the token of a kind with these parts, in this order."""
     pieces = [kind]
     for part in parts:
         pieces.append(b"%d:" % len(part))  # the length, because ("ab", "c") and ("a", "bc") must differ
@@ -42,7 +42,7 @@ def combine(kind: bytes, parts: Iterable[bytes]) -> bytes:
 
 
 def text(kind: bytes, *parts: str) -> bytes:
-    """Return the token of a kind that consists of names."""
+    """Return the token of a kind with names as parts."""
     return combine(kind, [part.encode("utf-8", "surrogatepass") for part in parts])
 
 

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Memo(Generic[T]):
-    """Facts by object. Each is forgotten when its object is gone. Several threads may use a memo at once."""
+    """Facts by object, each forgotten at the end of its object. Several threads may use a memo at once."""
 
     def __init__(self) -> None:
         self._facts: dict[int, tuple[weakref.ref[Any], T]] = {}
@@ -19,7 +19,7 @@ class Memo(Generic[T]):
         return found[1] if found is not None and found[0]() is thing else None
 
     def put(self, thing: Any, fact: T) -> T:
-        """Note a fact and return it. It is lost if `thing` is of the few types that allow no weak reference."""
+        """Note a fact and return it. For the few types without weak references the fact is lost at once."""
         number = id(thing)
         try:
             reference = weakref.ref(thing, lambda gone: self._forget(number, gone))

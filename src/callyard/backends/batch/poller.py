@@ -200,7 +200,7 @@ class Poller:
 
     def _is_still(self, claims: Claims, key: str, job: str, now: float) -> bool:
         """Return whether a job that the scheduler does not know has not touched its claim for a long time."""
-        heartbeat = claims.heart(key)
+        heartbeat = claims.last_beat(key)
         heartbeats = self._unknown.setdefault(job, {}).setdefault(key, Heartbeats(heartbeat, now))
         return heartbeats.stillness(heartbeat, now) > max(self._tracker.grace, _LONG)
 

@@ -12,7 +12,7 @@ from ...cache.cache import Cache
 from ...errors import CacheError
 from ...hashing.call_key import NOWHERE, KeyContext, surrounding
 from ...hashing.digest import UnkeyableError
-from ...hashing.values import meaning
+from ...hashing.values import value_token
 from ...resources import Resources
 from ..base import Settings
 
@@ -63,7 +63,7 @@ class SettingsByResources:
         )
 
     def _with(self, resources: Resources) -> KeyContext:
-        env = meaning(dict(resources.env)) if resources.env else b""
+        env = value_token(dict(resources.env)) if resources.env else b""
         if not env and resources.ranks == 1:
             return self._context
         return KeyContext(self._context.initializer, self._context.init_function, resources.ranks, env)
@@ -77,7 +77,7 @@ def _context_of(settings: Settings) -> KeyContext:
         return KeyContext(initializer or b"", surrounding(settings.init_function) if settings.init_function else b"")
     except UnkeyableError as error:
         raise CacheError(
-            f"calls cannot be remembered, because the initializer or its arguments hold a {error.kind}, which has no "
+            f"calls cannot be cached, because the initializer or its arguments hold a {error.kind}, which has no "
             "meaning that can be hashed; leave out cache=, or teach it with Cache.register(type, function)"
         ) from error
 

@@ -30,7 +30,7 @@ from ...errors import CacheError, CallyardError
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
 from ...jobs.batch import KeyRecipe
-from ...serialize import object_identity
+from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
 from ...utils.locks import under
 from ...utils.threads import TaskThread
@@ -168,7 +168,7 @@ class SharedCall(PendingCall):
         if call is None or self.settings.own_key is not None or self._context.sends_copies:
             return None
         arguments = call.arguments_token if call.plain else None
-        return KeyInputs(object_identity.token, call.function_token, arguments, self.settings.context)
+        return KeyInputs(definition_identity.process_name, call.function_token, arguments, self.settings.context)
 
     def noted(self, note: RunReport, key: str | None = None) -> None:
         if key is not None:

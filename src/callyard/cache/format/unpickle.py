@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...errors import VersionMismatch
-from ...serialize import object_identity
+from ...serialize import definition_identity
 
 Key = tuple[str, int]
 
@@ -91,5 +91,5 @@ def _find(module: str, name: str, key: Key) -> type | None:
         found = getattr(found, attribute, None)
     if isinstance(found, type):
         return found
-    here: type | None = object_identity.find(key)
+    here: type | None = definition_identity.find(key)
     return _made.get(key) if here is None else here

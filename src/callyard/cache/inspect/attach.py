@@ -22,14 +22,14 @@ _SOONEST, _LATEST, _SLOWER = 0.02, 1.0, 1.5  # the first and longest pause betwe
 
 
 class _AttachedFuture(Future[Any]):
-    """The future of a call that another process submitted."""
+    """The future of a call submitted by another process."""
 
     __slots__ = ("_cached", "_claims", "_directory", "_key", "_where", "result_token")
 
     def __init__(self, directory: CacheDirectory, claims: Claims, key: str, name: str, cached: bool) -> None:
         super().__init__(name)
         self._directory, self._claims, self._key, self._cached = directory, claims, key, cached
-        self._where = ""  # the process that runs it, for people
+        self._where = ""  # the running process, in words for people
         self.result_token: bytes | None = None  # the token of the result as an argument
 
     @property
@@ -53,7 +53,7 @@ class _AttachedFuture(Future[Any]):
             if found is None and holder is not None and holder.state() != "gone":
                 return False
             return self.end_with(found) if found is not None else self.fail_with(_lost(self.name, key, self._where))
-        except Exception as error:  # the cache was damaged or deleted, and those who wait must learn of it
+        except Exception as error:  # a damaged or deleted cache must end the future, or waiting threads would hang
             return self.fail_with(error)
 
     def _state_word(self) -> str:
@@ -92,7 +92,7 @@ def future_of(directory: CacheDirectory, claims: Claims, key: str) -> Future[Any
 
 # ------------------------------------------------------------------ one thread for all futures, as long as any is open
 
-_lock = new_lock()  # a finalizer may take it while this thread holds it
+_lock = new_lock()  # reentrant, because a finalizer may run while this thread holds the lock
 _watched: list[_AttachedFuture] = []
 _news: queue.SimpleQueue[None] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
@@ -119,7 +119,7 @@ def _sign_in(future: _AttachedFuture) -> None:
     if _thread is None:
         thread = threading.Thread(target=_look_in_rounds, name="callyard-look", daemon=True)
         thread.start()
-        _thread = thread  # only now, because an exception may prevent its start
+        _thread = thread  # only after the start, which an exception may prevent
 
 
 def _look_in_rounds() -> None:

@@ -26,7 +26,7 @@ class Problem:
     """A problem with one file of a cache.
 
     `kind` is "damaged", "newer", "unsafe", "unreadable", "foreign" (Callyard did not write it), "left" (a half-written
-    file or a claim of a process that is gone) or "aside" (a damaged file that was set aside). `done` is the
+    file or a claim of a process that is gone) or "aside" (a damaged file, set aside). `done` is the
     action of the repair; empty if there was none.
     """
 
@@ -76,7 +76,7 @@ def check(directory: CacheDirectory, repair: bool) -> Check:
 
 
 def _record(directory: CacheDirectory, key: str, repair: bool) -> int | Problem | None:
-    """Return the size of a record (bytes), or the problem with it; None if it is gone."""
+    """Return the size of a record (bytes), or its problem; None for a removed record."""
     path = directory.record(key)
     try:
         return _read(directory, key, path)
@@ -108,7 +108,7 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
 
 
 def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
-    """Yield the claims and temporary files of processes that are gone; remove them if asked to repair."""
+    """Yield the claims and temporary files of dead processes, and remove each one with `repair`."""
     for key, owner in list(Claims(directory).running()):
         gone = owner.state() == "gone"
         if isinstance(owner, UnreadableClaim):
@@ -127,7 +127,7 @@ def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
 
 
 def _others(directory: CacheDirectory) -> Iterator[Problem]:
-    """Yield the files that are no records."""
+    """Yield the foreign files."""
     for folder, names, files in os.walk(directory.path):
         place = os.path.relpath(folder, directory.path)
         for name in sorted(files):
@@ -197,7 +197,7 @@ def prune(
 
 
 def _beyond(found: list[Entry], most: float) -> list[Entry]:
-    """Return all entries but the newest that together have at most `most` bytes."""
+    """Return the entries to remove, so that the newest ones, of at most `most` bytes together, stay."""
     room = most
     for place in range(len(found) - 1, -1, -1):
         room -= found[place].size

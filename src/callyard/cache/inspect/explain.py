@@ -1,4 +1,4 @@
-"""The explanation of a hit or a miss: the key of a call beside those of the entries."""
+"""The explanation of a hit or a miss: the key of a call beside the keys of the entries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import CacheError
 from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollowed
 from ...hashing.digest import PendingFuture
-from ...hashing.values import meaning
+from ...hashing.values import value_token
 from ...resources import Resources
 from ..claims import Claims
 from ..directory import CacheDirectory
@@ -49,12 +49,12 @@ def explain(
 
 
 def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the names of the needed parameters that a call lacks."""
-    import inspect  # here, because it takes long to load
+    """Return the names of the missing arguments of a call."""
+    import inspect  # here, because this import is slow
 
     try:
         bound = inspect.signature(fn).bind_partial(*args, **kwargs)
-    except (TypeError, ValueError):  # there is no signature, or the arguments do not fit it
+    except (TypeError, ValueError):  # no signature, or arguments in conflict with it
         return []
     known = bound.signature.parameters.values()
     needed = (p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
@@ -80,7 +80,7 @@ def _compared(
 def _key(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources) -> CallKey:
     around = NOWHERE
     if resources.env or resources.ranks != 1:
-        env = meaning(dict(resources.env)) if resources.env else b""
+        env = value_token(dict(resources.env)) if resources.env else b""
         around = KeyContext(ranks=resources.ranks, env=env)
     try:
         return call_key(fn, args, kwargs, around)

@@ -13,25 +13,25 @@ __all__ = ["Explanation", "differences", "distance"]
 
 
 Ingredients = Mapping[str, str]  # by their labels: see `CallKey.ingredients`
-MISSING = ""  # stands for a missing argument that the function needs
-UNBOUND = "argument positional"  # the label of an ingredient of calls whose arguments did not fit the signature
+MISSING = ""  # for a missing argument
+UNBOUND = "argument positional"  # the label of arguments in conflict with the signature
 
 
 @dataclass(frozen=True)
 class Explanation:
     """An explanation of a hit or a miss: the key of a call, and its differences from the nearest entry.
 
-    `print` it, or look at its parts.
+    For people, `print` the explanation; for programs, there are the attributes.
 
     Attributes:
         key: the key of the call.
         function: the name of its function.
         hit: True if the cache would answer the call.
-        nearest: the entry of the call itself, or else the entry of the function that has most in common with it; None
+        nearest: the entry of the call itself, or else the entry of the function with most in common; None
             if there is no entry of the function.
         differences: the differences from the nearest entry to this call, one line for each.
-        unfollowed: names that the function uses and no key can follow: `time.time`, `open`, `eval`.
-        running: the process that runs the call at the moment; empty if there is none.
+        unfollowed: names in the function beyond the reach of any key: `time.time`, `open`, `eval`.
+        running: the process of the call at the moment; empty if there is none.
         ingredients: the parts of the key, by labels such as "argument x".
     """
 
@@ -55,8 +55,8 @@ class Explanation:
             return [f"{name!r} is being run by {self.running}; key {self.key}"]
         differences = [f"  {difference}" for difference in self.differences]
         if entry is None:
-            return [f"{name!r} is not remembered, with any arguments; its key would be {self.key}", *differences]
-        head = f"{name!r} is not remembered; its key would be {self.key}"
+            return [f"{name!r} is not in the cache, with any arguments; its key would be {self.key}", *differences]
+        head = f"{name!r} is not in the cache; its key would be {self.key}"
         return [head, f"the nearest entry is {entry.key} of {_when(entry)}:", *differences]
 
     def _caveat(self) -> list[str]:
@@ -71,7 +71,7 @@ def _of_its_own(entry: Entry, hit: bool) -> str:
         raised = "which is kept" if hit else "so it would be run again"
         return f"{entry.function!r} failed at {when} after {took}, {raised}; key {entry.key}"
     again = "" if hit else '; it would be run again, as the cache is opened with mode="refresh"'
-    return f"{entry.function!r} is remembered since {when}, when it took {took}; key {entry.key}{again}"
+    return f"{entry.function!r} is cached since {when}, when it took {took}; key {entry.key}{again}"
 
 
 def _when(entry: Entry) -> str:
@@ -93,7 +93,7 @@ def differences(then: Ingredients, now: Ingredients, function: str) -> list[str]
 
 
 def distance(then: Ingredients, now: Ingredients) -> int:
-    """Return the number of ingredients that differ."""
+    """Return the number of different ingredients."""
     then = _aligned(then, now)
     return sum(then.get(label) != now.get(label) for label in {**then, **now})
 

@@ -1,4 +1,4 @@
-"""The identities of functions and classes across processes: one that was sent is recognised when it returns."""
+"""The identities of functions and classes across processes, by which a returning one is recognized."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import weakref
 
 from ..utils.lite_typing import Any
 
-Key = tuple[str, int]  # (token of the process that made the object, its number there)
+Key = tuple[str, int]  # (name of the defining process, number of the object there)
 
-token = os.urandom(8).hex()  # of this process
+process_name = os.urandom(8).hex()  # random and unique, other than a process id
 numbers = itertools.count(1)
 
 
 class DefinitionIdentity:
-    """The identity of a function or class, which is the same in every process."""
+    """The identity of a function or class, the same in every process."""
 
     __slots__ = ("complete", "filled", "key", "reference", "sent")
 
     def __init__(self, reference: weakref.ref[Any], key: Key) -> None:
         self.reference, self.key = reference, key
-        self.complete = True  # False for a class that is being read
+        self.complete = True  # False for a class still being read
         self.filled: int | None = None  # the version of the attributes received last
         self.sent: tuple[int, Any] | None = None  # version and snapshot of the attributes sent last
 
     @property
     def foreign(self) -> bool:
-        return self.key[0] != token
+        return self.key[0] != process_name
 
 
 _objects: weakref.WeakValueDictionary[Key, Any] = weakref.WeakValueDictionary()
@@ -35,31 +35,32 @@ _identities: dict[int, DefinitionIdentity] = {}  # by id: a metaclass may define
 
 
 def find(key: Key) -> Any:
-    """Return the object of this key; None if it is not here, or no longer."""
+    """Return the object of this key; None if there is none in this process, or none any more."""
     return _objects.get(key)
 
 
 def known(obj: Any) -> DefinitionIdentity | None:
-    """Return the identity of an object, if it has one already."""
+    """Return the identity of an object; None for an object without one."""
     found = _identities.get(id(obj))
     return found if found is not None and found.reference() is obj else None
 
 
 def identity(obj: Any) -> DefinitionIdentity:
-    """Return the identity of an object; one that has none was made here, and gets one."""
-    return known(obj) or adopt(obj, (token, next(numbers)))
+    """Return the identity of an object; an object without one was made here, and gets a new identity."""
+    return known(obj) or adopt(obj, (process_name, next(numbers)))
 
 
 def forget_sent() -> None:
-    """Let the attributes of each class be sent again with it."""
+    """Forget which attributes of classes were sent, so that the next pickle of a class contains all."""
     for entry in list(_identities.values()):
         entry.sent = None
 
 
 def adopt(obj: Any, key: Key) -> DefinitionIdentity:
-    """Let `obj` be the object of this key."""
+    """Make `obj` the object of this key."""
     number = id(obj)
 
+    # Called at the end of the object; by then a new object may have the same id, and an identity of its own.
     def forget(reference: weakref.ref[Any]) -> None:
         if number in _identities and _identities[number].reference is reference:
             del _identities[number]
@@ -70,9 +71,9 @@ def adopt(obj: Any, key: Key) -> DefinitionIdentity:
 
 
 def _begin_child() -> None:
-    """Give a fork a token of its own, because its objects are copies of those of its parent."""
-    global token
-    token = os.urandom(8).hex()
+    """Give a fork a name of its own, because its objects are copies of the parent's objects."""
+    global process_name
+    process_name = os.urandom(8).hex()
     _identities.clear()
     _objects.clear()
 
