@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from ..resources import Resources
 from .command import Query, Reply
+from .job_environment import JobVariables
 from .steps import MpiPluginTexts, NodeKind, Steps
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Dependency",
     "JobId",
     "JobRequest",
+    "JobVariables",
     "Phase",
     "Query",
     "Refusal",
@@ -178,6 +180,8 @@ class Site:
         environment: takes the variables of a process and leaves out those of the job or step in which it runs. A
             command that got them would take them for options.
         refusal: says why a command did not succeed.
+        job_variables: the names of the variables by which a process of a job learns of that. They are passed on to jobs
+            and agents, so these need not load the scheduler.
         configuration: finds, in the variables of a process, the file that commands need; None if they need none.
         history: asks for jobs that `Scheduler.status` has forgotten, where somebody keeps that.
         time_left: asks for how long jobs may go on (s); infinity for those without a limit.
@@ -192,6 +196,7 @@ class Site:
     array_limit: Query[int]
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
+    job_variables: JobVariables
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
