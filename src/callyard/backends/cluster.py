@@ -43,9 +43,19 @@ class ClusterBackend(LiveBackend):
         return f"live on {self._launch.describe()}"
 
 
-def agent_command(*arguments: str, python: str | None = None) -> list[str]:
-    """Return the command that runs an agent, given the path of the contact file and perhaps the token of its job."""
-    return _command("callyard.cluster.run_agent", arguments, python)
+def agent_command(
+    contact: str, job_variables: Mapping[str, str], token: str | None = None, python: str | None = None
+) -> list[str]:
+    """Return the command that runs an agent.
+
+    Args:
+        contact: the path of the contact file.
+        job_variables: see `JobVariables.environment`; nothing where no scheduler starts the agent.
+        token: of the pilot job that it is part of.
+        python: the interpreter, if it is not this one.
+    """
+    of_job = [] if token is None else [token]
+    return _command("callyard.cluster.run_agent", [contact, *job_variables.values(), *of_job], python)
 
 
 def rank_command(arguments: Sequence[str], python: str | None = None) -> list[str]:
@@ -82,7 +92,7 @@ class LocalLaunch:
         return None
 
     def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
-        return [AgentProcess([node], agent_command(contact), {**os.environ, NAME: node}) for node in nodes]
+        return [AgentProcess([node], agent_command(contact, {}), {**os.environ, NAME: node}) for node in nodes]
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         environment = {**as_if_alone(os.environ), **launcher_environment(None), **ranks.environment}

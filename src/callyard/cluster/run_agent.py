@@ -1,6 +1,6 @@
 """The process of an agent, or of a rank: its connection to the driver, and its end when the driver or its parent ends.
 
-`main` is run on each node, as `python -c "... main()" CONTACT [TOKEN]`.
+`main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NoReturn
 
+from ..schedulers.job_environment import JOB_VARIABLES
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
 from ..transport.agent_protocol import json_frame, unwrap
@@ -95,22 +96,26 @@ class DriverConnection:
 
 
 def main() -> None:
-    """Run as `... CONTACT [TOKEN]`: connect to the driver of this contact file and serve; again if the network fails.
+    """Run as `... CONTACT [VARIABLES [TOKEN]]`: connect to the driver and serve; again if the network fails.
 
-    TOKEN: of the job that this is part of, where the driver has submitted it.
+    CONTACT is the path of the contact file, VARIABLES has the names of the scheduler's variables (`JobVariables`),
+    TOKEN is that of the job that this is part of, where the driver has submitted it.
     """
     default_signals()
     open_standard_descriptors()
     path = os.path.abspath(sys.argv[1])  # now, because `adopt` changes the arguments and the directory
-    pilot = pilot_share(sys.argv[2]) if len(sys.argv) > 2 else None
+    job_variables, token = [*sys.argv[2:], "", ""][:2]
+    if job_variables:
+        os.environ[JOB_VARIABLES] = job_variables
+    pilot = pilot_share(token) if token else None
     hello = this_hello(pilot)
     parent = ParentPipe()
     if pilot is None:  # else the script of a job has started it, and standard input tells nothing
         parent.watch()
     patience = _CONNECT
-    while not connect(path, parent, hello, patience=patience) and os.path.exists(
-        path
-    ):  # the driver removes it when it ends
+    while not connect(path, parent, hello, patience=patience):
+        if not os.path.exists(path):  # the driver removes it when it ends
+            break
         patience = _AGAIN
 
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from ..resources import Resources
 from .command import Query, Reply
+from .job_environment import JobVariables
 from .steps import MpiPluginTexts, NodeKind, Steps
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Dependency",
     "JobId",
     "JobRequest",
+    "JobVariables",
     "Phase",
     "Query",
     "Refusal",
@@ -178,6 +180,8 @@ class Site:
         environment: removes the variables of the current job or step from an environment, because commands would take
             them for options.
         refusal: returns the reason why a command did not succeed.
+        job_variables: the names of the variables that describe a job to its processes. They are passed on to jobs and
+            agents, so that these need not load the scheduler.
         configuration: returns the file that commands need, by the variables of a process; None if they need none.
         history: asks the accounting for jobs unknown to `Scheduler.status`; None for a cluster without accounting.
         time_left: asks for the remaining time of jobs (s); infinity for jobs without a limit.
@@ -192,6 +196,7 @@ class Site:
     array_limit: Query[int]
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
+    job_variables: JobVariables
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None

@@ -10,6 +10,8 @@ from ..errors import SchedulerError
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest, Scheduler
 from ..schedulers.command import Query, Reply
+from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import JobEnvironment
 
 __all__ = ["SchedulerContract"]
 
@@ -87,6 +89,16 @@ class SchedulerContract:
     def test_the_environment_keeps_what_is_the_users(self) -> None:
         own = {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "2"}
         assert self.scheduler.site().environment(own) == own
+
+    def test_its_jobs_know_their_job(self) -> None:
+        variables = self.scheduler.site().job_variables
+        assert variables.scheduler == self.scheduler.name
+        environ = {"PATH": "/bin", **variables.environment()}
+        assert current_job(environ) == JobEnvironment()
+        assert current_job({**environ, variables.job: "7"}).job_id == "7"
+        if variables.array:
+            of_element = {variables.job: "8", variables.array: "7", variables.element: "3"}
+            assert current_job({**environ, **of_element}).job_id == str(JobId("7", 3))
 
     def test_who_is_in_no_allocation_is_told_so(self) -> None:
         steps = self.scheduler.site().steps

@@ -10,6 +10,7 @@ from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
+from .variables import JOB_VARIABLES
 
 __all__ = ["SlurmScheduler"]
 
@@ -127,6 +128,7 @@ _SITE = Site(
     array_limit=Query(commands.limits(), commands.max_array_size),
     environment=commands.environment,
     refusal=why_refused,
+    job_variables=JOB_VARIABLES,
     configuration=_configuration,
     history=_history,
     time_left=_time_left,
