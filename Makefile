@@ -18,6 +18,7 @@ SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml READM
 CALLYARD_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export CALLYARD_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
+unexport PYTHONDONTWRITEBYTECODE  # as in many containers: then each of the thousand interpreters compiles all it imports
 
 .PHONY: help test test-newest test-once-slurm test-once-rest check docs bench demo mpi slurm clean
 .SECONDARY:  # make must not remove stamps as intermediate files
@@ -31,11 +32,13 @@ help:
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
 	newest=$${versions##* } && narrow=$$(echo $$versions | sed 's/ *[^ ]*$$//') && \
-	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test $$(printf '.venv/%s/.callyard ' $$versions) slurm; \
+	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test NARROW="$$narrow" \
+	    $$(printf '.venv/%s/.callyard ' $$versions) slurm; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
 	    NARROW="$$narrow" NEWEST="$$newest" test-once-slurm test-once-rest test-$$newest $$(printf 'test-%s ' $$versions)
 
-test-%: .venv/%/.test .venv/%/.callyard mpi slurm
+.SECONDEXPANSION:
+test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi slurm
 	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
 
 NEWEST ?= $(DEFAULT)
@@ -53,6 +56,7 @@ test-newest:
 	    make test-$(NEWEST_PYTHON) ARGS='$(ON_SYSTEM) $(ARGS)'
 
 # Nothing where `make test-...` is asked for one Python alone: it runs all tests.
+test_extra = $(if $(filter $(1),$(NARROW)),test-core,test)
 left_out = $(if $(ALL),-m "not once$(if $(filter $(1),$(NARROW)), and not wide)")
 
 check: .venv/$(DEFAULT)/.check
@@ -89,26 +93,30 @@ dist/.built: $(SOURCES)
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@touch $@
 
-# Debian's Python without python3-venv cannot put pip into an environment; another pip can.
+# The newest pip, whose resolver is several times faster than that of a pip that came with a Python; and as another pip
+# puts it there, Debian's Python needs no python3-venv.
 .venv/%/.made:
 	@echo "Making $(@D) ..."
-	@python=$$($(PYTHON) tools/interpreters.py $*) && \
-	if $$python -c 'import ensurepip' 2>/dev/null; then $$python -m venv --clear $(@D); \
-	else $$python -m venv --clear --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet pip; fi
-	touch $@
+	@python=$$($(PYTHON) tools/interpreters.py $*) && $$python -m venv --clear --without-pip $(@D) && \
+	$(PYTHON) -m pip --python $(@D)/bin/python install --quiet pip
+	@touch $@
 
 # After the extra of what is to be made, as two pips in one environment are in each other's way.
 EXTRA ?= $(if $(filter test%,$(MAKECMDGOALS)),test,$(filter bench demo,$(MAKECMDGOALS)))
-.venv/%/.callyard: dist/.built | .venv/%/.made $(foreach extra,$(EXTRA),.venv/%/.$(extra))
+extras = $(if $(filter test,$(EXTRA)),$(call test_extra,$(1)),$(EXTRA))
+.venv/%/.callyard: dist/.built | .venv/%/.made $$(foreach extra,$$(call extras,$$*),.venv/$$*/.$$(extra))
 	.venv/$*/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
-# .venv/3.12/.test: the environment of Python 3.12 has what the extra "test" lists.
+# .venv/3.12/.test: the environment of Python 3.12 has what the extra "test" lists. To compile all of it would take most
+# of the time, and little of it is ever imported.
 define install_extra
-.venv/$*/bin/python -m pip install --quiet "$$(echo dist/*.whl)[$(subst .,,$(@F))]"
+.venv/$*/bin/python -m pip install --quiet --no-compile "$$(echo dist/*.whl)[$(subst .,,$(@F))]"
 @touch $@
 endef
 .venv/%/.test: pyproject.toml | .venv/%/.made dist/.built
+	$(install_extra)
+.venv/%/.test-core: pyproject.toml | .venv/%/.made dist/.built
 	$(install_extra)
 .venv/%/.check: pyproject.toml | .venv/%/.made dist/.built
 	$(install_extra)

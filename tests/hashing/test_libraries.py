@@ -287,6 +287,7 @@ class TestPandas:
 # -- ASE ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 @pytest.mark.needs("ase")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ase")
 class TestAtoms:
