@@ -102,7 +102,7 @@ class Claim(Frozen):
         ours = first is not None and first.token == self._chain[0].token  # each token is used once
         for name, owner in list(zip(names, self._chain, strict=True))[not ours :]:
             if isinstance(owner, UnreadableClaim):
-                self._directory.put_aside(f"{path}/{name}")
+                self._directory.set_path_aside(f"{path}/{name}")
             else:
                 _remove(self._directory, f"{path}/{name}")
 
@@ -120,7 +120,7 @@ class Claims:
         Look for the result *after* this, because the owner before may have stored one in the meantime.
         """
         self._directory.record(key)  # raises an error for an invalid key
-        self._directory.folder("claims")
+        self._directory.subdirectory("claims")
         attempt = _ClaimAttempt(self._directory, self._path, _new_owner(name, job_id))
         try:
             while True:  # each round begins anew from the files, because other processes change the chain meanwhile
@@ -172,7 +172,7 @@ class Claims:
     def force(self, key: str) -> bool:
         """Remove all claims to a key, even of living processes; return True if there were any."""
         self._directory.record(key)
-        self._directory.folder("claims")
+        self._directory.subdirectory("claims")
         # The key's own file goes first, for the same reason as in a release.
         names = [key, *self._files().get(key, [])]
         removed = [_remove(self._directory, f"{self._path}/{name}") for name in names]
@@ -386,5 +386,5 @@ def _remove(directory: CacheDirectory, path: str) -> bool:
     try:
         return remove_file(path)
     except (IsADirectoryError, PermissionError):
-        directory.put_aside(path)
+        directory.set_path_aside(path)
         return True
