@@ -127,7 +127,7 @@ class CacheDirectory(Frozen):
         path = self.record(key)
         if not self.writable:
             return path
-        aside = f"{self.path}/damaged/{key}.{_random()}"
+        aside = f"{self.path}/damaged/{key}.{_random()}"  # random, because a key may be damaged more than once
         try:
             self.subdirectory("damaged")
             os.rename(path, aside + _SUFFIX)
