@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..futures import Future
     from .entry import Entry
     from .inspect.check_and_prune import Check
-    from .inspect.key_differences import Explanation
+    from .inspect.explain import Explanation
 
 __all__ = ["Cache"]
 

@@ -98,11 +98,12 @@ class Claim(Frozen):
         """Give the claim up. Do nothing after an earlier release, or after a removal by force."""
         path = f"{self._directory.path}/claims"
         names = _names(self.key, self._chain[:-1])
+        # After a removal by force another process may have begun a new chain, whose first file must stay.
         first = _read(f"{path}/{names[0]}")
         ours = first is not None and first.token == self._chain[0].token  # each token is used once
         for name, owner in list(zip(names, self._chain, strict=True))[not ours :]:
             if isinstance(owner, UnreadableClaim):
-                self._directory.put_aside(f"{path}/{name}")
+                self._directory.set_path_aside(f"{path}/{name}")
             else:
                 _remove(self._directory, f"{path}/{name}")
 
@@ -120,7 +121,7 @@ class Claims:
         Look for the result *after* this, because the owner before may have stored one in the meantime.
         """
         self._directory.record(key)  # raises an error for an invalid key
-        self._directory.folder("claims")
+        self._directory.subdirectory("claims")
         attempt = _ClaimAttempt(self._directory, self._path, _new_owner(name, job_id))
         try:
             while True:  # each round begins anew from the files, because other processes change the chain meanwhile
@@ -150,8 +151,9 @@ class Claims:
                 os.utime(self._path_of_last(key, chain))
 
     def last_beat(self, key: str) -> int | None:
-        """Return the time of the last beat (ns); open the file, because network file systems look again only then."""
+        """Return the time of the last beat (ns); None without a claim."""
         with contextlib.suppress(OSError):
+            # Opened, because a network file system asks its server for the time only then.
             descriptor = os.open(self._path_of_last(key, self._chain(key)), _READ)
             try:
                 return os.fstat(descriptor).st_mtime_ns
@@ -172,7 +174,7 @@ class Claims:
     def force(self, key: str) -> bool:
         """Remove all claims to a key, even of living processes; return True if there were any."""
         self._directory.record(key)
-        self._directory.folder("claims")
+        self._directory.subdirectory("claims")
         # The key's own file goes first, for the same reason as in a release.
         names = [key, *self._files().get(key, [])]
         removed = [_remove(self._directory, f"{self._path}/{name}") for name in names]
@@ -187,7 +189,7 @@ class Claims:
         holder = self.holder(key)
         if holder is not None and holder.state() != "gone":
             return False
-        claim = self.take(key, "sweep")
+        claim = self.take(key, "sweep")  # keeps other processes from succeeding a file during its removal
         if isinstance(claim, ClaimOwner):
             return False
         for name in set(names) - set(_names(key, claim._chain)):
@@ -275,7 +277,7 @@ class _ClaimAttempt:
         except FileNotFoundError:  # the cache was deleted
             descriptor, path = self._directory.temporary("claims")
         try:
-            if os.write(descriptor, content) != len(content):
+            if os.write(descriptor, content) != len(content):  # a full disk may take a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             _sign(descriptor, self.owner.label)
         except OSError:
@@ -386,5 +388,5 @@ def _remove(directory: CacheDirectory, path: str) -> bool:
     try:
         return remove_file(path)
     except (IsADirectoryError, PermissionError):
-        directory.put_aside(path)
+        directory.set_path_aside(path)
         return True

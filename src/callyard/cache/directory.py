@@ -60,26 +60,26 @@ class CacheDirectory(Frozen):
 
     def record(self, key: str) -> str:
         """Return the path of the file of a key, present or not."""
-        return f"{self.path}/{_folder(key)}/{key}{_SUFFIX}"
+        return f"{self.path}/{_shard_of(key)}/{key}{_SUFFIX}"
 
     def open_record(self, key: str) -> int:
         """Return a descriptor of the file of a key, for reading.
 
         Raises FileNotFoundError if there is none, and UnsafeCache if others could have written the file.
         """
-        folder = _folder(key)
-        path = f"{self.path}/{folder}/{key}{_SUFFIX}"
+        subdirectory = _shard_of(key)
+        path = f"{self.path}/{subdirectory}/{key}{_SUFFIX}"
         try:
             descriptor = os.open(path, _READ)
         except FileNotFoundError:
             raise
         except OSError:
-            self._explain(folder, path)
+            self._explain(subdirectory, path)
             raise
         try:
             # Check the open file, not the path, which may lead to another file by now.
             check_file(path, os.fstat(descriptor), self.trust, self.group, descriptor)
-            self.check(f"{self.path}/{folder}")
+            self.check(f"{self.path}/{subdirectory}")
         except BaseException:
             os.close(descriptor)
             raise
@@ -102,8 +102,8 @@ class CacheDirectory(Frozen):
         Others see either the whole file or the one before. With `sync` the file outlives a power failure too. `write`
         must not close the descriptor. Exceptions of `write` and of the system go to the caller.
         """
-        folder = _folder(key)
-        descriptor, temporary = self.temporary(folder)
+        subdirectory = _shard_of(key)
+        descriptor, temporary = self.temporary(subdirectory)
         try:
             try:
                 write(descriptor)
@@ -116,7 +116,7 @@ class CacheDirectory(Frozen):
             remove_file(temporary)
             raise
         if sync:
-            sync_directory(f"{self.path}/{folder}")
+            sync_directory(f"{self.path}/{subdirectory}")
             sync_directory(self.path)  # the shard may be new
 
     def set_aside(self, key: str, reason: str) -> str:
@@ -127,9 +127,9 @@ class CacheDirectory(Frozen):
         path = self.record(key)
         if not self.writable:
             return path
-        aside = f"{self.path}/damaged/{key}.{_random()}"
+        aside = f"{self.path}/damaged/{key}.{_random()}"  # random, because a key may be damaged more than once
         try:
-            self.folder("damaged")
+            self.subdirectory("damaged")
             os.rename(path, aside + _SUFFIX)
         except (FileNotFoundError, NotADirectoryError):
             return aside + _SUFFIX
@@ -138,10 +138,10 @@ class CacheDirectory(Frozen):
                 file.write(reason + "\n")
         return aside + _SUFFIX
 
-    def put_aside(self, path: str) -> None:
+    def set_path_aside(self, path: str) -> None:
         """Move a foreign or unreadable file into the directory of damaged files, if possible."""
         with contextlib.suppress(OSError):
-            os.rename(path, f"{self.folder('damaged')}/{os.path.basename(path)}.{_random()}")
+            os.rename(path, f"{self.subdirectory('damaged')}/{os.path.basename(path)}.{_random()}")
 
     def remove(self, key: str) -> bool:
         """Remove the file of a key; return False if there was none."""
@@ -153,29 +153,38 @@ class CacheDirectory(Frozen):
 
     def entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield all keys, each with its entry of `os.scandir` for size and age."""
-        for place in _scan(self.path):
-            if place.name != "own" and not is_hexadecimal(place.name, 2):
+        for shard in _scan(self.path):
+            if shard.name != "own" and not is_hexadecimal(shard.name, 2):
                 continue
-            for entry in _scan(place.path):
+            for entry in _scan(shard.path):
                 key, suffix = entry.name[: -len(_SUFFIX)], entry.name[-len(_SUFFIX) :]
-                if suffix == _SUFFIX and is_key(key) and _folder(key) == place.name:
+                if suffix == _SUFFIX and is_key(key) and _shard_of(key) == shard.name:
                     yield key, entry
 
-    def left(self, folder: str = "") -> Iterator[str]:
+    def left(self, subdirectory: str = "") -> Iterator[str]:
         """Yield the paths of temporary files of dead writers, in one of the directories or in all."""
-        names = [folder] if folder else [place.name for place in _scan(self.path) if not place.name.startswith(".")]
-        folders = (f"{self.path}/{name}" for name in names)
-        found = (entry for folder in folders for entry in _scan(folder) if entry.name.startswith(_TEMPORARY))
+        names = (
+            [subdirectory]
+            if subdirectory
+            else [shard.name for shard in _scan(self.path) if not shard.name.startswith(".")]
+        )
+        subdirectories = (f"{self.path}/{name}" for name in names)
+        found = (
+            entry
+            for subdirectory in subdirectories
+            for entry in _scan(subdirectory)
+            if entry.name.startswith(_TEMPORARY)
+        )
         return (entry.path for entry in found if _is_left(entry.name))
 
-    def sweep(self, folder: str = "") -> int:
+    def sweep(self, subdirectory: str = "") -> int:
         """Remove the temporary files and directories of dead writers; return their number."""
         self._require_writable()
-        return sum(map(remove_tree, self.left(folder)))
+        return sum(map(remove_tree, self.left(subdirectory)))
 
     # ------------------------------------------------------------------ subdirectories
 
-    def folder(self, name: str) -> str:
+    def subdirectory(self, name: str) -> str:
         """Return the path of a directory in the cache, made if missing."""
         self._require_writable()
         path = f"{self.path}/{name}"
@@ -190,24 +199,24 @@ class CacheDirectory(Frozen):
         """Return descriptor and path of a new temporary file in a directory of the cache, made if missing."""
         for _ in range(4):
             with contextlib.suppress(FileNotFoundError):  # the cache is being deleted
-                return self.temporary_in(self.folder(name))
-        return self.temporary_in(self.folder(name))
+                return self.temporary_in(self.subdirectory(name))
+        return self.temporary_in(self.subdirectory(name))
 
-    def temporary_name(self, folder: str) -> str:
+    def temporary_name(self, subdirectory: str) -> str:
         """Return a new path for a temporary file in a directory, with the writing process in the name."""
-        return f"{folder}/{_TEMPORARY}{own_label()}~{_random()}"
+        return f"{subdirectory}/{_TEMPORARY}{own_label()}~{_random()}"
 
-    def temporary_in(self, folder: str) -> tuple[int, str]:
+    def temporary_in(self, subdirectory: str) -> tuple[int, str]:
         """Return descriptor and path of a new temporary file in an existing directory."""
-        path = self.temporary_name(folder)
+        path = self.temporary_name(subdirectory)
         descriptor = os.open(path, _CREATE, 0o600)
         if self.group is not None:
             _give(descriptor, path, self.group)
         return descriptor, path
 
-    def temporary_folder(self, name: str) -> str:
+    def temporary_directory(self, name: str) -> str:
         """Return the path of a new temporary directory in a directory of the cache."""
-        path = self.temporary_name(self.folder(name))
+        path = self.temporary_name(self.subdirectory(name))
         make_directory(path, self.trust, self.group)
         return path
 
@@ -232,10 +241,10 @@ class CacheDirectory(Frozen):
             raise NotADirectoryError(f"{path} is not a directory")
         check_within(path, status, self.trust, self.group)
 
-    def _explain(self, folder: str, path: str) -> None:
+    def _explain(self, subdirectory: str, path: str) -> None:
         """Raise a better error than the system's for a file that cannot be opened, if the reason is known."""
         try:
-            self.check(f"{self.path}/{folder}")
+            self.check(f"{self.path}/{subdirectory}")
             status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"there is no {path}") from None
@@ -279,7 +288,7 @@ def _resolve(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_r
     return real, status
 
 
-def _folder(key: str) -> str:
+def _shard_of(key: str) -> str:
     if is_hexadecimal(key, 40):
         return key[:2]
     if is_key(key):

@@ -63,41 +63,41 @@ def _follow_path(path: str, trust: Trust | None, make: bool, above: list[str]) -
             continue
         above.append(real)
         _check_above(real, path, trust)
-        place = os.path.join(real, name)
-        status = _status(place, trust, make)
+        entry = os.path.join(real, name)
+        status = _status(entry, trust, make)
         if not stat.S_ISLNK(status.st_mode):
-            real = place
+            real = entry
             continue
         links += 1
-        target = _follow(place, status, path, links)
+        target = _follow(entry, status, path, links)
         rest.extendleft(reversed(target.split("/")))
         real = "/" if target.startswith("/") else real
     return real
 
 
-def _status(place: str, trust: Trust | None, make: bool) -> os.stat_result:
+def _status(entry: str, trust: Trust | None, make: bool) -> os.stat_result:
     try:
-        return os.lstat(place)
+        return os.lstat(entry)
     except FileNotFoundError:
         if not make:
             raise
     try:
-        make_directory(place, trust)
+        make_directory(entry, trust)
     except FileExistsError:
         pass  # another process was faster; the owner of its directory is checked like any other
-    return os.lstat(place)
+    return os.lstat(entry)
 
 
-def _follow(place: str, status: os.stat_result, path: str, links: int) -> str:
+def _follow(entry: str, status: os.stat_result, path: str, links: int) -> str:
     if links > _MOST_LINKS:
         raise UnsafeCache(f"the cache {path} leads through too many symbolic links: name its directory itself")
     # This holds even for a link to a directory of this user, because its owner can point it to another one at any time.
     if status.st_uid not in (0, os.geteuid()) and not _is_outside(status.st_uid):
         raise UnsafeCache(
-            f"the cache {path} leads through the symbolic link {place}, which belongs to {_user(status.st_uid)}: "
+            f"the cache {path} leads through the symbolic link {entry}, which belongs to {_user(status.st_uid)}: "
             "name the directory itself, or choose another one"
         )
-    return os.readlink(place)
+    return os.readlink(entry)
 
 
 def make_directory(path: str, trust: Trust | None, group: int | None = None) -> None:

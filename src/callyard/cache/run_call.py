@@ -144,15 +144,15 @@ _directories: dict[tuple[str, int], CacheDirectory] = {}
 
 def _directory(request: RunRequest) -> CacheDirectory | None:
     """Return the directory of the request, checked once; None if this machine has another one, or none, at its path."""
-    place = request.directory, request.inode
-    if place not in _directories:
+    location = request.directory, request.inode
+    if location not in _directories:
         try:
             if os.stat(request.directory).st_ino != request.inode:
                 return None
-            _directories[place] = CacheDirectory.open(request.directory, trust=request.trust)
+            _directories[location] = CacheDirectory.open(request.directory, trust=request.trust)
         except (OSError, CacheError):
             return None
-    return _directories[place]
+    return _directories[location]
 
 
 _same: set[tuple[str, str, bytes, bool]] = set()  # references found to be the keyed code

@@ -20,8 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from ..cache.cache import Cache
-from ..cache.inspect.explain import explain_entry
-from ..cache.inspect.key_differences import Explanation
+from ..cache.inspect.explain import Explanation, explain_entry
 from ..errors import CacheError
 from . import UsageError, tables
 from .arguments import add_json, add_place, entry_of, from_environment, open_cache, print_json

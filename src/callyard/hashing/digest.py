@@ -83,16 +83,16 @@ ATOMS: dict[type, Callable[[Any], bytes]] = {
 
 
 class Encoder(Protocol):
-    """The part of an encoder that the handlers of single types use.
+    """The part of an encoder for the handlers of single types.
 
-    The handlers know nothing else of encoders, so the modules that define them import none.
+    Handlers use nothing else of encoders, so their modules import none.
     """
 
     def token(self, value: object) -> bytes:
         """Return the token of a value."""
 
     def outline(self, value: object) -> bytes:
-        """Return the bytes by which a key or an element of a set is ordered."""
+        """Return the bytes for sorting a key or an element of a set."""
 
     def definition(self, thing: object) -> bytes:
         """Return the token of a function, a class or a module."""
@@ -108,7 +108,7 @@ Handler = Callable[[Encoder, Any], bytes]  # makes the token of a value of one t
 
 
 class UnkeyableError(Exception):
-    """A value has no meaning that can be hashed. `path` leads to it from the value that was to be encoded."""
+    """A value has no token. `path` leads to it from the value to be encoded."""
 
     def __init__(self, value: object, reason: str) -> None:
         super().__init__(reason)

@@ -1,6 +1,6 @@
-"""The encoder: makes the tokens of values, also of values that refer to each other.
+"""The encoder: the maker of tokens of values, circles of references included.
 
-Values that are equal in type and content have the same token, whatever they look like in memory. Functions, classes
+Values of equal type and content have the same token, in spite of different layouts in memory. Functions, classes
 and modules are *definitions*; each kind of encoder has its own tokens for these.
 """
 
@@ -23,7 +23,7 @@ _NEVER = 1 << 62
 
 
 def register(kind: type, function: Registered) -> None:
-    """Let instances of `kind`, and of classes that derive from it, mean what `function(instance)` means.
+    """Encode instances of `kind`, and of its subclasses, as the value of `function(instance)`.
 
     Raises:
         TypeError: `kind` is not a type, `function` cannot be called, or the meaning of `kind` cannot be changed.
@@ -42,10 +42,10 @@ def _registration(kind: type) -> Registered | None:
 class BaseEncoder(ABC):
     """Makes tokens of values.
 
-    An object to which several references lead is encoded once, and has the token that copies of it would have. Values
-    that contain each other are encoded as a tree with references back. They stay on a stack until the first of them is
-    finished; a reference back is written as the distance of its target from the top of the stack, so that no other
-    token depends on the place where its value occurs.
+    An object with several references to it is encoded once, and has the token of a copy. Values inside each other are
+    encoded as a tree with references back. All stay on a stack until the first one is finished; a reference back is
+    written as the distance of its target from the top of the stack, so that tokens do not depend on the position of
+    their values in the whole.
     """
 
     opens_results = False  # True to encode results of futures even with known tokens
@@ -61,8 +61,8 @@ class BaseEncoder(ABC):
         """Return the token of a value.
 
         Raises:
-            UnkeyableError: it has no meaning that can be hashed.
-            PendingFuture: a future in it is not done.
+            UnkeyableError: the value has no token.
+            PendingFuture: a future in the value is not done.
         """
         try:
             simple = ATOMS.get(type(value))

@@ -16,6 +16,7 @@ class Memo(Generic[T]):
 
     def get(self, thing: Any) -> T | None:
         found = self._facts.get(id(thing))
+        # An id is reused after the end of an object, so the reference decides.
         return found[1] if found is not None and found[0]() is thing else None
 
     def put(self, thing: Any, fact: T) -> T:
@@ -29,6 +30,7 @@ class Memo(Generic[T]):
         return fact
 
     def _forget(self, number: int, gone: weakref.ref[Any]) -> None:
+        # Perhaps late: by now a new object with the same id may have its own fact here.
         found = self._facts.get(number)
         if found is not None and found[0] is gone:
             del self._facts[number]

@@ -25,7 +25,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _SKIPPED = frozenset(("ctx", "kind", "type_comment", "returns", "annotation", "type_ignores"))
 _FUTURES = 0x1FF0000  # the flags of code set by statements `from __future__ import ...`
 _CELL = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # a notebook's cell may await
-_lock = new_lock()
+_lock = new_lock()  # guards `_texts`; reentrant, because a finalizer may make a key meanwhile
 if hasattr(os, "register_at_fork"):  # another thread may hold the lock during a fork
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)
 _texts: dict[str, list[_Text]] = {}  # the versions of each file read so far

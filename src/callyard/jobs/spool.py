@@ -104,7 +104,7 @@ class BatchDirectory(DirectoryFiles):
 
     def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
         """Write everything that the job needs; from then on it is meant to be submitted."""
-        building = self.home.temporary_folder("jobs")
+        building = self.home.temporary_directory("jobs")
         self._write_into(building, "calls", *calls)
         self._write_into(building, "script", script.encode())
         self._write_into(building, "batch", batch.dump())

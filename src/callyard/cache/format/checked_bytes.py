@@ -54,7 +54,7 @@ class BytesInMemory:
 
 
 class BytesOnDisk:
-    """The content of a large file that was checked. The file is opened for each part, and must still be the same.
+    """The content of a large, checked file. The file is opened for each part, and must still be the same.
 
     Offsets count from the end of the user block of `block` bytes; the content goes from `start` up to `size`.
     """
@@ -99,7 +99,7 @@ def _check_span(at: int, length: int, start: int, size: int) -> None:
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
-    """Return a tuple that is another one after the file was replaced or written to."""
+    """Return a tuple that changes when the file is replaced or written to."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -27,7 +27,7 @@ class Unloadable(CacheError):
 
 
 def decode(node: Node, source: ByteSource) -> Any:
-    """Return the value of a node; a node that makes no sense raises one of many exceptions."""
+    """Return the value of a node; a senseless node raises one of many exceptions."""
     return _DECODERS[node["is"]](node, source)
 
 

@@ -1,4 +1,4 @@
-"""The user block of a file: a line with the format and a checksum, JSON that says where everything is, zeros."""
+"""The user block of a file: a line with the format and a checksum, JSON with the positions of all parts, zeros."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _EARLIER_MARK = b"PENSTOCK "  # of files from before the project got its name
 
 
 class DamagedFile(CacheError):
-    """A file whose content is not the one that was written."""
+    """A file with other content than was written."""
 
 
 class Header(Frozen):
     """The head of a file. `created` is the Unix time (s), `seconds` the run time, `size` the size of the file (bytes).
 
-    The file may have grown since it was written, because people can add notes to an HDF5 file.
+    The file may have grown since, because people can add notes to an HDF5 file.
     """
 
     format: int

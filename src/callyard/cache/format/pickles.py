@@ -1,4 +1,4 @@
-"""The pickler for files, which other processes read later, without the `__main__` of the writer.
+"""The pickler for files, read later by other processes without the `__main__` of the writer.
 
 Importable classes and functions are stored by name, as always. Any other is stored as a pickle of its own within the
 pickle, which is loaded only if the reader has no class of that name, or calls for the function.

@@ -131,12 +131,12 @@ def read_head(fd: int, path: str = "the file") -> Header:
 
 
 def read(fd: int, path: str, whole: bool = False) -> Stored:
-    """Read and check a file, which messages call by its `path`.
+    """Read and check a file; `path` is its name in messages.
 
     A large file is opened there again for each part, unless `whole` asks to keep all of it in memory.
 
     Raises:
-        DamagedFile: the content is not the one that was written.
+        DamagedFile: the content is not as written.
         VersionMismatch: the file has a later format.
     """
     status = os.fstat(fd)

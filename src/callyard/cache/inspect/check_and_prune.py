@@ -127,26 +127,26 @@ def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
 
 
 def _others(directory: CacheDirectory) -> Iterator[Problem]:
-    """Yield the foreign files."""
-    for folder, names, files in os.walk(directory.path):
-        place = os.path.relpath(folder, directory.path)
+    """Yield the foreign files, and the damaged ones set aside."""
+    for parent, names, files in os.walk(directory.path):
+        relative = os.path.relpath(parent, directory.path)
         for name in sorted(files):
-            path = os.path.join(folder, name)
-            if place == "damaged":
+            path = os.path.join(parent, name)
+            if relative == "damaged":
                 if name.endswith(".h5"):
                     yield Problem("aside", path, _why(path))
-            elif not _is_ours(place, name):
+            elif not _is_ours(relative, name):
                 yield Problem("foreign", path, f"{path} is nothing that Callyard writes: move it elsewhere")
-        names[:] = sorted(names) if place == "." else []
+        names[:] = sorted(names) if relative == "." else []
 
 
-def _is_ours(place: str, name: str) -> bool:
+def _is_ours(relative: str, name: str) -> bool:
     if name.startswith(".tmp-"):
-        return place != "."
-    if place == "claims":
+        return relative != "."
+    if relative == "claims":
         return is_key(name.partition("+")[0])
     key = name.removesuffix(".h5")
-    return key != name and is_key(key) and (place == "own" or (len(key) == 40 and key[:2] == place))
+    return key != name and is_key(key) and (relative == "own" or (len(key) == 40 and key[:2] == relative))
 
 
 def _why(path: str) -> str:
@@ -199,10 +199,10 @@ def prune(
 def _beyond(found: list[Entry], most: float) -> list[Entry]:
     """Return the entries to remove, so that the newest ones, of at most `most` bytes together, stay."""
     room = most
-    for place in range(len(found) - 1, -1, -1):
-        room -= found[place].size
+    for number in range(len(found) - 1, -1, -1):
+        room -= found[number].size
         if room < 0:
-            return found[: place + 1]
+            return found[: number + 1]
     return []
 
 
