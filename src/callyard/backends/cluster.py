@@ -103,8 +103,3 @@ class LocalLaunch:
 
     def describe(self) -> str:
         return f"{len(self._offers)} pretended nodes"
-
-
-def launch_local(count: int, offer: NodeOffer, directory: str) -> LocalLaunch:
-    """Return so many pretended nodes, called n1, n2, ..."""
-    return LocalLaunch({f"n{number + 1}": offer for number in range(count)}, directory)

@@ -14,6 +14,7 @@ from ...hashing.call_key import NOWHERE, KeyContext, surrounding
 from ...hashing.digest import UnkeyableError
 from ...hashing.values import value_token
 from ...resources import Resources
+from ...utils.identity_cache import IdentityCache
 from ..base import Settings
 
 
@@ -36,17 +37,10 @@ class SettingsByResources:
         self._cache = cache
         self._context = _context_of(settings)
         self._others = {cache.path: cache}
-        self._known: dict[int, tuple[Resources, CallSettings]] = {}
+        self._known: IdentityCache[Resources, CallSettings] = IdentityCache()
 
     def of(self, resources: Resources) -> CallSettings:
-        known = self._known.get(id(resources))
-        if known is not None and known[0] is resources:
-            return known[1]
-        made = self._make(resources)
-        if len(self._known) > 1000:  # each call may bring its own
-            self._known.clear()
-        self._known[id(resources)] = resources, made
-        return made
+        return self._known.of(resources, self._make)
 
     def _make(self, resources: Resources) -> CallSettings:
         asked = resources.asked()
