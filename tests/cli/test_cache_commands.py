@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -230,6 +231,42 @@ def test_what_is_running_has_nothing_to_show(callyard, cache, command):
     assert ended.status == 1
     assert f"{'a' * 40} is being run by process {os.getpid()} on " in ended.err
     claim.release()
+
+
+# ------------------------------------------------------------------ a write-protected cache
+
+
+WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root writes anywhere
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root writes everywhere")
+def test_each_command_on_a_write_protected_cache(cache, store):
+    finished, failed = store(1), store(2, (ValueError(), "Traceback"), state="failed")
+    os.chmod(cache.path, 0o500)
+    before = WITHOUT_PRIVILEGES if os.geteuid() == 0 else []
+
+    def run(*words: str) -> tuple[int, str]:
+        command = [*before, sys.executable, "-m", "callyard", words[0], "-C", "results", *words[1:]]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stderr
+
+    for words in (["list"], ["show", finished], ["explain", finished], ["logs", failed], ["check"]):
+        assert run(*words) == (0, "")
+    assert run("prune", "--max-size", "0", "--dry-run") == (0, "")
+    for words in (
+        ["retry", failed],
+        ["cancel", "--all"],
+        ["resume"],
+        ["prune", "--max-size", "0"],
+        ["check", "--repair"],
+    ):
+        sentence = f"callyard {words[0]}: the cache {cache.path} is write-protected: run this as its owner, or make it"
+        status, said = run(*words)
+        assert status == 1
+        assert said.startswith(sentence)
+        assert said.count("\n") == 1
+    os.chmod(cache.path, 0o700)
+    assert len(cache) == 2
 
 
 # ------------------------------------------------------------------ explain

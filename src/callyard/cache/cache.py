@@ -298,7 +298,8 @@ class Cache:
         """Remove the entries that meet all conditions, and return them.
 
         Unfinished files and claims of processes that are gone are removed as well.
-        Running calls stay. `prune(max_size=0)` removes all entries.
+        Running calls stay, and so do the inputs of calls that are jobs and have not ended. `prune(max_size=0)` removes
+        all other entries.
 
         Args:
             older_than: the time since the call began is longer than this: seconds, a timedelta, or a text as "30d".

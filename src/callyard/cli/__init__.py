@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 import warnings
@@ -12,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import CallyardError
+from ..errors.suggestions import nearest
 
 __all__ = ["COMMANDS", "UsageError", "main", "parser_of", "version"]
 
@@ -62,10 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 128 + 13
     except (CallyardError, OSError) as error:
-        print(f"callyard {name}: {error}", file=sys.stderr)
+        print(f"callyard {name}: {_sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + 2
+
+
+def _sentence(error: CallyardError | OSError) -> str:
+    if isinstance(error, OSError) and not isinstance(error, CallyardError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def parser_of(name: str) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]:
@@ -92,7 +98,7 @@ def _no_command(words: list[str]) -> None:
     options, _ = parser.parse_known_args(words)
     if options.command is None:
         parser.error(f"which command? There are {', '.join(COMMANDS)}")
-    near = difflib.get_close_matches(options.command, COMMANDS, n=1)
+    near = nearest(options.command, COMMANDS)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
     parser.error(f"there is no command {options.command!r}: {hint}")
 

@@ -10,10 +10,11 @@ from typing import Any
 from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..errors import CacheError
+from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from ..utils.paths import expand
 from . import UsageError
 
-__all__ = ["add_json", "add_place", "entry_of", "find_entry", "open_cache", "print_json", "split", "to_change"]
+__all__ = ["add_json", "add_place", "call_of", "open_cache", "print_json", "split", "the_job_call", "to_change"]
 
 VARIABLE = "CALLYARD_CACHE"
 
@@ -64,24 +65,30 @@ def open_cache(options: argparse.Namespace, directory: str) -> Cache:
 
 
 def to_change(cache: Cache) -> Cache:
-    """Return the same cache, opened for writing."""
+    """Return the same cache, opened for writing; raise CacheError if it is write-protected."""
+    if not os.access(cache.path, os.W_OK | os.X_OK):
+        raise CacheError(f"the cache {cache.path} is write-protected: run this as its owner, or make it writable first")
     return Cache(cache.directory, trust=cache.trust)
 
 
-def find_entry(options: argparse.Namespace) -> Entry:
-    """Return the entry named on the command line."""
-    directory, (beginning,) = split(options, 1)
-    return entry_of(open_cache(options, directory), beginning)
-
-
-def entry_of(cache: Cache, beginning: str) -> Entry:
-    """Return the entry whose key begins with `beginning`."""
+def call_of(cache: Cache, beginning: str) -> Entry | JobCallStatus:
+    """Return the call whose key begins with `beginning`: its entry, or else its job."""
+    jobs = find_job_calls(cache._directory, beginning)
+    if jobs and not any(key.startswith(beginning) for key, _ in cache._directory.entries()):
+        return the_job_call(jobs, beginning)
     key = cache.find_key(beginning)
     holder = cache._claims.holder(key)
     if holder is not None and key not in cache:
         state = "was being run, without a result," if holder.state() == "gone" else "is being run"
         raise CacheError(f"{key} {state} by {holder.where()}, so nothing is stored yet")
     return cache[key]
+
+
+def the_job_call(found: list[JobCallStatus], beginning: str) -> JobCallStatus:
+    """Return the last submission of the call; raise CacheError if several calls were found."""
+    if len({call.known_as for call in found}) > 1:
+        raise CacheError(f"several keys begin with {beginning!r}: give more of it")
+    return found[-1]
 
 
 def print_json(thing: Any) -> None:

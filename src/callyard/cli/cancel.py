@@ -6,6 +6,7 @@ Futures that wait for these calls are cancelled too. Finished calls stay in the 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from ..backends.batch.scheduler_client import client_of
@@ -13,8 +14,9 @@ from ..cache.cache import Cache
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..jobs.spool import CallOutcome
+from ..utils.paths import expand
 from . import UsageError
-from .arguments import add_json, add_place, from_environment, open_cache, print_json, to_change
+from .arguments import VARIABLE, add_json, add_place, from_environment, open_cache, print_json, the_job_call, to_change
 
 __all__ = ["configure", "run"]
 
@@ -49,13 +51,18 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
     words: list[str] = options.words
     if options.cache is not None:
         directory = options.cache
-    elif options.all or len(words) > 1:
-        directory, words = (words[0], words[1:]) if words else (from_environment(), words)
+    elif words and (options.all or (len(words) > 1 and _begins_with_directory(words))):
+        directory, words = words[0], words[1:]
     else:
         directory = from_environment()
     if options.all == bool(words):
         raise UsageError("which calls? Give the beginnings of their keys, or --all")
     return directory, words
+
+
+def _begins_with_directory(words: list[str]) -> bool:
+    """Tell whether the first word names the cache. With a default cache, it may as well be a key."""
+    return os.path.isdir(expand(words[0])) or not os.environ.get(VARIABLE)
 
 
 def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) -> list[JobCallStatus]:
@@ -72,9 +79,7 @@ def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
     found = [call for call in find_job_calls(cache._directory, beginning) if call.state in _GOING_ON]
     if not found:
         raise CacheError(f"no job of {cache.path} that waits or runs has a key that begins with {beginning!r}")
-    if len({call.known_as for call in found}) > 1:
-        raise CacheError(f"several keys begin with {beginning!r}: give more of it")
-    return found[-1]
+    return the_job_call(found, beginning)
 
 
 def _cancel(calls: list[JobCallStatus]) -> None:

@@ -187,6 +187,8 @@ class CallStart(Frozen):
     node: str
     key: str
     beat: float = 0.0
+    at: float = 0.0  # the time of the start, on the node's clock; again after a requeue
+    ingredients: dict[str, str] = {}  # noqa: RUF012  # of the key, for people; no start changes it
 
     def dump(self) -> bytes:
         return lite_json.dumps(vars(self)).encode()
@@ -195,7 +197,8 @@ class CallStart(Frozen):
     def load(data: bytes) -> CallStart:
         """Return what was dumped. Raises several exceptions where that is damaged."""
         begun = CallStart(**lite_json.loads(data))
-        if not all(type(text) is str for text in (begun.job, begun.node, begun.key)) or not 0 <= begun.beat < _LATEST:
+        texts = (begun.job, begun.node, begun.key, *begun.ingredients.values())
+        if not all(type(text) is str for text in texts) or not all(0 <= s < _LATEST for s in (begun.beat, begun.at)):
             raise ValueError("it is not said where the call runs")
         return begun
 

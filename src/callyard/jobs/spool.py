@@ -7,6 +7,7 @@
                         job.0-9   likewise, of the first ten elements, where it did not take all of them at once
                         3.begun   call 3 is running: where, and under which key
                         3.end     how it ended; renamed to 3.seen by a process that has received that
+                        3.again   it failed, and was submitted again in another batch
                         3.log     what it printed
                         at-...    an executor of a process that waits for its calls, as who has submitted them
                         at-...@3  one that waits for call 3
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from ..cache.directory import CacheDirectory, remove_tree, sync_directory
@@ -36,6 +38,7 @@ __all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart"
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
 _DIGITS = 10  # of the number of a call, at most
+ENDED = ("end", "seen", "again")  # the progress of calls that have ended
 
 
 class DirectoryFiles:
@@ -190,7 +193,7 @@ class BatchDirectory(DirectoryFiles):
     # -- the job's -----------------------------------------------------------------------------------------
 
     def begin(self, number: int, begun: CallStart) -> None:
-        self._write(f"{number}.begun", begun.dump())
+        self._write(f"{number}.begun", begun.replace(at=time.time()).dump())
 
     def beat(self, number: int) -> None:
         """Touch the file that shows that the job lives, also where the scheduler cannot say so."""
@@ -205,8 +208,8 @@ class BatchDirectory(DirectoryFiles):
     # -- for all who wait ----------------------------------------------------------------------------------
 
     def news(self) -> dict[int, str]:
-        """Return how far each call has come that has begun: "begun", "end" or "seen". One listing tells it of all."""
-        order = ("begun", "end", "seen")
+        """Return the progress of each call that has begun: "begun", "end", "seen" or "again", from one listing."""
+        order = ("begun", *ENDED)
         found: dict[int, str] = {}
         for name in names(self.path):
             number, what = _numbered(name)
@@ -256,6 +259,13 @@ class BatchDirectory(DirectoryFiles):
                 return end
         return None
 
+    def ended_at(self, number: int) -> float | None:
+        """Return the time at which a call ended (s since 1970, by the clock of the file system); None if it has not."""
+        for name in (f"{number}.end", f"{number}.seen"):
+            with contextlib.suppress(OSError):
+                return os.stat(f"{self.path}/{name}").st_mtime
+        return None
+
     def received(self, number: int) -> None:
         """Note that its failure was told to somebody: a process that submits the call from now on runs it again."""
         with contextlib.suppress(FileNotFoundError):
@@ -302,7 +312,7 @@ class BatchDirectory(DirectoryFiles):
         ends = (f"{number}.end" for number in range(len(self.batch.calls)))
         wanted = {"batch", "job", *(f"job.{part.name}" for part in self.parts), *ends}
         for number in kept:
-            wanted |= {f"{number}.seen", os.path.basename(self.log(number))}
+            wanted |= {f"{number}.seen", f"{number}.begun", os.path.basename(self.log(number))}
         for name in names(self.path):
             if kept and name not in wanted:
                 with contextlib.suppress(OSError):
@@ -312,7 +322,7 @@ class BatchDirectory(DirectoryFiles):
     def is_over(self) -> bool:
         """Return whether all calls have ended."""
         news = self.news()
-        return all(news.get(number) in ("end", "seen") for number in range(len(self.batch.calls)))
+        return all(news.get(number) in ENDED for number in range(len(self.batch.calls)))
 
     def elements_left(self) -> int:
         """Return how many elements have calls that have not ended; 0 where the batch is gone."""
@@ -320,7 +330,7 @@ class BatchDirectory(DirectoryFiles):
         if not news and not os.path.exists(self.path):
             return 0
         each, calls = self.batch.calls_per_job, range(len(self.batch.calls))
-        return len({number // each for number in calls if news.get(number) not in ("end", "seen")})
+        return len({number // each for number in calls if news.get(number) not in ENDED})
 
     def remove_results(self) -> None:
         """Remove the results of the calls from the cache."""
@@ -330,11 +340,15 @@ class BatchDirectory(DirectoryFiles):
                 self.home.remove(end.key)
 
     def superseded(self, number: int) -> None:
-        """Remove the failure of a call that was submitted again."""
-        for path in (self.log(number), f"{self.path}/{number}.seen"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        if not os.path.exists(f"{self.path}/calls") and not self.news():
+        """Remove the failure of a call that was submitted again.
+
+        Its file gets another name instead of going, because a call with a start and no end counts as running.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.log(number))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.again")
+        if not self.is_whole() and set(self.news().values()) <= {"again"}:
             self.remove()
 
     def remove(self) -> None:

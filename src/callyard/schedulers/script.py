@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors.suggestions import alternatives, nearest
 from ..resources import ALIASES, NAMES, Resources
 
 __all__ = ["KNOWN", "VARIABLES", "job_script", "mebibytes", "minutes", "render", "variables", "variables_of"]
@@ -64,12 +64,17 @@ def variables_of(template: str) -> set[str]:
     """Return the variables used in a template.
 
     Raises:
-        ValueError: the template has a syntax error.
+        ValueError: the template has a syntax error, or does not run the command.
     """
     environment, parsed = _parsed(template)
     from jinja2 import meta
 
-    return set(meta.find_undeclared_variables(parsed)) - set(environment.globals)
+    found = set(meta.find_undeclared_variables(parsed)) - set(environment.globals)
+    if "command" not in found:
+        raise ValueError(
+            "the template of the job script does not run {{ command }}, so its job would make no call: add it"
+        )
+    return found
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
@@ -121,9 +126,17 @@ def _parsed(template: str) -> tuple[Any, Any]:
     )
     environment.filters["quote"] = lambda value: shlex.quote(str(value))
     try:
-        return environment, environment.parse(template)
+        parsed = environment.parse(template)
+        environment.compile(parsed)  # which looks up filters and tests
     except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"line {error.lineno} of the template of the job script is wrong: {error.message}") from None
+        message = (error.message or "").rstrip(".") + _filter_meant(error.message or "", [*environment.filters])
+        raise ValueError(f"line {error.lineno} of the template of the job script is wrong: {message}") from None
+    return environment, environment.parse(template)  # anew, because compiling may change it
+
+
+def _filter_meant(message: str, filters: list[str]) -> str:
+    name = re.search(r"No filter named '(\w+)'", message)
+    return alternatives(nearest(name[1], filters)) if name else ""
 
 
 def _unknown(message: str, variables: Mapping[str, Any]) -> str:
@@ -131,8 +144,8 @@ def _unknown(message: str, variables: Mapping[str, Any]) -> str:
     if not name:
         return f"the template of the job script cannot be filled in: {message}"
     known = sorted(KNOWN | set(variables))
-    nearest = difflib.get_close_matches(name[1], known, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+    near = nearest(name[1], known)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     return f"the template of the job script uses {name[1]!r}, which nobody has set; {hint}"
 
 

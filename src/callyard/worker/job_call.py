@@ -51,7 +51,7 @@ def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallS
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
-    folder.begin(number, begun.replace(key=order.key))
+    folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
     claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
     _end_own_claim(claims, order)
     data = call_file.data

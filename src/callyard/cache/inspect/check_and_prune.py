@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from ...errors import CacheError, UnsafeCache, VersionMismatch
@@ -207,5 +208,15 @@ def _beyond(found: list[Entry], most: float) -> list[Entry]:
 
 
 def _idle(directory: CacheDirectory, found: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries that no call runs anew, and that no call in the queue of a scheduler takes as an input."""
     running = {key for key, owner in Claims(directory).running() if owner.state() != "gone"}
-    return (entry for entry in found if entry.key not in running)
+    needed = _needed_by_jobs(directory)
+    return (entry for entry in found if entry.key not in running and entry.key not in needed)
+
+
+def _needed_by_jobs(directory: CacheDirectory) -> set[str]:
+    if not os.path.isdir(f"{directory.path}/jobs"):
+        return set()
+    # By name, because jobs stand on the cache: it knows only that a directory of theirs may lie in its own.
+    needed: set[str] = import_module("callyard.jobs.list_job_calls").needed_keys(directory)
+    return needed

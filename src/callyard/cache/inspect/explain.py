@@ -19,7 +19,7 @@ from ..entry import Entry, open_entry
 from .find import nearest
 from .key_differences import MISSING, UNBOUND, Ingredients, differences, line
 
-__all__ = ["Explanation", "explain", "explain_entry"]
+__all__ = ["Explanation", "compared", "explain", "explain_entry"]
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def explain(
     running = _running(directory, key)
     missing = _missing(fn, args, kwargs)
     if not missing:
-        return _compared(directory, key, name, parts, outside, running)
+        return compared(directory, key, name, parts, outside, running)
     whole = _key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources).ingredients()
-    found = _compared(directory, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
+    found = compared(directory, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
     if found.nearest is None or UNBOUND not in found.nearest.ingredients:
         return replace(found, ingredients=parts)
     # The call of the nearest entry got its missing arguments from an `init_function`, and so may this one.
-    return _compared(directory, key, name, parts, outside, running)
+    return compared(directory, key, name, parts, outside, running)
 
 
 def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
@@ -128,13 +128,19 @@ def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 
 def explain_entry(directory: CacheDirectory, entry: Entry) -> Explanation:
     """Compare an entry with the nearest other one."""
-    found = _compared(directory, entry.key, entry.function, entry.ingredients, (), "")
+    found = compared(directory, entry.key, entry.function, entry.ingredients)
     return replace(found, hit=entry.state == "finished")
 
 
-def _compared(
-    directory: CacheDirectory, key: str, name: str, parts: Mapping[str, str], outside: Any, running: str
+def compared(
+    directory: CacheDirectory,
+    key: str,
+    name: str,
+    parts: Mapping[str, str],
+    outside: Sequence[str] = (),
+    running: str = "",
 ) -> Explanation:
+    """Compare a call without an entry, given by the ingredients of its key, with the nearest entry."""
     other, its_parts = nearest(directory, name, parts, key)
     found: Sequence[str] = tuple(line(label, None, part, name) for label, part in parts.items() if part == MISSING)
     if other is not None:
