@@ -49,7 +49,7 @@ class AgentConnection:
         self.returned: list[Call] = []  # calls that have not begun there and never will
         self.taken_back = False  # all of those have been returned
         self.ending = self.ended = False
-        self.last_news = 0.0  # when calls were last sent there, or ended there
+        self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
         self._workers = 0

@@ -75,7 +75,7 @@ class Agents:
     def send(self, node: NodeState, calls: Sequence[Call]) -> None:
         """Add the calls to the message for the node, and send what is full."""
         agent = self._by_node[node.number]
-        agent.last_news = time.monotonic()
+        agent.last_activity = time.monotonic()
         workers = None if self._max_workers is None else node.slots
         for message in agent.send(calls, workers):
             self._transmit(agent, message)
@@ -126,7 +126,7 @@ class Agents:
         ends = list(agent.receive(message))
         self.ends.extend(ends)
         self._placement.finished(agent.node, [end.call for end in ends])
-        agent.last_news = time.monotonic()
+        agent.last_activity = time.monotonic()
         if agent.returned:
             self._placement.finished(agent.node, agent.returned)
             self.returned.extend(agent.returned)
@@ -212,7 +212,7 @@ class Agents:
             agent = self._by_node[node.number]
             if not node.ahead:
                 del self._placement.ahead[node]
-            elif not node.withdrawing and now - agent.last_news > _STALL:
+            elif not node.withdrawing and now - agent.last_activity > _STALL:
                 self._placement.withdraw(node)
                 agent.take_back()
                 self._to_flush[agent] = None

@@ -101,7 +101,7 @@ class Bridge:
         arrived = connection.receive()
         for call in list(connection.in_flight.values()):
             self._warn_of_no_mpi(call, arrived)
-        for end in connection.hear(connection, arrived):
+        for end in connection.take_frames(connection, arrived):
             finish(*end)
         connection.catch_up()
         if connection.initializer_error is not None:
