@@ -18,24 +18,27 @@ SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml READM
 CALLYARD_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export CALLYARD_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
-unexport PYTHONDONTWRITEBYTECODE  # as in many containers: then each of the thousand interpreters compiles all it imports
+# Containers often set it: each of the thousand interpreters that tests start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help test test-newest test-once-slurm test-once-rest check docs bench demo mpi slurm clean
+.PHONY: help test test-newest test-calls test-once-slurm test-once-rest check docs bench demo mpi slurm clean
 .SECONDARY:  # make must not remove stamps as intermediate files
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 # Four at a time, as much of the time is spent waiting, each with its output in one piece; one that fails does not keep
-# the others from running. Tests marked `wide` run on the newest Python alone, those marked `once` by themselves in two
-# halves. First all environments, so that what takes longest begins first.
+# the others from running. Tests marked `wide` run on the newest Python alone, in two halves as all on that one, so that
+# no part is left over when the others are done; those marked `once` by themselves, in two halves as well. First all
+# environments, so that what takes longest begins first.
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
 	newest=$${versions##* } && narrow=$$(echo $$versions | sed 's/ *[^ ]*$$//') && \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test NARROW="$$narrow" \
 	    $$(printf '.venv/%s/.callyard ' $$versions) slurm; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
-	    NARROW="$$narrow" NEWEST="$$newest" test-once-slurm test-once-rest test-$$newest $$(printf 'test-%s ' $$versions)
+	    NARROW="$$narrow" NEWEST="$$newest" \
+	    test-once-slurm test-calls test-$$newest test-once-rest $$(printf 'test-%s ' $$versions)
 
 .SECONDEXPANSION:
 test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi slurm
@@ -43,6 +46,9 @@ test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi slurm
 
 NEWEST ?= $(DEFAULT)
 ON_SLURM = tests/backends/batch tests/slurm_cluster
+CALLS = tests/backends tests/contract tests/cpython
+test-calls: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm
+	.venv/$(NEWEST)/bin/python -m pytest -m "not once" $(CALLS) $(ARGS)
 test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm
 	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),$(ON_SLURM),$(addprefix --ignore=,$(ON_SLURM))) $(ARGS)
 
@@ -55,9 +61,10 @@ test-newest:
 	tools/newest-system $(NEWEST_SYSTEM) env CALLYARD_REQUIRE="mpi slurm slurmdbd" \
 	    make test-$(NEWEST_PYTHON) ARGS='$(ON_SYSTEM) $(ARGS)'
 
-# Nothing where `make test-...` is asked for one Python alone: it runs all tests.
+# Nothing where `make test-...` is asked for one Python alone: it runs all tests. Beside test-calls the newest leaves out
+# what that one runs.
 test_extra = $(if $(filter $(1),$(NARROW)),test-core,test)
-left_out = $(if $(ALL),-m "not once$(if $(filter $(1),$(NARROW)), and not wide)")
+left_out = $(if $(ALL),$(if $(filter $(1),$(NARROW)),-m "not once and not wide",-m "not once" $(addprefix --ignore=,$(CALLS))))
 
 check: .venv/$(DEFAULT)/.check
 	$(BIN)/ruff check

@@ -82,11 +82,12 @@ def has(name: str) -> bool:
 
 # Tests that depend little on the Python and take long: `make test` runs them on the newest one only.
 WIDE = (
-    "backends/batch", "backends/cached", "backends/local/test_local_large_data.py", "backends/local/test_mpi.py",
-    "cache", "cli", "cluster", "deaths", "hosts", "interrupts", "jobs", "pool", "schedulers",
-    "serialize/test_packer.py", "serialize/test_shared_memory.py", "slurm_cluster", "system", "test_docs.py",
-    "test_layers.py", "test_typing.py", "transport/test_contact_file.py", "transport/test_curve.py",
-    "transport/test_strangers.py", "utils/test_command_thread.py",
+    "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
+    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
+    "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
+    "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
+    "transport/test_curve.py", "transport/test_frames.py", "transport/test_strangers.py",
+    "utils/test_command_thread.py",
 )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def lab(tmp_path, monkeypatch):
     def make(text: str) -> None:
         (tmp_path / "lab_of_mine.py").write_text(text)
 
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python takes a new text as long and as old for the same
     make("SCALE = 2\n\n\ndef relax(x, force=0.1):\n    return x * SCALE + force\n")
     yield make
     sys.modules.pop("lab_of_mine", None)
