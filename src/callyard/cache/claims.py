@@ -26,18 +26,17 @@ So the claims to a key form a chain, and its last one holds. These are its rules
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 import time
-from collections.abc import Container, Iterator
 
 from ..errors import CacheError
 from ..system.process_identity import ProcessIdentity, State, is_hexadecimal, this_process
 from ..utils import lite_json
 from ..utils.frozen import Frozen
-from ..utils.lite_typing import Any
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Any, Container, Iterator
 from .directory import CacheDirectory, is_key
 
 __all__ = ["Claim", "ClaimOwner", "Claims", "UnreadableClaim"]
@@ -144,14 +143,14 @@ class Claims:
 
     def beat(self, key: str, job_id: str) -> None:
         """Touch the claim to a key if this job has it, as a sign of life for machines that cannot see its processes."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             chain = self._chain(key)
             if chain and chain[-1].job_id == job_id:
                 os.utime(self._path_of_last(key, chain))
 
     def heart(self, key: str) -> int | None:
         """Return the time of the last beat (ns); open the file, because network file systems look again only then."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             descriptor = os.open(self._path_of_last(key, self._chain(key)), _READ)
             try:
                 return os.fstat(descriptor).st_mtime_ns
@@ -363,12 +362,12 @@ def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") ->
 
 def _sign(descriptor: int, label: str) -> None:
     """Write the owner into an attribute of the file too, where it outlives a lost content."""
-    with contextlib.suppress(OSError, AttributeError):  # many systems and file systems have no attributes
+    with suppress(OSError, AttributeError):  # many systems and file systems have no attributes
         os.setxattr(descriptor, _ATTRIBUTE, label.encode())
 
 
 def _signer(descriptor: int) -> ProcessIdentity | None:
-    with contextlib.suppress(OSError, AttributeError, UnicodeDecodeError):
+    with suppress(OSError, AttributeError, UnicodeDecodeError):
         return ProcessIdentity.from_label(os.getxattr(descriptor, _ATTRIBUTE).decode())
     return None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
+from ..utils.lite_typing import Mapping
 from .job_environment import JobEnvironment
 from .slurm.variables import JOB_VARIABLES as SLURM
 

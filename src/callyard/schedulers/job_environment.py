@@ -5,9 +5,8 @@ An array starts a thousand processes at once that load this module, so it loads 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ..utils.frozen import Frozen
+from ..utils.lite_typing import Mapping
 
 __all__ = ["JobEnvironment", "JobVariables"]
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import weakref
+from _weakref import ref  # `weakref` is more than a job needs to begin
 from types import FunctionType, MappingProxyType, ModuleType
 
 from ..utils.lite_typing import TYPE_CHECKING, Any
 from ..utils.locks import new_lock, under
 from . import object_identity
+from .object_identity import WeakValues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +48,7 @@ class ModuleNamespace:
     def __init__(self, header: Header, holder: Any) -> None:
         self.header = header
         self.sent: dict[str, SentGlobals] = {}  # by name, as the globals were sent last
-        self._holders = [weakref.ref(holder)]  # the module, or functions of executed code
+        self._holders = [ref(holder)]  # the module, or functions of executed code
 
     @property
     def foreign(self) -> bool:
@@ -57,7 +58,7 @@ class ModuleNamespace:
     def held_by(self, function: FunctionType) -> None:
         """Note one more function through which the dictionary can be reached."""
         if all(holder() is not function for holder in self._holders):
-            self._holders = [h for h in self._holders if h() is not None] + [weakref.ref(function)]
+            self._holders = [h for h in self._holders if h() is not None] + [ref(function)]
 
     def holder(self) -> Any:
         """Return the module, or a function with these globals; None if all are gone."""
@@ -96,9 +97,9 @@ class SentGlobals:
 
 # -- the namespaces of this process ------------------------------------------------------------------------
 
-_spaces: weakref.WeakValueDictionary[int, ModuleNamespace] = weakref.WeakValueDictionary()  # by id of the dictionary
-_origins: weakref.WeakValueDictionary[Origin, ModuleNamespace] = weakref.WeakValueDictionary()
-_held: weakref.WeakKeyDictionary[Any, ModuleNamespace] = weakref.WeakKeyDictionary()  # by holder, which keeps it alive
+_spaces = WeakValues()  # by id of the dictionary
+_origins = WeakValues()  # by origin
+_held: dict[int, tuple[ref[Any], ModuleNamespace]] = {}  # by id of a holder, which keeps its namespace alive
 
 
 def space_of(function: FunctionType) -> ModuleNamespace:
@@ -110,13 +111,13 @@ def space_of(function: FunctionType) -> ModuleNamespace:
         is_modules = module is not None and vars(module) is namespace
         return _new_space(namespace, module if is_modules else function, not is_modules)
     if space.header[0][2]:
-        _held[function] = space
+        _hold(function, space)
         space.held_by(function)
     return space
 
 
 def spaces() -> list[ModuleNamespace]:
-    return list(_spaces.values())
+    return _spaces.values()
 
 
 def space_of_module(module: ModuleType) -> ModuleNamespace:
@@ -128,7 +129,7 @@ def space_of_module(module: ModuleType) -> ModuleNamespace:
 
 def of_globals(namespace: dict[str, Any]) -> ModuleNamespace | None:
     """Return the namespace that has this dictionary, if there is one."""
-    space = _spaces.get(id(namespace))  # a dictionary that is gone may have had this id
+    space: ModuleNamespace | None = _spaces.get(id(namespace))  # a dictionary that is gone may have had this id
     return space if space is not None and space.globals() is namespace else None
 
 
@@ -142,8 +143,20 @@ def _enter(namespace: dict[str, Any], attributes: Any, holder: Any, is_another: 
     origin = (object_identity.token, str(namespace.get("__name__", "")), number)
     # Another thread may have entered it meanwhile.
     space = of_globals(namespace) or ModuleNamespace((origin, attributes), holder)
-    _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
+    _hold(holder, space)
+    _spaces[id(namespace)] = _origins[space.header[0]] = space
     return space
+
+
+def _hold(holder: Any, space: ModuleNamespace) -> None:
+    """Keep a namespace alive for as long as this holder is."""
+    number, held = id(holder), _held  # its own name, because at the interpreter's exit those of this module may be gone
+
+    def let_go(reference: ref[Any]) -> None:
+        if number in held and held[number][0] is reference:
+            del held[number]
+
+    held[number] = ref(holder, let_go), space
 
 
 def _is_plain(value: Any) -> bool:
@@ -152,7 +165,8 @@ def _is_plain(value: Any) -> bool:
 
 def find(origin: Origin) -> ModuleNamespace | None:
     """Return the namespace of this process with this origin, if it is alive."""
-    return _origins.get(origin)
+    found: ModuleNamespace | None = _origins.get(origin)
+    return found
 
 
 def enter_replica(space: ModuleNamespace) -> None:
@@ -164,8 +178,9 @@ def _begin_child() -> None:
     """Forget all namespaces in a fork: it defines only what it makes itself."""
     global lock
     lock = new_lock()
-    for table in (_held, _spaces, _origins):
-        table.clear()
+    _held.clear()
+    _spaces.clear()
+    _origins.clear()
 
 
 os.register_at_fork(after_in_child=_begin_child)

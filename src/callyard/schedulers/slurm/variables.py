@@ -5,8 +5,7 @@ Processes of jobs load this module, so it loads next to nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from ...utils.lite_typing import Mapping
 from ..job_environment import JobVariables
 
 __all__ = ["JOB_VARIABLES", "configuration", "environment"]
