@@ -10,8 +10,6 @@ Names are loaded at their first use, because a worker needs few of them and star
 
 from __future__ import annotations
 
-import importlib
-
 from . import version
 from .utils.lite_typing import TYPE_CHECKING, Any
 
@@ -75,6 +73,8 @@ _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'callyard' has no attribute {name!r}")
+    import importlib  # here, because a job needs none of these names
+
     value = getattr(importlib.import_module(_MODULES.get(name, ".errors"), __name__), name)
     globals()[name] = value
     return value

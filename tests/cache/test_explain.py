@@ -8,7 +8,7 @@ import time
 import pytest
 
 from callyard import Cache, Future
-from callyard.cache.format.record_file import Record, write
+from callyard.cache.format.record_writer import Record, write
 from callyard.cache.inspect.key_differences import differences
 from callyard.errors import CacheError, ResourceError
 from callyard.hashing.call_key import call_key

@@ -13,7 +13,7 @@ import pytest
 
 from callyard import Cache
 from callyard.cache.claims import Claims
-from callyard.cache.format.record_file import Record, write
+from callyard.cache.format.record_writer import Record, write
 from callyard.hashing.call_key import call_key
 
 

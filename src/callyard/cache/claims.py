@@ -26,18 +26,17 @@ So the claims to a key form a chain, and the last one holds. The rules and their
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 import time
-from collections.abc import Container, Iterator
 
 from ..errors import CacheError
 from ..system.process_identity import ProcessIdentity, State, is_hexadecimal, this_process
 from ..utils import lite_json
 from ..utils.frozen import Frozen
-from ..utils.lite_typing import Any
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Any, Container, Iterator
 from .directory import CacheDirectory, is_key, remove_file
 
 __all__ = ["Claim", "ClaimOwner", "Claims", "UnreadableClaim"]
@@ -145,14 +144,14 @@ class Claims:
 
     def beat(self, key: str, job_id: str) -> None:
         """Touch the claim to a key if this job has it, as a sign of life for other machines, which see no processes."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             chain = self._chain(key)
             if chain and chain[-1].job_id == job_id:
                 os.utime(self._path_of_last(key, chain))
 
     def last_beat(self, key: str) -> int | None:
         """Return the time of the last beat (ns); None without a claim."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             # Opened, because a network file system asks its server for the time only then.
             descriptor = os.open(self._path_of_last(key, self._chain(key)), _READ)
             try:
@@ -365,12 +364,12 @@ def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") ->
 
 def _sign(descriptor: int, label: str) -> None:
     """Write the owner into an attribute of the file too, which outlives a lost content."""
-    with contextlib.suppress(OSError, AttributeError):  # many systems and file systems have no attributes
+    with suppress(OSError, AttributeError):  # many systems and file systems have no attributes
         os.setxattr(descriptor, _ATTRIBUTE, label.encode())
 
 
 def _signer(descriptor: int) -> ProcessIdentity | None:
-    with contextlib.suppress(OSError, AttributeError, UnicodeDecodeError):
+    with suppress(OSError, AttributeError, UnicodeDecodeError):
         return ProcessIdentity.from_label(os.getxattr(descriptor, _ATTRIBUTE).decode())
     return None
 

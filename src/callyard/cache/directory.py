@@ -12,16 +12,15 @@ Anything may vanish at any time, because users delete caches, so missing directo
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
 
 from ..errors import CacheError, UnsafeCache
 from ..system.process_identity import ProcessIdentity, is_hexadecimal, own_label
 from ..utils.frozen import Frozen
-from ..utils.paths import expand
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Callable, Iterator
 from .permissions import Trust, check_directory, check_file, check_within, make_directory, resolve
 
 __all__ = ["CacheDirectory", "is_key", "remove_file", "remove_tree", "sync_directory"]
@@ -53,7 +52,7 @@ class CacheDirectory(Frozen):
         if trust not in (None, "group"):
             raise CacheError(f'trust is None or "group", not {trust!r}')
         checked: Trust | None = "group" if trust else None
-        real, status = _open(expand(os.fspath(path)), checked, writable)
+        real, status = _open(_expand(os.fspath(path)), checked, writable)
         return cls(real, checked, writable, status.st_gid if trust else None)
 
     # ------------------------------------------------------------------ records
@@ -133,14 +132,14 @@ class CacheDirectory(Frozen):
             os.rename(path, aside + _SUFFIX)
         except (FileNotFoundError, NotADirectoryError):
             return aside + _SUFFIX
-        with contextlib.suppress(OSError):  # the reason is not worth an error: the disk may be full
+        with suppress(OSError):  # the reason is not worth an error: the disk may be full
             with open(aside + ".txt", "x", encoding="utf-8") as file:
                 file.write(reason + "\n")
         return aside + _SUFFIX
 
     def set_path_aside(self, path: str) -> None:
         """Move a foreign or unreadable file into the directory of damaged files, if possible."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.rename(path, f"{self.subdirectory('damaged')}/{os.path.basename(path)}.{_random()}")
 
     def remove(self, key: str) -> bool:
@@ -198,7 +197,7 @@ class CacheDirectory(Frozen):
     def temporary(self, name: str) -> tuple[int, str]:
         """Return descriptor and path of a new temporary file in a directory of the cache, made if missing."""
         for _ in range(4):
-            with contextlib.suppress(FileNotFoundError):  # the cache is being deleted
+            with suppress(FileNotFoundError):  # the cache is being deleted
                 return self.temporary_in(self.subdirectory(name))
         return self.temporary_in(self.subdirectory(name))
 
@@ -223,10 +222,10 @@ class CacheDirectory(Frozen):
     def _make(self, path: str) -> None:
         # Check the cache itself again: after a deletion another user may have made a directory of this name.
         _resolve(self.path, self.trust, make=True)
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             if not stat.S_ISDIR(os.stat(path).st_mode):
                 os.rename(path, f"{path}.{_random()}.damaged")
-        with contextlib.suppress(FileExistsError):  # another process was faster
+        with suppress(FileExistsError):  # another process was faster
             make_directory(path, self.trust, self.group)
 
     def check(self, path: str) -> None:
@@ -255,6 +254,14 @@ class CacheDirectory(Frozen):
     def _require_writable(self) -> None:
         if not self.writable:
             raise CacheError(f"the cache {self.path} is only read here: open it for writing to change it")
+
+
+def _expand(path: str) -> str:
+    if not path.startswith("~"):
+        return path
+    from ..utils.paths import expand  # here, because a job is given a path without it
+
+    return expand(path)
 
 
 def _open(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
@@ -350,6 +357,13 @@ def _give(descriptor: int, path: str, group: int) -> None:
         os.close(descriptor)
         remove_file(path)
         raise
+
+
+def write_all(fd: int, data: bytes, at: int) -> None:
+    """Write bytes at an offset of a file, all of them."""
+    written = os.pwrite(fd, data, at)
+    while written < len(data):  # a full disk raises an error at the next attempt
+        written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
 
 def sync_directory(directory: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..utils.frozen import Frozen
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_typing import TYPE_CHECKING, Any, Sequence
 
 if TYPE_CHECKING:
     from ..hashing.call_key import KeyContext

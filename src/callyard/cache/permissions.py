@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import deque
 
 from ..errors import UnsafeCache
 from ..system.acls import AclEntry, inherited_writers, named_writers
@@ -52,10 +51,12 @@ def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = N
 
 
 def _follow_path(path: str, trust: Trust | None, make: bool, above: list[str]) -> str:
-    real, rest = "/", deque(os.path.join(os.getcwd(), path).split("/"))
+    # Only for a relative path, because the directory of this process may be gone.
+    whole = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    real, rest = "/", whole.split("/")[::-1]  # the next name last
     links = 0
     while rest:
-        name = rest.popleft()
+        name = rest.pop()
         if name in ("", "."):
             continue
         if name == "..":
@@ -70,7 +71,7 @@ def _follow_path(path: str, trust: Trust | None, make: bool, above: list[str]) -
             continue
         links += 1
         target = _follow(entry, status, path, links)
-        rest.extendleft(reversed(target.split("/")))
+        rest.extend(reversed(target.split("/")))
         real = "/" if target.startswith("/") else real
     return real
 

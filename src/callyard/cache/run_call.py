@@ -6,14 +6,13 @@ claim before may have stored one in between. Store first, then release the claim
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
 
 from ..errors import CacheError, CallyardError
-from ..utils.lite_typing import Any
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Any, Callable
 from .claims import Claim, Claims
 from .directory import CacheDirectory
 from .messages import RunDeclined, RunOutcome, RunReport, RunRequest
@@ -58,7 +57,7 @@ class CachedRun:
     def release(self) -> None:
         if self._claim is not None:
             # On an error the claim ends with this process, because an owner that is gone holds no claim.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._claim.release()
 
     def _store(
@@ -67,7 +66,7 @@ class CachedRun:
         if self._directory is None:
             return RunReport(token)
         try:
-            from .format.record_file import Record, write  # here, because most calls that fail store nothing
+            from .format.record_writer import Record, write  # here, because most calls that fail store nothing
 
             request = self._request
             args, kwargs = arguments()

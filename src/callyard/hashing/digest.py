@@ -7,9 +7,8 @@ one digest however large its elements are. A digest is longer than any token kep
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
 
-from ..utils.lite_typing import Any, Protocol
+from ..utils.lite_typing import Any, Callable, Iterable, Protocol
 
 __all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "text", "token"]
 

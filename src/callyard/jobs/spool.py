@@ -20,18 +20,16 @@ appears whole or not at all, and is not changed afterwards.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
-from ..cache.directory import CacheDirectory, remove_tree, sync_directory
-from ..cache.format.checked_bytes import write_all
+from ..cache.directory import CacheDirectory, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
 from ..utils import lite_json
-from ..utils.lite_typing import Any
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Any, Callable, Container, Iterable, Iterator, Sequence
 from .batch import FORMAT, Batch, BatchPart, CallOutcome, CallPosition, CallStart
 
 __all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
@@ -149,7 +147,7 @@ class BatchDirectory(DirectoryFiles):
         for name in names(self.path):
             job = self._job(name) if name.startswith("job.") else None
             if job is not None:
-                with contextlib.suppress(ValueError):
+                with suppress(ValueError):
                     yield BatchPart.from_name(name.partition(".")[2], job)
 
     def _job(self, name: str) -> str | None:
@@ -197,7 +195,7 @@ class BatchDirectory(DirectoryFiles):
 
     def beat(self, number: int) -> None:
         """Touch the file that shows that the job lives, also where the scheduler cannot say so."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.utime(f"{self.path}/{number}.begun")
 
     def end(self, number: int, end: CallOutcome) -> None:
@@ -231,19 +229,19 @@ class BatchDirectory(DirectoryFiles):
         for name in names(self.path):
             number, what = _numbered(name)
             if what == "waits":
-                with contextlib.suppress(FileNotFoundError, CacheError):
+                with suppress(FileNotFoundError, CacheError):
                     found[number] = self._parsed(name, bytes.decode)
         return found
 
     def begun(self, number: int) -> CallStart | None:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             begun: CallStart = self._parsed(f"{number}.begun", CallStart.load)
             return begun
         return None
 
     def heart(self, number: int) -> int | None:
         """Return the time of the last beat (ns). The file is opened: then a network file system asks its server."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             descriptor = self._open(f"{number}.begun")
             try:
                 return os.fstat(descriptor).st_mtime_ns
@@ -254,7 +252,7 @@ class BatchDirectory(DirectoryFiles):
     def ended(self, number: int) -> CallOutcome | None:
         """Return how a call ended, received or not; None if it has not."""
         for name in (f"{number}.end", f"{number}.seen"):
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 end: CallOutcome = self._parsed(name, CallOutcome.load)
                 return end
         return None
@@ -262,13 +260,13 @@ class BatchDirectory(DirectoryFiles):
     def ended_at(self, number: int) -> float | None:
         """Return the time at which a call ended (s since 1970, by the clock of the file system); None if it has not."""
         for name in (f"{number}.end", f"{number}.seen"):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 return os.stat(f"{self.path}/{name}").st_mtime
         return None
 
     def received(self, number: int) -> None:
         """Note that its failure was told to somebody: a process that submits the call from now on runs it again."""
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
     def log(self, number: int) -> str:
@@ -279,7 +277,7 @@ class BatchDirectory(DirectoryFiles):
     def attach(self, waiter: str, number: int | None = None) -> None:
         """Note a waiter for one call, or for all of them. Raises FileNotFoundError where the batch is gone."""
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             os.close(os.open(f"{self.path}/{_mark(waiter, number)}", flags, 0o600))
 
     def leave(self, waiter: str) -> None:
@@ -293,7 +291,7 @@ class BatchDirectory(DirectoryFiles):
         self._unmark(_mark(waiter, number))
 
     def _unmark(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.unlink(f"{self.path}/{name}")
 
     def others(self, waiter: str, numbers: Container[int] | None = None) -> bool:
@@ -315,7 +313,7 @@ class BatchDirectory(DirectoryFiles):
             wanted |= {f"{number}.seen", f"{number}.begun", os.path.basename(self.log(number))}
         for name in names(self.path):
             if kept and name not in wanted:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     os.unlink(f"{self.path}/{name}")
         return bool(kept)
 
@@ -344,9 +342,9 @@ class BatchDirectory(DirectoryFiles):
 
         Its file gets another name instead of going, because a call with a start and no end counts as running.
         """
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.unlink(self.log(number))
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.again")
         if not self.is_whole() and set(self.news().values()) <= {"again"}:
             self.remove()
@@ -354,7 +352,7 @@ class BatchDirectory(DirectoryFiles):
     def remove(self) -> None:
         """Remove the whole batch."""
         removing = self.home.temporary_name(f"{self.home.path}/jobs")
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.rename(self.path, removing)
             remove_tree(removing)
 

@@ -7,9 +7,9 @@ loads no scheduler, nor does it look for those of other packages, which takes lo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from ..utils import lite_json
+from ..utils.lite_typing import Mapping
 from .job_environment import JOB_VARIABLES, JobEnvironment, JobVariables
 
 __all__ = ["current_job"]

@@ -5,10 +5,9 @@ An array starts a thousand processes at once that load this module, so it import
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ..utils import lite_json
 from ..utils.frozen import Frozen
+from ..utils.lite_typing import Mapping
 
 __all__ = ["JOB_VARIABLES", "JobEnvironment", "JobVariables"]
 

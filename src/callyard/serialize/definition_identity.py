@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import weakref
+from _weakref import _remove_dead_weakref, ref  # type: ignore[attr-defined]  # `weakref` is more than a job needs
 
 from ..utils.lite_typing import Any
 
@@ -14,12 +14,41 @@ process_name = os.urandom(8).hex()  # random and unique, other than a process id
 numbers = itertools.count(1)
 
 
+class WeakValues:
+    """A table that does not keep its values alive: the part of `weakref.WeakValueDictionary` that is needed here."""
+
+    def __init__(self) -> None:
+        self._references: dict[Any, ref[Any]] = {}
+
+    def get(self, key: Any) -> Any:
+        """Return the value of this key; None if there is none, or no longer."""
+        reference = self._references.get(key)
+        return None if reference is None else reference()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        references = self._references
+
+        # A default, because at the interpreter's exit the names of this module may be gone.
+        def forget(_: ref[Any], remove: Any = _remove_dead_weakref) -> None:
+            remove(references, key)  # in one step, because another thread may just set the key again
+
+        references[key] = ref(value, forget)
+
+    def values(self) -> list[Any]:
+        """Return the values that are still there."""
+        found = [reference() for reference in list(self._references.values())]
+        return [value for value in found if value is not None]
+
+    def clear(self) -> None:
+        self._references.clear()
+
+
 class DefinitionIdentity:
     """The identity of a function or class, the same in every process."""
 
     __slots__ = ("complete", "filled", "key", "reference", "sent")
 
-    def __init__(self, reference: weakref.ref[Any], key: Key) -> None:
+    def __init__(self, reference: ref[Any], key: Key) -> None:
         self.reference, self.key = reference, key
         self.complete = True  # False for a class still being read
         self.filled: int | None = None  # the version of the attributes received last
@@ -30,7 +59,7 @@ class DefinitionIdentity:
         return self.key[0] != process_name
 
 
-_objects: weakref.WeakValueDictionary[Key, Any] = weakref.WeakValueDictionary()
+_objects = WeakValues()  # by key
 _identities: dict[int, DefinitionIdentity] = {}  # by id: a metaclass may define equality
 
 
@@ -58,14 +87,14 @@ def forget_sent() -> None:
 
 def adopt(obj: Any, key: Key) -> DefinitionIdentity:
     """Make `obj` the object of this key."""
-    number = id(obj)
+    number, identities = id(obj), _identities
 
     # Called at the end of the object; by then a new object may have the same id, and an identity of its own.
-    def forget(reference: weakref.ref[Any]) -> None:
-        if number in _identities and _identities[number].reference is reference:
-            del _identities[number]
+    def forget(reference: ref[Any]) -> None:
+        if number in identities and identities[number].reference is reference:
+            del identities[number]
 
-    found = _identities[number] = DefinitionIdentity(weakref.ref(obj, forget), key)
+    found = _identities[number] = DefinitionIdentity(ref(obj, forget), key)
     _objects[key] = obj
     return found
 

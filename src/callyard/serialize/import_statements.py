@@ -9,10 +9,9 @@ from __future__ import annotations
 import builtins
 import importlib
 import sys
-from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Callable, Sequence
 
 Find = Callable[
     [dict[str, Any], str], "ModuleType | None"

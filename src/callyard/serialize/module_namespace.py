@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import weakref
+from _weakref import ref  # `weakref` is more than a job needs to begin
 from types import FunctionType, MappingProxyType, ModuleType
 
 from ..utils.lite_typing import TYPE_CHECKING, Any
 from ..utils.locks import new_lock, under
 from . import definition_identity
+from .definition_identity import WeakValues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,7 @@ class ModuleNamespace:
         self.sent: dict[str, SentGlobals] = {}  # the globals as sent last, by name
         # The module, or functions of executed code. Weak references, so that sending a function keeps nothing alive;
         # the dictionary itself cannot be referred to weakly.
-        self._holders = [weakref.ref(holder)]
+        self._holders = [ref(holder)]
 
     @property
     def foreign(self) -> bool:
@@ -60,7 +61,7 @@ class ModuleNamespace:
     def held_by(self, function: FunctionType) -> None:
         """Note one more function with this dictionary."""
         if all(holder() is not function for holder in self._holders):
-            self._holders = [h for h in self._holders if h() is not None] + [weakref.ref(function)]
+            self._holders = [h for h in self._holders if h() is not None] + [ref(function)]
 
     def holder(self) -> Any:
         """Return the module, or a function with these globals; None if all are gone."""
@@ -101,9 +102,9 @@ class SentGlobals:
 
 # -- the namespaces of this process ------------------------------------------------------------------------
 
-_spaces: weakref.WeakValueDictionary[int, ModuleNamespace] = weakref.WeakValueDictionary()  # by id of the dictionary
-_origins: weakref.WeakValueDictionary[Origin, ModuleNamespace] = weakref.WeakValueDictionary()
-_held: weakref.WeakKeyDictionary[Any, ModuleNamespace] = weakref.WeakKeyDictionary()  # alive as long as the holder
+_spaces = WeakValues()  # by id of the dictionary
+_origins = WeakValues()  # by origin
+_held: dict[int, tuple[ref[Any], ModuleNamespace]] = {}  # by id of a holder, which keeps its namespace alive
 
 
 def space_of(function: FunctionType) -> ModuleNamespace:
@@ -115,13 +116,13 @@ def space_of(function: FunctionType) -> ModuleNamespace:
         is_modules = module is not None and vars(module) is namespace
         return _new_space(namespace, module if is_modules else function, not is_modules)
     if space.header[0][2]:
-        _held[function] = space
+        _hold(function, space)
         space.held_by(function)
     return space
 
 
 def spaces() -> list[ModuleNamespace]:
-    return list(_spaces.values())
+    return _spaces.values()
 
 
 def space_of_module(module: ModuleType) -> ModuleNamespace:
@@ -133,7 +134,7 @@ def space_of_module(module: ModuleType) -> ModuleNamespace:
 
 def of_globals(namespace: dict[str, Any]) -> ModuleNamespace | None:
     """Return the namespace with this dictionary; None if there is none."""
-    space = _spaces.get(id(namespace))  # perhaps of a dead dictionary with the same id
+    space: ModuleNamespace | None = _spaces.get(id(namespace))  # perhaps of a dead dictionary with the same id
     return space if space is not None and space.globals() is namespace else None
 
 
@@ -147,8 +148,20 @@ def _enter(namespace: dict[str, Any], attributes: Any, holder: Any, is_another: 
     origin = (definition_identity.process_name, str(namespace.get("__name__", "")), number)
     # Another thread may have entered the namespace meanwhile.
     space = of_globals(namespace) or ModuleNamespace((origin, attributes), holder)
-    _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
+    _hold(holder, space)
+    _spaces[id(namespace)] = _origins[space.header[0]] = space
     return space
+
+
+def _hold(holder: Any, space: ModuleNamespace) -> None:
+    """Keep a namespace alive for as long as this holder is."""
+    number, held = id(holder), _held  # its own name, because at the interpreter's exit those of this module may be gone
+
+    def let_go(reference: ref[Any]) -> None:
+        if number in held and held[number][0] is reference:
+            del held[number]
+
+    held[number] = ref(holder, let_go), space
 
 
 def _is_plain(value: Any) -> bool:
@@ -157,7 +170,8 @@ def _is_plain(value: Any) -> bool:
 
 def find(origin: Origin) -> ModuleNamespace | None:
     """Return the namespace of this process with this origin; None if there is none any more."""
-    return _origins.get(origin)
+    found: ModuleNamespace | None = _origins.get(origin)
+    return found
 
 
 def enter_replica(space: ModuleNamespace) -> None:
@@ -169,8 +183,9 @@ def _begin_child() -> None:
     """Forget all namespaces in a fork, which is the defining process only of functions made after the fork."""
     global lock
     lock = new_lock()
-    for table in (_held, _spaces, _origins):
-        table.clear()
+    _held.clear()
+    _spaces.clear()
+    _origins.clear()
 
 
 os.register_at_fork(after_in_child=_begin_child)

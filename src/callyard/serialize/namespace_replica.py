@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import _pickle as pickle
 import builtins
-import importlib
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Callable
 from ..utils.locks import under
-from . import definition_identity, import_statements, module_namespace
+from . import definition_identity, module_namespace
 from .module_namespace import GlobalName, Header, ModuleNamespace, Needs, Origin, PickledGlobal
 
 changes = 0  # number of changes of all replicas so far; an unchanged number before a call proves all globals unchanged
@@ -180,7 +177,10 @@ def _install(space: NamespaceReplica) -> None:
         sys.modules[name] = space.module
     elif name and not number:
         sys.modules.setdefault(name, space.module)
-        vars(space.module)["__getattr__"] = partial(_unsent_attribute, space.module)
+        from . import import_statements  # here and below, because a script's functions, of `__main__`, need none of it
+
+        module = space.module
+        vars(module)["__getattr__"] = lambda attribute: _unsent_attribute(module, attribute)
         import_statements.look_first(_imported_module)
 
 
@@ -189,6 +189,8 @@ def _unsent_attribute(module: ModuleType, name: str) -> Any:
     absent = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
     if name.startswith("__"):
         raise absent
+    from . import import_statements
+
     try:
         return getattr(import_statements.load_another(module.__name__, module), name)
     except ImportError:  # no such module can be imported here
@@ -249,8 +251,11 @@ def provide(needs: Needs) -> None:
         lines = text.splitlines(True)
         if linecache.cache.get(filename, (0, 0, None))[2:3] != (lines,):
             linecache.cache[filename] = (len(text), None, lines, filename)
-    for name in imports:
-        importlib.import_module(name)
+    if imports:
+        import importlib
+
+        for name in imports:
+            importlib.import_module(name)
     foreign = [one for one in pickled if one[0][0][0] != definition_identity.process_name]
     if foreign:
         under(module_namespace.lock, _take, foreign)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import _pickle as pickle
 from _thread import _local
-from collections.abc import Sequence
 
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_typing import TYPE_CHECKING, Any, Sequence
 
 if TYPE_CHECKING:
     from .shared_memory import Memory

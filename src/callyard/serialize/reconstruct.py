@@ -6,14 +6,11 @@ The names here are part of pickles in cache files, so renaming a function makes 
 from __future__ import annotations
 
 import builtins
-import contextlib
-import importlib
 import sys
 import types
-from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType, ModuleType
 
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Callable, Iterator
 from . import definition_identity, module_namespace
 from .definition_identity import DefinitionIdentity, Key
 from .module_namespace import GlobalName, Header, Needs
@@ -23,6 +20,8 @@ from .namespace_replica import JointValues, provide, replica
 def namespace(header: Header | str) -> dict[str, Any]:
     """Return the globals of functions with this header."""
     if isinstance(header, str):
+        import importlib  # here, because most functions that travel by value are no module's that can be imported
+
         return vars(importlib.import_module(header))
     if header[0][0] != definition_identity.process_name:
         return replica(header).globals()
@@ -151,17 +150,19 @@ def dynamic_class(header: Header | None, key: Key, make: Callable[..., type], *a
     return new
 
 
-@contextlib.contextmanager
-def _without_init_subclass(args: tuple[Any, ...]) -> Iterator[None]:
+class _without_init_subclass:  # noqa: N801  # a context manager
     """Switch off the hooks of bases, which would register the class a second time in registries sent complete."""
-    bases = (base for arg in args if type(arg) is tuple for base in arg if isinstance(base, type))
-    hooks = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
-    for base in hooks:
-        type.__setattr__(base, "__init_subclass__", classmethod(_do_nothing))
-    try:
-        yield
-    finally:
-        for base, method in hooks.items():
+
+    def __init__(self, args: tuple[Any, ...]) -> None:
+        bases = (base for arg in args if type(arg) is tuple for base in arg if isinstance(base, type))
+        self._hooks = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
+
+    def __enter__(self) -> None:
+        for base in self._hooks:
+            type.__setattr__(base, "__init_subclass__", classmethod(_do_nothing))
+
+    def __exit__(self, *how: object) -> None:
+        for base, method in self._hooks.items():
             type.__setattr__(base, "__init_subclass__", method)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import lru_cache
 
 from ..utils.frozen import Frozen
 from ..utils.lite_typing import Literal
@@ -84,21 +83,29 @@ def is_hexadecimal(text: str, length: int | None = None) -> bool:
 
 def this_process() -> ProcessIdentity:
     """Return the identity of this process."""
-    return _identify(os.getpid())
+    return _own()[0]
 
 
 def own_label() -> str:
     """Return the label of this process."""
-    return _label(os.getpid())
+    return _own()[1]
 
 
-@lru_cache(maxsize=1)
-def _label(pid: int) -> str:
-    return _identify(pid).label
+_known: dict[int, tuple[ProcessIdentity, str]] = {}  # this process, by number, so that a forked child looks again
 
 
-@lru_cache(maxsize=1)
-def _identify(pid: int) -> ProcessIdentity:  # by number, so that a forked child gets its own
+def _own() -> tuple[ProcessIdentity, str]:
+    pid = os.getpid()
+    found = _known.get(pid)
+    if found is None:
+        identity = _identify(pid)
+        found = identity, identity.label
+        _known.clear()
+        _known[pid] = found
+    return found
+
+
+def _identify(pid: int) -> ProcessIdentity:
     host = "".join(letter if letter in _OF_HOSTS else "_" for letter in os.uname().nodename[:64])
     found = _read_stat("self")
     return ProcessIdentity(host, _machine(), _boot(), _namespace(), pid, found[0] if found else 0)

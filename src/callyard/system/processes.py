@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # in C: `signal` turns the numbers into enumerations
 import atexit
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Callable, Iterable, Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -75,7 +76,7 @@ def children() -> list[int]:
 
 def read_umask() -> int:
     """Return the umask of this process. Where the system does not tell, set another one and set the old one back."""
-    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
+    with suppress(OSError, StopIteration), open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("Umask:"))
         return int(line.split()[1], 8)
     mask = os.umask(0o077)
@@ -147,13 +148,13 @@ def kill_group(pid: int, signum: int) -> None:
     try:
         os.killpg(pid, signum)
     except (ProcessLookupError, PermissionError):  # not a leader yet, or the whole group has ended
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signum)
 
 
 def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int]]:
     """Reap ended children: yield process id and status. Before each, call `first` while the number is still its own."""
-    with contextlib.suppress(ChildProcessError):
+    with suppress(ChildProcessError):
         while True:
             if hasattr(os, "waitid"):
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -236,6 +237,6 @@ def leave_quickly() -> None:
         sys.modules["threading"]._shutdown()  # multiprocessing calls the same two functions
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a user may have put anything there
+        with suppress(Exception):  # a user may have put anything there
             stream.flush()
     os._exit(0)

@@ -5,9 +5,7 @@ The rest of `json` compiles regular expressions, and loading `re` takes a job lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from .lite_typing import Any
+from .lite_typing import Any, Callable
 
 __all__ = ["compact", "dumps", "lenient", "loads"]
 

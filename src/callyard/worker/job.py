@@ -10,12 +10,10 @@ the job's log.
 from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
-import contextlib
 import os
 import select
 import sys
 import time
-from collections.abc import Iterator
 
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
@@ -23,7 +21,6 @@ from ..errors import CallyardError, OutOfMemory, TimeLimitExceeded, VersionMisma
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..schedulers.current_job import current_job
-from ..system.exit_status import how_it_ended, too_long, too_much_memory
 from ..system.processes import (
     become_subreaper,
     children,
@@ -37,10 +34,14 @@ from ..system.processes import (
     watch_end,
 )
 from ..utils.environment import NESTED, at_start, nested
-from ..utils.lite_typing import NoReturn
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import TYPE_CHECKING, Iterator, NoReturn
 from ..version import VERSION
+from .job_call import make_call  # here, so that all calls of the job share what it loads
 from .job_outcome import failed, job_id, node_name, printed, who
-from .limit_enforcement import Limits
+
+if TYPE_CHECKING:
+    from .limit_enforcement import Limits
 
 _MOMENT = 0.2  # s between the ends of two processes of a job that is ended
 _BEAT = 15.0  # s at most between two beats
@@ -62,7 +63,7 @@ def main() -> None:
     sys.argv[:] = [""]
     if folder.batch.python == _python():  # otherwise what is found there is for another one
         sys.path[:] = folder.batch.paths
-    with contextlib.suppress(OSError):  # it may be gone, or not be there; a call's own `cwd` is made
+    with suppress(OSError):  # it may be gone, or not be there; a call's own `cwd` is made
         os.chdir(folder.batch.cwd)
     os.umask(folder.batch.umask)
     job = Job(folder)
@@ -87,7 +88,7 @@ class Job:
         self.folder = folder
         self.pid = 0  # of the call that runs
         self.runs: tuple[int, CallFile] | None = None  # that call
-        self.limits = Limits(os.getpid())
+        self.limits: Limits | None = None  # of the calls, if they have any
         self.several = folder.batch.calls_per_job > 1
         self.oom_kills = 0  # that were seen in this job
 
@@ -140,17 +141,28 @@ class Job:
         self.pid = os.fork()
         if self.pid == 0:
             self._become_call(parent, number, call_file)
-        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
-        self.limits.watch(self.pid, deadline, call_file.memory, "run_time")
+        if call_file.run_time is not None or call_file.memory is not None:
+            self._limit(call_file)
         reason, code = self._wait()
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
             time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
         pid, self.pid = self.pid, 0
         end_children(_UNKILLABLE)
-        return reason or self.limits.ended(pid) or self._killed_for_memory(code), code
+        ended = None if self.limits is None else self.limits.ended(pid)
+        return reason or ended or self._killed_for_memory(code), code
+
+    def _limit(self, call_file: CallFile) -> None:
+        """Keep the limits of the call that has just been started."""
+        from .limit_enforcement import Limits
+
+        self.limits = self.limits or Limits(os.getpid())
+        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
+        self.limits.watch(self.pid, deadline, call_file.memory, "run_time")
 
     def _loss(self, number: int, call_file: CallFile, reason: str | None, code: int) -> CallyardError:
         """Return the error of a call whose process has ended without an outcome."""
+        from ..system.exit_status import how_it_ended, too_long, too_much_memory  # here, because most calls end well
+
         name = self._name(number)
         if reason == "run_time":
             return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + printed(self.folder, number))
@@ -163,8 +175,6 @@ class Job:
         return error
 
     def _become_call(self, parent: int, number: int, call_file: CallFile) -> NoReturn:
-        from .job_call import make_call  # here, so that the parent stays small
-
         for signum in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(signum, signal.SIG_DFL)
         os.setsid()
@@ -184,10 +194,11 @@ class Job:
         watched = [] if descriptor is None else [descriptor]
         while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
             now = time.monotonic()
-            limit = self.limits.patience(now)
+            limit = None if self.limits is None else self.limits.patience(now)
             patience = min(next(beats), until - now, until if limit is None else limit)
             select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
-            for late, why in self.limits.exceeded(time.monotonic()).items():
+            exceeded = {} if self.limits is None else self.limits.exceeded(time.monotonic())
+            for late, why in exceeded.items():
                 reason, until = reason or why, time.monotonic() + _UNKILLABLE
                 kill_group(late, signal.SIGKILL)
         if descriptor is not None:
@@ -217,7 +228,7 @@ class Job:
         self.folder.beat(number)
         if call_file.private:  # nobody else waits for its claim
             return
-        with contextlib.suppress(OSError, CallyardError):
+        with suppress(OSError, CallyardError):
             begun = self.folder.begun(number)
             if begun is not None and begun.key:
                 Claims(CacheDirectory.open(call_file.order.directory, trust=call_file.order.trust)).beat(
@@ -230,7 +241,7 @@ class Job:
             return
         begun = self.folder.begun(number)
         key = call_file.order.key if begun is None else begun.key
-        with contextlib.suppress(OSError, CallyardError):
+        with suppress(OSError, CallyardError):
             claims = Claims(CacheDirectory.open(call_file.order.directory, trust=call_file.order.trust))
             holder = claims.holder(key) if key else None
             if holder is not None and holder.state() == "gone":

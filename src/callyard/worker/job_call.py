@@ -1,13 +1,15 @@
-"""One call of a job, in a process of its own: its inputs, its key, the claim, the run, the result."""
+"""One call of a job, in a process of its own: its inputs, its key, the claim, the run, the result.
+
+A thousand such processes may begin at once, and most calls are short. So only what each call needs is loaded here;
+inputs, options, initializers and failures load what they need.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import _pickle as pickle
 import os
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
 
 from ..cache.claims import Claims
 from ..cache.directory import CacheDirectory
@@ -16,15 +18,13 @@ from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
 from ..jobs.batch import CallFile, KeyRecipe
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
-from ..serialize.packed import Packed, load_with_inputs
-from ..system.exit_status import too_much_memory
 from ..system.processes import leave_quickly
-from ..utils.lite_typing import Any, NoReturn
-from .call_context import arranged
-from .exceptions import traceback_text, unpicklable_result, unreadable_call
-from .initializer import Initialized
-from .job_inputs import InputFailed, StoredInput, inputs_of, pauses
-from .job_outcome import failed, printed, who
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
+from .job_outcome import InputFailed, failed, printed, who
+
+if TYPE_CHECKING:
+    from .job_inputs import StoredInput
 
 _LOG = 1 << 20  # bytes of a log that are kept with the result
 
@@ -36,36 +36,47 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
     except InputFailed as inherited:
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
-        end = failed(error, traceback_text(error))
+        end = failed(error, _trace(error))
     if folder.ended(number) is None:
         folder.end(number, end)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             stream.flush()
     leave_quickly()
     os._exit(0)
 
 
 def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome:
-    inputs = inputs_of(folder.home, call_file)
+    inputs = _inputs_of(folder, call_file)
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
     folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
     claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
     _end_own_claim(claims, order)
-    data = call_file.data
-    for _ in pauses():
+    data, waits = call_file.data, None
+    while True:
         run = begin(order)
         if not isinstance(run, RunDeclined):
             return _ended_before(folder, number, run) or _ran(folder, number, call_file, run, order, data, inputs)
         if run.reason == "stored":
             return CallOutcome("finished", order.key, order.directory)
-        if run.reason == "claimed":
-            _say_who_has_it(folder, number, claims, order)
         if run.reason == "differs":  # what is imported here is not what was keyed: take what was sent
             order, data = order.replace(references=()), call_file.apart or data
-    raise AssertionError("it asks for ever")  # pragma: no cover
+            continue
+        from .job_inputs import pauses
+
+        _say_who_has_it(folder, number, claims, order)
+        waits = waits or pauses()
+        time.sleep(waits.next_pause())
+
+
+def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredInput]:
+    if not call_file.inputs:
+        return ()
+    from .job_inputs import inputs_of
+
+    return inputs_of(folder.home, call_file)
 
 
 def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
@@ -96,6 +107,8 @@ def _end_own_claim(claims: Claims, order: RunRequest) -> None:
 
 def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
     """Return the order with the key that had to wait for the inputs. Their values are not loaded for it."""
+    import warnings
+
     from ..hashing.call_key import call_key
 
     with warnings.catch_warnings():
@@ -122,10 +135,9 @@ def _ran(
 
     started = time.perf_counter()
     try:
-        with arranged(call_file.options):
-            value = _value(folder, number, call_file, data is not call_file.data, load)
+        value = _value_within(folder, number, call_file, data is not call_file.data, load)
     except BaseException as error:
-        text = traceback_text(error)
+        text = _trace(error)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
         folder.end(number, end)  # before the claim is let go of: who has it next looks for this
@@ -139,9 +151,17 @@ def _ran(
     return CallOutcome("finished", order.key, order.directory)
 
 
+def _trace(error: BaseException) -> str:
+    from .exceptions import traceback_text
+
+    return traceback_text(error)
+
+
 def _named(error: BaseException, folder: BatchDirectory, number: int, call_file: CallFile) -> BaseException:
     """Return the error by the name of the limit, where the function met its own."""
     if isinstance(error, MemoryError) and call_file.memory and not isinstance(error, OutOfMemory):
+        from ..system.exit_status import too_much_memory
+
         return OutOfMemory(too_much_memory(who(call_file.order.name), call_file.memory) + printed(folder, number))
     return error
 
@@ -154,21 +174,45 @@ def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
 def _opened(folder: BatchDirectory, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in place of futures."""
     try:
-        return load_with_inputs(Packed(data), inputs)
+        if not inputs:
+            return pickle.loads(data)
+        from .job_inputs import load_call
+
+        return load_call(data, inputs)
     except BaseException as error:
+        from .exceptions import unreadable_call
+
         raise _told(unreadable_call(error), folder, number) from error
+
+
+def _value_within(
+    folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]
+) -> Any:
+    """Return the value of the call, made within the directory, the limits and the log of errors that it asks for."""
+    if not call_file.options:
+        return _value(folder, number, call_file, apart, load)
+    from .call_context import arranged
+
+    with arranged(call_file.options):
+        return _value(folder, number, call_file, apart, load)
 
 
 def _value(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
     if call_file.ranks > 1:
-        from .mpi_job_rank import value_of_ranks  # here, because few calls have several
+        from .mpi_job_rank import value_of_ranks
 
         return value_of_ranks(folder, number, call_file, apart)
+    if call_file.initializer is None:
+        function, args, kwargs = load()
+        return function(*args, **kwargs)
+    from .initializer import Initialized
+
     return Initialized.load(call_file.initializer).apply(*load())
 
 
 def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardError:
     from ..serialize.function_registry import dumps
+    from .exceptions import unpicklable_result
 
     try:
         dumps(value)
@@ -180,7 +224,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
 def _log(folder: BatchDirectory, number: int) -> str:
     """Return what the call has printed, or the last part of it."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a user may have put anything there
+        with suppress(Exception):  # a user may have put anything there
             stream.flush()
     try:
         with open(folder.log(number), "rb") as file:

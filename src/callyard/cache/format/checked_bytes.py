@@ -1,36 +1,14 @@
-"""The bytes of a file: written and read in chunks, with a checksum."""
+"""The bytes of a record file, as they are read: at once or in chunks, with a checksum."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from blake3 import blake3
 
 from ...errors import CacheError
-from ...utils.lite_typing import Any
 
 _CHUNK = 1 << 20
-
-
-def write_chunks(fd: int, tiles: Iterable[Any], at: int) -> str:
-    """Write chunks one after the other, and return the checksum of all."""
-    checksum = blake3()
-    for tile in tiles:
-        view = memoryview(tile)
-        for start in range(0, len(view), _CHUNK):
-            # A copy, so that the same bytes are hashed and written even if a thread changes the array now.
-            chunk = bytes(view[start : start + _CHUNK])
-            checksum.update(chunk)
-            write_all(fd, chunk, at)
-            at += len(chunk)
-    return checksum.hexdigest()
-
-
-def write_all(fd: int, data: bytes, at: int) -> None:
-    written = os.pwrite(fd, data, at)
-    while written < len(data):  # a full disk raises an error at the next attempt
-        written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
 
 class BytesInMemory:

@@ -8,11 +8,8 @@ Addresses count from the end of the user block.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from operator import mul
 
-from ...utils.lite_typing import Any
+from ...utils.lite_typing import Any, Iterable, Sequence
 
 __all__ = ["ALIGNED", "SUPERBLOCK", "dataset", "fits", "group", "is_sound", "size_of", "superblock"]
 
@@ -59,7 +56,10 @@ def size_of(kind: Any, shape: tuple[int, ...]) -> int:
     """Return the size of the data of a dataset (bytes)."""
     if kind in ("group", "none"):
         return 0
-    return reduce(mul, shape, 1) * (1 if kind == "text" else _parsed(kind)[2])
+    size = 1 if kind == "text" else _parsed(kind)[2]
+    for length in shape:
+        size *= length
+    return size
 
 
 def fits(kind: Any) -> bool:

@@ -9,12 +9,8 @@ from ...utils import lite_json
 from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from .checked_bytes import read_at
+from .record_writer import FORMAT, FRAME, MARK, MAX_BLOCK
 
-FORMAT = 2  # of new files; format 1, with one checksum of all behind the user block, is read too
-MAX_BLOCK = 1 << 26  # bytes of a user block, at most
-FRAME = 256  # bytes of the first line and the checksums, at most
-
-_MARK = b"CALLYARD "
 _EARLIER_MARK = b"PENSTOCK "  # of files from before the project got its name
 
 
@@ -36,13 +32,6 @@ class Header(Frozen):
     created: float
     seconds: float
     size: int
-
-
-def make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
-    """Return the user block. `text` is the JSON without its end: the checksums of headers and data, and the brace."""
-    data = f'{text},"frame":"{frame}","sum":"{checksum}"}}'.encode()
-    line = _MARK + b"%d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
-    return (line + data + b"\n").ljust(block, b"\0")
 
 
 def damaged(path: str, what: str) -> DamagedFile:
@@ -103,7 +92,7 @@ def _is_sound(fields: dict[str, Any], number: int) -> bool:
 
 def _first_line(data: bytes, path: str) -> tuple[int, int, int, bytes]:
     """Return the length of the first line, the format, the length of the user block, and the checksum of the head."""
-    if not data.startswith((_MARK, _EARLIER_MARK)):
+    if not data.startswith((MARK, _EARLIER_MARK)):
         raise DamagedFile(f"{path} is not a file of Callyard's cache, or its beginning is damaged")
     end = data.find(b"\n", 0, FRAME)
     words = data[: max(end, 0)].split(b" ")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from ...utils.lite_typing import Mapping
 from ..job_environment import JobVariables
 from ..launcher_variables import is_of_launcher
 
