@@ -162,6 +162,17 @@ class Resources:
         others = {name: known.pop(name) for name in self.others if name in known}
         return dataclasses.replace(self, **known, others={**self.others, **others})
 
+    def amounts(self) -> str:
+        """Return the amounts of the call, its defaults too, for messages.
+
+        Examples:
+            >>> Resources(memory=4, nodes=2).amounts()
+            'ranks=1, cores_per_rank=1, memory=4 GiB, nodes=2'
+        """
+        units = {"memory": " GiB", "run_time": " s"}
+        named = ("ranks", "cores_per_rank", "gpus_per_rank", "memory", "nodes", "run_time")
+        return ", ".join(f"{name}={value:g}{units.get(name, '')}" for name in named if (value := getattr(self, name)))
+
     def asked(self) -> dict[str, Any]:
         """Return the resources that differ from their defaults, by key.
 
