@@ -8,6 +8,7 @@ from ... import errors
 from ...errors import CallyardError, JobCancelled, JobLost, WorkerLost
 from ...jobs.batch import CallFile
 from ...jobs.spool import BatchDirectory, CallOutcome
+from ...resources import amounts
 from ...schedulers.base import Status
 from ...worker.job_outcome import inherited
 from .call import JobCall
@@ -78,8 +79,8 @@ def hopeless(call: JobCall, status: Status, largest: str = "") -> CallyardError 
         return None
     hint = "ask for something else" if status.error == "SchedulerError" else "submit the call again to run it"
     reason = f"{status.sentence} ({status.reason})"
-    amounts = f"; it asks for {call.resources.amounts()}{largest}" if status.error == "SchedulerError" else ""
-    return _made(status.error, f"{_who(call)} can never run and was cancelled: it {reason}{amounts}; {hint}")
+    numbers = f"; it asks for {amounts(call.resources)}{largest}" if status.error == "SchedulerError" else ""
+    return _made(status.error, f"{_who(call)} can never run and was cancelled: it {reason}{numbers}; {hint}")
 
 
 def awaits(directory: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:

@@ -9,6 +9,7 @@ from threading import Event
 from ...errors import SchedulerError
 from ...hosts.base import Host
 from ...hosts.this_machine import open_host
+from ...resources import amounts
 from ...schedulers.base import JobId, JobRequest, Refusal, Scheduler, Status
 from ...schedulers.command import Query, Reply
 from ...schedulers.registry import open_scheduler
@@ -117,7 +118,7 @@ class SchedulerClient:
         self._raise_if_absent(refusal)
         words = refusal.words
         if refusal.large:
-            words += f"; it asks for {request.resources.amounts()}{self.largest(request.resources.partition)}"
+            words += f"; it asks for {amounts(request.resources)}{self.largest(request.resources.partition)}"
         raise SubmissionRefused(refusal.kind, words, full=refusal.full)
 
     def largest(self, partition: str | None) -> str:
