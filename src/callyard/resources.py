@@ -17,7 +17,7 @@ from .utils.public_names import public_names
 from .utils.quantities import MEMORY, measured, seconds
 
 R = TypeVar("R")
-__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Amount", "Resources", "amount", "resource_meant", "whole"]
+__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Amount", "Resources", "amount", "amounts", "resource_meant", "whole"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -233,6 +233,13 @@ def _unknown(name: object, others: Iterable[str]) -> str:
     found = dict.fromkeys(each for word in nearest(str(name), meant) for each in meant[word])
     hint = alternatives(found) or f"; known are {', '.join(ours)}"
     return f"unknown resource {name!r}{hint}"
+
+
+def amounts(resources: Resources) -> str:
+    """Return the amounts of a call, its defaults too, for messages: "ranks=1, cores_per_rank=1, memory=4 GiB"."""
+    units = {"memory": " GiB", "run_time": " s"}
+    named = ("ranks", "cores_per_rank", "gpus_per_rank", "memory", "nodes", "run_time")
+    return ", ".join(f"{name}={value:g}{units.get(name, '')}" for name in named if (value := getattr(resources, name)))
 
 
 def resource_meant(name: str) -> str | None:

@@ -91,6 +91,9 @@ class LocalLaunch:
     def ends_in(self) -> float | None:
         return None
 
+    def is_over(self, said: str) -> bool:
+        return False
+
     def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
         return [AgentProcess([node], agent_command(contact, {}), {**os.environ, NAME: node}) for node in nodes]
 

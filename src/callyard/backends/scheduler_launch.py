@@ -229,6 +229,9 @@ class StepLaunch:
     def ends_in(self) -> float | None:
         return None if self._end is None else self._end - monotonic()
 
+    def is_over(self, said: str) -> bool:
+        return self._settings.scheduler.site().is_over(said)
+
     def _time_left(self) -> float | None:
         """Return the s until the allocation ends, asked once, for calls that have a time; infinite if nobody says."""
         if self._end is None:

@@ -31,6 +31,9 @@ class Nodes(Protocol):
     def ends_in(self) -> float | None:
         """Return in how many s they are taken away; None if that is not known by now."""
 
+    def is_over(self, said: str) -> bool:
+        """Return True if the output of a command says that the nodes were taken away for good."""
+
     def describe(self) -> str:
         """Return what this is, for people."""
 
@@ -107,7 +110,8 @@ class StaticNodes:
             left = self._nodes.ends_in()
             hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"
             return GivenUpCalls(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
-        if not long and (self._starts.ever or expected or not self._words):
+        over = any(map(self._nodes.is_over, self._words))  # then no agent will ever come, however long one waits
+        if not over and not long and (self._starts.ever or expected or not self._words):
             return None
         error = self._explain(where)
         self._starts.forget()
@@ -116,8 +120,14 @@ class StaticNodes:
 
     def _explain(self, where: str) -> CallyardError:
         missing = ", ".join(self._starts.missing()[:8])
-        said = "; ".join(word for word in [*self._words, *(s.words() for s in self._started)] if word)
+        words = [*self._words, *(started.words() for started in self._started)]
+        said = "; ".join(dict.fromkeys(line for word in words for line in word.split("; ") if line))
         kind = NodeFailure if self._starts.ever else SchedulerError
+        if any(map(self._nodes.is_over, words)):
+            return kind(
+                f"{self._nodes.describe()}: this allocation has ended, so ask for another one; if it ended because a "
+                f"node failed, ask with --no-kill, which keeps the other nodes ({said})"
+            )
         return kind(
             f"no agent of {self._nodes.describe()} that could take it is there (missing: {missing}; "
             f"waited for {CONNECT:.0f} s at most){where}" + (f"; what was said: {said}" if said else "")

@@ -149,12 +149,14 @@ class Refusal:
             refused each time.
         words: the scheduler's own words, on one line; advice, if `absent` is set.
         full: True if it named a limit on the number of jobs, even if it was silent in the end: fewer may be accepted.
+        large: True if it named something that no node, or not so many nodes, can give.
         absent: the beginning of a sentence about a missing scheduler; empty if there is one.
     """
 
     kind: Literal["limit", "silent", "mistake"]
     words: str
     full: bool = False
+    large: bool = False
     absent: str = ""
 
 
@@ -188,6 +190,7 @@ class Site:
         nodes: asks for the nodes of a partition, or of the default partition for None.
         steps: starts processes on the nodes of an allocation; None for a scheduler that only has jobs.
         mpi: the plugins by which ranks find each other, if there are several.
+        is_over: tells from a launcher's messages that the job of its allocation has ended.
         rank_launcher: returns the words before a command in a job's script that start it as ranks: from the number of
             ranks, the cores of each, and the plugin chosen by the user.
     """
@@ -203,6 +206,7 @@ class Site:
     nodes: Callable[[str | None], Query[Sequence[NodeKind]]] | None = None
     steps: Steps | None = None
     mpi: MpiPluginTexts | None = None
+    is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
 
 

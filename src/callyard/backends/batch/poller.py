@@ -98,11 +98,21 @@ class Poller:
             siblings_listed=_siblings_listed(job, statuses), hopeless=error is not None,
         )  # fmt: skip
         for action in actions:
-            if action is Action.CANCEL_HOPELESS and error is not None:
-                self._commands.do(partial(self._scheduler.cancel, [job or ""]))
-                self._tracker.fail(tracked, number, error)
+            if action is Action.CANCEL_HOPELESS and status is not None:
+                self._commands.run(self._cancel_hopeless(tracked, number, status))
             else:
                 self._show(tracked, number, action)
+
+    def _cancel_hopeless(self, tracked: TrackedBatch, number: int, status: Status) -> Steps:
+        call = tracked.calls[number][0]
+        largest = yield partial(self._scheduler.largest, call.resources.partition)
+        error = hopeless(call, status, largest)
+        if number not in tracked.calls or error is None:  # cancelled meanwhile
+            return
+        # The last command before the end, so that no answer about the cancelled job comes in between.
+        yield partial(self._scheduler.cancel, [tracked.directory.job_of(number) or ""])
+        if number in tracked.calls:
+            self._tracker.fail(tracked, number, error)
 
     def _show(self, tracked: TrackedBatch, number: int, action: Action) -> None:
         if action is Action.READ_HEARTBEAT:

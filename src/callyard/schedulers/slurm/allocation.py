@@ -21,6 +21,7 @@ __all__ = [
     "ended_on",
     "expand",
     "inside",
+    "is_over",
     "per_node",
     "read_allocation",
     "step_environment",
@@ -36,6 +37,7 @@ _COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?$")
 _ENDED = re.compile(r"^srun: error: (\S+): tasks? [\d,-]+: ", re.MULTILINE)
 # The message of `--cpu-bind=none` on a cluster without binding.
 NOISE = b"srun: cluster configuration lacks support for cpu binding\n"
+_OVER = re.compile(r"job \d+ has expired|[Ii]nvalid job id specified|[Jj]ob/step already completing or completed")
 _NODE_FAILED = re.compile(r"^srun: error: Node failure on (\S+)", re.MULTILINE)
 
 
@@ -211,6 +213,11 @@ def _seconds(text: str) -> float | None:
         return 0.0 if text.startswith("-") else None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def is_over(said: str) -> bool:
+    """Return True if the messages of `srun` say that the job of the allocation has ended."""
+    return _OVER.search(said) is not None
 
 
 def ended_on(said: str) -> list[str]:

@@ -54,6 +54,13 @@ _NOT_CONFIGURED = (
     "unable to status file",  # the same until 20.02
 )
 _DNS_IS_SILENT = "host name lookup failure"
+_LARGE = (
+    "requested node configuration is not available",
+    "memory specification can not be satisfied",
+    "node count specification invalid",
+    "more processors requested than permitted",
+    "requested time limit is invalid",
+)
 _HINTS = {
     "invalid --nice value": "only Slurm's operators may use a priority above 0; give other calls one below 0 instead",
 }
@@ -67,7 +74,8 @@ def why_refused(reply: Reply) -> Refusal:
     if absent is not None:
         return Refusal("mistake", absent[1], absent=absent[0])
     found = refusal(reply)
-    return dataclasses.replace(found, full=is_full(found))
+    large = found.kind == "mistake" and any(text in found.words.lower() for text in _LARGE)
+    return dataclasses.replace(found, full=is_full(found), large=large)
 
 
 def refusal(reply: Reply) -> Refusal:

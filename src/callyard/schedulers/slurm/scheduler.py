@@ -135,5 +135,6 @@ _SITE = Site(
     nodes=_nodes,
     steps=SlurmSteps(),
     mpi=_MPI,
+    is_over=allocation.is_over,
     rank_launcher=_rank_launcher,
 )
