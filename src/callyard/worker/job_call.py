@@ -13,9 +13,11 @@ import time
 
 from ..cache.claims import Claims
 from ..cache.directory import CacheDirectory
+from ..cache.format import record_writer  # noqa: F401  # now: all calls of the job share it, whatever they change
 from ..cache.messages import RunDeclined, RunRequest
 from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
+from ..hashing import digest  # noqa: F401  # likewise
 from ..jobs.batch import CallFile, KeyRecipe
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..system.processes import leave_quickly

@@ -235,7 +235,7 @@ class Server:
     # -- what the worker says --------------------------------------------------------------------------
 
     def send_result(self, packed: Packed | None, sequence: int, note: bytes) -> None:
-        """Send the result, None if the call was not run, with a note of what was remembered.
+        """Send the result, None if the call was not run, and the note about the cache.
 
         Raises FrameTooLarge before anything is sent.
         """

@@ -33,7 +33,7 @@ def loaded_at_start() -> set[str]:
 
 
 # As a script's function: it travels by value. It notes what is loaded when its result has been stored; its process
-# began as its keeper, and has loaded what that has, too.
+# is a fork of the one that waits for it, and has loaded what that has, too.
 SCRIPT = """
 def noted(path, value):
     import atexit, os, sys
