@@ -27,9 +27,9 @@ def test_the_end_of_a_call_is_seen_without_a_pidfd(monkeypatch: pytest.MonkeyPat
     if error is not None:
         monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
     folder: Any = SimpleNamespace(batch=SimpleNamespace(calls_per_job=1))
-    parcel: Any = SimpleNamespace(wait=60.0, private=True)
+    call_file: Any = SimpleNamespace(wait=60.0, private=True)
     job = Job(folder)
-    job.runs = 0, parcel
+    job.runs = 0, call_file
     job.pid = os.posix_spawn(sys.executable, [sys.executable, "-c", "raise SystemExit(3)"], os.environ)
     assert job._wait() == (None, 3)
 
@@ -51,7 +51,7 @@ def daemon():
     os.wait()
     return int(os.read(read, 20))
 
-def call(job, keeper, number, parcel):
+def call(job, parent, number, call_file):
     os.setsid()
     ended = daemon()
     os.kill(ended, signal.SIGKILL)
@@ -64,8 +64,8 @@ Job._become_call = call
 become_subreaper()
 job = Job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=2)))
 signal.signal(signal.SIGCHLD, job.reap_others)
-parcel = SimpleNamespace(wait=60.0, private=True, run_time=None, memory=None)
-print(*job._run(0, parcel), len(os.listdir("/proc/self/fd")) < 6)
+call_file = SimpleNamespace(wait=60.0, private=True, run_time=None, memory=None)
+print(*job._run(0, call_file), len(os.listdir("/proc/self/fd")) < 6)
 try:
     os.wait()
 except ChildProcessError:

@@ -13,16 +13,24 @@ from ..cache.run_call import begin
 from ..serialize.packed import Packed
 from .call_request import Request
 from .exceptions import traceback_text
+from .process_state import ProcessState, note_modules
+
+note_modules()  # those that were just loaded
 
 
 def run_cached(
-    order: Any, request: Request, run: Callable[[], tuple[Packed, Any]], function: bytes | None, pid: int
+    order: Any,
+    request: Request,
+    run: Callable[[], tuple[Packed, Any]],
+    function: bytes | None,
+    pid: int,
+    state: ProcessState,
 ) -> tuple[Packed | None, bytes]:
     """Run the call if it is to be run here: its packed result, None if it was not, and the note for the driver.
 
     `run` returns the result packed and as it is, and opens the request. The arguments are kept packed until the result
     is stored, and opened for that once more, because the function may have changed those that it was given. `function`
-    is the pickled function where that did not come with the arguments; `pid` is the worker's.
+    is the pickled function where that did not come with the arguments; `pid` and `state` are the worker's.
     """
     begun = begin(pickle.loads(order) if isinstance(order, bytes) else order)  # through an agent it comes unopened
     if isinstance(begun, RunDeclined):
@@ -33,12 +41,14 @@ def run_cached(
         packed, value = run()
     except BaseException as error:
         _stop_forks(pid)
-        begun.failed(error, traceback_text(error), perf_counter() - started, lambda: _arguments(kept))
+        with state:
+            begun.failed(error, traceback_text(error), perf_counter() - started, lambda: _arguments(kept))
         raise
     seconds = perf_counter() - started
     _stop_forks(pid)
-    report = begun.finished(value, seconds, lambda: _arguments(kept), function)
-    return packed, pickle.dumps(report, 5)
+    with state:
+        report = begun.finished(value, seconds, lambda: _arguments(kept), function)
+        return packed, pickle.dumps(report, 5)
 
 
 def _arguments(kept: Request) -> Any:

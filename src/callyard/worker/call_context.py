@@ -66,7 +66,8 @@ def _stderr_appended_to(path: str) -> Iterator[None]:
         sys.stderr.write(traceback_text(error))
         raise
     finally:
-        sys.stderr.flush()
+        with contextlib.suppress(Exception):  # the call may have put anything there
+            sys.stderr.flush()
         os.dup2(before, 2)
         os.close(before)
 

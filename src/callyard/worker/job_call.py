@@ -13,15 +13,18 @@ import time
 
 from ..cache.claims import Claims
 from ..cache.directory import CacheDirectory
+from ..cache.format import record_writer  # noqa: F401  # now: all calls of the job share it, whatever they change
 from ..cache.messages import RunDeclined, RunRequest
 from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
+from ..hashing import digest  # noqa: F401  # likewise
 from ..jobs.batch import CallFile, KeyRecipe
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..system.processes import leave_quickly
 from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 from .job_outcome import InputFailed, failed, printed, who
+from .process_state import ProcessState
 
 if TYPE_CHECKING:
     from .job_inputs import StoredInput
@@ -133,17 +136,40 @@ def _ran(
     def load() -> Any:
         return _opened(folder, number, data, [given.result() for given in inputs])
 
+    state, pid = ProcessState(), os.getpid()
     started = time.perf_counter()
     try:
         value = _value_within(folder, number, call_file, data is not call_file.data, load)
     except BaseException as error:
+        _end_forks(pid)
+        state.restore()
         text = _trace(error)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
-        folder.end(number, end)  # before the claim is let go of: who has it next looks for this
+        folder.end(number, end)  # before the claim is released: its next owner looks for this
         run.failed(error, text, time.perf_counter() - started, lambda: load()[1:])
         return end
+    _end_forks(pid)
     seconds = time.perf_counter() - started
+    state.restore()
+    return _stored(folder, number, run, order, value, seconds, load)
+
+
+def _end_forks(pid: int) -> None:
+    """If the function forked and both processes came back, only one of them may store what it returned."""
+    if os.getpid() != pid:
+        os._exit(0)
+
+
+def _stored(
+    folder: BatchDirectory,
+    number: int,
+    run: CachedRun,
+    order: RunRequest,
+    value: Any,
+    seconds: float,
+    load: Callable[[], Any],
+) -> CallOutcome:
     order.facts.setdefault("log", _log(folder, number))
     note = run.finished(value, seconds, lambda: load()[1:])
     if note.problem is not None:

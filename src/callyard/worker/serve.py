@@ -43,6 +43,7 @@ from .call_context import arranged
 from .call_request import Request
 from .exceptions import encode_error, unpicklable_result, unreadable_call, unsendable_result
 from .initializer import Initialized
+from .process_state import ProcessState
 
 _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
 _LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps
@@ -69,6 +70,7 @@ class Server:
         self.oldest = 0.0  # when the first of them was put there
         self.last_call = _SHORT  # s that it took
         self.pid = os.getpid()
+        self.state = ProcessState()
         self._actions: dict[int, Callable[[int, int, int, bytes], None]] = {
             HELLO: self.hello,
             PATH: self.path,
@@ -124,10 +126,12 @@ class Server:
             self.send(encode_error(error, 0, 0.0))
             self.flush()
             raise SystemExit(1) from None
+        self.state = ProcessState()  # with the changes of the initializer, which are meant to stay
         self.send(frames.encode(READY))
 
     def path(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         sys.path[:], key = pickle.loads(body)
+        self.state.path = list(sys.path)
         if key is not None:
             import multiprocessing  # here, because few workers need it
 
@@ -167,10 +171,11 @@ class Server:
 
                 function = self.functions[number].data if number else None
                 run = partial(self.execute_and_pack, number, request)
-                packed, note = run_cached(order, request, run, function, self.pid)
+                packed, note = run_cached(order, request, run, function, self.pid, self.state)
         except BaseException as error:
             self.done(started)
-            self.send(encode_error(error, sequence, self.last_call))
+            with self.state:
+                self.send(encode_error(error, sequence, self.last_call))
         else:
             self.done(started)
             try:
@@ -210,18 +215,27 @@ class Server:
     def pack_result(self, value: Any) -> Packed:
         try:
             return self.packer.pack(value)
+        except Exception:  # perhaps because of a limit or a path that the call has changed: nothing else costs time
+            with self.state:
+                return self._pack_again(value)
+
+    def _pack_again(self, value: Any) -> Packed:
+        try:
+            return self.packer.pack(value)
         except Exception as error:
             raise unpicklable_result(value, error) from error
 
     def done(self, started: float) -> None:
         self.last_call = perf_counter() - started
+        if sys.getrecursionlimit() < self.state.recursion_limit:  # else the next step here may fail
+            sys.setrecursionlimit(self.state.recursion_limit)
         if os.getpid() != self.pid:  # the function forked and both came back: only one of them is the worker
             os._exit(0)
 
     # -- what the worker says --------------------------------------------------------------------------
 
     def send_result(self, packed: Packed | None, sequence: int, note: bytes) -> None:
-        """Send the result, None if the call was not run, with a note of what was remembered.
+        """Send the result, None if the call was not run, and the note about the cache.
 
         Raises FrameTooLarge before anything is sent.
         """

@@ -23,7 +23,7 @@ HEAVY = [
     *("shutil", "signal", "socket", "string", "subprocess", "tempfile", "textwrap", "threading", "tokenize"),
     *("traceback", "typing", "urllib", "uuid", "weakref", "zmq"),
 ]
-MOST = 45  # modules of ours, packages included, that a small call loads: each is a file to open on a shared file system
+MOST = 46  # modules of ours, packages included, that a small call loads: each is a file to open on a shared file system
 
 
 def loaded_at_start() -> set[str]:
@@ -33,7 +33,7 @@ def loaded_at_start() -> set[str]:
 
 
 # As a script's function: it travels by value. It notes what is loaded when its result has been stored; its process
-# began as its keeper, and has loaded what that has, too.
+# is a fork of the one that waits for it, and has loaded what that has, too.
 SCRIPT = """
 def noted(path, value):
     import atexit, os, sys

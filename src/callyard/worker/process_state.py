@@ -1,0 +1,99 @@
+"""The state of a process that a call may change, and on which storing its result depends.
+
+A call that returns a value delivers it, whatever else it did. So this state is noted before the call, holds again while
+the result is stored, and afterwards is what the call made of it: the next call of a worker finds what this one left.
+Variables are not part of it: what we need of them has been read before.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+import os
+import resource
+import sys
+from types import ModuleType
+
+from ..system.processes import open_standard_descriptors
+from ..utils.lite_contextlib import suppress
+
+__all__ = ["ProcessState", "note_modules"]
+
+_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_PACKAGE = __name__.partition(".")[0]
+_ours: dict[str, ModuleType] = {}
+
+
+def note_modules() -> None:
+    """Keep the modules of this package that are loaded now: a call may take them out of `sys.modules`."""
+    _ours.update((name, module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE)
+
+
+class ProcessState:
+    """The state of this process when it was made: umask, soft limits, depth of recursion, and where modules are found.
+
+    Within a `with` block it holds again, and no timer of the call's goes off, whose handler could raise anything. A
+    limit of the recursion that a call has lowered is raised again for good.
+    """
+
+    def __init__(self) -> None:
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._limits = _soft_limits()
+        self.recursion_limit = sys.getrecursionlimit()
+        self.path = list(sys.path)
+        self._timers = [(0.0, 0.0)] * len(_TIMERS)
+        self._gone: int | None = None  # a descriptor of the directory of the call, if that was removed
+        note_modules()
+
+    def restore(self) -> None:
+        """Let the noted state hold again."""
+        if sys.getrecursionlimit() < self.recursion_limit:  # first, and for good, because all else here takes calls
+            sys.setrecursionlimit(self.recursion_limit)
+        self._swap_timers()
+        self._swap()
+        self._leave_removed_directory()
+        open_standard_descriptors()  # or a file of ours would get their numbers, and what threads print
+        sys.modules.update(_ours)
+
+    def __enter__(self) -> None:
+        self.restore()
+
+    def __exit__(self, *how: object) -> None:
+        self._swap()
+        if self._gone is not None:
+            os.fchdir(self._gone)
+            os.close(self._gone)
+            self._gone = None
+        self._swap_timers()  # last, because their handlers may raise
+
+    def _leave_removed_directory(self) -> None:
+        """Be elsewhere for a moment: our paths are absolute, but some Pythons import no extension in such a place."""
+        try:
+            os.getcwd()
+        except OSError:
+            with suppress(OSError):
+                self._gone = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+                os.chdir("/")
+
+    def _swap_timers(self) -> None:
+        self._timers = [signal.setitimer(timer, *times) for timer, times in zip(_TIMERS, self._timers, strict=True)]
+
+    def _swap(self) -> None:
+        """Exchange the noted state and the present one."""
+        path, limits = list(sys.path), _soft_limits()
+        self._umask = os.umask(self._umask)
+        if limits != self._limits:
+            _set_soft_limits(self._limits)
+        sys.path[:] = self.path
+        self.path, self._limits = path, limits
+
+
+def _soft_limits() -> list[int]:
+    return [resource.getrlimit(kind)[0] for kind in _LIMITS]
+
+
+def _set_soft_limits(limits: list[int]) -> None:
+    for kind, soft in zip(_LIMITS, limits, strict=True):
+        with suppress(ValueError, OSError):  # the call may have lowered the hard limit, too, for good
+            resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
