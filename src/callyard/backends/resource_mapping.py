@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..utils.environment import THREADS
+from ..worker.current_call import WARNED_BY
 
 GIB = 1 << 30
 _FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
@@ -41,7 +43,7 @@ def shape_of(resources: Resources) -> WorkerShape:
         memory=memory_bytes(resources.memory),
         ranks=resources.ranks,
         cores_per_rank=resources.cores_per_rank,
-        environment=tuple(sorted((resources.env or {}).items())),
+        environment=tuple(sorted({**(resources.env or {}), **_warning(resources)}.items())),
     )
 
 
@@ -160,7 +162,21 @@ def options_of(resources: Resources) -> dict[str, Any]:
             options[key] = os.path.abspath(path)
     if resources.memory is not None:
         options["memory"] = memory_bytes(resources.memory)
+    if resources.grace is not None:
+        options["grace"] = resources.grace
+    if resources.warn_before is not None:
+        options["warn_before"] = resources.warn_before
+        options["warn_signal"] = _signal_number(resources)
     return options
+
+
+def _warning(resources: Resources) -> dict[str, str]:
+    """Return the variable by which a worker listens to the warning before its first call begins."""
+    return {} if resources.warn_before is None else {WARNED_BY: str(_signal_number(resources))}
+
+
+def _signal_number(resources: Resources) -> int:
+    return int(signal.Signals[f"SIG{resources.warn_signal}"])
 
 
 def memory_bytes(memory: float | None) -> int:

@@ -59,6 +59,10 @@ class RunDeclined(Frozen):
     modules: tuple[str, ...] = ()  # those whose code is not the keyed one
 
 
+class RunAgain(Frozen):
+    """The note beside the arguments with which a call is to run again, because it has raised `Again`."""
+
+
 class RunOutcome(Frozen):
     """The outcome of a cached call in an executor of another library: its report and result, or the refusal."""
 

@@ -51,7 +51,13 @@ _ENDED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 _STILL_PACKED: BaseException = Exception("this error is still packed")  # in the place of an error not yet opened
 
 # What `dir()` shows. The methods and attributes that only the rest of this package uses are left out.
-_PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | {"cached", "job_id", "key", "name"}
+_PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | {
+    "attempts",
+    "cached",
+    "job_id",
+    "key",
+    "name",
+}
 
 
 class Lazy(Protocol):
@@ -84,12 +90,16 @@ class Future(StandardFuture[T]):
         key: the call's key in the cache, 64 hexadecimal digits; None without a cache, or before it is known.
         cached: whether the result was in the cache when the call was submitted; None without a cache.
         job_id: the scheduler's id of the job that runs the call; None where no scheduler does.
+        attempts: the number of this run of the call: 1, and one more each time that it is run again, because it has
+            raised `Again`, or has lost its worker and has a `restart_limit`.
 
     Examples:
         >>> future = executor.submit(pow, 2, 10)
         >>> future.result()
         1024
     """
+
+    attempts = 1
 
     __slots__ = (
         *("_done_callbacks", "_exception", "_packed", "_result", "_sleeping", "_state"),
