@@ -77,9 +77,12 @@ def _thread_pool() -> StandardExecutor:
 # grace: a call hears of its end before it comes, and knows what it was given
 # runs again: a call that is made twice runs twice, and its arguments need no meaning that can be hashed
 _LOCAL = frozenset(
-    ["processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill", "workers"]
+    [
+        *("processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill"),
+        *("workers", "again", "grace"),
+    ]
 )
-_ONE_NODE = _LOCAL | {"one node", "again", "grace"}
+_ONE_NODE = _LOCAL | {"one node"}
 _THREADS = frozenset(["same objects", "any function", "workers", "again"])
 _JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resources", "initializer"])
 BACKENDS = {

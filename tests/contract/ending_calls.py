@@ -38,6 +38,7 @@ def swallow(done: bool = False) -> Any:
 def clean_up(path: Path) -> None:
     """Stay until told to end, and leave word of that."""
     try:
+        path.write_text("begun")
         time.sleep(STAY)
     finally:
         path.write_text(f"ending {callyard.ending()}")

@@ -100,6 +100,7 @@ class Future(StandardFuture[T]):
     """
 
     attempts = 1
+    passes_again_on = False  # a call that raises `Again` goes back to another process, see `AgentReply`
 
     __slots__ = (
         *("_done_callbacks", "_exception", "_packed", "_result", "_sleeping", "_state"),
@@ -246,6 +247,9 @@ class Future(StandardFuture[T]):
     def fail(self, packed: Lazy) -> bool:
         """End with an error that is opened when somebody asks for it."""
         return self._end(FINISHED, packed, None, _STILL_PACKED)
+
+    def pass_again_on(self, arguments: Lazy) -> None:
+        raise NotImplementedError
 
     def fail_with(self, error: BaseException) -> bool:
         """End with an error of this process, if it has not ended yet."""

@@ -179,6 +179,9 @@ class WorkerEvents:
 
     def _run_again(self, call: Call, arguments: Packed) -> None:
         """Put a call that has raised `Again` behind all others, unless nothing begins any more."""
+        if call.future.passes_again_on:
+            call.future.pass_again_on(arguments)
+            return
         call.run_again(arguments)
         call.future.again()
         if self._dispatcher.killed:
