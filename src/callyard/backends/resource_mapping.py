@@ -197,7 +197,10 @@ def job_options(resources: Resources) -> dict[str, Any]:
         raise ResourceError("queue is what Flux calls it; Slurm has partition=")
     if resources.cache_key is not None or resources.cache_directory is not None:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
-    return options_of(resources)
+    options = options_of(resources)
+    if resources.cores_per_rank > 1:
+        options["cores"] = resources.cores_per_rank
+    return options
 
 
 def thread_variables(resources: Resources) -> dict[str, str]:

@@ -17,7 +17,8 @@ class JobEnvironment(Frozen):
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
     it, `restarts` how often the scheduler has started the job again, `cgroup` the name of the job's control group,
-    and `in_step` is true in a process that the scheduler itself has started on a node.
+    `ends` when the job must have ended (s since 1970), and `in_step` is true in a process that the scheduler itself has
+    started on a node.
     """
 
     scheduler: str = ""
@@ -28,6 +29,7 @@ class JobEnvironment(Frozen):
     restarts: int = 0
     cgroup: str = ""
     in_step: bool = False
+    ends: float | None = None
 
     @property
     def job_id(self) -> str:
@@ -51,6 +53,7 @@ class JobVariables(Frozen):
     element: str = ""
     node: str = ""
     restarts: str = ""
+    ends: str = ""
     step: str = ""
     cgroup: str = ""
 
@@ -69,4 +72,5 @@ class JobVariables(Frozen):
             restarts=int(environ.get(self.restarts) or 0),
             cgroup=self.cgroup.format(job=job),
             in_step=self.step in environ,
+            ends=float(ends) if (ends := environ.get(self.ends, "")).isdecimal() and int(ends) else None,
         )

@@ -30,6 +30,8 @@ _GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 # The options of a call that are of interest here, beside "memory" (bytes).
 DEADLINE = "deadline"  # when its `run_time` is over (s of the monotonic clock, which all processes of a machine share)
 GRACE = "grace"  # s, for who ends it
+UNTIL = "until"  # the same of the call and of its job, whichever comes first
+CORES = "cores"
 WARN_BEFORE = "warn_before"  # s
 WARN_SIGNAL = "warn_signal"  # its number
 WARNED_BY = "CALLYARD_WARNED_BY"  # variable with the same, of a worker: it must listen before its first call begins
@@ -107,6 +109,8 @@ class Running:
         self.announced = False  # a signal has said that the end is near
         self.terminated = False  # the signal was SIGTERM
         self._phase = _IDLE
+        self._limits: dict[str, Any] = {}
+        self._warned = False
         self._masks: dict[int, Any] = {}  # of the threads that fork just now: the signals that they block otherwise
         self._signals: tuple[int, ...] = (signal.SIGTERM,)  # to which it listens
 
@@ -123,6 +127,26 @@ class Running:
     def listen_in_worker(self) -> None:
         warning = os.environ.pop(WARNED_BY, None)  # not for the workers of an executor that a call makes
         self.listen(None if warning is None else int(warning))
+
+    def listen_in_job(
+        self, options: dict[str, Any], deadline: float | None, ends: float | None, warned: int | None
+    ) -> None:
+        """Take the signals in the process of a job's call, which were held back until now.
+
+        `deadline`: when its `run_time` is over (s of the monotonic clock); `ends`: when the job does (s since 1970);
+        `warned`: the signal that has warned an earlier call of the same job of that.
+        """
+        self.listen(options.get(WARN_SIGNAL))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        job_ends = None if ends is None else ends - time.time() + time.monotonic()
+        times = [at for at in (deadline, job_ends) if at is not None]
+        self._limits = {DEADLINE: deadline, UNTIL: min(times, default=None)}
+        self._warned = warned is not None and options.get(WARN_SIGNAL) == warned
+
+    def begin_in_job(self, options: dict[str, Any], key: str, attempt: int) -> None:
+        """The function of a job's call begins."""
+        self.key, self.cores, self.announced = key, options.get(CORES, 1), self._warned
+        self.begin({**options, **self._limits, ATTEMPT: attempt})
 
     def begin(self, options: dict[str, Any]) -> None:
         """The function of a call begins."""
@@ -141,7 +165,7 @@ class Running:
     @property
     def ended_from_outside(self) -> bool:
         """Whether the end of the call was told or is due, so that what it raises now is a consequence of that."""
-        return self.terminated or self._passed(0.0)
+        return self.terminated or _passed(self.options.get(DEADLINE), 0.0)
 
     def die(self, words: str = "") -> NoReturn:
         """End as a process without a handler for SIGTERM does, after what was printed."""
@@ -159,7 +183,7 @@ class Running:
     def is_ending(self) -> bool:
         if self._phase == _IDLE:
             return False
-        return self.announced or self._passed(self.options.get(WARN_BEFORE) or 0.0)
+        return self.announced or _passed(self._until, self.options.get(WARN_BEFORE) or 0.0)
 
     def described(self) -> CurrentCall | None:
         if self._phase == _IDLE:
@@ -173,12 +197,13 @@ class Running:
             self.cores,
             tuple(gpus.split(",")) if gpus else (),
             None if memory is None else memory / _GIB,
-            options.get(DEADLINE),
+            self._until,
         )
 
-    def _passed(self, before: float) -> bool:
-        deadline = self.options.get(DEADLINE)
-        return deadline is not None and time.monotonic() >= deadline - before
+    @property
+    def _until(self) -> float | None:
+        """When the call must have ended."""
+        return self.options.get(UNTIL, self.options.get(DEADLINE))
 
     # -- signals -------------------------------------------------------------------------------------------
 
@@ -205,6 +230,10 @@ class Running:
             if signal.getsignal(signum) in (self._on_term, self._on_warning):
                 signal.signal(signum, signal.SIG_DFL)
         self._unblock()
+
+
+def _passed(at: float | None, before: float) -> bool:
+    return at is not None and time.monotonic() >= at - before
 
 
 running = Running()

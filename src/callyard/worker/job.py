@@ -39,12 +39,15 @@ from ..system.processes import (
 from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_typing import NoReturn
 from ..version import VERSION
+from .current_call import running
 from .job_outcome import failed, job_id, node_name, printed, who
+from .job_signals import JobSignals
 from .limit_enforcement import Limits
 
 _MOMENT = 0.2  # s between the ends of two processes of a job that is ended
 _BEAT = 15.0  # s at most between two beats
 _UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
+_STOPPED = 128 + signal.SIGTERM  # exit status of a job that was told to end
 _LOOKING = 0.05  # s between two looks at a process, where the system has no better way
 
 
@@ -66,7 +69,7 @@ def main() -> None:
         os.chdir(folder.batch.cwd)
     os.umask(folder.batch.umask)
     job = Job(folder)
-    signal.signal(signal.SIGTERM, job.stop)
+    job.signals.listen()
     signal.signal(signal.SIGCHLD, job.reap_others)
     ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
     os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
@@ -87,13 +90,17 @@ class Job:
         self.folder = folder
         self.pid = 0  # of the call that runs
         self.runs: tuple[int, CallFile] | None = None  # that call
+        self.signals = JobSignals()
         self.limits = Limits(os.getpid())
         self.several = folder.batch.calls_per_job > 1
         self.oom_kills = 0  # that were seen in this job
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down how it ended, unless that was done before this job was started again."""
-        return self.folder.ended(number) or self._make(number)
+        end = self.folder.ended(number)
+        if end is None and self.signals.stopped:
+            os._exit(_STOPPED)
+        return end or self._make(number)
 
     def _make(self, number: int) -> CallOutcome:
         error = self._refusal(number)
@@ -105,6 +112,8 @@ class Job:
                 self._release_claim(number, call_file)
             if end is not None:
                 return end
+            if reason is None and self.signals.stopped:  # the scheduler knows why
+                os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
         end = failed(error)
         self.folder.end(number, end)
@@ -137,15 +146,16 @@ class Job:
         """Fork a process that makes the call; return why that was ended, if it was, and its exit code."""
         parent = os.getpid()
         self.runs = number, call_file
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._become_call(parent, number, call_file)
         deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
+        self.pid = self.signals.fork(call_file.options, call_file.run_time)
+        if self.pid == 0:
+            self._become_call(parent, number, call_file, deadline)
         self.limits.watch(self.pid, deadline, call_file.memory, "run_time")
         reason, code = self._wait()
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
             time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
         pid, self.pid = self.pid, 0
+        self.signals.ended()
         end_children(_UNKILLABLE)
         return reason or self.limits.ended(pid) or self._killed_for_memory(code), code
 
@@ -162,13 +172,12 @@ class Job:
         error.exitcode = code
         return error
 
-    def _become_call(self, parent: int, number: int, call_file: CallFile) -> NoReturn:
-        from .job_call import make_call  # here, so that the parent stays small
-
-        for signum in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(signum, signal.SIG_DFL)
+    def _become_call(self, parent: int, number: int, call_file: CallFile, deadline: float | None) -> NoReturn:
         os.setsid()
         die_with_parent(parent)
+        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned)
+        from .job_call import make_call  # here, so that the parent stays small
+
         if self.several:
             _write_to(self.folder.log(number))
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
@@ -181,18 +190,34 @@ class Job:
         """Wait until the call's process has ended; return why it was ended, if it was, and its exit code."""
         reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
-        watched = [] if descriptor is None else [descriptor]
+        watched = [] if descriptor is None else [descriptor, self.signals.wakes]
         while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
             now = time.monotonic()
-            limit = self.limits.patience(now)
+            limit, due = self.limits.patience(now), self.signals.end.next_at
             patience = min(next(beats), until - now, until if limit is None else limit)
+            patience = patience if due is None else max(0.0, min(patience, due - now))
             select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
-            for late, why in self.limits.exceeded(time.monotonic()).items():
-                reason, until = reason or why, time.monotonic() + _UNKILLABLE
-                kill_group(late, signal.SIGKILL)
+            self.signals.drain()
+            now = time.monotonic()
+            for why in self.limits.exceeded(now).values():
+                reason = reason or why
+                if why == "memory":  # which it would go on taking meanwhile
+                    until = self._kill_call(now)
+                else:
+                    self.signals.end.announce(now)
+            for signum in self.signals.end.due(now):
+                if signum == signal.SIGKILL:
+                    until = self._kill_call(now)
+                else:
+                    self.signals.send(signum)
         if descriptor is not None:
             os.close(descriptor)
         return reason, -signal.SIGKILL if status is None else exit_code(status)
+
+    def _kill_call(self, now: float) -> float:
+        """Kill the call and its group; return when it is waited for no longer."""
+        kill_group(self.pid, signal.SIGKILL)
+        return now + _UNKILLABLE
 
     def reap_others(self, signum: int, frame: object) -> None:
         """Reap processes that a call has left behind: they are children of this one, and nobody else waits for them."""
@@ -246,13 +271,6 @@ class Job:
 
         before, self.oom_kills = self.oom_kills, oom_kills_within(current_job().cgroup)
         return "memory" if self.oom_kills > before else None
-
-    def stop(self, signum: int, frame: object) -> NoReturn:
-        """End the job for the scheduler, which knows why, so nothing is written here."""
-        if self.pid and self.runs is not None:
-            end_children(_UNKILLABLE, known=[self.pid])
-            self._release_claim(*self.runs)
-        os._exit(128 + signum)
 
 
 def _beat_of(call_file: CallFile) -> float:

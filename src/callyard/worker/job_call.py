@@ -21,6 +21,7 @@ from ..system.exit_status import too_much_memory
 from ..system.processes import leave_quickly
 from ..utils.lite_typing import Any, NoReturn
 from .call_context import arranged
+from .current_call import running
 from .exceptions import traceback_text, unpicklable_result, unreadable_call
 from .initializer import Initialized
 from .job_inputs import InputFailed, StoredInput, inputs_of, pauses
@@ -122,10 +123,16 @@ def _ran(
 
     started = time.perf_counter()
     try:
+        running.begin_in_job(call_file.options, order.key, 1)
         with arranged(call_file.options):
             value = _value(folder, number, call_file, data is not call_file.data, load)
+        running.hand_over()
     except BaseException as error:
+        running.hand_over()
         text = traceback_text(error)
+        if running.ended_from_outside:  # the process of the job, or the scheduler, tells why
+            run.release()
+            running.die("" if type(error) is SystemExit else text)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
         folder.end(number, end)  # before the claim is let go of: who has it next looks for this

@@ -46,7 +46,7 @@ def clean_up(path: Path) -> None:
 
 def save_and_return(path: Path) -> str:
     try:
-        path.touch()
+        path.write_text("begun")
         time.sleep(STAY)
     except SystemExit:
         return "saved"
@@ -83,7 +83,7 @@ def _leave() -> None:
     raise RuntimeError("of its own handler")
 
 
-def until_warned() -> tuple[bool, float | None]:
+def until_warned(_: object = None) -> tuple[bool, float | None]:
     """Return whether SIGTERM has not come yet, and how much time is left."""
     call = callyard.current()
     assert call is not None
