@@ -18,28 +18,37 @@ SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml READM
 CALLYARD_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export CALLYARD_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
+# Containers often set it: each of the thousand interpreters that tests start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help test test-newest test-once-slurm test-once-rest check docs bench demo mpi slurm clean
+.PHONY: help test test-newest test-calls test-once-slurm test-once-rest check docs bench demo mpi slurm clean
 .SECONDARY:  # make must not remove stamps as intermediate files
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 # Four at a time, as much of the time is spent waiting, each with its output in one piece; one that fails does not keep
-# the others from running. Tests marked `wide` run on the newest Python alone, those marked `once` by themselves in two
-# halves. First all environments, so that what takes longest begins first.
+# the others from running. Tests marked `wide` run on the newest Python alone, in two halves as all on that one, so that
+# no part is left over when the others are done; those marked `once` by themselves, in two halves as well. First all
+# environments, so that what takes longest begins first.
 test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
 	newest=$${versions##* } && narrow=$$(echo $$versions | sed 's/ *[^ ]*$$//') && \
-	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test $$(printf '.venv/%s/.callyard ' $$versions) slurm; \
+	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test NARROW="$$narrow" \
+	    $$(printf '.venv/%s/.callyard ' $$versions) slurm; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
-	    NARROW="$$narrow" NEWEST="$$newest" test-once-slurm test-once-rest test-$$newest $$(printf 'test-%s ' $$versions)
+	    NARROW="$$narrow" NEWEST="$$newest" \
+	    test-once-slurm test-calls test-$$newest test-once-rest $$(printf 'test-%s ' $$versions)
 
-test-%: .venv/%/.test .venv/%/.callyard mpi slurm
+.SECONDEXPANSION:
+test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi slurm
 	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
 
 NEWEST ?= $(DEFAULT)
 ON_SLURM = tests/backends/batch tests/slurm_cluster
+CALLS = tests/backends tests/contract tests/cpython
+test-calls: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm
+	.venv/$(NEWEST)/bin/python -m pytest -m "not once" $(CALLS) $(ARGS)
 test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm
 	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),$(ON_SLURM),$(addprefix --ignore=,$(ON_SLURM))) $(ARGS)
 
@@ -52,8 +61,10 @@ test-newest:
 	tools/newest-system $(NEWEST_SYSTEM) env CALLYARD_REQUIRE="mpi slurm slurmdbd" \
 	    make test-$(NEWEST_PYTHON) ARGS='$(ON_SYSTEM) $(ARGS)'
 
-# Nothing where `make test-...` is asked for one Python alone: it runs all tests.
-left_out = $(if $(ALL),-m "not once$(if $(filter $(1),$(NARROW)), and not wide)")
+# Nothing where `make test-...` is asked for one Python alone: it runs all tests. Beside test-calls the newest leaves out
+# what that one runs.
+test_extra = $(if $(filter $(1),$(NARROW)),test-core,test)
+left_out = $(if $(ALL),$(if $(filter $(1),$(NARROW)),-m "not once and not wide",-m "not once" $(addprefix --ignore=,$(CALLS))))
 
 check: .venv/$(DEFAULT)/.check
 	$(BIN)/ruff check
@@ -89,26 +100,30 @@ dist/.built: $(SOURCES)
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@touch $@
 
-# Debian's Python without python3-venv cannot put pip into an environment; another pip can.
+# The newest pip, whose resolver is several times faster than that of a pip that came with a Python; and as another pip
+# puts it there, Debian's Python needs no python3-venv.
 .venv/%/.made:
 	@echo "Making $(@D) ..."
-	@python=$$($(PYTHON) tools/interpreters.py $*) && \
-	if $$python -c 'import ensurepip' 2>/dev/null; then $$python -m venv --clear $(@D); \
-	else $$python -m venv --clear --without-pip $(@D) && $(PYTHON) -m pip --python $(@D)/bin/python install --quiet pip; fi
-	touch $@
+	@python=$$($(PYTHON) tools/interpreters.py $*) && $$python -m venv --clear --without-pip $(@D) && \
+	$(PYTHON) -m pip --python $(@D)/bin/python install --quiet pip
+	@touch $@
 
 # After the extra of what is to be made, as two pips in one environment are in each other's way.
 EXTRA ?= $(if $(filter test%,$(MAKECMDGOALS)),test,$(filter bench demo,$(MAKECMDGOALS)))
-.venv/%/.callyard: dist/.built | .venv/%/.made $(foreach extra,$(EXTRA),.venv/%/.$(extra))
+extras = $(if $(filter test,$(EXTRA)),$(call test_extra,$(1)),$(EXTRA))
+.venv/%/.callyard: dist/.built | .venv/%/.made $$(foreach extra,$$(call extras,$$*),.venv/$$*/.$$(extra))
 	.venv/$*/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
-# .venv/3.12/.test: the environment of Python 3.12 has what the extra "test" lists.
+# .venv/3.12/.test: the environment of Python 3.12 has what the extra "test" lists. To compile all of it would take most
+# of the time, and little of it is ever imported.
 define install_extra
-.venv/$*/bin/python -m pip install --quiet "$$(echo dist/*.whl)[$(subst .,,$(@F))]"
+.venv/$*/bin/python -m pip install --quiet --no-compile "$$(echo dist/*.whl)[$(subst .,,$(@F))]"
 @touch $@
 endef
 .venv/%/.test: pyproject.toml | .venv/%/.made dist/.built
+	$(install_extra)
+.venv/%/.test-core: pyproject.toml | .venv/%/.made dist/.built
 	$(install_extra)
 .venv/%/.check: pyproject.toml | .venv/%/.made dist/.built
 	$(install_extra)

@@ -1,4 +1,4 @@
-"""The measurements of what remembers results. Every cache is a new directory, and goes away with its measurement."""
+"""The measurements of result caches. Every cache is a new directory, and goes away with its measurement."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def store(pool: Pool, values: Iterable[int]) -> None:
 def hit_time(peer: Peer, effort: Effort) -> float:
     """This process stored the results, but not one is asked for twice."""
     with remembering(peer) as pool:
-        store(pool, range(effort.remembered))
-        return ask_each(pool, range(effort.remembered)) * 1e6
+        store(pool, range(effort.cached))
+        return ask_each(pool, range(effort.cached)) * 1e6
 
 
 def crowded_hit_time(peer: Peer, effort: Effort) -> float:
@@ -60,7 +60,7 @@ def crowded_hit_time(peer: Peer, effort: Effort) -> float:
         fill(directory, effort.many)
         with peer.memory(directory) as pool:
             assert pool.submit(work.scaled, 0, factor=FACTOR).cached
-            return ask_each(pool, range(1, effort.many, effort.many // effort.remembered)) * 1e6
+            return ask_each(pool, range(1, effort.many, effort.many // effort.cached)) * 1e6
 
 
 def fill(directory: str, count: int) -> None:
@@ -101,7 +101,7 @@ with peer.memory({{directory!r}}) as pool:
 """
     with tempfile.TemporaryDirectory() as directory:
         with peer.memory(directory) as pool:
-            store(pool, range(effort.remembered))
+            store(pool, range(effort.cached))
         command = [sys.executable, "-c", script.format(directory=directory)]
 
         def once() -> float:
@@ -113,7 +113,7 @@ with peer.memory({{directory!r}}) as pool:
 
 def miss_cost(peer: Peer, effort: Effort) -> float:
     """Several caches, because a new file costs more in one place of a disk than in another."""
-    return median(cost for _ in range(CACHES) for cost in miss_costs(peer, effort.remembered)) * 1e6
+    return median(cost for _ in range(CACHES) for cost in miss_costs(peer, effort.cached)) * 1e6
 
 
 def miss_costs(peer: Peer, count: int) -> list[float]:

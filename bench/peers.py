@@ -49,7 +49,7 @@ class Peer:
     open: Opener
     fresh: Opener | None = None  # a new process for each call
     dependencies: bool = False  # futures may be arguments
-    memory: Memory | None = None  # results are remembered in a directory
+    memory: Memory | None = None  # a cache of results in a directory
     digest: Callable[[Any], object] | None = None  # what it tells arguments apart by
     workers: bool = True  # it runs calls elsewhere than in this process
 

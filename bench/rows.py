@@ -32,13 +32,13 @@ class Effort:
     chain: int = 300
     leaves: int = 1_024
     many: int = 100_000  # compared with a tenth of it
-    remembered: int = 500  # results in a cache, each asked for once
+    cached: int = 500  # results in a cache, each asked for once
     jobs: int = 100
     live: int = 2_000  # calls inside an allocation
 
 
 QUICK = Effort(
-    seconds=0.2, pending=1_000, array=1_000_000, chain=50, leaves=128, many=10_000, remembered=100, jobs=10, live=200
+    seconds=0.2, pending=1_000, array=1_000_000, chain=50, leaves=128, many=10_000, cached=100, jobs=10, live=200
 )
 
 

@@ -27,7 +27,8 @@ from bench.run import ROOT, Failed, child
 from callyard import Cache, Executor, Local
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
-from callyard.cluster.launch import AgentProcess, NodeOffer, StartedAgents
+from callyard.cluster.launch import AgentProcess, StartedAgents
+from callyard.pool.call_shape import NodeOffer
 
 PATIENCE = 100.0  # s in which all nodes must be there
 TIME_LIMIT = 900  # s; a million calls take minutes on a busy machine

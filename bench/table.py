@@ -120,7 +120,7 @@ ROWS = (
         takes=callyard_alone,
     ),
     Row("idle", "CPU of an idle driver", "ms/s", rows.idle_load, 1),
-    Row("hit", "a remembered result, one at a time", "us", memories.hit_time, 1, HIT, takes=with_memory),
+    Row("hit", "a cached result, one at a time", "us", memories.hit_time, 1, HIT, takes=with_memory),
     Row(
         "miss",
         "what remembering adds to a call",
@@ -132,7 +132,7 @@ ROWS = (
     ),
     Row(
         "hit-fresh",
-        "first remembered result of a process",
+        "first cached result of a process",
         "ms",
         memories.first_hit_time,
         1,
@@ -180,7 +180,7 @@ ROWS = (
     # The last one: where many files were removed, making new ones is slow for minutes.
     Row(
         "hit-many",
-        "a remembered result among 100,000",
+        "a cached result among 100,000",
         "us",
         memories.crowded_hit_time,
         1,

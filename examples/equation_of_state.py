@@ -1,8 +1,8 @@
 """Lattice constants and bulk moduli of fcc metals, as calls that wait for one another.
 
 For each metal the energy of a strained crystal is one call; a fit waits for the metal's energies; the table
-waits for all fits. The calls are remembered: run it again and nothing is computed, add points or a metal and only
-those are. The energies come from ASE's effective medium theory (EMT), whose parameters
+waits for all fits. All results are cached: a second run computes nothing, and after adding points or a metal only
+the new calls run. The energies come from ASE's effective medium theory (EMT), whose parameters
 were published by K. W. Jacobsen, P. Stoltze and J. K. Norskov, Surf. Sci. 366, 394 (1996). The table has
 
 - fit: lattice constant and bulk modulus from the energies computed here;
@@ -122,7 +122,9 @@ def main() -> None:
     parser.add_argument("--metals", nargs="+", choices=METALS, default=METALS, metavar="METAL")
     parser.add_argument("--points", type=int, default=11, help="crystals for each metal (default 11)")
     parser.add_argument("--output", default="eos.png", help="where the plot goes (default eos.png)")
-    parser.add_argument("--cache", default="eos-results", help="where results are remembered (default eos-results)")
+    parser.add_argument(
+        "--cache", default="eos-results", help="the directory of the result cache (default eos-results)"
+    )
     options = parser.parse_args()
 
     strains = np.linspace(-LARGEST_STRAIN, LARGEST_STRAIN, options.points)
@@ -132,10 +134,10 @@ def main() -> None:
         fits = [ex.submit(fit, metal, points) for metal, points in energies.items()]
         rows = ex.submit(table, fits)
     print(rows.result())
-    # A file is no result: a call that is remembered would not draw it again.
+    # Drawn here, because a call answered from the cache writes no file.
     print(f"The curves are in {plot([found.result() for found in fits], options.output)}.")
     calls = [*(call for points in energies.values() for call in points), *fits, rows]
-    print(f"{sum(call.cached for call in calls)} of {len(calls)} calls were remembered.")
+    print(f"{sum(call.cached for call in calls)} of {len(calls)} calls were answered from the cache.")
 
 
 main()

@@ -82,21 +82,35 @@ def has(name: str) -> bool:
 
 # Tests that depend little on the Python and take long: `make test` runs them on the newest one only.
 WIDE = (
-    "backends/batch", "backends/cached", "backends/local/test_local_large_data.py", "backends/local/test_mpi.py",
-    "cache", "cli", "cluster", "deaths", "hosts", "interrupts", "jobs", "pool", "schedulers",
-    "serialize/test_packer.py", "serialize/test_shared_memory.py", "slurm_cluster", "system", "test_docs.py",
-    "test_layers.py", "transport/test_contact_file.py", "transport/test_curve.py", "transport/test_strangers.py",
+    "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
+    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
+    "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
+    "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
+    "transport/test_curve.py", "transport/test_frames.py", "transport/test_strangers.py",
     "utils/test_command_thread.py",
 )  # fmt: skip
 
 
+def _is_wide(path: Path) -> bool:
+    return path.relative_to(Path(__file__).parent).as_posix().startswith(WIDE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files unread of which no test would be run: to read them takes longer than many tests."""
+    return True if "not wide" in config.option.markexpr and _is_wide(collection_path) else None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.path.relative_to(Path(__file__).parent).as_posix().startswith(WIDE):
+    if _is_wide(item.path):
         item.add_marker(pytest.mark.wide)
 
 
-def pytest_collection_finish() -> None:
-    """What the collection has made stays for the whole session: the many collections of garbage need not look at it."""
+@pytest.fixture(scope="module", autouse=True)
+def short_collections_of_garbage() -> None:
+    """Exempt what is there before a module's tests from collections of garbage, of which some tests make hundreds.
+
+    The collected tests and the libraries imported so far stay for the whole session, and are most of all objects.
+    """
     gc.collect()
     gc.freeze()
 

@@ -156,6 +156,11 @@ def test_a_name_that_is_like_no_other_is_refused_with_all():
     assert "cores_per_rank, cwd" in message
 
 
+@pytest.mark.parametrize("wrong", ["bogus", "foo", "label", "shell", "colour", "verbose"])
+def test_a_name_that_is_like_one_by_chance_is_refused_with_all(wrong):
+    assert refusal(**{wrong: 1}).startswith(f"unknown resource {wrong!r}; known are ")
+
+
 def test_a_name_that_is_no_string():
     with pytest.raises(ResourceError, match="unknown resource 3"):
         DEFAULTS.updated({3: 1})  # type: ignore[dict-item]

@@ -1,16 +1,14 @@
-"""Callyard runs Python functions in parallel, each with the cores, GPUs, memory and time that it needs.
+"""Callyard runs Python functions in parallel, each with the cores, GPUs, memory and time it needs.
 
     >>> from callyard import Executor
     >>> with Executor() as executor:
     ...     executor.submit(pow, 2, 10).result()
     1024
 
-Names are loaded when they are first used, because a worker needs few of them and starts sooner without the rest.
+Names are loaded at their first use, because a worker needs few of them and starts sooner without the others.
 """
 
 from __future__ import annotations
-
-import importlib
 
 from . import version
 from .utils.lite_typing import TYPE_CHECKING, Any
@@ -81,6 +79,8 @@ _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'callyard' has no attribute {name!r}")
+    import importlib  # here, because a job needs none of these names
+
     value = getattr(importlib.import_module(_MODULES.get(name, ".errors"), __name__), name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""Checks of the arguments of `Executor`, its methods and backends; their errors name what to write instead."""
+"""Checks of the arguments of `Executor`, its methods and backends; the errors say what to write instead."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OTHERS = {
 
 
 def place_in_executor(name: str) -> str | None:
-    """Return the place of a keyword that `Executor` does not have; None if it has none that is known."""
+    """Return where a keyword unknown to `Executor` belongs; None if unknown everywhere."""
     if name in _OTHERS:
         return _OTHERS[name]
     ours = resource_meant(name)
@@ -46,7 +46,7 @@ def place_in_executor(name: str) -> str | None:
 
 
 def place_in_backend(name: str) -> str | None:
-    """Return the place of a keyword that a backend does not have, in `Executor` or in its calls; None for another."""
+    """Return where a keyword unknown to a backend belongs, `Executor` or its calls; None if unknown everywhere."""
     if name in ("max_workers", "cache", "resource_dict"):
         return f"it belongs to the executor, as Executor(backend=..., {name}=...)"
     ours = resource_meant(name)
@@ -54,7 +54,7 @@ def place_in_backend(name: str) -> str | None:
 
 
 def place_in_map(name: str) -> str | None:
-    """Return the place of a keyword that `map` does not have; None if it has none that is known."""
+    """Return where a keyword unknown to `map` belongs; None if unknown everywhere."""
     if name in ("resource_dict", "resources"):
         return "use with_resources(...).map(...)"
     ours = resource_meant(name)
@@ -62,13 +62,13 @@ def place_in_map(name: str) -> str | None:
 
 
 def no_function(method: str, given: object) -> TypeError:
-    """Return the error for an object that is not callable, such as the result of a call that was made too early."""
+    """Return the error for an object that is not callable, such as the result of a call made too early."""
     form = "its arguments, as submit(f, 3) for f(3)" if method == "submit" else "iterables, as map(f, [3, 4])"
     return TypeError(f"{method}() takes a function and {form}; {reprlib.repr(given)} is not callable")
 
 
 def check_keywords(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
-    """Refuse a resource or a misspelt `resource_dict` among the keywords of a function that has no such parameter."""
+    """Refuse a resource or a misspelt `resource_dict` among the keywords of a function without such a parameter."""
     for name in kwargs:
         ours = resource_meant(name)
         if (ours or _like_resource_dict(name)) and not _takes(function, name):
@@ -88,7 +88,7 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # it has no signature: the call itself will fail if it is wrong
+    except (TypeError, ValueError):  # no signature: a wrong call will fail by itself
         return True
     return any(
         parameter.kind is parameter.VAR_KEYWORD
@@ -98,7 +98,7 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def check_map(function: object, timeout: object, chunksize: Any, buffersize: object) -> None:
-    """Refuse arguments of `map` that have the wrong type or are too small."""
+    """Refuse arguments of `map` with a wrong type, and numbers that are too small."""
     if not callable(function):
         raise no_function("map", function)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, numbers.Real)):
@@ -119,7 +119,7 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
     Args:
         name: the parameter.
         value: its value; None stands for a default and is fine.
-        alternative: another parameter, for which a text may have been meant.
+        alternative: another parameter that may have been meant, if the value is a text.
     """
     if value is None:
         return
@@ -132,7 +132,7 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
 
 
 def check_initializers(initializer: object, initargs: object, init_function: object) -> None:
-    """Refuse initializers that are not callable, and arguments that are not a collection."""
+    """Refuse initializers that are not callable, and arguments that are no collection."""
     for name, function in (("initializer", initializer), ("init_function", init_function)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be a callable, not {function!r}")

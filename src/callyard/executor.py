@@ -1,6 +1,6 @@
 """`Executor`: the standard library's interface, with resources for each call and futures as arguments.
 
-It checks what the user passes, fills in defaults and hands calls to a backend; nothing here runs a call.
+The class checks arguments, fills in defaults and hands calls to a backend; nothing here runs a call.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ class Executor(StandardExecutor):
         words="takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**resources)"
     )
     def with_resources(self, **resources: Any) -> Executor:
-        """Return this executor with other default resources; workers and shutdown are those of the original.
+        """Return this executor with other default resources; it shares workers and shutdown with the original.
 
-        It is cheap, reserves nothing, and serves wherever a library takes an executor.
+        The method is cheap, reserves nothing, and serves wherever a library takes an executor.
 
         Args:
-            **resources: keys of `Resources`, or executorlib's names; what is not given stays as it is.
+            **resources: keys of `Resources`, or executorlib's names; other resources stay unchanged.
 
         Raises:
             ResourceError: a resource is unknown or makes no sense.
@@ -207,7 +207,7 @@ class Executor(StandardExecutor):
             [1024, 9, 16]
         """
         argument_checks.check_map(fn, timeout, chunksize, buffersize)
-        tuples = zip(*iterables)  # noqa: B905  # as map() does, it ends with the shortest
+        tuples = zip(*iterables)  # noqa: B905  # ends with the shortest, as map() does
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)
             return _results(submits, buffersize, timeout)
@@ -255,7 +255,7 @@ class Executor(StandardExecutor):
         self._running.kill(signal.SIGTERM)
 
     def kill_workers(self) -> None:
-        """End the workers now, by SIGKILL, and shut down; for those that do not listen to SIGTERM.
+        """End the workers now, by SIGKILL, and shut down; for workers that ignore SIGTERM.
 
         Calls that run fail with `WorkerLost`; calls that wait are cancelled.
         """
@@ -266,7 +266,7 @@ class Executor(StandardExecutor):
     ) -> None:
         try:
             self._leave(error)
-        except (KeyboardInterrupt, SystemExit):  # while it waits for the calls, where most of the time is spent
+        except (KeyboardInterrupt, SystemExit):  # while waiting for the calls, the longest part of it
             self._running.interrupt()
             self.shutdown(wait=True)
             raise
@@ -295,7 +295,7 @@ class Executor(StandardExecutor):
 
 
 class _Running:
-    """The state that an executor shares with its `with_resources` views: the backend, and whether it takes calls."""
+    """The state shared by an executor and its `with_resources` views: the backend, and whether calls are accepted."""
 
     def __init__(self, backend: Backend, progress: Progress | None) -> None:
         self.backend = backend
@@ -335,12 +335,12 @@ def _check_depth() -> None:
 
 
 def _results(submits: Iterator[Future[Any]], buffersize: int | None, timeout: float | None) -> Iterator[Any]:
-    """Submit calls now, up to `buffersize`; return an iterator over the results, which submits one call for each."""
+    """Submit calls now, up to `buffersize`; return an iterator over the results that submits one call for each."""
     end = None if timeout is None else float(timeout) + monotonic()
     futures: deque[Future[Any]] = deque()
     try:
         futures.extend(islice(submits, buffersize))
-    except BaseException:  # nobody will ask for the calls submitted so far
+    except BaseException:  # no caller will get the iterator and ask for their results
         for future in futures:
             future.cancel()
         raise
@@ -350,7 +350,8 @@ def _results(submits: Iterator[Future[Any]], buffersize: int | None, timeout: fl
             while futures:
                 if buffersize is not None:
                     futures.extend(islice(submits, 1))
-                yield _take(futures.popleft(), timeout, end)  # popped first, so that nothing here keeps a result alive
+                # popped first, so that no reference here keeps a result alive
+                yield _take(futures.popleft(), timeout, end)
         finally:
             while futures:
                 futures.popleft().cancel()
@@ -362,7 +363,7 @@ def _take(future: Future[Any], timeout: float | None, end: float | None) -> Any:
     try:
         return future.result(None if end is None else end - monotonic())
     except FutureTimeout:
-        if future.done():  # the call itself raised it
+        if future.done():  # the call itself raised the error
             raise
         raise FutureTimeout(f"{future.name!r} has not ended {timeout:g} s after map() was called") from None
     finally:

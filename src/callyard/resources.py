@@ -1,4 +1,4 @@
-"""The resources of a call: their names, units and checks, whatever backend provides them."""
+"""The resources of a call: their names, units and checks, the same for every backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .utils.public_names import public_names
 from .utils.quantities import MEMORY, measured, seconds
 
 R = TypeVar("R")
-__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Amount", "Resources", "amount", "resource_meant", "whole"]
+__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Amount", "Resources", "amount", "amounts", "resource_meant", "whole"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -195,7 +195,7 @@ _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
 
-# Names that other programs use -> the key that was probably meant.
+# Names from other programs -> the key probably meant.
 _CORES = ("cores_per_rank (threads of one call)", "ranks (MPI)")
 _ELSEWHERE: dict[tuple[str, ...], str] = {
     _CORES: "cores core cpus cpu ncores n_cores num_cores ncpus n_cpus num_cpus",
@@ -225,7 +225,7 @@ _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
-    """Return `changes` by our names; refuse a key that is neither ours nor in `others`, and name the likeliest."""
+    """Return `changes` by our names; refuse a key neither ours nor in `others`, and name the likeliest."""
     if not isinstance(changes, Mapping):
         raise ResourceError(f"resource_dict must be a mapping of resource names to values, not {changes!r}")
     result: dict[str, Any] = {}
@@ -251,14 +251,21 @@ def _unknown(name: object, others: Iterable[str]) -> str:
     return f"unknown resource {name!r}{hint}"
 
 
+def amounts(resources: Resources) -> str:
+    """Return the amounts of a call, its defaults too, for messages: "ranks=1, cores_per_rank=1, memory=4 GiB"."""
+    units = {"memory": " GiB", "run_time": " s"}
+    named = ("ranks", "cores_per_rank", "gpus_per_rank", "memory", "nodes", "run_time")
+    return ", ".join(f"{name}={value:g}{units.get(name, '')}" for name in named if (value := getattr(resources, name)))
+
+
 def resource_meant(name: str) -> str | None:
-    """Return our name of a resource that is called `name` here, in executorlib or elsewhere; None for no resource."""
+    """Return our name for a resource called `name` here, in executorlib or elsewhere; None for no resource."""
     ours = _MEANT.get(name, ("",))[0].partition(" ")[0]
     return ours if ours in NAMES else None
 
 
 def whole(name: str, value: Any, least: int | None) -> int:
-    """Return an integer of any library as Python's own; refuse what is no integer or too small."""
+    """Return an integer of any library as Python's own; refuse other values and too small ones."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:

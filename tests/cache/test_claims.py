@@ -16,12 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callyard.cache import claims as claims_module
+from callyard.cache import directory as directory_module
 from callyard.cache.claims import Claim, ClaimOwner, Claims, UnreadableClaim
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError, UnsafeCache
@@ -52,7 +54,7 @@ def files(home: CacheDirectory) -> list[str]:
 
 
 def write(home: CacheDirectory, name: str, owner: ClaimOwner) -> None:
-    Path(home.folder("claims"), name).write_text(json.dumps(vars(owner)))
+    Path(home.subdirectory("claims"), name).write_text(json.dumps(vars(owner)))
 
 
 def owner(token: str, **changes: object) -> ClaimOwner:
@@ -385,12 +387,14 @@ def test_never_do_two_living_processes_hold(seed: int, before: int | str, sweepe
         programs = [work] * 4 + [tidy] * sweepers
         world.actors = [Actor(world, n, provable or n > 1, program) for n, program in enumerate(programs, 1)]
         patch.setattr(claims_module, "os", world)
+        # `remove_file` is in the module of the directory, whose other functions make no steps.
+        patch.setattr(directory_module, "os", SimpleNamespace(**{**vars(os), "unlink": world.unlink}))
         patch.setattr(claims_module, "this_process", world.this_process)
         patch.setattr(ProcessIdentity, "state", lambda who: world.state(who))
         patch.setattr(Claims, "take", lambda *args, **kwargs: world.take(*args, **kwargs))
         patch.setattr(Claim, "release", lambda claim: world.release(claim))
         if isinstance(before, str):
-            JUNK[before](Path(world.home.folder("claims"), KEY))
+            JUNK[before](Path(world.home.subdirectory("claims"), KEY))
         else:
             for number, name in enumerate([KEY, f"{KEY}+d0"][:before]):
                 write(world.home, name, owner(f"d{number}", pid=0))
@@ -539,7 +543,7 @@ JUNK: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("junk", JUNK)
 def test_what_is_no_claim_has_exactly_one_successor(claims: Claims, home: CacheDirectory, junk: str) -> None:
-    path = Path(home.folder("claims"), KEY)
+    path = Path(home.subdirectory("claims"), KEY)
     JUNK[junk](path)
     found = claims.holder(KEY)
     assert isinstance(found, UnreadableClaim)
@@ -558,17 +562,17 @@ def test_what_is_no_claim_has_exactly_one_successor(claims: Claims, home: CacheD
 def test_what_is_no_claim_can_be_removed(
     claims: Claims, home: CacheDirectory, junk: str, remove: Callable[[Claims], object]
 ) -> None:
-    JUNK[junk](Path(home.folder("claims"), KEY))
-    JUNK[junk](Path(home.folder("claims"), f"{KEY}+a1"))
+    JUNK[junk](Path(home.subdirectory("claims"), KEY))
+    JUNK[junk](Path(home.subdirectory("claims"), f"{KEY}+a1"))
     assert remove(claims)
     assert not files(home)
 
 
 def test_several_that_are_no_claims_in_a_row(claims: Claims, home: CacheDirectory) -> None:
-    Path(home.folder("claims"), KEY).touch()
+    Path(home.subdirectory("claims"), KEY).touch()
     first = claims.holder(KEY)
     assert first is not None
-    Path(home.folder("claims"), f"{KEY}+{first.token}").mkdir()
+    Path(home.subdirectory("claims"), f"{KEY}+{first.token}").mkdir()
     claim = take(claims)
     assert len(files(home)) == 3
     claim.release()
@@ -613,7 +617,7 @@ def test_whose_claim_was_overwritten_may_live(
 @pytest.mark.usefixtures("signed")
 @pytest.mark.parametrize("text", [b"", b"?", b"\xff", b"a~b~c~d~e~f", b"a~b~c~d~1~1" * 20])
 def test_an_attribute_that_names_nobody(claims: Claims, home: CacheDirectory, text: bytes) -> None:
-    path = Path(home.folder("claims"), KEY)
+    path = Path(home.subdirectory("claims"), KEY)
     path.touch()
     os.setxattr(path, "user.callyard.owner", text)
     take(claims).release()
@@ -643,14 +647,14 @@ def test_a_claim_that_may_not_be_opened_holds(
 
 
 def test_a_claim_of_a_newer_version_may_say_more(claims: Claims, home: CacheDirectory) -> None:
-    path = Path(home.folder("claims"), KEY)
+    path = Path(home.subdirectory("claims"), KEY)
     path.write_text(json.dumps(vars(owner("a1")) | {"colour": "blue"}))
     assert claims.holder(KEY) == owner("a1")
 
 
 def test_foreign_files_are_left_alone(claims: Claims, home: CacheDirectory) -> None:
     for name in (".nfs0001", "a b", "x~"):
-        Path(home.folder("claims"), name).touch()
+        Path(home.subdirectory("claims"), name).touch()
     assert not list(claims.running())
     assert claims.sweep() == 0
     assert len(files(home)) == 3
@@ -737,7 +741,7 @@ def test_a_cache_that_is_only_read_is_not_claimed(claims: Claims, home: CacheDir
 
 
 def test_claims_that_others_could_write(claims: Claims, home: CacheDirectory) -> None:
-    os.chmod(home.folder("claims"), 0o777)
+    os.chmod(home.subdirectory("claims"), 0o777)
     with pytest.raises(UnsafeCache, match="claims can be written by everybody"):
         claims.take(KEY, "relax")
 

@@ -588,16 +588,16 @@ def test_it_is_not_made_again_in_what_another_user_put_there(home: CacheDirector
 
 
 def test_a_cache_that_is_deleted_just_now(home: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, deletions = CacheDirectory.folder, iter(range(3))
+    subdirectory, deletions = CacheDirectory.subdirectory, iter(range(3))
 
     def vanishing(self: CacheDirectory, name: str) -> str:
-        path = folder(self, name)
+        path = subdirectory(self, name)
         if next(deletions, None) is not None:
             os.rmdir(path)
             os.rmdir(self.path)
         return path
 
-    monkeypatch.setattr(CacheDirectory, "folder", vanishing)
+    monkeypatch.setattr(CacheDirectory, "subdirectory", vanishing)
     put(home, DIGEST)
     assert get(home, DIGEST) == b"content"
     deletions = itertools.count()

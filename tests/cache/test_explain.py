@@ -1,4 +1,4 @@
-"""Why a call is remembered, or why not."""
+"""The explanation of a hit or a miss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from callyard import Cache, Future
-from callyard.cache.format.record_file import Record, write
+from callyard.cache.format.record_writer import Record, write
 from callyard.cache.inspect.key_differences import differences
 from callyard.errors import CacheError, ResourceError
 from callyard.hashing.call_key import call_key
@@ -32,13 +32,13 @@ def other(x):
     return x
 
 
-def remember(cache: Cache, function, *args, moment: float = 0.0, **kwargs) -> str:
+def store(cache: Cache, function, *args, moment: float = 0.0, **kwargs) -> str:
     """Store a call as if it had been run."""
     call = call_key(function, args, kwargs)
-    return remember_ingredients(cache, call.hex, function.__name__, call.ingredients(), moment)
+    return store_ingredients(cache, call.hex, function.__name__, call.ingredients(), moment)
 
 
-def remember_ingredients(cache: Cache, key: str, name: str, ingredients: dict, moment: float = 0.0, **facts) -> str:
+def store_ingredients(cache: Cache, key: str, name: str, ingredients: dict, moment: float = 0.0, **facts) -> str:
     state = facts.pop("state", "finished")
     output = (ValueError("too small"), "") if state == "failed" else 1
     facts["ingredients"] = ingredients
@@ -126,54 +126,53 @@ def test_nothing_is_noted():
 # ------------------------------------------------------------------ calls
 
 
-def test_a_call_that_is_remembered(cache):
-    key = remember(cache, relax, 2)
+def test_a_call_that_is_cached(cache):
+    key = store(cache, relax, 2)
     found = cache.explain(relax, x=2, force=0.1)
     assert (found.hit, found.key, found.function, found.differences) == (True, key, "relax", ())
     assert found.nearest == cache[key]
     assert (
-        str(found)
-        == f"'relax' is remembered since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
+        str(found) == f"'relax' is cached since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
     )
 
 
 def test_a_call_that_is_not(cache):
-    key = remember(cache, relax, 2)
+    key = store(cache, relax, 2)
     found = cache.explain(relax, 3, force=0.2)
     assert not found.hit
     assert found.nearest.key == key
     assert found.differences == ["argument 'force': 0.1 -> 0.2", "argument 'x': 2 -> 3"]
     text = str(found)
     assert text.startswith(
-        f"'relax' is not remembered; its key would be {found.key}\nthe nearest entry is {key} of 2023"
+        f"'relax' is not in the cache; its key would be {found.key}\nthe nearest entry is {key} of 2023"
     )
     assert text.endswith("  argument 'force': 0.1 -> 0.2\n  argument 'x': 2 -> 3")
 
 
 def test_a_helper_that_changed(cache, monkeypatch):
-    remember(cache, relax, 2)
+    store(cache, relax, 2)
     monkeypatch.setattr(f"{__name__}.helper", lambda x: x)
     differing = cache.explain(relax, 2).differences
     assert any(line.startswith("helper ") and line.endswith("is not used any more") for line in differing)
 
 
 def test_a_global_that_changed(cache, monkeypatch):
-    remember(cache, relax, 2)
+    store(cache, relax, 2)
     monkeypatch.setattr(f"{__name__}.SCALE", 3)
     (line,) = cache.explain(relax, 2).differences
     assert line.startswith(f"global '{__name__}.SCALE'")
 
 
-def test_a_function_that_was_never_remembered(cache):
-    remember(cache, other, 2)
+def test_a_function_that_was_never_cached(cache):
+    store(cache, other, 2)
     found = cache.explain(relax, 2)
     assert (found.hit, found.nearest, found.differences) == (False, None, ())
-    assert "'relax' is not remembered, with any arguments" in str(found)
+    assert "'relax' is not in the cache, with any arguments" in str(found)
 
 
 def test_an_argument_is_missing(cache):
     assert str(cache.explain(relax)).endswith("\n  missing argument 'x'")
-    remember(cache, relax, 2)
+    store(cache, relax, 2)
     found = cache.explain(relax, force=0.2)
     assert found.differences == ["argument 'force': 0.1 -> 0.2", "missing argument 'x'"]
     assert cache.explain(relax).differences == ["missing argument 'x'"]
@@ -181,29 +180,29 @@ def test_an_argument_is_missing(cache):
 
 def test_an_argument_that_init_function_gave_is_not_missing(cache):
     key = call_key(relax, (), {"force": 0.2})
-    remember_ingredients(cache, "0" * 40, "relax", {**key.ingredients(), "init_function": "11"})
+    store_ingredients(cache, "0" * 40, "relax", {**key.ingredients(), "init_function": "11"})
     assert cache.explain(relax, force=0.2).differences == ["the init_function of the executor, which is not known here"]
 
 
 def test_the_nearest_has_most_in_common(cache):
-    remember(cache, relax, 3, 0.2, moment=9)
-    wanted = remember(cache, relax, 2, moment=1)
-    remember(cache, relax, 3, moment=8)
+    store(cache, relax, 3, 0.2, moment=9)
+    wanted = store(cache, relax, 2, moment=1)
+    store(cache, relax, 3, moment=8)
     assert cache.explain(relax, 2, 0.2).nearest.key in (wanted, call_key(relax, (3, 0.2), {}).hex)
     assert cache.explain(relax, 2, 0.3).nearest.key == wanted
 
 
 def test_of_several_the_newest(cache):
-    remember(cache, relax, 3, moment=1)
-    wanted = remember(cache, relax, 4, moment=3)
-    remember(cache, relax, 5, moment=2)
+    store(cache, relax, 3, moment=1)
+    wanted = store(cache, relax, 4, moment=3)
+    store(cache, relax, 5, moment=2)
     assert cache.explain(relax, 2).nearest.key == wanted
 
 
 def test_one_of_which_nothing_is_known_comes_last(cache):
-    remember_ingredients(cache, "my-own", "relax", {}, 5)
+    store_ingredients(cache, "my-own", "relax", {}, 5)
     assert cache.explain(relax, 2).differences == ["what went into its key is not noted"]
-    wanted = remember(cache, relax, 3, 0.2)
+    wanted = store(cache, relax, 3, 0.2)
     assert cache.explain(relax, 2).nearest.key == wanted
 
 
@@ -215,7 +214,7 @@ def test_what_no_key_can_follow(cache):
 
 def test_a_failure(cache):
     call = call_key(relax, (2,), {})
-    remember_ingredients(cache, call.hex, "relax", {}, state="failed")
+    store_ingredients(cache, call.hex, "relax", {}, state="failed")
     found = cache.explain(relax, 2)
     assert (found.hit, found.nearest.state) == (False, "failed")
     assert "so it would be run again" in str(found)
@@ -225,7 +224,7 @@ def test_a_failure(cache):
 
 
 def test_a_cache_that_is_refreshed(cache):
-    remember(cache, relax, 2)
+    store(cache, relax, 2)
     found = Cache(cache.directory, mode="refresh").explain(relax, 2)
     assert not found.hit
     assert 'it would be run again, as the cache is opened with mode="refresh"' in str(found)
@@ -241,7 +240,7 @@ def test_a_call_that_is_running(cache):
 
 
 def test_resources_that_change_the_key(cache):
-    key = remember(cache, relax, 2)
+    key = store(cache, relax, 2)
     assert cache.explain(relax, 2, resource_dict={"memory": 3}).key == key
     assert cache.explain(relax, 2, resource_dict={"ranks": 2}).differences == ["ranks: 1 -> 2"]
     assert cache.explain(relax, 2, resource_dict={"env": {"A": "1"}}).key != key
@@ -251,14 +250,14 @@ def test_resources_that_change_the_key(cache):
 
 
 def test_another_directory(cache, tmp_path):
-    remember(cache, relax, 2)
+    store(cache, relax, 2)
     assert not cache.explain(relax, 2, resource_dict={"cache_directory": tmp_path / "more"}).hit
 
 
 def test_futures_among_the_arguments(cache):
     pending, done = Future(), Future()
     done.set_result(2)
-    key = remember(cache, relax, 2)
+    key = store(cache, relax, 2)
     assert cache.explain(relax, done).key == key
     with pytest.raises(CacheError, match="a future that is not done"):
         cache.explain(relax, pending)
@@ -270,7 +269,7 @@ def test_what_has_no_key(cache):
 
 
 def test_nothing_is_changed_by_looking(cache, tmp_path):
-    remember(cache, relax, 2)
+    store(cache, relax, 2)
     before = sorted(os.walk(cache.path))
     Cache(cache.directory, mode="read-only").explain(relax, 3)
     assert sorted(os.walk(cache.path)) == before

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from callyard import Cache
-from callyard.cache.format.record_file import Record, write
+from callyard.cache.format.record_writer import Record, write
 from callyard.cli import main
 
 BEGAN = 1_700_000_000.0

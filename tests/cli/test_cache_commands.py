@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -12,7 +13,7 @@ import pytest
 
 from callyard import Cache
 from callyard.cache.claims import Claims
-from callyard.cache.format.record_file import Record, write
+from callyard.cache.format.record_writer import Record, write
 from callyard.hashing.call_key import call_key
 
 
@@ -54,6 +55,7 @@ def lab(tmp_path, monkeypatch):
     def make(text: str) -> None:
         (tmp_path / "lab_of_mine.py").write_text(text)
 
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python takes a new text as long and as old for the same
     make("SCALE = 2\n\n\ndef relax(x, force=0.1):\n    return x * SCALE + force\n")
     yield make
     sys.modules.pop("lab_of_mine", None)
@@ -232,6 +234,42 @@ def test_what_is_running_has_nothing_to_show(callyard, cache, command):
     claim.release()
 
 
+# ------------------------------------------------------------------ a write-protected cache
+
+
+WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root writes anywhere
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root writes everywhere")
+def test_each_command_on_a_write_protected_cache(cache, store):
+    finished, failed = store(1), store(2, (ValueError(), "Traceback"), state="failed")
+    os.chmod(cache.path, 0o500)
+    before = WITHOUT_PRIVILEGES if os.geteuid() == 0 else []
+
+    def run(*words: str) -> tuple[int, str]:
+        command = [*before, sys.executable, "-m", "callyard", words[0], "-C", "results", *words[1:]]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stderr
+
+    for words in (["list"], ["show", finished], ["explain", finished], ["logs", failed], ["check"]):
+        assert run(*words) == (0, "")
+    assert run("prune", "--max-size", "0", "--dry-run") == (0, "")
+    for words in (
+        ["retry", failed],
+        ["cancel", "--all"],
+        ["resume"],
+        ["prune", "--max-size", "0"],
+        ["check", "--repair"],
+    ):
+        sentence = f"callyard {words[0]}: the cache {cache.path} is write-protected: run this as its owner, or make it"
+        status, said = run(*words)
+        assert status == 1
+        assert said.startswith(sentence)
+        assert said.count("\n") == 1
+    os.chmod(cache.path, 0o700)
+    assert len(cache) == 2
+
+
 # ------------------------------------------------------------------ explain
 
 
@@ -279,7 +317,7 @@ def test_explain_the_only_entry(callyard, store):
 def test_explain_a_call_that_is_remembered(callyard, relaxed, words):
     ended = callyard("explain", "results", "lab_of_mine:relax", *words)
     assert (ended.status, ended.err) == (0, "")
-    assert ended.out.startswith("'relax' is remembered since ")
+    assert ended.out.startswith("'relax' is cached since ")
     assert relaxed in ended.out
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from callyard import Executor, Local
 from callyard.backends.base import Settings
-from callyard.backends.cluster import ClusterBackend, launch_local
-from callyard.cluster.launch import NodeOffer
+from callyard.backends.cluster import ClusterBackend, LocalLaunch
+from callyard.pool.call_shape import NodeOffer
 
 GIB = 1 << 30
 
@@ -27,7 +27,8 @@ class Nodes(Local):
     def open(self, settings: Settings, cache: Any = None) -> ClusterBackend:  # type: ignore[override]
         gpus = tuple(str(number) for number in range(self.gpus or 0))  # type: ignore[arg-type]
         offer = NodeOffer(self.each, gpus, int((self.memory or 8) * GIB))
-        return ClusterBackend(launch_local(self.count, offer, tempfile.gettempdir()), settings)
+        nodes = {f"n{number + 1}": offer for number in range(self.count)}
+        return ClusterBackend(LocalLaunch(nodes, tempfile.gettempdir()), settings)
 
 
 class Inside:

@@ -22,9 +22,10 @@ from callyard import Executor
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.cluster import connected_agents as cluster_agents
-from callyard.cluster.launch import AgentProcess, NodeOffer, StartedAgents
+from callyard.cluster.launch import AgentProcess, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
+from callyard.pool.call_shape import NodeOffer
 from callyard.resources import Resources
 
 Make = Callable[..., Executor]

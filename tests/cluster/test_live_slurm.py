@@ -184,6 +184,29 @@ def test_a_node_fails(allocate: Callable[..., str], slurm: Cluster, gate: Gate) 
         assert ex.submit(same, 1).result() == 1
 
 
+def test_an_allocation_that_has_expired(allocate: Callable[..., str], slurm: Cluster) -> None:
+    job = allocate(1, "-c1")
+    slurm.run("scancel", job)
+    until(lambda: job not in slurm.run("squeue", "--noheader", "--format=%i"))
+    with Executor(backend=Slurm()) as ex, pytest.raises(SchedulerError) as raised:
+        ex.submit(same, 1).result()
+    assert f"Slurm job {job}: 1 cores: this allocation has ended, so ask for another one" in str(raised.value)
+
+
+def test_an_allocation_that_ends_with_its_first_lost_node(
+    allocate: Callable[..., str], slurm: Cluster, gate: Gate
+) -> None:
+    job = allocate(2, "-c1")  # without --no-kill
+    with Executor(backend=Slurm()) as ex:
+        lost, _ = Inside(ex).are_there(2)
+        running = [ex.submit(held, gate, node) for _ in range(2)]
+        gate.arrived(2)
+        slurm.run("scontrol", "update", f"nodename={lost}", "state=down", "reason=test")
+        assert all(isinstance(future.exception(), NodeFailure) for future in running)
+        with pytest.raises(NodeFailure, match=f"job {job}: 2 cores: this allocation has ended.*ask with --no-kill"):
+            ex.submit(same, 1).result()
+
+
 def rank() -> tuple[int, int, int]:
     from mpi4py import MPI
 

@@ -14,12 +14,14 @@ from callyard.backends.batch.scheduler_client import SubmissionRefused
 from callyard.backends.pilot_jobs import PilotJobs
 from callyard.cluster import autoscaler
 from callyard.cluster.autoscaler import Block
+from callyard.cluster.hello import Hello, PilotShare
 from callyard.cluster.node_placement import NodePlacement, NodeState
 from callyard.errors import SchedulerError
-from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
+from callyard.pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest, Status
 from callyard.transport.event_loop import EventLoop
+from callyard.version import VERSION
 
 ONE = NodeNeed(WorkerShape())
 LATER = 100.0  # s after which everything is due
@@ -100,8 +102,9 @@ class Driver:
             self.look(wanted)
 
     def agent_comes(self, block: Block) -> NodeState:
-        said = {"node": f"n{block.number}", "block": block.name, "job": block.job or "0"}
-        node = self.pilots.admit({**said, "capacity": [4, [], 8], "allocated": [4, None, None]}, self.now)
+        pilot = PilotShare(block.name, block.job or "0", NodeOffer(4))
+        hello = Hello(f"n{block.number}", "here", 1, VERSION, (3, 11), NodeCapacity(4, (), 8), pilot)
+        node = self.pilots.admit(hello, self.now)
         assert isinstance(node, NodeState)
         return node
 
@@ -138,7 +141,7 @@ def test_nothing_is_due_when_all_nodes_are_gone(driver: Driver, scheduler: Sched
     driver.look(wanted=False, after=LATER)
     driver.hear(wanted=False)
     assert not driver.blocks
-    assert driver.pilots.next_look() is None
+    assert driver.pilots._state.next_look() is None
     driver.look(wanted=True, after=LATER)
     assert driver.blocks
     assert driver.blocks != [block]
@@ -274,7 +277,7 @@ def test_what_has_room_for_one_of_two_is_counted_once(driver: Driver, scheduler:
     driver.placement.decide(driver.now)
     driver.hear()
     assert len(scheduler.submitted) == 1
-    again = driver.pilots.next_look()
+    again = driver.pilots._state.next_look()
     assert again is not None
     driver.look(after=again - driver.now)
     driver.hear()

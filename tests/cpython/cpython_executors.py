@@ -24,9 +24,7 @@ def local(max_workers: int | None = None, mp_context: BaseContext | None = None,
     return callyard.Executor(max_workers, **options)
 
 
-def remembered(
-    max_workers: int | None = None, mp_context: BaseContext | None = None, **options: Any
-) -> callyard.Executor:
+def cached(max_workers: int | None = None, mp_context: BaseContext | None = None, **options: Any) -> callyard.Executor:
     """Create an executor on this machine, with a cache in which there is nothing yet."""
     directory = tempfile.mkdtemp(prefix="results-")
     _directories.append(directory)

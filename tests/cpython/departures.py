@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-ALL = ("local", "remembered", "threads", "processes")
+ALL = ("local", "cached", "threads", "processes")
 
 # CPython's class of tests, the module that it is in, and what it is run against.
 SUITES = (
-    ("WaitTests", "test_wait", ("local", "remembered", "processes")),
+    ("WaitTests", "test_wait", ("local", "cached", "processes")),
     ("ThreadPoolWaitTests", "test_wait", ("threads",)),
     ("AsCompletedTests", "test_as_completed", ALL),
-    ("ProcessPoolExecutorTest", "test_process_pool", ("local", "remembered", "processes")),
+    ("ProcessPoolExecutorTest", "test_process_pool", ("local", "cached", "processes")),
     ("ThreadPoolExecutorTest", "test_thread_pool", ("threads",)),
-    ("ProcessPoolShutdownTest", "test_shutdown", ("local", "remembered", "processes")),
+    ("ProcessPoolShutdownTest", "test_shutdown", ("local", "cached", "processes")),
     ("ThreadPoolShutdownTest", "test_shutdown", ("threads",)),
-    ("ExecutorDeadlockTest", "test_deadlock", ("local", "remembered", "processes")),
+    ("ExecutorDeadlockTest", "test_deadlock", ("local", "cached", "processes")),
     ("InitializerMixin", "test_init", ALL),
     ("FailingInitializerMixin", "test_init", ALL),
     ("FutureTests", "test_future", ("future",)),
@@ -73,7 +73,7 @@ LEFT_OUT = {
             "test_a_worker_that_dies",
             since=(3, 15),
         ),
-        Departure("test_traceback", CAPTURED, against=("remembered",)),
+        Departure("test_traceback", CAPTURED, against=("cached",)),
         Departure("test_sysconf_permission_error", BY_NAME, since=(3, 15)),
     ),
     "ThreadPoolExecutorTest": (
@@ -84,7 +84,7 @@ LEFT_OUT = {
         Departure("test_process_fork_from_a_threadpool", BY_NAME, since=(3, 15)),
     ),
     "ProcessPoolShutdownTest": (
-        Departure("test_cancel_futures", SHARED, "test_cancelling_different_calls", against=("remembered",)),
+        Departure("test_cancel_futures", SHARED, "test_cancelling_different_calls", against=("cached",)),
         Departure("test_processes_terminate", PRIVATE, "test_shutdown_ends_the_workers"),
         Departure("test_context_manager_shutdown", BY_NAME, "test_shutdown_ends_the_workers"),
         Departure("test_del_shutdown", BY_NAME, "test_a_dropped_executor_finishes_its_calls"),
@@ -105,7 +105,7 @@ LEFT_OUT = {
         Departure("test_thread_names_default", BY_NAME),
     ),
     "ExecutorDeadlockTest": (
-        Departure("test_error_at_task_pickle", REFUSED, "test_what_has_no_meaning", against=("remembered",)),
+        Departure("test_error_at_task_pickle", REFUSED, "test_what_has_no_meaning", against=("cached",)),
         Departure("test_shutdown_deadlock_pickle", PRIVATE, "test_what_cannot_be_pickled_after_shutdown"),
         Departure("test_gh105829_should_not_deadlock_if_wakeup_pipe_full", PRIVATE, since=(3, 13)),
     ),

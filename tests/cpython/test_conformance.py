@@ -29,12 +29,12 @@ from test.support.script_helper import assert_python_ok
 util = stdlib_tests.module("util")
 
 # Some of the tests' functions reach the stream that pytest captures.
-pytestmark = pytest.mark.filterwarnings("ignore:calls of .* are remembered whatever")
+pytestmark = pytest.mark.filterwarnings("ignore:calls of .* are cached whatever")
 
 # Callyard's workers have no start method; CPython's tests use it for managers and events of their own too.
 MIXINS = {
     "local": util.ProcessPoolForkserverMixin,
-    "remembered": util.ProcessPoolForkserverMixin,
+    "cached": util.ProcessPoolForkserverMixin,
     "threads": util.ThreadPoolMixin,
     "processes": util.ProcessPoolForkserverMixin,
 }
@@ -106,7 +106,7 @@ def scripts_use_callyard() -> Iterator[None]:
 
 
 def run_script(option: str, code: str) -> object:
-    for name in ("local", "remembered", "threads", "processes"):
+    for name in ("local", "cached", "threads", "processes"):
         code = code.replace(f"from concurrent.futures import {name}", f"from cpython_executors import {name}")
     code = code.replace(
         "from concurrent.futures import ThreadPoolExecutor",

@@ -68,7 +68,7 @@ def test_a_worker_that_dies() -> None:
 
 def test_cancelling_different_calls(tmp_path: Path) -> None:
     os.mkfifo(fifo := tmp_path / "fifo")
-    executor = cpython_executors.remembered(1)
+    executor = cpython_executors.cached(1)
     running = executor.submit(tell_and_wait, fifo)
     with fifo.open() as file:
         file.read(len("started"))
@@ -83,7 +83,7 @@ def test_cancelling_different_calls(tmp_path: Path) -> None:
 
 
 def test_what_has_no_meaning() -> None:
-    with cpython_executors.remembered(1) as executor:
+    with cpython_executors.cached(1) as executor:
         with pytest.raises(callyard.CacheError, match="not this one"):
             executor.submit(id, Unpicklable())
         assert executor.submit(pow, 2, 8).result() == 256

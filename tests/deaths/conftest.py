@@ -54,7 +54,7 @@ class Inside:
 
     @property
     def workers(self) -> list[int]:
-        return list(self.node.process_ids)
+        return [each.pid for each in list(self.node._dispatcher.connections.values()) if each.pid is not None]
 
     @property
     def zygote(self) -> int:

@@ -23,7 +23,7 @@ import pytest
 from callyard.errors import CacheError
 from callyard.hashing.call_key import call_key, unfollowed
 from callyard.hashing.decorator import keyed
-from callyard.hashing.values import meaning
+from callyard.hashing.values import value_token
 
 
 def key(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -73,12 +73,12 @@ def test_random_generators_of_numpy() -> None:
         *(lambda seed: np.random.Generator(np.random.Philox(seed)), np.random.MT19937),
     ]
     for make in made:
-        assert meaning(make(1)) == meaning(make(1)) != meaning(make(2))
+        assert value_token(make(1)) == value_token(make(1)) != value_token(make(2))
 
 
 def test_the_masked_constant() -> None:
     np = pytest.importorskip("numpy")
-    assert meaning(np.ma.masked) == meaning([np.ma.masked, 1][0]) != meaning(np.ma.array(0.0, mask=True))
+    assert value_token(np.ma.masked) == value_token([np.ma.masked, 1][0]) != value_token(np.ma.array(0.0, mask=True))
 
 
 def _hostile() -> list[Any]:
@@ -99,14 +99,14 @@ def _hostile() -> list[Any]:
 def test_what_fails_when_it_is_asked_is_refused(number: int) -> None:
     value = _hostile()[number]
     for argument in (value, [value], {"a": value}):
-        with pytest.raises(CacheError, match="argument 'x' of 'anything' cannot be remembered"):
+        with pytest.raises(CacheError, match="argument 'x' of 'anything' cannot be cached"):
             call_key(anything, (argument,), {})
 
 
 def test_classes_that_do_not_say_their_module() -> None:
     for module in (None, 5):
         cls = type("Odd", (), {"__module__": module})
-        assert meaning(cls()) == meaning(cls())
+        assert value_token(cls()) == value_token(cls())
 
 
 # -- one key for two meanings: calls -----------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_a_function_inside_a_ufunc(load: Load) -> None:
 
 def test_equal_classes_of_two_modules(load: Load) -> None:
     one, two = (load("class Marker: pass", name).Marker for name in ("m1_attacked", "m2_attacked"))
-    assert meaning(one()) != meaning(two())
+    assert value_token(one()) != value_token(two())
 
 
 def test_what_was_registered(load: Load) -> None:
@@ -284,7 +284,7 @@ def test_a_struct_counts_by_its_format(load: Load) -> None:
     text = "import struct\nS = struct.Struct('{}')\ndef f(x): return S.unpack(x)"
     one, same, other = (key(load(text.format(form)).f, b"") for form in ("<i", "<i", "<d"))
     assert one == same != other
-    assert meaning(struct.Struct("<i")) == meaning(struct.Struct("<i")) != meaning(struct.Struct("<d"))
+    assert value_token(struct.Struct("<i")) == value_token(struct.Struct("<i")) != value_token(struct.Struct("<d"))
 
 
 @pytest.mark.parametrize("text", ["globals()['G']", "sys.modules['lab']", "inspect.signature(f)", "get_type_hints(f)"])
@@ -305,15 +305,15 @@ def test_tuples_that_have_more() -> None:
     def status(more: float) -> os.stat_result:
         return os.stat_result((*range(10), 1.0, 2.0, more), {"st_mtime_ns": int(more * 10)})
 
-    assert meaning(status(1)) == meaning(status(1)) != meaning(status(2))
+    assert value_token(status(1)) == value_token(status(1)) != value_token(status(2))
     moment = time.struct_time((2020, 1, 1, 0, 0, 0, 0, 1, 0, "CET", 3600))
-    assert meaning(moment) != meaning(time.struct_time((2020, 1, 1, 0, 0, 0, 0, 1, 0, "UTC", 0)))
+    assert value_token(moment) != value_token(time.struct_time((2020, 1, 1, 0, 0, 0, 0, 1, 0, "UTC", 0)))
 
 
 def test_levels_of_an_index() -> None:
     pd = pytest.importorskip("pandas")
     whole = pd.MultiIndex.from_tuples([(1, "a"), (2, "b")])
-    assert meaning(whole[:1]) != meaning(whole[:1].remove_unused_levels())
+    assert value_token(whole[:1]) != value_token(whole[:1].remove_unused_levels())
 
 
 def test_where_fields_lie() -> None:
@@ -321,14 +321,14 @@ def test_where_fields_lie() -> None:
     dtypes = [np.dtype({"names": ["a"], "formats": ["i4"], "offsets": [o], "itemsize": 16}) for o in (0, 4, 8)]
     dtypes.append(np.dtype([(("title", "a"), "i4")]))
     dtypes.append(np.dtype([(("other", "a"), "i4")]))
-    assert len({meaning(dtype) for dtype in dtypes}) == len(dtypes)
+    assert len({value_token(dtype) for dtype in dtypes}) == len(dtypes)
 
 
 def test_views_and_weak_references() -> None:
-    assert meaning({"a": 1}.items()) == meaning({"a": 1}.items()) != meaning({"a": 2}.items())
-    assert meaning({1: 0, 2: 0}.keys()) == meaning({2: 0, 1: 0}.keys())
+    assert value_token({"a": 1}.items()) == value_token({"a": 1}.items()) != value_token({"a": 2}.items())
+    assert value_token({1: 0, 2: 0}.keys()) == value_token({2: 0, 1: 0}.keys())
     cls = type("Mine", (), {"__module__": "__main__"})
-    assert meaning(weakref.ref(cls)) == meaning(weakref.ref(cls))
+    assert value_token(weakref.ref(cls)) == value_token(weakref.ref(cls))
 
 
 # -- two keys for one meaning ------------------------------------------------------------------------------

@@ -176,12 +176,10 @@ class Deep:
 def test_an_argument_without_a_meaning_is_named(tmp_path: Path) -> None:
     with open(tmp_path / "file", "w") as file, socket.socket() as connection:
         for value in (file, threading.Lock(), (x for x in ()), connection):
-            expected = (
-                rf"argument 'b' of 'plain' cannot be remembered: b\['k'\]\[1\]\.value is a {type(value).__name__}"
-            )
+            expected = rf"argument 'b' of 'plain' cannot be cached: b\['k'\]\[1\]\.value is a {type(value).__name__}"
             with pytest.raises(CacheError, match=expected):
                 key(plain, 1, {"k": [0, Deep(value)]})
-            with pytest.raises(CacheError, match="the function 'partial' cannot be remembered"):
+            with pytest.raises(CacheError, match="the function 'partial' cannot be cached"):
                 key(functools.partial(plain, value), 1)
 
 

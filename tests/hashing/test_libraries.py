@@ -15,15 +15,15 @@ import pytest
 
 from callyard.hashing.call_key import call_key
 from callyard.hashing.digest import UnkeyableError
-from callyard.hashing.values import meaning
+from callyard.hashing.values import value_token
 
 
 def distinct(*values: Any) -> bool:
-    return len({meaning(value) for value in values}) == len(values)
+    return len({value_token(value) for value in values}) == len(values)
 
 
 def same(*values: Any) -> bool:
-    return len({meaning(value) for value in values}) == 1
+    return len({value_token(value) for value in values}) == 1
 
 
 # -- numpy -------------------------------------------------------------------------------------------------
@@ -160,9 +160,9 @@ class TestNumpy:
         import numpy as np
 
         assert distinct(np.sin, np.cos, np.mean, np.linalg.norm, np.add.reduce, np.random.rand)
-        before = meaning(np.random.rand)
+        before = value_token(np.random.rand)
         np.random.rand()  # noqa: NPY002
-        assert meaning(np.random.rand) == before
+        assert value_token(np.random.rand) == before
         assert distinct(np.vectorize(lambda x: x + 1), np.vectorize(lambda x: x + 2))
         assert distinct(np.frompyfunc(lambda x: x, 1, 1), np.frompyfunc(lambda x: -x, 1, 1))
         assert distinct(np.polynomial.Polynomial([1]), np.polynomial.Polynomial([2]))
@@ -279,14 +279,15 @@ class TestPandas:
         import pandas as pd
 
         frame = pd.DataFrame({"a": [2, 1]}, index=["x", "y"])
-        before = meaning(frame)
+        before = value_token(frame)
         frame.loc["x"], frame.index.is_unique, frame["a"].index.get_loc("y")
-        assert meaning(frame) == before
+        assert value_token(frame) == before
 
 
 # -- ASE ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 @pytest.mark.needs("ase")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ase")
 class TestAtoms:
@@ -325,19 +326,19 @@ def test_libraries_that_ctypes_loads(tmp_path: Path) -> None:
     here, there, changed = (ctypes.CDLL(str(path)) for path in paths)
     name = "PyInit_blake3"
     getattr(there, name)
-    assert meaning(here) == meaning(there) != meaning(changed)
-    assert meaning(here[name]) == meaning(there[name]) != meaning(changed[name])
-    before = meaning(here)
+    assert value_token(here) == value_token(there) != value_token(changed)
+    assert value_token(here[name]) == value_token(there[name]) != value_token(changed[name])
+    before = value_token(here)
     getattr(here, name).restype = ctypes.c_void_p
-    assert meaning(here) != before
+    assert value_token(here) != before
 
 
 def test_libraries_of_the_system() -> None:
     with pytest.raises(UnkeyableError):
-        meaning(ctypes.CFUNCTYPE(None)(lambda: None))
+        value_token(ctypes.CFUNCTYPE(None)(lambda: None))
     here = ctypes.CDLL(None)
-    assert meaning(here) == meaning(ctypes.CDLL(None))
-    assert meaning(here.strlen) == meaning(ctypes.CDLL(None).strlen) != meaning(here.strcmp)
+    assert value_token(here) == value_token(ctypes.CDLL(None))
+    assert value_token(here.strlen) == value_token(ctypes.CDLL(None).strlen) != value_token(here.strcmp)
 
 
 # -- attrs ---------------------------------------------------------------------------------------------------

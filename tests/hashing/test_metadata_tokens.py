@@ -259,12 +259,12 @@ def test_of_the_result_of_a_call(labs: Any) -> None:
 
 def test_what_a_class_reads_of_itself_counts_in_its_token(labs: Any) -> None:
     """A result is known by its token alone, so that must say it."""
-    from callyard.hashing.values import meaning
+    from callyard.hashing.values import value_token
 
     lab, _ = labs([])
-    before = meaning(lab.k)
+    before = value_token(lab.k)
     lab.K.__doc__ = "two"
-    assert meaning(lab.k) != before
+    assert value_token(lab.k) != before
 
 
 def test_what_a_worker_imports_is_compared_with_it(labs: Any) -> None:

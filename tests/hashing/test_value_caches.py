@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import callyard
 from callyard.hashing.call_key import call_key
-from callyard.hashing.values import meaning
+from callyard.hashing.values import value_token
 
 Make = Callable[[], Any]
 Use = Callable[[Any], Any]
@@ -172,14 +172,14 @@ def _asked(value: Any, name: str) -> Any:
 @pytest.mark.parametrize("case", MADE)
 def test_ordinary_use_does_not_count(case: str) -> None:
     value = MADE[case]()
-    before = meaning(value)
-    assert meaning(MADE[case]()) == before
+    before = value_token(value)
+    assert value_token(MADE[case]()) == before
     for name, use in USES.items():
         try:
             use(value)
         except Exception:  # not everything can be asked of everything
             continue
-        assert meaning(value) == before, f"after {name}"
+        assert value_token(value) == before, f"after {name}"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -192,7 +192,7 @@ def test_a_copy_of_what_was_used_means_the_same(case: str, uses: list[str]) -> N
         return
     for name in uses:
         _asked_use(value, USES[name])
-    assert meaning(pickle.loads(pickle.dumps(value))) == meaning(MADE[case]())
+    assert value_token(pickle.loads(pickle.dumps(value))) == value_token(MADE[case]())
 
 
 def _asked_use(value: Any, use: Use) -> None:
@@ -238,7 +238,7 @@ def _weighted(graph: Any) -> Any:
 @pytest.mark.parametrize("case", DIFFERENT)
 def test_content_counts(case: str) -> None:
     one, other = DIFFERENT[case]
-    assert meaning(one()) != meaning(other())
+    assert value_token(one()) != value_token(other())
 
 
 def test_what_a_subclass_of_xarray_has() -> None:
@@ -248,7 +248,7 @@ def test_what_a_subclass_of_xarray_has() -> None:
     for more in (1, 1, 2):
         value = mine({"a": 1})
         value.more = more
-        found.append(meaning(value))
+        found.append(value_token(value))
     assert found[0] == found[1] != found[2]
 
 
@@ -259,17 +259,17 @@ def test_a_distribution_counts_without_the_global_generator() -> None:
 
     made = [lambda: stats.norm, lambda: stats.norm(0, 1), lambda: stats.multivariate_normal([0, 0])]
     for make in made:
-        before = meaning(make())
+        before = value_token(make())
         np.random.random()  # noqa: NPY002
-        assert meaning(make()) == before
-    assert meaning(stats.norm) != meaning(stats.expon)
-    assert meaning(stats.norm(0, 1)) != meaning(stats.norm(0, 2))
+        assert value_token(make()) == before
+    assert value_token(stats.norm) != value_token(stats.expon)
+    assert value_token(stats.norm(0, 1)) != value_token(stats.norm(0, 2))
 
 
 def test_weak_tables_count_by_what_is_in_them() -> None:
     units = [Unit(name) for name in "abc"]
     for kind in (weakref.WeakSet, lambda them: weakref.WeakKeyDictionary((one, 1) for one in them)):
-        assert meaning(kind(units)) == meaning(kind(units[::-1])) != meaning(kind(units[:2]))
+        assert value_token(kind(units)) == value_token(kind(units[::-1])) != value_token(kind(units[:2]))
 
 
 def test_what_was_set_for_a_function_that_is_cached() -> None:
@@ -281,7 +281,7 @@ def test_what_was_set_for_a_function_that_is_cached() -> None:
         cached.rate = rate  # type: ignore[attr-defined]
         return cached
 
-    assert meaning(make(1)) == meaning(make(1)) != meaning(make(2))
+    assert value_token(make(1)) == value_token(make(1)) != value_token(make(2))
 
 
 # -- annotations -------------------------------------------------------------------------------------------
@@ -309,13 +309,13 @@ ANNOTATIONS: list[Any] = [
 
 
 def test_objects_in_annotations() -> None:
-    found = [meaning(_annotated(annotation)) for annotation in ANNOTATIONS]
+    found = [value_token(_annotated(annotation)) for annotation in ANNOTATIONS]
     assert len(set(found)) == len(found)
-    assert meaning(_annotated(Annotated[int, Unit("m")])) == found[0]
+    assert value_token(_annotated(Annotated[int, Unit("m")])) == found[0]
     resolved = _annotated(typing.List["Unit"])  # noqa: UP006
-    before = meaning(resolved)
+    before = value_token(resolved)
     typing.get_type_hints(resolved, globals())
-    assert meaning(resolved) == before
+    assert value_token(resolved) == before
 
 
 PYDANTIC = """

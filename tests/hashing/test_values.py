@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from callyard.hashing.digest import LONGEST, UnkeyableError, combine, content, token
 from callyard.hashing.encoder import register
-from callyard.hashing.values import meaning
+from callyard.hashing.values import value_token
 
 # -- laws --------------------------------------------------------------------------------------------------
 
@@ -112,32 +112,32 @@ def shuffled(value: Any) -> Any:
 
 @given(values)
 def test_built_in_another_way(value: Any) -> None:
-    assert meaning(shuffled(value)) == meaning(value)
+    assert value_token(shuffled(value)) == value_token(value)
 
 
 @given(values)
 def test_copied(value: Any) -> None:
-    assert meaning(copy.deepcopy(value)) == meaning(value)
+    assert value_token(copy.deepcopy(value)) == value_token(value)
 
 
 @given(values)
 def test_pickled(value: Any) -> None:
-    assert meaning(pickle.loads(pickle.dumps(value))) == meaning(value)
+    assert value_token(pickle.loads(pickle.dumps(value))) == value_token(value)
 
 
 @given(values)
 def test_shared_or_copied(value: Any) -> None:
-    assert meaning([value, value, (value,)]) == meaning([value, copy.deepcopy(value), (copy.deepcopy(value),)])
+    assert value_token([value, value, (value,)]) == value_token([value, copy.deepcopy(value), (copy.deepcopy(value),)])
 
 
 @given(values, values)
 def test_only_what_is_alike_has_one_token(one: Any, other: Any) -> None:
-    assert (meaning(one) == meaning(other)) == alike(one, other)
+    assert (value_token(one) == value_token(other)) == alike(one, other)
 
 
 @given(values)
 def test_the_same_twice(value: Any) -> None:
-    assert meaning(value) == meaning(value)
+    assert value_token(value) == value_token(value)
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
@@ -146,7 +146,7 @@ def test_no_content_looks_like_a_digest(one: bytes, other: bytes) -> None:
     assert len(long) > LONGEST
     assert (token(b"b", one) == token(b"b", other)) == (one == other)
     assert (combine(b"b", [one, other]) == combine(b"b", [one + other])) is False
-    assert meaning(long[1:]) != meaning(one + bytes(1 << 15))
+    assert value_token(long[1:]) != value_token(one + bytes(1 << 15))
 
 
 class E(enum.Enum):
@@ -314,20 +314,20 @@ DIFFERENT: list[Any] = [
 def test_each_value_has_a_token_of_its_own() -> None:
     found: dict[bytes, Any] = {}
     for make in DIFFERENT:
-        made = meaning(make())
+        made = value_token(make())
         assert made not in found, (make(), found[made])
         found[made] = make()
-        assert meaning(make()) == made, make()
-        assert meaning([make()]) == meaning([make()])
+        assert value_token(make()) == made, make()
+        assert value_token([make()]) == value_token([make()])
 
 
 def test_equal_paths_are_built_in_many_ways() -> None:
     ways = [pathlib.Path("a") / "b", pathlib.Path("a", "b"), pathlib.Path("a//b"), pathlib.Path("a/./b")]
-    assert {meaning(way) for way in ways} == {meaning(pathlib.Path("a/b"))}
+    assert {value_token(way) for way in ways} == {value_token(pathlib.Path("a/b"))}
 
 
 def test_the_order_of_attributes_does_not_count() -> None:
-    assert meaning(Plain(x=1, y=2)) == meaning(Plain(y=2, x=1))
+    assert value_token(Plain(x=1, y=2)) == value_token(Plain(y=2, x=1))
 
 
 def test_keys_that_are_classes_functions_and_members_in_any_order() -> None:
@@ -341,7 +341,7 @@ def test_keys_that_are_classes_functions_and_members_in_any_order() -> None:
         (Frozen(1), 7),
         (Frozen(2), 8),
     ]
-    assert meaning(dict(pairs)) == meaning(dict(reversed(pairs)))
+    assert value_token(dict(pairs)) == value_token(dict(reversed(pairs)))
 
 
 # -- what contains itself ----------------------------------------------------------------------------------
@@ -354,15 +354,15 @@ def _cycle(value: Any = 1) -> list[Any]:
 
 
 def test_what_contains_itself() -> None:
-    assert meaning(_cycle()) == meaning(_cycle()) == meaning(pickle.loads(pickle.dumps(_cycle())))
-    assert meaning(_cycle()) != meaning(_cycle(2))
-    assert meaning([_cycle(), _cycle()]) == meaning([_cycle()] * 2)
+    assert value_token(_cycle()) == value_token(_cycle()) == value_token(pickle.loads(pickle.dumps(_cycle())))
+    assert value_token(_cycle()) != value_token(_cycle(2))
+    assert value_token([_cycle(), _cycle()]) == value_token([_cycle()] * 2)
     one: list[Any] = []
     one.append(one)
     two: list[Any] = [[]]
     two[0].append(two)
-    assert meaning(one) != meaning([[]])
-    assert meaning(one) != meaning(two)  # which may differ, as they print alike and are not built alike
+    assert value_token(one) != value_token([[]])
+    assert value_token(one) != value_token(two)  # which may differ, as they print alike and are not built alike
 
 
 def test_a_doubly_linked_list_and_a_complete_graph() -> None:
@@ -379,10 +379,10 @@ def test_a_doubly_linked_list_and_a_complete_graph() -> None:
         nodes[3].i = odd  # type: ignore[attr-defined]
         return nodes
 
-    assert meaning(linked(40)) == meaning(linked(40))
-    assert meaning(linked(40)) != meaning(linked(41))
-    assert meaning(complete(200)) == meaning(complete(200))
-    assert meaning(complete(200)) != meaning(complete(200, 1))
+    assert value_token(linked(40)) == value_token(linked(40))
+    assert value_token(linked(40)) != value_token(linked(41))
+    assert value_token(complete(200)) == value_token(complete(200))
+    assert value_token(complete(200)) != value_token(complete(200, 1))
 
 
 def test_a_graph_in_sets() -> None:
@@ -392,7 +392,7 @@ def test_a_graph_in_sets() -> None:
             node.near = {nodes[i - 1], nodes[i - 7]}  # type: ignore[attr-defined]
         return nodes
 
-    assert meaning(graph()) == meaning(graph())
+    assert value_token(graph()) == value_token(graph())
 
 
 def test_what_is_shared_often_is_looked_at_once() -> None:
@@ -405,11 +405,11 @@ def test_what_is_shared_often_is_looked_at_once() -> None:
     key: Any = (1,)
     for _ in range(40):
         key = (key, key)
-    assert meaning((value, frozen)) != meaning((frozen, value))
+    assert value_token((value, frozen)) != value_token((frozen, value))
     with pytest.raises(RecursionError):
         for _ in range(100_000):
             value = [value]
-        meaning(value)
+        value_token(value)
 
 
 # -- what has no meaning -----------------------------------------------------------------------------------
@@ -419,7 +419,7 @@ def test_what_has_no_meaning_is_named_with_its_place(tmp_path: pathlib.Path) -> 
     with open(tmp_path / "file", "w") as file, subprocess.Popen([sys.executable, "-c", ""]) as process:
         for value in (file, threading.Lock(), (i for i in "a"), process, sys._getframe()):
             with pytest.raises(UnkeyableError) as caught:
-                meaning({"a": [1, Plain(deep=(value,))]})
+                value_token({"a": [1, Plain(deep=(value,))]})
             assert caught.value.path == "['a'][1].deep[0]" or isinstance(value, subprocess.Popen)
             assert caught.value.kind == type(value).__qualname__ or isinstance(value, subprocess.Popen)
 
@@ -437,13 +437,13 @@ class Inherits(Taught):
 def test_a_type_can_be_taught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callyard.hashing.encoder._registered", {})
     with pytest.raises(UnkeyableError):
-        meaning(Taught(1))
+        value_token(Taught(1))
     register(Taught, lambda value: value.x)
-    assert meaning([Taught(1)]) == meaning([Taught(1)]) != meaning([Taught(2)])
-    assert meaning(Inherits(1)) == meaning(Inherits(1)) != meaning(Taught(1))
-    assert meaning(Taught(1)) != meaning(1)
+    assert value_token([Taught(1)]) == value_token([Taught(1)]) != value_token([Taught(2)])
+    assert value_token(Inherits(1)) == value_token(Inherits(1)) != value_token(Taught(1))
+    assert value_token(Taught(1)) != value_token(1)
     register(list, len)
-    assert meaning([1]) == meaning([2]) != meaning([1, 2])
+    assert value_token([1]) == value_token([2]) != value_token([1, 2])
 
 
 def test_what_cannot_be_taught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +455,7 @@ def test_what_cannot_be_taught(monkeypatch: pytest.MonkeyPatch) -> None:
         register("int", repr)  # type: ignore[arg-type]
     register(Taught, lambda value: value)
     with pytest.raises(UnkeyableError, match="returns the value itself"):
-        meaning(Taught(1))
+        value_token(Taught(1))
 
 
 class Strange:
@@ -465,7 +465,7 @@ class Strange:
 
 def test_an_object_whose_state_cannot_be_had() -> None:
     with pytest.raises(UnkeyableError, match="no"):
-        meaning(Strange())
+        value_token(Strange())
 
 
 def test_threads_at_once() -> None:
@@ -475,7 +475,7 @@ def test_threads_at_once() -> None:
     def work() -> None:
         start.wait()
         for _ in range(20):
-            found.add(meaning([Plain(x=_cycle()), Data, function, E.ONE, Named(1, 2)]))
+            found.add(value_token([Plain(x=_cycle()), Data, function, E.ONE, Named(1, 2)]))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

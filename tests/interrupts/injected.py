@@ -257,12 +257,26 @@ def held_locks() -> list[str]:
 def locks() -> Iterator[tuple[str, Any]]:
     kinds = (type(threading.Lock()), type(threading.RLock()))
     owners = [(name, vars(module)) for name, module in sys.modules.items() if name.startswith("callyard")]
-    objects = (thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("callyard"))
-    owners += [(type(thing).__name__, getattr(thing, "__dict__", {})) for thing in objects]
+    owners += [(type(thing).__name__, getattr(thing, "__dict__", {})) for thing in FROZEN + ours()]
     for owner, names in owners:
         for name, value in list(names.items()):
             if isinstance(value, kinds):
                 yield f"{owner}.{name}", value
+
+
+def ours() -> list[object]:
+    """Objects of the package's classes, without frozen ones."""
+    return [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("callyard")]
+
+
+FROZEN: list[object] = []  # of the package, and there before the first step
+
+
+def freeze() -> None:
+    """Make the looks after each step short: nearly all objects are there from the imports on, and are not ours."""
+    gc.collect()
+    FROZEN.extend(ours())
+    gc.freeze()
 
 
 def look_around(scene: Scene) -> None:
@@ -311,6 +325,7 @@ def main() -> None:
     way, backend, method, stride, directory = sys.argv[1:]
     scene = Scene(executors(backend, directory))
     assert scene.call(0).result(PATIENCE) == 0
+    freeze()
     if way == "random":
         faulthandler.dump_traceback_later(8 * PATIENCE, exit=True)
         at_random(scene, method, int(stride))

@@ -42,7 +42,7 @@ class Group:
     def say(self, rank: int, frame: bytes) -> list[object]:
         self.streams[rank].sendall(frame)
         connection = self.connections[rank]
-        return [packed.load() for _, packed, _ in self.driver.hear(connection, connection.receive())]
+        return [packed.load() for _, packed, _ in self.driver.take_frames(connection, connection.receive())]
 
     def close(self) -> None:
         for stream in self.streams:

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from callyard.pool import worker_placement as pool_module
+from callyard.pool.call_queue import CallQueue
 from callyard.pool.call_shape import NodeCapacity, WorkerShape
 from callyard.pool.worker import Instruction, RetireWorker, SendToWorker, StartWorker, Worker
 from callyard.pool.worker_placement import WorkerPlacement
@@ -603,8 +604,8 @@ def test_idle_workers_go_once_before_a_shape_is_given_up():
 
 def test_deciding_looks_at_the_lines_not_at_all_calls(monkeypatch):
     looked = count()
-    head = pool_module._CallQueue.head
-    monkeypatch.setattr(pool_module._CallQueue, "head", lambda line: (next(looked), head(line))[1])
+    head = CallQueue.head
+    monkeypatch.setattr(CallQueue, "head", lambda line: (next(looked), head(line))[1])
     site = Site(cores=4)
     calls = site.submit(*(FakeCall(seconds=SHORT) for _ in range(10_000)))
     site.run_all(10_000)
@@ -615,8 +616,8 @@ def test_deciding_looks_at_the_lines_not_at_all_calls(monkeypatch):
 
 def test_lines_that_cannot_be_placed_are_looked_at_once_each(monkeypatch):
     looked = count()
-    head = pool_module._CallQueue.head
-    monkeypatch.setattr(pool_module._CallQueue, "head", lambda line: (next(looked), head(line))[1])
+    head = CallQueue.head
+    monkeypatch.setattr(CallQueue, "head", lambda line: (next(looked), head(line))[1])
     site = Site(cores=2, memory=10_000)
     site.submit(FakeCall(WorkerShape(cores=2)))
     site.ready()

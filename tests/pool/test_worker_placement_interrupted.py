@@ -83,7 +83,7 @@ def test_no_call_is_lost_and_nothing_stays_given_out(calls: list[FakeCall], numb
     if interrupted_at(number, step):
         restore(site)
         for call in calls:  # those that had not arrived in a line yet are still in the node's inbox
-            if call.state == "waiting" and not any(call in queue.calls for queue in site.pool._queues.values()):
+            if call.state == "waiting" and not any(call in queue.calls for queue in site.pool._queues):
                 site.pool.add(call)
         for worker in site.leaving:  # each is told again
             site.pool.lost(worker)

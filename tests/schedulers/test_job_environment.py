@@ -8,10 +8,13 @@ import sys
 import pytest
 
 from callyard.schedulers import registry
-from callyard.schedulers.current_job import _KNOWN, current_job
+from callyard.schedulers.current_job import current_job
 from callyard.schedulers.job_environment import JobEnvironment, JobVariables
+from callyard.schedulers.slurm.scheduler import SlurmScheduler
 
+TOLD = SlurmScheduler().site().job_variables.environment()  # which every process of a job is
 SLURM_ELEMENT = {
+    **TOLD,
     "SLURM_JOB_ID": "8",
     "SLURM_ARRAY_JOB_ID": "7",
     "SLURM_ARRAY_TASK_ID": "0",
@@ -27,12 +30,12 @@ def test_an_element_of_an_array_is_named_by_the_array() -> None:
 
 
 def test_a_job_that_is_no_array() -> None:
-    job = current_job({"SLURM_JOB_ID": "8", "SLURM_STEP_ID": "0"})
+    job = current_job({**TOLD, "SLURM_JOB_ID": "8", "SLURM_STEP_ID": "0"})
     assert (job.job_id, job.element, job.restarts, job.in_step) == ("8", None, 0, True)
 
 
 def test_a_process_in_no_job() -> None:
-    assert current_job({"PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf"}) == JobEnvironment()
+    assert current_job({**TOLD, "PATH": "/bin", "SLURM_CONF": "/etc/slurm.conf"}) == JobEnvironment()
     assert current_job({}).job_id == ""
 
 
@@ -43,7 +46,25 @@ def test_what_a_scheduler_does_not_tell_is_left_empty() -> None:
 
 
 def test_each_scheduler_of_ours_has_variables() -> None:
-    assert {variables.scheduler for variables in _KNOWN} == set(registry.OWN)
+    named = {name: registry.open_scheduler(name).site().job_variables.scheduler for name in registry.OWN}
+    assert named == {name: name for name in registry.OWN}
+
+
+def test_a_rank_of_the_schedulers_own_launcher() -> None:
+    job = current_job({**TOLD, "SLURM_JOB_ID": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"})
+    assert (job.rank, job.local_rank) == (5, 1)
+
+
+@pytest.mark.parametrize("element", [{}, {"SLURM_ARRAY_TASK_ID": ""}])
+def test_a_number_that_is_not_set(element: dict[str, str]) -> None:
+    assert current_job({**TOLD, "SLURM_JOB_ID": "8", **element}).element is None
+
+
+def test_names_reach_a_process_through_its_environment() -> None:
+    variables = JobVariables("Queues", "QUEUES_JOB", cgroup="queues/{job}")
+    environ = variables.environment()
+    assert current_job({**environ, "QUEUES_JOB": "3"}) == JobEnvironment("Queues", "3", cgroup="queues/3")
+    assert current_job({**environ, "SLURM_JOB_ID": "3"}) == JobEnvironment()
 
 
 def test_an_allocation_is_that_of_the_job() -> None:
@@ -54,7 +75,7 @@ def test_an_allocation_is_that_of_the_job() -> None:
 
 
 def test_outside_of_all_jobs() -> None:
-    own = {"PATH": "/bin", "HOME": "/home/me"}
+    own = {"PATH": "/bin", "HOME": "/home/me", **TOLD}
     assert registry.environment_outside_jobs({**SLURM_ELEMENT, **own}) == own
 
 

@@ -88,7 +88,7 @@ def test_a_key_of_the_users_own() -> None:
 @needs_jinja
 def test_names_that_come_from_the_template_itself() -> None:
     template = "{% set a = 1 %}{% for b in range(cores_per_rank) %}{{ a + b }}{% endfor %}"
-    assert variables_of(template) == {"cores_per_rank"}
+    assert variables_of(template + "{{ command }}") == {"command", "cores_per_rank"}
     assert render(template, given()) == "1"
 
 
@@ -111,6 +111,12 @@ def test_values_can_be_quoted() -> None:
         ("--account={{ account }}", "prints account, which this call does not set: set it, or write {% if account %}"),
         ("{{ partition | quote }}", "prints partition, which this call does not set"),
         ("line\n{% if %}", "line 2 of the template of the job script is wrong: Expected an expression"),
+        (
+            "{{ cwd | qoute }}",
+            "line 1 of the template of the job script is wrong: No filter named 'qoute': did you mean 'quote'?",
+        ),
+        ("{{ cwd | bogus }}", "is wrong: No filter named 'bogus'"),
+        ("{{ bogus }}", "uses 'bogus', which nobody has set; known are account, "),
         ("{{ ranks.x.y }}", "cannot be filled in: 'int object' has no attribute 'x'"),
         ("{{ ranks + command }}", "cannot be filled in: unsupported operand"),
     ],
@@ -119,6 +125,12 @@ def test_mistakes_in_templates(template: str, words: str) -> None:
     with pytest.raises(ValueError) as raised:
         render(template, given())
     assert words in str(raised.value)
+
+
+@needs_jinja
+def test_a_template_that_runs_nothing() -> None:
+    with pytest.raises(ValueError, match=r"does not run \{\{ command \}\}, so its job would make no call"):
+        variables_of("#!/bin/bash\nmodule load {{ setup }}\n")
 
 
 def test_without_jinja(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from callyard.schedulers.slurm.allocation import (
     ended_on,
     expand,
     inside,
+    is_over,
     per_node,
     read_allocation,
     step_environment,
@@ -159,3 +160,17 @@ def test_the_end_of_an_allocation() -> None:
     assert end_time({"SLURM_JOB_END_TIME": "1700000000"}) == 1.7e9
     assert end_time({}) is None
     assert end_time({"SLURM_JOB_END_TIME": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "over"),
+    [
+        ("srun: error: Slurm job 2 has expired", True),
+        ("srun: error: Unable to confirm allocation for job 2: Invalid job id specified", True),
+        ("srun: error: Unable to create step for job 2: Job/step already completing or completed", True),
+        ("srun: error: Node failure on c2", False),
+        ("", False),
+    ],
+)
+def test_an_allocation_that_has_ended(said: str, over: bool) -> None:
+    assert is_over(said) is over

@@ -99,9 +99,9 @@ def _serve(source: BinaryIO, sink: BinaryIO) -> None:
             else:
                 function, args = pickle.loads(details[0])
                 result = function(*args)
-            answer = dumps((True, result), home=True)
+            answer = dumps((True, result), to_driver=True)
         except BaseException:
-            answer = dumps((False, traceback.format_exc()), home=True)
+            answer = dumps((False, traceback.format_exc()), to_driver=True)
         _write(sink, answer)
 
 

@@ -28,7 +28,7 @@ from echo import RemoteError, Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callyard.serialize import module_namespace, object_identity
+from callyard.serialize import definition_identity, module_namespace
 from callyard.serialize.function_registry import Pickler, dumps
 from callyard.serialize.importable import by_reference, importable
 
@@ -934,7 +934,7 @@ def test_nothing_is_kept_of_executed_code_that_is_gone() -> None:
     def kept() -> tuple[int, ...]:
         gc.collect()  # the functions
         gc.collect()  # what was kept for them
-        return len(module_namespace._spaces), len(module_namespace._held), len(object_identity._identities)
+        return len(module_namespace.spaces()), len(module_namespace._held), len(definition_identity._identities)
 
     before = kept()
     send()

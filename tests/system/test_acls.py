@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from callyard import Cache, UnsafeCache
 from callyard.cache import permissions
-from callyard.cache.format.record_file import Record, write
+from callyard.cache.format.record_writer import Record, write
 from callyard.system import acls
 from callyard.system.acls import AclEntry, nfs4, posix
 

@@ -20,9 +20,9 @@ BEGAN = 4711
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """What is kept about this process must not outlive a test that changes it."""
-    process_identity._identify.cache_clear()
+    process_identity._known.clear()
     yield
-    process_identity._identify.cache_clear()
+    process_identity._known.clear()
 
 
 @pytest.fixture

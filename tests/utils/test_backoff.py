@@ -20,7 +20,7 @@ def test_news_and_something_new_make_it_quick_again() -> None:
     for _ in range(5):
         backoff.done(0.0)
     assert backoff.at == 8
-    backoff.done(20.0, news=True)
+    backoff.done(20.0, progress=True)
     assert backoff.at == 21
     backoff.sooner(20.5)
     backoff.sooner(30.0)

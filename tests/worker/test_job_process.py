@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from callyard.errors import NodeFailure
+from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.version import VERSION
 from callyard.worker.job import Job
 
@@ -82,8 +83,9 @@ def test_daemons_of_a_call_are_reaped_while_it_runs_and_end_with_it() -> None:
 
 def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm does that where a node was gone without its knowing, whatever it was told."""
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    names = SlurmScheduler().site().job_variables.environment()
+    for variable, value in {**names, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(variable, value)
     begun: list[Any] = [None]
     batch = SimpleNamespace(
         calls_per_job=1,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from ..cluster.agent import NAME
 from ..cluster.driver import ClusterDriver
-from ..cluster.launch import AgentProcess, Launch, ListenSettings, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.hello import NAME
+from ..cluster.launch import AgentProcess, Launch, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..pool.call import CallPlan
+from ..pool.call_shape import NodeOffer
 from ..pool.mpi_launcher import SingleLauncher, as_if_alone, launch_command, launcher_environment
 from ..pool.zygote_process import python_command
 from ..resources import Resources
@@ -42,9 +43,19 @@ class ClusterBackend(LiveBackend):
         return f"live on {self._launch.describe()}"
 
 
-def agent_command(*arguments: str, python: str | None = None) -> list[str]:
-    """Return the command that runs an agent, given the path of the contact file and perhaps the token of its job."""
-    return _command("callyard.cluster.agent", arguments, python)
+def agent_command(
+    contact: str, job_variables: Mapping[str, str], token: str | None = None, python: str | None = None
+) -> list[str]:
+    """Return the command that runs an agent.
+
+    Args:
+        contact: the path of the contact file.
+        job_variables: see `JobVariables.environment`; nothing where no scheduler starts the agent.
+        token: of the pilot job that it is part of.
+        python: the interpreter, if it is not this one.
+    """
+    of_job = [] if token is None else [token]
+    return _command("callyard.cluster.run_agent", [contact, *job_variables.values(), *of_job], python)
 
 
 def rank_command(arguments: Sequence[str], python: str | None = None) -> list[str]:
@@ -80,8 +91,11 @@ class LocalLaunch:
     def ends_in(self) -> float | None:
         return None
 
+    def is_over(self, said: str) -> bool:
+        return False
+
     def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
-        return [AgentProcess([node], agent_command(contact), {**os.environ, NAME: node}) for node in nodes]
+        return [AgentProcess([node], agent_command(contact, {}), {**os.environ, NAME: node}) for node in nodes]
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
         environment = {**as_if_alone(os.environ), **launcher_environment(None), **ranks.environment}
@@ -92,8 +106,3 @@ class LocalLaunch:
 
     def describe(self) -> str:
         return f"{len(self._offers)} pretended nodes"
-
-
-def launch_local(count: int, offer: NodeOffer, directory: str) -> LocalLaunch:
-    """Return so many pretended nodes, called n1, n2, ..."""
-    return LocalLaunch({f"n{number + 1}": offer for number in range(count)}, directory)

@@ -7,18 +7,20 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from ..cache.messages import RunDeclined, RunReport
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, UnpicklableCall
 from ..futures import Future, when_ended
 from ..pool.call import Call, CallDurations, CallPlan
+from ..pool.threaded_runner import ThreadedRunner
 from ..resources import Resources
-from ..serialize.function_registry import FunctionRegistry, dumps
+from ..serialize.function_registry import FunctionDefinition, FunctionRegistry, dumps
 from ..serialize.packer import Packed, Packer, load_with_inputs
 from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, where
+from ..utils.identity_cache import IdentityCache
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
 
@@ -27,32 +29,12 @@ FORKED = "this executor belongs to the process that forked this one, and cannot 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class Runner(Protocol):
-    """The runner of packed calls: a worker pool, or the driver of several nodes. Any thread may call it at any time."""
-
-    forked: bool
-
-    def start(self, call: Call) -> None: ...
-
-    def look_again(self) -> None: ...
-
-    def cancel_waiting(self, all_of_them: bool) -> None: ...
-
-    def prepare(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def kill(self, signum: int) -> None: ...
-
-    def join(self) -> None: ...
-
-
 class LiveBackend:
     """The live calls of one executor. Subclasses say what resources mean, and which runner there is."""
 
     detached = False
 
-    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], Runner]) -> None:
+    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner]) -> None:
         segments = SegmentPool()
         self._packer = Packer(segments)
         self._functions = FunctionRegistry()
@@ -63,7 +45,7 @@ class LiveBackend:
         self._on_cancel = self._runner.look_again  # one bound method for all futures
         self._order = count()
         self._paces: dict[Any, CallDurations] = {}
-        self._plans: dict[int, tuple[Resources, CallPlan]] = {}
+        self._plans: IdentityCache[Resources, CallPlan] = IdentityCache()
 
     def make_plan(self, resources: Resources) -> CallPlan:
         """Return what these resources mean. Raises ResourceError if they can never be had."""
@@ -79,24 +61,34 @@ class LiveBackend:
     ) -> Future[Any]:
         if self._runner.forked:
             raise RuntimeError(FORKED)
-        known = self._plans.get(id(resources))
-        plan = known[1] if known is not None and known[0] is resources else self._plan(resources)
+        plan = self._plans.of(resources, self.make_plan)
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future: Future[Any] = Future(name, self._on_cancel)
         sources: list[Any] = []
         try:
-            definition = self._functions.definition(fn)
-            packed = None if definition is None else self._packer.pack_arguments(args, kwargs, sources, definition)
-            if packed is None:
-                definition = None
-                sources.clear()
-                packed = self._packer.pack((fn, args, kwargs), sources)
+            definition, packed = self._pack(fn, args, kwargs, sources)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
         key = definition.id if definition is not None else (type(fn), name)
         pace = self._paces.get(key) or self._new_pace(key)
         call = Call(future, definition, packed, plan, pace, next(self._order))
+        self._begin(call, sources, ticket)
+        return future
+
+    def _pack(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], sources: list[Any]
+    ) -> tuple[FunctionDefinition | None, Packed]:
+        """Return the function and the packed arguments, or None and all packed as one; add futures to `sources`."""
+        definition = self._functions.definition(fn)
+        packed = None if definition is None else self._packer.pack_arguments(args, kwargs, sources, definition)
+        if packed is not None:
+            return definition, packed
+        sources.clear()
+        return None, self._packer.pack((fn, args, kwargs), sources)
+
+    def _begin(self, call: Call, sources: list[Any], ticket: CachedCall | None) -> None:
+        """Start the call now, or once its futures are done."""
         if ticket is not None:
             call.noted = partial(self._noted, ticket)
         try:
@@ -105,23 +97,15 @@ class LiveBackend:
             else:
                 self._start(call, ticket)
         except BaseException:  # nobody is going to have this future: what of it has not begun shall not
-            self._waiting.discard(future)
-            future.cancel()
+            self._waiting.discard(call.future)
+            call.future.cancel()
             raise
-        return future
 
     def _start(self, call: Call, ticket: CachedCall | None) -> None:
         if ticket is not None:
             call.remember = ticket.order()
         self._runner.start(call)
         self._waiting.discard(call.future)  # after it is in the runner's inbox: closing looks at both
-
-    def _plan(self, resources: Resources) -> CallPlan:
-        plan = self.make_plan(resources)
-        if len(self._plans) > 1000:  # each call may bring its own
-            self._plans.clear()
-        self._plans[id(resources)] = resources, plan
-        return plan
 
     def _new_pace(self, key: Any) -> CallDurations:
         """Return the durations, none so far, of a function that was not called before."""

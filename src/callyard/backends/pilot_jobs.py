@@ -19,10 +19,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..cluster.autoscaler import Autoscaler, Block
-from ..cluster.launch import GivenUpCalls, NodeOffer
+from ..cluster.hello import Hello
+from ..cluster.launch import GivenUpCalls, StarterTurn
 from ..cluster.node_placement import NodePlacement
 from ..cluster.pilot_state_machine import (
     Action,
@@ -78,7 +79,7 @@ class PilotJobs:
         self._loop: EventLoop | None = None
         self._contact: Callable[[], str] = str
         self._closing = False
-        self._forked = False
+        self._pid = os.getpid()
 
     # -- for the driver --------------------------------------------------------------------------------
 
@@ -86,21 +87,19 @@ class PilotJobs:
     def complete(self) -> bool:
         return self._state.complete
 
-    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
+    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
         self._loop, self._contact = loop, contact
         self._take_replies()
         self._carry_out(self._state.look(now, wanted))
         ending, self._to_end = self._to_end, []
-        return ending
+        return StarterTurn(ending, self._state.next_look())
 
-    def next_look(self) -> float | None:
-        return self._state.next_look()
-
-    def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
-        cores, gpus, memory = said["capacity"]
-        capacity = NodeOffer(*said["allocated"]).of(NodeCapacity(cores, tuple(gpus), memory))
-        node = self._state.joined(said.get("block", ""), said["node"], capacity, said["job"], now)
-        return f"node {said['node']} was given back" if node is None else node
+    def admit(self, hello: Hello, now: float) -> NodeState | str:
+        share = hello.pilot
+        if share is None:
+            return f"node {hello.node} belongs to none of this driver's jobs"
+        node = self._state.joined(share.block, hello.node, share.offer.of(hello.capacity), share.job, now)
+        return f"node {hello.node} was given back" if node is None else node
 
     def gone(self, node: NodeState, now: float) -> None:
         self._state.gone(node, now)
@@ -232,7 +231,7 @@ class PilotJobs:
 
     def close(self, loop: EventLoop, grace: float) -> None:
         """Cancel what has not ended by itself: also what is just being submitted."""
-        if self._forked:
+        if os.getpid() != self._pid:  # a fork in a callback has copied the I/O thread, and the jobs are not the copy's
             return
         self._closing = True
         self._scheduler.stop_asking()
@@ -245,9 +244,6 @@ class PilotJobs:
             self._scheduler.cancel(jobs)
         for log in self._logs.values():
             _remove_if_empty(log)
-
-    def after_fork(self) -> None:
-        self._forked = True
 
 
 def _remove_if_empty(path: str) -> None:

@@ -7,10 +7,9 @@ import signal
 from collections.abc import Iterable
 from typing import Any
 
-from ..cluster.launch import NodeOffer
 from ..errors import ResourceError
 from ..pool.call import CallPlan
-from ..pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
+from ..pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..utils.environment import THREADS

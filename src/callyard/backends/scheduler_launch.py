@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
 
-from ..cluster.launch import AgentProcess, ListenSettings, NodeOffer, RanksToStart, StartedAgents
+from ..cluster.launch import AgentProcess, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..errors import ResourceError
 from ..hosts.base import Host
 from ..hosts.mpi_plugins import MpiPlugins
-from ..pool.call_shape import NodeCapacity
+from ..pool.call_shape import NodeCapacity, NodeOffer
 from ..resources import Resources
 from ..schedulers.base import JobId, JobRequest, Scheduler
 from ..schedulers.command import Query
@@ -72,6 +72,11 @@ class LaunchSettings:
         if steps is None:
             raise ResourceError(f"{self.scheduler.name} starts no processes on nodes, only jobs: say detached=True")
         return steps
+
+    @property
+    def job_variables(self) -> Mapping[str, str]:
+        """The variable by which processes on nodes learn in which job they are."""
+        return self.scheduler.site().job_variables.environment()
 
     def on_node(self, command: Sequence[str], *, setup: bool = True) -> list[str]:
         """Return the command behind the words that the user wants to come first on a node."""
@@ -143,7 +148,8 @@ class PilotLaunch:
 
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
         settings = self._settings
-        agent = settings.on_node(agent_command(contact, token, python=settings.python), setup=False)
+        command = agent_command(contact, settings.job_variables, token, python=settings.python)
+        agent = settings.on_node(command, setup=False)
         asked = self._resources(size)
         log = f"{log_directory()}/{token}-{'{element}' if count > 1 else '0'}.log"
         script = f"{os.path.dirname(contact)}/{token}"
@@ -223,6 +229,9 @@ class StepLaunch:
     def ends_in(self) -> float | None:
         return None if self._end is None else self._end - monotonic()
 
+    def is_over(self, said: str) -> bool:
+        return self._settings.scheduler.site().is_over(said)
+
     def _time_left(self) -> float | None:
         """Return the s until the allocation ends, asked once, for calls that have a time; infinite if nobody says."""
         if self._end is None:
@@ -239,7 +248,7 @@ class StepLaunch:
 
     def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
         settings, steps = self._settings, self._steps
-        command = settings.on_node(agent_command(contact, python=settings.python))
+        command = settings.on_node(agent_command(contact, settings.job_variables, python=settings.python))
         if shutil.which(steps.launcher) is None:
             name = settings.scheduler.name
             raise OSError(f"{steps.launcher} is not in PATH; load the cluster's {name} module")
@@ -264,6 +273,7 @@ def _start_ranks(
 ) -> StartedAgents:
     """Start the ranks of a call; `job` has the nodes, where that is not the one in which this process runs."""
     step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job)
+    environment = {**environment, **settings.job_variables}
     argv = settings.steps.ranks(step, settings.on_node(rank_command(ranks.arguments, settings.python)))
     return AgentProcess(ranks.nodes, argv, environment, noise=settings.steps.noise)
 

@@ -147,6 +147,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         scheduler.name,
         _command(slurm),
         _asked(slurm),
+        environment=scheduler.site().job_variables.environment(),
         setup=_setup_lines(slurm),
         template=_template_text(slurm),
         walltime=slurm.walltime,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..futures import Future
     from .entry import Entry
     from .inspect.check_and_prune import Check
-    from .inspect.key_differences import Explanation
+    from .inspect.explain import Explanation
 
 __all__ = ["Cache"]
 
@@ -31,9 +31,9 @@ _MODES = ("use", "refresh", "read-only")
 class Cache:
     """A directory that holds the results of calls, one HDF5 file for each: `Executor(cache=Cache("results"))`.
 
-    It is a mapping of entries by the keys of their calls; the unique beginning of a key is enough, from six characters
-    on. Iteration goes over the entries, not the keys, in the order in which they were stored. An entry that cannot be
-    read is left out with a warning.
+    A cache is a mapping of entries by the keys of their calls; the unique beginning of a key is enough, from six
+    characters on. Iteration goes over the entries, not the keys, in the order of storing. An unreadable entry is left
+    out with a warning.
 
     Args:
         directory: the path, "~" allowed. A missing directory is made, for its user alone, unless `mode` is
@@ -41,7 +41,7 @@ class Cache:
         mode: "use" (the default) takes stored results and adds missing ones; "refresh" runs each call again, once for
             each executor; "read-only" takes stored results and stores nothing.
         trust: "group" to share the directory with the members of its group, who can then run any code as you. By
-            default (None) everything that others could have written is refused.
+            default (None) everything writable for others is refused.
         failures: True to store the exceptions of calls too; False by default.
 
     Raises:
@@ -78,7 +78,7 @@ class Cache:
 
     @staticmethod
     def register(kind: type, function: Callable[[Any], Any]) -> None:
-        """Let instances of a class count in keys by a value that a function makes of them.
+        """Set the function for the instances of a class in keys: each counts by the function's value of it.
 
         This holds in this process, for all caches, and replaces an earlier registration of the class.
 
@@ -105,7 +105,7 @@ class Cache:
 
     @cached_property
     def _claims(self) -> Claims:
-        """The claims of processes to the calls that they run at the moment."""
+        """The claims of processes to the calls they run at the moment."""
         return Claims(self._directory)
 
     def _at(self, directory: str | os.PathLike[str]) -> Cache:
@@ -118,10 +118,10 @@ class Cache:
         return sum(1 for _ in self._directory.entries())
 
     def __bool__(self) -> bool:
-        return True  # even while it is empty, because `if cache:` asks for a cache, not for entries
+        return True  # even for an empty cache, because `if cache:` asks for a cache, not for entries
 
     def keys(self) -> list[str]:
-        """Return the keys of all entries, in the order in which they were stored.
+        """Return the keys of all entries, in the order of storing.
 
         >>> [cache[key].output for key in cache.keys()]
         [(3, 2)]
@@ -212,8 +212,8 @@ class Cache:
         """Return a pandas DataFrame with a row for each entry.
 
         Args:
-            values: True to add columns with the arguments and results of the calls (args, kwargs, output and error),
-                which are all loaded.
+            values: True to load all arguments and results of the calls, and add columns with them (args, kwargs,
+                output and error).
 
         Raises:
             CacheError: pandas is not installed, or a value cannot be loaded.
@@ -228,7 +228,7 @@ class Cache:
     # -- single calls ----------------------------------------------------------------------------------
 
     def future(self, key: str) -> Future[Any]:
-        """Return a future of a call that is stored, or that any process is running now.
+        """Return a future of a stored call, or of a call running now in any process.
 
         Cancelling the future does not cancel the call.
 
@@ -255,21 +255,21 @@ class Cache:
     ) -> Explanation:
         """Return an explanation of a hit or miss: the key of a call, and its differences from the nearest entry.
 
-        The call is not run. Its key is the one that an executor without initializer gives it.
+        The call is not run. The key is the one of an executor without initializer.
 
         Args:
             fn: the function, as for `Executor.submit`.
             *args: its positional arguments.
-            resource_dict: the resources of the call, of which some are part of the key.
+            resource_dict: the resources of the call; some are part of the key.
             **kwargs: its keyword arguments.
 
         Raises:
-            CacheError: an argument has no key, such as an open file or a future that is not done.
+            CacheError: an argument has no key, such as an open file or an unfinished future.
 
         >>> cache.explain(divmod, 17, 5).hit
         True
         >>> print(cache.explain(divmod, 17, 6))
-        'divmod' is not remembered; its key would be ...
+        'divmod' is not in the cache; its key would be ...
         """
         from ..resources import Resources
         from .inspect.explain import explain
@@ -297,13 +297,14 @@ class Cache:
     ) -> list[Entry]:
         """Remove the entries that meet all conditions, and return them.
 
-        Files that processes have left unfinished, and their claims, are removed as well if the processes are gone.
-        Calls that are running stay. `prune(max_size=0)` removes all entries.
+        Unfinished files and claims of processes that are gone are removed as well.
+        Running calls stay, and so do the inputs of calls that are jobs and have not ended. `prune(max_size=0)` removes
+        all other entries.
 
         Args:
             older_than: the time since the call began is longer than this: seconds, a timedelta, or a text as "30d".
             larger_than: the file is larger than this: bytes, or a text as "1GB".
-            max_size: the total size of the entries to keep of those that meet the other conditions, the newest first:
+            max_size: the total size of the entries to keep among the matching ones, the newest first:
                 bytes, or a text as "50GB".
             function: the name of the function.
             state: "finished" or "failed".
@@ -330,7 +331,7 @@ class Cache:
 
         Args:
             repair: True to set damaged files aside, so that their calls run again, and to remove the files left by
-                processes that are gone.
+                ended processes.
 
         Raises:
             CacheError: the directory cannot be read, or repaired.

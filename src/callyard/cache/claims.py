@@ -1,44 +1,43 @@
 """The claims of processes to keys: at most one living process has the claim to a key, and runs the call.
 
-A claim is a file that names its owner. It is written under a temporary name and then linked to its own. Linking
-makes it appear as a whole, and succeeds for exactly one of all processes that try, on network file systems too. There
-are no locks and no time-outs: a claim ends when it is released, or when its owner can be proven gone.
+A claim is a file that names its owner, written under a temporary name and then linked to its own. Linking makes the
+file appear as a whole, and succeeds for exactly one of all trying processes, on network file systems too. There are no
+locks and no time-outs: a claim ends with its release, or with proof that its owner is gone.
 
     claims/<key>           the first claim
-    claims/<key>+<token>   the claim that succeeds the one with this token, whose owner is gone
+    claims/<key>+<token>   the successor of the claim with this token, whose owner is gone
 
-So the claims to a key form a chain, and its last one holds. These are its rules and their reasons:
+So the claims to a key form a chain, and the last one holds. The rules and their reasons:
 
-* A claim that has its name is never changed or replaced, only removed, and no token is used twice.
+* A linked claim is never changed or replaced, only removed, and no token is used twice.
 * Linking to `<key>` succeeds only where no process has the claim. Linking to `<key>+<token>` succeeds for one of the
   processes that found the owner gone, but perhaps long after another process had succeeded the owner and released its
-  claim. So a process that has linked there reads the chain again from its first claim: it has the claim only if its
+  claim. So after linking there a process reads the chain again from the first claim, and has the claim only if its
   own file is the last one.
 * A release removes `<key>` first, which ends the whole chain at once; the other files are removed afterwards, only to
   leave none behind. In the other order a dead claim before ours would become the last one, and another process would
   succeed it while ours still ran. A process that dies between the two steps leaves files that no chain leads to.
-* A claim that cannot be read has no known owner. Its file appears as a whole, so its content is lost only in a crash of
-  its owner's machine, or because a person wrote over it. In that case the owner may still live, so its name is also in
-  an extended attribute of the file, where the file system has those. Anything but a regular file was never a claim, or
-  has replaced one. It is succeeded like the claim of a process that is gone; its name and inode stand for the token.
+* An unreadable claim has no known owner. A claim appears as a whole, so its content is lost only in a crash of the
+  owner's machine, or because a person wrote over the file. In the second case the owner may still live, so an extended
+  attribute of the file names the owner too, on file systems with attributes. Anything but a regular file was never a
+  claim, or has replaced one, and is succeeded like the claim of a dead owner; name and inode stand for the token.
 * A claim whose file may not be opened holds until a user removes it by force.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 import time
-from collections.abc import Container, Iterator
 
 from ..errors import CacheError
 from ..system.process_identity import ProcessIdentity, State, is_hexadecimal, this_process
 from ..utils import lite_json
 from ..utils.frozen import Frozen
-from ..utils.lite_typing import Any
-from .directory import CacheDirectory, is_key
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Any, Container, Iterator
+from .directory import CacheDirectory, is_key, remove_file
 
 __all__ = ["Claim", "ClaimOwner", "Claims", "UnreadableClaim"]
 
@@ -51,7 +50,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class ClaimOwner(ProcessIdentity):
-    """The process that has a claim; its `state()` tells whether it lives."""
+    """The process with a claim; `state()` is "alive", "gone" or "unknown"."""
 
     name: str  # of the function
     since: float  # seconds since the epoch, by the owner's clock
@@ -64,21 +63,21 @@ class ClaimOwner(ProcessIdentity):
         return f"{job}process {self.pid} on {self.host}, since {_when(self.since)}"
 
     def awaited(self, key: str, directory: str) -> str:
-        """Describe the process for people who wait for it; where it cannot be seen, with the command to end that."""
+        """Describe the process for waiting people; for one that cannot be seen, with the command to end the wait."""
         if self.state() != "unknown":
             return self.where()
-        from shlex import quote  # here, because it imports much, and most owners can be seen
+        from shlex import quote  # here, because this import is slow, and most owners can be seen
 
         return f"{self.where()}; if you know that it has ended: callyard retry --force {quote(directory)} {key}"
 
 
 class UnreadableClaim(ClaimOwner):
-    """The owner of a claim that cannot be read, as far as it is known. Its `name` is that of the file."""
+    """The owner of an unreadable claim, as far as known. `name` is the name of the file."""
 
     otherwise: State = "gone"  # the state where the process is not known
 
     def state(self) -> State:
-        """Return the state of the process, if that is known, or else a state fixed when the claim was read."""
+        """Return the state of a known process, otherwise the state fixed at the reading of the claim."""
         return super().state() if self.pid else self.otherwise
 
     def where(self) -> str:
@@ -95,14 +94,15 @@ class Claim(Frozen):
     _chain: list[ClaimOwner]  # from the first one to ours
 
     def release(self) -> None:
-        """Let other processes have the claim. Do nothing if it was released before, or taken away by force."""
+        """Give the claim up. Do nothing after an earlier release, or after a removal by force."""
         path = f"{self._directory.path}/claims"
         names = _names(self.key, self._chain[:-1])
+        # After a removal by force another process may have begun a new chain, whose first file must stay.
         first = _read(f"{path}/{names[0]}")
         ours = first is not None and first.token == self._chain[0].token  # each token is used once
         for name, owner in list(zip(names, self._chain, strict=True))[not ours :]:
             if isinstance(owner, UnreadableClaim):
-                self._directory.put_aside(f"{path}/{name}")
+                self._directory.set_path_aside(f"{path}/{name}")
             else:
                 _remove(self._directory, f"{path}/{name}")
 
@@ -115,15 +115,15 @@ class Claims:
         self._path = f"{directory.path}/claims"
 
     def take(self, key: str, name: str, *, job_id: str | None = None) -> Claim | ClaimOwner:
-        """Claim a key for this process; return the owner if another process has it, or may have it.
+        """Claim a key for this process; return the owner if another process has the claim, or may have it.
 
         Look for the result *after* this, because the owner before may have stored one in the meantime.
         """
-        self._directory.record(key)  # raises an error for a text that is no key
-        self._directory.folder("claims")
+        self._directory.record(key)  # raises an error for an invalid key
+        self._directory.subdirectory("claims")
         attempt = _ClaimAttempt(self._directory, self._path, _new_owner(name, job_id))
         try:
-            while True:
+            while True:  # each round begins anew from the files, because other processes change the chain meanwhile
                 chain = self._chain(key)
                 if attempt.holds(chain):
                     return Claim(key, attempt.owner, self._directory, chain)
@@ -131,27 +131,28 @@ class Claims:
                     return chain[-1]
                 path = f"{self._path}/{_names(key, chain)[-1]}"
                 if chain:
-                    attempt.succeed(path)
-                elif attempt.link(path):
+                    attempt.succeed(path)  # no return: only the next reading of the chain can confirm the claim
+                elif attempt.link(path):  # the first claim needs no confirmation: the name was free
                     return Claim(key, attempt.owner, self._directory, [attempt.owner])
         finally:
             attempt.end()
 
     def holder(self, key: str) -> ClaimOwner | None:
-        """Return the process that has the claim to a key, even if it is gone."""
+        """Return the process with the claim to a key, even a process that is gone."""
         self._directory.record(key)
         return next(reversed(self._chain(key)), None)
 
     def beat(self, key: str, job_id: str) -> None:
-        """Touch the claim to a key if this job has it, as a sign of life for machines that cannot see its processes."""
-        with contextlib.suppress(OSError):
+        """Touch the claim to a key if this job has it, as a sign of life for other machines, which see no processes."""
+        with suppress(OSError):
             chain = self._chain(key)
             if chain and chain[-1].job_id == job_id:
                 os.utime(self._path_of_last(key, chain))
 
-    def heart(self, key: str) -> int | None:
-        """Return the time of the last beat (ns); open the file, because network file systems look again only then."""
-        with contextlib.suppress(OSError):
+    def last_beat(self, key: str) -> int | None:
+        """Return the time of the last beat (ns); None without a claim."""
+        with suppress(OSError):
+            # Opened, because a network file system asks its server for the time only then.
             descriptor = os.open(self._path_of_last(key, self._chain(key)), _READ)
             try:
                 return os.fstat(descriptor).st_mtime_ns
@@ -163,16 +164,16 @@ class Claims:
         return f"{self._path}/{_names(key, chain[:-1])[-1]}"
 
     def running(self) -> Iterator[tuple[str, ClaimOwner]]:
-        """Yield the keys that are claimed, with their owners, even those that are gone."""
+        """Yield the claimed keys with their owners, dead owners included."""
         for key in self._files():
             holder = self.holder(key)
             if holder is not None:
                 yield key, holder
 
     def force(self, key: str) -> bool:
-        """Remove all claims to a key, even those of living processes; return True if there were any."""
+        """Remove all claims to a key, even of living processes; return True if there were any."""
         self._directory.record(key)
-        self._directory.folder("claims")
+        self._directory.subdirectory("claims")
         # The key's own file goes first, for the same reason as in a release.
         names = [key, *self._files().get(key, [])]
         removed = [_remove(self._directory, f"{self._path}/{name}") for name in names]
@@ -187,7 +188,7 @@ class Claims:
         holder = self.holder(key)
         if holder is not None and holder.state() != "gone":
             return False
-        claim = self.take(key, "sweep")
+        claim = self.take(key, "sweep")  # keeps other processes from succeeding a file during its removal
         if isinstance(claim, ClaimOwner):
             return False
         for name in set(names) - set(_names(key, claim._chain)):
@@ -204,7 +205,7 @@ class Claims:
         return chain
 
     def _files(self) -> dict[str, list[str]]:
-        """Return the keys that have files, each with the names of its successors' files."""
+        """Return the keys with files, each with the names of the successors' files."""
         try:
             found = [name for name in os.listdir(self._path) if is_key(name.partition("+")[0])]
         except FileNotFoundError:
@@ -217,22 +218,22 @@ class Claims:
 
 
 class _ClaimAttempt:
-    """A claim of this process that is not linked yet."""
+    """A claim of this process, not linked yet."""
 
     def __init__(self, directory: CacheDirectory, path: str, owner: ClaimOwner) -> None:
         self.owner = owner
         self._directory, self._path = directory, path
-        self._file: str | None = None  # written only when it is needed
+        self._file: str | None = None  # written only when needed
         self._succeeding: str | None = None  # linked here, but perhaps in vain
 
     def succeed(self, path: str) -> None:
-        """Link to the end of a chain, which may have ended in the meantime: `holds` decides."""
+        """Link to the end of a chain. The chain may have ended in the meantime, so `holds` decides."""
         if self.link(path):
             self._succeeding = path
 
     def holds(self, chain: list[ClaimOwner]) -> bool:
-        """Return True if our claim is the last one of a chain that was read just now; remove it if it is in vain."""
-        # Our claim may be there although `link` found the name taken: NFS repeats a request whose reply got lost.
+        """Return True if our claim is the last one of a chain read just now; remove a claim linked in vain."""
+        # Our claim may be there although `link` found the name taken: NFS repeats a request after a lost reply.
         if chain and chain[-1].token == self.owner.token:
             self._succeeding = None
             return True
@@ -242,11 +243,11 @@ class _ClaimAttempt:
     def end(self) -> None:
         self._take_back()
         if self._file is not None:
-            _unlink(self._file)
+            remove_file(self._file)
 
     def _take_back(self) -> None:
         if self._succeeding is not None:
-            _unlink(self._succeeding)
+            remove_file(self._succeeding)
             self._succeeding = None
 
     def link(self, path: str) -> bool:
@@ -275,11 +276,11 @@ class _ClaimAttempt:
         except FileNotFoundError:  # the cache was deleted
             descriptor, path = self._directory.temporary("claims")
         try:
-            if os.write(descriptor, content) != len(content):
+            if os.write(descriptor, content) != len(content):  # a full disk may take a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             _sign(descriptor, self.owner.label)
         except OSError:
-            _unlink(path)
+            remove_file(path)
             raise
         finally:
             os.close(descriptor)
@@ -298,7 +299,7 @@ def _names(key: str, chain: list[ClaimOwner]) -> list[str]:
 def _read(path: str, before: Container[str] = ()) -> ClaimOwner | None:
     """Return the owner named in a file; None if there is no such file, or no longer.
 
-    A file whose token came `before` in its chain was not written by Callyard, so it counts as unreadable.
+    A file with a token from `before` in its chain was not written by Callyard, and counts as unreadable.
     """
     try:
         descriptor = os.open(path, _READ)
@@ -326,7 +327,7 @@ _TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str,
 
 
 def _parse(content: bytes) -> ClaimOwner | None:
-    """Return the owner that a claim names; None if Callyard did not write it."""
+    """Return the owner named by a claim; None for a file not written by Callyard."""
     try:
         found = lite_json.loads(content)
         owner = ClaimOwner(**{name: found[name] for name in ClaimOwner.fields})
@@ -362,13 +363,13 @@ def _unreadable(path: str, descriptor: int | None, otherwise: State = "gone") ->
 
 
 def _sign(descriptor: int, label: str) -> None:
-    """Write the owner into an attribute of the file too, where it outlives a lost content."""
-    with contextlib.suppress(OSError, AttributeError):  # many systems and file systems have no attributes
+    """Write the owner into an attribute of the file too, which outlives a lost content."""
+    with suppress(OSError, AttributeError):  # many systems and file systems have no attributes
         os.setxattr(descriptor, _ATTRIBUTE, label.encode())
 
 
 def _signer(descriptor: int) -> ProcessIdentity | None:
-    with contextlib.suppress(OSError, AttributeError, UnicodeDecodeError):
+    with suppress(OSError, AttributeError, UnicodeDecodeError):
         return ProcessIdentity.from_label(os.getxattr(descriptor, _ATTRIBUTE).decode())
     return None
 
@@ -376,7 +377,7 @@ def _signer(descriptor: int) -> ProcessIdentity | None:
 def _when(since: float) -> str:
     try:
         now, then = time.localtime(), time.localtime(since)
-    except (OSError, OverflowError, ValueError):  # a time that makes no sense, from a file system with a wrong clock
+    except (OSError, OverflowError, ValueError):  # an impossible time, from a file system with a wrong clock
         return "an unknown time"
     return time.strftime("%H:%M:%S" if now[:3] == then[:3] else "%Y-%m-%d %H:%M:%S", then)
 
@@ -384,15 +385,7 @@ def _when(since: float) -> str:
 def _remove(directory: CacheDirectory, path: str) -> bool:
     """Remove a claim, or move a foreign thing of its name aside; return False if nothing has this name."""
     try:
-        return _unlink(path)
+        return remove_file(path)
     except (IsADirectoryError, PermissionError):
-        directory.put_aside(path)
+        directory.set_path_aside(path)
         return True
-
-
-def _unlink(path: str) -> bool:
-    try:
-        os.unlink(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True

@@ -1,32 +1,31 @@
 """The directory of a cache: the places of its files, and their publication as whole files.
 
-    <cache>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of its key
-    <cache>/own/<key>.h5      a record whose key the user chose
+    <cache>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of the key
+    <cache>/own/<key>.h5      a record with a key chosen by the user
     <cache>/claims/           the claims of processes to keys: see `claims`
-    <cache>/damaged/          damaged files that were set aside
+    <cache>/damaged/          damaged files, set aside
     <cache>/jobs/             calls submitted to a scheduler: see `jobs.spool`
-    in any of these, .tmp-<process>~<random>: a file or directory that a process is writing or removing at the moment
+    in any of these, .tmp-<process>~<random>: a file or directory in the making, or being removed
 
 Anything may vanish at any time, because users delete caches, so missing directories are made again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
 
 from ..errors import CacheError, UnsafeCache
 from ..system.process_identity import ProcessIdentity, is_hexadecimal, own_label
 from ..utils.frozen import Frozen
-from ..utils.paths import expand
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Callable, Iterator
 from .permissions import Trust, check_directory, check_file, check_within, make_directory, resolve
 
-__all__ = ["CacheDirectory", "is_key", "remove_tree", "sync_directory"]
+__all__ = ["CacheDirectory", "is_key", "remove_file", "remove_tree", "sync_directory"]
 
-_LONGEST = 200  # characters of a key that the user chose
+_LONGEST = 200  # characters of a key chosen by the user
 _LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-")
 _TEMPORARY = ".tmp-"
 _SUFFIX = ".h5"
@@ -37,7 +36,7 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class CacheDirectory(Frozen):
-    """The directory of a cache, into which only its user, or a trusted group, can have written."""
+    """The directory of a cache, writable only for its user or a trusted group."""
 
     path: str  # without symbolic links
     trust: Trust | None = None
@@ -46,40 +45,40 @@ class CacheDirectory(Frozen):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, writable: bool = True, trust: str | None = None) -> CacheDirectory:
-        """Return the cache in a directory, which is made if it is missing.
+        """Return the cache in a directory, made if missing.
 
-        Raises UnsafeCache if others could have written into it, or could put another directory into its place.
+        Raises UnsafeCache if others could have written into the directory, or could replace it by another one.
         """
         if trust not in (None, "group"):
             raise CacheError(f'trust is None or "group", not {trust!r}')
         checked: Trust | None = "group" if trust else None
-        real, status = _open(expand(os.fspath(path)), checked, writable)
+        real, status = _open(_expand(os.fspath(path)), checked, writable)
         return cls(real, checked, writable, status.st_gid if trust else None)
 
     # ------------------------------------------------------------------ records
 
     def record(self, key: str) -> str:
-        """Return the path of the file of a key, whether it is there or not."""
-        return f"{self.path}/{_folder(key)}/{key}{_SUFFIX}"
+        """Return the path of the file of a key, present or not."""
+        return f"{self.path}/{_shard_of(key)}/{key}{_SUFFIX}"
 
     def open_record(self, key: str) -> int:
         """Return a descriptor of the file of a key, for reading.
 
-        Raises FileNotFoundError if there is none and UnsafeCache if others could have written it.
+        Raises FileNotFoundError if there is none, and UnsafeCache if others could have written the file.
         """
-        folder = _folder(key)
-        path = f"{self.path}/{folder}/{key}{_SUFFIX}"
+        subdirectory = _shard_of(key)
+        path = f"{self.path}/{subdirectory}/{key}{_SUFFIX}"
         try:
             descriptor = os.open(path, _READ)
         except FileNotFoundError:
             raise
         except OSError:
-            self._explain(folder, path)
+            self._explain(subdirectory, path)
             raise
         try:
             # Check the open file, not the path, which may lead to another file by now.
             check_file(path, os.fstat(descriptor), self.trust, self.group, descriptor)
-            self.check(f"{self.path}/{folder}")
+            self.check(f"{self.path}/{subdirectory}")
         except BaseException:
             os.close(descriptor)
             raise
@@ -97,13 +96,13 @@ class CacheDirectory(Frozen):
         return os.path.lexists(self.record(key))
 
     def publish(self, key: str, write: Callable[[int], object], *, sync: bool = False) -> None:
-        """Let `write` fill a new file through its descriptor, and make it the file of the key.
+        """Fill a new file by `write(descriptor)`, and make the file visible under its key.
 
         Others see either the whole file or the one before. With `sync` the file outlives a power failure too. `write`
-        must not close the descriptor. Its exceptions, and those of the system, go to the caller.
+        must not close the descriptor. Exceptions of `write` and of the system go to the caller.
         """
-        folder = _folder(key)
-        descriptor, temporary = self.temporary(folder)
+        subdirectory = _shard_of(key)
+        descriptor, temporary = self.temporary(subdirectory)
         try:
             try:
                 write(descriptor)
@@ -111,72 +110,81 @@ class CacheDirectory(Frozen):
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)  # network file systems report a full disk only now
-            os.replace(temporary, self.record(key))
+            os.replace(temporary, self.record(key))  # atomic: a reader finds the old file or the new one, never a part
         except BaseException:
-            _unlink(temporary)
+            remove_file(temporary)
             raise
         if sync:
-            sync_directory(f"{self.path}/{folder}")
+            sync_directory(f"{self.path}/{subdirectory}")
             sync_directory(self.path)  # the shard may be new
 
     def set_aside(self, key: str, reason: str) -> str:
         """Move the file of a key into the directory of damaged files, with the reason beside it; return its new path.
 
-        A file that is gone already is ignored. In a read-only cache the file stays, and its path is returned.
+        A missing file is ignored. In a read-only cache the file stays, and the return value is its present path.
         """
         path = self.record(key)
         if not self.writable:
             return path
-        aside = f"{self.path}/damaged/{key}.{_random()}"
+        aside = f"{self.path}/damaged/{key}.{_random()}"  # random, because a key may be damaged more than once
         try:
-            self.folder("damaged")
+            self.subdirectory("damaged")
             os.rename(path, aside + _SUFFIX)
         except (FileNotFoundError, NotADirectoryError):
             return aside + _SUFFIX
-        with contextlib.suppress(OSError):  # the reason is not worth an error: the disk may be full
+        with suppress(OSError):  # the reason is not worth an error: the disk may be full
             with open(aside + ".txt", "x", encoding="utf-8") as file:
                 file.write(reason + "\n")
         return aside + _SUFFIX
 
-    def put_aside(self, path: str) -> None:
+    def set_path_aside(self, path: str) -> None:
         """Move a foreign or unreadable file into the directory of damaged files, if possible."""
-        with contextlib.suppress(OSError):
-            os.rename(path, f"{self.folder('damaged')}/{os.path.basename(path)}.{_random()}")
+        with suppress(OSError):
+            os.rename(path, f"{self.subdirectory('damaged')}/{os.path.basename(path)}.{_random()}")
 
     def remove(self, key: str) -> bool:
         """Remove the file of a key; return False if there was none."""
         self._require_writable()
-        return _unlink(self.record(key))
+        return remove_file(self.record(key))
 
     def keys(self) -> Iterator[str]:
         return (key for key, _ in self.entries())
 
     def entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Yield all keys, each with its entry of `os.scandir`, whose `stat()` has size and age."""
-        for place in _scan(self.path):
-            if place.name != "own" and not is_hexadecimal(place.name, 2):
+        """Yield all keys, each with its entry of `os.scandir` for size and age."""
+        for shard in _scan(self.path):
+            if shard.name != "own" and not is_hexadecimal(shard.name, 2):
                 continue
-            for entry in _scan(place.path):
+            for entry in _scan(shard.path):
                 key, suffix = entry.name[: -len(_SUFFIX)], entry.name[-len(_SUFFIX) :]
-                if suffix == _SUFFIX and is_key(key) and _folder(key) == place.name:
+                if suffix == _SUFFIX and is_key(key) and _shard_of(key) == shard.name:
                     yield key, entry
 
-    def left(self, folder: str = "") -> Iterator[str]:
-        """Yield the paths of temporary files whose writers are gone, in one of the directories or in all."""
-        names = [folder] if folder else [place.name for place in _scan(self.path) if not place.name.startswith(".")]
-        folders = (f"{self.path}/{name}" for name in names)
-        found = (entry for folder in folders for entry in _scan(folder) if entry.name.startswith(_TEMPORARY))
+    def left(self, subdirectory: str = "") -> Iterator[str]:
+        """Yield the paths of temporary files of dead writers, in one of the directories or in all."""
+        names = (
+            [subdirectory]
+            if subdirectory
+            else [shard.name for shard in _scan(self.path) if not shard.name.startswith(".")]
+        )
+        subdirectories = (f"{self.path}/{name}" for name in names)
+        found = (
+            entry
+            for subdirectory in subdirectories
+            for entry in _scan(subdirectory)
+            if entry.name.startswith(_TEMPORARY)
+        )
         return (entry.path for entry in found if _is_left(entry.name))
 
-    def sweep(self, folder: str = "") -> int:
-        """Remove these temporary files and directories; return their number."""
+    def sweep(self, subdirectory: str = "") -> int:
+        """Remove the temporary files and directories of dead writers; return their number."""
         self._require_writable()
-        return sum(map(remove_tree, self.left(folder)))
+        return sum(map(remove_tree, self.left(subdirectory)))
 
     # ------------------------------------------------------------------ subdirectories
 
-    def folder(self, name: str) -> str:
-        """Return the path of a directory in the cache, made if it is missing."""
+    def subdirectory(self, name: str) -> str:
+        """Return the path of a directory in the cache, made if missing."""
         self._require_writable()
         path = f"{self.path}/{name}"
         try:
@@ -187,37 +195,37 @@ class CacheDirectory(Frozen):
         return path
 
     def temporary(self, name: str) -> tuple[int, str]:
-        """Return descriptor and path of a new temporary file in a directory of the cache, made if it is missing."""
+        """Return descriptor and path of a new temporary file in a directory of the cache, made if missing."""
         for _ in range(4):
-            with contextlib.suppress(FileNotFoundError):  # the cache is being deleted
-                return self.temporary_in(self.folder(name))
-        return self.temporary_in(self.folder(name))
+            with suppress(FileNotFoundError):  # the cache is being deleted
+                return self.temporary_in(self.subdirectory(name))
+        return self.temporary_in(self.subdirectory(name))
 
-    def temporary_name(self, folder: str) -> str:
-        """Return a new path for a temporary file in a directory; its name tells which process writes it."""
-        return f"{folder}/{_TEMPORARY}{own_label()}~{_random()}"
+    def temporary_name(self, subdirectory: str) -> str:
+        """Return a new path for a temporary file in a directory, with the writing process in the name."""
+        return f"{subdirectory}/{_TEMPORARY}{own_label()}~{_random()}"
 
-    def temporary_in(self, folder: str) -> tuple[int, str]:
-        """Return descriptor and path of a new temporary file in a directory, which must be there."""
-        path = self.temporary_name(folder)
+    def temporary_in(self, subdirectory: str) -> tuple[int, str]:
+        """Return descriptor and path of a new temporary file in an existing directory."""
+        path = self.temporary_name(subdirectory)
         descriptor = os.open(path, _CREATE, 0o600)
         if self.group is not None:
             _give(descriptor, path, self.group)
         return descriptor, path
 
-    def temporary_folder(self, name: str) -> str:
+    def temporary_directory(self, name: str) -> str:
         """Return the path of a new temporary directory in a directory of the cache."""
-        path = self.temporary_name(self.folder(name))
+        path = self.temporary_name(self.subdirectory(name))
         make_directory(path, self.trust, self.group)
         return path
 
     def _make(self, path: str) -> None:
-        # Check the cache itself again, because another user may have made it after it was deleted.
+        # Check the cache itself again: after a deletion another user may have made a directory of this name.
         _resolve(self.path, self.trust, make=True)
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             if not stat.S_ISDIR(os.stat(path).st_mode):
                 os.rename(path, f"{path}.{_random()}.damaged")
-        with contextlib.suppress(FileExistsError):  # another process was faster
+        with suppress(FileExistsError):  # another process was faster
             make_directory(path, self.trust, self.group)
 
     def check(self, path: str) -> None:
@@ -232,10 +240,10 @@ class CacheDirectory(Frozen):
             raise NotADirectoryError(f"{path} is not a directory")
         check_within(path, status, self.trust, self.group)
 
-    def _explain(self, folder: str, path: str) -> None:
-        """Raise a better error than the system's for a file that cannot be opened, if there is one."""
+    def _explain(self, subdirectory: str, path: str) -> None:
+        """Raise a better error than the system's for a file that cannot be opened, if the reason is known."""
         try:
-            self.check(f"{self.path}/{folder}")
+            self.check(f"{self.path}/{subdirectory}")
             status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f"there is no {path}") from None
@@ -248,8 +256,16 @@ class CacheDirectory(Frozen):
             raise CacheError(f"the cache {self.path} is only read here: open it for writing to change it")
 
 
+def _expand(path: str) -> str:
+    if not path.startswith("~"):
+        return path
+    from ..utils.paths import expand  # here, because a job is given a path without it
+
+    return expand(path)
+
+
 def _open(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
-    """Return the real path of the directory of a cache, and its status; raise an error if it is missing or unsafe."""
+    """Return the real path of the directory of a cache, and its status; raise an error for a missing or unsafe one."""
     if "\0" in path:
         raise CacheError(f"the cache {path!r} has a zero in its name, which no directory can have")
     there = os.path.isdir(path)
@@ -279,7 +295,7 @@ def _resolve(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_r
     return real, status
 
 
-def _folder(key: str) -> str:
+def _shard_of(key: str) -> str:
     if is_hexadecimal(key, 40):
         return key[:2]
     if is_key(key):
@@ -290,7 +306,7 @@ def _folder(key: str) -> str:
 
 
 def is_key(name: str) -> bool:
-    """Return True if a name can be a key: a digest, or a text that the user chose."""
+    """Return True if a name can be a key: a digest, or a text chosen by the user."""
     return 0 < len(name) <= _LONGEST and name[0] != "." and _LETTERS.issuperset(name)
 
 
@@ -299,7 +315,7 @@ def _random() -> str:
 
 
 def _scan(path: str) -> list[os.DirEntry[str]]:
-    """Return the entries of a directory, none if it is missing."""
+    """Return the entries of a directory, none of a missing one."""
     try:
         with os.scandir(path) as entries:
             return list(entries)
@@ -313,7 +329,8 @@ def _is_left(name: str) -> bool:
     return writer is not None and writer.state() == "gone"
 
 
-def _unlink(path: str) -> bool:
+def remove_file(path: str) -> bool:
+    """Remove a file; return False if there was none, because anything in a cache may vanish at any time."""
     try:
         os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -324,8 +341,8 @@ def _unlink(path: str) -> bool:
 def remove_tree(path: str) -> bool:
     """Remove a file or a whole directory; return False if there was none."""
     if os.path.islink(path) or not os.path.isdir(path):
-        return _unlink(path)
-    import shutil  # here, because it imports much, and jobs remove no directories
+        return remove_file(path)
+    import shutil  # here, because this import is slow, and jobs remove no directories
 
     shutil.rmtree(path, ignore_errors=True)
     return True
@@ -338,8 +355,15 @@ def _give(descriptor: int, path: str, group: int) -> None:
         os.fchmod(descriptor, 0o660)
     except OSError:
         os.close(descriptor)
-        _unlink(path)
+        remove_file(path)
         raise
+
+
+def write_all(fd: int, data: bytes, at: int) -> None:
+    """Write bytes at an offset of a file, all of them."""
+    written = os.pwrite(fd, data, at)
+    while written < len(data):  # a full disk raises an error at the next attempt
+        written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
 
 def sync_directory(directory: str) -> None:

@@ -1,4 +1,4 @@
-"""The class `Entry`: the stored record of one call, for people and programs that look into a cache."""
+"""The class `Entry`: the stored record of one call, for people and programs to look into a cache."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ FactType = TypeVar("FactType")
 class Entry:
     """The stored record of one call, as `Cache` returns it.
 
-    At first only the beginning of its file is read, for key, function, state, times and size. All other properties read
-    the whole file when they are first used, and make new values at each use; they raise CacheError if the file was
-    removed or damaged, or if its objects cannot be made in this process. Two entries are equal if they are of the same
-    file.
+    At first only the beginning of the file is read, for key, function, state, times and size. All other properties
+    read the whole file at their first use, and make new values at each use. Their CacheError means a removed or
+    damaged file, or objects that cannot be made in this process. Two entries of the same file are equal.
 
     >>> [entry] = cache
     >>> entry.function, entry.args, entry.output, entry.state
@@ -40,7 +39,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The key of the call: 40 hexadecimal digits, or a text that the user chose."""
+        """The key of the call: 40 hexadecimal digits, or a text chosen by the user."""
         return self._head.key
 
     @property
@@ -55,7 +54,7 @@ class Entry:
 
     @property
     def created(self) -> datetime:
-        """The time at which the call began, in the time zone of this machine."""
+        """The begin of the call, in the time zone of this machine."""
         return datetime.fromtimestamp(self._head.created, timezone.utc).astimezone()
 
     @property
@@ -70,14 +69,14 @@ class Entry:
 
     @property
     def path(self) -> Path:
-        """The path of the file, which any HDF5 tool can read."""
+        """The path of the file, readable by any HDF5 tool."""
         return Path(self._directory.record(self.key))
 
     # -- values ----------------------------------------------------------------------------------------
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The positional arguments; a placeholder stands for one that was too large to store, or not picklable."""
+        """The positional arguments; a placeholder stands for an argument too large to store, or not picklable."""
         return self._stored().args()
 
     @property
@@ -87,7 +86,7 @@ class Entry:
 
     @property
     def output(self) -> Any:
-        """The result of the call; None if it failed."""
+        """The result of the call; None after a failure."""
         return None if self.state == FAILED else self._stored().output()
 
     @property
@@ -101,7 +100,7 @@ class Entry:
 
     @property
     def traceback(self) -> str | None:
-        """The traceback of a call that failed, as text; None if it finished."""
+        """The traceback of a failed call, as text; None if the call finished."""
         return str(self._stored().failure()[1]) if self.state == FAILED else None
 
     # -- facts about the call --------------------------------------------------------------------------
@@ -113,22 +112,22 @@ class Entry:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All facts that are stored beside the values."""
+        """All facts stored beside the values."""
         return self._stored().facts()
 
     @property
     def resources(self) -> dict[str, Any]:
-        """The resources that the call asked for."""
+        """The resources requested for the call."""
         return self._fact("resources", dict) or {}
 
     @property
     def host(self) -> str | None:
-        """The name of the machine on which the call ran; None if it is not stored."""
+        """The name of the machine of the call; None if not stored."""
         return self._fact("host", str)
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of Python, of Callyard and of the packages that the function uses, as far as they are stored."""
+        """The versions of Python, of Callyard and of the packages used by the function, as far as stored."""
         facts = self.facts
         found = {name: str(facts[name]) for name in ("python", "callyard") if facts.get(name)}
         for label, ingredient in self.ingredients.items():
@@ -146,14 +145,14 @@ class Entry:
 
     @property
     def log(self) -> str | None:
-        """The output that the call wrote, where a log was kept; otherwise None."""
+        """The output written by the call, if a log was kept; otherwise None."""
         kept = self._fact("log", str)
         if kept is not None and "\n" not in kept and os.path.isabs(kept):
             return _text(kept)
         return kept
 
     def _fact(self, name: str, kind: type[FactType]) -> FactType | None:
-        """Return a fact; None if it is missing or of another type."""
+        """Return a fact; None for a missing one, or one of another type."""
         fact = self.facts.get(name)
         return fact if isinstance(fact, kind) else None
 

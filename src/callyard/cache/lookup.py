@@ -1,4 +1,4 @@
-"""The lookup of a call in a cache: a stored result that is whole and can be trusted, or none."""
+"""The lookup of a call in a cache: an undamaged result from a trusted file, or none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("callyard")
 
 
 class CachedResult:
-    """A stored result or exception, which is loaded on demand."""
+    """A stored result or exception, loaded on demand."""
 
     __slots__ = ("_stored", "failed", "token")
 
@@ -43,20 +43,20 @@ class CachedResult:
 
 
 def find(directory: CacheDirectory, key: str, *, whole: bool = False) -> CachedResult | None:
-    """Return the stored result of a key; None, with a warning, where its file is damaged or cannot be read.
+    """Return the stored result of a key; None, with a warning, for a damaged or unreadable file.
 
-    A damaged file is set aside. A large file is read once more when its content is loaded; with `whole` it is read
-    into memory now.
+    A damaged file is set aside. A large file is read again to load its content; with `whole`, the content is kept
+    in memory.
 
     Raises:
         UnsafeCache: others could have written the file.
-        VersionMismatch: a newer Callyard wrote it.
+        VersionMismatch: a newer Callyard wrote the file.
     """
     return look_up(directory, key, whole)[0]
 
 
 def look_up(directory: CacheDirectory, key: str, whole: bool = False) -> tuple[CachedResult | None, bool]:
-    """Return the same, and True if there is a file that can be neither used nor moved away."""
+    """Return the result as `find` does, and True for a file that can be neither used nor moved away."""
     path = directory.record(key)
     try:
         return _open(directory, key, whole), False
@@ -78,7 +78,7 @@ def _open(directory: CacheDirectory, key: str, whole: bool) -> CachedResult:
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
-        descriptor = directory.open_record(key)  # another machine has replaced it just now
+        descriptor = directory.open_record(key)  # NFS: another machine has replaced the file just now
     try:
         stored = read(descriptor, path, whole)
     finally:
@@ -98,7 +98,7 @@ def _refuse_another_case(directory: CacheDirectory, key: str, other: str) -> Non
 
 
 def _set_aside(directory: CacheDirectory, key: str, reason: str) -> str:
-    """Set a damaged file aside; return a text about that, empty if the file has to stay."""
+    """Set a damaged file aside; return words for its new path, "" if the file has to stay."""
     if not directory.writable:
         return "it is left alone, as the cache is read-only"
     try:
@@ -108,7 +108,7 @@ def _set_aside(directory: CacheDirectory, key: str, reason: str) -> str:
 
 
 def tell(message: str) -> None:
-    """Warn of a problem with a file that does not fail the call, and log it; where warnings are errors, only log it."""
+    """Warn of a harmless problem with a file, and log the problem; where warnings are errors, only log."""
     try:
         warnings.warn(message, stacklevel=_level_of_caller())
     except Warning:  # where warnings are errors, the call still goes on
@@ -118,7 +118,7 @@ def tell(message: str) -> None:
 
 
 def _level_of_caller() -> int:
-    """Return the `stacklevel` at which a caller outside Callyard is, counted from the function that called this one."""
+    """Return the `stacklevel` at which a caller outside Callyard is, counted from the calling function."""
     package, level = __name__.partition(".")[0] + ".", 1
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(package):

@@ -1,29 +1,27 @@
-"""The messages between the submitter of a cached call and its runner: plain data, because they are pickled."""
+"""The messages between the submitter of a cached call and its runner: plain data, because executors pickle them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..utils.frozen import Frozen
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_typing import TYPE_CHECKING, Any, Sequence
 
 if TYPE_CHECKING:
     from ..hashing.call_key import KeyContext
 
-Reference = tuple[str, str, bytes]  # module, name in it, and its token when the key was made
+Reference = tuple[str, str, bytes]  # module, qualified name, and token at the time of the key
 
 
 class KeyInputs(Frozen):
-    """The parts of a key, for a runner whose objects may have been changed since the key was made."""
+    """The parts of a key, for a runner whose objects may have been changed since."""
 
-    process: str  # that made the key; in this process the function is the very same object
-    function: bytes  # its token
-    arguments: bytes | None  # their token; None where it may be another one in another process
+    process: str  # the process of the key; there the runner's function is the same object
+    function: bytes  # token of the function
+    arguments: bytes | None  # token of the arguments; None if another process may compute another one
     around: KeyContext
 
 
 class RunRequest(Frozen):
-    """The request to run a cached call, as its runner gets it."""
+    """The request to run a cached call, as received by the runner."""
 
     directory: str
     inode: int  # of the directory, because on another machine the same path may be another directory
@@ -37,14 +35,12 @@ class RunRequest(Frozen):
     source: str
     facts: dict[str, Any]
     meant: KeyInputs | None = None
-    check_only: bool = False  # neither claim nor store, because another process does that
-    job_id: str | None = (
-        None  # of the job that makes the call; the submitter may have ended when the job stores the result
-    )
+    check_only: bool = False  # neither claim nor store, because another process does both
+    job_id: str | None = None  # of the job of the call; the submitter may have ended before the job stores the result
 
 
 class RunReport(Frozen):
-    """The report of a call that was run: all but its result."""
+    """The report of a call after its run, without the result."""
 
     token: bytes | None = None  # of the result
     problem: str | None = None  # the reason why the result was not stored
@@ -55,8 +51,8 @@ class RunDeclined(Frozen):
     """The reason for not running a call."""
 
     reason: str  # "stored", "claimed" or "differs"
-    where: str = ""  # the process that has claimed it, in words for people
-    modules: tuple[str, ...] = ()  # those whose code is not the keyed one
+    where: str = ""  # the process with the claim, in words for people
+    modules: tuple[str, ...] = ()  # the modules with other code than in the key
 
 
 class RunAgain(Frozen):
@@ -64,7 +60,7 @@ class RunAgain(Frozen):
 
 
 class RunOutcome(Frozen):
-    """The outcome of a cached call in an executor of another library: its report and result, or the refusal."""
+    """The outcome of a cached call in an executor of another library: report and result, or the refusal."""
 
     note: RunReport | RunDeclined
     value: Any = None

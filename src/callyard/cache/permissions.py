@@ -1,17 +1,17 @@
-"""Checks that nobody else could have written a record, because to open a record is to run code in it.
+"""Checks that only trusted users could have written a record, because opening a record runs the code in it.
 
 A cache often lies where others write too: in `/tmp`, on a scratch file system, in a project's directory. Another user
-could attack it in three ways, each with its check:
+could attack the cache in three ways, each with its check:
 
 * Make the directory, or a link of its name, first. So directories, files and links must belong to this user.
-* Write into a directory or file that allows it. So their modes must not.
+* Write into a directory or file. So the modes must not allow writing.
 * Put another directory in the place of this one, or of any directory above it. The right to write into a directory is
   the right to rename its entries, unless its sticky bit is set, as in `/tmp`. So in each directory on the way, links
-  included, only this user and root may have that right.
+  included, only this user and root may have the right.
 
-An access control list can give rights that the mode does not show, or shows as those of a trusted group, so the lists
-are checked as well. With `trust="group"` the members of that group may have all these rights. Once these checks have
-passed, nobody else can exchange anything, so they need not be repeated for as long as the same directory is there.
+An access control list can give rights invisible in the mode, or shown there as rights of a trusted group, so the
+lists are checked as well. With `trust="group"` the members of the group may have all these rights. After these checks
+no other user can exchange anything, so no repetition is needed as long as the same directory is there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import deque
 
 from ..errors import UnsafeCache
 from ..system.acls import AclEntry, inherited_writers, named_writers
@@ -30,16 +29,16 @@ __all__ = ["Trust", "check_directory", "check_file", "check_within", "make_direc
 Trust = Literal["group"]
 
 _MOST_LINKS = 40  # as in the kernel
-_NOBODY = 65534  # the number that a user namespace shows for users from outside
+_NOBODY = 65534  # the number of all outside users in a user namespace
 
 
 def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = None) -> str:
-    """Return the real path of a directory; check each directory and link on the way to it, but not itself.
+    """Return the real path of a directory; check each directory and link on the way, but not the directory itself.
 
-    With `make`, missing directories are made. The trusted group is that of the directory, unless it is given.
+    With `make`, missing directories are made. The trusted group is the directory's, unless given.
 
     Raises:
-        UnsafeCache: others could put another directory into its place.
+        UnsafeCache: others could replace the directory by another one.
         OSError: the directory is missing, for example.
     """
     above: list[str] = []
@@ -52,10 +51,12 @@ def resolve(path: str, trust: Trust | None, *, make: bool, group: int | None = N
 
 
 def _follow_path(path: str, trust: Trust | None, make: bool, above: list[str]) -> str:
-    real, rest = "/", deque(os.path.join(os.getcwd(), path).split("/"))
+    # Only for a relative path, because the directory of this process may be gone.
+    whole = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    real, rest = "/", whole.split("/")[::-1]  # the next name last
     links = 0
     while rest:
-        name = rest.popleft()
+        name = rest.pop()
         if name in ("", "."):
             continue
         if name == "..":
@@ -63,41 +64,41 @@ def _follow_path(path: str, trust: Trust | None, make: bool, above: list[str]) -
             continue
         above.append(real)
         _check_above(real, path, trust)
-        place = os.path.join(real, name)
-        status = _status(place, trust, make)
+        entry = os.path.join(real, name)
+        status = _status(entry, trust, make)
         if not stat.S_ISLNK(status.st_mode):
-            real = place
+            real = entry
             continue
         links += 1
-        target = _follow(place, status, path, links)
-        rest.extendleft(reversed(target.split("/")))
+        target = _follow(entry, status, path, links)
+        rest.extend(reversed(target.split("/")))
         real = "/" if target.startswith("/") else real
     return real
 
 
-def _status(place: str, trust: Trust | None, make: bool) -> os.stat_result:
+def _status(entry: str, trust: Trust | None, make: bool) -> os.stat_result:
     try:
-        return os.lstat(place)
+        return os.lstat(entry)
     except FileNotFoundError:
         if not make:
             raise
     try:
-        make_directory(place, trust)
+        make_directory(entry, trust)
     except FileExistsError:
-        pass  # another process was faster; its owner is checked like any other
-    return os.lstat(place)
+        pass  # another process was faster; the owner of its directory is checked like any other
+    return os.lstat(entry)
 
 
-def _follow(place: str, status: os.stat_result, path: str, links: int) -> str:
+def _follow(entry: str, status: os.stat_result, path: str, links: int) -> str:
     if links > _MOST_LINKS:
         raise UnsafeCache(f"the cache {path} leads through too many symbolic links: name its directory itself")
     # This holds even for a link to a directory of this user, because its owner can point it to another one at any time.
     if status.st_uid not in (0, os.geteuid()) and not _is_outside(status.st_uid):
         raise UnsafeCache(
-            f"the cache {path} leads through the symbolic link {place}, which belongs to {_user(status.st_uid)}: "
+            f"the cache {path} leads through the symbolic link {entry}, which belongs to {_user(status.st_uid)}: "
             "name the directory itself, or choose another one"
         )
-    return os.readlink(place)
+    return os.readlink(entry)
 
 
 def make_directory(path: str, trust: Trust | None, group: int | None = None) -> None:

@@ -6,14 +6,13 @@ claim before may have stored one in between. Store first, then release the claim
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
 
 from ..errors import CacheError, CallyardError
-from ..utils.lite_typing import Any
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Any, Callable
 from .claims import Claim, Claims
 from .directory import CacheDirectory
 from .messages import RunDeclined, RunOutcome, RunReport, RunRequest
@@ -57,7 +56,8 @@ class CachedRun:
 
     def release(self) -> None:
         if self._claim is not None:
-            with contextlib.suppress(OSError):  # the claim ends with this process at the latest
+            # On an error the claim ends with this process, because an owner that is gone holds no claim.
+            with suppress(OSError):
                 self._claim.release()
 
     def _store(
@@ -66,7 +66,7 @@ class CachedRun:
         if self._directory is None:
             return RunReport(token)
         try:
-            from .format.record_file import Record, write  # here, because most calls that fail store nothing
+            from .format.record_writer import Record, write  # here, because most calls that fail store nothing
 
             request = self._request
             args, kwargs = arguments()
@@ -106,7 +106,7 @@ def begin(request: RunRequest) -> CachedRun | RunDeclined:
         return RunDeclined("stored")
     try:
         claim = Claims(directory).take(request.key, request.name, job_id=request.job_id)
-    except OSError as error:  # a full or write-protected disk is no reason to fail the call
+    except OSError as error:  # a full or write-protected disk must not fail the call
         _log().info("%r runs without a claim, as none can be made in %s: %s", request.name, directory.path, error)
         return CachedRun(request, directory, None)
     if not isinstance(claim, Claim):
@@ -143,22 +143,22 @@ _directories: dict[tuple[str, int], CacheDirectory] = {}
 
 def _directory(request: RunRequest) -> CacheDirectory | None:
     """Return the directory of the request, checked once; None if this machine has another one, or none, at its path."""
-    place = request.directory, request.inode
-    if place not in _directories:
+    location = request.directory, request.inode
+    if location not in _directories:
         try:
             if os.stat(request.directory).st_ino != request.inode:
                 return None
-            _directories[place] = CacheDirectory.open(request.directory, trust=request.trust)
+            _directories[location] = CacheDirectory.open(request.directory, trust=request.trust)
         except (OSError, CacheError):
             return None
-    return _directories[place]
+    return _directories[location]
 
 
 _same: set[tuple[str, str, bytes, bool]] = set()  # references found to be the keyed code
 
 
 def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
-    """Return True if this process imports the keyed code. Ask once, because calls may change their modules later."""
+    """Return True if this process imports the keyed code. Checked once, because calls may change modules later."""
     reference = module, name, token, request.code_only
     if reference in _same:
         return True
@@ -166,7 +166,7 @@ def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
 
     try:
         same = token_at(module, name, request.code_only, with_metadata=has_metadata(token)) == token
-    except Exception:  # it cannot be imported, or has no token
+    except Exception:  # the import fails, or the object has no token
         return False
     if same:
         _same.add(reference)
@@ -174,17 +174,17 @@ def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
 
 
 def result_token(key: str, value: Any) -> bytes:
-    """Return the token of a result as an argument of calls: that of its value, or else one of the key it came from."""
+    """Return the token of a result as an argument of calls: of the value, or else of the key of the call."""
     from ..hashing.digest import ATOMS, text
 
     atom = ATOMS.get(type(value))
     if atom is not None:
         return atom(value)
-    from ..hashing.values import meaning  # here, because it imports much
+    from ..hashing.values import value_token  # here, because this import is slow
 
     try:
-        return meaning(value)
-    except Exception:  # a value without a meaning of its own
+        return value_token(value)
+    except Exception:  # a value without a token
         return text(b"=", key)
 
 
@@ -229,19 +229,19 @@ def _is_still_meant(request: RunRequest, fn: Callable[..., Any], args: tuple[Any
     if meant is None:
         return True
     from ..hashing.call_key import FunctionPart, call_key
-    from ..serialize import object_identity
+    from ..serialize import definition_identity
 
     try:
-        if meant.process == object_identity.token:
+        if meant.process == definition_identity.process_name:
             return call_key(fn, args, kwargs, meant.around).hex == request.key
         call = call_key(fn, args, kwargs, meant.around, FunctionPart(meant.function, (), {}, {}))
         return meant.arguments is None or not call.plain or call.arguments_token == meant.arguments
-    except Exception:  # a value without a meaning of its own, so nothing can be compared
+    except Exception:  # a value without a token, so nothing can be compared
         return True
 
 
 def _kept(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """Return a function that makes the arguments as they are now, because the call may change them."""
+    """Return a function for copies of the arguments in their present state, because the call may change them."""
     import pickle
 
     from ..serialize.function_registry import dumps

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 import warnings
@@ -12,28 +11,29 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import CallyardError
+from ..errors.suggestions import nearest
 
 __all__ = ["COMMANDS", "UsageError", "main", "parser_of", "version"]
 
 # Each module has configure(parser), which adds its options, and run(options), which returns the exit status.
 COMMANDS = {
-    "list": "the calls that a cache remembers, and those that are running",
+    "list": "the calls in a cache, and those that wait or run",
     "show": "one call: function, arguments, result, where and how it ran",
-    "explain": "what went into the key of a call, and why it was not remembered",
+    "explain": "what went into the key of a call, and why it was not in the cache",
     "logs": "what a call wrote",
-    "cancel": "end calls that are jobs, and those that wait to become some",
-    "retry": "forget a failure, or a run that will not end, so that the call is run again",
-    "resume": "submit what was written down and has not reached the scheduler",
+    "cancel": "end calls that are jobs, or are going to be",
+    "retry": "remove a failure, or the claim of a process that has died, so that the call runs again",
+    "resume": "submit batches that have not reached the scheduler",
     "prune": "remove what is old, large, or no longer wanted",
-    "check": "read a whole cache and report what is damaged or does not belong there",
-    "doctor": "what this machine offers, and what is missing",
-    "completion": "a script by which a shell completes commands, options and keys",
+    "check": "read a whole cache, and report damaged files and files that do not belong there",
+    "doctor": "the resources of this machine, and what is missing",
+    "completion": "a script for a shell, to complete commands, options and keys",
 }
 _MODULES = {"list": "list_calls"}  # a module `list` here would hide the builtin
 
 STATUSES = """\
-The exit status is 0 if all went well, 1 if something was not there, not right or not possible, and 2 if the
-command line makes no sense."""
+The exit status is 0 after success, 1 if something is missing, wrong or impossible, and 2 if the command line
+makes no sense."""
 
 
 class UsageError(Exception):  # no CallyardError, because the exit status is another
@@ -41,7 +41,7 @@ class UsageError(Exception):  # no CallyardError, because the exit status is ano
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; a command line that makes no sense exits with 2."""
+    """Run one command and return its exit status; exit with 2 if the command line makes no sense."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
         _no_command(words)
@@ -58,14 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         parser.error(str(error))
     except BrokenPipeError:  # `callyard list | head`
-        with open(os.devnull, "wb") as nowhere:  # takes the rest that Python flushes at its end
+        with open(os.devnull, "wb") as nowhere:  # takes the output that Python flushes at its end
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 128 + 13
     except (CallyardError, OSError) as error:
-        print(f"callyard {name}: {error}", file=sys.stderr)
+        print(f"callyard {name}: {_sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + 2
+
+
+def _sentence(error: CallyardError | OSError) -> str:
+    if isinstance(error, OSError) and not isinstance(error, CallyardError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def parser_of(name: str) -> tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]]:
@@ -92,13 +98,13 @@ def _no_command(words: list[str]) -> None:
     options, _ = parser.parse_known_args(words)
     if options.command is None:
         parser.error(f"which command? There are {', '.join(COMMANDS)}")
-    near = difflib.get_close_matches(options.command, COMMANDS, n=1)
+    near = nearest(options.command, COMMANDS)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
     parser.error(f"there is no command {options.command!r}: {hint}")
 
 
 def version(package: str) -> str | None:
-    """Return the version of an installed package without importing it."""
+    """Return the version of an installed package without importing the package."""
     from importlib import metadata  # here, because it takes long to load
 
     try:

@@ -1,4 +1,4 @@
-"""The arguments common to the commands: the cache, the call in it, and JSON as the output."""
+"""The arguments common to the commands: the cache, a call in it, and JSON as the output."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..errors import CacheError
+from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from ..utils.paths import expand
 from . import UsageError
 
-__all__ = ["add_json", "add_place", "entry_of", "find_entry", "open_cache", "print_json", "split", "to_change"]
+__all__ = ["add_json", "add_place", "call_of", "open_cache", "print_json", "split", "the_job_call", "to_change"]
 
 VARIABLE = "CALLYARD_CACHE"
 
 
 def add_place(parser: argparse.ArgumentParser, words: str = "", meaning: str = "") -> None:
-    """Add the arguments that name a cache, and the `words` that follow the directory."""
+    """Add the arguments that name a cache, and the `words` after the directory."""
     names = f"[DIRECTORY] {words}".strip()
-    about = f"the directory of the cache (default: what {VARIABLE} in the environment says){meaning}"
+    about = f"the directory of the cache (default: the value of {VARIABLE} in the environment){meaning}"
     parser.add_argument("words", nargs="*", metavar=names, help=about)
     parser.add_argument("-C", "--cache", metavar="DIRECTORY", help="the directory, for scripts")
     parser.add_argument("--trust", choices=["group"], help="open a cache that is shared with a group")
@@ -33,7 +34,7 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def split(options: argparse.Namespace, wanted: int) -> tuple[str, list[str]]:
-    """Return the directory, and the `wanted` words that follow it."""
+    """Return the directory, and the `wanted` words after it."""
     words: list[str] = options.words
     if options.cache is not None:
         place = options.cache
@@ -64,24 +65,30 @@ def open_cache(options: argparse.Namespace, directory: str) -> Cache:
 
 
 def to_change(cache: Cache) -> Cache:
-    """Return the same cache, opened for writing."""
+    """Return the same cache, opened for writing; raise CacheError if it is write-protected."""
+    if not os.access(cache.path, os.W_OK | os.X_OK):
+        raise CacheError(f"the cache {cache.path} is write-protected: run this as its owner, or make it writable first")
     return Cache(cache.directory, trust=cache.trust)
 
 
-def find_entry(options: argparse.Namespace) -> Entry:
-    """Return the entry that the command line names."""
-    directory, (beginning,) = split(options, 1)
-    return entry_of(open_cache(options, directory), beginning)
-
-
-def entry_of(cache: Cache, beginning: str) -> Entry:
-    """Return the entry whose key begins so."""
+def call_of(cache: Cache, beginning: str) -> Entry | JobCallStatus:
+    """Return the call whose key begins with `beginning`: its entry, or else its job."""
+    jobs = find_job_calls(cache._directory, beginning)
+    if jobs and not any(key.startswith(beginning) for key, _ in cache._directory.entries()):
+        return the_job_call(jobs, beginning)
     key = cache.find_key(beginning)
     holder = cache._claims.holder(key)
     if holder is not None and key not in cache:
         state = "was being run, without a result," if holder.state() == "gone" else "is being run"
         raise CacheError(f"{key} {state} by {holder.where()}, so nothing is stored yet")
     return cache[key]
+
+
+def the_job_call(found: list[JobCallStatus], beginning: str) -> JobCallStatus:
+    """Return the last submission of the call; raise CacheError if several calls were found."""
+    if len({call.known_as for call in found}) > 1:
+        raise CacheError(f"several keys begin with {beginning!r}: give more of it")
+    return found[-1]
 
 
 def print_json(thing: Any) -> None:

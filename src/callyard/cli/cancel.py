@@ -1,11 +1,12 @@
-"""Cancel calls that are jobs of a scheduler, whichever process has submitted them.
+"""Cancel calls that are jobs of a scheduler, submitted by any process.
 
-Futures of processes that wait for them are cancelled too. What has finished stays remembered.
+Futures that wait for these calls are cancelled too. Finished calls stay in the cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from ..backends.batch.scheduler_client import client_of
@@ -13,8 +14,9 @@ from ..cache.cache import Cache
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..jobs.spool import CallOutcome
+from ..utils.paths import expand
 from . import UsageError
-from .arguments import add_json, add_place, from_environment, open_cache, print_json, to_change
+from .arguments import VARIABLE, add_json, add_place, from_environment, open_cache, print_json, the_job_call, to_change
 
 __all__ = ["configure", "run"]
 
@@ -49,13 +51,18 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
     words: list[str] = options.words
     if options.cache is not None:
         directory = options.cache
-    elif options.all or len(words) > 1:
-        directory, words = (words[0], words[1:]) if words else (from_environment(), words)
+    elif words and (options.all or (len(words) > 1 and _begins_with_directory(words))):
+        directory, words = words[0], words[1:]
     else:
         directory = from_environment()
     if options.all == bool(words):
         raise UsageError("which calls? Give the beginnings of their keys, or --all")
     return directory, words
+
+
+def _begins_with_directory(words: list[str]) -> bool:
+    """Tell whether the first word names the cache. With a default cache, it may as well be a key."""
+    return os.path.isdir(expand(words[0])) or not os.environ.get(VARIABLE)
 
 
 def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) -> list[JobCallStatus]:
@@ -72,13 +79,11 @@ def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
     found = [call for call in find_job_calls(cache._directory, beginning) if call.state in _GOING_ON]
     if not found:
         raise CacheError(f"no job of {cache.path} that waits or runs has a key that begins with {beginning!r}")
-    if len({call.known_as for call in found}) > 1:
-        raise CacheError(f"several keys begin with {beginning!r}: give more of it")
-    return found[-1]
+    return the_job_call(found, beginning)
 
 
 def _cancel(calls: list[JobCallStatus]) -> None:
-    """Cancel the jobs at the scheduler, and then tell the processes that wait for them."""
+    """Cancel the jobs at the scheduler, then record the calls as cancelled for the processes that wait for them."""
     for scheduler in {call.folder.batch.scheduler for call in calls}:
         meant = [call for call in calls if call.folder.batch.scheduler == scheduler]
         jobs = {call.job for call in meant if call.job is not None and not _others_of_its_job(call, meant)}
@@ -90,8 +95,8 @@ def _cancel(calls: list[JobCallStatus]) -> None:
 
 
 def _others_of_its_job(call: JobCallStatus, meant: list[JobCallStatus]) -> bool:
-    """Return True if the job of a call makes other calls too, which are not to be cancelled."""
-    folder = call.folder
-    together = folder.batch.of_element(folder.batch.element_of(call.number))
-    cancelled = {other.number for other in meant if other.folder.token == folder.token}
-    return any(number not in cancelled and folder.ended(number) is None for number in together)
+    """Return True if the job of a call also makes calls that are not to be cancelled."""
+    spooled = call.folder
+    together = spooled.batch.of_element(spooled.batch.element_of(call.number))
+    cancelled = {other.number for other in meant if other.folder.token == spooled.token}
+    return any(number not in cancelled and spooled.ended(number) is None for number in together)

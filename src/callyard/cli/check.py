@@ -1,7 +1,7 @@
-"""Read everything in a cache, and report what is damaged, unsafe, or does not belong there.
+"""Read everything in a cache, and report damaged files, unsafe permissions and files that do not belong there.
 
-With --repair, what is damaged is set aside, so that those calls are run again, and what processes left that are gone
-is removed. The exit status is 1 if anything is left that you should look at.
+With --repair, damaged entries are set aside, so that their calls run again, and files left behind by ended processes
+are removed. The exit status is 1 if anything remains that you should look at.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Print a script by which a shell completes commands, options and keys. To have it in each new shell:
+"""Print a script for a shell that completes commands, options and keys. To have it in each new shell:
 
 bash   callyard completion bash > ~/.local/share/bash-completion/completions/callyard
 zsh    echo 'source <(callyard completion zsh)' >> ~/.zshrc

@@ -1,4 +1,4 @@
-"""Show what this machine offers to calls, how that was found out, and what is missing.
+"""Show the resources of this machine for calls, how they were detected, and missing programs and libraries.
 
 The exit status is 0 if calls can run on this machine, 1 otherwise.
 """
@@ -79,7 +79,7 @@ def _mpi() -> Iterator[Fact]:
 
 
 def _schedulers() -> Iterator[Fact]:
-    """Yield a fact about each installed scheduler: its answer, and the way in which calls would run."""
+    """Yield a fact about each installed scheduler: its answer, and how calls would run."""
     for scheduler in map(open_scheduler, OWN):
         if shutil.which(scheduler.site().program) is not None:
             yield _scheduler(scheduler)

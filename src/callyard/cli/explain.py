@@ -1,11 +1,11 @@
-"""Say what went into the key of a call, which other call comes nearest, and in what they differ.
+"""Show the ingredients of a call's key, the most similar other call, and the differences between the two.
 
-The call is one that is stored, by its key, or any other, by its function and its arguments:
+Name a stored call by its key, or any call by its function and arguments:
 
     callyard explain results 3fa2b1
     callyard explain results lab:relax Cu force=0.01
 
-Arguments are Python literals; what is none is taken as a string. The exit status is 0 if the call is remembered.
+Arguments are Python literals; any other text is taken as a string. The exit status is 0 if the call is in the cache.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from importlib import import_module
 from typing import Any
 
 from ..cache.cache import Cache
-from ..cache.inspect.explain import explain_entry
-from ..cache.inspect.key_differences import Explanation
+from ..cache.inspect.explain import Explanation, compared, explain_entry
 from ..errors import CacheError
+from ..jobs.list_job_calls import JobCallStatus
 from . import UsageError, tables
-from .arguments import add_json, add_place, entry_of, from_environment, open_cache, print_json
+from .arguments import add_json, add_place, call_of, from_environment, open_cache, print_json
 
 __all__ = ["configure", "run"]
 
@@ -45,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
         return 0 if found.hit else 1
     if arguments:
         raise UsageError(f"what is {arguments[0]!r}? Arguments follow MODULE:FUNCTION, not a key")
-    found = explain_entry(cache._directory, entry_of(cache, target))
+    call = call_of(cache, target)
+    found = _of_job(cache, call) if isinstance(call, JobCallStatus) else explain_entry(cache._directory, call)
     print_json(_as_object(found)) if options.json else print(_as_text(found))
     return 0
 
@@ -102,6 +103,18 @@ def _function(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise CacheError(f"{target} is no function but {tables.value(found, 40)}")
     return found  # type: ignore[no-any-return]
+
+
+def _of_job(cache: Cache, call: JobCallStatus) -> Explanation:
+    key, parts, packed = call.key, call.ingredients, call.call_file
+    if packed is not None and not key:  # not begun
+        key, parts = packed.order.key, packed.order.facts.get("ingredients", {})
+    if not key and packed is not None:
+        inputs = ", ".join(given.name for given in packed.inputs)
+        raise CacheError(
+            f"{call.known_as} is {call.state}: its key will be made from the results of its inputs ({inputs})"
+        )
+    return compared(cache._directory, key or call.known_as, call.name, parts)
 
 
 # ------------------------------------------------------------------ output

@@ -1,4 +1,4 @@
-"""List the calls that a cache remembers, and those that wait or are being run; the newest come last.
+"""List the calls in a cache, finished, failed, waiting or running; the newest come last.
 
 Only the beginning of each file is read.
 """
@@ -16,12 +16,12 @@ from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..cache.inspect.dataframe import arguments
 from ..cache.inspect.find import entries, keys_by_age
-from ..jobs.list_job_calls import calls_of_jobs
+from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs
 from ..utils import quantities
 from . import tables as text
 from .arguments import add_json, add_place, open_cache, print_json, split
 
-__all__ = ["as_text", "configure", "row_of", "run"]
+__all__ = ["as_text", "configure", "row_of", "row_of_job", "run"]
 
 _STATES = ("finished", "failed", "unsent", "queued", "running", "gone")
 _RIGHT = frozenset(("TOOK", "SIZE"))
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
-    """Return the newest stored calls, in the order in which they were stored."""
+    """Return the newest entries, in order of storing."""
     if options.state in ("running", "gone"):
         return []
     newest = entries(cache._directory, reversed(keys_by_age(cache._directory)))
@@ -81,16 +81,29 @@ def _running(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
         state = "gone" if owner.state() == "gone" else "running"
         if _is_meant(owner.name, state, options):
             since = datetime.fromtimestamp(owner.since, timezone.utc)
-            yield _row(key, owner.name, state, since, time.time() - owner.since, where=owner.where())
+            seconds = None if state == "gone" else _since(owner.since)  # the time of its end is unknown
+            yield _row(key, owner.name, state, since, seconds, where=owner.where())
 
 
 def _jobs(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
-    """Yield the calls that are jobs and have no result."""
+    """Yield the calls that are jobs without a result."""
     for call in calls_of_jobs(cache._directory):
         if call.state in _STATES and call.state != "finished" and _is_meant(call.name, call.state, options):
-            since = datetime.fromtimestamp(call.created, timezone.utc)
-            where = f"job {call.job}" + (f" on {call.node}" if call.node else "") if call.job else None
-            yield _row(call.known_as, call.name, call.state, since, time.time() - call.created, where=where)
+            yield row_of_job(call)
+
+
+def row_of_job(call: JobCallStatus) -> Row:
+    """Return the fields of a call that is a job. `created` and `seconds` are None before it begins."""
+    began, seconds = None, None
+    if call.began is not None:
+        began = datetime.fromtimestamp(call.began, timezone.utc)
+        seconds = _since(call.began) if call.ended is None else max(0.0, call.ended - call.began)
+    where = f"job {call.job}" + (f" on {call.node}" if call.node else "") if call.job else None
+    return _row(call.known_as, call.name, call.state, began, seconds, where=where)
+
+
+def _since(moment: float) -> float:
+    return max(0.0, time.time() - moment)  # another machine's clock may be ahead
 
 
 def _is_meant(function: str, state: str, options: argparse.Namespace) -> bool:
@@ -108,13 +121,13 @@ def _row(
     key: str,
     function: str,
     state: str,
-    created: datetime,
-    seconds: float,
+    created: datetime | None,
+    seconds: float | None,
     size: int | None = None,
     path: str | None = None,
     where: str | None = None,
 ) -> Row:
-    moment = created.astimezone(timezone.utc).isoformat()
+    moment = created and created.astimezone(timezone.utc).isoformat()
     return {
         "key": key, "function": function, "state": state, "created": moment, "seconds": seconds, "size": size,
         "path": path, "where": where,
@@ -128,7 +141,8 @@ def as_text(rows: list[Row], long: bool = False) -> str:
 
 
 def _cells(row: Row, long: bool) -> list[str]:
-    key, took, size = text.short(row["key"]), quantities.duration(row["seconds"]), quantities.size(row["size"])
-    began = text.when(datetime.fromisoformat(row["created"]))
+    key, size = text.short(row["key"]), quantities.size(row["size"])
+    took = "" if row["seconds"] is None else quantities.duration(row["seconds"])
+    began = "" if row["created"] is None else text.when(datetime.fromisoformat(row["created"]))
     more = [row.get("arguments") or row["where"] or ""] if long else []
     return [key, row["function"], row["state"], began, took, size, *more]

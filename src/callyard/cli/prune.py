@@ -1,6 +1,6 @@
-"""Remove the calls that meet all conditions, and what processes left that are gone.
+"""Remove the calls that meet all conditions, and files left behind by ended processes.
 
-What is being run at the moment stays. At least one condition is needed.
+Running calls stay, and so do the inputs of calls that wait. At least one condition is needed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 
 from ..cache.inspect.find import age, volume
 from ..errors import CacheError
-from ..jobs.list_job_calls import prune_jobs
+from ..jobs.list_job_calls import needed_keys, prune_jobs
 from ..utils import quantities
 from . import UsageError
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
-from .list_calls import as_text, row_of
+from .list_calls import as_text, row_of, row_of_job
 
 __all__ = ["configure", "run"]
 
@@ -45,17 +45,20 @@ def run(options: argparse.Namespace) -> int:
     if not options.dry_run:
         cache = to_change(cache)
     removed = cache.prune(**conditions, dry_run=options.dry_run)
+    rows = [row_of(entry) for entry in removed]
     if options.state != "finished" and not (options.keys or options.larger_than or options.max_size):
         before = None if options.older_than is None else time.time() - age(options.older_than)
-        prune_jobs(cache._directory, before, options.function, options.dry_run)  # the directories of jobs that failed
-    rows = [row_of(entry) for entry in removed]
+        # Jobs that failed have no entry, only a directory with their errors and logs.
+        jobs = prune_jobs(cache._directory, before, options.function, options.dry_run)
+        rows += map(row_of_job, jobs)
     if options.json:
         print_json(rows)
         return 0
     if rows:
         print(as_text(rows))
     word = "would remove" if options.dry_run else "removed"
-    print(f"{word} {quantities.calls(len(rows))}, {quantities.size(sum(entry.size for entry in removed))}")
+    needed = "; the inputs of waiting calls stay" if needed_keys(cache._directory) else ""
+    print(f"{word} {quantities.calls(len(rows))}, {quantities.size(sum(entry.size for entry in removed))}{needed}")
     return 0
 
 

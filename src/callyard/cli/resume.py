@@ -1,7 +1,7 @@
-"""Submit the batches that were written down for a scheduler and never reached it.
+"""Submit the batches that were written to disk and never reached the scheduler.
 
-That is so where a limit held calls back until their process ended, or where the process was killed before. What the
-scheduler has got already is not submitted again.
+This happens if a limit held calls back until their process ended, or if the process was killed before. Jobs already
+accepted by the scheduler are not submitted again.
 """
 
 from __future__ import annotations
@@ -45,30 +45,30 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]], list[str]]:
-    """Submit all batches that are ready, in the order in which they were written.
+    """Submit all batches that are ready, in order of writing.
 
-    Return the submitted parts with the numbers of their calls, and the texts of refusals. A batch that is
-    refused because of a mistake does not stop the others; a limit or a silent scheduler does.
+    Return the submitted parts with their numbers of calls, and the texts of refusals. A batch refused because of a
+    mistake does not stop the others; a limit or a silent scheduler does.
     """
     submitted: list[tuple[BatchPart, int]] = []
     refusals: list[str] = []
-    for folder in folders_by_age(directory):
-        claim = claim_of(folder) if folder.unsent is not None and is_ready(folder) else None
+    for spooled in folders_by_age(directory):
+        claim = claim_of(spooled) if spooled.unsent is not None and is_ready(spooled) else None
         if claim is None:
             continue
-        before = folder.parts
+        before = spooled.parts
         try:
-            CommandThread().run(submission(client_of(folder.batch.scheduler), folder, perhaps=True))
+            CommandThread().run(submission(client_of(spooled.batch.scheduler), spooled, perhaps=True))
         except SubmissionRefused as refused:
-            refusals.append(f"the scheduler did not take {folder.batch.request['name']!r}: {refused}")
+            refusals.append(f"the scheduler did not take {spooled.batch.request['name']!r}: {refused}")
             if refused.kind != "mistake":
                 break
         finally:
             claim.release()
-            submitted += [(part, _calls_in(folder, part)) for part in folder.parts if part not in before]
+            submitted += [(part, _calls_in(spooled, part)) for part in spooled.parts if part not in before]
     return submitted, refusals
 
 
-def _calls_in(folder: BatchDirectory, part: BatchPart) -> int:
-    each = folder.batch.calls_per_job
-    return min(part.end * each, len(folder.batch.calls)) - part.first * each
+def _calls_in(spooled: BatchDirectory, part: BatchPart) -> int:
+    each = spooled.batch.calls_per_job
+    return min(part.end * each, len(spooled.batch.calls)) - part.first * each

@@ -1,7 +1,7 @@
-"""Forget a failure that is remembered, or the run of a process that is gone, so that the call is run again.
+"""Remove the stored failure of a call, or the claim of a dead process on it, so that the call runs again.
 
-What is forgotten is run again when it is next submitted. A run whose process may still live is left alone: if it
-is on a machine that cannot be asked, and you know that it has ended, say --force.
+The call runs again at its next submission. A claim of a process that may still live is left alone: if the process is on
+a machine that cannot be asked, and you know that it has ended, say --force.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..cache.claims import ClaimOwner
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from ..jobs.spool import CallOutcome
-from .arguments import add_json, add_place, open_cache, print_json, split, to_change
+from .arguments import add_json, add_place, open_cache, print_json, split, the_job_call, to_change
 
 __all__ = ["configure", "run"]
 
@@ -31,21 +31,27 @@ def run(options: argparse.Namespace) -> int:
     looked_at = open_cache(options, directory)
     jobs = find_job_calls(looked_at._directory, beginning)
     if jobs and jobs[-1].state != "finished":
-        key, done = jobs[-1].known_as, [_retry_job(to_change(looked_at), jobs[-1], options.force)]
+        call = the_job_call(jobs, beginning)
+        key, cache = call.known_as, to_change(looked_at)
+        done = [*_retry_job(cache, call, options.force), *_forget_failure(cache, key)]
     else:
         key = looked_at.find_key(beginning)
         done = _retry(to_change(looked_at), key, options.force)
     if options.json:
         print_json({"key": key, "done": done})
     else:
-        print(*(f"{line}; the next submission runs the call again" for line in done), sep="\n")
+        again = "the next submission runs the call again"
+        print(*(f"{line}; {again}" for line in done or [f"there is nothing to forget of {key}"]), sep="\n")
     return 0
 
 
-def _retry_job(cache: Cache, call: JobCallStatus, force: bool) -> str:
-    if call.state in ("failed", "cancelled"):
+def _retry_job(cache: Cache, call: JobCallStatus, force: bool) -> list[str]:
+    """Return the steps taken; none if the failure was received already, so that nothing holds the call back."""
+    if call.state == "cancelled" or call.folder.news().get(call.number) == "seen":
+        return []
+    if call.state == "failed":
         call.folder.received(call.number)
-        return f"forgot how {call.name!r} {call.state}, key {call.known_as}"
+        return [f"forgot the failure of {call.name!r}, key {call.known_as}"]
     if not force:
         raise CacheError(
             f"{call.known_as} is {call.state}{f', as job {call.job}' if call.job else ''}: `callyard cancel` ends it; "
@@ -54,21 +60,27 @@ def _retry_job(cache: Cache, call: JobCallStatus, force: bool) -> str:
     call.folder.end(call.number, CallOutcome("cancelled"))
     if call.key:
         cache._claims.force(call.key)
-    return f"forgot that {call.name!r} is {call.state}, key {call.known_as}"
+    return [f"forgot that {call.name!r} is {call.state}, key {call.known_as}"]
 
 
 def _retry(cache: Cache, key: str, force: bool) -> list[str]:
-    holder, entry = cache._claims.holder(key), cache.get(key)
+    holder = cache._claims.holder(key)
     done = []
     if holder is not None:
         done.append(_drop_claim(cache, key, holder, force))
-    if entry is not None and entry.state == "failed":
-        cache._directory.remove(key)
-        done.append(f"forgot the failure of {entry.function!r}, key {key}")
+    done += _forget_failure(cache, key)
     if not done:
         forget = f"callyard prune {cache.path} --key {key}"
         raise CacheError(f"{key} has finished, so there is nothing to retry: `{forget}` forgets it")
     return done
+
+
+def _forget_failure(cache: Cache, key: str) -> list[str]:
+    entry = cache.get(key)
+    if entry is None or entry.state != "failed":
+        return []
+    cache._directory.remove(key)
+    return [f"forgot the failure of {entry.function!r}, key {key}"]
 
 
 def _drop_claim(cache: Cache, key: str, holder: ClaimOwner, force: bool) -> str:

@@ -1,20 +1,23 @@
-"""Show one call: its function, its arguments, its result, and where and how it ran.
+"""Show one call: its function, its arguments, its result, and where and how it ran; for a job, how far it has come.
 
-Arguments and result are loaded for that, which may run code of their classes.
+Arguments and result are loaded for this, which may run code of their classes. Those of a call that has not finished
+are not shown.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 from ..cache.entry import Entry
 from ..errors import CacheError
+from ..jobs.list_job_calls import JobCallStatus
 from ..utils import quantities
 from . import tables
-from .arguments import add_json, add_place, find_entry, print_json
-from .list_calls import row_of
+from .arguments import add_json, add_place, call_of, open_cache, print_json, split
+from .list_calls import row_of, row_of_job
 
 __all__ = ["configure", "run"]
 
@@ -27,12 +30,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the entry."""
-    entry: Entry = find_entry(options)
-    if options.json:
-        print_json(_as_object(entry))
+    """Print the entry, or the state of the job."""
+    directory, (beginning,) = split(options, 1)
+    call = call_of(open_cache(options, directory), beginning)
+    if isinstance(call, JobCallStatus):
+        shown = _job_as_object(call) if options.json else _aligned(_rows_of_job(call))
     else:
-        print("\n".join(_as_text(entry, options.source)))
+        shown = _as_object(call) if options.json else _as_text(call, options.source)
+    print_json(shown) if options.json else print("\n".join(shown))
     return 0
 
 
@@ -46,18 +51,43 @@ def _as_object(entry: Entry) -> dict[str, Any]:
         "traceback": _loaded(lambda: entry.traceback),
         "resources": entry.resources,
         "host": entry.host,
+        "job": entry.facts.get("job"),
         "versions": entry.versions,
         "ingredients": entry.ingredients,
         "source": entry.source,
     }
 
 
-def _as_text(entry: Entry, source: bool) -> Iterator[str]:
-    rows = [(name, shown) for name, shown in _rows(entry) if shown]
+def _job_as_object(call: JobCallStatus) -> dict[str, Any]:
+    error, trace = call.error or (None, None)
+    return row_of_job(call) | {
+        "submitted": call.submitted,
+        "job": call.job,
+        "node": call.node or None,
+        "inputs": _inputs(call),
+        "resources": call.folder.batch.resources,
+        "error": error and repr(error),
+        "traceback": trace,
+        "log": call.folder.log(call.number),
+    }
+
+
+def _inputs(call: JobCallStatus) -> list[str]:
+    """Return the names of the calls whose results this one takes."""
+    packed = call.call_file
+    return [] if packed is None else [given.name for given in packed.inputs]
+
+
+def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     for name, shown in rows:
-        first, *others = shown.splitlines()
-        yield f"{name:10} {first}"
+        first, *others = shown.splitlines() or [""]
+        if shown:
+            yield f"{name:10} {first}"
         yield from (" " * 11 + line for line in others)
+
+
+def _as_text(entry: Entry, source: bool) -> Iterator[str]:
+    yield from _aligned(_rows(entry))
     if source:
         yield ""
         yield entry.source.rstrip() or "the text of the function is not known"
@@ -70,6 +100,7 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "began", tables.when(entry.created)
     yield "took", quantities.duration(entry.seconds)
     yield "host", _host(entry)
+    yield "job", str(entry.facts.get("job") or "")
     yield "resources", ", ".join(f"{name}={value}" for name, value in entry.resources.items())
     yield "versions", ", ".join(f"{name} {value}" for name, value in entry.versions.items())
     yield "file", f"{entry.path} ({quantities.size(entry.size)})"
@@ -79,6 +110,25 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "traceback", _loaded(lambda: entry.traceback)
     else:
         yield "output", _loaded(lambda: tables.value(entry.output))
+
+
+def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
+    row, resources = row_of_job(call), call.folder.batch.resources
+    yield "key", call.known_as
+    yield "function", call.name
+    yield "state", call.state
+    yield "submitted", tables.when(datetime.fromtimestamp(call.submitted, timezone.utc))
+    yield "began", tables.when(datetime.fromisoformat(row["created"])) if row["created"] else ""
+    yield "took", quantities.duration(row["seconds"]) if row["seconds"] is not None else ""
+    yield "job", call.job or ""
+    yield "node", call.node
+    yield "resources", ", ".join(f"{name}={value}" for name, value in resources.items())
+    yield "inputs", ", ".join(_inputs(call))
+    yield "log", call.folder.log(call.number) if call.began is not None else ""
+    if call.error is not None:
+        error, trace = call.error
+        yield "error", tables.value(error)
+        yield "traceback", trace
 
 
 def _host(entry: Entry) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["fitted", "room", "short", "table", "value", "when"]
 
-_LEAST = 12  # characters that a shortened column keeps
+_LEAST = 12  # the least characters of a shortened column
 
 
 def when(moment: datetime) -> str:
@@ -18,7 +18,7 @@ def when(moment: datetime) -> str:
 
 
 def short(key: str) -> str:
-    """Return the beginning of a key that is a digest, or the whole of one that the user chose."""
+    """Return the beginning of a digest; the whole key if the user chose it."""
     return key[:12] if len(key) == 40 and not set(key) - set("0123456789abcdef") else key
 
 
@@ -39,7 +39,7 @@ def room() -> int | None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], elastic: str) -> str:
-    """Return aligned columns, those in `right` to the right; the column `elastic` is cut if the terminal is narrow."""
+    """Return aligned columns, those in `right` to the right; on a narrow terminal the column `elastic` is cut."""
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     place, most = head.index(elastic), room()

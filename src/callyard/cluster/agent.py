@@ -12,43 +12,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
 import signal
-import socket
-import stat
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.call_shape import NodeCapacity, WorkerShape
 from ..pool.worker_placement import WorkerPlacement
 from ..pool.worker_pool import WorkerPool
-from ..schedulers.current_job import current_job
 from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
-from ..system.machine import GIB, GPUS, detect
-from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
 from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap
 from ..transport.curve import PeerGone
 from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
-from ..version import VERSION
 from .agent_replies import AgentReply
 
 if TYPE_CHECKING:
     from ..transport.curve import Link
 
 MakeRunner = Callable[..., Any]  # makes the runner of calls, if that is not a worker pool
-_CONNECT = 60.0  # s in which the driver must answer
-_AGAIN = 20.0  # s in which it must answer again after it was lost: if it is gone, its nodes are to be given back
-_LAST_WORDS = 5.0  # s in which the driver must have read the last message
-NAME = "CALLYARD_NODE"  # variable with the name of the node, where no scheduler names it
 
 
 class SentFunction:
@@ -66,12 +53,14 @@ class Agent:
 
     def __init__(
         self,
-        driver: DriverConnection,
+        link: Link,
+        unread: list[list[bytes]],
         welcome: dict[str, Any],
         initializer: bytes | None,
         make_runner: MakeRunner | None = None,
     ) -> None:
-        self._driver, self._link = driver, driver.link
+        """`unread`: messages that have arrived behind WELCOME."""
+        self._link, self._unread = link, unread
         self._sender = FrameSender()
         self._functions: dict[int, SentFunction] = {}
         self._plans: dict[int, CallPlan] = {}
@@ -119,7 +108,7 @@ class Agent:
 
     def before_waiting(self) -> bool:
         """Send what was collected; return whether messages were handled that had arrived before."""
-        unread, self._driver.unread = self._driver.unread, []
+        unread, self._unread = self._unread, []
         for message in unread:
             self._on_message(message)
         if self._sender and self._gone is None:
@@ -259,164 +248,3 @@ def _warnings_to(warn: Callable[[str], None]) -> Iterator[None]:
         warnings.simplefilter("always")
         warnings.showwarning = show
         yield
-
-
-# -- the end of the parent process -----------------------------------------------------------------------
-
-
-class ParentPipe:
-    """The parent of this process at the other end of standard input: when that ends, the driver or its launcher has.
-
-    A thread of its own waits for that, so that nothing in which this process is busy can delay it.
-    """
-
-    def __init__(self) -> None:
-        self.all_sent = False  # the driver has all results
-
-    def watch(self) -> None:
-        with contextlib.suppress(OSError):
-            kind = os.fstat(0).st_mode
-            if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
-                threading.Thread(target=self._wait, name="callyard-parent", daemon=True).start()
-
-    def _wait(self) -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 1 << 12):
-                pass
-        os._exit(0 if self.all_sent else 1)  # the zygote notices, and ends the workers and their children
-
-
-# -- the beginning ---------------------------------------------------------------------------------------
-
-
-def node_name(environ: Mapping[str, str] = os.environ) -> str:
-    return environ.get(NAME) or current_job(environ).node or socket.gethostname()
-
-
-def hello() -> dict[str, Any]:
-    machine = detect()
-    # In a step of a scheduler's a GPU that the job does not have may be seen all the same.
-    gpus = [] if current_job().in_step and not any(name in os.environ for name in GPUS) else list(machine.gpus)
-    return {
-        "node": node_name(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "callyard": VERSION,
-        "python": list(sys.version_info[:2]),
-        "capacity": [machine.cores, gpus, int(machine.memory * GIB)],
-    }
-
-
-class DriverConnection:
-    """The connection to the driver, before there is an `Agent` and after that has ended."""
-
-    def __init__(
-        self, link: Link, parent: ParentPipe, more: dict[str, Any], make_runner: MakeRunner | None = None
-    ) -> None:
-        """`more`: what else to say in HELLO."""
-        self.link, self._parent, self._more, self._make_runner = link, parent, more, make_runner
-        self.unread: list[list[bytes]] = []
-
-    def _wait_for(self, wanted: set[int], patience: float) -> tuple[int, bytes]:
-        """Return the first frame of one of these kinds, a message of its own; later messages stay in `unread`."""
-        until = time.monotonic() + patience
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.link.fileno(), selectors.EVENT_READ)
-            while True:
-                self.unread += self.link.receive()
-                while self.unread:
-                    for kind, _, _, _, body in agent_protocol.split_frames(self.unread.pop(0)[0]):
-                        if kind in wanted:
-                            return kind, body
-                left = until - time.monotonic()
-                if left < 0:
-                    raise PeerGone(f"the driver has not answered for {patience:.0f} s")
-                selector.select(left)
-
-    def serve(self) -> None:
-        """Be the agent of this driver until it sends END."""
-        self.link.send([json_frame(agent_protocol.HELLO, {**hello(), **self._more})])
-        kind, body = self._wait_for({agent_protocol.WELCOME, agent_protocol.REFUSED}, _CONNECT)
-        if kind == agent_protocol.REFUSED:
-            _give_up(json.loads(body))
-        head, parts = unwrap(body, iter(()))
-        adopt(head["surroundings"])
-        Agent(self, head, parts[0].data if parts else None, self._make_runner).run()
-        self._parent.all_sent = True
-        if self._make_runner is None:  # else the one call has ended, and the driver does not read on
-            self._wait_for_end()
-
-    def _wait_for_end(self) -> None:
-        """Wait until the driver closes the connection: the last messages may be on their way until then."""
-        with contextlib.suppress(PeerGone):
-            self._wait_for(set(), _LAST_WORDS)
-
-
-def main() -> None:
-    """Run as `... CONTACT [TOKEN]`: connect to the driver of this contact file and serve; again if the network fails.
-
-    TOKEN: of the job that this is part of, where the driver has submitted it.
-    """
-    default_signals()
-    open_standard_descriptors()
-    path = os.path.abspath(sys.argv[1])  # now, because `adopt` changes the arguments and the directory
-    more = _of_job(sys.argv[2]) if len(sys.argv) > 2 else {}
-    parent = ParentPipe()
-    if not more:  # else the script of a job has started it, and standard input tells nothing
-        parent.watch()
-    patience = _CONNECT
-    while not connect(path, parent, more, patience=patience) and os.path.exists(
-        path
-    ):  # the driver removes it when it ends
-        patience = _AGAIN
-
-
-def _of_job(token: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return what the driver must know of the job: which of its jobs it is, and what it has on this node."""
-    from ..schedulers.registry import read_allocation  # here, because only agents of pilot jobs need it
-
-    allocation = read_allocation(environ)
-    has = next((node for node in allocation.nodes if node.name == node_name(environ)), allocation.nodes[0])
-    return {
-        "block": f"{token}_{current_job(environ).element or 0}",
-        "job": allocation.job,
-        "allocated": [has.cores, has.gpus, has.memory],
-    }
-
-
-def connect(
-    path: str,
-    parent: ParentPipe,
-    more: dict[str, Any],
-    make_runner: MakeRunner | None = None,
-    patience: float = _CONNECT,
-) -> bool:
-    """Serve the driver of this contact file; return False if it cannot be reached any more."""
-    from ..transport.contact_file import Contact
-    from ..transport.curve import Link
-
-    try:
-        link = Link.connect(Contact.read(path), timeout=patience)
-    except (OSError, ValueError) as error:
-        _give_up(str(error))
-    try:
-        DriverConnection(link, parent, more, make_runner).serve()
-    except PeerGone as error:
-        _warn(str(error))
-        return False
-    finally:
-        link.close()
-    return True
-
-
-def _give_up(why: str) -> NoReturn:
-    sys.exit(f"{_who()}: {why}")
-
-
-def _warn(what: str) -> None:
-    sys.stderr.write(f"{_who()}: {what}\n")
-    sys.stderr.flush()
-
-
-def _who() -> str:
-    return f"callyard agent on {node_name()} (process {os.getpid()})"

@@ -24,6 +24,7 @@ from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames
 from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap, wrap
 from ..transport.sent_functions import SentFunctions, SentImports, working_directory
+from .hello import Hello
 from .placement_state import NodeState
 
 _MOST_BUFFERS = 1000  # large buffers in one message
@@ -41,15 +42,15 @@ class CallEnd(NamedTuple):
 class AgentConnection:
     """The connection to one agent, and what the driver knows of it while it lasts."""
 
-    def __init__(self, peer: bytes, node: NodeState, host: str, pid: int, key: str = "") -> None:
-        self.peer, self.node, self.host, self.pid = peer, node, host, pid
-        self.key = key  # see `Agents`
+    def __init__(self, peer: bytes, node: NodeState, hello: Hello) -> None:
+        self.peer, self.node = peer, node
+        self.host, self.pid, self.key = hello.host, hello.pid, hello.key
         self.sender = FrameSender()
         self.in_flight: dict[int, Call] = {}  # by number, in the order in which they were sent
         self.returned: list[Call] = []  # calls that have not begun there and never will
         self.taken_back = False  # all of those have been returned
         self.ending = self.ended = False
-        self.last_news = 0.0  # when calls were last sent there, or ended there
+        self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
         self._workers = 0

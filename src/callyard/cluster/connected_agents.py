@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from ..errors import VersionMismatch
 from ..pool.call import Call
@@ -27,6 +27,7 @@ from ..transport.agent_protocol import json_frame
 from ..transport.event_loop import EventLoop
 from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
+from .hello import Hello
 from .launch import GivenUpCalls, Launch
 from .mpi_call import MpiCalls
 from .node_placement import NodePlacement
@@ -62,6 +63,7 @@ class Agents:
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
         self._to_flush: dict[AgentConnection, None] = {}
         self._starter = launch.make_starter(placement)
+        self._starter_looks_at: float | None = None  # the next time, although nothing happens
         self._mismatch: VersionMismatch | None = None
         self._listener: Listener | None = None
         self._directory: str | None = None
@@ -73,7 +75,7 @@ class Agents:
     def send(self, node: NodeState, calls: Sequence[Call]) -> None:
         """Add the calls to the message for the node, and send what is full."""
         agent = self._by_node[node.number]
-        agent.last_news = time.monotonic()
+        agent.last_activity = time.monotonic()
         workers = None if self._max_workers is None else node.slots
         for message in agent.send(calls, workers):
             self._transmit(agent, message)
@@ -124,7 +126,7 @@ class Agents:
         ends = list(agent.receive(message))
         self.ends.extend(ends)
         self._placement.finished(agent.node, [end.call for end in ends])
-        agent.last_news = time.monotonic()
+        agent.last_activity = time.monotonic()
         if agent.returned:
             self._placement.finished(agent.node, agent.returned)
             self.returned.extend(agent.returned)
@@ -138,12 +140,8 @@ class Agents:
     def _on_hello(self, peer: bytes, message: list[bytes]) -> None:
         for kind, _, _, _, body in agent_protocol.split_frames(message[0]):
             if kind == agent_protocol.HELLO:
-                said = json.loads(body)
-                why = self._reason_to_refuse(said)
-                if why is None and "call" in said:
-                    why = None if self._mpi_calls.on_hello(peer, said) else "nobody waits for this rank any more"
-                elif why is None:
-                    why = self._join(peer, said)
+                hello = Hello.load(json.loads(body))
+                why = self._mismatch_of(hello) or self._admit(peer, hello)
                 if why is not None:
                     self._refuse(peer, why)
 
@@ -153,32 +151,33 @@ class Agents:
         with contextlib.suppress(PeerGone):  # as a rank may be whose step was ended meanwhile
             cast("Listener", self._listener).send(peer, [json_frame(agent_protocol.REFUSED, why)])
 
-    def _reason_to_refuse(self, said: dict[str, Any]) -> str | None:
-        """Return why an agent cannot be one of this driver's; None if it can."""
-        ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, said["python"]))
-        if theirs != ours or said["callyard"] != VERSION:
-            why = (
-                f"node {said['node']} runs Callyard {said['callyard']} with Python {theirs}, and this is Callyard "
-                f"{VERSION} with Python {ours}; use one environment for both, or `python=` to choose it there"
-            )
-            self._mismatch = VersionMismatch(why)
-            return why
-        old = self._by_name.get(_key(said))
-        if "call" not in said and old is not None and old.pid != said["pid"]:
-            return f"node {said['node']} has an agent already"
-        return None
+    def _mismatch_of(self, hello: Hello) -> str | None:
+        """Return in words that an agent is of another version than this driver; None if it is of the same."""
+        ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, hello.python))
+        if theirs == ours and hello.callyard == VERSION:
+            return None
+        why = (
+            f"node {hello.node} runs Callyard {hello.callyard} with Python {theirs}, and this is Callyard "
+            f"{VERSION} with Python {ours}; use one environment for both, or `python=` to choose it there"
+        )
+        self._mismatch = VersionMismatch(why)
+        return why
 
-    def _join(self, peer: bytes, said: dict[str, Any]) -> str | None:
-        """Add the agent of a node; return why not if it is refused."""
-        key = _key(said)
-        old = self._by_name.get(key)
-        if old is not None:  # it has connected again before the end of its first connection was noticed
-            self._gone(old)
-        node = self._starter.admit(said, time.monotonic())
+    def _admit(self, peer: bytes, hello: Hello) -> str | None:
+        """Add a rank, or the agent of a node; return why not if it is refused."""
+        if hello.rank is not None:
+            known = self._mpi_calls.on_hello(peer, hello, hello.rank)
+            return None if known else "nobody waits for this rank any more"
+        old = self._by_name.get(hello.key)
+        if old is not None:
+            if old.pid != hello.pid:
+                return f"node {hello.node} has an agent already"
+            self._gone(old)  # it has connected again before the end of its first connection was noticed
+        node = self._starter.admit(hello, time.monotonic())
         if isinstance(node, str):
             return node
-        agent = AgentConnection(peer, node, said["host"], said["pid"], key)
-        self._by_peer[peer] = self._by_node[node.number] = self._by_name[key] = agent
+        agent = AgentConnection(peer, node, hello)
+        self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
         self._transmit(agent)  # as a message of its own, for which the agent waits
         return None
@@ -213,14 +212,14 @@ class Agents:
             agent = self._by_node[node.number]
             if not node.ahead:
                 del self._placement.ahead[node]
-            elif not node.withdrawing and now - agent.last_news > _STALL:
+            elif not node.withdrawing and now - agent.last_activity > _STALL:
                 self._placement.withdraw(node)
                 agent.take_back()
                 self._to_flush[agent] = None
 
     def next_look(self) -> float | None:
         """Return when there is something to do although no message comes; None where that is never."""
-        times = [when for when in (self._starter.next_look(), self._mpi_calls.next_look()) if when is not None]
+        times = [when for when in (self._starter_looks_at, self._mpi_calls.next_look()) if when is not None]
         if self._placement.ahead:
             times.append(self._last_look + _STALL)
         return min(times, default=None)
@@ -230,7 +229,9 @@ class Agents:
     def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
         """Start missing agents, end those whose nodes are given back, and end MPI calls whose time is over."""
         self._mpi_calls.look_after(now)
-        for node in self._starter.look_after(loop, partial(self._open, loop), now, wanted):
+        turn = self._starter.look_after(loop, partial(self._open, loop), now, wanted)
+        self._starter_looks_at = turn.next_look
+        for node in turn.leaving:
             agent = self._by_node[node.number]
             agent.end()
             self._to_flush[agent] = None
@@ -303,15 +304,6 @@ class Agents:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._mpi_calls.close(loop, 0.2)
         self._starter.close(loop, grace)
-
-    def after_fork(self) -> None:
-        self._mpi_calls.after_fork()
-        self._starter.after_fork()
-
-
-def _key(said: dict[str, Any]) -> str:
-    """Return the key of an agent: its node, with its job where the driver has several, which may share a node."""
-    return f"{said['node']}/{said['block']}" if "block" in said else str(said["node"])
 
 
 def _remove_left(directory: str) -> None:

@@ -287,10 +287,6 @@ class ClusterDriver(ThreadedRunner):
         self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)
         return self._over
 
-    def after_fork(self) -> None:
-        super().after_fork()
-        self._agents.after_fork()
-
 
 def _look_around() -> None:
     """Do nothing: an event that only wakes the thread, which then looks at everything."""

@@ -5,42 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CallyardError
-from ..pool.call_shape import NodeCapacity, NodeNeed
+from ..pool.call_shape import NodeNeed, NodeOffer
 
 if TYPE_CHECKING:
     from ..transport.event_loop import EventLoop
+    from .hello import Hello
     from .node_placement import NodePlacement
     from .placement_state import NodeState
 
 _TAIL = 20  # lines of output that are kept
-
-
-class NodeOffer(NamedTuple):
-    """The resources to give out on a node, decided before its agent tells what is there; None: all that it finds."""
-
-    cores: int | None = None
-    gpus: int | tuple[str, ...] | None = None  # how many, or which
-    memory: int | None = None  # bytes
-    time: float | None = None  # s for which it is there, at most
-
-    @property
-    def gpu_count(self) -> int | None:
-        return len(self.gpus) if isinstance(self.gpus, tuple) else self.gpus
-
-    def could_hold(self, need: NodeNeed) -> bool:
-        """Return whether such a call could run on the node, as far as that is known."""
-        shape = need.shape
-        there = ((shape.cores, self.cores), (shape.gpus, self.gpu_count), (shape.memory, self.memory))
-        return all(has is None or wanted <= has for wanted, has in (*there, (need.time, self.time)))
-
-    def of(self, found: NodeCapacity) -> NodeCapacity:
-        """Return what is given out, now that the agent has found what is there."""
-        gpus = self.gpus if isinstance(self.gpus, tuple) else found.gpus[: self.gpus]
-        return NodeCapacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
 
 
 class RanksToStart(NamedTuple):
@@ -54,31 +32,30 @@ class RanksToStart(NamedTuple):
     environment: Mapping[str, str]  # beside what there is
 
 
+class AgentOutput(NamedTuple):
+    """The news in the output of agents that were started together."""
+
+    ended_on: Sequence[str]  # nodes whose agents have ended since the last time
+    over: bool  # all of them have ended, and there is no more output
+
+
 class StartedAgents(Protocol):
     """Agents, or ranks of a call, that were started together by one process of this machine."""
-
-    nodes: Sequence[str]
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is output, or when all of them have ended."""
 
-    def read(self) -> bool:
-        """Pass on their output; return False when all have ended."""
+    def read(self) -> AgentOutput:
+        """Pass their output on to the user, and return its news."""
 
     def words(self) -> str:
         """Return the last lines of their output."""
-
-    def ended_on(self) -> Sequence[str]:
-        """Return the nodes whose agents have ended since the last time, although others go on."""
 
     def stop(self) -> None:
         """End them now, without waiting for that."""
 
     def end(self, grace: float) -> None:
         """End those that have not ended by themselves after so many seconds, and wait for that."""
-
-    def after_fork(self) -> None:
-        """In a forked child: hold nothing open."""
 
 
 class GivenUpCalls(NamedTuple):
@@ -88,6 +65,13 @@ class GivenUpCalls(NamedTuple):
     why: CallyardError
 
 
+class StarterTurn(NamedTuple):
+    """The outcome of one look at the agents."""
+
+    leaving: Sequence[NodeState]  # nodes that are given back, so their agents are to end
+    next_look: float | None  # when to look again although nothing happens; None where that is never
+
+
 class AgentStarter(Protocol):
     """The starter of agents, which knows which are there and which are to come. Only the I/O thread uses it."""
 
@@ -95,17 +79,14 @@ class AgentStarter(Protocol):
     def complete(self) -> bool:
         """True if all agents that were started are there."""
 
-    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
-        """Start the agents that are missing; return the nodes whose agents are to end, because they are given back.
+    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
+        """Start the agents that are missing. `wanted`: there are calls; `contact` gives the path of the contact file.
 
-        `wanted`: there are calls; `contact` gives the path of the contact file.
+        It is called in each turn of the loop, before the loop waits.
         """
 
-    def next_look(self) -> float | None:
-        """Return when to look again although nothing happens; None where that is never."""
-
-    def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
-        """Return the node of an agent that has said HELLO, after adding it to the placement; or why it is refused."""
+    def admit(self, hello: Hello, now: float) -> NodeState | str:
+        """Return the node of an agent that has connected, after adding it to the placement; or why it is refused."""
 
     def gone(self, node: NodeState, now: float) -> None:
         """Note that the agent on this node cannot be reached any more."""
@@ -118,9 +99,6 @@ class AgentStarter(Protocol):
 
     def close(self, loop: EventLoop, grace: float) -> None:
         """End the commands and jobs that run agents; give them so many seconds to end by themselves."""
-
-    def after_fork(self) -> None:
-        """In a forked child: hold nothing open."""
 
 
 class RankLaunchers(Protocol):
@@ -197,7 +175,7 @@ class AgentProcess:
 
         `ended_on` finds the nodes in a line that says that their agents have ended; `noise` is not passed on.
         """
-        self.nodes = nodes
+        self._nodes = nodes
         self._noise = noise
         self._find_ended = ended_on
         self._ended_on: list[str] = []
@@ -214,6 +192,7 @@ class AgentProcess:
         assert self._process.stdin is not None
         self._stdin, self._stderr = self._process.stdin, self._process.stderr
         os.set_blocking(self._stderr.fileno(), False)
+        _processes.add(self)
 
     @property
     def pid(self) -> int:
@@ -222,11 +201,11 @@ class AgentProcess:
     def fileno(self) -> int:
         return self._stderr.fileno()
 
-    def read(self) -> bool:
+    def read(self) -> AgentOutput:
         try:
             data = os.read(self.fileno(), 1 << 16)
         except BlockingIOError:
-            return True
+            return AgentOutput((), False)
         with contextlib.suppress(OSError):
             os.write(2, data.replace(self._noise, b"") if self._noise else data)
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -234,7 +213,8 @@ class AgentProcess:
             lines.append(self._rest)
         for line in lines:
             self._take_line(line.decode(errors="replace").strip())
-        return bool(data)
+        ended, self._ended_on = self._ended_on, []
+        return AgentOutput(ended, False) if data else AgentOutput(self._nodes, True)
 
     def _take_line(self, line: str) -> None:
         self._ended_on += self._find_ended(line)
@@ -243,10 +223,6 @@ class AgentProcess:
 
     def words(self) -> str:
         return "; ".join(self._said)
-
-    def ended_on(self) -> Sequence[str]:
-        ended, self._ended_on = self._ended_on, []
-        return ended
 
     def stop(self) -> None:
         self._process.terminate()
@@ -262,7 +238,19 @@ class AgentProcess:
         self._process.wait()
         self._stderr.close()
 
-    def after_fork(self) -> None:
+    def close_in_forked_child(self) -> None:
+        """Close the pipes of this copy: agents end when nobody holds the other end of their standard input."""
         for pipe in (self._stdin, self._stderr):
             with contextlib.suppress(OSError, ValueError):  # it is closed
                 os.close(pipe.fileno())
+
+
+_processes: weakref.WeakSet[AgentProcess] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for process in list(_processes):
+        process.close_in_forked_child()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)

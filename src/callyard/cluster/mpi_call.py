@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from ..errors import SchedulerError, TimeLimitExceeded, WorkerLost
 from ..pool.call import Call
@@ -20,6 +20,7 @@ from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
 from .agent_connection import AgentConnection, CallEnd
+from .hello import Hello, RankPlace
 from .launch import RankStarter, RanksToStart, StartedAgents
 from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes
@@ -122,7 +123,7 @@ class MpiCalls:
         self._loop.watch(started.fileno(), partial(self._on_output, mpi_call, started))
 
     def _on_output(self, mpi_call: MpiCall, started: StartedAgents, mask: int) -> None:
-        if started.read():
+        if not started.read().over:
             return
         self._loop.forget(started.fileno())
         started.end(1.0)
@@ -159,21 +160,21 @@ class MpiCalls:
 
     # -- what the ranks say --------------------------------------------------------------------------------------
 
-    def on_hello(self, peer: bytes, said: dict[str, Any]) -> bool:
+    def on_hello(self, peer: bytes, hello: Hello, place: RankPlace) -> bool:
         """Take in a rank that has connected; return False if nobody waits for it."""
-        mpi_call = self._mpi_calls.get(said["call"])
+        mpi_call = self._mpi_calls.get(place.call)
         if mpi_call is None or mpi_call.over:
             return False
-        _, size, library = said["world"] or (0, mpi_call.size, "")
+        _, size, library = place.world or (0, mpi_call.size, "")
         if size != mpi_call.size:
             self._is_alone(mpi_call, size, library)
             return False
-        rank = AgentConnection(peer, mpi_call.nodes[0], said["host"], said["pid"])
+        rank = AgentConnection(peer, mpi_call.nodes[0], hello)
         self._by_peer[peer] = mpi_call, rank
         rank.welcome(None, None, self._initializer)
         self._send(rank)
-        if mpi_call.join(said["rank"], rank, time.monotonic()):
-            if said["world"]:
+        if mpi_call.join(place.rank, rank, time.monotonic()):
+            if place.world is not None:
                 self._starter.rank_launchers.fits(mpi_call.ways[0])
             self._send_call(mpi_call)
         return True
@@ -251,11 +252,6 @@ class MpiCalls:
                 loop.forget(mpi_call.started.fileno())
                 mpi_call.started.end(grace)
         self._mpi_calls.clear()
-
-    def after_fork(self) -> None:
-        for mpi_call in self._mpi_calls.values():
-            if mpi_call.started is not None:
-                mpi_call.started.after_fork()
 
 
 def _to_start(mpi_call: MpiCall, contact: str) -> RanksToStart:

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..pool.call_shape import WorkerShape
 from ..pool.mpi_results import words_of_no_mpi
@@ -31,7 +31,9 @@ from ..transport.frames import NO_MPI, RESULT, Frame
 from ..transport.result_log import make_result_log
 from ..worker.communicator import join_world
 from ..worker.mpi_rank import RankServer, gpus_by_local_rank, rank_in
-from .agent import Agent, ParentPipe, connect
+from .agent import Agent
+from .hello import Hello, RankPlace, this_hello
+from .run_agent import ParentPipe, connect
 
 if TYPE_CHECKING:
     from ..pool.call import Call
@@ -99,7 +101,7 @@ class Bridge:
         arrived = connection.receive()
         for call in list(connection.in_flight.values()):
             self._warn_of_no_mpi(call, arrived)
-        for end in connection.hear(connection, arrived):
+        for end in connection.take_frames(connection, arrived):
             finish(*end)
         connection.catch_up()
         if connection.initializer_error is not None:
@@ -125,9 +127,9 @@ def main() -> None:
     ours, theirs = socket.socketpair()
     world = join_world()  # in this thread, as MPI wants it
     rank = rank_in(world)
-    more = {"call": int(call), "rank": rank, "world": world}
+    hello = this_hello(rank=RankPlace(int(call), rank, world))
     make_runner = partial(Bridge, ours, rank == 0)
-    agent = threading.Thread(target=_serve, args=(os.path.abspath(contact), parent, more, make_runner), daemon=True)
+    agent = threading.Thread(target=_serve, args=(os.path.abspath(contact), parent, hello, make_runner), daemon=True)
     agent.start()
     result_log, descriptor = make_result_log()
     os.close(descriptor)
@@ -136,9 +138,9 @@ def main() -> None:
     agent.join()
 
 
-def _serve(contact: str, parent: ParentPipe, more: dict[str, Any], make_runner: partial[Bridge]) -> None:
+def _serve(contact: str, parent: ParentPipe, hello: Hello, make_runner: partial[Bridge]) -> None:
     try:
-        there = connect(contact, parent, more, make_runner)
+        there = connect(contact, parent, hello, make_runner)
     except BaseException as error:
         sys.stderr.write(f"{error}\n")
         there = False

@@ -11,14 +11,16 @@ Work is done for what has changed since the last decision, not for each node: th
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from heapq import heappop, heappush
+from heapq import heappop
 from math import inf
+from operator import attrgetter
 
+from ..pool.call_queue import CallQueues
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from .placement_state import (
     CallGroup,
-    CallQueue,
     NodeCall,
+    NodeQueue,
     NodeState,
     SendToNode,
     StartOnNodes,
@@ -40,13 +42,13 @@ class NodePlacement:
         self.max_workers = max_workers
         self.nodes: dict[int, NodeState] = {}
         self.ahead: dict[NodeState, None] = {}  # nodes that were sent more calls than they have slots, some time ago
-        self._queues: dict[tuple[int, NodeNeed], CallQueue] = {}
+        self._queues: CallQueues[NodeCall, NodeNeed, NodeQueue] = CallQueues(attrgetter("need"), NodeQueue)
         self._room: dict[
             NodeState, None
         ] = {}  # nodes with free cores, the one that was given something last at the end
         self._changed: dict[NodeState, None] = {}  # nodes that have more to give than at the last decision
         self._can_top_up: dict[NodeNeed, dict[NodeState, None]] = {}  # nodes where calls of that need have ended
-        self._reserved: dict[NodeState, CallQueue] = {}  # nodes that are kept free for the head of a queue
+        self._reserved: dict[NodeState, NodeQueue] = {}  # nodes that are kept free for the head of a queue
         self._slots: dict[NodeNeed, int] = {}  # slots in use, on all nodes
         self.undecided = False  # there is more to do now than `decide` has returned
         self._active = 0  # calls that have slots
@@ -91,11 +93,7 @@ class NodePlacement:
         self._free_other_nodes(call)
 
     def add(self, call: NodeCall) -> None:
-        key = (-call.priority, call.need)
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = CallQueue(call.need)
-        queue.calls.append(call)
+        self._queues.add(call)
 
     def lasts_until(self, node: NodeState, until: float) -> None:
         """Note when the node is going to be taken away."""
@@ -104,9 +102,7 @@ class NodePlacement:
 
     def put_back(self, calls: Iterable[NodeCall]) -> None:
         """Put calls that did not run where they were sent to the front of their queues, the last given first."""
-        for call in calls:
-            self.add(call)
-            self._queues[-call.priority, call.need].calls.rotate(1)
+        self._queues.put_back(calls)
 
     def finished(self, node: NodeState, calls: Iterable[NodeCall]) -> None:
         """Note that these calls are not on the node any more: they ended, or were withdrawn."""
@@ -140,20 +136,19 @@ class NodePlacement:
 
     def drain(self) -> list[NodeCall]:
         """Empty the queues; return the calls that waited."""
-        drained = [call for queue in self._queues.values() for call in queue.calls]
+        drained = self._queues.waiting_calls()
         self._queues.clear()
         self._reserved.clear()
         self.undecided = False
         return drained
 
     def waiting_calls(self) -> list[NodeCall]:
-        """Return the calls that wait at this moment. Any thread may ask: making a tuple of a container is atomic."""
-        return [call for queue in tuple(self._queues.values()) for call in tuple(queue.calls)]
+        """Return the calls that wait at this moment. Any thread may ask."""
+        return self._queues.waiting_calls()
 
     def drop(self, need: NodeNeed) -> list[NodeCall]:
         """Drop the waiting calls of this need; return them."""
-        keys = [key for key, queue in self._queues.items() if queue.need == need]
-        queues = [self._queues.pop(key) for key in keys]
+        queues = self._queues.take_out(need)
         for queue in queues:
             self._release_reserved(queue)
         return [call for queue in queues for call in queue.calls]
@@ -162,7 +157,7 @@ class NodePlacement:
 
     @property
     def waiting(self) -> bool:
-        return any(queue.head() is not None for queue in self._queues.values())
+        return self._queues.waiting
 
     @property
     def busy(self) -> bool:
@@ -178,16 +173,16 @@ class NodePlacement:
 
         Calls that fit beside others on nodes that are in use are not counted: the next decision sends them there.
         """
-        heads = ((queue, queue.head()) for queue in self._queues.values())
+        heads = ((queue, queue.head()) for queue in self._queues)
         found = ((queue, head.expected()) for queue, head in heads if head is not None)
         return [(queue.need, len(queue.calls) - self._room_beside(queue), seconds) for queue, seconds in found]
 
     @property
     def unsettled(self) -> bool:
         """True if the next decision sends calls to nodes that are in use."""
-        return self.room != 0 and any(self._room_beside(queue) for queue in self._queues.values())
+        return self.room != 0 and any(self._room_beside(queue) for queue in self._queues)
 
-    def _room_beside(self, queue: CallQueue) -> int:
+    def _room_beside(self, queue: NodeQueue) -> int:
         """Return how many of its calls fit on nodes in use; none if the last decision has found no room."""
         need = queue.need
         if queue.stuck or need.nodes > 1 or need.exclusive:
@@ -197,9 +192,7 @@ class NodePlacement:
 
     def unplaceable(self) -> list[NodeNeed]:
         """Return the needs of waiting calls that none of the nodes could ever hold."""
-        return [
-            queue.need for queue in self._queues.values() if queue.head() is not None and not self._enough(queue.need)
-        ]
+        return [queue.need for queue in self._queues if queue.head() is not None and not self._enough(queue.need)]
 
     def _enough(self, need: NodeNeed) -> bool:
         able = (node for node in self.nodes.values() if node.could_hold(need, self._now))
@@ -211,11 +204,11 @@ class NodePlacement:
         """Return what to do now, or the first part of that if `undecided` is set."""
         self._now = now
         todo: list[SendToNode | StartOnNodes] = []
-        heads: list[tuple[int, int, CallQueue]] = []
-        for (priority, _), queue in list(self._queues.items()):
-            queue.share = queue.share if self.undecided else 0
-            self._push(heads, priority, queue)
-        passed: list[CallQueue] = []  # are passed by each call that is sent from here on
+        if not self.undecided:
+            for queue in self._queues:
+                queue.share = 0
+        heads = self._queues.heads(self._release_reserved)
+        passed: list[NodeQueue] = []  # are passed by each call that is sent from here on
         decided, self.undecided = 0, False
         while heads:
             if decided >= _MOST_AT_ONCE:
@@ -227,7 +220,8 @@ class NodePlacement:
                 decided += placed
                 for other in passed:
                     other.passed += placed
-                self._push(heads, priority, queue)
+                if not self._queues.push(heads, priority, queue):
+                    self._release_reserved(queue)
             else:
                 queue.stuck = self.max_workers is None or self._active < self.max_workers
                 passed.append(queue)
@@ -235,16 +229,7 @@ class NodePlacement:
         self._changed.clear()
         return todo
 
-    def _push(self, heads: list[tuple[int, int, CallQueue]], priority: int, queue: CallQueue) -> None:
-        """Let the head of the queue have its turn: the highest priority first, then the oldest."""
-        head = queue.head()
-        if head is None:
-            del self._queues[priority, queue.need]
-            self._release_reserved(queue)
-        else:
-            heappush(heads, (priority, head.order, queue))
-
-    def _place(self, queue: CallQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
+    def _place(self, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
         """Send the head of the queue, and calls behind it that came before `until`.
 
         Returns how many were sent; 0 if nothing can be done now.
@@ -257,17 +242,17 @@ class NodePlacement:
                 return self._fill(node, queue, until, todo)
         return 0 if is_long(queue.calls[0]) else self._send_ahead(queue, todo)
 
-    def _find(self, queue: CallQueue) -> NodeState | None:
+    def _find(self, queue: NodeQueue) -> NodeState | None:
         """Return a node with a slot for the head."""
         for node in self._candidates(queue):
             if node.holds(queue.need, self._now) and self._is_open_to(node, queue):
                 return node
         return None
 
-    def _candidates(self, queue: CallQueue) -> dict[NodeState, None]:
+    def _candidates(self, queue: NodeQueue) -> dict[NodeState, None]:
         return self._changed if queue.stuck else self._room
 
-    def _fill(self, node: NodeState, queue: CallQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
+    def _fill(self, node: NodeState, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
         """Send calls to slots on the node: its share of the queue, so that many calls share one message."""
         queue.share = queue.share or max(1, len(queue.calls) // len(self._candidates(queue)))
         most = queue.share if self.max_workers is None else min(queue.share, self.max_workers - self._active)
@@ -283,7 +268,7 @@ class NodePlacement:
         self._rotate(node)
         return self._sent(node, queue, calls, todo)
 
-    def _start_on_nodes(self, queue: CallQueue, todo: list[SendToNode | StartOnNodes]) -> int:
+    def _start_on_nodes(self, queue: NodeQueue, todo: list[SendToNode | StartOnNodes]) -> int:
         """Start the head of the queue on several nodes, if so many have a slot for it."""
         if self.max_workers is not None and self._active >= self.max_workers:
             return 0
@@ -305,26 +290,26 @@ class NodePlacement:
             todo.append(StartOnNodes(nodes, call))
         return 1
 
-    def _is_open_to(self, node: NodeState, queue: CallQueue) -> bool:
+    def _is_open_to(self, node: NodeState, queue: NodeQueue) -> bool:
         return self._reserved.get(node, queue) is queue
 
-    def _reserve(self, queue: CallQueue) -> None:
+    def _reserve(self, queue: NodeQueue) -> None:
         """Keep the least busy nodes free for the queue's head, once it has been passed too often."""
         if not queue.reserved and queue.passed >= _PATIENCE * self._cores:
             able = (m for m in self.nodes.values() if m not in self._reserved and m.could_hold(queue.need, self._now))
             queue.reserved = together(sorted(able, key=lambda m: m.cores, reverse=True), queue.need.nodes) or []
             self._reserved.update(dict.fromkeys(queue.reserved, queue))
 
-    def _release_reserved(self, queue: CallQueue) -> None:
+    def _release_reserved(self, queue: NodeQueue) -> None:
         """Let all queues use the nodes again that were kept free for the head of this one."""
         if queue.reserved:
             for node in queue.reserved:
                 self._reserved.pop(node, None)
             queue.reserved = []
-            for other in self._queues.values():
+            for other in self._queues:
                 other.stuck = False
 
-    def _send_ahead(self, queue: CallQueue, todo: list[SendToNode | StartOnNodes]) -> int:
+    def _send_ahead(self, queue: NodeQueue, todo: list[SendToNode | StartOnNodes]) -> int:
         """Send short calls beyond the slots of a node that has such calls already."""
         nodes = self._can_top_up.get(queue.need, {})
         while nodes:
@@ -341,7 +326,7 @@ class NodePlacement:
                 return self._sent(node, queue, calls, todo)
         return 0
 
-    def _room_ahead(self, node: NodeState, queue: CallQueue) -> int:
+    def _room_ahead(self, node: NodeState, queue: NodeQueue) -> int:
         """Return how many calls may be sent to the node beyond its slots."""
         group = node.groups.get(queue.need)
         if group is None or node.withdrawing or node.leaving:
@@ -354,7 +339,7 @@ class NodePlacement:
         return most - calls if 2 * calls <= most else 0
 
     def _sent(
-        self, node: NodeState, queue: CallQueue, calls: list[NodeCall], todo: list[SendToNode | StartOnNodes]
+        self, node: NodeState, queue: NodeQueue, calls: list[NodeCall], todo: list[SendToNode | StartOnNodes]
     ) -> int:
         """Add the instruction to send these calls; return how many, or 1 if all had been cancelled."""
         if queue.need in node.proven:  # perhaps it can take more of them

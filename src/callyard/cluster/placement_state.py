@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable, Iterable
 from math import inf
 from typing import NamedTuple, Protocol
 
+from ..pool.call_queue import CallQueue
 from ..pool.call_shape import NodeCapacity, NodeNeed, QueuedCall
 
 _SHORT = 0.005  # s; calls of functions that take longer are not sent ahead
@@ -108,24 +108,15 @@ class StartOnNodes(NamedTuple):
     call: NodeCall
 
 
-class CallQueue:
-    """Calls of one priority and need, in the order in which they came."""
+class NodeQueue(CallQueue[NodeCall, NodeNeed]):
+    """Calls of one priority and need, and what they are given. Stuck: look only at nodes that have changed since."""
 
-    __slots__ = ("calls", "need", "passed", "reserved", "share", "stuck")
+    __slots__ = ("reserved", "share")
 
     def __init__(self, need: NodeNeed) -> None:
-        self.need = need
-        self.calls: deque[NodeCall] = deque()
-        self.passed = 0  # calls of other queues that were sent while the head waited
+        super().__init__(need)
         self.share = 0  # calls that each node gets at once in this decision; 0: not known yet
-        self.stuck = False  # no node had a slot for the head: look only at nodes that have changed since
         self.reserved: list[NodeState] = []  # nodes that are kept free for the head
-
-    def head(self) -> NodeCall | None:
-        """Return the first call that was not cancelled; drop those before it."""
-        while self.calls and self.calls[0].abandoned():
-            self.calls.popleft()
-        return self.calls[0] if self.calls else None
 
 
 def together(nodes: Iterable[NodeState], count: int) -> list[NodeState] | None:

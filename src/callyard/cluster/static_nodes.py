@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
-from ..pool.call_shape import NodeCapacity, NodeNeed
+from ..pool.call_shape import NodeNeed, NodeOffer
 from ..transport.event_loop import EventLoop
-from .launch import GivenUpCalls, NodeOffer, StartedAgents
+from .hello import Hello
+from .launch import GivenUpCalls, StartedAgents, StarterTurn
 from .node_placement import NodePlacement
 from .placement_state import NodeState
 
@@ -29,6 +30,9 @@ class Nodes(Protocol):
 
     def ends_in(self) -> float | None:
         """Return in how many s they are taken away; None if that is not known by now."""
+
+    def is_over(self, said: str) -> bool:
+        """Return True if the output of a command says that the nodes were taken away for good."""
 
     def describe(self) -> str:
         """Return what this is, for people."""
@@ -50,7 +54,7 @@ class StaticNodes:
     def complete(self) -> bool:
         return not self._starts.missing()
 
-    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> Sequence[NodeState]:
+    def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
         if not self._timed and (left := self._nodes.ends_in()) is not None:
             self._timed = True
             for node in self._placement.nodes.values():
@@ -58,7 +62,7 @@ class StaticNodes:
         due = self._next_start is not None and self._next_start <= now
         if due or self._starts.changed or wanted is not self._wanted:
             self._start_missing(loop, contact, now, wanted)
-        return ()
+        return StarterTurn((), self._next_start)
 
     def _start_missing(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> None:
         self._starts.changed, self._wanted = False, wanted
@@ -72,30 +76,25 @@ class StaticNodes:
                 self._starts.ended(names, now)
         self._next_start = self._starts.next_start(wanted)
 
-    def next_look(self) -> float | None:
-        return self._next_start
-
     def _start(self, loop: EventLoop, contact: str, names: list[str]) -> None:
         for started in self._nodes.start(contact, names):
             self._started.append(started)
             loop.watch(started.fileno(), partial(self._on_output, loop, started))
 
     def _on_output(self, loop: EventLoop, started: StartedAgents, mask: int) -> None:
-        going_on = started.read()
-        ended = started.ended_on() if going_on else started.nodes
-        if not going_on:
+        output = started.read()
+        if output.over:
             loop.forget(started.fileno())
             started.end(1.0)
             self._started.remove(started)
             self._words.append(started.words())
         # An agent that is still connected counts as there until the channel says that it is gone; then it is started.
-        self._starts.ended(ended, time.monotonic())
+        self._starts.ended(output.ended_on, time.monotonic())
 
-    def admit(self, said: dict[str, Any], now: float) -> NodeState | str:
-        name = said["node"]
-        cores, gpus, memory = said["capacity"]
+    def admit(self, hello: Hello, now: float) -> NodeState | str:
+        name = hello.node
         offer = self._nodes.nodes().get(name, NodeOffer())
-        node = self._placement.join(name, offer.of(NodeCapacity(cores, tuple(gpus), memory)))
+        node = self._placement.join(name, offer.of(hello.capacity))
         left = self._nodes.ends_in()
         if left is not None:
             self._placement.lasts_until(node, now + left)
@@ -111,7 +110,8 @@ class StaticNodes:
             left = self._nodes.ends_in()
             hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"
             return GivenUpCalls(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
-        if not long and (self._starts.ever or expected or not self._words):
+        over = any(map(self._nodes.is_over, self._words))  # then no agent will ever come, however long one waits
+        if not over and not long and (self._starts.ever or expected or not self._words):
             return None
         error = self._explain(where)
         self._starts.forget()
@@ -120,8 +120,14 @@ class StaticNodes:
 
     def _explain(self, where: str) -> CallyardError:
         missing = ", ".join(self._starts.missing()[:8])
-        said = "; ".join(word for word in [*self._words, *(s.words() for s in self._started)] if word)
+        words = [*self._words, *(started.words() for started in self._started)]
+        said = "; ".join(dict.fromkeys(line for word in words for line in word.split("; ") if line))
         kind = NodeFailure if self._starts.ever else SchedulerError
+        if any(map(self._nodes.is_over, words)):
+            return kind(
+                f"{self._nodes.describe()}: this allocation has ended, so ask for another one; if it ended because a "
+                f"node failed, ask with --no-kill, which keeps the other nodes ({said})"
+            )
         return kind(
             f"no agent of {self._nodes.describe()} that could take it is there (missing: {missing}; "
             f"waited for {CONNECT:.0f} s at most){where}" + (f"; what was said: {said}" if said else "")
@@ -132,10 +138,6 @@ class StaticNodes:
             started = self._started.pop()
             loop.forget(started.fileno())
             started.end(grace)
-
-    def after_fork(self) -> None:
-        for started in self._started:
-            started.after_fork()
 
 
 CONNECT = 60.0  # s in which an agent must have connected

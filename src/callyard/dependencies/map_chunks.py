@@ -1,10 +1,8 @@
-"""The function of a call that stands for several elements of `map`."""
+"""The function of a call for several elements of `map` (`chunksize`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Callable
 
 
 def run_chunk(fn: Callable[..., Any], chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:

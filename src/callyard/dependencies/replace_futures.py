@@ -1,7 +1,7 @@
-"""Find the futures among the arguments of a call, and put their results in their places.
+"""The search for futures among the arguments of a call, and the replacement of each by its result.
 
-Used where arguments stay in this process, in front of another executor. Where they are pickled anyway, the pickler
-finds the futures: see `serialize.packer`.
+Used in front of another library's executor, where arguments stay in this process. Elsewhere arguments are pickled
+anyway, and the pickler finds the futures: see `serialize.packer`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _future_types: dict[type, bool] = {StandardFuture: True}
 
 
 def is_future(value: object) -> bool:
-    """Tell whether `value` is a future of any library but asyncio: it has the methods of one."""
+    """Return True for a future of any library but asyncio, recognized by its methods."""
     kind = type(value)
     known = _future_types.get(kind)
     if known is None:
@@ -30,7 +30,7 @@ def _looks_like_a_future(kind: type) -> bool:
     if issubclass(kind, StandardFuture):
         return True
     if any(base.__module__ in ("asyncio.futures", "_asyncio") for base in kind.__mro__):
-        return False  # its callbacks run in an event loop, and its result() does not wait
+        return False  # callbacks of these futures run in an event loop, and `result()` does not wait
     return all(callable(getattr(kind, name, None)) for name in _FUTURE_METHODS)
 
 
@@ -51,8 +51,8 @@ def replace_futures(value: Any, replacement: Callable[[Any], Any]) -> Any:
     return _replace(value, replacement, {})
 
 
-# By its id, each container with its replacement. So a container to which two references lead stays one object, and one
-# that contains itself is visited once.
+# Containers with their replacements, by id. So a container with two references stays one object, and a container
+# inside itself is visited once. Keeping the container alive keeps its id valid.
 _Seen = dict[int, tuple[Any, Any]]
 
 
@@ -100,7 +100,7 @@ def _replace_inside(value: Any, new: Callable[[Any], Any], seen: _Seen) -> Any:
 def _rebuilt_dict(old: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> Any:
     if type(old) is dict:
         return dict(pairs)
-    fresh = copy.copy(old)  # keeps the factory of a defaultdict, the attributes of a class of the user's
+    fresh = copy.copy(old)  # keeps the factory of a defaultdict, and the attributes of a user's class
     fresh.clear()
     fresh.update(pairs)
     return fresh
@@ -110,7 +110,7 @@ def _rebuilt(old: Any, items: list[Any]) -> Any:
     kind = type(old)
     if kind in (list, set) or not isinstance(old, (list, set)):
         return kind._make(items) if hasattr(kind, "_make") else kind(items)  # a named tuple has _make
-    fresh: Any = copy.copy(old)  # keeps the attributes of a class of the user's
+    fresh: Any = copy.copy(old)  # keeps the attributes of a user's class
     fresh.clear()
     add = fresh.extend if isinstance(old, list) else fresh.update
     add(items)
@@ -118,7 +118,7 @@ def _rebuilt(old: Any, items: list[Any]) -> Any:
 
 
 def _changed(old: Any, changes: dict[str, Any]) -> Any:
-    # Not dataclasses.replace: it would run __init__ and __post_init__ again, and refuses init=False fields.
+    # Not by dataclasses.replace, which would run __init__ and __post_init__ again, and refuses init=False fields.
     fresh = object.__new__(type(old))
     for field in dataclasses.fields(old):
         if hasattr(old, field.name):

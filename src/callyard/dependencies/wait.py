@@ -1,8 +1,9 @@
-"""The wait of a call for the futures among its arguments, after which it starts, or fails as the first of them did.
+"""The wait of a call for the futures among its arguments: the call then starts, or fails as the first of them did.
 
-Nothing polls, and nothing recurses: the end of a call runs the callbacks that end the next, so these put it into a
-queue, and a loop takes it from there. A chain of 100,000 calls that fails at its first link needs no deeper stack than
-one call. An exception that interrupts the loop is raised when the queue is empty.
+Nothing polls, and nothing recurses: the end of a call runs callbacks, and these would end the next call, which runs
+callbacks in turn. So a callback only puts the next call into a queue, and a loop empties the queue. A chain of 100,000
+calls that fails at its first link needs no deeper stack than one call. An exception that interrupts the loop is raised
+when the queue is empty.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any
 from ..futures import Future, Lazy, when_ended
 
 _thread = threading.local()
-_PATH_LENGTH = 12  # most names that are shown of the path from a failed call to the one that could not run
+_PATH_LENGTH = 12  # the most names shown of the path from a failed call to a call that could not run
 
 
 def when_done(sources: Sequence[Any], call: Future[Any], start: Callable[[], None]) -> None:
     """Call `start()` once all `sources` are done with results.
 
-    If one fails, `call` fails with the same exception and a note of the path; if one is cancelled, `call`
-    is cancelled. `sources` may be futures of any library.
+    If one fails, `call` fails with the same exception and a note of the path; if one is cancelled, `call` is
+    cancelled. `sources` may be futures of any library.
     """
     waiting = _Waiting(call, start, len(sources))
     for source in sources:
@@ -40,7 +41,7 @@ class _Waiting:
 
     def arrived(self, source: Any) -> None:
         queue = getattr(_thread, "queue", None)
-        if queue is not None:  # the loop below runs in this thread already, up the stack
+        if queue is not None:  # the loop below runs in this thread already, further up the stack
             queue.append((self, source))
             return
         queue = deque([(self, source)])
@@ -51,26 +52,26 @@ class _Waiting:
             raise
 
     def settle(self, source: Any, again: bool) -> None:
-        """Count a source that is done; `again`: an exception has interrupted the first try."""
+        """Count a source that is done; `again` is True if an exception has interrupted the first try."""
         if source.cancelled():
             self.call.cancel()
         elif (failure := failure_of(source)) is not None:
             self.call.fail(DependencyFailure(failure, self.call.name, name_of(source)))
-        elif again:  # the source may be counted or not, and the call started or not, so it must not begin
+        elif again:  # perhaps the source is counted, and perhaps the call has started, so a start may be the second
             self.call.cancel()
         elif next(self.arrivals) == self.missing:
             self.start()
 
 
 def _settle_all(queue: deque[tuple[_Waiting, Any]], again: bool) -> None:
-    """Settle all that is in the queue, now and meanwhile. An entry stays there until it is settled."""
+    """Settle the entries of the queue, later ones included. Each stays in the queue until settled."""
     try:
         _thread.queue = queue
         while queue:
             waiting, source = queue[0]
             try:
                 waiting.settle(source, again)
-            except Exception as error:  # must not keep the others in the queue from being settled
+            except Exception as error:  # fails this call alone: the other calls in the queue go on
                 waiting.call.fail_with(error)
             queue.popleft()
             again = False
@@ -79,14 +80,14 @@ def _settle_all(queue: deque[tuple[_Waiting, Any]], again: bool) -> None:
 
 
 def name_of(future: Any) -> str:
-    """Return a name for `future` in messages: that of its function, or of the library from which it comes."""
+    """Return a name for `future` in messages: the name of its function, or of its library."""
     if isinstance(future, Future):
         return future.name
     return f"a future of {type(future).__module__.partition('.')[0]}"
 
 
 def failure_of(future: Any) -> Lazy | None:
-    """Return the failure of a `future` that is done, packed or not; None if it did not fail."""
+    """Return the failure of a finished future, packed or not; None without a failure."""
     if isinstance(future, Future):
         future.take()
         if not future.failed():
@@ -99,7 +100,7 @@ def failure_of(future: Any) -> Lazy | None:
 
 
 class RaisedException:
-    """An exception of this process in the form of a packed one: each `load` gives another copy."""
+    """An exception of this process in the form of a packed one: each `load` returns a new copy."""
 
     __slots__ = ("error",)
 
@@ -107,7 +108,7 @@ class RaisedException:
         self.error = error
 
     def load(self) -> BaseException:
-        """Return a copy if one can be made, so that a note for one call is not shown with another."""
+        """Return a copy if one can be made, so that a note for one call does not appear with another call."""
         try:
             twin = copy.copy(self.error)
             if twin is self.error or type(twin) is not type(self.error) or twin.args != self.error.args:
@@ -116,20 +117,20 @@ class RaisedException:
             twin.__suppress_context__ = self.error.__suppress_context__
             if hasattr(twin, "__notes__"):
                 BaseException.__setattr__(twin, "__notes__", list(twin.__notes__))
-        except Exception:  # a class of the user's may do anything here
+        except Exception:  # from a user's class
             return self.error
         return twin.with_traceback(self.error.__traceback__)
 
 
 class DependencyFailure:
-    """The failure of a call whose dependency failed: the same exception, with the path in a note."""
+    """The failure of a call because of a failed dependency: the same exception, with the path in a note."""
 
     __slots__ = ("failure", "path")
     failure: Lazy
     path: tuple[str, Any]
 
     def __init__(self, failure: Lazy, name: str, source_name: str) -> None:
-        if isinstance(failure, DependencyFailure):  # one link for each call, not one copy of the path
+        if isinstance(failure, DependencyFailure):  # a linked list, because copies of long paths grow quadratically
             self.failure, self.path = failure.failure, (name, failure.path)
         else:
             self.failure, self.path = failure, (name, (source_name, None))

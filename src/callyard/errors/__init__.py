@@ -1,21 +1,21 @@
-"""The exceptions of Callyard, and the standard ones that each of them also is.
+"""The exceptions of Callyard, each with its standard base classes.
 
     CallyardError
      +-- ResourceError        also ValueError: an unknown resource, or more than there is
      +-- UnpicklableCall      also PicklingError and TypeError: function, arguments or result cannot be sent
-     |    +-- UnreadableCall  also BrokenProcessPool: they were sent, but cannot be opened on arrival
-     +-- WorkerLost           also BrokenProcessPool: the process that ran the call is gone
-     |    +-- NodeFailure     with the machine that it ran on
+     |    +-- UnreadableCall  also BrokenProcessPool: function, arguments or result cannot be opened on arrival
+     +-- WorkerLost           also BrokenProcessPool: the worker of the call is gone
+     |    +-- NodeFailure     with its machine
      +-- TimeLimitExceeded    also TimeoutError: the call ran longer than its `run_time`
      +-- OutOfMemory          also MemoryError: the call took more than its `memory`
      +-- SchedulerError       a scheduler refuses, does not answer, or provides nothing
      +-- JobCancelled         the job of the call was cancelled from outside
-     +-- JobLost              the scheduler does not know the job any more, and it left no result
+     +-- JobLost              the scheduler has forgotten the job, and there is no result
      +-- CacheError           a cache, one of its files or a key cannot be used
-          +-- UnsafeCache     other users could have written it
-          +-- VersionMismatch another version of Callyard or Python wrote it
+          +-- UnsafeCache     other users could have written the cache
+          +-- VersionMismatch another version of Callyard or Python wrote the file
 
-An exception that the function itself raises arrives as it is, with the worker's traceback as its cause.
+An exception from the function itself arrives unchanged, with the worker's traceback as its cause.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ _POOL_ERRORS = frozenset(("NodeFailure", "RemoteTraceback", "UnreadableCall", "W
 
 
 def __getattr__(name: str) -> Any:
-    """Load the errors that are also the process pool's: their base class loads all of multiprocessing.
+    """Load the pool errors on demand: their base class loads all of multiprocessing, and a job that goes well has none.
 
-    The process of a job that goes well needs none of them.
+    All at once, so that later look-ups find them in the module and do not come here.
     """
     if name not in _POOL_ERRORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

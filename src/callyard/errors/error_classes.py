@@ -1,8 +1,8 @@
-"""The classes of errors that need nothing of multiprocessing; see the package for their tree."""
+"""The error classes without a base class in multiprocessing; the package's docstring shows the tree of all."""
 
 from __future__ import annotations
 
-from _pickle import PicklingError  # `pickle` is more than a job needs to begin
+from _pickle import PicklingError  # not from `pickle`, which takes a job too long to import
 
 __all__ = [
     "CacheError",
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class CallyardError(Exception):
-    """The base class of all errors that Callyard itself raises.
+    """The base class of all errors of Callyard.
 
     Examples:
         >>> try:
@@ -34,7 +34,7 @@ class CallyardError(Exception):
 class ResourceError(CallyardError, ValueError):
     """A resource is unknown, its value makes no sense, or a call asks for more than there is; also a `ValueError`.
 
-    `submit` raises it, before the call waits for anything.
+    Raised by `submit`, before the call waits for anything.
 
     Examples:
         >>> try:
@@ -58,7 +58,7 @@ class UnpicklableCall(CallyardError, PicklingError, TypeError):
 
 
 class SchedulerError(CallyardError):
-    """A scheduler refuses a job or does not answer; the message has its own words where there are any.
+    """A scheduler refuses a job or does not answer; the message contains the scheduler's own words, if any.
 
     Examples:
         >>> try:
@@ -73,7 +73,7 @@ class JobCancelled(CallyardError):
 
 
 class JobLost(CallyardError):
-    """The scheduler does not know the job of the call any more, and the job has left no result."""
+    """The scheduler has forgotten the job of the call, and the job has left no result."""
 
 
 class TimeLimitExceeded(CallyardError, TimeoutError):
@@ -98,11 +98,11 @@ class OutOfMemory(CallyardError, MemoryError):
 
 
 class CacheError(CallyardError):
-    """A cache, one of its files, or a call that is to be cached cannot be used; the message says what to do."""
+    """A cache, one of its files, or a call to be cached cannot be used; the message tells the remedy."""
 
 
 class UnsafeCache(CacheError):
-    """Other users could have written the cache, and loading a result from it would run their code."""
+    """Other users could have written the cache, and loading a result would run their code."""
 
 
 class VersionMismatch(CacheError):

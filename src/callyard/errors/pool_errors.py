@@ -1,11 +1,11 @@
-"""The errors that are also `BrokenProcessPool`, which `ProcessPoolExecutor` raises when one of its processes dies."""
+"""The subclasses of `BrokenProcessPool`, the error of `ProcessPoolExecutor` at the death of one of its processes."""
 
 from __future__ import annotations
 
 from concurrent.futures.process import BrokenProcessPool
 
-# The traceback of the worker as text: the `__cause__` of an exception that comes from there. It is the standard
-# library's class, so that programs and people that know it know ours.
+# The traceback of the worker as text, the `__cause__` of an exception from a worker. The standard library's own class,
+# so that programs which handle the tracebacks of process pools handle these too.
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 
 from .error_classes import CallyardError, UnpicklableCall
@@ -14,18 +14,18 @@ __all__ = ["NodeFailure", "RemoteTraceback", "UnreadableCall", "WorkerLost"]
 
 
 class UnreadableCall(UnpicklableCall, BrokenProcessPool):
-    """Function, arguments or result cannot be opened where they arrived; the cause says why. The executor goes on.
+    """Function, arguments or result cannot be opened on arrival; the cause tells the reason. The executor goes on.
 
-    It is a `BrokenProcessPool`, because `ProcessPoolExecutor`, which does not go on, raises that.
+    Also a `BrokenProcessPool`, the error of `ProcessPoolExecutor` in this case, whose pool does not go on.
     """
 
 
 class WorkerLost(CallyardError, BrokenProcessPool):
-    """The worker died while it ran the call; other calls and the executor go on.
+    """The worker died during the call; other calls and the executor go on.
 
     Attributes:
-        exitcode: what the operating system reported, the exit status or minus the number of the signal that ended the
-            worker; None if it is not known.
+        exitcode: the exit status of the worker, or minus the number of the signal that ended the worker; None if
+            unknown.
 
     Examples:
         >>> import os
@@ -37,7 +37,7 @@ class WorkerLost(CallyardError, BrokenProcessPool):
 
 
 class NodeFailure(WorkerLost):
-    """The machine that ran the call is gone or does not answer; other calls go on."""
+    """The machine of the call is gone or does not answer; other calls go on."""
 
 
 for _error in (NodeFailure, UnreadableCall, WorkerLost):

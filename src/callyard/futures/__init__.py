@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .derived import ItemFuture, batched, item, part_of, unzip
-from .future import Future, Lazy
+from .future import Future
+from .lazy import Lazy
 from .waiting import before_sleep, ends_futures, when_ended
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Futures derived from futures: `item` and `unzip`, parts of a result; `batched`, tuples of results as they come."""
+"""Futures derived from futures: `item` and `unzip`, parts of a result; `batched`, tuples of results in order of end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from .future import DerivedResult, Future
+from .future import Future
+from .lazy import DerivedResult
 from .waiting import when_ended
 
 __all__ = ["ItemFuture", "batched", "item", "part_of", "unzip"]
@@ -19,12 +20,12 @@ T = TypeVar("T")
 def item(future: StandardFuture[Any], key: Any) -> Future[Any]:
     """Return the future of `future.result()[key]`.
 
-    It fails as `future` fails, is cancelled when `future` is, and otherwise raises what indexing raises. Cancelling it
-    does not cancel `future`.
+    The part fails as `future` fails, is cancelled with `future`, and otherwise raises the exception of the indexing.
+    Cancelling the part does not cancel `future`.
 
     Args:
         future: any `concurrent.futures.Future`.
-        key: an index, a key of a dict, a slice, or whatever else the result takes in brackets.
+        key: an index, a key of a dict, a slice, or any other object for the brackets.
 
     Raises:
         TypeError: `future` is not a future.
@@ -41,7 +42,7 @@ def item(future: StandardFuture[Any], key: Any) -> Future[Any]:
 def unzip(future: StandardFuture[Any], n: int) -> list[Future[Any]]:
     """Return `n` futures of the `n` parts of a sequence.
 
-    They fail as `future` fails, are cancelled when `future` is, and raise ValueError if the result has another length.
+    The parts fail as `future` fails, are cancelled with `future`, and raise ValueError for a result of another length.
 
     Args:
         future: any `concurrent.futures.Future`.
@@ -64,11 +65,11 @@ def unzip(future: StandardFuture[Any], n: int) -> list[Future[Any]]:
 def batched(futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
     """Return futures of tuples of `n` results each, in the order in which `futures` finish.
 
-    The last tuple may be shorter. A future that fails or is cancelled fails or cancels the batch that it falls into.
+    The last tuple may be shorter. A failed or cancelled future fails or cancels its batch.
 
     Args:
         futures: any `concurrent.futures.Future` objects.
-        n: how many results make a batch (count, 1 or more).
+        n: the number of results in a batch (1 or more).
 
     Raises:
         TypeError: one of `futures` is not a future, or `n` not an integer.
@@ -105,7 +106,7 @@ def _check_number(asking: str, n: Any, least: int) -> None:
 
 
 class _Item(DerivedResult):
-    """A part of another future's result, taken when somebody asks for it."""
+    """A part of another future's result, taken on demand."""
 
     __slots__ = ("key", "length", "source")
 
@@ -117,7 +118,7 @@ class _Item(DerivedResult):
 
 
 def part_of(whole: Any, key: Any, length: int | None) -> Any:
-    """Return `whole[key]`; with a `length`, that of `unzip`, refuse a sequence of another length."""
+    """Return `whole[key]`; with a `length`, as from `unzip`, refuse a sequence of another length."""
     if length is not None and len(whole) != length:
         raise ValueError(f"unzip: expected {length} values, the result has {len(whole)}")
     return whole[key]
@@ -127,7 +128,7 @@ class ItemFuture(Future[Any]):
     """The future of a part of another future's result.
 
     Attributes:
-        source: that other future, until it has ended; then None, so that the part does not keep the whole alive.
+        source: the other future, until its end; then None, so that the part does not keep the whole alive.
         key_and_length: the key of the part, and the expected length of the whole (None for `item`).
     """
 
@@ -145,7 +146,7 @@ class ItemFuture(Future[Any]):
 
     @property
     def identity(self) -> str:
-        """The name of the part in keys of calls while its content is not known; "" where the whole has no such name."""
+        """The name of the part in keys of calls while the content is unknown; "" where the whole has no such name."""
         whole: str = getattr(self.source, "identity", "")
         key, length = self.key_and_length
         return f"{whole}[{key!r} of {length}]" if whole and type(key) in (int, str) else self._identity
@@ -172,7 +173,7 @@ def _end_alike(source: StandardFuture[Any], target: Future[Any]) -> bool:
         if not source.failed():
             return False
         packed = source.packed_failure()
-        if packed is not None:  # passed on as it is, because nobody here may ever look at it
+        if packed is not None:  # passed on unopened, because perhaps no thread of this process ever asks for the error
             return target.fail(packed)
     error = source.exception()
     return error is not None and target.fail_with(error)
@@ -185,14 +186,14 @@ def _batches(sources: list[StandardFuture[T]], n: int) -> list[Future[tuple[T, .
     sizes = [min(n, len(sources) - first) for first in range(0, len(sources), n)]
     batches: list[Future[tuple[T, ...]]] = [_BatchFuture(sources) for _ in sizes]
     arrived: list[dict[int, StandardFuture[T]]] = [{} for _ in sizes]  # for each batch, by the number of the source
-    places: dict[int, int] = {}  # number of the source -> its place in the order in which they have ended
+    places: dict[int, int] = {}  # number of the source -> its place in the order of ends
     free = count()
 
-    # There is no lock, because the garbage collector may run a finalizer in the middle of this, and that may end
-    # another of the sources in the same thread. Instead each step is atomic, and may be done twice.
+    # No lock, because the garbage collector may run a finalizer in the middle of `ended`, and the finalizer may end
+    # another source in the same thread. Instead each step is atomic, and may be done twice.
     def ended(number: int, source: StandardFuture[T]) -> None:
         if number not in places:
-            places.update(zip((number,), free))  # noqa: B905  # takes a place and notes it in one step
+            places.update(zip((number,), free))  # noqa: B905  # takes and notes a place in one step, written in C
         place = places[number] // n
         batch, members = batches[place], arrived[place]
         members[number] = source
@@ -205,7 +206,7 @@ def _batches(sources: list[StandardFuture[T]], n: int) -> list[Future[tuple[T, .
 
 
 class _BatchFuture(Future[tuple[T, ...]]):
-    """The future of a tuple of results. Any `n` of its sources may be those that come to be in it."""
+    """The future of a tuple of results: of the first `n` sources to end, the next `n`, and so on."""
 
     __slots__ = ("_sources",)
 
@@ -217,12 +218,12 @@ class _BatchFuture(Future[tuple[T, ...]]):
         return all(source.done() or (isinstance(source, Future) and source.ends_here()) for source in self._sources)
 
     def _end(self, *end: Any) -> bool:
-        self._sources = ()  # before anybody is told of the end, so that it keeps nobody's result alive
+        self._sources = ()  # before any callback learns of the end, so that the batch keeps no other results alive
         return super()._end(*end)
 
 
 class _TupleResult(DerivedResult):
-    """The results of several futures that are done."""
+    """The results of several finished futures, as a tuple."""
 
     __slots__ = ("sources",)
 

@@ -1,15 +1,15 @@
-"""`Future`: a `concurrent.futures.Future` that costs little until somebody waits for it.
+"""The class `Future`: a `concurrent.futures.Future` that costs little until a thread waits for the result.
 
-Users see the standard library's future. Two things differ inside, because there may be a hundred thousand of them:
+Users see the standard library's future. Two things differ inside, because a program may have a hundred thousand:
 
 * A future has no condition variable of its own. One lock guards the state of all futures, and is held for a few
-  bytecodes only; a thread that waits for a future sleeps on a lock of its own.
-* A result stays packed, as it arrived from a worker (`Lazy`), until somebody asks for it. It is then opened in the
-  thread that asks. A result that only feeds another call is never opened in this process.
+  bytecodes only; a waiting thread sleeps on a lock of its own.
+* A result stays packed, as received from a worker (`Lazy`), until a thread asks for the value. The asking thread then
+  opens the result. A result that only feeds another call is never opened in this process.
 
-Any exception may interrupt the thread that ends a future, at any moment. Then either the future has not ended, or all
-who wait for it are told. One assignment, the last under the lock, makes the end count. Everything that follows from it
-stands on lists, and leaves them only when it is done, so that it can be done again.
+Any exception may interrupt the thread that ends a future, at any moment. Then either the future has not ended, or
+every waiting thread and callback is told. One assignment, the last under the lock, makes the end count. The
+notifications stand on lists, and each leaves its list only when done, so a repetition misses none.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import UnreadableCall
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
+from .lazy import DerivedResult, Lazy
 from .waiting import (
     WaiterList,
     before_sleep,
@@ -50,45 +51,22 @@ _PUBLIC_STATES = {
 _ENDED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 _STILL_PACKED: BaseException = Exception("this error is still packed")  # in the place of an error not yet opened
 
-# What `dir()` shows. The methods and attributes that only the rest of this package uses are left out.
-_PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | {
-    "attempts",
-    "cached",
-    "job_id",
-    "key",
-    "name",
-}
-
-
-class Lazy(Protocol):
-    """A value or an error that is still packed."""
-
-    def load(self) -> Any: ...
-
-
-class DerivedResult:
-    """A packed value that is made, in this process, of results of other futures.
-
-    An exception from `load` is the result's own, as an IndexError of a part. That of any other packed value means that
-    it cannot be unpickled here.
-    """
-
-    __slots__ = ()
-
-    def load(self) -> Any:
-        raise NotImplementedError
+# The names in `dir()`, without the methods and attributes for the rest of this package.
+_OURS = {"attempts", "cached", "job_id", "key", "name"}
+_PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | _OURS
 
 
 class Future(StandardFuture[T]):
-    """The result of a call, which may not have ended yet: a `concurrent.futures.Future`.
+    """The result of a call, perhaps still to come: a `concurrent.futures.Future`.
 
-    It works with `wait`, `as_completed` and `asyncio.wrap_future`, can be awaited, and may be an argument of another
-    call, which then waits for it.
+    A future works with `wait`, `as_completed` and `asyncio.wrap_future`, and can be awaited. As an argument of another
+    call, a future stands for its result, and the other call waits for the end of this one.
 
     Attributes:
-        name: the name of the function that is called.
-        key: the call's key in the cache, 64 hexadecimal digits; None without a cache, or before it is known.
-        cached: whether the result was in the cache when the call was submitted; None without a cache.
+        name: the name of the called function.
+        key: the call's key in the cache, 40 hexadecimal digits or the user's `cache_key`; None without a cache, or
+            while the key is unknown.
+        cached: True if the call was answered from the cache; None without a cache.
         job_id: the scheduler's id of the job that runs the call; None where no scheduler does.
         attempts: the number of this run of the call: 1, and one more each time that it is run again, because it has
             raised `Again`, or has lost its worker and has a `restart_limit`.
@@ -109,7 +87,7 @@ class Future(StandardFuture[T]):
     )
 
     def __init__(self, name: str = "call", on_cancel: Callable[[], object] | None = None) -> None:
-        # The base class's constructor is left out: it makes a condition and two lists, most of what a future costs.
+        # Without the base class's constructor: a condition and two lists would be most of the cost of a future.
         self.name = name
         self.on_cancel = on_cancel
         self._state = PENDING
@@ -119,16 +97,16 @@ class Future(StandardFuture[T]):
         self._done_callbacks: list[Any] | deque[Any] | None = None
         self._sleeping: list[threading.Lock] | None = None  # one for each thread in result() or exception()
         self._standard_waiters: list[Any] | None = None  # of the standard library's `wait` and `as_completed`
-        self._waiters_to_notify: list[Any] | None = None  # those of them that have not been told of the end yet
+        self._waiters_to_notify: list[Any] | None = None  # the standard waiters still to be told of the end
 
     @property
     def key(self) -> str | None:
-        """The call's key in the cache; None without a cache, or before it is known."""
+        """The call's key in the cache; None without a cache, or while the key is unknown."""
         return None
 
     @property
     def cached(self) -> bool | None:
-        """Whether the result was in the cache when the call was submitted; None without a cache."""
+        """True if the call was answered from the cache; None without a cache."""
         return None
 
     @property
@@ -138,8 +116,8 @@ class Future(StandardFuture[T]):
 
     # -- the state and its lock ------------------------------------------------------------------------
 
-    # The standard library's `wait` and `as_completed` hold `_condition` of each future while they look which have
-    # ended and append a waiter to `_waiters`. One lock for all is right for them too, as it is reentrant.
+    # The standard library's `wait` and `as_completed` hold the `_condition` of all their futures at once while they
+    # look at the states and append a waiter to each `_waiters`. One reentrant lock for all futures serves as well.
     _condition = threading.Condition(cast(Any, futures_lock))
 
     def _list_of_waiters(self) -> Any:
@@ -148,24 +126,25 @@ class Future(StandardFuture[T]):
             waiters = self._standard_waiters = []
         return waiters if futures_ended_here() is None else WaiterList(waiters, self)
 
-    _waiters = cast("list[Any]", property(_list_of_waiters))  # the standard library's types say that it can be set
+    _waiters = cast("list[Any]", property(_list_of_waiters))  # in the standard library's types a plain attribute
 
     def _end(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
-        """Go to a final state, wake who waits and run the callbacks; return False if there already."""
+        """Go to a final state, wake waiting threads and run the callbacks; return False if the future had ended."""
         nested = futures_lock._is_owned()
         try:
             with futures_lock:
                 if self._state in _ENDED or (state is CANCELLED_AND_NOTIFIED and self._state is RUNNING):
                     return False
+                # Value and lists first: other threads read `_state` without the lock, and expect the rest to be there.
                 self._packed = packed
                 self._result = value
                 self._exception = error
                 awaited = self._prepare_to_notify()
-                self._state = state  # from here on it has ended
+                self._state = state  # from here on the future has ended
                 self.on_cancel = None
             if awaited:
                 self._notify()
-        except BaseException:  # as `under` does, but without the time that its call takes
+        except BaseException:  # as in `under`, inlined to save a call for each future
             if not nested:
                 let_go(futures_lock)
             if self._state in _ENDED:
@@ -174,7 +153,7 @@ class Future(StandardFuture[T]):
         return True
 
     def _prepare_to_notify(self) -> bool:
-        """Make the lists from which `_notify` works; return whether there is anybody to tell of the end."""
+        """Make the lists from which `_notify` works; return False if all of them are empty."""
         if self._standard_waiters:
             self._waiters_to_notify = self._standard_waiters[:]
         if self._done_callbacks is not None:
@@ -182,7 +161,7 @@ class Future(StandardFuture[T]):
         return bool(self._sleeping or self._standard_waiters or self._done_callbacks)
 
     def _notify(self) -> None:
-        """Tell all who have not been told of the end yet."""
+        """Tell waiting threads, waiters and callbacks of the end; an entry leaves its list only after being told."""
         sleeping = self._sleeping
         while sleeping:
             wake(sleeping[-1])
@@ -197,10 +176,10 @@ class Future(StandardFuture[T]):
     # -- for executors ---------------------------------------------------------------------------------
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Mark the call as running; return False if it was cancelled. Only executors and tests call this.
+        """Mark the call as running; return False if the call was cancelled. Only executors and tests call this.
 
         Raises:
-            InvalidStateError: it runs or has ended already.
+            InvalidStateError: the call runs or has ended already.
         """
         nested = futures_lock._is_owned()
         try:
@@ -208,7 +187,7 @@ class Future(StandardFuture[T]):
                 if self._state is PENDING:
                     self._state = RUNNING
                     return True
-        except BaseException:  # as `under` does
+        except BaseException:  # as in `under`
             if not nested:
                 let_go(futures_lock)
             raise
@@ -220,10 +199,10 @@ class Future(StandardFuture[T]):
         """End with a result. Only executors and tests call this.
 
         Args:
-            result: what `result()` returns from now on.
+            result: the value for `result()` to return from now on.
 
         Raises:
-            InvalidStateError: it has ended already.
+            InvalidStateError: the future has ended already.
         """
         if not self._end(FINISHED, None, result, None):
             raise InvalidStateError(f"{self!r} has ended already")
@@ -232,27 +211,27 @@ class Future(StandardFuture[T]):
         """End with an exception. Only executors and tests call this.
 
         Args:
-            exception: what `result()` raises from now on.
+            exception: the exception for `result()` to raise from now on.
 
         Raises:
-            InvalidStateError: it has ended already.
+            InvalidStateError: the future has ended already.
         """
         if not self._end(FINISHED, None, None, exception):
             raise InvalidStateError(f"{self!r} has ended already")
 
     def finish(self, packed: Lazy) -> bool:
-        """End with a result that is opened when somebody asks for it."""
+        """End with a packed result, to be opened on demand; return False if the future had ended."""
         return self._end(FINISHED, packed, None, None)
 
     def fail(self, packed: Lazy) -> bool:
-        """End with an error that is opened when somebody asks for it."""
+        """End with a packed error, to be opened on demand; return False if the future had ended."""
         return self._end(FINISHED, packed, None, _STILL_PACKED)
 
     def pass_again_on(self, arguments: Lazy) -> None:
         raise NotImplementedError
 
     def fail_with(self, error: BaseException) -> bool:
-        """End with an error of this process, if it has not ended yet."""
+        """End with an error of this process; return False if the future had ended."""
         return self._end(FINISHED, None, None, error)
 
     def again(self) -> None:
@@ -264,23 +243,23 @@ class Future(StandardFuture[T]):
             self._state = PENDING
 
     def failed(self) -> bool:
-        """Tell whether it has ended with an error, without opening it."""
+        """Return True if the future has ended with an error, opened or packed."""
         return self._exception is not None
 
     def take(self) -> None:
-        """Load a result that is derived from other futures: whether that fails is not known before."""
+        """Load a result derived from other futures, because only loading shows a failure."""
         if isinstance(self._packed, DerivedResult):
             self._open()
 
     def packed_failure(self) -> Lazy | None:
-        """Return the error with which it has ended, still packed; None if somebody has opened it."""
-        packed = self._packed  # read first: another thread may be opening it
+        """Return the packed error of the future; None without an error, or after the error was opened."""
+        packed = self._packed  # read first: another thread may be opening the error now
         return packed if self._exception is _STILL_PACKED else None
 
     # -- for users -------------------------------------------------------------------------------------
 
     def cancel(self) -> bool:
-        """Cancel the call if it has not begun; return whether it is cancelled."""
+        """Cancel the call, unless the call has begun; return True if the call is cancelled."""
         on_cancel = self.on_cancel
         try:
             if self._end(CANCELLED_AND_NOTIFIED, None, None, None):
@@ -294,22 +273,22 @@ class Future(StandardFuture[T]):
         return self.cancelled()
 
     def cancelled(self) -> bool:
-        """Return whether the call was cancelled."""
+        """Return True if the call was cancelled."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def running(self) -> bool:
-        """Return whether the call runs now."""
+        """Return True while the call runs."""
         return self._state is RUNNING
 
     def done(self) -> bool:
-        """Return whether the call has ended: with a result, with an exception, or cancelled."""
+        """Return True if the call has ended: with a result, with an exception, or cancelled."""
         return self._state in _ENDED
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """Call `fn(future)` when the call has ended; at once, in this thread, if it has ended already.
+        """Call `fn(future)` when the call has ended; at once, in this thread, if the call has ended already.
 
-        Callbacks run in the order in which they were added, in the thread that ended the future. They should be short,
-        and must not wait for other futures. What they raise is logged and has no other effect.
+        Callbacks run in the order of their registration, in the thread that ended the future. A callback should be
+        short, and must not wait for other futures. An exception from a callback is logged and has no other effect.
 
         Args:
             fn: a callable with one parameter, the future.
@@ -321,7 +300,7 @@ class Future(StandardFuture[T]):
                 log_broken_callback(self)
 
     def _add_callback(self, callback: Callable[[Any], object]) -> bool:
-        """Return False, and add nothing, if it has ended."""
+        """Add a callback; return False, and add none, if the future has ended."""
         if self._state in _ENDED:
             return False
         if self._done_callbacks is None:
@@ -331,17 +310,17 @@ class Future(StandardFuture[T]):
         return True
 
     def result(self, timeout: float | None = None) -> T:
-        """Return what the function returned; wait for it if need be.
+        """Return the result of the call; wait for the end of the call if need be.
 
         Args:
-            timeout: how long to wait (s); default: as long as it takes.
+            timeout: the longest wait (s); default: no limit.
 
         Raises:
-            TimeoutError: the call has not ended in that time.
+            TimeoutError: the call has not ended in this time.
             concurrent.futures.CancelledError: the call was cancelled.
             RuntimeError: a callback waits for a future that only its own thread could end.
-            Exception: what the function raised, with the worker's traceback as its cause; or an error of Callyard, as
-                `WorkerLost`.
+            Exception: the exception of the function, with the worker's traceback as its cause; or an error of
+                Callyard, as `WorkerLost`.
         """
         try:
             self._wait(timeout)
@@ -352,13 +331,13 @@ class Future(StandardFuture[T]):
             self = None  # type: ignore[assignment]  # the traceback must not keep this future alive
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the function raised, None if it returned; wait for its end if need be.
+        """Return the exception of the call, None if the function returned; wait for the end of the call if need be.
 
         Args:
-            timeout: how long to wait (s); default: as long as it takes.
+            timeout: the longest wait (s); default: no limit.
 
         Raises:
-            TimeoutError: the call has not ended in that time.
+            TimeoutError: the call has not ended in this time.
             concurrent.futures.CancelledError: the call was cancelled.
             RuntimeError: a callback waits for a future that only its own thread could end.
         """
@@ -378,33 +357,35 @@ class Future(StandardFuture[T]):
             raise FutureTimeout(late) if late else CancelledError
 
     def ends_here(self) -> bool:
-        """Tell whether only this thread can end it: then a wait for it here would take for ever."""
+        """Return True if only this thread can end the future, so that a wait in this thread would last for ever."""
         on_cancel = futures_ended_here()
         return on_cancel is not None and self.on_cancel == on_cancel and not self.done()
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Wait for it in a coroutine, as `asyncio.wrap_future` does: cancelling the one cancels the other."""
-        import asyncio  # here, because who awaits has loaded it
+        """Wait in a coroutine, as `asyncio.wrap_future` does: cancelling the coroutine cancels the call too."""
+        import asyncio  # here, because a program with coroutines has loaded the module, and most others need none
 
         return asyncio.wrap_future(self, loop=asyncio.get_running_loop()).__await__()
 
     if not TYPE_CHECKING:  # to mypy a future has neither items nor iteration
 
         def __getitem__(self, key: object) -> Any:
-            """Refuse `future[key]`, and iteration, which comes here too; the result may not be there yet."""
+            """Refuse `future[key]`, and iteration, which Python tries by index; the result may not be there yet."""
             raise TypeError(
                 f"the future of {self.name!r} is not its result: callyard.item(future, {key!r}) is the future of a "
                 "part, and callyard.unzip(future, n) gives those of n parts"
             )
 
     def _sleep(self, timeout: float | None) -> None:
-        """Sleep until it has ended, or the time is up.
+        """Sleep until the future has ended, or the time is up.
 
-        `threading.Condition` is not used: it is written in Python, and an exception could leave its lock held. A plain
-        lock that is taken twice is one call of C.
+        Not on a `threading.Condition`, which is written in Python, so that an exception could leave the lock held. To
+        take a plain lock a second time is one call of C.
         """
         sleeping = threading.Lock()
         sleeping.acquire()
+        # Under the lock, because the future could otherwise end between the look at its state and the registration,
+        # and no thread would ever wake this one.
         if not under(futures_lock, self._add_sleeping, sleeping):
             return
         before_sleep()
@@ -427,20 +408,20 @@ class Future(StandardFuture[T]):
             self._sleeping.remove(sleeping)
 
     def _get_snapshot(self) -> Any:
-        """Return what asyncio of Python 3.15 reads in place of `result()`."""
+        """Return state, result and exception at once, for asyncio of Python 3.15, which calls this for `result()`."""
         if self._packed is not None:
             self._open()
         return super()._get_snapshot()  # type: ignore[misc]
 
     def _open(self) -> None:
-        """Replace what is packed by the value or the error in it; of two threads the first wins."""
+        """Replace the packed value or error by the opened one; of two threads the first wins."""
         packed = self._packed
         if packed is None:
             return
         result, error = None, None
         try:
-            loaded = packed.load()  # without the lock: unpickling runs code of the user's, and may take long
-        except (Exception, SystemExit) as failure:  # a class of the user's may do anything here
+            loaded = packed.load()  # without the lock: unpickling runs user code, and may take long
+        except (Exception, SystemExit) as failure:  # from user code
             error = failure if isinstance(packed, DerivedResult) else self._unreadable(failure)
         else:
             if self._exception is None:
@@ -452,7 +433,7 @@ class Future(StandardFuture[T]):
             with futures_lock:
                 if self._packed is packed:
                     self._result, self._exception, self._packed = result, error, None
-        except BaseException:  # as `under` does
+        except BaseException:  # as in `under`
             if not nested:
                 let_go(futures_lock)
             raise

@@ -1,10 +1,10 @@
-"""Waiting for futures: the lock of all futures, and the ways in which the end of a future reaches those who wait.
+"""Waiting for futures: the lock of all futures, and the three ways to learn of a future's end.
 
-There are three: threads in `result()` sleep on a lock of their own; the standard library's `wait` and `as_completed`
-append a waiter to each of their futures; callbacks are called.
+A thread in `result()` sleeps on a lock of its own; the standard library's `wait` and `as_completed` append a waiter to
+each of their futures; callbacks are called.
 
 An exception (Ctrl-C, say) may interrupt the thread that ends a future between any two bytecodes. So each function here
-may be called a second time for the same end: an entry leaves its list only after it was dealt with.
+may be called a second time for the same end: a waiter or callback leaves its list only after being told.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ..utils.locks import let_go, new_lock
 
 _log = logging.getLogger("concurrent.futures")  # where the standard library reports broken callbacks
 
-# Guards the state of every future. It is reentrant, because the garbage collector may run a finalizer in the middle of
-# a section that holds it, and that finalizer may submit a call. Sections are short: nothing under it blocks, loads a
-# result or calls anything of the user's.
+# Guards the state of every future. Reentrant, because the garbage collector may run a finalizer in the middle of a
+# critical section, and the finalizer may submit a call. The sections are short: no blocking, no loading of results and
+# no user code under the lock.
 futures_lock = new_lock()
-if hasattr(os, "register_at_fork"):  # the thread that held it does not exist in a forked child
+if hasattr(os, "register_at_fork"):  # in a forked child the thread that held the lock does not exist
     os.register_at_fork(after_in_child=futures_lock._at_fork_reinit)
 
 _this_thread = threading.local()
 
 
 class AwaitedFuture(Protocol):
-    """A future as those who wait for it see it."""
+    """A future, as seen by waiters and callbacks."""
 
     name: str
 
@@ -49,10 +49,10 @@ class AwaitedFuture(Protocol):
 
 
 def before_sleep() -> None:
-    """Release the lock of all futures if this thread holds it, because no future could end while it sleeps.
+    """Release the lock of all futures if this thread holds it, because no future could end during the sleep.
 
     The standard library's `wait` and `as_completed` take the lock of each of their futures, one by one. An exception
-    that arrives in the middle of that leaves the lock held.
+    in the middle leaves the lock held.
     """
     let_go(futures_lock)
 
@@ -74,16 +74,16 @@ interpreter_exit.register(_release_at_exit)
 
 
 def ends_futures(on_cancel: Callable[[], object]) -> None:
-    """Declare that the current thread is the one that ends all futures with this `on_cancel`.
+    """Declare the current thread as the only one to end futures with this `on_cancel`.
 
-    A callback runs in the thread that ended its future. If it waits there for another future of the same thread, it
-    waits for ever; knowing the thread, we raise instead (`Future.ends_here`).
+    A callback runs in the thread that ended its future, and would wait for ever there for another future of the same
+    thread. Because the thread is known, `Future.ends_here` can tell, and the wait raises an error instead.
     """
     _this_thread.ends = on_cancel
 
 
 def futures_ended_here() -> Callable[[], object] | None:
-    """Return the `on_cancel` of the futures that the current thread ends; None if it ends none."""
+    """Return the `on_cancel` of the futures of the current thread; None in a thread that ends no futures."""
     return getattr(_this_thread, "ends", None)
 
 
@@ -100,7 +100,7 @@ def endless_wait(name: str) -> RuntimeError:
 
 def wake(sleeping: threading.Lock) -> None:
     """Wake the thread that sleeps on this lock."""
-    if sleeping.locked():  # if not, it was woken before an exception interrupted us
+    if sleeping.locked():  # otherwise the thread was woken before an exception interrupted this one
         sleeping.release()
 
 
@@ -108,10 +108,10 @@ def wake(sleeping: threading.Lock) -> None:
 
 
 class WaiterList:
-    """The waiters of a future, as a thread sees them that ends futures: it must not wait for one of its own.
+    """The list of a future's waiters in a thread that ends futures, and must not wait for its own.
 
-    `wait` and `as_completed` append a waiter to each of their futures and then wait for the waiter's event. This is
-    the one moment at which we can give the waiter an event that knows its futures.
+    `wait` and `as_completed` append a waiter to each of their futures and then wait for the waiter's event. Only in
+    between can the waiter be given an event that knows the futures.
     """
 
     def __init__(self, waiters: list[Any], future: AwaitedFuture) -> None:
@@ -129,13 +129,13 @@ class WaiterList:
 
 
 class _WaitEvent(threading.Event):
-    """The event of a waiter, set at the end of one of its futures or of all; it refuses a wait that cannot end."""
+    """The event of a waiter, set at the end of one of its futures or of all; an endless wait is refused."""
 
     def __init__(self, for_all: bool) -> None:
         super().__init__()
         self._for_all = for_all
         self._ending_here: str | None = None  # the name of a future that only this thread can end
-        self._others = False  # whether another thread may end one of the futures
+        self._others = False  # True if another thread may end one of the futures
 
     def add(self, future: AwaitedFuture) -> None:
         if future.ends_here():
@@ -152,7 +152,7 @@ class _WaitEvent(threading.Event):
 
 def notify_waiter(waiter: Any, future: AwaitedFuture) -> None:
     """Tell a waiter of the standard library that this future has ended."""
-    if future in waiter.finished_futures:  # it was told before an exception interrupted us
+    if future in waiter.finished_futures:  # told already, before an exception interrupted this thread
         waiter.event.set()
     elif future.cancelled():
         waiter.add_cancelled(future)
@@ -166,7 +166,7 @@ def notify_waiter(waiter: Any, future: AwaitedFuture) -> None:
 
 
 class _RepeatableCallback:
-    """A callback of this package, which may be called twice for one end."""
+    """A callback of this package, safe to call twice for one end."""
 
     __slots__ = ("function",)
 
@@ -178,18 +178,18 @@ class _RepeatableCallback:
 
 
 def when_ended(future: StandardFuture[Any], step: Callable[[Any], object]) -> None:
-    """Call `step(future)` when the future ends, and once more if an exception interrupts `step`."""
+    """Call `step(future)` at the end of the future, and once more if an exception interrupts `step`."""
     future.add_done_callback(_RepeatableCallback(step))
 
 
 def run_callbacks(future: AwaitedFuture, callbacks: deque[Any]) -> None:
     """Call the callbacks in order and empty the queue.
 
-    A callback of ours leaves the queue after it has returned, so that an interrupted one runs again. A user's callback
-    leaves it at the start: it may not bear to run twice.
+    A callback of this package leaves the queue after its return, so an interrupted one runs again. A user's callback
+    leaves the queue before its start, because running twice may do harm.
     """
-    # One chain of C iterators takes a callback and calls it: between two bytecodes an exception could arrive, and the
-    # callback would be lost.
+    # One chain of C iterators takes a callback from the queue and calls it: an exception between two bytecodes would
+    # lose the callback.
     take_and_call = map(methodcaller("__call__", future), map(deque.popleft, repeat(callbacks)))
     while callbacks:
         first = callbacks[0]

@@ -1,4 +1,4 @@
-"""The meaning of arrays and tables: dtype, shape and content, whatever their layout in memory."""
+"""Tokens of arrays and tables: of dtype, shape and content, whatever their layout in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _array(encoder: Encoder, array: Any) -> bytes:
 
     if type(array) is np.ndarray:
         return combine(b"A", [b"array", _content(encoder, array)])
-    if type(array) is np.memmap:  # its file does not count
+    if type(array) is np.memmap:  # the file does not count
         return combine(b"A", [b"memmap", _content(encoder, np.asarray(array))])
     plain = array.view(np.ndarray)
     return combine(b"A", [encoder.definition(type(array)), _content(encoder, plain), attributes(encoder, array)])
@@ -29,7 +29,7 @@ def _array(encoder: Encoder, array: Any) -> bytes:
 def _masked(encoder: Encoder, array: Any) -> bytes:
     import numpy as np
 
-    if array is np.ma.masked:  # it has no fill value
+    if array is np.ma.masked:  # a constant without a fill value
         return text(b"g", "numpy", "masked")
     parts = [array.view(np.ndarray), np.ma.getmaskarray(array), array.fill_value, bool(array.hardmask)]
     return combine(b"A", [encoder.definition(type(array)), *map(encoder.token, parts)])
@@ -38,7 +38,7 @@ def _masked(encoder: Encoder, array: Any) -> bytes:
 def _content(encoder: Encoder, array: Any) -> bytes:
     dtype = array.dtype
     head = [text(b"h", dtype.str, *map(str, array.shape)), _metadata(encoder, dtype)]
-    if dtype.names is not None:  # field by field, because the bytes between them mean nothing
+    if dtype.names is not None:  # field by field, because the padding bytes are arbitrary
         fields = (part for name in dtype.names for part in (text(b"s", name), _content(encoder, array[name])))
         return combine(b"a", [*head, *fields])
     if dtype.hasobject or dtype.kind == "T":
@@ -75,9 +75,9 @@ def _dtype(encoder: Encoder, dtype: Any) -> bytes:
 
 
 def _ufunc(encoder: Encoder, ufunc: Any) -> bytes:
-    """Return the token of a ufunc: by its name in a library, or by the function from which it was made.
+    """Return the token of a ufunc: by its name in a library, or by its Python function.
 
-    Only the garbage collector knows that function.
+    Only the garbage collector knows the Python function inside a ufunc made by `frompyfunc`.
     """
     for name, module in list(sys.modules.items()):
         package = owner(name) if getattr(module, "__dict__", {}).get(ufunc.__name__) is ufunc else None
@@ -90,7 +90,7 @@ def _ufunc(encoder: Encoder, ufunc: Any) -> bytes:
 
 
 def _of_dtype(encoder: Encoder, limits: Any) -> bytes:
-    """Return the token of `finfo` or `iinfo`, which follows from the dtype."""
+    """Return the token of `finfo` or `iinfo`: its dtype."""
     return combine(b"A", [encoder.definition(type(limits)), encoder.token(limits.dtype)])
 
 
@@ -122,7 +122,7 @@ def _index(encoder: Encoder, index: Any) -> bytes:
 
 
 def _values(encoder: Encoder, values: Any) -> bytes:
-    """Return the token of a column's values. The state of the array does not count: it tells how they are stored."""
+    """Return the token of a column's values. The array's state, a matter of storage, does not count."""
     import pandas as pd
 
     if module_of(type(values)).partition(".")[0] != "pandas":
@@ -131,12 +131,12 @@ def _values(encoder: Encoder, values: Any) -> bytes:
     if isinstance(values, pd.Categorical):
         parts = [encoder.token(values.codes), encoder.token(bool(values.ordered)), _index(encoder, values.categories)]
         return combine(b"p", [head, *parts])
-    plain = getattr(values, "_ndarray", None)  # numpy's own types, dates and times have it
+    plain = getattr(values, "_ndarray", None)  # an attribute of arrays of numpy's own types, dates and times
     return combine(b"p", [head, encoder.token(values.to_numpy(dtype=object) if plain is None else plain)])
 
 
 def _extension(encoder: Encoder, array: Any) -> bytes:
-    """Return the token of an array of pandas outside of a column; one of a user's class counts by its state."""
+    """Return the token of an array of pandas outside of a column; an array of a user's class counts by its state."""
     if module_of(type(array)).partition(".")[0] != "pandas":
         return reduced(encoder, array)
     freq = text(b"s", str(getattr(array, "freq", "")))
@@ -172,5 +172,5 @@ _KINDS: dict[tuple[str, str], Handler] = {
 
 
 def handler_of(base: type) -> Handler | None:
-    """Return the handler for instances of a class that one of these libraries defines; None if they need none."""
+    """Return the handler for instances of a class of these libraries; None for a class without a special handler."""
     return _KINDS.get((module_of(base).partition(".")[0], base.__name__))

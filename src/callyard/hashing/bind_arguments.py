@@ -15,9 +15,9 @@ Bound = list[tuple[str, Any]]  # in the order of the parameters
 
 
 def bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Bound, bool]:
-    """Return the parameters with their values, and whether any was left to its default.
+    """Return the parameters with their values, and True if any has its default value.
 
-    Arguments that do not fit the signature are numbered, as are those of a function without one. The call itself will
+    Arguments in conflict with the signature are numbered, as for a function without a signature. The call itself will
     fail.
     """
     if type(function) is FunctionType and not function.__dict__ and not function.__code__.co_flags & _PACKED:
@@ -52,12 +52,12 @@ def _simple(function: FunctionType, args: tuple[Any, ...], kwargs: Mapping[str, 
 
 
 def _by_signature(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Bound, bool]:
-    import inspect  # here, because it takes long to load
+    import inspect  # here, because this import is slow
 
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
     except (TypeError, ValueError):
-        # Their number counts too, so that a keyword such as `0` is not taken for an argument by position.
+        # With the number of positional arguments, so that a keyword named `0` is not taken for a positional argument.
         numbered = [(str(i), value) for i, value in enumerate(args)]
         return [*numbered, ("positional", len(args)), *sorted(kwargs.items())], True
     missing = len(bound.arguments) < len(bound.signature.parameters)
@@ -69,9 +69,9 @@ def _by_signature(function: Callable[..., Any], args: tuple[Any, ...], kwargs: M
 
 
 def _wrappers(function: Any) -> Iterator[Any]:
-    """Yield the wrappers that are called instead of the function whose signature they show.
+    """Yield the wrappers around a function, which show the signature of the function inside.
 
-    They may have defaults of their own, and another order of parameters.
+    A wrapper may have defaults of its own, and another order of parameters.
     """
     while True:
         if type(function) in _TRANSPARENT:
@@ -88,7 +88,7 @@ def _wrappers(function: Any) -> Iterator[Any]:
 
 
 def _takes_anything(function: Any) -> bool:
-    """Tell whether a function has only the parameters `(*args, **kwargs)`."""
+    """Return True if a function has only the parameters `(*args, **kwargs)`."""
     code = getattr(function if type(function) is FunctionType else type(function).__call__, "__code__", None)
     if code is None:
         return False

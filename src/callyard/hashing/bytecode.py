@@ -1,4 +1,4 @@
-"""The meaning of code by its instructions, for code whose source is not there, and what code reads by name."""
+"""Tokens of code by its instructions, for code without a source, and the names read by code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .packages import PYTHON
 
 _JUMPS = frozenset((*dis.hasjrel, *dis.hasjabs))
 _CONSTANTS = frozenset(dis.hasconst)
-_UNKNOWN: Any = getattr(dis, "UNKNOWN", ...)  # for names of keyword arguments, which Python 3.11 does not look up
+_UNKNOWN: Any = getattr(dis, "UNKNOWN", ...)  # for names of keyword arguments, left unresolved by Python 3.11
 _NOT_FLAGS = 0x40  # CO_NOFREE: the cells say the same
 
 
-def meaning(code: CodeType) -> bytes:
-    """Return the token of code: its instructions with the meaning of their operands, without positions and file name.
+def bytecode_token(code: CodeType) -> bytes:
+    """Return the token of code: its instructions with resolved operands, without positions and file name.
 
-    Constants that no compiler makes are left out, see `other_constants`.
+    Constants not made by a compiler are left out, see `other_constants`.
     """
     instructions = [i for i in dis.get_instructions(code) if i.opname not in IDLE]
     numbers = _numbers(instructions, len(code.co_code))
@@ -38,7 +38,7 @@ def _argument_count(code: CodeType) -> int:
 
 
 def _numbers(instructions: list[dis.Instruction], end: int) -> dict[int, int]:
-    """Return, by offset, the number of the next instruction that counts."""
+    """Return, by offset, the number of the next instruction with an effect."""
     numbers, place = {}, 0
     for number, instruction in enumerate([*instructions, None]):
         last = end if instruction is None else instruction.offset
@@ -55,7 +55,7 @@ def _operation(instruction: dis.Instruction, code: CodeType, numbers: dict[int, 
         operand = constant(code.co_consts[instruction.arg])
     elif instruction.opcode in _CONSTANTS or isinstance(instruction.argval, (str, tuple)):
         operand = constant(instruction.argval)
-    else:  # the number of a comparison says more than its name
+    else:  # the number of a comparison has more detail than its name
         operand = f"{instruction.argval} {instruction.arg if instruction.opcode in dis.hascompare else ''}".encode()
     return combine(b"o", [instruction.opname.encode(), operand])
 
@@ -73,12 +73,12 @@ _NESTED = (tuple, frozenset)
 
 
 def constant(value: Any) -> bytes:
-    """Return the token of a constant: the same that its value has elsewhere."""
+    """Return the token of a constant: the same as of its value elsewhere."""
     return _constants.token(value)
 
 
 class _ConstantEncoder:
-    """Makes tokens of the values that a compiler puts into code; none of them leads to itself or to code elsewhere."""
+    """The encoder of constants made by a compiler, none of which leads to itself or to other code."""
 
     def token(self, value: Any) -> bytes:
         kind = type(value)
@@ -86,19 +86,19 @@ class _ConstantEncoder:
         if simple is not None:
             return simple(value)
         if isinstance(value, CodeType):
-            return meaning(value)
+            return bytecode_token(value)
         if kind in _NESTED or kind is slice:
             return CONTAINERS[kind](self, value)
         return self.definition(value) if any(value is one for one in _CONVERSIONS) else self.sentinel(value)
 
     def outline(self, value: Any) -> bytes:
-        return outline(value, meaning)
+        return outline(value, bytecode_token)
 
     def definition(self, thing: Any) -> bytes:
         return _by_name("builtins", thing)
 
     def sentinel(self, value: Any) -> bytes:
-        """Stand in for a constant that no compiler makes; its value is counted with `other_constants`."""
+        """Return a placeholder for a constant not made by a compiler; `other_constants` yields the value."""
         return text(b"?", type(value).__qualname__)
 
     def future(self, future: Any) -> bytes:
@@ -114,7 +114,7 @@ def _by_name(module: str, thing: Any) -> bytes:
 
 
 def other_constants(code: CodeType) -> list[Any]:
-    """Return the constants that no compiler makes: somebody has put any objects into the code."""
+    """Return the constants not made by a compiler, but put into the code object by a program."""
     return [value for each in all_codes(code) for value in _others(each.co_consts)]
 
 
@@ -127,14 +127,14 @@ def _others(values: Any) -> Iterator[Any]:
 
 
 def private_names(code: CodeType) -> Iterator[str]:
-    """Yield the names that depend on the class around: `__x` is `_C__x` in a class C."""
+    """Yield the names mangled with the class around: `__x` is `_C__x` in a class C."""
     for each in all_codes(code):
         for name in (*each.co_names, *each.co_varnames, *each.co_cellvars, *each.co_freevars):
             if name.startswith("_") and not name.startswith("__") and "__" in name:
                 yield name
 
 
-# -- what code reads ---------------------------------------------------------------------------------------
+# -- names read by code ------------------------------------------------------------------------------------
 
 Chain = tuple[str, ...]  # attributes of attributes; () where something is used as a whole
 
@@ -149,7 +149,7 @@ class Import(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """The names that code, and the code inside it, reads: of each, with the attributes that it reads of it."""
+    """The names read by code, inner code included, each with the attributes read through the name."""
 
     names: dict[str, set[Chain]]  # of the module
     variables: dict[str, set[Chain]]  # of the function, and of the functions around it
@@ -161,19 +161,19 @@ _LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
 _VARIABLES = ("LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
 _STORES = ("STORE_FAST", "STORE_DEREF", "STORE_GLOBAL", "STORE_NAME")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
-_OWN_ANNOTATIONS = ("LOAD_NAME", "__annotations__")  # a class that is being made adds to them
+_OWN_ANNOTATIONS = ("LOAD_NAME", "__annotations__")  # a class body adds to its annotations
 _SPECIAL = re.compile(r"(?<![A-Za-z0-9_])(?:__[a-z_]+__|(?:co|f|tb|gi|cr|ag)_[a-z]+)(?![A-Za-z0-9_])")
 _reads: Memo[Reads] = Memo()
 
 
 def reads(code: CodeType) -> Reads:
-    """Return the names that code reads. They are found once, as long as the code lives."""
+    """Return the names read by code, found once in the life of the code object."""
     known = _reads.get(code)
     if known is not None:
         return known
     found = Reads({}, {}, [], set())
     _note_reads(code, found)
-    return _reads.put(code, found)  # only when it is complete, because another thread may ask meanwhile
+    return _reads.put(code, found)  # stored only when complete, because other threads read the memo without a lock
 
 
 def _note_reads(code: CodeType, found: Reads) -> None:
@@ -182,9 +182,9 @@ def _note_reads(code: CodeType, found: Reads) -> None:
     for number, (name, argument) in enumerate(instructions):
         if name in _LOADS:
             if argument == "__name__" and instructions[number + 1 :][:1] == [("STORE_NAME", "__module__")]:
-                continue  # each class body does that
+                continue  # as in each class body
             found.names.setdefault(argument, set()).add(_chain(instructions, number + 1))
-        # A cell itself is loaded for the code inside, whose reads are noted below.
+        # The cell itself is loaded for inner code; the reads of inner code are noted below.
         elif name.startswith(_VARIABLES) and not (name.startswith("LOAD_FAST") and argument in cells):
             found.variables.setdefault(argument, set()).add(_chain(instructions, number + 1))
         elif name == "IMPORT_NAME":
@@ -196,7 +196,7 @@ def _note_reads(code: CodeType, found: Reads) -> None:
 
 
 def _usual_in(name: str) -> set[str]:
-    """Return the special names that a method of this name may read: a `__repr__` the class's, which counts anyway."""
+    """Return the special names of a method, read without effect on the token: a `__repr__` the class's name."""
     return {"__qualname__"} if name == "__repr__" else set()
 
 
@@ -232,7 +232,7 @@ def _imports(found: list[Step], number: int) -> Iterator[Import]:
 
 
 def _stored(found: list[Step], start: int) -> str | None:
-    """Return the function's variable that an import is bound to, past the steps of `import a.b as c`; None if none."""
+    """Return the local variable bound by an import, past the steps of `import a.b as c`; None without one."""
     for name, argument in found[start:]:
         if name in _STORES:
             return str(argument) if name.endswith(("FAST", "DEREF")) else None

@@ -1,4 +1,4 @@
-"""The key of a call, made from the function, the arguments, and all else that changes the result."""
+"""The key of a call: the digest of the function, the arguments, and all other influences on the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .metadata_readers import ANY
 from .packages import PYTHON, owner_by_name
 from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
 
-Place = tuple[str, str]  # module, and name in it
+ModuleAndName = tuple[str, str]  # module, and name in it
 Reference = tuple[str, str, bytes]  # module, name, and the token of the definition when the key was made
 # The word is older than the name of the project: with another one no earlier call would be found again.
 _HEAD = f"penstock 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
@@ -32,7 +32,7 @@ class KeyContext:
     """The conditions that change the result of a call besides function and arguments: tokens, b"" for none."""
 
     initializer: bytes = b""  # and its arguments
-    init_function: bytes = b""  # counts if a parameter is left for it to fill
+    init_function: bytes = b""  # counts if a parameter is left for the function to fill
     ranks: int = 1
     env: bytes = b""
 
@@ -45,18 +45,18 @@ class FunctionPart:
     """The function's part of a key, at one moment; see `function_part`."""
 
     token: bytes
-    references: tuple[Reference, ...]  # definitions that a worker imports
+    references: tuple[Reference, ...]  # definitions imported by a worker
     ingredients: Mapping[str, bytes]
     unkeyed: Mapping[str, str]
     reads_metadata: int = 0  # see `reflection`
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
-    """Return what `function` means now, before the arguments are packed, even if they have to wait for futures.
+    """Return the present token of `function`, before the arguments are packed, which perhaps have to wait for futures.
 
     Args:
         function: the function of the call.
-        code_only: whether the data of definitions that a worker imports is left out.
+        code_only: True to leave out the data of definitions imported by a worker.
     """
     encoder = ValueEncoder()
     token = _function_token(encoder, function)
@@ -78,7 +78,7 @@ def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:
 
 
 def _pinned(
-    encoder: ValueEncoder, places: Iterable[Place], code_only: bool, reads_metadata: bool
+    encoder: ValueEncoder, places: Iterable[ModuleAndName], code_only: bool, reads_metadata: bool
 ) -> tuple[Reference, ...]:
     return tuple(
         (module, name, token_at(module, name, code_only, encoder, reads_metadata)) for module, name in list(places)
@@ -86,7 +86,7 @@ def _pinned(
 
 
 class CallKey:
-    """The key of a call, and the parts from which it was made."""
+    """The key of a call, and the parts of the key."""
 
     __slots__ = ("_part", "_parts", "_values", "function", "hex", "names", "plain", "references", "surroundings")
 
@@ -101,7 +101,7 @@ class CallKey:
         part: FunctionPart,
         plain: bool = False,
     ) -> None:
-        self.plain = plain  # the arguments contain no definition, so they mean the same in every process
+        self.plain = plain  # without definitions in the arguments the token is the same in every process
         self.references = references
         self._part = part
         self.function, self.names, self._values, self._parts, self.surroundings = function, names, values, parts, around
@@ -137,7 +137,7 @@ class CallKey:
 
 
 def surrounding(value: Any) -> bytes:
-    """Return the token of something that surrounds a call, such as the initializer."""
+    """Return the token of a condition of a call, such as the initializer."""
     encoder = ValueEncoder()
     token = encoder.token(value)
     return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
@@ -163,10 +163,10 @@ def call_key(
         args: its arguments by position.
         kwargs: its arguments by keyword.
         around: the conditions of the call.
-        part: the function's part of the key, if it was made before.
+        part: the function's part of the key, if made before.
 
     Raises:
-        CacheError: an argument, or the function, has no meaning that can be hashed.
+        CacheError: an argument, or the function, has no token.
         PendingFuture: a future among the arguments is not done.
     """
     bound, left = bind(function, args, kwargs)
@@ -192,9 +192,10 @@ def call_key(
 
 
 def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:
-    """Return the token of the arguments' metadata, if any code of the call reads that of others.
+    """Return the token of the arguments' metadata, if any code of the call reads the metadata of other definitions.
 
-    If it is code of the arguments, the function's metadata count too. Code that reads its own has them in its token.
+    For reading code among the arguments, the function's metadata count too. The token of code that reads only its own
+    metadata contains them already.
     """
     if not part.reads_metadata and encoder.reads_metadata < ANY:
         return []
@@ -213,9 +214,9 @@ def identity_of(
     around: KeyContext,
     part: FunctionPart,
 ) -> str:
-    """Return an identity of a call in which each future counts as the call whose result it is, done or not.
+    """Return an identity of a call with futures among its arguments, each of which counts as its call, done or not.
 
-    "" if there are no futures, because the key is enough then, or if the call of a future is not known.
+    "" without futures, because then the key is enough, or with a future of an unknown call.
     """
     encoder = LinkedEncoder()
     bound, _ = bind(function, args, kwargs)
@@ -243,7 +244,7 @@ def identity_of(
 
 
 def _leaves_in_chunk(function: Any, args: tuple[Any, ...]) -> bool:
-    """Tell whether this is a chunk of `map` in which a parameter is left to `init_function`."""
+    """Return True for a chunk of `map` with a parameter left to `init_function`."""
     if function is not run_chunk:
         return False
     inner, chunk = args
@@ -260,7 +261,7 @@ def _function_token(encoder: ValueEncoder, function: Any) -> bytes:
         return encoder.token(function)
     except UnkeyableError as error:
         raise CacheError(
-            f"the function {_name(function)!r} cannot be remembered: it holds a {error.kind}{_at(error)}, which has no "
+            f"the function {_name(function)!r} cannot be cached: it holds a {error.kind}{_at(error)}, which has no "
             "meaning that can be hashed; pass that as an argument, or teach it with Cache.register(type, function)"
         ) from error
     except RecursionError as error:
@@ -272,12 +273,12 @@ def _argument(encoder: ValueEncoder, function: Any, name: str, value: Any) -> by
         return encoder.token(value)
     except UnkeyableError as error:
         raise CacheError(
-            f"argument {name!r} of {_name(function)!r} cannot be remembered: {name}{error.path} is a {error.kind}, "
+            f"argument {name!r} of {_name(function)!r} cannot be cached: {name}{error.path} is a {error.kind}, "
             f"which has no meaning that can be hashed ({error.reason}); teach it with "
             f"Cache.register({error.kind}, function), or leave it out with @callyard.keyed(ignore=[{name!r}])"
         ) from error
     except RecursionError as error:
-        raise CacheError(f"argument {name!r} of {_name(function)!r} is nested too deeply to be remembered") from error
+        raise CacheError(f"argument {name!r} of {_name(function)!r} is nested too deeply to be cached") from error
 
 
 def _at(error: UnkeyableError) -> str:
@@ -297,7 +298,7 @@ def _warn_of_unkeyed(function: Any, unkeyed: Mapping[str, str]) -> None:
         if (name, where) not in _warned:
             _warned.add((name, where))
             warnings.warn(
-                f"calls of {name!r} are remembered whatever {where.strip()} holds: it is a {kind}, "
+                f"calls of {name!r} are cached whatever {where.strip()} holds: it is a {kind}, "
                 "which has no meaning that can be hashed; pass what matters as an argument",
                 stacklevel=6,
             )
@@ -307,7 +308,7 @@ def _warn_of_unkeyed(function: Any, unkeyed: Mapping[str, str]) -> None:
 
 
 def _definitions(function: Any) -> list[Any]:
-    """Return the functions and classes of which a callable is made."""
+    """Return the functions and classes inside a callable."""
     if type(function) is FunctionType or isinstance(function, type):
         return [function]
     parts = (getattr(function, name, None) for name in ("func", "__func__", "__wrapped__", "py_func"))
@@ -316,7 +317,7 @@ def _definitions(function: Any) -> list[Any]:
 
 
 def function_ingredients(function: Any) -> dict[str, bytes]:
-    """Return the labelled tokens of all that a function's meaning is made from."""
+    """Return the labelled tokens of all ingredients of a function's token."""
     found: dict[str, bytes] = {}
     for thing in _definitions(function):
         found |= rooted(thing).ingredients
@@ -324,7 +325,7 @@ def function_ingredients(function: Any) -> dict[str, bytes]:
 
 
 def unfollowed(function: Any, *arguments: Any) -> list[str]:
-    """Return the names that a function, its helpers and its arguments' classes use and no key can follow, as `eval`."""
+    """Return names in a function, its helpers and its arguments' classes beyond the reach of any key, as `eval`."""
     encoder = LenientValueEncoder()
     for value in (function, *arguments):
         encoder.token(value)
@@ -334,18 +335,18 @@ def unfollowed(function: Any, *arguments: Any) -> list[str]:
 def token_at(
     module: str, name: str, code_only: bool = False, encoder: ValueEncoder | None = None, with_metadata: bool = False
 ) -> bytes:
-    """Return the token of a definition that a worker imports.
+    """Return the token of a definition imported by a worker.
 
     Args:
-        module: where it is defined.
+        module: the module of the definition.
         name: its qualified name there.
-        code_only: whether only its code counts, not its data.
-        encoder: the encoder of the call, which knows most definitions already.
-        with_metadata: whether its metadata count, see `metadata`.
+        code_only: True to leave out the data, so that only the code counts.
+        encoder: the encoder of the call, with most definitions walked already.
+        with_metadata: True to include the metadata, see `metadata_tokens`.
 
     Raises:
         ImportError: there is no such module.
-        AttributeError: there is no such name in it.
+        AttributeError: the module has no such name.
     """
     import importlib
 
@@ -359,7 +360,7 @@ def token_at(
         return _joined(own.token(found), own.with_metadata())
     if isinstance(found, (FunctionType, type)):
         return (encoder or ValueEncoder()).definition(found)
-    return LenientValueEncoder().token(found)  # lenient, as a walk that reaches it is
+    return LenientValueEncoder().token(found)  # lenient, like the walk that made the token in the key
 
 
 def _code_only(found: Any) -> bytes:
@@ -368,7 +369,7 @@ def _code_only(found: Any) -> bytes:
 
 
 def has_metadata(token: bytes) -> bool:
-    """Tell whether a token was made with metadata; see `token_at`."""
+    """Return True for a token with metadata; see `token_at`."""
     return token.startswith(b"+")
 
 
@@ -385,7 +386,7 @@ def _version(label: str) -> str:
 
 
 def _description(value: Any) -> str:
-    """Return a line that tells values apart, for people. It is made without running code of the user's."""
+    """Return a line for people to tell values apart, without running user code."""
     if type(value) in (int, float, complex, bool, str, bytes, type(None)):
         looks = repr(value)
         return looks if len(looks) <= 80 else looks[:77] + "..."

@@ -1,4 +1,4 @@
-"""The attributes of a class that count, and its registered subclasses."""
+"""The attributes of a class for its token, and its registered subclasses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from .packages import module_of
 
-# Attributes that mean nothing, or follow from the others.
+# Attributes without effect, or derived from the others.
 _SILENT = frozenset(
     (
         *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"),
         *("__static_attributes__", "__abstractmethods__", "_abc_impl", "__slotnames__", "__annotations__"),
         *("__annotate__", "__annotate_func__", "__annotations_cache__", "__classdictcell__", "__classcell__"),
         *("__parameters__", "__type_params__", "__dataclass_params__"),
-        # Made by pydantic from the rest: some contain addresses, some appear only when they are used.
+        # Made by pydantic from the rest: some contain addresses, some appear only at their first use.
         *("__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__"),
         *("__pydantic_decorators__", "__pydantic_parent_namespace__", "__signature__"),
         "__pydantic_setattr_handlers__",
@@ -30,7 +30,7 @@ _ENUM = frozenset(("_member_map_", "_value2member_map_", "_member_names_"))  # t
 
 
 def members(cls: type) -> dict[str, Any]:
-    """Return the attributes of a class that count; for an enum's member, its value."""
+    """Return the attributes of a class for its token; for an enum's member, its value."""
     found = {name: value for name, value in vars(cls).items() if name not in _SILENT}
     if isinstance(cls, EnumMeta):
         found = {name: value for name, value in found.items() if name not in _ENUM}
@@ -53,7 +53,7 @@ def aliases(cls: type) -> list[str]:
 
 
 def registered(cls: type) -> list[str]:
-    """Return the names of the classes that were registered as subclasses of an abstract class."""
+    """Return the names of the classes registered as subclasses of an abstract class."""
     if not isinstance(cls, ABCMeta):
         return []
     found = [reference() for reference in abc._get_dump(cls)[0]]  # type: ignore[attr-defined]  # there is no public way

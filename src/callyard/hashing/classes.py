@@ -1,4 +1,4 @@
-"""The meaning of classes: their bases, attributes, methods and annotations."""
+"""Tokens of classes: of their bases, attributes, methods and annotations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .packages import Package, compiled, module_of, owner
 
 
 def describe(walk: Walk, cls: type, package: Package | None) -> bytes:
-    """Return the token of a class that does not count by its name in a package."""
+    """Return the token of a class by its content, not by its name in a package."""
     walk.watch.class_(cls)
     found = sorted(members(cls).items())
     module = module_of(cls)  # counts, because isinstance() tells equal classes of two modules apart
@@ -31,7 +31,7 @@ def describe(walk: Walk, cls: type, package: Package | None) -> bytes:
 
 
 def _pydantic_decorators(cls: type) -> dict[str, Any]:
-    """Return the methods that pydantic calls, and when, without the address by which it knows the class."""
+    """Return the methods for pydantic to call, and the times, without the class's address in pydantic's records."""
     found = vars(cls).get("__pydantic_decorators__")
     kinds = {kind: getattr(found, kind) for kind in getattr(type(found), "__dataclass_fields__", ())}
     return {
@@ -51,9 +51,9 @@ def _member(walk: Walk, cls: type, name: str, value: Any) -> list[bytes]:
 
 
 def _annotations(cls: type) -> list[tuple[str, Any]]:
-    """Return the annotations of a class, which count because `dataclass` and its like read them."""
+    """Return the annotations of a class, because `dataclass` and its like read annotations."""
     own = vars(cls).get("__annotations__")
-    try:  # from 3.14 on they are evaluated now, and a name in them may not exist
+    try:  # from 3.14 on evaluated now, perhaps with a missing name
         own = cls.__annotations__ if "__annotate_func__" in vars(cls) else own
     except Exception:
         return []

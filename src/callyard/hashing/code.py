@@ -1,4 +1,4 @@
-"""The meaning of a function's code: by its syntax tree where the source is proven, otherwise by its instructions."""
+"""Tokens of a function's code: by the syntax tree if the source is proven, otherwise by the instructions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _tokens: Memo[bytes] = Memo()
 
 
 def code_token(code: CodeType) -> bytes:
-    """Return the token of code. It is made once, as long as the code lives."""
+    """Return the token of code, made once in the life of the code object."""
     return _tokens.get(code) or _tokens.put(code, _make_token(code))
 
 
 def _make_token(code: CodeType) -> bytes:
     tree = syntax_tree.function_of(code)
     try:
-        made = bytecode.meaning(code) if tree is None else syntax_tree.meaning(tree[0])
+        made = bytecode.bytecode_token(code) if tree is None else syntax_tree.tree_token(tree[0])
     except RecursionError:  # a very long expression
-        made = bytecode.meaning(code)
+        made = bytecode.bytecode_token(code)
     private = sorted(set(bytecode.private_names(code)))
     return combine(b"_", [made, text(b"n", *private)]) if private else made

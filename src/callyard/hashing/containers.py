@@ -1,7 +1,7 @@
 """Tokens of containers: sequences, mappings, sets, and the states of objects.
 
-The order of a mapping's keys and of a set's elements does not count. They are sorted by their *outlines*: bytes that
-are the same in each process and cheap to make, because values that refer to each other have no tokens of their own.
+The order of a mapping's keys and of a set's elements does not count. Keys and elements are sorted by their *outlines*:
+bytes cheap to make and equal in each process. Tokens cannot serve, because values in a circle have none of their own.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .packages import module_of
 
 
 def outline(value: Any, code_token: Callable[[CodeType], bytes], depth: int = 3) -> bytes:
-    """Return the bytes by which a value is ordered: its token if it is an atom, otherwise what is known at once.
+    """Return the bytes for sorting a value: the token of an atom, otherwise the facts known without a walk.
 
     Args:
         value: a key, or an element of a set.
-        code_token: makes the token of a function's code; lambdas have no names that tell them apart.
-        depth: of containers and attributes, how many levels count.
+        code_token: makes the token of a function's code; lambdas cannot be told apart by their names.
+        depth: the number of levels of containers and attributes to count.
     """
     kind = type(value)
     atom = ATOMS.get(kind)
@@ -94,7 +94,7 @@ def members(encoder: Encoder, values: Iterable[Any]) -> bytes:
 
 
 def state(encoder: Encoder, found: Any) -> bytes:
-    """Return the token of an object's state, as `pickle` takes it: mostly the dict of its attributes in any order."""
+    """Return the token of an object's state in the sense of `pickle`: mostly a dict of attributes in any order."""
     if type(found) is tuple and len(found) == 2 and type(found[1]) is dict:  # of a class with slots
         return combine(b"(", [state(encoder, found[0]), state(encoder, found[1])])
     if type(found) is not dict:
@@ -122,7 +122,7 @@ def _first(entry: tuple[Any, ...]) -> Any:
 
 
 def by_attributes(kind: bytes, *names: str) -> Handler:
-    """Return the handler of a type whose instances consist of these attributes."""
+    """Return the handler of a type with just these attributes in its instances."""
     return lambda encoder, value: combine(kind, [encoder.token(getattr(value, name)) for name in names])
 
 

@@ -1,4 +1,4 @@
-"""The meaning of shared libraries that `ctypes` has loaded, and of their functions, by the content of the file."""
+"""Tokens of shared libraries loaded by `ctypes`, and of their functions, by the content of the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Function: Any = ctypes.CFUNCTYPE(None).__base__  # the base of the types of all
 
 
 def _library(encoder: Encoder, library: Any) -> bytes:
-    """Return the token of a library, or of its name if it is the system's, with the types set for its functions."""
+    """Return the token of a library (of the system: of its name), with the types set for its functions."""
     name = str(library._name)
     functions = sorted((label, value) for label, value in vars(library).items() if isinstance(value, _Function))
     parts = [part for label, value in functions if _is_set(value) for part in _signature(encoder, label, value)]
@@ -38,7 +38,7 @@ def _is_set(function: Any) -> bool:
 
 
 def handler_of(base: type) -> Handler | None:
-    """Return the handler for instances of a class of `ctypes`; None if they need none."""
+    """Return the handler for instances of a class of `ctypes`; None for a class without a special handler."""
     if base is ctypes.CDLL:
         return _library
     return _function if base is _Function else None

@@ -1,4 +1,4 @@
-"""The decorator `keyed`, by which a user decides what counts in the keys of a function's calls."""
+"""The decorator `keyed`, for users to choose the ingredients of the keys of a function's calls."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ def keyed(*, version: object = None, ignore: Iterable[str] = ()) -> Callable[[F]
     """Decorate a function to put a version instead of its code into the keys of its calls, or to leave parameters out.
 
     Args:
-        version: a string, a number or a tuple, which counts in the key instead of the code of the function and of all
-            that it uses. Calls run again when the version changes, and only then. None (the default): the code counts.
+        version: a string, a number or a tuple, which counts in the key instead of the code of the function and of
+            all its helpers. Calls run again after a change of the version, and only then. None (the default): the
+            code counts.
         ignore: the name of a parameter whose value does not change the result, such as `verbose`, or several. None is
             ignored by default.
 
     Raises:
-        CacheError: the version is of another type, the function has no parameter of an ignored name, or it cannot be
-            marked (as a builtin).
+        CacheError: the version is of another type, the function has no parameter of an ignored name, or has no
+            room for a mark (as a builtin).
 
     >>> @keyed(version=2, ignore=["verbose"])
     ... def relax(structure, verbose=False):
@@ -60,7 +61,7 @@ def keyed(*, version: object = None, ignore: Iterable[str] = ()) -> Callable[[F]
 def _check(function: Callable[..., Any], ignore: frozenset[str]) -> None:
     if not ignore:
         return
-    import inspect  # here, because it takes long to load
+    import inspect  # here, because this import is slow
 
     known = inspect.signature(function).parameters
     for name in sorted(ignore - set(known)):
@@ -68,10 +69,10 @@ def _check(function: Callable[..., Any], ignore: frozenset[str]) -> None:
 
 
 def choice(function: Any) -> KeyedSettings | None:
-    """Return the settings of this function or class, not those of a class from which it derives.
+    """Return the settings of this function or class; settings of base classes do not hold.
 
-    `functools.wraps` copies them to the wrapper. There the ignored parameters hold, as they are the same, but the
-    version does not, as the code is another.
+    `functools.wraps` copies the settings to the wrapper. The ignored parameters hold there, because the parameters are
+    the same, but the version does not, because the code is another.
     """
     found = _mark(function)
     if found is None or found.version is None or _mark(vars(function).get("__wrapped__")) is not found:

@@ -1,7 +1,7 @@
-"""The walk through what a definition reaches: the definitions that are found, and the notes that are taken.
+"""The walk through the reach of a definition: the definitions found, and the notes taken.
 
-A walk numbers the definitions that it finds. Each is described once, with the numbers of those to which it leads, so
-that functions which call each other end it.
+A walk numbers the definitions in the order of finding. Each is described once, with the numbers of the definitions
+in its code, so the walk ends in spite of functions that call each other.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from .encoder import LenientEncoder
 from .invalidation import ChangeWatch
 from .packages import Package, module_of, owner
 
-# Types of objects that no key can tell and that nobody misses: the warning would only disturb.
+# Types without tokens whose objects do not change results, so that a warning would only disturb.
 _QUIET = frozenset(("ReferenceType", "WeakKeyDictionary", "WeakValueDictionary", "WeakSet", "_abc_data"))
 
 
 class Walk(LenientEncoder):
-    """An encoder whose tokens of definitions are numbers, so they mean something only inside this walk."""
+    """An encoder with numbers for definitions, so that its tokens are valid only inside this walk."""
 
     def __init__(self, with_metadata: bool = False) -> None:
         super().__init__()
         self.counts_metadata = with_metadata
         self.watch = ChangeWatch()
         self.ingredients: dict[str, bytes] = {}
-        self.references: dict[tuple[str, str], None] = {}  # module and name of the user's code that a worker imports
-        self.unkeyed: dict[str, str] = {}  # the place of a value that no key can tell, and its type
+        self.references: dict[tuple[str, str], None] = {}  # module and name of user code imported by a worker
+        self.unkeyed: dict[str, str] = {}  # values without tokens: the expression, and the type
         self.unfollowed: dict[str, None] = {}
         self.reads_metadata = 0  # see `reflection`
-        self.travels = True  # whether the present definition is sent to the worker, not imported there
+        self.travels = True  # True if the present definition is sent to the worker, not imported there
         self.where = ""  # the present place, for people
-        self.numbered = 0  # how many tokens were made that mean something only inside this walk
-        self.found: list[tuple[Any, bool]] = []  # the definitions, each with whether it travels
+        self.numbered = 0  # number of tokens so far that are valid only inside this walk
+        self.found: list[tuple[Any, bool]] = []  # the definitions, each with True if sent to the worker
         self._numbers: dict[int, int] = {}  # their indices there, by id
 
     def definition(self, thing: Any) -> bytes:
@@ -52,13 +52,13 @@ class Walk(LenientEncoder):
         return self.definition(value)
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
-        """Note a value in a global that no key can tell, such as a lock or an open file. It counts by its type."""
+        """Note a global with a value without a token, such as a lock or an open file. The type counts instead."""
         if type(value).__name__ not in _QUIET:
             self.unkeyed[self.where or "a value"] = type(value).__qualname__
         return super().unkeyable(value, error)
 
     def package(self, package: Package, *names: str) -> bytes:
-        """Return the token of a part of an installed package, by the names that lead to it there."""
+        """Return the token of a part of an installed package, by its module and qualified name."""
         self.note_use(".".join(names))
         self.ingredients[f"package {package.name}"] = text(b"I", package.name, package.version)
         return text(b"I", package.name, package.version, *names)
@@ -79,36 +79,36 @@ class Walk(LenientEncoder):
         self.ingredients[label] = token if before in (None, token) else combine(b"&", [before or b"", token])
 
     def note_value(self, label: str, value: Any, made: bytes, numbered: int) -> None:
-        """Note an ingredient that is data, by a token that can be compared with those of other walks."""
+        """Note data as an ingredient, by a token comparable with tokens of other walks."""
         self.note(label, made if self.numbered == numbered else _NameEncoder().token(value))
 
     def note_use(self, name: str, whole: bool = False) -> None:
-        """Note the use of a name of Python's or of a library's; `whole`: of a module with all that is in it."""
+        """Note the use of a name of Python or a library; `whole`: of a module with all its content."""
         if metadata_readers.is_unfollowed(name, whole):
             self.unfollowed[name] = None
         self.reads_metadata = max(self.reads_metadata, metadata_readers.metadata_read_by(name, whole))
 
     def note_special(self, names: set[str]) -> None:
-        """Note that code names these attributes, of any object."""
+        """Note attribute names in code, of any object."""
         self.unfollowed.update(dict.fromkeys(metadata_readers.unfollowed_among(names)))
         self.reads_metadata = max(self.reads_metadata, metadata_readers.metadata_among(names))
 
 
 class _NameEncoder(LenientEncoder):
-    """An encoder for which a definition counts by its name, so that tokens of two walks can be compared."""
+    """An encoder with names for definitions, so that tokens of two walks can be compared."""
 
     def definition(self, thing: Any) -> bytes:
         return text(b"d", name_of(thing))
 
 
 def is_users(thing: Any) -> bool:
-    """Tell whether a function or class is the user's own."""
+    """Return True for a function or class of the user's own."""
     return not isinstance(thing, ModuleType) and owner(module_of(thing)) is None
 
 
 def name_of(thing: Any) -> str:
     """Return the name of a definition, for people."""
-    if isinstance(thing, ModuleType):  # it may have a __getattr__
+    if isinstance(thing, ModuleType):  # a module may have a __getattr__
         return str(vars(thing).get("__name__"))
     module = module_of(thing)
     name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None) or repr(thing)

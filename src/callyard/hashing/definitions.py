@@ -1,7 +1,7 @@
-"""The meaning of functions, classes and modules: their code and all that it reaches by name.
+"""Tokens of functions, classes and modules: of their code and everything in its reach by name.
 
-A walk begins at one definition, its root, and describes each definition that it finds. Its result is used again as long
-as nothing has changed on which it depends.
+A walk begins at one definition, its root, and describes each definition found. The result is used again as long as
+its dependencies are unchanged (`invalidation`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class WalkResult:
         self.token = token
         self.watch = walk.watch
         self.ingredients = walk.ingredients  # label -> token
-        self.differences = importable.differences  # a later one may change which code a worker imports
-        self.references = walk.references  # the user's code that does not travel, as (module, name)
+        self.differences = importable.differences  # a later difference may change the code imported by a worker
+        self.references = walk.references  # user code imported by a worker, as (module, name)
         self.unkeyed = walk.unkeyed
         self.unfollowed = walk.unfollowed
         self.reads_metadata = walk.reads_metadata
@@ -47,11 +47,11 @@ _known_with_metadata: Memo[WalkResult] = Memo()
 
 
 def rooted(root: Any, with_metadata: bool = False) -> WalkResult:
-    """Return what `root`, a function, a class or a module, means now.
+    """Return the present token of `root`, a function, a class or a module, and its reasons.
 
     Args:
-        root: where the walk begins.
-        with_metadata: whether docstrings and annotations count, see `metadata`.
+        root: the start of the walk.
+        with_metadata: True to count docstrings and annotations, see `metadata_tokens`.
     """
     memo = _known_with_metadata if with_metadata else _known
     known = memo.get(root)
@@ -64,7 +64,7 @@ def rooted(root: Any, with_metadata: bool = False) -> WalkResult:
 def _take(walk: Walk, root: Any) -> bytes:
     walk.definition(root)
     parts = []
-    for thing, travels in walk.found:  # it grows meanwhile
+    for thing, travels in walk.found:  # the list grows during the loop
         walk.travels, walk.where = travels, name_of(thing)
         parts.append(_describe(walk, thing))
     walk.watch.complete()
@@ -72,7 +72,7 @@ def _take(walk: Walk, root: Any) -> bytes:
 
 
 def _describe(walk: Walk, thing: Any) -> bytes:
-    """Return the token of a definition, with the numbers of those to which it leads."""
+    """Return the token of a definition, with numbers for the definitions in its code."""
     if isinstance(thing, ModuleType):
         return _with_metadata(walk, thing, reachable.whole(walk, thing))
     if type(thing) is object:
@@ -94,14 +94,14 @@ def _describe(walk: Walk, thing: Any) -> bytes:
 
 
 def _package_of(thing: Any) -> Package | None:
-    """Return the package of a definition. A function belongs where its globals are, whatever `functools.wraps` says."""
+    """Return the package of a definition. A function belongs to the module of its globals, not of `__module__`."""
     return owner_of(thing.__globals__) if type(thing) is FunctionType else owner(module_of(thing))
 
 
 def _by_name(walk: Walk, thing: Any, package: Package | None) -> bytes | None:
-    """Return the token of a definition that counts by its name in a package, or None.
+    """Return the token of a definition by its name in a package; None for a definition of the user's.
 
-    A definition of the user's that a worker imports is noted.
+    A user's definition imported by a worker is noted.
     """
     if package is not None and package == owner(module_of(thing)) and is_at_its_name(thing):
         return walk.package(package, thing.__module__, thing.__qualname__)
@@ -118,7 +118,7 @@ def _with_metadata(walk: Walk, thing: Any, made: bytes) -> bytes:
 
 
 def _version(walk: Walk, thing: Any, version: str) -> bytes:
-    """Return the token of a definition for which the user's version counts instead of its code."""
+    """Return the token of a definition by the user's version in place of the code."""
     module = module_of(thing)
     if module == "__main__":
         module = str(getattr(sys.modules.get("__main__"), "__file__", "") or "").rpartition("/")[2]
@@ -128,7 +128,7 @@ def _version(walk: Walk, thing: Any, version: str) -> bytes:
 
 
 def _builtin(walk: Walk, function: Any, package: Package | None) -> bytes:
-    """Return the token of a function of an extension module: by that module's content, if it is the user's."""
+    """Return the token of a function of an extension module: by the content of a user's module."""
     module, name = str(function.__module__), str(getattr(function, "__qualname__", function))
     if package is not None:
         return walk.package(package, module, name)
@@ -147,7 +147,7 @@ def _function(walk: Walk, function: FunctionType, package: Package | None) -> by
         parts += [name.encode(), _cell(walk, function, name, (function.__closure__ or ())[number])]
     parts.append(walk.step(".__dict__", value_caches.attributes(function)))
     parts += (walk.step(".__code__", value) for value in bytecode.other_constants(code))
-    if package is not None:  # its globals are the package's
+    if package is not None:  # the package owns the globals of the function
         annotations = walk.step(".__annotations__", function.__annotations__) if function.__closure__ else b""
         return combine(b"J", [walk.package(package, str(function.__globals__.get("__name__"))), annotations, *parts])
     return combine(b"U", [*parts, *reachable.reads(walk, function)])

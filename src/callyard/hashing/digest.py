@@ -1,15 +1,14 @@
-"""Tokens: short byte strings that stand for a meaning, and are composed to the tokens of larger things.
+"""Tokens: digests of values as short byte strings, composed to the tokens of larger values.
 
-A token begins with the letter of its kind. A token that would be long is replaced by its digest, so that a list costs
-one digest however large its elements are. A digest is longer than any token kept as it is, so the two never collide.
+A token begins with the letter of its kind. A long token is replaced by its digest, so that a list costs
+one digest however large its elements are. A digest is longer than any token kept undigested, so the two never collide.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
 
-from ..utils.lite_typing import Any, Protocol
+from ..utils.lite_typing import Any, Callable, Iterable, Protocol
 
 __all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "text", "token"]
 
@@ -20,7 +19,7 @@ except ImportError:
     from hashlib import blake2b
 
 
-LONGEST = 32  # bytes of a token that is kept as it is, its kind included
+LONGEST = 32  # the most bytes of a token kept undigested, its kind included
 _DIGEST = 32  # bytes: with 256 bits, no two meanings collide
 _LARGE = 1 << 14  # bytes from which blake3 is faster than the hashes of hashlib
 
@@ -32,7 +31,7 @@ def token(kind: bytes, content: bytes) -> bytes:
 
 
 def combine(kind: bytes, parts: Iterable[bytes]) -> bytes:
-    """Return the token of a kind that consists of these parts, in this order."""
+    """Return the token of a kind with these parts, in this order."""
     pieces = [kind]
     for part in parts:
         pieces.append(b"%d:" % len(part))  # the length, because ("ab", "c") and ("a", "bc") must differ
@@ -42,7 +41,7 @@ def combine(kind: bytes, parts: Iterable[bytes]) -> bytes:
 
 
 def text(kind: bytes, *parts: str) -> bytes:
-    """Return the token of a kind that consists of names."""
+    """Return the token of a kind with names as parts."""
     return combine(kind, [part.encode("utf-8", "surrogatepass") for part in parts])
 
 
@@ -83,24 +82,24 @@ ATOMS: dict[type, Callable[[Any], bytes]] = {
 
 
 class Encoder(Protocol):
-    """The part of an encoder that the handlers of single types use.
+    """The part of an encoder for the handlers of single types.
 
-    The handlers know nothing else of encoders, so the modules that define them import none.
+    Handlers use nothing else of encoders, so their modules import none.
     """
 
-    def token(self, value: Any) -> bytes:
+    def token(self, value: object) -> bytes:
         """Return the token of a value."""
 
-    def outline(self, value: Any) -> bytes:
-        """Return the bytes by which a key or an element of a set is ordered."""
+    def outline(self, value: object) -> bytes:
+        """Return the bytes for sorting a key or an element of a set."""
 
-    def definition(self, thing: Any) -> bytes:
+    def definition(self, thing: object) -> bytes:
         """Return the token of a function, a class or a module."""
 
-    def sentinel(self, value: Any) -> bytes:
+    def sentinel(self, value: object) -> bytes:
         """Return the token of an `object()`, which has no content."""
 
-    def future(self, future: Any) -> bytes:
+    def future(self, future: object) -> bytes:
         """Return the token of a future."""
 
 
@@ -108,7 +107,7 @@ Handler = Callable[[Encoder, Any], bytes]  # makes the token of a value of one t
 
 
 class UnkeyableError(Exception):
-    """A value has no meaning that can be hashed. `path` leads to it from the value that was to be encoded."""
+    """A value has no token. `path` leads to it from the value to be encoded."""
 
     def __init__(self, value: object, reason: str) -> None:
         super().__init__(reason)

@@ -1,6 +1,6 @@
-"""The encoder: makes the tokens of values, also of values that refer to each other.
+"""The encoder: the maker of tokens of values, circles of references included.
 
-Values that are equal in type and content have the same token, whatever they look like in memory. Functions, classes
+Values of equal type and content have the same token, in spite of different layouts in memory. Functions, classes
 and modules are *definitions*; each kind of encoder has its own tokens for these.
 """
 
@@ -23,7 +23,7 @@ _NEVER = 1 << 62
 
 
 def register(kind: type, function: Registered) -> None:
-    """Let instances of `kind`, and of classes that derive from it, mean what `function(instance)` means.
+    """Encode instances of `kind`, and of its subclasses, as the value of `function(instance)`.
 
     Raises:
         TypeError: `kind` is not a type, `function` cannot be called, or the meaning of `kind` cannot be changed.
@@ -42,31 +42,31 @@ def _registration(kind: type) -> Registered | None:
 class BaseEncoder(ABC):
     """Makes tokens of values.
 
-    An object to which several references lead is encoded once, and has the token that copies of it would have. Values
-    that contain each other are encoded as a tree with references back. They stay on a stack until the first of them is
-    finished; a reference back is written as the distance of its target from the top of the stack, so that no other
-    token depends on the place where its value occurs.
+    An object with several references to it is encoded once, and has the token of a copy. Values inside each other are
+    encoded as a tree with references back. All stay on a stack until the first one is finished; a reference back is
+    written as the distance of its target from the top of the stack, so that tokens do not depend on the position of
+    their values in the whole.
     """
 
-    opens_results = False  # whether results of futures are encoded even if their tokens are known
+    opens_results = False  # True to encode results of futures even with known tokens
 
     def __init__(self) -> None:
-        # By id. The values of finished tokens are kept alive, so that no id is used again.
+        # By id. The values of finished tokens are kept alive, so that no id is reused.
         self._finished: dict[int, tuple[Any, bytes]] = {}
         self._places: dict[int, int] = {}  # of unfinished values, their places on the stack
         self._stack: list[Any] = []
-        self._lowest = _NEVER  # the lowest place to which a reference led from inside the present value
+        self._lowest = _NEVER  # the lowest stack position referred to from inside the present value
 
     def token(self, value: Any) -> bytes:
         """Return the token of a value.
 
         Raises:
-            UnkeyableError: it has no meaning that can be hashed.
-            PendingFuture: a future in it is not done.
+            UnkeyableError: the value has no token.
+            PendingFuture: a future in the value is not done.
         """
         try:
             simple = ATOMS.get(type(value))
-        except TypeError as error:  # its metaclass defines equality, but no hash
+        except TypeError as error:  # a metaclass may define equality, but no hash
             raise UnkeyableError(value, str(error)) from error
         if simple is not None:
             return simple(value)
@@ -109,7 +109,7 @@ class BaseEncoder(ABC):
     def _leave(self, place: int, first: bytes) -> None:
         """Take finished values off the stack, down to this place.
 
-        Those above the first refer back to it, so they count by its token and their distance from it.
+        The values above the first refer back to the first, so each counts by the token of the first and the distance.
         """
         while len(self._stack) > place:
             value = self._stack.pop()
@@ -124,7 +124,7 @@ class BaseEncoder(ABC):
         return combine(b"R", [self.definition(type(value)), self.token(means)])
 
     def outline(self, value: Any) -> bytes:
-        """Return the bytes by which a key or an element of a set is ordered."""
+        """Return the bytes for sorting a key or an element of a set."""
         return outline(value, code_token)
 
     # -- tokens that depend on the kind of encoder -----------------------------------------------------
@@ -138,13 +138,13 @@ class BaseEncoder(ABC):
         return b"o"
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
-        """Return the token of a value that cannot be encoded, or raise the error."""
+        """Return a token for a value without an encoding, or raise the error."""
         raise error
 
     def future(self, future: Any) -> bytes:
         """Return the token of a future's result.
 
-        A future that failed counts as pending for good: its call will not be made, but fail as it did.
+        A failed future counts as pending for good: the call will never run, but fail with the same error.
         """
         known: bytes | None = getattr(future, "result_token", None) if future.done() else None
         if known is not None and not self.opens_results:
@@ -154,12 +154,12 @@ class BaseEncoder(ABC):
         return self.token(future.result())
 
     def pending(self, future: Any) -> bytes:
-        """Return the token of a future that has no result, or raise an error."""
+        """Return the token of a future without a result, or raise an error."""
         raise PendingFuture
 
 
 class LenientEncoder(BaseEncoder):
-    """An encoder that goes on where a value cannot be encoded: the value counts by its type."""
+    """An encoder that goes on at values without an encoding, which count by their types."""
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
         return text(b"?", module_of(type(value)), type(value).__qualname__)

@@ -9,17 +9,18 @@ T = TypeVar("T")
 
 
 class Memo(Generic[T]):
-    """Facts by object. Each is forgotten when its object is gone. Several threads may use a memo at once."""
+    """Facts by object, each forgotten at the end of its object. Several threads may use a memo at once."""
 
     def __init__(self) -> None:
         self._facts: dict[int, tuple[weakref.ref[Any], T]] = {}
 
     def get(self, thing: Any) -> T | None:
         found = self._facts.get(id(thing))
+        # An id is reused after the end of an object, so the reference decides.
         return found[1] if found is not None and found[0]() is thing else None
 
     def put(self, thing: Any, fact: T) -> T:
-        """Note a fact and return it. It is lost if `thing` is of the few types that allow no weak reference."""
+        """Note a fact and return it. For the few types without weak references the fact is lost at once."""
         number = id(thing)
         try:
             reference = weakref.ref(thing, lambda gone: self._forget(number, gone))
@@ -29,6 +30,7 @@ class Memo(Generic[T]):
         return fact
 
     def _forget(self, number: int, gone: weakref.ref[Any]) -> None:
+        # Perhaps late: by now a new object with the same id may have its own fact here.
         found = self._facts.get(number)
         if found is not None and found[0] is gone:
             del self._facts[number]

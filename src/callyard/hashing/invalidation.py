@@ -1,7 +1,7 @@
-"""The dependencies of a walk's result, and the check whether they have changed.
+"""The dependencies of a walk's result, and the check for changes.
 
-Names and parts of definitions are compared by identity, values that can be changed in place by their tokens. Nothing of
-the user's is kept alive: functions, classes and modules are held by weak references, and all else is read through them.
+Names and parts of definitions are compared by identity, mutable values by their tokens. No user object is kept alive:
+functions, classes and modules are held by weak references, and everything else is read through these.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .encoder import LenientEncoder
 from .types import own_docstring
 
 MISSING: Any = object()
-_BY_TOKEN: Any = object()  # the handle of a value that is compared by its token
+_BY_TOKEN: Any = object()  # the handle of a value for comparison by token
 _ATOMS = frozenset((int, float, complex, bool, str, bytes, range, type(None), type(...), type(NotImplemented)))
-Read = Callable[[], Any]  # reads the value that a place has now
+Read = Callable[[], Any]  # returns the present value
 
 
 class _ProcessEncoder(LenientEncoder):
-    """An encoder for comparisons in this process: definitions count by identity, since each has its own entry here."""
+    """An encoder for comparisons in this process: definitions count by identity, as each has an entry of its own."""
 
     def definition(self, thing: Any) -> bytes:
         return f"d{id(thing)} {getattr(thing, '__qualname__', '')}".encode("utf-8", "surrogatepass")
@@ -36,7 +36,7 @@ class _ProcessEncoder(LenientEncoder):
 
 
 class _Descriptor(NamedTuple):
-    """The handle of a property or its like: by its parts, because nothing else holds the object."""
+    """The handle of a property or its like: by its parts, because no other reference holds the object."""
 
     kind: type
     handles: list[Any]
@@ -56,13 +56,13 @@ class _Class(NamedTuple):
     class_: Callable[[], Any]
     name: str
     qualified: str
-    size: int  # how many attributes it has
+    size: int  # number of attributes
     bases: list[Any]
     handles: list[tuple[str, Any]]
 
 
 class ChangeWatch:
-    """Notes the dependencies of a result, and compares them with the present later."""
+    """The dependencies of a result: noted during the walk, and compared with the present state later."""
 
     __slots__ = ("_classes", "_encoder", "_functions", "_kinds", "_modules", "_names", "_seen", "_values", "_whole")
 
@@ -80,7 +80,7 @@ class ChangeWatch:
     # -- noting ----------------------------------------------------------------------------------------
 
     def name(self, holder: Any, name: str, value: Any) -> None:
-        """Note that this name has this value in the globals of a function, or in a module."""
+        """Note the value of a name in the globals of a function, or in a module."""
         space = _space(holder)
         if (id(space), name) in self._seen:
             return
@@ -119,41 +119,41 @@ class ChangeWatch:
         if isinstance(cls, ABCMeta):
             self.value(lambda: registered(me()))  # type: ignore[arg-type]
         for name, handle in handles:
-            if handle is _BY_TOKEN and name != "__dataclass_fields__":  # the methods have been made from it already
+            if handle is _BY_TOKEN and name != "__dataclass_fields__":  # only the creation of methods used this
                 self.value(lambda name=name: members(me()).get(name, MISSING))  # type: ignore[misc, arg-type]
 
     def module(self, name: str) -> None:
-        """Note the module that an import statement finds under this name, or that there is none."""
+        """Note the module under this name for an import statement, or its absence."""
         found = sys.modules.get(name)
         self._modules.append((name, found if found is None else ref(found)))
 
     def kind(self, module: ModuleType) -> None:
-        """Note the class of a module, which may be exchanged."""
+        """Note the class of a module, which a program may exchange."""
         self._kinds[id(module)] = ref(module), ref(type(module))
 
     def whole(self, module: ModuleType) -> None:
-        """Note that there are these names in a module, and no others."""
+        """Note the complete set of names in a module."""
         self._whole.append((ref(module), set(vars(module))))
 
     def choice(self, thing: Any, chosen: Any) -> None:
-        """Note what `keyed` says about a definition."""
+        """Note the settings of `keyed` for a definition."""
         me = ref(thing)
         self.value(lambda: vars(me()).get("__callyard_keyed__") == chosen)
 
     def value(self, read: Read) -> None:
-        """Note that the value that `read` returns has the meaning that it has now."""
+        """Note the present token of the value returned by `read`."""
         assert self._encoder is not None
         self._values.append((read, self._encoder.token(read())))
 
     def complete(self) -> None:
-        """End the noting, and free what only that needs."""
+        """End the noting, and free everything needed only for noting."""
         self._encoder = None
         self._seen.clear()
 
     # -- comparing -------------------------------------------------------------------------------------
 
     def unchanged(self) -> bool:
-        """Tell whether all is as it was noted. The key of each call needs this, so the common part is inline."""
+        """Return True if all is as noted. Called for the key of each call, so the common part is inline."""
         for owner, names in self._names.values():
             holder = owner()
             if holder is None:
@@ -217,7 +217,7 @@ def _same_class(noted: _Class) -> bool:
 
 
 def _handle(value: Any) -> Any:
-    """Return an object that identifies a value, and does not keep alive what may lead back to its holder."""
+    """Return an object that identifies a value, without a reference that could keep the value's holder alive."""
     if _is_atomic(value):
         return value
     kind = type(value)
@@ -244,7 +244,7 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _same(handle: Any, value: Any) -> bool:
-    """Tell whether a handle was made of this value. Values without a handle are compared by their tokens elsewhere."""
+    """Return True if a handle was made of this value. Values without a handle are compared by token elsewhere."""
     if handle is value or handle is _BY_TOKEN:
         return True
     if type(handle) is ReferenceType:

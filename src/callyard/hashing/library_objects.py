@@ -1,4 +1,4 @@
-"""The meaning of objects of SciPy, xarray and pydantic, whose state contains more than their content."""
+"""Tokens of objects of SciPy, xarray and pydantic, whose state contains more than their content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .packages import module_of, owner
 
 
 def _by_keys(encoder: Encoder, matrix: Any) -> bytes:
-    """Return the token of a sparse matrix that is a dict inside; the types of the numbers in its keys do not count."""
+    """Return the token of a sparse matrix with a dict inside; the types of the numbers in the keys do not count."""
     content = pairs(encoder, ((tuple(map(int, place)), value) for place, value in matrix.items()))
     return combine(b"6", [encoder.definition(type(matrix)), encoder.token((matrix.shape, matrix.dtype)), content])
 
@@ -68,7 +68,7 @@ def _tree(encoder: Encoder, node: Any) -> bytes:
 
 
 def _labelled(encoder: Encoder, value: Any, *parts: bytes) -> bytes:
-    """Return the token of an object of xarray with the attributes that a class of the user's adds."""
+    """Return the token of an object of xarray with the attributes added by a user's class."""
     base = next(base for base in type(value).__mro__ if owner(module_of(base)) is not None)
     slots = set(copyreg._slotnames(type(value))) - set(copyreg._slotnames(base))  # type: ignore[attr-defined]
     more = {name: getattr(value, name) for name in slots if hasattr(value, name)}
@@ -108,5 +108,5 @@ _KINDS: dict[tuple[str, str], Handler] = {
 
 
 def handler_of(base: type) -> Handler | None:
-    """Return the handler for instances of a class that one of these libraries defines; None if they need none."""
+    """Return the handler for instances of a class of these libraries; None for a class without a special handler."""
     return _KINDS.get((module_of(base).partition(".")[0], base.__name__))

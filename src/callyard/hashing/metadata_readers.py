@@ -1,14 +1,14 @@
-"""Names by which code reads more of objects than a walk follows: that counts too, or is listed as not followed.
+"""Names through which code reads more of objects than a walk follows: metadata, and facts beyond the reach of any key.
 
-The *metadata* of a definition do nothing by themselves: docstrings, annotations, the place where it is defined. They
-count in the key of a call whose code reads any.
+The *metadata* of a definition have no effect by themselves: docstrings, annotations, file and line. Metadata count in
+the key of a call if any code of the call reads metadata.
 """
 
 from __future__ import annotations
 
-NONE, OWN, ANY = range(3)  # the metadata that code reads: none, most likely those of its own object, those of any
+NONE, OWN, ANY = range(3)  # metadata read by code: none, most likely of its own object, of any object
 
-# Attributes, and texts that name them.
+# Attributes, and texts with names of attributes.
 _OWN = frozenset(("__dict__", "__dir__", "__module__", "__qualname__"))
 _ANY = frozenset(
     (
@@ -27,7 +27,7 @@ _ELSEWHERE = frozenset(
     )
 )
 
-# Python's own functions, and those of libraries.
+# Functions of Python and of libraries.
 _READ_OWN = frozenset(("vars", "locals"))
 _READ_ANY = frozenset(
     (
@@ -60,7 +60,7 @@ _UNFOLLOWED_INSIDE = (
 
 
 def is_unfollowed(name: str, whole: bool = False) -> bool:
-    """Tell whether no key can follow a name of Python's or a library's; `whole`: any name in that module."""
+    """Return True for a name of Python or a library beyond the reach of any key; `whole`: any name in the module."""
     name = name.removeprefix("builtins.")
     if name in _UNFOLLOWED or name.startswith(_UNFOLLOWED_INSIDE):
         return True
@@ -68,7 +68,7 @@ def is_unfollowed(name: str, whole: bool = False) -> bool:
 
 
 def metadata_read_by(name: str, whole: bool = False) -> int:
-    """Return NONE, OWN or ANY: the metadata that are read by a function of this name in Python or a library."""
+    """Return NONE, OWN or ANY: the metadata read by a function of this name in Python or a library."""
     name = name.removeprefix("builtins.")
     if name in _READ_OWN:
         return OWN
@@ -78,12 +78,12 @@ def metadata_read_by(name: str, whole: bool = False) -> int:
 
 
 def metadata_among(names: set[str]) -> int:
-    """Return NONE, OWN or ANY: the metadata that code with these attributes reads."""
+    """Return NONE, OWN or ANY: the metadata read by code with these attributes."""
     if not _ANY.isdisjoint(names):
         return ANY
     return NONE if _OWN.isdisjoint(names) else OWN
 
 
 def unfollowed_among(names: set[str]) -> frozenset[str]:
-    """Return the attributes among these that no key can follow."""
+    """Return those of the attributes beyond the reach of any key."""
     return _ELSEWHERE & names

@@ -1,7 +1,7 @@
-"""The metadata of definitions, which do nothing by themselves: docstrings, annotations, where they are defined.
+"""Tokens of the metadata of definitions, which have no effect by themselves: docstrings, annotations, file and line.
 
-If any code in a walk reads metadata, those of all definitions in the walk count, because it may read them through
-`self`, a table or another name, which no walk can follow.
+If any code in a walk reads metadata, the metadata of all definitions in the walk count, because the code may read
+them through `self`, a table or another name, which no walk can follow.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _token(walk: Walk, thing: Any, name: str) -> bytes:
 
 
 def _value(thing: Any, name: str) -> Any:
-    """Return an attribute; None if there is none, or it cannot be evaluated, such as an annotation."""
+    """Return an attribute; None if absent, or if its evaluation fails, as of an annotation."""
     if name == "__module__":
         return module_of(thing)
     if isinstance(thing, ModuleType) and not hasattr(ModuleType, name):
@@ -62,8 +62,8 @@ def _value(thing: Any, name: str) -> Any:
 
 
 def _inside(code: CodeType) -> bytes:
-    """Return the token of code with the docstrings of the functions that are defined in it."""
-    return combine(b"+", [bytecode.meaning(code), *map(bytecode.constant, _docstrings(code))])
+    """Return the token of code with the docstrings of the functions inside."""
+    return combine(b"+", [bytecode.bytecode_token(code), *map(bytecode.constant, _docstrings(code))])
 
 
 def _docstrings(code: CodeType) -> Iterator[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The meaning of objects that no handler knows: by their class, and the state from which `pickle` would make them."""
+"""Tokens of objects without a handler: by their class, and their state in the sense of `pickle`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .packages import module_of, owner_of
 
 
 def attributes(encoder: Encoder, value: Any) -> bytes:
-    """Return the token of the attributes of an instance whose class derives from a container."""
+    """Return the token of the attributes of an instance of a subclass of a container."""
     kind = type(value)
     found = {**getattr(value, "__dict__", {})}
     for name in copyreg._slotnames(kind):  # type: ignore[attr-defined]
@@ -37,7 +37,7 @@ def reduced(encoder: Encoder, value: Any, leaving_out: frozenset[str] = frozense
     Args:
         encoder: makes the tokens of the parts.
         value: any object.
-        leaving_out: names of attributes that do not count.
+        leaving_out: names of attributes to ignore.
 
     Raises:
         UnkeyableError: the object cannot be reduced.
@@ -65,7 +65,7 @@ def reduced(encoder: Encoder, value: Any, leaving_out: frozenset[str] = frozense
 
 
 def _global(encoder: Encoder, value: Any, name: str) -> bytes:
-    """Return the token of an object that `pickle` would look up under a name in its module."""
+    """Return the token of an object pickled as a name in its module."""
     module = module_of(value)
     found = sys.modules.get(module)
     package = owner_of(vars(found)) if isinstance(found, ModuleType) else None
@@ -75,5 +75,5 @@ def _global(encoder: Encoder, value: Any, name: str) -> bytes:
 
 
 def weak_table(encoder: Encoder, table: Any) -> bytes:
-    """Return the token of a weak dictionary: by the entries that are alive."""
+    """Return the token of a weak dictionary: by its live entries."""
     return combine(b"x", [encoder.definition(type(table)), dict_pairs(encoder, list(table.items()))])

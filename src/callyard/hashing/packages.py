@@ -1,7 +1,7 @@
 """The package to which a module belongs: Python, an installed package, or none for the user's own code.
 
-Code of packages counts by name and version, the user's own by its content. An editable install lies in its own
-directory, not among the installed packages, so it is the user's.
+Code of packages counts by name and version, user code by its content. An editable install lies outside the directories
+of installed packages, so it is user code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 class Package(NamedTuple):
-    """A package that was installed, and its version."""
+    """An installed package and its version."""
 
     name: str
     version: str
@@ -37,7 +37,7 @@ _known: dict[str, tuple[Any, Package | None]] = {}
 
 
 def owner(name: str | None) -> Package | None:
-    """Return the package to which the module of this name belongs; None if it is the user's own."""
+    """Return the package to which the module of this name belongs; None for a user's module."""
     module = sys.modules.get(name or "builtins")
     known = _known.get(name or "builtins")
     if known is not None and known[0] is module:
@@ -48,7 +48,7 @@ def owner(name: str | None) -> Package | None:
 
 
 def owner_of(namespace: dict[str, Any]) -> Package | None:
-    """Return the package of the module that has this namespace; another module may have taken its name."""
+    """Return the package of the module with this namespace; another module may have taken the name."""
     name = namespace.get("__name__")
     if type(name) is not str:
         return None
@@ -60,7 +60,7 @@ def owner_of(namespace: dict[str, Any]) -> Package | None:
 
 
 def module_of(thing: Any) -> str:
-    """Return the name of the module that an object names as its own; "" if it names none, as types of Cython's do."""
+    """Return an object's `__module__`; "" without one, as for types of Cython."""
     found = getattr(thing, "__module__", None)
     if found == "__mp_main__":  # the name of the script in processes of multiprocessing
         return "__main__"
@@ -68,7 +68,7 @@ def module_of(thing: Any) -> str:
 
 
 def owner_by_name(name: str) -> Package | None:
-    """Return the package of a module that need not be loaded, without loading it."""
+    """Return the package of a module without loading the module."""
     top = name.partition(".")[0]
     if top in sys.modules:
         return owner(top)
@@ -124,7 +124,7 @@ def _place(module: Any) -> str | None:
 
 @lru_cache(maxsize=1)
 def _standard() -> tuple[str, ...]:
-    """Return the directories of the standard library; `sysconfig` tells them too, but takes long to load."""
+    """Return the directories of the standard library; without `sysconfig`, which is slow to import."""
     places = os.path.dirname(os.__file__), f"{sys.base_exec_prefix}/{sys.platlibdir}/python{PYTHON}"
     return tuple({os.path.realpath(place) + os.sep for place in places})
 
@@ -135,7 +135,7 @@ def _is_standard(place: str, top: str) -> bool:
 
 
 def _root(place: str, name: str, module: Any) -> str:
-    """Return the directory on the import path in which the module was found."""
+    """Return the directory of the module on the import path."""
     is_package = "__path__" in getattr(module, "__dict__", {})
     if is_package and not os.path.isdir(place):
         place = os.path.dirname(place)
@@ -153,7 +153,7 @@ def _distribution(root: str, top: str) -> Package | None:
     version = _version_of(root, notes, top)
     if version is not None:
         return Package(top, version)
-    from importlib import metadata  # here and below, because it takes long to load
+    from importlib import metadata  # here and below, because this import is slow
 
     for found in metadata.distributions(name=top, path=[root]):
         if installed or _is_wheel(found):
@@ -163,7 +163,7 @@ def _distribution(root: str, top: str) -> Package | None:
 
 
 def _version_of(root: str, notes: list[str], top: str) -> str | None:
-    """Return the version of the distribution that has the module's name, without loading `importlib.metadata`."""
+    """Return the version of the distribution with the module's name, without loading `importlib.metadata`."""
     mine = [note for note in notes if _plain(note.partition("-")[0]) == _plain(top)]
     try:
         with open(f"{root}/{mine[0]}/METADATA", encoding="utf-8") as file:
@@ -178,7 +178,7 @@ def _plain(name: str) -> str:
 
 
 def _is_wheel(distribution: metadata.Distribution) -> bool:
-    """Tell whether a distribution is installed: an .egg-info beside the source is left by an old editable install."""
+    """Return True for an installed distribution; an .egg-info beside the source is left by an old editable install."""
     return str(getattr(distribution, "_path", "")).endswith(".dist-info")
 
 
@@ -191,7 +191,7 @@ def _listing(directory: str) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _distributions(root: str) -> dict[str, list[tuple[str, str]]]:
-    """Return the distributions installed in a directory, by the names under which they are imported."""
+    """Return the distributions installed in a directory, by the names of their modules."""
     found: dict[str, list[tuple[str, str]]] = {}
     from importlib import metadata
 
@@ -220,23 +220,23 @@ def load(name: str) -> ModuleType | bytes | None:
     """Import a module of the user's, so that its content counts.
 
     Returns:
-        The module, or the token of its file if it cannot be imported here. None if there is no such module.
+        The module, or the token of its file after a failed import. None if there is no such module.
     """
     found = sys.modules.get(name)
-    if isinstance(found, ModuleType) and not being_imported(found):  # to import it again waits for the other thread
+    if isinstance(found, ModuleType) and not being_imported(found):  # another import would wait for the first
         return found
     try:
         if found is None and importlib.util.find_spec(name) is None:
             return None
         return importlib.import_module(name)
-    except Exception:  # a module may do anything when it is imported
+    except Exception:  # from code of the module
         return _unimportable(name)
 
 
 def _unimportable(name: str) -> bytes | None:
     try:
         spec = importlib.util.find_spec(name)
-    except Exception:  # its package cannot be imported either
+    except Exception:  # the import of the package fails too
         return text(b"!", name)
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
         return text(b"!", name)
@@ -252,7 +252,7 @@ def compiled(module: ModuleType | None) -> bytes:
 
 
 def file_content(path: str) -> bytes:
-    """Return the token of a file's content. It is read again only if size or time of the file have changed."""
+    """Return the token of a file's content. The file is read again only after a change of its size or time."""
     try:
         status = os.stat(path)
         place = path, status.st_mtime_ns, status.st_size

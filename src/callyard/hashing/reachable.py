@@ -1,4 +1,4 @@
-"""The values that code reaches by name: globals, attributes of modules, and imports inside functions."""
+"""The values in the reach of code by name: globals, attributes of modules, and imports inside functions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .digest import combine, text
 from .invalidation import MISSING
 from .packages import compiled, load, owner, owner_by_name, owner_of
 
-# Names in a module that say where it is, not what it does.
+# Names in a module for its location, without effect on results.
 _PLACES = frozenset(
     (
         *("__builtins__", "__name__", "__file__", "__doc__", "__class__", "__package__", "__path__"),
         *("__spec__", "__loader__", "__cached__", "__debug__"),
     )
 )
-_TELLING = frozenset(("__doc__", "__name__", "__package__"))  # those that do not depend on its place
+_TELLING = frozenset(("__doc__", "__name__", "__package__"))  # names independent of the location
 _NOTES = frozenset(("__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"))
 
 
 def reads(walk: Walk, function: FunctionType) -> Iterable[bytes]:
-    """Yield the tokens of all that a function's code reads by name, and of its imports."""
+    """Yield the tokens of all values read by a function's code by name, and of its imports."""
     found = bytecode.reads(function.__code__)
     module = str(function.__globals__.get("__name__"))
     walk.note_special(found.special)
@@ -43,7 +43,7 @@ def reads(walk: Walk, function: FunctionType) -> Iterable[bytes]:
 
 
 def _global(walk: Walk, holder: Any, module: str, name: str, chains: set[Chain]) -> bytes:
-    """Return the token of a global of `module`; `holder` has its namespace: a function of it, or the module itself."""
+    """Return the token of a global of `module`; `holder` gives the namespace: one of its functions, or the module."""
     namespace = holder.__globals__ if type(holder) is FunctionType else vars(holder)
     value = namespace.get(name, MISSING)
     walk.watch.name(holder, name, value)
@@ -67,12 +67,12 @@ def _global(walk: Walk, holder: Any, module: str, name: str, chains: set[Chain])
 
 
 def _is_imported(module: str, namespace: dict[str, Any]) -> bool:
-    """Tell whether a worker finds this namespace by importing the module."""
+    """Return True if a worker finds this namespace by importing the module."""
     return importable(module) and vars(sys.modules[module]) is namespace
 
 
 def _builtin(walk: Walk, name: str) -> bytes:
-    """Return the token of a name that the module does not have: one of Python's, or one added to `builtins`."""
+    """Return the token of a name absent in the module: a name of Python, or one added to `builtins`."""
     walk.note_use(name)
     value = vars(builtins).get(name, MISSING)
     walk.watch.name(builtins, name, value)
@@ -87,7 +87,7 @@ def _builtin(walk: Walk, name: str) -> bytes:
 
 
 def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> bytes:
-    """Return the token of the attributes of a module that are read, or of the whole module if () is among them."""
+    """Return the token of the attributes read of a module, or of the whole module if () is among the chains."""
     package = owner_of(vars(module))
     if package is not None:
         for chain in chains:
@@ -104,14 +104,14 @@ def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> byt
 
 
 def _is_of_its_class(module: ModuleType, name: str) -> bool:
-    """Tell whether an attribute comes from the module's class: `__dict__` leads to all names in the module."""
+    """Return True for an attribute of the module's class: `__dict__` leads to all names in the module."""
     if type(module) is not ModuleType:  # a class of the user's may compute any attribute
         return True
     return name not in vars(module) and name not in _PLACES and hasattr(ModuleType, name)
 
 
 def whole(walk: Walk, module: ModuleType) -> bytes:
-    """Return the token of a module that is passed on as a value: all that is in it counts."""
+    """Return the token of a module used as a value: its whole content counts."""
     package = owner_of(vars(module))
     if package is not None:
         walk.note_use(module.__name__, whole=True)
@@ -125,7 +125,7 @@ def whole(walk: Walk, module: ModuleType) -> bytes:
 
 
 def _all_of(module: ModuleType, name: str) -> set[Chain]:
-    """Return the chains for the use of a whole value: {()}; none for a library that the module has imported."""
+    """Return the chains for the use of a whole value: {()}; none for a library imported by the module."""
     value = vars(module)[name]
     return set() if isinstance(value, ModuleType) and owner_of(vars(value)) is not None else {()}
 
@@ -158,7 +158,7 @@ def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[C
         return walk.package(package, package.name)
     module = _loaded(walk, name)
     if not isinstance(module, ModuleType):
-        return module or b"missing"  # it cannot be imported here, so its file counts
+        return module or b"missing"  # not importable here, so the file counts
     if wanted.name is None:
         top = _loaded(walk, name.partition(".")[0])
         is_top = isinstance(top, ModuleType) and wanted.variable == top.__name__

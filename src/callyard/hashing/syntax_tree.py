@@ -1,8 +1,8 @@
-"""The meaning of a function's syntax tree, and the search for the tree of a function that is loaded.
+"""Tokens of syntax trees, and the search for the tree of a loaded function.
 
-A source text proves what a function does only if compiling it gives the very code that is loaded, because the file may
-have been edited since. So each version of a file is kept when it is first read, and each function is looked for in all
-of them.
+A source text is the source of a loaded function only if its compilation gives equal code, because the file may have
+been edited since. So each version of a file is kept from the first reading on, and each function is looked for in all
+versions.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .digest import ATOMS, combine, text
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _SKIPPED = frozenset(("ctx", "kind", "type_comment", "returns", "annotation", "type_ignores"))
-_FUTURES = 0x1FF0000  # the flags of code that statements `from __future__ import ...` set
+_FUTURES = 0x1FF0000  # the flags of code set by statements `from __future__ import ...`
 _CELL = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # a notebook's cell may await
-_lock = new_lock()
-if hasattr(os, "register_at_fork"):  # another thread may hold it while this thread forks
+_lock = new_lock()  # guards `_texts`; reentrant, because a finalizer may make a key meanwhile
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock during a fork
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)
-_texts: dict[str, list[_Text]] = {}  # the versions of each file that have been read
+_texts: dict[str, list[_Text]] = {}  # the versions of each file read so far
 
 
 class _Text:
@@ -43,7 +43,7 @@ class _Text:
         self._alone: dict[tuple[str, int], list[CodeType]] | None = None
         self._tree: ast.Module | None = None
         try:
-            with warnings.catch_warnings():  # the user has seen the warnings when it was first compiled
+            with warnings.catch_warnings():  # the user saw the warnings at the first compilation
                 warnings.simplefilter("ignore")
                 tree = ast.parse(source, filename)
             whole = self._compile(tree)
@@ -56,7 +56,7 @@ class _Text:
         _by_place([whole], self.codes)
 
     def find(self, code: CodeType) -> Function | None:
-        """Return the function of this text that has this code; None if there is none, or two begin in one line."""
+        """Return the function of this text with this code; None if there is none, or two begin in one line."""
         place = code.co_name, code.co_firstlineno
         nodes = self.nodes.get(place, [])
         if len(nodes) != 1:
@@ -65,9 +65,9 @@ class _Text:
         return nodes[0] if proven else None
 
     def _compiled_alone(self) -> dict[tuple[str, int], list[CodeType]]:
-        """Compile each statement alone, as IPython does with those of a cell.
+        """Compile each statement alone, as IPython does with the statements of a cell.
 
-        That gives other code: for `name.method()` the compiler looks whether an import in the same text binds the name.
+        The code is then different: for `name.method()` the compiler looks for an import of the name in the same text.
         """
         if self._alone is None:
             statements = [] if self._tree is None else self._tree.body
@@ -101,7 +101,7 @@ def _is_among(code: CodeType, others: Iterable[CodeType]) -> bool:
 
 
 def _is_same(one: CodeType, other: CodeType) -> bool:
-    """Compare two codes with their handlers of exceptions, which `==` leaves out in some versions of Python."""
+    """Compare two code objects including their exception tables, which `==` leaves out in some versions of Python."""
     return one == other and all(
         getattr(a, "co_exceptiontable", b"") == getattr(b, "co_exceptiontable", b"")
         for a, b in zip(all_codes(one), all_codes(other), strict=True)
@@ -109,7 +109,7 @@ def _is_same(one: CodeType, other: CodeType) -> bool:
 
 
 def function_of(code: CodeType) -> tuple[Function, str] | None:
-    """Return the syntax tree of the function that has this code, and the text that it is from; None without proof."""
+    """Return the syntax tree of the function with this code, and its source text; None without proof."""
     return under(_lock, _find, code)
 
 
@@ -135,7 +135,7 @@ def _read(filename: str) -> str | None:
                 return file.read()
         except (OSError, SyntaxError, UnicodeDecodeError):
             return None
-    if filename == "<string>" and "-c" in sys.orig_argv[:-1]:  # `exec` uses that name too, but its code will not match
+    if filename == "<string>" and "-c" in sys.orig_argv[:-1]:  # `exec` uses the same name, but its code will not match
         return sys.orig_argv[sys.orig_argv.index("-c") + 1]
     spaces = (getattr(module, "__dict__", {}) for module in list(sys.modules.values()))
     owner = next((space for space in spaces if space.get("__file__") == filename), None)
@@ -145,10 +145,10 @@ def _read(filename: str) -> str | None:
 # -- the meaning of a tree ---------------------------------------------------------------------------------
 
 
-def meaning(function: Function) -> bytes:
+def tree_token(function: Function) -> bytes:
     """Return the token of a function's tree, without positions, comments, docstrings and annotations.
 
-    Its own decorators and defaults are left out too, because they have been evaluated and their values count.
+    Its own decorators and defaults are left out too, because their values count.
     """
     arguments = _fields(function.args, without=("defaults", "kw_defaults"))
     if isinstance(function, ast.Lambda):
@@ -163,7 +163,7 @@ def _dump(value: Any) -> bytes:
         return _dump_node(value)
     if isinstance(value, list):
         return combine(b"[", map(_dump, value))
-    return ATOMS[type(value)](value)  # in trees that are parsed, all else is atoms
+    return ATOMS[type(value)](value)  # in parsed trees, all other values are atoms
 
 
 def _dump_node(node: ast.AST) -> bytes:
@@ -178,7 +178,7 @@ def _dump_node(node: ast.AST) -> bytes:
 
 
 def _annotations_read(node: ast.AST) -> Iterator[bytes]:
-    """Yield the annotations of a decorated function inside another: the decorator may read them."""
+    """Yield the annotations of a decorated function inside another: the decorator may read annotations."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.decorator_list:
         yield _dump([arg.annotation for arg in ast.walk(node.args) if isinstance(arg, ast.arg)])
         yield _dump(node.returns)
@@ -197,7 +197,7 @@ def _fields(node: ast.AST, without: tuple[str, ...] = ()) -> Iterator[bytes]:
 
 
 def _body(statements: list[ast.stmt], docstring: bool = True, annotations: bool = False) -> Iterator[bytes]:
-    """Yield the tokens of the statements that do something."""
+    """Yield the tokens of the statements with an effect."""
     for number, statement in enumerate(statements):
         is_text = (
             isinstance(statement, ast.Expr)
@@ -207,7 +207,7 @@ def _body(statements: list[ast.stmt], docstring: bool = True, annotations: bool 
         if isinstance(statement, ast.Pass) or (docstring and number == 0 and is_text):
             continue
         yield _dump(statement)
-        if annotations and isinstance(statement, ast.AnnAssign):  # of a class, because `dataclass` reads them
+        if annotations and isinstance(statement, ast.AnnAssign):  # of a class, because `dataclass` reads annotations
             yield _dump(statement.annotation)
 
 

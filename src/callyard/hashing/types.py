@@ -1,4 +1,4 @@
-"""The meaning of values by their types: a table of handlers, each of which makes the tokens of one type.
+"""Tokens of values by their types: a table with a handler for each type.
 
 An object of any other type counts by its class and its state, see `objects`.
 """
@@ -39,7 +39,7 @@ from .packages import module_of, owner_of
 _Cached = type(lru_cache(len))
 _NONE: Any = object()
 
-# -- functions, and objects that wrap them -------------------------------------------------------------------
+# -- functions, and wrappers of functions ---------------------------------------------------------------------
 
 
 def _definition(encoder: Encoder, thing: Any) -> bytes:
@@ -58,9 +58,9 @@ def _builtin(encoder: Encoder, function: Any) -> bytes:
 
 
 def _named(method: Any) -> bytes | None:
-    """Return the token of a method that an installed module offers as a function, such as `random.random`, by its name.
+    """Return the token of a method offered by an installed module as a function, such as `random.random`, by name.
 
-    The object to which it is bound does not count. None: it is no such method.
+    The object of the method does not count. None for other methods.
     """
     module = sys.modules.get(type(method.__self__).__module__)
     package = owner_of(vars(module)) if type(module) is ModuleType else None
@@ -74,7 +74,7 @@ def _descriptor(encoder: Encoder, descriptor: Any) -> bytes:
 
 
 def _around_function(kind: bytes, *names: str) -> Handler:
-    """Return the handler of a descriptor, such as `property`: by its functions, and a docstring that is not theirs."""
+    """Return the handler of a descriptor, such as `property`: by its functions, and a docstring of its own."""
     parts = by_attributes(kind, *names)
 
     def token(encoder: Encoder, value: Any) -> bytes:
@@ -85,14 +85,14 @@ def _around_function(kind: bytes, *names: str) -> Handler:
 
 
 def own_docstring(value: Any) -> Any:
-    """Return the docstring of a descriptor; None if it is that of the function in it."""
+    """Return the docstring of a descriptor; None if copied from its function."""
     own = getattr(value, "__doc__", None)
     inner = next((getattr(value, name) for name in ("fget", "__func__", "func") if hasattr(value, name)), None)
     return None if own == getattr(inner, "__doc__", None) or own == type(value).__doc__ else own
 
 
 def _code(encoder: Encoder, code: CodeType) -> bytes:
-    made, others = bytecode.meaning(code), bytecode.other_constants(code)
+    made, others = bytecode.bytecode_token(code), bytecode.other_constants(code)
     return combine(b"_", [made, *map(encoder.token, others)]) if others else made
 
 
@@ -105,7 +105,7 @@ def _cached(encoder: Encoder, function: Any) -> bytes:
 
 
 def _is_copied(function: Any, name: str, value: Any) -> bool:
-    """Tell whether an attribute of a wrapper was copied from the function that it wraps."""
+    """Return True if an attribute of a wrapper was copied from the wrapped function."""
     return name in ("__wrapped__", "cache_parameters") or value is getattr(function.__wrapped__, name, _NONE)
 
 
@@ -114,7 +114,7 @@ def _around(encoder: Encoder, value: Any, inner: Any, options: Any) -> bytes:
 
 
 def _compiled(encoder: Encoder, value: Any) -> bytes | None:
-    """Return the token of a function that `jit` of numba or jax has compiled; None if it is not such a function."""
+    """Return the token of a function compiled by `jit` of numba or jax; None for other functions."""
     library = module_of(type(value)).partition(".")[0]
     name = {"numba": "py_func", "jax": "__wrapped__", "jaxlib": "__wrapped__"}.get(library)
     inner = getattr(value, name, None) if name else None
@@ -122,7 +122,7 @@ def _compiled(encoder: Encoder, value: Any) -> bytes | None:
 
 
 def _callable(encoder: Encoder, value: Any) -> bytes:
-    """Return the token of a callable object: by the user's version, by the function that it wraps, or by its state."""
+    """Return the token of a callable object: by the user's version, by the wrapped function, or by its state."""
     chosen = choice(value)
     if chosen is not None and chosen.version is not None:
         names = (str(getattr(value, name, "")) for name in ("__module__", "__qualname__"))
@@ -169,7 +169,7 @@ _HANDLERS: dict[type, Handler] = {
     Struct: by_attributes(b"H", "format"),
 }
 
-# Of instances of classes that derive from these, the most specific first.
+# For instances of subclasses too, the most specific class first.
 _DERIVED: tuple[tuple[type, Handler], ...] = (
     (type, _definition),
     (ModuleType, _definition),
@@ -195,7 +195,7 @@ _LIBRARIES = {
 
 
 def handler_of(value: Any) -> Handler:
-    """Return the handler of a value's class. It is looked for once, as long as the class lives."""
+    """Return the handler of a value's class. The search is done once in the life of the class."""
     kind = type(value)
     known = _HANDLERS.get(kind) or _others.get(kind)
     return _others.put(kind, _find(value, kind)) if known is None else known
@@ -208,7 +208,7 @@ def _find(value: Any, kind: type) -> Handler:
             special: Handler | None = import_module(f".{library}", __package__).handler_of(base)
             if special is not None:
                 return special
-    if hasattr(kind, "n_sequence_fields"):  # as os.stat_result: it has fields that are not in the tuple
+    if hasattr(kind, "n_sequence_fields"):  # as os.stat_result: with fields outside the tuple
         return reduced
     for base, handler in _DERIVED:
         if issubclass(kind, base):

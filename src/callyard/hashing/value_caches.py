@@ -1,6 +1,6 @@
-"""The caches inside of objects, which follow from the other attributes and so do not count.
+"""The caches inside of objects, which follow from other attributes and so do not count.
 
-In instances these are the values of `cached_property` and its like, and attributes of certain libraries.
+In instances: the values of `cached_property` and its like, and attributes of certain libraries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from .identity_memo import Memo
 from .packages import module_of
 
-# Names of the classes of descriptors that store values in such attributes.
+# Names of descriptor classes that store values in attributes of the instance.
 _CACHED = frozenset(("cached_property", "cache_readonly", "lazyproperty", "reify"))
 _CACHES = frozenset(("_attrs_cached_hash",))
 # By library and name of a class, "" for any: attributes of its instances, and of instances of derived classes.
@@ -28,7 +28,7 @@ _known: Memo[frozenset[str]] = Memo()
 
 
 def names(kind: type) -> frozenset[str]:
-    """Return the names of the attributes in which instances of a class cache values."""
+    """Return the names of the cache attributes in instances of a class."""
     return _known.get(kind) or _known.put(kind, _names(kind))
 
 
@@ -45,26 +45,26 @@ def _names(kind: type) -> frozenset[str]:
 
 
 def without(state: Any, names: frozenset[str]) -> Any:
-    """Return the state of an instance, as `pickle` takes it, without these attributes."""
+    """Return the state of an instance in the sense of `pickle`, without its caches."""
     if type(state) is tuple and len(state) == 2:  # of a class with slots
         both = tuple(without(part, names) for part in state)
         return None if both[0] is None and both[1] is None else both
     if type(state) is not dict:
         return state
-    if type(state.get("__dict__")) is dict:  # so does pydantic write it
+    if type(state.get("__dict__")) is dict:  # the form of pydantic
         state = {**state, "__dict__": without(state["__dict__"], names) or {}}
     return state if names.isdisjoint(state) else {name: state[name] for name in state if name not in names} or None
 
 
 def cell_numbers(function: FunctionType) -> list[int]:
-    """Return the numbers of the cells in a function's closure that count."""
+    """Return the numbers of the cells in a function's closure, without caches."""
     names = function.__code__.co_freevars
     skipped = _DISPATCHED if names and function.__globals__ is vars(functools) else ()
     return [number for number, name in enumerate(names) if name not in skipped]
 
 
 def attributes(function: FunctionType) -> dict[str, Any]:
-    """Return the attributes of a function that count."""
+    """Return the attributes of a function, without caches."""
     found = function.__dict__
     if found and function.__globals__ is vars(functools):
         return {name: value for name, value in found.items() if name not in _DISPATCHED}

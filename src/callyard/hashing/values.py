@@ -1,6 +1,6 @@
-"""The meaning of values, functions and classes included.
+"""Tokens of values, functions and classes included.
 
-meaning({"b": 2, "a": 1}) == meaning({"a": 1, "b": 2})
+value_token({"b": 2, "a": 1}) == value_token({"a": 1, "b": 2})
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from .digest import ATOMS, text
 from .encoder import BaseEncoder, LenientEncoder
 
 
-def meaning(value: Any) -> bytes:
+def value_token(value: Any) -> bytes:
     """Return the token of a value.
 
     Raises:
-        UnkeyableError: it has no meaning that can be hashed.
-        PendingFuture: a future in it is not done.
+        UnkeyableError: the value has no token.
+        PendingFuture: a future in the value is not done.
     """
     simple = ATOMS.get(type(value))
     return ValueEncoder().token(value) if simple is None else simple(value)
 
 
 class ValueEncoder(BaseEncoder):
-    """An encoder for which a definition means what a walk through it has found. It notes these results."""
+    """An encoder that walks through each definition for its token, and notes the results of the walks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ValueEncoder(BaseEncoder):
         self.roots: list[WalkResult] = []
         self.references: dict[tuple[str, str], None] = {}  # of all roots, as of a `WalkResult`
         self.unkeyed: dict[str, str] = {}
-        self.reads_metadata = 0  # the most that any root reads, see `reflection`
+        self.reads_metadata = 0  # the maximum over all roots, see `metadata_readers`
 
     def definition(self, thing: Any) -> bytes:
         known = self._defined.get(id(thing))
@@ -53,11 +53,11 @@ class ValueEncoder(BaseEncoder):
 
 
 class LenientValueEncoder(ValueEncoder, LenientEncoder):
-    """Both: definitions are walked through, and a value that cannot be encoded counts by its type."""
+    """An encoder that walks through definitions, and takes the type of a value without a token."""
 
 
 class LinkedEncoder(ValueEncoder):
-    """An encoder for which a future counts as the call whose result it has, where that is known."""
+    """An encoder with the identity of the call for each future, if known."""
 
     def __init__(self) -> None:
         super().__init__()

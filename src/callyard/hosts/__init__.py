@@ -1,1 +1,1 @@
-"""Hosts: the machines on which a scheduler's commands are run."""
+"""Hosts: the machines that run a scheduler's commands."""

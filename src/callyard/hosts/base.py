@@ -1,4 +1,4 @@
-"""The seam for hosts: the machine on which the commands of a scheduler are run."""
+"""The seam for hosts: the machine that runs the commands of a scheduler."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Host"]
 
 
 class Host(Protocol):
-    """A machine on which commands can be run."""
+    """A machine for running commands."""
 
     def environment(self) -> Mapping[str, str]:
-        """Return the variables that a command there has, unless it is given others."""
+        """Return the default environment of a command there."""
 
     def exists(self, path: str) -> bool:
-        """Return whether there is a file of this path."""
+        """Return True if there is a file at this path."""
 
     def run(
         self,
@@ -31,6 +31,6 @@ class Host(Protocol):
     ) -> Reply:
         """Run one command, at most for `timeout` seconds, with `env` in place of the environment.
 
-        A command that is not there or takes too long is no exception: the reply says so. If another thread sets `stop`
-        the command ends as at the time limit.
+        A missing command or a time-out raises nothing: the reply says so. If another thread sets `stop`, the command is
+        ended as at the time limit.
         """

@@ -1,4 +1,4 @@
-"""The plugin by which the ranks that a scheduler starts find each other: found by trying, and kept in a file."""
+"""The PMI plugin by which ranks started by a scheduler find each other: found by trying, and kept in a file."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from .base import Host
 
 __all__ = ["MpiPlugins"]
 
-_TIME_LIMIT = 10.0  # s for an answer that one can do without
+_TIME_LIMIT = 10.0  # s for an optional answer
 
 
 class MpiPlugins:
-    """The plugins that may fit here, by the names that the launcher knows; an empty one is the cluster's default."""
+    """The candidate plugins, by the launcher's names for them; an empty name is the cluster's default."""
 
     def __init__(self, site: Site, host: Host, chosen: str | None) -> None:
-        """`chosen`: the one that the user names, which alone is tried then."""
+        """Prepare the search; `chosen` is the user's own choice, then the only candidate."""
         self._site, self._host, self._chosen = site, host, chosen
 
     def candidates(self) -> list[str]:
-        """Return those to try, in this order."""
+        """Return the candidates, the most likely first."""
         if self._chosen is not None:
             return [self._chosen]
         texts = self._site.mpi
         return [""] if texts is None else texts.order(self._offered, _read(self._path))
 
     def fits(self, name: str) -> None:
-        """Remember that ranks have found each other by this one."""
+        """Store this plugin as the one with which ranks have found each other."""
         if self._chosen is None and name and name != _read(self._path):
-            with contextlib.suppress(OSError):  # it is found again
+            with contextlib.suppress(OSError):  # the search will find it again
                 _write(self._path, name)
 
     def advice(self, tried: list[str]) -> str:
-        """Return what to do when ranks have found each other by none of these: the rest of a message."""
+        """Return the rest of a message: advice for when ranks found each other by none of the plugins tried."""
         texts = self._site.mpi
         return "use another MPI library" if texts is None else texts.advice(self._chosen, tried, self._offered)
 
@@ -51,7 +51,7 @@ class MpiPlugins:
 
     @property
     def _path(self) -> str:
-        """The file for this cluster: another one may have another plugin."""
+        """The path of the stored choice, one file for each cluster."""
         cluster = "" if self._site.mpi is None else self._site.mpi.cluster(os.environ)
         return os.path.join(runs_directory(), f"mpi-{re.sub(r'[^A-Za-z0-9_-]', '_', cluster)}")
 

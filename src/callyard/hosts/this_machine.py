@@ -1,4 +1,4 @@
-"""This machine as the host on which commands are run."""
+"""This machine as the host for a scheduler's commands."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .base import Host
 
 __all__ = ["LocalHost", "Reply", "open_host"]
 
-_DRAIN = 1.0  # seconds for the rest of what a killed command wrote
-_LOOK = 0.2  # seconds between two looks at whether a command is still of interest
+_DRAIN = 1.0  # seconds for the remaining output of a killed command
+_LOOK = 0.2  # seconds between two looks at `stop`
 
 
 def open_host() -> Host:
-    """Return the host for a backend or a command line: the only place that makes one, so another kind comes in here."""
+    """Return the host for a backend or a command line: the only constructor call, so another kind is added here."""
     return LocalHost()
 
 
@@ -34,7 +34,7 @@ class LocalHost:
         return os.environ
 
     def exists(self, path: str) -> bool:
-        """Return whether there is a file of this path."""
+        """Return True if there is a file at this path."""
         return os.path.exists(path)
 
     def run(
@@ -48,10 +48,10 @@ class LocalHost:
     ) -> Reply:
         """Run one command, at most for `timeout` seconds, with `env` in place of this process's environment.
 
-        If another thread sets `stop` it ends as at the time limit.
+        If another thread sets `stop`, the command is ended as at the time limit.
 
-        The command gets nothing of ours but standard streams. It leads a session of its own: a Ctrl-C in the terminal
-        must not end a submission halfway, and at the time limit all that it started is killed with it.
+        The command inherits only the standard streams. It leads a session of its own, because Ctrl-C in the terminal
+        must not end a submission halfway, and because at the time limit its children are killed with it.
         """
         with _opened(stdin) as source:
             return self._run(argv, source, timeout, env, stop)
@@ -72,7 +72,7 @@ class LocalHost:
                 stderr=subprocess.PIPE,
                 env=env,
                 start_new_session=True,
-                umask=0o077,  # a job's log gets its mode from whoever submits it
+                umask=0o077,  # a job's log gets its mode from the umask of the submitting command
             )
         except OSError as error:
             return _not_run(argv[0], error)
@@ -89,9 +89,10 @@ class LocalHost:
 
 @contextlib.contextmanager
 def _opened(text: str) -> Iterator[int | IO[bytes]]:
-    """Give the input of a command, as `Popen` takes it.
+    """Yield the input of a command, as `Popen` takes it.
 
-    A file and no pipe: after its first time-out `Popen.communicate` does not send the rest through a pipe.
+    The input is a file and no pipe, because after its first time-out `Popen.communicate` does not send the rest through
+    a pipe.
     """
     if not text:
         yield subprocess.DEVNULL
@@ -105,7 +106,7 @@ def _opened(text: str) -> Iterator[int | IO[bytes]]:
 
 
 def _communicate(process: subprocess.Popen[bytes], timeout: float, stop: Event | None) -> tuple[bytes, bytes]:
-    """Return the output. Nobody but this thread may kill the process: for others its number could be another's."""
+    """Return the output. Only this thread may kill the process: for others the number may have been reused."""
     until = monotonic() + timeout
     while stop is not None and not stop.is_set() and monotonic() + _LOOK < until:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -123,7 +124,7 @@ def _not_run(program: str, error: OSError) -> Reply:
 
 
 def _killed(process: subprocess.Popen[bytes]) -> tuple[str, str]:
-    """End a command and its children, and return what they wrote until then."""
+    """Kill a command and its children; return their output until then."""
     _kill(process)
     try:
         out, err = process.communicate(timeout=_DRAIN)

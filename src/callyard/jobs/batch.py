@@ -17,6 +17,7 @@ __all__ = [
     "FORMAT",
     "Batch",
     "BatchPart",
+    "CallAgain",
     "CallFile",
     "CallInput",
     "CallOutcome",
@@ -187,6 +188,8 @@ class CallStart(Frozen):
     node: str
     key: str
     beat: float = 0.0
+    at: float = 0.0  # the time of the start, on the node's clock; again after a requeue
+    ingredients: dict[str, str] = {}  # noqa: RUF012  # of the key, for people; no start changes it
 
     def dump(self) -> bytes:
         return lite_json.dumps(vars(self)).encode()
@@ -195,9 +198,25 @@ class CallStart(Frozen):
     def load(data: bytes) -> CallStart:
         """Return what was dumped. Raises several exceptions where that is damaged."""
         begun = CallStart(**lite_json.loads(data))
-        if not all(type(text) is str for text in (begun.job, begun.node, begun.key)) or not 0 <= begun.beat < _LATEST:
+        texts = (begun.job, begun.node, begun.key, *begun.ingredients.values())
+        if not all(type(text) is str for text in texts) or not all(0 <= s < _LATEST for s in (begun.beat, begun.at)):
             raise ValueError("it is not said where the call runs")
         return begun
+
+
+class CallAgain(Frozen):
+    """The next attempt of a call that has raised `Again`."""
+
+    attempt: int  # its number; the first attempt was 1
+    restarts: int  # of its job for the sake of that
+    arguments: bytes  # pickled, positional ones and keywords
+
+    @staticmethod
+    def load(data: bytes) -> CallAgain:
+        """Return what was kept. Raises several exceptions where that is damaged."""
+        head, _, arguments = data.partition(b"\n")
+        attempt, restarts = map(int, head.split())
+        return CallAgain(attempt, restarts, arguments)
 
 
 class CallOutcome(Frozen):
@@ -210,6 +229,7 @@ class CallOutcome(Frozen):
     key: str = ""
     directory: str = ""  # of the cache that has the record
     failure: bytes = b""  # the pickled error and its traceback
+    attempts: int = 1  # runs of it; more than one if it has raised `Again`
 
     @staticmethod
     def load(data: bytes) -> CallOutcome:

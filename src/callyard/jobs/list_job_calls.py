@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..cache.directory import CacheDirectory
 from ..errors import CacheError, CallyardError
-from .spool import BatchDirectory, CallStart, folders, folders_by_age
+from .batch import CallFile, CallInput
+from .spool import ENDED, BatchDirectory, CallStart, folders, folders_by_age
 
-__all__ = ["JobCallStatus", "calls_of_jobs", "find_job_calls", "prune_jobs"]
+__all__ = ["JobCallStatus", "calls_of_jobs", "find_job_calls", "needed_keys", "prune_jobs"]
 
 
 @dataclass(frozen=True)
 class JobCallStatus:
-    """A call of a batch. `state`: "unsent", "queued", "running", "finished", "failed" or "cancelled"."""
+    """A call of a batch.
+
+    `state` is "unsent", "queued", "running", "finished", "failed" or "cancelled". Times are in s since 1970: of the
+    submission, of the last start (None before), and of the end (None before).
+    """
 
     folder: BatchDirectory
     number: int
     name: str
-    id: str  # by which it is known before its key can be made
-    key: str  # "" if that is not known
+    id: str  # its name until the key can be made
+    key: str  # "" if unknown
     state: str
     job: str | None
     node: str
-    created: float
+    submitted: float
+    began: float | None
+    ended: float | None
+    ingredients: Mapping[str, str]  # of the key, once the call has begun
 
     @property
     def known_as(self) -> str:
@@ -33,48 +42,76 @@ class JobCallStatus:
 
     @property
     def log(self) -> str | None:
-        """Return what it has printed so far."""
+        """The output of the call so far."""
         try:
             with open(self.folder.log(self.number), encoding="utf-8", errors="replace") as file:
                 return file.read()
         except FileNotFoundError:
             return None
 
+    @property
+    def error(self) -> tuple[BaseException, str] | None:
+        """The error of a failed call, and its traceback."""
+        end = self.folder.ended(self.number)
+        return end.error() if end is not None and end.failure else None
+
+    @property
+    def call_file(self) -> CallFile | None:
+        """The call as its job reads it; None once only the failure is kept."""
+        try:
+            return CallFile.load(self.folder.call(self.number))
+        except FileNotFoundError:
+            return None
+
 
 def calls_of_jobs(home: CacheDirectory) -> Iterator[JobCallStatus]:
-    """Yield all calls, in the order of their submission."""
+    """Yield all calls in order of submission, but not the ended ones that were submitted again."""
+    calls = list(_all_calls(home))
+    last = {call.id: place for place, call in enumerate(calls)}
+    for place, call in enumerate(calls):
+        if last[call.id] == place or call.state in ("unsent", "queued", "running"):
+            yield call
+
+
+def _all_calls(home: CacheDirectory) -> Iterator[JobCallStatus]:
     for folder in folders_by_age(home):
         try:
             yield from _calls_of(folder)
-        except (OSError, CacheError) as error:  # somebody damaged it, or removes it just now
+        except (OSError, CacheError) as error:  # damaged, or just being removed
             warnings.warn(f"left out: {error}", stacklevel=2)
 
 
 def _calls_of(folder: BatchDirectory) -> Iterator[JobCallStatus]:
-    batch, news = folder.batch, folder.news()
+    batch, progress = folder.batch, folder.news()
     for number, place in enumerate(batch.calls):
-        begun = _begun(folder, number) if number in news else None
+        reached = progress.get(number)
+        if reached == "again":
+            continue
+        begun = _begun(folder, number) if reached else None
         job = folder.job_of(number)
-        state = _state(folder, number, news.get(number), job)
-        begun = begun or CallStart(job or "", "", "")
-        yield JobCallStatus(folder, number, place.name, place.id, begun.key, state, job, begun.node, batch.created)
+        known = begun or CallStart(job or "", "", "")
+        yield JobCallStatus(
+            folder=folder, number=number, name=place.name, id=place.id, key=known.key,
+            state=_state(folder, number, reached, job), job=job, node=known.node, submitted=batch.created,
+            began=known.at or None, ended=folder.ended_at(number), ingredients=known.ingredients,
+        )  # fmt: skip
 
 
 def _begun(folder: BatchDirectory, number: int) -> CallStart | None:
     try:
         return folder.begun(number)
-    except (OSError, CacheError):  # somebody damaged it
+    except (OSError, CacheError):  # damaged
         return None
 
 
-def _state(folder: BatchDirectory, number: int, news: str | None, job: str | None) -> str:
-    if news == "begun":
+def _state(folder: BatchDirectory, number: int, reached: str | None, job: str | None) -> str:
+    if reached == "begun":
         return "running"
-    if news is None:
+    if reached is None:
         return "unsent" if job is None else "queued"
     try:
         end = folder.ended(number)
-    except (OSError, CacheError):  # somebody damaged it
+    except (OSError, CacheError):  # damaged
         return "failed"
     if end is None:
         return "running"
@@ -82,23 +119,51 @@ def _state(folder: BatchDirectory, number: int, news: str | None, job: str | Non
 
 
 def find_job_calls(home: CacheDirectory, beginning: str) -> list[JobCallStatus]:
-    """Return the calls whose key, or whose ID, begins so."""
+    """Return the calls whose key, or whose ID, has this beginning."""
     return [call for call in calls_of_jobs(home) if call.id.startswith(beginning) or call.key.startswith(beginning)]
 
 
-def prune_jobs(home: CacheDirectory, before: float | None, function: str | None, dry_run: bool) -> int:
-    """Remove the batches that have ended and were submitted before a time, with what their calls printed."""
-    found = [folder for folder in folders(home) if _is_meant(folder, before, function)]
-    for folder in found if not dry_run else ():
-        folder.remove()
-    return len(found)
+def needed_keys(home: CacheDirectory) -> set[str]:
+    """Return the keys of the entries that calls still take as inputs, because their jobs have not ended."""
+    needed: set[str] = set()
+    for folder in folders(home):
+        with suppress(OSError, ValueError, CallyardError):  # damaged, of another version, or just being removed
+            progress = folder.news()
+            for number in range(len(folder.batch.calls)):
+                if progress.get(number) not in ENDED:
+                    needed.update(_keys_of_inputs(home, CallFile.load(folder.call(number)).inputs))
+    return needed
+
+
+def _keys_of_inputs(home: CacheDirectory, inputs: tuple[CallInput, ...]) -> Iterator[str]:
+    for given in inputs:
+        key, directory = given.key, given.directory
+        if not key and given.token:
+            with suppress(OSError, CacheError):
+                end = BatchDirectory(home, given.token).ended(given.number)
+                key, directory = ("", "") if end is None else (end.key, end.directory)
+        if key and directory in ("", home.path):
+            yield key
+
+
+def prune_jobs(home: CacheDirectory, before: float | None, function: str | None, dry_run: bool) -> list[JobCallStatus]:
+    """Remove the batches that have ended and were submitted before a time, with the output of their calls.
+
+    Return their calls without a result.
+    """
+    removed: list[JobCallStatus] = []
+    for folder in [folder for folder in folders(home) if _is_meant(folder, before, function)]:
+        with suppress(OSError, CacheError):
+            removed += [call for call in _calls_of(folder) if call.state != "finished"]
+        if not dry_run:
+            folder.remove()
+    return removed
 
 
 def _is_meant(folder: BatchDirectory, before: float | None, function: str | None) -> bool:
     try:
-        batch, news = folder.batch, folder.news()
+        batch, ended = folder.batch, folder.is_over()
     except (OSError, ValueError, CallyardError):
         return False
-    ended = all(news.get(number) in ("end", "seen") for number in range(len(batch.calls)))
     named = function is None or {call.name for call in batch.calls} == {function}
     return ended and named and (before is None or batch.created < before)

@@ -7,7 +7,9 @@
                         job.0-9   likewise, of the first ten elements, where it did not take all of them at once
                         3.begun   call 3 is running: where, and under which key
                         3.end     how it ended; renamed to 3.seen by a process that has received that
+                        3.again   it failed, and was submitted again in another batch
                         3.log     what it printed
+                        3.again   the arguments with which it has asked to be run again, and how often it did
                         at-...    an executor of a process that waits for its calls, as who has submitted them
                         at-...@3  one that waits for call 3
 
@@ -19,23 +21,23 @@ appears whole or not at all, and is not changed afterwards.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+import time
 
-from ..cache.directory import CacheDirectory, remove_tree, sync_directory
-from ..cache.format.checked_bytes import write_all
+from ..cache.directory import CacheDirectory, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
 from ..utils import lite_json
-from ..utils.lite_typing import Any
-from .batch import FORMAT, Batch, BatchPart, CallOutcome, CallPosition, CallStart
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Any, Callable, Container, Iterable, Iterator, Sequence
+from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
 __all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
 _DIGITS = 10  # of the number of a call, at most
+ENDED = ("end", "seen", "again")  # the progress of calls that have ended
 
 
 class DirectoryFiles:
@@ -104,7 +106,7 @@ class BatchDirectory(DirectoryFiles):
 
     def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
         """Write everything that the job needs; from then on it is meant to be submitted."""
-        building = self.home.temporary_folder("jobs")
+        building = self.home.temporary_directory("jobs")
         self._write_into(building, "calls", *calls)
         self._write_into(building, "script", script.encode())
         self._write_into(building, "batch", batch.dump())
@@ -146,7 +148,7 @@ class BatchDirectory(DirectoryFiles):
         for name in names(self.path):
             job = self._job(name) if name.startswith("job.") else None
             if job is not None:
-                with contextlib.suppress(ValueError):
+                with suppress(ValueError):
                     yield BatchPart.from_name(name.partition(".")[2], job)
 
     def _job(self, name: str) -> str | None:
@@ -190,11 +192,22 @@ class BatchDirectory(DirectoryFiles):
     # -- the job's -----------------------------------------------------------------------------------------
 
     def begin(self, number: int, begun: CallStart) -> None:
-        self._write(f"{number}.begun", begun.dump())
+        self._write(f"{number}.begun", begun.replace(at=time.time()).dump())
+
+    def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
+        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of that."""
+        self._write(f"{number}.again", f"{attempt} {restarts}\n".encode(), arguments)
+
+    def again(self, number: int) -> CallAgain | None:
+        """Return what was kept of a call that has asked to be run again."""
+        with suppress(FileNotFoundError):
+            kept: CallAgain = self._parsed(f"{number}.again", CallAgain.load)
+            return kept
+        return None
 
     def beat(self, number: int) -> None:
         """Touch the file that shows that the job lives, also where the scheduler cannot say so."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.utime(f"{self.path}/{number}.begun")
 
     def end(self, number: int, end: CallOutcome) -> None:
@@ -205,8 +218,8 @@ class BatchDirectory(DirectoryFiles):
     # -- for all who wait ----------------------------------------------------------------------------------
 
     def news(self) -> dict[int, str]:
-        """Return how far each call has come that has begun: "begun", "end" or "seen". One listing tells it of all."""
-        order = ("begun", "end", "seen")
+        """Return the progress of each call that has begun: "begun", "end", "seen" or "again", from one listing."""
+        order = ("begun", *ENDED)
         found: dict[int, str] = {}
         for name in names(self.path):
             number, what = _numbered(name)
@@ -228,19 +241,19 @@ class BatchDirectory(DirectoryFiles):
         for name in names(self.path):
             number, what = _numbered(name)
             if what == "waits":
-                with contextlib.suppress(FileNotFoundError, CacheError):
+                with suppress(FileNotFoundError, CacheError):
                     found[number] = self._parsed(name, bytes.decode)
         return found
 
     def begun(self, number: int) -> CallStart | None:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             begun: CallStart = self._parsed(f"{number}.begun", CallStart.load)
             return begun
         return None
 
     def heart(self, number: int) -> int | None:
         """Return the time of the last beat (ns). The file is opened: then a network file system asks its server."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             descriptor = self._open(f"{number}.begun")
             try:
                 return os.fstat(descriptor).st_mtime_ns
@@ -251,14 +264,21 @@ class BatchDirectory(DirectoryFiles):
     def ended(self, number: int) -> CallOutcome | None:
         """Return how a call ended, received or not; None if it has not."""
         for name in (f"{number}.end", f"{number}.seen"):
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 end: CallOutcome = self._parsed(name, CallOutcome.load)
                 return end
         return None
 
+    def ended_at(self, number: int) -> float | None:
+        """Return the time at which a call ended (s since 1970, by the clock of the file system); None if it has not."""
+        for name in (f"{number}.end", f"{number}.seen"):
+            with suppress(OSError):
+                return os.stat(f"{self.path}/{name}").st_mtime
+        return None
+
     def received(self, number: int) -> None:
         """Note that its failure was told to somebody: a process that submits the call from now on runs it again."""
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
     def log(self, number: int) -> str:
@@ -269,7 +289,7 @@ class BatchDirectory(DirectoryFiles):
     def attach(self, waiter: str, number: int | None = None) -> None:
         """Note a waiter for one call, or for all of them. Raises FileNotFoundError where the batch is gone."""
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             os.close(os.open(f"{self.path}/{_mark(waiter, number)}", flags, 0o600))
 
     def leave(self, waiter: str) -> None:
@@ -283,7 +303,7 @@ class BatchDirectory(DirectoryFiles):
         self._unmark(_mark(waiter, number))
 
     def _unmark(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.unlink(f"{self.path}/{name}")
 
     def others(self, waiter: str, numbers: Container[int] | None = None) -> bool:
@@ -302,17 +322,17 @@ class BatchDirectory(DirectoryFiles):
         ends = (f"{number}.end" for number in range(len(self.batch.calls)))
         wanted = {"batch", "job", *(f"job.{part.name}" for part in self.parts), *ends}
         for number in kept:
-            wanted |= {f"{number}.seen", os.path.basename(self.log(number))}
+            wanted |= {f"{number}.seen", f"{number}.begun", os.path.basename(self.log(number))}
         for name in names(self.path):
             if kept and name not in wanted:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     os.unlink(f"{self.path}/{name}")
         return bool(kept)
 
     def is_over(self) -> bool:
         """Return whether all calls have ended."""
         news = self.news()
-        return all(news.get(number) in ("end", "seen") for number in range(len(self.batch.calls)))
+        return all(news.get(number) in ENDED for number in range(len(self.batch.calls)))
 
     def elements_left(self) -> int:
         """Return how many elements have calls that have not ended; 0 where the batch is gone."""
@@ -320,7 +340,7 @@ class BatchDirectory(DirectoryFiles):
         if not news and not os.path.exists(self.path):
             return 0
         each, calls = self.batch.calls_per_job, range(len(self.batch.calls))
-        return len({number // each for number in calls if news.get(number) not in ("end", "seen")})
+        return len({number // each for number in calls if news.get(number) not in ENDED})
 
     def remove_results(self) -> None:
         """Remove the results of the calls from the cache."""
@@ -330,17 +350,21 @@ class BatchDirectory(DirectoryFiles):
                 self.home.remove(end.key)
 
     def superseded(self, number: int) -> None:
-        """Remove the failure of a call that was submitted again."""
-        for path in (self.log(number), f"{self.path}/{number}.seen"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        if not os.path.exists(f"{self.path}/calls") and not self.news():
+        """Remove the failure of a call that was submitted again.
+
+        Its file gets another name instead of going, because a call with a start and no end counts as running.
+        """
+        with suppress(FileNotFoundError):
+            os.unlink(self.log(number))
+        with suppress(FileNotFoundError):
+            os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.again")
+        if not self.is_whole() and set(self.news().values()) <= {"again"}:
             self.remove()
 
     def remove(self) -> None:
         """Remove the whole batch."""
         removing = self.home.temporary_name(f"{self.home.path}/jobs")
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.rename(self.path, removing)
             remove_tree(removing)
 

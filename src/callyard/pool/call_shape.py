@@ -33,6 +33,30 @@ class NodeCapacity(NamedTuple):
     memory: int = 0  # bytes
 
 
+class NodeOffer(NamedTuple):
+    """The resources to give out on a node, decided before its agent tells what is there; None: all that it finds."""
+
+    cores: int | None = None
+    gpus: int | tuple[str, ...] | None = None  # how many, or which
+    memory: int | None = None  # bytes
+    time: float | None = None  # s for which it is there, at most
+
+    @property
+    def gpu_count(self) -> int | None:
+        return len(self.gpus) if isinstance(self.gpus, tuple) else self.gpus
+
+    def could_hold(self, need: NodeNeed) -> bool:
+        """Return whether such a call could run on the node, as far as that is known."""
+        shape = need.shape
+        there = ((shape.cores, self.cores), (shape.gpus, self.gpu_count), (shape.memory, self.memory))
+        return all(has is None or wanted <= has for wanted, has in (*there, (need.time, self.time)))
+
+    def of(self, found: NodeCapacity) -> NodeCapacity:
+        """Return what is given out, now that the agent has found what is there."""
+        gpus = self.gpus if isinstance(self.gpus, tuple) else found.gpus[: self.gpus]
+        return NodeCapacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
+
+
 class QueuedCall(Protocol):
     order: int  # when it was submitted, as a number
 

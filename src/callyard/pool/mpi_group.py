@@ -136,7 +136,7 @@ class RankGroup:
         for rank in sorted(self.ranks):
             self.ranks[rank].send(calls)
 
-    def hear(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
+    def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
         """Take in frames of one rank; return the call if they end it."""
         ends: list[Ended] = []
         for frame in arrived:
@@ -149,7 +149,7 @@ class RankGroup:
             else:
                 self._mpi_used |= kind == RESULT and not flags & NO_MPI
                 self._stray |= bool(flags & STRAY)
-                for end in connection.hear(connection, [frame]):
+                for end in connection.take_frames(connection, [frame]):
                     ends.extend(self._rank_ended(connection, end))
                 # Of a call that goes well all ranks must be heard before they are ended.
                 self.must_end |= kind == ERROR or (self._stray and not self.in_flight)
@@ -196,7 +196,7 @@ class RankGroup:
 
     def drain(self) -> list[Ended]:
         """Return the call if frames end it that ranks had sent before they ended."""
-        return [end for c in list(self.ranks.values()) for end in self.hear(c, c.receive())]
+        return [end for c in list(self.ranks.values()) for end in self.take_frames(c, c.receive())]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
         """After the end of the group: the call that ran there, if any; nothing was sent ahead."""

@@ -1,4 +1,4 @@
-"""The life cycle of a runner: its own thread, the end of the interpreter, forks."""
+"""The base of runners: the operations of each, and their life cycle: an own thread, the interpreter's end, forks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from collections.abc import Iterable
 
 from ..transport.event_loop import IoThread
 from ..utils import interpreter_exit
+from .call import Call
 
 
 class ThreadedRunner:
-    """The base of what runs calls through an I/O thread. Subclasses define how it begins and when it is done.
+    """A runner of packed calls through an I/O thread: a worker pool, or the driver of several nodes.
+
+    Any thread may use it at any moment. Subclasses define how calls are run, and when the runner is done.
 
     The interpreter waits for its calls before it ends. In a forked child there is no thread, so a runner can do nothing
     there; it must not hold the connections of the original open either, because their other ends would not see the
@@ -29,8 +32,28 @@ class ThreadedRunner:
         _runners.add(self)
         interpreter_exit.register(self)
 
+    def prepare(self) -> None:
+        """Start the thread now, because a call is going to come."""
+        raise NotImplementedError
+
+    def start(self, call: Call) -> None:
+        """Run the call once there is room for it. Raises RuntimeError where no thread can be started."""
+        raise NotImplementedError
+
+    def look_again(self) -> None:
+        """Decide again, because a call was cancelled or has ended elsewhere."""
+        raise NotImplementedError
+
+    def cancel_waiting(self, all_of_them: bool) -> None:
+        """Cancel the calls that have not been sent; without `all_of_them`, not those for which a worker starts."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Take the calls that are there to their ends, and those that are expected; then end."""
+        raise NotImplementedError
+
+    def kill(self, signum: int) -> None:
+        """End the workers by a signal, and the runner. Running calls fail; waiting ones must be cancelled before."""
         raise NotImplementedError
 
     def begin_end(self) -> None:

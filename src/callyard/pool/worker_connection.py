@@ -239,16 +239,16 @@ class WorkerConnection:
         while not (self.ended or self.stream.empty):  # what arrives next may complete no frame yet
             arrived.extend(self.receive())
         arrived.extend(self._whole(frames.FrameReader().feed(self.result_log.unsent())))
-        return self.hear(self, arrived)
+        return self.take_frames(self, arrived)
 
-    def hear_of(self, unsent: bytes) -> list[Ended]:
+    def receive_unsent(self, unsent: bytes) -> list[Ended]:
         """Return the calls whose results were found in the result log."""
-        return self.hear(self, self._whole(frames.FrameReader().feed(unsent)))
+        return self.take_frames(self, self._whole(frames.FrameReader().feed(unsent)))
 
     def sockets(self) -> list[socket.socket]:
         return [self.stream.sock]
 
-    def hear(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
+    def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
         """Return the calls that these frames end. What is said twice counts once."""
         ends: list[Ended] = []
         try:
@@ -257,21 +257,21 @@ class WorkerConnection:
                 if (kind == RESULT or kind == ERROR) and sequence and not flags & (PACKED | NOTED):  # most of them
                     end = self._end((sequence, number, b"", kind == ERROR), Packed(body))
                 else:
-                    end = self._hear(frame)
+                    end = self._take_frame(frame)
                 if end is not None:
                     ends.append(end)
         except Exception as error:  # it may be anything that somebody has written to the worker's end
             self._give_up(error)
         return ends
 
-    def _hear(self, frame: Frame) -> Ended | None:
+    def _take_frame(self, frame: Frame) -> Ended | None:
         kind, sequence, number, _, body = frame
         if kind == RESULT or kind == ERROR:
             if sequence:
-                return self._hear_end(frame)
+                return self._receive_end(frame)
             self.initializer_error = Packed(body)
         elif kind == CONTENT:
-            return self._hear_content(number, body)
+            return self._receive_content(number, body)
         elif kind == FREE:
             self._loans.returned(pickle.loads(body))
         elif kind == FETCH:
@@ -281,7 +281,7 @@ class WorkerConnection:
             self.says_ready = True
         return None
 
-    def _hear_end(self, frame: Frame) -> Ended | None:
+    def _receive_end(self, frame: Frame) -> Ended | None:
         kind, sequence, number, flags, body = frame
         note = b""
         if flags & NOTED:
@@ -297,7 +297,7 @@ class WorkerConnection:
         self._on_unused()
         return None
 
-    def _hear_content(self, number: int, piece: bytes) -> Ended | None:
+    def _receive_content(self, number: int, piece: bytes) -> Ended | None:
         """Take in a piece of the first result that was lost: they come in the order in which they were asked for."""
         said, lost = self._lost[0]
         if not lost.add(number, piece):

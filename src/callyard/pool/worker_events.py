@@ -67,7 +67,7 @@ class WorkerEvents:
         if mask & WRITE:
             self.streams.flush(connection.stream)
         with self._dispatcher.lock if owner is not connection else contextlib.nullcontext():  # a rank may be greeted
-            ends = owner.hear(connection, connection.receive())
+            ends = owner.take_frames(connection, connection.receive())
         self.settle(owner, ends)
         if connection.ended:  # its process has ended, which the zygote will tell, or has closed the stream
             self._loop.forget(connection.stream.sock)
@@ -271,7 +271,7 @@ class WorkerEvents:
 
     def _calls_withdrawn(self, connection: WorkerConnection, begun: int, unsent: bytes) -> None:
         """Put back the calls after number `begun`, which the zygote has withdrawn, and end those in `unsent`."""
-        self.settle(connection, connection.hear_of(unsent))
+        self.settle(connection, connection.receive_unsent(unsent))
         dispatcher = self._dispatcher
         with dispatcher.lock:
             dispatcher.run_deferred()

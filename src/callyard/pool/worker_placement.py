@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
-from heapq import heappop, heappush
+from heapq import heappop
+from operator import attrgetter
 
+from .call_queue import CallQueue, CallQueues
 from .call_shape import NodeCapacity, WorkerShape
 from .start_limits import StartLimits
 from .worker import Instruction, RetireWorker, SendToWorker, StartWorker, Worker, WorkerCall
@@ -30,23 +32,7 @@ _SHORT = 0.0002  # s; calls of functions that take longer are sent one at a time
 _MOST_AHEAD = 256
 _PATIENCE = 4  # so many times the node's size may calls pass one that waits
 
-
-class _CallQueue:
-    """Calls of one shape and priority, oldest first."""
-
-    __slots__ = ("calls", "passed", "shape", "stuck")
-
-    def __init__(self, shape: WorkerShape) -> None:
-        self.shape = shape
-        self.calls: deque[WorkerCall] = deque()
-        self.passed = 0  # calls behind the head that were placed before it
-        self.stuck = False  # when last looked at, the head could only wait for calls that run
-
-    def head(self) -> WorkerCall | None:
-        calls = self.calls
-        while calls and calls[0].abandoned():
-            calls.popleft()
-        return calls[0] if calls else None
+_WorkerQueue = CallQueue[WorkerCall, WorkerShape]
 
 
 class WorkerPlacement:
@@ -57,7 +43,7 @@ class WorkerPlacement:
         self.max_workers = max_workers
         self.max_tasks = max_tasks
         self.workers: dict[int, Worker] = {}
-        self._queues: dict[tuple[int, WorkerShape], _CallQueue] = {}
+        self._queues: CallQueues[WorkerCall, WorkerShape, _WorkerQueue] = CallQueues(attrgetter("shape"), CallQueue)
         self._idle: dict[WorkerShape, list[Worker]] = {}  # most recently used last
         self._cores = capacity.cores
         self._memory = capacity.memory
@@ -73,12 +59,7 @@ class WorkerPlacement:
 
     def add(self, call: WorkerCall) -> bool:
         """Put the call into its queue; return False if it only waits behind others for what others use."""
-        key = (-call.priority, call.shape)
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = _CallQueue(call.shape)
-        queue.calls.append(call)
-        return not queue.stuck
+        return not self._queues.add(call).stuck
 
     def started(self, worker: Worker) -> None:
         """The worker has said that it is ready."""
@@ -109,10 +90,7 @@ class WorkerPlacement:
 
     def put_back(self, calls: Iterable[WorkerCall]) -> None:
         """Calls that ran nowhere go to the front again, the last given becomes the first."""
-        for call in calls:
-            self.add(call)
-            queue = self._queues[(-call.priority, call.shape)]
-            queue.calls.rotate(1)
+        self._queues.put_back(calls)
 
     def lost(self, worker: Worker) -> list[WorkerCall]:
         """The worker has ended, so its resources are free. Return the calls that were in flight there."""
@@ -138,8 +116,7 @@ class WorkerPlacement:
         self._retires_idle |= verdict == "make room"
         if verdict != "give up":
             return []
-        keys = [key for key, queue in self._queues.items() if queue.shape == shape]
-        return [call for key in keys for call in self._queues.pop(key).calls]
+        return [call for queue in self._queues.take_out(shape) for call in queue.calls]
 
     @property
     def held_back(self) -> bool:
@@ -155,8 +132,8 @@ class WorkerPlacement:
 
         Those for which a worker is being started are left, unless `all_of_them` are meant.
         """
-        for queue in self._queues.values():
-            kept = 0 if all_of_them else self._starting(queue.shape)
+        for queue in self._queues:
+            kept = 0 if all_of_them else self._starting(queue.need)
             while len(queue.calls) > kept:
                 yield queue.calls[-1]
                 queue.calls.pop()
@@ -167,7 +144,7 @@ class WorkerPlacement:
 
     @property
     def waiting(self) -> bool:
-        return any(queue.head() is not None for queue in self._queues.values())
+        return self._queues.waiting
 
     @property
     def busy(self) -> bool:
@@ -180,33 +157,23 @@ class WorkerPlacement:
         retires = self.max_tasks is not None or self._retires_idle or self._has_worn
         instructions: list[Instruction] = self._retire_idle_ones() if retires else []
         self._reserved = False
-        heads: list[tuple[int, int, _CallQueue]] = []
-        for (rank, _), queue in list(self._queues.items()):
-            self._push_head(heads, rank, queue)
-        passed: list[_CallQueue] = []  # by whatever is placed from here on
+        heads = self._queues.heads()
+        passed: list[_WorkerQueue] = []  # by whatever is placed from here on
         while heads:
             rank, _, queue = heappop(heads)
             if self._place(queue, instructions):
                 for other in passed:
                     other.passed += 1
-                self._push_head(heads, rank, queue)
-            elif not self._starting(queue.shape):  # else it has its place already
+                self._queues.push(heads, rank, queue)
+            elif not self._starting(queue.need):  # else it has its place already
                 passed.append(queue)
                 if queue.passed >= _PATIENCE * self.capacity.cores:
                     break
         return instructions
 
-    def _push_head(self, heads: list[tuple[int, int, _CallQueue]], rank: int, queue: _CallQueue) -> None:
-        """Add the head of the queue to those that are looked at: the highest priority first, then the oldest."""
-        head = queue.head()
-        if head is None:
-            del self._queues[rank, queue.shape]
-        else:
-            heappush(heads, (rank, head.order, queue))
-
-    def _place(self, queue: _CallQueue, instructions: list[Instruction]) -> bool:
+    def _place(self, queue: _WorkerQueue, instructions: list[Instruction]) -> bool:
         """Do something for the head of the queue; return False if nothing can be done now."""
-        shape = queue.shape
+        shape = queue.need
         queue.stuck = False
         idle = self._idle.get(shape)
         if idle and self._cores >= shape.cores and self._active < self.max_workers:
@@ -225,7 +192,7 @@ class WorkerPlacement:
         queue.stuck = self._active >= self.max_workers
         return False
 
-    def _send(self, worker: Worker, queue: _CallQueue, instructions: list[Instruction]) -> bool:
+    def _send(self, worker: Worker, queue: _WorkerQueue, instructions: list[Instruction]) -> bool:
         room = self._room(worker, queue.calls[0])
         calls: list[WorkerCall] = []
         while len(calls) < room and queue.calls:
@@ -323,7 +290,7 @@ class WorkerPlacement:
         `in_flight` has, for each worker that was started, what has been sent to it and has not ended. What else is
         found here waits, but for what is `gone`: it has ended, or is going to be added.
         """
-        found = [call for queue in self._queues.values() for call in queue.calls]
+        found = self._queues.waiting_calls()
         found += [call for worker in self.workers.values() for call in worker.in_flight]
         sent = {call for calls in in_flight.values() for call in calls}
         waiting = {call for call in found if call not in sent and call not in gone}

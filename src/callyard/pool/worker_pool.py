@@ -113,10 +113,6 @@ class WorkerPool(ThreadedRunner):
         self._dispatcher.killed = self._dispatcher.closing = True
         self._io.wake()
 
-    @property
-    def process_ids(self) -> list[int]:
-        return [each.pid for each in list(self._dispatcher.connections.values()) if each.pid is not None]
-
     # -- the I/O thread --------------------------------------------------------------------------------
 
     def _make_loop(self) -> EventLoop:

@@ -22,7 +22,7 @@ class Progress:
         self._failed = 0
 
     def follow(self, future: Future[Any]) -> None:
-        """Add a call to the total now, and to the finished ones when it has ended."""
+        """Count a call in the total now, and as finished when it has ended."""
         under(self._lock, self._add_to_total)
         future.add_done_callback(self._done)
 
@@ -40,5 +40,5 @@ class Progress:
         self._bar.update()
 
     def close(self) -> None:
-        """Leave the line as it is, with the final counts."""
+        """Leave the line with the final counts."""
         self._bar.close()

@@ -1,4 +1,4 @@
-"""Schedulers as text: their commands, the reading of the answers, and the meaning of their words. Nothing runs here.
+"""Schedulers as text: commands, readers of their answers, and translations of their words. Nothing runs here.
 
-`base` is the seam, `registry` finds a scheduler by its name. Each scheduler has a folder, which alone knows its words.
+`base` is the seam, `registry` finds a scheduler by name. Each scheduler's own words occur in one folder only.
 """

@@ -1,8 +1,8 @@
-"""The seam for schedulers: the protocol `Scheduler`, and the values that go through it.
+"""The seam for schedulers: the protocol `Scheduler`, and the values passed through it.
 
-A scheduler is text alone: it says which command to run and how to read the answer. Nothing in its folder runs a
-command, looks at a clock or opens a file, so all of it can be tested with answers that were copied from a cluster.
-`SchedulerClient` runs the commands, on a `Host`.
+A scheduler is text alone: it gives the command to run and reads the answer. Nothing in its folder runs a command, looks
+at a clock or opens a file, so all of it can be tested with answers copied from a cluster. `SchedulerClient` runs the
+commands, on a `Host`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from ..resources import Resources
 from .command import Query, Reply
+from .job_environment import JobVariables
 from .steps import MpiPluginTexts, NodeKind, Steps
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Dependency",
     "JobId",
     "JobRequest",
+    "JobVariables",
     "Phase",
     "Query",
     "Refusal",
@@ -37,13 +39,13 @@ Phase = Literal["waiting", "running", "ended"]
 
 
 class JobId(NamedTuple):
-    """The name of a job, or of one element of a job array.
+    """The ID of a job, or of one element of a job array.
 
-    `str()` is its text, as people read it and as files keep it: "123", "123_4".
+    `str()` gives the text that people and files use: "123", "123_4".
 
     Attributes:
-        job: the scheduler's name of the job, or of the whole array.
-        element: the number of the element; None for a job that is no array, and for all of an array.
+        job: the scheduler's ID of the job, or of the whole array.
+        element: the number of the element; None for a job without an array, and for a whole array.
     """
 
     job: str
@@ -54,14 +56,14 @@ class JobId(NamedTuple):
 
     @staticmethod
     def parse(text: str) -> JobId:
-        """Return the job that has this text."""
+        """Return the job with this text."""
         job, _, element = text.rpartition("_")
         return JobId(job, int(element)) if job and element.isdecimal() else JobId(text)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dependency:
-    """A job that must have ended first: `ok`, `any`how, or its element of the `corresponding` number `ok`."""
+    """A job that must have ended first: `ok`, `any`how, or with its element of the `corresponding` number `ok`."""
 
     kind: Literal["ok", "any", "corresponding"]
     job: JobId
@@ -72,20 +74,20 @@ class JobRequest:
     """A job to be submitted.
 
     Attributes:
-        name: what people see in the scheduler's lists, unless `resources.job_name` says otherwise.
-        token: names this submission and no other, so that it can be found if the answer is lost. The scheduler's
-            folder decides where the job carries it, as a comment or in its name.
-        script: path of the script, as the scheduler's machine sees it.
-        log: path of what the job writes to stdout and stderr; "{element}" in it stands for the element's number.
-        resources: what each job, or each element of the array, gets.
+        name: the name in the scheduler's lists, unless `resources.job_name` gives another.
+        token: a word unique to this submission, to find the job if the answer is lost. The scheduler's folder decides
+            where the job carries it: in a comment or in its name.
+        script: path of the script on the scheduler's machine.
+        log: path for stdout and stderr of the job; "{element}" in it stands for the element's number.
+        resources: the resources of each job, or of each element of the array.
         elements: None for one job, n for an array of elements 0 to n - 1, or their numbers.
-        at_once: how many elements may run at the same time; None for any number.
-        time: the scheduler's own limit (s); rounded up to its unit.
+        at_once: the most elements that may run at the same time; None for any number.
+        time: the time limit at the scheduler (s); rounded up to its unit.
         after: jobs that must have ended first.
-        whole_nodes: it gets all memory of its nodes.
-        requeue: whether the scheduler may start the job again when its node was lost.
-        templated: the script has directives of its own for resources, name and time; only what Callyard needs to
-            find, order and read the job is added.
+        whole_nodes: True for a job with all memory of its nodes.
+        requeue: True if the scheduler may start the job again after losing its node.
+        templated: True if the script has directives of its own for resources, name and time; then only the options are
+            added by which Callyard finds, orders and reads the job.
     """
 
     name: str
@@ -104,18 +106,18 @@ class JobRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The state of a job, or of one element of an array, in words that are no scheduler's own.
+    """The state of a job, or of one element of an array, in neutral words.
 
     Attributes:
-        phase: "ended" only if nothing of the job will ever run again. A state that a scheduler's folder does not know
-            counts as "running", so that no job is given up too early.
-        sentence: for people; its subject is the job: "waits for free nodes", "reached its time limit".
-        error: the class of `callyard.errors` for a call whose job ended so without a result, or waits and can never
-            run; None for a job that goes on, or should have left a result.
-        reason: why it waits or ended, in the scheduler's own words; empty if it gives none.
-        node: the nodes it is or was on, as the scheduler writes them.
-        exit_code: of the script, once ended by itself.
-        signal: that ended the script, once ended so.
+        phase: "ended" only if no part of the job will ever run again. An unknown state counts as "running", so that no
+            job is given up too early.
+        sentence: a predicate for people, with the job as its subject: "waits for free nodes", "reached its time limit".
+        error: the class of `callyard.errors` for the call of a job that ended without a result, or waits and can never
+            run; None for other jobs.
+        reason: the reason for waiting or ending, in the scheduler's own words; empty if it gives none.
+        node: the nodes of the job, as the scheduler writes them.
+        exit_code: the exit code of the script, if it ended by itself.
+        signal: the signal that ended the script, if one did.
     """
 
     phase: Phase
@@ -128,7 +130,7 @@ class Status:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the job waits for what will never come, unless somebody changes the job or the cluster."""
+        """Whether the job will wait for ever unless somebody changes the job or the cluster."""
         return self.phase == "waiting" and self.error is not None
 
 
@@ -140,28 +142,30 @@ CANCELLED = Status("ended", "was cancelled", "JobCancelled")
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why a scheduler did not do what it was asked.
+    """The reason why a scheduler did not carry out a command.
 
     Attributes:
-        kind: "limit" may be tried again later; "silent" had no answer, so the job may have been accepted; "mistake"
-            will be refused each time.
-        words: the scheduler's own, on one line; what to do, if it is `absent`.
-        full: it named a limit on how many jobs there may be, even if it was silent in the end: fewer may be taken.
-        absent: that there is no such scheduler here, as the beginning of a sentence; empty if there is one.
+        kind: "limit": worth trying again later; "silent": no answer, so the job may have been accepted; "mistake":
+            refused each time.
+        words: the scheduler's own words, on one line; advice, if `absent` is set.
+        full: True if it named a limit on the number of jobs, even if it was silent in the end: fewer may be accepted.
+        large: True if it named something that no node, or not so many nodes, can give.
+        absent: the beginning of a sentence about a missing scheduler; empty if there is one.
     """
 
     kind: Literal["limit", "silent", "mistake"]
     words: str
     full: bool = False
+    large: bool = False
     absent: str = ""
 
 
 class Configuration(NamedTuple):
-    """A file without which no command works.
+    """A file that every command needs.
 
     Attributes:
         path: the file.
-        reply: the answer that commands give where it is missing, some of them only after a minute.
+        reply: the answer of commands without the file, which some of them give only after a minute.
     """
 
     path: str
@@ -170,35 +174,43 @@ class Configuration(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """Facts about a scheduler, and about the cluster that it manages.
+    """Facts about a scheduler and its cluster.
 
     Attributes:
-        program: the command that submits jobs: where it is not in PATH, there is no such scheduler.
-        array_limit: asks how many elements an array may have; 0 if there are no arrays.
-        environment: takes the variables of a process and leaves out those of the job or step in which it runs. A
-            command that got them would take them for options.
-        refusal: says why a command did not succeed.
-        configuration: finds, in the variables of a process, the file that commands need; None if they need none.
-        history: asks for jobs that `Scheduler.status` has forgotten, where somebody keeps that.
-        time_left: asks for how long jobs may go on (s); infinity for those without a limit.
-        nodes: asks what the nodes of a partition have, or without one those of the cluster's default.
-        steps: starts processes on the nodes of an allocation; None where only jobs can be had.
+        program: the command that submits jobs; if it is not in PATH, this machine does not have the scheduler.
+        array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
+        environment: removes the variables of the current job or step from an environment, because commands would take
+            them for options.
+        refusal: returns the reason why a command did not succeed.
+        job_variables: the names of the variables that describe a job to its processes. They are passed on to jobs and
+            agents, so that these need not load the scheduler.
+        configuration: returns the file that commands need, by the variables of a process; None if they need none.
+        history: asks the accounting for jobs unknown to `Scheduler.status`; None for a cluster without accounting.
+        time_left: asks for the remaining time of jobs (s); infinity for jobs without a limit.
+        nodes: asks for the nodes of a partition, or of the default partition for None.
+        steps: starts processes on the nodes of an allocation; None for a scheduler that only has jobs.
         mpi: the plugins by which ranks find each other, if there are several.
-        rank_launcher: the words before a command in a job's script that start it as so many ranks, each with so many
-            cores, by the plugin that the user chose.
+        is_over: tells from a launcher's messages that the job of its allocation has ended.
+        rank_launcher: returns the words before a command in a job's script that start it as ranks: from the number of
+            ranks, the cores of each, and the plugin chosen by the user.
+        requeue: returns the commands, one after the other, by which a job has itself started again later; None where
+            there are none.
     """
 
     program: str
     array_limit: Query[int]
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
+    job_variables: JobVariables
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
     nodes: Callable[[str | None], Query[Sequence[NodeKind]]] | None = None
     steps: Steps | None = None
     mpi: MpiPluginTexts | None = None
+    is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
+    requeue: Callable[[JobId], Sequence[Sequence[str]]] | None = None
 
 
 class Scheduler(Protocol):
@@ -209,26 +221,25 @@ class Scheduler(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it. Files of batches keep it, so that another process knows whom to ask."""
+        """The scheduler's name for people. Batches store it, so that another process knows which scheduler to ask."""
 
     def submit(self, request: JobRequest) -> Query[JobId]:
         """Return the command that submits a job or an array.
 
-        Its reader raises `SchedulerError` where the job was taken and its name cannot be read.
+        Its reader raises `SchedulerError` for an answer without a job ID, although the job was accepted.
         """
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
-        """Return the command that asks about jobs, all at once.
+        """Return the command for the states of several jobs at once.
 
-        The answer has an entry for each element of an array; jobs that are not known are left out of it, and there may
-        be others in it.
+        Its answer has an entry for each element of an array; it leaves out unknown jobs, and may contain others.
         """
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:
-        """Return the command that looks for submissions whose tokens begin with this one, by their tokens."""
+        """Return the command for submissions whose tokens begin with `token`, by their tokens."""
 
     def cancel(self, jobs: Sequence[JobId]) -> Sequence[Query[None]]:
-        """Return the commands that cancel jobs and elements; those that have ended are no error."""
+        """Return the commands that cancel jobs and elements; ended ones are no error."""
 
     def site(self) -> Site:
-        """Return the facts about the cluster that the commands above do not tell."""
+        """Return the other facts about the cluster."""

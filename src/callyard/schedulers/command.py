@@ -1,4 +1,4 @@
-"""Commands as values: what to run, what came of it, and how to read that."""
+"""Commands as values: the words to run, the reply, and the reader of the reply."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclasses.dataclass(frozen=True)
 class Query(Generic[T_co]):
-    """A command, and the function that reads its answer.
+    """A command, and the reader of its answer.
 
     Attributes:
-        argv: the command, a list of words and never a text for the shell.
-        read: what the standard output of a command that succeeded means.
+        argv: the command, as a list of words and never a text for the shell.
+        read: reads the standard output of the command if it succeeded.
         stdin: the text for its standard input.
     """
 
@@ -31,10 +31,10 @@ class Reply:
     """The answer of a command.
 
     Attributes:
-        code: its exit status, minus the signal that ended it; None if it was stopped at the time limit. As shells
-            have it, 127 stands for a command that is not there, 126 for one that cannot be run.
-        out: what it wrote to its standard output, as far as it came.
-        err: the same of its standard error, or why it was not run.
+        code: its exit status, or minus the signal that ended it; None after a time-out. As in shells, 127 stands for a
+            missing command, 126 for one that cannot be run.
+        out: its standard output, so far as it was read.
+        err: its standard error, or the reason why it was not run.
     """
 
     code: int | None

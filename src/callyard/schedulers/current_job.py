@@ -1,20 +1,22 @@
-"""The job in which this process runs, whichever scheduler has started it."""
+"""The job in which this process runs, whichever scheduler has started it.
+
+Whoever submits a job, or starts an agent, passes the names of the scheduler's variables on to it. So a process of a job
+loads no scheduler, nor does it look for those of other packages, which takes longer than a short call.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
-from .job_environment import JobEnvironment
-from .slurm.variables import JOB_VARIABLES as SLURM
+from ..utils import lite_json
+from ..utils.lite_typing import Mapping
+from .job_environment import JOB_VARIABLES, JobEnvironment, JobVariables
 
 __all__ = ["current_job"]
-
-# A scheduler that can itself run inside a job of another one goes before that one: its variables are the inner ones.
-_KNOWN = (SLURM,)
 
 
 def current_job(environ: Mapping[str, str] = os.environ) -> JobEnvironment:
     """Return what the variables of a process say of its job; an empty `JobEnvironment` if it is in none."""
-    found = (variables.read(environ) for variables in _KNOWN)
-    return next((job for job in found if job is not None), JobEnvironment())
+    names = environ.get(JOB_VARIABLES)
+    job = JobVariables(**lite_json.loads(names)).read(environ) if names else None
+    return job or JobEnvironment()

@@ -1,24 +1,26 @@
-"""The variables by which a scheduler tells a process of its job where it is: their names, and what they say.
+"""The environment variables of a scheduler's jobs: their names, and their values for the current process.
 
-An array starts a thousand processes at once that load this module, so it loads next to nothing itself.
+An array starts a thousand processes at once that load this module, so it imports next to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from ..utils import lite_json
 from ..utils.frozen import Frozen
+from ..utils.lite_typing import Mapping
 
-__all__ = ["JobEnvironment", "JobVariables"]
+__all__ = ["JOB_VARIABLES", "JobEnvironment", "JobVariables"]
+
+JOB_VARIABLES = "CALLYARD_JOB_VARIABLES"
 
 
 class JobEnvironment(Frozen):
-    """The place of a process among the jobs of a scheduler; of one that is in no job, all of this is empty.
+    """The place of a process among the jobs of a scheduler; all fields are empty outside of jobs.
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
-    it, `restarts` how often the scheduler has started the job again, `cgroup` the name of the job's control group,
-    `ends` when the job must have ended (s since 1970), and `in_step` is true in a process that the scheduler itself has
-    started on a node.
+    it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
+    of its time (s since 1970), and `in_step` is true in a process started on a node by the scheduler itself. In a
+    process of an MPI program `rank` is its number, and `local_rank` its number among those of its node.
     """
 
     scheduler: str = ""
@@ -30,6 +32,8 @@ class JobEnvironment(Frozen):
     cgroup: str = ""
     in_step: bool = False
     ends: float | None = None
+    rank: int | None = None
+    local_rank: int | None = None
 
     @property
     def job_id(self) -> str:
@@ -38,13 +42,13 @@ class JobEnvironment(Frozen):
 
 
 class JobVariables(Frozen):
-    """The names of a scheduler's variables; an empty name stands for what it does not tell.
+    """The names of a scheduler's variables; an empty name stands for a fact without a variable.
 
-    To add a scheduler, make one of these in a module of its folder that loads next to nothing, and add it to the table
-    in `current_job`. Only `job` is needed, a variable that each process of a job has and no other process: it shows
-    whose job this is. Without `array` and `element` a scheduler has no arrays; an element of an array may have a `job`
-    of its own, as with Slurm. Without `node` the name of the host is taken, without `restarts` no call is refused for
-    having been started too often. `cgroup` is a pattern with "{job}" in it.
+    Each scheduler names them in its `Site`. Only `job` is required: a variable of each process in a job and of no other
+    process, to show which scheduler the job belongs to. Without `array` and `element` a scheduler has no arrays; an
+    element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
+    `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
+    `local_rank` are those of the scheduler's launcher.
     """
 
     scheduler: str
@@ -56,21 +60,33 @@ class JobVariables(Frozen):
     ends: str = ""
     step: str = ""
     cgroup: str = ""
+    rank: str = ""
+    local_rank: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """Return the variable by which a process of a job learns these names, with its value."""
+        return {JOB_VARIABLES: lite_json.compact({name: text for name, text in vars(self).items() if text})}
 
     def read(self, environ: Mapping[str, str]) -> JobEnvironment | None:
-        """Return what the variables of a process say; None if it is in no job of this scheduler."""
+        """Return the job described by an environment; None outside of this scheduler's jobs."""
         job = environ.get(self.job)
         if not job:
             return None
-        element = environ.get(self.element)
         return JobEnvironment(
             scheduler=self.scheduler,
             job=job,
             array=environ.get(self.array, ""),
-            element=int(element) if element else None,
+            element=_number(environ, self.element),
             node=environ.get(self.node, ""),
-            restarts=int(environ.get(self.restarts) or 0),
+            restarts=_number(environ, self.restarts) or 0,
             cgroup=self.cgroup.format(job=job),
             in_step=self.step in environ,
-            ends=float(ends) if (ends := environ.get(self.ends, "")).isdecimal() and int(ends) else None,
+            ends=_number(environ, self.ends) or None,
+            rank=_number(environ, self.rank),
+            local_rank=_number(environ, self.local_rank),
         )
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name)
+    return int(text) if text else None

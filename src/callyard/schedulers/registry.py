@@ -5,7 +5,8 @@ An entry point is a class without arguments that follows the protocol `Scheduler
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from ..errors import SchedulerError
@@ -24,7 +25,7 @@ def open_scheduler(name: str) -> Scheduler:
     """Return the scheduler of this name.
 
     Raises:
-        SchedulerError: no installed package has it.
+        SchedulerError: no installed package provides it.
     """
     found = find_plugin(GROUP, name, OWN)
     if found is None:
@@ -33,8 +34,8 @@ def open_scheduler(name: str) -> Scheduler:
 
 
 def scheduler_of_launcher(program: str) -> Scheduler | None:
-    """Return the scheduler of ours whose own launcher this program is; None if it is another one, such as `mpiexec`."""
-    for scheduler in map(open_scheduler, OWN):
+    """Return the scheduler with this program as its own launcher; None for another launcher, such as `mpiexec`."""
+    for scheduler in _schedulers_here(os.environ):
         steps = scheduler.site().steps
         if steps is not None and steps.launcher == program:
             return scheduler
@@ -42,10 +43,10 @@ def scheduler_of_launcher(program: str) -> Scheduler | None:
 
 
 def read_allocation(environ: Mapping[str, str]) -> Allocation:
-    """Return the allocation in which a process with these variables runs, of whichever scheduler of ours.
+    """Return the allocation described by an environment, of whichever scheduler.
 
     Raises:
-        ValueError: it runs in none, or its variables make no sense.
+        ValueError: there is none, or its variables make no sense.
     """
     name = current_job(environ).scheduler
     steps = open_scheduler(name).site().steps if name else None
@@ -55,7 +56,13 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
 
 
 def environment_outside_jobs(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return these variables without what schedulers of ours have set for the job or step of their process."""
-    for scheduler in map(open_scheduler, OWN):
+    """Return an environment without the variables set by schedulers for the current job or step."""
+    for scheduler in _schedulers_here(environ):
         environ = scheduler.site().environment(environ)
     return dict(environ)
+
+
+def _schedulers_here(environ: Mapping[str, str]) -> Iterator[Scheduler]:
+    """Yield the schedulers of ours, and the one of another package that has started a process with these variables."""
+    name = current_job(environ).scheduler
+    yield from map(open_scheduler, [*OWN, *([name] if name and name not in OWN else [])])

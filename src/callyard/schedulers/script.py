@@ -1,14 +1,14 @@
-"""The script of a job: a plain one, or one that the user has written as a Jinja template."""
+"""The script of a job: a plain one, or the user's Jinja template."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors.suggestions import alternatives, nearest
 from ..resources import ALIASES, NAMES, Resources
 
 __all__ = ["KNOWN", "VARIABLES", "job_script", "mebibytes", "minutes", "render", "variables", "variables_of"]
@@ -28,10 +28,10 @@ KNOWN = frozenset(VARIABLES) | frozenset(NAMES) | frozenset(ALIASES)
 
 
 def job_script(command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = ()) -> str:
-    """Return a script for bash that runs `command`, after `setup`.
+    """Return a script for bash that runs `command` after `setup`.
 
-    The lines of `setup` are the user's own text for the shell, and stay as they are. The words of `command` mean
-    themselves. It takes the place of the shell, so that the scheduler's signals reach it.
+    The lines of `setup` are the user's own text for the shell and stay unchanged; the words of `command` are quoted.
+    `exec` replaces the shell, so that the scheduler's signals reach the command.
     """
     return "\n".join(["#!/bin/bash", *directives, *setup, f"exec {shlex.join(command)}", ""])
 
@@ -46,7 +46,7 @@ def variables(
     time: float | None = None,
     elements: int | None = None,
 ) -> dict[str, Any]:
-    """Return the values for a template: `VARIABLES`, and each key of the resources by all its names; `time` in s."""
+    """Return the values for a template: `VARIABLES`, and each resource by all its names; `time` in s."""
     keys = {name: getattr(resources, name) for name in NAMES}
     also = {theirs: keys[ours] for theirs, ours in ALIASES.items()}
     return {**resources.others, **keys, **also} | {
@@ -61,25 +61,30 @@ def variables(
 
 
 def variables_of(template: str) -> set[str]:
-    """Return the names that a template takes from outside.
+    """Return the variables used in a template.
 
     Raises:
-        ValueError: it is no template.
+        ValueError: the template has a syntax error, or does not run the command.
     """
     environment, parsed = _parsed(template)
     from jinja2 import meta
 
-    return set(meta.find_undeclared_variables(parsed)) - set(environment.globals)
+    found = set(meta.find_undeclared_variables(parsed)) - set(environment.globals)
+    if "command" not in found:
+        raise ValueError(
+            "the template of the job script does not run {{ command }}, so its job would make no call: add it"
+        )
+    return found
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """Return the script that a template makes.
+    """Return the script made from a template.
 
-    A template is as trusted as the script that it becomes, which runs as its user; so it is not fenced in. A variable
-    that is None counts as false, and must not be printed: "--account=None" would be a mistake found late.
+    A template is as trusted as the resulting script, which runs as the same user, so there is no sandbox. A variable of
+    None counts as false and must not be printed: "--account=None" would be a mistake found late.
 
     Raises:
-        ValueError: it is no template, uses a name that nobody knows, or prints a variable that has no value.
+        ValueError: the template has a syntax error, uses an unknown name, or prints a variable without a value.
     """
     environment, _ = _parsed(template)
     import jinja2
@@ -94,7 +99,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
 
 
 class _Nothing:
-    """Stands for a variable without a value: false, and an error where it is printed."""
+    """A variable without a value: false, and an error when printed."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -115,15 +120,23 @@ def _parsed(template: str) -> tuple[Any, Any]:
     except ImportError:
         raise ValueError("a template for job scripts needs Jinja: pip install jinja2") from None
 
-    # Lines that hold nothing but a statement leave no blank ones behind.
+    # Lines with only a statement leave no blank lines behind.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["quote"] = lambda value: shlex.quote(str(value))
     try:
-        return environment, environment.parse(template)
+        parsed = environment.parse(template)
+        environment.compile(parsed)  # which looks up filters and tests
     except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"line {error.lineno} of the template of the job script is wrong: {error.message}") from None
+        message = (error.message or "").rstrip(".") + _filter_meant(error.message or "", [*environment.filters])
+        raise ValueError(f"line {error.lineno} of the template of the job script is wrong: {message}") from None
+    return environment, environment.parse(template)  # anew, because compiling may change it
+
+
+def _filter_meant(message: str, filters: list[str]) -> str:
+    name = re.search(r"No filter named '(\w+)'", message)
+    return alternatives(nearest(name[1], filters)) if name else ""
 
 
 def _unknown(message: str, variables: Mapping[str, Any]) -> str:
@@ -131,8 +144,8 @@ def _unknown(message: str, variables: Mapping[str, Any]) -> str:
     if not name:
         return f"the template of the job script cannot be filled in: {message}"
     known = sorted(KNOWN | set(variables))
-    nearest = difflib.get_close_matches(name[1], known, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+    near = nearest(name[1], known)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     return f"the template of the job script uses {name[1]!r}, which nobody has set; {hint}"
 
 

@@ -1,4 +1,4 @@
-"""The part of a scheduler's seam that starts processes on nodes: allocations, steps in them, and the ranks of MPI."""
+"""The scheduler's seam for processes on nodes: allocations, their steps, and the ranks of MPI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["AllocatedNode", "Allocation", "MpiPluginTexts", "NodeKind", "RankSte
 
 
 class NodeKind(NamedTuple):
-    """Nodes of a partition that are alike."""
+    """A group of equal nodes in a partition."""
 
     nodes: int
     cores: int
@@ -22,7 +22,7 @@ class NodeKind(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AllocatedNode:
-    """The share of an allocation in one node; None: its variables do not say."""
+    """One node's share of an allocation; None stands for an amount without a variable."""
 
     name: str
     cores: int
@@ -32,12 +32,12 @@ class AllocatedNode:
 
 @dataclasses.dataclass(frozen=True)
 class Allocation:
-    """Nodes that a job has.
+    """The nodes of a job.
 
     Attributes:
-        job: the scheduler's name of the job.
-        nodes: its nodes, in the order in which the scheduler names them.
-        ends: when it ends (s since 1970); None where its variables do not say.
+        job: the scheduler's ID of the job.
+        nodes: its nodes, in the scheduler's order.
+        ends: when it ends (s since 1970); None if no variable tells.
     """
 
     job: str
@@ -49,11 +49,11 @@ class RankStep(NamedTuple):
     """The ranks of one MPI call.
 
     Attributes:
-        nodes: where they run; the first nodes are filled first.
-        size: how many there are.
-        per_node: how many a node has at most.
-        plugin: the plugin by which they find each other; empty for the cluster's default.
-        job: the job that has the nodes, where that is not the one in which the command is run.
+        nodes: the nodes; the first ones are filled first.
+        size: the number of ranks.
+        per_node: the most ranks on a node.
+        plugin: the plugin by which the ranks find each other; empty for the cluster's default.
+        job: the job of these nodes, if the command is run outside of it.
     """
 
     nodes: Sequence[str]
@@ -64,49 +64,48 @@ class RankStep(NamedTuple):
 
 
 class Steps(Protocol):
-    """The commands that start processes on the nodes of an allocation, as text."""
+    """The commands for starting processes on the nodes of an allocation, as text."""
 
     @property
     def launcher(self) -> str:
-        """The program that starts them."""
+        """The program that starts the processes."""
 
     @property
     def noise(self) -> bytes:
-        """A line that the launcher writes to its standard error and that means nothing."""
+        """A meaningless line on the launcher's standard error, to be ignored."""
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation:
-        """Return the allocation in which a process with these variables runs.
+        """Return the allocation described by an environment.
 
         Raises:
-            ValueError: it runs in none, or its variables make no sense.
+            ValueError: there is none, or its variables make no sense.
         """
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return the variables with which the launcher is run inside an allocation: those that are no options of it."""
+        """Return the environment for the launcher inside an allocation, without variables that act as its options."""
 
     def agents(self, nodes: Sequence[str] | int, command: Sequence[str]) -> list[str]:
-        """Return the command that starts one process on each node, which may use all that the job has there.
+        """Return the command that starts one process on each node, with all of the job's resources there.
 
-        Other steps run beside it, and it beside others. When one process ends, by itself or with its node, the rest
-        goes on. A number stands for all nodes of a job of so many, whose script runs the command.
+        Steps may overlap. When one process ends, by itself or with its node, the others go on. A number of nodes means
+        all nodes of a job of that size, for the script of the job.
         """
 
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
         """Return the command that starts the ranks of an MPI call. It ends with the first rank that fails."""
 
     def ended_on(self, text: str) -> list[str]:
-        """Return the nodes on which a process has ended, by the text that the launcher writes."""
+        """Return the nodes on which a process has ended, according to the launcher's messages."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MpiPluginTexts:
-    """The plugins by which the ranks that a scheduler starts find each other.
+    """The plugins by which ranks started by a scheduler find each other.
 
     Attributes:
-        offered: asks for their names; the text that is read is both streams, one after the other.
-        order: the order in which to try them, from their names and the one that fitted last.
-        advice: the rest of a message where none has fitted, from the one that the user chose, those that were tried and
-            all names.
+        offered: asks for their names; it reads standard output and standard error, one after the other.
+        order: the order of trying, from the names and the plugin that fitted last.
+        advice: the rest of a message after none has fitted, from the user's choice, the plugins tried and all names.
         cluster: the name of the cluster, from the variables of a process on it; empty if it has none.
     """
 

@@ -1,7 +1,7 @@
-"""Snapshots of values, which tell without pickling whether a value has changed.
+"""Snapshots of values, which show changes without pickling.
 
-Values that cannot change are compared by identity, functions and classes by the identity of their parts. A value that
-can change unseen has no snapshot. A snapshot keeps nothing alive but values that cannot change.
+Constant values are compared by identity, functions and classes by the identity of their parts. A value that can change
+unseen, such as a list, has no snapshot. A snapshot keeps nothing alive but constant values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from .importable import by_reference
 
 LRU: type = type(functools.lru_cache(lambda: None))
-EMPTY: Any = object()  # the content of a cell that has none
+EMPTY: Any = object()  # the content of an empty cell
 
 _ATOMS = frozenset(
     (
@@ -38,7 +38,7 @@ _DESCRIPTORS = (
     *(MemberDescriptorType, GetSetDescriptorType, BuiltinFunctionType),
     *(WrapperDescriptorType, MethodDescriptorType),
 )
-# Attributes of a class that follow from the others, or are not sent.
+# Attributes of a class that follow from other attributes, or are never sent.
 DERIVED = frozenset(
     (
         *("__annotations__", "__annotate_func__", "__annotations_cache__", "__dict__", "__weakref__"),
@@ -46,13 +46,13 @@ DERIVED = frozenset(
         *("__parameters__", "__slotnames__", "_field_defaults"),
     )
 )
-_REPR_GUARDS = frozenset(("dataclasses", "reprlib"))  # their wrappers note in a cell which reprs are running
+_REPR_GUARDS = frozenset(("dataclasses", "reprlib"))  # modules whose wrappers note running reprs in a cell
 
 Function = tuple["weakref.ref[FunctionType]", CodeType, "tuple[Any, ...] | None", "list[int] | None"]
 
 
 class Snapshot:
-    """A value as it is now."""
+    """The present state of a value."""
 
     __slots__ = ("_atoms", "_classes", "_functions", "_subject", "ids", "open")
 
@@ -60,16 +60,16 @@ class Snapshot:
         """Raise TypeError if the value can change unseen."""
         self._functions: list[Function] = []
         self._classes: list[tuple[weakref.ref[type], list[int]]] = []
-        self._atoms: list[Any] = []  # kept alive, so that their ids stay valid
-        self.ids: set[int] = set()  # of the objects in the value; valid as long as it is unchanged
-        self.open = False  # whether other values may share parts of it: sentinels, and cells
+        self._atoms: list[Any] = []  # kept alive, so that the ids stay valid
+        self.ids: set[int] = set()  # of the objects in the value; valid as long as the value is unchanged
+        self.open = False  # True if other values may share parts of this one: sentinels, and cells
         self._add(value, set())
         self.open |= not self._owns_functions()
         is_constant = not self._functions and not self._classes
         self._subject = (lambda: value) if is_constant else weakref.ref(value)
 
     def _owns_functions(self) -> bool:
-        """Tell whether all functions are methods of the classes, so that nobody finds them without these."""
+        """Return True if all functions are methods of the classes, and so reached only through the classes."""
         classes = [f"{cls.__qualname__}." for reference, _ in self._classes if (cls := reference()) is not None]
         functions = [function for reference, *_ in self._functions if (function := reference()) is not None]
         return all(function.__qualname__.startswith(tuple(classes)) for function in functions)
@@ -86,8 +86,8 @@ class Snapshot:
                     return False
             elif more != [id(part) for part in _details(function)]:
                 return False
-        for place, held in self._classes:
-            cls = place()
+        for class_reference, held in self._classes:
+            cls = class_reference()
             if cls is None or held != [id(part) for part in _attributes(cls)]:
                 return False
         return True
@@ -149,7 +149,7 @@ _PARTS: dict[type, Callable[[Any], Iterable[Any]]] = {
     frozenset: iter,
     LRU: lambda wrapper: (wrapper.__wrapped__,),
 }
-# Of these the parts are compared, because to keep the object would keep the class alive.
+# Compared by their parts, because a reference to the object would keep the class alive.
 _WRAPPED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     staticmethod: lambda method: (staticmethod, method.__func__),
     classmethod: lambda method: (classmethod, method.__func__),
@@ -158,7 +158,7 @@ _WRAPPED: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 
 
 def _details(function: FunctionType) -> list[Any]:
-    """Return the parts that most functions do not have: keyword defaults, attributes, and the contents of cells."""
+    """Return the parts absent in most functions: keyword defaults, attributes, and the contents of cells."""
     details: list[Any] = []
     for table in (function.__kwdefaults__, function.__dict__):
         if table:
@@ -183,7 +183,7 @@ def _itself(value: Any) -> tuple[Any, ...]:
 
 
 def content(cell: Any) -> Any:
-    """Return the content of a cell; EMPTY if it has none."""
+    """Return the content of a cell, or EMPTY."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -199,25 +199,25 @@ def snapshot(value: Any) -> Snapshot | None:
 
 
 class ChangeDetector(Protocol):
-    """Tells whether a value has changed."""
+    """A snapshot, or a group of snapshots."""
 
     @property
     def ids(self) -> AbstractSet[int]: ...
 
-    def unchanged(self, value: Any) -> bool: ...
+    def unchanged(self, value: object) -> bool: ...
 
 
 class SnapshotGroup:
-    """Snapshots of the values of several globals, which count as unchanged only together."""
+    """The snapshots of several globals, unchanged only if each is."""
 
-    def __init__(self, places: Iterable[tuple[Any, str]], snapshots: list[Snapshot]) -> None:
-        self._all = list(zip(places, snapshots, strict=True))
+    def __init__(self, variables: Iterable[tuple[Any, str]], snapshots: list[Snapshot]) -> None:
+        self._all = list(zip(variables, snapshots, strict=True))
         self.ids = frozenset().union(*(taken.ids for taken in snapshots))
 
     @staticmethod
-    def of(places: Iterable[tuple[Any, str]], snapshots: list[Snapshot | None]) -> SnapshotGroup | None:
+    def of(variables: Iterable[tuple[Any, str]], snapshots: list[Snapshot | None]) -> SnapshotGroup | None:
         taken = [one for one in snapshots if one is not None]
-        return SnapshotGroup(places, taken) if len(taken) == len(snapshots) else None
+        return SnapshotGroup(variables, taken) if len(taken) == len(snapshots) else None
 
     def unchanged(self, value: Any) -> bool:
         return all(taken.unchanged(space.globals().get(name)) for (space, name), taken in self._all)

@@ -1,4 +1,4 @@
-"""Complete pickles of an object and all that it reaches by name, as one graph."""
+"""Complete pickles: an object with all globals reached from the object, as one graph."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from .module_namespace import Place
+from .common_objects import order, owners
+from .module_namespace import Variable
+from .name_references import LentNames
 from .object_graph import AnyPickle, ObjectGraph
-from .pickler import LentNames, Pickler, ValuePickler
-from .shared_objects import order, owners
+from .pickler import Pickler, ValuePickler
 
 __all__ = ["Dump", "dumps"]
 
@@ -19,8 +20,8 @@ __all__ = ["Dump", "dumps"]
 class Dump:
     """The pickle of an object, for `pickle.loads`.
 
-    Globals whose values share objects with it are *lent* values: the values are pickled with it, and the globals have
-    them only for the call for which it is read.
+    A global that shares objects with the pickled object is *lent* a value: the value is part of the pickle, and the
+    reader's global keeps this value only for the one call.
     """
 
     def __init__(
@@ -29,13 +30,13 @@ class Dump:
         *,
         buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
         reduce: Callable[[Any], Any] | None = None,
-        home: bool = False,
+        to_driver: bool = False,
         again: Callable[[], object] = lambda: None,
     ) -> None:
-        """Pickle `thing`; `again` is called each time before all is written, and all buffers passed on, once more."""
-        self._options: dict[str, Any] = {"buffer_callback": buffer_callback, "reduce": reduce, "home": home}
+        """Pickle `thing`; `again` is called before each further attempt, which passes all buffers on once more."""
+        self._options: dict[str, Any] = {"buffer_callback": buffer_callback, "reduce": reduce, "to_driver": to_driver}
         self.graph = ObjectGraph(ValuePickler)
-        self.lent: tuple[Place, ...] = ()
+        self.lent: tuple[Variable, ...] = ()
         root = thing
         self._write(root)
         while (root := self._next(thing, root)) is not None:
@@ -49,7 +50,10 @@ class Dump:
             self.data = file.getvalue()
 
     def _next(self, thing: Any, written: Any) -> Any:
-        """Return the object to pickle instead, now that the graph is known; None if the pickle is complete."""
+        """Return the object to pickle instead, now that the graph is known; None if the pickle is complete.
+
+        Only the finished pickle tells which objects it contains, and so which globals share one.
+        """
         if self.pickler.overtaken:
             self.lent = ()
             return thing
@@ -62,12 +66,12 @@ class Dump:
         return LentNames(thing, self.lent, refs) if self.lent or refs else None
 
     def _common(self, pickle: AnyPickle) -> frozenset[int]:
-        """Return the ids of the objects that are in the pickle of a global, too."""
+        """Return the ids of the objects in both this pickle and the pickle of a global."""
         both = pickle.ids & self.pickler.ids
         return frozenset(number for number in both if self.pickler.has(number) and pickle.has(number))
 
-    def _shared(self, common: Mapping[AnyPickle, AbstractSet[int]]) -> tuple[tuple[Place, ...], list[Place]]:
-        """Return the globals that are lent values, and those to which the pickle refers for a sentinel."""
+    def _shared(self, common: Mapping[AnyPickle, AbstractSet[int]]) -> tuple[tuple[Variable, ...], list[Variable]]:
+        """Return the globals to lend values to, and the globals to which the pickle refers for a sentinel."""
         means = owners({space for space, _ in self.graph.pickles})
         constant = {n for n in means.keys() & self.pickler.ids if self.pickler.is_sentinel(n)}
         lent = self.graph.connected([pickle for pickle, numbers in common.items() if numbers - constant])
@@ -80,7 +84,7 @@ def dumps(
     *,
     buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
     reduce: Callable[[Any], Any] | None = None,
-    home: bool = False,
+    to_driver: bool = False,
 ) -> bytes:
     """Return the pickle of an object, for `pickle.loads`; the parameters are those of `Dump`."""
-    return Dump(thing, buffer_callback=buffer_callback, reduce=reduce, home=home).data
+    return Dump(thing, buffer_callback=buffer_callback, reduce=reduce, to_driver=to_driver).data

@@ -1,8 +1,7 @@
-"""The registry of functions that are sent to a worker once, and then called by number.
+"""The registry of functions: sent to a worker once, and then called by number.
 
-A function that a worker can import is defined there by its name. One that travels by value is defined again when
-anything that it reaches by name has changed. A function that is new in each call, such as a lambda in a loop, travels
-with the arguments.
+An importable function is defined in the worker by its name. A function by value is defined again after a change of
+any global in its reach. A function that is new in each call, such as a lambda in a loop, travels with the arguments.
 """
 
 from __future__ import annotations
@@ -14,34 +13,34 @@ from itertools import count
 from types import BuiltinFunctionType, FunctionType, MappingProxyType
 from typing import Any
 
-from . import importable, object_identity
+from . import definition_identity, importable
 from .change_detection import LRU, Snapshot, snapshot
 from .dump import Dump, dumps
-from .globals import MISSING, forget_pickles, place_of, value_of
 from .importable import by_reference
-from .module_namespace import ModuleNamespace, Origin, Place, SentGlobals
+from .module_namespace import ModuleNamespace, Origin, SentGlobals, Variable
 from .object_graph import AnyPickle, ObjectGraph
 from .pickler import Pickler, ValuePickler
+from .reached_globals import MISSING, forget_pickles, value_of, variable_of
 
 __all__ = ["FunctionDefinition", "FunctionRegistry", "Pickler", "dumps"]
 
 
 def resend_by_value(modules: Iterable[str]) -> None:
-    """Let functions and classes of these modules travel by value from now on: workers find another version of them."""
+    """Send functions and classes of these modules by value from now on: workers find other versions of the modules."""
     importable.differ(modules)
     _resend()
 
 
 def _resend() -> None:
     forget_pickles()
-    object_identity.forget_sent()
+    definition_identity.forget_sent()
 
 
 class FunctionDefinition:
-    """A function as it is sent once to each worker, to be called there by its number.
+    """A function as sent once to each worker, to be called there by its number.
 
-    Its number is put among the dead when nothing refers to the definition any more: neither the entry of the function
-    nor a pending call. Workers may forget it then.
+    When the last reference to the definition is gone, of the function's entry and of all pending calls, the number is
+    appended to the dead ones, and workers may forget the function.
     """
 
     __slots__ = ("__weakref__", "_dead", "data", "id", "names", "watch")
@@ -59,35 +58,36 @@ class FunctionDefinition:
 
     def __del__(self) -> None:
         try:
+            # A finalizer runs in any thread and under any lock, so nothing but this atomic append is safe here.
             self._dead.append(self.id)
         except AttributeError:  # an exception has interrupted __init__
             pass
 
 
 class GlobalsWatch:
-    """Tells whether a function's globals have changed, and whether they share an object with its arguments."""
+    """The watch for changes of a function's globals, and for objects shared by globals and arguments."""
 
-    __slots__ = ("_digest", "_ids", "_own", "_pickles", "_places", "_shared")
+    __slots__ = ("_digest", "_ids", "_own", "_pickles", "_shared", "_variables")
 
     def __init__(self, own: Snapshot | None, dump: Dump) -> None:
         self._own = own
-        self._places: dict[ModuleNamespace, list[tuple[str, SentGlobals | None]]] = {}
+        self._variables: dict[ModuleNamespace, list[tuple[str, SentGlobals | None]]] = {}
         for (space, name), sent in dump.pickler.sent.items():
-            self._places.setdefault(space, []).append((name, sent))
+            self._variables.setdefault(space, []).append((name, sent))
         self._ids = frozenset[int]().union(*(sent.ids for sent in dump.pickler.sent.values() if sent is not None))
         if own is not None:
             self._ids |= {number for number in own.ids & dump.pickler.ids if dump.pickler.has(number)}
-        # The pickles made for the coming call. None: there are none, or another thread has taken them.
+        # The pickles made for the coming call; None if another thread has taken them.
         self._pickles: list[AnyPickle | ValuePickler] | None = _changing(dump.graph)
         self._shared = self._constants_in(self._pickles)
-        self._digest: bytes | None = None  # of the values that may change, when they were pickled together last
+        self._digest: bytes | None = None  # of the last pickle of all changeable values together
 
     def unchanged(self, function: Any) -> bool:
-        """Tell whether the function and its globals are as they were sent."""
+        """Return True if the function and its globals are as sent before."""
         if self._own is not None and not self._own.unchanged(function):
             return False
-        unseen: list[Place] = []  # whose values may have changed unseen
-        for space, expected in self._places.items():
+        unseen: list[Variable] = []  # globals whose values may have changed unseen
+        for space, expected in self._variables.items():
             values, last = space.globals(), space.sent
             for name, sent in expected:
                 if sent is None or sent.data is None:
@@ -101,46 +101,46 @@ class GlobalsWatch:
         return not unseen or self._is_as_before(unseen)
 
     def shares(self, pickler: Pickler) -> bool:
-        """Tell whether the pickle of the arguments contains an object that the function reaches, too."""
+        """Return True if the pickle of the arguments contains an object in the reach of the function."""
         pickles, self._pickles = self._pickles, None
         if pickles is None or (self._ids and any(map(pickler.has, self._ids & pickler.ids))):
             return True
         return any(pickler.has(n) and one.has(n) for one in pickles for n in one.ids & pickler.ids)
 
     def forget(self) -> None:
-        """Free the pickles, which keep the values of globals alive."""
+        """Free the pickles, because they keep the values of globals alive."""
         self._pickles = None
 
-    def _is_as_before(self, unseen: list[Place]) -> bool:
-        """Pickle these values together: if the pickle is the same, the values and the objects that they share are."""
-        if any(value_of(place) is MISSING for place in unseen):
+    def _is_as_before(self, unseen: list[Variable]) -> bool:
+        """Pickle these values together: an equal pickle proves equal values, and equal sharing among them."""
+        if any(value_of(variable) is MISSING for variable in unseen):
             return False
         together = ValuePickler(tuple(unseen), unread=True)
         self._pickles = [together]
         shared = self._constants_in(self._pickles)
         if shared == self._shared and self._is_last_pickle(unseen, together.data):
             return True
-        expected = [((space, name), sent) for space, names in self._places.items() for name, sent in names]
+        expected = [((space, name), sent) for space, names in self._variables.items() for name, sent in names]
         graph = ObjectGraph(ValuePickler)
-        graph.add(place for place, _ in expected)
+        graph.add(variable for variable, _ in expected)
         self._pickles = _changing(graph)
         self._digest, self._shared = _digest(together.data), shared
-        return all(graph.sent[place] is sent for place, sent in expected)
+        return all(graph.sent[variable] is sent for variable, sent in expected)
 
     def _constants_in(self, pickles: list[AnyPickle | ValuePickler]) -> frozenset[int]:
-        """Return the ids of objects in these pickles that other, constant globals share."""
+        """Return the ids of objects shared by these pickles and by constant globals."""
         return frozenset().union(*(one.ids & self._ids for one in pickles)) if self._ids else frozenset()
 
-    def _is_last_pickle(self, places: list[Place], data: bytes) -> bool:
-        (space, name), *others = places
+    def _is_last_pickle(self, variables: list[Variable], data: bytes) -> bool:
+        (space, name), *others = variables
         sent = space.sent[name]
-        if not others and len(sent.places) == 1 and not sent.refs:
+        if not others and len(sent.variables) == 1 and not sent.refs:
             return sent.data == data
         return _digest(data) == self._digest
 
 
 def _digest(data: bytes) -> bytes:
-    """Return bytes by which a pickle can be compared: small ones as they are."""
+    """Return bytes for the comparison of pickles: a small pickle itself, or the digest of a large one."""
     if len(data) < _LARGE:
         return data
     from hashlib import blake2b  # here, because it loads OpenSSL, and few globals are large
@@ -160,12 +160,12 @@ class _FunctionEntry:
 
 
 class FunctionRegistry:
-    """The functions that are sent to workers once. An entry lives as long as its function."""
+    """The functions sent to workers once. An entry lives as long as its function."""
 
     def __init__(self) -> None:
-        self.dead: deque[int] = deque()  # numbers that workers may forget
+        self.dead: deque[int] = deque()  # numbers for workers to forget
         self._entries: dict[int, _FunctionEntry] = {}  # by id of the function
-        self._seen: dict[int, weakref.ref[Any]] = {}  # functions that were submitted once, as lambdas in a loop are
+        self._seen: dict[int, weakref.ref[Any]] = {}  # functions submitted once so far, such as lambdas in a loop
         self._numbers = count(1)
         self._differences = importable.differences
 
@@ -193,12 +193,12 @@ class FunctionRegistry:
 
     def _by_value(self, function: Any) -> FunctionDefinition | None:
         own = snapshot(function)
-        named = place_of(function) is not None
+        named = variable_of(function) is not None
         if own is None and not named:
-            return None  # its closure may change unseen, so it is pickled for each call anyway
+            return None  # the closure may change unseen, so the function is pickled for each call anyway
         dump = Dump(function)
         if dump.lent:
-            return None  # its closure shares an object with a global
+            return None  # the closure shares an object with a global
         sent = dump.pickler.sent
         names = {(space.header[0], n): one.version for (space, n), one in sent.items() if one is not None}
         return self._enter(function, dump.data, MappingProxyType(names), GlobalsWatch(None if named else own, dump))
@@ -217,16 +217,16 @@ class FunctionRegistry:
         return definition
 
     def _came_before(self, function: Any) -> bool:
-        """Tell whether the function was submitted before; only the last few are remembered."""
+        """Return True for a function submitted before, if among the last few hundred."""
         known = self._seen.pop(id(function), None)
         if known is not None and known() is function:
             return True
-        if len(self._seen) >= _REMEMBERED:
+        if len(self._seen) >= _SEEN_LIMIT:
             self._seen.clear()
         self._seen[id(function)] = weakref.ref(function)
         return False
 
 
 _DEFINABLE = frozenset((FunctionType, BuiltinFunctionType, LRU))
-_REMEMBERED = 256
-_LARGE = 1 << 16  # bytes: of larger pickles a digest is kept
+_SEEN_LIMIT = 256
+_LARGE = 1 << 16  # bytes: larger pickles are compared by a digest

@@ -1,7 +1,7 @@
-"""Import statements inside functions that travelled by value: they mean the modules that travelled with them.
+"""Import statements inside functions received by value, which must find the modules received with the functions.
 
 A worker may find another version of such a module on its own path, or have imported one before. So `__import__` is
-replaced: in a function of a replica, the name of a module that came from the same process means that module.
+replaced: in a function of a replica, a statement first looks among the modules from the same process.
 """
 
 from __future__ import annotations
@@ -9,20 +9,19 @@ from __future__ import annotations
 import builtins
 import importlib
 import sys
-from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Callable, Sequence
 
 Find = Callable[
     [dict[str, Any], str], "ModuleType | None"
 ]  # (namespace, name of a module) -> the module it means there
 _plain = builtins.__import__
-_finds: list[Find] = []  # the function that is asked first, if there is one
+_finds: list[Find] = []  # the function to ask first, if set
 
 
 def absolute_name(name: str, level: int, namespace: dict[str, Any]) -> str | None:
-    """Return the full name of the module that an import statement in this namespace names; None if it has none."""
+    """Return the full name for the module name and level of an import statement in this namespace, or None."""
     if not level:
         return name
     import importlib.util  # here, so that a worker starts without it
@@ -34,7 +33,7 @@ def absolute_name(name: str, level: int, namespace: dict[str, Any]) -> str | Non
 
 
 def look_first(find: Find) -> None:
-    """Let import statements ask `find` before they look anywhere else."""
+    """Make import statements ask `find` first."""
     import importlib.util  # noqa: F401  # now, because nothing may be imported while an import statement runs
 
     _finds[:] = [find]
@@ -43,7 +42,7 @@ def look_first(find: Find) -> None:
 
 def _import(
     name: str,
-    globals: Any = None,  # noqa: A002  # as it is called by keyword, too
+    globals: Any = None,  # noqa: A002  # some callers of `__import__` use keywords
     locals: Any = None,  # noqa: A002
     fromlist: Sequence[str] | None = (),
     level: int = 0,
@@ -54,7 +53,7 @@ def _import(
 
 
 def load_another(name: str, instead_of: ModuleType) -> ModuleType:
-    """Import the module of this name that is found here, although another has its place in `sys.modules`."""
+    """Import the module of this name from the path, although `sys.modules` has another module of the name."""
     if sys.modules.get(name) is not instead_of:
         return importlib.import_module(name)
     del sys.modules[name]

@@ -1,8 +1,7 @@
-"""The decision whether another process can import a module, so that only names have to travel.
+"""Importable modules: modules that another process finds under the same name, so that only names have to travel.
 
-The other process is a fresh interpreter of this environment with this `sys.path`. It does not find a module that
-pytest, a notebook or `spec_from_file_location` made, and it finds another one under the name of a module that was
-loaded from elsewhere.
+The other process is a fresh interpreter of this environment with this `sys.path`. Modules made by pytest, a notebook
+or `spec_from_file_location` do not exist there, and a module loaded here from elsewhere is another one there.
 """
 
 from __future__ import annotations
@@ -23,26 +22,23 @@ from cloudpickle.cloudpickle import list_registry_pickle_by_value
 _MAIN = frozenset(("__main__", "__mp_main__"))
 _STANDARD = (BuiltinImporter, FrozenImporter, PathFinder)
 
-# The decisions, each with the module object for which it was made.
+# The decisions by module name, each with the module object at the time.
 _decided: dict[str, tuple[Callable[[], Any], bool]] = {}
-differences = 0  # how often it changed which modules others find in the version that is here
-_differing: dict[str, Any] = {}  # modules that others find in another version, with the specs that they had then
+differences = 0  # the number of changes of decisions so far
+_differing: dict[str, Any] = {}  # modules of another version elsewhere, each with its spec at the time
 _path: list[str] = []
 _thread = threading.local()
 _by_value: set[str] = set()
-importing: set[str] = set()  # modules that travelled by value because their import was not complete
+importing: set[str] = set()  # modules sent by value during their import
 
 
 def differ(modules: Iterable[str]) -> None:
-    """Note that others find another version of these modules than the one that is loaded here.
-
-    It holds until they are loaded again.
-    """
+    """Note that other processes find another version of these modules, until the modules are reloaded here."""
     global differences
     differences += 1
     for module in modules:
         parts = module.split(".")
-        for length in range(len(parts)):  # its packages too, because it is looked for in them
+        for length in range(len(parts)):  # the packages too, because their paths lead to the module
             name = ".".join(parts[: length + 1])
             _differing[name] = getattr(sys.modules.get(name), "__spec__", None)
     _decided.clear()
@@ -50,7 +46,7 @@ def differ(modules: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def apart(modules: Iterable[str]) -> Iterator[None]:
-    """Let the definitions of these modules travel by value, in this thread and inside the block."""
+    """Send the definitions of these modules by value, in this thread and inside the block."""
     _thread.apart = frozenset(package for module in modules for package in accumulate(module.split("."), _dotted))
     try:
         yield
@@ -59,7 +55,7 @@ def apart(modules: Iterable[str]) -> Iterator[None]:
 
 
 def sending_apart() -> bool:
-    """Tell whether this thread is in such a block."""
+    """Return True if this thread is inside `apart`."""
     return hasattr(_thread, "apart")
 
 
@@ -68,13 +64,13 @@ def _dotted(package: str, name: str) -> str:
 
 
 def by_reference(obj: Any) -> bool:
-    """Tell whether another process finds this object by importing its module and following its qualified name."""
+    """Return True if another process finds this object by importing its module and following its qualified name."""
     name = getattr(obj, "__module__", None)
     return type(name) is str and importable(name) and is_at_its_name(obj)
 
 
 def is_at_its_name(obj: Any) -> bool:
-    """Tell whether an object is found under its qualified name in the module that it names, as loaded here."""
+    """Return True if an object is found under its qualified name in its module, as loaded here."""
     found = sys.modules.get(obj.__module__)
     try:
         for attribute in (getattr(obj, "__qualname__", None) or obj.__name__).split("."):
@@ -85,7 +81,7 @@ def is_at_its_name(obj: Any) -> bool:
 
 
 def importable(name: str) -> bool:
-    """Tell whether another process finds the module that is loaded here under this name."""
+    """Return True if another process finds the same module under this name as loaded here."""
     module = sys.modules.get(name)
     if module is None or name in getattr(_thread, "apart", ()):
         return False
@@ -94,18 +90,18 @@ def importable(name: str) -> bool:
     if known is not None and known[0]() is module:
         return known[1]
     decision = _decide(name, module)
-    if not importing:  # a module that is being imported will be importable soon
+    if not importing:  # the decision about a module during its import holds only for a moment
         _decided[name] = (_weakly(module), decision)
     return decision
 
 
 def being_imported(module: ModuleType | None) -> bool:
-    """Tell whether the module's code still runs. A worker that imported it would run it, and its calls, again."""
+    """Return True during the import of a module, whose code and calls another import in a worker would run again."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def settle() -> bool:
-    """Note the modules whose import is complete by now; return whether there are any."""
+    """Note the modules whose import is complete by now; return True if there are any."""
     global differences
     complete = {name for name in importing if not being_imported(sys.modules.get(name))}
     importing.difference_update(complete)
@@ -124,7 +120,7 @@ def _check_circumstances() -> None:
 def _weakly(module: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(module)
-    except TypeError:  # anything may be put into sys.modules
+    except TypeError:  # programs may put any object into sys.modules
         return lambda: module
 
 
@@ -141,7 +137,7 @@ def _decide(name: str, module: ModuleType) -> bool:
         return False
     spec = _find(name, getattr(sys.modules[parent], "__path__", ()) if parent else None)
     if spec is None:
-        # Made by its parent when that is imported, as torch._C._nn, or a second name, as six.moves.
+        # Made by the import of its parent, as torch._C._nn, or a second name, as six.moves.
         own_file = getattr(module, "__file__", None)
         return bool(parent) and (own_file is None or getattr(module, "__name__", name) != name)
     return _same_origin(spec, module)
@@ -152,7 +148,7 @@ def _find(name: str, path: Any) -> ModuleSpec | None:
         if _elsewhere_too(finder, name):
             try:
                 spec = finder.find_spec(name, path)
-            except Exception:  # a finder that fails finds nothing
+            except Exception:  # the same as not found
                 continue
             if spec is not None:
                 return spec
@@ -160,12 +156,12 @@ def _find(name: str, path: Any) -> ModuleSpec | None:
 
 
 def _elsewhere_too(finder: Any, name: str) -> bool:
-    """Tell whether another process has this finder when it imports `name`."""
+    """Return True if another process has this finder when importing `name`."""
     if finder in _STANDARD:
         return True
     module = getattr(finder, "__module__", None) or ""
     package = name.partition(".")[0]
-    # Editable installs add theirs at start-up, packages when they are imported.
+    # Editable installs add their finders at start-up, packages when imported.
     return "editable" in module or module.partition(".")[0] == package
 
 

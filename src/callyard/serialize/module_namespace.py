@@ -1,8 +1,8 @@
-"""The namespaces of functions that travel by value: one for each module, in every process that reads them.
+"""The namespaces of functions sent by value: one for each module, in every process with such functions.
 
-In the process that defines the functions, a `ModuleNamespace` stands for the namespace of the module. Nothing that is
-received changes it, and a function or class that returns there is the very one that was sent. In every other process
-the namespace is a `NamespaceReplica`.
+In the defining process, a `ModuleNamespace` stands for the namespace of the module. Nothing received from other
+processes changes the module, and a returning function or class is the original object. In every other process the
+namespace is a `NamespaceReplica`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import weakref
+from _weakref import ref  # `weakref` is more than a job needs to begin
 from types import FunctionType, MappingProxyType, ModuleType
 
 from ..utils.lite_typing import TYPE_CHECKING, Any
 from ..utils.locks import new_lock, under
-from . import object_identity
+from . import definition_identity
+from .definition_identity import WeakValues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,41 +24,44 @@ if TYPE_CHECKING:
 
     from .change_detection import ChangeDetector
 
-Origin = tuple[str, str, int]  # (token of the process that defines it, module, 0 or a number if several have that name)
-# What a namespace is made from elsewhere: its origin and its attributes.
+Origin = tuple[str, str, int]  # (name of the defining process, module, 0 or a number for further ones of the name)
+# The data for a replica of the namespace: origin and module attributes.
 Header = tuple[Origin, "tuple[tuple[str, Any], ...]"]
 GlobalName = tuple[Header, str]
-# A global, the version of its value, and the pickle of that; None where the global was deleted.
+# A global, the version of its value, and the pickle of the value; None for a deleted global.
 PickledGlobal = tuple[Header, str, int, "bytes | None"]
-# What must be there before a function may run: globals, submodules, and texts by file name. Plain tuples,
-# because these are in each pickle.
+# The needs of a function before a run: globals, submodules, and texts by file name. Plain tuples, because each pickle
+# contains them.
 Needs = tuple["tuple[PickledGlobal, ...]", "tuple[str, ...]", "tuple[tuple[str, str], ...]"]
 
 _HEADER_ATTRIBUTES = ("__name__", "__package__", "__file__", "__path__")
 UNSENT = frozenset((*_HEADER_ATTRIBUTES, "__builtins__", "__getattr__", "__spec__", "__loader__", "__cached__"))
 
+# Guards the tables below, and replicas while a pickle changes them.
 lock = new_lock()
 
 
 class ModuleNamespace:
-    """The namespace of a module of this process, or of code that was executed in a dictionary."""
+    """The namespace of a module of this process, or of code executed in a dictionary."""
 
     __slots__ = ("__weakref__", "_holders", "header", "sent")
 
     def __init__(self, header: Header, holder: Any) -> None:
         self.header = header
-        self.sent: dict[str, SentGlobals] = {}  # by name, as the globals were sent last
-        self._holders = [weakref.ref(holder)]  # the module, or functions of executed code
+        self.sent: dict[str, SentGlobals] = {}  # the globals as sent last, by name
+        # The module, or functions of executed code. Weak references, so that sending a function keeps nothing alive;
+        # the dictionary itself cannot be referred to weakly.
+        self._holders = [ref(holder)]
 
     @property
     def foreign(self) -> bool:
-        """Whether another process defines its functions."""
-        return self.header[0][0] != object_identity.token
+        """True if another process defines the functions."""
+        return self.header[0][0] != definition_identity.process_name
 
     def held_by(self, function: FunctionType) -> None:
-        """Note one more function through which the dictionary can be reached."""
+        """Note one more function with this dictionary."""
         if all(holder() is not function for holder in self._holders):
-            self._holders = [h for h in self._holders if h() is not None] + [weakref.ref(function)]
+            self._holders = [h for h in self._holders if h() is not None] + [ref(function)]
 
     def holder(self) -> Any:
         """Return the module, or a function with these globals; None if all are gone."""
@@ -74,35 +78,37 @@ class ModuleNamespace:
         return holder.__globals__ if type(holder) is FunctionType else vars(holder)
 
 
-Place = tuple[ModuleNamespace, str]  # a name in a namespace
-_NO_REFS: Mapping[Place, int] = MappingProxyType({})
+Variable = tuple[ModuleNamespace, str]  # a name in a namespace
+_NO_REFS: Mapping[Variable, int] = MappingProxyType({})
 _versions = itertools.count(1)
 
 
 class SentGlobals:
-    """The value of a global as it was sent, or the values of several that share objects."""
+    """The value of a global as sent, or the values of several globals that share objects."""
 
-    __slots__ = ("data", "ids", "links", "places", "reaches", "refs", "snapshot", "version")
+    __slots__ = ("data", "ids", "links", "reaches", "refs", "snapshot", "variables", "version")
 
-    def __init__(self, data: bytes | None, places: tuple[Place, ...], refs: Mapping[Place, int] = _NO_REFS) -> None:
+    def __init__(
+        self, data: bytes | None, variables: tuple[Variable, ...], refs: Mapping[Variable, int] = _NO_REFS
+    ) -> None:
         self.version = next(_versions)
-        self.data, self.places = data, places
-        self.refs = refs  # globals that mean objects in it, with their versions
+        self.data, self.variables = data, variables
+        self.refs = refs  # other globals with objects in this value, with their versions
         self.snapshot: ChangeDetector | None = None
-        self.reaches: tuple[Place, ...] = ()
-        self.links: AbstractSet[Place] = frozenset()  # globals without which the pickle cannot be read
-        self.ids: AbstractSet[int] = frozenset()  # of objects that others may share, as long as the snapshot holds
+        self.reaches: tuple[Variable, ...] = ()
+        self.links: AbstractSet[Variable] = frozenset()  # globals needed by the reader of the pickle
+        self.ids: AbstractSet[int] = frozenset()  # of objects perhaps shared; valid as long as the snapshot holds
 
 
 # -- the namespaces of this process ------------------------------------------------------------------------
 
-_spaces: weakref.WeakValueDictionary[int, ModuleNamespace] = weakref.WeakValueDictionary()  # by id of the dictionary
-_origins: weakref.WeakValueDictionary[Origin, ModuleNamespace] = weakref.WeakValueDictionary()
-_held: weakref.WeakKeyDictionary[Any, ModuleNamespace] = weakref.WeakKeyDictionary()  # by holder, which keeps it alive
+_spaces = WeakValues()  # by id of the dictionary
+_origins = WeakValues()  # by origin
+_held: dict[int, tuple[ref[Any], ModuleNamespace]] = {}  # by id of a holder, which keeps its namespace alive
 
 
 def space_of(function: FunctionType) -> ModuleNamespace:
-    """Return the namespace of a function that travels by value."""
+    """Return the namespace of a function sent by value."""
     namespace = function.__globals__
     space = of_globals(namespace)
     if space is None:
@@ -110,25 +116,25 @@ def space_of(function: FunctionType) -> ModuleNamespace:
         is_modules = module is not None and vars(module) is namespace
         return _new_space(namespace, module if is_modules else function, not is_modules)
     if space.header[0][2]:
-        _held[function] = space
+        _hold(function, space)
         space.held_by(function)
     return space
 
 
 def spaces() -> list[ModuleNamespace]:
-    return list(_spaces.values())
+    return _spaces.values()
 
 
 def space_of_module(module: ModuleType) -> ModuleNamespace:
-    """Return the namespace of a module that travels by value."""
+    """Return the namespace of a module sent by value."""
     namespace = vars(module)
     is_another = sys.modules.get(module.__name__) is not module
     return of_globals(namespace) or _new_space(namespace, module, is_another)
 
 
 def of_globals(namespace: dict[str, Any]) -> ModuleNamespace | None:
-    """Return the namespace that has this dictionary, if there is one."""
-    space = _spaces.get(id(namespace))  # a dictionary that is gone may have had this id
+    """Return the namespace with this dictionary; None if there is none."""
+    space: ModuleNamespace | None = _spaces.get(id(namespace))  # perhaps of a dead dictionary with the same id
     return space if space is not None and space.globals() is namespace else None
 
 
@@ -138,12 +144,24 @@ def _new_space(namespace: dict[str, Any], holder: Any, is_another: bool) -> Modu
 
 
 def _enter(namespace: dict[str, Any], attributes: Any, holder: Any, is_another: bool) -> ModuleNamespace:
-    number = next(object_identity.numbers) if is_another else 0
-    origin = (object_identity.token, str(namespace.get("__name__", "")), number)
-    # Another thread may have entered it meanwhile.
+    number = next(definition_identity.numbers) if is_another else 0
+    origin = (definition_identity.process_name, str(namespace.get("__name__", "")), number)
+    # Another thread may have entered the namespace meanwhile.
     space = of_globals(namespace) or ModuleNamespace((origin, attributes), holder)
-    _held[holder] = _spaces[id(namespace)] = _origins[space.header[0]] = space
+    _hold(holder, space)
+    _spaces[id(namespace)] = _origins[space.header[0]] = space
     return space
+
+
+def _hold(holder: Any, space: ModuleNamespace) -> None:
+    """Keep a namespace alive for as long as this holder is."""
+    number, held = id(holder), _held  # its own name, because at the interpreter's exit those of this module may be gone
+
+    def let_go(reference: ref[Any]) -> None:
+        if number in held and held[number][0] is reference:
+            del held[number]
+
+    held[number] = ref(holder, let_go), space
 
 
 def _is_plain(value: Any) -> bool:
@@ -151,21 +169,23 @@ def _is_plain(value: Any) -> bool:
 
 
 def find(origin: Origin) -> ModuleNamespace | None:
-    """Return the namespace of this process with this origin, if it is alive."""
-    return _origins.get(origin)
+    """Return the namespace of this process with this origin; None if there is none any more."""
+    found: ModuleNamespace | None = _origins.get(origin)
+    return found
 
 
 def enter_replica(space: ModuleNamespace) -> None:
-    """Let a replica be found by its dictionary."""
+    """Enter a replica into the table, by its dictionary."""
     _spaces[id(space.globals())] = space
 
 
 def _begin_child() -> None:
-    """Forget all namespaces in a fork: it defines only what it makes itself."""
+    """Forget all namespaces in a fork, which is the defining process only of functions made after the fork."""
     global lock
     lock = new_lock()
-    for table in (_held, _spaces, _origins):
-        table.clear()
+    _held.clear()
+    _spaces.clear()
+    _origins.clear()
 
 
 os.register_at_fork(after_in_child=_begin_child)

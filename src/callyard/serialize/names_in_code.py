@@ -1,4 +1,4 @@
-"""The names that code reads, taken from its instructions: globals, attributes, and modules of import statements."""
+"""The names in the instructions of code: globals, attributes, and modules of import statements."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any, NamedTuple
 
-IDLE = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "RESUME"))  # instructions that do nothing a reader needs
+IDLE = frozenset(("CACHE", "EXTENDED_ARG", "NOP", "RESUME"))  # instructions without an effect
 _GLOBAL = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"))
 
 Step = tuple[str, Any]  # the name of an instruction, and its argument
 
 
 def inner_codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield the code of the functions and classes that are defined directly in this code."""
+    """Yield the code of the functions and classes defined directly in this code."""
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield constant
 
 
 def all_codes(code: CodeType) -> Iterator[CodeType]:
-    """Yield this code and, at any depth, the code that is defined in it."""
+    """Yield this code and all inner code at any depth."""
     yield code
     for inner in inner_codes(code):
         yield from all_codes(inner)
 
 
 def steps(code: CodeType) -> Iterator[Step]:
-    """Yield the instructions that do something; one that does two things at once is yielded as two."""
+    """Yield the instructions with an effect; a combined instruction, as LOAD_FAST_LOAD_FAST, is yielded as two."""
     for instruction in dis.get_instructions(code):
         name, argument = instruction.opname, instruction.argval
         if name in IDLE:
@@ -45,17 +45,17 @@ def steps(code: CodeType) -> Iterator[Step]:
 def imported(found: list[Step], number: int) -> tuple[str, int, Any]:
     """Return the module, the level and the list of names of the import statement at this step.
 
-    The compiler loads level and names just before IMPORT_NAME; code that was written by hand may do anything there.
+    The compiler loads level and names just before IMPORT_NAME; in code written by hand other instructions may be there.
     """
     level, names = (found[number - back][1] if number >= back else 0 for back in (2, 1))
     return found[number][1], level if type(level) is int else 0, names
 
 
 class Names(NamedTuple):
-    """The names in code, and in all code that is defined in it."""
+    """The names in code, inner code included."""
 
-    globals: tuple[str, ...]  # those that it may read, set or delete, in the order in which they occur
-    everything: frozenset[str]  # these and the names of attributes
+    globals: tuple[str, ...]  # globals to read, set or delete, in order of occurrence
+    everything: frozenset[str]  # globals and attributes
     imports: frozenset[tuple[str, int]]  # modules of import statements, with their levels
 
 
@@ -63,7 +63,7 @@ _names: weakref.WeakKeyDictionary[CodeType, Names] = weakref.WeakKeyDictionary()
 
 
 def names(code: CodeType) -> Names:
-    """Return the names in code. They are found once, as long as the code lives."""
+    """Return the names in code, found once in the life of the code object."""
     found = _names.get(code)
     if found is None:
         found = _names[code] = _find_names(code)

@@ -1,41 +1,38 @@
-"""The replicas of namespaces whose functions come from another process.
+"""The replicas of namespaces from other processes.
 
-A replica is a module of its own. Its globals are set from pickles with versions, which travel with the functions that
-reach them. A global is stored only if its version is not the one received last. So a value that an initializer has
-stored there stays, until the value changes in the process that sends.
+A replica is a module of its own. Its globals are set from pickles with versions, which travel with the functions. A
+global is stored only if its version differs from the last one received. So a value set by an initializer stays, until
+the value changes in the sending process.
 """
 
 from __future__ import annotations
 
 import _pickle as pickle
 import builtins
-import importlib
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Callable
 from ..utils.locks import under
-from . import import_statements, module_namespace, object_identity
+from . import definition_identity, module_namespace
 from .module_namespace import GlobalName, Header, ModuleNamespace, Needs, Origin, PickledGlobal
 
-changes = 0  # how often anything was stored in a replica: a loaded function is compared with it before each call
+changes = 0  # number of changes of all replicas so far; an unchanged number before a call proves all globals unchanged
 
-_LENT = 0  # no version
+_LENT = 0  # the version of a lent value, which no sender uses
 _NONE: Any = object()  # no value
-_Saved = tuple["int | None", Any, Any]  # version and value as received, and the value that the name had
+_Saved = tuple["int | None", Any, Any]  # version and value as received, and the present value of the name
 
 
 class JointValues(tuple["tuple[GlobalName, Any]", ...]):
-    """Globals with their values that were sent in one pickle."""
+    """Globals with their values, received in one pickle."""
 
     __slots__ = ()
 
 
 class NamespaceReplica(ModuleNamespace):
-    """A namespace whose functions come from another process."""
+    """A namespace with functions from another process."""
 
     __slots__ = ("_loading", "_pending", "_received", "_saved", "module", "values")
 
@@ -45,22 +42,22 @@ class NamespaceReplica(ModuleNamespace):
         super().__init__(header, module)
         self.module = module
         self.values: dict[str, Any] = {}  # as received; the names may have other values by now
-        self._received: dict[str, int] = {}
+        self._received: dict[str, int] = {}  # versions
         self._saved: dict[str, _Saved] = {}  # while other values are lent
-        self._pending: dict[str, tuple[int, bytes | None]] = {}
-        self._loading: dict[str, bytes] = {}
+        self._pending: dict[str, tuple[int, bytes | None]] = {}  # offered, and not taken yet
+        self._loading: dict[str, bytes] = {}  # being unpickled further up the stack
 
     def globals(self) -> dict[str, Any]:
         return vars(self.module)
 
     def offer(self, name: str, version: int, data: bytes | None) -> None:
-        """Note the pickle of a global, unless this version is here."""
+        """Note the pickle of a global, unless this version was received before."""
         self._take_back(name)
         if not self.has(name, version):
             self._pending[name] = (version, data)
 
     def take(self, name: str) -> None:
-        """Load and store the pickle that was offered. Loading it takes first the globals that it refers to."""
+        """Load and store the offered pickle. Its own needs are taken first, in the middle of the unpickling."""
         global changes
         offered = self._pending.pop(name, None)
         if offered is None:
@@ -93,12 +90,12 @@ class NamespaceReplica(ModuleNamespace):
         self._received[name] = version
 
     def set_aside(self, name: str) -> None:
-        """Save the value that is here, before another value is lent."""
+        """Save the present value, before another value is lent."""
         self._take_back(name)
         self._saved[name] = (self._received.get(name), self.values.get(name, _NONE), self._bound(name))
 
     def lend(self, name: str, value: Any) -> None:
-        """Let the name have this value until it is offered again, unless code here has given it a value of its own."""
+        """Give the name this value until the next offer, unless code of this process has set a value of its own."""
         global changes
         _, received, bound = self._saved[name]
         if bound is received or bound is _NONE:
@@ -108,12 +105,12 @@ class NamespaceReplica(ModuleNamespace):
         changes += 1
 
     def _take_back(self, name: str) -> None:
-        """Restore the saved value, after the call for which another was lent."""
+        """Restore the saved value, after the call with a lent one."""
         saved = self._saved.pop(name, None)
         if saved is None:
             return
         version, received, bound = saved
-        if self._bound(name) is self.values.get(name, _NONE):  # that call has not set the name
+        if self._bound(name) is self.values.get(name, _NONE):  # the call has not set the name
             _set(vars(self.module), name, bound)
         _set(self.values, name, received)
         self._received[name] = _LENT if version is None else version
@@ -125,7 +122,7 @@ class NamespaceReplica(ModuleNamespace):
         return self._received.get(name) == version
 
     def value(self, name: str) -> Any:
-        """Return the function or class that was received; its name may have another value by now."""
+        """Return the function or class as received; the name may have another value by now."""
         self.take(name)
         if name in self.values:
             return self.values[name]
@@ -155,7 +152,7 @@ _replicas: dict[Origin, NamespaceReplica] = {}
 
 
 def replica(header: Header) -> NamespaceReplica:
-    """Return the replica of a namespace; it is made when it is first needed."""
+    """Return the replica of a namespace, made at its first use."""
     found = _replicas.get(header[0])
     if found is None:
         found = under(module_namespace.lock, _new_replica, header)
@@ -168,27 +165,32 @@ def _new_replica(header: Header) -> NamespaceReplica:
         found = NamespaceReplica(header)
         module_namespace.enter_replica(found)
         _install(found)
-        _replicas[header[0]] = found  # last, because other threads use it without the lock as soon as it is there
+        _replicas[header[0]] = found  # last, because other threads read this table without the lock
     return found
 
 
 def _install(space: NamespaceReplica) -> None:
-    """Let pickle and typing find the module in `sys.modules`, unless another has its name."""
+    """Enter the module into `sys.modules` for pickle and typing, unless another module has the name."""
     _, name, number = space.header[0]
     if name == "__main__" and not any(other.header[0][1] == name for other in _replicas.values() if other is not space):
-        _replaced.append(sys.modules.get(name))  # kept alive, because its code may be running
+        _replaced.append(sys.modules.get(name))  # kept alive, because the code of this module may be running
         sys.modules[name] = space.module
     elif name and not number:
         sys.modules.setdefault(name, space.module)
-        vars(space.module)["__getattr__"] = partial(_unsent_attribute, space.module)
+        from . import import_statements  # here and below, because a script's functions, of `__main__`, need none of it
+
+        module = space.module
+        vars(module)["__getattr__"] = lambda attribute: _unsent_attribute(module, attribute)
         import_statements.look_first(_imported_module)
 
 
 def _unsent_attribute(module: ModuleType, name: str) -> Any:
-    """Return an attribute that did not travel, from the module of this name that can be imported here."""
+    """Return an attribute not received, from the importable module of the same name."""
     absent = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
     if name.startswith("__"):
         raise absent
+    from . import import_statements
+
     try:
         return getattr(import_statements.load_another(module.__name__, module), name)
     except ImportError:  # no such module can be imported here
@@ -196,7 +198,7 @@ def _unsent_attribute(module: ModuleType, name: str) -> Any:
 
 
 def _imported_module(namespace: dict[str, Any], name: str) -> ModuleType | None:
-    """Return the module that an import statement means in a function that travelled: one from the same process."""
+    """Return the module from the same process as the namespace, for an import statement in a received function."""
     space = module_namespace.of_globals(namespace)
     if type(space) is not NamespaceReplica:
         return None
@@ -205,14 +207,14 @@ def _imported_module(namespace: dict[str, Any], name: str) -> ModuleType | None:
 
 
 _replaced: list[Any] = []
-_provided: list[tuple[NamespaceReplica, str, int]] | None = None  # the globals of the function that is being loaded
+_provided: list[tuple[NamespaceReplica, str, int]] | None = None  # the globals of the function now being loaded
 
 
 class LoadedFunction:
-    """A function that is loaded once for many calls, with its globals as they were when it was sent.
+    """A function loaded once for many calls, with its globals as at the time of sending.
 
-    Another function may bring another value of the same global between two calls, and calls need not come in the order
-    in which they were submitted. Then the function is loaded again.
+    Another function may bring another value of the same global between two calls, and calls need not arrive in order of
+    submission. Then the function is loaded again.
     """
 
     __slots__ = ("_function", "_names", "_seen", "data")
@@ -232,7 +234,7 @@ class LoadedFunction:
             self._seen = changes
 
     def current(self) -> Callable[..., Any]:
-        """Return the function, after its globals have got their values back."""
+        """Return the function, with the right values of its globals."""
         if self._seen != changes:
             if not all(space.has(name, version) for space, name, version in self._names):
                 self._load()
@@ -241,7 +243,7 @@ class LoadedFunction:
 
 
 def provide(needs: Needs) -> None:
-    """Store globals, import modules and enter source texts before a function that needs them is made."""
+    """Store the globals, import the modules and enter the source texts that a function needs, before its creation."""
     pickled, imports, sources = needs
     for filename, text in sources:
         import linecache  # here, so that a worker starts without it
@@ -249,15 +251,18 @@ def provide(needs: Needs) -> None:
         lines = text.splitlines(True)
         if linecache.cache.get(filename, (0, 0, None))[2:3] != (lines,):
             linecache.cache[filename] = (len(text), None, lines, filename)
-    for name in imports:
-        importlib.import_module(name)
-    foreign = [one for one in pickled if one[0][0][0] != object_identity.token]
+    if imports:
+        import importlib
+
+        for name in imports:
+            importlib.import_module(name)
+    foreign = [one for one in pickled if one[0][0][0] != definition_identity.process_name]
     if foreign:
         under(module_namespace.lock, _take, foreign)
 
 
 def _take(pickled: list[PickledGlobal]) -> None:
-    for header, name, version, data in pickled:  # all are offered first, because they may refer to each other
+    for header, name, version, data in pickled:  # all offers first, because the pickles may refer to each other
         replica(header).offer(name, version, data)
         if _provided is not None:
             _provided.append((replica(header), name, version))
@@ -266,8 +271,8 @@ def _take(pickled: list[PickledGlobal]) -> None:
 
 
 def _begin_child() -> None:
-    for space in _replicas.values():  # their functions are used in the fork as before
+    for space in _replicas.values():  # a fork uses received functions as its parent did
         module_namespace.enter_replica(space)
 
 
-os.register_at_fork(after_in_child=_begin_child)  # after that of `module_namespace`, which clears the table
+os.register_at_fork(after_in_child=_begin_child)  # registered after `module_namespace`, whose hook clears the table

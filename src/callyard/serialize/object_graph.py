@@ -1,12 +1,12 @@
-"""The graph of the globals that a call reaches. An object in it is read as one object, however many paths lead to it.
+"""The graph of the globals in the reach of a call. An object stays one object in the reader, on however many paths.
 
-The value of each global is a pickle of its own, so that it travels only when it has changed. But pickles know nothing
-of each other, so where values share an object,
+The value of each global is a pickle of its own, so that only changed values travel. But separate pickles would make
+copies of a common object. So for values that share an object,
 
-- and the object is the value of a global, the others refer to this global;
-- and it is not, or the values refer to each other in a circle, they are pickled together.
+- if the object is the value of a global, the other values refer to this global;
+- otherwise, and for values that refer to each other in a circle, one pickle holds all these values.
 
-The memo of a pickler tells which objects it has pickled. Nothing else walks through the user's objects.
+The memo of a pickler lists the pickled objects. Nothing else walks through the user's objects.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Protocol
 
 from ..utils.locks import under
 from .change_detection import ChangeDetector, SnapshotGroup, snapshot
-from .globals import MISSING, deleted, last_sent, lock, replace, value_of
-from .module_namespace import PickledGlobal, Place, SentGlobals
-from .shared_objects import circles, linked, order, owners, sharing
+from .common_objects import circles, linked, order, owners, sharing
+from .module_namespace import PickledGlobal, SentGlobals, Variable
+from .reached_globals import MISSING, deleted, last_sent, lock, replace, value_of
 
 
 class PickledValues(Protocol):
-    """The values of some globals in one pickle, and the objects in it."""
+    """A pickle of the values of some globals, and the ids of its objects."""
 
     data: bytes
-    reached: Iterable[Place]
-    named: Iterable[Place]  # globals whose values must be there when it is read
+    reached: Iterable[Variable]
+    named: Iterable[Variable]  # globals needed by the reader
 
     @property
     def ids(self) -> AbstractSet[int]: ...
@@ -35,19 +35,23 @@ class PickledValues(Protocol):
     def has(self, number: int) -> bool: ...
 
 
-Pickle = Callable[[tuple[Place, ...], tuple[Place, ...]], PickledValues]  # of globals, and of those that they refer to
+Pickle = Callable[
+    [tuple[Variable, ...], tuple[Variable, ...]], PickledValues
+]  # of globals, and of those that they refer to
 
 
 class NewPickle:
-    """The values of some globals, pickled together now."""
+    """The values of some globals, pickled together for this call."""
 
-    def __init__(self, pickle: Pickle, places: tuple[Place, ...], refs: tuple[Place, ...] = ()) -> None:
-        self.places, self.refs = places, refs
-        snapshots = [snapshot(value_of(place)) for place in places]
-        self.snapshot: ChangeDetector | None = snapshots[0] if len(places) == 1 else SnapshotGroup.of(places, snapshots)
-        pickled = pickle(places, refs)
+    def __init__(self, pickle: Pickle, variables: tuple[Variable, ...], refs: tuple[Variable, ...] = ()) -> None:
+        self.variables, self.refs = variables, refs
+        snapshots = [snapshot(value_of(variable)) for variable in variables]
+        self.snapshot: ChangeDetector | None = (
+            snapshots[0] if len(variables) == 1 else SnapshotGroup.of(variables, snapshots)
+        )
+        pickled = pickle(variables, refs)
         self.data, self.reaches, self.links = pickled.data, tuple(pickled.reached), frozenset(pickled.named)
-        self._pickled = pickled  # keeps its objects alive, so that their ids stay valid
+        self._pickled = pickled  # keeps the objects alive, so that their ids stay valid
         self.has = pickled.has
 
     @property
@@ -55,17 +59,17 @@ class NewPickle:
         return self._pickled.ids
 
     def lasting(self) -> frozenset[int]:
-        """Return the ids that stay valid as long as the values are unchanged."""
+        """Return the ids valid as long as the values are unchanged."""
         if self.snapshot is None or not self.snapshot.ids:
             return frozenset()
         return frozenset(filter(self.has, self.ids & self.snapshot.ids))
 
 
 class KnownPickle:
-    """The values of some globals that are as they were sent last, so that they need not be pickled again."""
+    """The values of some globals, unchanged since the last pickle."""
 
     def __init__(self, sent: SentGlobals) -> None:
-        self.places, self.refs = sent.places, tuple(sent.refs)
+        self.variables, self.refs = sent.variables, tuple(sent.refs)
         self.snapshot = sent.snapshot
         self.data, self.reaches, self.links, self.ids = sent.data, sent.reaches, sent.links, sent.ids
 
@@ -80,40 +84,40 @@ AnyPickle = NewPickle | KnownPickle
 
 
 class ObjectGraph:
-    """The globals that a call reaches, with the values that they have now."""
+    """The globals in the reach of a call, with their present values."""
 
     def __init__(self, pickle: Pickle) -> None:
         self._pickle = pickle
-        self.pickles: dict[Place, AnyPickle | None] = {}  # None: the global has no value
-        self.sent: dict[Place, SentGlobals | None] = {}
+        self.pickles: dict[Variable, AnyPickle | None] = {}  # None: the global has no value
+        self.sent: dict[Variable, SentGlobals | None] = {}
 
-    def add(self, places: Iterable[Place]) -> bool:
-        """Add these globals and all that they reach; return whether others are sent in another way because of them."""
-        if not self._follow(places):
+    def add(self, variables: Iterable[Variable]) -> bool:
+        """Add these globals and their reach; return True if the form of an earlier global has changed with them."""
+        if not self._follow(variables):
             return False
-        while self._refer() or self._unite():
+        while self._refer() or self._unite():  # each changes pickles, and so may uncover further common objects
             pass
         before, self.sent = self.sent, {}
         under(lock, self._settle_all)  # two threads that send a global for the first time must agree on its version
-        return any(self.sent[place] is not sent for place, sent in before.items())
+        return any(self.sent[variable] is not sent for variable, sent in before.items())
 
-    def pickled(self, places: Iterable[Place], written: set[Place]) -> Iterator[PickledGlobal]:
-        """Yield these globals and all that they need, except those that are written already; add them to these."""
-        todo = list(places)
+    def pickled(self, variables: Iterable[Variable], written: set[Variable]) -> Iterator[PickledGlobal]:
+        """Yield these globals and all their needs, except for those in `written`, and add each to `written`."""
+        todo = list(variables)
         while todo:
-            place = todo.pop()
-            if place not in written:
-                written.add(place)
-                sent = self.sent[place]
+            variable = todo.pop()
+            if variable not in written:
+                written.add(variable)
+                sent = self.sent[variable]
                 if sent is not None:
-                    todo.extend((*sent.reaches, *sent.refs, *sent.places))
-                    yield place[0].header, place[1], sent.version, sent.data
+                    todo.extend((*sent.reaches, *sent.refs, *sent.variables))
+                    yield variable[0].header, variable[1], sent.version, sent.data
 
     def distinct(self) -> list[AnyPickle]:
         return list(dict.fromkeys(pickle for pickle in self.pickles.values() if pickle is not None))
 
-    def connected(self, found: Iterable[AnyPickle]) -> tuple[Place, ...]:
-        """Return the globals of these pickles, and of all that are linked with them, directly or through others."""
+    def connected(self, found: Iterable[AnyPickle]) -> tuple[Variable, ...]:
+        """Return the globals of these pickles, and of all pickles linked with one, directly or through others."""
         todo, pickles = list(found), self.distinct()
         everything = dict.fromkeys(todo)
         while todo:
@@ -121,96 +125,96 @@ class ObjectGraph:
             new = [other for other in pickles if other not in everything and linked(one, other)]
             everything.update(dict.fromkeys(new))
             todo += new
-        return tuple(sorted((place for pickle in everything for place in pickle.places), key=order))
+        return tuple(sorted((variable for pickle in everything for variable in pickle.variables), key=order))
 
     # -- pickling values -------------------------------------------------------------------------------
 
-    def _follow(self, places: Iterable[Place]) -> bool:
-        """Add globals that are not here yet, and pickle them if they may have changed; return whether there are any."""
-        todo, new = list(places), False
+    def _follow(self, variables: Iterable[Variable]) -> bool:
+        """Add the new globals among these, pickled if perhaps changed; return True if there are any."""
+        todo, new = list(variables), False
         while todo:
-            place = todo.pop()
-            if place not in self.pickles:
+            variable = todo.pop()
+            if variable not in self.pickles:
                 new = True
-                self.pickles[place] = pickle = self._first(place)
+                self.pickles[variable] = pickle = self._first(variable)
                 if pickle is not None:
                     self._put(pickle)
-                    todo.extend((*pickle.reaches, *pickle.refs, *self._formerly(place)))
+                    todo.extend((*pickle.reaches, *pickle.refs, *self._formerly(variable)))
         return new
 
     def _put(self, pickle: AnyPickle) -> None:
-        self.pickles.update(dict.fromkeys(pickle.places, pickle))
+        self.pickles.update(dict.fromkeys(pickle.variables, pickle))
 
-    def _first(self, place: Place) -> AnyPickle | None:
-        """Pickle a global, together with those with which it was sent last if that gives the same pickle."""
-        value = value_of(place)
+    def _first(self, variable: Variable) -> AnyPickle | None:
+        """Pickle a global, together with the same globals as last time if the pickle is still the same."""
+        value = value_of(variable)
         if value is MISSING:
             return None
-        known = last_sent(place)
+        known = last_sent(variable)
         if known is None or known.data is None or not self._are_free(known):
-            return NewPickle(self._pickle, (place,))
+            return NewPickle(self._pickle, (variable,))
         if known.snapshot is not None and known.snapshot.unchanged(value):
             return KnownPickle(known)
-        pickle = NewPickle(self._pickle, known.places, tuple(known.refs))
-        alone = len(known.places) == 1 and not known.refs
-        return pickle if alone or pickle.data == known.data else NewPickle(self._pickle, (place,))
+        pickle = NewPickle(self._pickle, known.variables, tuple(known.refs))
+        alone = len(known.variables) == 1 and not known.refs
+        return pickle if alone or pickle.data == known.data else NewPickle(self._pickle, (variable,))
 
-    def _formerly(self, place: Place) -> tuple[Place, ...]:
-        """Return the globals with which it was sent last, because they may still share objects."""
-        known = last_sent(place)
-        return () if known is None else known.places
+    def _formerly(self, variable: Variable) -> tuple[Variable, ...]:
+        """Return the globals sent together with this one last time, because perhaps they still share objects."""
+        known = last_sent(variable)
+        return () if known is None else known.variables
 
     def _are_free(self, sent: SentGlobals) -> bool:
-        if any(self.pickles.get(place) for place in sent.places):
+        if any(self.pickles.get(variable) for variable in sent.variables):
             return False
-        return all(value_of(place) is not MISSING for place in (*sent.places, *sent.refs))
+        return all(value_of(variable) is not MISSING for variable in (*sent.variables, *sent.refs))
 
     # -- shared objects --------------------------------------------------------------------------------
 
     def _refer(self) -> bool:
-        """Let values refer to globals that mean objects in them; return whether there are any."""
+        """Replace objects in values by references to the globals with these objects; return True if there are any."""
         pickles = [pickle for pickle in self.distinct() if pickle.ids]
-        means = owners({place[0] for pickle in pickles for place in pickle.places}) if pickles else {}
+        means = owners({variable[0] for pickle in pickles for variable in pickle.variables}) if pickles else {}
         referred = False
         for pickle in pickles:
             inside = {means[number] for number in pickle.ids & means.keys() if pickle.has(number)}
-            if not inside <= {*pickle.places, *pickle.refs}:
-                self._again(pickle.places, inside.union(pickle.refs))
+            if not inside <= {*pickle.variables, *pickle.refs}:
+                self._again(pickle.variables, inside.union(pickle.refs))
                 referred = True
         return referred
 
     def _unite(self) -> bool:
-        """Pickle together the values that have to be; return whether there are any."""
+        """Pickle values with common objects, and circles of references, together; return True if there are any."""
         pickles = self.distinct()
         groups = sharing(pickles) or circles(pickles)
         for group in groups:
-            places = sorted((place for pickle in group for place in pickle.places), key=order)
-            self._again(tuple(places), {place for pickle in group for place in pickle.refs})
+            variables = sorted((variable for pickle in group for variable in pickle.variables), key=order)
+            self._again(tuple(variables), {variable for pickle in group for variable in pickle.refs})
         return bool(groups)
 
-    def _again(self, places: tuple[Place, ...], refs: set[Place]) -> None:
-        others = sorted(refs.difference(places), key=order)
-        pickle = NewPickle(self._pickle, places, tuple(others))
+    def _again(self, variables: tuple[Variable, ...], refs: set[Variable]) -> None:
+        others = sorted(refs.difference(variables), key=order)
+        pickle = NewPickle(self._pickle, variables, tuple(others))
         self._put(pickle)
         self._follow((*pickle.reaches, *others))
 
     # -- versions --------------------------------------------------------------------------------------
 
     def _settle_all(self) -> None:
-        for place in self.pickles:
-            self._settle(place)
+        for variable in self.pickles:
+            self._settle(variable)
 
-    def _settle(self, place: Place) -> SentGlobals | None:
-        """Note how a global is sent: as last time, unless it or a global that it refers to has changed."""
-        if place in self.sent:
-            return self.sent[place]
-        pickle = self.pickles[place]
+    def _settle(self, variable: Variable) -> SentGlobals | None:
+        """Set the form of a global for sending: as last time, unless the value or one of its references has changed."""
+        if variable in self.sent:
+            return self.sent[variable]
+        pickle = self.pickles[variable]
         if pickle is None:
-            self.sent[place] = gone = deleted(place)
+            self.sent[variable] = gone = deleted(variable)
             return gone
         refs = {other: 0 if (found := self._settle(other)) is None else found.version for other in pickle.refs}
-        sent = replace(pickle.places, SentGlobals(pickle.data, pickle.places, refs))
+        sent = replace(pickle.variables, SentGlobals(pickle.data, pickle.variables, refs))
         sent.snapshot, sent.reaches = pickle.snapshot, pickle.reaches
         sent.links, sent.ids = pickle.links, pickle.lasting()
-        self.sent.update(dict.fromkeys(pickle.places, sent))
+        self.sent.update(dict.fromkeys(pickle.variables, sent))
         return sent

@@ -1,15 +1,14 @@
-"""Packed objects: a pickle with its large buffers, which can be forwarded without being opened, or opened.
+"""Packed objects: a pickle with its large buffers, to be opened or forwarded unopened.
 
-This module is all that a job needs of packing, so it loads little.
+Jobs import this module and not the packer, so it imports little.
 """
 
 from __future__ import annotations
 
 import _pickle as pickle
 from _thread import _local
-from collections.abc import Sequence
 
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_typing import TYPE_CHECKING, Any, Sequence
 
 if TYPE_CHECKING:
     from .shared_memory import Memory
@@ -20,7 +19,7 @@ Span = tuple[int, int, int]  # (number of the memory, offset, length)
 
 
 class Packed:
-    """A pickled object. `data` is the pickle; None if the pickle is large itself, and therefore the first span."""
+    """A pickled object. `data` is the pickle; None for a large pickle, which is the first span instead."""
 
     __slots__ = ("data", "memories", "spans")
 
@@ -48,7 +47,7 @@ _inputs = _Inputs()
 
 
 def given(number: int) -> Any:
-    """Return an input by its number. Pickles of arguments call this in the place of a future."""
+    """Return an input by its number: called by pickles of arguments, once for each occurrence of a future."""
     return _inputs.values[number]
 
 

@@ -1,7 +1,7 @@
 """The packer: pickles objects, and copies their large buffers into shared memory.
 
-A future among the arguments becomes a number in the pickle and an entry in the list of inputs. Its result takes that
-place when the call is sent, still packed, so it is not pickled again.
+A future among the arguments becomes a number in the pickle and an entry in the list of inputs. When the call is sent,
+the future's result goes along as an input, still packed, and is not pickled again.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ __all__ = ["LARGE", "Packed", "Packer", "load_with_inputs", "note_futures"]
 
 _SMALL = frozenset((int, float, complex, bool, type(None)))  # no buffers, no futures, no user code
 LARGE = 1 << 17  # bytes from which a buffer travels in shared memory: below, the socket is as fast
-_SHARED_APART = 8  # up to so many large buffers of one object each have a segment of their own
+_SHARED_APART = 8  # the most large buffers of one object with a segment each; more go into one segment together
 
 
 class Packer:
     """Packs objects, with a pool of segments for their large buffers.
 
-    `home`: the reader is the process from which functions came here, so their globals are not sent back to it.
+    `to_driver`: True if the reader has sent the functions of this process, and needs none of their globals.
     """
 
-    def __init__(self, segments: SegmentPool, home: bool = False) -> None:
+    def __init__(self, segments: SegmentPool, to_driver: bool = False) -> None:
         self._segments = segments
-        self._home = home
+        self._to_driver = to_driver
         self._copies: dict[int, tuple[Any, weakref.ref[OwnedSegment], int]] = {}
 
     def pack(self, value: Any, futures: list[Any] | None = None) -> Packed:
-        """Pack a value as it is now. If there is a list `futures`, futures are appended to it and become numbers."""
+        """Pack a value in its present state. With a list `futures`, futures go into the list and become numbers."""
         if type(value) in _SMALL or (type(value) in (str, bytes) and len(value) < LARGE):
             return Packed(pickle.dumps(value, 5))
         return self._packed(*self._dump(value, futures))
@@ -50,10 +50,10 @@ class Packer:
         futures: list[Any],
         definition: FunctionDefinition | None = None,
     ) -> Packed | None:
-        """Pack arguments as they are now; plain numbers take a short way.
+        """Pack arguments in their present state, plain numbers without a `Dump`.
 
         Returns:
-            None if they share an object with the globals of their function, so that both have to be in one pickle.
+            None if the arguments share an object with the globals of the function, so that one pickle must hold both.
         """
         watch = None if definition is None else definition.watch
         if not _are_small(args, kwargs):
@@ -66,12 +66,12 @@ class Packer:
         return Packed(pickle.dumps((args, kwargs), 5))
 
     def _dump(self, value: Any, futures: list[Any] | None) -> tuple[Dump, list[pickle.PickleBuffer]]:
-        from .dump import Dump  # here, so that the zygote starts sooner; it loads this later
+        from .dump import Dump  # here, because the zygote must start soon, and imports this after its start
 
         buffers: list[pickle.PickleBuffer] = []
         reduce = note_futures(futures)
         return Dump(
-            value, buffer_callback=_keep_large(buffers), reduce=reduce, home=self._home, again=buffers.clear
+            value, buffer_callback=_keep_large(buffers), reduce=reduce, to_driver=self._to_driver, again=buffers.clear
         ), buffers
 
     def _packed(self, dump: Dump, buffers: list[pickle.PickleBuffer]) -> Packed:
@@ -81,7 +81,7 @@ class Packer:
         return Packed(None, *self._snapshot([memoryview(dump.data), *raw]))
 
     def shared(self, memory: Any) -> Any:
-        """Return private memory in a segment if there is one for it now, and any other memory as it is."""
+        """Return private memory in a segment, if a segment is left now, and any other memory unchanged."""
         if isinstance(memory, PrivateBytes):
             return self._segments.fill(memory.read()) or memory
         return memory
@@ -95,7 +95,7 @@ class Packer:
         spans, start = [], 0
         for buffer in buffers:
             spans.append((0, start, buffer.nbytes))
-            start += -(-buffer.nbytes // 64) * 64  # aligned as an allocator would
+            start += -(-buffer.nbytes // 64) * 64  # aligned to 64 bytes, a cache line
         whole = bytearray(start)
         for buffer, (_, first, length) in zip(buffers, spans, strict=True):
             whole[first : first + length] = buffer
@@ -103,6 +103,7 @@ class Packer:
 
     def _copy(self, buffer: memoryview) -> Memory:
         """Copy a buffer, or return the copy made for an earlier call if the object still has the same content."""
+        # The id alone proves nothing, because a new object may have the id of a dead one: hence the weak reference.
         source = buffer.obj
         known = self._copies.get(id(source))
         if known is not None and known[0]() is source:
@@ -112,14 +113,15 @@ class Packer:
         filled = self._segments.fill(buffer)
         if filled is None:
             return PrivateBytes(bytearray(buffer))
-        with contextlib.suppress(TypeError):  # an object without weak references
-            self._remember(source, filled)
+        with contextlib.suppress(TypeError):  # the type of the object has no weak references
+            self._keep_copy(source, filled)
         return filled
 
-    def _remember(self, source: Any, copy: OwnedSegment) -> None:
+    def _keep_copy(self, source: Any, copy: OwnedSegment) -> None:
         number = id(source)
         copies = self._copies
 
+        # Called when either the object or its copy is gone, in any thread; by then another entry may have this id.
         def forget(reference: Any) -> None:
             known = copies.get(number)
             if known is not None and (known[0] is reference or known[1] is reference):
@@ -140,9 +142,10 @@ def _are_small(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def _same(a: memoryview, b: memoryview) -> bool:
-    """Tell whether two contiguous buffers have the same bytes; so NaN equals itself."""
+    """Return True if two contiguous buffers have the same bytes; so NaN equals itself."""
     if a.nbytes != b.nbytes:
         return False
+    # As 8-byte words: `memoryview` compares numbers of one format in C, several times faster than single bytes.
     words = a.nbytes // 8 * 8
     flat = b.cast("B")
     return a[:words].cast("Q") == flat[:words].cast("Q") and a[words:] == flat[words:]
@@ -152,7 +155,7 @@ def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBu
     def callback(buffer: pickle.PickleBuffer) -> bool:
         try:
             large = buffer.raw().nbytes >= LARGE
-        except BufferError:  # not contiguous: pickle copies it
+        except BufferError:  # not contiguous: pickle copies the bytes
             return True
         if large:
             buffers.append(buffer)
@@ -165,7 +168,7 @@ def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBu
 
 
 def note_futures(futures: list[Any] | None) -> Callable[[Any], Any] | None:
-    """Return the hook for a pickler that appends futures to a list and replaces them by numbers."""
+    """Return the hook for a pickler to append futures to a list and replace each by its number."""
     if futures is None:
         return None
     from ..dependencies.replace_futures import is_future  # here, because workers never need it

@@ -1,30 +1,29 @@
-"""The functions that the pickles of functions and classes call when they are read, to make them again or find them.
+"""The functions called by pickles of functions and classes during reading, to make these anew or to find them.
 
-Their names are part of pickles that lie in files, so they stay as they are.
+The names here are part of pickles in cache files, so renaming a function makes old entries unreadable.
 """
 
 from __future__ import annotations
 
 import builtins
-import contextlib
-import importlib
 import sys
 import types
-from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType, ModuleType
 
-from ..utils.lite_typing import Any
-from . import module_namespace, object_identity
+from ..utils.lite_typing import Any, Callable, Iterator
+from . import definition_identity, module_namespace
+from .definition_identity import DefinitionIdentity, Key
 from .module_namespace import GlobalName, Header, Needs
 from .namespace_replica import JointValues, provide, replica
-from .object_identity import DefinitionIdentity, Key
 
 
 def namespace(header: Header | str) -> dict[str, Any]:
     """Return the globals of functions with this header."""
     if isinstance(header, str):
+        import importlib  # here, because most functions that travel by value are no module's that can be imported
+
         return vars(importlib.import_module(header))
-    if header[0][0] != object_identity.token:
+    if header[0][0] != definition_identity.process_name:
         return replica(header).globals()
     module = sys.modules.get(header[0][1])
     if module is not None and not header[0][2]:
@@ -34,31 +33,31 @@ def namespace(header: Header | str) -> dict[str, Any]:
 
 
 def named(header: Header, name: str, key: Key, needs: Needs) -> Any:
-    """Return the function or class that was sent under this name; where it comes from, the very one."""
+    """Return the function or class sent under this name; in the defining process, the original."""
     provide(needs)
-    if header[0][0] == object_identity.token:
-        known = object_identity.find(key)
+    if header[0][0] == definition_identity.process_name:
+        known = definition_identity.find(key)
         return namespace(header)[name] if known is None else known
     with module_namespace.lock:
         return replica(header).value(name)
 
 
 def shared(header: Header, name: str, needs: Needs) -> Any:
-    """Return the value of a global, for values that share it."""
+    """Return the value of a global, for other values that contain the same object."""
     provide(needs)
-    if header[0][0] == object_identity.token:
+    if header[0][0] == definition_identity.process_name:
         return namespace(header)[name]
     with module_namespace.lock:
         return replica(header).value(name)
 
 
 def together(names: tuple[GlobalName, ...], *things: Any) -> JointValues:
-    """Return the values of globals that share objects. `things` begins with the objects to which they refer."""
+    """Return the values of globals that share objects. `things` begins with objects for the pickle's memo."""
     return JointValues(zip(names, things[-len(names) :], strict=True))
 
 
 def begin_to_lend(names: tuple[GlobalName, ...]) -> tuple[GlobalName, ...]:
-    """Save the values of these globals. Pickle calls this first, because a function is stored as soon as it is made."""
+    """Save the values of these globals, before the pickle makes functions, which are stored on creation."""
     with module_namespace.lock:
         for header, name in _foreign(names):
             replica(header).set_aside(name)
@@ -66,37 +65,37 @@ def begin_to_lend(names: tuple[GlobalName, ...]) -> tuple[GlobalName, ...]:
 
 
 def lend(*things: Any) -> Any:
-    """Return a thing, after lending globals the values that share objects with it.
+    """Return an object, after lending globals the values that share objects with it.
 
-    `things` ends with the globals, the thing and the values. It begins with the objects to which these refer.
+    `things` ends with the globals, the object and the values, and begins with objects for the pickle's memo.
     """
     names, thing, values = things[-3:]
     with module_namespace.lock:
         for (header, name), value in zip(names, values, strict=True):
-            if header[0][0] != object_identity.token:
+            if header[0][0] != definition_identity.process_name:
                 replica(header).lend(name, value)
     return thing
 
 
 def _foreign(names: tuple[GlobalName, ...]) -> Iterator[GlobalName]:
-    return (name for name in names if name[0][0][0] != object_identity.token)
+    return (name for name in names if name[0][0][0] != definition_identity.process_name)
 
 
 def module(header: Header, needs: Needs) -> ModuleType:
     provide(needs)
-    if header[0][0] != object_identity.token:
+    if header[0][0] != definition_identity.process_name:
         return replica(header).module
     space = module_namespace.find(header[0])
     return space.holder() if space else sys.modules[header[0][1]]
 
 
 def type_of_types(name: str) -> Any:
-    """Return a type that has a name only in the module `types`, without loading cloudpickle for it."""
+    """Return a type by its name in the module `types`, without loading cloudpickle."""
     return getattr(types, name)
 
 
 def cell() -> CellType:
-    """Return an empty cell. It is filled later, because its content may refer to it."""
+    """Return an empty cell, to be filled later, because the content may refer to the cell."""
     return CellType()
 
 
@@ -112,11 +111,11 @@ def function(
     name: str,
     cells: tuple[CellType, ...],
 ) -> FunctionType:
-    """Return a function without defaults and attributes. They are set later, because they may refer to it."""
+    """Return a function without defaults and attributes, to be set later, because each may refer to the function."""
     provide(needs)
     new = FunctionType(code, namespace(header), name, None, cells or None)
-    if key is not None and not isinstance(header, str) and header[0][0] != object_identity.token:
-        _remember(new, key, header, name)
+    if key is not None and not isinstance(header, str) and header[0][0] != definition_identity.process_name:
+        _register(new, key, header, name)
     return new
 
 
@@ -125,48 +124,50 @@ def fill_function(new: FunctionType, state: tuple[Any, ...]) -> None:
     for name, value in attributes.items():
         setattr(new, name, value)
     vars(new).update(own)
-    for place, value in contents:
-        place.cell_contents = value
+    for cell, value in contents:
+        cell.cell_contents = value
     for name, value in hooked.items():
         new.__globals__.setdefault(name, value)
 
 
 def made(header: Header, name: str, key: Key, make: Callable[..., Any], *args: Any) -> Any:
-    """Return any other object that is sent under a name, such as a function with `lru_cache`."""
+    """Return any other object sent under a name, such as a function with `lru_cache`."""
     thing = make(*args)
-    if header[0][0] != object_identity.token:
-        _remember(thing, key, header, name)
+    if header[0][0] != definition_identity.process_name:
+        _register(thing, key, header, name)
     return thing
 
 
 def dynamic_class(header: Header | None, key: Key, make: Callable[..., type], *args: Any) -> type:
-    """Return a class without attributes. They are set later, because they may refer to it."""
-    known: type | None = object_identity.find(key)
+    """Return a class without attributes, to be set later, because each may refer to the class."""
+    known: type | None = definition_identity.find(key)
     if known is not None:
-        _announce(known, header, known.__name__)
+        _publish(known, header, known.__name__)
         return known
     with module_namespace.lock, _without_init_subclass(args):
         new = make(*args)
-    _remember(new, key, header, new.__name__).complete = False
+    _register(new, key, header, new.__name__).complete = False
     return new
 
 
-@contextlib.contextmanager
-def _without_init_subclass(args: tuple[Any, ...]) -> Iterator[None]:
-    """Keep the hooks of bases from registering the class again: the registries have been sent as they are."""
-    bases = (base for arg in args if type(arg) is tuple for base in arg if isinstance(base, type))
-    hooks = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
-    for base in hooks:
-        type.__setattr__(base, "__init_subclass__", classmethod(_do_nothing))
-    try:
-        yield
-    finally:
-        for base, method in hooks.items():
+class _without_init_subclass:  # noqa: N801  # a context manager
+    """Switch off the hooks of bases, which would register the class a second time in registries sent complete."""
+
+    def __init__(self, args: tuple[Any, ...]) -> None:
+        bases = (base for arg in args if type(arg) is tuple for base in arg if isinstance(base, type))
+        self._hooks = {c: vars(c)["__init_subclass__"] for base in bases for c in base.__mro__ if _registers(c)}
+
+    def __enter__(self) -> None:
+        for base in self._hooks:
+            type.__setattr__(base, "__init_subclass__", classmethod(_do_nothing))
+
+    def __exit__(self, *how: object) -> None:
+        for base, method in self._hooks.items():
             type.__setattr__(base, "__init_subclass__", method)
 
 
 def _registers(cls: type) -> bool:
-    identity = object_identity.known(cls)
+    identity = definition_identity.known(cls)
     return identity is not None and identity.foreign and "__init_subclass__" in vars(cls)
 
 
@@ -175,21 +176,21 @@ def _do_nothing(cls: Any, /, **_: Any) -> None:
 
 
 def fill_class(new: type, state: tuple[int | None, Callable[[type, Any], Any], Any]) -> None:
-    """Store the attributes of a class, unless their version is the one received last."""
+    """Store the attributes of a class, unless this version was received last."""
     version, fill, attributes = state
-    here = object_identity.identity(new)
+    here = definition_identity.identity(new)
     if here.complete and (not here.foreign or (version is not None and here.filled == version)):
-        return  # the class comes from here, or code here may have changed it since it was received
+        return  # the class is defined here, or unchanged at the sender, and code here may have changed its attributes
     fill(new, attributes)
     here.filled, here.complete = version, True
 
 
-def _remember(thing: Any, key: Key, header: Header | None, name: str) -> DefinitionIdentity:
-    _announce(thing, header, name)
-    return object_identity.adopt(thing, key)
+def _register(thing: Any, key: Key, header: Header | None, name: str) -> DefinitionIdentity:
+    _publish(thing, header, name)
+    return definition_identity.adopt(thing, key)
 
 
-def _announce(thing: Any, header: Header | None, name: str) -> None:
-    """Let classes that derive from it find it before it is complete."""
-    if header is not None and header[0][0] != object_identity.token:
+def _publish(thing: Any, header: Header | None, name: str) -> None:
+    """Store an incomplete class in its namespace, for the classes derived from it."""
+    if header is not None and header[0][0] != definition_identity.process_name:
         replica(header).values[name] = thing

@@ -1,6 +1,6 @@
 """Reductions of objects that pickle cannot send, or sends by a name that a worker does not find.
 
-The names of the functions that make the objects are part of pickles that lie in files, so they stay as they are.
+The names of the functions `_make_*` are part of pickles in cache files, so renaming one makes old entries unreadable.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def _make_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> An
     return functools.lru_cache(**parameters)(function)
 
 
-# Descriptors are made by the initializer of the base, because that of a subclass may take other arguments. The
-# attributes that it has set are in the state.
+# Descriptors are made by the initializer of the built-in base, because the initializer of a subclass may take other
+# arguments. Attributes set by the latter are in the state.
 
 
 def _cached_property(prop: Any) -> tuple[Any, ...]:
@@ -42,7 +42,7 @@ def _cached_property(prop: Any) -> tuple[Any, ...]:
 
 def _make_cached_property(kind: Any, function: Callable[..., Any]) -> Any:
     prop = kind.__new__(kind)
-    functools.cached_property.__init__(prop, function)  # makes a new lock, up to Python 3.11
+    functools.cached_property.__init__(prop, function)  # up to Python 3.11 with a lock, which no pickle can hold
     return prop
 
 
@@ -68,7 +68,7 @@ def _make_method(kind: Any, function: Any) -> Any:
 
 
 def _state(descriptor: Any) -> Any:
-    """Return the attributes that the base's initializer does not set, as pickle takes them."""
+    """Return the attributes not set by the base's initializer, in the form of a pickle state."""
     names = copyreg._slotnames(type(descriptor))  # type: ignore[attr-defined]
     slots = {name: getattr(descriptor, name) for name in names if hasattr(descriptor, name)}
     own = getattr(descriptor, "__dict__", {})
@@ -77,7 +77,7 @@ def _state(descriptor: Any) -> Any:
 
 
 def _context_var(var: Any) -> tuple[Any, ...]:
-    """Reduce a variable with its value in this context, because the worker has no context that could set it."""
+    """Reduce a variable with its value in this context as the default, because the worker has no such context."""
     try:
         return _make_context_var, (var.name, var.get())
     except LookupError:
@@ -93,16 +93,16 @@ def _struct(compiled: struct.Struct) -> tuple[Any, ...]:
 
 
 def _thread_local(local: Any) -> tuple[Any, ...]:
-    """Reduce thread-local data to the values of this thread; the thread that reads them gets these."""
+    """Reduce thread-local data to the values of this thread, for the reading thread."""
     return _make_thread_local, (type(local),), dict(vars(local))
 
 
 def _make_thread_local(kind: Any) -> Any:
-    return kind.__new__(kind)  # without `__init__`, whose arguments are unknown; its effects are in the values
+    return kind.__new__(kind)  # without `__init__`, whose arguments are unknown; the values contain its effects
 
 
 def _bound(method: types.MethodType) -> tuple[Any, ...]:
-    """Reduce a method to its name if that leads to it, because then its function is the very one of the class."""
+    """Reduce a method to its name, if the name leads there, so that the function stays the one of the class."""
     held, name = method.__self__, method.__name__
     owners = (held if isinstance(held, type) else type(held)).__mro__
     found = next((vars(owner)[name] for owner in owners if name in vars(owner)), None)
@@ -116,7 +116,7 @@ def _slot(descriptor: Any) -> tuple[Any, ...]:
 
 
 def _code(code: types.CodeType) -> tuple[Any, ...]:
-    """Reduce code as cloudpickle does, with its file: cloudpickle 3.1.3 drops it, but tracebacks and keys need it."""
+    """Reduce code as cloudpickle does, plus the file name for tracebacks and keys, which cloudpickle 3.1.3 drops."""
     return reconstruct.code, (code.co_filename, *cloudpickle.Pickler.dispatch_table[types.CodeType](code))
 
 
@@ -136,7 +136,7 @@ def _make_new_type(name: str, base: Any, module: str) -> Any:
 
 def _type_var(var: Any) -> Any:
     if var.__module__ == "__main__":
-        return NotImplemented  # cloudpickle keeps the identity of these
+        return NotImplemented  # cloudpickle keeps the identity of type variables in __main__
     return _make_type_var, (
         var.__name__, var.__constraints__, var.__bound__, var.__covariant__, var.__contravariant__
     )  # fmt: skip
@@ -179,7 +179,7 @@ def _table() -> dict[type, Callable[[Any], Any]]:
 
 
 REDUCTIONS = _table()
-# Also for subclasses of these, which neither pickle nor cloudpickle can reduce.
+# For subclasses too, which neither pickle nor cloudpickle can reduce.
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (property, _property),
     (staticmethod, _method),
@@ -192,7 +192,7 @@ _SUBCLASSED = tuple(base for base, _ in _BASES)
 
 
 def reduction_of(thing: Any) -> Callable[[Any], Any] | None:
-    """Return the reduction of an object that pickle and cloudpickle cannot reduce or reduce wrongly, or None."""
+    """Return the reduction of an object, None if pickle or cloudpickle has a right one."""
     kind = type(thing)
     found = REDUCTIONS.get(kind)
     if found is None and issubclass(kind, _SUBCLASSED) and kind not in _BUILT_IN:

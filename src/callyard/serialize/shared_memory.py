@@ -1,9 +1,9 @@
-"""Memory that two processes share: nameless files in memory, lent by descriptor and used again.
+"""Shared memory: segments, which are nameless files in memory, lent to other processes by descriptor and used again.
 
-The process that makes a segment owns it. It writes a buffer into it and lends the descriptor. The borrower maps it
-privately, so that a write in place is not seen by others. When the last object that uses the mapping is gone, the
-borrower says so, and the owner may fill the segment again. Its pages are resident then; page faults of fresh memory
-cost more than the copy. The files have no names, so none can be left behind.
+The owner of a segment writes a buffer into the segment and lends the descriptor. The borrower maps the file privately,
+so that writes in place stay unseen by other processes. After the end of the last object in the mapping, the borrower
+gives the segment back, and the owner may fill it again. The pages are resident by then, and page faults of fresh
+memory cost more than the copy. Files without names cannot be left behind.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ..utils.locks import new_lock, under
 _SMALLEST = 1 << 18
 _KEPT_FREE = 1 << 29  # bytes of free segments that a process keeps for later use
 
-# Beyond these shares a process keeps its own buffers in private memory, and copies those of others.
+# Beyond these shares of its descriptors a process keeps its own buffers in private memory, and copies borrowed ones.
 OWNED, BORROWED = DescriptorShare(8), DescriptorShare(8)
 
-# A mapping duplicates its descriptor, except from Python 3.13 on, where it need not.
+# A mapping duplicates its descriptor, which from Python 3.13 on can be switched off.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _PER_MAPPING = 0 if _UNTRACKED else 1
 _PER_SEGMENT = 1 + _PER_MAPPING
 
 
 def anonymous_file(size: int) -> int:
-    """Return a descriptor of `size` bytes of memory that no other process can find by name."""
+    """Return a descriptor of `size` bytes of memory without a name in any file system."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("callyard", os.MFD_CLOEXEC)
     else:
@@ -48,7 +48,7 @@ def anonymous_file(size: int) -> int:
 
 
 def shared_mapping(fd: int, size: int) -> mmap.mmap:
-    """Map a file so that all processes which map it see the same memory."""
+    """Map a file, with writes visible in all mappings of the file."""
     return mmap.mmap(fd, size, **_UNTRACKED)
 
 
@@ -79,17 +79,17 @@ os.register_at_fork(after_in_parent=_count_fork)
 
 
 class _Mapping(mmap.mmap):
-    """A private mapping. While it lives, the segment is not filled again."""
+    """A private mapping. During its life the segment is not filled again."""
 
     lender: object = None
-    counted = 0  # descriptors taken from the share; 0 until the file is mapped, because a failed mmap is finalized, too
+    counted = 0  # descriptors taken from the share; 0 until the file is mapped, because a failed mmap is finalized too
 
     def __del__(self) -> None:
         BORROWED.give_back(self.counted)
 
 
 def _own_view(fd: int, size: int, lender: object) -> memoryview:
-    """Return the bytes as the caller's own: a private mapping, or a copy if no descriptor is left for one."""
+    """Return writable bytes for the caller alone: a private mapping, or a copy without a descriptor left."""
     if BORROWED.take(_PER_MAPPING):
         try:
             mapping = _Mapping(fd, size, access=mmap.ACCESS_COPY, **_UNTRACKED)
@@ -102,24 +102,24 @@ def _own_view(fd: int, size: int, lender: object) -> memoryview:
 
 
 def _copy(fd: int, size: int) -> bytearray:
-    """Return a copy of the file's bytes, which takes no descriptor."""
+    """Return a copy of the file's bytes."""
     content = bytearray(size)
-    place = 0
-    while place < size:
-        count = os.preadv(fd, [memoryview(content)[place:]], place)
+    offset = 0
+    while offset < size:
+        count = os.preadv(fd, [memoryview(content)[offset:]], offset)
         if not count:
-            raise OSError(f"shared memory ended after {place} of {size} bytes")
-        place += count
+            raise OSError(f"shared memory ended after {offset} of {size} bytes")
+        offset += count
     return content
 
 
 class _Segment:
-    """One file in memory, mapped by the process that owns it."""
+    """One file in memory, mapped by its owner."""
 
     __slots__ = ("capacity", "fd", "mapping")
 
     def __init__(self, capacity: int) -> None:
-        """Make a segment whose descriptors the caller has taken from the share. It returns them, also if this fails."""
+        """Make a segment with descriptors already taken from the share. `__del__` returns them, even on failure."""
         self.capacity, self.fd = capacity, -1
         self.fd = anonymous_file(capacity)
         self.mapping = shared_mapping(self.fd, capacity)
@@ -131,7 +131,7 @@ class _Segment:
 
 
 class OwnedSegment:
-    """A filled segment of this process. When nothing refers to it any more, the segment is free again."""
+    """A filled segment of this process, free again after the last reference to this object is gone."""
 
     __slots__ = ("__weakref__", "forks", "pool", "segment", "size")
 
@@ -150,7 +150,7 @@ class OwnedSegment:
         return memoryview(self.segment.mapping)[: self.size]
 
     def spoil(self) -> None:
-        """Do not fill it again: a process that gives no notice may still have it mapped."""
+        """Never fill the segment again: a process that gives no notice may keep a mapping."""
         self.forks = -1
 
     def __del__(self) -> None:
@@ -158,16 +158,16 @@ class OwnedSegment:
 
 
 class BorrowedSegment:
-    """A segment of another process. When nothing refers to it any more, `give_back` tells its owner.
+    """A segment of another process. After the last reference is gone, `give_back` tells the owner.
 
-    `give_back(clean)` is called by a finalizer, in any thread and under any lock, so it must only make a note. Not
-    `clean`: this process has forked meanwhile, and the child may still have the segment mapped.
+    A finalizer calls `give_back(clean)`, in any thread and under any lock, so `give_back` must only make a note.
+    `clean` is False if this process has forked meanwhile, because the child may still have the segment mapped.
     """
 
     __slots__ = ("fd", "forks", "give_back", "size")
 
     def __init__(self, fd: int, size: int, give_back: Callable[[bool], object]) -> None:
-        """Take over a descriptor that has been taken from the share."""
+        """Take over a descriptor, which the caller has counted in the share."""
         self.fd, self.size, self.give_back = fd, size, give_back
         self.forks = _forks
 
@@ -184,7 +184,7 @@ class BorrowedSegment:
 
 
 def borrow(fd: int, size: int, give_back: Callable[[bool], object]) -> PrivateBytes | BorrowedSegment:
-    """Return memory that is lent to this process, or a private copy beyond the share. The descriptor is taken over."""
+    """Return memory lent to this process, or a private copy beyond the share. The descriptor is taken over."""
     if BORROWED.take():
         return BorrowedSegment(fd, size, give_back)
     try:
@@ -198,7 +198,7 @@ Memory = PrivateBytes | OwnedSegment | BorrowedSegment  # the bytes of one buffe
 
 
 class SegmentPool:
-    """The segments that this process owns, in use and free."""
+    """The segments of this process, in use and free."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[_Segment]] = {}
@@ -207,16 +207,17 @@ class SegmentPool:
         self._closed = False
 
     def fill(self, content: memoryview) -> OwnedSegment | None:
-        """Return a segment with a copy of `content`; None if no memory or descriptor is left for one."""
+        """Return a segment with a copy of `content`; None if no memory or descriptor is left."""
         capacity = max(_SMALLEST, 1 << (content.nbytes - 1).bit_length())
         segment = under(self._lock, self._take, capacity) or self._make(capacity)
         if segment is None:
             return None
+        # Without the lock, because a copy may take long, and no other thread knows this segment yet.
         segment.mapping[: content.nbytes] = content  # slice assignment: one memcpy
         return OwnedSegment(self, segment, content.nbytes)
 
     def _take(self, capacity: int) -> _Segment | None:
-        """Return a free segment, if there is one."""
+        """Return a free segment of this capacity; None if there is none."""
         free = self._free.get(capacity)
         if not free:
             return None
@@ -224,7 +225,7 @@ class SegmentPool:
         return free.pop()
 
     def _make(self, capacity: int) -> _Segment | None:
-        """Make a new segment, after closing free ones of other sizes if there is no room for it."""
+        """Make a new segment, and close free ones of other sizes if no room is left otherwise."""
         while True:
             if OWNED.take(_PER_SEGMENT):
                 with suppress(OSError):
@@ -233,12 +234,12 @@ class SegmentPool:
                 return None
 
     def _drop_free(self) -> bool:
-        """Close all free segments; return whether there were any."""
+        """Close all free segments; return True if there were any."""
         dropped, self._free, self._free_bytes = self._free, {}, 0
         return any(dropped.values())
 
     def give_back(self, segment: _Segment, clean: bool) -> None:
-        """Keep a segment that is not in use any more, if it may be filled again; otherwise it closes itself."""
+        """Keep an unused segment if it may be filled again; otherwise the segment closes itself."""
         if clean:
             under(self._lock, self._keep, segment)
 
@@ -248,6 +249,6 @@ class SegmentPool:
             self._free.setdefault(segment.capacity, []).append(segment)
 
     def close(self) -> None:
-        """Close the free segments now, and those in use when they are given back."""
+        """Close the free segments now, and each one in use on its return."""
         self._closed = True
         under(self._lock, self._drop_free)

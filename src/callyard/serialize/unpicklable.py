@@ -1,4 +1,4 @@
-"""The search for the part of a value that cannot be pickled, and its name as a user would write it."""
+"""The search for the unpicklable part of a value, and its name as a user would write it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from .change_detection import EMPTY, content
 
-_DEPTH = 20  # most steps into a value, and most parts of each step: each part may be pickled once more
+_DEPTH = 20  # the most steps into a value, with _PARTS parts each: a limit, because trying a part means pickling it
 _PARTS = 1000
 _LOCKS = frozenset(("lock", "RLock"))
 
@@ -18,7 +18,7 @@ Fails = Callable[[Any], bool]
 
 
 class UnsendableGlobal(TypeError):
-    """A function that travels by value reads a global that cannot be pickled."""
+    """A function sent by value reads an unpicklable global."""
 
     def __init__(self, name: str, path: str, part: Any, reason: BaseException) -> None:
         what = f"{name}, {described(part)}" if path == name else f"{name}, and {path} is {described(part)}"
@@ -26,9 +26,9 @@ class UnsendableGlobal(TypeError):
 
 
 def culprit(value: Any, path: str, fails: Fails) -> tuple[str, Any]:
-    """Return the innermost part of `value` that fails, and the expression that leads to it from `path`.
+    """Return the innermost unpicklable part of `value`, and its expression, which begins with `path`.
 
-    `fails` tells of a part whether it cannot be pickled; of `value` that is known.
+    `fails` returns True for an unpicklable part; `value` as a whole is known to fail.
     """
     for _ in range(_DEPTH):
         found = next(((step, part) for step, part in islice(_parts(value, path), _PARTS) if fails(part)), None)
@@ -39,13 +39,13 @@ def culprit(value: Any, path: str, fails: Fails) -> tuple[str, Any]:
 
 
 def where(value: Any, path: str, fails: Fails) -> str:
-    """Return the words for the innermost part that fails, for the middle of a sentence; "" if it is all of `value`."""
+    """Return the words for the innermost unpicklable part, for the middle of a sentence; "" for `value` itself."""
     deeper, part = culprit(value, path, fails)
     return "" if part is value else f"{deeper} is {described(part)}: "
 
 
 def described(part: Any) -> str:
-    """Return what this is, for a sentence: "a lock", "a sqlite3.Connection"."""
+    """Return words for an object, for a sentence: "a lock", "a sqlite3.Connection"."""
     kind = type(part)
     if kind.__name__ in _LOCKS and kind.__module__ == "_thread":
         return "a lock"
@@ -56,7 +56,7 @@ def described(part: Any) -> str:
 
 
 def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield what pickling this value pickles in turn, as far as a user has an expression for it."""
+    """Yield the parts that pickle would pickle in turn, each with its expression, as far as there is one."""
     if isinstance(value, MethodType):
         yield "self", value.__self__
         yield path, value.__func__
@@ -89,7 +89,7 @@ def _attributes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     for name in names:
         try:
             yield f"{path}.{name}", getattr(value, name)
-        except Exception:  # a class of the user's may do anything here
+        except Exception:  # from a property of a user's class
             continue
 
 

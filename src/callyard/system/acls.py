@@ -1,8 +1,8 @@
-"""Access control lists: users and groups who may write to a file beside those whom its mode shows.
+"""Access control lists: users and groups with write access to a file in addition to its mode.
 
-The lists of POSIX are in an attribute of the file, in the kernel's own form; those of NFSv4, which the mode need not
-show at all, in another one, as they travel. Both are read here without a library. What makes no sense counts as
-everybody.
+POSIX lists are stored in an extended attribute, in the kernel's own form; NFSv4 lists in another one, in their network
+form, and the mode need not show them at all. Both are read here without a library. An unreadable list counts as write
+access for everybody.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _USER, _GROUP, _MASK = 2, 8, 16  # tags of entries
 _WRITE = 2
 _ALLOW = 0  # a type of NFSv4's entries
 _INHERIT_ONLY, _IS_GROUP = 0x8, 0x40
-# To change data, names in a directory, the list or the owner: what lets somebody put something else there.
+# The rights to change data, names in a directory, the list or the owner: each allows replacing the content.
 _WRITES = 0x2 | 0x4 | 0x40 | 0x10000 | 0x40000 | 0x80000
 _IN_THE_MODE = ("OWNER@", "GROUP@")
-_without: set[int] = set()  # file systems that have no lists of NFSv4
+_without: set[int] = set()  # file systems without NFSv4 lists
 
 
 class AclEntry(Frozen):
-    """Somebody who may write. Lists of POSIX have numbers, those of NFSv4 names; an empty `kind` is everybody."""
+    """A user or group with write access; an empty `kind` means everybody. POSIX lists give numbers, NFSv4 names."""
 
     kind: str  # "user", "group" or ""
     number: int | None
@@ -40,9 +40,9 @@ EVERYBODY = AclEntry("", None)
 
 
 def named_writers(target: int | str, status: os.stat_result) -> list[AclEntry]:
-    """Those whom the list of a file, by its path or descriptor, lets write by name."""
+    """Return the users and groups named with write access in the list of a file, given by its path or descriptor."""
     found: list[AclEntry] = []
-    if status.st_mode & stat.S_IWGRP:  # where there is a list of POSIX the mode shows here what it grants at most
+    if status.st_mode & stat.S_IWGRP:  # with a POSIX list, these bits of the mode are the mask of the list
         found += posix(_attribute(target, _POSIX))
     if status.st_dev not in _without:
         found += nfs4(_attribute(target, _NFS4, status.st_dev))
@@ -50,12 +50,12 @@ def named_writers(target: int | str, status: os.stat_result) -> list[AclEntry]:
 
 
 def inherited_writers(target: int | str) -> list[AclEntry]:
-    """Those whom new files in a directory may let write by name."""
+    """Return the users and groups named with write access in the default list for new files of a directory."""
     return posix(_attribute(target, _INHERITED))
 
 
 def _attribute(target: int | str, name: str, device: int | None = None) -> bytes:
-    """Return the content of an attribute, nothing if there is none; note file systems that know none of the kind."""
+    """Return the content of an attribute, empty if there is none; note file systems without this kind of attribute."""
     try:
         return os.getxattr(target, name)
     except AttributeError:  # other systems than Linux
@@ -66,11 +66,11 @@ def _attribute(target: int | str, name: str, device: int | None = None) -> bytes
         return b""
 
 
-# ------------------------------------------------------------------ what they say
+# ------------------------------------------------------------------ the two formats
 
 
 def posix(content: bytes) -> list[AclEntry]:
-    """Return the users and groups that a POSIX list lets write."""
+    """Return the users and groups with write access in a POSIX list."""
     if not content:
         return []
     try:
@@ -87,7 +87,7 @@ def posix(content: bytes) -> list[AclEntry]:
 
 
 def nfs4(content: bytes) -> list[AclEntry]:
-    """Return the users and groups that an NFSv4 list lets write; what it denies is not looked at."""
+    """Return the users and groups with write access in an NFSv4 list; its denials are ignored."""
     if not content:
         return []
     try:

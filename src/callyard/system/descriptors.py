@@ -1,4 +1,4 @@
-"""File descriptors: how many this process may have open, and the shares of them that this library keeps to."""
+"""File descriptors: the limit of this process, and the shares of it that parts of the library stay within."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import resource
 from collections import deque
 
-_OTHERS = 256  # what the user's program has open
+_OTHERS = 256  # descriptors of the user's program
 _MOST = 1 << 16  # a process may have only so many mappings, too
 
 
 def make_room(count: int) -> None:
-    """Let this process open so many beside what it has usually, as far as its hard limit goes."""
+    """Raise the soft limit of this process to `count` descriptors beside the usual ones, within the hard limit."""
     wanted = count + _OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -22,15 +22,15 @@ def make_room(count: int) -> None:
 
 
 class DescriptorShare:
-    """The descriptors that one purpose may take: a part of those that this process may have at this moment."""
+    """The descriptors allowed for one purpose: a fraction of the current limit of this process."""
 
     def __init__(self, divisor: int) -> None:
         self._divisor = divisor
-        # Its length counts: that needs no lock, which a fork or a finalizer might find held.
+        # Counted by its length, without a lock that a fork or a finalizer could find held.
         self._held: deque[None] = deque()
 
     def take(self, count: int = 1) -> bool:
-        """Count so many more; False, and nothing is counted, if that is more than the share."""
+        """Count `count` more descriptors; return False, with nothing counted, if the share would be exceeded."""
         if self.held + count > self.most:
             return False
         self._held.extend((None,) * count)

@@ -13,7 +13,7 @@ def how_it_ended(exitcode: int | None) -> str:
         return "vanished"
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
-    import signal  # here, because a call that goes well needs none of it
+    import signal  # here, because a successful call does without it
 
     try:
         name = signal.Signals(-exitcode).name
@@ -27,6 +27,6 @@ def too_long(who: str, limit: float) -> str:
 
 
 def too_much_memory(who: str, limit: int | None) -> str:
-    """`limit`: None where it is the scheduler's alone."""
+    """Return the message for a call over its memory; a `limit` of None stands for the scheduler's own limit."""
     how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:g} GiB"
     return f"{who} took {how_much} on {os.uname().nodename}; give it more{'' if limit else ' with memory='}"

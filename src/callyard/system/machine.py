@@ -1,8 +1,7 @@
-"""The part of this machine that this process may use: cores, GPUs, memory, and the cgroups that limit them.
+"""The part of this machine available to this process: cores, GPUs, memory, and the cgroups that limit them.
 
-Nothing here raises, starts a process or imports a library: what cannot be found out counts as not limited,
-a GPU that cannot be found as not there. All files are looked up below `root`, so that any machine can be
-described to the tests by a directory.
+Nothing here raises, starts a process or imports a library: an unknown limit counts as no limit, an undetected GPU as
+none. All files are read below `root`, so that tests can describe any machine by a directory.
 """
 
 from __future__ import annotations
@@ -28,33 +27,33 @@ __all__ = [
 ]
 
 GIB = 1 << 30
-LEAF = "callyard"  # the group below a delegated one in which its processes live, once calls have groups too
+LEAF = "callyard"  # the group below a delegated one for our own processes, once calls have groups too
 ROOT = Path("/")
 
 
-GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # the variables that say which a process may see
+GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # the variables that restrict a process to some GPUs
 
 
 @dataclass(frozen=True)
 class Machine:
     cores: int
-    gpus: tuple[str, ...]  # as CUDA_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES take them
+    gpus: tuple[str, ...]  # in the form of CUDA_VISIBLE_DEVICES and ROCR_VISIBLE_DEVICES
     memory: float  # GiB
 
 
 def detect(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Machine:
-    """Return what this process may use."""
+    """Return the cores, GPUs and memory available to this process."""
     cores, _ = find_cores(root)
     gpus, _ = find_gpus(root, environ)
     memory, _ = find_memory(root)
     return Machine(cores, gpus, memory)
 
 
-# Each of these returns what there is and, in a few words, how that is known.
+# Each of these functions returns an amount and, in a few words, its source.
 
 
 def find_cores(root: Path = ROOT, available: Callable[[], int] | None = None) -> tuple[int, str]:
-    """Return the number of cores that the affinity and the cgroups leave to this process."""
+    """Return the number of cores left to this process by its affinity and its cgroups."""
     cores, how = (available or _available_cores)(), "affinity of this process"
     quota, group = _smallest(_quota, _lineages(root, "cpu"))
     if quota < cores:
@@ -63,7 +62,7 @@ def find_cores(root: Path = ROOT, available: Callable[[], int] | None = None) ->
 
 
 def find_memory(root: Path = ROOT) -> tuple[float, str]:
-    """Return the memory in GiB that the machine and the cgroups leave to this process."""
+    """Return the memory in GiB left to this process by the machine and its cgroups."""
     total = _physical_memory(root)
     limit, group = _smallest(_limit, _lineages(root, "memory"))
     if limit < total:
@@ -76,7 +75,7 @@ def find_gpus(
     environ: Mapping[str, str] = os.environ,
     count_nvidia: Callable[[], int] | None = None,
 ) -> tuple[tuple[str, ...], str]:
-    """Return the GPUs that this process may use: those the environment names, or those the drivers know."""
+    """Return the GPUs available to this process: those named by the environment, or those known to the drivers."""
     drivers = {
         "CUDA_VISIBLE_DEVICES": ("NVML", count_nvidia or _count_nvidia),
         "ROCR_VISIBLE_DEVICES": ("the amdgpu driver", lambda: _count_amd(root)),
@@ -111,7 +110,7 @@ def _physical_memory(root: Path) -> float:
 
 
 def _quota(group: Path) -> float | None:
-    """Return the cores that a cgroup may keep busy."""
+    """Return the cores that a cgroup may keep busy; None without a limit."""
     try:
         if version_2 := lines(group / "cpu.max"):
             quota, period = version_2[0].split()
@@ -123,7 +122,7 @@ def _quota(group: Path) -> float | None:
 
 
 def _limit(group: Path) -> float | None:
-    """Return the bytes that a cgroup may hold. Version 1 writes a number beyond all memory for no limit."""
+    """Return the memory limit of a cgroup in bytes; version 1 writes a number beyond all memory for no limit."""
     try:
         return float(int((lines(group / "memory.max") or lines(group / "memory.limit_in_bytes"))[0]))
     except (ValueError, IndexError):
@@ -141,7 +140,7 @@ def _smallest(measure: Callable[[Path], float | None], groups: Iterable[Path]) -
 def own_groups(root: Path, controller: str) -> list[tuple[Path, Path]]:
     """Return the cgroups of this process that may limit `controller`, each with the top of its hierarchy.
 
-    Version 1 has a hierarchy for each controller, version 2 one for all; both may be there.
+    Version 1 has a hierarchy for each controller, version 2 one for all; a machine may have both.
     """
     mounts = [line.split() for line in lines(root / "proc/self/mountinfo") if " - " in line]
     found = []
@@ -162,25 +161,25 @@ def _carries(mount: list[str], controller: str | None) -> bool:
 
 
 def _directory(root: Path, mount: list[str], path: str) -> tuple[Path, Path]:
-    """Return where a group is seen. In a container its path may start above what is mounted."""
+    """Return a group's directory, and the top of its hierarchy. In a container its path may start above the mount."""
     within, top = mount[3].rstrip("/"), root / mount[4].lstrip("/")
     group = top / path.removeprefix(within).lstrip("/")
     return (group if ".." not in path and group.is_dir() else top), top
 
 
 def _lineages(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the groups of this process and all above them: each of them limits what is in it."""
+    """Yield the groups of this process and all groups above, because each of them limits its members."""
     for group, top in own_groups(root, controller):
         yield from (place for place in (group, *group.parents) if place.is_relative_to(top))
 
 
 def delegation(root: Path, top: int) -> tuple[Path | None, str]:
-    """Return the cgroup v2 in which the process `top` may make groups, or None and why there is none."""
+    """Return the cgroup v2 in which the process `top` may make groups; otherwise None and the reason."""
     version_2 = [group for group, _ in own_groups(root, "memory") if (group / "cgroup.controllers").exists()]
     if not version_2:
         return None, "none is mounted"
     group = version_2[0]
-    if group.name == LEAF:  # taken over before, by this process or one that it came from
+    if group.name == LEAF:  # taken over before, by this process or an ancestor
         group = group.parent
     why = _refusal(root, group, top)
     return (None, why) if why else (group, "")
@@ -200,7 +199,7 @@ def _refusal(root: Path, group: Path, top: int) -> str:
 
 
 def _is_systemds(root: Path, group: Path) -> bool:
-    """Tell whether systemd keeps the group for itself: root may write everywhere, and still must not."""
+    """Tell whether systemd reserves the group: root can write everywhere, but must not write there."""
     if sys.platform == "linux" and os.geteuid() == 0 and (root / "run/systemd/system").is_dir():
         try:
             return os.getxattr(group, "trusted.delegate") != b"1"
@@ -217,7 +216,7 @@ def _descends(root: Path, pid: int, top: int) -> bool:
 
 
 def members(group: Path) -> list[int]:
-    """Return the processes in a group; 0 stands for one that cannot be seen from this container."""
+    """Return the processes in a group; 0 stands for a process invisible from this container."""
     return [int(line) for line in lines(group / "cgroup.procs")]
 
 
@@ -236,10 +235,10 @@ _DEVICE = re.compile(r"\s*((?:GPU|MIG)-\S+|\+?\d+)")
 
 
 def visible_devices(text: str, count: Callable[[], int]) -> tuple[str, ...]:
-    """Return the GPUs in the value of such a variable, as the CUDA driver reads it.
+    """Return the GPUs named by the value of such a variable, as the CUDA driver reads it.
 
-    The first thing that is no GPU ends the list (`-1`, `NoDevFiles`, an ordinal of no GPU, a UUID among
-    ordinals); a repetition makes it empty. `count` returns the number of GPUs, 0 if it is not known.
+    The first word that names no GPU ends the list (`-1`, `NoDevFiles`, an ordinal of no GPU, a UUID among ordinals); a
+    repetition makes the list empty. `count` returns the number of GPUs, 0 if unknown.
     """
     matches = takewhile(bool, map(_DEVICE.match, text.split(",")))
     names = [match[1] if "-" in match[1] else str(int(match[1])) for match in matches if match]
@@ -252,7 +251,7 @@ def visible_devices(text: str, count: Callable[[], int]) -> tuple[str, ...]:
 
 
 def _count_nvidia() -> int:
-    """Ask NVIDIA's management library, which knows the GPUs without starting CUDA."""
+    """Return the number of GPUs by NVIDIA's management library, without starting CUDA."""
     try:
         import ctypes
 
@@ -268,7 +267,7 @@ def _count_nvidia() -> int:
 
 
 def _count_amd(root: Path) -> int:
-    """Count AMD's GPUs where the driver lists them; those not given to a container cannot be read there."""
+    """Count AMD's GPUs in the driver's list; GPUs withheld from a container cannot be read there."""
     if not os.access(root / "dev/kfd", os.R_OK | os.W_OK):
         return 0
     nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")

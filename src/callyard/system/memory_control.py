@@ -1,17 +1,16 @@
-"""Memory limits of calls: by the memory that their processes hold, by a data limit, or by a cgroup.
+"""Memory limits of calls: by sampling their processes, by a data limit, or by a cgroup.
 
 Three ways:
 
-* A cgroup v2 of the call's own, where one is delegated to this process: the kernel counts and ends.
-* `limit_data` in the worker, so that a single huge allocation is a MemoryError and nobody dies.
-* `Sampler` beside the workers: it adds up what the process tree of each call holds, and names the trees
-  that hold more than they may.
+* A cgroup v2 for the call, if one is delegated to this process: the kernel counts, and kills.
+* `limit_data` in the worker: a single huge allocation raises MemoryError, and the process survives.
+* `Sampler` beside the workers: adds up the memory of each call's process tree, and names the trees over their limits.
 
-What a process holds is its anonymous memory, its shared memory, and what of both is swapped out; besides, the
-files in memory that it holds open (`held_files`). Pages of other files are left out: the kernel takes them back
-when memory is short. That sum is cheap to read but counts memory that processes share (after a fork, or a
-segment that all of them map) once for each. So it serves as an upper bound: only a tree whose sum is too large
-is looked at again by proportional shares, which are exact but cost time in proportion to the memory.
+The memory of a process is its anonymous and shared memory, both including swap, and the files in memory that it holds
+open (`HeldFiles`). Pages of other files are left out, because the kernel takes them back when memory is short. The sum
+is cheap to read but counts memory shared by processes (after a fork, or in a segment mapped by all) once for each. So
+it serves as an upper bound: only a tree with too large a sum is measured again by proportional shares, which are exact
+but cost time in proportion to the memory.
 """
 
 from __future__ import annotations
@@ -43,25 +42,25 @@ __all__ = [
     "take_over",
 ]
 
-PACE = 10  # between two exact looks at one tree pass at least so many times what the first one took
+PACE = 10  # the pause between two exact measurements of one tree, in durations of the first
 
 
-# ------------------------------------------------------------------ what processes hold
+# ------------------------------------------------------------------ memory of processes
 
 
 class SampledProcess(NamedTuple):
     parent: int
-    session: int  # by ps: the process group, which for the leader of a session has the same number
+    session: int  # from ps: the process group, equal to the session for its leader
     held: int  # bytes
-    shape: tuple[int, int]  # equal to its parent's while both use one address space; (0, 0): not known
+    shape: tuple[int, int]  # equal to the parent's while both share one address space; (0, 0): unknown
 
 
 class Sampler:
-    """What the trees of some processes hold, seen again and again.
+    """The memory held by process trees, sampled repeatedly.
 
-    A tree is a process (the root), its descendants, the members of its session, and what its parent has adopted if
-    that is a guard of its own. Roots are processes that the caller or such a guard started. Whoever was once seen in
-    a tree stays in it, also after its parent ended.
+    A tree is a process (the root), its descendants, the members of its session, and the orphans adopted by its parent
+    if the parent is a guard for this tree alone. Roots are started by the caller or by such a guard. A process once
+    seen in a tree stays in the tree, also after its parent has ended.
     """
 
     def __init__(self, proc: str = "/proc", clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,14 +89,14 @@ class Sampler:
         return {root: held + self._in_files[root] for root, held in sums.items()}
 
     def members(self, root: int) -> list[int]:
-        """Return the processes that the last sample found in the tree of a root."""
+        """Return the processes in the tree of a root, as of the last sample."""
         return [pid for pid, owner in self._owners.items() if owner == root]
 
     def exceeding(self, limits: Mapping[int, int]) -> dict[int, int]:
-        """Return the roots whose tree holds more than its limit, and how many bytes it holds.
+        """Return the roots of the trees over their limits, with the bytes held by each tree.
 
-        Each shared page counts in proportion here. A tree that passed such a look is left alone for a
-        while where the look took long, so that looking stays a small part of the caller's time.
+        Each shared page counts in proportion here. After a slow measurement a tree within its limit is not measured
+        again for a while, so that measuring stays a small part of the caller's time.
         """
         held = self.sample(limits)
         now = self._clock()
@@ -117,7 +116,7 @@ class Sampler:
             text = _read(f"{self._proc}/{pid}/smaps_rollup")
         except OSError:  # gone, not ours to look into, or not Linux
             return self._held[pid]
-        if b"\nPss_Anon:" not in text:  # Linux before 5.4: pages of files are in it, hence the min() above
+        if b"\nPss_Anon:" not in text:  # Linux before 5.4: Pss includes pages of files, hence the min() above
             return _kilobytes(text, b"Pss") + _kilobytes(text, b"SwapPss")
         return sum(_kilobytes(text, name) for name in (b"Pss_Anon", b"Pss_Shmem", b"SwapPss"))
 
@@ -125,7 +124,7 @@ class Sampler:
         if not os.path.isdir(f"{self._proc}/self"):
             return _by_ps()
         last, self._last = self._last, self._clock()
-        if self._last - last > 1:  # long enough for the number of a process that ended to be used again
+        if self._last - last > 1:  # long enough for the number of an ended process to be used again
             self._strangers = frozenset()
         pids = {int(name) for name in os.listdir(self._proc) if name.isdigit()}
         self._strangers &= pids
@@ -139,10 +138,10 @@ def sample(roots: Iterable[int]) -> dict[int, int]:
 
 
 def _owners(processes: Mapping[int, SampledProcess], roots: set[int], before: Mapping[int, int]) -> dict[int, int]:
-    """Return the root that each process belongs to, or this process for others that it started.
+    """Return the root of each process, or this process for others that it started.
 
-    Next to its descent count its session and what was known before: a process whose parent ended is
-    adopted, by the guard of its root or by this process.
+    Besides descent, session and earlier samples count: an orphan is adopted by the guard of its root or by this
+    process.
     """
     owners = {root: root for root in roots | {os.getpid()} if root in processes}
     guards = {processes[root].parent: root for root in owners if root != os.getpid()}
@@ -162,10 +161,10 @@ def _owners(processes: Mapping[int, SampledProcess], roots: set[int], before: Ma
 
 
 def _own(processes: Mapping[int, SampledProcess], pid: int) -> int:
-    """Return what a process holds, nothing where it only borrows its parent's address space.
+    """Return the memory of a process, 0 while it borrows its parent's address space.
 
-    That is so between vfork and exec, which is how subprocesses start. Whatever else another thread does
-    meanwhile, the pages of files and the size of the stack are the same in both; after a fork they are not.
+    Subprocesses do so between vfork and exec. Another thread may change the memory meanwhile, but the pages of files
+    and the size of the stack are equal in both processes; after a fork they differ.
     """
     process = processes[pid]
     parent = processes.get(process.parent)
@@ -176,7 +175,7 @@ def _own(processes: Mapping[int, SampledProcess], pid: int) -> int:
 def _process(proc: str, pid: int) -> SampledProcess | None:
     try:
         text = _read(f"{proc}/{pid}/status")
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return None
     held = sum(_kilobytes(text, name) for name in (b"RssAnon", b"RssShmem", b"VmSwap"))
     shape = (_kilobytes(text, b"RssFile"), _kilobytes(text, b"VmStk"))
@@ -196,7 +195,7 @@ def _kilobytes(text: bytes, name: bytes) -> int:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # at once: the kernel may change it between two reads
+    with open(path, "rb", buffering=0) as file:  # in one read, because the kernel may change the file between two
         return file.read(1 << 16)
 
 
@@ -213,10 +212,10 @@ def _by_ps() -> dict[int, SampledProcess]:
 
 
 def data_limit(memory: int, threads: int = 1) -> int:
-    """Return the data limit for a call that may hold `memory` bytes and runs so many threads.
+    """Return the data limit for a call with `memory` bytes and this number of threads.
 
-    The limit counts what is mapped, touched or not. Most of what is not touched are the stacks of threads,
-    so they come on top: who stays within the memory must not fail.
+    The limit counts mapped memory, touched or not. The stacks of threads are most of the untouched part, so they are
+    added: a call within its memory must not fail.
     """
     stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
     return memory + threads * (stack if stack != resource.RLIM_INFINITY else 8 << 20)
@@ -225,28 +224,28 @@ def data_limit(memory: int, threads: int = 1) -> int:
 def limit_data(limit: int) -> int:
     """Set the soft limit of this process's private memory (-1: none) and return the one before."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if sys.platform == "linux":  # elsewhere it leaves out most of it
+    if sys.platform == "linux":  # other systems leave out most of the memory
         allowed = [value for value in (limit, hard) if value != resource.RLIM_INFINITY]
         resource.setrlimit(resource.RLIMIT_DATA, (min(allowed, default=resource.RLIM_INFINITY), hard))
     return soft
 
 
 def delegated(root: Path = ROOT, top: int | None = None) -> Path | None:
-    """Return the cgroup v2 in which this process may make groups for calls, None where it may not.
+    """Return the cgroup v2 in which this process may make groups for calls; None if there is none.
 
-    Nobody but the process `top` (default: this one) and its descendants may be in it: a group that
-    hands a controller to groups below it must have no processes of its own, so they have to be moved.
+    The group must hold only the process `top` (default: this one) and its descendants: a group that hands a controller
+    to groups below it must have no processes of its own, so its processes have to be moved.
     """
     group, _ = delegation(root, top or os.getpid())
     return group
 
 
 def take_over(group: Path) -> bool:
-    """Move the processes of a delegated group into a leaf beside which calls can have groups, if possible."""
+    """Move the processes of a delegated group into a leaf, so that calls can have groups beside it; False on error."""
     try:
         if not (group / LEAF).exists():
             os.mkdir(group / LEAF)
-        for _ in range(10):  # they may fork meanwhile
+        for _ in range(10):  # processes may fork meanwhile
             for pid in members(group):
                 move(group / LEAF, pid)
         _write(group / "cgroup.subtree_control", "+memory")
@@ -256,7 +255,7 @@ def take_over(group: Path) -> bool:
 
 
 def make_group(parent: Path, name: str, limit: int) -> Path:
-    """Make the group of a call that may hold `limit` bytes; the kernel ends all of it if it wants more."""
+    """Make the group of a call with a limit of `limit` bytes; beyond the limit the kernel kills the whole group."""
     group = parent / name
     os.mkdir(group)
     try:
@@ -271,8 +270,8 @@ def make_group(parent: Path, name: str, limit: int) -> Path:
 
 
 def move(group: Path, pid: int) -> None:
-    """Move a process into a group; what it holds already stays on the bill of the group it leaves."""
-    with suppress(ProcessLookupError):  # it has just ended
+    """Move a process into a group; memory allocated before stays charged to the old group."""
+    with suppress(ProcessLookupError):  # the process has just ended
         _write(group / "cgroup.procs", str(pid))
 
 
@@ -283,13 +282,13 @@ def oom_kills(group: Path) -> int:
 
 
 def oom_kills_within(name: str, root: Path = ROOT) -> int:
-    """Return the same of this process's own group, 0 unless that is below one of a certain name: whose else was it?"""
+    """Return the same for this process's own group; 0 unless the group is the job's, below a group called `name`."""
     groups = [group for group, _ in own_groups(root, "memory") if name in group.parts]
     return sum(map(oom_kills, groups))
 
 
 def remove_group(group: Path) -> bool:
-    """Remove a group and those below it; False while there are processes in them."""
+    """Remove a group and those below it; return False while they contain processes."""
     with suppress(OSError):
         for place, _, _ in os.walk(group, topdown=False):
             os.rmdir(place)

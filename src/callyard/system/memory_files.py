@@ -1,8 +1,8 @@
-"""Files in memory that processes hold open: what is written there and not mapped is in no account of theirs.
+"""Files in memory held open by processes: written but unmapped data, missing from every account of their memory.
 
-Nameless ones (memfd) and those of a tmpfs, /dev/shm above all. What is mapped counts where it is touched; the rest of a
-file that a process has open for writing counts whole. What nobody can see without a cgroup: files that are closed
-again, those of System V that are not attached, and pages of a mapping that were written but never touched.
+Such files are nameless (memfd) or on a tmpfs, above all in /dev/shm. Mapped pages count where they are touched; the
+rest of a file counts whole for a process with the file open for writing. Without a cgroup some memory stays invisible:
+closed files, unattached System V segments, and pages of a mapping written through the file but never touched.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from stat import S_ISREG
 
-_OURS = "/memfd:callyard"  # lent segments and result logs; they are mapped
+_OURS = "/memfd:callyard"  # lent segments and result logs, which are mapped
 _ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _File = tuple[int, int]  # device, inode
 
@@ -22,10 +22,10 @@ class HeldFiles:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        self._in_memory: frozenset[int] | None = None  # the devices of file systems that are memory
+        self._in_memory: frozenset[int] | None = None  # the devices of file systems in memory
 
     def held(self, pids: Iterable[int]) -> int:
-        """Return the bytes of such files that these processes hold beside what they have mapped; a file counts once."""
+        """Return the bytes of such files held by these processes beyond their mappings; each file counts once."""
         sizes: dict[_File, int] = {}
         for pid in pids:
             sizes.update(self._open_files(pid))
@@ -39,18 +39,18 @@ class HeldFiles:
         return sum(max(0, size - mapped[file]) for file, size in sizes.items())
 
     def _open_files(self, pid: int) -> Iterator[tuple[_File, int]]:
-        """Return the files of a process and their sizes, as far as they are its own doing: open for writing."""
+        """Yield the files of a process and their sizes, restricted to files open for writing."""
         place = f"{self._proc}/{pid}"
-        with suppress(OSError):  # it has just ended, or is not ours to look into
+        with suppress(OSError):  # the process has just ended, or belongs to another user
             for name in os.listdir(f"{place}/fd"):
-                with suppress(OSError):  # it has just been closed
+                with suppress(OSError):  # the descriptor has just been closed
                     if self._may_be_memory(os.readlink(f"{place}/fd/{name}")):
                         status = os.stat(f"{place}/fd/{name}")
                         if self._is_memory(status) and _writes(f"{place}/fdinfo/{name}"):
                             yield (status.st_dev, status.st_ino), 512 * status.st_blocks
 
     def _may_be_memory(self, target: str) -> bool:
-        """By its name: most descriptors are pipes, sockets and devices, which need no look."""
+        """Tell by the name: most descriptors are pipes, sockets and devices, and need no `stat`."""
         return target.startswith("/") and not target.startswith((_OURS, os.devnull))
 
     def _is_memory(self, status: os.stat_result) -> bool:
@@ -81,14 +81,14 @@ class HeldFiles:
 
 
 def _writes(fdinfo: str) -> bool:
-    """Return whether a descriptor is open for writing."""
+    """Return True if a descriptor is open for writing."""
     with open(fdinfo, "rb") as file:
         flags = next((line.split()[1] for line in file if line.startswith(b"flags:")), b"0")
     return int(flags, 8) & _ACCESS != os.O_RDONLY
 
 
 def _nameless_device() -> frozenset[int]:
-    """Return the device of nameless files, which is mounted nowhere."""
+    """Return the device of nameless files, a device without a mount point."""
     if not hasattr(os, "memfd_create"):
         return frozenset()
     try:
@@ -100,7 +100,7 @@ def _nameless_device() -> frozenset[int]:
 
 
 def _devices_in_memory(mounts: Iterable[str]) -> Iterator[int]:
-    """Return the devices of the tmpfs among these lines of mountinfo."""
+    """Yield the devices of the tmpfs in these lines of mountinfo."""
     for line in mounts:
         before, _, after = line.partition(" - ")
         if after.split()[:1] in (["tmpfs"], ["devtmpfs"], ["ramfs"]):

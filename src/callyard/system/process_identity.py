@@ -1,16 +1,15 @@
 """The identity of a process, unique in the world, by which another process tells later whether it still lives.
 
-A process number says little: it is used again, other machines and containers have the same. So an identity also
-names the machine, its boot, and the namespace in which the number counts. From these a process can be *proven*
-gone, but only from where it ran. Whatever cannot be proven is `"unknown"`: a network split, a machine that is
-switched off and one that is only slow all look alike from afar.
+A process number alone is not enough: numbers are reused, and other machines and containers have the same ones. So an
+identity also names the machine, its boot, and the namespace of the number. With these a process can be *proven* gone,
+but only from where it ran. Everything else is `"unknown"`: from afar, a network split, a machine switched off and a
+slow machine look alike.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from functools import lru_cache
 
 from ..utils.frozen import Frozen
 from ..utils.lite_typing import Literal
@@ -19,39 +18,39 @@ __all__ = ["ProcessIdentity", "State", "is_hexadecimal", "may_live", "this_proce
 
 State = Literal["alive", "gone", "unknown"]
 
-_SYSTEM: str = sys.platform  # not compared itself, so that the checks of types see the code for every system
+_SYSTEM: str = sys.platform  # a copy, because type checkers skip code for other systems after comparing the original
 _PROC = "/proc"  # tests put another one here
 _MACHINE_ID = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 _DIGITS = frozenset("0123456789abcdef")
 _OF_HOSTS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-")
-_FIRST_NAMESPACE = "4026531836"  # the number that Linux gives the namespace in which it starts
+_FIRST_NAMESPACE = "4026531836"  # Linux's number for its initial namespace
 
 
 class ProcessIdentity(Frozen):
-    """A process. An empty text or a `start` of 0 is what the system does not tell."""
+    """A process. An empty text or a `start` of 0 stands for something unknown to the system."""
 
     host: str
-    machine: str  # the beginning of its machine id; containers and cloned machines may share one
+    machine: str  # the beginning of the machine id; containers and cloned machines may share one
     boot: str  # random, new at each start of the kernel
-    namespace: str  # where the process number counts, and by which clock `start` does
+    namespace: str  # of the process number, and of the clock of `start`
     pid: int
     start: int  # clock ticks after the boot
 
     @property
     def label(self) -> str:
-        """All of it as one word, fit for the name of a file."""
+        """The identity as one word, fit for a file name."""
         return "~".join(str(getattr(self, name)) for name in ProcessIdentity.fields)
 
     @classmethod
     def from_label(cls, label: str) -> ProcessIdentity | None:
-        """Return whose label it is, None if it is nobody's."""
+        """Return the process of a label; None for any other text."""
         parts = label.split("~")
         if len(parts) != len(ProcessIdentity.fields) or not (parts[4] + parts[5]).isdecimal():
             return None
         return cls(parts[0], parts[1], parts[2], parts[3], int(parts[4]), int(parts[5]))
 
     def state(self) -> State:
-        """Tell whether the process lives, as far as that can be proven from here."""
+        """Tell whether the process lives, as far as it can be proven from here."""
         here = this_process()
         if self.host != here.host or self.machine != here.machine:
             return "unknown"
@@ -63,71 +62,79 @@ class ProcessIdentity(Frozen):
 
 
 def _names_one_machine(identity: ProcessIdentity) -> bool:
-    """Tell whether host and machine id are those of a machine, so that another boot means that it was restarted.
+    """Tell whether host and machine id identify one machine, so that another boot proves a restart.
 
-    In a container they may come from its image, and the same one may run elsewhere at the same time.
+    In a container both may come from the image, and several containers of one image may run at the same time.
     """
     own = identity.namespace.split(".")[0] in (_FIRST_NAMESPACE, "darwin")
     return own and bool(identity.host and identity.machine and identity.boot)
 
 
 def may_live(label: str) -> bool:
-    """Tell whether the process of a label is not provably gone."""
+    """Tell whether the process of a label may still live; only proof counts against it."""
     process = ProcessIdentity.from_label(label)
     return process is None or process.state() != "gone"
 
 
 def is_hexadecimal(text: str, length: int | None = None) -> bool:
-    """Tell whether it is a number of so many small digits. (A job does without `re`, where it can.)"""
+    """Tell whether a text consists of lower-case hexadecimal digits, `length` of them if given. (Jobs avoid `re`.)"""
     return bool(text) and length in (None, len(text)) and _DIGITS.issuperset(text)
 
 
 def this_process() -> ProcessIdentity:
-    """Return which process this one is."""
-    return _identify(os.getpid())
+    """Return the identity of this process."""
+    return _own()[0]
 
 
 def own_label() -> str:
     """Return the label of this process."""
-    return _label(os.getpid())
+    return _own()[1]
 
 
-@lru_cache(maxsize=1)
-def _label(pid: int) -> str:
-    return _identify(pid).label
+_known: dict[int, tuple[ProcessIdentity, str]] = {}  # this process, by number, so that a forked child looks again
 
 
-@lru_cache(maxsize=1)
-def _identify(pid: int) -> ProcessIdentity:  # by number, so that a forked child looks again
+def _own() -> tuple[ProcessIdentity, str]:
+    pid = os.getpid()
+    found = _known.get(pid)
+    if found is None:
+        identity = _identify(pid)
+        found = identity, identity.label
+        _known.clear()
+        _known[pid] = found
+    return found
+
+
+def _identify(pid: int) -> ProcessIdentity:
     host = "".join(letter if letter in _OF_HOSTS else "_" for letter in os.uname().nodename[:64])
     found = _read_stat("self")
     return ProcessIdentity(host, _machine(), _boot(), _namespace(), pid, found[0] if found else 0)
 
 
-# ------------------------------------------------------------------ is it there
+# ------------------------------------------------------------------ state
 
 
 def _look(pid: int, start: int) -> State:
-    """Tell whether there is a process of that number in our namespace that began at `start`."""
-    if not 0 < pid < 1 << 31:  # to send a signal to 0 or less is to send it to many
+    """Tell whether our namespace has a process with this number that began at `start`."""
+    if not 0 < pid < 1 << 31:  # a signal to 0 or less goes to many processes
         return "unknown"
     try:
         os.kill(pid, 0)  # /proc may hide the processes of others, but this does not
     except ProcessLookupError:
         return "gone"
     except OSError:
-        pass  # it is there, and is not ours
+        pass  # alive, but another user's
     if not start:
-        return "alive"  # the system does not tell when a process began: its number is all there is
+        return "alive"  # the system does not tell when a process began, so the number must do
     found = _read_stat(str(pid)) if _proc_is_ours() else None
     if found is None:
-        return "unknown"  # hidden, or it went just now
+        return "unknown"  # hidden, or just ended
     began, ended = found
     return "alive" if began == start and not ended else "gone"
 
 
 def _proc_is_ours() -> bool:
-    """Tell whether /proc numbers processes as we do; it may belong to the namespace outside of ours."""
+    """Tell whether /proc has the numbers of our own namespace; it may be mounted from the namespace outside."""
     try:
         return os.readlink(f"{_PROC}/self") == str(os.getpid())
     except OSError:
@@ -135,7 +142,7 @@ def _proc_is_ours() -> bool:
 
 
 def _read_stat(which: str) -> tuple[int, bool] | None:
-    """Return when a process began and whether it has ended and only waits for its parent to notice."""
+    """Return when a process began, and whether it has ended and only waits to be reaped."""
     try:
         with open(f"{_PROC}/{which}/stat", "rb") as file:
             text = file.read()
@@ -146,8 +153,8 @@ def _read_stat(which: str) -> tuple[int, bool] | None:
         return None
 
 
-# ------------------------------------------------------------------ where it is
-# Sixteen hexadecimal digits of what is random tell any two apart, and keep names of files short.
+# ------------------------------------------------------------------ place
+# Sixteen hexadecimal digits of a random id are enough to tell any two apart, and keep file names short.
 
 
 def _machine() -> str:
@@ -163,7 +170,7 @@ def _boot() -> str:
 
 
 def _first_word(path: str) -> str:
-    """Return the first word of a file that holds an id, an empty text if there is none."""
+    """Return the id in a file; an empty text if there is none."""
     try:
         with open(path, "rb") as file:
             word = file.readline().decode("latin-1").strip()
@@ -199,7 +206,7 @@ def _host_uuid_of_mac() -> str:
 
 
 def _boot_session_of_mac() -> str:
-    """Return a random id of this boot. (The time of the boot is no good: it changes when the clock is set.)"""
+    """Return the random id of this boot. (Not the time of the boot, which changes when the clock is set.)"""
     import ctypes
 
     text, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)

@@ -1,19 +1,20 @@
-"""Processes: how they begin, whose they are when their parents vanish, and how to end them."""
+"""Processes: how they begin, which process adopts orphans, and how to end them."""
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+import _signal as signal  # type: ignore[import-not-found]  # in C: `signal` turns the numbers into enumerations
 import atexit
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import Callable, Iterable, Iterator
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOKING = 0.01  # s between two looks, where the system has no better way to wait
-_LEFT_TO_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by each interpreter, so that they are errors
+_LEFT_TO_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # each interpreter ignores these, to turn them into errors
 
 
 def _prctl(option: int, value: int) -> None:
@@ -30,14 +31,14 @@ def _prctl(option: int, value: int) -> None:
 
 
 def become_subreaper(wanted: bool = True) -> None:
-    """Become the parent of all descendants whose own parents end (Linux)."""
+    """Adopt all descendants whose own parents end (Linux)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
-    """Be sent a signal when `parent` ends; end now if it has ended already (Linux).
+    """Have a signal sent to this process when `parent` ends; exit if it has ended already (Linux).
 
-    The kernel follows the *thread* that started this process: it must live as long as the parent.
+    The kernel watches the *thread* that started this process, so that thread must live as long as the parent.
     """
     _prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:
@@ -45,7 +46,7 @@ def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
 
 
 def default_signals() -> None:
-    """Undo what survives `exec`: whoever started this process may have blocked signals, or ignored some.
+    """Undo the signal settings that survive `exec`: the parent may have blocked or ignored some signals.
 
     A blocked SIGCHLD would hide deaths, an ignored one their exit codes.
     """
@@ -56,16 +57,16 @@ def default_signals() -> None:
 
 
 def open_standard_descriptors() -> None:
-    """Let 0, 1 and 2 be open, so that nothing else gets these numbers and is written to as if it were a terminal."""
+    """Open descriptors 0, 1 and 2, so that no other file gets these numbers and is written to like a terminal."""
     fd = os.open(os.devnull, os.O_RDWR)
-    while fd <= 2:  # each open takes the lowest number that is free
+    while fd <= 2:  # each open takes the lowest free number
         os.set_inheritable(fd, True)
         fd = os.open(os.devnull, os.O_RDWR)
     os.close(fd)
 
 
 def children() -> list[int]:
-    """Return the processes whose parent this one is; none where the system does not say."""
+    """Return the children of this process; an empty list where the system does not tell."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split()]
@@ -74,8 +75,8 @@ def children() -> list[int]:
 
 
 def read_umask() -> int:
-    """Return the umask of this process. Where the system does not tell it, it is set and set back."""
-    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
+    """Return the umask of this process. Where the system does not tell, set another one and set the old one back."""
+    with suppress(OSError, StopIteration), open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("Umask:"))
         return int(line.split()[1], 8)
     mask = os.umask(0o077)
@@ -84,14 +85,14 @@ def read_umask() -> int:
 
 
 def exit_code(status: int) -> int:
-    """Return what a process ended with: its exit status, or minus the number of a signal."""
+    """Return the exit status of a process, or minus the number of the signal that ended it."""
     return os.waitstatus_to_exitcode(status)
 
 
 def watch_end(pid: int) -> int | None:
-    """Return a descriptor that is readable when the process has ended; None where the system has no such thing.
+    """Return a descriptor that becomes readable at the end of a process; None where the system has no such thing.
 
-    Linux has it from 5.3 on, unless the policy of a sandbox forbids it.
+    Linux has it from 5.3 on, unless a sandbox forbids it.
     """
     try:
         return os.pidfd_open(pid)
@@ -100,7 +101,7 @@ def watch_end(pid: int) -> int | None:
 
 
 def wait_for_end(pid: int, patience: float) -> bool:
-    """Wait until a process has ended, for at most `patience` s; whether it has. It may be anybody's."""
+    """Wait at most `patience` s for the end of any process, not only a child; return True if it has ended."""
     import select
 
     descriptor = watch_end(pid)
@@ -111,7 +112,7 @@ def wait_for_end(pid: int, patience: float) -> bool:
         os.close(descriptor)
         return ended
     until = time.monotonic() + patience
-    while _exists(pid):  # no pidfd, or it has ended already
+    while _exists(pid):  # no pidfd, or the process has ended already
         if time.monotonic() >= until:
             return False
         time.sleep(_LOOKING)
@@ -129,7 +130,7 @@ def _exists(pid: int) -> bool:
 
 
 def state_of(pid: int) -> str:
-    """Return the state of a process, in the letter of `ps`: T if it is stopped, Z if it has ended; X if it is gone."""
+    """Return the state of a process as the letter of `ps`: T stopped, Z ended but not reaped; X if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1].decode()
@@ -143,17 +144,17 @@ def state_of(pid: int) -> str:
 
 
 def kill_group(pid: int, signum: int) -> None:
-    """Send a signal to the group that a process leads; to it alone, if it leads none. It must not be reaped yet."""
+    """Send a signal to the group led by a process not yet reaped, or to the process alone if it leads none."""
     try:
         os.killpg(pid, signum)
-    except (ProcessLookupError, PermissionError):  # not a leader yet, or all of it has ended
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    except (ProcessLookupError, PermissionError):  # not a leader yet, or the whole group has ended
+        with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signum)
 
 
 def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int]]:
-    """Reap the children that have ended: process id and status. `first` gets each while its number is its own still."""
-    with contextlib.suppress(ChildProcessError):
+    """Reap ended children: yield process id and status. Before each, call `first` while the number is still its own."""
+    with suppress(ChildProcessError):
         while True:
             if hasattr(os, "waitid"):
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -167,7 +168,7 @@ def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int]]:
 
 
 def kill(pid: int) -> bool:
-    """Kill a process; return whether that was allowed, which it is not for one of another user (`sudo`)."""
+    """Kill a process; return False if it is gone, or belongs to another user (`sudo`)."""
     try:
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -176,9 +177,9 @@ def kill(pid: int) -> bool:
 
 
 def end_children(patience: float, known: Iterable[int] = (), spared: int = 0) -> None:
-    """Kill the children of this process, and theirs as they become ours, and wait for their ends for so long.
+    """Kill the children of this process, then their orphans as we adopt them, and wait up to `patience` s for the ends.
 
-    `known`: children to look for where the system does not list them; `spared` is left alone, reaped by others.
+    `known`: children to look for where the system does not list them; `spared` is left alone, because others reap it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # no end is missed between look and wait
     try:
@@ -200,7 +201,7 @@ def _end_children(until: float, left: set[int], spared: int) -> None:
 
 
 def status_of_ended(pid: int) -> int | None:
-    """The status of a child that has ended, which is reaped; before that its group is, while the number is its own."""
+    """Return the status of a child, None if it still runs. Its group is killed before the reaping frees the number."""
     if hasattr(os, "waitid"):
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
@@ -210,7 +211,7 @@ def status_of_ended(pid: int) -> int | None:
 
 
 def _wait_for_child(patience: float) -> None:
-    """Wait until something happens to a child. SIGCHLD must be blocked, so that it waits if nobody does."""
+    """Wait until a child changes its state. SIGCHLD must be blocked, so that a signal sent before the wait is kept."""
     if hasattr(signal, "sigtimedwait"):
         signal.sigtimedwait((signal.SIGCHLD,), patience)
     else:
@@ -218,7 +219,7 @@ def _wait_for_child(patience: float) -> None:
 
 
 def reaped(pid: int) -> bool:
-    """Reap a child; whether it has ended."""
+    """Reap a child; return True if it has ended."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:
@@ -226,16 +227,16 @@ def reaped(pid: int) -> bool:
 
 
 def leave_quickly() -> None:
-    """End this process as the interpreter does, but without taking its modules apart: that takes most of the time.
+    """End this process as the interpreter does, but without tearing down its modules, which takes most of the time.
 
-    What waits for it is done: threads that are not daemons, functions registered with `atexit`, buffered output.
+    Non-daemon threads are joined, functions registered with `atexit` run, and buffered output is written.
     """
     if "mpi4py.MPI" in sys.modules:
-        return  # it finalizes MPI at the very end, where only C code is told
+        return  # mpi4py finalizes MPI at the very end, in a hook open to C code alone
     if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()  # this and the next are what multiprocessing calls
+        sys.modules["threading"]._shutdown()  # multiprocessing calls the same two functions
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a user may have put anything there
+        with suppress(Exception):  # a user may have put anything there
             stream.flush()
     os._exit(0)

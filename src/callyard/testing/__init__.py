@@ -12,5 +12,5 @@
     class TestMyScheduler(SchedulerContract):
         scheduler = MyScheduler()
 
-The suites need pytest, which Callyard itself does not; so each is a module of its own, and this one imports neither.
+The suites need pytest, which Callyard itself does not; so each is a module of its own, not imported here.
 """

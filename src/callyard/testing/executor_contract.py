@@ -1,4 +1,4 @@
-"""The contract of executors, as a class of tests to inherit: the part that every backend keeps. Needs pytest."""
+"""The contract of executors, as a class of tests to inherit: the behaviour common to all backends. Needs pytest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 60  # s
 class ExecutorContract:
     """Tests that an executor passes on each backend.
 
-    A subclass has a fixture `ex`, which gives an executor of the backend under test.
+    A subclass has a fixture `ex` that gives an executor of the backend under test.
     """
 
     def test_submit_returns_a_standard_future(self, ex: Executor) -> None:

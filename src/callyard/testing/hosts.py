@@ -1,4 +1,4 @@
-"""A host that runs nothing: it answers each command from a script."""
+"""A host that runs nothing and answers each command from a script."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["ScriptedHost"]
 
 
 class ScriptedHost:
-    """A host whose commands answer as it is told, and which remembers them.
+    """A host with prepared answers, which records the commands it is given.
 
     Args:
-        answer: the reply to each command, or a function of its words and its input that makes the reply.
+        answer: the reply to each command, or a function that makes the reply from its words and its input.
 
     Attributes:
-        commands: the words of each command that was run, in order.
+        commands: the words of each command, in order.
 
     >>> host = ScriptedHost(Reply(0, "7"))
     >>> host.run(["submit", "script"], timeout=1).out
@@ -47,6 +47,6 @@ class ScriptedHost:
         stop: Event | None = None,
         stdin: str = "",
     ) -> Reply:
-        """Note the command, and return its answer at once."""
+        """Record the command, and return its answer at once."""
         self.commands.append(list(argv))
         return self._answer if isinstance(self._answer, Reply) else self._answer(argv, stdin)

@@ -10,6 +10,8 @@ from ..errors import SchedulerError
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest, Scheduler
 from ..schedulers.command import Query, Reply
+from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import JobEnvironment
 
 __all__ = ["SchedulerContract"]
 
@@ -18,7 +20,7 @@ LONGEST = 100_000  # bytes in one word of a command; Linux takes 128 KiB
 
 
 class SchedulerContract:
-    """Tests that each scheduler passes, whatever its commands are.
+    """Tests that each scheduler passes, whatever its commands.
 
     Attributes:
         scheduler: the scheduler under test.
@@ -58,7 +60,7 @@ class SchedulerContract:
         query = self.scheduler.submit(self._request())
         told = "\n".join([*query.argv, query.stdin])
         assert "/run/script" in told
-        assert "0123abcd" in told  # it must be found by that
+        assert "0123abcd" in told  # a lost job must be found by its token
 
     def test_an_answer_to_a_submission_without_a_name_is_an_error(self) -> None:
         with pytest.raises(SchedulerError):
@@ -87,6 +89,16 @@ class SchedulerContract:
     def test_the_environment_keeps_what_is_the_users(self) -> None:
         own = {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "2"}
         assert self.scheduler.site().environment(own) == own
+
+    def test_its_jobs_know_their_job(self) -> None:
+        variables = self.scheduler.site().job_variables
+        assert variables.scheduler == self.scheduler.name
+        environ = {"PATH": "/bin", **variables.environment()}
+        assert current_job(environ) == JobEnvironment()
+        assert current_job({**environ, variables.job: "7"}).job_id == "7"
+        if variables.array:
+            of_element = {variables.job: "8", variables.array: "7", variables.element: "3"}
+            assert current_job({**environ, **of_element}).job_id == str(JobId("7", 3))
 
     def test_who_is_in_no_allocation_is_told_so(self) -> None:
         steps = self.scheduler.site().steps

@@ -85,7 +85,7 @@ class Listener(Endpoint):
         self._check()
         self._calm()
         self._answer_at_the_door()
-        self._hear_news()  # before the messages: what a peer sent before it went is still heard
+        self._take_events()  # before the messages: what a peer sent before it went still counts
         messages: list[tuple[bytes, list[bytes]]] = []
         self.behind = all(self._take(messages) for _ in range(MOST_AT_ONCE))
         if self.behind:
@@ -122,7 +122,7 @@ class Listener(Endpoint):
             status = (b"200", b"welcome") if welcome else (b"400", b"unknown key")
             self._door.send_multipart([version, number, *status, b"agent" if welcome else b"", b""])
 
-    def _hear_news(self) -> None:
+    def _take_events(self) -> None:
         import zmq
 
         for event, descriptor in self._watched.events():
@@ -176,7 +176,7 @@ class Listener(Endpoint):
         if kind_of(parts[0]) != HELLO:
             return
         # News of the connection that had this descriptor before came before this message, and must not end this peer.
-        self._hear_news()
+        self._take_events()
         descriptor = first.get(zmq.SRCFD)
         if descriptor in self._open:
             self._on[descriptor] = peer
@@ -231,7 +231,7 @@ class Link(Endpoint):
         """Return the messages that have arrived; never wait. Raises Gone when all have been returned and it is."""
         self._check()
         self._calm()
-        self._hear_news()
+        self._take_events()
         messages: list[list[bytes]] = []
         while len(messages) < MOST_AT_ONCE and (parts := next_of(self._socket)):
             self._take(parts, messages)
@@ -253,7 +253,7 @@ class Link(Endpoint):
             self._fail()
         self._send(cut(MESSAGE, frames))
 
-    def _hear_news(self) -> None:
+    def _take_events(self) -> None:
         import zmq
 
         if any(event == zmq.EVENT_DISCONNECTED for event, _ in self._watched.events()):

@@ -57,13 +57,13 @@ class ConnectAttempt:
     def step(self) -> bool:
         """Handle the events of the socket; return True if the driver has answered."""
         for event, _ in self.watched.events():
-            self._hear(event)
+            self._take_event(event)
         answered = False
         while parts := next_of(self.watched.socket):
             answered |= kind_of(parts[0]) == WELCOME
         return answered and self.connected  # an answer may come from a connection that is gone
 
-    def _hear(self, event: int) -> None:
+    def _take_event(self, event: int) -> None:
         import zmq
 
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of calls: locks, threads, light versions of standard modules."""
+"""Helpers without knowledge of calls: locks, threads, light versions of standard modules."""

@@ -6,9 +6,9 @@ __all__ = ["Backoff"]
 
 
 class Backoff:
-    """Pauses that grow by a factor from a first to a longest one (s), and `at`, the moment of the next attempt.
+    """Pauses between attempts (s), growing by a factor up to a limit, and `at`, the time of the next attempt.
 
-    The caller reads the clock: moments are those of one clock, of its choice.
+    The caller reads the clock, so that tests need none; all times must come from the same one.
     """
 
     def __init__(self, first: float, longest: float, factor: float) -> None:
@@ -17,7 +17,7 @@ class Backoff:
         self.at = 0.0
 
     def next_pause(self) -> float:
-        """Return the pause before the next attempt; the one after that is longer."""
+        """Return the pause before the next attempt, and make the following one longer."""
         pause, self._pause = self._pause, min(self._pause * self._factor, self._longest)
         return pause
 
@@ -26,17 +26,17 @@ class Backoff:
         self._pause = self.first
 
     def begin(self, at: float) -> None:
-        """There is something new, first to be attempted at that moment."""
+        """Start over with the shortest pause, the first attempt being due at `at`."""
         self.reset()
         self.at = at
 
     def sooner(self, at: float) -> None:
-        """Attempt it not later than at that moment."""
+        """Move the next attempt forward to `at`, if it is due later."""
         self.at = min(self.at, at)
 
-    def done(self, now: float, news: bool = False) -> None:
-        """It was attempted just now. With news the pauses begin again."""
+    def done(self, now: float, progress: bool = False) -> None:
+        """Schedule the next attempt after one at `now`; start over with the shortest pause after `progress`."""
         self.next_pause()
-        if news:
+        if progress:
             self.reset()
         self.at = now + self._pause

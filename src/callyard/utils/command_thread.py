@@ -1,8 +1,8 @@
-"""The command thread: commands of a scheduler run beside the thread that waits for their replies.
+"""The command thread: runs the commands of a scheduler beside the thread that needs their replies.
 
-A procedure with a scheduler is written as a generator of commands: it yields one, is resumed with what that returned or
-raised, and yields the next. All generators of an executor run in its own thread, so they need no locks; only the
-commands, which may take a minute, run in another, one at a time.
+A procedure with a scheduler is written as a generator of commands: it yields a command, is resumed with its result or
+exception, and yields the next. All generators of an executor run in the executor's own thread, so they need no locks;
+only the commands, each of which may take a minute, run in another thread, one at a time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Post = Callable[[Callable[[], object]], object]
 
 
 class CommandThread:
-    """Runs commands, one at a time. Their replies are given to `post`, which has the owner's thread deal with them.
+    """A queue of commands, run one at a time; replies are passed to `post`, which handles them in the owner's thread.
 
-    Without `post` each command is waited for.
+    Without `post` the caller waits for each command.
     """
 
     def __init__(self, post: Post | None = None) -> None:
@@ -32,16 +32,16 @@ class CommandThread:
         self.busy = False  # a command is running
 
     def run(self, steps: Steps) -> None:
-        """Begin with the steps. Their exceptions come out of here, or of the functions that are given to `post`."""
+        """Start a generator of commands. Its exceptions leave this method, or the functions passed to `post`."""
         self._resume(partial(next, steps), steps)
         self._run_next()
 
     def do(self, command: Command) -> None:
-        """Run one command whose reply does not matter."""
+        """Run one command and ignore its reply."""
         self.run(_alone(command))
 
     def stay(self) -> None:
-        """From now on wait for each command, because no thread can be started any more."""
+        """Wait for each command from now on, because no thread can be started any more."""
         self._post = None
 
     def _resume(self, step: Callable[[], Command], steps: Steps) -> None:
@@ -77,7 +77,7 @@ def _alone(command: Command) -> Steps:
 
 
 def _replied(command: Command, steps: Steps) -> Callable[[], Command]:
-    """Run the command; return the function that resumes the steps with its reply."""
+    """Run the command; return a function for resuming the generator with the result or exception."""
     try:
         return partial(steps.send, command())
     except Exception as error:
@@ -85,7 +85,7 @@ def _replied(command: Command, steps: Steps) -> Callable[[], Command]:
 
 
 def _started(work: Callable[[], object]) -> bool:
-    """Start a thread for it; return False at the end of the interpreter, or at a limit, where none is to be had."""
+    """Start a thread; return False if none can be started, as at the interpreter's end or at a limit on threads."""
     try:
         threading.Thread(target=work, name="callyard-commands", daemon=True).start()
     except RuntimeError:

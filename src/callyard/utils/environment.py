@@ -1,4 +1,4 @@
-"""Environment variables that must be set at a certain moment."""
+"""Environment variables with a time by which they must be set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .lite_typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Read by a library when it is loaded; so they are set before the user's first import.
+# Libraries read these variables when they are loaded, so they are set before the user's first import.
 THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -20,8 +20,8 @@ THREADS = (
     "JULIA_NUM_THREADS",
 )
 
-NESTED = "CALLYARD_NESTED"  # within a call: how many calls it is in, one inside the other
-MAX_NESTED = 10  # nobody nests so deep on purpose; a module that makes calls while it is imported does so without end
+NESTED = "CALLYARD_NESTED"  # inside a call: the depth of nested calls
+MAX_NESTED = 10  # deeper nesting is a mistake: a module that makes calls while it is imported nests without end
 
 _AT_START = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_")
 
@@ -33,5 +33,5 @@ def nested(environ: Mapping[str, str]) -> int:
 
 
 def at_start(name: str) -> bool:
-    """Return whether the loader or the interpreter reads it when a process starts: a fork is too late for it."""
+    """Return True if the loader or the interpreter reads the variable at its start, so not after a fork."""
     return name.startswith(_AT_START)

@@ -1,7 +1,7 @@
-"""Values with named fields, for processes that live for a moment only.
+"""Immutable values with named fields, for short-lived processes.
 
-They are what frozen dataclasses are. But those load `inspect`, and compile code for each class: that takes a job
-longer than a short call.
+They behave as frozen dataclasses, which would load `inspect` and compile code for each class: more time than a short
+call takes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["Frozen"]
 
 @dataclass_transform(frozen_default=True)
 class Frozen:
-    """The annotations of a subclass are its fields, after those of its base; what is assigned there are defaults.
+    """A base class whose annotations are fields, after those of the bases; assigned values are defaults.
 
-    Fields whose names begin with an underscore are not shown.
+    The repr leaves out fields with a leading underscore.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()  # their names
@@ -34,7 +34,7 @@ class Frozen:
         vars(self).update(given)
 
     def replace(self, **changes: Any) -> Self:
-        """Return the same value, but for these fields."""
+        """Return a copy with these fields changed."""
         return type(self)(**{**vars(self), **changes})
 
     def __setattr__(self, name: str, value: Any) -> None:

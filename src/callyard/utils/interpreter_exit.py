@@ -1,8 +1,8 @@
-"""The end of the interpreter: what was submitted is taken to its end first, as the standard library does."""
+"""The end of the interpreter: calls already submitted are completed first, as with the standard library's executors."""
 
 from __future__ import annotations
 
-# Its hook must be registered before ours, because the last one registered is called first.
+# Imported first to register its hook before ours: hooks run in the reverse order of registration.
 import concurrent.futures.thread  # noqa: F401
 import os
 import threading
@@ -13,20 +13,20 @@ begun = False  # from now on nothing is submitted any more
 
 
 class Ending(Protocol):
-    """Something whose calls may still be running when the main thread has ended."""
+    """An owner of calls that may still be running when the main thread has ended."""
 
     def begin_end(self) -> None:
-        """Take no more than what there is. Does not wait."""
+        """Accept no more calls. Return without waiting."""
 
     def wait_for_end(self) -> None:
-        """Return when it is done."""
+        """Wait until all calls are done."""
 
 
 _things: weakref.WeakSet[Ending] = weakref.WeakSet()
 
 
 def register(thing: Ending) -> None:
-    """See to it that the interpreter waits for `thing`, for as long as somebody refers to it."""
+    """Make the interpreter wait for `thing` at its end, unless `thing` is garbage-collected before."""
     _things.add(thing)
 
 
@@ -40,7 +40,7 @@ def _at_exit() -> None:
         thing.wait_for_end()
 
 
-os.register_at_fork(after_in_child=_things.clear)  # in a forked child nothing of them runs
-# Not `atexit`: that runs after all threads were joined, too late for a thread that needs to be told to end. The
-# standard library's executors register in the same place.
+os.register_at_fork(after_in_child=_things.clear)  # a forked child has none of their threads
+# Not `atexit`: its functions run after all threads were joined, too late to tell a thread to end. The standard
+# library's executors register in the same place.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

@@ -1,13 +1,11 @@
-"""Light JSON: the parts in C of the standard library's module, without the rest, where they are as expected here.
+"""Light JSON: the C parts of the standard library's `json`, used directly where they work as expected.
 
-The rest of that module makes regular expressions, and to load theirs takes a job longer than a short call.
+The rest of `json` compiles regular expressions, and loading `re` takes a job longer than a short call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from .lite_typing import Any
+from .lite_typing import Any, Callable
 
 __all__ = ["compact", "dumps", "lenient", "loads"]
 
@@ -15,13 +13,13 @@ Write = Callable[[Any], str]
 
 
 class _Values:
-    """What a scanner makes of what it finds, as `json.loads` does."""
+    """The settings of a scanner, with the values of `json.loads`."""
 
     strict = True
     object_hook = object_pairs_hook = None
     parse_int, parse_float = int, float
     parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.__getitem__
-    memo: dict[str, str] = {}  # noqa: RUF012  # of keys; the scanner empties it
+    memo: dict[str, str] = {}  # noqa: RUF012  # of keys; emptied by the scanner
 
 
 def _refuse(value: Any) -> Any:
@@ -29,7 +27,7 @@ def _refuse(value: Any) -> Any:
 
 
 def _by_c() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[..., Write]]:
-    """How to read and how to make what writes. Raises where the parts in C are not what they were up to Python 3.14."""
+    """Return a scanner and a maker of encoders in C. Raise if the C parts differ from those of Python 3.10 to 3.14."""
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
     def writer(default: Callable[[Any], Any], between: str, after_key: str) -> Write:
@@ -57,17 +55,17 @@ except Exception:
 
 dumps = _writer(_refuse, ", ", ": ")
 compact = _writer(_refuse, ",", ":")
-lenient = _writer(repr, ", ", ": ")  # what JSON has nothing for is described
+lenient = _writer(repr, ", ", ": ")  # falls back to the repr of a value
 
 
 def loads(text: str | bytes) -> Any:
-    """Raises ValueError where it is not JSON."""
+    """Parse JSON; raise ValueError for any other text."""
     text = (text if isinstance(text, str) else text.decode()).strip()
     try:
         value, end = _scan(text, 0)
     except StopIteration:
         value, end = None, -1
-    except (RecursionError, SystemError):  # the part in C loads the class of its error, and may not find it
+    except (RecursionError, SystemError):  # the C scanner imports the class of its error, and may fail at that
         value, end = None, -1
     if end != len(text):
         raise ValueError(f"this is not JSON: {text[:100]!r}")

@@ -1,10 +1,10 @@
-"""Locks that no exception leaves held, whenever it arrives.
+"""Locks that are released in spite of asynchronous exceptions.
 
-Ctrl-C raises in the main thread, and `PyThreadState_SetAsyncExc` in any, between two bytecodes: between taking a lock
-and the `try` after it, in a `finally` before it has let go, at the end of a `with`. So each section is enclosed twice.
-An exception that arrives in the inner enclosure is seen to by the outer one; one that arrives in the outer finds the
-lock free. A thread that has the lock already, because the garbage collector runs a finalizer in the middle of a
-section, just goes on: its outermost section lets go.
+Ctrl-C raises in the main thread, and `PyThreadState_SetAsyncExc` in any thread, between two bytecodes: between
+acquiring a lock and the following `try`, in a `finally` before the release, at the end of a `with`. So each section has
+two enclosing `try` blocks. The outer one releases the lock after an exception within the inner one; an exception within
+the outer one finds the lock free. A thread may hold the lock already, because the garbage collector runs a finalizer in
+the middle of a section: then the inner section goes ahead, and the outermost section releases.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ from .lite_typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import ParamSpec, Protocol, TypeVar
 
     P = ParamSpec("P")
     T = TypeVar("T")
 
-    class OwnedLock(Protocol):
-        """A reentrant lock: it knows whether this thread has it, as `threading.Condition` asks it, too."""
+    class OwnedLock(AbstractContextManager[bool, None], Protocol):
+        """A reentrant lock that knows its owner, as `threading.Condition` requires too."""
 
         def acquire(self, blocking: bool = ...) -> bool: ...
 
         def release(self) -> None: ...
-
-        def __enter__(self) -> bool: ...
-
-        def __exit__(self, *how: object) -> None: ...
 
         def _is_owned(self) -> bool: ...
 
@@ -37,11 +34,11 @@ if TYPE_CHECKING:
 
 
 def new_lock() -> OwnedLock:
-    return RLock()  # type: ignore[return-value]  # its types leave out what begins with an underscore
+    return RLock()  # type: ignore[return-value]  # typeshed leaves out the names with an underscore
 
 
 def under(lock: OwnedLock, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `step` with the lock; return what it returns."""
+    """Call `step` with the lock held; return its result."""
     if lock._is_owned():
         return step(*args, **kwargs)
     try:
@@ -53,7 +50,7 @@ def under(lock: OwnedLock, step: Callable[P, T], *args: P.args, **kwargs: P.kwar
 
 
 def if_free(lock: OwnedLock, step: Callable[[], bool]) -> bool:
-    """Call `step` with the lock; return False if the lock is held, be it by this thread further up its stack."""
+    """Call `step` with the lock held; return False if any thread holds the lock, this one included."""
     if lock._is_owned():
         return False
     try:
@@ -66,7 +63,7 @@ def if_free(lock: OwnedLock, step: Callable[[], bool]) -> bool:
 def _then_release(lock: OwnedLock, step: Callable[[], bool]) -> bool:
     """Call `step`, then release the lock.
 
-    A function of its own, because a second `try` in the same function would not be within the reach of the first.
+    This is a function of its own, because the `try` of the caller must enclose the whole of this one.
     """
     try:
         return step()

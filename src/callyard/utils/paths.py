@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths as typed by people."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def expand(path: str) -> str:
 
 
 def runs_directory() -> str:
-    """Return the directory of runs, which the nodes of a cluster see too: in the user's home, or as a variable says."""
+    """Return the directory of runs, shared with the nodes of a cluster: `CALLYARD_RUNS`, or one in the user's home."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.environ.get("CALLYARD_RUNS") or os.path.join(state, "callyard", "runs")

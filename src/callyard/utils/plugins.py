@@ -1,7 +1,7 @@
-"""Plug-ins: classes found by name, our own in a table and those of others among the entry points of installed packages.
+"""Plug-ins: classes found by name, our own in a table and others among the entry points of installed packages.
 
-Nothing is imported before its name is used, and installed packages are searched only for names that are not ours: to
-read their metadata takes longer than most calls.
+Nothing is imported before its name is used, and installed packages are searched only for names missing in our table,
+because reading the metadata of packages takes longer than most calls.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ __all__ = ["find_plugin", "plugin_names"]
 
 
 def find_plugin(group: str, name: str, own: Mapping[str, str]) -> object | None:
-    """Return the object that has this name; None if nothing has.
+    """Return the object of this name; None if there is none.
 
     Args:
         group: the entry-point group of other packages.
         name: the name, as users write it.
-        own: our objects by name, as entry points are written: "package.module:attribute". No other package can take
-            one of these names.
+        own: our objects by name, in the form of entry points: "package.module:attribute". Other packages cannot take
+            these names.
 
     Raises:
         ImportError: the entry point of another package leads nowhere.

@@ -1,4 +1,4 @@
-"""The names that `dir()`, and with it a shell's completion, shows of a public object."""
+"""The names of a public object that `dir()`, and with it a shell's completion, shows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["public_names"]
 
 
 def public_names(names: Iterable[str], public: Collection[str] | None = None) -> list[str]:
-    """Return the public ones of these names, and special ones as `__enter__`, for what introspects.
+    """Return the public names, and special ones such as `__enter__` for tools of introspection.
 
     Args:
         names: all names of an object, as `object.__dir__` gives them.
-        public: the public ones; default: all that do not begin with an underscore.
+        public: the public ones; default: all without a leading underscore.
     """
     return [
         name for name in names if (not name.startswith("_") if public is None else name in public) or _special(name)

@@ -22,7 +22,7 @@ SECONDS = {name: size for size, names in _NAMES.items() for name in names.split(
 
 
 def _bytes(decimal: int) -> dict[str, int]:
-    """Units of bytes; those without "i" count in powers of `decimal`."""
+    """Return the units of bytes; units without "i" count in powers of `decimal`."""
     return {"b": 1} | {
         f"{prefix}{unit}": (1024 if unit == "ib" else decimal) ** power
         for power, prefix in enumerate("kmgtp", 1)
@@ -35,15 +35,15 @@ MEMORY = _bytes(1024)  # as Slurm counts, where 4G and 4GB are 4 GiB, and as the
 
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*"
 _PART = rf"{_NUMBER}([a-z]+)\s*"
-# Compiled when they are first used, as to import this module costs every program.
+# Compiled at first use, because every program imports this module.
 _CLOCK = r"(?:([0-9]+)-)?([0-9]+):([0-5]?[0-9]):([0-5]?[0-9])"
 _DAYS = r"([0-9]+)-([0-9]+)(?::([0-5]?[0-9]))?"
 
 
 def measured(text: str, units: Mapping[str, int], unit: str = "") -> float:
-    """Return the sum of the parts of a text as "1h 30min", in the smallest unit; NaN if it is no such text.
+    """Return the sum of the parts of a text such as "1h 30min", in the smallest unit; NaN for any other text.
 
-    A number alone is one of `unit`, or nothing that makes sense.
+    A number without a unit counts in `unit`; if there is no such unit, the result is NaN.
     """
     text = text.strip().lower()
     if re.fullmatch(_NUMBER, text):
@@ -53,9 +53,9 @@ def measured(text: str, units: Mapping[str, int], unit: str = "") -> float:
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of a text with units, or of a clock's as Slurm reads it; NaN if it is no such text.
+    """Return the seconds of a text with units, or of a clock as Slurm reads it; NaN for any other text.
 
-    "90:00" is refused: minutes and seconds to Slurm, hours and minutes to many others.
+    "90:00" is refused: Slurm reads minutes and seconds, many people hours and minutes.
     """
     clock = re.fullmatch(_CLOCK, text.strip()) or re.fullmatch(_DAYS, text.strip())
     if clock is None:

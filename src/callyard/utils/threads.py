@@ -1,8 +1,8 @@
-"""Threads that start when they are first needed, and the limiter that lets calls wait for a place without one.
+"""Threads started at their first use, and a limiter that calls back instead of blocking a thread.
 
-`threading.Thread.start` and `concurrent.futures.ThreadPoolExecutor` hold locks of their own while a thread starts. A
-finalizer that submits a call in the middle of that, or Ctrl-C, would find them held; so nothing here waits for a lock
-that it could hold itself.
+`threading.Thread.start` and `concurrent.futures.ThreadPoolExecutor` hold internal locks while a thread starts. A
+finalizer that submits a call at that moment, or a handler of Ctrl-C, would wait for a lock of its own thread for ever;
+so nothing here waits for a lock that the same thread may hold.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from .locks import new_lock, under
 __all__ = ["CapacityLimiter", "LazyThread", "TaskThread"]
 
 _log = logging.getLogger("callyard")
-_SOONEST, _LATEST, _SLOWER = 0.01, 1.0, 1.5  # s between two rounds of polling, and how they grow
+_SOONEST, _LATEST, _SLOWER = 0.01, 1.0, 1.5  # s between two rounds of polling, and their growth
 
-# These versions start no thread any more once the main thread has ended, though calls of it may still be waited for.
+# These versions start no thread once the main thread has ended, though calls may still be unfinished then.
 _NO_LATE_THREADS = (3, 12, 0) <= sys.version_info < (3, 12, 2)
 
 
 class LazyThread:
-    """A thread that starts with the first call of `start`, from any thread, or from a finalizer in the middle of that.
+    """A thread started by the first call of `start`, from any thread or from a finalizer in the middle of `start`.
 
-    There is no lock. Each caller that finds it not started starts a thread, and of several the first to arrive does the
-    work, the others end at once. So an exception in the middle of a start, which may come before or after the thread is
-    there, does no harm: the next caller starts another.
+    There is no lock. Each caller that sees `started` false starts a thread; the first thread to arrive does the work,
+    the others end at once. So an exception in the middle of a start, before or after the thread exists, does no harm:
+    the next caller starts another.
     """
 
     def __init__(self, name: str) -> None:
         self.started = False
         self._name = name
         self._threads: list[threading.Thread] = []
-        self._arrived: list[threading.Thread] = []  # the first of them does the work
-        self._starter: int | None = None  # the thread that is in the middle of `start`
+        self._arrived: list[threading.Thread] = []  # the first of these threads does the work
+        self._starter: int | None = None  # the id of the thread inside `start`
 
     def start(self, run: Callable[[], object]) -> None:
-        """Start it once. Raises RuntimeError where no thread is to be had; then nothing has changed."""
+        """Start the thread once. Raise RuntimeError, with nothing changed, if no thread can be started."""
         self._once(partial(self._start, run))
 
     def join(self) -> None:
-        """Wait for its end; in the thread itself do nothing."""
+        """Wait for the thread's end; in the thread itself do nothing."""
         for thread in list(self._threads):
             if thread is not threading.current_thread():
-                with contextlib.suppress(RuntimeError):  # an exception has prevented its start
+                with contextlib.suppress(RuntimeError):  # an exception has prevented the start
                     thread.join()
 
     def _once(self, start: Callable[[], object]) -> None:
         me = threading.get_ident()
-        if self.started or self._starter == me:  # the latter in a finalizer: `Thread.start` has locks of its own
+        if self.started or self._starter == me:  # the latter in a finalizer: `Thread.start` holds internal locks
             return
         try:
             self._starter = me
             start()
-            self.started = True  # not after the `finally`, in which an exception may arrive
+            self.started = True  # not after the `finally`, where an exception may arrive
         finally:
             self._starter = None
 
@@ -78,14 +78,14 @@ class LazyThread:
         me = threading.current_thread()
         self._arrived.append(me)
         if self._arrived[0] is me:
-            self.started = True  # here too: the effects of its work may be seen before `start` has returned
+            self.started = True  # here too, because effects of the work may be seen before `start` returns
             run()
 
 
 class TaskThread:
-    """A thread for tasks that would keep others waiting: files, the user's own code, and polling.
+    """A thread for tasks that would block other threads: files, the user's own code, and polling.
 
-    Tasks are run one after the other, in the order in which they were submitted.
+    Tasks run one after the other, in the order of submission.
     """
 
     def __init__(self, name: str) -> None:
@@ -95,7 +95,7 @@ class TaskThread:
         self._closed = False
 
     def prepare(self) -> None:
-        """Start the thread now if it could not be started later: there may be tasks at the interpreter's end."""
+        """Start the thread now on versions that cannot start one later: tasks may come at the interpreter's end."""
         if _NO_LATE_THREADS:
             self._thread.start(self._run)
 
@@ -107,7 +107,7 @@ class TaskThread:
                 self._thread.start(self._run)
             except RuntimeError:
                 raise
-            except BaseException:  # it has interrupted the start, and the task is in the queue
+            except BaseException:  # interrupted while starting the thread, with the task in the queue
                 self._thread.start(self._run)
                 raise
 
@@ -116,7 +116,7 @@ class TaskThread:
         self.submit(lambda: self._polled.append(question))
 
     def close(self) -> None:
-        """End after the tasks that are there; nothing is polled any more."""
+        """End after the tasks already in the queue, without further polling."""
         self._closed = True
         self._queue.put(None)
 
@@ -136,7 +136,7 @@ class TaskThread:
                 return
             before = len(self._polled)
             _safely(task)
-            del task  # until the next comes it would keep the call's arguments alive
+            del task  # otherwise the call's arguments stay alive until the next task
             if len(self._polled) > before:
                 round_.begin(monotonic() + _SOONEST)
             elif self._polled and monotonic() >= round_.at:  # however many tasks there are
@@ -157,22 +157,22 @@ def _safely(step: Callable[[], object]) -> bool:
 
 
 class CapacityLimiter:
-    """So many places, for which holders wait in line without a thread: each is called back when it has one.
+    """A semaphore without waiting threads: each holder is called back when it gets one of the `places`.
 
-    A holder calls `release` when it is done, once or more often, because an exception may interrupt it, also here.
+    A holder calls `release` when it is done, perhaps repeatedly, because an exception may interrupt it, here too.
     """
 
     def __init__(self, places: int | None) -> None:
         self._places = places
-        self._lock = new_lock()  # reentrant: a finalizer may acquire or release while this thread holds it
+        self._lock = new_lock()  # reentrant: a finalizer may acquire or release while this thread has the lock
         self._holders: set[Hashable] = set()
         self._waiting: dict[Hashable, Callable[[], object]] = {}
-        self._to_call: dict[Hashable, Callable[[], object]] = {}  # holders by now that have not been called back
+        self._to_call: dict[Hashable, Callable[[], object]] = {}  # new holders not called back yet
 
     def acquire(self, holder: Hashable, start: Callable[[], object]) -> bool:
-        """Return True if there is a place at once; otherwise `start()` is called by the thread that releases one.
+        """Return True if a place is free; otherwise the thread that releases one will call `start()`.
 
-        It is called a second time if an exception interrupts it.
+        If an exception interrupts `start()`, a second call follows.
         """
         return self._places is None or under(self._lock, self._acquire, holder, start)
 
@@ -181,7 +181,7 @@ class CapacityLimiter:
             return
         try:
             under(self._lock, self._release, holder)
-            self._call_back()  # without the lock: it may do anything
+            self._call_back()  # without the lock, because callbacks may do anything
         except BaseException:
             under(self._lock, self._release, holder)
             self._call_back()
@@ -201,7 +201,7 @@ class CapacityLimiter:
             first = next(iter(self._waiting))
             self._to_call[first] = self._waiting[first]
             self._holders.add(first)
-            del self._waiting[first]  # last: after an exception in between it is called back, if twice
+            del self._waiting[first]  # last: after an exception in between, the holder is called back, perhaps twice
 
     def _call_back(self) -> None:
         for holder, start in tuple(self._to_call.items()):

@@ -14,13 +14,13 @@ handler, and what the function raised goes to stderr.
 from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
-import contextlib
 import os
 import sys
 import time
 from _thread import get_ident
 
 from ..utils.frozen import Frozen
+from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import Any, NoReturn
 
 _IDLE, _FUNCTION, _HANDOVER = range(3)
@@ -109,6 +109,7 @@ class Running:
         self.announced = False  # a signal has said that the end is near
         self.terminated = False  # the signal was SIGTERM
         self._phase = _IDLE
+        self.attempt = 1  # of the call, in a job
         self._limits: dict[str, Any] = {}
         self._warned = False
         self._masks: dict[int, Any] = {}  # of the threads that fork just now: the signals that they block otherwise
@@ -143,10 +144,10 @@ class Running:
         self._limits = {DEADLINE: deadline, UNTIL: min(times, default=None)}
         self._warned = warned is not None and options.get(WARN_SIGNAL) == warned
 
-    def begin_in_job(self, options: dict[str, Any], key: str, attempt: int) -> None:
+    def begin_in_job(self, options: dict[str, Any], key: str) -> None:
         """The function of a job's call begins."""
         self.key, self.cores, self.announced = key, options.get(CORES, 1), self._warned
-        self.begin({**options, **self._limits, ATTEMPT: attempt})
+        self.begin({**options, **self._limits, ATTEMPT: self.attempt})
 
     def begin(self, options: dict[str, Any]) -> None:
         """The function of a call begins."""
@@ -170,7 +171,7 @@ class Running:
     def die(self, words: str = "") -> NoReturn:
         """End as a process without a handler for SIGTERM does, after what was printed."""
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # a user may have put anything there
+            with suppress(Exception):  # a user may have put anything there
                 stream.write(words if stream is sys.stderr else "")
                 stream.flush()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -37,7 +37,7 @@ def dump_error(error: BaseException, text: str) -> bytes:
     BaseException.__setattr__(error, "__traceback__", None)  # the class may be frozen
     for form, reduce in ((error, _in_parts), (error, None), (error, _what_can_be_sent), (_Described(error), None)):
         try:
-            data = dumps((form, text), reduce=reduce, home=True)
+            data = dumps((form, text), reduce=reduce, to_driver=True)
             pickle.loads(data)
         except Exception:  # what a class of the user's does here is not known
             continue
@@ -76,7 +76,7 @@ def _returns(value: Any, reduce: Any = None) -> bool:
     from ..serialize.function_registry import dumps
 
     try:
-        pickle.loads(dumps(value, reduce=reduce, home=True))
+        pickle.loads(dumps(value, reduce=reduce, to_driver=True))
     except Exception:  # what a class of the user's does here is not known
         return False
     return True

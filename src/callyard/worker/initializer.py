@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import _pickle as pickle
-from collections.abc import Callable
 
 from ..dependencies.map_chunks import run_chunk
-from ..utils.lite_typing import Any
+from ..utils.lite_typing import Any, Callable
 
 
 class Initialized:

@@ -1,13 +1,15 @@
-"""One call of a job, in a process of its own: its inputs, its key, the claim, the run, the result."""
+"""One call of a job, in a process of its own: its inputs, its key, the claim, the run, the result.
+
+A thousand such processes may begin at once, and most calls are short. So only what each call needs is loaded here;
+inputs, options, initializers and failures load what they need.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import _pickle as pickle
 import os
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
 
 from ..cache.claims import Claims
 from ..cache.directory import CacheDirectory
@@ -16,57 +18,68 @@ from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
 from ..jobs.batch import CallFile, KeyRecipe
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
-from ..serialize.packed import Packed, load_with_inputs
-from ..system.exit_status import too_much_memory
 from ..system.processes import leave_quickly
-from ..utils.lite_typing import Any, NoReturn
-from .call_context import arranged
-from .current_call import running
-from .exceptions import traceback_text, unpicklable_result, unreadable_call
-from .initializer import Initialized
-from .job_inputs import InputFailed, StoredInput, inputs_of, pauses
-from .job_outcome import failed, printed, who
+from ..utils.lite_contextlib import suppress
+from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
+from .current_call import Again, running
+from .job_outcome import InputFailed, failed, printed, who
+
+if TYPE_CHECKING:
+    from .job_inputs import StoredInput
 
 _LOG = 1 << 20  # bytes of a log that are kept with the result
 
 
 def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
     """Make a call, write down how it ended, and end this process."""
+    end: CallOutcome | None
     try:
         end = _made(folder, number, call_file, begun)
     except InputFailed as inherited:
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
-        end = failed(error, traceback_text(error))
-    if folder.ended(number) is None:
-        folder.end(number, end)
+        end = failed(error, _trace(error))
+    if end is not None and folder.ended(number) is None:
+        folder.end(number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             stream.flush()
     leave_quickly()
     os._exit(0)
 
 
-def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome:
-    inputs = inputs_of(folder.home, call_file)
+def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
+    """Return how the call has ended; None if it is to be run again."""
+    inputs = _inputs_of(folder, call_file)
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
-    folder.begin(number, begun.replace(key=order.key))
+    folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
     claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
     _end_own_claim(claims, order)
-    data = call_file.data
-    for _ in pauses():
+    data, waits = call_file.data, None
+    while True:
         run = begin(order)
         if not isinstance(run, RunDeclined):
             return _ended_before(folder, number, run) or _ran(folder, number, call_file, run, order, data, inputs)
         if run.reason == "stored":
             return CallOutcome("finished", order.key, order.directory)
-        if run.reason == "claimed":
-            _say_who_has_it(folder, number, claims, order)
         if run.reason == "differs":  # what is imported here is not what was keyed: take what was sent
             order, data = order.replace(references=()), call_file.apart or data
-    raise AssertionError("it asks for ever")  # pragma: no cover
+            continue
+        from .job_inputs import pauses
+
+        _say_who_has_it(folder, number, claims, order)
+        waits = waits or pauses()
+        time.sleep(waits.next_pause())
+
+
+def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredInput]:
+    if not call_file.inputs:
+        return ()
+    from .job_inputs import inputs_of
+
+    return inputs_of(folder.home, call_file)
 
 
 def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
@@ -97,6 +110,8 @@ def _end_own_claim(claims: Claims, order: RunRequest) -> None:
 
 def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
     """Return the order with the key that had to wait for the inputs. Their values are not loaded for it."""
+    import warnings
+
     from ..hashing.call_key import call_key
 
     with warnings.catch_warnings():
@@ -117,19 +132,25 @@ def _ran(
     order: RunRequest,
     data: bytes,
     inputs: Sequence[StoredInput],
-) -> CallOutcome:
+) -> CallOutcome | None:
     def load() -> Any:
         return _opened(folder, number, data, [given.result() for given in inputs])
 
-    started = time.perf_counter()
+    def start() -> Any:
+        """Return the function and the arguments of this attempt."""
+        function, *arguments = load()
+        return (function, *(arguments if kept is None else pickle.loads(kept.arguments)))
+
+    kept, started = folder.again(number) if running.attempt > 1 else None, time.perf_counter()
     try:
-        running.begin_in_job(call_file.options, order.key, 1)
-        with arranged(call_file.options):
-            value = _value(folder, number, call_file, data is not call_file.data, load)
+        running.begin_in_job(call_file.options, order.key)
+        value = _value_within(folder, number, call_file, data is not call_file.data, start)
         running.hand_over()
     except BaseException as error:
         running.hand_over()
-        text = traceback_text(error)
+        if isinstance(error, Again) and call_file.ranks == 1:
+            return _again(folder, number, run, error)
+        text = _trace(error)
         if running.ended_from_outside:  # the process of the job, or the scheduler, tells why
             run.release()
             running.die("" if type(error) is SystemExit else text)
@@ -146,9 +167,28 @@ def _ran(
     return CallOutcome("finished", order.key, order.directory)
 
 
+def _again(folder: BatchDirectory, number: int, run: CachedRun, error: Again) -> CallOutcome | None:
+    from .job_again import keep_arguments
+
+    run.release()
+    try:
+        keep_arguments(folder, number, error, running.attempt)
+    except CallyardError as problem:
+        return failed(_told(problem, folder, number))
+    return None
+
+
+def _trace(error: BaseException) -> str:
+    from .exceptions import traceback_text
+
+    return traceback_text(error)
+
+
 def _named(error: BaseException, folder: BatchDirectory, number: int, call_file: CallFile) -> BaseException:
     """Return the error by the name of the limit, where the function met its own."""
     if isinstance(error, MemoryError) and call_file.memory and not isinstance(error, OutOfMemory):
+        from ..system.exit_status import too_much_memory
+
         return OutOfMemory(too_much_memory(who(call_file.order.name), call_file.memory) + printed(folder, number))
     return error
 
@@ -161,21 +201,45 @@ def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
 def _opened(folder: BatchDirectory, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in place of futures."""
     try:
-        return load_with_inputs(Packed(data), inputs)
+        if not inputs:
+            return pickle.loads(data)
+        from .job_inputs import load_call
+
+        return load_call(data, inputs)
     except BaseException as error:
+        from .exceptions import unreadable_call
+
         raise _told(unreadable_call(error), folder, number) from error
+
+
+def _value_within(
+    folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]
+) -> Any:
+    """Return the value of the call, made within the directory, the limits and the log of errors that it asks for."""
+    if not call_file.options:
+        return _value(folder, number, call_file, apart, load)
+    from .call_context import arranged
+
+    with arranged(call_file.options):
+        return _value(folder, number, call_file, apart, load)
 
 
 def _value(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
     if call_file.ranks > 1:
-        from .mpi_job_rank import value_of_ranks  # here, because few calls have several
+        from .mpi_job_rank import value_of_ranks
 
         return value_of_ranks(folder, number, call_file, apart)
+    if call_file.initializer is None:
+        function, args, kwargs = load()
+        return function(*args, **kwargs)
+    from .initializer import Initialized
+
     return Initialized.load(call_file.initializer).apply(*load())
 
 
 def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardError:
     from ..serialize.function_registry import dumps
+    from .exceptions import unpicklable_result
 
     try:
         dumps(value)
@@ -187,7 +251,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
 def _log(folder: BatchDirectory, number: int) -> str:
     """Return what the call has printed, or the last part of it."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a user may have put anything there
+        with suppress(Exception):  # a user may have put anything there
             stream.flush()
     try:
         with open(folder.log(number), "rb") as file:

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 
 from ..cache.directory import CacheDirectory
 from ..errors import JobLost
 from ..jobs.batch import CallFile, CallInput
 from ..jobs.spool import BatchDirectory
-from ..serialize.packed import Packed
-from ..utils.lite_typing import TYPE_CHECKING, Any
-from .job_outcome import failed, inherited
+from ..serialize.packed import Packed, load_with_inputs
+from ..utils.backoff import Backoff
+from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, Sequence
+from .job_outcome import InputFailed, failed, inherited
 
 if TYPE_CHECKING:
     from ..cache.lookup import CachedResult
 
-__all__ = ["InputFailed", "StoredInput", "inputs_of", "pauses"]
+__all__ = ["StoredInput", "inputs_of", "load_call", "pauses"]
 
 _SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of others
 
 
-def pauses() -> Iterator[float]:
-    """Yield and sleep pauses between attempts, longer and longer; none before the first two."""
-    pause = 0.0
-    while True:
-        yield pause
-        time.sleep(pause)
-        pause = min(pause * _SLOWER, _LATEST) if pause else _SOONEST
+def pauses() -> Backoff:
+    """Return the pauses between two looks at the files of other jobs."""
+    return Backoff(_SOONEST, _LATEST, _SLOWER)
 
 
-class InputFailed(Exception):  # not an error of its own: it carries another
-    """The failure that a call inherits from one of its inputs."""
-
-    def __init__(self, failure: bytes) -> None:
-        self.failure = failure
+def load_call(data: bytes, inputs: Sequence[Any]) -> Any:
+    """Return function, arguments and keywords, with these inputs in place of futures."""
+    return load_with_inputs(Packed(data), inputs)
 
 
 class StoredInput:
@@ -83,7 +77,8 @@ def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> 
     if given.packed is not None:
         return None
     until = time.monotonic() + call_file.wait
-    for _ in pauses():
+    waits = pauses()
+    while True:
         found = _look_for_input(home, call_file, given)
         if found is not None:
             return found
@@ -91,7 +86,7 @@ def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> 
             raise JobLost(
                 f"the result of {given.name!r}, which {call_file.order.name!r} takes, is not there: run that again"
             )
-    raise AssertionError("it asks for ever")  # pragma: no cover
+        time.sleep(waits.next_pause())
 
 
 def _look_for_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:

@@ -8,9 +8,15 @@ from ..errors import JobLost
 from ..jobs.batch import CallOutcome
 from ..jobs.spool import BatchDirectory
 from ..schedulers.current_job import current_job
-from .exceptions import dump_error
 
-__all__ = ["failed", "inherited", "job_id", "node_name", "printed", "who"]
+__all__ = ["InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who"]
+
+
+class InputFailed(Exception):  # not an error of its own: it carries another
+    """The failure that a call inherits from one of its inputs."""
+
+    def __init__(self, failure: bytes) -> None:
+        self.failure = failure
 
 
 def job_id() -> str:
@@ -34,6 +40,8 @@ def printed(folder: BatchDirectory, number: int) -> str:
 
 def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
     """Return the outcome of a call that failed with this error."""
+    from .exceptions import dump_error  # here, because most calls do not fail
+
     return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
 
 

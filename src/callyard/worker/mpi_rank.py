@@ -6,10 +6,12 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import CallyardError
+from ..schedulers.current_job import current_job
+from ..schedulers.launcher_variables import LOCAL_RANK_VARIABLES, RANK_VARIABLES
 from ..system.machine import GPUS
 from ..system.processes import default_signals, die_with_parent, open_standard_descriptors
 from ..transport import frames
@@ -20,15 +22,14 @@ from .current_call import Again, running
 from .exceptions import encode_error
 from .serve import Server
 
-# How launchers tell a process its rank: Open MPI, PMIx, MPICH and Intel, MVAPICH, Slurm.
-_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
-# How they tell it its rank among those of its machine.
-_LOCAL_RANK_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID")
-
 
 def rank_of_process() -> int | None:
-    """Return which rank the launcher says this process is."""
-    return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), None)
+    """Return which rank the launcher says this process is: one for MPI, or else the scheduler's own."""
+    return _first_of(RANK_VARIABLES, os.environ, current_job().rank)
+
+
+def _first_of(names: Sequence[str], environ: Mapping[str, str], default: int | None) -> int | None:
+    return next((int(environ[name]) for name in names if name in environ), default)
 
 
 def rank_in(world: Communicator | None) -> int:
@@ -41,7 +42,7 @@ def rank_in(world: Communicator | None) -> int:
 
 def gpus_by_local_rank(environ: Mapping[str, str], each: int) -> dict[str, str]:
     """Return the variables by which a rank sees its own GPUs alone, of those that all ranks on its machine see."""
-    local = next((int(environ[name]) for name in _LOCAL_RANK_VARIABLES if name in environ), 0)
+    local = _first_of(LOCAL_RANK_VARIABLES, environ, current_job(environ).local_rank) or 0
     seen = {name: environ[name].split(",") for name in GPUS if environ.get(name)}
     return {name: ",".join(gpus[local * each : (local + 1) * each]) for name, gpus in seen.items()}
 

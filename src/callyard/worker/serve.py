@@ -70,7 +70,7 @@ class Server:
         self.reader = frames.FrameReader()
         self.arrived: deque[frames.Frame] = deque()  # what is still to be done
         self.segments = SegmentPool()
-        self.packer = Packer(self.segments, home=True)
+        self.packer = Packer(self.segments, to_driver=True)
         self.functions: dict[int, LoadedFunction | _Unloadable] = {}
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use

@@ -37,15 +37,15 @@ def test_a_beat_moves_the_heart(tmp_path: Path) -> None:
 
 def test_only_the_owner_of_a_claim_moves_its_heart(tmp_path: Path) -> None:
     claims = Claims(CacheDirectory.open(tmp_path))
-    assert claims.heart("key") is None
+    assert claims.last_beat("key") is None
     claims.beat("key", "1")
     claim = claims.take("key", "call", job_id="1")
     assert isinstance(claim, Claim)
     os.utime(tmp_path / "claims/key", (1, 1))
-    before = claims.heart("key")
+    before = claims.last_beat("key")
     claims.beat("key", "2")
-    assert claims.heart("key") == before
+    assert claims.last_beat("key") == before
     claims.beat("key", "1")
-    assert claims.heart("key") != before
+    assert claims.last_beat("key") != before
     claim.release()
-    assert claims.heart("key") is None
+    assert claims.last_beat("key") is None

@@ -131,3 +131,55 @@ def test_what_a_job_was_given(detached: Detached, slurm: Cluster) -> None:
     about = future.result()
     assert isinstance(about, callyard.CurrentCall)
     assert (about.attempt, about.key, about.cores, about.gpus, about.memory) == (1, future.key, 2, (), 0.5)
+
+
+# ------------------------------------------------------------------ run again
+
+
+def test_a_job_makes_its_call_again(ex: Executor, slurm: Cluster) -> None:
+    future = ex.submit(calls.count_down, 3)
+    dependent = ex.submit(repr, future)
+    assert future.result() == (6, 4)
+    assert future.attempts == 4
+    assert dependent.result() == "(6, 4)"
+    assert ex.submit(calls.count_down, 3).cached, "the key is that of the first arguments"
+    assert slurm.commands()["sbatch"] == 2
+
+
+def test_arguments_that_no_job_can_keep(ex: Executor) -> None:
+    with pytest.raises(callyard.UnpicklableCall, match="the arguments of Again, of types generator, cannot be sent"):
+        ex.submit(calls.go_on_unpicklable).result()
+
+
+def at_once(slurm: Cluster, job: str) -> None:
+    """Slurm holds a job that is started again for two minutes; within the same second its node would refuse it."""
+    until(lambda: slurm.state(job) == "PENDING")
+    slurm.run("scontrol", "update", f"jobid={job}", "starttime=now+2")
+
+
+def test_a_call_that_goes_on_when_its_job_is_started_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told, word, resource_dict={"restart_limit": 1})
+    job = begun(word, future)
+    slurm.run("scontrol", "requeue", job)
+    at_once(slurm, job)
+    assert future.result() == 2
+    assert future.attempts == 2
+
+
+def test_a_call_that_is_warned_has_its_job_started_again(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = detached(walltime=600).submit(calls.stop_when_warned, word, resource_dict={"warn_before": 5})
+    job = begun(word, future)
+    slurm.run("scancel", "--signal=USR1", "--batch", job)
+    at_once(slurm, job)
+    assert future.result() == 1
+    assert future.attempts == 2
+
+
+def test_a_cancelled_call_is_not_run_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told, word)
+    slurm.run("scancel", begun(word, future))
+    with pytest.raises(JobCancelled):
+        future.result()

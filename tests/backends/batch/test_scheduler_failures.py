@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 from contextlib import contextmanager
@@ -217,6 +218,22 @@ def test_a_request_that_would_wait_for_ever(ex: Executor, slurm: Cluster, resour
     failure(hopeless, SchedulerError, "can never run", "(Partition", log=False)
     assert other.result() == 4
     until(lambda: not slurm.jobs())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"cores_per_rank": 999}, "ranks=1, cores_per_rank=999, and of "),
+        ({"memory": 1e5}, "ranks=1, cores_per_rank=1, memory=100000 GiB, and of "),
+        ({"gpus_per_rank": 9}, "ranks=1, cores_per_rank=1, gpus_per_rank=9, and of "),
+        ({"nodes": 50, "ranks": 50}, "ranks=50, cores_per_rank=1, nodes=50, and of "),
+    ],
+)
+def test_a_job_that_asks_for_too_much_is_told_what_there_is(ex: Executor, asked: dict[str, float], said: str) -> None:
+    error = ex.submit(add, 1, 2, resource_dict=asked).exception()
+    assert isinstance(error, SchedulerError)
+    assert f"; it asks for {said}" in str(error)
+    assert re.search(r"of \d+ nodes in its partition the largest have \d+ cores, [\d.]+ GiB and \d+ GPUs", str(error))
 
 
 # ------------------------------------------------------------------ sbatch refuses, or does not answer

@@ -221,7 +221,7 @@ def test_a_dependent_without_a_meaning(make: Make) -> None:
         late: standard.Future[Any] = standard.Future()
         future = ex.submit(calls.pair, late, 1)
         late.set_result([threading.Lock()])
-        with pytest.raises(CacheError, match=r"argument 'one' of 'pair' cannot be remembered: one\[0\] is a lock"):
+        with pytest.raises(CacheError, match=r"argument 'one' of 'pair' cannot be cached: one\[0\] is a lock"):
             future.result()
 
 

@@ -462,7 +462,7 @@ def test_an_argument_without_a_meaning(ex: Executor, results: Path) -> None:
 
 
 def test_a_function_without_a_meaning(ex: Executor) -> None:
-    with pytest.raises(CacheError, match="the function 'method' cannot be remembered: it holds a Handle"):
+    with pytest.raises(CacheError, match="the function 'method' cannot be cached: it holds a Handle"):
         ex.submit(Handle().method)
 
 

@@ -261,7 +261,7 @@ def test_a_value_without_a_meaning_that_comes_late(ex: Executor, journal: str) -
     late: standard.Future[Any] = standard.Future()
     dependent = ex.submit(calls.pair, late, 1)
     late.set_result({"there": [Door()]})
-    with pytest.raises(CacheError, match=r"argument 'one' of 'pair' cannot be remembered: one\['there'\]\[0\]"):
+    with pytest.raises(CacheError, match=r"argument 'one' of 'pair' cannot be cached: one\['there'\]\[0\]"):
         dependent.result()
     assert ex.submit(calls.square, journal, 2).result() == 4
 

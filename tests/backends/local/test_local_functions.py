@@ -409,6 +409,7 @@ OUTPUTS = [
 ]
 
 
+@pytest.mark.wide
 @pytest.mark.needs("nbclient", "ipykernel")
 @pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
 @pytest.mark.leaves("the client of the notebook keeps threads and sockets of its own")

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callyard.cache.format.encode import Described, Omitted
-from callyard.cache.format.record_file import Record, Stored, read, write
+from callyard.cache.format.record_file import Stored, read
+from callyard.cache.format.record_writer import Record, write
 
 
 def stored(path: Path, output: Any = None, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Stored:
@@ -430,7 +431,7 @@ def test_records_of_more_fields_than_a_header_can_name(tmp_path: Path, fields: i
 
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callyard.cache.format.record_file.ARRAY_LIMIT", 10000)
+    monkeypatch.setattr("callyard.cache.format.record_writer.ARRAY_LIMIT", 10000)
 
 
 @pytest.mark.usefixtures("low_limit")

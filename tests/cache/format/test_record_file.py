@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from callyard.cache.cache import Cache
 from callyard.cache.format import hdf5_structure
-from callyard.cache.format.record_file import FORMAT, DamagedFile, Record, Stored, read, read_head, write
+from callyard.cache.format.record_file import DamagedFile, Stored, read, read_head
+from callyard.cache.format.record_writer import FORMAT, Record, write
 from callyard.cache.lookup import find
 from callyard.errors import CacheError, VersionMismatch
 
@@ -594,7 +595,8 @@ def run(script: str, *args: Any) -> list[str]:
 
 USE = """
 import sys
-from callyard.cache.format.record_file import Record, read, write
+from callyard.cache.format.record_file import read
+from callyard.cache.format.record_writer import Record, write
 def save(value, path, **fields):
     with open(path, "wb") as file:
         write(file.fileno(), Record("k", "n", "finished", "t", value, (), {}, **fields))

@@ -333,7 +333,7 @@ def _nothing() -> None:
 
 def _dumped_apart(parts: Any, ticket: CachedCall | None) -> bytes | None:
     """Return the call with the user's modules inside: the job may find other versions of them than were keyed."""
-    modules = ticket.modules() if ticket is not None else frozenset()
+    modules = ticket.partial_key().modules if ticket is not None else frozenset()
     if not modules:
         return None
     with apart(modules):

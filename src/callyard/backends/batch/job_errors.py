@@ -8,6 +8,7 @@ from ... import errors
 from ...errors import CallyardError, JobCancelled, JobLost, WorkerLost
 from ...jobs.batch import CallFile
 from ...jobs.spool import BatchDirectory, CallOutcome
+from ...resources import amounts
 from ...schedulers.base import Status
 from ...worker.job_outcome import inherited
 from .call import JobCall
@@ -72,14 +73,14 @@ def _made(kind: str, message: str) -> CallyardError:
     return error
 
 
-def hopeless(call: JobCall, status: Status) -> CallyardError | None:
-    """Return the error of a call whose job can never begin, or None if it may."""
+def hopeless(call: JobCall, status: Status, largest: str = "") -> CallyardError | None:
+    """Return the error of a call whose job can never begin, or None if it may; `largest` says what there is."""
     if not status.hopeless or status.error is None:
         return None
     hint = "ask for something else" if status.error == "SchedulerError" else "submit the call again to run it"
-    return _made(
-        status.error, f"{_who(call)} can never run and was cancelled: it {status.sentence} ({status.reason}); {hint}"
-    )
+    reason = f"{status.sentence} ({status.reason})"
+    numbers = f"; it asks for {amounts(call.resources)}{largest}" if status.error == "SchedulerError" else ""
+    return _made(status.error, f"{_who(call)} can never run and was cancelled: it {reason}{numbers}; {hint}")
 
 
 def awaits(directory: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:

@@ -98,11 +98,21 @@ class Poller:
             siblings_listed=_siblings_listed(job, statuses), hopeless=error is not None,
         )  # fmt: skip
         for action in actions:
-            if action is Action.CANCEL_HOPELESS and error is not None:
-                self._commands.do(partial(self._scheduler.cancel, [job or ""]))
-                self._tracker.fail(tracked, number, error)
+            if action is Action.CANCEL_HOPELESS and status is not None:
+                self._commands.run(self._cancel_hopeless(tracked, number, status))
             else:
                 self._show(tracked, number, action)
+
+    def _cancel_hopeless(self, tracked: TrackedBatch, number: int, status: Status) -> Steps:
+        call = tracked.calls[number][0]
+        largest = yield partial(self._scheduler.largest, call.resources.partition)
+        error = hopeless(call, status, largest)
+        if number not in tracked.calls or error is None:  # cancelled meanwhile
+            return
+        # The last command before the end, so that no answer about the cancelled job comes in between.
+        yield partial(self._scheduler.cancel, [tracked.directory.job_of(number) or ""])
+        if number in tracked.calls:
+            self._tracker.fail(tracked, number, error)
 
     def _show(self, tracked: TrackedBatch, number: int, action: Action) -> None:
         if action is Action.READ_HEARTBEAT:
@@ -200,7 +210,7 @@ class Poller:
 
     def _is_still(self, claims: Claims, key: str, job: str, now: float) -> bool:
         """Return whether a job that the scheduler does not know has not touched its claim for a long time."""
-        heartbeat = claims.heart(key)
+        heartbeat = claims.last_beat(key)
         heartbeats = self._unknown.setdefault(job, {}).setdefault(key, Heartbeats(heartbeat, now))
         return heartbeats.stillness(heartbeat, now) > max(self._tracker.grace, _LONG)
 
@@ -239,7 +249,7 @@ class FileWatcher:
                 tracked.trouble = None
             except (OSError, ValueError, CallyardError) as error:  # a file system that stumbles; the others go on
                 self._note_trouble(tracked, now, error)
-        tracker.looks.done(tracker.clock(), news=sum(1 for _ in tracker.calls()) < before)
+        tracker.looks.done(tracker.clock(), progress=sum(1 for _ in tracker.calls()) < before)
 
     def _look_at(self, tracked: TrackedBatch, now: float) -> None:
         news = tracked.directory.news()
@@ -287,6 +297,8 @@ class FileWatcher:
         outcome = tracked.directory.ended(number)
         if outcome is None:
             return
+        for call in tracked.calls.get(number, ()):
+            call.future.attempts = outcome.attempts
         if outcome.state == "finished":
             self._finish(tracked, number, outcome, now)
             return
@@ -319,7 +331,6 @@ class FileWatcher:
         for call in tracked.pop(number):
             call.future.stored = None if tracker.private else (cache.path, outcome.key)
             if call.ticket is not None:
-                call.ticket.named(outcome.key)
-                call.ticket.noted(RunReport(found.token, stored=True))
+                call.ticket.noted(RunReport(found.token, stored=True), outcome.key)
             call.future.fail(found) if found.failed else call.future.finish(found)
             tracker.tell(call)

@@ -9,6 +9,7 @@ from threading import Event
 from ...errors import SchedulerError
 from ...hosts.base import Host
 from ...hosts.this_machine import open_host
+from ...resources import amounts
 from ...schedulers.base import JobId, JobRequest, Refusal, Scheduler, Status
 from ...schedulers.command import Query, Reply
 from ...schedulers.registry import open_scheduler
@@ -21,6 +22,7 @@ _TIME_LIMIT = 60.0  # s that a command may take
 _SLOWER = 2.0  # after each time that it did not answer, or refused for a limit
 _FIRST_PAUSE = 5.0  # s
 _LATEST = 300.0  # s between two attempts
+_GIB = 1 << 30
 _NO_COMMAND = (126, 127)  # codes of a `Reply` that no pause will change
 
 
@@ -48,6 +50,7 @@ class SchedulerClient:
         self.most: int | None = None  # elements of an array, once that is known
         self._accounts = self._site.history is not None  # whether somebody keeps a history, as far as is known
         self._no_questions = Event()
+        self._largest: dict[str | None, str] = {}  # what the nodes of a partition have, in words
 
     def _run(self, query: Query[object], stop: Event | None = None) -> Reply:
         environment = self._site.environment(self._host.environment())
@@ -113,7 +116,30 @@ class SchedulerClient:
                 raise SubmissionRefused("silent", str(error)) from error
         refusal = self._site.refusal(reply)
         self._raise_if_absent(refusal)
-        raise SubmissionRefused(refusal.kind, refusal.words, full=refusal.full)
+        words = refusal.words
+        if refusal.large:
+            words += f"; it asks for {amounts(request.resources)}{self.largest(request.resources.partition)}"
+        raise SubmissionRefused(refusal.kind, words, full=refusal.full)
+
+    def largest(self, partition: str | None) -> str:
+        """Return the end of a message: the most that nodes of a partition have; empty if the scheduler does not say."""
+        if partition not in self._largest:  # asked once, because many calls may be refused for the same reason
+            self._largest[partition] = self._ask_largest(partition)
+        return self._largest[partition]
+
+    def _ask_largest(self, partition: str | None) -> str:
+        if self._site.nodes is None:
+            return ""
+        query = self._site.nodes(partition)
+        reply = self._ask(query)
+        kinds = query.read(reply.out) if reply.code == 0 else ()
+        if not kinds:
+            return ""
+        return (
+            f", and of {sum(kind.nodes for kind in kinds)} nodes in its partition the largest have "
+            f"{max(kind.cores for kind in kinds)} cores, {max(kind.memory for kind in kinds) / _GIB:.3g} GiB and "
+            f"{max(kind.gpus for kind in kinds)} GPUs"
+        )
 
     def look_up(self, token: str) -> dict[str, str]:
         """Return the jobs of the submissions whose tokens begin with this one, by their tokens.

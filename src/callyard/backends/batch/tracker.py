@@ -180,7 +180,8 @@ class EarlierBatches:
         """Add a batch that was written here. The rest of earlier failures of its calls can go."""
         for position in directory.batch.calls:
             token, number = self._index.get(position.id, ("", 0))
-            if token and token not in self._tracker.batches:
+            tracked = self._tracker.batches.get(token)
+            if token and (tracked is None or number not in tracked.calls):
                 before = self.known.get(token) or BatchDirectory(self._home, token)
                 with contextlib.suppress(OSError):
                     if not before.others(self._tracker.me):

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -63,7 +63,7 @@ class BatchWriter:
 
     def _prepare(self, call: JobCall) -> None:
         order = call.ticket.order() if call.ticket is not None else None
-        call.id = (call.ticket.identity() if call.ticket is not None else "") or os.urandom(20).hex()
+        call.id = (call.ticket.partial_key().identity if call.ticket is not None else "") or os.urandom(20).hex()
         if order is None:
             order = RunRequest(
                 directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
@@ -145,7 +145,7 @@ class BatchWriter:
             token=token, scheduler=self._job_settings.scheduler, calls=positions,
             elements=None if single else numbers, calls_per_job=each,
             needs=tuple(_token(other, folders) for other in array.needs), resources=shown(resources),
-            environment={**_variables(resources), **(resources.env or {})},
+            environment={**self._job_settings.environment, **_variables(resources), **(resources.env or {})},
             restart_limit=resources.restart_limit, paths=tuple(sys.path), cwd=os.getcwd(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
@@ -176,7 +176,7 @@ class BatchWriter:
 
     def _call_file(self, call: JobCall) -> bytes:
         assert call.order is not None
-        meaning = call.ticket.meaning() if call.ticket is not None and not call.order.key else None
+        meaning = call.ticket.partial_key().recipe if call.ticket is not None and not call.order.key else None
         resources = call.resources
         return CallFile(
             call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
@@ -214,6 +214,7 @@ class JobSettings:
     scheduler: str
     python: tuple[str, ...]  # the command that makes the calls of a job, without its arguments
     defaults: Mapping[str, Any]  # partition, account ... of calls that do not say
+    environment: Mapping[str, str] = field(default_factory=dict)  # of all jobs
     setup: tuple[str, ...] = ()
     template: str | None = None
     walltime: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures._base import PENDING
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...cache.messages import RunDeclined, RunReport, RunRequest
 from ...futures import Future, Lazy
@@ -16,7 +16,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 class SharedCallView(Protocol):
     """A call on its way, as the futures of those who submitted it see it."""
 
-    inner: Future[Any] | None
+    inner: Future[object] | None
     where: str
 
     def leave(self, future: CachedFuture) -> bool: ...
@@ -137,6 +137,14 @@ class KeyedResult:
         fn(self)
 
 
+class PartialKey(NamedTuple):
+    """The known part of a key, which may have to wait for the results that the call takes."""
+
+    identity: str  # what the call counts as until then
+    modules: frozenset[str]  # the user's, in which is what was keyed and is sent by name
+    recipe: KeyRecipe | None  # what another process needs to make the key; None if it is known
+
+
 class CachedCall(Protocol):
     """A call with a cache, as the backend that runs it knows it."""
 
@@ -148,20 +156,11 @@ class CachedCall(Protocol):
     def admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
         """The futures are done. `known()` gives the arguments, with `KeyedResult` for each; `go()` starts the call."""
 
-    def identity(self) -> str:
-        """Return the identity of a call whose key may have to wait; for backends whose calls outlive them."""
+    def partial_key(self) -> PartialKey:
+        """Return what is known of the key by now; for backends whose calls outlive them."""
 
-    def modules(self) -> frozenset[str]:
-        """The user's modules in which is what was keyed and is sent by name."""
-
-    def meaning(self) -> KeyRecipe | None:
-        """What somebody else needs to make that key; None if it is known."""
-
-    def named(self, key: str) -> None:
-        """Somebody else has made the key."""
-
-    def noted(self, note: RunReport) -> None:
-        """The runner said this. Before the call's future ends."""
+    def noted(self, note: RunReport, key: str | None = None) -> None:
+        """Take the runner's report, before the call's future ends; and the key, if the runner has made that."""
 
     def declined(self, why: RunDeclined, again: Callable[[], None], load: Callable[[], Arguments]) -> None:
         """The runner did not run it. `again()` starts it once more; `load()` gives the arguments as they were."""

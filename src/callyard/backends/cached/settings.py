@@ -12,8 +12,9 @@ from ...cache.cache import Cache
 from ...errors import CacheError
 from ...hashing.call_key import NOWHERE, KeyContext, surrounding
 from ...hashing.digest import UnkeyableError
-from ...hashing.values import meaning
+from ...hashing.values import value_token
 from ...resources import Resources
+from ...utils.identity_cache import IdentityCache
 from ..base import Settings
 
 
@@ -36,17 +37,10 @@ class SettingsByResources:
         self._cache = cache
         self._context = _context_of(settings)
         self._others = {cache.path: cache}
-        self._known: dict[int, tuple[Resources, CallSettings]] = {}
+        self._known: IdentityCache[Resources, CallSettings] = IdentityCache()
 
     def of(self, resources: Resources) -> CallSettings:
-        known = self._known.get(id(resources))
-        if known is not None and known[0] is resources:
-            return known[1]
-        made = self._make(resources)
-        if len(self._known) > 1000:  # each call may bring its own
-            self._known.clear()
-        self._known[id(resources)] = resources, made
-        return made
+        return self._known.of(resources, self._make)
 
     def _make(self, resources: Resources) -> CallSettings:
         asked = resources.asked()
@@ -63,7 +57,7 @@ class SettingsByResources:
         )
 
     def _with(self, resources: Resources) -> KeyContext:
-        env = meaning(dict(resources.env)) if resources.env else b""
+        env = value_token(dict(resources.env)) if resources.env else b""
         if not env and resources.ranks == 1:
             return self._context
         return KeyContext(self._context.initializer, self._context.init_function, resources.ranks, env)
@@ -77,7 +71,7 @@ def _context_of(settings: Settings) -> KeyContext:
         return KeyContext(initializer or b"", surrounding(settings.init_function) if settings.init_function else b"")
     except UnkeyableError as error:
         raise CacheError(
-            f"calls cannot be remembered, because the initializer or its arguments hold a {error.kind}, which has no "
+            f"calls cannot be cached, because the initializer or its arguments hold a {error.kind}, which has no "
             "meaning that can be hashed; leave out cache=, or teach it with Cache.register(type, function)"
         ) from error
 

@@ -30,13 +30,13 @@ from ...errors import CacheError, CallyardError
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
 from ...jobs.batch import KeyRecipe
-from ...serialize import object_identity
+from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
 from ...utils.locks import under
 from ...utils.threads import TaskThread
 from ...version import VERSION
 from ..base import Backend
-from .cached_future import Arguments, CachedFuture
+from .cached_future import Arguments, CachedFuture, PartialKey
 from .pending import CallId, PendingCall, PendingCalls
 from .settings import CallSettings, source_of
 
@@ -117,12 +117,11 @@ class SharedCall(PendingCall):
     def identity(self) -> str:
         return self._identity or self.key
 
-    def modules(self) -> frozenset[str]:
+    def partial_key(self) -> PartialKey:
         known = self._call or self._part
-        return frozenset(module for module, _, _ in known.references) if known is not None else frozenset()
-
-    def meaning(self) -> KeyRecipe | None:
-        return None if self.has_key else KeyRecipe(self._part, self.settings.context)
+        modules = frozenset(module for module, _, _ in known.references) if known is not None else frozenset()
+        recipe = None if self.has_key else KeyRecipe(self._part, self.settings.context)
+        return PartialKey(self.identity(), modules, recipe)
 
     def order(self) -> RunRequest | None:
         return None if self.settings.cache.mode == "read-only" else self._request().replace(check_only=self.held)
@@ -169,9 +168,11 @@ class SharedCall(PendingCall):
         if call is None or self.settings.own_key is not None or self._context.sends_copies:
             return None
         arguments = call.arguments_token if call.plain else None
-        return KeyInputs(object_identity.token, call.function_token, arguments, self.settings.context)
+        return KeyInputs(definition_identity.process_name, call.function_token, arguments, self.settings.context)
 
-    def noted(self, note: RunReport) -> None:
+    def noted(self, note: RunReport, key: str | None = None) -> None:
+        if key is not None:
+            self.named(key)
         self._report = note
 
     def admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:

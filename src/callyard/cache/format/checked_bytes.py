@@ -1,36 +1,14 @@
-"""The bytes of a file: written and read in chunks, with a checksum."""
+"""The bytes of a record file, as they are read: at once or in chunks, with a checksum."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from blake3 import blake3
 
 from ...errors import CacheError
-from ...utils.lite_typing import Any
 
 _CHUNK = 1 << 20
-
-
-def write_chunks(fd: int, tiles: Iterable[Any], at: int) -> str:
-    """Write chunks one after the other, and return the checksum of all."""
-    checksum = blake3()
-    for tile in tiles:
-        view = memoryview(tile)
-        for start in range(0, len(view), _CHUNK):
-            # A copy, so that the same bytes are hashed and written even if a thread changes the array now.
-            chunk = bytes(view[start : start + _CHUNK])
-            checksum.update(chunk)
-            write_all(fd, chunk, at)
-            at += len(chunk)
-    return checksum.hexdigest()
-
-
-def write_all(fd: int, data: bytes, at: int) -> None:
-    written = os.pwrite(fd, data, at)
-    while written < len(data):  # a full disk raises an error at the next attempt
-        written += os.pwrite(fd, memoryview(data)[written:], at + written)
 
 
 class BytesInMemory:
@@ -54,7 +32,7 @@ class BytesInMemory:
 
 
 class BytesOnDisk:
-    """The content of a large file that was checked. The file is opened for each part, and must still be the same.
+    """The content of a large, checked file. The file is opened for each part, and must still be the same.
 
     Offsets count from the end of the user block of `block` bytes; the content goes from `start` up to `size`.
     """
@@ -99,7 +77,7 @@ def _check_span(at: int, length: int, start: int, size: int) -> None:
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
-    """Return a tuple that is another one after the file was replaced or written to."""
+    """Return a tuple that changes when the file is replaced or written to."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

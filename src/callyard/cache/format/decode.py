@@ -18,7 +18,7 @@ class ByteSource(Protocol):
 
     size: int
 
-    def read(self, at: int, length: int) -> Any: ...
+    def read(self, at: int, length: int) -> memoryview: ...
     def read_into(self, at: int, target: memoryview) -> None: ...
 
 
@@ -27,7 +27,7 @@ class Unloadable(CacheError):
 
 
 def decode(node: Node, source: ByteSource) -> Any:
-    """Return the value of a node; a node that makes no sense raises one of many exceptions."""
+    """Return the value of a node; a senseless node raises one of many exceptions."""
     return _DECODERS[node["is"]](node, source)
 
 

@@ -54,7 +54,7 @@ def _describe(dtype: Any) -> Any:
 
 
 def build(described: Any) -> Any:
-    """Return the dtype of a description; one that makes no sense raises one of many exceptions."""
+    """Return the dtype of a description; a senseless one raises one of many exceptions."""
     import numpy as np
 
     if isinstance(described, str):

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Mapping
 
 from ...utils.frozen import Frozen
-from ...utils.lite_typing import Any
-from .dtypes import build, describe_array, has_buffer, is_native
+from ...utils.lite_typing import Any, Callable, Mapping
 from .hdf5 import fits
 from .hdf5_structure import MAX_RANK, Spec, is_name, spec
 
@@ -236,6 +234,8 @@ _SCALARS: Mapping[type, Callable[[Any, str, Datasets], Node | None]] = {
 def _numpy(value: Any, path: str, parts: Datasets) -> Node | None:
     import numpy as np  # imported already, because the value is of numpy
 
+    from .dtypes import describe_array, is_native  # here and below, because numbers need none of it
+
     if type(value) is np.ndarray:
         described = describe_array(value)
         return None if described is None else _array(value, described, path, parts)
@@ -248,6 +248,8 @@ def _numpy(value: Any, path: str, parts: Datasets) -> Node | None:
 
 
 def _array(array: Any, described: Any, path: str, parts: Datasets) -> Node | None:
+    from .dtypes import build, is_native
+
     dtype, shape = build(described), array.shape
     node: Node = {"is": "array", "dtype": described, "shape": list(shape)}
     notes = (("dtype", str(dtype)), ("shape", str(shape)))
@@ -264,6 +266,8 @@ def _array(array: Any, described: Any, path: str, parts: Datasets) -> Node | Non
 
 def _order_in_memory(array: Any) -> Node:
     """Return the properties that numpy's own pickle keeps of an array: its order in memory, and read-only or not."""
+    from .dtypes import has_buffer
+
     flags = array.flags
     if flags.c_contiguous:
         order: Node = {}

@@ -1,18 +1,15 @@
 """The parts of HDF5 files that the cache needs: the superblock, groups, and contiguous datasets.
 
-They are made here and not by the HDF5 library, because loading that takes longer than most short jobs. They are the
-bytes that the library would write, by the specification of the format (version 3, which HDF5 1.10 reads, also 1.8).
+Made here and not by the HDF5 library, because loading the library takes longer than most short jobs. The bytes are the
+library's own, by the specification of the format (version 3, readable with HDF5 1.8 and later).
 Addresses count from the end of the user block.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from operator import mul
 
-from ...utils.lite_typing import Any
+from ...utils.lite_typing import Any, Iterable, Sequence
 
 __all__ = ["ALIGNED", "SUPERBLOCK", "dataset", "fits", "group", "is_sound", "size_of", "superblock"]
 
@@ -59,7 +56,10 @@ def size_of(kind: Any, shape: tuple[int, ...]) -> int:
     """Return the size of the data of a dataset (bytes)."""
     if kind in ("group", "none"):
         return 0
-    return reduce(mul, shape, 1) * (1 if kind == "text" else _parsed(kind)[2])
+    size = 1 if kind == "text" else _parsed(kind)[2]
+    for length in shape:
+        size *= length
+    return size
 
 
 def fits(kind: Any) -> bool:
@@ -173,8 +173,8 @@ def _checksum(data: bytes) -> bytes:
 def is_sound(frame: bytes) -> bool:
     """Return True if a superblock and the headers behind it have the right checksums.
 
-    They have them as written, and after changes by HDF5, which leaves headers at their place and continues them
-    elsewhere if they have to grow.
+    The checksums are right as written, and after changes by HDF5, which leaves headers in place and continues a growing
+    header elsewhere.
     """
     at, end = 0, SUPERBLOCK
     while at < len(frame):

@@ -6,10 +6,8 @@ its bytes and the data together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from ...utils.frozen import Frozen
-from ...utils.lite_typing import Any
+from ...utils.lite_typing import Any, Iterator, Sequence
 from . import hdf5
 
 MAX_RANK = 31  # dimensions of an array; HDF5 allows one more, which is needed for the bytes of dtypes that it lacks

@@ -1,4 +1,4 @@
-"""The user block of a file: a line with the format and a checksum, JSON that says where everything is, zeros."""
+"""The user block of a file: a line with the format and a checksum, JSON with the positions of all parts, zeros."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from ...utils import lite_json
 from ...utils.frozen import Frozen
 from ...utils.lite_typing import Any
 from .checked_bytes import read_at
+from .record_writer import FORMAT, FRAME, MARK, MAX_BLOCK
 
-FORMAT = 2  # of new files; format 1, with one checksum of all behind the user block, is read too
-MAX_BLOCK = 1 << 26  # bytes of a user block, at most
-FRAME = 256  # bytes of the first line and the checksums, at most
-
-_MARK = b"CALLYARD "
 _EARLIER_MARK = b"PENSTOCK "  # of files from before the project got its name
 
 
 class DamagedFile(CacheError):
-    """A file whose content is not the one that was written."""
+    """A file with other content than was written."""
 
 
 class Header(Frozen):
     """The head of a file. `created` is the Unix time (s), `seconds` the run time, `size` the size of the file (bytes).
 
-    The file may have grown since it was written, because people can add notes to an HDF5 file.
+    The file may have grown since, because people can add notes to an HDF5 file.
     """
 
     format: int
@@ -36,13 +32,6 @@ class Header(Frozen):
     created: float
     seconds: float
     size: int
-
-
-def make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
-    """Return the user block. `text` is the JSON without its end: the checksums of headers and data, and the brace."""
-    data = f'{text},"frame":"{frame}","sum":"{checksum}"}}'.encode()
-    line = _MARK + b"%d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
-    return (line + data + b"\n").ljust(block, b"\0")
 
 
 def damaged(path: str, what: str) -> DamagedFile:
@@ -103,7 +92,7 @@ def _is_sound(fields: dict[str, Any], number: int) -> bool:
 
 def _first_line(data: bytes, path: str) -> tuple[int, int, int, bytes]:
     """Return the length of the first line, the format, the length of the user block, and the checksum of the head."""
-    if not data.startswith((_MARK, _EARLIER_MARK)):
+    if not data.startswith((MARK, _EARLIER_MARK)):
         raise DamagedFile(f"{path} is not a file of Callyard's cache, or its beginning is damaged")
     end = data.find(b"\n", 0, FRAME)
     words = data[: max(end, 0)].split(b" ")

@@ -1,4 +1,4 @@
-"""The pickler for files, which other processes read later, without the `__main__` of the writer.
+"""The pickler for files, read later by other processes without the `__main__` of the writer.
 
 Importable classes and functions are stored by name, as always. Any other is stored as a pickle of its own within the
 pickle, which is loaded only if the reader has no class of that name, or calls for the function.
@@ -14,11 +14,11 @@ from typing import Any
 
 from cloudpickle.cloudpickle import dynamic_subimport, subimport
 
-from ...serialize import object_identity, reconstruct
+from ...serialize import definition_identity, reconstruct
 from ...serialize import pickler as wire
-from ...serialize.globals import at_import, is_importable
 from ...serialize.importable import by_reference
-from ...serialize.module_namespace import UNSENT, Needs, Place
+from ...serialize.module_namespace import UNSENT, Needs, Variable
+from ...serialize.reached_globals import at_import, is_importable
 from .unpickle import CODE, fill_class, given, load_class, load_function, make_class
 
 
@@ -57,7 +57,7 @@ class FilePickler(wire.Pickler):
         reduced = super()._class(cls)
         if reduced is NotImplemented or reduced[0] is not reconstruct.dynamic_class:
             return reduced
-        known = (cls.__module__, cls.__qualname__, object_identity.identity(cls).key)
+        known = (cls.__module__, cls.__qualname__, definition_identity.identity(cls).key)
         if not self._inside:
             return load_class, (*known, CODE, _define(cls))
         _, (_, _, *make), (_, fill, attributes), *_ = reduced
@@ -71,7 +71,7 @@ class FilePickler(wire.Pickler):
         held = {name: value for name, value in vars(module).items() if name not in UNSENT}
         return dynamic_subimport, (module.__name__, held)
 
-    def _needs(self, places: Iterable[Place]) -> Needs:
+    def _needs(self, variables: Iterable[Variable]) -> Needs:
         return (), (), ()
 
 

@@ -1,4 +1,4 @@
-"""The file of a finished call: a head with the places of all parts, and an HDF5 file behind it.
+"""The reader of record files: a head with the places of all parts, and an HDF5 file behind it.
 
 The head is a text in the user block of the HDF5 file. With it Callyard reads a result by one `read`, without the HDF5
 library; other programs read the HDF5 part, in which the same bytes are datasets. `docs/file-format.md` describes both.
@@ -7,122 +7,22 @@ library; other programs read the HDF5 part, in which the same bytes are datasets
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 
 from blake3 import blake3
 
 from ...errors import CacheError, VersionMismatch
-from ...utils import lite_json
-from ...utils.frozen import Frozen
-from ...utils.lite_typing import Any
-from . import hdf5, hdf5_structure
-from .checked_bytes import BytesInMemory, BytesOnDisk, checksum_of, identity, read_at, write_all, write_chunks
+from ...utils.lite_typing import Any, Iterator
+from . import hdf5
+from .checked_bytes import BytesInMemory, BytesOnDisk, checksum_of, identity, read_at
 from .decode import Unloadable, decode
-from .encode import Datasets, Node, encode, encode_arguments
-from .header import FORMAT, FRAME, MAX_BLOCK, DamagedFile, Header, damaged, load_head, make_head
+from .encode import Node
+from .header import DamagedFile, Header, damaged, load_head
+from .record_writer import FAILED, WHOLE
 
-__all__ = [
-    "ARRAY_LIMIT", "FAILED", "FINISHED", "FORMAT",
-    "DamagedFile", "Header", "Record", "Stored", "read", "read_head", "write",
-]  # fmt: skip
+__all__ = ["FAILED", "DamagedFile", "Header", "Stored", "read", "read_head"]
 
-ARRAY_LIMIT = 64 << 20  # bytes; a larger argument is only described
-FINISHED, FAILED = "finished", "failed"
-
-_WHOLE = 1 << 20  # bytes; a file up to this size is kept in memory after reading
 _PEEK = 4096  # bytes of the first read, because most heads are shorter
 _EIGHT_BYTES = ("float", "int")  # the most frequent outputs
-_PICKLED_LIMIT = 1 << 20  # bytes of a function's pickle that is stored
-
-
-class Record(Frozen):
-    """The record of a finished call; where the state is "failed", `output` is the exception."""
-
-    key: str
-    name: str
-    state: str
-    token: str
-    output: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    source: str = ""
-    pickled: bytes | None = None
-    facts: Mapping[str, Any] = MappingProxyType({})
-    created: float = 0.0
-    seconds: float = 0.0
-
-
-# -- writing -----------------------------------------------------------------------------------------------
-
-
-def write(fd: int, record: Record) -> int:
-    """Fill an empty file, and return its size (bytes). Raises OSError, and the exceptions of pickle for the output."""
-    about = _about(record)
-    parts = Datasets()
-    nodes = _nodes(record, about, parts)
-    structure, text = _lay_out(about, nodes, parts)
-    first, *tiles = [tile if isinstance(tile, bytes) else parts.data[tile] for tile in structure.tiles]
-    assert len(first) + sum(map(len, tiles)) == structure.size
-    block, frame = structure.block, blake3(first).hexdigest()
-    if structure.size <= _WHOLE:
-        data = b"".join(tiles)
-        write_all(fd, make_head(text, block, frame, blake3(data).hexdigest()) + first + data, 0)
-    else:  # write the head last, so that a half-written file has none
-        write_all(fd, first, block)
-        write_all(fd, make_head(text, block, frame, write_chunks(fd, tiles, block + len(first))), 0)
-    return block + structure.size
-
-
-def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5_structure.Structure, str]:
-    """Return a structure whose user block has room for the head, and the text of the head without its checksums."""
-    specs = tuple(parts.specs)
-    block = hdf5_structure.MIN_BLOCK
-    while True:
-        structure = hdf5_structure.structure(specs, block)
-        for node, offset in zip(parts.nodes, structure.offsets, strict=True):
-            node["at"] = offset
-        extent = f'"bytes":{structure.size},"data":{structure.data}'
-        text = f'{about[:-1]},{extent},"parts":{lite_json.compact(nodes)}'
-        if len(text) + FRAME <= structure.block:
-            return structure, text
-        block = structure.block * 2
-        if block > MAX_BLOCK:
-            raise ValueError("it consists of too many parts to be stored")
-
-
-def _about(record: Record) -> str:
-    """Return the JSON of a record without its parts."""
-    return lite_json.compact(
-        {
-            "format": FORMAT,
-            "key": record.key,
-            "name": record.name,
-            "state": record.state,
-            "token": record.token,
-            "created": record.created,
-            "seconds": record.seconds,
-        }
-    )
-
-
-def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
-    """Add all values of a record to `parts`, and return their nodes by their names in HDF5."""
-    output = "error" if record.state == FAILED else "output"
-    nodes = {output: encode(record.output, output, parts)}
-    parts.limit = ARRAY_LIMIT
-    nodes["arguments"] = encode_arguments(record.args, "arguments", parts)
-    nodes["keywords"] = encode_arguments(record.kwargs, "keywords", parts)
-    parts.limit = None
-    nodes["function"] = parts.add_text("function", record.source.encode(errors="replace"), "str", 256)
-    if record.pickled is not None and len(record.pickled) <= _PICKLED_LIMIT:
-        nodes["function_pickle"] = parts.add_bytes("function_pickle", record.pickled, "bytes")
-    nodes["facts"] = parts.add_text("facts", lite_json.lenient(dict(record.facts)).encode(), "json", 256, b" ")
-    parts.add_text("record", about.encode(), "json", 64, b" ")  # the fields of the head again, for readers of HDF5
-    return nodes
-
-
-# -- reading -----------------------------------------------------------------------------------------------
 
 
 def read_head(fd: int, path: str = "the file") -> Header:
@@ -131,17 +31,17 @@ def read_head(fd: int, path: str = "the file") -> Header:
 
 
 def read(fd: int, path: str, whole: bool = False) -> Stored:
-    """Read and check a file, which messages call by its `path`.
+    """Read and check a file; `path` is its name in messages.
 
     A large file is opened there again for each part, unless `whole` asks to keep all of it in memory.
 
     Raises:
-        DamagedFile: the content is not the one that was written.
+        DamagedFile: the content is not as written.
         VersionMismatch: the file has a later format.
     """
     status = os.fstat(fd)
     size = status.st_size
-    head, block, fields, data = load_head(fd, size, path, size if whole or size <= _WHOLE else _PEEK)
+    head, block, fields, data = load_head(fd, size, path, size if whole or size <= WHOLE else _PEEK)
     start, end, meant = fields["data"], fields["bytes"], fields["sum"]
     content: BytesInMemory | BytesOnDisk
     if len(data) >= block + end:

@@ -1,7 +1,7 @@
-"""The functions that pickles in files call to make arrays, classes and functions again.
+"""The functions called by pickles in files, to make arrays, classes and functions again.
 
-Files outlive the process that wrote them: these names and their parameters are part of the file format, and so are
-those of `serialize.reconstruct`. A module of Callyard named in such pickles can move if `MOVED` has its new name.
+Files outlive their writer: the names and parameters here are part of the file format, and so are the ones of
+`serialize.reconstruct`. A module of Callyard named in such pickles can move if `MOVED` has its new name.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...errors import VersionMismatch
-from ...serialize import object_identity
+from ...serialize import definition_identity
 
 Key = tuple[str, int]
 
 CODE = str(sys.implementation.cache_tag)  # the kind of bytecode that this Python runs, as "cpython-311"
 
-# The present names of the modules that files name. The old ones are from the time when the project had another name;
-# pickles could hold the functions that they call, and all public objects.
+# The present names of modules named in files. The old ones are from the project's time under another name; pickles
+# could hold the functions called by pickles, and all public objects.
 MOVED: Mapping[str, str] = {
     "penstock.backends.local": "callyard.backends.local",
     "penstock.backends.slurm": "callyard.backends.slurm",
@@ -91,5 +91,5 @@ def _find(module: str, name: str, key: Key) -> type | None:
         found = getattr(found, attribute, None)
     if isinstance(found, type):
         return found
-    here: type | None = object_identity.find(key)
+    here: type | None = definition_identity.find(key)
     return _made.get(key) if here is None else here

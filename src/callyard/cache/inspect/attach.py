@@ -1,4 +1,4 @@
-"""Futures of calls that other processes run."""
+"""Futures of calls running in other processes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SOONEST, _LATEST, _SLOWER = 0.02, 1.0, 1.5  # the first and longest pause betwe
 
 
 class _AttachedFuture(Future[Any]):
-    """The future of a call that another process submitted."""
+    """The future of a call submitted by another process."""
 
     __slots__ = ("_cached", "_claims", "_directory", "_key", "_where", "result_token")
 
     def __init__(self, directory: CacheDirectory, claims: Claims, key: str, name: str, cached: bool) -> None:
         super().__init__(name)
         self._directory, self._claims, self._key, self._cached = directory, claims, key, cached
-        self._where = ""  # the process that runs it, for people
+        self._where = ""  # the running process, in words for people
         self.result_token: bytes | None = None  # the token of the result as an argument
 
     @property
@@ -53,7 +53,7 @@ class _AttachedFuture(Future[Any]):
             if found is None and holder is not None and holder.state() != "gone":
                 return False
             return self.end_with(found) if found is not None else self.fail_with(_lost(self.name, key, self._where))
-        except Exception as error:  # the cache was damaged or deleted, and those who wait must learn of it
+        except Exception as error:  # a damaged or deleted cache must end the future, or waiting threads would hang
             return self.fail_with(error)
 
     def _state_word(self) -> str:
@@ -74,7 +74,7 @@ def _lost(name: str, key: str, where: str) -> Exception:
 
 
 def future_of(directory: CacheDirectory, claims: Claims, key: str) -> Future[Any]:
-    """Return the future of a call that is stored or running. Raises NoEntry if it is neither."""
+    """Return the future of a stored or running call. Raises NoEntry for any other call."""
     holder = claims.holder(key)
     found = find(directory, key)
     if found is not None:
@@ -92,55 +92,58 @@ def future_of(directory: CacheDirectory, claims: Claims, key: str) -> Future[Any
 
 # ------------------------------------------------------------------ one thread for all futures, as long as any is open
 
-_lock = new_lock()  # a finalizer may take it while this thread holds it
+_lock = new_lock()  # reentrant, because a finalizer may run while this thread holds the lock
 _watched: list[_AttachedFuture] = []
-_news: queue.SimpleQueue[None] = queue.SimpleQueue()
+# An item ends the pause of the thread, because a new future waits for its first look.
+_wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
 
 
-def _renew() -> None:
+def _begin_child() -> None:
     """Start afresh in a forked child, which has no copy of the thread."""
-    global _lock, _watched, _news, _thread
-    _lock, _news, _thread = new_lock(), queue.SimpleQueue(), None
+    global _lock, _watched, _wakeups, _thread
+    _lock, _wakeups, _thread = new_lock(), queue.SimpleQueue(), None
     _watched = []
 
 
-os.register_at_fork(after_in_child=_renew)
+os.register_at_fork(after_in_child=_begin_child)
 
 
 def _watch(future: _AttachedFuture) -> None:
-    under(_lock, _sign_in, future)
+    under(_lock, _add_watched, future)
 
 
-def _sign_in(future: _AttachedFuture) -> None:
+def _add_watched(future: _AttachedFuture) -> None:
     global _thread
     _watched.append(future)
-    _news.put(None)
+    _wakeups.put(None)
     if _thread is None:
         thread = threading.Thread(target=_look_in_rounds, name="callyard-look", daemon=True)
         thread.start()
-        _thread = thread  # only now, because an exception may prevent its start
+        _thread = thread  # only after the start, which an exception may prevent
 
 
 def _look_in_rounds() -> None:
     global _thread, _watched
     pauses = Backoff(_SOONEST, _LATEST, _SLOWER)
     while True:
+        # Under one lock with `_add_watched`: a future is added either before this look, or after `_thread` is None, and
+        # then starts a new thread.
         with _lock:
             _watched = [future for future in _watched if not future.done()]
             if not _watched:
                 _thread = None
                 return
             round_ = list(_watched)
-        for future in round_:
+        for future in round_:  # without the lock, because each look reads files, and callbacks run user code
             future.look()
-        if _is_there_news(pauses.next_pause()):
+        if _woken(pauses.next_pause()):
             pauses.reset()
 
 
-def _is_there_news(patience: float) -> bool:
+def _woken(patience: float) -> bool:
     try:
-        _news.get(timeout=patience)
+        _wakeups.get(timeout=patience)
     except queue.Empty:
         return False
     return True

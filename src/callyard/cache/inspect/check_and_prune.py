@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from ...errors import CacheError, UnsafeCache, VersionMismatch
@@ -26,7 +27,7 @@ class Problem:
     """A problem with one file of a cache.
 
     `kind` is "damaged", "newer", "unsafe", "unreadable", "foreign" (Callyard did not write it), "left" (a half-written
-    file or a claim of a process that is gone) or "aside" (a damaged file that was set aside). `done` is the
+    file or a claim of a process that is gone) or "aside" (a damaged file, set aside). `done` is the
     action of the repair; empty if there was none.
     """
 
@@ -76,7 +77,7 @@ def check(directory: CacheDirectory, repair: bool) -> Check:
 
 
 def _record(directory: CacheDirectory, key: str, repair: bool) -> int | Problem | None:
-    """Return the size of a record (bytes), or the problem with it; None if it is gone."""
+    """Return the size of a record (bytes), or its problem; None for a removed record."""
     path = directory.record(key)
     try:
         return _read(directory, key, path)
@@ -108,7 +109,7 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
 
 
 def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
-    """Yield the claims and temporary files of processes that are gone; remove them if asked to repair."""
+    """Yield the claims and temporary files of dead processes, and remove each one with `repair`."""
     for key, owner in list(Claims(directory).running()):
         gone = owner.state() == "gone"
         if isinstance(owner, UnreadableClaim):
@@ -127,26 +128,26 @@ def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
 
 
 def _others(directory: CacheDirectory) -> Iterator[Problem]:
-    """Yield the files that are no records."""
-    for folder, names, files in os.walk(directory.path):
-        place = os.path.relpath(folder, directory.path)
+    """Yield the foreign files, and the damaged ones set aside."""
+    for parent, names, files in os.walk(directory.path):
+        relative = os.path.relpath(parent, directory.path)
         for name in sorted(files):
-            path = os.path.join(folder, name)
-            if place == "damaged":
+            path = os.path.join(parent, name)
+            if relative == "damaged":
                 if name.endswith(".h5"):
                     yield Problem("aside", path, _why(path))
-            elif not _is_ours(place, name):
+            elif not _is_ours(relative, name):
                 yield Problem("foreign", path, f"{path} is nothing that Callyard writes: move it elsewhere")
-        names[:] = sorted(names) if place == "." else []
+        names[:] = sorted(names) if relative == "." else []
 
 
-def _is_ours(place: str, name: str) -> bool:
+def _is_ours(relative: str, name: str) -> bool:
     if name.startswith(".tmp-"):
-        return place != "."
-    if place == "claims":
+        return relative != "."
+    if relative == "claims":
         return is_key(name.partition("+")[0])
     key = name.removesuffix(".h5")
-    return key != name and is_key(key) and (place == "own" or (len(key) == 40 and key[:2] == place))
+    return key != name and is_key(key) and (relative == "own" or (len(key) == 40 and key[:2] == relative))
 
 
 def _why(path: str) -> str:
@@ -197,15 +198,25 @@ def prune(
 
 
 def _beyond(found: list[Entry], most: float) -> list[Entry]:
-    """Return all entries but the newest that together have at most `most` bytes."""
+    """Return the entries to remove, so that the newest ones, of at most `most` bytes together, stay."""
     room = most
-    for place in range(len(found) - 1, -1, -1):
-        room -= found[place].size
+    for number in range(len(found) - 1, -1, -1):
+        room -= found[number].size
         if room < 0:
-            return found[: place + 1]
+            return found[: number + 1]
     return []
 
 
 def _idle(directory: CacheDirectory, found: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries that no call runs anew, and that no call in the queue of a scheduler takes as an input."""
     running = {key for key, owner in Claims(directory).running() if owner.state() != "gone"}
-    return (entry for entry in found if entry.key not in running)
+    needed = _needed_by_jobs(directory)
+    return (entry for entry in found if entry.key not in running and entry.key not in needed)
+
+
+def _needed_by_jobs(directory: CacheDirectory) -> set[str]:
+    if not os.path.isdir(f"{directory.path}/jobs"):
+        return set()
+    # By name, because jobs stand on the cache: it knows only that a directory of theirs may lie in its own.
+    needed: set[str] = import_module("callyard.jobs.list_job_calls").needed_keys(directory)
+    return needed

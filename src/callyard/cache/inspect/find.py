@@ -22,7 +22,7 @@ _LOOKED_AT = 1000  # entries of one function compared in search of the nearest, 
 
 
 class NoEntry(CacheError, KeyError):
-    """A key that means no stored call, or several."""
+    """A key of no stored call, or the beginning of several keys."""
 
     __str__ = Exception.__str__  # because KeyError would quote the sentence
 
@@ -31,7 +31,7 @@ class NoEntry(CacheError, KeyError):
 
 
 def the_key(text: str, keys: Callable[[], Iterable[str]], exists: Callable[[str], bool], where: str) -> str:
-    """Return the key that a text is, or is the beginning of.
+    """Return the key with this beginning.
 
     Raises NoEntry if there is no such key, or there are several.
     """
@@ -66,7 +66,7 @@ def _some(keys: list[str]) -> str:
 
 
 def keys_by_age(directory: CacheDirectory) -> list[str]:
-    """Return all keys, those of the oldest files first."""
+    """Return all keys, the oldest files first."""
     found = []
     for key, file in directory.entries():
         try:
@@ -77,7 +77,7 @@ def keys_by_age(directory: CacheDirectory) -> list[str]:
 
 
 def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
-    """Yield the entries of these keys; leave out removed ones, and with a warning those that cannot be read."""
+    """Yield the entries of these keys; leave out removed ones, and unreadable ones with a warning."""
     for key in keys:
         try:
             yield open_entry(directory, key)

@@ -2,85 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping
 
-from ...utils.quantities import duration
-from ..entry import Entry
-
-__all__ = ["Explanation", "differences", "distance"]
-
+__all__ = ["differences", "distance"]
 
 Ingredients = Mapping[str, str]  # by their labels: see `CallKey.ingredients`
-MISSING = ""  # stands for a missing argument that the function needs
-UNBOUND = "argument positional"  # the label of an ingredient of calls whose arguments did not fit the signature
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """An explanation of a hit or a miss: the key of a call, and its differences from the nearest entry.
-
-    `print` it, or look at its parts.
-
-    Attributes:
-        key: the key of the call.
-        function: the name of its function.
-        hit: True if the cache would answer the call.
-        nearest: the entry of the call itself, or else the entry of the function that has most in common with it; None
-            if there is no entry of the function.
-        differences: the differences from the nearest entry to this call, one line for each.
-        unfollowed: names that the function uses and no key can follow: `time.time`, `open`, `eval`.
-        running: the process that runs the call at the moment; empty if there is none.
-        ingredients: the parts of the key, by labels such as "argument x".
-    """
-
-    key: str
-    function: str
-    hit: bool
-    nearest: Entry | None
-    differences: Sequence[str]
-    unfollowed: Sequence[str] = ()
-    running: str = ""
-    ingredients: Ingredients = field(default_factory=dict, repr=False)
-
-    def __str__(self) -> str:
-        return "\n".join([*self._verdict(), *self._caveat()])
-
-    def _verdict(self) -> list[str]:
-        name, entry = self.function, self.nearest
-        if entry is not None and entry.key == self.key:
-            return [_of_its_own(entry, self.hit)]
-        if self.running:
-            return [f"{name!r} is being run by {self.running}; key {self.key}"]
-        differences = [f"  {difference}" for difference in self.differences]
-        if entry is None:
-            return [f"{name!r} is not remembered, with any arguments; its key would be {self.key}", *differences]
-        head = f"{name!r} is not remembered; its key would be {self.key}"
-        return [head, f"the nearest entry is {entry.key} of {_when(entry)}:", *differences]
-
-    def _caveat(self) -> list[str]:
-        if not self.unfollowed:
-            return []
-        return [f"what no key can follow: {', '.join(self.unfollowed)}; if the result depends on it, pass it in"]
-
-
-def _of_its_own(entry: Entry, hit: bool) -> str:
-    when, took = _when(entry), duration(entry.seconds)
-    if entry.state == "failed":
-        raised = "which is kept" if hit else "so it would be run again"
-        return f"{entry.function!r} failed at {when} after {took}, {raised}; key {entry.key}"
-    again = "" if hit else '; it would be run again, as the cache is opened with mode="refresh"'
-    return f"{entry.function!r} is remembered since {when}, when it took {took}; key {entry.key}{again}"
-
-
-def _when(entry: Entry) -> str:
-    created = entry.created
-    same_day = created.date() == datetime.now(created.tzinfo).date()
-    return created.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")
-
-
-# ------------------------------------------------------------------ differences
+MISSING = ""  # for a missing argument
+UNBOUND = "argument positional"  # the label of arguments in conflict with the signature
 
 
 def differences(then: Ingredients, now: Ingredients, function: str) -> list[str]:
@@ -93,7 +21,7 @@ def differences(then: Ingredients, now: Ingredients, function: str) -> list[str]
 
 
 def distance(then: Ingredients, now: Ingredients) -> int:
-    """Return the number of ingredients that differ."""
+    """Return the number of different ingredients."""
     then = _aligned(then, now)
     return sum(then.get(label) != now.get(label) for label in {**then, **now})
 

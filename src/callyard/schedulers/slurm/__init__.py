@@ -1,1 +1,1 @@
-"""Slurm as text: its commands, the answers to them, and its words for the states of jobs."""
+"""Slurm as text: commands, readers of their answers, and the meaning of Slurm's job states."""

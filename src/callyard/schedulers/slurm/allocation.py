@@ -1,4 +1,4 @@
-"""An allocation of Slurm's, read from the environment of a process inside it, and the commands of steps in it."""
+"""Slurm's allocations: read from the environment of a process inside one, and the commands for steps in it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = [
     "ended_on",
     "expand",
     "inside",
+    "is_over",
     "per_node",
     "read_allocation",
     "step_environment",
@@ -34,20 +35,22 @@ _DURATION = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 _COUNT = re.compile(r"(\d+)(?:\(x(\d+)\))?$")
 # "srun: error: c[2-3]: tasks 1-2: Killed", "srun: error: Node failure on c2"
 _ENDED = re.compile(r"^srun: error: (\S+): tasks? [\d,-]+: ", re.MULTILINE)
-# What `--cpu-bind=none` makes it say where nothing would be bound anyway.
+# The message of `--cpu-bind=none` on a cluster without binding.
 NOISE = b"srun: cluster configuration lacks support for cpu binding\n"
+_OVER = re.compile(r"job \d+ has expired|[Ii]nvalid job id specified|[Jj]ob/step already completing or completed")
 _NODE_FAILED = re.compile(r"^srun: error: Node failure on (\S+)", re.MULTILINE)
 
 
 def inside(environ: Mapping[str, str]) -> bool:
-    """Whether a process with these variables is inside an allocation."""
+    """Return True if these are the variables of a process inside an allocation."""
     return bool(environ.get("SLURM_JOB_ID") and environ.get("SLURM_JOB_NODELIST"))
 
 
 def read_allocation(environ: Mapping[str, str]) -> Allocation:
-    """What the variables of a process inside an allocation say.
+    """Return the allocation described by an environment.
 
-    Raises ValueError where there is none, or where its variables make no sense.
+    Raises:
+        ValueError: there is none, or its variables make no sense.
     """
     if not inside(environ):
         raise ValueError("this process is not inside an allocation: SLURM_JOB_ID and SLURM_JOB_NODELIST are not set")
@@ -66,7 +69,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
 
 
 def _memory(environ: Mapping[str, str], cores: int, gpus: int | None) -> int | None:
-    """Bytes on a node with so many cores. Slurm writes MiB, and 0 for all that there is."""
+    """Return the bytes on a node with this number of cores. Slurm writes MiB, and 0 for the whole node."""
     for name, times in (("SLURM_MEM_PER_NODE", 1), ("SLURM_MEM_PER_CPU", cores), ("SLURM_MEM_PER_GPU", gpus or 0)):
         text = environ.get(name, "")
         if text.isdigit() and int(text) * times > 0:
@@ -75,13 +78,13 @@ def _memory(environ: Mapping[str, str], cores: int, gpus: int | None) -> int | N
 
 
 def _gpus(environ: Mapping[str, str]) -> int | None:
-    """On each node, where all have the same number: "2", "a100:2", "a100:1,h100:2"."""
+    """Return the GPUs of each node if all have the same number: "2", "a100:2", "a100:1,h100:2"."""
     counts = _GPUS.findall(environ.get("SLURM_GPUS_PER_NODE", ""))
     return sum(map(int, counts)) if counts else None
 
 
 def per_node(text: str) -> list[int]:
-    """A number for each node from "4(x2),2"."""
+    """Return a number for each node from "4(x2),2"."""
     counts: list[int] = []
     for part in text.split(","):
         match = _COUNT.match(part)
@@ -92,12 +95,12 @@ def per_node(text: str) -> list[int]:
 
 
 def expand(nodelist: str) -> list[str]:
-    """The names in "c[1-2,05-06],login,r[1-2]n[0-1]"."""
+    """Return the names in "c[1-2,05-06],login,r[1-2]n[0-1]"."""
     return [name for part in _split(nodelist) for name in _names(part)]
 
 
 def _split(nodelist: str) -> list[str]:
-    """Its parts: commas inside of brackets do not separate them."""
+    """Split at commas outside of brackets."""
     return [part for part in re.split(r",(?![^\[]*\])", nodelist) if part]
 
 
@@ -118,10 +121,10 @@ def _numbers(ranges: str) -> Iterator[str]:
 
 
 def step_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables with which `srun` is typed inside an allocation.
+    """Return the environment for `srun` inside an allocation.
 
-    It is told which job that is, and takes nothing else for an option of its own: in an allocation of
-    `salloc --mem-per-cpu` or `--gpus-per-task` it would else give a step less than all, or refuse.
+    It contains the job ID, and no variable that `srun` would take for an option: in an allocation of `salloc
+    --mem-per-cpu` or `--gpus-per-task` a step would otherwise get only a part of the resources, or be refused.
     """
     job = {name: value for name, value in environ.items() if name.startswith(_OF_THE_JOB) and name not in _OPTIONS}
     kept = {name: environ[name] for name in ("SLURM_JOBID", "TMPDIR") if name in environ}
@@ -133,16 +136,15 @@ _OPTIONS = frozenset({"SLURM_JOB_NAME", "SLURM_JOB_NUM_NODES", "SLURM_JOB_CPUS_P
 
 
 def agents(nodes: Sequence[str], command: Sequence[str]) -> list[str]:
-    """One step with one process on each of these nodes, which may use all that the job has there.
+    """Return the step with one process on each of these nodes, with all of the job's resources there.
 
-    Other steps run beside it, and it beside others (`--overlap`, `--mem=0`). When one process ends, by itself or with
-    its node, the rest goes on.
+    Steps may overlap (`--overlap`, `--mem=0`). When one process ends, by itself or with its node, the others go on.
     """
     return [*_step(len(nodes)), "--input=all", f"--nodelist={','.join(nodes)}", *command]
 
 
 def agents_of_job(nodes: int, command: Sequence[str]) -> list[str]:
-    """The same, for the script of a job of so many nodes; nobody is at its standard input."""
+    """Return the same step for the script of a job with this number of nodes; it reads no input."""
     return [*_step(nodes), "--input=none", *command]
 
 
@@ -157,10 +159,10 @@ def _step(count: int) -> list[str]:
 def ranks(
     nodes: Sequence[str], count: int, per_node: int, mpi: str, command: Sequence[str], job: str | None = None
 ) -> list[str]:
-    """One step with so many ranks of an MPI program on these nodes, the first nodes full.
+    """Return the step with `count` ranks of an MPI program on these nodes, the first nodes full.
 
-    It ends with the first rank that fails: the others might wait for that one for ever. `job`: whose nodes they are,
-    where that is not the one in which this is typed; `mpi`: how they find each other, empty for the cluster's default.
+    It ends with the first rank that fails, because the other ranks might wait for that rank for ever. `job`: the job of
+    the nodes, if the command is run outside of it; `mpi`: the plugin, empty for the cluster's default.
     """
     return [
         *("srun", "--quiet", "--overlap", "--mem=0", "--kill-on-bad-exit=1", "--cpu-bind=none"),
@@ -177,13 +179,13 @@ def ranks(
 
 
 def end_time(environ: Mapping[str, str]) -> float | None:
-    """When the allocation ends (s since 1970), where its variables say so: since Slurm 22.05 those of most do."""
+    """Return when the allocation ends (s since 1970), None if no variable tells; most have one since Slurm 22.05."""
     text = environ.get("SLURM_JOB_END_TIME", "")
     return float(text) if text.isdigit() and int(text) else None
 
 
 def time_left(jobs: Iterable[str]) -> list[str]:
-    """The command that asks for how long jobs may go on; read by `times_left`."""
+    """Return the command for the remaining time of jobs; read by `times_left`."""
     names = unique(base(job) for job in jobs)
     return [
         *("squeue", "--noheader", "--array", f"--jobs={','.join(names)}"),
@@ -192,7 +194,7 @@ def time_left(jobs: Iterable[str]) -> list[str]:
 
 
 def times_left(out: str) -> dict[str, float]:
-    """Seconds by job; an element of an array is there by both its names. Those without a limit: infinite."""
+    """Return seconds by job, infinity without a limit; an element of an array has entries under both its names."""
     found: dict[str, float] = {}
     for line in out.splitlines():
         number, job, element, left = (line.split("|") + [""] * 4)[:4]
@@ -203,7 +205,7 @@ def times_left(out: str) -> dict[str, float]:
 
 
 def _seconds(text: str) -> float | None:
-    """From "1-02:03:04", "2:03:04" or "3:04"; what is over is "0:00" or negative; None where Slurm does not say."""
+    """Read "1-02:03:04", "2:03:04" or "3:04"; exceeded limits are "0:00" or negative; None for any other text."""
     if text == "UNLIMITED":
         return inf
     match = _DURATION.fullmatch(text)
@@ -213,6 +215,11 @@ def _seconds(text: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
+def is_over(said: str) -> bool:
+    """Return True if the messages of `srun` say that the job of the allocation has ended."""
+    return _OVER.search(said) is not None
+
+
 def ended_on(said: str) -> list[str]:
-    """The nodes on which the process of a step has ended, by what `srun` says."""
+    """Return the nodes on which the process of a step has ended, according to the messages of `srun`."""
     return [name for pattern in (_ENDED, _NODE_FAILED) for found in pattern.findall(said) for name in expand(found)]

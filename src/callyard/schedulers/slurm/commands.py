@@ -1,6 +1,6 @@
-"""The commands of Slurm, from 22.05 on, and the reading of their answers.
+"""The commands of Slurm, from 22.05 on, and the readers of their answers.
 
-Every function makes a command (a list of words, never a shell's text) or reads what one printed.
+Every function makes a command (a list of words, never a shell's text) or reads the output of one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = [
     "limits",
     "max_array_size",
     "refusal",
+    "requeue",
     "status",
     "statuses",
     "submit",
@@ -52,11 +53,11 @@ _MOST_NAMED = 1000
 
 
 def status(jobs: Sequence[str], *, mine: bool = True) -> list[str]:
-    """The command that asks about all jobs at once.
+    """Return the command for the states of several jobs at once.
 
-    `mine` says that all are this user's: then the controller looks through that user's jobs only. squeue leaves out
-    what it does not know, except if it is asked for a single job, so that one is named twice. More than a thousand are
-    not named at all: `statuses` takes what it finds.
+    With `mine`, the controller searches this user's jobs only. squeue leaves out unknown jobs, but fails if it is asked
+    for a single unknown job, so a single one is named twice. More than a thousand jobs are not named at all, because
+    `statuses` accepts the others too.
     """
     names = unique(base(job) for job in jobs)
     argv = [*_SQUEUE, *(["--me"] if mine else [])]
@@ -70,7 +71,7 @@ def _format(columns: Iterable[str]) -> str:
 
 
 def statuses(out: str) -> dict[str, JobReport]:
-    """What squeue said: an entry for each job and for each element of an array, those too that wait in one line."""
+    """Read the output of squeue: an entry for each job and each element, also for elements waiting in one line."""
     found: dict[str, JobReport] = {}
     for line in out.splitlines():
         fields = line.split("|")
@@ -83,9 +84,10 @@ def statuses(out: str) -> dict[str, JobReport]:
 
 
 def _not_launched(report: JobReport) -> JobReport | None:
-    """Slurm cancels a job whose node's prolog failed and that must not be requeued, and keeps the reason to itself.
+    """Return the report of a failed launch, if this is one; None otherwise.
 
-    Whom somebody cancels while it runs ends by a signal, and whom while it waits has no node.
+    Slurm cancels a job after a failed prolog on its node, unless it may be requeued, and gives no reason. A job
+    cancelled while running ends by a signal, and one cancelled while waiting has no node.
     """
     if report.state == "CANCELLED" and report.node and report.exit_code == 0 and not report.reason:
         return dataclasses.replace(report, state="LAUNCH_FAILED", exit_code=None)
@@ -93,7 +95,7 @@ def _not_launched(report: JobReport) -> JobReport | None:
 
 
 def _each(job: str, array: str, report: JobReport) -> Iterator[tuple[str, JobReport]]:
-    """Yield the report for each element of `array`, which is empty if the job is none."""
+    """Yield the report for each element of `array`, or for the job if `array` is empty."""
     if not array:
         yield job, report
     said = (report.state, report.reason, report.node, report.exit_code, report.signal)
@@ -107,7 +109,7 @@ def _reason(text: str) -> str:
 
 
 def _ended(state: str, text: str) -> tuple[int | None, int | None]:
-    """Exit code and signal of what has ended: Slurm writes them as "3:0", until 23.02 squeue as wait(2) gives them."""
+    """Return exit code and signal of an ended job: Slurm writes "3:0", squeue until 23.02 the number of wait(2)."""
     ended = re.fullmatch(r"(\d+):(\d+)", text)
     if state_of(state).phase != "ended" or not (ended or text.isdigit()):
         return None, None
@@ -118,7 +120,7 @@ def _ended(state: str, text: str) -> tuple[int | None, int | None]:
 
 
 def history(jobs: Sequence[str]) -> list[str]:
-    """The command that asks the accounting data base, where the cluster has one, about jobs that squeue forgot."""
+    """Return the command that asks the accounting, if the cluster has one, about jobs unknown to squeue."""
     names = unique(base(job) for job in jobs)
     parts = [",".join(names[i : i + _MOST_NAMED]) for i in range(0, len(names), _MOST_NAMED)]
     asked = [f"--jobs={part}" for part in parts]
@@ -126,7 +128,7 @@ def history(jobs: Sequence[str]) -> list[str]:
 
 
 def histories(out: str) -> dict[str, JobReport]:
-    """What sacct said, like `statuses`."""
+    """Read the output of sacct, as `statuses` reads squeue's."""
     found: dict[str, JobReport] = {}
     for line in out.splitlines():
         number, state, ended, node, reason = (line.split("|", 4) + [""] * 5)[:5]
@@ -141,20 +143,20 @@ def histories(out: str) -> dict[str, JobReport]:
 
 
 def find(token: str) -> list[str]:  # noqa: ARG001  # other schedulers may be able to search comments
-    """The command that looks for a submission among this user's jobs; read by `found`."""
+    """Return the command for finding a submission among this user's jobs; read by `found`."""
     return [*_SQUEUE, "--me", f"--Format={_format(('ArrayJobID', 'Comment'))}"]
 
 
 def find_in_history(token: str, days: int = 2) -> list[str]:  # noqa: ARG001
-    """The same of what the accounting data base has from the last days.
+    """Return the same command for the accounting of the last days.
 
-    Few clusters keep comments there, but all keep the command that submitted a job, in which ours is.
+    Few clusters keep comments there, but all keep the submitting command, which contains ours.
     """
     return [*_SACCT, f"--starttime=now-{days}days", "--format=JobID,Comment,SubmitLine"]
 
 
 def found(out: str, token: str) -> dict[str, str]:
-    """The jobs that the submission made, by the words that begin with the token."""
+    """Return the jobs of the submission, by the words that begin with its token."""
     jobs: dict[str, str] = {}
     for line in out.splitlines():
         number, _, rest = line.partition("|")
@@ -168,24 +170,29 @@ def found(out: str, token: str) -> dict[str, str]:
 
 
 def cancel(jobs: Sequence[str]) -> list[list[str]]:
-    """The commands that cancel jobs and elements; no more in one than fits a command line."""
+    """Return the commands that cancel jobs and elements, each short enough for a command line."""
     commands: list[list[str]] = []
     room = 0
     for name in join(jobs):
         if len(name) > room:
-            commands.append(["scancel", "--quiet"])  # quiet about those that have ended
+            commands.append(["scancel", "--quiet"])  # quiet about jobs already ended
             room = _ROOM
         commands[-1].append(name)
         room -= len(name) + 1
     return commands
 
 
+def requeue(job: str) -> list[list[str]]:
+    """The commands by which a job has itself started again; first it is allowed to, whatever it was submitted with."""
+    return [["scontrol", "update", f"JobId={job}", "Requeue=1"], ["scontrol", "requeue", job]]
+
+
 def limits() -> list[str]:
-    """The command that shows how the cluster is set up; read by `max_array_size`."""
+    """Return the command for the cluster's configuration; read by `max_array_size`."""
     return ["scontrol", "show", "config"]
 
 
 def max_array_size(out: str) -> int:
-    """How many elements an array may have, 0 if the cluster has none."""
+    """Return the most elements of an array, 0 if the cluster has no arrays."""
     sizes = [int(size) for size in re.findall(r"(?:\bMaxArraySize\s*=\s*|\bmax_array_tasks=)(\d+)", out)]
     return min(sizes, default=_ARRAY_SIZE)

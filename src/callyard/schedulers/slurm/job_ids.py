@@ -1,4 +1,4 @@
-"""Jobs and elements of arrays as Slurm writes them: "123", "123_4", "123_[0-9,15]"."""
+"""IDs of jobs and array elements as Slurm writes them: "123", "123_4", "123_[0-9,15]"."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 
 
 def base(job: str) -> str:
-    """The job that an element is of: "123" of "123_4"; a job that is no array is its own."""
+    """Return the job of an element: "123" for "123_4"; another job's ID is returned unchanged."""
     return job.partition("_")[0]
 
 
 def unique(things: Iterable[T]) -> list[T]:
-    """Each once, in the order of the first."""
+    """Return each thing once, in order of first occurrence."""
     return list(dict.fromkeys(things))
 
 
@@ -31,7 +31,7 @@ def elements(text: str) -> Iterator[int]:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as all of Slurm's commands take them; `scancel` knows no steps: "0-2,7"."""
+    """Return numbers in the form read by all of Slurm's commands: "0-2,7". (`scancel` does not know steps.)"""
     ordered = sorted(set(numbers))
     starts = [n for i, n in enumerate(ordered) if i == 0 or ordered[i - 1] != n - 1]
     ends = [n for i, n in enumerate(ordered) if i + 1 == len(ordered) or ordered[i + 1] != n + 1]
@@ -39,8 +39,8 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def join(jobs: Iterable[str]) -> list[str]:
-    """The same jobs with all elements of an array in one: "123_1", "123_2" as "123_[1-2]"."""
-    arrays: dict[str, set[int] | None] = {}  # None: all of it
+    """Return the same jobs with the elements of each array joined: "123_1", "123_2" as "123_[1-2]"."""
+    arrays: dict[str, set[int] | None] = {}  # None: the whole array
     for job in jobs:
         name, _, element = job.partition("_")
         numbers = arrays.setdefault(name, set())

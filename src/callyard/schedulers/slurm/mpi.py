@@ -1,7 +1,6 @@
 """Slurm's plugins by which the ranks of an MPI program find each other, as text.
 
-Which of them fits depends on the MPI library, and nobody can tell but by trying: with one that does not fit, each rank
-believes itself alone.
+The right one depends on the MPI library and can only be found by trying: with a wrong one each rank runs alone.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from .job_ids import unique
 __all__ = ["LIST", "advice", "candidates", "offered"]
 
 LIST = ("srun", "--mpi=list")
-DEFAULT = ""  # stands for what the cluster's own configuration says
+DEFAULT = ""  # the choice of the cluster's own configuration
 _LIKELY = ("pmix", "pmi2", "cray_shasta")
 _NAME = re.compile(r"^(?:srun: )?\s*(\w+)\s*$", re.MULTILINE)
 _VERSIONS = re.compile(r"pmix plugin versions available: (.*)")
 
 
 def offered(said: str) -> list[str]:
-    """The plugins that `srun --mpi=list` names."""
+    """Return the plugins listed by `srun --mpi=list`."""
     versions = [name for line in _VERSIONS.findall(said) for name in re.findall(r"\w+", line)]
     return unique([*_NAME.findall(said), *sorted(versions, key=_number, reverse=True)])
 
@@ -32,14 +31,14 @@ def _number(name: str) -> int:
 
 
 def candidates(names: Sequence[str], fitted: str | None = None) -> list[str]:
-    """In which order to try them; first the one that fitted lately. What is not known to be better comes last."""
+    """Return the names in order of trying: first the one that fitted lately, last the ones without any preference."""
     versions = [name for name in names if name.startswith("pmix_")]
     order = unique([*([] if fitted is None else [fitted]), "pmix", *versions, *_LIKELY, *names])
     return [name for name in order if name in names and name != "none"] or [DEFAULT]
 
 
 def advice(chosen: str | None, tried: Sequence[str], names: Sequence[str]) -> str:
-    """What to do when no rank has found another, or MPI has ended them for that: the rest of a message."""
+    """Return advice for when the ranks did not find each other, or MPI ended them for that: the rest of a message."""
     there = f"`srun --mpi=list` offers {', '.join(names) or 'none'}"
     if chosen is not None:
         return f"Slurm(mpi={chosen!r}) does not fit the MPI library, and {there}: name another by mpi=, or leave it out"

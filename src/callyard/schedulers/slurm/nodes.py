@@ -1,4 +1,4 @@
-"""The nodes of a Slurm cluster: the command that asks for their cores, memory and GPUs, and its answer."""
+"""The nodes of a Slurm cluster: the command for their cores, memory and GPUs, and its reader."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _GPUS = re.compile(r"\bgpu(?::[^:(,]+)?:(\d+)")
 
 
 def nodes(partition: str | None) -> list[str]:
-    """The command that asks for them; read by `kinds`. Without a partition: all of them."""
+    """Return the command for the nodes of a partition, all if it is None; read by `kinds`."""
     where = [] if partition is None else [f"--partition={partition}"]
     return ["sinfo", "--noheader", "--exact", *where, "--format=%R|%P|%D|%c|%m|%G"]
 
 
 def kinds(out: str, partition: str | None) -> list[NodeKind]:
-    """What `sinfo` said of that partition, or without one of the cluster's default."""
+    """Return the kinds of nodes in a partition, or in the cluster's default one, from the output of `sinfo`."""
     found = []
     for line in out.splitlines():
         fields = line.split("|")

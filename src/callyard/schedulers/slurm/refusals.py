@@ -1,4 +1,4 @@
-"""Refusals of Slurm: why it did not do what it was asked, told from its words."""
+"""Refusals of Slurm: the reason why a command failed, from its words."""
 
 from __future__ import annotations
 
@@ -41,37 +41,45 @@ _SILENT = (
     "transport endpoint is not connected",
     "header lengths are longer than data received",
     "standby mode",
-    "munge",  # its daemon is restarted with the controller's machine
+    "munge",  # restarted together with the controller's machine
     "no route to host",
     "network is unreachable",
 )
-# A client without a configuration, until one is made. It looks for a file, then in the DNS.
+# The words of a client without a configuration. It looks for a file, then asks the DNS.
 _NOT_CONFIGURED = (
     "could not establish a configuration source",
     "unable to process configuration file",
     "no slurmctldhost defined",
-    "cannot stat file",  # it tries again for a minute
+    "cannot stat file",  # after trying for a minute
     "unable to status file",  # the same until 20.02
 )
 _DNS_IS_SILENT = "host name lookup failure"
+_LARGE = (
+    "requested node configuration is not available",
+    "memory specification can not be satisfied",
+    "node count specification invalid",
+    "more processors requested than permitted",
+    "requested time limit is invalid",
+)
 _HINTS = {
     "invalid --nice value": "only Slurm's operators may use a priority above 0; give other calls one below 0 instead",
 }
-_NO_COMMAND = 127  # what `Reply` has then
+_NO_COMMAND = 127  # the code of `Reply` for a missing command
 _PREFIX = re.compile(r"^\w+: (?:error|fatal|warning|info): ")
 
 
 def why_refused(reply: Reply) -> Refusal:
-    """Return all that can be told from the answer of a command that did not succeed."""
+    """Return the reason why a command did not succeed, missing Slurm included."""
     absent = why_absent(reply)
     if absent is not None:
         return Refusal("mistake", absent[1], absent=absent[0])
     found = refusal(reply)
-    return dataclasses.replace(found, full=is_full(found))
+    large = found.kind == "mistake" and any(text in found.words.lower() for text in _LARGE)
+    return dataclasses.replace(found, full=is_full(found), large=large)
 
 
 def refusal(reply: Reply) -> Refusal:
-    """Why `sbatch` (or another of Slurm's commands) did not do what it was asked."""
+    """Return the reason why `sbatch` (or another of Slurm's commands) failed, where Slurm is present."""
     words = "; ".join(unique(_cleaned(reply.err) or _cleaned(reply.out)))
     lower = words.lower()
     if reply.code is None:
@@ -87,7 +95,7 @@ def refusal(reply: Reply) -> Refusal:
 
 
 def why_absent(reply: Reply) -> tuple[str, str] | None:
-    """That there is no Slurm at all to do what was asked, and what to do; None if there is, even if it is silent."""
+    """Return a sentence on missing Slurm, and advice; None if Slurm is present, even if it is silent."""
     lines = [line.strip() for line in reply.err.splitlines() if line.strip()]
     lower = reply.err.lower()
     if reply.code == _NO_COMMAND:
@@ -101,12 +109,12 @@ def why_absent(reply: Reply) -> tuple[str, str] | None:
 
 
 def is_full(refusal: Refusal) -> bool:
-    """Whether there are too many jobs, so that fewer might be taken; also where it tried in vain until it was ended."""
+    """Return True for a limit on the number of jobs, also if the command tried until its time was up."""
     return refusal.kind != "mistake" and any(text in refusal.words.lower() for text in _FULL)
 
 
 def _was_killed(code: int) -> bool:
-    """Whether a signal has ended the command, or what a site has put before it, in a shell's way of saying so."""
+    """Return True if a signal ended the command, or a site's wrapper around it, as its exit code in a shell shows."""
     return code < 0 or 128 < code <= 128 + 64
 
 
@@ -116,5 +124,5 @@ def _cleaned(text: str) -> list[str]:
 
 
 def _never(words: str) -> bool:
-    """Whether a limit is named that the job alone exceeds, so that to wait for others does not help."""
+    """Return True for a limit that the job alone exceeds, so that waiting for other jobs does not help."""
     return any(reason_of(word).hopeless for word in re.findall(r"\w+", words))

@@ -10,6 +10,7 @@ from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
+from .variables import JOB_VARIABLES
 
 __all__ = ["SlurmScheduler"]
 
@@ -24,11 +25,11 @@ class SlurmScheduler:
         return Query(commands.submit(request), lambda out: JobId(commands.submitted(out)))
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
-        """Return the command that asks about this user's jobs, all at once."""
+        """Return the command for the states of this user's jobs."""
         return Query(commands.status(_texts(jobs)), _translating(commands.statuses))
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:
-        """Return the command that looks for submissions by the token in their comments."""
+        """Return the command for finding submissions by the token in their comments."""
 
         def read(out: str) -> Mapping[str, JobId]:
             return {word: JobId(job) for word, job in commands.found(out, token).items()}
@@ -53,7 +54,7 @@ def _translating(read: Callable[[str], dict[str, JobReport]]) -> Callable[[str],
 
 
 def _nothing(out: str) -> None:
-    """The answer of a command that only does something."""
+    """Ignore the output of a command that has no answer."""
 
 
 def _configuration(environ: Mapping[str, str]) -> Configuration | None:
@@ -90,11 +91,11 @@ class SlurmSteps:
     noise = allocation.NOISE
 
     def allocation(self, environ: Mapping[str, str]) -> Allocation:
-        """Return the allocation in which a process with these variables runs. Raises ValueError where it is none."""
+        """Return the allocation described by an environment; raise ValueError if there is none."""
         return allocation.read_allocation(environ)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return the variables with which `srun` is run inside an allocation."""
+        """Return the environment for `srun` inside an allocation."""
         return allocation.step_environment(environ)
 
     def agents(self, nodes: Sequence[str] | int, command: Sequence[str]) -> list[str]:
@@ -108,7 +109,7 @@ class SlurmSteps:
         return allocation.ranks(step.nodes, step.size, step.per_node, step.plugin, command, step.job)
 
     def ended_on(self, text: str) -> list[str]:
-        """Return the nodes on which a process has ended, by the text that `srun` writes."""
+        """Return the nodes on which a process has ended, according to the messages of `srun`."""
         return allocation.ended_on(text)
 
 
@@ -127,11 +128,14 @@ _SITE = Site(
     array_limit=Query(commands.limits(), commands.max_array_size),
     environment=commands.environment,
     refusal=why_refused,
+    job_variables=JOB_VARIABLES,
     configuration=_configuration,
     history=_history,
     time_left=_time_left,
     nodes=_nodes,
     steps=SlurmSteps(),
     mpi=_MPI,
+    is_over=allocation.is_over,
     rank_launcher=_rank_launcher,
+    requeue=lambda job: commands.requeue(str(job)),
 )

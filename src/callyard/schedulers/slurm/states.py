@@ -1,7 +1,7 @@
-"""The states of Slurm's jobs and the reasons for them, from version 22.05 on, and what they mean for a call.
+"""The states of Slurm's jobs and the reasons for them, from version 22.05 on, and their meaning for a call.
 
-`STATES` and `REASONS` are looked up through `state_of` and `reason_of`, which also know the texts that Slurm puts in
-the place of its own codes, and take codes that are newer than these tables. `translated` makes a `Status` of both.
+`state_of` and `reason_of` look up `STATES` and `REASONS`; they also know the texts that Slurm writes in place of codes,
+and accept codes newer than these tables. `translated` makes a `Status` of a report.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class JobState:
     """A state of jobs.
 
     Attributes:
-        phase: "ended" only if nothing of the job will ever run again.
-        error: the class of `callyard.errors` for a call whose job ended so without a result; None if it did not end,
-            or should have left one.
-        sentence: for people; its subject is the job.
+        phase: "ended" only if no part of the job will ever run again.
+        error: the class of `callyard.errors` for the call of a job that ended so without a result; None for other
+            states.
+        sentence: a predicate for people, with the job as its subject.
     """
 
     phase: Phase
@@ -32,13 +32,13 @@ class JobState:
 
 @dataclasses.dataclass(frozen=True)
 class StateReason:
-    """Why a job waits or ended.
+    """A reason for waiting or ending.
 
     Attributes:
-        hopeless: whether a job that waits for this would wait forever unless somebody changes the job or the cluster.
-            What its own user or an administrator holds is not hopeless: whoever held it means to release it.
-        sentence: for people; its subject is the job.
-        error: the class of `callyard.errors` for a call whose job is hopeless.
+        hopeless: True if a job waiting for this would wait for ever unless somebody changes the job or the cluster. A
+            job held by its own user or an administrator is not hopeless: the holder means to release it.
+        sentence: a predicate for people, with the job as its subject.
+        error: the class of `callyard.errors` for a call with a hopeless job.
     """
 
     hopeless: bool
@@ -53,10 +53,10 @@ class JobReport:
     Attributes:
         job: "123" or "123_4".
         state: a code, in `STATES` unless it is newer.
-        reason: why it waits, or why it ended; empty if Slurm gives none.
-        node: the nodes it is or was on.
-        exit_code: of the script, once ended by itself.
-        signal: that ended the script, once ended so.
+        reason: the reason for waiting or ending; empty if Slurm gives none.
+        node: the nodes of the job.
+        exit_code: the exit code of the script, if it ended by itself.
+        signal: the signal that ended the script, if one did.
     """
 
     job: str
@@ -68,7 +68,7 @@ class JobReport:
 
     @property
     def phase(self) -> Phase:
-        """Whether the job has not begun, may still do something, or never will again."""
+        """The phase of the job: waiting, running or ended."""
         return state_of(self.state).phase
 
 
@@ -190,7 +190,7 @@ _HOPELESS = {
     "ReservationInvalid": "names a reservation that it cannot use",
 }
 
-# Of jobs that have ended; the state says so too. None of them is waited for.
+# Reasons of ended jobs; the state tells them too. No job waits for one.
 _ENDS = {
     "DeadLine": "could not end before its deadline",
     "InactiveLimit": "was idle for too long",
@@ -202,7 +202,7 @@ _ENDS = {
     "TimeLimit": "reached its time limit",
 }
 
-# Slurm may give a text of its own in place of a code; these are those that say more than the code.
+# Slurm may give a text of its own in place of a code; these texts say more than the code.
 _TEXTS = {
     "job requeued in held state": StateReason(
         False, "was put back into the queue, and is held until `scontrol release`"
@@ -220,7 +220,7 @@ _TEXTS = {
     ),
 }
 
-# What can be counted against a limit, in Slurm's spellings, and for people.
+# Things counted against a limit, in Slurm's spellings, and for people.
 _COUNTED = {
     "BB": "burst buffer",
     "Billing": "billing units",
@@ -240,7 +240,7 @@ _LIMIT = re.compile(
 )
 _OWNERS = {"Assoc": "account", "QOS": "quality of service"}
 
-# Limits of resources: what they mean follows from their names.
+# Limits of resources; their meaning follows from their names.
 _LIMITS = """
 AssocGrpBB AssocGrpBBMinutes AssocGrpBBRunMinutes AssocGrpBilling AssocGrpBillingMinutes AssocGrpBillingRunMinutes
 AssocGrpCPUMinutesLimit AssocGrpCPURunMinutesLimit AssocGrpCpuLimit AssocGrpEnergy AssocGrpEnergyMinutes
@@ -275,7 +275,7 @@ QOSMinUnknown
 
 
 def _limit(code: str) -> StateReason | None:
-    """What a code that is made of a limit's name means."""
+    """Return the meaning of a code made from a limit's name; None for other codes."""
     if not (found := _LIMIT.fullmatch(code)):
         return None
     owner, thing = _OWNERS.get(found["whose"], "account"), _COUNTED[found["what"]]
@@ -302,12 +302,12 @@ REASONS: dict[str, StateReason] = {
 
 
 def state_of(code: str) -> JobState:
-    """What a state means; one that these tables do not know counts as running, so that no job is given up too early."""
+    """Return the meaning of a state; an unknown one counts as running, so that no job is given up too early."""
     return STATES.get(code) or JobState("running", None, f"is in the state {code}, which Callyard does not know")
 
 
 def reason_of(text: str) -> StateReason:
-    """What a reason means, as `squeue` and `sacct` write it: a code, a code with more behind it, or any text."""
+    """Return the meaning of a reason from `squeue` or `sacct`: a code, a code with a suffix, or any text."""
     code = text.partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:c[1-4]"
     known = REASONS.get(text) or REASONS.get(text.replace("_", " ")) or REASONS.get(code) or _limit(code)
     return known or StateReason(False, f"waits; Slurm says: {text}")
@@ -317,12 +317,12 @@ def reason_of(text: str) -> StateReason:
 
 
 def translated(report: JobReport) -> Status:
-    """Return a report in words that are no scheduler's own."""
+    """Return a report as a neutral `Status`."""
     state = state_of(report.state)
     sentence, error = state.sentence, state.error
     if state.phase == "waiting":
         reason = reason_of(report.reason)
-        # A dependency that failed ends the job soon, and says more about why.
+        # A dependency that failed ends the job soon, and then gives a better reason.
         if reason.hopeless and report.reason != "DependencyNeverSatisfied":
             sentence, error = reason.sentence, reason.error
     elif error == "WorkerLost":
@@ -331,10 +331,10 @@ def translated(report: JobReport) -> Status:
 
 
 def _failed(report: JobReport) -> tuple[str, str]:
-    """Return how a job in the state FAILED has ended, and the error of its call."""
+    """Return the predicate for a job in the state FAILED, and the error of its call."""
     launch_failed = report.reason == "JobLaunchFailure"
     if report.signal:
-        # Slurm calls it a failed launch, too, where it has killed a job that held too much memory.
+        # Slurm also reports a failed launch after killing a job for its memory.
         perhaps = ", for its memory perhaps" if launch_failed else ""
         return f"was ended by signal {report.signal}{perhaps}", "WorkerLost"
     if launch_failed:

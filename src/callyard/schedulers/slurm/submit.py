@@ -20,9 +20,9 @@ _LONGEST_WARNING = 65535  # s that sbatch takes
 
 
 def submit(request: JobRequest) -> list[str]:
-    """The command that submits a job or an array.
+    """Return the command that submits a job or an array.
 
-    What the user wrote into `slurm_cmd_args` comes last, so that it has the last word.
+    The user's `slurm_cmd_args` come last, so that they override the options before.
     """
     own = [] if request.templated else [*_resources(request), *_time(request.time), f"--job-name={_name(request)}"]
     return [
@@ -30,11 +30,13 @@ def submit(request: JobRequest) -> list[str]:
         "--parsable",
         f"--comment=callyard {request.token}",
         *_array(request),
-        # Without --error both streams go here. A job that is started again must not wipe what the first start wrote.
+        # Without --error both streams go here. The output of a restarted job must not overwrite that of the first
+        # start.
         f"--output={_log(request)}",
         "--open-mode=append",
         *_dependency(request.after),
-        # Without it, a job whose dependency failed stays in the queue for ever, unless the cluster is set up otherwise.
+        # Without it, a job with a failed dependency stays in the queue for ever, unless the cluster is set up
+        # otherwise.
         "--kill-on-invalid-dep=yes",
         "--requeue" if request.requeue else "--no-requeue",
         "--export=ALL",
@@ -53,9 +55,9 @@ def _array(request: JobRequest) -> Iterator[str]:
 
 
 def _log(request: JobRequest) -> str:
-    """The path of the log as sbatch wants it: it replaces what follows a "%" unless that is doubled.
+    """Return the path of the log in the form of sbatch, which replaces "%" and a letter unless the "%" is doubled.
 
-    In a path with a backslash it replaces nothing, and takes two backslashes for one.
+    In a path with a backslash sbatch replaces nothing, and reads two backslashes as one.
     """
     if "\\" not in request.log:
         return request.log.replace("%", "%%").replace("{element}", "%a" if request.elements is not None else "0")
@@ -80,7 +82,7 @@ def _time(seconds: float | None) -> Iterator[str]:
 
 
 def _name(request: JobRequest) -> str:
-    """The user's own name as it is; one made from a function's, such as "<lambda>", readable in tables."""
+    """Return the user's own name unchanged; a function's name, such as "<lambda>", without special characters."""
     if request.resources.job_name:
         return request.resources.job_name
     return re.sub(r"[^\w.+=@:-]+", "_", request.name).strip("_")[:_NAME_LENGTH] or "callyard"
@@ -88,7 +90,7 @@ def _name(request: JobRequest) -> str:
 
 def _resources(request: JobRequest) -> Iterator[str]:
     asked = request.resources
-    # Slurm takes no more nodes than tasks; a call of one rank may want several, to start something on them itself.
+    # Slurm takes no more nodes than tasks; a call of one rank may want several nodes for programs it starts itself.
     yield f"--ntasks={max(asked.ranks, asked.nodes or 1)}"
     yield f"--cpus-per-task={asked.cores_per_rank}"
     if asked.warn_before is not None and asked.run_time is None:  # else the job's process warns: it knows more exactly
@@ -100,11 +102,10 @@ def _resources(request: JobRequest) -> Iterator[str]:
     if asked.exclusive:
         yield "--exclusive"
     if asked.priority:
-        # Slurm lets only its operators raise a job above others; from anybody else it takes negative priorities alone,
-        # and refuses the job otherwise.
+        # Slurm lets only its operators raise a job above others; it refuses a positive priority from any other user.
         yield f"--nice={min(max(-asked.priority, -_NICE), _NICE)}"
     named = {
-        "partition": asked.partition or asked.queue,  # what other schedulers call a queue is a partition here
+        "partition": asked.partition or asked.queue,  # a queue of other schedulers is a partition here
         "account": asked.account,
         "qos": asked.qos,
         "constraint": asked.constraint,
@@ -113,9 +114,9 @@ def _resources(request: JobRequest) -> Iterator[str]:
 
 
 def _memory(asked: Resources) -> Iterator[str]:
-    """The call's memory, spread over its nodes: `--mem` is what each node gives.
+    """Yield the call's memory, spread over its nodes, because `--mem` counts by node.
 
-    If Slurm chooses how many nodes the ranks take, only an amount for each core adds up to what was asked for.
+    If Slurm chooses the number of nodes, only an amount for each core adds up to the call's memory.
     """
     if asked.memory is None:
         return
@@ -126,10 +127,10 @@ def _memory(asked: Resources) -> Iterator[str]:
 
 
 def _devices(asked: Resources) -> Iterator[str]:
-    """GPUs and other generic resources.
+    """Yield the options for GPUs and other generic resources.
 
-    For several ranks GPUs are counted by rank: then Slurm finds them wherever the ranks are, and `srun` shows each rank
-    its own alone. `--gres` would count by node.
+    For several ranks GPUs are counted by rank: then Slurm places them with the ranks, and `srun` shows each rank only
+    its own. `--gres` would count by node.
     """
     gres = [asked.gres] if asked.gres else []
     if asked.gpus_per_rank and asked.ranks == 1:
@@ -145,7 +146,7 @@ def _words(arguments: str | Iterable[str] | None) -> list[str]:
 
 
 def submitted(out: str) -> str:
-    """The number of the job that `sbatch --parsable` printed, perhaps after words of a site's own."""
+    """Return the job ID printed by `sbatch --parsable`, perhaps after a message of the site."""
     numbers = re.findall(r"^(\d+)(?:;\S*)?$", out.strip(), re.MULTILINE)  # "123" or "123;cluster"
     if not numbers:
         raise SchedulerError(f"sbatch printed {out.strip()!r}, which is not the number of a job")

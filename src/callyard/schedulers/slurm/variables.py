@@ -1,13 +1,10 @@
-"""The variables of Slurm: those of a process in a job, and those with which its commands are run.
-
-Processes of jobs load this module, so it loads next to nothing itself.
-"""
+"""The variables of Slurm: those of a process in a job, and those with which its commands are run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from ...utils.lite_typing import Mapping
 from ..job_environment import JobVariables
+from ..launcher_variables import is_of_launcher
 
 __all__ = ["JOB_VARIABLES", "configuration", "environment"]
 
@@ -21,45 +18,17 @@ JOB_VARIABLES = JobVariables(
     ends="SLURM_JOB_END_TIME",
     step="SLURM_STEP_ID",
     cgroup="job_{job}",
+    rank="SLURM_PROCID",
+    local_rank="SLURM_LOCALID",
 )
 
 # How to reach the controller; everything else of this name describes a job, or is an option in disguise.
 _KEPT = frozenset({"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
 
-# Options of Slurm's commands, and what it or an MPI launcher tells the processes of a job. `sbatch` sends the
-# environment along with the job, where all of this would be taken for the new job's own: wrong sizes of MPI_COMM_WORLD,
-# steps that wait for another job's cores, squeue that shows half of what is asked for.
-_OF_COMMANDS = ("SALLOC_", "SACCT_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SINFO_", "SLURM_", "SQUEUE_", "SRUN_")
-_OF_LAUNCHERS = (
-    "HYDI_",
-    "HYDRA_",
-    "MPI_LOCAL",
-    "OMPI_COMM_WORLD_",
-    "OMPI_MCA_ess",
-    "OMPI_MCA_orte_",
-    "OMPI_MCA_pmix",
-    "PALS_",
-    "PMI_",
-    "PMIX_",
-    "PRTE_MCA_ess",
-    "PRTE_MCA_prte_",
-    "SLURMD_",
-    "SLURM_",
-)
-_EXACT = frozenset(
-    {
-        "OMPI_APP_CTX_NUM_PROCS",
-        "OMPI_ARGV",
-        "OMPI_COMMAND",
-        "OMPI_FILE_LOCATION",
-        "OMPI_FIRST_RANKS",
-        "OMPI_MCA_initial_wdir",
-        "OMPI_NUM_APP_CTX",
-        "OMPI_UNIVERSE_SIZE",
-        "OMPI_VERSION",
-        "PRTE_LAUNCHED",
-    }
-)
+# Options of Slurm's commands, and what it tells the processes of a job. `sbatch` sends the environment along with the
+# job, where all of this, and what an MPI launcher tells its ranks, would be taken for the new job's own: wrong sizes of
+# MPI_COMM_WORLD, steps that wait for another job's cores, squeue that shows half of what is asked for.
+_PREFIXES = ("SALLOC_", "SACCT_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SINFO_", "SLURM_", "SLURMD_", "SQUEUE_", "SRUN_")
 # Set by the user outside of a job, by Slurm inside.
 _GIVEN_TO_JOBS = frozenset(
     {"CUDA_VISIBLE_DEVICES", "ENVIRONMENT", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"}
@@ -78,7 +47,7 @@ def configuration(environ: Mapping[str, str]) -> str | None:
 
 
 def _leaks(name: str) -> bool:
-    return name not in _KEPT and (name in _EXACT or name.startswith(_OF_COMMANDS + _OF_LAUNCHERS))
+    return name not in _KEPT and (name.startswith(_PREFIXES) or is_of_launcher(name))
 
 
 def _given(name: str, value: str, job: str) -> bool:

@@ -1,8 +1,8 @@
-"""The globals that functions which travel by value reach.
+"""The globals in the reach of functions sent by value.
 
 The pickle of a function holds names, not values, so functions may refer to each other. Each global travels as a pickle
-of its own, with a version that stays the same as long as the value does. A change is seen from a snapshot of the value;
-a value that can change unseen, such as a list, is pickled again and the pickles are compared.
+of its own, with a version for each value. A snapshot of the value shows changes; a value that can change unseen, such
+as a list, is pickled again for a comparison of the pickles.
 """
 
 from __future__ import annotations
@@ -18,62 +18,62 @@ from ..utils.locks import new_lock
 from .change_detection import content
 from .import_statements import absolute_name
 from .importable import by_reference, importable, sending_apart
-from .module_namespace import UNSENT, Place, SentGlobals, space_of, space_of_module, spaces
+from .module_namespace import UNSENT, SentGlobals, Variable, space_of, space_of_module, spaces
 from .names_in_code import names
 
 MISSING: Any = object()
 
-lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
+lock = new_lock()  # guards versions; reentrant, because a finalizer may submit while this thread holds the lock
 
 
 class ReachedNames(NamedTuple):
-    """The globals, submodules and source texts that a function needs."""
+    """The globals, submodules and source texts in the reach of a function."""
 
-    places: list[Place]
+    variables: list[Variable]
     imports: tuple[str, ...]
     sources: tuple[tuple[str, str], ...]  # file names and texts
 
 
-def value_of(place: Place) -> Any:
-    space, name = place
+def value_of(variable: Variable) -> Any:
+    space, name = variable
     return space.globals().get(name, MISSING)
 
 
-def last_sent(place: Place) -> SentGlobals | None:
-    """Return the global as it was sent last; None if it was not, or the reader has received nothing before."""
-    return None if sending_apart() else place[0].sent.get(place[1])
+def last_sent(variable: Variable) -> SentGlobals | None:
+    """Return the global as sent last; None if never sent, or for a reader that has received nothing before."""
+    return None if sending_apart() else variable[0].sent.get(variable[1])
 
 
-def replace(places: tuple[Place, ...], new: SentGlobals) -> SentGlobals:
-    """Note how these globals are sent from now on, and return it: as they were sent last, if nothing has changed."""
-    known = last_sent(places[0])
-    if known is not None and _same(known, new) and all(last_sent(place) is known for place in places):
+def replace(variables: tuple[Variable, ...], new: SentGlobals) -> SentGlobals:
+    """Store the new form of these globals for sending, and return it; without a change, the form sent last."""
+    known = last_sent(variables[0])
+    if known is not None and _same(known, new) and all(last_sent(variable) is known for variable in variables):
         return known
     if not sending_apart():
-        for space, name in places:
+        for space, name in variables:
             space.sent[name] = new
     return new
 
 
-def deleted(place: Place) -> SentGlobals | None:
-    """Return how a global without a value is sent: as deleted; None if it never had a value."""
-    known = last_sent(place)
-    return known if known is None or known.data is None else replace((place,), SentGlobals(None, (place,)))
+def deleted(variable: Variable) -> SentGlobals | None:
+    """Return the form for sending a deleted global; None if the global never had a value."""
+    known = last_sent(variable)
+    return known if known is None or known.data is None else replace((variable,), SentGlobals(None, (variable,)))
 
 
 def _same(known: SentGlobals, new: SentGlobals) -> bool:
-    return known.data == new.data and known.places == new.places and known.refs == new.refs
+    return known.data == new.data and known.variables == new.variables and known.refs == new.refs
 
 
 def forget_pickles() -> None:
-    """Let each value be pickled again when it is next sent, because parts of it may have to travel by value now."""
+    """Drop all snapshots, so that each value is pickled anew: parts of a value may have to travel by value now."""
     for space in spaces():
         for sent in list(space.sent.values()):
             sent.snapshot = None
 
 
-def place_of(thing: Any) -> Place | None:
-    """Return the global that is this function or class; None if there is none, or it does not travel by value."""
+def variable_of(thing: Any) -> Variable | None:
+    """Return the global with this function or class; None without one, or for an importable module."""
     name = getattr(thing, "__qualname__", None)
     if type(name) is not str or not name.isidentifier():
         return None
@@ -93,30 +93,30 @@ _STANDARD_LOADERS = frozenset(("_frozen_importlib", "_frozen_importlib_external"
 
 
 def globals_of(code: CodeType) -> Iterator[str]:
-    """Yield the globals in code that are sent."""
+    """Yield the names of globals in code, except those never sent."""
     return (name for name in names(code).globals if name not in UNSENT)
 
 
 def reached_by(function: FunctionType) -> ReachedNames:
-    """Return what this function needs, but not what that needs in turn."""
+    """Return the needs of this function, but not the needs of its globals in turn."""
     _, everything, imported = names(function.__code__)
     wanted = tuple(globals_of(function.__code__))
     held = map(content, function.__closure__ or ())
     namespace = function.__globals__
     values = [*(namespace[name] for name in wanted if name in namespace), *held]
     modules = [value for value in values if type(value) is ModuleType]
-    if at_import(function) is None:  # others run their import statements where they are read
+    if at_import(function) is None:  # a function from an import runs its import statements in the reader
         modules.extend(_imported(namespace, imported))
-    places = [] if at_import(function) else [(space_of(function), name) for name in wanted]
+    variables = [] if at_import(function) else [(space_of(function), name) for name in wanted]
     for module in modules:
         if not is_importable(module):
-            places.extend(_inside(module, everything))
+            variables.extend(_inside(module, everything))
     imports = dict.fromkeys(name for module in modules for name in _submodules(module.__name__, everything))
-    return ReachedNames(places, tuple(imports), source(function.__code__))
+    return ReachedNames(variables, tuple(imports), source(function.__code__))
 
 
 def _imported(namespace: dict[str, Any], imports: Iterable[tuple[str, int]]) -> Iterator[ModuleType]:
-    """Yield the modules that import statements inside a function mean, if they are loaded and have to be sent."""
+    """Yield the modules of import statements inside a function, if loaded here and not importable elsewhere."""
     for name, level in sorted(imports):
         found = absolute_name(name, level, namespace)
         packages = [] if found is None else found.split(".")
@@ -127,7 +127,7 @@ def _imported(namespace: dict[str, Any], imports: Iterable[tuple[str, int]]) -> 
 
 
 def at_import(function: FunctionType) -> str | None:
-    """Return the name of the module whose import gives the function's globals; None if no import does."""
+    """Return the name of the importable module with the function's globals; None if there is none."""
     name: Any = function.__globals__.get("__name__")
     module = sys.modules.get(name) if type(name) is str else None
     if module is None or vars(module) is not function.__globals__ or not importable(name):
@@ -136,9 +136,9 @@ def at_import(function: FunctionType) -> str | None:
 
 
 def hooked_globals(function: FunctionType) -> dict[str, Any]:
-    """Return globals that an import hook may have added, as pytest does for assertions; elsewhere there is no hook.
+    """Return globals that an import hook may have added, as pytest does for assertions; the reader has no hook.
 
-    Only values that others can import are among them; the module's own definitions are there anyway.
+    Only importable values count; the module's own definitions are in the reader anyway.
     """
     namespace = function.__globals__
     if type(namespace.get("__loader__")).__module__ in _STANDARD_LOADERS:
@@ -158,10 +158,10 @@ def is_importable(module: ModuleType) -> bool:
     return sys.modules.get(name) is module and importable(name)
 
 
-def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Place]:
-    """Yield the globals of a module that travels by value which code can mean by `module.attribute`."""
+def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Variable]:
+    """Yield the possible globals of `module.attribute` in code, for a module sent by value."""
     space = space_of_module(module)
-    for name in sorted(attributes - UNSENT):  # those without a value too, because they may get one
+    for name in sorted(attributes - UNSENT):  # names without a value too, because one may be set later
         yield space, name
         value = vars(module).get(name)
         if type(value) is ModuleType and value is not module and not is_importable(value):
@@ -169,7 +169,7 @@ def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Place]:
 
 
 def _submodules(package: str, attributes: frozenset[str]) -> Iterator[str]:
-    """Yield the submodules of an imported package that code can mean by `package.attribute`."""
+    """Yield the possible submodules of `package.attribute` in code, for an imported package."""
     for attribute in sorted(attributes):
         name = f"{package}.{attribute}"
         if name in sys.modules and importable(name):
@@ -178,7 +178,7 @@ def _submodules(package: str, attributes: frozenset[str]) -> Iterator[str]:
 
 
 def source(code: CodeType) -> tuple[tuple[str, str], ...]:
-    """Return file name and text of code that is in no file, such as a notebook cell or a doctest, for tracebacks."""
+    """Return file name and text of code without a file, such as a notebook cell or a doctest, for tracebacks."""
     filename = code.co_filename
     entry = linecache.cache.get(filename)
     if entry is None and not filename.startswith("<"):
@@ -189,4 +189,4 @@ def source(code: CodeType) -> tuple[tuple[str, str], ...]:
     return ((filename, text),) if text else ()
 
 
-os.register_at_fork(after_in_child=lock._at_fork_reinit)  # another thread may have held it
+os.register_at_fork(after_in_child=lock._at_fork_reinit)  # a thread missing in the child may have held the lock

@@ -1,6 +1,6 @@
-"""The search for objects that values of different globals share, and that must be one object where they are read.
+"""The search for objects common to the values of different globals, each of which must stay one object in the reader.
 
-The memos of picklers tell which objects a value contains, so nothing here walks through the user's objects.
+The memos of picklers list the objects in a value, so nothing here walks through the user's objects.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from enum import Enum
 from types import BuiltinFunctionType, CodeType, GenericAlias, ModuleType, UnionType
 from typing import Any, Protocol, TypeVar
 
-from .module_namespace import UNSENT, ModuleNamespace, Place
+from .module_namespace import UNSENT, ModuleNamespace, Variable
 
-# Nobody can tell two equal objects of these types apart, or they are found by their names.
+# Types whose equal objects no program can tell apart, or whose objects are found by name.
 _INTERCHANGEABLE = frozenset(
     (
         *(int, float, complex, bool, str, bytes, range, slice, CodeType, ModuleType, BuiltinFunctionType),
@@ -27,30 +27,30 @@ _CONTAINERS = frozenset((list, dict, set, bytearray, object))
 
 
 class PickledObjects(Protocol):
-    """The objects that are in a pickle of globals."""
+    """The objects in a pickle of globals."""
 
     @property
-    def places(self) -> tuple[Place, ...]: ...
+    def variables(self) -> tuple[Variable, ...]: ...
 
     @property
-    def links(self) -> AbstractSet[Place]:
-        """The globals whose values must be there when it is read, because it refers to objects in them."""
+    def links(self) -> AbstractSet[Variable]:
+        """The globals needed by the reader, because the pickle refers to objects in their values."""
 
     @property
-    def refs(self) -> tuple[Place, ...]: ...
+    def refs(self) -> tuple[Variable, ...]: ...
 
     @property
     def ids(self) -> AbstractSet[int]: ...
 
     def has(self, number: int) -> bool:
-        """Tell whether the object of this id can be shared with another pickle."""
+        """Return True if the object of this id can be shared with another pickle."""
 
 
 M = TypeVar("M", bound=PickledObjects)
 
 
 def shareable(thing: Any) -> bool:
-    """Tell whether a program can see that there are two objects instead of one."""
+    """Return True if a program can tell two copies of an object from one."""
     kind = type(thing)
     if kind in _CONTAINERS:
         return True
@@ -65,22 +65,22 @@ def shareable(thing: Any) -> bool:
 
 
 def _found_by_name(thing: Any, kind: type) -> bool:
-    """Tell whether pickle sends only a name, as it does for ufuncs and many sentinels."""
+    """Return True if pickle sends only a name, as for ufuncs and many sentinels."""
     try:
         reduce = copyreg.dispatch_table.get(kind)
         return isinstance(thing.__reduce_ex__(5) if reduce is None else reduce(thing), str)
-    except Exception:  # functions, and types that only cloudpickle can reduce
+    except Exception:  # functions, and types only for cloudpickle
         return False
 
 
-def order(place: Place) -> tuple[Any, ...]:
-    """Return the key by which globals are sorted, so that the order does not depend on which was reached first."""
-    return place[0].header[0], place[1]
+def order(variable: Variable) -> tuple[Any, ...]:
+    """Return the key for sorting globals, so that equal calls give equal pickles, however the globals were reached."""
+    return variable[0].header[0], variable[1]
 
 
-def owners(spaces: Iterable[ModuleNamespace]) -> dict[int, Place]:
-    """Return, by the id of an object, the first global that means it."""
-    found: dict[int, Place] = {}
+def owners(spaces: Iterable[ModuleNamespace]) -> dict[int, Variable]:
+    """Return the first global of each object, by the id of the object."""
+    found: dict[int, Variable] = {}
     for space in sorted(spaces, key=lambda space: space.header[0]):
         for name, value in list(space.globals().items()):
             if type(value) not in _INTERCHANGEABLE and name not in UNSENT:
@@ -89,18 +89,18 @@ def owners(spaces: Iterable[ModuleNamespace]) -> dict[int, Place]:
 
 
 def linked(one: PickledObjects, other: PickledObjects) -> bool:
-    """Tell whether one of them refers to an object of the other's."""
-    return not set(one.refs).isdisjoint(other.places) or not set(other.refs).isdisjoint(one.places)
+    """Return True if either of two pickles refers to an object of the other."""
+    return not set(one.refs).isdisjoint(other.variables) or not set(other.refs).isdisjoint(one.variables)
 
 
 def sharing(pickles: list[M]) -> list[list[M]]:
-    """Return the groups that share an object, directly or through others."""
+    """Return the groups of pickles that share an object, directly or through other pickles."""
     members = [pickle for pickle in pickles if pickle.ids]
     return [group for group in _components(members) if len(group) > 1] if len(members) > 1 else []
 
 
 def _components(pickles: list[M]) -> list[list[M]]:
-    firsts: dict[int, M] = {}  # by the id of an object, the first that contains it
+    firsts: dict[int, M] = {}  # the first pickle with an object, by the id of the object
     group = {id(pickle): [pickle] for pickle in pickles}
     for pickle in pickles:
         for number in pickle.ids & firsts.keys():
@@ -115,10 +115,12 @@ def _components(pickles: list[M]) -> list[list[M]]:
 
 
 def circles(pickles: list[M]) -> list[list[M]]:
-    """Return the groups that refer to each other in a circle, and so cannot be read one after the other."""
-    by_place = {place: pickle for pickle in pickles for place in pickle.places}
-    targets = {id(s): [by_place[p] for p in s.links if p in by_place and by_place[p] is not s] for s in pickles}
-    special = [pickle for pickle in pickles if pickle.refs or len(pickle.places) > 1]
+    """Return the groups of pickles that refer to each other in a circle, so that no order of reading exists."""
+    by_variable = {variable: pickle for pickle in pickles for variable in pickle.variables}
+    targets = {
+        id(s): [by_variable[p] for p in s.links if p in by_variable and by_variable[p] is not s] for s in pickles
+    }
+    special = [pickle for pickle in pickles if pickle.refs or len(pickle.variables) > 1]
     found: dict[int, list[M]] = {}
     for pickle in special:
         after = _reachable(pickle, targets)

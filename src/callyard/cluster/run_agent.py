@@ -1,0 +1,157 @@
+"""The process of an agent, or of a rank: its connection to the driver, and its end when the driver or its parent ends.
+
+`main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import stat
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+from ..schedulers.job_environment import JOB_VARIABLES
+from ..system.processes import default_signals, open_standard_descriptors
+from ..transport import agent_protocol
+from ..transport.agent_protocol import json_frame, unwrap
+from ..transport.curve import PeerGone
+from .agent import Agent, MakeRunner, adopt
+from .hello import Hello, node_name, pilot_share, this_hello
+
+if TYPE_CHECKING:
+    from ..transport.curve import Link
+
+_CONNECT = 60.0  # s in which the driver must answer
+_AGAIN = 20.0  # s in which it must answer again after it was lost: if it is gone, its nodes are to be given back
+_LAST_WORDS = 5.0  # s in which the driver must have read the last message
+
+
+class ParentPipe:
+    """The parent of this process at the other end of standard input: when that ends, the driver or its launcher has.
+
+    A thread of its own waits for that, so that nothing in which this process is busy can delay it.
+    """
+
+    def __init__(self) -> None:
+        self.all_sent = False  # the driver has all results
+
+    def watch(self) -> None:
+        with contextlib.suppress(OSError):
+            kind = os.fstat(0).st_mode
+            if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
+                threading.Thread(target=self._wait, name="callyard-parent", daemon=True).start()
+
+    def _wait(self) -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1 << 12):
+                pass
+        os._exit(0 if self.all_sent else 1)  # the zygote notices, and ends the workers and their children
+
+
+class DriverConnection:
+    """The connection to the driver, before there is an `Agent` and after that has ended."""
+
+    def __init__(self, link: Link, parent: ParentPipe, hello: Hello, make_runner: MakeRunner | None = None) -> None:
+        self._link, self._parent, self._hello, self._make_runner = link, parent, hello, make_runner
+        self._unread: list[list[bytes]] = []
+
+    def _wait_for(self, wanted: set[int], patience: float) -> tuple[int, bytes]:
+        """Return the first frame of one of these kinds, a message of its own; later messages stay in `_unread`."""
+        until = time.monotonic() + patience
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._link.fileno(), selectors.EVENT_READ)
+            while True:
+                self._unread += self._link.receive()
+                while self._unread:
+                    for kind, _, _, _, body in agent_protocol.split_frames(self._unread.pop(0)[0]):
+                        if kind in wanted:
+                            return kind, body
+                left = until - time.monotonic()
+                if left < 0:
+                    raise PeerGone(f"the driver has not answered for {patience:.0f} s")
+                selector.select(left)
+
+    def serve(self) -> None:
+        """Be the agent of this driver until it sends END."""
+        self._link.send([json_frame(agent_protocol.HELLO, self._hello.dump())])
+        kind, body = self._wait_for({agent_protocol.WELCOME, agent_protocol.REFUSED}, _CONNECT)
+        if kind == agent_protocol.REFUSED:
+            _give_up(json.loads(body))
+        head, parts = unwrap(body, iter(()))
+        adopt(head["surroundings"])
+        Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner).run()
+        self._parent.all_sent = True
+        if self._make_runner is None:  # else the one call has ended, and the driver does not read on
+            self._wait_for_end()
+
+    def _wait_for_end(self) -> None:
+        """Wait until the driver closes the connection: the last messages may be on their way until then."""
+        with contextlib.suppress(PeerGone):
+            self._wait_for(set(), _LAST_WORDS)
+
+
+def main() -> None:
+    """Run as `... CONTACT [VARIABLES [TOKEN]]`: connect to the driver and serve; again if the network fails.
+
+    CONTACT is the path of the contact file, VARIABLES has the names of the scheduler's variables (`JobVariables`),
+    TOKEN is that of the job that this is part of, where the driver has submitted it.
+    """
+    default_signals()
+    open_standard_descriptors()
+    path = os.path.abspath(sys.argv[1])  # now, because `adopt` changes the arguments and the directory
+    job_variables, token = [*sys.argv[2:], "", ""][:2]
+    if job_variables:
+        os.environ[JOB_VARIABLES] = job_variables
+    pilot = pilot_share(token) if token else None
+    hello = this_hello(pilot)
+    parent = ParentPipe()
+    if pilot is None:  # else the script of a job has started it, and standard input tells nothing
+        parent.watch()
+    patience = _CONNECT
+    while not connect(path, parent, hello, patience=patience):
+        if not os.path.exists(path):  # the driver removes it when it ends
+            break
+        patience = _AGAIN
+
+
+def connect(
+    path: str,
+    parent: ParentPipe,
+    hello: Hello,
+    make_runner: MakeRunner | None = None,
+    patience: float = _CONNECT,
+) -> bool:
+    """Serve the driver of this contact file; return False if it cannot be reached any more."""
+    from ..transport.contact_file import Contact
+    from ..transport.curve import Link
+
+    try:
+        link = Link.connect(Contact.read(path), timeout=patience)
+    except (OSError, ValueError) as error:
+        _give_up(str(error))
+    try:
+        DriverConnection(link, parent, hello, make_runner).serve()
+    except PeerGone as error:
+        _warn(str(error))
+        return False
+    finally:
+        link.close()
+    return True
+
+
+def _give_up(why: str) -> NoReturn:
+    sys.exit(f"{_who()}: {why}")
+
+
+def _warn(what: str) -> None:
+    sys.stderr.write(f"{_who()}: {what}\n")
+    sys.stderr.flush()
+
+
+def _who() -> str:
+    return f"callyard agent on {node_name()} (process {os.getpid()})"

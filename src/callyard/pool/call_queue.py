@@ -1,0 +1,97 @@
+"""The queues of a placement: calls that ask for the same, oldest first, and the order of their turns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from heapq import heappush
+from typing import Any, Generic, TypeVar
+
+from .call_shape import QueuedCall
+
+C = TypeVar("C", bound=QueuedCall)
+N = TypeVar("N", bound=Hashable)
+Q = TypeVar("Q", bound="CallQueue[Any, Any]")
+
+# The highest priority comes first (as the smallest rank), then the oldest call. No two calls have the same order, so
+# queues are never compared.
+Head = tuple[int, int, Q]
+
+
+class CallQueue(Generic[C, N]):
+    """Calls of one priority and need, oldest first."""
+
+    __slots__ = ("calls", "need", "passed", "stuck")
+
+    def __init__(self, need: N) -> None:
+        self.need = need
+        self.calls: deque[C] = deque()
+        self.passed = 0  # calls of other queues that were placed while the head waited; see the placement's patience
+        self.stuck = False  # there was no place for the head when it last had its turn
+
+    def head(self) -> C | None:
+        """Return the first call that was not cancelled; drop those before it."""
+        calls = self.calls
+        while calls and calls[0].abandoned():
+            calls.popleft()
+        return calls[0] if calls else None
+
+
+class CallQueues(Generic[C, N, Q]):
+    """The queues by priority and need: each is made with its first call, and dropped when its turn finds it empty."""
+
+    def __init__(self, need_of: Callable[[C], N], make_queue: Callable[[N], Q]) -> None:
+        self._need_of, self._make_queue = need_of, make_queue
+        self._queues: dict[tuple[int, N], Q] = {}
+
+    def __iter__(self) -> Iterator[Q]:
+        return iter(self._queues.values())
+
+    def add(self, call: C) -> Q:
+        """Put the call into its queue; return that."""
+        key = (-call.priority, self._need_of(call))
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = self._make_queue(key[1])
+        queue.calls.append(call)
+        return queue
+
+    def put_back(self, calls: Iterable[C]) -> None:
+        """Put calls that did not run where they were sent to the front again; the last given becomes the first."""
+        for call in calls:
+            self.add(call).calls.rotate(1)
+
+    def take_out(self, need: N) -> list[Q]:
+        """Remove the queues of this need, of whatever priority; return them."""
+        keys = [key for key, queue in self._queues.items() if queue.need == need]
+        return [self._queues.pop(key) for key in keys]
+
+    def clear(self) -> None:
+        self._queues.clear()
+
+    @property
+    def waiting(self) -> bool:
+        return any(queue.head() is not None for queue in self._queues.values())
+
+    def waiting_calls(self) -> list[C]:
+        """Return the calls that wait at this moment. Any thread may ask: making a tuple of a container is atomic."""
+        return [call for queue in tuple(self._queues.values()) for call in tuple(queue.calls)]
+
+    # -- turns in one decision -------------------------------------------------------------------------
+
+    def heads(self, dropped: Callable[[Q], object] | None = None) -> list[Head[Q]]:
+        """Return a heap of the heads of all queues; `dropped` is told of queues that are empty."""
+        heads: list[Head[Q]] = []
+        for (rank, _), queue in list(self._queues.items()):
+            if not self.push(heads, rank, queue) and dropped is not None:
+                dropped(queue)
+        return heads
+
+    def push(self, heads: list[Head[Q]], rank: int, queue: Q) -> bool:
+        """Let the head of the queue have its turn; drop the queue, and return False, if it has none."""
+        head = queue.head()
+        if head is None:
+            del self._queues[rank, queue.need]
+            return False
+        heappush(heads, (rank, head.order, queue))
+        return True

@@ -1,0 +1,252 @@
+"""The commands on calls that are jobs, on a real cluster: queued, running, failed, submitted again, requeued."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import noted_calls as calls
+import pytest
+from cluster import Cluster
+from drivers import executor
+from gate import Gate
+from this_machine import until
+
+from callyard import Cache, Executor
+
+Command = Callable[..., Any]
+HELD = {"slurm_cmd_args": ["--hold"]}
+
+
+class Submitted(NamedTuple):
+    """Calls in each state, and their cache."""
+
+    ex: Executor
+    cache: Path
+    done: str  # their keys, or IDs
+    running: str
+    dependent: str  # takes the results of both
+    waiting: str
+    failed: str
+
+
+@pytest.fixture
+def make(slurm: Cluster, results: Path) -> Iterator[Callable[..., Executor]]:
+    made: list[Executor] = []
+
+    def create(**options: Any) -> Executor:
+        made.append(executor(results, **options))
+        return made[-1]
+
+    yield create
+    for each in made:
+        each.kill_workers()
+        each.shutdown()
+
+
+@pytest.fixture
+def submitted(make: Callable[..., Executor], results: Path, journal: str, gate: Gate, callyard: Command) -> Submitted:
+    ex = make()
+    done = ex.submit(calls.noted, journal, "done")
+    assert done.result() == "done"
+    running = ex.submit(calls.held, journal, gate, "running")
+    dependent = ex.submit(calls.noted, journal, "dependent", running, done)
+    waiting = ex.submit(calls.noted, journal, "waiting", resource_dict=HELD)
+    failed = ex.submit(calls.failing, journal, "failed")
+    assert isinstance(failed.exception(), ValueError)
+    gate.arrived()
+    until(lambda: waiting.job_id and dependent.job_id)
+    job = f"job {dependent.job_id}"
+    (unkeyed,) = [row["key"] for row in listed(callyard, results) if row["where"] == job]
+    return Submitted(ex, results, done.key, running.key, unkeyed, waiting.key, failed.key)
+
+
+def listed(callyard: Command, cache: Path, *options: str) -> list[dict[str, Any]]:
+    ended = callyard("list", str(cache), "--json", *options)
+    assert ended.status == 0
+    rows: list[dict[str, Any]] = json.loads(ended.out)
+    return rows
+
+
+def fields(text: str) -> dict[str, str]:
+    """The names and values that `show` prints."""
+    return dict(re.findall(r"^(\w+) +(\S.*)$", text, re.MULTILINE))
+
+
+# ------------------------------------------------------------------ looking at calls that have no result
+
+
+def test_show_a_call_in_each_state(callyard: Command, submitted: Submitted) -> None:
+    shown = {
+        name: fields(callyard("show", str(submitted.cache), getattr(submitted, name)[:10]).out)
+        for name in ("done", "running", "dependent", "waiting", "failed")
+    }
+    states = {name: each["state"] for name, each in shown.items()}
+    assert states == {
+        "done": "finished", "running": "running", "dependent": "queued", "waiting": "queued", "failed": "failed"
+    }  # fmt: skip
+    for name, each in shown.items():
+        assert each["key"].startswith(getattr(submitted, name)), name
+        assert re.fullmatch(r"\d+(_\d+)?", each["job"]), name
+        assert ("began" in each) == ("took" in each) == (states[name] != "queued"), name
+    assert shown["dependent"]["inputs"] == "held, noted"
+    assert shown["failed"]["error"] == "ValueError('failed')"
+    assert Path(shown["failed"]["log"]).read_text() == "about to fail\n"
+
+
+def test_show_as_json(callyard: Command, submitted: Submitted) -> None:
+    waiting = json.loads(callyard("show", str(submitted.cache), submitted.waiting, "--json").out)
+    assert (waiting["state"], waiting["created"], waiting["seconds"], waiting["error"]) == ("queued", None, None, None)
+    assert waiting["submitted"] <= time.time()
+    failed = json.loads(callyard("show", str(submitted.cache), submitted.failed, "--json").out)
+    assert failed["error"] == "ValueError('failed')"
+    assert failed["traceback"].startswith("Traceback")
+    done = json.loads(callyard("show", str(submitted.cache), submitted.done, "--json").out)
+    assert done["job"]
+
+
+def test_explain_a_call_without_a_result(callyard: Command, submitted: Submitted) -> None:
+    for key in (submitted.running, submitted.waiting, submitted.failed):
+        ended = callyard("explain", str(submitted.cache), key[:10])
+        assert (ended.status, ended.err) == (0, "")
+        assert f"key {key}\nwhat went into the key:\n" in ended.out
+        assert "argument word" in ended.out
+    assert (
+        f"from the nearest other entry, {submitted.done}, it differs in:"
+        in callyard("explain", str(submitted.cache), submitted.waiting).out
+    )
+    ended = callyard("explain", str(submitted.cache), submitted.dependent)
+    assert ended.status == 1
+    assert "its key will be made from the results of its inputs (held, noted)" in ended.err
+
+
+def test_logs_of_a_call_that_has_not_printed(callyard: Command, submitted: Submitted) -> None:
+    ended = callyard("logs", str(submitted.cache), submitted.waiting)
+    assert (ended.status, ended.err) == (
+        1,
+        f"callyard logs: {submitted.waiting}, which is queued, has printed nothing yet\n",
+    )
+
+
+def test_a_beginning_of_several_keys(callyard: Command, submitted: Submitted) -> None:
+    for command in ("show", "explain", "logs", "retry", "cancel"):
+        ended = callyard(command, str(submitted.cache), "")
+        assert ended.status == 1
+        assert "several keys begin with ''" in ended.err or "give at least 6 characters" in ended.err
+
+
+# ------------------------------------------------------------------ times
+
+
+def test_when_a_call_began_and_how_long_it_took(callyard: Command, submitted: Submitted, gate: Gate) -> None:
+    rows = {row["key"]: row for row in listed(callyard, submitted.cache)}
+    for key in (submitted.waiting, submitted.dependent):
+        assert (rows[key]["created"], rows[key]["seconds"]) == (None, None)
+    took = rows[submitted.failed]["seconds"]
+    assert took >= 0
+    later = {row["key"]: row for row in listed(callyard, submitted.cache)}
+    assert later[submitted.failed]["seconds"] == took  # it has ended
+    running = rows[submitted.running]
+    assert later[submitted.running]["created"] == running["created"]
+    assert later[submitted.running]["seconds"] > running["seconds"]
+
+
+def test_a_requeued_call_began_when_it_was_started_again(
+    callyard: Command, make: Callable[..., Executor], results: Path, journal: str, gate: Gate
+) -> None:
+    future = make().submit(calls.held, journal, gate, "again", resource_dict={"restart_limit": 1})
+    gate.arrived()
+    (first,) = listed(callyard, results)
+    subprocess.run(["scontrol", "requeue", str(future.job_id)], check=True)
+    gate.arrived()
+    (second,) = listed(callyard, results)
+    assert (first["state"], second["state"]) == ("running", "running")
+    assert second["created"] > first["created"]
+    gate.open()
+    assert future.result() == "again"
+
+
+# ------------------------------------------------------------------ submitting again
+
+
+@pytest.mark.parametrize("other", [True, False], ids=["by another process", "by the same"])
+def test_a_failed_call_that_is_submitted_again_is_listed_once(
+    callyard: Command, make: Callable[..., Executor], results: Path, journal: str, gate: Gate, other: bool
+) -> None:
+    first = make()
+    together = [first.submit(calls.held, journal, gate, "held"), first.submit(calls.failing, journal, "failed")]
+    assert isinstance(together[1].exception(), ValueError)  # its batch goes on with the other call
+    if other:
+        gate.open()
+        together[0].result()
+    again = (make() if other else first).submit(calls.failing, journal, "failed")
+    assert isinstance(again.exception(), ValueError)
+    found = [row for row in listed(callyard, results) if row["function"] == "failing"]
+    assert [(row["state"], row["where"].split()[1]) for row in found] == [("failed", again.job_id)]
+    gate.open()
+    together[0].result()
+    assert callyard("cancel", "--all", str(results)).out == ""
+
+
+def test_nothing_is_forgotten_twice(callyard: Command, submitted: Submitted) -> None:
+    ended = callyard("retry", str(submitted.cache), submitted.failed)
+    assert ended.status == 0
+    assert ended.out == (
+        f"there is nothing to forget of {submitted.failed}; the next submission runs the call again\n"
+    )  # its future has the error already
+
+
+def test_a_failure_that_nobody_received_is_forgotten_once(
+    callyard: Command, make: Callable[..., Executor], results: Path, journal: str
+) -> None:
+    ex = make()
+    future = ex.submit(calls.failing, journal, "failed")
+    assert isinstance(future.exception(), ValueError)
+    ex.shutdown()
+    (received,) = results.glob("jobs/*/0.seen")
+    received.rename(received.with_suffix(".end"))  # as if the executor had ended before
+    out = [callyard("retry", str(results), str(future.key)).out for _ in range(2)]
+    assert [text.partition(" of ")[0] for text in out] == ["forgot the failure", "there is nothing to forget"]
+
+
+# ------------------------------------------------------------------ cancel and prune
+
+
+def test_several_keys_and_a_default_cache(
+    callyard: Command, submitted: Submitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLYARD_CACHE", str(submitted.cache))
+    ended = callyard("cancel", submitted.waiting[:10], submitted.dependent[:10])
+    assert (ended.status, ended.err) == (0, "")
+    assert [line.partition(", key ")[2].partition(",")[0] for line in ended.out.splitlines()] == [
+        submitted.waiting, submitted.dependent
+    ]  # fmt: skip
+    assert callyard("cancel", str(submitted.cache), submitted.running[:10]).status == 0  # a directory comes first
+
+
+def test_inputs_of_waiting_calls_are_not_pruned(callyard: Command, submitted: Submitted, gate: Gate) -> None:
+    ended = callyard("prune", str(submitted.cache), "--older-than", "0s")
+    assert ended.out.splitlines()[-1] == "removed 0 calls, 0 B; the inputs of waiting calls stay"
+    assert Cache(submitted.cache).prune(max_size=0) == []
+    assert submitted.done in Cache(submitted.cache)
+    gate.open()
+    until(lambda: submitted.running in Cache(submitted.cache))
+
+
+def test_failed_jobs_that_are_pruned_are_counted(
+    callyard: Command, make: Callable[..., Executor], results: Path, journal: str
+) -> None:
+    ex = make()
+    failed = ex.submit(calls.failing, journal, "failed")
+    assert isinstance(failed.exception(), ValueError)
+    ex.shutdown()
+    for word, options in (("would remove", ["--dry-run"]), ("removed", [])):
+        ended = callyard("prune", str(results), "--state", "failed", *options)
+        assert failed.key[:12] in ended.out
+        assert ended.out.splitlines()[-1] == f"{word} 1 call, 0 B"
+    assert callyard("prune", str(results), "--state", "failed").out == "removed 0 calls, 0 B\n"
