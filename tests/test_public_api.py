@@ -14,7 +14,19 @@ import callyard
 from callyard import Cache, Executor, Future, Local, Resources, batched, item
 from callyard.cache.entry import Entry
 
-FUTURE = ["add_done_callback", "cached", "cancel", "cancelled", "done", "exception", "job_id", "key", "name", "result"]
+FUTURE = [
+    "add_done_callback",
+    "attempts",
+    "cached",
+    "cancel",
+    "cancelled",
+    "done",
+    "exception",
+    "job_id",
+    "key",
+    "name",
+    "result",
+]
 FUTURE += ["running", "set_exception", "set_result", "set_running_or_notify_cancel"]
 EXECUTOR = ["batched", "kill_workers", "map", "shutdown", "submit", "terminate_workers", "with_resources"]
 RESOURCES = [*inspect.signature(Resources).parameters, "asked", "cores", "gpus", "updated"]

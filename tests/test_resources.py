@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import re
+import signal
 import string
 from fractions import Fraction
 from pathlib import Path
@@ -443,3 +444,31 @@ def test_keys_of_the_users_own() -> None:
         base.updated({"others": {"colour": 1}})
     with pytest.raises(ResourceError, match="unknown resource 'colour'"):
         Resources().updated({"colour": 1})
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(0, 0), ("0s", 0.0), (1.5, 1.5), ("2min", 120.0), (None, None)])
+def test_grace_may_be_none_at_all(value: object, seconds: float | None) -> None:
+    assert Resources(grace=value).grace == seconds
+
+
+@pytest.mark.parametrize(("name", "value"), [("grace", -1), ("grace", True), ("warn_before", 0)])
+def test_times_of_an_end_that_make_no_sense(name: str, value: object) -> None:
+    with pytest.raises(ResourceError, match=f"{name} must be a"):
+        Resources(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["USR2", "SIGUSR2", "usr2", 12, signal.SIGUSR2])
+def test_the_signal_that_warns(value: object) -> None:
+    assert Resources(warn_signal=int(value) if isinstance(value, signal.Signals) else value).warn_signal == "USR2"
+
+
+@pytest.mark.parametrize("value", ["TERM", "KILL", 9, True, None, "", "USR3"])
+def test_signals_that_warn_nobody(value: object) -> None:
+    with pytest.raises(ResourceError, match="warn_signal must be one of USR1, USR2, HUP"):
+        Resources(warn_signal=value)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("grace_period", "grace"), ("kill_wait", "grace"), ("warn_tme", "warn_")])
+def test_names_of_ends(given: str, meant: str) -> None:
+    with pytest.raises(ResourceError, match=meant):
+        Resources(**{given: 1})

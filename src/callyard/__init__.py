@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from .futures import Future, batched, item, unzip
     from .hashing.decorator import keyed
     from .resources import Resources
+    from .worker.current_call import Again, CurrentCall, current, ending
 
 __version__ = version.VERSION
 __all__ = [
+    "Again",
     "Cache",
     "CacheError",
     "CallyardError",
+    "CurrentCall",
     "Executor",
     "Future",
     "JobCancelled",
@@ -59,6 +62,8 @@ __all__ = [
     "VersionMismatch",
     "WorkerLost",
     "batched",
+    "current",
+    "ending",
     "item",
     "keyed",
     "unzip",
@@ -67,6 +72,7 @@ __all__ = [
 # The module of each name; errors have theirs in `.errors`.
 _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Slurm": ".backends.slurm", "Resources": ".resources"}
 _MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
+_MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 
 

@@ -7,6 +7,7 @@ import functools
 import numbers
 import operator
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -72,6 +73,11 @@ class Resources:
             `OutOfMemory`. Default: no limit.
         run_time: the most that it may take (s, or a text as "90min"); if it takes longer, it fails with
             `TimeLimitExceeded`. Default: no limit.
+        grace: the time between SIGTERM, which the call gets at an end that is not its own, and SIGKILL (s, or a text;
+            0: no SIGTERM). Default: what the scheduler gives; 2 s on this machine.
+        warn_before: the time before `run_time` or its job is over at which the call is warned by a signal, and
+            `callyard.ending()` becomes true (s, or a text). Default: no warning.
+        warn_signal: which signal that is: "USR1" (the default), "USR2" or "HUP", or its number.
         nodes: the number of nodes to spread over (count); default: as many as are needed.
         exclusive: whether to keep all other calls and jobs off these nodes; default: False.
         priority: which calls start first: those with the higher number (integer, default 0).
@@ -104,6 +110,9 @@ class Resources:
     gpus_per_rank: int = 0
     memory: Amount = Amount()
     run_time: Amount = Amount()
+    grace: Amount = Amount()
+    warn_before: Amount = Amount()
+    warn_signal: str | int = "USR1"
     nodes: int | None = None
     exclusive: bool = False
     priority: int = 0
@@ -129,6 +138,7 @@ class Resources:
                 object.__setattr__(self, name, whole(name, count, least))
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
+        object.__setattr__(self, "warn_signal", _signal_name(self.warn_signal))
         for name in ("cwd", "error_log_file", "cache_directory"):
             object.__setattr__(self, name, _path(name, getattr(self, name)))
         _check_environment(self.env)
@@ -178,6 +188,9 @@ class Resources:
 
 # The smallest value of each count; priorities may be negative.
 _COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
+_MAY_BE_ZERO = ("grace",)
+# Signals that mean nothing to Python or the kernel, and end a process that has no handler for them.
+_WARNINGS = ("USR1", "USR2", "HUP")
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
@@ -191,6 +204,9 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
     ("gpus_per_rank",): "gpus gpu ngpus n_gpus num_gpus gpus_per_task",
     ("memory",): "mem ram mem_gb memory_gb memory_limit",
     ("run_time",): "time timeout walltime wall_time time_limit",
+    ("grace",): "grace_period grace_time kill_wait kill_after killwait",
+    ("warn_before",): "warn warning warn_time warning_time signal_delay_s",
+    ("warn_signal",): "signal warning_signal signum",
     ("nodes",): "nnodes n_nodes",
     ("cwd",): "directory workdir working_directory chdir",
     ("env",): "environment environ",
@@ -261,24 +277,43 @@ def whole(name: str, value: Any, least: int | None) -> int:
 
 
 def amount(name: str, value: Any) -> float | None:
-    """Return GiB or seconds as Python's own number, from a number or a text with a unit; refuse 0 and below."""
+    """Return GiB or seconds as Python's own number, from a number or a text with a unit.
+
+    Raises:
+        ResourceError: it is negative, no such number, or 0 where that makes no sense.
+    """
     if value is None:
         return None
     try:
         number = _number(name, value)
     except OverflowError:
         number = float("inf")
-    if not 0 < number < _MOST:
+    zero = name in _MAY_BE_ZERO and number == 0
+    if not zero and not 0 < number < _MOST:
         unit, text = ("GiB", '"4GB"') if name == "memory" else ("seconds", '"90min" or "12:00:00"')
         hint = f" or a text as {text}" if isinstance(value, str) else ""
-        raise ResourceError(f"{name} must be a positive number of {unit}{hint}, not {value!r}")
+        least = f"a number of {unit}, 0 or more," if name in _MAY_BE_ZERO else f"a positive number of {unit}"
+        raise ResourceError(f"{name} must be {least}{hint}, not {value!r}")
     return value if type(value) is int else number
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, str):
         return measured(value, MEMORY) / MEMORY["gib"] if name == "memory" else seconds(value)
-    return 0.0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    return float("nan") if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+
+
+def _signal_name(value: object) -> str:
+    """Return the name of a signal that may warn a call, without SIG, from its name or number."""
+    known = {str(name): name for name in _WARNINGS} | {str(int(_signal(name))): name for name in _WARNINGS}
+    name = known.get(str(value).upper().removeprefix("SIG"))
+    if name is None or isinstance(value, bool):
+        raise ResourceError(f"warn_signal must be one of {', '.join(_WARNINGS)}, or its number, not {value!r}")
+    return name
+
+
+def _signal(name: str) -> signal.Signals:
+    return signal.Signals[f"SIG{name}"]
 
 
 def _path(name: str, value: object) -> str | os.PathLike[str] | None:

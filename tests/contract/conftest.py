@@ -73,19 +73,24 @@ def _thread_pool() -> StandardExecutor:
 #     scheduler starts some of them in a second, and each begins with an interpreter. They lack `kill`, too: what was
 #     ended is not a worker
 # one node: there is one worker for calls of one shape that follow each other
+# again: a call may raise `Again`
+# grace: a call hears of its end before it comes, and knows what it was given
 # runs again: a call that is made twice runs twice, and its arguments need no meaning that can be hashed
 _LOCAL = frozenset(
-    ["processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill", "workers"]
+    [
+        *("processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill"),
+        *("workers", "again", "grace"),
+    ]
 )
 _ONE_NODE = _LOCAL | {"one node"}
-_THREADS = frozenset(["same objects", "any function", "workers"])
+_THREADS = frozenset(["same objects", "any function", "workers", "again"])
 _JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resources", "initializer"])
 BACKENDS = {
     "local": Backend(_ONE_NODE | {"runs again"}),
     "local with a cache": Backend(_ONE_NODE, remembers=True),
     "threads": Backend(_THREADS | {"runs again"}, _thread_pool),
     "threads with a cache": Backend(_THREADS, _thread_pool, remembers=True),
-    "processes": Backend(frozenset({"processes", "runs again", "workers"}), _process_pool),
+    "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
     "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, core=True),
     "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
     "slurm live": Backend(_LOCAL | {"runs again"}, nodes="allocated"),

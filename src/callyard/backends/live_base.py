@@ -193,7 +193,8 @@ class LiveBackend:
         self._runner.cancel_waiting(all_of_them)
 
     def interrupt(self) -> None:
-        self.kill(signal.SIGKILL)
+        """End what runs; at a second Ctrl-C without the grace in which it may clean up."""
+        self.kill(signal.SIGKILL if self._killed else signal.SIGTERM)
 
     def close(self, wait: bool) -> None:
         self._runner.close()

@@ -23,6 +23,7 @@ from ..futures import Future, when_ended
 from ..resources import Resources
 from ..utils import interpreter_exit
 from ..utils.threads import CapacityLimiter
+from ..worker.current_call import Again
 from .base import Settings
 from .cached.cached_future import CachedCall, KeyedResult
 
@@ -69,6 +70,7 @@ class Pep3148Backend:
             if self._limiter.acquire(future, later):
                 later()
 
+        future.ready = ready
         if ticket is not None:
             future.declined = lambda why: ticket.declined(why, ready, lambda: (args, dict(kwargs)))
             future.noted = ticket.noted
@@ -126,12 +128,13 @@ class Pep3148Backend:
                 return
             args, kwargs = replace_futures((args, kwargs), lambda source: source.result())
             order = None if ticket is None else ticket.order()
+            goes_on = future.goes_on_with or (args, kwargs)
             if order is None:
-                theirs = self._inner.submit(fn, *args, **kwargs)
+                theirs = self._inner.submit(fn, *goes_on[0], **goes_on[1])
             else:
                 from ..cache.run_call import run  # here, because other calls need nothing of it
 
-                theirs = self._inner.submit(run, order, fn, args, kwargs)
+                theirs = self._inner.submit(run, order, fn, args, kwargs, *goes_on)
             future.theirs = theirs
             future.again()  # running or not: from now on theirs knows
             theirs.add_done_callback(lambda done: self._ended(future, done))
@@ -149,14 +152,16 @@ class Pep3148Backend:
         except CancelledError:
             future.cancel()
             return
-        if error is not None:
+        if isinstance(error, Again):
+            future.run_again(error)
+        elif error is not None:
             future.fail_with(error)
         elif not future.done():
             future.comes_to(theirs.result())
 
     def _forget(self, future: _ForwardedCall) -> None:
         self._unfinished.discard(future)
-        future.theirs = future.noted = future.declined = None  # the last leads back to the future, and to its call
+        future.theirs = future.noted = future.declined = future.ready = None  # they lead back to it, and to its call
         if self._closed and not self._unfinished:
             self._helper.shutdown(wait=False)
 
@@ -196,7 +201,7 @@ class _ForwardedCall(Future[Any]):
     While it is being handed on it counts as running, so that it is not cancelled here and run there.
     """
 
-    __slots__ = ("begun", "declined", "noted", "theirs")
+    __slots__ = ("begun", "declined", "goes_on_with", "noted", "ready", "theirs")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -204,6 +209,16 @@ class _ForwardedCall(Future[Any]):
         self.begun = False  # to be handed on
         self.noted: Callable[[RunReport], object] | None = None  # if it is remembered
         self.declined: Callable[[RunDeclined], object] | None = None
+        self.ready: Callable[[], object] | None = None  # hands it on when there is room
+        self.goes_on_with: tuple[Any, Any] | None = None  # arguments with which it has asked to be run again
+
+    def run_again(self, again: Again) -> None:
+        """Hand it on once more, behind others, with these arguments."""
+        if self.ready is not None and not self.done():
+            self.goes_on_with = again.args, again.kwargs
+            self.theirs, self.begun = None, False
+            self.attempts += 1
+            self.ready()
 
     def comes_to(self, result: Any) -> None:
         """End with what came back; of a remembered call that is an `RunOutcome`."""

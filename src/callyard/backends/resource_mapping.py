@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..utils.environment import THREADS
+from ..worker.current_call import WARNED_BY
 
 GIB = 1 << 30
 _FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
@@ -40,7 +42,7 @@ def shape_of(resources: Resources) -> WorkerShape:
         memory=memory_bytes(resources.memory),
         ranks=resources.ranks,
         cores_per_rank=resources.cores_per_rank,
-        environment=tuple(sorted((resources.env or {}).items())),
+        environment=tuple(sorted({**(resources.env or {}), **_warning(resources)}.items())),
     )
 
 
@@ -159,7 +161,21 @@ def options_of(resources: Resources) -> dict[str, Any]:
             options[key] = os.path.abspath(path)
     if resources.memory is not None:
         options["memory"] = memory_bytes(resources.memory)
+    if resources.grace is not None:
+        options["grace"] = resources.grace
+    if resources.warn_before is not None:
+        options["warn_before"] = resources.warn_before
+        options["warn_signal"] = _signal_number(resources)
     return options
+
+
+def _warning(resources: Resources) -> dict[str, str]:
+    """Return the variable by which a worker listens to the warning before its first call begins."""
+    return {} if resources.warn_before is None else {WARNED_BY: str(_signal_number(resources))}
+
+
+def _signal_number(resources: Resources) -> int:
+    return int(signal.Signals[f"SIG{resources.warn_signal}"])
 
 
 def memory_bytes(memory: float | None) -> int:
@@ -180,7 +196,10 @@ def job_options(resources: Resources) -> dict[str, Any]:
         raise ResourceError("queue is what Flux calls it; Slurm has partition=")
     if resources.cache_key is not None or resources.cache_directory is not None:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
-    return options_of(resources)
+    options = options_of(resources)
+    if resources.cores_per_rank > 1:
+        options["cores"] = resources.cores_per_rank
+    return options
 
 
 def thread_variables(resources: Resources) -> dict[str, str]:

@@ -55,6 +55,10 @@ class RunDeclined(Frozen):
     modules: tuple[str, ...] = ()  # the modules with other code than in the key
 
 
+class RunAgain(Frozen):
+    """The note beside the arguments with which a call is to run again, because it has raised `Again`."""
+
+
 class RunOutcome(Frozen):
     """The outcome of a cached call in an executor of another library: report and result, or the refusal."""
 

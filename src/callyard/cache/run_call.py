@@ -191,19 +191,30 @@ def result_token(key: str, value: Any) -> bytes:
 # -- through an executor of another library ----------------------------------------------------------------
 
 
-def run(request: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> RunOutcome:
+def run(
+    request: RunRequest,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    run_args: tuple[Any, ...],
+    run_kwargs: dict[str, Any],
+) -> RunOutcome:
+    """Run the call, if it is to be run here, with `run_args` and `run_kwargs`; `args` and `kwargs` are the keyed ones.
+
+    They differ where the call has raised `Again`.
+    """
     begun = begin(request)
     if isinstance(begun, RunDeclined):
         return RunOutcome(begun)
     if not _is_still_meant(request, fn, args, kwargs):
         begun.release()
         return RunOutcome(
-            RunReport(problem="its arguments or its code were changed before it began"), fn(*args, **kwargs)
+            RunReport(problem="its arguments or its code were changed before it began"), fn(*run_args, **run_kwargs)
         )
     again = _kept(args, kwargs)
     started = time.perf_counter()
     try:
-        value = fn(*args, **kwargs)
+        value = fn(*run_args, **run_kwargs)
     except BaseException as error:
         import traceback
 

@@ -174,8 +174,9 @@ class Agent:
     def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[bytes]) -> Call:
         head, (arguments, *inputs) = unwrap(body, beside)
         order = inputs.pop().data if head.get("order") else None
+        again = inputs.pop() if head.get("again") else None
         call = self._make(sequence, number, head.get("name"), head["plan"], arguments)
-        call.inputs = tuple(inputs)
+        call.inputs, call.again, call.attempt = tuple(inputs), again, head.get("attempt", 1)
         if order is not None:
             call.remember = order  # type: ignore[assignment]  # opened by the worker
             call.noted = call.future.noted  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .. import errors
+from ..cache.messages import RunAgain
 from ..errors import CallyardError, WorkerLost
 from ..pool.call import Call, CallPlan
 from ..pool.mpi_results import RankResults
@@ -91,7 +92,8 @@ class AgentConnection:
     def _encode(self, call: Call) -> None:
         number = self._define(call.definition, call.future.name) if call.definition is not None else 0
         plan, packed = self._plan(call.plan), call.arguments
-        if number and packed.data is not None and not (call.inputs or packed.memories or call.remember):
+        more = call.inputs or packed.memories or call.remember or call.attempt > 1
+        if number and packed.data is not None and not more:
             body = PLAN_NUMBER.pack(plan) + packed.data
             self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, 0, body))
             return
@@ -99,6 +101,11 @@ class AgentConnection:
         if not number:
             head["name"] = call.future.name
         parts = [packed, *call.inputs]
+        if call.attempt > 1:
+            head["attempt"] = call.attempt
+        if call.again is not None:
+            head["again"] = True
+            parts.append(call.again)
         if call.remember is not None:
             head["order"] = True
             parts.append(Packed(pickle.dumps(call.remember, 5)))
@@ -173,8 +180,14 @@ class AgentConnection:
                 yield self._whole(call, kind, *unwrap(body, beside))
 
     def _whole(self, call: Call, kind: int, head: dict[str, Any], parts: list[Packed]) -> CallEnd:
+        if "attempts" in head:
+            call.attempt = call.future.attempts = head["attempts"]
         if head.get("note"):
-            call.note = pickle.loads(parts.pop().data or b"")
+            note = pickle.loads(parts.pop().data or b"")
+            if type(note) is RunAgain:
+                call.asks_again = True
+            else:
+                call.note = note
         if kind == agent_protocol.ERROR:
             return CallEnd(call, "error", parts[0])
         if kind == agent_protocol.NOT_STARTED:

@@ -6,6 +6,7 @@ import json
 import pickle
 from typing import TYPE_CHECKING, Any, cast
 
+from ..cache.messages import RunAgain
 from ..futures import Lazy
 from ..pool.mpi_results import RankResults
 from ..pool.worker_errors import PackedError, StartError
@@ -22,12 +23,14 @@ _MOST = 0xFFFFFFFF
 class AgentReply:
     """The reply to one call, in the place of its future. Once it has ended it sends nothing more."""
 
-    __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "name")
+    __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "attempts", "name")
+    passes_again_on = True
 
     def __init__(self, name: str, sequence: int, pace: CallDurations, sender: FrameSender) -> None:
         self.name, self._sequence, self._pace, self._sender = name, sequence, pace, sender
         self._note: Any = None
         self._ended = False
+        self.attempts = 0  # set once the call was run again here
 
     # -- for the worker pool ---------------------------------------------------------------------------
 
@@ -45,12 +48,22 @@ class AgentReply:
         return False
 
     def finish(self, packed: Lazy) -> None:
-        if type(packed) is Packed and packed.data is not None and not packed.memories and self._note is None:
+        if type(packed) is Packed and packed.data is not None and not packed.memories and not self._more:
             self._say(RESULT, 0, packed.data)
         elif isinstance(packed, RankResults):
             self._say_whole(RESULT, {"ranks": len(packed.parts)}, cast("list[Packed]", packed.parts))
         else:
             self._say_whole(RESULT, {}, [cast(Packed, packed)])
+
+    def pass_again_on(self, arguments: Lazy) -> None:
+        """The call has raised `Again`: the driver finds the place where it runs with these arguments."""
+        self._note = RunAgain()
+        self.finish(arguments)
+
+    @property
+    def _more(self) -> bool:
+        """Whether there is more to say than the result."""
+        return self._note is not None or self.attempts > 0
 
     def fail(self, failure: Lazy) -> None:
         if isinstance(failure, PackedError):
@@ -71,6 +84,8 @@ class AgentReply:
     # -- to the driver ---------------------------------------------------------------------------------
 
     def _say_whole(self, kind: int, head: dict[str, Any], parts: list[Packed]) -> None:
+        if self.attempts:
+            head = {**head, "attempts": self.attempts}
         if self._note is not None:
             head, parts = {**head, "note": True}, [*parts, Packed(pickle.dumps(self._note, 5))]
         self._say(kind, WHOLE, wrap(head, parts, self._sender.beside))

@@ -12,6 +12,7 @@ together.
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ..futures import ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
 from ..pool.worker_events import finish
+from ..serialize.packed import Packed
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
@@ -170,7 +172,9 @@ class ClusterDriver(ThreadedRunner):
         self._prepared = True
 
     def _kill(self, signum: int) -> None:
-        self._killed_at = time.monotonic()
+        running = [call for node in self._placement.nodes.values() for call in cast("list[Call]", node.in_flight)]
+        grace = max((call.plan.grace or 0.0 for call in running), default=0.0)
+        self._killed_at = time.monotonic() + (grace if signum == signal.SIGTERM else 0.0)
         self._drop_waiting()
         self._agents.signal(signum)
 
@@ -181,8 +185,19 @@ class ClusterDriver(ThreadedRunner):
             call, how, what = ends.popleft()
             if how == "lost":
                 call.future.fail_with(what) if isinstance(what, BaseException) else call.future.fail(what)
+            elif call.asks_again:
+                self._run_again(call, what)
             else:
                 finish(call, what, how == "error")
+
+    def _run_again(self, call: Call, arguments: Packed) -> None:
+        """Put a call that has raised `Again` behind all others, unless nothing begins any more."""
+        call.run_again(arguments)
+        call.future.again()
+        if self._killed_at is None:
+            self._inbox.append(call)
+        else:
+            call.future.cancel()
 
     # -- losses and time limits ------------------------------------------------------------------------
 
@@ -223,6 +238,7 @@ class ClusterDriver(ThreadedRunner):
         """Run a call again whose node is gone, if it may; otherwise end it."""
         if call.restarted < call.plan.restarts and self._killed_at is None:
             call.restarted += 1
+            call.next_attempt()
             self._agents.returned.append(call)
             return
         runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""

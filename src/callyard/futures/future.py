@@ -52,7 +52,8 @@ _ENDED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 _STILL_PACKED: BaseException = Exception("this error is still packed")  # in the place of an error not yet opened
 
 # The names in `dir()`, without the methods and attributes for the rest of this package.
-_PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | {"cached", "job_id", "key", "name"}
+_OURS = {"attempts", "cached", "job_id", "key", "name"}
+_PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | _OURS
 
 
 class Future(StandardFuture[T]):
@@ -67,12 +68,17 @@ class Future(StandardFuture[T]):
             while the key is unknown.
         cached: True if the call was answered from the cache; None without a cache.
         job_id: the scheduler's id of the job that runs the call; None where no scheduler does.
+        attempts: the number of this run of the call: 1, and one more each time that it is run again, because it has
+            raised `Again`, or has lost its worker and has a `restart_limit`.
 
     Examples:
         >>> future = executor.submit(pow, 2, 10)
         >>> future.result()
         1024
     """
+
+    attempts = 1
+    passes_again_on = False  # a call that raises `Again` goes back to another process, see `AgentReply`
 
     __slots__ = (
         *("_done_callbacks", "_exception", "_packed", "_result", "_sleeping", "_state"),
@@ -220,6 +226,9 @@ class Future(StandardFuture[T]):
     def fail(self, packed: Lazy) -> bool:
         """End with a packed error, to be opened on demand; return False if the future had ended."""
         return self._end(FINISHED, packed, None, _STILL_PACKED)
+
+    def pass_again_on(self, arguments: Lazy) -> None:
+        raise NotImplementedError
 
     def fail_with(self, error: BaseException) -> bool:
         """End with an error of this process; return False if the future had ended."""

@@ -17,6 +17,7 @@ __all__ = [
     "FORMAT",
     "Batch",
     "BatchPart",
+    "CallAgain",
     "CallFile",
     "CallInput",
     "CallOutcome",
@@ -203,6 +204,21 @@ class CallStart(Frozen):
         return begun
 
 
+class CallAgain(Frozen):
+    """The next attempt of a call that has raised `Again`."""
+
+    attempt: int  # its number; the first attempt was 1
+    restarts: int  # of its job for the sake of that
+    arguments: bytes  # pickled, positional ones and keywords
+
+    @staticmethod
+    def load(data: bytes) -> CallAgain:
+        """Return what was kept. Raises several exceptions where that is damaged."""
+        head, _, arguments = data.partition(b"\n")
+        attempt, restarts = map(int, head.split())
+        return CallAgain(attempt, restarts, arguments)
+
+
 class CallOutcome(Frozen):
     """The outcome of a call: "finished" (its result is the record of `key`), "failed", "cancelled".
 
@@ -213,6 +229,7 @@ class CallOutcome(Frozen):
     key: str = ""
     directory: str = ""  # of the cache that has the record
     failure: bytes = b""  # the pickled error and its traceback
+    attempts: int = 1  # runs of it; more than one if it has raised `Again`
 
     @staticmethod
     def load(data: bytes) -> CallOutcome:

@@ -9,6 +9,7 @@
                         3.end     how it ended; renamed to 3.seen by a process that has received that
                         3.again   it failed, and was submitted again in another batch
                         3.log     what it printed
+                        3.again   the arguments with which it has asked to be run again, and how often it did
                         at-...    an executor of a process that waits for its calls, as who has submitted them
                         at-...@3  one that waits for call 3
 
@@ -30,7 +31,7 @@ from ..system.process_identity import is_hexadecimal, may_live
 from ..utils import lite_json
 from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import Any, Callable, Container, Iterable, Iterator, Sequence
-from .batch import FORMAT, Batch, BatchPart, CallOutcome, CallPosition, CallStart
+from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
 __all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
 
@@ -192,6 +193,17 @@ class BatchDirectory(DirectoryFiles):
 
     def begin(self, number: int, begun: CallStart) -> None:
         self._write(f"{number}.begun", begun.replace(at=time.time()).dump())
+
+    def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
+        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of that."""
+        self._write(f"{number}.again", f"{attempt} {restarts}\n".encode(), arguments)
+
+    def again(self, number: int) -> CallAgain | None:
+        """Return what was kept of a call that has asked to be run again."""
+        with suppress(FileNotFoundError):
+            kept: CallAgain = self._parsed(f"{number}.again", CallAgain.load)
+            return kept
+        return None
 
     def beat(self, number: int) -> None:
         """Touch the file that shows that the job lives, also where the scheduler cannot say so."""

@@ -11,6 +11,8 @@ from ..cache.messages import RunDeclined, RunReport, RunRequest
 from ..futures import Future
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
+from ..transport.frames import ORDER
+from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, WARN_BEFORE, WARN_SIGNAL
 from .call_shape import NodeNeed, WorkerShape
 
 _FORGET = 0.95  # a function that once took long is thought short again after some tens of short calls
@@ -35,7 +37,10 @@ class CallDurations:
 class CallPlan:
     """What a call's resources mean on a node. Calls with the same resources share one."""
 
-    __slots__ = ("alone", "limited", "memory", "need", "options", "priority", "restarts", "run_time", "shape")
+    __slots__ = (
+        *("alone", "grace", "limited", "memory", "need", "options", "priority"),
+        *("restarts", "run_time", "shape", "warning"),
+    )
 
     def __init__(
         self,
@@ -50,6 +55,9 @@ class CallPlan:
         self.shape, self.priority, self.restarts, self.run_time = shape, priority, restarts, run_time
         self.memory = shape.memory or None
         self.options = options or {}
+        self.grace: float | None = self.options.get(GRACE)
+        before = self.options.get(WARN_BEFORE)
+        self.warning = None if before is None else (before, self.options[WARN_SIGNAL])
         self.limited = run_time is not None or bool(shape.memory)
         self.alone = self.limited or shape.ranks > 1
 
@@ -58,13 +66,14 @@ class Call:
     """A call that waits or runs.
 
     `definition` is the function, or None if it is packed with the arguments; `inputs` are the results of
-    the futures among the arguments, in the order of their numbers. Of a call that is remembered, `remember` is
+    the futures among the arguments, in the order of their numbers; `again` are arguments in their place, with which the
+    call has asked to be run. Of a call that is remembered, `remember` is
     what its runner is told, `note` what that says at its end, and `noted(call, note)` tells whether it did not run.
     """
 
     __slots__ = (
-        *("arguments", "definition", "future", "inputs", "note", "noted", "order"),
-        *("pace", "plan", "remember", "restarted"),
+        *("again", "arguments", "asks_again", "attempt", "deadline", "definition", "future", "inputs", "note", "noted"),
+        *("order", "pace", "plan", "remember", "restarted"),
     )
 
     def __init__(
@@ -80,9 +89,13 @@ class Call:
         self.plan, self.pace, self.order = plan, pace, order
         self.inputs: tuple[Packed, ...] = ()
         self.restarted = 0
+        self.attempt = 1
+        self.again: Packed | None = None
+        self.deadline: float | None = None  # of this attempt: s of the monotonic clock
         self.remember: RunRequest | None = None
         self.note: RunReport | RunDeclined | None = None
         self.noted: Callable[[Call, RunReport | RunDeclined], bool] | None = None
+        self.asks_again = False  # the result is arguments with which it is to run once more
 
     @property
     def shape(self) -> WorkerShape:
@@ -102,6 +115,27 @@ class Call:
 
     def expected(self) -> float:
         return self.pace.seconds
+
+    def options(self) -> dict[str, Any]:
+        """Return what its worker is told beside the arguments."""
+        options = self.plan.options
+        if self.deadline is None and self.attempt == 1 and self.remember is None:
+            return options
+        options = {**options, ATTEMPT: self.attempt, DEADLINE: self.deadline}
+        if self.again is not None:
+            options[AGAIN] = True
+        if self.remember is not None:
+            options[ORDER] = self.remember
+        return options
+
+    def run_again(self, arguments: Packed) -> None:
+        """Its function has asked to be run with these arguments."""
+        self.again, self.asks_again = arguments, False
+        self.next_attempt()
+
+    def next_attempt(self) -> None:
+        self.attempt += 1
+        self.future.attempts = self.attempt
 
     def begin(self) -> bool:
         return self.future.set_running_or_notify_cancel()

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from ..utils.locks import if_free, new_lock
-from .call import Call, refuse
+from ..worker.end_sequence import GRACE
+from .call import Call, CallPlan, refuse
 from .mpi_group import RankGroup
 from .worker import RetireWorker, SendToWorker, StartWorker, Worker
 from .worker_connection import WorkerConnection
@@ -176,11 +177,21 @@ class Dispatcher:
         if type(instruction) is SendToWorker:
             plan = cast(Call, instruction.calls[0]).plan
             if plan.limited:
-                self.running_zygote.watch(number, plan.run_time, plan.memory)
+                if plan.run_time is not None:
+                    cast(Call, instruction.calls[0]).deadline = time.monotonic() + plan.run_time
+                self.running_zygote.watch(number, plan.run_time, plan.memory, self.grace_of(plan), plan.warning)
             self._send(self.connections[number], instruction)
         else:
             self.connections[number].leave()
             self.running_zygote.watch(number, self.grace, None)  # should its last functions take too long
+
+    def grace_of(self, plan: CallPlan) -> float:
+        """Return the seconds between SIGTERM and SIGKILL."""
+        return min(GRACE, self.grace) if plan.grace is None else plan.grace
+
+    def longest_grace(self, connection: AnyConnection) -> float:
+        """Return the grace of the calls that were sent there; one of them runs."""
+        return max((self.grace_of(call.plan) for call in connection.in_flight.values()), default=self.grace)
 
     @property
     def running_zygote(self) -> ZygoteProcess:

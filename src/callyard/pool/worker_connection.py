@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ..cache.messages import RunAgain
 from ..futures import Lazy
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packer import Packed, Packer
@@ -28,7 +29,6 @@ from ..transport.frames import (
     FREE,
     HELLO,
     NOTED,
-    ORDER,
     PACKED,
     PATH,
     READY,
@@ -109,7 +109,12 @@ class WorkerConnection:
 
     def greet(self, initializer: bytes | None) -> list[int]:
         """Say what the worker must know first; the descriptors that its process must be given."""
-        greeting = {"argv": sys.argv, "cwd": working_directory(), "initializer": initializer}
+        greeting = {
+            "argv": sys.argv,
+            "cwd": working_directory(),
+            "initializer": initializer,
+            "cores": self.worker.shape.cores_per_rank,
+        }
         self.stream.send(frames.encode_object(PATH, self._imports.take()), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
         return [] if self._theirs is None else [self._theirs.fileno(), self._log_fd]
@@ -171,15 +176,14 @@ class WorkerConnection:
         """Add the frame of the call; the descriptors that go beside it. Nothing is added if it raises an error."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        if number and not (call.inputs or packed.memories or call.plan.options or call.remember):
+        again = call.again
+        if number and not (call.inputs or packed.memories or call.plan.options or call.remember or again):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
             return []
-        content: list[Any] = [call.plan.options]
+        content: list[Any] = [call.options()]
         descriptors: list[int] = []
-        if call.remember is not None:
-            content[0] = {**call.plan.options, ORDER: call.remember}
         with self._loans.together():
-            for part in (packed, *call.inputs):
+            for part in (packed, *call.inputs, *(() if again is None else (again,))):
                 part.memories = tuple(map(self._packer.shared, part.memories))
                 content.append(description(part, self._loans, descriptors))
             parts.append(frames.encode(CALL, self.sequence, number, PACKED, pickle.dumps(content, 5)))
@@ -308,7 +312,9 @@ class WorkerConnection:
         if call is None:
             return None
         call.pace.note(microseconds * 1e-6)
-        if noted is not None:  # of several ranks one notes it
+        if type(noted) is RunAgain:
+            call.asks_again = True
+        elif noted is not None:  # of several ranks one notes it
             call.note = noted
         return call, packed, failed
 

@@ -16,6 +16,7 @@ from typing import cast
 
 from ..errors import WorkerLost
 from ..futures import Lazy
+from ..serialize.packed import Packed
 from ..system.processes import wait_for_end
 from ..transport.event_loop import WRITE, EventLoop
 from ..transport.stream import FrameStream
@@ -89,8 +90,7 @@ class WorkerEvents:
         elif ends:
             dispatcher.updates.append((worker, [call for call, _, _ in ends]))
         dispatcher.pump()
-        for call, packed, failed in ends:
-            finish(call, packed, failed)
+        self._finish(ends)
         dispatcher.pump()  # the callbacks of this thread have only left their calls in the inbox
 
     def on_zygote(self, mask: int) -> None:
@@ -162,14 +162,32 @@ class WorkerEvents:
                 given_up = dispatcher.not_started(worker, scarce, at_once)
         dispatcher.inbox.append(decide_again)
         dispatcher.pump()
-        for call, packed, raised in ends:
-            finish(call, packed, raised)
+        self._finish(ends)
         for call in failed:
             before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
             call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
         for call in given_up:
             _fail_not_started(call, connection, exitcode, reason)
         connection.close()
+
+    def _finish(self, ends: list[Ended]) -> None:
+        for call, packed, failed in ends:
+            if call.asks_again:
+                self._run_again(call, cast(Packed, packed))
+            else:
+                finish(call, packed, failed)
+
+    def _run_again(self, call: Call, arguments: Packed) -> None:
+        """Put a call that has raised `Again` behind all others, unless nothing begins any more."""
+        if call.future.passes_again_on:
+            call.future.pass_again_on(arguments)
+            return
+        call.run_again(arguments)
+        call.future.again()
+        if self._dispatcher.killed:
+            call.future.cancel()
+        else:
+            self._dispatcher.inbox.append(call)
 
     def _put_back(self, connection: AnyConnection, may_run_again: bool) -> list[Call]:
         """Let the calls of a lost worker wait again, those that ran as often as they may; return the others."""
@@ -179,6 +197,7 @@ class WorkerEvents:
         self._dispatcher.lose(connection.worker)
         for call in again:
             call.restarted += 1
+            call.next_attempt()
         for call in (*again, *rest):
             call.future.again()
         self._dispatcher.placement.put_back(reversed([*again, *rest]))
@@ -268,7 +287,8 @@ class WorkerEvents:
 
 def finish(call: Call, packed: Lazy, failed: bool) -> None:
     """End the call's future, unless it was not run and is going to be."""
-    if call.note is not None and call.noted is not None and call.noted(call, call.note):
+    note = call.note
+    if note is not None and call.noted is not None and call.noted(call, note):
         return  # it was not run here
     if failed:
         call.future.fail(PackedError(packed, call))

@@ -181,9 +181,8 @@ class WorkerPool(ThreadedRunner):
         dispatcher = self._dispatcher
         if self._signal is not None and dispatcher.zygote is not None:
             with dispatcher.lock:
-                for number in dispatcher.connections:
-                    dispatcher.zygote.kill(number, self._signal)
-                dispatcher.zygote.end(dispatcher.grace)  # and what the signal does not end is killed
+                for number, connection in dispatcher.connections.items():
+                    dispatcher.zygote.kill(number, self._signal, dispatcher.longest_grace(connection))
             self._signal = None
 
     # -- the end ---------------------------------------------------------------------------------------

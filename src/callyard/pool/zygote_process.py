@@ -148,21 +148,32 @@ class ZygoteProcess:
             argv = python_command("callyard.worker.start", "serve_alone")
         self._say(SPAWN, worker.number, environment, argv, os.path.dirname(address), descriptors=descriptors)
 
-    def watch(self, number: int, run_time: float | None, memory: int | None) -> None:
+    def watch(
+        self,
+        number: int,
+        run_time: float | None,
+        memory: int | None,
+        grace: float = 0.0,
+        warning: tuple[float, int] | None = None,
+    ) -> None:
+        """Have limits kept: SIGKILL comes `grace` s after the end of the `run_time`, and SIGTERM at it.
+
+        `warning`: so many seconds before that end which signal is sent.
+        """
         self._limited.add(number)
-        self._say(WATCH, number, run_time, memory)
+        self._say(WATCH, number, run_time, memory, grace, warning)
 
     def let_end(self, number: int, grace: float) -> None:
         """Let the launcher end the other ranks after one has gone, or kill it after so many seconds."""
         self._limited.add(number)
-        self._say(WATCH, number, grace, None, "rank")
+        self._say(WATCH, number, grace, None, 0.0, None, "rank")
 
     def unwatch(self, number: int) -> None:
         self._limited.discard(number)
         self._say(UNWATCH, number)
 
-    def kill(self, number: int, signum: int) -> None:
-        self._say(KILL, number, signum)
+    def kill(self, number: int, signum: int, grace: float = 0.0) -> None:
+        self._say(KILL, number, signum, grace)
 
     def withdraw(self, number: int, last: int) -> None:
         self._say(WITHDRAW, number, last)

@@ -18,9 +18,9 @@ class JobEnvironment(Frozen):
     """The place of a process among the jobs of a scheduler; all fields are empty outside of jobs.
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
-    it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, and `in_step`
-    is true in a process started on a node by the scheduler itself. In a process of an MPI program `rank` is its number,
-    and `local_rank` its number among those of its node.
+    it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
+    of its time (s since 1970), and `in_step` is true in a process started on a node by the scheduler itself. In a
+    process of an MPI program `rank` is its number, and `local_rank` its number among those of its node.
     """
 
     scheduler: str = ""
@@ -31,6 +31,7 @@ class JobEnvironment(Frozen):
     restarts: int = 0
     cgroup: str = ""
     in_step: bool = False
+    ends: float | None = None
     rank: int | None = None
     local_rank: int | None = None
 
@@ -56,6 +57,7 @@ class JobVariables(Frozen):
     element: str = ""
     node: str = ""
     restarts: str = ""
+    ends: str = ""
     step: str = ""
     cgroup: str = ""
     rank: str = ""
@@ -79,6 +81,7 @@ class JobVariables(Frozen):
             restarts=_number(environ, self.restarts) or 0,
             cgroup=self.cgroup.format(job=job),
             in_step=self.step in environ,
+            ends=_number(environ, self.ends) or None,
             rank=_number(environ, self.rank),
             local_rank=_number(environ, self.local_rank),
         )

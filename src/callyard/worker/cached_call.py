@@ -12,6 +12,7 @@ from ..cache.messages import RunDeclined
 from ..cache.run_call import begin
 from ..serialize.packed import Packed
 from .call_request import Request
+from .current_call import Again, running
 from .exceptions import traceback_text
 from .process_state import ProcessState, note_modules
 
@@ -32,16 +33,22 @@ def run_cached(
     is stored, and opened for that once more, because the function may have changed those that it was given. `function`
     is the pickled function where that did not come with the arguments; `pid` and `state` are the worker's.
     """
-    begun = begin(pickle.loads(order) if isinstance(order, bytes) else order)  # through an agent it comes unopened
+    order = pickle.loads(order) if isinstance(order, bytes) else order  # through an agent it comes unopened
+    begun = begin(order)
     if isinstance(begun, RunDeclined):
         return None, pickle.dumps(begun, 5)
-    kept = request.copy()
+    running.key = order.key
+    kept = request.original()
     started = perf_counter()
     try:
         packed, value = run()
     except BaseException as error:
+        running.hand_over()
         _stop_forks(pid)
         with state:
+            if running.ended_from_outside or isinstance(error, Again):  # that is not how the function ends
+                begun.release()
+                raise
             begun.failed(error, traceback_text(error), perf_counter() - started, lambda: _arguments(kept))
         raise
     seconds = perf_counter() - started

@@ -63,6 +63,14 @@ def unpicklable_result(value: Any, error: Exception) -> Exception:
     return UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {within}{error}{instead}")
 
 
+def unpicklable_again(again: BaseException, error: Exception) -> Exception:
+    """Return the error to raise where a call raised `Again` with arguments that cannot be pickled."""
+    from ..errors import UnpicklableCall
+
+    kinds = ", ".join(type(value).__qualname__ for value in (*again.args, *vars(again).get("kwargs", {}).values()))
+    return UnpicklableCall(f"the arguments of Again, of types {kinds}, cannot be sent: {error}; pass what can be")
+
+
 def _returns(value: Any, reduce: Any = None) -> bool:
     """Return whether the driver can be sent this, and can read it."""
     from ..serialize.function_registry import dumps

@@ -17,7 +17,7 @@ import time
 
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
-from ..errors import CallyardError, OutOfMemory, TimeLimitExceeded, VersionMismatch
+from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..schedulers.current_job import current_job
@@ -35,17 +35,23 @@ from ..system.processes import (
 )
 from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import TYPE_CHECKING, Iterator, NoReturn
+from ..utils.lite_typing import TYPE_CHECKING, Any, Iterator, NoReturn
 from ..version import VERSION
+from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL, running
 from .job_call import make_call  # here, so that all calls of the job share what it loads
 from .job_outcome import failed, job_id, node_name, printed, who
 
 if TYPE_CHECKING:
+    from .end_sequence import EndSequence
     from .limit_enforcement import Limits
 
 _MOMENT = 0.2  # s between the ends of two processes of a job that is ended
 _BEAT = 15.0  # s at most between two beats
 _UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
+_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
+_ALL = (signal.SIGTERM, *_PASSED_ON)
+_KILL_WAIT = 30.0  # s of grace at a `run_time`, where the call asks for none: as much as Slurm gives by default
+_STOPPED = 128 + signal.SIGTERM  # exit status of a job that was told to end
 _LOOKING = 0.05  # s between two looks at a process, where the system has no better way
 
 
@@ -67,7 +73,7 @@ def main() -> None:
         os.chdir(folder.batch.cwd)
     os.umask(folder.batch.umask)
     job = Job(folder)
-    signal.signal(signal.SIGTERM, job.stop)
+    job.signals.listen()
     signal.signal(signal.SIGCHLD, job.reap_others)
     ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
     os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
@@ -88,28 +94,69 @@ class Job:
         self.folder = folder
         self.pid = 0  # of the call that runs
         self.runs: tuple[int, CallFile] | None = None  # that call
+        self.signals = JobSignals()
         self.limits: Limits | None = None  # of the calls, if they have any
+        self.attempt = 1  # of the call that runs, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
         self.oom_kills = 0  # that were seen in this job
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down how it ended, unless that was done before this job was started again."""
-        return self.folder.ended(number) or self._make(number)
+        end = self.folder.ended(number)
+        if end is None and self.signals.stopped:
+            os._exit(_STOPPED)
+        return end or self._make(number)
 
     def _make(self, number: int) -> CallOutcome:
         error = self._refusal(number)
         if error is None:
             call_file = CallFile.load(self.folder.call(number))
             reason, code = self._run(number, call_file)
+            refused: CallyardError | None = None
+            while self._asks_again(number, code):
+                if (refused := self._restart(number)) is not None:
+                    break
+                reason, code = self._run(number, call_file)
             end = self.folder.ended(number)
+            if refused is not None:
+                end = failed(refused)
+                self.folder.end(number, end)
             if end is None or reason is not None or code:  # otherwise it has let go of it itself
                 self._release_claim(number, call_file)
             if end is not None:
                 return end
+            if reason is None and self.signals.stopped:  # the scheduler knows why
+                os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
         end = failed(error)
         self.folder.end(number, end)
         return end
+
+    def _asks_again(self, number: int, code: int) -> bool:
+        """Return whether the call has raised `Again`: it has written down the arguments, and no outcome."""
+        if code or self.folder.ended(number) is not None:
+            return False
+        kept = self.folder.again(number)
+        before, self.attempt = self.attempt, 1 if kept is None else kept.attempt
+        return self.attempt > before
+
+    def _restart(self, number: int) -> CallyardError | None:
+        """Return if there is time for another attempt here; otherwise end this job, to be started again."""
+        ends, now = current_job().ends, time.time()
+        if not self.signals.stopped and self.signals.warned is None:
+            return None
+        from .job_again import expect_restart, requeue
+
+        expect_restart(self.folder, number)
+        if self.signals.stopped and (ends is None or now < ends):
+            os._exit(_STOPPED)  # preempted: the scheduler starts it again; cancelled: it does not
+        try:
+            requeue()
+        except (OSError, CallyardError) as error:
+            return SchedulerError(
+                f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
+            )
+        os._exit(_STOPPED)
 
     def _name(self, number: int) -> str:
         return who(self.folder.batch.calls[number].name)
@@ -124,6 +171,9 @@ class Job:
                 f"{printed(self.folder, number)}"
             )
         restarts = current_job().restarts
+        kept = self.folder.again(number) if restarts else None
+        self.attempt = 1 if kept is None else kept.attempt
+        restarts -= 0 if kept is None else kept.restarts
         # Slurm starts a job again, too, whose node was gone before it began there; then the call has not run.
         if restarts > batch.restart_limit and self.folder.begun(number) is not None:
             from ..errors import NodeFailure
@@ -138,25 +188,26 @@ class Job:
         """Fork a process that makes the call; return why that was ended, if it was, and its exit code."""
         parent = os.getpid()
         self.runs = number, call_file
-        self.pid = os.fork()
+        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
+        self.pid = self.signals.fork(call_file.options, call_file.run_time)
         if self.pid == 0:
-            self._become_call(parent, number, call_file)
-        if call_file.run_time is not None or call_file.memory is not None:
-            self._limit(call_file)
+            self._become_call(parent, number, call_file, deadline)
+        if deadline is not None or call_file.memory is not None:
+            self._limit(call_file, deadline)
         reason, code = self._wait()
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
             time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
         pid, self.pid = self.pid, 0
+        self.signals.ended()
         end_children(_UNKILLABLE)
         ended = None if self.limits is None else self.limits.ended(pid)
         return reason or ended or self._killed_for_memory(code), code
 
-    def _limit(self, call_file: CallFile) -> None:
+    def _limit(self, call_file: CallFile, deadline: float | None) -> None:
         """Keep the limits of the call that has just been started."""
         from .limit_enforcement import Limits
 
         self.limits = self.limits or Limits(os.getpid())
-        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
         self.limits.watch(self.pid, deadline, call_file.memory, "run_time")
 
     def _loss(self, number: int, call_file: CallFile, reason: str | None, code: int) -> CallyardError:
@@ -174,11 +225,11 @@ class Job:
         error.exitcode = code
         return error
 
-    def _become_call(self, parent: int, number: int, call_file: CallFile) -> NoReturn:
-        for signum in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(signum, signal.SIG_DFL)
+    def _become_call(self, parent: int, number: int, call_file: CallFile, deadline: float | None) -> NoReturn:
         os.setsid()
         die_with_parent(parent)
+        running.attempt = self.attempt
+        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned)
         if self.several:
             _write_to(self.folder.log(number))
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
@@ -191,19 +242,35 @@ class Job:
         """Wait until the call's process has ended; return why it was ended, if it was, and its exit code."""
         reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
-        watched = [] if descriptor is None else [descriptor]
+        watched = [] if descriptor is None else [descriptor, self.signals.wakes]
         while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
             now = time.monotonic()
             limit = None if self.limits is None else self.limits.patience(now)
+            due = self.signals.next_at
             patience = min(next(beats), until - now, until if limit is None else limit)
+            patience = patience if due is None else max(0.0, min(patience, due - now))
             select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
-            exceeded = {} if self.limits is None else self.limits.exceeded(time.monotonic())
-            for late, why in exceeded.items():
-                reason, until = reason or why, time.monotonic() + _UNKILLABLE
-                kill_group(late, signal.SIGKILL)
+            self.signals.drain()
+            now = time.monotonic()
+            for why in () if self.limits is None else self.limits.exceeded(now).values():
+                reason = reason or why
+                if why == "memory":  # which it would go on taking meanwhile
+                    until = self._kill_call(now)
+                else:
+                    self.signals.announce(now)
+            for signum in self.signals.due(now):
+                if signum == signal.SIGKILL:
+                    until = self._kill_call(now)
+                else:
+                    self.signals.send(signum)
         if descriptor is not None:
             os.close(descriptor)
         return reason, -signal.SIGKILL if status is None else exit_code(status)
+
+    def _kill_call(self, now: float) -> float:
+        """Kill the call and its group; return when it is waited for no longer."""
+        kill_group(self.pid, signal.SIGKILL)
+        return now + _UNKILLABLE
 
     def reap_others(self, signum: int, frame: object) -> None:
         """Reap processes that a call has left behind: they are children of this one, and nobody else waits for them."""
@@ -258,13 +325,6 @@ class Job:
         before, self.oom_kills = self.oom_kills, oom_kills_within(current_job().cgroup)
         return "memory" if self.oom_kills > before else None
 
-    def stop(self, signum: int, frame: object) -> NoReturn:
-        """End the job for the scheduler, which knows why, so nothing is written here."""
-        if self.pid and self.runs is not None:
-            end_children(_UNKILLABLE, known=[self.pid])
-            self._release_claim(*self.runs)
-        os._exit(128 + signum)
-
 
 def _beat_of(call_file: CallFile) -> float:
     return min(_BEAT, max(_MOMENT, call_file.wait / 4))
@@ -275,3 +335,100 @@ def _write_to(path: str) -> None:
     for fd in (1, 2):
         os.dup2(log, fd)
     os.close(log)
+
+
+# -- signals ---------------------------------------------------------------------------------------------
+
+
+class JobSignals:
+    """The signals of a job: its process gets them, outlives them, and passes them on to the call that runs.
+
+    SIGTERM (scancel, the job's limit, preemption) tells the call to end; SIGKILL is then the scheduler's, or ours where
+    the call has a `grace`. Others go on as they come. Some ways to send one reach all processes of the job
+    (`scancel --full`): then the call gets it twice.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False  # the job is to end
+        self.warned: int | None = None  # the signal that has warned a call of the job's end
+        self._end: EndSequence | None = None  # of the call that runs, once it may need one
+        self._pid = 0  # of that call
+        self._options: dict[str, Any] = {}
+        self.wakes, self._wake = os.pipe()  # readable when a signal has come
+        for descriptor in (self.wakes, self._wake):
+            os.set_blocking(descriptor, False)
+
+    def listen(self) -> None:
+        signal.signal(signal.SIGTERM, self._stop)
+        for signum in _PASSED_ON:
+            signal.signal(signum, self._pass_on)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+
+    def fork(self, options: dict[str, Any], run_time: float | None) -> int:
+        """Fork the process of a call; no signal arrives before that listens, or after its number is known here.
+
+        In the child signals stay blocked until `Running.listen` was called.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for signum in (*_ALL, signal.SIGCHLD):
+                signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+            os.close(self.wakes)
+            os.close(self._wake)
+            return 0
+        self._pid, self._options, self._end = pid, options, None
+        if run_time is not None:
+            before, now = options.get(WARN_BEFORE, run_time), time.monotonic()
+            warn_at = None if before >= run_time else now + run_time - before  # else it knows from the time
+            self._end = _sequence(options.get(GRACE, _KILL_WAIT), warn_at, options.get(WARN_SIGNAL, signal.SIGUSR1))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
+        return pid
+
+    def ended(self) -> None:
+        """The call has ended: its number may be another's soon."""
+        self._pid = 0
+
+    @property
+    def next_at(self) -> float | None:
+        """When something is due of the end of the call (s of the monotonic clock)."""
+        return None if self._end is None else self._end.next_at
+
+    def due(self, now: float) -> list[int]:
+        return [] if self._end is None else self._end.due(now)
+
+    def announce(self, now: float) -> None:
+        """The `run_time` of the call is over."""
+        if self._end is not None:
+            self._end.announce(now)
+
+    def drain(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self.wakes, 1 << 10)
+
+    def send(self, signum: int) -> None:
+        """Send a signal to the call, not to what that has started: its function looks after the rest."""
+        if self._pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self._pid, signum)
+
+    def _stop(self, signum: int, frame: object) -> None:
+        """End the job for the scheduler, which knows why; nothing is written about that here."""
+        self.stopped = True
+        if not self._pid:
+            os._exit(128 + signum)
+        if self._end is None or not self._end.announced:
+            self._end = _sequence(self._options.get(GRACE))  # without one, the scheduler sends SIGKILL
+            self._end.announce(time.monotonic())
+
+    def _pass_on(self, signum: int, frame: object) -> None:
+        if self._options.get(WARN_SIGNAL) == signum:
+            self.warned = signum
+        self.send(signum)
+
+
+def _sequence(grace: float | None, warn_at: float | None = None, warning: int = signal.SIGUSR1) -> EndSequence:
+    from .end_sequence import EndSequence  # here, because few calls need it
+
+    return EndSequence(grace, warn_at, warning)

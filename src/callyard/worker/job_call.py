@@ -23,6 +23,7 @@ from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..system.processes import leave_quickly
 from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
+from .current_call import Again, running
 from .job_outcome import InputFailed, failed, printed, who
 from .process_state import ProcessState
 
@@ -34,14 +35,15 @@ _LOG = 1 << 20  # bytes of a log that are kept with the result
 
 def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
     """Make a call, write down how it ended, and end this process."""
+    end: CallOutcome | None
     try:
         end = _made(folder, number, call_file, begun)
     except InputFailed as inherited:
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
         end = failed(error, _trace(error))
-    if folder.ended(number) is None:
-        folder.end(number, end)
+    if end is not None and folder.ended(number) is None:
+        folder.end(number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
@@ -49,7 +51,8 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
     os._exit(0)
 
 
-def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome:
+def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
+    """Return how the call has ended; None if it is to be run again."""
     inputs = _inputs_of(folder, call_file)
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
@@ -132,18 +135,32 @@ def _ran(
     order: RunRequest,
     data: bytes,
     inputs: Sequence[StoredInput],
-) -> CallOutcome:
+) -> CallOutcome | None:
     def load() -> Any:
         return _opened(folder, number, data, [given.result() for given in inputs])
 
+    def start() -> Any:
+        """Return the function and the arguments of this attempt."""
+        function, *arguments = load()
+        return (function, *(arguments if kept is None else pickle.loads(kept.arguments)))
+
+    kept = folder.again(number) if running.attempt > 1 else None
     state, pid = ProcessState(), os.getpid()
     started = time.perf_counter()
     try:
-        value = _value_within(folder, number, call_file, data is not call_file.data, load)
+        running.begin_in_job(call_file.options, order.key)
+        value = _value_within(folder, number, call_file, data is not call_file.data, start)
+        running.hand_over()
     except BaseException as error:
+        running.hand_over()
         _end_forks(pid)
         state.restore()
+        if isinstance(error, Again) and call_file.ranks == 1:
+            return _again(folder, number, run, error)
         text = _trace(error)
+        if running.ended_from_outside:  # the process of the job, or the scheduler, tells why
+            run.release()
+            running.die("" if type(error) is SystemExit else text)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
         folder.end(number, end)  # before the claim is released: its next owner looks for this
@@ -175,6 +192,17 @@ def _stored(
     if note.problem is not None:
         raise _told(_why_not_stored(value, order, note.problem), folder, number)
     return CallOutcome("finished", order.key, order.directory)
+
+
+def _again(folder: BatchDirectory, number: int, run: CachedRun, error: Again) -> CallOutcome | None:
+    from .job_again import keep_arguments
+
+    run.release()
+    try:
+        keep_arguments(folder, number, error, running.attempt)
+    except CallyardError as problem:
+        return failed(_told(problem, folder, number))
+    return None
 
 
 def _trace(error: BaseException) -> str:

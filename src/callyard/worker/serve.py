@@ -17,6 +17,7 @@ from functools import partial
 from time import perf_counter, sleep
 from typing import Any
 
+from ..cache.messages import RunAgain
 from ..serialize.namespace_replica import LoadedFunction
 from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
@@ -41,7 +42,15 @@ from ..transport.frames import (
 from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
 from .call_request import Request
-from .exceptions import encode_error, unpicklable_result, unreadable_call, unsendable_result
+from .current_call import Again, running
+from .exceptions import (
+    encode_error,
+    traceback_text,
+    unpicklable_again,
+    unpicklable_result,
+    unreadable_call,
+    unsendable_result,
+)
 from .initializer import Initialized
 from .process_state import ProcessState
 
@@ -49,6 +58,7 @@ _HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for thos
 _LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps
 _SHORT = 0.001  # s; after longer calls it sleeps at once
 _MOMENT = 0.005  # s between two tries to send where the system lacks memory
+_NO_OPTIONS: dict[str, Any] = {}
 
 
 class Server:
@@ -118,6 +128,7 @@ class Server:
     def hello(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         greeting = pickle.loads(body)
         sys.argv[:] = greeting["argv"]
+        running.cores = greeting["cores"]
         with contextlib.suppress(OSError):  # it may have gone; a call's own `cwd` is made
             os.chdir(greeting["cwd"] or ".")
         try:
@@ -163,9 +174,13 @@ class Server:
         started = perf_counter()
         order = request.options.pop(ORDER, None) if request is not None else None
         note = b""
+        running.begin(_NO_OPTIONS if request is None else request.options)
         try:
             if request is None or order is None:
-                packed: Packed | None = self.pack_result(self.execute(number, body, request))
+                value = self.execute(number, body, request)
+                running.hand_over()
+                packed: Packed | None = self.pack_result(value)
+                del value
             else:
                 from .cached_call import run_cached  # here, because most workers need nothing of it
 
@@ -173,15 +188,41 @@ class Server:
                 run = partial(self.execute_and_pack, number, request)
                 packed, note = run_cached(order, request, run, function, self.pid, self.state)
         except BaseException as error:
+            running.hand_over()
             self.done(started)
             with self.state:
-                self.send(encode_error(error, sequence, self.last_call))
+                self.failed(error, number, sequence)
         else:
             self.done(started)
-            try:
-                self.send_result(packed, sequence, note)
-            except frames.FrameTooLarge as error:
-                self.send(encode_error(unsendable_result(error), sequence, self.last_call))
+            self.returned(packed, sequence, note)
+        if running.terminated:
+            self.flush()
+        running.end()
+
+    def returned(self, packed: Packed | None, sequence: int, note: bytes) -> None:
+        try:
+            self.send_result(packed, sequence, note)
+        except frames.FrameTooLarge as error:
+            self.send(encode_error(unsendable_result(error), sequence, self.last_call))
+
+    def failed(self, error: BaseException, number: int, sequence: int) -> None:
+        """Say what the call has raised; of one that was told to end this process tells nothing but its own end."""
+        if isinstance(error, Again):
+            self.again(error, sequence)
+        elif running.ended_from_outside:
+            self.flush()  # the results of other calls
+            running.die("" if type(error) is SystemExit else traceback_text(error))
+        else:
+            self.send(encode_error(error, sequence, self.last_call))
+
+    def again(self, error: Again, sequence: int) -> None:
+        """Send the arguments with which the call is to run again."""
+        try:
+            packed = self.packer.pack((error.args, error.kwargs))
+        except Exception as reason:
+            self.send(encode_error(unpicklable_again(error, reason), sequence, self.last_call))
+        else:
+            self.returned(packed, sequence, pickle.dumps(RunAgain(), 5))
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """Return the result of the call. Nothing here refers to its arguments when it returns."""
@@ -196,6 +237,7 @@ class Server:
 
     def execute_and_pack(self, number: int, request: Request) -> tuple[Packed, Any]:
         value = self.execute(number, b"", request)
+        running.hand_over()
         return self.pack_result(value), value
 
     def load(self, number: int, body: bytes) -> Any:
@@ -207,8 +249,7 @@ class Server:
 
     def load_request(self, number: int, request: Request) -> Any:
         try:
-            arguments = request.load()
-            return (self.functions[number].current(), *arguments) if number else arguments
+            return request.load(self.functions[number].current) if number else request.load()
         except BaseException as error:
             raise unreadable_call(error) from error
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from ..system.processes import die_with_parent, leave_quickly
 from ..transport.result_log import ResultLog
+from .current_call import running
 from .guard import get_guard
 from .serve import Server
 
@@ -62,6 +63,7 @@ def serve(stream: socket.socket, log_fd: int) -> None:
     """Be a worker until the driver closes the stream; then end as any program does."""
     result_log = ResultLog(log_fd)
     os.close(log_fd)
+    running.listen_in_worker()
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Server(stream, result_log).run()
     leave_quickly()

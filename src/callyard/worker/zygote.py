@@ -53,6 +53,7 @@ from ..transport.zygote_protocol import (
     WITHDRAW,
     WITHDRAWN,
 )
+from .end_sequence import EndSequence
 from .limit_enforcement import Limits
 from .start import BIRTH, BecomeWorker, begin_worker, serve
 from .withdrawal import CallWithdrawal
@@ -65,12 +66,13 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class _Worker:
     """What the zygote knows of a worker."""
 
-    __slots__ = ("directory", "guard", "number", "overdue", "pid", "reason", "result_log", "withdrawal")
+    __slots__ = ("directory", "end", "guard", "number", "overdue", "pid", "reason", "result_log", "withdrawal")
 
     def __init__(self, number: int, guard: int, result_log: ResultLog | None, directory: str) -> None:
         self.number, self.guard, self.result_log, self.directory = number, guard, result_log, directory
         self.pid = 0  # until it says so
-        self.reason: str | None = None  # why it was killed here
+        self.end = EndSequence()  # of the call that it runs
+        self.reason: str | None = None  # why it was told to end, or killed, here
         self.overdue: float | None = None  # when it is given up
         self.withdrawal: CallWithdrawal | None = None  # under way
 
@@ -212,24 +214,49 @@ class Zygote:
                     self.by_pid[pid] = worker
                     self.say(SPAWNED, number, pid)
 
-    def watch(self, number: int, run_time: float | None, memory: int | None, deadline_of: str = "run_time") -> None:
-        """Keep the limits of the call that the worker is about to run."""
+    def watch(
+        self,
+        number: int,
+        run_time: float | None,
+        memory: int | None,
+        grace: float,
+        warning: tuple[float, int] | None = None,
+        deadline_of: str = "run_time",
+    ) -> None:
+        """Keep the limits of the call that the worker is about to run.
+
+        `warning`: so many seconds before the deadline which signal is sent. One that would be due now is left out,
+        because the call has not begun yet: it knows from the time.
+        """
         worker = self.workers.get(number)
-        if worker is not None:
-            deadline = None if run_time is None else time.monotonic() + run_time
-            self.limits.watch(worker.pid, deadline, memory, deadline_of)
+        if worker is None or worker.end.announced:
+            return
+        deadline = None if run_time is None else time.monotonic() + run_time
+        self.limits.watch(worker.pid, deadline, memory, deadline_of)
+        if warning is None or run_time is None or warning[0] >= run_time:
+            worker.end = EndSequence(grace)
+        else:
+            worker.end = EndSequence(grace, time.monotonic() + run_time - warning[0], warning[1])
 
     def unwatch(self, number: int) -> None:
         """Forget the limits of a call that is over. After the answer none of them can hit the next one."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
+            if not worker.end.announced:
+                worker.end = EndSequence()
             self.say(UNWATCHED, number)
 
-    def kill(self, number: int, signum: int) -> None:
+    def kill(self, number: int, signum: int, grace: float) -> None:
+        """Send a signal; SIGTERM is followed by SIGKILL after `grace` seconds."""
         worker = self.workers.get(number)
-        if worker is not None:
+        if worker is None:
+            return
+        if signum != signal.SIGTERM or not worker.pid:
             self.signal(worker, signum)
+        elif not worker.end.announced:
+            worker.end = EndSequence(grace)
+            self.announce(worker, time.monotonic())
 
     def withdraw(self, number: int, last: int) -> None:
         """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
@@ -302,6 +329,7 @@ class Zygote:
         """Return for how long nothing needs to be looked at, in s."""
         now = time.monotonic()
         times = [worker.overdue for worker in self.workers.values()]
+        times += [worker.end.next_at for worker in self.workers.values()]
         times += [worker.withdrawal.next_attempt for worker in self.workers.values() if worker.withdrawal]
         times.append(self.ending)
         limits = self.limits.patience(now)
@@ -310,7 +338,13 @@ class Zygote:
 
     def keep_limits(self, now: float) -> None:
         for pid, reason in self.limits.exceeded(now).items():
-            self.stop(self.by_pid[pid], reason)
+            if reason == "memory":  # which it would go on taking meanwhile
+                self.stop(self.by_pid[pid], reason)
+            else:
+                self.by_pid[pid].reason = self.by_pid[pid].reason or reason
+                self.by_pid[pid].end.announce(now)
+        for worker in self.workers.values():
+            self.send_due(worker, now)
         if self.ending is not None and now >= self.ending:
             self.ending = now + _AGAIN
             for worker in self.workers.values():
@@ -320,6 +354,22 @@ class Zygote:
                 self.exited(worker, None)
             elif worker.withdrawal is not None and now >= worker.withdrawal.next_attempt:
                 self.go_on_withdrawing(worker, now)
+
+    def announce(self, worker: _Worker, now: float) -> None:
+        worker.end.announce(now)
+        self.send_due(worker, now)
+
+    def send_due(self, worker: _Worker, now: float) -> None:
+        """Send what is due of the end of its call: to the worker alone at first, whose function looks after the rest.
+
+        SIGKILL goes to all of its group; its guard ends what has left that.
+        """
+        for signum in worker.end.due(now):
+            if signum == signal.SIGKILL:
+                self.signal(worker, signum)
+            else:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(worker.pid, signum)
 
     def stop(self, worker: _Worker, reason: str) -> None:
         worker.reason = worker.reason or reason

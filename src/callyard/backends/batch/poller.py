@@ -297,6 +297,8 @@ class FileWatcher:
         outcome = tracked.directory.ended(number)
         if outcome is None:
             return
+        for call in tracked.calls.get(number, ()):
+            call.future.attempts = outcome.attempts
         if outcome.state == "finished":
             self._finish(tracked, number, outcome, now)
             return

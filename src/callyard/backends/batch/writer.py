@@ -151,7 +151,8 @@ class BatchWriter:
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
             request=note_of(
                 names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources, self._settings.max_workers,
-                self._job_settings.time(resources.run_time), self._job_settings.template is not None, after,
+                self._job_settings.time(resources.run_time, resources.grace or 0.0),
+                self._job_settings.template is not None, after,
             ),
         )  # fmt: skip
 
@@ -223,6 +224,6 @@ class JobSettings:
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
 
-    def time(self, run_time: float | None) -> float | None:
-        """Return the scheduler's limit for a job whose calls may take so long each (s)."""
-        return self.walltime if run_time is None else run_time * self.calls_per_job + _MARGIN
+    def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
+        """Return the scheduler's limit for a job whose calls may take so long each, and then their grace (s)."""
+        return self.walltime if run_time is None else (run_time + grace) * self.calls_per_job + _MARGIN

@@ -25,7 +25,7 @@ class SharedCallView(Protocol):
 class CachedFuture(Future[Any]):
     """The result of a cached call. Several futures may share one call; each can be cancelled by itself."""
 
-    __slots__ = ("_cached", "_call", "_job_id", "_key", "_token", "identity", "stored")
+    __slots__ = ("_attempts", "_cached", "_call", "_job_id", "_key", "_token", "identity", "stored")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -34,6 +34,7 @@ class CachedFuture(Future[Any]):
         self._call: SharedCallView | None = None
         self._token: bytes | None = None
         self._job_id: str | None = None
+        self._attempts = 1
         self.identity = ""  # what the call counts as where its result is not known yet
         self.stored: tuple[str, str] | None = None  # directory and key of its result, once that is known to be there
 
@@ -51,6 +52,11 @@ class CachedFuture(Future[Any]):
     def job_id(self) -> str | None:
         inner = self.inner
         return self._job_id if inner is None else inner.job_id
+
+    @property
+    def attempts(self) -> int:  # type: ignore[override]  # elsewhere it is set
+        inner = self.inner
+        return self._attempts if inner is None else inner.attempts
 
     @property
     def result_token(self) -> bytes | None:
@@ -74,7 +80,7 @@ class CachedFuture(Future[Any]):
 
     def answered(self, packed: Lazy | None, token: bytes | None, value: Any = None, failed: bool = False) -> None:
         """End as the call did."""
-        self._job_id = self.job_id
+        self._job_id, self._attempts = self.job_id, self.attempts
         self._call = None
         self._token = token  # first: who waits for the end may ask for it at once
         if packed is None:

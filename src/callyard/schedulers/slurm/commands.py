@@ -29,6 +29,7 @@ __all__ = [
     "limits",
     "max_array_size",
     "refusal",
+    "requeue",
     "status",
     "statuses",
     "submit",
@@ -179,6 +180,11 @@ def cancel(jobs: Sequence[str]) -> list[list[str]]:
         commands[-1].append(name)
         room -= len(name) + 1
     return commands
+
+
+def requeue(job: str) -> list[list[str]]:
+    """The commands by which a job has itself started again; first it is allowed to, whatever it was submitted with."""
+    return [["scontrol", "update", f"JobId={job}", "Requeue=1"], ["scontrol", "requeue", job]]
 
 
 def limits() -> list[str]:

@@ -137,4 +137,5 @@ _SITE = Site(
     mpi=_MPI,
     is_over=allocation.is_over,
     rank_launcher=_rank_launcher,
+    requeue=lambda job: commands.requeue(str(job)),
 )

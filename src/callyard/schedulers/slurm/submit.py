@@ -16,6 +16,7 @@ __all__ = ["submit", "submitted"]
 
 _NICE = 2147483645  # sbatch takes no larger number, nor a smaller one below zero
 _NAME_LENGTH = 64
+_LONGEST_WARNING = 65535  # s that sbatch takes
 
 
 def submit(request: JobRequest) -> list[str]:
@@ -92,6 +93,8 @@ def _resources(request: JobRequest) -> Iterator[str]:
     # Slurm takes no more nodes than tasks; a call of one rank may want several nodes for programs it starts itself.
     yield f"--ntasks={max(asked.ranks, asked.nodes or 1)}"
     yield f"--cpus-per-task={asked.cores_per_rank}"
+    if asked.warn_before is not None and asked.run_time is None:  # else the job's process warns: it knows more exactly
+        yield f"--signal=B:{asked.warn_signal}@{min(max(round(asked.warn_before), 1), _LONGEST_WARNING)}"
     yield from ["--mem=0"] if request.whole_nodes else _memory(asked)
     yield from _devices(asked)
     if asked.nodes is not None:

@@ -15,6 +15,7 @@ JOB_VARIABLES = JobVariables(
     element="SLURM_ARRAY_TASK_ID",
     node="SLURMD_NODENAME",
     restarts="SLURM_RESTART_COUNT",
+    ends="SLURM_JOB_END_TIME",
     step="SLURM_STEP_ID",
     cgroup="job_{job}",
     rank="SLURM_PROCID",

@@ -1,0 +1,55 @@
+"""The end of a call that is not its own: perhaps a warning, SIGTERM, and after a grace SIGKILL. Decisions only.
+
+Whoever keeps the limits of calls (the zygote of a machine, the process of a job) has one of these for each call that
+runs, asks it what is due, and sends that.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+
+GRACE = 2.0  # s between SIGTERM and SIGKILL, where neither the call nor a scheduler says anything else
+
+
+class EndSequence:
+    """The signals of one call, each of them at most once. The caller reads the clock."""
+
+    __slots__ = ("_grace", "_kill_at", "_term_at", "_warn_at", "_warning", "announced")
+
+    def __init__(
+        self, grace: float | None = GRACE, warn_at: float | None = None, warning: int = signal.SIGUSR1
+    ) -> None:
+        """`grace` (s): 0 for no SIGTERM, None where somebody else sends SIGKILL; `warn_at`: when to warn."""
+        self._grace = grace
+        self._warn_at, self._warning = warn_at, warning
+        self._term_at: float | None = None
+        self._kill_at: float | None = None
+        self.announced = False
+
+    def announce(self, now: float) -> None:
+        """Let the end begin now; once it has begun, this changes nothing."""
+        if self.announced:
+            return
+        self.announced = True
+        self._term_at = now if self._grace != 0 else None
+        self._kill_at = None if self._grace is None else now + self._grace
+
+    @property
+    def next_at(self) -> float | None:
+        """When something is due, None if nothing is going to be."""
+        times = [at for at in (self._warn_at, self._term_at, self._kill_at) if at is not None]
+        return min(times, default=None)
+
+    def due(self, now: float) -> list[int]:
+        """Return the signals to send now, in this order. After SIGKILL there are no others."""
+        signals: list[int] = []
+        if self._warn_at is not None and now >= self._warn_at:
+            self._warn_at = None
+            signals.append(self._warning)
+        if self._term_at is not None and now >= self._term_at:
+            self._warn_at = self._term_at = None  # a warning after it would be none
+            signals.append(signal.SIGTERM)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._warn_at = self._kill_at = None
+            signals.append(signal.SIGKILL)
+        return signals

@@ -1,0 +1,54 @@
+"""A call of a job that has raised `Again`: its arguments lie in the directory of its batch until it has ended.
+
+It is run again by the same job, at once, if that has not been told of its end. Otherwise the next start of the job goes
+on with these arguments: the scheduler starts it again after a preemption or the loss of its node, and here it is asked
+to do so when the job's time is nearly over.
+"""
+
+from __future__ import annotations
+
+import subprocess
+
+from ..errors import SchedulerError
+from ..jobs.spool import BatchDirectory
+from ..schedulers.current_job import current_job
+from ..serialize.function_registry import dumps
+from .current_call import Again
+from .exceptions import unpicklable_again
+from .job_outcome import job_id
+
+_PATIENCE = 60.0  # s for a command of the scheduler's
+
+
+def keep_arguments(folder: BatchDirectory, number: int, again: Again, attempt: int) -> None:
+    """Write the arguments of the next attempt. Raises UnpicklableCall where that cannot be done."""
+    try:
+        arguments = dumps((again.args, again.kwargs))
+    except Exception as error:
+        raise unpicklable_again(again, error) from error
+    before = folder.again(number)
+    folder.run_again(number, attempt + 1, 0 if before is None else before.restarts, arguments)
+
+
+def expect_restart(folder: BatchDirectory, number: int) -> None:
+    """Note that the job is started once more for the sake of this call, which is no loss of it."""
+    kept = folder.again(number)
+    if kept is not None:
+        folder.run_again(number, kept.attempt, kept.restarts + 1, kept.arguments)
+
+
+def requeue() -> None:
+    """Have the scheduler start this job again. Raises SchedulerError where it does not."""
+    from ..schedulers.base import JobId
+    from ..schedulers.registry import open_scheduler
+
+    name = current_job().scheduler
+    commands = open_scheduler(name).site().requeue if name else None
+    if commands is None:
+        raise SchedulerError("its scheduler starts no job again when that asks for it; give it more time")
+    for argv in commands(JobId.parse(job_id())):
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+        if done.returncode:
+            raise SchedulerError(f"{argv[0]} has not requeued it: {done.stderr.strip() or done.returncode}")

@@ -1,0 +1,185 @@
+"""What a call that is a job hears of its end, and the signals that people send to jobs."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ending_calls as calls
+import pytest
+from cluster import Cluster
+from this_machine import until
+
+import callyard
+from callyard import Executor, JobCancelled, TimeLimitExceeded, WorkerLost
+from callyard.futures import Future
+
+pytestmark = pytest.mark.once
+
+Detached = Callable[..., Executor]
+ENOUGH = 4  # s of `run_time` in which a call certainly begins
+
+
+def begun(path: Path, future: Future[object]) -> str:
+    """Wait until the call has begun; return its job."""
+    until(lambda: path.exists() and bool(path.stat().st_size))
+    return str(future.job_id)
+
+
+def count_signals(path: Path, name: str) -> str:
+    """Return the name of the first signal of this kind."""
+    got: list[int] = []
+    signal.signal(signal.Signals[name], lambda signum, frame: got.append(signum))
+    path.write_text("begun")
+    while not got:
+        time.sleep(0.01)
+    return signal.Signals(got[0]).name
+
+
+def stay(path: Path) -> None:
+    path.write_text("begun")
+    time.sleep(calls.STAY)
+
+
+# ------------------------------------------------------------------ its end
+
+
+def test_a_cancelled_job_cleans_up(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.clean_up, word)
+    slurm.run("scancel", begun(word, future))
+    with pytest.raises(JobCancelled):
+        future.result()
+    assert word.read_text() == "ending True"
+
+
+def test_a_cancelled_job_that_returns_has_returned(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.save_and_return, word)
+    slurm.run("scancel", begun(word, future))
+    assert future.result() == "saved"
+    assert ex.submit(calls.save_and_return, word).cached
+
+
+def test_a_running_call_that_is_cancelled_cleans_up(ex: Executor, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.clean_up, word)
+    begun(word, future)
+    assert future.cancel() or True  # it may count as running, and then only its executor can end it
+    ex.kill_workers()
+    until(lambda: word.read_text() == "ending True")
+
+
+def test_the_time_of_a_call_is_over(ex: Executor, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    cleaning = ex.submit(calls.clean_up, word, resource_dict={"run_time": ENOUGH})
+    saving = ex.submit(calls.save_and_return, tmp_path / "begun", resource_dict={"run_time": ENOUGH})
+    failing = ex.submit(calls.raise_another, resource_dict={"run_time": ENOUGH})
+    ignoring = ex.submit(calls.ignore_the_end, resource_dict={"run_time": ENOUGH, "grace": 0.5})
+    with pytest.raises(TimeLimitExceeded):
+        cleaning.result()
+    assert word.read_text() == "ending True"
+    assert saving.result() == "saved"
+    for future in (failing, ignoring):
+        with pytest.raises(TimeLimitExceeded):
+            future.result()
+
+
+# ------------------------------------------------------------------ signals by hand
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGHUP"])
+@pytest.mark.parametrize("how", ["--batch", "--full"])
+def test_a_signal_reaches_the_call(ex: Executor, slurm: Cluster, tmp_path: Path, name: str, how: str) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(count_signals, word, name)
+    slurm.run("scancel", f"--signal={name[3:]}", how, begun(word, future))
+    assert future.result() == name
+
+
+def test_a_call_without_a_handler_is_as_any_process(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+    """Its job outlives the signal, and makes the next call."""
+    ex, word = detached(calls_per_job=2), tmp_path / "word"
+    futures = [ex.submit(stay, word), ex.submit(abs, -3)]
+    slurm.run("scancel", "--signal=USR1", "--batch", begun(word, futures[0]))
+    with pytest.raises(WorkerLost, match="SIGUSR1"):
+        futures[0].result()
+    assert futures[1].result() == 3
+
+
+# ------------------------------------------------------------------ the warning
+
+
+def test_warnings_before_the_end(ex: Executor, slurm: Cluster, detached: Detached) -> None:
+    by_time = ex.submit(calls.until_warned, resource_dict={"run_time": 60, "warn_before": 60 - ENOUGH})
+    by_signal = ex.submit(
+        calls.warned_by, "SIGUSR2", resource_dict={"run_time": 60, "warn_before": 56, "warn_signal": "USR2"}
+    )
+    by_slurm = detached(walltime=60).submit(calls.until_warned, "by Slurm", resource_dict={"warn_before": 50})
+    in_time, left = by_time.result()
+    assert in_time
+    assert 0 < left < 60
+    assert by_signal.result() == "SIGUSR2"
+    in_time, left = by_slurm.result()
+    assert left is None or 0 < left <= 60
+
+
+def test_what_a_job_was_given(detached: Detached, slurm: Cluster) -> None:
+    future = detached(walltime=600).submit(calls.about, resource_dict={"memory": 0.5, "cores_per_rank": 2})
+    about = future.result()
+    assert isinstance(about, callyard.CurrentCall)
+    assert (about.attempt, about.key, about.cores, about.gpus, about.memory) == (1, future.key, 2, (), 0.5)
+
+
+# ------------------------------------------------------------------ run again
+
+
+def test_a_job_makes_its_call_again(ex: Executor, slurm: Cluster) -> None:
+    future = ex.submit(calls.count_down, 3)
+    dependent = ex.submit(repr, future)
+    assert future.result() == (6, 4)
+    assert future.attempts == 4
+    assert dependent.result() == "(6, 4)"
+    assert ex.submit(calls.count_down, 3).cached, "the key is that of the first arguments"
+    assert slurm.commands()["sbatch"] == 2
+
+
+def test_arguments_that_no_job_can_keep(ex: Executor) -> None:
+    with pytest.raises(callyard.UnpicklableCall, match="the arguments of Again, of types generator, cannot be sent"):
+        ex.submit(calls.go_on_unpicklable).result()
+
+
+def at_once(slurm: Cluster, job: str) -> None:
+    """Slurm holds a job that is started again for two minutes; within the same second its node would refuse it."""
+    until(lambda: slurm.state(job) == "PENDING")
+    slurm.run("scontrol", "update", f"jobid={job}", "starttime=now+2")
+
+
+def test_a_call_that_goes_on_when_its_job_is_started_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told, word, resource_dict={"restart_limit": 1})
+    job = begun(word, future)
+    slurm.run("scontrol", "requeue", job)
+    at_once(slurm, job)
+    assert future.result() == 2
+    assert future.attempts == 2
+
+
+def test_a_call_that_is_warned_has_its_job_started_again(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = detached(walltime=600).submit(calls.stop_when_warned, word, resource_dict={"warn_before": 5})
+    job = begun(word, future)
+    slurm.run("scancel", "--signal=USR1", "--batch", job)
+    at_once(slurm, job)
+    assert future.result() == 1
+    assert future.attempts == 2
+
+
+def test_a_cancelled_call_is_not_run_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told, word)
+    slurm.run("scancel", begun(word, future))
+    with pytest.raises(JobCancelled):
+        future.result()

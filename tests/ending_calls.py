@@ -1,0 +1,143 @@
+"""Calls that are told of their end, and calls that ask to be run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import callyard
+
+STAY = 600.0  # s; nothing waits for it
+
+
+def count_down(steps: int, total: int = 0) -> tuple[int, int]:
+    """Add one step at a time; return the sum, and which run of the call this is."""
+    call = callyard.current()
+    if steps:
+        raise callyard.Again(steps - 1, total=total + steps)
+    return total, 1 if call is None else call.attempt
+
+
+def go_on_unpicklable() -> None:
+    raise callyard.Again(i for i in range(3))
+
+
+def swallow(done: bool = False) -> Any:
+    """An `except Exception` around everything does not catch it."""
+    try:
+        if not done:
+            raise callyard.Again(done=True)
+    except Exception:
+        return "caught"
+    return "run again"
+
+
+def clean_up(path: Path) -> None:
+    """Stay until told to end, and leave word of that."""
+    try:
+        path.write_text("begun")
+        time.sleep(STAY)
+    finally:
+        path.write_text(f"ending {callyard.ending()}")
+
+
+def save_and_return(path: Path) -> str:
+    try:
+        path.write_text("begun")
+        time.sleep(STAY)
+    except SystemExit:
+        return "saved"
+    return "stayed"
+
+
+def raise_another() -> None:
+    try:
+        time.sleep(STAY)
+    finally:
+        raise ValueError("of the cleaning up")
+
+
+def ignore_the_end() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(STAY)
+
+
+def handle_the_end() -> str:
+    """A handler of the call's own takes the place of ours."""
+    got: list[int] = []
+    signal.signal(signal.SIGTERM, lambda signum, frame: got.append(signum))
+    while not got:
+        time.sleep(0.01)
+    return f"handled {callyard.ending()}"
+
+
+def exit_in_a_handler() -> None:
+    signal.signal(signal.SIGTERM, lambda signum, frame: _leave())
+    time.sleep(STAY)
+
+
+def _leave() -> None:
+    raise RuntimeError("of its own handler")
+
+
+def until_warned(_: object = None) -> tuple[bool, float | None]:
+    """Return whether SIGTERM has not come yet, and how much time is left."""
+    call = callyard.current()
+    assert call is not None
+    before = callyard.ending()
+    while not callyard.ending():
+        time.sleep(0.01)
+    return not before, call.time_left()
+
+
+def warned_by(name: str) -> str:
+    got: list[int] = []
+    signal.signal(signal.Signals[name], lambda signum, frame: got.append(signum))
+    while not got:
+        time.sleep(0.01)
+    return signal.Signals(got[0]).name
+
+
+def stop_when_warned(path: Path, begun: int = 0) -> int:
+    """Work until warned, then ask to go on from there; the second run ends."""
+    if begun:
+        return begun
+    path.write_text("begun")
+    while not callyard.ending():
+        time.sleep(0.01)
+    raise callyard.Again(path, begun=begun + 1)
+
+
+def ask_when_told(path: Path, attempt: int = 1) -> int:
+    """Stay until told to end, then ask to go on; the second attempt ends."""
+    if attempt > 1:
+        return attempt
+    try:
+        path.write_text("begun")
+        time.sleep(STAY)
+    except SystemExit:
+        raise callyard.Again(path, attempt + 1) from None
+    return attempt
+
+
+def grow(data: bytes, steps: int) -> int:
+    if steps:
+        raise callyard.Again(data + data, steps - 1)
+    return len(data)
+
+
+def about() -> Any:
+    return callyard.current()
+
+
+def child_of_a_call() -> int:
+    """What a child that the call has forked does with SIGTERM."""
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
