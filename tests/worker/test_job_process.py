@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,25 @@ from callyard.version import VERSION
 from callyard.worker.job import Job
 
 
+@pytest.fixture
+def make_job() -> Iterator[Callable[[Any], Job]]:
+    """Make jobs in this process, and close the pipes of their signals."""
+    jobs: list[Job] = []
+
+    def make(folder: Any) -> Job:
+        jobs.append(Job(folder))
+        return jobs[-1]
+
+    yield make
+    for job in jobs:
+        os.close(job.signals.wakes)
+        os.close(job.signals._wake)
+
+
 @pytest.mark.parametrize("error", [None, PermissionError(), AttributeError()])
-def test_the_end_of_a_call_is_seen_without_a_pidfd(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+def test_the_end_of_a_call_is_seen_without_a_pidfd(
+    monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job], error: Exception | None
+) -> None:
     """Kernels before 5.3 know none, and a sandbox may refuse it."""
 
     def refuse(pid: int) -> int:
@@ -28,7 +46,7 @@ def test_the_end_of_a_call_is_seen_without_a_pidfd(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
     folder: Any = SimpleNamespace(batch=SimpleNamespace(calls_per_job=1))
     call_file: Any = SimpleNamespace(wait=60.0, private=True)
-    job = Job(folder)
+    job = make_job(folder)
     job.runs = 0, call_file
     job.pid = os.posix_spawn(sys.executable, [sys.executable, "-c", "raise SystemExit(3)"], os.environ)
     assert job._wait() == (None, 3)
@@ -51,7 +69,7 @@ def daemon():
     os.wait()
     return int(os.read(read, 20))
 
-def call(job, parent, number, call_file):
+def call(job, parent, number, call_file, deadline):
     os.setsid()
     ended = daemon()
     os.kill(ended, signal.SIGKILL)
@@ -64,8 +82,8 @@ Job._become_call = call
 become_subreaper()
 job = Job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=2)))
 signal.signal(signal.SIGCHLD, job.reap_others)
-call_file = SimpleNamespace(wait=60.0, private=True, run_time=None, memory=None)
-print(*job._run(0, call_file), len(os.listdir("/proc/self/fd")) < 6)
+call_file = SimpleNamespace(wait=60.0, private=True, run_time=None, memory=None, options={})
+print(*job._run(0, call_file), len(os.listdir("/proc/self/fd")) < 8)  # two are the pipe of its signals
 try:
     os.wait()
 except ChildProcessError:
@@ -81,7 +99,9 @@ def test_daemons_of_a_call_are_reaped_while_it_runs_and_end_with_it() -> None:
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job]
+) -> None:
     """Slurm does that where a node was gone without its knowing, whatever it was told."""
     names = SlurmScheduler().site().job_variables.environment()
     for variable, value in {**names, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}.items():
@@ -94,8 +114,10 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(m
         restart_limit=0,
         calls=(SimpleNamespace(name="add"),),
     )
-    folder: Any = SimpleNamespace(batch=batch, begun=lambda number: begun[0], log=lambda number: "0.log")
-    job = Job(folder)
+    folder: Any = SimpleNamespace(
+        batch=batch, begun=lambda number: begun[0], again=lambda number: None, log=lambda number: "0.log"
+    )
+    job = make_job(folder)
     assert job._refusal(0) is None
     begun[0] = object()
     assert isinstance(job._refusal(0), NodeFailure)
