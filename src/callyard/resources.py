@@ -143,6 +143,11 @@ class Resources:
             object.__setattr__(self, name, _path(name, getattr(self, name)))
         _check_environment(self.env)
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Set the state of a pickle, which may be older than some of the keys: they get their defaults."""
+        keys = {field.name: field.default for field in dataclasses.fields(self) if field.name != "others"}
+        vars(self).update({**keys, **state})
+
     @property
     def cores(self) -> int:
         """The number of cores of the whole call."""

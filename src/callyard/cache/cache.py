@@ -49,12 +49,13 @@ class Cache:
         CacheError: the directory cannot be used, or an argument makes no sense.
         TypeError: the directory is no path, `failures` no bool, or an argument is unknown.
 
-    >>> with Executor(cache="results") as executor:
-    ...     executor.submit(divmod, 17, 5).result()
-    (3, 2)
-    >>> cache = Cache("results")
-    >>> [entry.output for entry in cache if entry.function == "divmod"]
-    [(3, 2)]
+    Examples:
+        >>> with Executor(cache="results") as executor:
+        ...     executor.submit(divmod, 17, 5).result()
+        (3, 2)
+        >>> cache = Cache("results")
+        >>> [entry.output for entry in cache if entry.function == "divmod"]
+        [(3, 2)]
     """
 
     directory: str | os.PathLike[str] = field(compare=False)
@@ -123,8 +124,9 @@ class Cache:
     def keys(self) -> list[str]:
         """Return the keys of all entries, in the order of storing.
 
-        >>> [cache[key].output for key in cache.keys()]
-        [(3, 2)]
+        Examples:
+            >>> [cache[key].output for key in cache.keys()]
+            [(3, 2)]
         """
         from .inspect.find import keys_by_age
 
@@ -138,16 +140,18 @@ class Cache:
     def values(self) -> Iterator[Entry]:
         """Return an iterator over the entries, like `iter(cache)`.
 
-        >>> [entry.function for entry in cache.values()]
-        ['divmod']
+        Examples:
+            >>> [entry.function for entry in cache.values()]
+            ['divmod']
         """
         return iter(self)
 
     def items(self) -> Iterator[tuple[str, Entry]]:
         """Return an iterator over pairs of key and entry.
 
-        >>> [entry.key == key for key, entry in cache.items()]
-        [True]
+        Examples:
+            >>> [entry.key == key for key, entry in cache.items()]
+            [True]
         """
         return ((entry.key, entry) for entry in self)
 
@@ -315,8 +319,9 @@ class Cache:
             CacheError: there is no condition, or one makes no sense; or the cache is read-only.
             KeyError: there is no entry for one of the keys.
 
-        >>> [entry.function for entry in cache.prune(older_than=0, function="divmod", dry_run=True)]
-        ['divmod']
+        Examples:
+            >>> [entry.function for entry in cache.prune(older_than=0, function="divmod", dry_run=True)]
+            ['divmod']
         """
         from .inspect.check_and_prune import prune
 
