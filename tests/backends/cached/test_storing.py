@@ -359,7 +359,7 @@ def test_a_damaged_file_that_cannot_be_moved(
 
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
-@pytest.mark.parametrize("what", ["inode", "folder", "publish", "temporary_in"])
+@pytest.mark.parametrize("what", ["inode", "subdirectory", "publish", "temporary_in"])
 def test_whatever_the_system_cannot_do(
     threads: Executor, journal: str, monkeypatch: Any, number: int, what: str
 ) -> None:
