@@ -11,26 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import TOKEN, batch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError
-from callyard.jobs.batch import Batch, BatchPart, CallOutcome, CallPosition, CallStart
+from callyard.jobs.batch import BatchPart, CallOutcome, CallStart
 from callyard.jobs.list_job_calls import calls_of_jobs, prune_jobs
 from callyard.jobs.spool import BatchDirectory
-
-TOKEN = "0123456789abcdef"
-CALLS = (CallPosition("id0", "relax", 0, 4), CallPosition("id1", "relax", 4, 4))
-
-
-def batch(**changes: Any) -> Batch:
-    made = Batch(
-        token=TOKEN, scheduler="slurm", calls=CALLS, elements=(0, 1), calls_per_job=1, needs=(), resources={},
-        environment={}, restart_limit=0, paths=(), cwd="/", umask=0o22, submitter="x", created=1.0, python="3.11",
-        callyard="0", request={},
-    )  # fmt: skip
-    return made.replace(**changes)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def _calls_of(folder: BatchDirectory) -> Iterator[JobCallStatus]:
     batch, progress = folder.batch, folder.news()
     for number, place in enumerate(batch.calls):
         reached = progress.get(number)
-        if reached == "again":
+        if reached == "superseded":
             continue
         begun = _begun(folder, number) if reached else None
         job = folder.job_of(number)

@@ -7,7 +7,7 @@
                         job.0-9   likewise, of the first ten elements, where it did not take all of them at once
                         3.begun   call 3 is running: where, and under which key
                         3.end     how it ended; renamed to 3.seen by a process that has received that
-                        3.again   it failed, and was submitted again in another batch
+                        3.superseded  it failed, and was submitted once more in another batch
                         3.log     what it printed
                         3.again   the arguments with which it has asked to be run again, and how often it did
                         at-...    an executor of a process that waits for its calls, as who has submitted them
@@ -37,7 +37,7 @@ __all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart"
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
 _DIGITS = 10  # of the number of a call, at most
-ENDED = ("end", "seen", "again")  # the progress of calls that have ended
+ENDED = ("end", "seen", "superseded")  # the progress of calls that have ended
 
 
 class DirectoryFiles:
@@ -218,7 +218,7 @@ class BatchDirectory(DirectoryFiles):
     # -- for all who wait ----------------------------------------------------------------------------------
 
     def news(self) -> dict[int, str]:
-        """Return the progress of each call that has begun: "begun", "end", "seen" or "again", from one listing."""
+        """Return the progress of each call that has begun: "begun", "end", "seen" or "superseded", from one listing."""
         order = ("begun", *ENDED)
         found: dict[int, str] = {}
         for name in names(self.path):
@@ -357,8 +357,8 @@ class BatchDirectory(DirectoryFiles):
         with suppress(FileNotFoundError):
             os.unlink(self.log(number))
         with suppress(FileNotFoundError):
-            os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.again")
-        if not self.is_whole() and set(self.news().values()) <= {"again"}:
+            os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.superseded")
+        if not self.is_whole() and set(self.news().values()) <= {"superseded"}:
             self.remove()
 
     def remove(self) -> None:

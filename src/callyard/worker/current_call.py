@@ -81,7 +81,7 @@ class CurrentCall(Frozen):
 
     Attributes:
         attempt: which run of the call this is (count, the first is 1).
-        key: its key in the cache, 64 hexadecimal digits; None without a cache.
+        key: its key in the cache, 40 hexadecimal digits or the user's `cache_key`; None without a cache.
         cores: the cores of this process (count).
         gpus: the GPUs that it sees, as CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES name them.
         memory: the most that the call may take (GiB); None for no limit.
