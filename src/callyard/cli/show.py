@@ -125,8 +125,9 @@ def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
     yield "resources", ", ".join(f"{name}={value}" for name, value in resources.items())
     yield "inputs", ", ".join(_inputs(call))
     yield "log", call.folder.log(call.number) if call.began is not None else ""
-    if call.error is not None:
-        error, trace = call.error
+    ended = call.error  # read from its file at each look
+    if ended is not None:
+        error, trace = ended
         yield "error", tables.value(error)
         yield "traceback", trace
 
