@@ -27,7 +27,7 @@ from bench.run import ROOT, Failed, child
 from callyard import Cache, Executor, Local
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
-from callyard.cluster.launch import AgentProcess, StartedAgents
+from callyard.cluster.base import AgentProcess, StartedAgents
 from callyard.pool.call_shape import NodeOffer
 
 PATIENCE = 100.0  # s in which all nodes must be there

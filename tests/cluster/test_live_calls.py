@@ -15,7 +15,7 @@ from pretended import Inside, node, same, until, visible
 
 from callyard import Executor
 from callyard.backends.cluster import LocalLaunch
-from callyard.cluster.launch import AgentProcess, RanksToStart, StartedAgents
+from callyard.cluster.base import AgentProcess, RanksToStart, StartedAgents
 from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
 from callyard.pool.mpi_launcher import SingleLauncher
 

@@ -22,7 +22,7 @@ from callyard import Executor
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.cluster import connected_agents as cluster_agents
-from callyard.cluster.launch import AgentProcess, StartedAgents
+from callyard.cluster.base import AgentProcess, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
 from callyard.pool.call_shape import NodeOffer

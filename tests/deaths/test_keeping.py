@@ -17,7 +17,7 @@ import acts
 import pytest
 
 from callyard import Executor, TimeLimitExceeded, WorkerLost
-from callyard.pool import zygote_process
+from callyard.pool import zygote_connection
 from callyard.pool.call_shape import WorkerShape
 from callyard.pool.worker import Worker
 from callyard.serialize.shared_memory import anonymous_file
@@ -43,10 +43,10 @@ def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets zygotes run some code before they begin; `zygote` is their module."""
 
     def alter(code: str) -> None:
-        start = zygote_process._CODE.replace(
+        start = zygote_connection._CODE.replace(
             "{function}()", f"import os, callyard.worker.zygote as zygote\n{code}\n{{function}}()"
         )
-        monkeypatch.setattr(zygote_process, "_CODE", start)
+        monkeypatch.setattr(zygote_connection, "_CODE", start)
 
     return alter
 
@@ -85,7 +85,7 @@ def test_a_death_that_a_stopped_zygote_does_not_tell(inside: Any, fifo: Any) -> 
 def test_shutdown_with_a_stopped_zygote(inside: Any, ended: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     executor = Executor(1)
     pids = [executor.submit(os.getpid).result(), inside(executor).zygote]
-    monkeypatch.setattr(zygote_process, "_END", 0.2)
+    monkeypatch.setattr(zygote_connection, "_END", 0.2)
     stop_zygote(inside(executor))
     executor.shutdown()
     ended(pids)
@@ -95,7 +95,7 @@ def test_one_that_answers_is_left_alone(inside: Any, monkeypatch: pytest.MonkeyP
     with Executor(1) as executor:
         pid = executor.submit(os.getpid, resource_dict={"run_time": 100}).result()
         zygote = inside(executor).zygote
-        monkeypatch.setattr(zygote_process.ZygoteProcess, "_silence", 0.02)
+        monkeypatch.setattr(zygote_connection.ZygoteProcess, "_silence", 0.02)
         executor.submit(time.sleep, 0.3, resource_dict={"run_time": 100}).result()
         assert (executor.submit(os.getpid).result(), inside(executor).zygote) == (pid, zygote)
 
@@ -114,13 +114,13 @@ def test_one_that_owes_nothing_is_not_asked(inside: Any) -> None:
 
 
 @pytest.fixture
-def deaf() -> Iterator[tuple[zygote_process.ZygoteProcess, int]]:
+def deaf() -> Iterator[tuple[zygote_connection.ZygoteProcess, int]]:
     """A zygote to whose words nobody listens, with a worker that waits for its first call."""
     from callyard.pool.worker_connection import WorkerConnection
     from callyard.serialize.packer import Packer
     from callyard.serialize.shared_memory import SegmentPool
 
-    made = zygote_process.ZygoteProcess(lambda stream: None)
+    made = zygote_connection.ZygoteProcess(lambda stream: None)
     worker = Worker(1, WorkerShape(), ())
     connection = WorkerConnection(worker, Packer(SegmentPool()), lambda stream: None, lambda: None)
     made.spawn(worker, connection.greet(None), "")
@@ -135,7 +135,7 @@ def deaf() -> Iterator[tuple[zygote_process.ZygoteProcess, int]]:
     connection.close()
 
 
-def test_limits_are_kept_when_nobody_listens(deaf: tuple[zygote_process.ZygoteProcess, int], ended: Any) -> None:
+def test_limits_are_kept_when_nobody_listens(deaf: tuple[zygote_connection.ZygoteProcess, int], ended: Any) -> None:
     zygote, pid = deaf
     for _ in range(3000):
         zygote.unwatch(1)  # an answer each, more than a socket takes

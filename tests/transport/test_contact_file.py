@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from callyard.transport.contact_file import FORMAT, Address, Contact
-from callyard.transport.interfaces import find_addresses
+from callyard.transport.local_addresses import find_addresses
 
 CONTACT = Contact(
     session="5e55",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+from ..cluster.base import AgentProcess, Launch, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.driver import ClusterDriver
 from ..cluster.hello import NAME
-from ..cluster.launch import AgentProcess, Launch, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..pool.call import CallPlan
 from ..pool.call_shape import NodeOffer
 from ..pool.mpi_launcher import SingleLauncher, as_if_alone, launch_command, launcher_environment
-from ..pool.zygote_process import python_command
+from ..pool.zygote_connection import python_command
 from ..resources import Resources
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool

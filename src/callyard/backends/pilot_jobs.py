@@ -22,8 +22,8 @@ from time import monotonic
 from typing import Protocol
 
 from ..cluster.autoscaler import Autoscaler, Block
+from ..cluster.base import GivenUpCalls, StarterTurn
 from ..cluster.hello import Hello
-from ..cluster.launch import GivenUpCalls, StarterTurn
 from ..cluster.node_placement import NodePlacement
 from ..cluster.pilot_state_machine import (
     Action,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
 
-from ..cluster.launch import AgentProcess, ListenSettings, RanksToStart, StartedAgents
+from ..cluster.base import AgentProcess, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..errors import ResourceError

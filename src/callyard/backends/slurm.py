@@ -214,7 +214,7 @@ def _asked(slurm: Slurm) -> dict[str, str]:
 
 def _command(slurm: Slurm) -> tuple[str, ...]:
     """The command that runs Callyard on a node, before its arguments."""
-    from ..pool.zygote_process import python_command
+    from ..pool.zygote_connection import python_command
 
     own = python_command("callyard.worker.job", "main")
     if slurm.python is not None:

@@ -17,8 +17,8 @@ from .. import errors
 from ..cache.messages import RunAgain
 from ..errors import CallyardError, WorkerLost
 from ..pool.call import Call, CallPlan
+from ..pool.call_errors import StartError
 from ..pool.mpi_results import RankResults
-from ..pool.worker_errors import StartError
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..cache.messages import RunAgain
 from ..futures import Lazy
+from ..pool.call_errors import PackedError, StartError
 from ..pool.mpi_results import RankResults
-from ..pool.worker_errors import PackedError, StartError
 from ..serialize.packed import Packed
 from ..transport import frames
 from ..transport.agent_protocol import BACK, ERROR, LOST, NOT_STARTED, RESULT, WHOLE, FrameSender, wrap

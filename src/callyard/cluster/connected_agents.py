@@ -27,8 +27,8 @@ from ..transport.agent_protocol import json_frame
 from ..transport.event_loop import EventLoop
 from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
+from .base import GivenUpCalls, Launch
 from .hello import Hello
-from .launch import GivenUpCalls, Launch
 from .mpi_call import MpiCalls
 from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes

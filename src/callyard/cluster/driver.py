@@ -28,8 +28,8 @@ from ..serialize.packed import Packed
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
+from .base import Launch
 from .connected_agents import Agents
-from .launch import Launch
 from .node_placement import NodePlacement
 from .placement_state import NodeState, SendToNode, StartOnNodes
 

@@ -20,8 +20,8 @@ from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
 from .agent_connection import AgentConnection, CallEnd
+from .base import RankStarter, RanksToStart, StartedAgents
 from .hello import Hello, RankPlace
-from .launch import RankStarter, RanksToStart, StartedAgents
 from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes
 

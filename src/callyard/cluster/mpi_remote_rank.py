@@ -16,11 +16,11 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..pool.call_errors import StartError
 from ..pool.call_shape import WorkerShape
 from ..pool.mpi_results import words_of_no_mpi
 from ..pool.worker import Worker
 from ..pool.worker_connection import WorkerConnection
-from ..pool.worker_errors import StartError
 from ..pool.worker_events import finish
 from ..pool.worker_placement import WorkerPlacement
 from ..serialize.packer import Packer

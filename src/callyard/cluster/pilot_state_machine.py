@@ -16,7 +16,7 @@ from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import Status
 from ..utils.backoff import Backoff
 from .autoscaler import AGAIN, Autoscaler, Block, demand
-from .launch import GivenUpCalls
+from .base import GivenUpCalls
 from .node_placement import NodePlacement
 from .placement_state import NodeState
 from .static_nodes import CONNECT

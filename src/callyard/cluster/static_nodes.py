@@ -13,8 +13,8 @@ from typing import Protocol
 from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 from ..pool.call_shape import NodeNeed, NodeOffer
 from ..transport.event_loop import EventLoop
+from .base import GivenUpCalls, StartedAgents, StarterTurn
 from .hello import Hello
-from .launch import GivenUpCalls, StartedAgents, StarterTurn
 from .node_placement import NodePlacement
 from .placement_state import NodeState
 

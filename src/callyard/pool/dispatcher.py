@@ -31,7 +31,7 @@ from .mpi_group import RankGroup
 from .worker import RetireWorker, SendToWorker, StartWorker, Worker
 from .worker_connection import WorkerConnection
 from .worker_placement import WorkerPlacement
-from .zygote_process import ZygoteProcess
+from .zygote_connection import ZygoteProcess
 
 AnyConnection = WorkerConnection | RankGroup  # a worker is one process, or a group of MPI ranks
 

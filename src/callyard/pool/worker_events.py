@@ -22,11 +22,11 @@ from ..transport.event_loop import WRITE, EventLoop
 from ..transport.stream import FrameStream
 from .blocked_streams import BlockedStreams
 from .call import Call
+from .call_errors import PackedError, StartError, alone_error, lost_error
 from .dispatcher import AnyConnection, Dispatcher, decide_again
 from .mpi_group import RankGroup
 from .worker_connection import Ended, WorkerConnection
-from .worker_errors import PackedError, StartError, alone_error, lost_error
-from .zygote_process import ZygoteEvent
+from .zygote_connection import ZygoteEvent
 
 _log = logging.getLogger("callyard")
 _STALL = 0.01  # s after which calls are taken back from behind one that runs

@@ -15,7 +15,7 @@ from .mpi_group import RankGroup
 from .worker import Worker
 from .worker_connection import WorkerConnection
 from .worker_events import WorkerEvents
-from .zygote_process import ZygoteProcess
+from .zygote_connection import ZygoteProcess
 
 _START_AGAIN = 5.0  # s after which more workers are tried where some could not be started
 

@@ -32,7 +32,7 @@ from .curve_connect import BYE, HELLO, MESSAGE, WELCOME, ConnectAttempt, Unreach
 from .curve_endpoint import Endpoint, PeerGone
 from .curve_listener import make_door, make_keys, make_router, raw
 from .curve_sockets import bind, candidates_of, make_context, next_of
-from .interfaces import find_addresses
+from .local_addresses import find_addresses
 from .multipart import cut, join, kind_of
 
 __all__ = ["SILENCE", "Link", "Listener", "PeerGone", "Unreachable"]

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from .end_sequence import EndSequence
     from .limit_enforcement import Limits
 
-_MOMENT = 0.2  # s between the ends of two processes of a job that is ended
+_ENDS_APART = 2.0  # s at most between the signals to two processes of a job that is ended: a busy node is slow
+_MOMENT = 0.2  # s between two beats, at the least
 _BEAT = 15.0  # s at most between two beats
 _UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
 _PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
@@ -196,7 +197,7 @@ class Job:
             self._limit(call_file, deadline)
         reason, code = self._wait()
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
-            time.sleep(_MOMENT)  # who ends the whole job has reached the call first, and knows why
+            self.signals.await_stop(_ENDS_APART)  # the scheduler may have reached the call first, and knows why
         pid, self.pid = self.pid, 0
         self.signals.ended()
         end_children(_UNKILLABLE)
@@ -402,6 +403,13 @@ class JobSignals:
         """The `run_time` of the call is over."""
         if self._end is not None:
             self._end.announce(now)
+
+    def await_stop(self, seconds: float) -> None:
+        """Wait until the job is told to end, no longer than this."""
+        until = time.monotonic() + seconds
+        while not self.stopped and (left := until - time.monotonic()) > 0:
+            select.select([self.wakes], [], [], left)
+            self.drain()
 
     def drain(self) -> None:
         with suppress(BlockingIOError):

@@ -300,7 +300,7 @@ def _memory(array: Any) -> Any:
 
 
 def _pickled(value: Any, path: str, parts: Datasets) -> Node:
-    from .arrays_apart import dump  # here, because numbers need none of its imports
+    from .pickles_with_arrays import dump  # here, because numbers need none of its imports
 
     data, arrays = dump(value)
     if parts.limit is not None and len(data) > parts.limit:
