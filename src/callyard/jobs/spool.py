@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..cache.directory import CacheDirectory, remove_tree, sync_directory, write_all
+from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
@@ -53,14 +53,18 @@ class DirectoryFiles:
         """Write a file. The directory is not made again: where it is gone nobody waits any more."""
         descriptor, temporary = self.home.temporary_in(place)
         try:
-            at = 0
-            for part in parts:
-                write_all(descriptor, part, at)
-                at += len(part)
-            os.fsync(descriptor)  # what a job finds on another machine must be there whatever happens to this one
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, f"{place}/{name}")
+            try:
+                at = 0
+                for part in parts:
+                    write_all(descriptor, part, at)
+                    at += len(part)
+                os.fsync(descriptor)  # what a job finds on another machine must be there whatever happens to this one
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, f"{place}/{name}")
+        except BaseException:  # a full disk, most likely, which this would make no emptier
+            remove_file(temporary)
+            raise
 
     def _read(self, name: str) -> bytes:
         with open(self._open(name), "rb") as file:
@@ -105,13 +109,18 @@ class BatchDirectory(DirectoryFiles):
         return batch
 
     def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
-        """Write everything that the job needs; from then on it is meant to be submitted."""
+        """Write everything that the job needs; from then on it is meant to be submitted. Half of it is removed."""
         building = self.home.temporary_directory("jobs")
-        self._write_into(building, "calls", *calls)
-        self._write_into(building, "script", script.encode())
-        self._write_into(building, "batch", batch.dump())
-        os.rename(building, self.path)
-        sync_directory(f"{self.home.path}/jobs")
+        try:
+            self._write_into(building, "calls", *calls)
+            self._write_into(building, "script", script.encode())
+            self._write_into(building, "batch", batch.dump())
+            os.rename(building, self.path)
+            sync_directory(f"{self.home.path}/jobs")
+        except BaseException:
+            remove_tree(building)
+            self.remove()
+            raise
         self._batch = batch
 
     def submitted_as(self, part: BatchPart) -> None:
@@ -360,6 +369,10 @@ class BatchDirectory(DirectoryFiles):
             os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.superseded")
         if not self.is_whole() and set(self.news().values()) <= {"superseded"}:
             self.remove()
+
+    def set_aside(self, reason: str) -> str:
+        """Move the batch to the damaged files of the cache, with the reason beside it; return where it lies now."""
+        return self.home.set_path_aside(self.path, reason)
 
     def remove(self) -> None:
         """Remove the whole batch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ...cache.directory import CacheDirectory
@@ -75,7 +75,6 @@ class JobCall(PlannedCall):
         self.directory: BatchDirectory | None = None
         self.number = 0
         self.ours = False  # whether this executor has submitted it
-        self.seen_running = 0.0  # when that was noticed
 
     @property
     def name(self) -> str:
@@ -84,6 +83,13 @@ class JobCall(PlannedCall):
     @property
     def job(self) -> str | None:
         return None if self.directory is None else self.directory.job_of(self.number)
+
+    def needs(self) -> Iterator[JobCall]:
+        """Yield the calls of the same executor whose results it takes, as long as they have not ended."""
+        for source in self.sources:
+            call = call_of(source, self.owner)
+            if call is not None:
+                yield call
 
     def written(self) -> None:
         """Let go of all that lies in the file now, above all of other calls: they would keep their results alive."""
