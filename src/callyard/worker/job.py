@@ -20,7 +20,7 @@ from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..system.processes import (
     become_subreaper,
     children,
@@ -34,8 +34,7 @@ from ..system.processes import (
     watch_end,
 )
 from ..utils.environment import NESTED, at_start, nested
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import TYPE_CHECKING, Any, Iterator, NoReturn
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Iterator, NoReturn, suppress
 from ..version import VERSION
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL, running
 from .job_call import make_call  # here, so that all calls of the job share what it loads
