@@ -31,7 +31,16 @@ from ..system.process_identity import is_hexadecimal, may_live
 from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_dumps, json_loads, suppress
 from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
-__all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
+__all__ = [
+    "Batch",
+    "BatchDirectory",
+    "CallOutcome",
+    "CallPosition",
+    "CallStart",
+    "damaged_batches",
+    "folders",
+    "folders_by_age",
+]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
 _DIGITS = 10  # of the number of a call, at most
@@ -395,6 +404,21 @@ def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[Bat
             except (OSError, ValueError, CallyardError):  # being removed just now, or of another version
                 continue
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
+
+
+def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
+    """Return the batches that nobody can read, each with the reason; not those of another version."""
+    found = []
+    for folder in folders(home):
+        try:
+            _ = folder.batch
+        except VersionMismatch:
+            continue
+        except CacheError as error:
+            found.append((folder, error))
+        except OSError:  # being removed just now, or a file system that stumbles
+            continue
+    return found
 
 
 def names(path: str) -> Sequence[str]:

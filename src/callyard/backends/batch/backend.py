@@ -51,6 +51,7 @@ from .executor_state_machine import ExecutorState
 from .file_watcher import FileWatcher
 from .intake import Intake
 from .poller import Poller
+from .request_check import RequestCheck
 from .scheduler_client import SchedulerClient
 from .submitter import Submitter
 from .writer import BatchWriter, JobSettings
@@ -89,6 +90,7 @@ class BatchBackend:
         poller = Poller(commands, scheduler, state, delivery, clock)
         self._poller, self._watcher = poller, FileWatcher(state, delivery, poller, clock)
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
+        self._request_check = RequestCheck(scheduler, job_settings)
         self._thread = LazyThread("callyard-jobs")
         self._closing = self._leaving = False
         self._broken = False
@@ -112,6 +114,7 @@ class BatchBackend:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
         job_options(resources)  # refuses what cannot be
+        self._request_check.check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:

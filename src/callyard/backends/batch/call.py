@@ -25,6 +25,7 @@ __all__ = [
     "cache_at",
     "call_of",
     "input_of",
+    "like_of",
     "written",
 ]
 
@@ -61,7 +62,7 @@ class JobCall(PlannedCall):
         apart: bytes | None,
         sources: list[Any],
     ) -> None:
-        super().__init__(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
+        super().__init__(like_of(resources))
         self.future, self.resources, self.ticket = future, resources, ticket
         self.owner = owner  # the backend that it was submitted to
         self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until they have been written
@@ -95,6 +96,11 @@ class JobCall(PlannedCall):
         """Let go of all that lies in the file now, above all of other calls: they would keep their results alive."""
         self.data, self.apart, self.inputs, self.sources = b"", None, [], []
         self.after, self.place = (), None
+
+
+def like_of(resources: Resources) -> str:
+    """Return a text that calls have in common which ask for the same: they may be one array."""
+    return repr(sorted(resources.asked().items(), key=lambda item: item[0]))
 
 
 class PackedJobError:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
@@ -71,6 +71,7 @@ class BatchWriter:
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
         call.order = order
         call.inputs = [input_of(source, call.owner) for source in call.sources]
+        self._launcher(call.resources)  # refuses what cannot be, before other calls share an array with this one
 
     # -- batches -------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class BatchWriter:
             elements=None if single else numbers, calls_per_job=each,
             needs=tuple(self._token(other) for other in array.needs), resources=shown(resources),
             environment={**self._job_settings.environment, **_variables(resources), **(resources.env or {})},
-            restart_limit=resources.restart_limit, paths=tuple(sys.path), cwd=os.getcwd(), umask=read_umask(),
+            restart_limit=resources.restart_limit, paths=_import_paths(), cwd=_current_directory(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
             request=note_of(
@@ -196,6 +197,19 @@ def _variables(resources: Resources) -> dict[str, str]:
 def calls_of(array: JobArray[JobCall]) -> list[JobCall]:
     """Return all who wait for the calls of an array: several may for one."""
     return [each for call in array.calls for each in (call, *call.duplicates)]
+
+
+def _import_paths() -> tuple[str, ...]:
+    """Return the import path, without what is no text: Python takes no notice of a `Path` in it either."""
+    return tuple(place for place in cast("list[object]", sys.path) if isinstance(place, str))
+
+
+def _current_directory() -> str:
+    """Return the directory of this process; nothing if it is gone: calls then stay where the scheduler starts a job."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 _MARGIN = 60.0  # s that a job may take beside its calls
