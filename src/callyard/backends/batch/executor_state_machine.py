@@ -2,11 +2,11 @@
 
     action               carried out by          its events
     -------------------- ----------------------- ----------------------------------------------------------------
-    `Write`              `intake`, `writer`      `take_new`, then `written` and `follow`; or `writing_failed`
+    `Write`              `writer`                `take_new`, then `written` and `follow`; or `writing_failed`
     `Submit`             `submitter`             `sent`, `refused`, `not_sent`
-    `Look`               `file_watcher`          `listed`, `outcome_read`, `vanished`, then `looked`
+    `Look`               `poller`                `listed`, `outcome_read`, `vanished`, then `looked`
     `Ask`                `poller`                `claimed`, `answered`, then `asked`
-    `Abandon`, `Drop`,   `canceller`             none: nobody here waits any more
+    `Abandon`, `Drop`,   `submitter`             none: nobody here waits any more
     `Settle`
 
 What becomes of one call is decided by its `CallState`. Here it is decided which batches are written, submitted, looked
@@ -25,10 +25,21 @@ from ...jobs.batch import CallOutcome
 from ...jobs.spool import BatchDirectory
 from ...schedulers.base import Status
 from ...utils.backoff import Backoff
-from .batch_state import BatchState
+from .batch_state import (
+    Abandon,
+    Ask,
+    BatchState,
+    CallAction,
+    Drop,
+    EndCall,
+    ExecutorAction,
+    Look,
+    Settle,
+    Submit,
+    Write,
+)
 from .call import JobCall
 from .call_state_machine import Action, Fate, fate_of, first_ready
-from .executor_actions import Abandon, Ask, CallAction, Drop, EndCall, ExecutorAction, Look, Settle, Submit, Write
 
 __all__ = ["ExecutorState"]
 
