@@ -48,7 +48,8 @@ class Slurm:
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), where a firewall wants that.
         poll: how soon and how late the scheduler is asked what has become of jobs (s).
-        result_grace: how long a result may take to become visible after its job has ended (s).
+        result_grace: how long a result may take to become visible after its job has ended (s); not for jobs that have
+            left their exit code.
         calls_per_job: how many short calls one job makes, one after the other.
         detached: whether calls are jobs that outlive this process; default: see above.
         host: another machine that submits; not here yet.

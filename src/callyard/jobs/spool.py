@@ -9,6 +9,7 @@
                         3.end     how it ended; renamed to 3.seen by a process that has received that
                         3.superseded  it failed, and was submitted once more in another batch
                         3.log     what it printed
+                        3.exit    the exit code of the script of element 3, or "stopped": the job is told to end
                         3.again   the arguments with which it has asked to be run again, and how often it did
                         at-...    an executor of a process that waits for its calls, as who has submitted them
                         at-...@3  one that waits for call 3
@@ -233,11 +234,15 @@ class BatchDirectory(DirectoryFiles):
 
     # -- for all who wait ----------------------------------------------------------------------------------
 
-    def news(self) -> dict[int, str]:
+    def listing(self) -> frozenset[str]:
+        """Return the names of the files; none if the directory is gone."""
+        return frozenset(names(self.path))
+
+    def news(self, listing: Iterable[str] | None = None) -> dict[int, str]:
         """Return the progress of each call that has begun: "begun", "end", "seen" or "superseded", from one listing."""
         order = ("begun", *ENDED)
         found: dict[int, str] = {}
-        for name in names(self.path):
+        for name in names(self.path) if listing is None else listing:
             number, what = _numbered(name)
             if what in order and order.index(what) >= order.index(found.get(number, "begun")):
                 found[number] = what
@@ -246,6 +251,18 @@ class BatchDirectory(DirectoryFiles):
     def is_whole(self) -> bool:
         """Return whether jobs find their calls in it; not once it is kept only for the failures."""
         return os.path.exists(f"{self.path}/calls")
+
+    def exit_file(self, number: int) -> str:
+        """Return the name of the file by which the job of a call says that it is over, or is going to be."""
+        return exit_file(self.batch.element_of(number) or 0)
+
+    def stop(self, element: int | None) -> None:
+        """Write down that a job is told to end; its script writes its exit code over that."""
+        self._write(exit_file(element or 0), b"stopped\n")
+
+    def forget_exit(self, number: int) -> None:
+        """Remove what a job has left that is going to be started again."""
+        self._unmark(self.exit_file(number))
 
     def wait_for(self, number: int, job: str) -> None:
         """Write down that another job holds the claim that this call needs."""
@@ -419,6 +436,11 @@ def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheErr
         except OSError:  # being removed just now, or a file system that stumbles
             continue
     return found
+
+
+def exit_file(element: int | str) -> str:
+    """Return the name of the file with the exit code of an element's script; a single job counts as the element 0."""
+    return f"{element}.exit"
 
 
 def names(path: str) -> Sequence[str]:

@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, suppress
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, suppress
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class JobSignals:
     (`scancel --full`): then the call gets it twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_stop: Callable[[], object]) -> None:
+        self._on_stop = on_stop
         self.stopped = False  # the job is to end
         self.warned: int | None = None  # the signal that has warned a call of the job's end
         self._end: EndSequence | None = None  # of the call that runs, once it may need one
@@ -101,8 +102,10 @@ class JobSignals:
                 os.kill(self._pid, signum)
 
     def _stop(self, signum: int, frame: object) -> None:
-        """End the job for the scheduler, which knows why; nothing is written about that here."""
-        self.stopped = True
+        """End the job for the scheduler, which knows why; only that is written, so that it is asked at once."""
+        if not self.stopped:
+            self.stopped = True
+            self._on_stop()
         if not self._pid:
             os._exit(128 + signum)
         if self._end is None or not self._end.announced:

@@ -59,7 +59,7 @@ class ExecutorState:
         self.batches: dict[str, BatchState] = {}  # by token
         self._queue: list[BatchState] = []  # those to be submitted, in order
         self._sending: BatchState | None = None
-        self._writing = self._asking = False
+        self._writing = self._asking = self._asks_again = False
         self._send_at = self._write_at = -inf
         self._changed = False  # a call or a batch may have to be let go of
         self._looks = Backoff(_SOONEST, _LATEST, _RARER)
@@ -304,6 +304,13 @@ class ExecutorState:
                 actions.append(CallAction(number, action))
         return actions
 
+    def exited(self, batch: BatchState, numbers: Iterable[int], now: float) -> None:
+        """The jobs of these calls have left word of their ends; of the calls nothing is known yet."""
+        for number in numbers:
+            if number in batch.states and batch.states[number].exited(now) is Action.ASK_NOW:
+                self._questions.begin(now)
+                self._asks_again = self._asking  # what is on its way was asked too early
+
     def ticked(self, batch: BatchState, now: float) -> list[CallAction]:
         """Say what is to be done with calls whose jobs have ended some time ago and have not said how."""
         actions = []
@@ -371,6 +378,9 @@ class ExecutorState:
         """The scheduler was asked about all jobs, whether it has answered or not."""
         self._asking = False
         self._questions.done(now)
+        if self._asks_again:
+            self._asks_again = False
+            self._questions.sooner(now)
 
     def is_overdue(self, token: str, number: int) -> bool:
         """Return whether it is a call that is waited for, whose job has ended and has not said how yet."""

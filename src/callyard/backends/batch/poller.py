@@ -110,6 +110,8 @@ class Poller:
                 self._commands.run(self._cancel_hopeless(batch, number, status))
             elif action is Action.READ_HEARTBEAT:
                 batch.states[number].heartbeat_read(batch.directory.heart(number), self._clock())
+            elif action is Action.FORGET_EXIT:
+                batch.directory.forget_exit(number)
             elif action is Action.SHOW_RUNNING:
                 self._delivery.show_running(calls)
             else:
@@ -250,8 +252,9 @@ class FileWatcher:
 
     def _look_at(self, batch: BatchState, now: float) -> None:
         directory = batch.directory
-        news = directory.news()
-        if not news and not os.path.exists(directory.path):
+        listing = directory.listing()
+        news = directory.news(listing)
+        if not listing and not os.path.exists(directory.path):
             self._delivery.vanished(batch)
             return
         batch.is_complete = batch.is_complete or directory.unsent is None
@@ -261,6 +264,8 @@ class FileWatcher:
                     self._delivery.read_outcome(batch, number)
             elif number in batch.calls:
                 self._delivery.show_running(batch.calls[number])
+        over = [number for number in batch.calls if directory.exit_file(number) in listing]
+        self._state.exited(batch, over, now)
         self._poller.give_up(batch, self._state.ticked(batch, now), now)
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,16 @@ from ...errors import CacheError, CallyardError, ResourceError, SchedulerError, 
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import JobArray, plan
-from ...jobs.spool import BatchDirectory
+from ...jobs.spool import BatchDirectory, exit_file
 from ...jobs.submission import note_of, waited_for
 from ...jobs.throttle import ArrayThrottle
 from ...pool.mpi_launcher import launch_command, launcher_environment
 from ...resources import Resources
+from ...schedulers.job_environment import JOB_VARIABLES
 from ...system.process_identity import this_process
 from ...system.processes import read_umask
 from ...utils.command_thread import CommandThread, Steps
+from ...utils.lite_stdlib import json_loads
 from ...version import VERSION
 from ..base import Settings
 from ..live_base import pack_initializer
@@ -154,6 +157,16 @@ class BatchWriter:
             ),
         )  # fmt: skip
 
+    def _exit_file(self, directory: BatchDirectory, batch: Batch) -> str:
+        """Return the file for the exit code of the script, as a text for the shell; none if it cannot know its name."""
+        element = "0"
+        if batch.elements is not None:
+            variable = json_loads(batch.environment.get(JOB_VARIABLES, "{}")).get("element")
+            if not variable:
+                return ""
+            element = f'"${variable}"'
+        return shlex.quote(f"{directory.path}/") + exit_file(element)
+
     def _token(self, array: Any) -> str:
         return array if isinstance(array, str) else self._folders[array].token
 
@@ -163,7 +176,7 @@ class BatchWriter:
         own = self._job_settings
         command = [*own.python, self._home.path, self._home.trust or "", directory.token]
         if own.template is None:
-            return job_script(command, own.setup)
+            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch))
         known = variables(
             resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
             setup=own.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
