@@ -55,6 +55,7 @@ from .writer import BatchWriter, Intake, JobSettings
 
 _log = logging.getLogger("callyard")
 _QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, after which what was submitted goes out together
+_MOST_KINDS = 1000  # of resources that are remembered
 _FAILURES = 3  # in a row, after which it is given up
 
 
@@ -159,6 +160,8 @@ class BatchBackend:
         except Exception as error:  # as an unclosed quote, or a value that JSON has nothing for
             asked = ", ".join(f"{name}={value!r}" for name, value in resources.asked().items())
             raise ResourceError(f"no job can be asked for with {asked}: {error}") from error
+        if len(self._checked) >= _MOST_KINDS:
+            self._checked.clear()
         self._checked.add(like)
 
     def _admit(self, call: JobCall) -> None:

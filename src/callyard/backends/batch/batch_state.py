@@ -74,6 +74,19 @@ class BatchState:
         self.unsent.discard(number)
         return self.calls.pop(number, [])
 
+    def leave(self, call: JobCall) -> bool:
+        """Let go of one that waits; return whether nobody waits for that call any more."""
+        calls = self.calls.get(call.number, [])
+        if call not in calls:
+            return False
+        calls.remove(call)
+        if calls:
+            return False
+        del self.calls[call.number]
+        self.states.pop(call.number).told()
+        self.left[call.number] = call  # it may be among the unsent ones still, unless the others are let go of, too
+        return True
+
     def all_calls(self) -> list[JobCall]:
         return [call for calls in self.calls.values() for call in calls]
 

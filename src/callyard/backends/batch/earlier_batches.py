@@ -80,7 +80,7 @@ class EarlierBatches:
         batch = self._state.batches.get(token)
         call.directory = directory = batch.directory if batch else BatchDirectory(self._home, token)
         usable, is_complete, job = False, False, None
-        with contextlib.suppress(OSError, ValueError, CallyardError):
+        with contextlib.suppress(Exception):  # what is damaged, somehow, is submitted anew
             # First, because a process that removes a batch looks for others who wait before it does.
             directory.attach(self._delivery.me, number)
             is_complete, job = directory.unsent is None, call.job

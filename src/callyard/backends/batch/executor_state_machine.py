@@ -181,16 +181,8 @@ class ExecutorState:
             self.enter(call.followers)
             return
         batch = None if call.directory is None else self.batches.get(call.directory.token)
-        calls = [] if batch is None else batch.calls.get(call.number, [])
-        if batch is not None and call in calls:
-            calls.remove(call)
-            if not calls:
-                unsent = call.number in batch.unsent
-                batch.pop(call.number)
-                batch.left[call.number] = call
-                if unsent:  # still, unless all the rest is abandoned too
-                    batch.unsent.add(call.number)
-                self._changed = True
+        if batch is not None and batch.leave(call):
+            self._changed = True
 
     def take_new(self) -> list[JobCall]:
         """Return the new calls, which are being written from now on."""

@@ -259,14 +259,13 @@ class Canceller:
     def drop(self, batch: BatchState, calls: list[JobCall]) -> None:
         """Forget calls that are not submitted any more, and their batch if nothing of it was."""
         directory = batch.directory
-        if batch.claim is not None:
-            batch.claim.release()
-            batch.claim = None
-        if not directory.parts:
-            self._earlier.forget_unsent(directory, batch.ours)
-            return
-        for number in {call.number for call in calls if call.ours}:
-            directory.end(number, CallOutcome("withdrawn"))
+        _release(batch)
+        with _at_last(directory):
+            if not directory.parts:
+                self._earlier.forget_unsent(directory, batch.ours)
+                return
+            for number in {call.number for call in calls if call.ours}:
+                directory.end(number, CallOutcome("withdrawn"))
 
     def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> None:
         """Write down that a call failed with one of its inputs: the scheduler may end its job without a word."""
