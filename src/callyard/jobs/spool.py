@@ -27,8 +27,8 @@ import time
 
 from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
-from ..errors import CacheError, CallyardError, VersionMismatch
-from ..system.process_identity import is_hexadecimal, may_live
+from ..errors import CacheError, VersionMismatch
+from ..system.process_identity import may_live
 from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_dumps, json_loads, suppress
 from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
@@ -38,9 +38,8 @@ __all__ = [
     "CallOutcome",
     "CallPosition",
     "CallStart",
-    "damaged_batches",
-    "folders",
-    "folders_by_age",
+    "exit_file",
+    "names",
 ]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
@@ -404,38 +403,6 @@ class BatchDirectory(DirectoryFiles):
         with suppress(FileNotFoundError):
             os.rename(self.path, removing)
             remove_tree(removing)
-
-
-def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
-    """Yield the batches in a cache."""
-    return (BatchDirectory(home, name) for name in names(f"{home.path}/jobs") if is_hexadecimal(name, 16))
-
-
-def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
-    """Return the batches that can be read, the oldest first, without those that are known already."""
-    found = []
-    for folder in folders(home):
-        if folder.token not in known:
-            try:
-                found.append((folder.batch.created, folder))
-            except (OSError, ValueError, CallyardError):  # being removed just now, or of another version
-                continue
-    return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
-
-
-def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
-    """Return the batches that nobody can read, each with the reason; not those of another version."""
-    found = []
-    for folder in folders(home):
-        try:
-            _ = folder.batch
-        except VersionMismatch:
-            continue
-        except CacheError as error:
-            found.append((folder, error))
-        except OSError:  # being removed just now, or a file system that stumbles
-            continue
-    return found
 
 
 def exit_file(element: int | str) -> str:

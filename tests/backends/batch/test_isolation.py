@@ -20,7 +20,8 @@ from test_resume import resume, write_down
 from callyard import CacheError, Executor, ResourceError, SchedulerError
 from callyard.cache.directory import CacheDirectory
 from callyard.jobs import submission
-from callyard.jobs.spool import BatchDirectory, folders, folders_by_age
+from callyard.jobs.find_batches import folders, folders_by_age
+from callyard.jobs.spool import BatchDirectory
 
 pytestmark = pytest.mark.once
 

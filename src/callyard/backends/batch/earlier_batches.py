@@ -10,7 +10,8 @@ from collections.abc import Callable
 from ...cache.directory import CacheDirectory
 from ...errors import CallyardError
 from ...jobs.batch import CallFile, CallOutcome
-from ...jobs.spool import BatchDirectory, folders, folders_by_age
+from ...jobs.find_batches import folders, folders_by_age
+from ...jobs.spool import BatchDirectory
 from .call import InputSource, JobCall, cache_at
 from .delivery import Delivery
 from .executor_state_machine import ExecutorState
