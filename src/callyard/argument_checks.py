@@ -132,7 +132,7 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
 
 
 def check_initializers(initializer: object, initargs: object, init_function: object) -> None:
-    """Refuse initializers that are not callable, and arguments that are no collection."""
+    """Refuse initializers that are not callable, and `initargs` without arguments to iterate over."""
     for name, function in (("initializer", initializer), ("init_function", init_function)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be a callable, not {function!r}")

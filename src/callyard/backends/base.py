@@ -42,7 +42,7 @@ class Settings:
 
 
 class Backend(Protocol):
-    """The calls of one executor, and the resources on which they run."""
+    """The calls of one executor, and the resources for their runs."""
 
     @property
     def detached(self) -> bool:  # True if calls outlive the executor.

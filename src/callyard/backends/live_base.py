@@ -51,7 +51,7 @@ class LiveBackend:
         """Return the meaning of these resources.
 
         Raises:
-            ResourceError: they can never be had.
+            ResourceError: these resources can never be had.
         """
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class LiveBackend:
         self._runner.prepare()
 
         def go() -> None:
-            known = list(map(KeyedResult, sources))  # before: a user who opens a result may change it from then on
+            known = list(map(KeyedResult, sources))  # before: a user may change an opened result
             try:
                 call.inputs = tuple(map(self._packed, sources, known))
             except Exception as error:
@@ -165,7 +165,7 @@ class LiveBackend:
         return True
 
     def _packed(self, source: Any, known: KeyedResult) -> Packed:
-        """Return the packed result of a finished future: as it came from the worker, unless it has been opened."""
+        """Return the packed result of a finished future: the worker's bytes, unless the result has been opened."""
         packed = known.packed
         if isinstance(packed, Packed):
             return packed
@@ -190,7 +190,7 @@ class LiveBackend:
         self._cancel(all_of_them=False)
 
     def kill(self, signum: int) -> None:
-        self._killed = True  # first: a call that comes back from its worker now is cancelled there
+        self._killed = True  # first: a call that comes back from a worker now is cancelled there
         self._cancel(all_of_them=True)
         self._runner.kill(signum)
 
@@ -210,7 +210,7 @@ class LiveBackend:
 
 
 def _arguments(call: Call, inputs: Sequence[Any]) -> Arguments:
-    """Return the arguments packed at `submit`, without a function that was packed with them."""
+    """Return the arguments packed at `submit`, without the function."""
     return load_with_inputs(call.arguments, inputs)[-2:]  # type: ignore[no-any-return]
 
 
@@ -228,7 +228,7 @@ def pack_initializer(settings: Settings) -> bytes | None:
 
 
 def unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> CallyardError:
-    """Return an error that names the part of the call that cannot be pickled."""
+    """Return an error with the name of the unpicklable part of the call."""
     name = getattr(fn, "__name__", type(fn).__name__)
     parameters = (*_positional_parameters(fn), *(["argument"] * len(args)))
     parts = [("the function", name, fn), *((f"argument {i + 1}", parameters[i], a) for i, a in enumerate(args))]

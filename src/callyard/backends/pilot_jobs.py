@@ -140,7 +140,7 @@ class PilotJobs:
         self._commands.run(self._carefully(steps))
 
     def _carefully(self, steps: Steps) -> Steps:
-        """Log an error in one task, so that others go on; each task has told its result, good or bad, before this."""
+        """Log an error in one task, so that others go on; each task has told its result, good or bad, before."""
         try:
             yield from steps
         except Exception:
@@ -186,7 +186,7 @@ class PilotJobs:
         yield from self._submission(request, blocks)
 
     def _submission(self, request: JobRequest, blocks: list[Block]) -> Steps:
-        """Submit a job, and look for it after a submission without an answer: the scheduler may have taken it."""
+        """Submit a job, and look for the job after a submission without an answer: the scheduler may have taken it."""
         try:
             try:
                 job = yield partial(self._scheduler.submit, request)
@@ -204,7 +204,7 @@ class PilotJobs:
     def _not_submitted(self, blocks: list[Block], error: Exception) -> None:
         if isinstance(error, SubmissionRefused):
             self._refused(blocks, error.kind, str(error))
-        else:  # so that no call waits for these blocks
+        else:  # so that no call waits for the blocks
             self._refused(blocks, "mistake", str(error))
             raise error
 
@@ -231,7 +231,7 @@ class PilotJobs:
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """Cancel the jobs that have not ended by themselves, also those that are being submitted."""
+        """Cancel the jobs that have not ended by themselves, and those under submission."""
         if os.getpid() != self._pid:  # a fork in a callback has copied the I/O thread, but the jobs are not the copy's
             return
         self._closing = True

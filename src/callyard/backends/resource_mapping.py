@@ -95,7 +95,10 @@ def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
 
 
 def _share(resources: Resources, nodes: int) -> NodeNeed:
-    """Return the need of each of several nodes. They are the call's alone, since no pool can account for its ranks."""
+    """Return the need of each of several nodes.
+
+    The call has the nodes for itself: no pool can account for its ranks.
+    """
     ranks = -(-resources.ranks // nodes)
     cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
     shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
@@ -170,7 +173,7 @@ def options_of(resources: Resources) -> dict[str, Any]:
 
 
 def _warning(resources: Resources) -> dict[str, str]:
-    """Return the variable from which a worker learns the warning's signal before its first call."""
+    """Return the variable from which a worker learns the signal of the warning before the first call."""
     return {} if resources.warn_before is None else {WARNED_BY: str(_signal_number(resources))}
 
 

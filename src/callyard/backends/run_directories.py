@@ -22,7 +22,7 @@ _KEPT = 7 * 24 * 3600.0  # s for which logs are kept
 def private_home() -> CacheDirectory:
     """Make a directory that the nodes see too: in the user's home, or in CALLYARD_RUNS.
 
-    The name has the maker's identity, so that a later process can remove the directory once its jobs have ended.
+    The name has the maker's identity, so that a later process can remove the directory after the ends of all jobs.
     """
     _remove_abandoned()
     return CacheDirectory.open(os.path.join(runs_directory(), f"{this_process().label}+{os.urandom(4).hex()}"))

@@ -1,4 +1,4 @@
-"""The public class `Slurm`: the settings of a cluster, and the backend that an executor gets for them."""
+"""The public class `Slurm`: the settings of a cluster, and the making of an executor's backend."""
 
 from __future__ import annotations
 

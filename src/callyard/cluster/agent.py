@@ -49,7 +49,7 @@ class SentFunction:
 
 
 class Agent:
-    """One node of a driver, from its WELCOME to its end."""
+    """One node of a driver, from WELCOME to the end."""
 
     def __init__(
         self,

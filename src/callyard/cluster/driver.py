@@ -34,7 +34,7 @@ from .node_placement import NodePlacement
 from .placement_state import NodeState, SendToNode, StartOnNodes
 
 _log = logging.getLogger("callyard")
-_WAIT_FOR_NODE = 60.0  # s for calls to wait for a node that could hold them
+_WAIT_FOR_NODE = 60.0  # s for calls to wait for a suitable node
 _GRACE = 5.0  # s for agents to end by themselves
 
 

@@ -181,7 +181,7 @@ class MpiCalls:
         return True
 
     def _send_call(self, mpi_call: MpiCall) -> None:
-        """Send the call to its ranks, once all are there: a rank that began alone might wait for ever."""
+        """Send the call to all ranks, once all are there: a rank that began alone might wait for ever."""
         for rank in mpi_call.ranks:
             for message in rank.send([mpi_call.call], None):
                 self._send(rank, message)
@@ -224,7 +224,7 @@ class MpiCalls:
             mpi_call.started.stop()
 
     def drop(self, call: Call) -> None:
-        """End the ranks of a call that has lost one of its nodes; the driver ends the future."""
+        """End the ranks of a call with a lost node; the driver ends the future."""
         for mpi_call in self._mpi_calls.values():
             if mpi_call.call is call:
                 mpi_call.over = True

@@ -1,4 +1,4 @@
-"""The process of an agent, or of a rank: its connection to the driver, and its end with the driver or its parent.
+"""The process of an agent, or of a rank: the connection to the driver, and the end with the driver or the parent.
 
 `main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
 """
@@ -34,7 +34,7 @@ _LAST_WORDS = 5.0  # s for the driver to read the last message
 class ParentPipe:
     """The parent of this process at the other end of standard input, which ends with the driver or its launcher.
 
-    A thread of its own waits for that end, so that no other work of this process can delay the notice.
+    A thread waits for that end and does nothing else, so that no work of this process can delay the notice.
     """
 
     def __init__(self) -> None:

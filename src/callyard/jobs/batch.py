@@ -1,4 +1,4 @@
-"""The records of a submission: the batch, its calls as their jobs read them, their starts and their outcomes."""
+"""The records of a submission: the batch, the calls for their jobs, the starts and the outcomes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Batch(Frozen):
 
     @staticmethod
     def from_fields(found: dict[str, Any]) -> Batch:
-        """Return the batch of these fields, without its format. Senseless fields raise several kinds of exceptions."""
+        """Return the batch of these fields, without the format. Senseless fields raise several kinds of exceptions."""
         found["calls"] = tuple(CallPosition(**call) for call in found["calls"])
         for name in ("needs", "paths"):
             found[name] = tuple(found[name])
@@ -156,14 +156,14 @@ class CallInput(Frozen):
 
 
 class KeyRecipe(Frozen):
-    """The parts from which the key of a call is made, once its inputs are known."""
+    """The parts of a call's key, which is made once the inputs are known."""
 
     part: FunctionPart | None  # None: the key is the user's own
     around: KeyContext
 
 
 class CallFile(Frozen):
-    """A call as it lies in a file, with all data for its job. Its order has no key while the key depends on inputs."""
+    """A call as it lies in a file, with all data for its job. The order has no key while the key depends on inputs."""
 
     data: bytes  # function, arguments, keywords; with numbers for inputs
     apart: bytes | None  # the same with the user's modules by value, for a node with another version of them
@@ -232,16 +232,16 @@ class CallAgain(Frozen):
 
 
 class CallOutcome(Frozen):
-    """The outcome of a call: "finished" (its result is the record of `key`), "failed", "cancelled" or "withdrawn".
+    """The outcome of a call: "finished" (with the record of `key` as the result), "failed", "cancelled" or "withdrawn".
 
-    A call is withdrawn if its submitter has cancelled it, and saw no other process that waits for it.
+    A call is withdrawn if its submitter has cancelled it, and saw no other waiting process.
     """
 
     state: str
     key: str = ""
     directory: str = ""  # of the cache with the record
     failure: bytes = b""  # the pickled error and its traceback
-    attempts: int = 1  # runs of it; more than one if it has raised `Again`
+    attempts: int = 1  # runs so far; more than one after an `Again`
 
     @staticmethod
     def load(data: bytes) -> CallOutcome:

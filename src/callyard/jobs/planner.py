@@ -27,7 +27,7 @@ _TERMS = 64  # elements to name one by one, at most; with more, the whole array 
 
 
 class ArrayElement(NamedTuple):
-    """A call that is submitted, or is going to be: its array, and the number of its element.
+    """A call that is submitted, now or soon: its array, and the number of the element.
 
     `shared` elements make other calls, too, and so may fail although this call does not.
     """
@@ -39,7 +39,7 @@ class ArrayElement(NamedTuple):
 
 @dataclass(eq=False)
 class PlannedCall:
-    """A call that is to become a job. `after` has calls of this plan, or elements that were submitted before."""
+    """A call to become a job. `after` has calls of this plan, or elements of earlier submissions."""
 
     like: Hashable  # calls with equal values here may be in one array
     after: Sequence[PlannedCall | ArrayElement] = ()
@@ -59,7 +59,7 @@ C = TypeVar("C", bound=PlannedCall)
 
 @dataclass(eq=False)
 class JobArray(Generic[C]):
-    """A job array to be submitted. `numbers` are those of its elements; None: 0, 1, 2, ..."""
+    """A job array to be submitted. `numbers` are the elements' numbers; None: 0, 1, 2, ..."""
 
     like: Hashable
     calls: list[C]
@@ -79,10 +79,10 @@ def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray
 
 
 def _layers(calls: Iterable[C]) -> list[list[C]]:
-    """Return calls by the longest way to them from calls that wait for none of these."""
+    """Return calls by the longest way to each from calls that wait for none of the others."""
     depth: dict[PlannedCall, int] = {}
     layers: dict[int, list[C]] = defaultdict(list)
-    for call in calls:  # in the order of submission, so that a call comes after its inputs
+    for call in calls:  # in the order of submission, so that a call comes after all inputs
         depth[call] = 1 + max(
             (depth.get(other, -1) for other in call.after if isinstance(other, PlannedCall)), default=-1
         )
@@ -128,7 +128,7 @@ def _after_the_same(elements: frozenset[ArrayElement], calls: list[C]) -> JobArr
 
 
 def _side_by_side(sets: dict[frozenset[ArrayElement], list[C]]) -> list[JobArray[C]]:
-    """Return arrays of the calls that wait each for their counterparts, and take these calls out of `sets`."""
+    """Return arrays of calls that wait each for a counterpart, and take these calls out of `sets`."""
     pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[ArrayElement]]]] = defaultdict(list)
     for elements in sets:
         numbers = {element.number for element in elements}

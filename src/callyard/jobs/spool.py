@@ -80,7 +80,7 @@ class DirectoryFiles:
             raise CacheError(f"{self.path}/{name} is damaged: {type(error).__name__}: {error}") from error
 
     def _open(self, name: str) -> int:
-        """Open a file that no other user can have written, because its content may be unpickled."""
+        """Open a file that no other user can have written, because the content may be unpickled."""
         path = f"{self.path}/{name}"
         descriptor = os.open(path, _READ)
         try:
@@ -105,7 +105,7 @@ class BatchDirectory(DirectoryFiles):
     # -- the submitter's ---------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Batch:
-        """Take the batch that is going to be submitted, before it is written."""
+        """Take the batch that is going to be submitted, before the writing."""
         self._batch = batch
         return batch
 
@@ -169,7 +169,7 @@ class BatchDirectory(DirectoryFiles):
         return job
 
     def missing(self, parts: Iterable[BatchPart]) -> BatchPart | None:
-        """Return the first elements that are in none of these parts."""
+        """Return the first elements outside of these parts."""
         first = 0
         for part in parts:
             if part.first > first:
@@ -216,7 +216,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def beat(self, number: int) -> None:
-        """Touch the file that shows that the job lives, also when the scheduler cannot say so."""
+        """Touch the file that proves life, also when the scheduler cannot say so."""
         with suppress(OSError):
             os.utime(f"{self.path}/{number}.begun")
 
@@ -242,11 +242,11 @@ class BatchDirectory(DirectoryFiles):
         return os.path.exists(f"{self.path}/calls")
 
     def wait_for(self, number: int, job: str) -> None:
-        """Write down that another job has the claim that this call needs."""
+        """Write down another job, the one with the claim to this call's key."""
         self._write(f"{number}.waits", job.encode())
 
     def waits(self) -> dict[int, str]:
-        """Return the calls that wait so, each with the job that has the claim."""
+        """Return the calls that wait so, each with the job with the claim."""
         found = {}
         for name in names(self.path):
             number, what = _numbered(name)
@@ -262,7 +262,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def heart(self, number: int) -> int | None:
-        """Return the time of the last beat (ns). The file is opened, so that a network file system asks its server."""
+        """Return the time of the last beat (ns). The file is opened, so that a network file system asks the server."""
         with suppress(OSError):
             descriptor = self._open(f"{number}.begun")
             try:
@@ -287,7 +287,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def received(self, number: int) -> None:
-        """Note that a process was told of the failure: a later submission of the call runs it again."""
+        """Note that a process was told of the failure: a later submission runs the call again."""
         with suppress(FileNotFoundError):
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
@@ -313,7 +313,7 @@ class BatchDirectory(DirectoryFiles):
                 self._unmark(name)
 
     def leave_one(self, waiter: str, number: int) -> None:
-        """Note that the waiter does not wait for this call any more; a waiter for all of them stays."""
+        """Note that the waiter does not wait for this call any more; a waiter for all calls stays."""
         self._unmark(_mark(waiter, number))
 
     def _unmark(self, name: str) -> None:
@@ -349,7 +349,7 @@ class BatchDirectory(DirectoryFiles):
         return all(news.get(number) in ENDED for number in range(len(self.batch.calls)))
 
     def elements_left(self) -> int:
-        """Return the number of elements with calls that have not ended; 0 for a batch that is gone."""
+        """Return the number of elements with unfinished calls; 0 for a batch that is gone."""
         news = self.news()
         if not news and not os.path.exists(self.path):
             return 0
@@ -389,7 +389,7 @@ def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
 
 
 def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
-    """Return the readable batches, the oldest first, without those that are known already."""
+    """Return the readable batches, the oldest first, without the `known` ones."""
     found = []
     for folder in folders(home):
         if folder.token not in known:

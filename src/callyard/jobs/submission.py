@@ -1,4 +1,4 @@
-"""The request to a scheduler for a batch, made from its files alone, so that any process can submit it."""
+"""The request to a scheduler for a batch, made from the batch's files alone, so that any process can submit it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 def waited_for(folder: BatchDirectory) -> set[str]:
-    """Return the tokens of the batches for which the scheduler must wait: they are submitted first, or over."""
+    """Return the tokens of the batches for which the scheduler must wait; these are submitted first, or over."""
     return {token for _, token, _ in folder.batch.request["after"]}
 
 
@@ -148,12 +148,12 @@ def _parts_before(folder: BatchDirectory, part: BatchPart) -> Iterator[Dependenc
 
 
 def label(folder: BatchDirectory, part: BatchPart) -> str:
-    """Return the word by which a submission can be found: its token, and the elements if they are a part."""
+    """Return the word for finding a submission: the token, and for a part its elements."""
     return folder.token if part.end - part.first == folder.batch.size else f"{folder.token}.{part.name}"
 
 
 def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
-    """Return the parts of a batch that a scheduler has, from its jobs with labels that begin with the token."""
+    """Return the parts of a batch that a scheduler has, from its jobs with labels beginning with the token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
     return [
         BatchPart.from_name(name, job) if name else BatchPart(0, folder.batch.size, job) for name, job in names.items()

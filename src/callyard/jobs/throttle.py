@@ -1,12 +1,12 @@
 """The throttle: `max_workers` of an executor as dependencies, because no process may be left to count calls.
 
-The scheduler limits the elements of one array that run at once, and lets an array wait for others. The limit is made
-from these two. For each array, the earlier arrays for which it does not wait are together so narrow that the array fits
-beside them. So at any moment the latest running array had room beside all others. This holds after cancellations and
-failures, too: an array names all arrays for which it waits, as one of them may end before it begins.
+The scheduler limits the elements of one array that run at once, and lets an array wait for others. Both together make
+the limit. For each array, take the earlier arrays without a dependency between: all of them are together so narrow that
+the new array fits beside. So at any moment the latest running array had room beside all others. This holds after
+cancellations and failures, too: an array names all the arrays before it in the queue, as one of them may end before
+another begins.
 
-Arrays that follow one another element by element are as wide as one of them: for each number one element runs at a
-time.
+Arrays in a row, element by element, are as wide as one of them: for each number one element runs at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _ArrayChain:
 
 
 class ArrayThrottle:
-    """The arrays of one executor that may still run, with a limit on all elements that run at once."""
+    """The arrays of one executor that may still run, with a limit on all elements running at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -40,7 +40,7 @@ class ArrayThrottle:
         return [token for chain in self._chains for token in chain.left]
 
     def update(self, left: Mapping[str, int]) -> None:
-        """Note the number of elements of these arrays that have not ended."""
+        """Note the number of unfinished elements of each array."""
         for chain in self._chains:
             now = {token: left.get(token, count) for token, count in chain.left.items()}
             chain.left = {token: count for token, count in now.items() if count}
@@ -65,7 +65,7 @@ class ArrayThrottle:
         return None
 
     def _beside(self, chain: _ArrayChain, waited_for: set[Hashable]) -> list[_ArrayChain]:
-        """Return the chains that may run at the same time, the latest first, as they are the last to end."""
+        """Return the chains that may run at the same time, the latest first, because the latest ends last."""
         room, found = self._most - chain.width, list[_ArrayChain]()
         for other in reversed(self._chains):
             if other is not chain and not waited_for.issuperset(other.left) and other.held() <= room:

@@ -56,7 +56,7 @@ class RankGroup:
         self.sequence = 0
         self._ready = 0
         self._mpi_used = False
-        self._stray = False  # a message is left over that the next call would take for its own
+        self._stray = False  # the next call would take the message for one of its own
         self._initializer: bytes | None = None
         self._directory = tempfile.mkdtemp(prefix=f"callyard-{os.getpid()}-", dir=_memory_directory())  # 0700
         self.address = os.path.join(self._directory, "ranks")
@@ -143,7 +143,7 @@ class RankGroup:
             self.ranks[rank].send(calls)
 
     def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """Take in frames of one rank; return the call if they end it."""
+        """Take in frames of one rank; return the call if the frames end it."""
         ends: list[Ended] = []
         for frame in arrived:
             kind, _, _, flags, _ = frame
@@ -168,13 +168,13 @@ class RankGroup:
         return ends
 
     def refused(self) -> list[Ended]:
-        """Return the call if it could not be sent to one rank, because the others would wait for that one."""
+        """Return the call after a failure to send to one rank, because the other ranks would wait for that one."""
         ends = [end for c in self.ranks.values() for refused in c.refused() for end in self._rank_ended(c, refused)]
         self.must_end |= bool(ends)
         return ends
 
     def _enter(self, connection: WorkerConnection, frame: Frame) -> None:
-        """Take in a rank that tells its number, and the number of ranks if MPI is known there."""
+        """Take in a rank with a known number; the number of ranks is known, too, if MPI is in use."""
         _, size, rank, _, library = frame
         if size not in (0, self.size):
             self.alone, self.must_end = (size, library.decode()), True
@@ -202,7 +202,7 @@ class RankGroup:
         return [(call, results, False)]
 
     def drain(self) -> list[Ended]:
-        """Return the call if it is ended by frames that ranks sent before their own end."""
+        """Return the call if a rank's last frames end it."""
         return [end for c in list(self.ranks.values()) for end in self.take_frames(c, c.receive())]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:

@@ -1,4 +1,4 @@
-"""The environment variables of a worker: the number of threads of its libraries, and its GPUs."""
+"""The environment variables of a worker: the number of threads of libraries, and the GPUs."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _WorkerQueue = CallQueue[WorkerCall, WorkerShape]
 
 
 class WorkerPlacement:
-    """The workers of one node and the calls that wait for them."""
+    """The workers of one node and the waiting calls."""
 
     def __init__(self, capacity: NodeCapacity, max_workers: int, max_tasks: int | None = None) -> None:
         self.capacity = capacity
@@ -76,7 +76,7 @@ class WorkerPlacement:
             self._now_idle(worker)
 
     def withdrawn(self, worker: Worker, calls: Iterable[WorkerCall]) -> None:
-        """Put back these calls, the last in flight, which did not begin there and never will."""
+        """Put back these calls, the last in flight, without a beginning there now or later."""
         worker.withdrawing = False
         taken = [self._take_back(worker, call) for call in calls]
         self.put_back(reversed(taken))
@@ -93,7 +93,7 @@ class WorkerPlacement:
         self._queues.put_back(calls)
 
     def lost(self, worker: Worker) -> list[WorkerCall]:
-        """Free the resources of a worker that has ended; return the calls that were in flight there."""
+        """Free the resources of an ended worker; return the calls in flight there."""
         del self.workers[worker.number]
         if worker in self._idle.get(worker.shape, ()):
             self._remove_idle(worker)
@@ -260,7 +260,7 @@ class WorkerPlacement:
         return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
 
     def _to_retire_for(self, shape: WorkerShape, leaving: list[Worker]) -> list[Worker] | None:
-        """Return idle workers that hold the missing resources; None if all of them together hold too little."""
+        """Return idle workers with the missing resources; None if all of them together have too little."""
         memory = self._memory + sum(worker.shape.memory for worker in leaving)
         gpus = len(self._gpus) + sum(len(worker.gpus) for worker in leaving)
         places = self._limits.at_most(self.max_workers) - len(self.workers) + len(leaving)
@@ -273,7 +273,7 @@ class WorkerPlacement:
         return going if memory >= shape.memory and gpus >= shape.gpus and places > 0 else None
 
     def _retire(self, worker: Worker, instructions: list[Instruction]) -> None:
-        """Retire an idle worker. It uses no core any more, but holds its GPUs and memory until its end."""
+        """Retire an idle worker, which uses no core any more, but holds GPUs and memory until the end."""
         self._remove_idle(worker)
         worker.leaving = True
         instructions.append(RetireWorker(worker))
@@ -290,10 +290,10 @@ class WorkerPlacement:
     # -- after an interruption -------------------------------------------------------------------------
 
     def restore(self, in_flight: Mapping[int, Iterable[WorkerCall]], gone: Container[WorkerCall]) -> list[WorkerCall]:
-        """Put everything in order after an exception has interrupted any method above; return the calls that wait now.
+        """Put everything in order after an exception has interrupted any method above; return the waiting calls.
 
-        `in_flight` has the sent and not ended calls of each worker that was started. Every other call found here waits,
-        except for those in `gone`, which have ended or are going to be added.
+        `in_flight` has the sent and not ended calls of each started worker. Every other call found here waits, except
+        for calls in `gone`, which have ended or are going to be added.
         """
         found = self._queues.waiting_calls()
         found += [call for worker in self.workers.values() for call in worker.in_flight]

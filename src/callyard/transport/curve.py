@@ -73,7 +73,7 @@ class Listener(Endpoint):
             client_key=client[0].decode(),
             client_secret=client[1].decode(),
         )
-        self.behind = False  # True if `receive` stopped at its limit, so that more messages may wait
+        self.behind = False  # True if `receive` stopped at the limit, so that more messages may wait
         self._open: set[int] = set()  # descriptors of connections, also of strangers
         self._on: dict[int, bytes] = {}  # the peer of each connection after HELLO
         self._peers: dict[bytes, bool] = {}  # True after the first message that is not HELLO
@@ -140,7 +140,7 @@ class Listener(Endpoint):
                 self._ended.append(peer)
 
     def _farewells(self) -> list[tuple[bytes, list[bytes]]]:
-        """Forget the peers that are gone; return those known to the caller."""
+        """Forget the peers that are gone; return the ones known to the caller."""
         ended, self._ended = self._ended, []
         none: list[bytes] = []
         return [(peer, none) for peer in ended if self._peers.pop(peer, False)]

@@ -16,7 +16,7 @@ __all__ = ["Endpoint", "PeerGone"]
 
 
 class PeerGone(ConnectionError):
-    """The other side cannot be reached any more: it ended, its node did, or nothing was heard of it for too long."""
+    """The other side cannot be reached any more: the process or the node ended, or was silent for too long."""
 
 
 class Endpoint:

@@ -1,4 +1,4 @@
-"""An event loop, in which one thread waits for sockets and other threads wake it; and the class of such a thread."""
+"""An event loop, in which one thread waits for sockets and other threads wake it; and such a thread."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class EventLoop:
 
 
 class IoThread(LazyThread):
-    """A lazy thread with an event loop, through which other threads wake it."""
+    """A lazy thread with an event loop, through which other threads wake the thread."""
 
     def __init__(self) -> None:
         super().__init__("callyard")
@@ -98,7 +98,7 @@ class IoThread(LazyThread):
         self._once(partial(self._start_with, run, make_loop))
 
     def _start_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
-        loop = self._loop_of(make_loop)  # before the thread runs: threads that leave it work wake it by the loop
+        loop = self._loop_of(make_loop)  # before the thread runs: threads with work for it use the loop to wake it
         try:
             self._start(partial(run, loop))
         except RuntimeError:

@@ -41,10 +41,7 @@ class LentBuffers:
             raise
 
     def returned(self, numbers: Iterable[int]) -> None:
-        """Drop loans that the other side has returned.
-
-        A negative number says that the segment must not be filled again.
-        """
+        """Drop loans returned by the other side. A negative number says that the segment must not be filled again."""
         for number in numbers:
             memory = self._lent.pop(abs(number), None)
             if number < 0 and isinstance(memory, OwnedSegment):
@@ -131,7 +128,7 @@ def undescribe(
 
 
 class LostBuffers:
-    """A frame whose descriptors were lost on their way; the stream brings the bytes of its segments instead."""
+    """A frame without its descriptors, lost on their way; the stream brings the bytes of the segments instead."""
 
     def __init__(self, descriptions: Sequence[Any], lent: Sequence[tuple[int, int]]) -> None:
         self._descriptions = descriptions

@@ -81,7 +81,7 @@ class FrameReader:
         self.buffer = bytearray(1 << 17)  # kept: fresh memory from the system costs more than the bytes that arrive
         self._rest = bytearray()  # of an incomplete frame: it grows without being copied each time
         self._needed = 0  # bytes of the rest from which another look is worth the time
-        # The descriptors of each message that had some, in the order of the frames that own them; and True if all
+        # The descriptors of each message with some, in the order of the frames with these descriptors; True if all
         # arrived.
         self._beside: deque[tuple[list[int], bool]] = deque()
 
@@ -154,7 +154,7 @@ _NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # programs started by a
 
 
 def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
-    """Return some bytes of the stream, b"" at its end; give the descriptors beside them to the reader."""
+    """Return some bytes of the stream, b"" at the end; give the descriptors beside the bytes to the reader."""
     size, beside, happened, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
     if beside or happened & socket.MSG_CTRUNC:
         reader.arrived(_descriptors(beside), not happened & socket.MSG_CTRUNC)
@@ -175,7 +175,7 @@ def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:
 
 
 def encode_note(note: bytes) -> bytes:
-    """Return a note as it stands before the body of a frame that is `NOTED`."""
+    """Return a note in the form before the body of a `NOTED` frame."""
     return _LENGTH.pack(len(note)) + note
 
 

@@ -1,4 +1,4 @@
-"""One end of a stream of frames that never blocks: bytes that the kernel does not take now wait here."""
+"""One end of a stream of frames that never blocks: bytes that the kernel refuses now wait here."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FrameStream:
         return True
 
     def _try(self, data: bytes | memoryview, descriptors: list[int]) -> int:
-        """Send some bytes, and return their number; that of all bytes after an error that no later attempt can mend."""
+        """Send some bytes, and return their number; after an error without a remedy, the number of all bytes."""
         self.stuck = False
         try:
             return send_with_descriptors(self.sock, data, descriptors)

@@ -1,4 +1,4 @@
-"""A cached call in a worker: its run, the storing of its result, and the note about both for the driver."""
+"""A cached call in a worker: the run, the storing of the result, and the note about both for the driver."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ class Request:
         return Request(self._arguments, list(self._inputs), self.options)
 
     def load(self, function: Callable[[], Any] | None = None) -> Any:
-        """Return the function and its arguments, once: afterwards nothing is kept alive here.
+        """Return the function and the arguments, once: afterwards nothing is kept alive here.
 
-        `function` returns the function, if it did not come with the arguments.
+        `function` returns a function that did not come with the arguments.
         """
         arguments, inputs, again = self._arguments, self._inputs, self._again
         # Let go first: a large argument should be free as soon as the function drops it.

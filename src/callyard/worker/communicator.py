@@ -65,7 +65,7 @@ def words_of_alone(name: str, ranks: int, size: int, library: str) -> str:
 
 
 def words_of_none(name: str, ranks: int, why: str, advice: str) -> str:
-    """Return the message for a call whose ranks ended before they could tell: some MPI libraries end them."""
+    """Return the message for a call whose ranks ended without a word: some MPI libraries end them."""
     return f"{name!r} was not run: its {ranks} ranks did not begin: {why}; if that is for MPI, {advice}"
 
 

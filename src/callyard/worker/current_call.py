@@ -41,10 +41,10 @@ AGAIN = "again"  # the call has raised `Again`; the new arguments come last
 
 
 class Again(BaseException):
-    """Raise this in a call to have it run again, later, with other arguments: those from which it can go on.
+    """Raise this in a call to have it run again, later, with other arguments to go on from.
 
-    The call keeps its future, its key in the cache, and the calls that wait for it. It goes to the end of the queue.
-    The number of runs has no limit; `Future.attempts` and `current().attempt` tell it.
+    The call keeps its future, its key in the cache, and the calls that wait for it. The next run comes at the end of
+    the queue. The number of runs has no limit; `Future.attempts` and `current().attempt` tell the number.
 
     Not an `Exception`, so that `except Exception` in the function does not catch it.
 
@@ -101,7 +101,7 @@ class CurrentCall(Frozen):
 
 
 class Running:
-    """The state of the one call that runs in this process. Only the main thread changes it."""
+    """The state of the one running call of this process. Only the main thread changes it."""
 
     def __init__(self) -> None:
         self.cores = 1
@@ -224,7 +224,7 @@ class Running:
         self.announced = self._phase != _IDLE  # in an idle process the warning comes too late
 
     def _block(self) -> None:
-        """Hold signals back during a fork: Python drops the signals of a child that come before it is ready."""
+        """Hold signals back during a fork: Python drops signals that reach a child before it is ready."""
         self._masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     def _unblock(self) -> None:
@@ -258,7 +258,7 @@ def ending() -> bool:
 
 
 def current() -> CurrentCall | None:
-    """Return the resources of the call that runs here, and the time left to it; None outside of a call.
+    """Return the resources of the running call, and the time left; None outside of a call.
 
     Examples:
         >>> executor.submit(lambda: current().attempt).result()

@@ -31,7 +31,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def dump_error(error: BaseException, text: str) -> bytes:
-    """Pickle the exception and the text of its traceback, in the first form that can be read again."""
+    """Pickle the exception and the text of the traceback, in the first form that can be read again."""
     from ..serialize.function_registry import dumps
 
     BaseException.__setattr__(error, "__traceback__", None)  # the class may be frozen
@@ -106,7 +106,7 @@ def unreadable_call(error: BaseException) -> Exception:
 
 
 def _in_parts(value: Any) -> Any:
-    """Reduce an exception without its constructor, which may refuse its `args` or read them in another way."""
+    """Reduce an exception without the constructor, which may refuse `args` or read them in another way."""
     kind: Any = type(value)
     if not isinstance(value, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
         return NotImplemented
@@ -147,7 +147,7 @@ def _set_state(error: BaseException, state: dict[str, Any]) -> None:
 
 
 class _Described:
-    """An exception that cannot be pickled in any form: the name of its class, and its message."""
+    """An exception that cannot be pickled in any form: the name of the class, and the message."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

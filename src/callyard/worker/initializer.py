@@ -9,14 +9,14 @@ from ..utils.lite_typing import Any, Callable
 
 
 class Initialized:
-    """The result of a worker's start for its calls: entries that become keyword arguments."""
+    """The result of a worker's start for later calls: entries that become keyword arguments."""
 
     def __init__(self, entries: dict[str, Any] | None = None) -> None:
         self.entries = entries or {}
 
     @classmethod
     def load(cls, packed: bytes | None) -> Initialized:
-        """Run the functions that the driver packed: (initializer, its arguments, init_function)."""
+        """Run the functions that the driver packed: (initializer, initargs, init_function)."""
         if packed is None:
             return cls()
         initializer, initargs, init_function = pickle.loads(packed)
@@ -28,7 +28,7 @@ class Initialized:
         return cls(entries)
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the function with those entries for which it has parameters; return its result."""
+        """Call the function with the entries for its parameters; return the result."""
         if self.entries:
             if function is run_chunk:  # the entries are for the function of `map`, not for this one
                 inner, chunk = args

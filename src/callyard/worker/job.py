@@ -64,7 +64,7 @@ def main() -> None:
     """Make the calls; exit with 1 if one of them failed, so that the scheduler does not start dependent jobs."""
     path, trust, token = sys.argv[1:4]
     default_signals()
-    become_subreaper()  # processes that a call leaves behind end with it
+    become_subreaper()  # processes that a call leaves behind end with the call
     folder = BatchDirectory(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
@@ -154,7 +154,7 @@ class Job:
 
         expect_restart(self.folder, number)
         if self.signals.stopped and (ends is None or now < ends):
-            os._exit(_STOPPED)  # preempted: the scheduler starts it again; cancelled: it does not
+            os._exit(_STOPPED)  # preempted: the scheduler starts the job again; cancelled: no start
         try:
             requeue()
         except (OSError, CallyardError) as error:
@@ -190,7 +190,7 @@ class Job:
         return None
 
     def _run(self, number: int, call_file: CallFile) -> tuple[str | None, int]:
-        """Fork a process that makes the call; return the reason if it was ended here, and its exit code."""
+        """Fork a process for the call; return the reason if it was ended here, and the exit code."""
         parent = os.getpid()
         self.runs = number, call_file
         deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
@@ -245,7 +245,7 @@ class Job:
         raise AssertionError("a call leaves by itself")  # pragma: no cover
 
     def _wait(self) -> tuple[str | None, int]:
-        """Wait for the end of the call's process; return the reason if it was ended here, and its exit code."""
+        """Wait for the end of the call's process; return the reason if it was ended here, and the exit code."""
         reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor, self.signals.wakes]
@@ -274,19 +274,19 @@ class Job:
         return reason, -signal.SIGKILL if status is None else exit_code(status)
 
     def _kill_call(self, now: float) -> float:
-        """Kill the call and its group; return the time up to which the end is awaited."""
+        """Kill the call and its group; return the latest time to wait for the end."""
         kill_group(self.pid, signal.SIGKILL)
         return now + _UNKILLABLE
 
     def reap_others(self, signum: int, frame: object) -> None:
-        """Reap processes that a call has left behind, which are children of this process now."""
+        """Reap processes left behind by a call, which are children of this process now."""
         if self.pid:  # otherwise a fork is under way, or `end_children` reaps
             for pid in children():
                 if pid != self.pid:
                     reaped(pid)
 
     def _beats(self) -> Iterator[float]:
-        """Beat when it is time, and yield the seconds to the next beat: it proves life if the scheduler cannot."""
+        """Beat when it is time, and yield the seconds to the next beat: a sign of life, if the scheduler gives none."""
         assert self.runs is not None
         number, call_file = self.runs
         at = time.monotonic() + _beat_of(call_file)
@@ -389,14 +389,14 @@ class JobSignals:
         self._pid, self._options, self._end = pid, options, None
         if run_time is not None:
             before, now = options.get(WARN_BEFORE, run_time), time.monotonic()
-            # Otherwise the call sees it from its time.
+            # Otherwise the call sees the coming end from the time.
             warn_at = None if before >= run_time else now + run_time - before
             self._end = _sequence(options.get(GRACE, _KILL_WAIT), warn_at, options.get(WARN_SIGNAL, signal.SIGUSR1))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
         return pid
 
     def ended(self) -> None:
-        """Forget the call's process, which has ended: another process may soon have its number."""
+        """Forget the call's process after the end: another process may soon have the number."""
         self._pid = 0
 
     @property
@@ -424,7 +424,7 @@ class JobSignals:
             os.read(self.wakes, 1 << 10)
 
     def send(self, signum: int) -> None:
-        """Send a signal to the call's process alone: its function looks after its own children."""
+        """Send a signal to the call's process alone: the function looks after its own children."""
         if self._pid:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self._pid, signum)

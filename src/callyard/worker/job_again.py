@@ -1,8 +1,8 @@
-"""A call of a job that has raised `Again`: its arguments lie in the directory of its batch until the call has ended.
+"""A call of a job that has raised `Again`: the arguments lie in the directory of the batch until the call has ended.
 
-The same job runs the call again, at once, unless it has been told of its end. Otherwise the next start of the job goes
-on with these arguments. The scheduler starts a job again after a preemption or the loss of its node; for a job whose
-time is nearly over, this module asks for a new start.
+The same job runs the call again, at once, unless the job has been told of its end. Otherwise the next start of the job
+goes on with these arguments. The scheduler starts a job again after a preemption or the loss of a node; for a job with
+little time left, this module asks for a new start.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredIn
 
 
 def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
-    """Return the outcome from another job of the same batch, which a killed process had submitted twice.
+    """Return the outcome from another job of the same batch, submitted twice by a killed process.
 
     A batch that was removed meanwhile counts as withdrawn.
     """
@@ -98,7 +98,7 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
 
 
 def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
-    """Write down the job that has the claim, so that waiting processes can ask the scheduler about it."""
+    """Write down the job with the claim, so that waiting processes can ask the scheduler about that job."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)
@@ -221,7 +221,7 @@ def _named(error: BaseException, folder: BatchDirectory, number: int, call_file:
 
 
 def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
-    """Return an error of ours with the name of the call, its job and its log."""
+    """Return an error of ours with the name of the call, the job and the log."""
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 

@@ -32,7 +32,7 @@ def load_call(data: bytes, inputs: Sequence[Any]) -> Any:
 
 
 class StoredInput:
-    """A future that has ended, with its result in a file."""
+    """A future that has ended, with the result in a file."""
 
     def __init__(self, given: CallInput, found: CachedResult | None) -> None:
         self._given, self._found = given, found
@@ -61,7 +61,7 @@ class StoredInput:
 
 
 def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
-    """Return the results that replace futures among the arguments. Each part is taken once, to see that it exists."""
+    """Return the results in the place of futures among the arguments. Each part is taken once, as a check."""
     found = [StoredInput(given, _find_input(home, call_file, given)) for given in call_file.inputs]
     for given, stored in zip(call_file.inputs, found, strict=True):
         try:

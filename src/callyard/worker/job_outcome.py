@@ -12,8 +12,8 @@ from ..schedulers.current_job import current_job
 __all__ = ["InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who"]
 
 
-class InputFailed(Exception):  # not an error of its own: it carries another one
-    """The failure that a call inherits from one of its inputs."""
+class InputFailed(Exception):  # not an error of its own, but the carrier of another one
+    """The failure that a call inherits from one of the inputs."""
 
     def __init__(self, failure: bytes) -> None:
         self.failure = failure
@@ -46,7 +46,7 @@ def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
 
 
 def inherited(end: CallOutcome, name: str, source: str) -> bytes:
-    """Return the failure of a call whose input failed: the same error, with the path to it in a note."""
+    """Return the failure of a call with a failed input: the same error, and a note with the path."""
     if not end.failure:
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
     error, text = end.error()

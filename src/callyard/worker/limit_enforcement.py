@@ -54,7 +54,7 @@ class Limits:
             memory.remove_group(limit.group)
 
     def ended(self, pid: int) -> str | None:
-        """Forget a process that has ended; return "memory" if the kernel ended it because of the limit."""
+        """Forget an ended process; return "memory" if the kernel ended it because of the limit."""
         limit = self._limits.pop(pid, None)
         if limit is None or limit.group is None:
             return None

@@ -49,7 +49,7 @@ def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apa
 
 
 def _run(place: str, call_file: CallFile, command: list[str]) -> int:
-    """Start the ranks in the first way in which they know each other; return the exit code of their launcher."""
+    """Start the ranks in the first way that lets them know each other; return the exit code of the launcher."""
     plugins = _plugins(call_file.launcher)
     ways = [""] if plugins is None else plugins.candidates()
     alone, code = "", 0
@@ -69,7 +69,7 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
 
 
 def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
-    """Return the ways in which the launcher can start ranks, if it is a scheduler's."""
+    """Return the launcher's ways to start ranks, if it is a scheduler's."""
     scheduler = scheduler_of_launcher(launcher[0])
     chosen = next((word[len(_MPI) :] for word in launcher if word.startswith(_MPI)), None)
     return None if scheduler is None else MpiPlugins(scheduler.site(), open_host(), chosen)
@@ -104,7 +104,7 @@ def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]
 
 
 def _order(place: str, ranks: int) -> list[int]:
-    """Return the ranks, failed ones first: the others may only report that they were ended because of these."""
+    """Return the ranks, failed ones first: the others may only report an end because of these."""
     failed = [rank for rank in range(ranks) if os.path.exists(f"{place}/{rank}.failed")]
     return [*failed, *(rank for rank in range(ranks) if rank not in failed)]
 

@@ -1,8 +1,8 @@
-"""The state of a process that a call may change, and on which storing its result depends.
+"""The state of a process that a call may change, as far as the storing of the result depends on it.
 
-A call that returns a value delivers it, whatever else it did. So this state is noted before the call, and holds again
-while the result is stored; afterwards the changes of the call are back, for the next call of the worker. Environment
-variables are no part of the state, because the ones that count here have been read before.
+A call that returns a value delivers the value, whatever else it did. So this state is noted before the call, and holds
+again while the result is stored; afterwards the changes of the call are back, for the next call of the worker.
+Environment variables are no part of the state, because the important ones have been read before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ours: dict[str, ModuleType] = {}
 
 
 def note_modules() -> None:
-    """Keep the modules of this package that are loaded now, because a call may remove them from `sys.modules`."""
+    """Keep the loaded modules of this package, because a call may remove some from `sys.modules`."""
     _ours.update((name, module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE)
 
 

@@ -1,7 +1,7 @@
-"""A worker: it reads calls from a stream, runs them one after the other, and sends the results.
+"""A worker: it reads calls from a stream, runs one after the other, and sends the results.
 
 It has one thread only, so that the user's functions may fork. Results of short calls are collected and sent together;
-until then they lie in the result log, where they outlive this process.
+until then the results lie in the result log, and outlive this process.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ from .exceptions import (
 from .initializer import Initialized
 from .process_state import ProcessState
 
-_HAND_OVER_AFTER = 0.0005  # s for which a result waits for those of the calls behind it, at most
-_LOOKING = 0.0001  # s for which an idle worker looks for the next call before it sleeps
+_HAND_OVER_AFTER = 0.0005  # s for a result to wait for results of the calls behind, at most
+_LOOKING = 0.0001  # s for an idle worker to look for the next call before it sleeps
 _SHORT = 0.001  # s; after longer calls it sleeps at once
 _MOMENT = 0.005  # s between two attempts to send while the system lacks memory
 _NO_OPTIONS: dict[str, Any] = {}
@@ -112,7 +112,7 @@ class Server:
             try:
                 return self.receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
-                os.sched_yield()  # another process that wants this core gets it
+                os.sched_yield()  # another process gets this core if it wants to
         return self.receive()
 
     def receive(self, flags: int = 0) -> bytes:
@@ -168,7 +168,7 @@ class Server:
                 self._transmit(piece, [])
 
     def call(self, sequence: int, number: int, flags: int, body: bytes) -> None:
-        # First of all, so that the driver knows after a crash which call was running.
+        # First of all, so that the driver knows the running call after a crash.
         runs = self.result_log.begin(sequence)
         request = Request.read(body, self.undescribe) if flags & PACKED else None
         if not runs:
@@ -310,7 +310,7 @@ class Server:
         return 0
 
     def send(self, frame: bytes) -> None:
-        """Put a frame into the result log; send the log when it is full or its first frame has waited long enough."""
+        """Put a frame into the result log; send the log when it is full or the first frame has waited long enough."""
         if self.outbox + len(frame) > ROOM:
             self.flush()
             if len(frame) > ROOM:

@@ -1,4 +1,4 @@
-"""Withdrawal: calls are taken back from a worker, which must be stopped meanwhile. Nothing here waits for that."""
+"""Withdrawal: calls are taken back from a worker, stopped meanwhile. Nothing here waits for the stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CallWithdrawal:
 
     def __init__(self, pid: int, result_log: ResultLog, last: int) -> None:
         self._pid, self._result_log, self._last = pid, result_log, last
-        self._stopped_before = state_of(pid) == "T"  # by another process, which has to let it go on
+        self._stopped_before = state_of(pid) == "T"  # by another process, as a debugger
         self._pauses = Backoff(_SOONEST, _LATEST, 2.0)
         self.next_attempt = 0.0
 

@@ -166,14 +166,14 @@ class Zygote:
             self.selector.modify(self.sock, wanted, self.driver_ready)
 
     def answer(self) -> None:
-        """Answer the driver, which asks whether this process still works."""
+        """Answer the driver, which asks for a sign of life."""
         self.say(ALIVE, 0)
 
     def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
         """Fork a worker; with `argv` it starts afresh.
 
-        The stream and the result log came as descriptors. Ranks have none: they find their socket in `directory`, which
-        must not be left behind.
+        The stream and the result log came as descriptors. Ranks have none: the ranks find their socket in `directory`,
+        which must not be left behind.
         """
         descriptors = self.reader.take(0 if directory else 2)
         zygote = os.getpid()
@@ -241,7 +241,7 @@ class Zygote:
             worker.end = EndSequence(grace, time.monotonic() + run_time - warning[0], warning[1])
 
     def unwatch(self, number: int) -> None:
-        """Forget the limits of a call that is over. After the answer none of them can hit the next call."""
+        """Forget the limits of a finished call. After the answer none of the limits can hit the next call."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
@@ -261,7 +261,7 @@ class Zygote:
             self.announce(worker, time.monotonic())
 
     def withdraw(self, number: int, last: int) -> None:
-        """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
+        """Take back the calls up to `last` that have not begun, and the results that were not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.result_log is not None and worker.pid:
             worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
@@ -274,7 +274,7 @@ class Zygote:
             self.say(WITHDRAWN, worker.number, found)
 
     def end(self, grace: float) -> None:
-        """Wait for the workers, which were told to end; kill those that are left after `grace` seconds."""
+        """Wait for the workers, which were told to end; kill the rest after `grace` seconds."""
         self.ending = time.monotonic() + grace
 
     # -- events ----------------------------------------------------------------------------------------
@@ -285,14 +285,13 @@ class Zygote:
         self.hear_births()
         for pid, status in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)
-            # A guard may end before its worker, which is then a child of this process: its own end is the one that
-            # counts.
+            # A guard may end before its worker, then a child of this process: only the worker's own end counts.
             if worker is not None and not (worker.pid not in (0, pid) and _is_child(worker.pid)):
                 self.exited(worker, exit_code(status) if pid == worker.pid or not worker.pid else None)
         self.end_orphans()
 
     def end_group(self, pid: int) -> None:
-        """End the processes that a worker left, where no guard does so, before another process can have its number."""
+        """End the processes left by a worker without a guard, before another process can have the number."""
         worker = self.by_pid.get(pid)
         if worker is not None and pid == worker.pid:
             kill_group(pid, signal.SIGKILL)
@@ -311,7 +310,7 @@ class Zygote:
     def end_orphans(self) -> None:
         """End orphans of dead workers.
 
-        A guard adopts those of its living worker; without guards they cannot be told apart.
+        Orphans of living workers belong to guards; without guards the two look alike.
         """
         if not any(worker.pid == worker.guard for worker in self.workers.values()):
             for pid in set(children()) - self.by_pid.keys():
@@ -368,9 +367,9 @@ class Zygote:
         self.send_due(worker, now)
 
     def send_due(self, worker: _Worker, now: float) -> None:
-        """Send the due signals: first to the worker alone, whose function looks after its children.
+        """Send the due signals: first to the worker alone, because the function looks after its children.
 
-        SIGKILL goes to the worker's whole group; the guard ends processes that have left the group.
+        SIGKILL goes to the worker's whole group; the guard ends processes outside of the group.
         """
         for signum in worker.end.due(now):
             if signum == signal.SIGKILL:
@@ -387,7 +386,7 @@ class Zygote:
         if worker.pid:
             kill_group(worker.pid, signum)
         else:
-            kill(worker.guard)  # the guard ends the worker that it is forking
+            kill(worker.guard)  # the guard ends the worker in the making
         if signum == signal.SIGKILL and worker.overdue is None:
             worker.overdue = time.monotonic() + _UNKILLABLE
 
@@ -400,7 +399,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _is_child(pid: int) -> bool:
-    """Return True if this process is the parent of that one, which may have ended, and so is told of its end."""
+    """Return True if this process is the parent of the other one, perhaps an ended one, and so is told of the end."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -409,7 +408,7 @@ def _is_child(pid: int) -> bool:
 
 
 def _load_for_the_next() -> bool:
-    """Import the modules that the first workers load when needed, so that later workers have them from the start."""
+    """Import the modules that the first workers load when needed, so that later workers begin with them."""
     with contextlib.suppress(Exception):  # workers are told the import path, and fail with errors of their own
         from ..serialize import function_registry, reconstruct  # noqa: F401
     gc.freeze()  # these objects are the same in all workers, so the collector need not touch their pages
@@ -444,7 +443,7 @@ def main() -> None:
 
 
 def _use_as_stderr(errors: int) -> None:
-    """Replace the file that was stderr so far, and that the driver reads after a failed start of this process."""
+    """Replace the file used as stderr so far, which the driver reads after a failed start of this process."""
     os.write(errors, os.pread(2, os.fstat(2).st_size, 0))
     os.dup2(errors, 2)
     os.close(errors)

@@ -82,7 +82,7 @@ class CachedBackend:
         return future
 
     def _answer(self, call: SharedCall, future: CachedFuture) -> bool:
-        """Let the future share a call on its way, or give it the stored result; return False if there is neither."""
+        """Let the future share a call on its way, or answer from the cache; return False if there is neither."""
         if self._pending.join(call.id, future):
             return True
         found = call.look_up()

@@ -14,7 +14,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class SharedCallView(Protocol):
-    """A call on its way, as the futures of its submitters see it."""
+    """A call on its way, from the view of its submitters' futures."""
 
     inner: Future[object] | None
     where: str
@@ -111,7 +111,7 @@ class CachedFuture(Future[Any]):
 
 
 class KeyedResult:
-    """A future that is done, for which only the token of its result is needed: the token of the bytes that are sent."""
+    """A future that is done, for which only a token is needed: the token of the sent bytes."""
 
     def __init__(self, source: Any) -> None:
         token = getattr(source, "result_token", None)
@@ -146,7 +146,7 @@ class PartialKey(NamedTuple):
 
 
 class CachedCall(Protocol):
-    """A call with a cache, as its backend sees it."""
+    """A call with a cache, from the view of a backend."""
 
     held: bool  # the call must be let in by `admit`, although its futures are done
 
@@ -160,7 +160,7 @@ class CachedCall(Protocol):
         """
 
     def partial_key(self) -> PartialKey:
-        """Return the known part of the key, for backends whose calls outlive them."""
+        """Return the known part of the key, for backends with calls that outlive them."""
 
     def noted(self, note: RunReport, key: str | None = None) -> None:
         """Take the runner's report, before the call's future ends; and the key, if the runner has made it."""

@@ -1,8 +1,8 @@
-"""The calls of an executor that have not ended, and the futures that share each of them.
+"""The calls of an executor that have not ended, and the futures of each call.
 
-One lock guards three things: the call of each key, the futures of each call, and the flag that more may join. Under the
-lock only lists and flags change. Futures end after its release, because then their callbacks run, and these may submit
-calls, cancel them, or shut the executor down.
+One lock guards three things: the call of each key, the futures of each call, and the flag for further futures. Under
+the lock only lists and flags change. Futures end after its release, because callbacks run then, and callbacks may
+submit calls, cancel calls, or shut the executor down.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ CallId = tuple[str, str]  # directory and key
 
 
 class PendingCall:
-    """A call that has not ended, as the futures that share it see it.
+    """A call that has not ended, from the view of its futures.
 
-    `key` is unknown at first if it depends on results to come: see `has_key`.
+    `key` is unknown at first if the key depends on results to come: see `has_key`.
     """
 
     def __init__(self, pending: PendingCalls, directory: str, own_key: str | None) -> None:
@@ -34,7 +34,7 @@ class PendingCall:
         self.ended = False
         self._open = True  # more futures may join; guarded by the lock
         self._futures: list[CachedFuture] = []  # in the order of joining; guarded by the lock
-        self._sent_again = False  # the future that the backend returned first counts no more, even if it comes late
+        self._sent_again = False  # the backend's first future counts no more, even if late
 
     @property
     def id(self) -> CallId:
@@ -99,10 +99,9 @@ class PendingCall:
         self._open = not (self.ended or inner.cancelled())
 
     def _set_inner(self, inner: Future[Any], again: bool) -> tuple[bool, Future[Any] | None]:
-        """Take the backend's future; return True if it comes too late, and the future in whose place it is.
+        """Take the backend's future; return True if it comes too late, and the future that it replaces.
 
-        It is late if the call has ended, or was sent again, before this future was known here. The caller holds the
-        lock.
+        A late future is one of a call that has ended, or was sent again, in the meantime. The caller holds the lock.
         """
         late = self.ended or (self._sent_again and not again)
         self._sent_again |= again
@@ -167,7 +166,7 @@ class PendingCalls:
         futures = [] if call.ended else list(call._futures)
         for future in futures:
             future.known_as(call.key, False)
-        # All of them join or none: the other call cannot close in between, because that needs the lock.
+        # All futures join or none: to close, the other call would need this lock.
         if other is None or other is call or call.ended or not other._open:
             if not call.ended:
                 self._by_id[call.id] = call

@@ -1,12 +1,12 @@
-"""A cached call on its way, and its side of the conversation with its backend.
+"""A cached call on its way, and the call's side of the conversation with the backend.
 
     joined ------> submitted -------> ended
     futures join   the backend has    once, by the first of these: the call has ended, is answered from
-    and leave      given its future   the cache, has failed, or its last future was cancelled
+    and leave      given a future     the cache, has failed, or the last of the futures was cancelled
 
 The meaning of the key is fixed at `submit`: the arguments are packed then, and the function's part of the key is made
-just before. If futures among the arguments are not done, the rest follows after their ends (`admit`). An end that an
-exception interrupts is repeated, which is harmless.
+just before. If futures among the arguments are not done, the rest follows after their ends (`admit`). After an
+exception in the middle of an end, the end is repeated without harm.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class ExecutorContext:  # The common parts of the cached calls of one executor.
 
 
 class SharedCall(PendingCall):
-    """One call for all futures that were submitted with its key.
+    """One call for all futures with the same key.
 
-    A call is `held` if this process puts the result together (the list of several ranks), and stores it.
+    A call is `held` if this process puts the result together (the list of several ranks), and stores the list.
     """
 
     def __init__(self, context: ExecutorContext, fn: Callable[..., Any], settings: CallSettings) -> None:
@@ -137,7 +137,7 @@ class SharedCall(PendingCall):
         return self._requested
 
     def _inode(self) -> int:
-        """Return the inode of the directory; 0 if it is gone: no worker finds a 0, so this process has to report it."""
+        """Return the inode of the directory; 0 without a directory, which no worker finds and this process reports."""
         try:
             return self.settings.cache._directory.inode()
         except (OSError, CacheError):
@@ -194,10 +194,7 @@ class SharedCall(PendingCall):
         self._context.tasks.submit(partial(self._or_fail, task))
 
     def _or_fail(self, task: Callable[[], object]) -> bool:
-        """Return the result of a task.
-
-        Any error in it ends the call, because otherwise its users might wait for ever.
-        """
+        """Return the result of a task. Any error ends the call, because otherwise its users might wait for ever."""
         if self.ended:
             return True
         try:
@@ -207,7 +204,7 @@ class SharedCall(PendingCall):
             return True
 
     def _admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
-        """Make the key of a call whose inputs are done; answer the call if its result is stored, otherwise start it."""
+        """Make the key of a call after the ends of its inputs; answer the call from the cache, or start it."""
         if not self.has_key:
             args, kwargs = known()
             self._set_key(call_key(self.fn, args, kwargs, self.settings.context, self._part))
@@ -228,7 +225,7 @@ class SharedCall(PendingCall):
         if isinstance(begun, RunDeclined):
             self.declined(begun, partial(self.admit, _nothing, go), _nothing)
             return False
-        # The call may have ended during the claim: its end releases only a claim that it knows.
+        # The call may have ended during the claim: an end releases only a known claim.
         if not under(self._context.pending.lock, self._holds, begun):
             begun.release()
             return False
@@ -299,7 +296,7 @@ class SharedCall(PendingCall):
     # -- the end ---------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        if not isinstance(error, Exception):  # it was meant for the thread that it has interrupted
+        if not isinstance(error, Exception):  # meant for the interrupted thread
             error = CallyardError(f"{self.name!r}: {error!r} interrupted its submission; submit it again")
         self._finish(lambda future: future.answered(None, None, error, failed=True))
 
