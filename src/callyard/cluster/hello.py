@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..pool.call_shape import NodeCapacity, NodeOffer
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..system.machine import GIB, GPUS, detect
 from ..version import VERSION
 from ..worker.communicator import Communicator

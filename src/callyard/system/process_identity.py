@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..utils.frozen import Frozen
-from ..utils.lite_typing import Literal
+from ..utils.lite_stdlib import Frozen, Literal
 
 __all__ = ["ProcessIdentity", "State", "is_hexadecimal", "may_live", "this_process"]
 

@@ -8,8 +8,7 @@ import os
 import sys
 import time
 
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Callable, Iterable, Iterator
+from ..utils.lite_stdlib import Callable, Iterable, Iterator, suppress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from ..utils.lite_typing import Any
+from ..utils.lite_stdlib import Any
 from .exceptions import traceback_text
 
 _OTHER_THREADS = 4  # threads of a library besides the computing ones

@@ -20,7 +20,7 @@ from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..system.processes import (
     become_subreaper,
     children,
@@ -34,24 +34,20 @@ from ..system.processes import (
     watch_end,
 )
 from ..utils.environment import NESTED, at_start, nested
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import TYPE_CHECKING, Any, Iterator, NoReturn
+from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, suppress
 from ..version import VERSION
-from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL, running
+from .current_call import running
 from .job_call import make_call  # here, so that all calls of the job share the loaded modules
 from .job_outcome import failed, job_id, node_name, printed, who
+from .job_signals import JobSignals
 
 if TYPE_CHECKING:
-    from .end_sequence import EndSequence
     from .limit_enforcement import Limits
 
 _ENDS_APART = 2.0  # s at most between the signals to two processes of a job that is ended: a busy node is slow
 _MOMENT = 0.2  # s between two beats, at least
 _BEAT = 15.0  # s at most between two beats
 _UNKILLABLE = 5.0  # s to wait for the end of a killed process, which may be deep in the kernel
-_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
-_ALL = (signal.SIGTERM, *_PASSED_ON)
-_KILL_WAIT = 30.0  # s of grace after a `run_time`, if the call has none: Slurm's default
 _STOPPED = 128 + signal.SIGTERM  # exit status of a job that was told to end
 _LOOKING = 0.05  # s between two looks at a process, on systems without a better way
 
@@ -341,110 +337,3 @@ def _write_to(path: str) -> None:
     for fd in (1, 2):
         os.dup2(log, fd)
     os.close(log)
-
-
-# -- signals ---------------------------------------------------------------------------------------------
-
-
-class JobSignals:
-    """The signals of a job: its process gets them, outlives them, and passes them on to the running call.
-
-    SIGTERM (scancel, the job's limit, preemption) tells the call to end. SIGKILL is then sent by the scheduler, or by
-    this process if the call has a `grace`. Other signals are passed on unchanged. Some ways of sending reach all
-    processes of a job (`scancel --full`): then the call gets a signal twice.
-    """
-
-    def __init__(self) -> None:
-        self.stopped = False  # the job must end
-        self.warned: int | None = None  # the signal that has warned a call of the job's end
-        self._end: EndSequence | None = None  # of the running call, once it may need one
-        self._pid = 0  # of the running call's process
-        self._options: dict[str, Any] = {}
-        self.wakes, self._wake = os.pipe()  # readable after a signal
-        for descriptor in (self.wakes, self._wake):
-            os.set_blocking(descriptor, False)
-
-    def listen(self) -> None:
-        signal.signal(signal.SIGTERM, self._stop)
-        for signum in _PASSED_ON:
-            signal.signal(signum, self._pass_on)
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-
-    def fork(self, options: dict[str, Any], run_time: float | None) -> int:
-        """Fork the process of a call.
-
-        No signal is handled before the child listens, nor before its number is known here.
-
-        In the child signals stay blocked until the call of `Running.listen`.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for signum in (*_ALL, signal.SIGCHLD):
-                signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-            os.close(self.wakes)
-            os.close(self._wake)
-            return 0
-        self._pid, self._options, self._end = pid, options, None
-        if run_time is not None:
-            before, now = options.get(WARN_BEFORE, run_time), time.monotonic()
-            # Otherwise the call sees the coming end from the time.
-            warn_at = None if before >= run_time else now + run_time - before
-            self._end = _sequence(options.get(GRACE, _KILL_WAIT), warn_at, options.get(WARN_SIGNAL, signal.SIGUSR1))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
-        return pid
-
-    def ended(self) -> None:
-        """Forget the call's process after the end: another process may soon have the number."""
-        self._pid = 0
-
-    @property
-    def next_at(self) -> float | None:
-        """The time of the next signal for the call's end (s of the monotonic clock)."""
-        return None if self._end is None else self._end.next_at
-
-    def due(self, now: float) -> list[int]:
-        return [] if self._end is None else self._end.due(now)
-
-    def announce(self, now: float) -> None:
-        """Begin the end of the call, whose `run_time` is over."""
-        if self._end is not None:
-            self._end.announce(now)
-
-    def await_stop(self, seconds: float) -> None:
-        """Wait until the job is told to end, at most for so long."""
-        until = time.monotonic() + seconds
-        while not self.stopped and (left := until - time.monotonic()) > 0:
-            select.select([self.wakes], [], [], left)
-            self.drain()
-
-    def drain(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self.wakes, 1 << 10)
-
-    def send(self, signum: int) -> None:
-        """Send a signal to the call's process alone: the function looks after its own children."""
-        if self._pid:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, signum)
-
-    def _stop(self, signum: int, frame: object) -> None:
-        """End the job for the scheduler, which knows the reason; so no outcome is written here."""
-        self.stopped = True
-        if not self._pid:
-            os._exit(128 + signum)
-        if self._end is None or not self._end.announced:
-            self._end = _sequence(self._options.get(GRACE))  # without one, the scheduler sends SIGKILL
-            self._end.announce(time.monotonic())
-
-    def _pass_on(self, signum: int, frame: object) -> None:
-        if self._options.get(WARN_SIGNAL) == signum:
-            self.warned = signum
-        self.send(signum)
-
-
-def _sequence(grace: float | None, warn_at: float | None = None, warning: int = signal.SIGUSR1) -> EndSequence:
-    from .end_sequence import EndSequence  # here, because few calls need this
-
-    return EndSequence(grace, warn_at, warning)
