@@ -216,7 +216,7 @@ class AgentProcess:
         with contextlib.suppress(OSError):
             os.write(2, data.replace(self._noise, b"") if self._noise else data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if not data and self._rest:
+        if not data and self._rest:  # a last line without an end
             lines.append(self._rest)
         for line in lines:
             self._take_line(line.decode(errors="replace").strip())
@@ -236,7 +236,8 @@ class AgentProcess:
         self._process.terminate()
 
     def end(self, grace: float) -> None:
-        self._stdin.close()
+        self._stdin.close()  # the agents' sign to end
+        # First the time to end without a signal, then SIGTERM, and SIGKILL at last.
         for end in (self._process.terminate, self._process.kill):
             try:
                 self._process.wait(grace)

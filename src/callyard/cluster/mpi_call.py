@@ -153,6 +153,7 @@ class MpiCalls:
         """
         if len(mpi_call.ways) > 1:
             mpi_call.over = True
+            # Over before the stop, so that the end of its output ends nothing more.
             self._stop(mpi_call)
             self._begin(mpi_call.call, mpi_call.nodes, mpi_call.ways[1:])
         else:
@@ -205,6 +206,7 @@ class MpiCalls:
     # -- ends ----------------------------------------------------------------------------------------------------
 
     def _end(self, mpi_call: MpiCall, end: CallEnd) -> None:
+        # Only the first end counts: after one failure the other ranks may fail, too.
         if mpi_call.over:
             return
         mpi_call.over = True

@@ -48,6 +48,7 @@ class ParentPipe:
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError):
+            # Input means nothing; only its end does.
             while os.read(0, 1 << 12):
                 pass
         os._exit(0 if self.all_sent else 1)  # the zygote notices, and ends the workers and their children
@@ -85,7 +86,7 @@ class DriverConnection:
         head, parts = unwrap(body, iter(()))
         adopt(head["surroundings"])
         Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner).run()
-        self._parent.all_sent = True
+        self._parent.all_sent = True  # from here on an end of the parent is no failure
         if self._make_runner is None:  # for a rank the one call has ended, and the driver does not read on
             self._wait_for_end()
 

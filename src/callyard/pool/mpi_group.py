@@ -73,7 +73,7 @@ class RankGroup:
             listener = undo.enter_context(socket.socket(socket.AF_UNIX))
             listener.setblocking(False)
             listener.bind(self.address)
-            listener.listen(self.size)
+            listener.listen(self.size)  # all ranks may connect before the first is accepted
             undo.pop_all()
         return listener
 
@@ -176,6 +176,7 @@ class RankGroup:
     def _enter(self, connection: WorkerConnection, frame: Frame) -> None:
         """Take in a rank with a known number; the number of ranks is known, too, if MPI is in use."""
         _, size, rank, _, library = frame
+        # 0: MPI is not in use here, so only the function can tell.
         if size not in (0, self.size):
             self.alone, self.must_end = (size, library.decode()), True
             return
@@ -190,6 +191,7 @@ class RankGroup:
         if not self.in_flight:  # another rank has failed before
             return []
         call, packed, failed = end
+        # Cleared at once, so that the ends of the other ranks count no more.
         if failed:
             self.in_flight.clear()
             return [end]

@@ -76,6 +76,7 @@ class ThreadedRunner:
     def after_fork(self) -> None:
         """Close this copy, in a forked child."""
         self.forked = True
+        # Only closed, without any message: the sockets are shared with the original.
         loop = self._io.loop
         for sock in (*self.open_sockets(), *(() if loop is None else loop.sockets())):
             with contextlib.suppress(OSError):

@@ -95,6 +95,7 @@ class WorkerPlacement:
     def lost(self, worker: Worker) -> list[WorkerCall]:
         """Free the resources of an ended worker; return the calls in flight there."""
         del self.workers[worker.number]
+        # Idle and leaving workers have given their cores back already.
         if worker in self._idle.get(worker.shape, ()):
             self._remove_idle(worker)
         elif not worker.leaving:
@@ -157,6 +158,7 @@ class WorkerPlacement:
 
     def decide(self) -> list[Instruction]:
         """Return the instructions for now, in their order."""
+        # A look at all idle workers costs time, so there has to be a reason.
         retires = self.max_tasks is not None or self._retires_idle or self._has_worn
         instructions: list[Instruction] = self._retire_idle_ones() if retires else []
         self._reserved = False
@@ -224,9 +226,11 @@ class WorkerPlacement:
         """Return the number of calls like this one that may be sent to the worker now."""
         if worker.leaving or worker.withdrawing or worker.worn:
             return 0
+        # The end of a long call cannot be foreseen, so no other call waits behind one.
         if worker.in_flight and _long(worker.in_flight[-1]):
             return 0
         most = 1 if _long(call) else min(_MOST_AHEAD, 1 + int(_AHEAD / max(call.expected(), 1e-6)))
+        # Calls in flight count, too, so that no worker gets more than `max_tasks` in all.
         if self.max_tasks is not None:
             most = min(most, self.max_tasks - worker.served + len(worker.in_flight))
         # Topped up when half has been done, so that many calls share one message.
@@ -238,6 +242,7 @@ class WorkerPlacement:
             return False
         if not self._limits.allow(shape, self._number_of):
             return False
+        # Their resources are free soon, so they count before any idle worker has to go.
         leaving = [worker for worker in self.workers.values() if worker.leaving]
         going = self._to_retire_for(shape, leaving)
         if going is None:
@@ -299,6 +304,7 @@ class WorkerPlacement:
         found += [call for worker in self.workers.values() for call in worker.in_flight]
         sent = {call for calls in in_flight.values() for call in calls}
         waiting = {call for call in found if call not in sent and call not in gone}
+        # A worker without a connection was never started.
         self.workers = {number: worker for number, worker in self.workers.items() if number in in_flight}
         for number, worker in self.workers.items():
             worker.in_flight = deque(in_flight[number])

@@ -79,9 +79,10 @@ class ZygoteProcess:
                 stdin=subprocess.DEVNULL,
                 stderr=self._errors,
                 pass_fds=passed,
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C in the terminal is for the driver alone
             )
             ours.pop_all()
+        # The zygote's: a worker with other start-time variables needs a fresh process.
         self._environment = dict(os.environ)
         self._said = self._heard = 0  # messages to the zygote; the part of them that it has dealt with, as far as known
         self._limited: set[int] = set()  # workers with limits
@@ -189,6 +190,7 @@ class ZygoteProcess:
             return None
         events = []
         for kind, heard, _, _, body in arrived:
+            # Any frame is a sign of life.
             self._heard, self._due = heard, None
             event = ZygoteEvent(_WHAT[kind], *pickle.loads(body))
             events.append(event)
@@ -205,7 +207,7 @@ class ZygoteProcess:
             kill(self._process.pid)
 
     def close(self) -> None:
-        self.stream.close()
+        self.stream.close()  # the zygote ends with its stream
         if wait_for_end(self._process.pid, _END):
             self._process.wait()
         else:  # deep in the kernel, where no signal ends it: a wait might take for ever

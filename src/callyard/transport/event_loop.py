@@ -31,6 +31,7 @@ class EventLoop:
         with contextlib.ExitStack() as undo:
             self._selector = undo.enter_context(selectors.DefaultSelector())
             self._reader, self._writer = map(undo.enter_context, socket.socketpair())
+            # A full pipe must not block the waking thread, nor an empty one the loop.
             for end in (self._reader, self._writer):
                 end.setblocking(False)
             self.watch(self._reader, self._wake_up)
@@ -68,6 +69,7 @@ class EventLoop:
 
     def step(self, timeout: float | None) -> None:
         """Wait for an event, at most `timeout` seconds, and call the handlers."""
+        # An earlier handler may have closed the socket of a later one, so handlers check for this.
         for key, mask in self._selector.select(timeout):
             key.data(mask)
 
@@ -102,7 +104,7 @@ class IoThread(LazyThread):
         try:
             self._start(partial(run, loop))
         except RuntimeError:
-            if not self._threads:
+            if not self._threads:  # no thread of a parallel start has the loop
                 self.loop = None
                 self._loops.clear()
                 loop.close()
@@ -112,6 +114,7 @@ class IoThread(LazyThread):
     def _loop_of(self, make_loop: Callable[[], EventLoop]) -> EventLoop:
         """Return the loop of this object. To append to a list is atomic, so all threads agree on the first entry."""
         if not self._loops:
+            # Several threads may come here at once; all but the first close their own loop.
             made = make_loop()
             self._loops.append(made)
             if self._loops[0] is not made:

@@ -41,10 +41,12 @@ class FrameStream:
         self._send(data, descriptors)
 
     def _send(self, data: bytes, descriptors: list[int]) -> None:
+        # Behind waiting bytes, to keep the order of the stream.
         if self._waiting:
             self._waiting.append((memoryview(data), descriptors))
             return
         sent = self._try(data, descriptors)
+        # The descriptors have gone with the first byte, if any was sent.
         if sent < len(data):
             self._waiting.append((memoryview(data)[sent:], [] if sent else descriptors))
             self._on_blocked(self)

@@ -37,8 +37,8 @@ def get_guard(parent: int, descriptors: Iterable[int]) -> None:
 def _fork(parent: int, descriptors: Iterable[int]) -> int:
     """Fork the worker; return its parent there: the guard, or without room for another process the zygote."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # before there can be a signal to wait for
-    die_with_parent(parent, _ORPHANED)
-    become_subreaper()
+    die_with_parent(parent, _ORPHANED)  # a signal to wait for: the processes below end first
+    become_subreaper()  # before the fork, so that no orphan is missed
     guard = os.getpid()
     try:
         worker = os.fork()

@@ -41,6 +41,7 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
         end = failed(error, _trace(error))
+    # A failure has been written already, before the release of the claim.
     if end is not None and folder.ended(number) is None:
         folder.end(number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
     for stream in (sys.stdout, sys.stderr):

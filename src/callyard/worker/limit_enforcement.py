@@ -39,7 +39,7 @@ class Limits:
 
     def watch(self, pid: int, deadline: float | None, memory: int | None, reason: str) -> None:
         """Keep limits from now on; `reason` is the word for an end at the deadline."""
-        self.unwatch(pid)
+        self.unwatch(pid)  # the limits of the call before
         group = None if memory is None else self._make_group(pid, memory)
         self._limits[pid] = _Limit(deadline, reason, memory, group)
 
@@ -76,7 +76,7 @@ class Limits:
         late = {p: x.reason for p, x in self._limits.items() if x.deadline is not None and now >= x.deadline}
         for pid in (*late, *(large := self._too_large(now))):
             limit = self._limits[pid]
-            limit.deadline = limit.memory = None
+            limit.deadline = limit.memory = None  # reported once
         return {**dict.fromkeys(large, "memory"), **late}
 
     def _too_large(self, now: float) -> list[int]:

@@ -122,7 +122,7 @@ class Server:
             except OSError as error:
                 if error.errno not in SCARCE:
                     raise
-            sleep(_MOMENT)
+            sleep(_MOMENT)  # no event tells when the system has memory again
 
     # -- frames of the driver ---------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class Server:
         except BaseException as error:
             self.send(encode_error(error, 0, 0.0))
             self.flush()
-            raise SystemExit(1) from None
+            raise SystemExit(1) from None  # without the initializer no call may run here
         self.state = ProcessState()  # with the changes of the initializer, which are meant to stay
         self.send(frames.encode(READY))
 
@@ -170,6 +170,7 @@ class Server:
     def call(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         # First of all, so that the driver knows the running call after a crash.
         runs = self.result_log.begin(sequence)
+        # Also for a withdrawn call: its descriptors have arrived, and must be taken from the reader's queue.
         request = Request.read(body, self.undescribe) if flags & PACKED else None
         if not runs:
             return
@@ -182,7 +183,7 @@ class Server:
                 value = self.execute(number, body, request)
                 running.hand_over()
                 packed: Packed | None = self.pack_result(value)
-                del value
+                del value  # packed by now, and perhaps large
             else:
                 from .cached_call import run_cached  # here, because most workers need none of this
 
@@ -338,6 +339,7 @@ class Server:
             _NotTaken: the system does not take the descriptors now; nothing was sent.
         """
         sent = self._transmit_some(data, descriptors)
+        # The descriptors have gone with the first byte.
         while sent < len(data):
             sent += self._transmit_some(memoryview(data)[sent:], [])
 

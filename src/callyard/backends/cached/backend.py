@@ -77,6 +77,7 @@ class CachedBackend:
             # With a key of the user's own, the call does not depend on the failed part.
             if type(reason) is not PendingFuture and not call.has_key:
                 raise
+        # Without a key the call waits for futures; `admit` looks into the cache then.
         if not (call.has_key and self._answer(call, future)):
             self._start(call, future, args, kwargs)
         return future
@@ -88,6 +89,7 @@ class CachedBackend:
         found = call.look_up()
         if found is None:
             return False
+        # Before the end, because a callback may ask for the key.
         future.known_as(call.key, True)
         future.identity, future.stored = call.identity(), call.id
         future.answered(found, found.token, failed=found.failed)
@@ -96,6 +98,7 @@ class CachedBackend:
     def _start(self, call: SharedCall, future: CachedFuture, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Submit the call, unless another thread has submitted the same one meanwhile."""
         try:
+            # False: another thread was faster, and the future has joined that call.
             if self._pending.add(call, future):
                 call.submit(args, kwargs)
         except BaseException as error:
@@ -131,6 +134,7 @@ class CachedBackend:
         self._end_if_over()
         # A callback of a call cannot wait for the end of this same call.
         if wait and not self._forked and not self._pending.end_here():
+            # In this order: a call's end may need the inner backend, and a task may submit a call once more.
             self._pending.over.result()
             self.inner.close(True)
             self._tasks.join()

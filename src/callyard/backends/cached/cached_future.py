@@ -80,6 +80,7 @@ class CachedFuture(Future[Any]):
 
     def answered(self, packed: Lazy | None, token: bytes | None, value: Any = None, failed: bool = False) -> None:
         """End as the call did."""
+        # Kept for later: from here on the call is not referred to.
         self._job_id, self._attempts = self.job_id, self.attempts
         self._call = None
         self._token = token  # first: a thread that waits for the end may ask for the token at once

@@ -47,6 +47,7 @@ class SettingsByResources:
         cache = self._cache
         if resources.cache_directory is not None:
             path = os.path.abspath(resources.cache_directory)
+            # `setdefault` is atomic, so two threads get the same cache.
             cache = self._others.get(path) or self._others.setdefault(path, cache._at(path))
         if resources.cache_key is not None:
             cache._directory.record(resources.cache_key)  # refuses a key that cannot be a file name

@@ -130,6 +130,7 @@ class SharedCall(PendingCall):
 
     def _request(self) -> RunRequest:
         if self._requested is None:
+            # From here on the arguments inside `_call` can be freed.
             self._requested, self._call = self._make_request(), None
         known, inode = self._requested, self._inode()
         if known.inode != inode or (self._ignores_file and not known.afresh):
