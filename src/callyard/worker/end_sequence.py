@@ -6,7 +6,7 @@ runs, asks it what is due, and sends that.
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+from ..utils.lite_stdlib import signal
 
 GRACE = 2.0  # s between SIGTERM and SIGKILL, where neither the call nor a scheduler says anything else
 
