@@ -18,13 +18,13 @@ def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
 
 
 def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
-    """Return the batches that can be read, the oldest first, without those that are known already."""
+    """Return the readable batches, the oldest first, without the `known` ones."""
     found = []
     for folder in folders(home):
         if folder.token not in known:
             try:
                 found.append((folder.batch.created, folder))
-            except (OSError, ValueError, CallyardError):  # being removed just now, or of another version
+            except (OSError, ValueError, CallyardError):  # being removed, or of another version
                 continue
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
 

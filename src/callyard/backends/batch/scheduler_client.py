@@ -204,7 +204,7 @@ def _ids(jobs: Sequence[str]) -> list[JobId]:
 def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
     """Return the error of a call whose job the scheduler will never take."""
     if refused.absent:
-        return SchedulerError(f"{refused.absent} to run {name!r}: {refused.words}")
+        return SchedulerError(f"{name!r} was not run: {refused.absent}: {refused.words}")
     return SchedulerError(f"the scheduler refuses the job of {name!r}: {refused.words}")
 
 
