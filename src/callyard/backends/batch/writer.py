@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -102,10 +103,12 @@ class BatchWriter:
         return plan(list(first.values()), most, self._job_settings.calls_per_job)
 
     def _note_ends(self) -> None:
+        left: dict[str, int] = {}
+        for token in () if self._throttle is None else self._throttle.tokens():
+            with contextlib.suppress(OSError, CallyardError):  # what cannot be read counts as it did
+                left[token] = BatchDirectory(self._home, token).elements_left()
         if self._throttle is not None:
-            self._throttle.update(
-                {token: BatchDirectory(self._home, token).elements_left() for token in self._throttle.tokens()}
-            )
+            self._throttle.update(left)
 
     def is_crowded(self) -> bool:
         """Return whether a new array would name so many others for `max_workers` that calls are better gathered."""
@@ -116,10 +119,10 @@ class BatchWriter:
 
     def write(self, array: JobArray[JobCall]) -> BatchDirectory | None:
         """Write an array; None if nobody waits for its calls any more, as what they wait for has failed just now."""
+        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # what follows may name it
         if all(call.future.done() for call in calls_of(array)):
             return None
         calls = array.calls
-        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # what follows may name it
         packed = [self._call_file(call) for call in calls]
         ends = list(accumulate(map(len, packed)))
         positions = tuple(
