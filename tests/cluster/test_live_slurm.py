@@ -20,7 +20,7 @@ from pretended import Inside, same, until, visible
 
 import callyard
 from callyard import Executor, Slurm
-from callyard.errors import NodeFailure, ResourceError, SchedulerError
+from callyard.errors import NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
 
 Make = Callable[..., Executor]
 
@@ -139,6 +139,25 @@ def test_an_agent_dies(allocate: Callable[..., str], gate: Gate) -> None:
         assert [future.result() for future in running if future is not lost] == [n for n in agents if n != name]
         until(lambda: len(Inside(ex).agents) == 2)  # another one is started there
         assert {future.result() for future in [ex.submit(node) for _ in range(20)]} == {*agents}
+
+
+def grow_for_ever() -> None:
+    held = []
+    while True:
+        held.append(b"x" * (1 << 24))
+
+
+def test_the_job_has_no_memory_left(allocate: Callable[..., str], slurm: Cluster) -> None:
+    if not slurm.kills_by_memory:
+        pytest.skip("this cluster limits no memory by cgroups, and ends the whole job instead")
+    allocate(1, "-c2", "--mem=400")
+    with Executor(backend=Slurm()) as ex:
+        lost = ex.submit(grow_for_ever)
+        with pytest.raises(OutOfMemory, match="killed by the kernel on .*, where its job had no memory left"):
+            lost.result()
+        assert ex.submit(same, 1).result() == 1
+        with pytest.raises(WorkerLost, match="SIGKILL"):
+            ex.submit(os.kill, ex.submit(os.getpid).result(), signal.SIGKILL).result()
 
 
 @pytest.mark.needs("proc")

@@ -42,6 +42,7 @@ from .job_call import make_call  # here, so that all calls of the job share what
 from .job_outcome import failed, job_id, node_name, printed, who
 
 if TYPE_CHECKING:
+    from ..system.memory_control import OomKills
     from .end_sequence import EndSequence
     from .limit_enforcement import Limits
 
@@ -99,7 +100,7 @@ class Job:
         self.limits: Limits | None = None  # of the calls, if they have any
         self.attempt = 1  # of the call that runs, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
-        self.oom_kills = 0  # that were seen in this job
+        self.oom_kills: OomKills | None = None  # of this job, once one may have ended a call
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down how it ended, unless that was done before this job was started again."""
@@ -321,10 +322,10 @@ class Job:
         """Return whether the kernel killed a process of the job for memory: the scheduler may keep it in a cgroup."""
         if code != -signal.SIGKILL:
             return None
-        from ..system.memory_control import oom_kills_within
+        from ..system.memory_control import OomKills  # here, because few calls end so
 
-        before, self.oom_kills = self.oom_kills, oom_kills_within(current_job().cgroup)
-        return "memory" if self.oom_kills > before else None
+        self.oom_kills = self.oom_kills or OomKills(current_job().cgroup, explained=0)
+        return "memory" if self.oom_kills.explain_one() else None
 
 
 def _beat_of(call_file: CallFile) -> float:

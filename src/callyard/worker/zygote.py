@@ -23,7 +23,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from ..schedulers.current_job import current_job
 from ..system.exit_status import ROOM
+from ..system.memory_control import OomKills
 from ..system.processes import (
     become_subreaper,
     children,
@@ -85,6 +87,7 @@ class Zygote:
         self.unsent = b""  # of what is said to the driver, which may be busy
         self.heard = 0  # words of the driver's that were carried out
         self.limits = Limits(driver)
+        self.oom_kills = OomKills(current_job().cgroup)
         self.reader = frames.FrameReader()
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
@@ -301,8 +304,14 @@ class Zygote:
             _remove(worker.directory)
         if worker.result_log is not None:
             worker.result_log.close()
-        by_the_kernel = self.limits.ended(worker.pid)
-        self.say(EXITED, worker.number, code, worker.reason or by_the_kernel)
+        by_the_kernel = self.limits.ended(worker.pid) or self.killed_for_memory(worker, code)
+        reason = worker.reason if worker.reason not in (None, "rank") else by_the_kernel or worker.reason
+        self.say(EXITED, worker.number, code, reason)
+
+    def killed_for_memory(self, worker: _Worker, code: int | None) -> str | None:
+        """Return whether the kernel has ended it, or one of its ranks, because the job has no more memory."""
+        perhaps = bool(code) if worker.directory else code == -signal.SIGKILL  # a launcher outlives its ranks
+        return "job memory" if perhaps and self.oom_kills.explain_one() else None
 
     def end_orphans(self) -> None:
         """End what dead workers left. What others left is their guards' child; without a guard it is here, too."""
