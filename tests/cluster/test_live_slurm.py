@@ -153,7 +153,7 @@ def test_the_job_has_no_memory_left(allocate: Callable[..., str], slurm: Cluster
     allocate(1, "-c2", "--mem=400")
     with Executor(backend=Slurm()) as ex:
         lost = ex.submit(grow_for_ever)
-        with pytest.raises(OutOfMemory, match="killed by the kernel on .*, where its job had no memory left"):
+        with pytest.raises(OutOfMemory, match=r"killed by the kernel on .*, where its job had no memory left"):
             lost.result()
         assert ex.submit(same, 1).result() == 1
         with pytest.raises(WorkerLost, match="SIGKILL"):

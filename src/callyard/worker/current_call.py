@@ -19,6 +19,7 @@ import sys
 import time
 from _thread import get_ident
 
+from ..system.run_clock import StoppedTime
 from ..utils.frozen import Frozen
 from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import Any, NoReturn
@@ -95,8 +96,11 @@ class CurrentCall(Frozen):
     _deadline: float | None
 
     def time_left(self) -> float | None:
-        """Return for how long the call may still run (s, 0 or more); None if nothing limits it."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        """Return for how long the call may still run (s, 0 or more); None if nothing limits it.
+
+        Time in which it was suspended with its job does not count.
+        """
+        return None if self._deadline is None else max(0.0, self._deadline - running.now())
 
 
 class Running:
@@ -114,6 +118,7 @@ class Running:
         self._warned = False
         self._masks: dict[int, Any] = {}  # of the threads that fork just now: the signals that they block otherwise
         self._signals: tuple[int, ...] = (signal.SIGTERM,)  # to which it listens
+        self._stopped: StoppedTime | None = None  # of the call that runs
 
     # -- for the process ---------------------------------------------------------------------------------
 
@@ -125,18 +130,25 @@ class Running:
             self._signals = (signal.SIGTERM, warning)
         os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._be_plain)
 
-    def listen_in_worker(self) -> None:
+    def listen_in_worker(self, stopped: StoppedTime | None = None) -> None:
+        self._stopped = stopped
         warning = os.environ.pop(WARNED_BY, None)  # not for the workers of an executor that a call makes
         self.listen(None if warning is None else int(warning))
 
     def listen_in_job(
-        self, options: dict[str, Any], deadline: float | None, ends: float | None, warned: int | None
+        self,
+        options: dict[str, Any],
+        deadline: float | None,
+        ends: float | None,
+        warned: int | None,
+        stopped: StoppedTime | None,
     ) -> None:
         """Take the signals in the process of a job's call, which were held back until now.
 
         `deadline`: when its `run_time` is over (s of the monotonic clock); `ends`: when the job does (s since 1970);
         `warned`: the signal that has warned an earlier call of the same job of that.
         """
+        self._stopped = stopped
         self.listen(options.get(WARN_SIGNAL))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         job_ends = None if ends is None else ends - time.time() + time.monotonic()
@@ -166,7 +178,7 @@ class Running:
     @property
     def ended_from_outside(self) -> bool:
         """Whether the end of the call was told or is due, so that what it raises now is a consequence of that."""
-        return self.terminated or _passed(self.options.get(DEADLINE), 0.0)
+        return self.terminated or self._passed(self.options.get(DEADLINE), 0.0)
 
     def die(self, words: str = "") -> NoReturn:
         """End as a process without a handler for SIGTERM does, after what was printed."""
@@ -184,7 +196,7 @@ class Running:
     def is_ending(self) -> bool:
         if self._phase == _IDLE:
             return False
-        return self.announced or _passed(self._until, self.options.get(WARN_BEFORE) or 0.0)
+        return self.announced or self._passed(self._until, self.options.get(WARN_BEFORE) or 0.0)
 
     def described(self) -> CurrentCall | None:
         if self._phase == _IDLE:
@@ -205,6 +217,15 @@ class Running:
     def _until(self) -> float | None:
         """When the call must have ended."""
         return self.options.get(UNTIL, self.options.get(DEADLINE))
+
+    def now(self) -> float:
+        """Return the time of the monotonic clock, without that in which the call was stopped."""
+        now = time.monotonic()
+        return now if self._stopped is None else now - self._stopped.read(now)
+
+    def _passed(self, at: float | None, before: float) -> bool:
+        """Return whether it is `before` s before that time, or later; most calls are asked long before."""
+        return at is not None and time.monotonic() >= at - before and self.now() >= at - before
 
     # -- signals -------------------------------------------------------------------------------------------
 
@@ -231,10 +252,6 @@ class Running:
             if signal.getsignal(signum) in (self._on_term, self._on_warning):
                 signal.signal(signum, signal.SIG_DFL)
         self._unblock()
-
-
-def _passed(at: float | None, before: float) -> bool:
-    return at is not None and time.monotonic() >= at - before
 
 
 running = Running()

@@ -33,6 +33,7 @@ from ..system.processes import (
     status_of_ended,
     watch_end,
 )
+from ..system.run_clock import LOOK, RunClock, StoppedTime
 from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import TYPE_CHECKING, Any, Iterator, NoReturn
@@ -96,7 +97,9 @@ class Job:
         self.folder = folder
         self.pid = 0  # of the call that runs
         self.runs: tuple[int, CallFile] | None = None  # that call
-        self.signals = JobSignals()
+        self.clock = RunClock()
+        self.stopped: StoppedTime | None = None  # of the call that runs, if its time or that of the job is limited
+        self.signals = JobSignals(self.clock)
         self.limits: Limits | None = None  # of the calls, if they have any
         self.attempt = 1  # of the call that runs, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
@@ -190,10 +193,13 @@ class Job:
         """Fork a process that makes the call; return why that was ended, if it was, and its exit code."""
         parent = os.getpid()
         self.runs = number, call_file
-        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
+        now = self.clock()
+        deadline = None if call_file.run_time is None else now + call_file.run_time
+        if deadline is not None or current_job().ends is not None:
+            self._share_clock()
         self.pid = self.signals.fork(call_file.options, call_file.run_time)
         if self.pid == 0:
-            self._become_call(parent, number, call_file, deadline)
+            self._become_call(parent, number, call_file, None if deadline is None else deadline + self.clock.lag)
         if deadline is not None or call_file.memory is not None:
             self._limit(call_file, deadline)
         reason, code = self._wait()
@@ -204,6 +210,14 @@ class Job:
         end_children(_UNKILLABLE)
         ended = None if self.limits is None else self.limits.ended(pid)
         return reason or ended or self._killed_for_memory(code), code
+
+    def _share_clock(self) -> None:
+        """Let the call that is about to begin read for how long it was stopped with this process."""
+        if self.stopped is None:
+            import mmap  # here, because few schedulers say nothing of the end of a job
+
+            self.stopped = StoppedTime(mmap.mmap(-1, StoppedTime.SIZE))
+        self.stopped.begin(self.clock)
 
     def _limit(self, call_file: CallFile, deadline: float | None) -> None:
         """Keep the limits of the call that has just been started."""
@@ -231,7 +245,7 @@ class Job:
         os.setsid()
         die_with_parent(parent)
         running.attempt = self.attempt
-        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned)
+        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned, self.stopped)
         if self.several:
             _write_to(self.folder.log(number))
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
@@ -243,17 +257,19 @@ class Job:
     def _wait(self) -> tuple[str | None, int]:
         """Wait until the call's process has ended; return why it was ended, if it was, and its exit code."""
         reason, beats, until = None, self._beats(), float("inf")
+        longest = LOOK if self.stopped is not None else until
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor, self.signals.wakes]
-        while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
-            now = time.monotonic()
+        while (status := status_of_ended(self.pid)) is None and (now := self.clock()) < until:
             limit = None if self.limits is None else self.limits.patience(now)
             due = self.signals.next_at
-            patience = min(next(beats), until - now, until if limit is None else limit)
+            patience = min(next(beats), until - now, until if limit is None else limit, longest)
             patience = patience if due is None else max(0.0, min(patience, due - now))
             select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
             self.signals.drain()
-            now = time.monotonic()
+            now = self.clock()
+            if self.stopped is not None:
+                self.stopped.note(self.clock)
             for why in () if self.limits is None else self.limits.exceeded(now).values():
                 reason = reason or why
                 if why == "memory":  # which it would go on taking meanwhile
@@ -350,7 +366,8 @@ class JobSignals:
     (`scancel --full`): then the call gets it twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: RunClock) -> None:
+        self._clock = clock
         self.stopped = False  # the job is to end
         self.warned: int | None = None  # the signal that has warned a call of the job's end
         self._end: EndSequence | None = None  # of the call that runs, once it may need one
@@ -382,7 +399,7 @@ class JobSignals:
             return 0
         self._pid, self._options, self._end = pid, options, None
         if run_time is not None:
-            before, now = options.get(WARN_BEFORE, run_time), time.monotonic()
+            before, now = options.get(WARN_BEFORE, run_time), self._clock()
             warn_at = None if before >= run_time else now + run_time - before  # else it knows from the time
             self._end = _sequence(options.get(GRACE, _KILL_WAIT), warn_at, options.get(WARN_SIGNAL, signal.SIGUSR1))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
@@ -429,7 +446,7 @@ class JobSignals:
             os._exit(128 + signum)
         if self._end is None or not self._end.announced:
             self._end = _sequence(self._options.get(GRACE))  # without one, the scheduler sends SIGKILL
-            self._end.announce(time.monotonic())
+            self._end.announce(self._clock())
 
     def _pass_on(self, signum: int, frame: object) -> None:
         if self._options.get(WARN_SIGNAL) == signum:

@@ -19,7 +19,6 @@ import selectors
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -39,6 +38,7 @@ from ..system.processes import (
     reap,
     watch_end,
 )
+from ..system.run_clock import LOOK, RunClock, StoppedTime
 from ..transport import frames
 from ..transport.result_log import ResultLog
 from ..transport.zygote_protocol import (
@@ -68,12 +68,16 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 class _Worker:
     """What the zygote knows of a worker."""
 
-    __slots__ = ("directory", "end", "guard", "number", "overdue", "pid", "reason", "result_log", "withdrawal")
+    __slots__ = (
+        *("directory", "end", "guard", "number", "overdue", "pid"),
+        *("reason", "result_log", "stopped", "withdrawal"),
+    )
 
     def __init__(self, number: int, guard: int, result_log: ResultLog | None, directory: str) -> None:
         self.number, self.guard, self.result_log, self.directory = number, guard, result_log, directory
         self.pid = 0  # until it says so
         self.end = EndSequence()  # of the call that it runs
+        self.stopped: StoppedTime | None = None  # of that call, if it has a limit in time
         self.reason: str | None = None  # why it was told to end, or killed, here
         self.overdue: float | None = None  # when it is given up
         self.withdrawal: CallWithdrawal | None = None  # under way
@@ -86,6 +90,7 @@ class Zygote:
         self.sock = sock
         self.unsent = b""  # of what is said to the driver, which may be busy
         self.heard = 0  # words of the driver's that were carried out
+        self.clock = RunClock()  # of all that is done here
         self.limits = Limits(driver)
         self.oom_kills = OomKills(current_job().cgroup)
         self.reader = frames.FrameReader()
@@ -122,7 +127,7 @@ class Zygote:
                 loaded = _load_for_the_next()
             for key, mask in ready:
                 key.data(mask)
-            self.keep_limits(time.monotonic())
+            self.keep_limits(self.clock())
             if self.ending is not None and not self.workers:
                 self.leave()
 
@@ -234,18 +239,25 @@ class Zygote:
         worker = self.workers.get(number)
         if worker is None or worker.end.announced:
             return
-        deadline = None if run_time is None else time.monotonic() + run_time
+        now = self.clock()
+        deadline = None if run_time is None else now + run_time
         self.limits.watch(worker.pid, deadline, memory, deadline_of)
         if warning is None or run_time is None or warning[0] >= run_time:
             worker.end = EndSequence(grace)
         else:
-            worker.end = EndSequence(grace, time.monotonic() + run_time - warning[0], warning[1])
+            worker.end = EndSequence(grace, now + run_time - warning[0], warning[1])
+        if run_time is not None and worker.result_log is not None:
+            worker.stopped = worker.result_log.stopped
+            worker.stopped.begin(self.clock)
 
     def unwatch(self, number: int) -> None:
         """Forget the limits of a call that is over. After the answer none of them can hit the next one."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
+            if worker.stopped is not None:
+                worker.stopped.end()
+                worker.stopped = None
             if not worker.end.announced:
                 worker.end = EndSequence()
             self.say(UNWATCHED, number)
@@ -259,14 +271,14 @@ class Zygote:
             self.signal(worker, signum)
         elif not worker.end.announced:
             worker.end = EndSequence(grace)
-            self.announce(worker, time.monotonic())
+            self.announce(worker, self.clock())
 
     def withdraw(self, number: int, last: int) -> None:
         """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.result_log is not None and worker.pid:
             worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
-            self.go_on_withdrawing(worker, time.monotonic())
+            self.go_on_withdrawing(worker, self.clock())
 
     def go_on_withdrawing(self, worker: _Worker, now: float) -> None:
         found = worker.withdrawal.attempt(now) if worker.withdrawal is not None else None
@@ -276,7 +288,7 @@ class Zygote:
 
     def end(self, grace: float) -> None:
         """Wait for the workers, which were told to end; kill those that are left after `grace` seconds."""
-        self.ending = time.monotonic() + grace
+        self.ending = self.clock() + grace
 
     # -- what happens ----------------------------------------------------------------------------------
 
@@ -336,14 +348,14 @@ class Zygote:
 
     def patience(self) -> float | None:
         """Return for how long nothing needs to be looked at, in s."""
-        now = time.monotonic()
+        now = self.clock()
         times = [worker.overdue for worker in self.workers.values()]
         times += [worker.end.next_at for worker in self.workers.values()]
         times += [worker.withdrawal.next_attempt for worker in self.workers.values() if worker.withdrawal]
         times.append(self.ending)
         limits = self.limits.patience(now)
         first = min([at - now for at in times if at is not None] + ([] if limits is None else [limits]), default=None)
-        return None if first is None else max(0.0, first)
+        return None if first is None else max(0.0, min(first, LOOK))
 
     def keep_limits(self, now: float) -> None:
         for pid, reason in self.limits.exceeded(now).items():
@@ -354,6 +366,8 @@ class Zygote:
                 self.by_pid[pid].end.announce(now)
         for worker in self.workers.values():
             self.send_due(worker, now)
+            if worker.stopped is not None:
+                worker.stopped.note(self.clock)
         if self.ending is not None and now >= self.ending:
             self.ending = now + _AGAIN
             for worker in self.workers.values():
@@ -390,7 +404,7 @@ class Zygote:
         else:
             kill(worker.guard)  # which ends what it is just forking
         if signum == signal.SIGKILL and worker.overdue is None:
-            worker.overdue = time.monotonic() + _UNKILLABLE
+            worker.overdue = self.clock() + _UNKILLABLE
 
 
 def _pipe() -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ending_calls as calls
+import psutil
 import pytest
 from cluster import Cluster
 from this_machine import until
@@ -36,6 +37,22 @@ def count_signals(path: Path, name: str) -> str:
     while not got:
         time.sleep(0.01)
     return signal.Signals(got[0]).name
+
+
+def until_gone(path: Path) -> tuple[float, bool]:
+    """Return how much time is left, and whether the end is near, when a file is removed."""
+    call = callyard.current()
+    assert call is not None
+    path.write_text("begun")
+    while path.exists():
+        time.sleep(0.01)
+    return call.time_left() or 0.0, callyard.ending()
+
+
+def processes_of(job: str) -> list[psutil.Process]:
+    """Return the process of a job and that of its call."""
+    found = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("SLURM_JOB_ID") == job]
+    return [process for process in found if process.name().startswith("python")]
 
 
 def stay(path: Path) -> None:
@@ -85,6 +102,21 @@ def test_the_time_of_a_call_is_over(ex: Executor, tmp_path: Path) -> None:
     for future in (failing, ignoring):
         with pytest.raises(TimeLimitExceeded):
             future.result()
+
+
+def test_the_time_in_which_a_job_is_suspended_does_not_count(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(until_gone, word, resource_dict={"run_time": ENOUGH})
+    job = begun(word, future)
+    slurm.run("scontrol", "suspend", job)
+    stands_still = {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP}  # by SIGSTOP, or frozen in its cgroup
+    until(lambda: {process.status() for process in processes_of(job)} <= stands_still)
+    time.sleep(ENOUGH + 1)
+    word.unlink()
+    slurm.run("scontrol", "resume", job)
+    left, ending = future.result()
+    assert 0 < left <= ENOUGH
+    assert not ending
 
 
 # ------------------------------------------------------------------ signals by hand
