@@ -60,8 +60,10 @@ def raise_another() -> None:
         raise ValueError("of the cleaning up")
 
 
-def ignore_the_end() -> None:
+def ignore_the_end(path: Path | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if path is not None:
+        path.write_text("begun")
     time.sleep(STAY)
 
 
@@ -121,6 +123,34 @@ def ask_when_told(path: Path, attempt: int = 1) -> int:
     except SystemExit:
         raise callyard.Again(path, attempt + 1) from None
     return attempt
+
+
+def ask_when_told_there(path: Path, attempt: int = 1) -> tuple[int, str]:
+    """The same on nodes: with the name of the node."""
+    here = os.environ.get("SLURMD_NODENAME") or os.environ["CALLYARD_NODE"]
+    if attempt > 1:
+        return attempt, here
+    try:
+        path.write_text(here)
+        time.sleep(STAY)
+    except SystemExit:
+        raise callyard.Again(path, attempt + 1) from None
+    return attempt, here
+
+
+def end_at_second_sight(path: Path) -> int:
+    """Stay until told to end, and return at once in the second attempt."""
+    call = callyard.current()
+    assert call is not None
+    if call.attempt == 1:
+        path.write_text("begun")
+        time.sleep(STAY)
+    return call.attempt
+
+
+def end_itself() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STAY)
 
 
 def grow(data: bytes, steps: int) -> int:

@@ -67,6 +67,8 @@ class Agent:
         self._paces: dict[str, CallDurations] = {}  # of functions that travel with their arguments
         self._orders = count()  # of calls, by age
         self._gone: PeerGone | None = None  # set when the driver is gone, or the network between
+        self._loop: EventLoop | None = None
+        self._told_to_leave = self._leaving = False
         cores, gpus, memory = welcome["capacity"]
         self._capacity = NodeCapacity(cores, tuple(gpus), memory)
         self._placement = WorkerPlacement(self._capacity, welcome["workers"] or cores, welcome["max_tasks"])
@@ -96,6 +98,12 @@ class Agent:
         self._sender.add(json_frame(agent_protocol.ENDED))
         self._link.send(self._sender.take())
 
+    def leave(self) -> None:
+        """End, because the node's part of its job is to end. For a signal handler, so it only leaves a note."""
+        self._told_to_leave = True
+        if self._loop is not None:
+            self._loop.wake()
+
     def warn(self, words: str) -> None:
         """Send a warning to the user of the driver."""
         self._sender.add(json_frame(agent_protocol.WARNING, words))
@@ -111,6 +119,8 @@ class Agent:
         unread, self._unread = self._unread, []
         for message in unread:
             self._on_message(message)
+        if self._told_to_leave and not self._leaving:
+            self._begin_to_leave()
         if self._sender and self._gone is None:
             try:
                 self._link.send(self._sender.take())
@@ -125,10 +135,20 @@ class Agent:
         except PeerGone as gone:
             self._driver_gone(gone)
 
+    def _begin_to_leave(self) -> None:
+        """Let the calls that run end by SIGTERM, in their grace, and give the others back.
+
+        The pool is closed by END, which comes behind all calls that the driver had sent by then.
+        """
+        self._leaving = True
+        self._sender.add(json_frame(agent_protocol.LEAVING))
+        self._runner.terminate()
+
     def _driver_gone(self, gone: PeerGone) -> None:
         """Kill what runs: nobody wants the results any more."""
         if self._gone is None:
             self._gone = gone
+            assert self._loop is not None, "it has told of this"
             self._loop.forget(self._link.fileno())
             self._signal(signal.SIGKILL, b"")
 

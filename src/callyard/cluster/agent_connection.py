@@ -50,6 +50,8 @@ class AgentConnection:
         self.returned: list[Call] = []  # calls that have not begun there and never will
         self.taken_back = False  # all of those have been returned
         self.ending = self.ended = False
+        self.leaving = False  # it was told to end by somebody else: by the scheduler
+        self.told_to_kill = False
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
@@ -152,6 +154,7 @@ class AgentConnection:
         self.sender.add(json_frame(agent_protocol.ALONE))
 
     def signal(self, signum: int) -> None:
+        self.told_to_kill = True
         self.sender.add(frames.encode(agent_protocol.SIGNAL, 0, signum))
 
     def end(self) -> None:
@@ -173,6 +176,10 @@ class AgentConnection:
             if kind == agent_protocol.RESULT and not flags & WHOLE:
                 yield CallEnd(call, "result", Packed(body))
             elif kind == agent_protocol.BACK:
+                if flags & WHOLE:
+                    attempts = unwrap(body, beside)[0]["attempts"]
+                    call.restarted += attempts - call.attempt
+                    call.attempt = call.future.attempts = attempts
                 self.returned.append(call)
             elif kind == agent_protocol.LOST:
                 yield CallEnd(call, "lost", _lost(json.loads(body)))
@@ -203,6 +210,8 @@ class AgentConnection:
             self.taken_back = True
         elif kind == agent_protocol.ENDED:
             self.ended = True
+        elif kind == agent_protocol.LEAVING:
+            self.leaving = True
 
 
 def _lost(said: dict[str, Any]) -> BaseException:

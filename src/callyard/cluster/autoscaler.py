@@ -200,6 +200,8 @@ class Autoscaler:
         """Replace a block some time before its end, and start no call there shortly before it."""
         if block.state == "lost" and now - block.since >= _BACK:
             block.aging = True  # it is replaced; should it come back, it is used until it is idle
+        if any(node.leaving for node in block.connected):
+            block.aging = True  # the scheduler ends it, or it is at its end
         if block.until is None or block.state != "there":
             return
         left = block.until - now

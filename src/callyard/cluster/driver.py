@@ -206,6 +206,7 @@ class ClusterDriver(ThreadedRunner):
             self._agents.look_after(loop, now, self._prepared or self._placement.waiting or self._expecting())
             self._prepared = False
         self._agents.take_back_stalled(now)
+        self._agents.judge_doubtful(now)
         self._take_back()
         self._give_up_unplaceable(now)
         if self._killed_at is not None and now > self._killed_at + _GRACE:
@@ -271,6 +272,7 @@ class ClusterDriver(ThreadedRunner):
         calls = [
             *self._placement.drain(),
             *(call for node in self._placement.nodes.values() for call in node.in_flight),
+            *(each.end.call for each in self._agents.doubtful),
         ]
         for call in cast("list[Call]", calls):
             name = call.future.name
@@ -281,7 +283,7 @@ class ClusterDriver(ThreadedRunner):
     # -- the end ---------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if not self._closing or self._inbox or self._agents.ends:
+        if not self._closing or self._inbox or self._agents.ends or self._agents.doubtful:
             return False
         # In this order: a call is put into the inbox before it is no longer expected.
         self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)

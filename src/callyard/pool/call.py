@@ -58,7 +58,7 @@ class CallPlan:
         self.grace: float | None = self.options.get(GRACE)
         before = self.options.get(WARN_BEFORE)
         self.warning = None if before is None else (before, self.options[WARN_SIGNAL])
-        self.limited = run_time is not None or bool(shape.memory)
+        self.limited = run_time is not None or bool(shape.memory) or self.warning is not None
         self.alone = self.limited or shape.ranks > 1
 
 

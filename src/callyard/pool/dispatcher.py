@@ -189,9 +189,12 @@ class Dispatcher:
         """Return the seconds between SIGTERM and SIGKILL."""
         return min(GRACE, self.grace) if plan.grace is None else plan.grace
 
-    def longest_grace(self, connection: AnyConnection) -> float:
-        """Return the grace of the calls that were sent there; one of them runs."""
-        return max((self.grace_of(call.plan) for call in connection.in_flight.values()), default=self.grace)
+    def longest_grace(self, connection: AnyConnection, asked_for: bool = False) -> float | None:
+        """Return the grace of the calls that were sent there; one of them runs. `asked_for`: None if none has asked."""
+        plans = [call.plan for call in connection.in_flight.values()]
+        if asked_for:
+            return max((plan.grace for plan in plans if plan.grace is not None), default=None)
+        return max(map(self.grace_of, plans), default=self.grace)
 
     @property
     def running_zygote(self) -> ZygoteProcess:

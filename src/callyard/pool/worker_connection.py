@@ -177,7 +177,8 @@ class WorkerConnection:
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
         again = call.again
-        if number and not (call.inputs or packed.memories or call.plan.options or call.remember or again):
+        plain = call.attempt == 1 and not (call.plan.options or call.remember)
+        if number and plain and not (call.inputs or packed.memories):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
             return []
         content: list[Any] = [call.options()]

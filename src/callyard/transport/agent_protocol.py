@@ -22,6 +22,7 @@ others are large buffers, in the order of the frames that refer to them.
                        BACK      of a call: it has not begun and never will here
                        TAKEN_BACK       that was all
                        WARNING   something that the user of the driver should read
+                       LEAVING   its part of the job is to end: it ends its calls, takes no others, and waits for END
                        ENDED     all workers have ended
 """
 
@@ -38,7 +39,7 @@ from . import frames
 from .frames import HEAD, Frame
 
 WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
-HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED = range(51, 60)
+HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING = range(51, 61)
 
 WHOLE = 1  # flag of a frame: its body was made by `wrap`; otherwise it is the pickle alone
 PLAN_NUMBER = Struct("<I")  # before the pickle of a call

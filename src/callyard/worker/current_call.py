@@ -19,6 +19,7 @@ import sys
 import time
 from _thread import get_ident
 
+from ..schedulers.current_job import current_job
 from ..system.run_clock import StoppedTime
 from ..utils.frozen import Frozen
 from ..utils.lite_contextlib import suppress
@@ -119,6 +120,7 @@ class Running:
         self._masks: dict[int, Any] = {}  # of the threads that fork just now: the signals that they block otherwise
         self._signals: tuple[int, ...] = (signal.SIGTERM,)  # to which it listens
         self._stopped: StoppedTime | None = None  # of the call that runs
+        self._job_ends: float | None = None  # s of the monotonic clock, in a worker
 
     # -- for the process ---------------------------------------------------------------------------------
 
@@ -132,6 +134,8 @@ class Running:
 
     def listen_in_worker(self, stopped: StoppedTime | None = None) -> None:
         self._stopped = stopped
+        ends = current_job().ends
+        self._job_ends = None if ends is None else ends - time.time() + time.monotonic()
         warning = os.environ.pop(WARNED_BY, None)  # not for the workers of an executor that a call makes
         self.listen(None if warning is None else int(warning))
 
@@ -216,7 +220,10 @@ class Running:
     @property
     def _until(self) -> float | None:
         """When the call must have ended."""
-        return self.options.get(UNTIL, self.options.get(DEADLINE))
+        until: float | None = self.options.get(UNTIL, self.options.get(DEADLINE))
+        if until is None or self._job_ends is None:
+            return self._job_ends if until is None else until
+        return min(until, self._job_ends)
 
     def now(self) -> float:
         """Return the time of the monotonic clock, without that in which the call was stopped."""

@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -92,7 +93,9 @@ class Zygote:
         self.heard = 0  # words of the driver's that were carried out
         self.clock = RunClock()  # of all that is done here
         self.limits = Limits(driver)
-        self.oom_kills = OomKills(current_job().cgroup)
+        job = current_job()
+        self.oom_kills = OomKills(job.cgroup)
+        self.job_ends = job.ends  # s since 1970
         self.reader = frames.FrameReader()
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
@@ -233,8 +236,8 @@ class Zygote:
     ) -> None:
         """Keep the limits of the call that the worker is about to run.
 
-        `warning`: so many seconds before the deadline which signal is sent. One that would be due now is left out,
-        because the call has not begun yet: it knows from the time.
+        `warning`: so many seconds before the deadline, or the end of the job, which signal is sent. One that would be
+        due now is left out, because the call has not begun yet: it knows from the time.
         """
         worker = self.workers.get(number)
         if worker is None or worker.end.announced:
@@ -242,10 +245,12 @@ class Zygote:
         now = self.clock()
         deadline = None if run_time is None else now + run_time
         self.limits.watch(worker.pid, deadline, memory, deadline_of)
-        if warning is None or run_time is None or warning[0] >= run_time:
+        job_ends_in = None if self.job_ends is None else self.job_ends - time.time()
+        until = min((seconds for seconds in (run_time, job_ends_in) if seconds is not None), default=0.0)
+        if warning is None or warning[0] >= until:
             worker.end = EndSequence(grace)
         else:
-            worker.end = EndSequence(grace, now + run_time - warning[0], warning[1])
+            worker.end = EndSequence(grace, now + until - warning[0], warning[1])
         if run_time is not None and worker.result_log is not None:
             worker.stopped = worker.result_log.stopped
             worker.stopped.begin(self.clock)
@@ -262,8 +267,8 @@ class Zygote:
                 worker.end = EndSequence()
             self.say(UNWATCHED, number)
 
-    def kill(self, number: int, signum: int, grace: float) -> None:
-        """Send a signal; SIGTERM is followed by SIGKILL after `grace` seconds."""
+    def kill(self, number: int, signum: int, grace: float | None) -> None:
+        """Send a signal; SIGTERM is followed by SIGKILL after `grace` seconds, if they are given."""
         worker = self.workers.get(number)
         if worker is None:
             return
