@@ -159,8 +159,13 @@ def grow(data: bytes, steps: int) -> int:
     return len(data)
 
 
-def about() -> Any:
+def about(_: object = None) -> Any:
     return callyard.current()
+
+
+def about_an_executor() -> str:
+    with callyard.Executor() as ex:
+        return repr(ex)
 
 
 def child_of_a_call() -> int:

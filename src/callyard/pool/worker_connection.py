@@ -113,7 +113,7 @@ class WorkerConnection:
             "argv": sys.argv,
             "cwd": working_directory(),
             "initializer": initializer,
-            "cores": self.worker.shape.cores_per_rank,
+            "cores": self.worker.shape.cores // self.worker.shape.ranks,
         }
         self.stream.send(frames.encode_object(PATH, self._imports.take()), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])

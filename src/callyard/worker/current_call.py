@@ -84,6 +84,8 @@ class CurrentCall(Frozen):
     Attributes:
         attempt: which run of the call this is (count, the first is 1).
         key: its key in the cache, 40 hexadecimal digits or the user's `cache_key`; None without a cache.
+        name: the name of its function.
+        number: its number among the calls that were submitted together, as a job array, from 0; None for a call alone.
         cores: the cores of this process (count).
         gpus: the GPUs that it sees, as CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES name them.
         memory: the most that the call may take (GiB); None for no limit.
@@ -91,6 +93,8 @@ class CurrentCall(Frozen):
 
     attempt: int
     key: str | None
+    name: str
+    number: int | None
     cores: int
     gpus: tuple[str, ...]
     memory: float | None
@@ -111,6 +115,9 @@ class Running:
         self.cores = 1
         self.options: dict[str, Any] = {}
         self.key: str | None = None
+        self.name = ""  # of a call in a job; else its function has one
+        self.number: int | None = None
+        self.function: Any = None
         self.announced = False  # a signal has said that the end is near
         self.terminated = False  # the signal was SIGTERM
         self._phase = _IDLE
@@ -160,9 +167,10 @@ class Running:
         self._limits = {DEADLINE: deadline, UNTIL: min(times, default=None)}
         self._warned = warned is not None and options.get(WARN_SIGNAL) == warned
 
-    def begin_in_job(self, options: dict[str, Any], key: str) -> None:
+    def begin_in_job(self, options: dict[str, Any], key: str, name: str, number: int | None) -> None:
         """The function of a job's call begins."""
-        self.key, self.cores, self.announced = key, options.get(CORES, 1), self._warned
+        self.key, self.name, self.number = key, name, number
+        self.cores, self.announced = options.get(CORES, 1), self._warned
         self.begin({**options, **self._limits, ATTEMPT: self.attempt})
 
     def begin(self, options: dict[str, Any]) -> None:
@@ -178,6 +186,7 @@ class Running:
         if self.terminated:
             self.die()
         self.options, self.key, self.announced, self._phase = {}, None, False, _IDLE
+        self.function = None
 
     @property
     def ended_from_outside(self) -> bool:
@@ -211,7 +220,9 @@ class Running:
         return CurrentCall(
             options.get(ATTEMPT, 1),
             self.key,
-            self.cores,
+            self.name or name_of(self.function),
+            self.number,
+            self.cores or all_cores(),
             tuple(gpus.split(",")) if gpus else (),
             None if memory is None else memory / _GIB,
             self._until,
@@ -259,6 +270,18 @@ class Running:
             if signal.getsignal(signum) in (self._on_term, self._on_warning):
                 signal.signal(signum, signal.SIG_DFL)
         self._unblock()
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a function as messages have it."""
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def all_cores() -> int:
+    """Return how many cores this process may use, for a call that has its node to itself."""
+    from ..system.machine import find_cores
+
+    return find_cores()[0]
 
 
 running = Running()

@@ -148,7 +148,7 @@ def _ran(
     state, pid = ProcessState(), os.getpid()
     started = time.perf_counter()
     try:
-        running.begin_in_job(call_file.options, order.key)
+        running.begin_in_job(call_file.options, order.key, order.name, number if len(folder.batch.calls) > 1 else None)
         value = _value_within(folder, number, call_file, data is not call_file.data, start)
         running.hand_over()
     except BaseException as error:

@@ -159,10 +159,16 @@ def test_warnings_before_the_end(ex: Executor, slurm: Cluster, detached: Detache
 
 
 def test_what_a_job_was_given(detached: Detached, slurm: Cluster) -> None:
-    future = detached(walltime=600).submit(calls.about, resource_dict={"memory": 0.5, "cores_per_rank": 2})
+    ex = detached(walltime=600)
+    future = ex.submit(calls.about, resource_dict={"memory": 0.5, "cores_per_rank": 2})
+    inner = ex.submit(calls.about_an_executor, resource_dict={"memory": 0.5, "cores_per_rank": 2})
+    together = [ex.submit(calls.about, number) for number in range(3)]
     about = future.result()
     assert isinstance(about, callyard.CurrentCall)
     assert (about.attempt, about.key, about.cores, about.gpus, about.memory) == (1, future.key, 2, (), 0.5)
+    assert about.name == "about"
+    assert "2 cores, 0 GPUs, 0.5 GiB" in inner.result()
+    assert [each.result().number for each in together] == [0, 1, 2]
 
 
 # ------------------------------------------------------------------ run again
