@@ -153,6 +153,39 @@ def end_itself() -> None:
     time.sleep(STAY)
 
 
+def count_down_on_ranks(steps: int, total: int = 0) -> tuple[int, int, int]:
+    """The same on several ranks, each with arguments of its own; the rank, the sum, and which run it is."""
+    from mpi4py import MPI
+
+    rank = MPI.COMM_WORLD.rank
+    call = callyard.current()
+    assert call is not None
+    if steps:
+        raise callyard.Again(steps - 1, total=total + rank + 1)
+    return rank, total, call.attempt
+
+
+def ask_on_all_ranks_when_told(path: Path, attempt: int = 1) -> int:
+    from mpi4py import MPI
+
+    if attempt > 1:
+        return attempt
+    try:
+        MPI.COMM_WORLD.barrier()
+        path.write_text("begun")
+        time.sleep(STAY)
+    except SystemExit:
+        raise callyard.Again(path, attempt + 1) from None
+    return attempt
+
+
+def ask_on_one_rank() -> None:
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.rank == 0:
+        raise callyard.Again
+
+
 def grow(data: bytes, steps: int) -> int:
     if steps:
         raise callyard.Again(data + data, steps - 1)

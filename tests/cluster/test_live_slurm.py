@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import psutil
 import pytest
 from cluster import Cluster
@@ -240,6 +241,7 @@ def test_ranks_of_a_call_are_on_one_node(allocate: Callable[..., str]) -> None:
             first, second = future.result()
             assert first[:2] == (0, 2)
             assert second == (1, 2, first[2])  # from the same launcher, and not by way of another node's
+        assert ex.submit(ending_calls.count_down_on_ranks, 1).result() == [(0, 1, 2), (1, 2, 2)]
 
 
 def rank_and_node() -> tuple[int, int, str]:
@@ -258,6 +260,8 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: Non
         names = [name for *_, name in spread.result()]
         assert [result[:2] for result in spread.result()] == [(i, 4) for i in range(4)]
         assert names[0] == names[1] != names[2] == names[3]
+        again = ex.submit(ending_calls.count_down_on_ranks, 1, resource_dict={"ranks": 2, "nodes": 2})
+        assert again.result() == [(0, 1, 2), (1, 2, 2)]
         two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()
         assert len({name for *_, name in two}) == 2
         assert ex.submit(same, 1).result() == 1

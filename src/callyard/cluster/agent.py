@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.call_shape import NodeCapacity, WorkerShape
+from ..pool.mpi_results import RankResults
 from ..pool.worker_placement import WorkerPlacement
 from ..pool.worker_pool import WorkerPool
 from ..serialize.packer import Packed, Packer
@@ -194,9 +195,11 @@ class Agent:
     def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[bytes]) -> Call:
         head, (arguments, *inputs) = unwrap(body, beside)
         order = inputs.pop().data if head.get("order") else None
-        again = inputs.pop() if head.get("again") else None
+        again = [inputs.pop() for _ in range(head.get("again", 0))][::-1]
         call = self._make(sequence, number, head.get("name"), head["plan"], arguments)
-        call.inputs, call.again, call.attempt = tuple(inputs), again, head.get("attempt", 1)
+        call.inputs, call.attempt = tuple(inputs), head.get("attempt", 1)
+        if again:
+            call.again = again[0] if len(again) == 1 else RankResults(list(again))
         if order is not None:
             call.remember = order  # type: ignore[assignment]  # opened by the worker
             call.noted = call.future.noted  # type: ignore[attr-defined]

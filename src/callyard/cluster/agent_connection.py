@@ -11,7 +11,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .. import errors
 from ..cache.messages import RunAgain
@@ -52,6 +52,7 @@ class AgentConnection:
         self.ending = self.ended = False
         self.leaving = False  # it was told to end by somebody else: by the scheduler
         self.told_to_kill = False
+        self.rank: int | None = None  # of a call on several nodes, if it is one
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
@@ -106,13 +107,21 @@ class AgentConnection:
         if call.attempt > 1:
             head["attempt"] = call.attempt
         if call.again is not None:
-            head["again"] = True
-            parts.append(call.again)
+            again = self._again(call)
+            head["again"] = len(again)
+            parts += again
         if call.remember is not None:
             head["order"] = True
             parts.append(Packed(pickle.dumps(call.remember, 5)))
         body = wrap(head, parts, self.sender.beside)
         self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
+
+    def _again(self, call: Call) -> list[Packed]:
+        """Return the arguments with which it is to be run again: those of each of its ranks that are there."""
+        if not isinstance(call.again, RankResults):
+            return [call.again]
+        every = cast("list[Packed]", call.again.parts)
+        return every if self.rank is None else [every[self.rank]]
 
     def _define(self, definition: FunctionDefinition, name: str) -> int:
         """Make sure that the agent has this version of the function; return its number."""

@@ -20,11 +20,10 @@ from functools import partial
 from typing import Any, cast
 
 from ..errors import NodeFailure, WorkerLost
-from ..futures import ends_futures
+from ..futures import Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
 from ..pool.worker_events import finish
-from ..serialize.packed import Packed
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
@@ -190,7 +189,7 @@ class ClusterDriver(ThreadedRunner):
             else:
                 finish(call, what, how == "error")
 
-    def _run_again(self, call: Call, arguments: Packed) -> None:
+    def _run_again(self, call: Call, arguments: Lazy) -> None:
         """Put a call that has raised `Again` behind all others, unless nothing begins any more."""
         call.run_again(arguments)
         call.future.again()

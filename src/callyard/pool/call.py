@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..cache.messages import RunDeclined, RunReport, RunRequest
-from ..futures import Future
+from ..futures import Future, Lazy
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport.frames import ORDER
@@ -90,7 +90,7 @@ class Call:
         self.inputs: tuple[Packed, ...] = ()
         self.restarted = 0
         self.attempt = 1
-        self.again: Packed | None = None
+        self.again: Any = None  # packed; of each rank, if it has several (`RankResults`)
         self.deadline: float | None = None  # of this attempt: s of the monotonic clock
         self.remember: RunRequest | None = None
         self.note: RunReport | RunDeclined | None = None
@@ -128,7 +128,7 @@ class Call:
             options[ORDER] = self.remember
         return options
 
-    def run_again(self, arguments: Packed) -> None:
+    def run_again(self, arguments: Lazy) -> None:
         """Its function has asked to be run with these arguments."""
         self.again, self.asks_again = arguments, False
         self.next_attempt()

@@ -42,6 +42,7 @@ from ..transport.sent_functions import SentFunctions, SentImports, working_direc
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
+from .mpi_results import RankResults
 from .worker import Worker
 
 PART = 2  # of the descriptors that a process may have workers take one half
@@ -72,6 +73,7 @@ class WorkerConnection:
         """
         self.worker = worker
         self.pid: int | None = None
+        self.rank = 0  # of a group
         self.in_flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
         self.begun_before = 0  # what the result log said when the worker was last looked at
         self.ended = False  # the stream has ended; the process may not have
@@ -176,7 +178,7 @@ class WorkerConnection:
         """Add the frame of the call; the descriptors that go beside it. Nothing is added if it raises an error."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        again = call.again
+        again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
         plain = call.attempt == 1 and not (call.plan.options or call.remember)
         if number and plain and not (call.inputs or packed.memories):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))

@@ -45,7 +45,8 @@ class Again(BaseException):
     """Raise this in a call to have it run again, later, with other arguments: those from which it can go on.
 
     The call stays what it is: its future, its key in the cache, and the calls that wait for it. It goes to the end of
-    the queue. There is no limit to the number of times; `Future.attempts` and `current().attempt` tell it.
+    the queue. There is no limit to the number of times; `Future.attempts` and `current().attempt` tell it. A call on
+    several MPI ranks raises it on all of them, and each rank goes on with the arguments that it gave.
 
     Not an `Exception`, so that `except Exception` in the function does not catch it.
 

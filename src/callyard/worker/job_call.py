@@ -155,7 +155,7 @@ def _ran(
         running.hand_over()
         _end_forks(pid)
         state.restore()
-        if isinstance(error, Again) and call_file.ranks == 1:
+        if isinstance(error, Again):
             return _again(folder, number, run, error)
         text = _trace(error)
         if running.ended_from_outside:  # the process of the job, or the scheduler, tells why

@@ -189,6 +189,26 @@ def test_arguments_that_no_job_can_keep(ex: Executor) -> None:
         ex.submit(calls.go_on_unpicklable).result()
 
 
+@pytest.mark.needs("mpi")
+def test_ranks_that_ask_to_be_run_again(ex: Executor) -> None:
+    future = ex.submit(calls.count_down_on_ranks, 1, resource_dict={"ranks": 2})
+    one_rank = ex.submit(calls.ask_on_one_rank, resource_dict={"ranks": 2})
+    assert future.result() == [(0, 1, 2), (1, 2, 2)]
+    assert future.attempts == 2
+    with pytest.raises(callyard.CallyardError, match="on 1 of its 2 ranks, and returned on the others"):
+        one_rank.result()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_go_on_when_their_job_is_started_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_on_all_ranks_when_told, word, resource_dict={"ranks": 2, "restart_limit": 1})
+    job = begun(word, future)
+    slurm.run("scontrol", "requeue", job)
+    at_once(slurm, job)
+    assert future.result() == [2, 2]
+
+
 def at_once(slurm: Cluster, job: str) -> None:
     """Slurm holds a job that is started again for two minutes; within the same second its node would refuse it."""
     until(lambda: slurm.state(job) == "PENDING")
@@ -203,6 +223,19 @@ def test_a_call_that_goes_on_when_its_job_is_started_again(ex: Executor, slurm: 
     at_once(slurm, job)
     assert future.result() == 2
     assert future.attempts == 2
+
+
+def test_a_call_goes_on_after_a_preemption(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told_there, word, resource_dict={"partition": "low", "restart_limit": 1})
+    job = begun(word, future)
+    wanted = ["--partition=main", f"--nodelist={word.read_text()}", "--exclusive", "--output=/dev/null"]
+    slurm.run("sbatch", *wanted, "--wrap=sleep 600")
+    at_once(slurm, job)
+    attempt, node = future.result()
+    assert attempt == future.attempts == 2
+    assert node != word.read_text()
+    slurm.cancel_all()
 
 
 def test_a_call_that_is_warned_has_its_job_started_again(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
