@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from struct import Struct
 
-from ..utils.lite_typing import Any, Callable
+from ..utils.lite_stdlib import Any, Callable
 
 LOOK = 0.5  # s
 STEP = 1.0  # s: a busy machine may be late for a look
