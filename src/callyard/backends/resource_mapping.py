@@ -201,7 +201,9 @@ def job_options(resources: Resources) -> dict[str, Any]:
     if resources.cache_key is not None or resources.cache_directory is not None:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
     options = options_of(resources)
-    if resources.cores_per_rank > 1:
+    if resources.exclusive:
+        options["cores"] = 0  # all that it finds
+    elif resources.cores_per_rank > 1:
         options["cores"] = resources.cores_per_rank
     return options
 
