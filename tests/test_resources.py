@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 import os
 import pickle
@@ -18,7 +19,7 @@ from hypothesis import assume, example, given
 
 from callyard import Executor, Local, Slurm
 from callyard.backends import resource_mapping
-from callyard.backends.resource_mapping import GIB, make_plan
+from callyard.backends.resource_mapping import GIB, make_plan, plan_for_nodes
 from callyard.errors import ResourceError
 from callyard.pool.call_shape import NodeCapacity
 from callyard.resources import ALIASES, NAMES, Resources
@@ -212,6 +213,11 @@ BAD = {
     "cwd": [1, b"bytes", ["a"]],
     "error_log_file": [1, b"bytes"],
     "cache_directory": [1],
+    **{name: [1, "", " ", b"x", "a\nb", "a\0"] for name in ("partition", "qos", "job_name", "wckey", "mail_user")},
+    **{name: [1, "", "a b", [], ["a", ""], ["a", 1], "a\n"] for name in ("exclude", "nodelist", "licenses")},
+    "mail_type": ["DIED", "END,", [], 3, ["END", "bla"]],
+    "begin": [1, "", "soon", "2 o'clock", "now+2hours; true", "now\n", dt.date(2030, 1, 1)],
+    "slurm_cmd_args": [1, "--comment='a", "--hold \0", ["--comment=\0"], b"--hold", {"hold": 1}],
     "env": [1, ["A=1"], {"A": 1}, {1: "A"}, {"": "x"}, {"A=B": "x"}, {"A": "x\0y"}, {"A\0": "x"}],
 }
 
@@ -230,6 +236,38 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(name, value):
 def test_a_refusal_is_a_value_error_too():
     with pytest.raises(ValueError, match="ranks"):
         Resources(ranks=0)
+
+
+@pytest.mark.parametrize("name", ["exclude", "nodelist", "licenses"])
+def test_several_names_become_one_text(name):
+    assert DEFAULTS.updated({name: ["n1", "n[3-4]"]}) == DEFAULTS.updated({name: "n1,n[3-4]"})
+
+
+def test_kinds_of_mail_are_written_as_slurm_writes_them():
+    assert Resources(mail_type=["fail", "Time_Limit_80"]).mail_type == "FAIL,TIME_LIMIT_80"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("now", "now+2hours", "now + 5 minutes", "now+30", "now-1hour", "today", "tomorrow", "noon", "Midnight"),
+        *("16:00", "4:30pm", "16:00:01", "2030-01-31", "2030-01-31T12:00", "2030-01-31 12:00:59", "1/31/30", "013130"),
+        "tomorrow 7:15",
+    ],
+)
+def test_the_earliest_start_is_taken_as_slurm_reads_it(text):
+    assert Resources(begin=f" {text} ").begin == text
+
+
+def test_the_earliest_start_may_be_a_datetime():
+    naive = dt.datetime(2030, 1, 31, 12, 0, 1, 500)  # noqa: DTZ001  # of this machine's zone
+    assert Resources(begin=naive).begin == "2030-01-31T12:00:01"
+    assert Resources(begin=naive.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=45)))) == Resources(begin=naive)
+
+
+def test_arguments_of_a_command_stay_what_they_are():
+    assert Resources(slurm_cmd_args="--a 'b c'").slurm_cmd_args == "--a 'b c'"
+    assert Resources(slurm_cmd_args=(word for word in ("--a", "b c"))).slurm_cmd_args == ("--a", "b c")
 
 
 @pytest.mark.parametrize("number", [np.int64(3), np.uint8(3), np.int32(3)], ids=lambda n: type(n).__name__)
@@ -321,24 +359,25 @@ def test_what_makes_sense_is_taken():
 # ------------------------------------------------------------------ plans
 
 
-NONE_HERE = [
-    "partition",
-    "queue",
-    "account",
-    "qos",
-    "constraint",
-    "gres",
-    "job_name",
-    "slurm_cmd_args",
-    "cache_key",
-    "cache_directory",
-]
+NONE_HERE = {
+    **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args"), "x"),
+    **dict.fromkeys(("reservation", "exclude", "nodelist", "licenses", "wckey", "mail_user"), "x"),
+    "begin": "now",
+    "mail_type": "END",
+    **dict.fromkeys(("cache_key", "cache_directory"), "x"),
+}
 
 
 @pytest.mark.parametrize("name", NONE_HERE)
 def test_what_means_nothing_on_one_machine_is_refused_not_dropped(name):
     with pytest.raises(ResourceError, match=f"{name} is for a .*; leave it out"):
-        make_plan(Resources(**{name: "x"}), ROOMY)
+        make_plan(Resources(**{name: NONE_HERE[name]}), ROOMY)
+
+
+@pytest.mark.parametrize("name", [name for name in NONE_HERE if not name.startswith("cache")])
+def test_what_is_for_jobs_is_refused_in_one_that_is_there(name):
+    with pytest.raises(ResourceError, match=f"{name} is for jobs, .*; leave it out"):
+        plan_for_nodes(Resources(**{name: NONE_HERE[name]}), [])
 
 
 amounts = st.none() | st.floats(0.001, 20, allow_nan=False) | st.integers(1, 20)

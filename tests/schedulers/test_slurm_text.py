@@ -79,6 +79,14 @@ def test_a_plain_job() -> None:
         ),
         ({"queue": "long"}, {"partition": "long"}),
         ({"job_name": "my job"}, {"job-name": "my job"}),
+        (
+            {"reservation": "r", "exclude": ["n1", "n2"], "nodelist": "n3", "licenses": "tool:2", "begin": "now+1hour"},
+            {"reservation": "r", "exclude": "n1,n2", "nodelist": "n3", "licenses": "tool:2", "begin": "now+1hour"},
+        ),
+        (
+            {"wckey": "w", "mail_type": "fail,end", "mail_user": "me@there"},
+            {"wckey": "w", "mail-type": "FAIL,END", "mail-user": "me@there"},
+        ),
     ],
 )
 def test_resources(asked: dict[str, Any], expected: dict[str, str]) -> None:

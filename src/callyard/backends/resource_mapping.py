@@ -16,7 +16,10 @@ from ..utils.environment import THREADS
 from ..worker.current_call import WARNED_BY
 
 GIB = 1 << 30
-_FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
+_FOR_SCHEDULERS = (
+    *("partition", "queue", "account", "qos", "constraint", "gres", "reservation", "exclude", "nodelist", "licenses"),
+    *("begin", "wckey", "mail_type", "mail_user", "job_name", "slurm_cmd_args"),
+)
 _FOR_CACHES = ("cache_key", "cache_directory")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
-from ..resources import Amount, amount, whole
+from ..resource_values import Amount, amount, whole
 from ..utils.paths import expand
 from .base import Backend, Settings
 

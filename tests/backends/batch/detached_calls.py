@@ -32,6 +32,11 @@ def variables(*names: str) -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in names}
 
 
+def node(number: int) -> str:
+    """Return the node's name; the number makes a call of its own."""
+    return os.environ["SLURMD_NODENAME"]
+
+
 def where() -> str:
     return os.getcwd()
 

@@ -320,6 +320,18 @@ def test_gpus_are_those_that_the_scheduler_gives(jobs: Jobs, slurm: Cluster) -> 
     assert two.result()["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
+def test_calls_are_told_apart_by_the_nodes_that_they_ask_for(jobs: Jobs, slurm: Cluster) -> None:
+    first, *others = slurm.nodes
+    ex = jobs()
+    named = ex.submit(calls.node, 1, resource_dict={"nodelist": first})
+    also = ex.submit(calls.node, 2, resource_dict={"nodelist": [first]})
+    elsewhere = ex.submit(calls.node, 3, resource_dict={"exclude": [first, *others[1:]]})
+    assert [named.result(), also.result(), elsewhere.result()] == [first, first, others[0]]
+    array = named.job_id.partition("_")[0]
+    assert (named.job_id, also.job_id) == (f"{array}_0", f"{array}_1")
+    assert elsewhere.job_id.partition("_")[0] != array
+
+
 def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     place = tmp_path / "back\\slash %j"

@@ -109,6 +109,14 @@ def _resources(request: JobRequest) -> Iterator[str]:
         "account": asked.account,
         "qos": asked.qos,
         "constraint": asked.constraint,
+        "reservation": asked.reservation,
+        "exclude": asked.exclude,
+        "nodelist": asked.nodelist,
+        "licenses": asked.licenses,
+        "begin": asked.begin,
+        "wckey": asked.wckey,
+        "mail-type": asked.mail_type,
+        "mail-user": asked.mail_user,
     }
     yield from (f"--{option}={value}" for option, value in named.items() if value is not None)
 
