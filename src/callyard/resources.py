@@ -85,7 +85,8 @@ class Resources:
         mail_type: the events that are mailed: "END", or several, as "FAIL,TIME_LIMIT".
         mail_user: whom to mail; default: the user who submits.
         job_name: the name in the scheduler's lists; default: that of the function.
-        slurm_cmd_args: more arguments for `sbatch` (strings).
+        slurm_cmd_args: more arguments for `sbatch`, a text or a list of words; refused are options that Callyard needs
+            for itself, and those that a key says, too.
         cache_key: the call's key in the cache, in place of the one that is made from function and arguments.
         cache_directory: the cache (path) of this call, in place of the executor's.
         others: keys of the user's own that the template of a job script uses; None stands for a key that is not set.

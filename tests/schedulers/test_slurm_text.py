@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import getopt
 import shlex
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from callyard.errors import SchedulerError
@@ -15,6 +16,7 @@ from callyard.schedulers.base import Dependency, JobId, JobRequest, Refusal, Rep
 from callyard.schedulers.slurm import commands as slurm
 from callyard.schedulers.slurm.job_ids import elements, join, ranges
 from callyard.schedulers.slurm.states import JobReport
+from callyard.schedulers.slurm.user_arguments import SBATCH, sbatch_refusal
 
 TOKEN = "0123456789abcdef"
 
@@ -157,10 +159,113 @@ def test_all_memory_of_whole_nodes() -> None:
     assert "mem" not in options(Resources(nodes=2), whole_nodes=True, templated=True)  # which says so itself
 
 
-@pytest.mark.parametrize("words", ["--mem=0 --comment='a b'", ("--mem=0", "--comment=a b")])
+@pytest.mark.parametrize("words", ["--mem=0 --network='a b'", ("--mem=0", "--network=a b")])
 def test_the_users_own_arguments_come_last(words: Any) -> None:
     argv = submitted(Resources(slurm_cmd_args=words))
-    assert argv[-4:] == ["--mem=0", "--comment=a b", "--", "/run/job.sh"]
+    assert argv[-4:] == ["--mem=0", "--network=a b", "--", "/run/job.sh"]
+
+
+@pytest.mark.parametrize(
+    ("words", "refused", "instead"),
+    [
+        ("--hold --comment=mine", "--comment=mine", "by its comment a job is found again"),
+        ("--comm mine", "--comm", "by its comment a job is found again"),  # as getopt_long(3) takes it
+        ("-o here", "-o", "callyard logs"),
+        ("-Hohere", "-Hohere", "callyard logs"),
+        ("--output=here", "--output=here", "use error_log_file="),
+        ("-e here", "-e", "use error_log_file="),
+        ("--dependency=afterok:1", "--dependency=afterok:1", "use the future of the other call as an argument"),
+        ("-a 1-3", "-a", "become arrays by themselves"),
+        ("--signal=USR1@60", "--signal=USR1@60", "use warn_before= and warn_signal="),
+        ("--requeue", "--requeue", "use restart_limit="),
+        ("--no-requeue", "--no-requeue", "use restart_limit="),
+        ("--wrap=true", "--wrap=true", "use setup= or template="),
+        ("--quiet", "--quiet", "would not say the job's ID"),
+        ("-vQ", "-vQ", "would not say the job's ID"),
+        ("--wait", "--wait", "use future.result()"),
+        ("--parsable", "--parsable", "leave it out"),
+        ("-M other", "-M", "set the variable SLURM_CLUSTERS"),
+        ("-D /tmp", "-D", "use cwd="),
+        ("job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("--hold job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("-H job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("-n4 job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("--hint compute_bound job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("--hold -- job.sh", "--", "which sbatch may take for what it is to run"),
+    ],
+)
+@pytest.mark.parametrize("templated", [True, False])
+def test_arguments_that_would_override_ours(words: str, refused: str, instead: str, templated: bool) -> None:
+    why = sbatch_refusal(Resources(slurm_cmd_args=words), templated)
+    assert why is not None
+    assert why.startswith(f"slurm_cmd_args has {refused!r}")
+    assert instead in why
+    assert sbatch_refusal(Resources(slurm_cmd_args=shlex.split(words)), templated) == why
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        ("--mem=4G", "memory", 4),
+        ("--mem-per-cpu=4G", "memory", 4),
+        ("-t 30", "run_time", 60),
+        ("--nice", "priority", -1),
+        ("--mail-type=END", "mail_type", "FAIL"),
+        ("--nodel=n1", "nodelist", "n2"),
+        ("-n 4", "ranks", 2),
+        ("-J x", "job_name", "y"),
+        ("--gpus=2", "gpus_per_rank", 1),
+    ],
+)
+def test_arguments_that_a_key_says_too(words: str, key: str, value: Any) -> None:
+    arguments = Resources(slurm_cmd_args=words)
+    assert sbatch_refusal(arguments, False) is None
+    both = arguments.updated({key: value})
+    word = shlex.split(words)[0]
+    assert sbatch_refusal(both, False) == (
+        f"slurm_cmd_args has {word!r}, which {key}= says, too: leave out one of them"
+    )
+    assert sbatch_refusal(both, True) is None  # it overrides the template's own
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--hold", "-H -vv", "--switches=1 --hint nomultithread", "--nice=5", "--exclusive=user", "--bb capacity=1G"),
+        *("-p long", "-plong", "--export=ALL,A=1", "--time-min=5", "--mem-bind=local", "--wait-all-nodes=1", ""),
+    ],
+)
+def test_arguments_that_are_taken(words: str) -> None:
+    asked = Resources(slurm_cmd_args=words, memory=1, run_time=60, wckey="w")
+    assert sbatch_refusal(asked, False) is None
+    assert submitted(asked)[-2 - len(shlex.split(words)) : -2] == shlex.split(words)
+
+
+OPTIONS = sorted({*SBATCH.kept, *SBATCH.keys, *SBATCH.flags})
+LONG = [option if option in SBATCH.flags else f"{option}=" for option in OPTIONS]
+SHORT = "".join(letter if option in SBATCH.flags else f"{letter}:" for letter, option in SBATCH.letters.items())
+WORDS = st.one_of(
+    st.builds(lambda option, size: f"--{option[:size]}", st.sampled_from(OPTIONS), st.integers(1, 20)),
+    st.builds("--{}=x".format, st.sampled_from([option for option in OPTIONS if option not in SBATCH.flags])),
+    st.text(st.sampled_from([*SBATCH.letters, "x"]), min_size=1, max_size=3).map("-{}".format),
+    st.sampled_from(["job.sh", "1", "--"]),
+)
+
+
+@given(st.lists(WORDS, max_size=5))
+@example(["--begin", "-x", "job.sh"])
+@example(["-b", "-x", "job.sh"])
+def test_no_argument_comes_where_ours_are(words: list[str]) -> None:
+    """As getopt(3) reads what is taken, all of it is options, and none that Callyard needs."""
+    if sbatch_refusal(Resources(slurm_cmd_args=words), False) is not None:
+        return
+    try:
+        found, rest = getopt.getopt(words, SHORT, LONG)
+    except getopt.GetoptError:
+        return  # sbatch refuses it itself
+    names = {option[2:] if option.startswith("--") else SBATCH.letters[option[1:]] for option, _ in found}
+    assert not rest
+    assert not names & SBATCH.kept.keys()
 
 
 def test_a_template_has_directives_of_its_own() -> None:

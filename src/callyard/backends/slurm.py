@@ -153,6 +153,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         walltime=slurm.walltime,
         mpi=slurm.mpi,
         rank_launcher=scheduler.site().rank_launcher,
+        arguments_refusal=scheduler.site().arguments_refusal,
         calls_per_job=slurm.calls_per_job,
         poll=slurm.poll,
         result_grace=slurm.result_grace,

@@ -332,6 +332,20 @@ def test_calls_are_told_apart_by_the_nodes_that_they_ask_for(jobs: Jobs, slurm: 
     assert elsewhere.job_id.partition("_")[0] != array
 
 
+def test_arguments_are_refused_at_once_and_alone(jobs: Jobs, slurm: Cluster) -> None:
+    ex, asked = jobs(), "slurm_cmd_args"
+    for words, message in [
+        ("--quiet", f"{asked} has '--quiet': then sbatch would not say the job's ID: leave it out"),
+        (["job.sh"], f"{asked} has 'job.sh', which sbatch may take for what it is to run"),
+        ("--comment='a", f"{asked} must be words as in a shell (No closing quotation)"),
+        (["--hint=\0"], f"{asked} must be words without NUL"),
+    ]:
+        with pytest.raises(ResourceError, match=re.escape(message)):
+            ex.submit(calls.add, 1, 2, resource_dict={asked: words})
+    assert ex.submit(calls.add, 1, 2, resource_dict={asked: "--hint compute_bound"}).result() == 3
+    assert slurm.commands()["sbatch"] == 1
+
+
 def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     place = tmp_path / "back\\slash %j"

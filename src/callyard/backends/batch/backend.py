@@ -40,7 +40,6 @@ from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options
 from ..run_directories import remove_if_over
 from .call import JobCall, JobFuture, call_of
 from .intake import Intake, give_up
@@ -109,7 +108,7 @@ class BatchBackend:
         if self._broken:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
-        job_options(resources)  # refuses what cannot be
+        self.job_settings.check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:

@@ -220,9 +220,16 @@ class JobSettings:
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    arguments_refusal: Callable[[Resources, bool], str | None] = lambda resources, templated: None  # noqa: ARG005
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
+
+    def check(self, resources: Resources) -> None:
+        """Raise ResourceError for resources that cannot be: what is found later would be found without the user."""
+        job_options(resources)
+        if (why := self.arguments_refusal(resources, self.template is not None)) is not None:
+            raise ResourceError(why)
 
     def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
         """Return the scheduler's limit for a job whose calls may take so long each, and then their grace (s)."""

@@ -10,6 +10,7 @@ from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
+from .user_arguments import sbatch_refusal
 from .variables import JOB_VARIABLES
 
 __all__ = ["SlurmScheduler"]
@@ -137,5 +138,6 @@ _SITE = Site(
     mpi=_MPI,
     is_over=allocation.is_over,
     rank_launcher=_rank_launcher,
+    arguments_refusal=sbatch_refusal,
     requeue=lambda job: commands.requeue(str(job)),
 )
