@@ -19,9 +19,9 @@ from hypothesis import assume, example, given
 
 from callyard import Executor, Local, Slurm
 from callyard.backends import resource_mapping
-from callyard.backends.resource_mapping import GIB, make_plan, plan_for_nodes
+from callyard.backends.resource_mapping import GIB, job_options, make_plan, plan_for_nodes, with_nodes
 from callyard.errors import ResourceError
-from callyard.pool.call_shape import NodeCapacity
+from callyard.pool.call_shape import NodeCapacity, NodeOffer
 from callyard.resources import ALIASES, NAMES, Resources
 
 DEFAULTS = Resources()
@@ -155,7 +155,7 @@ def test_one_slip_is_answered_with_the_name_that_was_meant(slip):
 def test_a_name_that_is_like_no_other_is_refused_with_all():
     message = refusal(zzz=1)
     assert message.startswith("unknown resource 'zzz'; known are ")
-    assert "cores_per_rank, cwd" in message
+    assert "cores_per_rank, cpu_bind, cwd" in message
 
 
 @pytest.mark.parametrize("wrong", ["bogus", "foo", "label", "shell", "colour", "verbose"])
@@ -216,6 +216,9 @@ BAD = {
     **{name: [1, "", " ", b"x", "a\nb", "a\0"] for name in ("partition", "qos", "job_name", "wckey", "mail_user")},
     **{name: [1, "", "a b", [], ["a", ""], ["a", 1], "a\n"] for name in ("exclude", "nodelist", "licenses")},
     "mail_type": ["DIED", "END,", [], 3, ["END", "bla"]],
+    "ranks_per_node": [0, 1.5, True, "2"],
+    **{name: [1, "", "a\nb"] for name in ("cpu_bind", "gpu_bind")},
+    "srun_args": [1, "--label 'a", ["a\0"]],
     "begin": [1, "", "soon", "2 o'clock", "now+2hours; true", "now\n", dt.date(2030, 1, 1)],
     "slurm_cmd_args": [1, "--comment='a", "--hold \0", ["--comment=\0"], b"--hold", {"hold": 1}],
     "env": [1, ["A=1"], {"A": 1}, {1: "A"}, {"": "x"}, {"A=B": "x"}, {"A": "x\0y"}, {"A\0": "x"}],
@@ -363,6 +366,7 @@ NONE_HERE = {
     **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args"), "x"),
     **dict.fromkeys(("reservation", "exclude", "nodelist", "licenses", "wckey", "mail_user"), "x"),
     "begin": "now",
+    **dict.fromkeys(("cpu_bind", "gpu_bind", "srun_args"), "x"),
     "mail_type": "END",
     **dict.fromkeys(("cache_key", "cache_directory"), "x"),
 }
@@ -374,7 +378,7 @@ def test_what_means_nothing_on_one_machine_is_refused_not_dropped(name):
         make_plan(Resources(**{name: NONE_HERE[name]}), ROOMY)
 
 
-@pytest.mark.parametrize("name", [name for name in NONE_HERE if not name.startswith("cache")])
+@pytest.mark.parametrize("name", [name for name in NONE_HERE if not name.startswith(("cache", "cpu", "gpu", "srun"))])
 def test_what_is_for_jobs_is_refused_in_one_that_is_there(name):
     with pytest.raises(ResourceError, match=f"{name} is for jobs, .*; leave it out"):
         plan_for_nodes(Resources(**{name: NONE_HERE[name]}), [])
@@ -435,6 +439,36 @@ def test_a_refusal_says_what_was_asked_for_what_there_is_and_what_to_do():
         with pytest.raises(ResourceError) as caught:
             make_plan(Resources(**asked), small)  # type: ignore[arg-type]
         assert str(caught.value).startswith(message)
+
+
+def test_ranks_on_each_node_say_how_many_nodes_there_are():
+    offers = [NodeOffer(cores=4)] * 3
+    assert plan_for_nodes(Resources(ranks=4), offers).need.nodes == 1
+    for per_node, nodes in [(1, 4), (2, 2), (3, 2), (4, 1), (9, 1)]:
+        asked = Resources(ranks=4, ranks_per_node=per_node)
+        assert with_nodes(asked) == asked.updated({"nodes": nodes})
+        if nodes <= len(offers):
+            need = plan_for_nodes(asked, offers).need
+            assert (need.nodes, need.ranks_per_node) == (nodes, per_node if nodes > 1 else 0)
+            assert need.shape.cores == (per_node if nodes > 1 else 4)
+    with pytest.raises(ResourceError, match="nodes=3 was asked for, and ranks=4 with ranks_per_node=2 take 2; leave"):
+        plan_for_nodes(Resources(ranks=4, ranks_per_node=2, nodes=3), offers)
+    with pytest.raises(ResourceError, match="nodes=2 was asked for, and this machine is one"):
+        make_plan(Resources(ranks=4, ranks_per_node=2), ROOMY)
+    assert make_plan(Resources(ranks=4, ranks_per_node=4), ROOMY) is not None
+
+
+def test_ranks_with_options_of_their_launcher_have_their_nodes_alone():
+    offers = [NodeOffer(cores=4)] * 2
+    need = plan_for_nodes(Resources(ranks=2, srun_args="--label '-m cyclic'"), offers).need
+    assert (need.nodes, need.exclusive, need.by_scheduler) == (1, True, True)
+    assert need.rank_options.arguments == ("--label", "-m cyclic")
+    assert not plan_for_nodes(Resources(ranks=2), offers).need.by_scheduler
+    for key in ("cpu_bind", "gpu_bind", "srun_args"):
+        with pytest.raises(ResourceError, match=f"{key} is for calls with ranks, and this one has a single one"):
+            plan_for_nodes(Resources(**{key: "x"}), offers)
+        with pytest.raises(ResourceError, match=f"{key} is for calls with ranks"):
+            job_options(Resources(**{key: "x"}))
 
 
 def test_ranks_need_mpi(monkeypatch):

@@ -64,6 +64,10 @@ class Resources:
             `callyard.ending()` becomes true (s, or a text). Default: no warning.
         warn_signal: which signal that is: "USR1" (the default), "USR2" or "HUP", or its number.
         nodes: the number of nodes to spread over (count); default: as many as are needed.
+        ranks_per_node: the ranks on each node (count), which says how many nodes there are.
+        cpu_bind: how a scheduler binds ranks to cores, as "cores" or "map_cpu:0,1"; default: see the cluster's pages.
+        gpu_bind: how it binds them to GPUs, as "closest" or "single:1"; then each sees what that gives.
+        srun_args: more arguments for the `srun` that starts ranks, a text or a list of words.
         exclusive: whether to keep all other calls and jobs off these nodes; default: False.
         priority: which calls start first: those with the higher number (integer, default 0).
         cwd: the working directory (path), made if it is missing; default: the current one.
@@ -108,6 +112,10 @@ class Resources:
     warn_before: Amount = Amount()
     warn_signal: str | int = "USR1"
     nodes: int | None = None
+    ranks_per_node: int | None = None
+    cpu_bind: str | None = None
+    gpu_bind: str | None = None
+    srun_args: Iterable[str] | None = None
     exclusive: bool = False
     priority: int = 0
     cwd: str | os.PathLike[str] | None = None
@@ -195,17 +203,18 @@ class Resources:
 
 
 # The smallest value of each count; priorities may be negative.
-_COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
-_MAY_BE_LEFT = ("nodes",)
+_COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "priority": None}
+_COUNTS |= {"nodes": 1, "ranks_per_node": 1}
+_MAY_BE_LEFT = ("nodes", "ranks_per_node")
 # What makes the value of a key uniform, or refuses it.
 _CHECKED = {
     **dict.fromkeys(("cwd", "error_log_file", "cache_directory"), values.path),
     **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name"), values.text),
-    **dict.fromkeys(("reservation", "wckey", "mail_user"), values.text),
+    **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind"), values.text),
     **dict.fromkeys(("exclude", "nodelist", "licenses"), values.names),
     "begin": values.begin,
     "mail_type": values.mail_types,
-    "slurm_cmd_args": values.arguments,
+    **dict.fromkeys(("srun_args", "slurm_cmd_args"), values.arguments),
 }
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
@@ -223,6 +232,8 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
     ("warn_before",): "warn warning warn_time warning_time signal_delay_s",
     ("warn_signal",): "signal warning_signal signum",
     ("nodes",): "nnodes n_nodes",
+    ("ranks_per_node",): "ppn procs_per_node processes_per_node tasks_per_node ntasks_per_node cores_per_node",
+    ("srun_args",): "launcher_args mpi_args srun_options",
     ("cwd",): "directory workdir working_directory chdir",
     ("env",): "environment environ",
     ("error_log_file",): "stderr log log_file",

@@ -7,16 +7,16 @@ import shlex
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard.errors import SchedulerError
+from callyard.errors import ResourceError, SchedulerError
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest, Refusal, Reply
 from callyard.schedulers.slurm import commands as slurm
 from callyard.schedulers.slurm.job_ids import elements, join, ranges
 from callyard.schedulers.slurm.states import JobReport
-from callyard.schedulers.slurm.user_arguments import SBATCH, sbatch_refusal
+from callyard.schedulers.slurm.user_arguments import SBATCH, SRUN, Command, check_arguments
 
 TOKEN = "0123456789abcdef"
 
@@ -28,6 +28,15 @@ def request(resources: Resources | None = None, **changes: Any) -> JobRequest:
 
 def submitted(resources: Resources | None = None, **changes: Any) -> list[str]:
     return slurm.submit(request(resources, **changes))
+
+
+def why_refused(**asked: Any) -> str:
+    """The reason why arguments of the user's own are refused; empty if they are taken."""
+    try:
+        check_arguments(Resources(**asked))
+    except ResourceError as error:
+        return str(error)
+    return ""
 
 
 def options(resources: Resources | None = None, **changes: Any) -> dict[str, str]:
@@ -65,6 +74,7 @@ def test_a_plain_job() -> None:
         ({"memory": 1.0001}, {"mem": "1025M"}),
         ({"memory": 3, "nodes": 2}, {"mem": "1536M", "nodes": "2", "ntasks": "2"}),
         ({"ranks": 4, "nodes": 2}, {"nodes": "2", "ntasks": "4"}),
+        ({"ranks": 4, "nodes": 2, "ranks_per_node": 3}, {"nodes": "2", "ntasks": "4", "ntasks-per-node": "3"}),
         ({"memory": 1, "ranks": 3}, {"mem-per-cpu": "342M"}),
         ({"gpus_per_rank": 2}, {"gres": "gpu:2"}),
         ({"gpus_per_rank": 2, "gres": "shard:1"}, {"gres": "shard:1,gpu:2"}),
@@ -191,16 +201,36 @@ def test_the_users_own_arguments_come_last(words: Any) -> None:
         ("-H job.sh", "job.sh", "which sbatch may take for what it is to run"),
         ("-n4 job.sh", "job.sh", "which sbatch may take for what it is to run"),
         ("--hint compute_bound job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("--begin -x job.sh", "job.sh", "which sbatch may take for what it is to run"),  # -x is the value
         ("--hold -- job.sh", "--", "which sbatch may take for what it is to run"),
     ],
 )
-@pytest.mark.parametrize("templated", [True, False])
-def test_arguments_that_would_override_ours(words: str, refused: str, instead: str, templated: bool) -> None:
-    why = sbatch_refusal(Resources(slurm_cmd_args=words), templated)
-    assert why is not None
+def test_arguments_that_would_override_ours(words: str, refused: str, instead: str) -> None:
+    why = why_refused(slurm_cmd_args=words)
     assert why.startswith(f"slurm_cmd_args has {refused!r}")
     assert instead in why
-    assert sbatch_refusal(Resources(slurm_cmd_args=shlex.split(words)), templated) == why
+    assert why_refused(slurm_cmd_args=shlex.split(words)) == why
+
+
+@pytest.mark.parametrize(
+    ("words", "refused", "instead"),
+    [
+        ("--unbuffered -n 4", "-n", "use ranks="),
+        ("--ntasks-per-node=2", "--ntasks-per-node=2", "use ranks_per_node="),
+        ("--cpu-bind=cores", "--cpu-bind=cores", "use cpu_bind="),
+        ("--gpu-b cores", "--gpu-b", "use gpu_bind="),
+        ("--mpi=pmix", "--mpi=pmix", "use Slurm(mpi=)"),
+        ("-uo here", "-uo", "what ranks print is the call's output"),
+        ("-K0", "-K0", "one rank that fails shall end the others"),
+        ("-w n1", "-w", "the nodes are chosen already"),
+        ("-I5 other", "other", "which srun may take for what it is to run"),
+        ("--exact ./program", "./program", "which srun may take for what it is to run"),
+    ],
+)
+def test_arguments_of_srun_that_would_override_ours(words: str, refused: str, instead: str) -> None:
+    why = why_refused(srun_args=words)
+    assert why.startswith(f"srun_args has {refused!r}")
+    assert instead in why
 
 
 @pytest.mark.parametrize(
@@ -218,14 +248,11 @@ def test_arguments_that_would_override_ours(words: str, refused: str, instead: s
     ],
 )
 def test_arguments_that_a_key_says_too(words: str, key: str, value: Any) -> None:
-    arguments = Resources(slurm_cmd_args=words)
-    assert sbatch_refusal(arguments, False) is None
-    both = arguments.updated({key: value})
     word = shlex.split(words)[0]
-    assert sbatch_refusal(both, False) == (
+    assert not why_refused(slurm_cmd_args=words)
+    assert why_refused(slurm_cmd_args=words, **{key: value}) == (
         f"slurm_cmd_args has {word!r}, which {key}= says, too: leave out one of them"
     )
-    assert sbatch_refusal(both, True) is None  # it overrides the template's own
 
 
 @pytest.mark.parametrize(
@@ -237,35 +264,45 @@ def test_arguments_that_a_key_says_too(words: str, key: str, value: Any) -> None
 )
 def test_arguments_that_are_taken(words: str) -> None:
     asked = Resources(slurm_cmd_args=words, memory=1, run_time=60, wckey="w")
-    assert sbatch_refusal(asked, False) is None
+    check_arguments(asked)
     assert submitted(asked)[-2 - len(shlex.split(words)) : -2] == shlex.split(words)
 
 
-OPTIONS = sorted({*SBATCH.kept, *SBATCH.keys, *SBATCH.flags})
-LONG = [option if option in SBATCH.flags else f"{option}=" for option in OPTIONS]
-SHORT = "".join(letter if option in SBATCH.flags else f"{letter}:" for letter, option in SBATCH.letters.items())
-WORDS = st.one_of(
-    st.builds(lambda option, size: f"--{option[:size]}", st.sampled_from(OPTIONS), st.integers(1, 20)),
-    st.builds("--{}=x".format, st.sampled_from([option for option in OPTIONS if option not in SBATCH.flags])),
-    st.text(st.sampled_from([*SBATCH.letters, "x"]), min_size=1, max_size=3).map("-{}".format),
-    st.sampled_from(["job.sh", "1", "--"]),
-)
+@pytest.mark.parametrize("words", ["--distribution=cyclic:block -l", "-u --threads-per-core 1", "--exact --label"])
+def test_arguments_of_srun_that_are_taken(words: str) -> None:
+    check_arguments(Resources(ranks=2, cpu_bind="cores", srun_args=words))
 
 
-@given(st.lists(WORDS, max_size=5))
-@example(["--begin", "-x", "job.sh"])
-@example(["-b", "-x", "job.sh"])
-def test_no_argument_comes_where_ours_are(words: list[str]) -> None:
+def words_for(command: Command) -> st.SearchStrategy[list[str]]:
+    """Make words that are options of a command, long or short, whole or shortened, or none."""
+    options = sorted({*command.kept, *command.keys, *command.flags, *command.letters.values()})
+    valued = [option for option in options if option not in command.flags]
+    word = st.one_of(
+        st.builds(lambda option, size: f"--{option[:size]}", st.sampled_from(options), st.integers(1, 20)),
+        st.sampled_from(valued).map("--{}=x".format),
+        st.text(st.sampled_from([*command.letters, "5"]), min_size=1, max_size=3).map("-{}".format),
+        st.sampled_from(["job.sh", "1", "--"]),
+    )
+    return st.lists(word, max_size=5)
+
+
+@pytest.mark.parametrize(("key", "command"), [("slurm_cmd_args", SBATCH), ("srun_args", SRUN)])
+@given(data=st.data())
+def test_no_argument_comes_where_ours_are(key: str, command: Command, data: st.DataObject) -> None:
     """As getopt(3) reads what is taken, all of it is options, and none that Callyard needs."""
-    if sbatch_refusal(Resources(slurm_cmd_args=words), False) is not None:
+    words = data.draw(words_for(command))
+    options = {*command.kept, *command.keys, *command.flags, *command.letters.values()}
+    long = [option if option in command.flags else f"{option}=" for option in options]
+    short = "".join(letter if option in command.flags else f"{letter}:" for letter, option in command.letters.items())
+    if why_refused(**{key: words}):
         return
     try:
-        found, rest = getopt.getopt(words, SHORT, LONG)
+        found, rest = getopt.getopt(words, short, long)
     except getopt.GetoptError:
-        return  # sbatch refuses it itself
-    names = {option[2:] if option.startswith("--") else SBATCH.letters[option[1:]] for option, _ in found}
+        return  # the command refuses it itself
+    names = {option[2:] if option.startswith("--") else command.letters[option[1:]] for option, _ in found}
     assert not rest
-    assert not names & SBATCH.kept.keys()
+    assert not names & command.kept.keys()
 
 
 def test_a_template_has_directives_of_its_own() -> None:

@@ -73,6 +73,10 @@ class LaunchSettings:
             raise ResourceError(f"{self.scheduler.name} starts no processes on nodes, only jobs: say detached=True")
         return steps
 
+    def check(self, resources: Resources) -> None:
+        """Raise ResourceError for resources that mean nothing to the scheduler."""
+        self.scheduler.site().check(resources)
+
     @property
     def job_variables(self) -> Mapping[str, str]:
         """The variable by which processes on nodes learn in which job they are."""
@@ -272,7 +276,7 @@ def _start_ranks(
     settings: LaunchSettings, ranks: RanksToStart, way: str, environment: dict[str, str], job: str | None = None
 ) -> StartedAgents:
     """Start the ranks of a call; `job` has the nodes, where that is not the one in which this process runs."""
-    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job)
+    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job, ranks.options)
     environment = {**environment, **settings.job_variables}
     argv = settings.steps.ranks(step, settings.on_node(rank_command(ranks.arguments, settings.python)))
     return AgentProcess(ranks.nodes, argv, environment, noise=settings.steps.noise)

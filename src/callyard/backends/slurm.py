@@ -153,7 +153,8 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         walltime=slurm.walltime,
         mpi=slurm.mpi,
         rank_launcher=scheduler.site().rank_launcher,
-        arguments_refusal=scheduler.site().arguments_refusal,
+        rank_options=scheduler.site().rank_options,
+        check=scheduler.site().check,
         calls_per_job=slurm.calls_per_job,
         poll=slurm.poll,
         result_grace=slurm.result_grace,
@@ -172,11 +173,11 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
             raise CallyardError(
                 "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
             )
-        return ClusterBackend(
-            PilotLaunch(_launch_settings(slurm, _template_text(slurm), _template_keys(slurm))), settings
-        )
+        own = _launch_settings(slurm, _template_text(slurm), _template_keys(slurm))
+        return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
-        return ClusterBackend(StepLaunch(_launch_settings(slurm, None, ())), settings)
+        own = _launch_settings(slurm, None, ())
+        return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
         if isinstance(error, CallyardError):
             raise

@@ -188,7 +188,7 @@ class Agents:
         self._starter.gone(agent.node, time.monotonic())
         words = f"the agent on {self._launch.describe_node(agent.node.name)} is gone or cannot be reached"
         for call in cast("list[Call]", self._placement.leave(agent.node)):
-            if call.need.nodes > 1:
+            if call.need.by_scheduler:
                 self._mpi_calls.drop(call)
             self.lost.append((call, words))
 

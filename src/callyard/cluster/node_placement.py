@@ -74,7 +74,7 @@ class NodePlacement:
         calls = list(node.in_flight)
         self.finished(node, calls)
         for call in calls:
-            if call.need.nodes > 1:
+            if call.need.by_scheduler:
                 self._free_other_nodes(call)
         for known in (self._room, self._changed, self.ahead, *self._can_top_up.values()):
             known.pop(node, None)
@@ -234,7 +234,7 @@ class NodePlacement:
 
         Returns how many were sent; 0 if nothing can be done now.
         """
-        if queue.need.nodes > 1:
+        if queue.need.by_scheduler:
             return self._start_on_nodes(queue, todo)
         if self.max_workers is None or self._active < self.max_workers:
             node = self._find(queue)
@@ -269,7 +269,7 @@ class NodePlacement:
         return self._sent(node, queue, calls, todo)
 
     def _start_on_nodes(self, queue: NodeQueue, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Start the head of the queue on several nodes, if so many have a slot for it."""
+        """Let the scheduler start the head of the queue on its nodes, if so many have a slot for it."""
         if self.max_workers is not None and self._active >= self.max_workers:
             return 0
         count, now = queue.need.nodes, self._now

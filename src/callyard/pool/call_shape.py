@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from ..schedulers.steps import RankOptions
+
 
 class WorkerShape(NamedTuple):
     """What a worker must be like to run a call: calls of one shape can follow each other on one worker."""
@@ -23,6 +25,13 @@ class NodeNeed(NamedTuple):
     exclusive: bool = False  # nobody else may be on them
     nodes: int = 1
     time: float = 0.0  # s for which they must still be there
+    ranks_per_node: int = 0  # at most, the first nodes full; 0: all ranks are on one
+    rank_options: RankOptions = RankOptions()
+
+    @property
+    def by_scheduler(self) -> bool:
+        """Whether the scheduler's launcher starts the ranks, not the node's own."""
+        return self.nodes > 1 or self.rank_options != RankOptions()
 
 
 class NodeCapacity(NamedTuple):

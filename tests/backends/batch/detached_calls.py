@@ -54,6 +54,14 @@ def rank_of_node() -> tuple[int, int, str]:
     return world.Get_rank(), world.allreduce(1), os.environ["SLURMD_NODENAME"]
 
 
+def variables_of_rank(*names: str) -> Any:
+    """Return variables of a rank's environment; the call's result is a list of them."""
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return {name: os.environ.get(name) for name in names}
+
+
 def trace() -> str:
     return os.environ["CALLYARD_TRACE"]
 

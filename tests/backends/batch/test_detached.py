@@ -361,6 +361,23 @@ def test_ranks_on_one_node(jobs: Jobs) -> None:
 
 
 @pytest.mark.needs("mpi")
+def test_ranks_are_placed_and_bound_as_is_asked_for(
+    jobs: Jobs, slurm: Cluster, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+    ex, gpus = jobs(), {"gpus_per_rank": 1, "gpu_bind": "map_gpu:1,0"} if slurm.gpus > 1 else {}
+    apart = ex.with_resources(ranks=3, ranks_per_node=2, cpu_bind="rank", srun_args="--distribution=block:cyclic")
+    spread = apart.submit(calls.variables_of_rank, "SLURMD_NODENAME", "SLURM_CPU_BIND_TYPE", "SLURM_DISTRIBUTION")
+    bound = ex.with_resources(ranks=2, cpu_bind="cores", **gpus)  # on one node, where mpiexec would start them else
+    there = bound.submit(calls.variables_of_rank, "SLURM_CPU_BIND_TYPE", "CUDA_VISIBLE_DEVICES").result()
+    first, second, third = spread.result()
+    assert first == second == {**third, "SLURMD_NODENAME": first["SLURMD_NODENAME"]} != third
+    assert (first["SLURM_CPU_BIND_TYPE"], first["SLURM_DISTRIBUTION"]) == ("rank", "block:cyclic")
+    assert [rank["SLURM_CPU_BIND_TYPE"] for rank in there] == ["cores"] * 2
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in there] == (["1", "0"] if gpus else [None] * 2)
+
+
+@pytest.mark.needs("mpi")
 def test_ranks_on_two_nodes(jobs: Jobs, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     results = jobs().with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()

@@ -40,6 +40,7 @@ from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
+from ..resource_mapping import job_options, with_nodes
 from ..run_directories import remove_if_over
 from .call import JobCall, JobFuture, call_of
 from .intake import Intake, give_up
@@ -108,6 +109,7 @@ class BatchBackend:
         if self._broken:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
+        job_options(resources)  # refuses what cannot be, as does the scheduler's own check
         self.job_settings.check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
@@ -142,7 +144,7 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return resources.updated(missing)
+        return with_nodes(resources.updated(missing))
 
     def _admit(self, call: JobCall) -> None:
         """Enter a call whose other inputs are here; if that is all of them, first make its key and look that up."""

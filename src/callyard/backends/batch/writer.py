@@ -21,12 +21,13 @@ from ...jobs.submission import note_of
 from ...jobs.throttle import ArrayThrottle
 from ...pool.mpi_launcher import launch_command, launcher_environment
 from ...resources import Resources
+from ...schedulers.steps import RankOptions
 from ...system.process_identity import this_process
 from ...system.processes import read_umask
 from ...version import VERSION
 from ..base import Settings
 from ..live_base import pack_initializer
-from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
+from ..resource_mapping import job_options, memory_bytes, rank_options, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
 
 __all__ = ["BatchWriter", "JobSettings"]
@@ -188,11 +189,17 @@ class BatchWriter:
         """Return the launcher: the node's own; on several nodes, or where the user says so, the scheduler's."""
         if resources.ranks == 1:
             return ()
-        if (resources.nodes or 1) == 1 and self._job_settings.mpi is None:
+        own, options = self._job_settings, rank_options(resources)
+        if (resources.nodes or 1) == 1 and own.mpi is None and options == RankOptions():
             return tuple(launch_command(resources.ranks, []))
-        if self._job_settings.rank_launcher is None:
-            raise ResourceError(f"{self._job_settings.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        return self._job_settings.rank_launcher(resources.ranks, resources.cores_per_rank, self._job_settings.mpi)
+        if own.rank_launcher is None or own.rank_options is None:
+            raise ResourceError(
+                f"{own.scheduler} starts no ranks on several nodes, nor binds them; ask for nodes=1 and for no binding"
+            )
+        return (
+            *own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi),
+            *own.rank_options(options),
+        )
 
 
 def _variables(resources: Resources) -> dict[str, str]:
@@ -220,16 +227,11 @@ class JobSettings:
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
-    arguments_refusal: Callable[[Resources, bool], str | None] = lambda resources, templated: None  # noqa: ARG005
+    rank_options: Callable[[RankOptions], Sequence[str]] | None = None
+    check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
-
-    def check(self, resources: Resources) -> None:
-        """Raise ResourceError for resources that cannot be: what is found later would be found without the user."""
-        job_options(resources)
-        if (why := self.arguments_refusal(resources, self.template is not None)) is not None:
-            raise ResourceError(why)
 
     def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
         """Return the scheduler's limit for a job whose calls may take so long each, and then their grace (s)."""

@@ -22,7 +22,7 @@ _LONGEST_WARNING = 65535  # s that sbatch takes
 def submit(request: JobRequest) -> list[str]:
     """Return the command that submits a job or an array.
 
-    The user's `slurm_cmd_args` come last, so that they override defaults of ours (`user_arguments` refuses others).
+    The user's `slurm_cmd_args` come last, so that they override defaults of ours (`check_arguments` refuses others).
     """
     own = [] if request.templated else [*_resources(request), *_time(request.time), f"--job-name={_name(request)}"]
     return [
@@ -99,6 +99,8 @@ def _resources(request: JobRequest) -> Iterator[str]:
     yield from _devices(asked)
     if asked.nodes is not None:
         yield f"--nodes={asked.nodes}"
+        if asked.ranks_per_node is not None and asked.nodes > 1:
+            yield f"--ntasks-per-node={asked.ranks_per_node}"
     if asked.exclusive:
         yield "--exclusive"
     if asked.priority:

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from ...errors import ResourceError
 from ...resources import Resources
 
-__all__ = ["SBATCH", "sbatch_refusal", "words"]
+__all__ = ["SBATCH", "SRUN", "check_arguments", "words"]
 
 
 class Command(NamedTuple):
@@ -27,6 +28,10 @@ class Command(NamedTuple):
     keys: Mapping[str, str]
     flags: frozenset[str]
     letters: Mapping[str, str]
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 def _letters(table: str) -> dict[str, str]:
@@ -72,14 +77,14 @@ SBATCH = Command(
         "nice": "priority",
         "nodefile": "nodelist",
         "ntasks": "ranks",
+        "ntasks-per-node": "ranks_per_node",
+        "tasks-per-node": "ranks_per_node",
         "time": "run_time",
     },
-    flags=frozenset(
-        (
-            *("contiguous", "exclusive", "get-user-env", "help", "hold", "ignore-pbs", "nice", "no-kill", "no-requeue"),
-            *("overcommit", "oversubscribe", "parsable", "propagate", "quiet", "reboot", "requeue", "spread-job"),
-            *("test-only", "usage", "use-min-nodes", "verbose", "version", "wait"),
-        )
+    flags=_names(
+        "contiguous exclusive get-user-env help hold ignore-pbs nice no-kill no-requeue overcommit "
+        "oversubscribe parsable propagate quiet reboot requeue spread-job test-only usage use-min-nodes "
+        "verbose version wait"
     ),
     letters=_letters(
         "a array, A account, b begin, c cpus-per-task, C constraint, d dependency, D chdir, e error, F nodefile, "
@@ -89,20 +94,65 @@ SBATCH = Command(
     ),
 )
 
+_OUTPUT = "what ranks print is the call's output: leave it out"
+_CHOSEN = "the nodes are chosen already: leave it out"
+SRUN = Command(
+    "srun",
+    kept={
+        "chdir": "use cwd=",
+        "cpu-bind": "use cpu_bind=",
+        "cpus-per-task": "use cores_per_rank=",
+        "error": _OUTPUT,
+        "exclude": _CHOSEN,
+        "export": "use env=",
+        "gpu-bind": "use gpu_bind=",
+        **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "use gpus_per_rank="),
+        **dict.fromkeys(("help", "test-only", "usage", "version"), "with it srun would start nothing: leave it out"),
+        "input": "ranks have no input: leave it out",
+        "jobid": _CHOSEN,
+        "kill-on-bad-exit": "one rank that fails shall end the others: leave it out",
+        "mpi": "use Slurm(mpi=)",
+        "multi-prog": "all ranks run the same call: leave it out",
+        "no-allocate": _CHOSEN,
+        "nodefile": _CHOSEN,
+        "nodelist": _CHOSEN,
+        "nodes": "use nodes=",
+        "ntasks": "use ranks=",
+        "ntasks-per-node": "use ranks_per_node=",
+        "output": _OUTPUT,
+        "pty": _OUTPUT,
+        "relative": _CHOSEN,
+        "tasks-per-node": "use ranks_per_node=",
+        "time": "use run_time=",
+    },
+    keys={},
+    flags=_names(
+        "bcast contiguous disable-status exact exclusive help hold immediate interactive kill-on-bad-exit "
+        "label multi-prog nice no-allocate no-kill overcommit overlap oversubscribe preserve-env propagate "
+        "pty quiet reboot send-libs spread-job test-only unbuffered usage use-min-nodes verbose version whole"
+    ),
+    letters=_letters(
+        "A account, b begin, c cpus-per-task, C constraint, d dependency, D chdir, e error, E preserve-env, "
+        "F nodefile, G gpus, h help, H hold, i input, I immediate, J job-name, k no-kill, K kill-on-bad-exit, l label, "
+        "L licenses, m distribution, M clusters, n ntasks, N nodes, o output, O overcommit, p partition, q qos, "
+        "Q quiet, r relative, s oversubscribe, S core-spec, t time, T threads, u unbuffered, v verbose, V version, "
+        "w nodelist, W wait, x exclude, X disable-status, Z no-allocate"
+    ),
+)
+
 
 def words(arguments: str | Iterable[str] | None) -> list[str]:
     """Return arguments as words."""
     return shlex.split(arguments) if isinstance(arguments, str) else list(arguments or ())
 
 
-def sbatch_refusal(resources: Resources, templated: bool) -> str | None:
-    """Return why the `slurm_cmd_args` of a call are refused; None if nothing speaks against them.
-
-    `templated`: the job's script has options of its own for the resources, which the arguments may override.
-    """
-    asked = () if templated else resources.asked()
-    why = _refusal(SBATCH, words(resources.slurm_cmd_args), asked)
-    return why and f"slurm_cmd_args has {why}"
+def check_arguments(resources: Resources) -> None:
+    """Raise ResourceError for arguments of the user's own that would override those of Callyard or of a key."""
+    asked = resources.asked()
+    for key, command in (("slurm_cmd_args", SBATCH), ("srun_args", SRUN)):
+        why = _refusal(command, words(asked.get(key)), asked)
+        if why is not None:
+            raise ResourceError(f"{key} has {why}")
 
 
 def _refusal(command: Command, arguments: Iterable[str], asked: Iterable[str]) -> str | None:
@@ -125,25 +175,25 @@ def _options(command: Command, arguments: Iterable[str]) -> Iterator[tuple[str, 
     """
     takes_value = False
     for word in arguments:
-        names, has_value = _options_in(command, word)
+        names, is_open = _options_in(command, word)
         if not names and not takes_value:
             yield word, None
         for name in names:
             yield word, name
-        is_open = bool(names) and not has_value and not _meant(names[-1], command.flags)
         takes_value = is_open and not takes_value
 
 
 def _options_in(command: Command, word: str) -> tuple[list[str], bool]:
-    """Return the long names of the options that a word is, and whether it has the value of the last, too."""
+    """Return the long names of the options that a word is, and whether the next word may be the value of the last."""
     if word in ("-", "--") or not word.startswith("-"):
         return [], False
     if word.startswith("--"):
         name, equals, _ = word[2:].partition("=")
-        return [name], bool(equals)
+        return [name], not equals and not _meant(name, command.flags)
     names = [command.letters.get(letter, letter) for letter in word[1:]]
-    last = next((place for place, name in enumerate(names, 1) if name not in command.flags), len(names))
-    return names[:last], last < len(names)
+    valued = {*command.letters.values()} - command.flags
+    last = next((place for place, name in enumerate(names, 1) if name in valued), 0)
+    return names[: last or None], last == len(names)
 
 
 def _meant(name: str, known: Iterable[str]) -> list[str]:
