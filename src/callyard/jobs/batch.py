@@ -166,9 +166,11 @@ class CallFile(Frozen):
     run_time: float | None
     memory: int | None  # bytes
     ranks: int
-    launcher: tuple[str, ...]  # the words that start them
+    launcher: tuple[str, ...]  # the words that start them; "mpiexec" is the one that the node finds
     wait: float  # s for which results may become visible late
     private: bool = False  # nobody else looks for its result, nor at its claim
+    spread: tuple[str, ...] = ()  # the words that start them where the job has got several nodes, if others than these
+    gpus_per_rank: int | None = None  # of those that all ranks of a node see; None: the launcher or the user says which
 
     def dump(self) -> bytes:
         return pickle.dumps(self, 5)

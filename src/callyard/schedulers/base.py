@@ -194,7 +194,7 @@ class Site:
         rank_launcher: returns the words before a command in a job's script that start it as ranks: from the number of
             ranks, the cores of each, and the plugin chosen by the user.
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
-            there can be none.
+            there are no such words.
         check: raises `ResourceError` for resources that mean nothing to the scheduler.
         requeue: returns the commands, one after the other, by which a job has itself started again later; None where
             there are none.

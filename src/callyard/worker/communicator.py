@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ..errors import SchedulerError
 
 _NAME = "mpi4py.MPI"
+MPIEXEC = "mpiexec"  # in the words that start ranks: the launcher that is found there
 
 
 class Communicator(NamedTuple):
@@ -57,6 +58,13 @@ def check_used_world(ranks: int) -> None:
             f"the {ranks} ranks of the call did not know each other, {world.library} had each be one of {world.size}: "
             "without MPI4PY_RC_INITIALIZE that is seen before it runs"
         )
+
+
+def find_launcher() -> str | None:
+    """Return the path of `mpiexec` or `mpirun`; None if there is neither."""
+    import shutil  # here, because the ranks, which load this module, do not need it
+
+    return shutil.which(MPIEXEC) or shutil.which("mpirun")
 
 
 def words_of_alone(name: str, ranks: int, size: int, library: str) -> str:

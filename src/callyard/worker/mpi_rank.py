@@ -41,10 +41,13 @@ def rank_in(world: Communicator | None) -> int:
 
 
 def gpus_by_local_rank(environ: Mapping[str, str], each: int) -> dict[str, str]:
-    """Return the variables by which a rank sees its own GPUs alone, of those that all ranks on its machine see."""
+    """Return the variables by which a rank sees its own GPUs alone, of those that all ranks on its machine see.
+
+    A rank that sees no more than its own was given them by its launcher.
+    """
     local = _first_of(LOCAL_RANK_VARIABLES, environ, current_job(environ).local_rank) or 0
     seen = {name: environ[name].split(",") for name in GPUS if environ.get(name)}
-    return {name: ",".join(gpus[local * each : (local + 1) * each]) for name, gpus in seen.items()}
+    return {name: ",".join(gpus[local * each :][:each]) for name, gpus in seen.items() if len(gpus) > each}
 
 
 def main() -> None:

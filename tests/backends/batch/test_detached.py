@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 import threading
 from collections import Counter
@@ -28,6 +30,7 @@ from callyard.hashing.encoder import _registered as registered
 pytestmark = pytest.mark.once
 
 Jobs = Callable[..., Executor]
+SEEN = ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_STEP_NUM_TASKS", "FOUND")
 HELD = {"slurm_cmd_args": ["--hold"]}  # to see what is submitted, without waiting for it to run
 
 
@@ -358,6 +361,51 @@ def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, 
 def test_ranks_on_one_node(jobs: Jobs) -> None:
     results = jobs().with_resources(ranks=2).submit(calls.rank_of_node).result()
     assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.needs("mpi")
+def test_the_mpiexec_of_the_node_starts_ranks_each_with_its_gpus(
+    jobs: Jobs, slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    launcher = tmp_path / "bin" / "mpiexec"
+    launcher.parent.mkdir()
+    launcher.write_text(f'#!/bin/sh\nFOUND=there exec "{shutil.which("mpiexec")}" "$@"\n')
+    launcher.chmod(0o700)
+    here = tmp_path / "here" / "mpiexec"  # which the nodes do not have
+    here.parent.mkdir()
+    here.write_text("#!/bin/sh\nexit 1\n")
+    here.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{here.parent}:{os.environ['PATH']}")
+    ex = jobs(setup=f"rm -f {here}\nexport PATH={launcher.parent}:$PATH")
+    gpus = {"gpus_per_rank": 1} if slurm.gpus > 1 else {}
+    first, second = ex.with_resources(ranks=2, nodes=1, **gpus).submit(calls.variables_of_rank, *SEEN).result()
+    assert first["FOUND"] == second["FOUND"] == "there"
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in (first, second)] == (["0", "1"] if gpus else [None] * 2)
+
+
+@pytest.mark.needs("mpi")
+def test_a_node_without_an_mpi(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "env"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    future = jobs(setup=f"export PATH={tmp_path}/bin").with_resources(ranks=2).submit(calls.rank_of_node)
+    with pytest.raises(ResourceError, match=r"'rank_of_node' asks for 2 ranks, and on .* neither mpiexec nor"):
+        future.result()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_for_which_slurm_chooses_several_nodes(
+    jobs: Jobs, slurm: Cluster, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Slurm starts them, however far the node's mpiexec would have come."""
+    if slurm.gpus != 2:
+        pytest.skip("no device files that could stand for GPUs")
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+    ranks = jobs().with_resources(ranks=3, gpus_per_rank=1).submit(calls.variables_of_rank, *SEEN).result()
+    seen = {(rank["SLURMD_NODENAME"], rank["CUDA_VISIBLE_DEVICES"]) for rank in ranks}
+    assert len(seen) == 3
+    assert {gpu for _, gpu in seen} == {"0", "1"}
+    assert all(rank["SLURM_STEP_NUM_TASKS"] == "3" for rank in ranks)
 
 
 @pytest.mark.needs("mpi")
