@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -231,6 +232,20 @@ def rank_and_node() -> tuple[int, int, str]:
     return comm.Get_rank(), comm.Get_size(), node()
 
 
+def rendezvous(*names: str) -> Any:
+    """Let the ranks meet as torch.distributed does; return variables of each."""
+    from mpi4py import MPI
+
+    with ExitStack() as stack:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if os.environ["RANK"] == "0":
+            stack.enter_context(socket.create_server(("", place[1])))
+        MPI.COMM_WORLD.Barrier()
+        stack.enter_context(socket.create_connection(place))
+        MPI.COMM_WORLD.Barrier()
+    return {name: os.environ[name] for name in names}
+
+
 @pytest.mark.needs("mpi")
 def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: None) -> None:
     allocate(2, "-c2")
@@ -239,6 +254,8 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: Non
         names = [name for *_, name in spread.result()]
         assert [result[:2] for result in spread.result()] == [(i, 4) for i in range(4)]
         assert names[0] == names[1] != names[2] == names[3]
+        met = ex.submit(rendezvous, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", resource_dict={"ranks": 4})
+        assert [list(rank.values()) for rank in met.result()] == [[str(i), "4", str(i % 2), "2"] for i in range(4)]
         two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()
         assert len({name for *_, name in two}) == 2
         assert ex.submit(same, 1).result() == 1

@@ -7,6 +7,7 @@ again, until somebody imports it: that is what tells a parallel function from on
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -27,12 +28,19 @@ class Communicator(NamedTuple):
 
 
 def join_world() -> Communicator | None:
-    """Initialise MPI; None where there is no mpi4py, or where its variables leave that to the function."""
+    """Initialise MPI; None where there is no mpi4py, or where its variables leave that to the function.
+
+    The ranks then also agree on the variables by which programs other than MPI find them.
+    """
     try:
         from mpi4py import MPI
     except Exception:  # whoever needs it meets the same
         return None
     world = world_of(MPI)
+    if world is not None:
+        from .rank_variables import set_variables  # here, because drivers load this module, too
+
+        set_variables(MPI.COMM_WORLD, os.environ)
     _hide(MPI)
     return world
 

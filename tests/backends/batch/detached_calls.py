@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,20 @@ def variables_of_rank(*names: str) -> Any:
 
     MPI.COMM_WORLD.Barrier()
     return {name: os.environ.get(name) for name in names}
+
+
+def rendezvous(*names: str) -> Any:
+    """Let the ranks meet as torch.distributed does; return variables of each."""
+    from mpi4py import MPI
+
+    with ExitStack() as stack:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if os.environ["RANK"] == "0":
+            stack.enter_context(socket.create_server(("", place[1])))
+        MPI.COMM_WORLD.Barrier()
+        stack.enter_context(socket.create_connection(place))
+        MPI.COMM_WORLD.Barrier()
+    return {name: os.environ[name] for name in names}
 
 
 def trace() -> str:

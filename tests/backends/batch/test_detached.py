@@ -428,9 +428,14 @@ def test_ranks_are_placed_and_bound_as_is_asked_for(
 @pytest.mark.needs("mpi")
 def test_ranks_on_two_nodes(jobs: Jobs, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
-    results = jobs().with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
+    ex = jobs().with_resources(ranks=2, nodes=2)
+    met = ex.submit(calls.rendezvous, "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", resource_dict={"nodes": 1})
+    results = ex.submit(calls.rank_of_node).result()
     assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
     assert len({rank[2] for rank in results}) == 2  # type: ignore[attr-defined]
+    assert [list(rank.values()) for rank in met.result()] == [
+        [str(rank), "2", str(rank), "127.0.0.1"] for rank in (0, 1)
+    ]
 
 
 @pytest.mark.needs("mpi")
