@@ -22,7 +22,7 @@ from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..schedulers.launcher_variables import is_of_launcher
 from ..schedulers.registry import environment_outside_jobs, scheduler_of_launcher
 from ..serialize.function_registry import dumps

@@ -6,7 +6,7 @@ import socket
 from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple
 
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 
 __all__ = ["RankAddress", "set_variables", "variables"]
 
