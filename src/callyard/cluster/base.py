@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CallyardError
 from ..pool.call_shape import NodeNeed, NodeOffer
+from ..schedulers.steps import RankOptions
 
 if TYPE_CHECKING:
     from ..transport.event_loop import EventLoop
@@ -30,6 +31,7 @@ class RanksToStart(NamedTuple):
     per_node: int  # at most; the first nodes are full
     arguments: Sequence[str]  # of each rank
     environment: Mapping[str, str]  # added to the present one
+    options: RankOptions  # the user's own
 
 
 class AgentOutput(NamedTuple):

@@ -129,7 +129,8 @@ def main() -> None:
     contact, call, ranks, gpus = sys.argv[1:]
     default_signals()
     open_standard_descriptors()
-    os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
+    if gpus:  # else the launcher has bound them
+        os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
     parent = ParentPipe()
     parent.watch()  # before MPI, which may wait for other ranks for ever
     ours, theirs = socket.socketpair()
