@@ -27,7 +27,7 @@ _TERMS = 64  # elements to name one by one, at most; with more, the whole array 
 
 
 class ArrayElement(NamedTuple):
-    """A call that is submitted, now or soon: its array, and the number of the element.
+    """A call that is submitted, now or soon: the array, and the number of the element.
 
     `shared` elements make other calls, too, and so may fail although this call does not.
     """
@@ -128,7 +128,7 @@ def _after_the_same(elements: frozenset[ArrayElement], calls: list[C]) -> JobArr
 
 
 def _side_by_side(sets: dict[frozenset[ArrayElement], list[C]]) -> list[JobArray[C]]:
-    """Return arrays of calls that wait each for a counterpart, and take these calls out of `sets`."""
+    """Return arrays of calls that wait each for a counterpart, and take the calls out of `sets`."""
     pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[ArrayElement]]]] = defaultdict(list)
     for elements in sets:
         numbers = {element.number for element in elements}

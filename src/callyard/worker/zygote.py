@@ -1,11 +1,11 @@
 """The zygote: the process that forks the workers of one node, watches over them, and ends them after the driver's end.
 
 It is started once, imports modules for all workers and nothing of the user's, has one thread, and forks a worker in a
-millisecond or two. Being beside the workers and free of user code, it also keeps their limits: a slow callback in the
-driver delays no time limit.
+millisecond or two. Being beside the workers and free of user code, the zygote also keeps their limits: a slow callback
+in the driver delays no time limit.
 
 All ends are watched twice. The zygote sees the driver's end by a pidfd and by the end of the stream (a fork of the
-user's may hold the other end open). A worker sees it by its own stream, and dies with the zygote (PDEATHSIG).
+user's may hold the other end open). A worker sees that end by its own stream, and dies with the zygote (PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -180,10 +180,10 @@ class Zygote:
         warning: tuple[float, int] | None = None,
         deadline_of: str = "run_time",
     ) -> None:
-        """Keep the limits of the call that the worker is about to run.
+        """Keep the limits of the worker's next call.
 
-        `warning` is a pair: the seconds before the deadline, and the signal to send then. A warning that would be due
-        now is left out, because the call has not begun yet, and can see its time.
+        `warning` is a pair: the seconds before the deadline, and the signal to send then. A warning due now is left
+        out, because the call has not begun yet, and can see its time.
         """
         worker = self.workers.get(number)
         if worker is None or worker.end.announced:
@@ -216,7 +216,7 @@ class Zygote:
             self.announce(worker, time.monotonic())
 
     def withdraw(self, number: int, last: int) -> None:
-        """Take back the calls up to `last` that have not begun, and the results that were not sent."""
+        """Take back the calls up to `last` that have not begun, and the results not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.result_log is not None and worker.pid:
             worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
