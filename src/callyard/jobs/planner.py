@@ -1,4 +1,4 @@
-"""The planner: it makes few job arrays of many calls. It does no I/O.
+"""The planner of the job arrays: few arrays for many calls, without I/O.
 
 Calls with the same resources and the same kind of dependencies are one job array. There are four kinds:
 
@@ -8,8 +8,8 @@ Calls with the same resources and the same kind of dependencies are one job arra
     anything else, with many such calls          one array after whole arrays (`any`): a call may then begin later than
                                                  necessary, but a failure of others does not end it
 
-A job checks its inputs itself, whatever the scheduler thinks. So `any` is enough, and `any` is necessary where several
-calls share a job, because the failure of one is not that of the others.
+A job checks the inputs itself, whatever the scheduler thinks. So `any` is enough, and `any` is necessary where several
+calls share a job, because the failure of one is not the failure of the others.
 """
 
 from __future__ import annotations

@@ -363,7 +363,7 @@ def _is_child(pid: int) -> bool:
 
 
 def _load_for_the_next() -> bool:
-    """Import the modules that the first workers load when needed, so that later workers begin with them."""
+    """Import modules that a worker would load for its first call, so that all later workers begin with these."""
     with contextlib.suppress(Exception):  # workers are told the import path, and fail with errors of their own
         from ..serialize import function_registry, reconstruct  # noqa: F401
     gc.freeze()  # these objects are the same in all workers, so the collector need not touch their pages
