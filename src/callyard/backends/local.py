@@ -20,6 +20,7 @@ from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import detect
 from ..utils.public_names import public_names
+from ..utils.quantities import counted
 from .base import Settings
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
@@ -119,4 +120,5 @@ class LocalBackend(LiveBackend):
     @property
     def description(self) -> str:
         cores, gpus, memory = self.capacity
-        return f"live on {socket.gethostname()}: {cores} cores, {len(gpus)} GPUs, {memory / GIB:.1f} GiB"
+        there = f"{counted(cores, 'core')}, {counted(len(gpus), 'GPU')}, {memory / GIB:.1f} GiB"
+        return f"live on {socket.gethostname()}: {there}"

@@ -62,7 +62,7 @@ def _open(choice: object, settings: Settings, cache: Cache | None) -> Backend:
         from .pep3148 import Pep3148Backend
 
         return Pep3148Backend(choice, settings)
-    raise CallyardError(f"backend={choice!r} is none that this version knows{_instead(choice)}")
+    raise CallyardError(f"backend={choice!r} is not a backend that this version knows{_instead(choice)}")
 
 
 # Names that people expect -> the argument to pass.
@@ -86,7 +86,7 @@ def _instead(choice: object) -> str:
     if isinstance(choice, type) and issubclass(choice, StandardExecutor):
         return f", but the class of another executor: call it, as {choice.__name__}()"
     if callable(getattr(choice, "get_executor", None)):
-        return ", but it has one: pass what its get_executor() returns"
+        return ", but it has an executor: pass what its get_executor() returns"
     if isinstance(choice, str) and choice.lower() in _EXECUTORS:
         return f": pass {_EXECUTORS[choice.lower()]}"
     names = plugin_names(GROUP, OWN)

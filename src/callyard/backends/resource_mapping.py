@@ -13,6 +13,7 @@ from ..pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..utils.environment import THREADS
+from ..utils.quantities import counted
 from ..worker.current_call import WARNED_BY
 
 GIB = 1 << 30
@@ -112,8 +113,8 @@ def _only(time: float) -> NodeNeed:
 def _largest(offers: list[NodeOffer]) -> str:
     offer = max(offers, key=lambda offer: offer.cores or 0)
     memory = "" if offer.memory is None else f", {offer.memory / GIB:.3g} GiB"
-    gpus = "" if offer.gpu_count is None else f", {offer.gpu_count} GPUs"
-    return f"{offer.cores} cores{gpus}{memory}"
+    gpus = "" if offer.gpu_count is None else f", {counted(offer.gpu_count, 'GPU')}"
+    return f"{counted(offer.cores or 0, 'core')}{gpus}{memory}"
 
 
 def _refuse_what_means_nothing(asked: dict[str, Any]) -> None:
@@ -130,17 +131,17 @@ def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> N
         raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
     if resources.cores > capacity.cores:
         raise ResourceError(
-            f"{_each(resources, 'cores_per_rank')} cores were asked for, and there are {capacity.cores}; "
-            "ask for fewer, or set Local(cores=...)"
+            f"{_asked(resources, 'cores_per_rank')} was asked for, and this executor has "
+            f"{counted(capacity.cores, 'core')}; ask for fewer, or set Local(cores=...)"
         )
     if resources.gpus > len(capacity.gpus):
         raise ResourceError(
-            f"{_each(resources, 'gpus_per_rank')} GPUs were asked for, and there are {len(capacity.gpus)}; "
-            "ask for fewer, or set Local(gpus=...)"
+            f"{_asked(resources, 'gpus_per_rank')} was asked for, and this executor has "
+            f"{counted(len(capacity.gpus), 'GPU')}; ask for fewer, or set Local(gpus=...)"
         )
     if resources.memory is not None and resources.memory * GIB > capacity.memory:
         raise ResourceError(
-            f"memory={resources.memory:g} GiB was asked for, and there are {capacity.memory / GIB:.3g}; "
+            f"memory={resources.memory:g} GiB was asked for, and this executor has {capacity.memory / GIB:.3g} GiB; "
             "ask for less, or set Local(memory=...)"
         )
     if resources.ranks > 1 and (reason := why_no_mpi()) is not None:
@@ -150,9 +151,9 @@ def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> N
         )
 
 
-def _each(resources: Resources, key: str) -> str:
-    count = getattr(resources, key)
-    return str(count) if resources.ranks == 1 else f"{resources.ranks} x {count}"
+def _asked(resources: Resources, key: str) -> str:
+    ranks = "" if resources.ranks == 1 else f"ranks={resources.ranks} with "
+    return f"{ranks}{key}={getattr(resources, key)}"
 
 
 def options_of(resources: Resources) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..resources import Resources
 from ..schedulers.base import JobId, JobRequest, Scheduler
 from ..schedulers.command import Query
 from ..schedulers.steps import NodeKind, RankStep, Steps
+from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
 from .pilot_jobs import PilotJobs
@@ -270,7 +271,8 @@ class StepLaunch:
     def describe(self) -> str:
         cores = sum(offer.cores or 0 for offer in self._offers.values())
         name = self._settings.scheduler.name
-        return f"{len(self._offers)} nodes of {name} job {self._allocation.job}: {cores} cores"
+        nodes = counted(len(self._offers), "node")
+        return f"{nodes} of {name} job {self._allocation.job}: {counted(cores, 'core')}"
 
 
 def _start_ranks(

@@ -24,14 +24,23 @@ from __future__ import annotations
 import os
 import time
 
-from ..cache.directory import CacheDirectory, remove_tree, sync_directory, write_all
+from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
 from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_dumps, json_loads, suppress
 from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
-__all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
+__all__ = [
+    "Batch",
+    "BatchDirectory",
+    "CallOutcome",
+    "CallPosition",
+    "CallStart",
+    "damaged_batches",
+    "folders",
+    "folders_by_age",
+]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a pipe there
 _DIGITS = 10  # of the number of a call, at most
@@ -51,14 +60,18 @@ class DirectoryFiles:
         """Write a file. The directory is not made again: without it no process waits any more."""
         descriptor, temporary = self.home.temporary_in(place)
         try:
-            at = 0
-            for part in parts:
-                write_all(descriptor, part, at)
-                at += len(part)
-            os.fsync(descriptor)  # a job on another machine must find the file, even after a crash of this one
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, f"{place}/{name}")
+            try:
+                at = 0
+                for part in parts:
+                    write_all(descriptor, part, at)
+                    at += len(part)
+                os.fsync(descriptor)  # a job on another machine must find the file, even after a crash here
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, f"{place}/{name}")
+        except BaseException:  # a full disk, most likely: half a file must not stay
+            remove_file(temporary)
+            raise
 
     def _read(self, name: str) -> bytes:
         with open(self._open(name), "rb") as file:
@@ -108,14 +121,19 @@ class BatchDirectory(DirectoryFiles):
         return batch
 
     def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
-        """Write all files for the job; from then on the batch is meant to be submitted."""
+        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed."""
         building = self.home.temporary_directory("jobs")
-        self._write_into(building, "calls", *calls)
-        self._write_into(building, "script", script.encode())
-        self._write_into(building, "batch", batch.dump())
-        # The last step of the writing: the name appears with all files behind it.
-        os.rename(building, self.path)
-        sync_directory(f"{self.home.path}/jobs")
+        try:
+            self._write_into(building, "calls", *calls)
+            self._write_into(building, "script", script.encode())
+            self._write_into(building, "batch", batch.dump())
+            # The last step of the writing: the name appears with all files behind it.
+            os.rename(building, self.path)
+            sync_directory(f"{self.home.path}/jobs")
+        except BaseException:
+            remove_tree(building)
+            self.remove()
+            raise
         self._batch = batch
 
     def submitted_as(self, part: BatchPart) -> None:
@@ -373,6 +391,10 @@ class BatchDirectory(DirectoryFiles):
         if not self.is_whole() and set(self.news().values()) <= {"superseded"}:
             self.remove()
 
+    def set_aside(self, reason: str) -> str:
+        """Move the batch to the damaged files of the cache, with the reason beside it; return where it lies now."""
+        return self.home.set_path_aside(self.path, reason)
+
     def remove(self) -> None:
         """Remove the whole batch."""
         removing = self.home.temporary_name(f"{self.home.path}/jobs")
@@ -396,6 +418,21 @@ def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[Bat
             except (OSError, ValueError, CallyardError):  # being removed, or of another version
                 continue
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
+
+
+def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
+    """Return the batches that nobody can read, each with the reason; not those of another version."""
+    found = []
+    for folder in folders(home):
+        try:
+            _ = folder.batch
+        except VersionMismatch:
+            continue
+        except CacheError as error:
+            found.append((folder, error))
+        except OSError:  # being removed just now, or a file system that stumbles
+            continue
+    return found
 
 
 def names(path: str) -> Sequence[str]:

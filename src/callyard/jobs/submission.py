@@ -10,12 +10,13 @@ from typing import Any
 from ..hashing.digest import blake2b
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest
+from ..utils.lite_stdlib import json_dumps, json_loads
 from ..utils.paths import runs_directory
 from .batch import BatchPart
 from .planner import ArrayDependency
 from .spool import BatchDirectory
 
-__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "waited_for"]
+__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "trial_of", "waited_for"]
 
 Known = Mapping[str, BatchDirectory]  # by their tokens
 _NONE: Known = {}
@@ -124,6 +125,15 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
         requeue=resources.restart_limit > 0,
         templated=asked["templated"],
     )
+
+
+def trial_of(note: dict[str, Any]) -> JobRequest:
+    """Return a request as it will be once its note was written and read, to see whether a command can be made of it."""
+    asked = json_loads(json_dumps(note))
+    return JobRequest(
+        name=asked["name"], token="0" * 16, script="/script", log="/0.log", elements=None, time=asked["time"],
+        resources=Resources().updated(asked["resources"]), templated=asked["templated"],
+    )  # fmt: skip
 
 
 def _dependencies(

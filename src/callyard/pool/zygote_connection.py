@@ -243,7 +243,7 @@ import gc, sys
 gc.disable()
 package, *places = sys.argv.pop(1).split("\\n")
 sys.path[:] = [*places, *(place for place in sys.path if place and place not in places)]
-import importlib
+import __future__
 sys.path.insert(0, package)
 import callyard
 del sys.path[0]

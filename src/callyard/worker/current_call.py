@@ -14,13 +14,12 @@ and prints the exception of the function to stderr.
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import sys
 import time
 from _thread import get_ident
 
-from ..utils.lite_stdlib import Any, Frozen, NoReturn, suppress
+from ..utils.lite_stdlib import Any, Frozen, NoReturn, signal, suppress
 
 _IDLE, _FUNCTION, _HANDOVER = range(3)
 _GIB = 1 << 30

@@ -6,7 +6,7 @@ call, asks for the signals that are due, and sends them.
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+from ..utils.lite_stdlib import signal
 
 GRACE = 2.0  # s between SIGTERM and SIGKILL, if neither the call nor a scheduler has another time
 

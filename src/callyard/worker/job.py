@@ -9,7 +9,6 @@ the job's log.
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import select
 import sys
@@ -34,7 +33,7 @@ from ..system.processes import (
     watch_end,
 )
 from ..utils.environment import NESTED, at_start, nested
-from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, suppress
+from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppress
 from ..version import VERSION
 from .current_call import running
 from .job_call import make_call  # here, so that all calls of the job share the loaded modules

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import select
 import time
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, suppress
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, signal, suppress
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL
 
 if TYPE_CHECKING:

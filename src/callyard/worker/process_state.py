@@ -7,14 +7,13 @@ Environment variables are no part of the state, because the important ones have 
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import resource
 import sys
 from types import ModuleType
 
 from ..system.processes import open_standard_descriptors
-from ..utils.lite_stdlib import suppress
+from ..utils.lite_stdlib import signal, suppress
 
 __all__ = ["ProcessState", "note_modules"]
 

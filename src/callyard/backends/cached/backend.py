@@ -150,7 +150,7 @@ class CachedBackend:
     @property
     def description(self) -> str:
         mode = "" if self._cache.mode == "use" else f" ({self._cache.mode})"
-        return f"{self.inner.description}, remembers in {self._cache.path}{mode}"
+        return f"{self.inner.description}, cache in {self._cache.path}{mode}"
 
     def after_fork(self) -> None:
         """Accept no more calls in a forked child: pending calls are the parent's, and so is the thread."""
