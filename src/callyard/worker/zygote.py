@@ -147,8 +147,10 @@ class Zygote:
             return
         if pid == 0:
             self.become(zygote, number, descriptors, environment, argv)
+        # Only the worker may hold its end of the stream, or the driver would not see the stream end with the worker.
         for fd in descriptors:
             os.close(fd)
+        # Even an end before this line is seen later: SIGCHLD only writes a byte to a pipe.
         self.workers[number] = self.by_pid[pid] = _Worker(number, pid, result_log, directory)
 
     def become(
@@ -238,6 +240,7 @@ class Zygote:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 1 << 10)
         self.hear_births()
+        # After the births: a short-lived worker has told its process id before its end.
         for pid, status in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)
             # A guard may end before its worker, then a child of this process: only the worker's own end counts.
