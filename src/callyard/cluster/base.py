@@ -135,11 +135,11 @@ class RankStarter(Protocol):
 
 
 class ListenSettings(NamedTuple):
-    """The settings with which the driver listens for its agents.
+    """The settings with which the driver listens for agents.
 
     Attributes:
         directory: the place of the contact file: seen by the nodes, and closed to other users.
-        interface: the network interface to listen at; None for all of them.
+        interface: the network interface to listen at; None for all interfaces.
         ports: the first and the last port to try; None for any.
     """
 

@@ -250,6 +250,7 @@ class MpiCalls:
 
     def look_after(self, now: float) -> None:
         """End the calls whose time is over."""
+        # A copy, because the start in another way adds a call.
         for mpi_call in list(self._mpi_calls.values()):
             if mpi_call.until is None or now < mpi_call.until or mpi_call.over:
                 continue

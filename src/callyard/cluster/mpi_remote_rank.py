@@ -67,6 +67,7 @@ class Bridge:
         connection, loop = self._connection, self._loop
         self._beside.watch(loop)
         loop.watch(connection.stream.sock, self._on_readable)
+        # The greeting first: a worker reads the settings before any call.
         connection.greet(self._initializer)
         connection.handed_over()  # the other end is in this same process
 

@@ -1,7 +1,8 @@
-"""The call that this process makes: its resources, the time left to it, and the signals of its end.
+"""The call that this process makes: its resources, the time left, and the signals of an end.
 
-`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run them: a worker, a
-rank of an MPI call, a job. Their main thread runs the function, so that signals about its end interrupt the function.
+`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run functions: a
+worker, a rank of an MPI call, a job. The main thread runs the function, so that signals about an end interrupt the
+function.
 
     IDLE ---- begin ----> FUNCTION ---- hand_over ----> HANDOVER ---- end ----> IDLE
 
@@ -33,7 +34,7 @@ UNTIL = "until"  # the end of the `run_time` or of the job, whichever comes firs
 CORES = "cores"
 WARN_BEFORE = "warn_before"  # s
 WARN_SIGNAL = "warn_signal"  # the number of the signal
-# Variable with the signal's number for a worker, which must listen before its first call begins.
+# Variable with the signal's number for a worker, which must listen before the first call begins.
 WARNED_BY = "CALLYARD_WARNED_BY"
 ATTEMPT = "attempt"
 AGAIN = "again"  # the call has raised `Again`; the new arguments come last

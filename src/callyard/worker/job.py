@@ -58,7 +58,7 @@ def _python() -> str:
 
 
 def main() -> None:
-    """Make the calls; exit with 1 if one of them failed, so that the scheduler does not start dependent jobs."""
+    """Make the calls; exit with 1 if a call failed, so that the scheduler does not start dependent jobs."""
     path, trust, token = sys.argv[1:4]
     default_signals()
     become_subreaper()  # processes that a call leaves behind end with the call
