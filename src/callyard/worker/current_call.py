@@ -118,6 +118,7 @@ class Running:
     def listen(self, warning: int | None = None) -> None:
         """Take SIGTERM, and the signal that warns; once for each process, in its main thread, before its first call."""
         signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGURG, self._on_wake)
         if warning is not None:
             signal.signal(warning, self._on_warning)
             self._signals = (signal.SIGTERM, warning)
@@ -212,6 +213,12 @@ class Running:
         first, self.announced, self.terminated = not self.terminated, True, True
         if first and self._phase == _FUNCTION:  # a second one would interrupt what the first has set going
             raise SystemExit(128 + signum)
+
+    def _on_wake(self, signum: int, frame: object) -> None:
+        """Do nothing: a handler, of whatever kind, ends what the call waits in, and then Python hears of SIGTERM.
+
+        It may have come just before the call began to wait; see `end_sequence`.
+        """
 
     def _on_warning(self, signum: int, frame: object) -> None:
         self.announced = self._phase != _IDLE  # idle: it comes too late
