@@ -78,7 +78,7 @@ class AgentStarter(Protocol):
     """The starter of agents, with accounts of the present and the coming ones. Only the I/O thread uses it."""
 
     @property
-    def complete(self) -> bool:  # True if all agents that were started are there.
+    def complete(self) -> bool:
         """True if all agents that were started are there."""
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:

@@ -135,6 +135,7 @@ class Running:
     def listen(self, warning: int | None = None) -> None:
         """Handle SIGTERM and the warning signal; once for each process, in the main thread, before the first call."""
         signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGURG, self._on_wake)
         if warning is not None:
             signal.signal(warning, self._on_warning)
             self._signals = (signal.SIGTERM, warning)
@@ -258,6 +259,12 @@ class Running:
         # A second one would interrupt the `finally` blocks that the first has started.
         if first and self._phase == _FUNCTION:
             raise SystemExit(128 + signum)
+
+    def _on_wake(self, signum: int, frame: object) -> None:
+        """Do nothing: a handler, of whatever kind, ends what the call waits in, and then Python hears of SIGTERM.
+
+        It may have come just before the call began to wait; see `end_sequence`.
+        """
 
     def _on_warning(self, signum: int, frame: object) -> None:
         self.announced = self._phase != _IDLE  # in an idle process the warning comes too late
