@@ -19,7 +19,7 @@ from ..utils.lite_stdlib import suppress
 __all__ = ["ProcessState", "note_modules"]
 
 _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
-_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)  # of profilers, which go on with the next call
 _PACKAGE = __name__.partition(".")[0]
 _ours: dict[str, ModuleType] = {}
 
@@ -32,8 +32,9 @@ def note_modules() -> None:
 class ProcessState:
     """The state of this process when it was made: umask, soft limits, depth of recursion, and where modules are found.
 
-    Within a `with` block it holds again, and no timer of the call's goes off, whose handler could raise anything. A
-    limit of the recursion that a call has lowered is raised again for good.
+    Within a `with` block it holds again, and no timer of the call's goes off, whose handler could raise anything. Two
+    changes are undone for good: a lowered limit of the recursion, and an alarm, which would else interrupt the sending
+    of the result, or the next call.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,7 @@ class ProcessState:
                 os.chdir("/")
 
     def _swap_timers(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         self._timers = [signal.setitimer(timer, *times) for timer, times in zip(_TIMERS, self._timers, strict=True)]
 
     def _swap(self) -> None:
