@@ -1,4 +1,4 @@
-"""The mapping of resources to plans for one machine or several nodes, or to the reason why they cannot be had."""
+"""The mapping of resources to plans for one machine or several nodes, or to the error with the reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
     """Return the plan for calls with these resources.
 
     Raises:
-        ResourceError: a key means nothing here, or there is less than is asked for.
+        ResourceError: a key means nothing here, or there are fewer resources.
     """
     asked = resources.asked()
     _refuse_what_means_nothing(asked)
@@ -51,7 +51,7 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
     """Return the plan for calls with these resources on one of several nodes.
 
     Raises:
-        ResourceError: a key means nothing here, or no node has what is asked for.
+        ResourceError: a key means nothing here, or no node has so many resources.
     """
     asked = resources.asked()
     for key in _FOR_SCHEDULERS:
@@ -80,7 +80,7 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
 
 
 def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
-    """Return the need of each node. Ranks that no node has room for are spread over as few nodes as possible."""
+    """Return the need of each node. Ranks without room on one node are spread over as few nodes as possible."""
     whole = NodeNeed(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
     if resources.nodes is not None and resources.nodes > 1:
         if resources.ranks < resources.nodes:
@@ -96,7 +96,10 @@ def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
 
 
 def _share(resources: Resources, nodes: int) -> NodeNeed:
-    """Return the need of each of several nodes. They are the call's alone, since no pool can account for its ranks."""
+    """Return the need of each of several nodes.
+
+    The call has the nodes for itself: no pool can account for its ranks.
+    """
     ranks = -(-resources.ranks // nodes)
     cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
     shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
@@ -154,7 +157,7 @@ def _asked(resources: Resources, key: str) -> str:
 
 
 def options_of(resources: Resources) -> dict[str, Any]:
-    """Return what the worker arranges around the call. Paths are those of this moment and this directory."""
+    """Return the options for a worker's preparation of the call. Paths are those of this moment and this directory."""
     options: dict[str, Any] = {}
     for key in ("cwd", "error_log_file"):
         path = getattr(resources, key)
@@ -171,7 +174,7 @@ def options_of(resources: Resources) -> dict[str, Any]:
 
 
 def _warning(resources: Resources) -> dict[str, str]:
-    """Return the variable by which a worker listens to the warning before its first call begins."""
+    """Return the variable from which a worker learns the signal of the warning before the first call."""
     return {} if resources.warn_before is None else {WARNED_BY: str(_signal_number(resources))}
 
 
@@ -180,7 +183,7 @@ def _signal_number(resources: Resources) -> int:
 
 
 def memory_bytes(memory: float | None) -> int:
-    """GiB in bytes, at least one: none at all means that no memory was asked for."""
+    """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
     return 0 if memory is None else max(1, int(memory * GIB))
 
 
@@ -188,10 +191,10 @@ def memory_bytes(memory: float | None) -> int:
 
 
 def job_options(resources: Resources) -> dict[str, Any]:
-    """Return what is arranged around a call that is a job. What the scheduler can give, it knows itself.
+    """Return the options of a call that is a job; the scheduler keeps the other resources.
 
     Raises:
-        ResourceError: a key means nothing where each call is a job.
+        ResourceError: a key means nothing for a job.
     """
     if resources.queue is not None:
         raise ResourceError("queue is what Flux calls it; Slurm has partition=")
@@ -204,7 +207,7 @@ def job_options(resources: Resources) -> dict[str, Any]:
 
 
 def thread_variables(resources: Resources) -> dict[str, str]:
-    """Return the variables that tell libraries how many threads to start."""
+    """Return the variables for the number of threads that libraries start."""
     return dict.fromkeys(THREADS, str(resources.cores_per_rank))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from threading import Event
 
@@ -99,6 +100,13 @@ class SchedulerClient:
     def _raise_if_absent(self, refusal: Refusal) -> None:
         if refusal.absent:
             raise SubmissionRefused(refusal.kind, refusal.words, absent=refusal.absent)
+
+    def check(self, request: JobRequest) -> None:
+        """Make the command of a request, and do not run it. What is raised says why there is none."""
+        query = self._scheduler.submit(request)
+        for word in query.argv:
+            if b"\0" in os.fsencode(word):
+                raise ValueError(f"no command has a word with a character of the number 0: {word!r}")
 
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its name.

@@ -6,10 +6,9 @@ and dictionaries of such values are groups of them. The exact type of everything
 
 from __future__ import annotations
 
-import struct
 import sys
 
-from ...utils.lite_stdlib import Any, Callable, Frozen, Mapping
+from ...utils.lite_stdlib import Any, Callable, Frozen, Mapping, struct
 from .hdf5 import MAX_RANK, Spec, fits, is_name, spec
 
 Node = dict[str, Any]
