@@ -228,5 +228,15 @@ def test_what_a_call_was_given(ex: Executor) -> None:
     future = ex.submit(calls.about, resource_dict={"run_time": 60, "memory": 0.5})
     about: Any = future.result()
     assert (about.attempt, about.key, about.cores, about.gpus, about.memory) == (1, future.key, 1, (), 0.5)
+    assert (about.name, about.number) == ("about", None)
     plain = ex.submit(lambda: (callyard.current().time_left(), callyard.ending()))  # type: ignore[union-attr]
     assert plain.result()[1] is False
+
+
+@pytest.mark.feature("grace")
+def test_an_executor_within_a_call_has_what_the_call_was_given(ex: Executor) -> None:
+    resources = {"memory": 0.5}
+    assert "1 cores, 0 GPUs, 0.5 GiB" in ex.submit(calls.about_an_executor, resource_dict=resources).result()
+    assert "1 cores" in ex.submit(calls.about_an_executor).result()
+    (name,) = ex.map(lambda _: callyard.current().name, [1], chunksize=2)  # type: ignore[union-attr]
+    assert name == "<lambda>"

@@ -3,9 +3,9 @@
 The keeper of the limits of calls (the zygote of a machine, the process of a job) has one sequence for each running
 call, asks for the signals that are due, and sends them.
 
-SIGTERM may come just when the call begins to sleep or to wait, after Python's last check for signals before the end of
-the sleep; or another thread of the call gets it. So SIGURG follows, which ends the sleep and does nothing else: without
-a handler it is ignored.
+SIGTERM may arrive just when the call begins to sleep or to wait: Python has looked for signals, and looks again at the
+end of the wait. Or another thread of the call has taken it. So SIGURG follows, which ends any wait and otherwise does
+nothing: without a handler it is ignored.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class EndSequence:
         self._kill_at = None if self._grace is None else now + self._grace
 
     @property
-    def next_at(self) -> float | None:  # The time of the next signal; None if none is going to be due.
-        """When something is due, None if nothing is going to be."""
+    def next_at(self) -> float | None:
+        """The time of the next signal; None if none is going to be due."""
         times = [at for at in (self._warn_at, self._term_at, *self._wake_at[:1], self._kill_at) if at is not None]
         return min(times, default=None)
 
