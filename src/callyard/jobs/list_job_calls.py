@@ -51,7 +51,7 @@ class JobCallStatus:
             return None
 
     @property
-    def error(self) -> tuple[BaseException, str] | None:  # The error of a failed call, and its traceback.
+    def error(self) -> tuple[BaseException, str] | None:
         """The error of a failed call, and its traceback."""
         end = self.folder.ended(self.number)
         return end.error() if end is not None and end.failure else None

@@ -194,8 +194,8 @@ class BatchDirectory(DirectoryFiles):
         return BatchPart(first, self.batch.size) if first < self.batch.size else None
 
     @property
-    def unsent(self) -> BatchPart | None:  # The first elements that the scheduler does not have, as far as known.
-        """The first elements that the scheduler has not got, as far as is known."""
+    def unsent(self) -> BatchPart | None:
+        """The first elements that the scheduler does not have, as far as is known."""
         return self.missing(self.parts)
 
     def job_of(self, number: int) -> str | None:

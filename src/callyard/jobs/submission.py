@@ -1,4 +1,4 @@
-"""The request to a scheduler for a batch, made from the batch's files alone, so that any process can submit it."""
+"""The request to a scheduler for a batch, made from the batch's files alone, so that any process can submit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 
 def waited_for(folder: BatchDirectory) -> set[str]:
-    """Return the tokens of the batches for which the scheduler must wait; these are submitted first, or over."""
+    """Return the tokens of the batches for which the scheduler must wait: all of them are submitted first, or over."""
     return {token for _, token, _ in folder.batch.request["after"]}
 
 
@@ -202,7 +202,7 @@ def label(folder: BatchDirectory, part: BatchPart) -> str:
 
 
 def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
-    """Return the parts of a batch that a scheduler has, from its jobs with labels beginning with the token."""
+    """Return the parts of a batch that a scheduler has, from all jobs with labels beginning with the token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
     return [
         BatchPart.from_name(name, job) if name else BatchPart(0, folder.batch.size, job) for name, job in names.items()

@@ -183,7 +183,10 @@ def test_a_dependency_of_the_users_own_that_can_never_be_satisfied(
 ) -> None:
     failed = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "exit 1").strip()
     slurm.wait_for(failed, "FAILED")
-    never = ex.submit(add, 1, 2, resource_dict={"slurm_cmd_args": [f"--dependency=afterok:{failed}"]})
+    never = ex.submit(add, 1, 2, resource_dict={"slurm_cmd_args": ["--hold"]})
+    until(lambda: never.job_id is not None)
+    slurm.run("scontrol", "update", f"jobid={never.job_id}", f"dependency=afterok:{failed}")
+    slurm.run("scontrol", "release", str(never.job_id))
     failure(never, JobCancelled)
 
 

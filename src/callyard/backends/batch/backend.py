@@ -41,7 +41,7 @@ from ...utils.threads import LazyThread, next_item
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options
+from ..resource_mapping import job_options, with_nodes
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .call import JobCall, JobFuture, call_of, like_of
@@ -146,7 +146,7 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return resources.updated(missing)
+        return with_nodes(resources.updated(missing))
 
     def _check(self, resources: Resources) -> None:
         """Raise ResourceError if no job can be asked for with these resources."""

@@ -22,17 +22,20 @@ from ...jobs.planner import JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
 from ...jobs.submission import check_text, note_of, waited_for
 from ...jobs.throttle import ArrayThrottle
-from ...pool.mpi_launcher import launch_command, launcher_environment
+from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
 from ...schedulers.job_environment import JOB_VARIABLES
+from ...schedulers.steps import RankOptions
+from ...system.machine import GPUS
 from ...system.process_identity import this_process
 from ...system.processes import read_umask
 from ...utils.command_thread import CommandThread, Steps
 from ...utils.lite_stdlib import json_loads
 from ...version import VERSION
+from ...worker.communicator import MPIEXEC
 from ..base import Settings
 from ..live_base import pack_initializer
-from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
+from ..resource_mapping import job_options, memory_bytes, rank_options, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
@@ -198,18 +201,43 @@ class BatchWriter:
         return CallFile(
             call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
-            self._launcher(resources), self._job_settings.result_grace, self._private,
+            self._launcher(resources), self._job_settings.result_grace, self._private, self._spread_launcher(resources),
+            _gpus_to_share(resources),
         ).dump()  # fmt: skip
 
     def _launcher(self, resources: Resources) -> tuple[str, ...]:
         """Return the launcher: the node's own; on several nodes, or where the user says so, the scheduler's."""
         if resources.ranks == 1:
             return ()
-        if (resources.nodes or 1) == 1 and self._job_settings.mpi is None:
-            return tuple(launch_command(resources.ranks, []))
-        if self._job_settings.rank_launcher is None:
-            raise ResourceError(f"{self._job_settings.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        return self._job_settings.rank_launcher(resources.ranks, resources.cores_per_rank, self._job_settings.mpi)
+        if self._is_for_the_node(resources):
+            return (MPIEXEC, "-n", str(resources.ranks))
+        return self._scheduler_launcher(resources)
+
+    def _spread_launcher(self, resources: Resources) -> tuple[str, ...]:
+        """Return the scheduler's launcher, if the scheduler may choose several nodes for ranks of the node's own."""
+        may = resources.ranks > 1 and resources.nodes is None and self._job_settings.rank_launcher is not None
+        return self._scheduler_launcher(resources) if may and self._is_for_the_node(resources) else ()
+
+    def _is_for_the_node(self, resources: Resources) -> bool:
+        is_plain = self._job_settings.mpi is None and rank_options(resources) == RankOptions()
+        return is_plain and (resources.nodes or 1) == 1
+
+    def _scheduler_launcher(self, resources: Resources) -> tuple[str, ...]:
+        own, options = self._job_settings, rank_options(resources)
+        if own.rank_launcher is None:
+            raise ResourceError(f"{own.scheduler} starts no ranks on several nodes; ask for nodes=1")
+        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi)
+        if options == RankOptions():
+            return words
+        if own.rank_options is None:
+            raise ResourceError(f"{own.scheduler} binds no ranks: leave out cpu_bind, gpu_bind and srun_args")
+        return (*words, *own.rank_options(options))
+
+
+def _gpus_to_share(resources: Resources) -> int | None:
+    """Return the GPUs of each rank, unless the launcher or the user says which it sees."""
+    said = resources.gpu_bind is not None or any(name in GPUS for name in resources.env or ())
+    return None if said or resources.ranks == 1 else resources.gpus_per_rank or None
 
 
 def _variables(resources: Resources) -> dict[str, str]:
@@ -323,6 +351,7 @@ class JobSettings:
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
