@@ -346,7 +346,7 @@ os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def _guarded(step: Callable[[], object]) -> None:
-    """Take a step for some call or batch; what goes wrong that nobody has foreseen does not reach the others."""
+    """Take a step for one call or batch; an unforeseen error does not reach the others."""
     try:
         step()
     except BaseException:
