@@ -37,7 +37,7 @@ from ...serialize.importable import apart
 from ...serialize.packer import Packed, load_with_inputs, note_futures
 from ...utils import interpreter_exit
 from ...utils.command_thread import CommandThread
-from ...utils.threads import LazyThread
+from ...utils.threads import LazyThread, next_item
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
@@ -225,7 +225,7 @@ class BatchBackend:
         until = None
         while True:
             try:
-                event = self._inbox.get(timeout=patience)
+                event = next_item(self._inbox, patience)
             except queue.Empty:
                 return
             _guarded(event)
@@ -346,7 +346,7 @@ os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def _guarded(step: Callable[[], object]) -> None:
-    """Take a step for some call or batch; what goes wrong that nobody has foreseen does not reach the others."""
+    """Take a step for one call or batch; an unforeseen error does not reach the others."""
     try:
         step()
     except BaseException:

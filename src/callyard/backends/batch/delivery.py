@@ -1,4 +1,4 @@
-"""The delivery of outcomes: what the futures of calls are told, and what is written about it beside the jobs' files."""
+"""The delivery of outcomes to the futures of calls, with the notes about it beside the jobs' files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger("callyard")
 
 
 class Delivery:
-    """The ends of the calls of one executor. Each call is told by itself: what one's callback raises hurts no other."""
+    """The ends of the calls of one executor. Each future ends by itself: an error of its callbacks hurts no other."""
 
     def __init__(self, home: CacheDirectory, private: bool, state: ExecutorState, clock: Callable[[], float]) -> None:
         self.home, self._state, self._clock = home, state, clock
@@ -54,7 +54,7 @@ class Delivery:
             _tell(call, call.future.cancel)
 
     def once_more(self, calls: Iterable[JobCall]) -> None:
-        """Submit calls anew whose batch is not going to be submitted."""
+        """Submit calls of a lost batch anew."""
         calls = list(calls)
         for call in calls:
             call.future.again()
@@ -63,17 +63,17 @@ class Delivery:
     # -- failures ----------------------------------------------------------------------------------------------
 
     def end(self, calls: Iterable[JobCall], error_of: Callable[[JobCall], BaseException]) -> None:
-        """Let calls fail that have no job, or whose files cannot be read."""
+        """End calls without a job, or without readable files, each with an error."""
         for call in calls:
             _tell(call, partial(call.future.fail_with, error_of(call)))
 
     def fail(
         self, batch: BatchState, number: int, error: BaseException | CallOutcome, *, has_ended: bool = True
     ) -> None:
-        """Let a call fail. Why is written down first, so that nobody attaches to a job that is gone.
+        """Let a call fail. The reason is written first, so that no process attaches to a lost job.
 
-        Its claim is released, too: the scheduler says that the job `has_ended`, wherever that ran. What cannot be
-        written is tried again until it has been tried for long enough.
+        Its claim is released, too, if the job `has_ended` by the scheduler's word, on any node. A failing write is
+        tried again until the grace is over; then the future is told all the same.
         """
         directory = batch.directory
         try:
@@ -118,7 +118,7 @@ class Delivery:
             _tell(call, partial(self._end_as, call, fate, outcome, found))
 
     def vanished(self, batch: BatchState) -> None:
-        """Tell those who wait for a batch whose directory is gone."""
+        """End or resubmit the calls of a batch without its directory."""
         for call, fate in self._state.vanished(batch):
             _tell(call, partial(self._end_as, call, fate))
 

@@ -9,9 +9,8 @@
     `Abandon`, `Drop`,   `submitter`             none: nobody here waits any more
     `Settle`
 
-What becomes of one call is decided by its `CallState`. Here it is decided which batches are written, submitted, looked
-at, asked about and let go of, and when. Whatever goes wrong is an event of one batch (`stumbled`, `not_sent`), so it
-can end no other's calls.
+The fate of one call is decided by its `CallState`; the writing, submission, looks, questions and ends of batches are
+decided here. Any trouble is an event of one batch (`stumbled`, `not_sent`), so it ends no calls of other batches.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class ExecutorState:
         return batch is not None and not batch.is_complete
 
     def _ends(self) -> Iterator[ExecutorAction]:
-        """Yield what follows for calls, and for batches, that nobody waits for any more."""
+        """Yield the ends of calls and of batches without a waiting future."""
         self._changed = False
         abandoned = list[tuple[BatchState, int, JobCall]]()
         ends: list[ExecutorAction] = []
@@ -149,7 +148,7 @@ class ExecutorState:
         yield from ends
 
     def _drop(self, batch: BatchState) -> Drop:
-        """Submit nothing more of a batch: of those calls nobody waits for any."""
+        """Submit no more of a batch, because no future waits for the rest."""
         self._dequeue(batch)
         calls = [batch.left.pop(number) for number in sorted(batch.unsent & batch.left.keys())]
         batch.unsent.clear()
@@ -171,9 +170,9 @@ class ExecutorState:
                 ready.extend(call.followers)
 
     def left(self, call: JobCall) -> None:
-        """Let go of a call that has ended, if nobody has let it end here: it was cancelled, or an input of it failed.
+        """Let go of an ended call, unless its end was decided here: it was cancelled, or one of its inputs failed.
 
-        Calls that wait for one that has ended before it was written are not kept by it any more.
+        Calls that were kept until it is written are kept no longer.
         """
         self.new.pop(call, None)
         if not call.entered:
@@ -288,7 +287,7 @@ class ExecutorState:
     # -- files -------------------------------------------------------------------------------------------------
 
     def listed(self, batch: BatchState, news: Mapping[int, str], now: float) -> list[CallAction]:
-        """Take from a listing how far the calls of a batch have come, and say what is to be done with them."""
+        """Take the progress of a batch's calls from a listing; return the actions that follow."""
         actions = []
         for number, state in batch.states.items():
             action = state.listed(news.get(number), now)
@@ -297,14 +296,14 @@ class ExecutorState:
         return actions
 
     def exited(self, batch: BatchState, numbers: Iterable[int], now: float) -> None:
-        """The jobs of these calls have left word of their ends; of the calls nothing is known yet."""
+        """The jobs of these calls have left an exit code, and the calls no outcome yet."""
         for number in numbers:
             if number in batch.states and batch.states[number].exited(now) is Action.ASK_NOW:
                 self._questions.begin(now)
                 self._asks_again = self._asking  # what is on its way was asked too early
 
     def ticked(self, batch: BatchState, now: float) -> list[CallAction]:
-        """Say what is to be done with calls whose jobs have ended some time ago and have not said how."""
+        """Return the actions for calls without an outcome some time after the ends of their jobs."""
         actions = []
         for number, state in batch.states.items():
             action = state.ticked(now)

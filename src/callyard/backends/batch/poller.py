@@ -243,7 +243,7 @@ class FileWatcher:
         self._state, self._delivery, self._poller, self._clock = state, delivery, poller, clock
 
     def look(self, batches: list[BatchState]) -> None:
-        """Look at batches, at each by itself: what is wrong with one hurts no other."""
+        """Look at batches, at each by itself: trouble with one hurts no other."""
         now = self._clock()
         for batch in batches:
             with self._stumbling(batch, None, now):
@@ -270,7 +270,7 @@ class FileWatcher:
 
     @contextlib.contextmanager
     def _stumbling(self, batch: BatchState, number: int | None, now: float) -> Iterator[None]:
-        """Go on where a file cannot be read, of one call or of all; after a while it is given up."""
+        """Go on after trouble with the files of one call, or of all; when the grace is over, end these calls."""
         over = "files", number
         try:
             yield

@@ -180,10 +180,10 @@ class Submitter:
                 self._earlier.forget_unsent(batch.directory, True)
 
     def _set_aside(self, batch: BatchState, error: Exception) -> Steps:
-        """Take a batch that cannot be submitted out of everybody's way; its calls fail, or are submitted anew.
+        """Move a poisoned batch out of the spool; its calls fail, or are submitted anew.
 
-        The directory goes first: a job of it that the scheduler has got all the same makes no call then, and is
-        cancelled. What was submitted and noted goes on.
+        The directory goes first: a job that the scheduler has taken all the same then makes no call, and is cancelled.
+        Parts with a noted job go on.
         """
         directory, parts = batch.directory, list[BatchPart]()
         with _at_last(directory):
@@ -213,7 +213,7 @@ def _release(batch: BatchState) -> None:
 
 
 def _end_rest(directory: BatchDirectory, calls: Iterable[JobCall], error_of: Callable[[JobCall], Exception]) -> None:
-    """Write down how calls ended that are not submitted, beside others of the batch that were."""
+    """Write down the ends of the unsent calls of a batch, beside the others."""
     for call in calls:
         directory.end(call.number, failed(error_of(call)))
         directory.received(call.number)
@@ -221,7 +221,7 @@ def _end_rest(directory: BatchDirectory, calls: Iterable[JobCall], error_of: Cal
 
 @contextlib.contextmanager
 def _at_last(directory: BatchDirectory) -> Iterator[None]:
-    """Go on where files of calls that have ended cannot be read, written or removed: nobody waits for that."""
+    """Go on after trouble with the files of ended calls, because no future waits for them."""
     try:
         yield
     except (OSError, CallyardError) as error:
@@ -310,7 +310,7 @@ class Canceller:
                 self._delivery.end(self._state.give_up(batch, number), _ended_here)
 
     def _only_our_job(self, batch: BatchState, number: int) -> str | None:
-        """Return the job of a call if only this executor waits for it, as far as the files say."""
+        """Return the job of a call, if the files name no other process that waits for it."""
         try:
             shared = not batch.calls[number][0].ours or self._is_shared(batch.directory, number)
             return None if shared else batch.directory.job_of(number)

@@ -20,7 +20,7 @@ from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
-from ...jobs.submission import note_of, waited_for
+from ...jobs.submission import check_text, note_of, waited_for
 from ...jobs.throttle import ArrayThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
@@ -355,6 +355,11 @@ class JobSettings:
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, texts in (("python or launcher", self.python), ("setup", self.setup)):
+            for text in texts:
+                check_text(name, text)
 
     def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
         """Return the scheduler's limit for a job whose calls may take so long each, and then their grace (s)."""
