@@ -36,7 +36,7 @@ from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppress
 from ..version import VERSION
 from .current_call import running
-from .job_call import make_call  # here, so that all calls of the job share what it loads
+from .job_call import load_for, make_call  # here, so that all calls of the job share what it loads
 from .job_outcome import failed, job_id, node_name, printed, who
 from .job_signals import JobSignals
 
@@ -107,13 +107,13 @@ class Job:
         error = self._refusal(number)
         if error is None:
             call_file = CallFile.load(self.folder.call(number))
+            load_for(call_file)
             reason, code = self._run(number, call_file)
             refused: CallyardError | None = None
-            while self._asks_again(number, code):
+            while (end := self.folder.ended(number)) is None and self._asks_again(number, code):
                 if (refused := self._restart(number)) is not None:
                     break
                 reason, code = self._run(number, call_file)
-            end = self.folder.ended(number)
             if refused is not None:
                 end = failed(refused)
                 self.folder.end(number, end)
@@ -129,8 +129,8 @@ class Job:
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
-        """Return whether the call has raised `Again`: it has written down the arguments, and no outcome."""
-        if code or self.folder.ended(number) is not None:
+        """Return whether a call without an outcome has raised `Again`: it has written down the arguments."""
+        if code:
             return False
         kept = self.folder.again(number)
         before, self.attempt = self.attempt, 1 if kept is None else kept.attempt

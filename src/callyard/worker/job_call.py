@@ -29,7 +29,17 @@ from .process_state import ProcessState
 if TYPE_CHECKING:
     from .job_inputs import StoredInput
 
+_RECONSTRUCT = b"callyard.serialize.reconstruct"  # as pickles name the module
 _LOG = 1 << 20  # bytes of a log that are kept with the result
+
+
+def load_for(call_file: CallFile) -> None:
+    """Load the makers of functions that travel by value, if the call has one.
+
+    Before the fork, as the other modules here: what a child loads is made anew in each, and in copies of pages.
+    """
+    if _RECONSTRUCT in call_file.data:
+        from ..serialize import reconstruct  # noqa: F401
 
 
 def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
@@ -57,17 +67,19 @@ def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallS
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
     folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
-    claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
-    _end_own_claim(claims, order)
     data, waits = call_file.data, None
     while True:
-        run = begin(order)
+        run = begin(order, folder.home)
         if not isinstance(run, RunDeclined):
             return _ended_before(folder, number, run) or _ran(folder, number, call_file, run, order, data, inputs)
-        if run.reason == "stored":
-            return CallOutcome("finished", order.key, order.directory)
         if run.reason == "differs":  # what is imported here is not what was keyed: take what was sent
             order, data = order.replace(references=()), call_file.apart or data
+            continue
+        claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
+        ended = _end_own_claim(claims, order)
+        if run.reason == "stored":
+            return CallOutcome("finished", order.key, order.directory)
+        if ended:
             continue
         from .job_inputs import pauses
 
@@ -103,11 +115,13 @@ def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: 
         folder.wait_for(number, holder.job_id)
 
 
-def _end_own_claim(claims: Claims, order: RunRequest) -> None:
-    """Release the claim that this job holds from before it was started again on another node."""
+def _end_own_claim(claims: Claims, order: RunRequest) -> bool:
+    """Release the claim that this job holds from before it was started again on another node; return if there is one.
+
+    It can be found here only: this process claims nothing before `begin` has gone well.
+    """
     holder = claims.holder(order.key)
-    if holder is not None and holder.job_id == order.job_id:
-        claims.force(order.key)
+    return holder is not None and holder.job_id == order.job_id and claims.force(order.key)
 
 
 def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
