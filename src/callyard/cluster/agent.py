@@ -49,7 +49,7 @@ class SentFunction:
 
 
 class Agent:
-    """One node of a driver, from its WELCOME to its end."""
+    """One node of a driver, from WELCOME to the end."""
 
     def __init__(
         self,
@@ -113,6 +113,7 @@ class Agent:
 
     def before_waiting(self) -> bool:
         """Send the collected frames; return True after taking in messages that had arrived before."""
+        # Messages behind WELCOME came before the loop watched the link.
         unread, self._unread = self._unread, []
         for message in unread:
             self._on_message(message)
@@ -179,6 +180,7 @@ class Agent:
 
     def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[bytes]) -> Call:
         head, (arguments, *inputs) = unwrap(body, beside)
+        # In the reverse order of the driver's additions.
         order = inputs.pop().data if head.get("order") else None
         again = inputs.pop() if head.get("again") else None
         call = self._make(sequence, number, head.get("name"), head["plan"], arguments)
@@ -206,6 +208,7 @@ class Agent:
         self._runner.let_idle_workers_go()
 
     def _signal(self, number: int, body: bytes) -> None:
+        # Waiting calls first, so that they are reported as not begun, and only running ones as lost.
         self._runner.cancel_waiting(True)
         self._runner.kill(number)
 

@@ -86,6 +86,7 @@ class AgentConnection:
             self._sequence += 1
             self.in_flight[self._sequence] = call
             self._encode(call)
+            # The frames of one message are limited.
             if len(self.sender.beside) > _MOST_BUFFERS:
                 full.append(self.sender.take())
         return full
@@ -133,6 +134,7 @@ class AgentConnection:
         if len(self._plans) > _MOST_PLANS:
             self._plans.clear()
         number = len(self._plans) + 1
+        # With the plan itself, so that no other plan gets the same id.
         self._plans[id(plan)] = plan, number
         said = {
             "shape": plan.shape,

@@ -17,7 +17,7 @@ from ..transport.agent_protocol import BACK, ERROR, LOST, NOT_STARTED, RESULT, W
 if TYPE_CHECKING:
     from ..pool.call import Call, CallDurations
 
-_MOST = 0xFFFFFFFF
+_MOST = 0xFFFFFFFF  # the largest number in the head of a frame
 
 
 class AgentReply:

@@ -57,7 +57,7 @@ class Agents:
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
         self.ends: deque[CallEnd] = deque()  # of calls; the driver ends their futures
         self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, with the reason in words
-        self.returned: list[Call] = []  # calls that did not begin where they were sent
+        self.returned: list[Call] = []  # calls that were sent, but did not begin
         self._by_peer: dict[bytes, AgentConnection] = {}
         self._by_node: dict[int, AgentConnection] = {}
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
@@ -181,7 +181,7 @@ class Agents:
         agent = AgentConnection(peer, node, hello)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
-        self._transmit(agent)  # a message of its own, for which the agent waits
+        self._transmit(agent)  # a message of its own: the agent waits for this
         return None
 
     def _gone(self, agent: AgentConnection) -> None:
@@ -230,7 +230,7 @@ class Agents:
     # -- starts of agents ------------------------------------------------------------------------------
 
     def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
-        """Start missing agents, end those on nodes to give back, and end MPI calls whose time is over."""
+        """Start missing agents, end agents on nodes to give back, and end MPI calls with no time left."""
         self._mpi_calls.look_after(now)
         turn = self._starter.look_after(loop, partial(self._open, loop), now, wanted)
         self._starter_looks_at = turn.next_look
@@ -268,7 +268,7 @@ class Agents:
         return self._contact
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
-        """Return the needs to give up of those that no node can hold, with the error. `long`: they have waited long."""
+        """Return the needs to give up of needs that no node can hold, with the error. `long`: after a long wait."""
         where = ""
         if self._listener is not None:
             where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
@@ -278,7 +278,7 @@ class Agents:
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """Let the agents end, then the commands and jobs that started them; leave no file behind."""
+        """Let the agents end, then the commands and jobs behind them; leave no file behind."""
         orderly = False
         try:
             orderly = self._end_agents(loop, grace)

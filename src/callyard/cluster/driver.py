@@ -34,7 +34,7 @@ from .node_placement import NodePlacement
 from .placement_state import NodeState, SendToNode, StartOnNodes
 
 _log = logging.getLogger("callyard")
-_WAIT_FOR_NODE = 60.0  # s for calls to wait for a node that could hold them
+_WAIT_FOR_NODE = 60.0  # s for calls to wait for a suitable node
 _GRACE = 5.0  # s for agents to end by themselves
 
 
@@ -79,6 +79,7 @@ class ClusterDriver(ThreadedRunner):
 
     def cancel_waiting(self, all_of_them: bool) -> None:
         """Cancel the calls that have not been sent to a node."""
+        # Copies, because the I/O thread changes both; a call that has begun meanwhile is not cancelled.
         for event in [*tuple(self._inbox), *self._placement.waiting_calls()]:
             if type(event) is Call:
                 event.future.cancel()
@@ -124,6 +125,7 @@ class ClusterDriver(ThreadedRunner):
         ends_futures(self.look_again)
         try:
             while True:
+                # In this order: events, then decisions on all of them, then the ends of futures.
                 self._take_in()
                 self._look_after(loop, time.monotonic())
                 self._act(loop)
@@ -179,6 +181,7 @@ class ClusterDriver(ThreadedRunner):
 
     def _kill(self, signum: int) -> None:
         running = [call for node in self._placement.nodes.values() for call in cast("list[Call]", node.in_flight)]
+        # Calls with a grace of their own may take so long; the agents' own end comes on top.
         grace = max((call.plan.grace or 0.0 for call in running), default=0.0)
         self._killed_at = time.monotonic() + (grace if signum == signal.SIGTERM else 0.0)
         self._drop_waiting()

@@ -153,6 +153,7 @@ class MpiCalls:
         """
         if len(mpi_call.ways) > 1:
             mpi_call.over = True
+            # Over before the stop, so that the end of its output ends nothing more.
             self._stop(mpi_call)
             self._begin(mpi_call.call, mpi_call.nodes, mpi_call.ways[1:])
         else:
@@ -181,7 +182,7 @@ class MpiCalls:
         return True
 
     def _send_call(self, mpi_call: MpiCall) -> None:
-        """Send the call to its ranks, once all are there: a rank that began alone might wait for ever."""
+        """Send the call to all ranks, once all are there: a rank that began alone might wait for ever."""
         for rank in mpi_call.ranks:
             for message in rank.send([mpi_call.call], None):
                 self._send(rank, message)
@@ -205,6 +206,7 @@ class MpiCalls:
     # -- ends ----------------------------------------------------------------------------------------------------
 
     def _end(self, mpi_call: MpiCall, end: CallEnd) -> None:
+        # Only the first end counts: after one failure the other ranks may fail, too.
         if mpi_call.over:
             return
         mpi_call.over = True
@@ -224,7 +226,7 @@ class MpiCalls:
             mpi_call.started.stop()
 
     def drop(self, call: Call) -> None:
-        """End the ranks of a call that has lost one of its nodes; the driver ends the future."""
+        """End the ranks of a call with a lost node; the driver ends the future."""
         for mpi_call in self._mpi_calls.values():
             if mpi_call.call is call:
                 mpi_call.over = True

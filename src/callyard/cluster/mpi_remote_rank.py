@@ -1,7 +1,7 @@
-"""One rank of a call on several nodes: a worker and its agent in one process.
+"""One rank of a call on several nodes: a worker and an agent in one process.
 
     driver == transport/curve == Agent --> Bridge == socket pair == RankServer, which runs the function
-              (a thread of this process)                         (its main thread, as MPI wants it)
+              (a thread of this process)                         (the main thread, as MPI wants it)
 
 The scheduler's own launcher starts the process, so that MPI finds the other ranks. The process runs one call.
 """
@@ -67,7 +67,7 @@ class Bridge:
         self._beside.watch(loop)
         loop.watch(connection.stream.sock, self._on_readable)
         connection.greet(self._initializer)
-        connection.handed_over()
+        connection.handed_over()  # the other end is in this same process
 
     def join(self) -> None:
         """Serve in this thread until the driver sends END."""
@@ -102,6 +102,7 @@ class Bridge:
         if mask & WRITE and connection.stream.flush():
             self._loop.also_write(connection.stream.sock, False)
         arrived = connection.receive()
+        # Before `take_frames`, which takes the call out.
         for call in list(connection.in_flight.values()):
             self._warn_of_no_mpi(call, arrived)
         for end in connection.take_frames(connection, arrived):
@@ -126,7 +127,7 @@ def main() -> None:
     open_standard_descriptors()
     os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
     parent = ParentPipe()
-    parent.watch()
+    parent.watch()  # before MPI, which may wait for other ranks for ever
     ours, theirs = socket.socketpair()
     world = join_world()  # in this thread, as MPI wants it
     rank = rank_in(world)
@@ -135,10 +136,10 @@ def main() -> None:
     agent = threading.Thread(target=_serve, args=(os.path.abspath(contact), parent, hello, make_runner), daemon=True)
     agent.start()
     result_log, descriptor = make_result_log()
-    os.close(descriptor)
+    os.close(descriptor)  # no other process maps the log of a rank
     with theirs:
         RankServer(theirs, result_log, int(ranks)).run()
-    agent.join()
+    agent.join()  # until the driver has the result
 
 
 def _serve(contact: str, parent: ParentPipe, hello: Hello, make_runner: partial[Bridge]) -> None:

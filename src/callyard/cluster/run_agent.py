@@ -1,4 +1,4 @@
-"""The process of an agent, or of a rank: its connection to the driver, and its end with the driver or its parent.
+"""The process of an agent, or of a rank: the connection to the driver, and the end with the driver or the parent.
 
 `main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
 """
@@ -34,7 +34,7 @@ _LAST_WORDS = 5.0  # s for the driver to read the last message
 class ParentPipe:
     """The parent of this process at the other end of standard input, which ends with the driver or its launcher.
 
-    A thread of its own waits for that end, so that no other work of this process can delay the notice.
+    A thread waits for that end and does nothing else, so that no work of this process can delay the notice.
     """
 
     def __init__(self) -> None:
@@ -48,6 +48,7 @@ class ParentPipe:
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError):
+            # Input means nothing; only its end does.
             while os.read(0, 1 << 12):
                 pass
         os._exit(0 if self.all_sent else 1)  # the zygote notices, and ends the workers and their children
@@ -85,7 +86,7 @@ class DriverConnection:
         head, parts = unwrap(body, iter(()))
         adopt(head["surroundings"])
         Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner).run()
-        self._parent.all_sent = True
+        self._parent.all_sent = True  # from here on an end of the parent is no failure
         if self._make_runner is None:  # for a rank the one call has ended, and the driver does not read on
             self._wait_for_end()
 

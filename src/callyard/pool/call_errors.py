@@ -29,7 +29,7 @@ class PackedError:
 
 
 def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, before: str) -> CallyardError:
-    """Return the error of a call that a worker ran to no result; `before` is a text about the time before its end."""
+    """Return the error of a call that a worker ran to no result; `before` is a text about the time before the end."""
     name = call.future.name
     if reason == "run_time":
         return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))
@@ -53,7 +53,7 @@ def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError
 
 
 class StartError:
-    """The error of a call that was given up because no worker could be started. Opening it may run the user's code."""
+    """The error of a call given up because no worker could be started. To open the error may run the user's code."""
 
     __slots__ = ("_name", "_node", "exitcode", "initializer_error", "ranks", "reason")
 

@@ -1,4 +1,4 @@
-"""Limits learned from workers that could not be started: the number for which the system seems to have room."""
+"""Limits learned from failed starts of workers: the number for which the system seems to have room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from .call_shape import WorkerShape
 
-_START_TRIES = 3  # workers that may die while starting before the calls that need them fail
+_START_TRIES = 3  # workers that may die while starting, before the waiting calls fail
 
 
 class StartLimits:

@@ -49,10 +49,10 @@ _WORKERS = DescriptorShare(PART)
 os.register_at_fork(after_in_child=_WORKERS.forget)  # in a forked child the connections of the original are closed
 EACH = 2  # descriptors of a worker: the socket and the result log's; twice as many during its start
 
-# An ended call; its packed result or (exception, traceback); True if it failed. A tuple, because these are many.
+# An ended call; the packed result or (exception, traceback); True for a failure. A tuple, because ends are many.
 Ended = tuple[Call, Lazy, bool]
 
-_Said = tuple[int, int, bytes, bool]  # of an ended call: its sequence number, microseconds, note, True if it failed
+_Said = tuple[int, int, bytes, bool]  # of an ended call: sequence number, microseconds, note, True for a failure
 
 
 class WorkerConnection:
@@ -194,7 +194,10 @@ class WorkerConnection:
         return descriptors
 
     def _refuse(self, call: Call, error: Exception) -> None:
-        """Note that the last call cannot be sent. It stays in flight until the I/O thread has told its future."""
+        """Note that the last call cannot be sent.
+
+        The call stays in flight until the I/O thread has ended the future.
+        """
         refusal = unsendable_call(call.future.name, error)
         self._refused[self.sequence] = Packed(dump_error(refusal, traceback_text(refusal)))
         self._on_unused()
@@ -232,12 +235,12 @@ class WorkerConnection:
         return whole
 
     def _give_up(self, error: BaseException) -> None:
-        """Give up a worker whose frames cannot be read any more, so that it is ended."""
+        """Give up a worker with unreadable frames, so that the worker is ended."""
         self.ended = True
         self.fault = f"what it sent could not be read ({error})"
 
     def drain(self) -> list[Ended]:
-        """Return the calls that a worker finished before its own end, as sent or as left in the result log."""
+        """Return the calls that a worker finished before the end, as sent or as left in the result log."""
         arrived: list[Frame] = []
         self.stream.empty = False
         while not (self.ended or self.stream.empty):  # the next bytes may complete no frame yet
@@ -253,9 +256,9 @@ class WorkerConnection:
         return [self.stream.sock]
 
     def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """Return the calls that these frames end.
+        """Return the calls that end in these frames.
 
-        A result that comes twice, by stream and by result log, counts once.
+        The second of two equal results, by stream and by result log, is ignored.
         """
         ends: list[Ended] = []
         try:
@@ -305,7 +308,7 @@ class WorkerConnection:
         return None
 
     def _receive_content(self, number: int, piece: bytes) -> Ended | None:
-        """Take in a piece of the first lost result: the pieces come in the order in which they were asked for."""
+        """Take in a piece of the first lost result: the pieces come in the order of the requests."""
         said, lost = self._lost[0]
         if not lost.add(number, piece):
             return None
@@ -338,7 +341,7 @@ class WorkerConnection:
         while self._wanted:
             try:
                 pieces = self._loans.content(self._wanted.popleft())
-            except (KeyError, OSError, MemoryError):  # the worker waits for these bytes, so it has to end
+            except (KeyError, OSError, MemoryError):  # the worker waits for the bytes, so it has to end
                 self.leave()
                 return
             for piece in pieces:
@@ -353,12 +356,12 @@ class WorkerConnection:
         return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
-        """Take out the calls that are not going to begin here, and return them in order."""
+        """Take out the calls that are not going to begin here, and return all of them in order."""
         numbers = [number for number in list(self.in_flight) if number > begun]
         return [self.in_flight.pop(number) for number in numbers]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
-        """After the worker's end, take out the calls that ran there without a result, and those that never began."""
+        """After the worker's end, take out the calls that ran there without a result, and the calls never begun."""
         begun = self.result_log.begun
         if self.fault:  # a garbled stream may mean a garbled result log, so the first call is under suspicion
             begun = max(begun, next(iter(self.in_flight), 0))

@@ -61,7 +61,7 @@ class WorkerEvents:
             group.stop_listening()
 
     def on_worker(self, owner: AnyConnection, connection: WorkerConnection, mask: int) -> None:
-        """Read from or write to a process of a worker; `owner` is its group of ranks, or its connection itself."""
+        """Read from or write to a process of a worker; `owner` is the group of ranks, or `connection` itself."""
         if owner.worker.number not in self._dispatcher.connections:  # lost while this event waited for its turn
             return
         if mask & WRITE:
@@ -76,7 +76,7 @@ class WorkerEvents:
                 self._end_worker(owner)
 
     def settle(self, connection: AnyConnection, ends: list[Ended]) -> None:
-        """Tell the placement of the ended calls, so that the worker gets its next ones; only then end the futures."""
+        """Tell the placement of the ended calls, so that the worker gets the next ones; only then end the futures."""
         dispatcher, worker = self._dispatcher, connection.worker
         if connection.says_ready:
             connection.says_ready = False
@@ -85,7 +85,7 @@ class WorkerEvents:
             with dispatcher.lock:
                 dispatcher.running_zygote.kill(worker.number, signal.SIGKILL)
         elif ends and ends[0][0].plan.limited:
-            with dispatcher.lock:  # the worker is free once the zygote says that no limit can hit it
+            with dispatcher.lock:  # the worker is free once the zygote says that no limit can hit any more
                 dispatcher.unwatching[worker.number] = [ends[0][0]]
                 dispatcher.running_zygote.unwatch(worker.number)
         elif ends:
@@ -199,7 +199,7 @@ class WorkerEvents:
         again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
         self._dispatcher.lose(connection.worker)
         for call in again:
-            # A run that lost its worker counts for the limit of restarts and for the attempts that the user sees.
+            # A run with a lost worker counts for the limit of restarts, and for the attempts shown to the user.
             call.restarted += 1
             call.next_attempt()
         for call in (*again, *rest):
@@ -211,7 +211,7 @@ class WorkerEvents:
     # -- the zygote ------------------------------------------------------------------------------------
 
     def _zygote_lost(self, reason: str | None = None) -> None:
-        """Account for a zygote that is gone: its workers die with it, and the next zygote forks new ones."""
+        """Account for a zygote that is gone: all workers die with it, and the next zygote forks new ones."""
         dispatcher = self._dispatcher
         zygote, connections = dispatcher.running_zygote, list(dispatcher.connections.values())
         self._loop.forget(zygote.stream.sock)
@@ -235,7 +235,7 @@ class WorkerEvents:
             call.future.fail_with(WorkerLost(f"no worker could be started for {call.future.name!r}: {why}"))
 
     def check_zygote(self, now: float) -> None:
-        """End a zygote that does not answer: it would neither keep limits nor report deaths."""
+        """End a silent zygote: it would neither keep limits nor report deaths."""
         dispatcher, zygote = self._dispatcher, self._dispatcher.zygote
         if zygote is None or not self._zygote_timed:
             return
@@ -277,7 +277,7 @@ class WorkerEvents:
                     self._dispatcher.running_zygote.withdraw(connection.worker.number, connection.sequence)
 
     def _calls_withdrawn(self, connection: WorkerConnection, begun: int, unsent: bytes) -> None:
-        """Put back the calls after number `begun`, which the zygote has withdrawn, and end those in `unsent`."""
+        """Put back the calls after number `begun`, withdrawn by the zygote, and end the calls in `unsent`."""
         self.settle(connection, connection.receive_unsent(unsent))
         dispatcher = self._dispatcher
         with dispatcher.lock:

@@ -65,7 +65,7 @@ class WorkerPool(ThreadedRunner):
         self._segments, self._packer, self._initializer = segments, packer, initializer
         self._expecting = expecting
         self._signal: int | None = None  # to be sent to all workers
-        self._events: WorkerEvents | None = None  # this and the next belong to the I/O thread, which makes them
+        self._events: WorkerEvents | None = None  # this and the next belong to the I/O thread
         self._starter: WorkerStarter | None = None
         self._register()
 
@@ -156,7 +156,7 @@ class WorkerPool(ThreadedRunner):
 
     @staticmethod
     def _look_after(events: WorkerEvents, starter: WorkerStarter) -> None:
-        """Make the checks that no event asks for, because they depend on the clock."""
+        """Make the checks that depend on the clock, and have no event."""
         events.withdraw_stalled(time.monotonic())
         events.streams.retry()
         starter.retry(time.monotonic())
@@ -198,7 +198,7 @@ class WorkerPool(ThreadedRunner):
         return self._dispatcher.stop_if_done(self._expecting)
 
     def _give_up(self, error: BaseException) -> None:
-        """Fail all calls of this pool, which can do no more, so that no thread waits for them for ever."""
+        """Fail all calls of this pool, which can do no more, so that no thread waits for ever."""
         _log.exception("this executor cannot go on")
         for call in self._dispatcher.stop():
             name = call.future.name
@@ -214,7 +214,7 @@ class WorkerPool(ThreadedRunner):
         dispatcher.pump()  # calls that came too late are refused
         for connection in dispatcher.connections.values():
             connection.leave()
-        # The zygote outlives the workers: it ends those that do not end by themselves.
+        # The zygote outlives the workers, and ends the ones that do not end by themselves.
         if dispatcher.zygote is not None:
             with dispatcher.lock:
                 dispatcher.zygote.end(dispatcher.grace)

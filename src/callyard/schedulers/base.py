@@ -63,7 +63,7 @@ class JobId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dependency:
-    """A job that must have ended first: `ok`, `any`how, or with its element of the `corresponding` number `ok`."""
+    """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`."""
 
     kind: Literal["ok", "any", "corresponding"]
     job: JobId
@@ -130,7 +130,7 @@ class Status:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the job will wait for ever unless somebody changes the job or the cluster."""
+        """True if the job waits for ever unless a person changes the job or the cluster."""
         return self.phase == "waiting" and self.error is not None
 
 
@@ -221,18 +221,21 @@ class Scheduler(Protocol):
 
     @property
     def name(self) -> str:
-        """The scheduler's name for people. Batches store it, so that another process knows which scheduler to ask."""
+        """The scheduler's name for people.
+
+        Batches store the name, so that another process knows the scheduler to ask.
+        """
 
     def submit(self, request: JobRequest) -> Query[JobId]:
-        """Return the command that submits a job or an array.
+        """Return the command to submit a job or an array.
 
-        Its reader raises `SchedulerError` for an answer without a job ID, although the job was accepted.
+        The reader raises `SchedulerError` for an answer without a job ID, although the job was accepted.
         """
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
         """Return the command for the states of several jobs at once.
 
-        Its answer has an entry for each element of an array; it leaves out unknown jobs, and may contain others.
+        The answer has an entry for each element of an array, leaves out unknown jobs, and may contain others.
         """
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:

@@ -66,7 +66,7 @@ class JobVariables(Frozen):
     local_rank: str = ""
 
     def environment(self) -> dict[str, str]:
-        """Return the variable by which a process of a job learns these names, with its value."""
+        """Return the variable from which a process of a job learns these names, with the value."""
         return {JOB_VARIABLES: json_compact({name: text for name, text in vars(self).items() if text})}
 
     def read(self, environ: Mapping[str, str]) -> JobEnvironment | None:
@@ -95,7 +95,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def current_job(environ: Mapping[str, str] = os.environ) -> JobEnvironment:
-    """Return what the variables of a process say of its job; an empty `JobEnvironment` if it is in none."""
+    """Return the place of a process by its variables; an empty `JobEnvironment` outside of jobs."""
     names = environ.get(JOB_VARIABLES)
     job = JobVariables(**json_loads(names)).read(environ) if names else None
     return job or JobEnvironment()

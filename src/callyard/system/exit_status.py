@@ -29,5 +29,5 @@ def too_long(who: str, limit: float) -> str:
 
 def too_much_memory(who: str, limit: int | None) -> str:
     """Return the message for a call over its memory; a `limit` of None stands for the scheduler's own limit."""
-    how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:g} GiB"
+    how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:.4g} GiB"
     return f"{who} took {how_much} on {os.uname().nodename}; give it more{'' if limit else ' with memory='}"

@@ -34,6 +34,7 @@ class ResultLog:
 
     def begin(self, sequence: int) -> bool:
         """Note that this call begins; return False, and take the note back, if the call was withdrawn."""
+        # The note first, then the range: a worker that is stopped in between is seen to have begun.
         _COUNT.pack_into(self._page, _BEGUN, sequence)
         after, last = _RANGE.unpack_from(self._page, _WITHDRAWN)
         return not after < sequence <= last or self._begins_after_all(sequence)
@@ -46,6 +47,7 @@ class ResultLog:
                 _COUNT.pack_into(self._page, _BEGUN, sequence)
             else:
                 _COUNT.pack_into(self._page, _BEGUN, after)
+            # Written, then read once more: after a change in between the decision is made anew.
             if _RANGE.unpack_from(self._page, _WITHDRAWN) == (after, last):
                 return not after < sequence <= last
 
@@ -56,6 +58,7 @@ class ResultLog:
         """
         end = length + len(frame)
         self._page[_OUTBOX + length : _OUTBOX + end] = frame
+        # The length last: only the length makes the frame count.
         _COUNT.pack_into(self._page, _LENGTH, end)
         return end
 

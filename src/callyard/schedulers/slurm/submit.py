@@ -20,9 +20,9 @@ _LONGEST_WARNING = 65535  # s that sbatch takes
 
 
 def submit(request: JobRequest) -> list[str]:
-    """Return the command that submits a job or an array.
+    """Return the command to submit a job or an array.
 
-    The user's `slurm_cmd_args` come last, so that they override the options before.
+    The user's `slurm_cmd_args` come last, and so override the options before.
     """
     own = [] if request.templated else [*_resources(request), *_time(request.time), f"--job-name={_name(request)}"]
     return [
@@ -102,7 +102,7 @@ def _resources(request: JobRequest) -> Iterator[str]:
     if asked.exclusive:
         yield "--exclusive"
     if asked.priority:
-        # Slurm lets only its operators raise a job above others; it refuses a positive priority from any other user.
+        # Slurm lets only operators raise a job above others; a positive priority from any other user is refused.
         yield f"--nice={min(max(-asked.priority, -_NICE), _NICE)}"
     named = {
         "partition": asked.partition or asked.queue,  # a queue of other schedulers is a partition here
