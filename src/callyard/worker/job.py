@@ -17,8 +17,8 @@ import time
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
-from ..jobs.batch import CallFile
-from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
+from ..jobs.batch import CallFile, CallOutcome, CallStart
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..system.processes import (
     become_subreaper,
@@ -60,7 +60,7 @@ def main() -> None:
     path, trust, token = sys.argv[1:4]
     default_signals()
     become_subreaper()  # processes that a call leaves behind end with the call
-    folder = BatchDirectory(CacheDirectory.open(path, trust=trust or None), token)
+    folder = CallFiles(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
     if folder.batch.python == _python():  # otherwise its paths are for another version
@@ -87,7 +87,7 @@ def _start_afresh_with(environment: dict[str, str]) -> None:
 class Job:
     """The calls of one job, and the process of the running one."""
 
-    def __init__(self, folder: BatchDirectory) -> None:
+    def __init__(self, folder: CallFiles) -> None:
         self.folder = folder
         self.pid = 0  # of the running call's process
         self.runs: tuple[int, CallFile] | None = None  # the running call

@@ -18,8 +18,8 @@ from ..cache.messages import RunDeclined, RunRequest
 from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
 from ..hashing import digest  # noqa: F401  # likewise
-from ..jobs.batch import CallFile, KeyRecipe
-from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
+from ..jobs.batch import CallFile, CallOutcome, CallStart, KeyRecipe
+from ..jobs.call_files import CallFiles
 from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
@@ -42,7 +42,7 @@ def load_for(call_file: CallFile) -> None:
         from ..serialize import reconstruct  # noqa: F401
 
 
-def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
+def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
     """Make a call, write down its end, and end this process."""
     end: CallOutcome | None
     try:
@@ -61,7 +61,7 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
     os._exit(0)
 
 
-def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
+def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
     """Return the outcome of the call; None if it is going to run again."""
     inputs = _inputs_of(folder, call_file)
     order = call_file.order.replace(job_id=begun.job)
@@ -89,7 +89,7 @@ def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallS
         time.sleep(waits.next_pause())
 
 
-def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredInput]:
+def _inputs_of(folder: CallFiles, call_file: CallFile) -> Sequence[StoredInput]:
     if not call_file.inputs:
         return ()
     from .job_inputs import inputs_of
@@ -97,7 +97,7 @@ def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredIn
     return inputs_of(folder.home, call_file)
 
 
-def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
+def _ended_before(folder: CallFiles, number: int, run: CachedRun) -> CallOutcome | None:
     """Return the outcome from another job of the same batch, submitted twice by a killed process.
 
     A batch that was removed meanwhile counts as withdrawn.
@@ -109,7 +109,7 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
     return None
 
 
-def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
+def _say_who_has_it(folder: CallFiles, number: int, claims: Claims, order: RunRequest) -> None:
     """Write down the job with the claim, so that waiting processes can ask the scheduler about that job."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
@@ -142,7 +142,7 @@ def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs:
 
 
 def _ran(
-    folder: BatchDirectory,
+    folder: CallFiles,
     number: int,
     call_file: CallFile,
     run: CachedRun,
@@ -193,7 +193,7 @@ def _end_forks(pid: int) -> None:
 
 
 def _stored(
-    folder: BatchDirectory,
+    folder: CallFiles,
     number: int,
     run: CachedRun,
     order: RunRequest,
@@ -208,7 +208,7 @@ def _stored(
     return CallOutcome("finished", order.key, order.directory)
 
 
-def _again(folder: BatchDirectory, number: int, run: CachedRun, error: Again) -> CallOutcome | None:
+def _again(folder: CallFiles, number: int, run: CachedRun, error: Again) -> CallOutcome | None:
     from .job_again import keep_arguments
 
     run.release()
@@ -225,7 +225,7 @@ def _trace(error: BaseException) -> str:
     return traceback_text(error)
 
 
-def _named(error: BaseException, folder: BatchDirectory, number: int, call_file: CallFile) -> BaseException:
+def _named(error: BaseException, folder: CallFiles, number: int, call_file: CallFile) -> BaseException:
     """Return OutOfMemory in the place of a MemoryError at the call's own limit, and any other error unchanged."""
     if isinstance(error, MemoryError) and call_file.memory and not isinstance(error, OutOfMemory):
         from ..system.exit_status import too_much_memory
@@ -234,12 +234,12 @@ def _named(error: BaseException, folder: BatchDirectory, number: int, call_file:
     return error
 
 
-def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
+def _told(error: Exception, folder: CallFiles, number: int) -> Exception:
     """Return an error of ours with the name of the call, the job and the log."""
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 
-def _opened(folder: BatchDirectory, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
+def _opened(folder: CallFiles, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in the place of futures."""
     try:
         if not inputs:
@@ -253,9 +253,7 @@ def _opened(folder: BatchDirectory, number: int, data: bytes, inputs: Sequence[A
         raise _told(unreadable_call(error), folder, number) from error
 
 
-def _value_within(
-    folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]
-) -> Any:
+def _value_within(folder: CallFiles, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
     """Return the value of the call, run with the directory, the limits and the error log of its options."""
     if not call_file.options:
         return _value(folder, number, call_file, apart, load)
@@ -265,7 +263,7 @@ def _value_within(
         return _value(folder, number, call_file, apart, load)
 
 
-def _value(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
+def _value(folder: CallFiles, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
     if call_file.ranks > 1:
         from .mpi_job_rank import value_of_ranks
 
@@ -289,7 +287,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
     return CacheError(f"the result of {order.name!r} could not be stored in {order.directory}: {problem}")
 
 
-def _log(folder: BatchDirectory, number: int) -> str:
+def _log(folder: CallFiles, number: int) -> str:
     """Return the output of the call, or the last part of it."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # a user may have put any object there

@@ -21,7 +21,7 @@ from ..errors import CallyardError, RemoteTraceback, ResourceError, SchedulerErr
 from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..schedulers.registry import scheduler_of_launcher
 from ..serialize.function_registry import dumps
 from ..serialize.packed import Packed, load_with_inputs
@@ -37,7 +37,7 @@ _MPI = "--mpi="
 _ALONE, _TOGETHER = "alone", "together"  # files from the ranks about each other
 
 
-def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool) -> list[Any]:
+def value_of_ranks(folder: CallFiles, number: int, call_file: CallFile, apart: bool) -> list[Any]:
     """Return the results of all ranks, or raise the error of the first that failed."""
     place = f"{folder.path}/{number}.ranks"
     shutil.rmtree(place, ignore_errors=True)  # from an earlier start of this job
@@ -95,7 +95,7 @@ def _error(call_file: CallFile, alone: str, code: int, advice: str) -> CallyardE
     return error
 
 
-def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]:
+def _rank_command(folder: CallFiles, number: int, apart: bool) -> list[str]:
     code = (
         "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from callyard.worker.mpi_job_rank import main; main()"
     )
@@ -131,7 +131,7 @@ def main() -> None:
     home, trust, token, number, apart = sys.argv[1:6]
     default_signals()
     sys.argv[:] = [""]
-    folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
+    folder = CallFiles(CacheDirectory.open(home, trust=trust or None), token)
     call_file = CallFile.load(folder.call(int(number)))
     place = f"{folder.path}/{number}.ranks"
     path = f"{place}/{_meet(place, call_file.ranks)}"
