@@ -11,7 +11,7 @@ from ..errors import CacheError, VersionMismatch
 from ..utils.lite_stdlib import Any, Callable, json_dumps, json_loads, suppress
 from .batch import FORMAT, Batch, CallAgain, CallOutcome, CallStart
 
-__all__ = ["CallFiles", "DirectoryFiles"]
+__all__ = ["CallFiles", "DirectoryFiles", "exit_file"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a pipe there
 
@@ -158,3 +158,12 @@ class CallFiles(DirectoryFiles):
         """Return the path of the output of a call; the scheduler knows only the element of the array."""
         element = self.batch.element_of(number) if self.batch.calls_per_job == 1 else number
         return f"{self.path}/{number if element is None else element}.log"
+
+    def stop(self, element: int | None) -> None:
+        """Write down that a job is told to end; its script writes its exit code over that."""
+        self._write(exit_file(element or 0), b"stopped\n")
+
+
+def exit_file(element: int | str) -> str:
+    """Return the name of the file with the exit code of an element's script; a single job counts as the element 0."""
+    return f"{element}.exit"

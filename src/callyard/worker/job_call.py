@@ -34,9 +34,10 @@ _LOG = 1 << 20  # bytes of the log in the record of the result
 
 
 def load_for(call_file: CallFile) -> None:
-    """Load the makers of functions that travel by value, if the call has one.
+    """Load the modules that functions sent by value need, if the call has such a function.
 
-    Before the fork, as the other modules here: what a child loads is made anew in each, and in copies of pages.
+    The job does this before the fork, because all its calls share the modules then. An import in the child would also
+    copy the memory pages of the import system.
     """
     if _RECONSTRUCT in call_file.data:
         from ..serialize import reconstruct  # noqa: F401
@@ -110,7 +111,7 @@ def _ended_before(folder: CallFiles, number: int, run: CachedRun) -> CallOutcome
 
 
 def _say_who_has_it(folder: CallFiles, number: int, claims: Claims, order: RunRequest) -> None:
-    """Write down the job with the claim, so that waiting processes can ask the scheduler about that job."""
+    """Write down the job with the claim, so that waiting processes can ask the scheduler about this job."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)
@@ -162,14 +163,14 @@ def _ran(
     state, pid = ProcessState(), os.getpid()
     started = time.perf_counter()
     try:
-        running.begin_in_job(call_file.options, order.key)
+        running.begin_in_job(call_file.options, order.key, order.name, number if len(folder.batch.calls) > 1 else None)
         value = _value_within(folder, number, call_file, data is not call_file.data, start)
         running.hand_over()
     except BaseException as error:
         running.hand_over()
         _end_forks(pid)
         state.restore()
-        if isinstance(error, Again) and call_file.ranks == 1:
+        if isinstance(error, Again):
             return _again(folder, number, run, error)
         text = _trace(error)
         if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
