@@ -8,14 +8,13 @@ does not look; it reads in memory that both share for how long it was stopped (`
 from __future__ import annotations
 
 import time
-from struct import Struct
 
-from ..utils.lite_stdlib import Any, Callable
+from ..utils.lite_stdlib import Any, Callable, struct
 
 LOOK = 0.5  # s
 STEP = 1.0  # s: a busy machine may be late for a look
 
-_SECONDS = Struct("d")
+_SECONDS = struct.Struct("d")
 
 
 class RunClock:

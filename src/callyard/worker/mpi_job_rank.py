@@ -22,7 +22,7 @@ from ..errors import CallyardError, RemoteTraceback, ResourceError, SchedulerErr
 from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..schedulers.launcher_variables import is_of_launcher
 from ..schedulers.registry import environment_outside_jobs, scheduler_of_launcher
@@ -52,7 +52,7 @@ _HIDDEN = "CALLYARD_HIDDEN_FROM_LAUNCHER"
 _ALONE, _TOGETHER = "alone", "together"  # files from the ranks about each other
 
 
-def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool) -> list[Any]:
+def value_of_ranks(folder: CallFiles, number: int, call_file: CallFile, apart: bool) -> list[Any]:
     """Return the results of all ranks, or raise the error of the first that failed."""
     call_file, place = _with_launcher(call_file), f"{folder.path}/{number}.ranks"
     shutil.rmtree(place, ignore_errors=True)  # from an earlier start of this job
@@ -164,7 +164,7 @@ def _error(call_file: CallFile, alone: str, code: int, advice: str) -> CallyardE
     return error
 
 
-def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]:
+def _rank_command(folder: CallFiles, number: int, apart: bool) -> list[str]:
     code = (
         "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from callyard.worker.mpi_job_rank import main; main()"
     )
@@ -201,7 +201,7 @@ def main() -> None:
     os.environ.update(json_loads(os.environ.pop(_HIDDEN, "{}")))
     default_signals()
     sys.argv[:] = [""]
-    folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
+    folder = CallFiles(CacheDirectory.open(home, trust=trust or None), token)
     call_file = CallFile.load(folder.call(int(number)))
     if call_file.gpus_per_rank is not None:  # before MPI is loaded, which may look at them
         os.environ.update(gpus_by_local_rank(os.environ, call_file.gpus_per_rank))
