@@ -120,13 +120,18 @@ class BatchDirectory(DirectoryFiles):
         self._batch = batch
         return batch
 
-    def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
-        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed."""
+    def create(self, batch: Batch, calls: Iterable[bytes], script: str, again: CallAgain | None = None) -> None:
+        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed.
+
+        `again`: the arguments with which its only call goes on.
+        """
         building = self.home.temporary_directory("jobs")
         try:
             self._write_into(building, "calls", *calls)
             self._write_into(building, "script", script.encode())
             self._write_into(building, "batch", batch.dump())
+            if again is not None:
+                self._write_into(building, "0.again", again.dump())
             # The last step of the writing: the name appears with all files behind it.
             os.rename(building, self.path)
             sync_directory(f"{self.home.path}/jobs")
@@ -222,7 +227,7 @@ class BatchDirectory(DirectoryFiles):
 
     def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
         """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of the attempts."""
-        self._write(f"{number}.again", f"{attempt} {restarts}\n".encode(), arguments)
+        self._write(f"{number}.again", CallAgain(attempt, restarts, arguments).dump())
 
     def again(self, number: int) -> CallAgain | None:
         """Return the kept attempt of a call that has raised `Again`; None for any other call."""
@@ -230,6 +235,18 @@ class BatchDirectory(DirectoryFiles):
             kept: CallAgain = self._parsed(f"{number}.again", CallAgain.load)
             return kept
         return None
+
+    def asks_again(self, number: int) -> bool:
+        """Return True if the call has asked for another attempt that has not begun: it beats no more."""
+        try:
+            asked = os.stat(f"{self.path}/{number}.again").st_mtime_ns
+            return asked >= os.stat(f"{self.path}/{number}.begun").st_mtime_ns
+        except FileNotFoundError:
+            return False
+
+    def script(self) -> str:
+        """Return the text that the scheduler runs."""
+        return self._read("script").decode()
 
     def beat(self, number: int) -> None:
         """Touch the file that proves life, also when the scheduler cannot say so."""

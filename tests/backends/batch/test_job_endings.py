@@ -15,7 +15,10 @@ from this_machine import until
 
 import callyard
 from callyard import Executor, JobCancelled, TimeLimitExceeded, WorkerLost
+from callyard.cache.directory import CacheDirectory
+from callyard.cli import main
 from callyard.futures import Future
+from callyard.jobs.list_job_calls import calls_of_jobs
 
 pytestmark = pytest.mark.once
 
@@ -236,6 +239,40 @@ def test_a_call_goes_on_after_a_preemption(ex: Executor, slurm: Cluster, tmp_pat
     assert attempt == future.attempts == 2
     assert node != word.read_text()
     slurm.cancel_all()
+
+
+def test_a_call_goes_on_in_another_job_where_its_own_is_not_started_again(
+    ex: Executor, slurm: Cluster, tmp_path: Path
+) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told_there, word, resource_dict={"partition": "spare"})
+    job = begun(word, future)
+    wanted = ["--partition=main", f"--nodelist={word.read_text()}", "--exclusive", "--output=/dev/null"]
+    slurm.run("sbatch", *wanted, "--wrap=sleep 600")
+    attempt, node = future.result()
+    assert attempt == future.attempts == 2
+    assert node != word.read_text()
+    assert future.job_id != job
+    assert ex.submit(calls.ask_when_told_there, word).cached
+    slurm.cancel_all()
+
+
+def test_a_call_that_goes_on_in_another_job_is_submitted_by_resume(
+    slurm: Cluster, detached: Detached, tmp_path: Path
+) -> None:
+    word, cache = tmp_path / "word", tmp_path / "cache"
+    ex = detached(walltime=600)
+    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}  # so the job cannot have itself requeued
+    job = begun(word, ex.submit(calls.stop_when_warned, word, resource_dict=no_scontrol))
+    ex.shutdown(wait=False)
+    slurm.run("scancel", "--signal=USR1", "--batch", job)
+    slurm.wait_for(job, "FAILED")
+    assert [call.state for call in calls_of_jobs(CacheDirectory.open(cache))] == ["unsent"]
+    assert main(["resume", str(cache)]) == 0
+    assert [call.state for call in calls_of_jobs(CacheDirectory.open(cache))] != ["unsent"]
+    future = detached().submit(calls.stop_when_warned, word, resource_dict=no_scontrol)
+    assert future.result() == 1
+    assert future.job_id != job
 
 
 def test_a_call_that_is_warned_has_its_job_started_again(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
