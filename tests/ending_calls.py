@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,10 @@ def child_of_a_call() -> int:
             signal.pause()
     os.kill(pid, signal.SIGTERM)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def clean_up_beside_a_thread(path: Path) -> None:
+    """As `clean_up`; SIGTERM goes to another thread, so that it does not end the sleep of this one."""
+    threading.Thread(target=time.sleep, args=(STAY,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    clean_up(path)

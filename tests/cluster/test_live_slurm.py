@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -252,6 +253,20 @@ def rank_and_node() -> tuple[int, int, str]:
     return comm.Get_rank(), comm.Get_size(), node()
 
 
+def rendezvous(*names: str) -> Any:
+    """Let the ranks meet as torch.distributed does; return variables of each."""
+    from mpi4py import MPI
+
+    with ExitStack() as stack:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if os.environ["RANK"] == "0":
+            stack.enter_context(socket.create_server(("", place[1])))
+        MPI.COMM_WORLD.Barrier()
+        stack.enter_context(socket.create_connection(place))
+        MPI.COMM_WORLD.Barrier()
+    return {name: os.environ[name] for name in names}
+
+
 @pytest.mark.needs("mpi")
 def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: None) -> None:
     allocate(2, "-c2")
@@ -262,9 +277,42 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: Non
         assert names[0] == names[1] != names[2] == names[3]
         again = ex.submit(ending_calls.count_down_on_ranks, 1, resource_dict={"ranks": 2, "nodes": 2})
         assert again.result() == [(0, 1, 2), (1, 2, 2)]
+        met = ex.submit(rendezvous, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", resource_dict={"ranks": 4})
+        assert [list(rank.values()) for rank in met.result()] == [[str(i), "4", str(i % 2), "2"] for i in range(4)]
         two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()
         assert len({name for *_, name in two}) == 2
         assert ex.submit(same, 1).result() == 1
+
+
+def variables_of_rank(*names: str) -> Any:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return {name: os.environ.get(name) for name in names}
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_are_placed_and_bound_as_is_asked_for(
+    allocate: Callable[..., str], slurm: Cluster, fitting_mpi: None
+) -> None:
+    has_gpus = slurm.gpus > 1
+    allocate(2, "-c3", *(["--gres=gpu:2"] if has_gpus else []))
+    with Executor(backend=Slurm()) as ex:
+        apart = ex.with_resources(ranks=3, ranks_per_node=2, cpu_bind="rank", srun_args=["--distribution=block:cyclic"])
+        spread = apart.submit(variables_of_rank, "SLURMD_NODENAME", "SLURM_CPU_BIND_TYPE", "SLURM_DISTRIBUTION")
+        first, second, third = spread.result()
+        assert first == second == {**third, "SLURMD_NODENAME": first["SLURMD_NODENAME"]} != third
+        assert (first["SLURM_CPU_BIND_TYPE"], first["SLURM_DISTRIBUTION"]) == ("rank", "block:cyclic")
+        gpus = {"gpus_per_rank": 1, "gpu_bind": "map_gpu:1,0"} if has_gpus else {}
+        bound = ex.with_resources(ranks=2, cpu_bind="cores", **gpus)  # on one node, where mpiexec would start them else
+        there = bound.submit(variables_of_rank, "SLURM_CPU_BIND_TYPE", "CUDA_VISIBLE_DEVICES").result()
+        assert [rank["SLURM_CPU_BIND_TYPE"] for rank in there] == ["cores"] * 2
+        assert [rank["CUDA_VISIBLE_DEVICES"] for rank in there] == (["1", "0"] if has_gpus else [""] * 2)
+        assert ex.submit(same, 1).result() == 1
+        with pytest.raises(ResourceError, match="srun_args has '-n': use ranks="):
+            apart.submit(same, 1, resource_dict={"srun_args": "-n 4"})
+        with pytest.raises(ResourceError, match="cpu_bind is for calls with ranks, and this one has a single one"):
+            ex.submit(same, 1, resource_dict={"cpu_bind": "cores"})
 
 
 def leave_word(path: Path) -> tuple[int, int, str]:

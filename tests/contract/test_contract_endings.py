@@ -124,6 +124,15 @@ def test_a_call_cleans_up_when_its_time_is_over(warm: Executor, tmp_path: Path) 
 
 
 @pytest.mark.feature("grace")
+def test_a_call_that_waits_in_c_hears_of_its_end(warm: Executor, tmp_path: Path) -> None:
+    """SIGTERM does not end what it waits in, as if it had come just before that."""
+    word = tmp_path / "word"
+    with pytest.raises(TimeLimitExceeded):
+        warm.submit(calls.clean_up_beside_a_thread, word, resource_dict={"run_time": SOON}).result()
+    assert word.read_text() == "ending True"
+
+
+@pytest.mark.feature("grace")
 def test_a_call_that_returns_within_its_grace(warm: Executor, tmp_path: Path) -> None:
     resources = {"run_time": SOON, "grace": 60}
     assert warm.submit(calls.save_and_return, tmp_path / "a", resource_dict=resources).result() == "saved"

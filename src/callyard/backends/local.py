@@ -15,7 +15,8 @@ from ..pool.call import CallPlan
 from ..pool.call_shape import NodeCapacity
 from ..pool.worker_placement import WorkerPlacement
 from ..pool.worker_pool import WorkerPool
-from ..resources import Amount, Resources, whole
+from ..resource_values import Amount, whole
+from ..resources import Resources
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import Machine, detect

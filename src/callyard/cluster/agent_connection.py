@@ -185,6 +185,7 @@ class AgentConnection:
             if call is None:
                 self._on_notice(kind, body)
                 continue
+            # The number of an answer is the call's duration at the agent (us).
             call.pace.note(number * 1e-6)
             if kind == agent_protocol.RESULT and not flags & WHOLE:
                 yield CallEnd(call, "result", Packed(body))

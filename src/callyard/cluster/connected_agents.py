@@ -245,7 +245,7 @@ class Agents:
             words = self._words_of_leaving(agent)
         # Calls on several nodes have ranks on other nodes, too, which must end.
         for call in cast("list[Call]", self._placement.leave(agent.node)):
-            if call.need.nodes > 1:
+            if call.need.by_scheduler:
                 self._mpi_calls.drop(call)
             self.lost.append((call, words))
 

@@ -132,9 +132,8 @@ class ClusterDriver(ThreadedRunner):
                 if self._inbox or self._placement.undecided:
                     loop.step(0.0)  # without waiting, but agents are read however much is submitted
                     continue
-                self._asleep = (
-                    True  # before another look at the inbox: an event put there from now on wakes this thread
-                )
+                # Before another look at the inbox: an event put there from now on wakes this thread.
+                self._asleep = True
                 if self._is_over():
                     break
                 if not self._inbox:
@@ -144,6 +143,7 @@ class ClusterDriver(ThreadedRunner):
             self._fail_all(error)
         finally:
             self._over = True
+            # After the flag: a thread with a later call sees the flag, and refuses the call itself.
             refuse(self._inbox)
             self._agents.close(loop, _GRACE if self._killed_at is None else 1.0)
             loop.close()

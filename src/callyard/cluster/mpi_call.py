@@ -250,6 +250,7 @@ class MpiCalls:
 
     def look_after(self, now: float) -> None:
         """End the calls whose time is over."""
+        # A copy, because the start in another way adds a call.
         for mpi_call in list(self._mpi_calls.values()):
             if mpi_call.until is None or now < mpi_call.until or mpi_call.over:
                 continue
@@ -270,9 +271,10 @@ class MpiCalls:
 
 
 def _to_start(mpi_call: MpiCall, contact: str) -> RanksToStart:
-    shape, nodes = mpi_call.call.plan.shape, mpi_call.nodes
+    shape, need, nodes = mpi_call.call.plan.shape, mpi_call.call.need, mpi_call.nodes
     variables = {**dict.fromkeys(THREADS, str(shape.cores_per_rank)), **dict(shape.environment)}
-    per_node = -(-shape.ranks // len(nodes))
-    arguments = [contact, str(mpi_call.number), str(mpi_call.size), str(shape.gpus // per_node)]
+    per_node = need.ranks_per_node or shape.ranks
+    gpus = "" if need.rank_options.gpu_bind else str(shape.gpus // per_node)
+    arguments = [contact, str(mpi_call.number), str(mpi_call.size), gpus]
     names = [node.name for node in nodes]
-    return RanksToStart(nodes[0].block, names, mpi_call.size, per_node, arguments, variables)
+    return RanksToStart(nodes[0].block, names, mpi_call.size, per_node, arguments, variables, need.rank_options)

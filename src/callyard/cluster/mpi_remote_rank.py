@@ -67,6 +67,7 @@ class Bridge:
         connection, loop = self._connection, self._loop
         self._beside.watch(loop)
         loop.watch(connection.stream.sock, self._on_readable)
+        # The greeting first: a worker reads the settings before any call.
         connection.greet(self._initializer)
         connection.handed_over()  # the other end is in this same process
 
@@ -129,7 +130,8 @@ def main() -> None:
     contact, call, ranks, gpus = sys.argv[1:]
     default_signals()
     open_standard_descriptors()
-    os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
+    if gpus:  # else the launcher has bound them
+        os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
     parent = ParentPipe()
     parent.watch()  # before MPI, which may wait for other ranks for ever
     ours, theirs = socket.socketpair()

@@ -161,7 +161,7 @@ class KeyRecipe(Frozen):
 
 
 class CallFile(Frozen):
-    """A call as it lies in a file, with all data for its job. The order has no key while the key depends on inputs."""
+    """A call as a file, with all data for the job. The order has no key while the key depends on inputs."""
 
     data: bytes  # function, arguments, keywords; with numbers for inputs
     apart: bytes | None  # the same with the user's modules by value, for a node with another version of them
@@ -173,9 +173,11 @@ class CallFile(Frozen):
     run_time: float | None
     memory: int | None  # bytes
     ranks: int
-    launcher: tuple[str, ...]  # before the command of the ranks
+    launcher: tuple[str, ...]  # before the command of the ranks; "mpiexec" stands for the one in the node's PATH
     wait: float  # s for which a finished result may stay invisible
     private: bool = False  # no other process looks for its result or claim
+    spread: tuple[str, ...] = ()  # in the place of `launcher` in a job with several nodes
+    gpus_per_rank: int | None = None  # of the GPUs that all ranks on a node see; None: the launcher or the user decides
 
     def dump(self) -> bytes:
         return pickle.dumps(self, 5)
@@ -233,11 +235,10 @@ class CallAgain(Frozen):
 
 
 class CallOutcome(Frozen):
-    """The outcome of a call: "finished" (with the record of `key` as the result), "failed", "cancelled", "withdrawn" or
-    "moved".
+    """The outcome of a call: "finished" (with the record of `key`), "failed", "cancelled", "withdrawn" or "moved".
 
-    A call is withdrawn if its submitter has cancelled it, and saw no other waiting process. A moved call goes on in
-    another batch, whose token is the `key`.
+    A withdrawn call was cancelled by its submitter, who saw no other waiting process. A moved call goes on in another
+    batch, whose token is the `key`.
     """
 
     state: str

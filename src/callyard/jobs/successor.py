@@ -10,7 +10,8 @@ import os
 import time
 
 from .batch import CallOutcome
-from .spool import BatchDirectory, folders
+from .find_batches import folders
+from .spool import BatchDirectory
 
 __all__ = ["move_to_successor"]
 

@@ -155,8 +155,9 @@ def refuse(inbox: deque[Any]) -> None:
     Several threads may do this at once: each call leaves the inbox only after its future has ended, and to end a future
     twice does no harm.
     """
+    # A copy, because other threads add and remove events meanwhile.
     for event in tuple(inbox):
         if type(event) is Call:
             event.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
-        with suppress(ValueError):
+        with suppress(ValueError):  # removed by another thread
             inbox.remove(event)

@@ -7,9 +7,8 @@ import socket
 from ..errors import CallyardError, OutOfMemory, RemoteTraceback, ResourceError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
 from ..system.exit_status import how_it_ended, no_memory_left, too_long, too_much_memory
-from ..worker.communicator import launcher_advice, words_of_alone
+from ..worker.communicator import find_launcher, launcher_advice, words_of_alone
 from .call import Call
-from .mpi_launcher import find_launcher
 
 
 class PackedError:

@@ -83,8 +83,8 @@ class Dispatcher:
     def pump(self) -> None:
         """Empty the inbox and carry out the decisions. If another thread has the lock, that thread does both."""
         while not (self.forked or self.stopped) and (self.inbox or self.updates):
-            # The check of the inbox comes after each release of the lock: an event that came meanwhile found the lock
-            # taken.
+            # The loop looks into the inbox again after each release of the lock: the sender of an event found the lock
+            # taken, and left the event to this thread.
             if not if_free(self.lock, self._take_turn):
                 return
             self.cancel_dropped()

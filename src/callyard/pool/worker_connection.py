@@ -67,7 +67,7 @@ class WorkerConnection:
         on_unused: Callable[[], object],
         sock: socket.socket | None = None,
     ) -> None:
-        """Connect to a process that is there (`sock`), or make a stream whose other end a new process is going to get.
+        """Connect to a running process (`sock`), or make a stream whose other end a new process is going to get.
 
         Raises:
             OSError: no descriptors are left.
@@ -259,7 +259,7 @@ class WorkerConnection:
         return [self.stream.sock]
 
     def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """Return the calls that end in these frames.
+        """Return the calls ended by these frames.
 
         The second of two equal results, by stream and by result log, is ignored.
         """
@@ -359,7 +359,7 @@ class WorkerConnection:
         return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
-        """Take out the calls that are not going to begin here, and return all of them in order."""
+        """Take out the calls not going to begin here, and return all of them in order."""
         numbers = [number for number in list(self.in_flight) if number > begun]
         return [self.in_flight.pop(number) for number in numbers]
 

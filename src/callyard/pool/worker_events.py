@@ -163,9 +163,9 @@ class WorkerEvents:
                 given_up = dispatcher.not_started(worker, scarce, at_once)
         dispatcher.inbox.append(decide_again)
         dispatcher.pump()
+        # Futures last, without the lock: by now the pool works on, whatever the callbacks of the futures do.
         self._finish(ends)
         for call in failed:
-            # Futures last, without the lock; the pool already works on.
             before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
             call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
         for call in given_up:

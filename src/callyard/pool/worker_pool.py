@@ -152,6 +152,7 @@ class WorkerPool(ThreadedRunner):
                 dispatcher.run_interrupted()
                 dispatcher.pump()  # a thread that left an event while this one held the lock relies on this
                 patience = self._patience()
+                # Messages taken in here may be calls: the round begins anew, before any sleep.
                 if self._beside is not None and self._beside.before_waiting():
                     continue
                 loop.step(patience)
@@ -222,6 +223,7 @@ class WorkerPool(ThreadedRunner):
     def _end(self, loop: EventLoop) -> None:
         """Let the workers end, then the zygote; close everything."""
         dispatcher = self._dispatcher
+        # First: from now on every other thread refuses its own calls, see `Dispatcher.pump`.
         dispatcher.stopped = True
         dispatcher.cancel_dropped()
         dispatcher.pump()  # calls that came too late are refused

@@ -197,7 +197,7 @@ class ZygoteProcess:
             if kind == EXITED:
                 self._limited.discard(event.number)
         if events:
-            # The first event shows that the zygote has started, and that no error of the start can follow.
+            # The first event is the sign of a started zygote: no error of the start can follow.
             self._close_errors()
         return events
 

@@ -1,7 +1,8 @@
-"""The call that this process makes: its resources, the time left to it, and the signals of its end.
+"""The call that this process makes: its resources, the time left, and the signals of an end.
 
-`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run them: a worker, a
-rank of an MPI call, a job. Their main thread runs the function, so that signals about its end interrupt the function.
+`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run functions: a
+worker, a rank of an MPI call, a job. The main thread runs the function, so that signals about an end interrupt the
+function.
 
     IDLE ---- begin ----> FUNCTION ---- hand_over ----> HANDOVER ---- end ----> IDLE
 
@@ -33,7 +34,7 @@ UNTIL = "until"  # the end of the `run_time` or of the job, whichever comes firs
 CORES = "cores"
 WARN_BEFORE = "warn_before"  # s
 WARN_SIGNAL = "warn_signal"  # the number of the signal
-# Variable with the signal's number for a worker, which must listen before its first call begins.
+# Variable with the signal's number for a worker, which must listen before the first call begins.
 WARNED_BY = "CALLYARD_WARNED_BY"
 ATTEMPT = "attempt"
 AGAIN = "again"  # the call has raised `Again`; the new arguments come last
@@ -134,6 +135,7 @@ class Running:
     def listen(self, warning: int | None = None) -> None:
         """Handle SIGTERM and the warning signal; once for each process, in the main thread, before the first call."""
         signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGURG, self._on_wake)
         if warning is not None:
             signal.signal(warning, self._on_warning)
             self._signals = (signal.SIGTERM, warning)
@@ -257,6 +259,12 @@ class Running:
         # A second one would interrupt the `finally` blocks that the first has started.
         if first and self._phase == _FUNCTION:
             raise SystemExit(128 + signum)
+
+    def _on_wake(self, signum: int, frame: object) -> None:
+        """Do nothing: a handler, of whatever kind, ends what the call waits in, and then Python hears of SIGTERM.
+
+        It may have come just before the call began to wait; see `end_sequence`.
+        """
 
     def _on_warning(self, signum: int, frame: object) -> None:
         self.announced = self._phase != _IDLE  # in an idle process the warning comes too late

@@ -58,7 +58,7 @@ def _python() -> str:
 
 
 def main() -> None:
-    """Make the calls; exit with 1 if one of them failed, so that the scheduler does not start dependent jobs."""
+    """Make the calls; exit with 1 if a call failed, so that the scheduler does not start dependent jobs."""
     path, trust, token = sys.argv[1:4]
     default_signals()
     become_subreaper()  # processes that a call leaves behind end with the call
@@ -95,11 +95,15 @@ class Job:
         self.runs: tuple[int, CallFile] | None = None  # the running call
         self.clock = RunClock()
         self.stopped: StoppedTime | None = None  # of the running call, if its time or the job's is limited
-        self.signals = JobSignals(self.clock)
+        self.signals = JobSignals(self.clock, self._note_stop)
         self.limits: Limits | None = None  # of the calls, if they have any
         self.attempt = 1  # of the running call, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
         self.oom_kills: OomKills | None = None  # of this job, once one may have ended a call
+
+    def _note_stop(self) -> None:
+        with suppress(OSError):
+            self.folder.stop(current_job().element)
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down its end, unless an earlier start of this job has done so."""

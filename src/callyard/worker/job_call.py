@@ -98,7 +98,7 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
 
 
 def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
-    """Write down the job with the claim, so that waiting processes can ask the scheduler about that job."""
+    """Write down the job with the claim, so that waiting processes can ask the scheduler about this job."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)

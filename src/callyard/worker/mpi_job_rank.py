@@ -23,25 +23,38 @@ from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
-from ..schedulers.registry import scheduler_of_launcher
+from ..schedulers.job_environment import current_job
+from ..schedulers.launcher_variables import is_of_launcher
+from ..schedulers.registry import environment_outside_jobs, scheduler_of_launcher
 from ..serialize.function_registry import dumps
 from ..serialize.packed import Packed, load_with_inputs
 from ..system.exit_status import how_it_ended
 from ..system.processes import default_signals
-from .communicator import check_used_world, join_world, launcher_advice, words_of_alone, words_of_none
+from ..utils.lite_stdlib import json_compact, json_loads
+from .communicator import (
+    MPIEXEC,
+    check_used_world,
+    find_launcher,
+    join_world,
+    launcher_advice,
+    words_of_alone,
+    words_of_none,
+)
 from .current_call import Again, running
 from .exceptions import dump_error, traceback_text, unpicklable_again, unpicklable_result, words_of_some_again
 from .initializer import Initialized
 from .job_inputs import inputs_of
-from .mpi_rank import rank_in
+from .job_outcome import node_name
+from .mpi_rank import gpus_by_local_rank, rank_in
 
 _MPI = "--mpi="
+_HIDDEN = "CALLYARD_HIDDEN_FROM_LAUNCHER"
 _ALONE, _TOGETHER = "alone", "together"  # files from the ranks about each other
 
 
 def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool) -> list[Any]:
     """Return the results of all ranks, or raise the error of the first that failed."""
-    place = f"{folder.path}/{number}.ranks"
+    call_file, place = _with_launcher(call_file), f"{folder.path}/{number}.ranks"
     shutil.rmtree(place, ignore_errors=True)  # from an earlier start of this job
     try:
         code = _run(place, call_file, _rank_command(folder, number, apart))
@@ -60,7 +73,7 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
         shutil.rmtree(place, ignore_errors=True)  # from the last way: none of its ranks has run the function
         os.mkdir(place, 0o700)
         argv = [*_started(call_file.launcher, way), *command]
-        code = _exit_code(argv)
+        code = _exit_code(argv, _environment(plugins))
         if os.path.exists(f"{place}/{_TOGETHER}"):
             if plugins is not None and _text(f"{place}/{_TOGETHER}"):
                 plugins.fits(way)
@@ -71,9 +84,9 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
     )
 
 
-def _exit_code(argv: list[str]) -> int:
+def _exit_code(argv: list[str], environment: dict[str, str]) -> int:
     """Run the launcher. At SIGTERM it is told to end, too, and waited for: its ranks have the grace of the call."""
-    launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment)
     try:
         return launcher.wait()
     except SystemExit:
@@ -92,6 +105,36 @@ def _raise_again(place: str, call_file: CallFile) -> None:
 
 def _returned_ranks(place: str, ranks: int) -> list[int]:
     return [rank for rank in range(ranks) if os.path.exists(f"{place}/{rank}")]
+
+
+def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
+    """Return the environment of the launcher.
+
+    The node's own is to start all ranks there. If it saw that this is a job, it might do so by a step of the scheduler,
+    which has other GPUs. What it does not see, the ranks set again.
+    """
+    if plugins is not None or current_job().nodes != 1:
+        return dict(os.environ)
+    alone = environment_outside_jobs(os.environ)
+    hidden = {name: text for name, text in os.environ.items() if name not in alone and not is_of_launcher(name)}
+    temporary = {name: hidden[name] for name in ("TMPDIR",) if name in hidden}  # it is the same job's
+    return {**alone, **temporary, _HIDDEN: json_compact(hidden)}
+
+
+def _with_launcher(call_file: CallFile) -> CallFile:
+    """Return the call with the launcher for the nodes that it has got, which may be other than the submitter's."""
+    job = current_job()
+    if call_file.spread and (job.nodes or 1) > 1:
+        return call_file.replace(launcher=call_file.spread)
+    if call_file.launcher[0] != MPIEXEC:
+        return call_file
+    found = find_launcher()
+    if found is None:
+        raise ResourceError(
+            f"{call_file.order.name!r} asks for {call_file.ranks} ranks, and on {node_name()} neither mpiexec nor "
+            "mpirun is in PATH; load an MPI by setup="
+        )
+    return call_file.replace(launcher=(found, *call_file.launcher[1:]))
 
 
 def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
@@ -155,10 +198,13 @@ def _result(path: str, rank: int, call_file: CallFile, code: int) -> Any:
 def main() -> None:
     """Run as `python -c "... main()" HOME TRUST TOKEN NUMBER APART`, by the launcher, once for each rank."""
     home, trust, token, number, apart = sys.argv[1:6]
+    os.environ.update(json_loads(os.environ.pop(_HIDDEN, "{}")))
     default_signals()
     sys.argv[:] = [""]
     folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
     call_file = CallFile.load(folder.call(int(number)))
+    if call_file.gpus_per_rank is not None:  # before MPI is loaded, which may look at them
+        os.environ.update(gpus_by_local_rank(os.environ, call_file.gpus_per_rank))
     place = f"{folder.path}/{number}.ranks"
     rank = _meet(place, call_file.ranks)
     path = f"{place}/{rank}"

@@ -39,10 +39,13 @@ def rank_in(world: Communicator | None) -> int:
 
 
 def gpus_by_local_rank(environ: Mapping[str, str], each: int) -> dict[str, str]:
-    """Return the variables by which a rank sees only its part of the GPUs of all ranks on the machine."""
+    """Return the variables by which a rank sees only its part of the GPUs of all ranks on the machine.
+
+    A rank that sees no more GPUs than its own has them from its launcher.
+    """
     local = _first_of(LOCAL_RANK_VARIABLES, environ, current_job(environ).local_rank) or 0
     seen = {name: environ[name].split(",") for name in GPUS if environ.get(name)}
-    return {name: ",".join(gpus[local * each : (local + 1) * each]) for name, gpus in seen.items()}
+    return {name: ",".join(gpus[local * each :][:each]) for name, gpus in seen.items() if len(gpus) > each}
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""A worker: it reads calls from a stream, runs one after the other, and sends the results.
+"""A worker: calls are read from a stream and run one after the other, and the results are sent.
 
-It has one thread only, so that the user's functions may fork. Results of short calls are collected and sent together;
+There is one thread only, so that the user's functions may fork. Results of short calls are collected and sent together;
 until then the results lie in the result log, and outlive this process.
 """
 

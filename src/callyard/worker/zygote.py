@@ -1,11 +1,11 @@
 """The zygote: the process that forks the workers of one node, watches over them, and ends them after the driver's end.
 
 It is started once, imports modules for all workers and nothing of the user's, has one thread, and forks a worker in a
-millisecond or two. Being beside the workers and free of user code, it also keeps their limits: a slow callback in the
-driver delays no time limit.
+millisecond or two. Being beside the workers and free of user code, the zygote also keeps their limits: a slow callback
+in the driver delays no time limit.
 
 All ends are watched twice. The zygote sees the driver's end by a pidfd and by the end of the stream (a fork of the
-user's may hold the other end open). A worker sees it by its own stream, and dies with the zygote (PDEATHSIG).
+user's may hold the other end open). A worker sees that end by its own stream, and dies with the zygote (PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -158,8 +158,10 @@ class Zygote:
             return
         if pid == 0:
             self.become(zygote, number, descriptors, environment, argv)
+        # Only the worker may hold its end of the stream, or the driver would not see the stream end with the worker.
         for fd in descriptors:
             os.close(fd)
+        # Even an end before this line is seen later: SIGCHLD only writes a byte to a pipe.
         self.workers[number] = self.by_pid[pid] = _Worker(number, pid, result_log, directory)
 
     def become(
@@ -191,7 +193,7 @@ class Zygote:
         warning: tuple[float, int] | None = None,
         deadline_of: str = "run_time",
     ) -> None:
-        """Keep the limits of the call that the worker is about to run.
+        """Keep the limits of the worker's next call.
 
         `warning` is a pair: the seconds before the deadline, or before the end of the job, and the signal to send then.
         A warning that would be due now is left out, because the call has not begun yet, and can see its time.
@@ -236,7 +238,7 @@ class Zygote:
             self.announce(worker, self.clock())
 
     def withdraw(self, number: int, last: int) -> None:
-        """Take back the calls up to `last` that have not begun, and the results that were not sent."""
+        """Take back the calls up to `last` that have not begun, and the results not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.result_log is not None and worker.pid:
             worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
@@ -258,6 +260,7 @@ class Zygote:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 1 << 10)
         self.hear_births()
+        # After the births: a short-lived worker has told its process id before its end.
         for pid, status in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)
             # A guard may end before its worker, then a child of this process: only the worker's own end counts.
@@ -391,7 +394,7 @@ def _is_child(pid: int) -> bool:
 
 
 def _load_for_the_next() -> bool:
-    """Import the modules that the first workers load when needed, so that later workers begin with them."""
+    """Import modules that a worker would load for its first call, so that all later workers begin with these."""
     with contextlib.suppress(Exception):  # workers are told the import path, and fail with errors of their own
         from ..serialize import function_registry, reconstruct  # noqa: F401
     gc.freeze()  # these objects are the same in all workers, so the collector need not touch their pages
