@@ -22,7 +22,7 @@ from pretended import Inside, same, until, visible
 
 import callyard
 from callyard import Executor, Slurm
-from callyard.errors import NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
+from callyard.errors import CallyardError, NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
 
 Make = Callable[..., Executor]
 
@@ -212,6 +212,21 @@ def test_an_allocation_that_has_expired(allocate: Callable[..., str], slurm: Clu
     with Executor(backend=Slurm()) as ex, pytest.raises(SchedulerError) as raised:
         ex.submit(same, 1).result()
     assert f"Slurm job {job}: 1 core: this allocation has ended, so ask for another one" in str(raised.value)
+
+
+def test_calls_have_their_grace_when_the_allocation_ends(
+    allocate: Callable[..., str], slurm: Cluster, tmp_path: Path
+) -> None:
+    job = allocate(1, "-c2")
+    words = [tmp_path / "saving", tmp_path / "going on"]
+    with Executor(backend=Slurm()) as ex:
+        saving = ex.submit(ending_calls.save_and_return, words[0])
+        going_on = ex.submit(ending_calls.ask_when_told, words[1])
+        until(lambda: all(word.exists() for word in words))
+        slurm.run("scancel", job)
+        assert saving.result() == "saved"
+        with pytest.raises(CallyardError, match="this allocation has ended"):
+            going_on.result()
 
 
 def test_an_allocation_that_ends_with_its_first_lost_node(

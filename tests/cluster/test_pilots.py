@@ -270,7 +270,7 @@ def test_a_job_is_cancelled_under_its_calls(make: Make, slurm: Cluster, gate: Ga
     gate.arrived(2)
     (number,) = jobs_of(slurm)
     slurm.run("scancel", number)
-    with pytest.raises(NodeFailure, match=rf"the agent on \S+ \(job {number}\) is gone"):
+    with pytest.raises(NodeFailure, match=rf"the agent on \S+ \(job {number}\) was told to end"):
         lost.result()
     gate.arrived()  # on another node
     gate.open(1)

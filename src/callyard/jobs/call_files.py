@@ -117,7 +117,7 @@ class CallFiles(DirectoryFiles):
 
     def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
         """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of the attempts."""
-        self._write(f"{number}.again", f"{attempt} {restarts}\n".encode(), arguments)
+        self._write(f"{number}.again", CallAgain(attempt, restarts, arguments).dump())
 
     def again(self, number: int) -> CallAgain | None:
         """Return the kept attempt of a call that has raised `Again`; None for any other call."""

@@ -28,7 +28,7 @@ from ..cache.directory import CacheDirectory, remove_tree, sync_directory
 from ..errors import CacheError
 from ..system.process_identity import may_live
 from ..utils.lite_stdlib import Container, Iterable, Iterator, Sequence, suppress
-from .batch import Batch, BatchPart, CallOutcome, CallPosition, CallStart
+from .batch import Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 from .call_files import CallFiles, exit_file
 
 __all__ = [
@@ -59,13 +59,18 @@ class BatchDirectory(CallFiles):
         self._batch = batch
         return batch
 
-    def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
-        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed."""
+    def create(self, batch: Batch, calls: Iterable[bytes], script: str, again: CallAgain | None = None) -> None:
+        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed.
+
+        `again`: the arguments with which its only call goes on.
+        """
         building = self.home.temporary_directory("jobs")
         try:
             self._write_into(building, "calls", *calls)
             self._write_into(building, "script", script.encode())
             self._write_into(building, "batch", batch.dump())
+            if again is not None:
+                self._write_into(building, "0.again", again.dump())
             # The last step of the writing: the name appears with all files behind it.
             os.rename(building, self.path)
             sync_directory(f"{self.home.path}/jobs")
@@ -125,6 +130,18 @@ class BatchDirectory(CallFiles):
         place, element = number // self.batch.calls_per_job, self.batch.element_of(number)
         job = next((part.job for part in self.parts if part.first <= place < part.end), None)
         return job if job is None or element is None else f"{job}_{element}"
+
+    def asks_again(self, number: int) -> bool:
+        """Return True if the call has asked for another attempt that has not begun: it beats no more."""
+        try:
+            asked = os.stat(f"{self.path}/{number}.again").st_mtime_ns
+            return asked >= os.stat(f"{self.path}/{number}.begun").st_mtime_ns
+        except FileNotFoundError:
+            return False
+
+    def script(self) -> str:
+        """Return the text that the scheduler runs."""
+        return self._read("script").decode()
 
     # -- for all who wait ----------------------------------------------------------------------------------
 

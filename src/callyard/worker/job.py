@@ -118,14 +118,11 @@ class Job:
             call_file = CallFile.load(self.folder.call(number))
             load_for(call_file)
             reason, code = self._run(number, call_file)
-            refused: CallyardError | None = None
-            while (end := self.folder.ended(number)) is None and self._asks_again(number, code):
-                if (refused := self._restart(number)) is not None:
-                    break
-                reason, code = self._run(number, call_file)
-            if refused is not None:
-                end = failed(refused)
-                self.folder.end(number, end)
+            end = self.folder.ended(number)
+            while end is None and self._asks_again(number, code):
+                if self._goes_on_here(number):
+                    reason, code = self._run(number, call_file)
+                end = self.folder.ended(number)
             if end is None or reason is not None or code:  # otherwise the call has released the claim itself
                 self._release_claim(number, call_file)
             if end is not None:
@@ -145,14 +142,15 @@ class Job:
         before, self.attempt = self.attempt, 1 if kept is None else kept.attempt
         return self.attempt > before
 
-    def _restart(self, number: int) -> CallyardError | None:
-        """Return None if there is time for another attempt here; otherwise ask for another start, and end this job.
+    def _goes_on_here(self, number: int) -> bool:
+        """Return True if there is time for another attempt here; otherwise ask for another start, and end this job.
 
-        If the scheduler refuses, return the error of the call.
+        If the scheduler refuses, the call goes on in a job of its own, which others submit. Return False then; the
+        outcome is written.
         """
         ends, now = current_job().ends, time.time()
         if not self.signals.stopped and self.signals.warned is None:
-            return None
+            return True
         from .job_again import expect_restart, requeue
 
         expect_restart(self.folder, number)
@@ -161,9 +159,13 @@ class Job:
         try:
             requeue()
         except (OSError, CallyardError) as error:
-            return SchedulerError(
-                f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
-            )
+            from ..jobs.spool import BatchDirectory
+            from ..jobs.successor import move_to_successor
+
+            if move_to_successor(BatchDirectory(self.folder.home, self.folder.token), number) is None:
+                words = f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
+                self.folder.end(number, failed(SchedulerError(words)))
+            return False
         os._exit(_STOPPED)
 
     def _name(self, number: int) -> str:
@@ -179,7 +181,7 @@ class Job:
                 f"{printed(self.folder, number)}"
             )
         restarts = current_job().restarts
-        kept = self.folder.again(number) if restarts else None
+        kept = self.folder.again(number)
         self.attempt = 1 if kept is None else kept.attempt
         restarts -= 0 if kept is None else kept.restarts
         # Slurm also starts a job again whose node was gone before the job began there; then the call has not run.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from clusters import lend
+from ending_calls import ask_when_told, save_and_return
 from failing_calls import (
     Detached,
     add,
@@ -77,11 +78,17 @@ def test_what_the_scheduler_notices_late(ex: Executor, slurm: Cluster, tmp_path:
         ex.submit(hold, str(tmp_path)),
         ex.submit(hold, str(tmp_path / "lost"), resource_dict=on(slurm.nodes[3])),
     )
+    words = [tmp_path / "saving", tmp_path / "going on"]
+    saving, going_on = ex.submit(save_and_return, words[0]), ex.submit(ask_when_told, words[1])
     node = until_it_runs(tmp_path)
-    slurm.run("scontrol", "update", f"jobid={long.job_id}", "timelimit=0")
+    until(lambda: all(word.exists() for word in words))
+    for over in (long, saving, going_on):
+        slurm.run("scontrol", "update", f"jobid={over.job_id}", "timelimit=0")
     slurm.kill_node(until_it_runs(tmp_path / "lost"))
     assert ex.submit(add, 1, 2).result() == 3
     failure(long, TimeLimitExceeded, node, "time limit")
+    assert saving.result() == "saved"
+    assert going_on.result() == 2, "in another job"
     failure(lost, NodeFailure, slurm.nodes[3])
     slurm.start_node(slurm.nodes[3])
     assert ex.submit(add, 2, 2, resource_dict=on(slurm.nodes[3])).result() == 4

@@ -103,6 +103,9 @@ class Delivery:
         outcome = batch.directory.ended(number)
         if outcome is None or number not in batch.calls:
             return
+        if outcome.state == "moved":
+            self._follow_to(batch, number, outcome)
+            return
         found: CachedResult | CacheError | None = None
         if outcome.state == "finished":
             try:
@@ -116,6 +119,16 @@ class Delivery:
         now = self._clock()
         for call, fate in self._state.outcome_read(batch, number, outcome, now, visible=found is not None):
             _tell(call, partial(self._end_as, call, fate, outcome, found))
+
+    def _follow_to(self, batch: BatchState, number: int, moved: CallOutcome) -> None:
+        """Wait for the calls where they go on."""
+        now = self._clock()
+        for call in self._state.give_up(batch, number):
+            call.directory, call.number = BatchDirectory(self.home, moved.key), 0
+            call.directory.attach(self.me, 0)
+            call.future.attempts = moved.attempts
+            call.future.again()
+            self._state.follow(call, now, is_complete=False, has_job=False)
 
     def vanished(self, batch: BatchState) -> None:
         """End or resubmit the calls of a batch without its directory."""

@@ -17,7 +17,8 @@ from functools import partial
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.submission import waited_for
-from ...schedulers.base import JobId, Status
+from ...jobs.successor import move_to_successor
+from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from .batch_state import BatchState, CallAction
 from .call import cache_at
@@ -173,9 +174,21 @@ class Poller:
         if action is Action.CHECK_INPUTS:
             action = state.checked_inputs(awaits(directory, number, self._state.is_overdue))
             inherited = dependency_failed(directory, number) if action is not None else None
-        if action is Action.FAIL:
+        if action is Action.FAIL and not self._goes_on(batch, number, state.verdict):
             self._delivery.fail(batch, number, inherited or why(batch.calls[number][0], state.verdict))
             self._state.look_soon(self._clock())
+
+    def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:
+        """Return whether a call goes on in another job: it has asked for that, and the scheduler has ended its job.
+
+        Not by a user, who wants the end of the call. The next look at the files finds the outcome.
+        """
+        if verdict is None or verdict.error == CANCELLED.error:
+            return False
+        moved = move_to_successor(batch.directory, number)
+        if moved is not None:
+            self._state.look_soon(self._clock())
+        return moved is not None
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:
         """Return whether there is an outcome, or a result that its job has stored without saying so."""

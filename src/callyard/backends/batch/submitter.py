@@ -38,7 +38,7 @@ def claim_of(directory: BatchDirectory) -> Claim | None:
 
     Claim first, then look once more: another process may have submitted it in between.
     """
-    if may_live(directory.batch.submitter):
+    if directory.batch.submitter and may_live(directory.batch.submitter):  # a job leaves its submission to anybody
         return None
     claim = Claims(directory.home).take(directory.token, "submission")
     if not isinstance(claim, Claim):
