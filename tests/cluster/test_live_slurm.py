@@ -58,6 +58,12 @@ def test_calls_run_on_all_nodes_in_one_step(allocate: Callable[..., str], slurm:
         assert [future.result() for future in [ex.submit(same, i) for i in range(500)]] == list(range(500))
 
 
+def test_a_heterogeneous_allocation_is_refused_by_name(allocate: Callable[..., str]) -> None:
+    job = allocate(1, ":", "--nodes=1")
+    with pytest.raises(SchedulerError, match=f"job {job} is a heterogeneous allocation of 2 parts"):
+        Executor(backend=Slurm())
+
+
 def test_gpus_and_memory_of_each_node_are_those_of_the_job(allocate: Callable[..., str], gate: Gate) -> None:
     allocate(2, "-c2", "--mem=600", "--gres=gpu:1")
     with Executor(backend=Slurm()) as ex:

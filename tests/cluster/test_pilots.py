@@ -63,11 +63,12 @@ def jobs_of(slurm: Cluster) -> list[str]:
 
 def test_calls_run_on_as_many_nodes_as_they_need(make: Make, slurm: Cluster, gate: Gate) -> None:
     ex = make((0, 3))
-    assert "live on 0 to 3 nodes that Slurm is asked for" in repr(ex)
+    assert "live on 0 nodes, of 0 to 3 that Slurm is asked for" in repr(ex)
     assert not jobs_of(slurm)
     running = [ex.submit(held, gate, node) for _ in range(9)]  # a node has four cores
     gate.arrived(9)
     assert len(jobs_of(slurm)) == 3
+    assert "live on 3 nodes, of 0 to 3 that Slurm is asked for" in repr(ex)
     gate.open(9)
     assert len({future.result() for future in running}) == 3
     assert [future.result() for future in [ex.submit(same, i) for i in range(300)]] == list(range(300))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import ResourceError
@@ -131,6 +131,14 @@ def with_nodes(resources: Resources) -> Resources:
             f"ranks_per_node={resources.ranks_per_node} take {nodes}; leave nodes out"
         )
     return resources.updated({"nodes": nodes})
+
+
+def without_nodes(resources: Resources, nodes: Sequence[str]) -> Resources:
+    """Return resources that exclude these nodes, too, unless the call names its nodes itself."""
+    if not nodes or resources.nodelist is not None:
+        return resources
+    excluded = [] if resources.exclude is None else [str(resources.exclude)]
+    return resources.updated({"exclude": [*excluded, *nodes]})
 
 
 def rank_options(resources: Resources) -> RankOptions:

@@ -51,6 +51,8 @@ class Slurm:
         result_grace: the longest time after the end of a job until its result is visible (s).
         calls_per_job: the number of short calls in one job, one after the other.
         detached: True for calls that are jobs and outlive this process; default: see above.
+        exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a
+            fault of the node.
         host: another machine that submits; not here yet.
 
     Raises:
@@ -81,6 +83,7 @@ class Slurm:
     result_grace: float = 60.0
     calls_per_job: int = 1
     detached: bool | None = None
+    exclude_failed_nodes: bool = False
     host: None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +98,8 @@ class Slurm:
             object.__setattr__(self, "python", expand(os.fspath(self.python)))
         for name in ("setup", "launcher"):
             _check_texts(name, getattr(self, name))
+        if not isinstance(self.exclude_failed_nodes, bool):
+            raise ResourceError(f"exclude_failed_nodes must be True or False, not {self.exclude_failed_nodes!r}")
         if not isinstance(self.detached, (bool, type(None))):
             raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
         if self.host is not None:
@@ -157,6 +162,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         calls_per_job=slurm.calls_per_job,
         poll=slurm.poll,
         result_grace=slurm.result_grace,
+        exclude_failed_nodes=slurm.exclude_failed_nodes,
     )
     directory = private_home() if cache is None else cache._directory
     client = SchedulerClient(scheduler, open_host(), slurm.poll[0])
@@ -175,6 +181,8 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
         own = _launch_settings(slurm, _template_text(slurm), _template_keys(slurm))
         return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
+        if slurm.exclude_failed_nodes:
+            raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
         own = _launch_settings(slurm, None, ())
         return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
@@ -205,6 +213,7 @@ def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence
         interface=slurm.interface,
         ports=slurm.ports,
         poll=slurm.poll,
+        exclude_failed_nodes=slurm.exclude_failed_nodes,
     )
 
 

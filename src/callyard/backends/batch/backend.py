@@ -40,7 +40,7 @@ from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options, with_nodes
+from ..resource_mapping import job_options, with_nodes, without_nodes
 from ..run_directories import remove_if_over
 from .call import JobCall, JobFuture, call_of
 from .canceller import Canceller
@@ -92,6 +92,7 @@ class BatchBackend:
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
         self._request_check = RequestCheck(scheduler, job_settings)
         self._thread = LazyThread("callyard-jobs")
+        self._failed_nodes: tuple[str, ...] = ()
         self._closing = self._leaving = False
         self._broken = False
         self.forked = False
@@ -148,7 +149,13 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return with_nodes(resources.updated(missing))
+        return with_nodes(without_nodes(resources.updated(missing), self._failed_nodes))
+
+    def note_failed_node(self, node: str) -> None:
+        """Let no further job be submitted to this node, if the user has asked for that."""
+        if self.job_settings.exclude_failed_nodes and node not in self._failed_nodes:
+            _log.warning("callyard: no more jobs are submitted to node %s, on which one has failed", node)
+            self._failed_nodes = (*self._failed_nodes, node)
 
     def _admit(self, call: JobCall) -> None:
         """Enter a call whose other inputs are here; if that is all of them, first make its key and look that up."""

@@ -260,6 +260,7 @@ class JobSettings:
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
+    exclude_failed_nodes: bool = False
 
     def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
         """Return the scheduler's limit for a job whose calls may take so long each, and then their grace (s)."""
