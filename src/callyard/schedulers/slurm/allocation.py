@@ -57,10 +57,10 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     """
     parts = environ.get("SLURM_HET_SIZE", "1")
     if parts != "1":  # each of its variables has the number of a part in its name
+        job = environ.get("SLURM_JOB_ID")
         raise SchedulerError(
-            f"job {environ.get('SLURM_JOB_ID')} is a heterogeneous allocation of {parts} parts (salloc or sbatch with ':'"
-            "), and no step can have agents on all of them: ask for one without ':', or say Slurm(detached=True), so that "
-            "each call is a job"
+            f"job {job} is a heterogeneous allocation of {parts} parts (salloc or sbatch with ':'), and no step can have "
+            "agents on all of them: ask for one without ':', or say Slurm(detached=True), so that each call is a job"
         )
     if not inside(environ):
         raise ValueError("this process is not inside an allocation: SLURM_JOB_ID and SLURM_JOB_NODELIST are not set")
