@@ -59,7 +59,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     if parts != "1":  # each of its variables has the number of a part in its name
         job = environ.get("SLURM_JOB_ID")
         raise SchedulerError(
-            f"job {job} is a heterogeneous allocation of {parts} parts (salloc or sbatch with ':'), and no step can have "
+            f"job {job} is a heterogeneous allocation of {parts} parts (salloc or sbatch with ':'), and no step has "
             "agents on all of them: ask for one without ':', or say Slurm(detached=True), so that each call is a job"
         )
     if not inside(environ):
