@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import psutil
 import pytest
 from cluster import Cluster
@@ -21,7 +22,7 @@ from pretended import Inside, same, until, visible
 
 import callyard
 from callyard import Executor, Slurm
-from callyard.errors import NodeFailure, ResourceError, SchedulerError
+from callyard.errors import NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
 
 Make = Callable[..., Executor]
 
@@ -148,6 +149,25 @@ def test_an_agent_dies(allocate: Callable[..., str], gate: Gate) -> None:
         assert {future.result() for future in [ex.submit(node) for _ in range(20)]} == {*agents}
 
 
+def grow_for_ever() -> None:
+    held = []
+    while True:
+        held.append(b"x" * (1 << 24))
+
+
+def test_the_job_has_no_memory_left(allocate: Callable[..., str], slurm: Cluster) -> None:
+    if not slurm.kills_by_memory:
+        pytest.skip("this cluster limits no memory by cgroups, and ends the whole job instead")
+    allocate(1, "-c2", "--mem=400")
+    with Executor(backend=Slurm()) as ex:
+        lost = ex.submit(grow_for_ever)
+        with pytest.raises(OutOfMemory, match=r"killed by the kernel on .*, where its job had no memory left"):
+            lost.result()
+        assert ex.submit(same, 1).result() == 1
+        with pytest.raises(WorkerLost, match="SIGKILL"):
+            ex.submit(os.kill, ex.submit(os.getpid).result(), signal.SIGKILL).result()
+
+
 @pytest.mark.needs("proc")
 def test_everything_ends_with_the_driver(allocate: Callable[..., str], slurm: Cluster) -> None:
     job = allocate(2, "-c1")
@@ -228,6 +248,7 @@ def test_ranks_of_a_call_are_on_one_node(allocate: Callable[..., str]) -> None:
             first, second = future.result()
             assert first[:2] == (0, 2)
             assert second == (1, 2, first[2])  # from the same launcher, and not by way of another node's
+        assert ex.submit(ending_calls.count_down_on_ranks, 1).result() == [(0, 1, 2), (1, 2, 2)]
 
 
 def rank_and_node() -> tuple[int, int, str]:
@@ -260,6 +281,8 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: Non
         names = [name for *_, name in spread.result()]
         assert [result[:2] for result in spread.result()] == [(i, 4) for i in range(4)]
         assert names[0] == names[1] != names[2] == names[3]
+        again = ex.submit(ending_calls.count_down_on_ranks, 1, resource_dict={"ranks": 2, "nodes": 2})
+        assert again.result() == [(0, 1, 2), (1, 2, 2)]
         met = ex.submit(rendezvous, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", resource_dict={"ranks": 4})
         assert [list(rank.values()) for rank in met.result()] == [[str(i), "4", str(i % 2), "2"] for i in range(4)]
         two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()

@@ -249,7 +249,9 @@ def job_options(resources: Resources) -> dict[str, Any]:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
     rank_options(resources)  # refuses them for a single rank
     options = options_of(resources)
-    if resources.cores_per_rank > 1:
+    if resources.exclusive:
+        options["cores"] = 0  # all that it finds
+    elif resources.cores_per_rank > 1:
         options["cores"] = resources.cores_per_rank
     return options
 

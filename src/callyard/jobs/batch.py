@@ -161,7 +161,7 @@ class KeyRecipe(Frozen):
 
 
 class CallFile(Frozen):
-    """A call as it lies in a file, with all data for its job. The order has no key while the key depends on inputs."""
+    """A call as a file, with all data for the job. The order has no key while the key depends on inputs."""
 
     data: bytes  # function, arguments, keywords; with numbers for inputs
     apart: bytes | None  # the same with the user's modules by value, for a node with another version of them
@@ -234,7 +234,7 @@ class CallAgain(Frozen):
 class CallOutcome(Frozen):
     """The outcome of a call: "finished" (with the record of `key` as the result), "failed", "cancelled" or "withdrawn".
 
-    A call is withdrawn if its submitter has cancelled it, and saw no other waiting process.
+    A withdrawn call was cancelled by its submitter, who saw no other waiting process.
     """
 
     state: str

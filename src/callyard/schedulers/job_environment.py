@@ -1,8 +1,8 @@
 """The environment variables of a scheduler's jobs: their names, and their values for the current process.
 
-Whoever submits a job, or starts an agent, passes the names of the scheduler's variables on to it. So a process of a job
-loads no scheduler, nor does it look for those of other packages, which takes longer than a short call. An array starts
-a thousand processes at once that load this module, so it imports next to nothing.
+The submitter of a job, or the starter of an agent, passes on the names of the scheduler's variables. So a process of a
+job loads no scheduler, nor looks for the schedulers of other packages, which takes longer than a short call. An array
+starts a thousand processes at once, each of which loads this module: hence the few imports.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class JobEnvironment(Frozen):
 class JobVariables(Frozen):
     """The names of a scheduler's variables; an empty name stands for a fact without a variable.
 
-    Each scheduler names them in its `Site`. Only `job` is required: a variable of each process in a job and of no other
-    process, to show which scheduler the job belongs to. Without `array` and `element` a scheduler has no arrays; an
+    The names come from the `Site` of the scheduler. Only `job` is required: a variable of each process in a job and of
+    no other process, as the mark of the scheduler's jobs. Without `array` and `element` a scheduler has no arrays; an
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
     `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
-    `local_rank` are those of the scheduler's launcher.
+    `local_rank` are set by the scheduler's launcher.
     """
 
     scheduler: str

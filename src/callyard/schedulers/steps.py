@@ -36,8 +36,8 @@ class Allocation:
 
     Attributes:
         job: the scheduler's ID of the job.
-        nodes: its nodes, in the scheduler's order.
-        ends: when it ends (s since 1970); None if no variable tells.
+        nodes: the nodes, in the scheduler's order.
+        ends: the end of the job (s since 1970); None if no variable tells.
     """
 
     job: str
@@ -119,10 +119,10 @@ class MpiPluginTexts:
     """The plugins by which ranks started by a scheduler find each other.
 
     Attributes:
-        offered: asks for their names; it reads standard output and standard error, one after the other.
+        offered: asks for the names; reads standard output and standard error, one after the other.
         order: the order of trying, from the names and the plugin that fitted last.
         advice: the rest of a message after none has fitted, from the user's choice, the plugins tried and all names.
-        cluster: the name of the cluster, from the variables of a process on it; empty if it has none.
+        cluster: the name of the cluster, from the variables of a process on it; empty for a cluster without a name.
     """
 
     offered: Query[Sequence[str]]

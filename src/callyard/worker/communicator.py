@@ -1,7 +1,7 @@
-"""The communicator of a rank: made before any code of the user's runs, to see whether the ranks know each other.
+"""The communicator of a rank: made before any code of the user's runs, as a check that the ranks know each other.
 
 With a launcher that does not fit the MPI library, each rank silently becomes rank 0 of 1, and a parallel function
-computes a wrong result. So MPI is initialised first, and its size is compared. Then `mpi4py.MPI` is hidden until the
+computes a wrong result. So MPI is initialised first, and the size is compared. Then `mpi4py.MPI` is hidden until the
 user's code imports it: an import shows that a function is really parallel.
 """
 

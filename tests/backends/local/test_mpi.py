@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import pytest
 from gate import Gate
 
@@ -50,6 +51,15 @@ def process_ids() -> int:
 
     assert MPI.COMM_WORLD.size > 1
     return os.getpid()
+
+
+def test_ranks_that_ask_to_be_run_again(pair: Executor) -> None:
+    future = pair.submit(ending_calls.count_down_on_ranks, 2)
+    assert future.result() == [(0, 2, 3), (1, 4, 3)]
+    assert future.attempts == 3
+    with pytest.raises(callyard.CallyardError, match="on 1 of its 2 ranks, and returned on the others"):
+        pair.submit(ending_calls.ask_on_one_rank).result()
+    assert pair.submit(rank_of).result() == [(0, 2), (1, 2)]
 
 
 def sum_of_ranks() -> tuple[int, list[int]]:
