@@ -48,7 +48,8 @@ class Slurm:
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), as open in a firewall.
         poll: the shortest and the longest time between two questions to the scheduler about jobs (s).
-        result_grace: the longest time after the end of a job until its result is visible (s).
+        result_grace: the longest time after the end of a job until its result is visible (s); not given to jobs that
+            have left their exit code.
         calls_per_job: the number of short calls in one job, one after the other.
         detached: True for calls that are jobs and outlive this process; default: see above.
         exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a

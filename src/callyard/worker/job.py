@@ -91,11 +91,15 @@ class Job:
         self.folder = folder
         self.pid = 0  # of the running call's process
         self.runs: tuple[int, CallFile] | None = None  # the running call
-        self.signals = JobSignals()
+        self.signals = JobSignals(self._note_stop)
         self.limits: Limits | None = None  # of the calls, if they have any
         self.attempt = 1  # of the running call, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
         self.oom_kills = 0  # the kills seen so far in this job
+
+    def _note_stop(self) -> None:
+        with suppress(OSError):
+            self.folder.stop(current_job().element)
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down its end, unless an earlier start of this job has done so."""

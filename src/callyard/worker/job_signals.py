@@ -6,7 +6,7 @@ import os
 import select
 import time
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, signal, suppress
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, signal, suppress
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class JobSignals:
     processes of a job (`scancel --full`): then the call gets a signal twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_stop: Callable[[], object]) -> None:
+        self._on_stop = on_stop
         self.stopped = False  # the job must end
         self.warned: int | None = None  # the signal that has warned a call of the job's end
         self._end: EndSequence | None = None  # of the running call, once it may need one
@@ -103,8 +104,10 @@ class JobSignals:
                 os.kill(self._pid, signum)
 
     def _stop(self, signum: int, frame: object) -> None:
-        """End the job for the scheduler, which knows the reason; so no outcome is written here."""
-        self.stopped = True
+        """End the job for the scheduler, which knows the reason; only the fact is written, for an early question."""
+        if not self.stopped:
+            self.stopped = True
+            self._on_stop()
         if not self._pid:
             os._exit(128 + signum)
         if self._end is None or not self._end.announced:
