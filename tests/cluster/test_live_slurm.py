@@ -21,7 +21,7 @@ from gate import Gate, held
 from pretended import Inside, same, until, visible
 
 import callyard
-from callyard import Executor, Slurm
+from callyard import CallyardError, Executor, Slurm
 from callyard.errors import NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
 
 Make = Callable[..., Executor]
@@ -63,6 +63,13 @@ def test_a_heterogeneous_allocation_is_refused_by_name(allocate: Callable[..., s
     job = allocate(1, ":", "--nodes=1")
     with pytest.raises(SchedulerError, match=f"job {job} is a heterogeneous allocation of 2 parts"):
         Executor(backend=Slurm())
+
+
+@pytest.mark.parametrize("option", [{"teardown": "true"}, {"exclude_failed_nodes": True}], ids=str)
+def test_settings_of_jobs_are_refused_in_one_that_is_there(allocate: Callable[..., str], option: Any) -> None:
+    allocate(1)
+    with pytest.raises(CallyardError, match=f"{next(iter(option))} is for jobs"):
+        Executor(backend=Slurm(**option))
 
 
 def test_gpus_and_memory_of_each_node_are_those_of_the_job(allocate: Callable[..., str], gate: Gate) -> None:

@@ -348,10 +348,12 @@ def test_what_calls_print_is_kept(make: Make, runs: Path) -> None:
     assert {log.stat().st_mode & 0o777 for log in (runs / "logs").iterdir()} == {0o600}
 
 
-def test_setup_and_launcher(make: Make) -> None:
-    ex = make(1, setup="export COLOUR='deep blue'", launcher="env SHAPE=round")
+def test_setup_teardown_and_launcher(make: Make, tmp_path: Path) -> None:
+    ex = make(1, setup="export COLOUR='deep blue'", launcher="env SHAPE=round", teardown=f"touch {tmp_path}/over")
     assert ex.submit(os.getenv, "COLOUR").result() == "deep blue"
     assert ex.submit(os.getenv, "SHAPE").result() == "round"
+    ex.shutdown()
+    until((tmp_path / "over").exists)
 
 
 def test_nodes_are_given_back_when_the_driver_is_killed(runs: Path, slurm: Cluster, monkeypatch: Any) -> None:

@@ -45,6 +45,7 @@ class LaunchSettings:
         template_keys: the template's names of the user's own.
         python: the interpreter on the nodes; None for this one.
         setup: the shell lines before the interpreter.
+        teardown: the shell lines after the agents of a pilot job.
         launcher: the words before the interpreter.
         mpi: the plugin by which ranks find each other.
         interface: the network interface to listen on for agents.
@@ -68,6 +69,7 @@ class LaunchSettings:
     ports: tuple[int, int] | None
     poll: tuple[float, float]
     exclude_failed_nodes: bool = False
+    teardown: Sequence[str] = ()
 
     @property
     def steps(self) -> Steps:
@@ -195,10 +197,10 @@ class PilotLaunch:
 
         settings = self._settings
         if settings.template is None:
-            return job_script(command, settings.setup)
+            return job_script(command, settings.setup, teardown=settings.teardown)
         known = variables(
-            asked, command, job_name="callyard", log=log, setup=settings.setup, time=settings.walltime,
-            elements=count if count > 1 else None,
+            asked, command, job_name="callyard", log=log, setup=settings.setup, teardown=settings.teardown,
+            time=settings.walltime, elements=count if count > 1 else None,
         )  # fmt: skip
         return render(settings.template, {**dict.fromkeys(settings.template_keys), **known})
 

@@ -44,6 +44,7 @@ class Slurm:
         mpi: the plugin for `srun --mpi=`; default: the first that fits is found by trying.
         python: the interpreter on the nodes; default: this one.
         setup: lines of shell before the interpreter, as "module load gcc"; one text or several.
+        teardown: lines of shell after the calls of a job, whatever has become of them; the outcome is known before.
         launcher: a command before the interpreter, as `("apptainer", "exec", "image.sif")`.
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), as open in a firewall.
@@ -77,6 +78,7 @@ class Slurm:
     mpi: str | None = None
     python: str | os.PathLike[str] | None = None
     setup: str | Sequence[str] = ()
+    teardown: str | Sequence[str] = ()
     launcher: str | Sequence[str] = ()
     interface: str | None = None
     ports: tuple[int, int] | None = None
@@ -97,7 +99,7 @@ class Slurm:
             _check_text(name, getattr(self, name))
         if self.python is not None:
             object.__setattr__(self, "python", expand(os.fspath(self.python)))
-        for name in ("setup", "launcher"):
+        for name in ("setup", "teardown", "launcher"):
             _check_texts(name, getattr(self, name))
         if not isinstance(self.exclude_failed_nodes, bool):
             raise ResourceError(f"exclude_failed_nodes must be True or False, not {self.exclude_failed_nodes!r}")
@@ -154,7 +156,8 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         _command(slurm),
         _asked(slurm),
         environment=scheduler.site().job_variables.environment(),
-        setup=_setup_lines(slurm),
+        setup=_lines(slurm.setup),
+        teardown=_lines(slurm.teardown),
         template=_template_text(slurm),
         walltime=slurm.walltime,
         mpi=slurm.mpi,
@@ -184,6 +187,8 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
     try:
         if slurm.exclude_failed_nodes:
             raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
+        if slurm.teardown:
+            raise CallyardError("teardown is for jobs of Callyard's own; put its lines at the end of this job's script")
         own = _launch_settings(slurm, None, ())
         return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
@@ -208,7 +213,8 @@ def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence
         template=template,
         template_keys=template_keys,
         python=None if slurm.python is None else os.fspath(slurm.python),
-        setup=_setup_lines(slurm),
+        setup=_lines(slurm.setup),
+        teardown=_lines(slurm.teardown),
         launcher=_launcher(slurm),
         mpi=slurm.mpi,
         interface=slurm.interface,
@@ -237,8 +243,8 @@ def _launcher(slurm: Slurm) -> Sequence[str]:
     return shlex.split(slurm.launcher) if isinstance(slurm.launcher, str) else tuple(slurm.launcher)
 
 
-def _setup_lines(slurm: Slurm) -> tuple[str, ...]:
-    return tuple(slurm.setup.splitlines() if isinstance(slurm.setup, str) else slurm.setup)
+def _lines(text: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(text.splitlines() if isinstance(text, str) else text)
 
 
 def _template_text(slurm: Slurm) -> str | None:
@@ -263,9 +269,12 @@ def _template_keys(slurm: Slurm) -> Sequence[str]:
     from ..schedulers.script import KNOWN, variables_of  # here, because this needs Jinja
 
     try:
-        return sorted(variables_of(text) - KNOWN)
+        used = variables_of(text)
     except ValueError as error:
         raise CallyardError(str(error)) from error
+    if slurm.teardown and "teardown" not in used:
+        raise CallyardError("the template of the job script has no {{ teardown }}, and teardown= is given; add it")
+    return sorted(used - KNOWN)
 
 
 _NAME = "Slurm"  # in the registry of schedulers
