@@ -22,6 +22,7 @@ from pretended import Inside, same, until, visible
 import callyard
 from callyard import Executor, Slurm
 from callyard.backends.batch.scheduler_client import SchedulerClient
+from callyard.backends.scheduler_launch import PilotLaunch
 from callyard.cluster import autoscaler
 from callyard.errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 
@@ -346,6 +347,21 @@ def test_what_calls_print_is_kept(make: Make, runs: Path) -> None:
     ex.shutdown()
     until(lambda: "said on the node" in "".join(log.read_text() for log in (runs / "logs").iterdir()))
     assert {log.stat().st_mode & 0o777 for log in (runs / "logs").iterdir()} == {0o600}
+
+
+def test_a_node_that_has_failed_is_not_asked_for_again(
+    make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, note = [], PilotLaunch.note_failed_node
+    monkeypatch.setattr(PilotLaunch, "note_failed_node", lambda launch, node: noted.append(node) or note(launch, node))
+    ex = make((0, 1), exclude_failed_nodes=True)
+    first = ex.submit(node).result()
+    slurm.node_down(first)
+    until(lambda: noted)  # Slurm has said why the job ended
+    until(lambda: "live on 0 nodes, of 0 to 1 that" in repr(ex))
+    where, number = ex.submit(node), ex.submit(job)
+    assert where.result() != first
+    assert f" ExcNodeList={first}\n" in slurm.run("scontrol", "show", "job", number.result())
 
 
 def test_setup_teardown_and_launcher(make: Make, tmp_path: Path) -> None:
