@@ -159,6 +159,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         setup=_lines(slurm.setup),
         teardown=_lines(slurm.teardown),
         template=_template_text(slurm),
+        template_uses=_template_uses(slurm),
         walltime=slurm.walltime,
         mpi=slurm.mpi,
         rank_launcher=scheduler.site().rank_launcher,
@@ -262,19 +263,29 @@ def _template_text(slurm: Slurm) -> str | None:
 
 
 def _template_keys(slurm: Slurm) -> Sequence[str]:
-    """Return the template's names of the user's own."""
+    """The names of the user's own in the template."""
+    from ..schedulers.script import KNOWN
+
+    return sorted(_template_uses(slurm) - KNOWN)
+
+
+def _template_uses(slurm: Slurm) -> frozenset[str]:
+    """The variables of the template, among which are those of settings that only the template could carry out."""
     text = _template_text(slurm)
     if text is None:
-        return ()
-    from ..schedulers.script import KNOWN, variables_of  # here, because this needs Jinja
+        return frozenset()
+    from ..schedulers.script import variables_of  # here, because this needs Jinja
 
     try:
         used = variables_of(text)
     except ValueError as error:
         raise CallyardError(str(error)) from error
-    if slurm.teardown and "teardown" not in used:
-        raise CallyardError("the template of the job script has no {{ teardown }}, and teardown= is given; add it")
-    return sorted(used - KNOWN)
+    for setting, name in (("teardown", "teardown"), ("exclude_failed_nodes", "exclude")):
+        if getattr(slurm, setting) and name not in used:
+            raise CallyardError(
+                f"{setting} is given, and the template of the job script has no {{{{ {name} }}}} for it; add that"
+            )
+    return frozenset(used)
 
 
 _NAME = "Slurm"  # in the registry of schedulers

@@ -365,8 +365,21 @@ def test_the_teardown_of_a_job(jobs: Jobs, slurm: Cluster, tmp_path: Path) -> No
 
 def test_a_teardown_that_nobody_would_run(slurm: Cluster, results: Path) -> None:
     pytest.importorskip("jinja2")
-    with pytest.raises(CallyardError, match=r"has no \{\{ teardown \}\}, and teardown= is given; add it"):
+    with pytest.raises(CallyardError, match=r"teardown is given, and the template .* has no \{\{ teardown \}\} for it"):
         Executor(backend=Slurm(template="#!/bin/sh\n{{ command }}\n", teardown="true"), cache=results)
+
+
+def test_keys_that_a_template_would_drop(jobs: Jobs, slurm: Cluster) -> None:
+    pytest.importorskip("jinja2")
+    ex = jobs(template="#!/bin/sh\n{% if exclude %}\n#SBATCH --exclude={{ exclude }}\n{% endif %}\n{{ command }}\n")
+    for key, value in [("reservation", "lesson"), ("partition", "main"), ("ranks_per_node", 1)]:
+        with pytest.raises(ResourceError, match=f"{key}={value!r} means nothing to the template .*leave {key} out"):
+            ex.submit(calls.add, 1, 2, resource_dict={key: value, "memory": 0.2})
+    with pytest.raises(CallyardError, match=r"exclude_failed_nodes is given, and the template .* no \{\{ exclude \}\}"):
+        jobs(template="#!/bin/sh\n{{ command }}\n", exclude_failed_nodes=True)
+    first, second, *others = slurm.nodes
+    asked = {"exclude": [first, *others], "memory": 0.2}
+    assert ex.submit(calls.node, 1, resource_dict=asked).result() == second
 
 
 def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options, with_nodes, without_nodes
+from ..resource_mapping import check_template, job_options, with_nodes, without_nodes
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .call import JobCall, JobFuture, call_of, like_of
@@ -160,6 +160,8 @@ class BatchBackend:
         like, settings = like_of(resources), self.job_settings
         if like in self._checked:
             return
+        if settings.template is not None:
+            check_template(resources, settings.template_uses)
         try:
             self._scheduler.check(trial_of(resources, settings.time(resources.run_time), settings.template is not None))
         except CallyardError:

@@ -350,6 +350,7 @@ class JobSettings:
     setup: tuple[str, ...] = ()
     teardown: tuple[str, ...] = ()
     template: str | None = None
+    template_uses: frozenset[str] = frozenset()  # its variables
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
