@@ -214,6 +214,13 @@ def rank_and_node() -> tuple[int, int, str]:
     return comm.Get_rank(), comm.Get_size(), node()
 
 
+def cpu_binding() -> str | None:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return os.getenv("SLURM_CPU_BIND_TYPE")
+
+
 @pytest.mark.needs("mpi")
 def test_ranks_over_several_nodes(make: Make, fitting_mpi: None) -> None:
     ex = make((0, 2))
@@ -221,6 +228,8 @@ def test_ranks_over_several_nodes(make: Make, fitting_mpi: None) -> None:
     ranks = ex.submit(rank_and_node, resource_dict={"ranks": 4, "nodes": 2}).result()
     assert [result[:2] for result in ranks] == [(i, 4) for i in range(4)]
     assert len({name for *_, name in ranks}) == 2
+    bound = {"ranks": 2, "cpu_bind": "cores"}  # on one node, and started by Slurm all the same
+    assert ex.submit(cpu_binding, resource_dict=bound).result() == ["cores"] * 2
 
 
 @pytest.mark.needs("mpi")
