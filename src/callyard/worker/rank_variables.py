@@ -54,15 +54,17 @@ class _Port:
     """
 
     def __init__(self) -> None:
-        self.held: socket.socket | None = None
+        self.number = 0
+        self.descriptor = -1  # not a socket: that would warn at the interpreter's end that nobody has closed it
 
     def take(self) -> int:
-        if self.held is None:
-            self.held = socket.socket(socket.AF_INET)
+        if not self.number:
+            held = socket.socket(socket.AF_INET)
             for option in (socket.SO_REUSEADDR, getattr(socket, "SO_REUSEPORT", socket.SO_REUSEADDR)):
-                self.held.setsockopt(socket.SOL_SOCKET, option, 1)
-            self.held.bind(("", 0))
-        return int(self.held.getsockname()[1])
+                held.setsockopt(socket.SOL_SOCKET, option, 1)
+            held.bind(("", 0))
+            self.number, self.descriptor = int(held.getsockname()[1]), held.detach()
+        return self.number
 
 
 _port = _Port()
