@@ -39,6 +39,7 @@ class Slurm:
         account: the account of calls that name none.
         qos: the quality of service of calls that name none.
         constraint: the constraint on nodes of calls that name none.
+        reservation: the reservation of calls that name none.
         template: a Jinja job script in the place of Callyard's own: the text, or the path of a file. Calls may ask for
             resources by the names in the template.
         mpi: the plugin for `srun --mpi=`; default: the first that fits is found by trying.
@@ -74,6 +75,7 @@ class Slurm:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    reservation: str | None = None
     template: str | os.PathLike[str] | None = None
     mpi: str | None = None
     python: str | os.PathLike[str] | None = None
@@ -289,7 +291,7 @@ def _template_uses(slurm: Slurm) -> frozenset[str]:
 
 
 _NAME = "Slurm"  # in the registry of schedulers
-_DEFAULTS = ("partition", "account", "qos", "constraint")
+_DEFAULTS = ("partition", "account", "qos", "constraint", "reservation")
 _TEXTS = (*_DEFAULTS, "mpi", "interface", "template", "python")
 _PATHS = ("template", "python")
 
