@@ -23,7 +23,7 @@ def held_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     port = rank_variables._Port()
     monkeypatch.setattr(rank_variables, "_port", port)
     yield
-    os.close(port.held)
+    os.close(port.descriptor)
 
 
 class World:

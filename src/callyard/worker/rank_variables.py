@@ -55,7 +55,7 @@ class _Port:
 
     def __init__(self) -> None:
         self.number = 0
-        self.held = -1  # the descriptor; an object would warn at the end of the process that nobody has closed it
+        self.descriptor = -1  # not a socket: that would warn at the interpreter's end that nobody has closed it
 
     def take(self) -> int:
         if not self.number:
@@ -63,8 +63,7 @@ class _Port:
             for option in (socket.SO_REUSEADDR, getattr(socket, "SO_REUSEPORT", socket.SO_REUSEADDR)):
                 held.setsockopt(socket.SOL_SOCKET, option, 1)
             held.bind(("", 0))
-            self.number = int(held.getsockname()[1])
-            self.held = held.detach()
+            self.number, self.descriptor = int(held.getsockname()[1]), held.detach()
         return self.number
 
 

@@ -41,7 +41,7 @@ from ...utils.threads import LazyThread, next_item
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options, with_nodes
+from ..resource_mapping import check_template, job_options, with_nodes, without_nodes
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .call import JobCall, JobFuture, call_of, like_of
@@ -90,6 +90,7 @@ class BatchBackend:
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
         self._checked: set[str] = set()  # the kinds of resources with which jobs can be asked for
         self._thread = LazyThread("callyard-jobs")
+        self._failed_nodes: tuple[str, ...] = ()
         self._closing = self._leaving = False
         self._broken = False
         self.forked = False
@@ -146,13 +147,21 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return with_nodes(resources.updated(missing))
+        return with_nodes(without_nodes(resources.updated(missing), self._failed_nodes))
+
+    def note_failed_node(self, node: str) -> None:
+        """Let no further job be submitted to this node, if the user has asked for that."""
+        if self.job_settings.exclude_failed_nodes and node not in self._failed_nodes:
+            _log.warning("callyard: no more jobs are submitted to node %s, on which one has failed", node)
+            self._failed_nodes = (*self._failed_nodes, node)
 
     def _check(self, resources: Resources) -> None:
         """Raise ResourceError if no job can be asked for with these resources."""
         like, settings = like_of(resources), self.job_settings
         if like in self._checked:
             return
+        if settings.template is not None:
+            check_template(resources, settings.template_uses)
         try:
             self._scheduler.check(trial_of(resources, settings.time(resources.run_time), settings.template is not None))
         except CallyardError:

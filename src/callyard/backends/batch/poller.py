@@ -175,7 +175,10 @@ class Poller:
             action = state.checked_inputs(awaits(directory, number, self._state.is_overdue))
             inherited = dependency_failed(directory, number) if action is not None else None
         if action is Action.FAIL and not self._goes_on(batch, number, state.verdict):
-            self._delivery.fail(batch, number, inherited or why(batch.calls[number][0], state.verdict))
+            call = batch.calls[number][0]
+            if state.verdict is not None and state.verdict.failed_node:
+                call.owner.note_failed_node(state.verdict.failed_node)
+            self._delivery.fail(batch, number, inherited or why(call, state.verdict))
             self._state.look_soon(self._clock())
 
     def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:

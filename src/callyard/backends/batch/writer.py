@@ -182,10 +182,11 @@ class BatchWriter:
         own = self._job_settings
         command = [*own.python, self._home.path, self._home.trust or "", directory.token]
         if own.template is None:
-            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch))
+            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch), teardown=own.teardown)
         known = variables(
             resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
-            setup=own.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
+            setup=own.setup, teardown=own.teardown, time=batch.request["time"],
+            elements=len(batch.elements) if batch.elements else None,
         )  # fmt: skip
         try:
             return render(own.template, known)
@@ -347,7 +348,9 @@ class JobSettings:
     defaults: Mapping[str, Any]  # partition, account ... of calls that do not say
     environment: Mapping[str, str] = field(default_factory=dict)  # of all jobs
     setup: tuple[str, ...] = ()
+    teardown: tuple[str, ...] = ()
     template: str | None = None
+    template_uses: frozenset[str] = frozenset()  # its variables
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
@@ -355,9 +358,10 @@ class JobSettings:
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
+    exclude_failed_nodes: bool = False
 
     def __post_init__(self) -> None:
-        for name, texts in (("python or launcher", self.python), ("setup", self.setup)):
+        for name, texts in (("python or launcher", self.python), ("setup", self.setup), ("teardown", self.teardown)):
             for text in texts:
                 check_text(name, text)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 
+from ...errors import SchedulerError
 from ..steps import AllocatedNode, Allocation, RankOptions
 from .job_ids import base, unique
 from .variables import environment
@@ -52,7 +53,15 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
 
     Raises:
         ValueError: there is none, or its variables make no sense.
+        SchedulerError: it has several parts.
     """
+    parts = environ.get("SLURM_HET_SIZE", "1")
+    if parts != "1":  # each of its variables has the number of a part in its name
+        job = environ.get("SLURM_JOB_ID")
+        raise SchedulerError(
+            f"job {job} is a heterogeneous allocation of {parts} parts (salloc or sbatch with ':'), and no step has "
+            "agents on all of them: ask for one without ':', or say Slurm(detached=True), so that each call is a job"
+        )
     if not inside(environ):
         raise ValueError("this process is not inside an allocation: SLURM_JOB_ID and SLURM_JOB_NODELIST are not set")
     names = expand(environ["SLURM_JOB_NODELIST"])
