@@ -1,9 +1,9 @@
 """A call on several MPI ranks in a job: each rank is a process of its own, started by the launcher of the cluster.
 
-the call's process                      rank 0, rank 1, ... ---------------------------------------
---------------------------------------------------------- claims, starts the launcher, waits  --> looks for the others,
-reads the call from its file, runs the function puts the results together           <-- writes its result to
-`<number>.ranks/<rank>`
+the call's process                      rank 0, rank 1, ...
+--------------------------------------- ---------------------------------------------------------
+claims, starts the launcher, waits  --> looks for the others, reads the call from its file, runs the function
+puts the results together           <-- writes its result to `<number>.ranks/<rank>`
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]
     code = (
         "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from callyard.worker.mpi_job_rank import main; main()"
     )
+    # With the import path of this process, whatever the launcher does to the environment.
     arguments = [folder.home.path, folder.home.trust or "", folder.token, str(number), "apart" if apart else ""]
     return [sys.executable, "-c", code, *arguments, "\n".join(sys.path)]
 
@@ -174,6 +175,7 @@ def _text(path: str) -> str:
 
 
 def _write(path: str, data: bytes) -> None:
+    # Renamed at the end, because the call's process takes a name for a whole result.
     with open(f"{path}.part", "xb") as file:
         file.write(data)
         file.flush()
