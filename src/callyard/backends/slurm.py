@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
-from ..resources import Amount, amount, whole
+from ..resource_values import Amount, amount, whole
 from ..utils.paths import expand
 from .base import Backend, Settings
 
@@ -48,7 +48,8 @@ class Slurm:
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), as open in a firewall.
         poll: the shortest and the longest time between two questions to the scheduler about jobs (s).
-        result_grace: the longest time after the end of a job until its result is visible (s).
+        result_grace: the longest time after the end of a job until its result is visible (s); not given to jobs that
+            have left their exit code.
         calls_per_job: the number of short calls in one job, one after the other.
         detached: True for calls that are jobs and outlive this process; default: see above.
         host: another machine that submits; not here yet.
@@ -153,6 +154,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         walltime=slurm.walltime,
         mpi=slurm.mpi,
         rank_launcher=scheduler.site().rank_launcher,
+        rank_options=scheduler.site().rank_options,
         calls_per_job=slurm.calls_per_job,
         poll=slurm.poll,
         result_grace=slurm.result_grace,
@@ -171,11 +173,11 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
             raise CallyardError(
                 "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
             )
-        return ClusterBackend(
-            PilotLaunch(_launch_settings(slurm, _template_text(slurm), _template_keys(slurm))), settings
-        )
+        own = _launch_settings(slurm, _template_text(slurm), _template_keys(slurm))
+        return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
-        return ClusterBackend(StepLaunch(_launch_settings(slurm, None, ())), settings)
+        own = _launch_settings(slurm, None, ())
+        return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
         if isinstance(error, CallyardError):
             raise

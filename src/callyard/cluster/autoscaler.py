@@ -206,6 +206,8 @@ class Autoscaler:
         """Replace a block some time before its end, and start no call there shortly before the end."""
         if block.state == "lost" and now - block.since >= _BACK:
             block.aging = True  # replaced; a block that comes back is used until idle
+        if any(node.leaving for node in block.connected):
+            block.aging = True  # ended by the scheduler, or at its end
         if block.until is None or block.state != "there":
             return
         left = block.until - now

@@ -173,9 +173,11 @@ class CallFile(Frozen):
     run_time: float | None
     memory: int | None  # bytes
     ranks: int
-    launcher: tuple[str, ...]  # before the command of the ranks
+    launcher: tuple[str, ...]  # before the command of the ranks; "mpiexec" stands for the one in the node's PATH
     wait: float  # s for which a finished result may stay invisible
     private: bool = False  # no other process looks for its result or claim
+    spread: tuple[str, ...] = ()  # in the place of `launcher` in a job with several nodes
+    gpus_per_rank: int | None = None  # of the GPUs that all ranks on a node see; None: the launcher or the user decides
 
     def dump(self) -> bytes:
         return pickle.dumps(self, 5)

@@ -196,9 +196,15 @@ class Dispatcher:
         """Return the seconds between SIGTERM and SIGKILL."""
         return min(GRACE, self.grace) if plan.grace is None else plan.grace
 
-    def longest_grace(self, connection: AnyConnection) -> float:
-        """Return the longest grace of the calls in flight there; one of them runs."""
-        return max((self.grace_of(call.plan) for call in connection.in_flight.values()), default=self.grace)
+    def longest_grace(self, connection: AnyConnection, asked_for: bool = False) -> float | None:
+        """Return the longest grace of the calls in flight there; one of them runs.
+
+        With `asked_for`, only graces that calls have asked for count; None if there are none.
+        """
+        plans = [call.plan for call in connection.in_flight.values()]
+        if asked_for:
+            return max((plan.grace for plan in plans if plan.grace is not None), default=None)
+        return max(map(self.grace_of, plans), default=self.grace)
 
     @property
     def running_zygote(self) -> ZygoteProcess:

@@ -42,6 +42,7 @@ from ..transport.sent_functions import SentFunctions, SentImports, working_direc
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
+from .mpi_results import RankResults
 from .worker import Worker
 
 PART = 2  # one half of the descriptors of a process may go to workers
@@ -73,6 +74,7 @@ class WorkerConnection:
         """
         self.worker = worker
         self.pid: int | None = None
+        self.rank = 0  # in a group of ranks
         self.in_flight: dict[int, Call] = {}  # by sequence number, in the order of the runs
         self.begun_before = 0  # `begun` of the result log at the last look
         self.ended = False  # the stream has ended; the process perhaps not
@@ -114,7 +116,7 @@ class WorkerConnection:
             "argv": sys.argv,
             "cwd": working_directory(),
             "initializer": initializer,
-            "cores": self.worker.shape.cores_per_rank,
+            "cores": self.worker.shape.cores // self.worker.shape.ranks,
         }
         self.stream.send(frames.encode_object(PATH, self._imports.take()), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
@@ -179,8 +181,9 @@ class WorkerConnection:
         """Add the frame of the call, or nothing in case of an error; return the descriptors beside the frame."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        again = call.again
-        if number and not (call.inputs or packed.memories or call.plan.options or call.remember or again):
+        again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
+        plain = call.attempt == 1 and not (call.plan.options or call.remember)
+        if number and plain and not (call.inputs or packed.memories):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
             return []
         content: list[Any] = [call.options()]

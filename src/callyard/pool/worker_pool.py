@@ -12,6 +12,7 @@ I/O thread. The parts are, each on top of the one before:
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 import time
@@ -65,6 +66,7 @@ class WorkerPool(ThreadedRunner):
         self._segments, self._packer, self._initializer = segments, packer, initializer
         self._expecting = expecting
         self._signal: int | None = None  # to be sent to all workers
+        self._killed_elsewhere = False  # another process sends SIGKILL to calls without a grace of their own
         self._events: WorkerEvents | None = None  # this and the next belong to the I/O thread
         self._starter: WorkerStarter | None = None
         self._register()
@@ -116,6 +118,16 @@ class WorkerPool(ThreadedRunner):
         """End the workers by a signal, and the pool. Running calls fail; the caller cancels waiting ones before."""
         self._signal = signum
         self._dispatcher.killed = self._dispatcher.closing = True
+        self._io.wake()
+
+    def terminate(self) -> None:
+        """End the workers by SIGTERM, begin no other call, and cancel those that wait; the pool goes on.
+
+        SIGKILL follows after the `grace` that a call has asked for; without one it is left to the scheduler.
+        """
+        self._signal, self._killed_elsewhere = signal.SIGTERM, True
+        self._dispatcher.killed = True
+        self.cancel_waiting(True)
         self._io.wake()
 
     # -- the I/O thread --------------------------------------------------------------------------------
@@ -190,7 +202,8 @@ class WorkerPool(ThreadedRunner):
         if self._signal is not None and dispatcher.zygote is not None:
             with dispatcher.lock:
                 for number, connection in dispatcher.connections.items():
-                    dispatcher.zygote.kill(number, self._signal, dispatcher.longest_grace(connection))
+                    grace = dispatcher.longest_grace(connection, asked_for=self._killed_elsewhere)
+                    dispatcher.zygote.kill(number, self._signal, grace)
             self._signal = None
 
     # -- the end ---------------------------------------------------------------------------------------

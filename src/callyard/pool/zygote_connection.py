@@ -174,7 +174,7 @@ class ZygoteProcess:
         self._limited.discard(number)
         self._say(UNWATCH, number)
 
-    def kill(self, number: int, signum: int, grace: float = 0.0) -> None:
+    def kill(self, number: int, signum: int, grace: float | None = 0.0) -> None:
         self._say(KILL, number, signum, grace)
 
     def withdraw(self, number: int, last: int) -> None:

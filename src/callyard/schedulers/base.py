@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from ..resources import Resources
 from .command import Query, Reply
 from .job_environment import JobVariables
-from .steps import MpiPluginTexts, NodeKind, Steps
+from .steps import MpiPluginTexts, NodeKind, RankOptions, Steps
 
 __all__ = [
     "CANCELLED",
@@ -193,6 +193,9 @@ class Site:
         is_over: tells from a launcher's messages that the job of its allocation has ended.
         rank_launcher: returns the words put before a command in a job's script to start ranks: from the number of
             ranks, the cores of each, and the plugin chosen by the user.
+        rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
+            there are no such words.
+        check: raises `ResourceError` for resources that mean nothing to the scheduler.
         requeue: returns the commands, one after the other, by which a job has itself started again later; None where
             there are none.
     """
@@ -210,6 +213,8 @@ class Site:
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
+    rank_options: Callable[[RankOptions], Sequence[str]] | None = None
+    check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     requeue: Callable[[JobId], Sequence[Sequence[str]]] | None = None
 
 

@@ -20,10 +20,10 @@ class JobEnvironment(Frozen):
     """The place of a process among the jobs of a scheduler; all fields are empty outside of jobs.
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
-    the array, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends`
-    the end of the job's time (s since 1970), and `in_step` is true in a process started on a node by the scheduler
-    itself. In a process of an MPI program `rank` is the number of the process, and `local_rank` the number among the
-    ranks of the node.
+    it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
+    of its time (s since 1970), `nodes` the number of its nodes, and `in_step` is true in a process started on a node by
+    the scheduler itself. In a process of an MPI program `rank` is its number, and `local_rank` its number among those
+    of its node.
     """
 
     scheduler: str = ""
@@ -37,6 +37,7 @@ class JobEnvironment(Frozen):
     ends: float | None = None
     rank: int | None = None
     local_rank: int | None = None
+    nodes: int | None = None
 
     @property
     def job_id(self) -> str:
@@ -65,6 +66,7 @@ class JobVariables(Frozen):
     cgroup: str = ""
     rank: str = ""
     local_rank: str = ""
+    nodes: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return the variable from which a process of a job learns these names, with the value."""
@@ -87,6 +89,7 @@ class JobVariables(Frozen):
             ends=_number(environ, self.ends) or None,
             rank=_number(environ, self.rank),
             local_rank=_number(environ, self.local_rank),
+            nodes=_number(environ, self.nodes),
         )
 
 

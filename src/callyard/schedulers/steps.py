@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from .command import Query
 
-__all__ = ["AllocatedNode", "Allocation", "MpiPluginTexts", "NodeKind", "RankStep", "Steps"]
+__all__ = ["AllocatedNode", "Allocation", "MpiPluginTexts", "NodeKind", "RankOptions", "RankStep", "Steps"]
 
 
 class NodeKind(NamedTuple):
@@ -45,6 +45,20 @@ class Allocation:
     ends: float | None = None
 
 
+class RankOptions(NamedTuple):
+    """The user's wishes for the start of ranks.
+
+    Attributes:
+        cpu_bind: how they are bound to cores, in the scheduler's words; None for its default.
+        gpu_bind: how they are bound to GPUs, likewise.
+        arguments: more arguments of the launcher.
+    """
+
+    cpu_bind: str | None = None
+    gpu_bind: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
 class RankStep(NamedTuple):
     """The ranks of one MPI call.
 
@@ -54,6 +68,7 @@ class RankStep(NamedTuple):
         per_node: the most ranks on a node.
         plugin: the plugin by which the ranks find each other; empty for the cluster's default.
         job: the job of these nodes, if the command is run outside of it.
+        options: the user's own.
     """
 
     nodes: Sequence[str]
@@ -61,6 +76,7 @@ class RankStep(NamedTuple):
     per_node: int
     plugin: str = ""
     job: str | None = None
+    options: RankOptions = RankOptions()
 
 
 class Steps(Protocol):

@@ -148,14 +148,14 @@ def _ran(
     state, pid = ProcessState(), os.getpid()
     started = time.perf_counter()
     try:
-        running.begin_in_job(call_file.options, order.key)
+        running.begin_in_job(call_file.options, order.key, order.name, number if len(folder.batch.calls) > 1 else None)
         value = _value_within(folder, number, call_file, data is not call_file.data, start)
         running.hand_over()
     except BaseException as error:
         running.hand_over()
         _end_forks(pid)
         state.restore()
-        if isinstance(error, Again) and call_file.ranks == 1:
+        if isinstance(error, Again):
             return _again(folder, number, run, error)
         text = _trace(error)
         if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
