@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _MAY_BE_ZERO = ("grace",)
-# Signals that mean nothing to Python or the kernel, and end a process that has no handler for them.
+# Signals without a meaning to Python or the kernel, which end a process without a handler.
 _WARNINGS = ("USR1", "USR2", "HUP")
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 
@@ -65,7 +65,7 @@ def amount(name: str, value: Any) -> float | None:
     """Return GiB or seconds as Python's own number, from a number or a text with a unit.
 
     Raises:
-        ResourceError: it is negative, no such number, or 0 where that makes no sense.
+        ResourceError: the value is no number, negative, or 0 for a field that must be positive.
     """
     if value is None:
         return None

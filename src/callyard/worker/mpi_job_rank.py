@@ -117,7 +117,7 @@ def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
         return dict(os.environ)
     alone = environment_outside_jobs(os.environ)
     hidden = {name: text for name, text in os.environ.items() if name not in alone and not is_of_launcher(name)}
-    temporary = {name: hidden[name] for name in ("TMPDIR",) if name in hidden}  # it is the same job's
+    temporary = {name: hidden[name] for name in ("TMPDIR",) if name in hidden}  # the job's own directory
     return {**alone, **temporary, _HIDDEN: json_compact(hidden)}
 
 
