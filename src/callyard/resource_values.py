@@ -89,7 +89,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def signal_name(value: object) -> str:
-    """Return the name of a signal that may warn a call, without SIG, from its name or number."""
+    """Return the name of a signal for the warning of a call, without SIG, from a name or a number."""
     known = {str(name): name for name in _WARNINGS} | {str(int(_signal(name))): name for name in _WARNINGS}
     name = known.get(str(value).upper().removeprefix("SIG"))
     if name is None or isinstance(value, bool):
@@ -133,7 +133,7 @@ _BEGIN = rf"(?i:(?:{_MOMENT})(?:(?:T| +)(?:{_MOMENT}))*)"
 
 
 def text(name: str, value: object) -> str:
-    """Return a text that goes into a command as it is; refuse other values, and what no command can hold."""
+    """Return a text for a command, unchanged; refuse other values, and characters impossible in a command."""
     if not isinstance(value, str) or not value.strip() or re.search(_CONTROL, value):
         raise ResourceError(f"{name} must be a text on one line, not {value!r}")
     return value

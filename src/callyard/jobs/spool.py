@@ -262,15 +262,15 @@ class BatchDirectory(DirectoryFiles):
         return os.path.exists(f"{self.path}/calls")
 
     def exit_file(self, number: int) -> str:
-        """Return the name of the file by which the job of a call says that it is over, or is going to be."""
+        """Return the name of the file by which a call's job tells its end, or its coming end."""
         return exit_file(self.batch.element_of(number) or 0)
 
     def stop(self, element: int | None) -> None:
-        """Write down that a job is told to end; its script writes its exit code over that."""
+        """Write down that a job is told to end; later the script writes the exit code over this note."""
         self._write(exit_file(element or 0), b"stopped\n")
 
     def forget_exit(self, number: int) -> None:
-        """Remove what a job has left that is going to be started again."""
+        """Remove the note of a job's end, because the job is going to be started again."""
         self._unmark(self.exit_file(number))
 
     def wait_for(self, number: int, job: str) -> None:
@@ -408,7 +408,7 @@ class BatchDirectory(DirectoryFiles):
             self.remove()
 
     def set_aside(self, reason: str) -> str:
-        """Move the batch to the damaged files of the cache, with the reason beside it; return where it lies now."""
+        """Move the batch to the damaged files of the cache, with a note of the reason; return the new place."""
         return self.home.set_path_aside(self.path, reason)
 
     def remove(self) -> None:

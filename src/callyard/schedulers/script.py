@@ -30,12 +30,12 @@ KNOWN = frozenset(VARIABLES) | frozenset(NAMES) | frozenset(ALIASES)
 def job_script(
     command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = (), exit_file: str = ""
 ) -> str:
-    """Return a script for bash that runs `command` after `setup`.
+    """Return a script for bash: `setup`, then `command`.
 
     The lines of `setup` are the user's own text for the shell and stay unchanged; the words of `command` are quoted.
-    Without `exit_file`, `exec` replaces the shell, so that the scheduler's signals reach the command. Otherwise the
-    shell stays, passes signals on, and leaves its exit code in that file, whatever has ended it. `exit_file` is a text
-    for the shell, already quoted.
+    Without `exit_file`, `exec` replaces the shell, so the command itself gets the scheduler's signals. Otherwise the
+    shell stays, passes signals on, and leaves an exit code in that file after any end. `exit_file` is a text for the
+    shell, already quoted.
     """
     lines = ["#!/bin/bash", *directives]
     if not exit_file:
@@ -44,8 +44,8 @@ def job_script(
     return "\n".join([*lines, leave, *setup, _PASS_SIGNALS_ON.replace("COMMAND", shlex.join(command)), ""])
 
 
-# First of all, so that a failing `setup` has an exit code, too. The command's signal ends the shell as well: by that
-# the scheduler knows it. 143 is the exit code of a job that was told to end.
+# First of all, so that a failing `setup` has an exit code, too. A signal that ended the command ends the shell as well,
+# for the scheduler to see. 143 is the exit code of a job that was told to end.
 _LEAVE_EXIT_CODE = """\
 _callyard_end() {
     _callyard_code=$?
@@ -58,7 +58,7 @@ _callyard_end() {
     exit "$_callyard_code"
 }
 trap _callyard_end EXIT"""
-# `wait` ends when a signal has come, and is then called again; 127 says that it has told the exit code before.
+# `wait` ends at each signal, and is called again; 127 says that an earlier `wait` has told the exit code.
 _PASS_SIGNALS_ON = """\
 for _callyard_signal in HUP INT QUIT ALRM TERM USR1 USR2; do
     trap "_callyard_again=1; kill -s $_callyard_signal \\$! 2>/dev/null || :" $_callyard_signal

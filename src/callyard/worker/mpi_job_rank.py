@@ -65,7 +65,7 @@ def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apa
 
 
 def _run(place: str, call_file: CallFile, command: list[str]) -> int:
-    """Start the ranks in the first way that lets them know each other; return the exit code of the launcher."""
+    """Start the ranks in the first way by which they find each other; return the exit code of the launcher."""
     plugins = _plugins(call_file.launcher)
     ways = [""] if plugins is None else plugins.candidates()
     alone, code = "", 0
@@ -85,7 +85,7 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
 
 
 def _exit_code(argv: list[str], environment: dict[str, str]) -> int:
-    """Run the launcher. At SIGTERM it is told to end, too, and waited for: its ranks have the grace of the call."""
+    """Run the launcher. At SIGTERM end the launcher, too, and wait: the ranks have the grace of the call."""
     launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment)
     try:
         return launcher.wait()
@@ -110,8 +110,9 @@ def _returned_ranks(place: str, ranks: int) -> list[int]:
 def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
     """Return the environment of the launcher.
 
-    The node's own is to start all ranks there. If it saw that this is a job, it might do so by a step of the scheduler,
-    which has other GPUs. What it does not see, the ranks set again.
+    The node's own launcher is to start all ranks on the node. In sight of the job's variables such a launcher might use
+    a step of the scheduler, with other GPUs. So these variables are hidden from the launcher, and set again by the
+    ranks.
     """
     if plugins is not None or current_job().nodes != 1:
         return dict(os.environ)
@@ -122,7 +123,7 @@ def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
 
 
 def _with_launcher(call_file: CallFile) -> CallFile:
-    """Return the call with the launcher for the nodes that it has got, which may be other than the submitter's."""
+    """Return the call with the launcher for the nodes of this job, perhaps other ones than the submitter expected."""
     job = current_job()
     if call_file.spread and (job.nodes or 1) > 1:
         return call_file.replace(launcher=call_file.spread)
@@ -204,7 +205,7 @@ def main() -> None:
     sys.argv[:] = [""]
     folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
     call_file = CallFile.load(folder.call(int(number)))
-    if call_file.gpus_per_rank is not None:  # before MPI is loaded, which may look at them
+    if call_file.gpus_per_rank is not None:  # before MPI is loaded, because MPI may look at the variables
         os.environ.update(gpus_by_local_rank(os.environ, call_file.gpus_per_rank))
     place = f"{folder.path}/{number}.ranks"
     rank = _meet(place, call_file.ranks)
@@ -232,7 +233,7 @@ def _meet(place: str, ranks: int) -> int:
 
 
 def _make(path: str, call: Callable[[], bytes]) -> None:
-    """Make the call, and write down what it has returned, or the arguments with which it is to run again."""
+    """Make the call, and write down the returned value, or the arguments of the next run."""
     try:
         result = call()
     except Again as error:
