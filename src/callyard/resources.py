@@ -207,7 +207,7 @@ class Resources:
 _COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "priority": None}
 _COUNTS |= {"nodes": 1, "ranks_per_node": 1}
 _MAY_BE_LEFT = ("nodes", "ranks_per_node")
-# What makes the value of a key uniform, or refuses it.
+# The check of each key, which returns the uniform value, or refuses a value.
 _CHECKED = {
     **dict.fromkeys(("cwd", "error_log_file", "cache_directory"), values.path),
     **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name"), values.text),

@@ -119,10 +119,10 @@ def _share(resources: Resources, nodes: int) -> NodeNeed:
 
 
 def with_nodes(resources: Resources) -> Resources:
-    """Return resources whose `ranks_per_node` says how many nodes there are.
+    """Return resources with the number of nodes that follows from `ranks_per_node`.
 
     Raises:
-        ResourceError: that is not as many as are asked for.
+        ResourceError: another number of nodes is asked for.
     """
     if resources.ranks_per_node is None:
         return resources

@@ -164,11 +164,11 @@ class BatchDirectory(CallFiles):
         return os.path.exists(f"{self.path}/calls")
 
     def exit_file(self, number: int) -> str:
-        """Return the name of the file by which the job of a call says that it is over, or is going to be."""
+        """Return the name of the file by which a call's job tells its end, or its coming end."""
         return exit_file(self.batch.element_of(number) or 0)
 
     def forget_exit(self, number: int) -> None:
-        """Remove what a job has left that is going to be started again."""
+        """Remove the note of a job's end, because the job is going to be started again."""
         self._unmark(self.exit_file(number))
 
     def waits(self) -> dict[int, str]:
@@ -283,7 +283,7 @@ class BatchDirectory(CallFiles):
             self.remove()
 
     def set_aside(self, reason: str) -> str:
-        """Move the batch to the damaged files of the cache, with the reason beside it; return where it lies now."""
+        """Move the batch to the damaged files of the cache, with a note of the reason; return the new place."""
         return self.home.set_path_aside(self.path, reason)
 
     def remove(self) -> None:

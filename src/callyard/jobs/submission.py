@@ -139,10 +139,10 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
 
 
 def trial_of(resources: Resources, limit: float | None, templated: bool) -> JobRequest:
-    """Return a request as it will be once it was written and read, to see whether a command can be made of it.
+    """Return a request as if written and read again, for a trial of making the command.
 
     Raises:
-        ResourceError: a text is none that can be passed on.
+        ResourceError: a text cannot be passed on.
     """
     for name, value in resources.asked().items():
         for text in _texts(value):

@@ -65,7 +65,7 @@ AT_LAST
     exit "$_callyard_code"
 }
 trap _callyard_end EXIT"""
-# `wait` ends when a signal has come, and is then called again; 127 says that it has told the exit code before.
+# `wait` ends at each signal, and is called again; 127 says that an earlier `wait` has told the exit code.
 _PASS_SIGNALS_ON = """\
 for _callyard_signal in HUP INT QUIT ALRM TERM USR1 USR2; do
     trap "_callyard_again=1; kill -s $_callyard_signal \\$! 2>/dev/null || :" $_callyard_signal

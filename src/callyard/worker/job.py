@@ -218,7 +218,7 @@ class Job:
         return reason or ended or self._killed_for_memory(code), code
 
     def _share_clock(self) -> None:
-        """Let the call that is about to begin read for how long it was stopped with this process."""
+        """Share the sum of the stops with the call about to begin."""
         if self.stopped is None:
             import mmap  # here, because few schedulers say nothing of the end of a job
 

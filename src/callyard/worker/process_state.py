@@ -37,6 +37,7 @@ class ProcessState:
     """
 
     def __init__(self) -> None:
+        # The umask can be read only by a change; a strict one, in case of other threads.
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._limits = _soft_limits()

@@ -10,7 +10,7 @@ from ..schedulers.job_environment import current_job
 
 __all__ = ["RankAddress", "set_variables", "variables"]
 
-_SET = "CALLYARD_RANK_VARIABLES"  # the names that were set here: they are not the user's, in calls that a rank makes
+_SET = "CALLYARD_RANK_VARIABLES"  # the names set here: in calls made by a rank these do not count as the user's
 _LOOPBACK = "127.0.0.1"
 
 
@@ -48,9 +48,9 @@ def set_variables(world: Any, environ: MutableMapping[str, str]) -> None:
 
 
 class _Port:
-    """A free port, bound for the life of this process: the system chooses it for nobody else.
+    """A free port, bound for the life of this process, so that the system chooses it for no other program.
 
-    A server that reuses addresses, as nearly all do, may have it.
+    A server that reuses addresses can listen there all the same, and nearly all servers do.
     """
 
     def __init__(self) -> None:

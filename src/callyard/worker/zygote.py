@@ -274,7 +274,7 @@ class Zygote:
         self.stream.say(protocol.EXITED, worker.number, code, reason)
 
     def killed_for_memory(self, worker: _Worker, code: int | None) -> str | None:
-        """Return "job memory" if the kernel ended it, or one of its ranks, because the job has no more memory."""
+        """Return "job memory" if the kernel ended the worker, or a rank, for want of memory in the job."""
         perhaps = bool(code) if worker.directory else code == -signal.SIGKILL  # a launcher outlives its ranks
         return "job memory" if perhaps and self.oom_kills.explain_one() else None
 

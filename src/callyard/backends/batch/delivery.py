@@ -34,21 +34,21 @@ class Delivery:
     def __init__(self, home: CacheDirectory, private: bool, state: ExecutorState, clock: Callable[[], float]) -> None:
         self.home, self._state, self._clock = home, state, clock
         self.private = private  # results are of no use to others
-        self.me = f"{this_process().label}+{os.urandom(4).hex()}"  # among those who wait
+        self.me = f"{this_process().label}+{os.urandom(4).hex()}"  # our name among the waiting processes
 
     def show_running(self, calls: Iterable[JobCall]) -> None:
-        """Let the futures say that the call runs."""
+        """Let the futures say "running"."""
         for call in calls:
             if not call.future.done() and not call.future.running():
                 call.future.set_running_or_notify_cancel()
 
     def show_queued(self, calls: Iterable[JobCall]) -> None:
-        """Let the futures say that the call waits again: it was put back into the queue."""
+        """Let the futures say "waiting" again, after the return of the job into the queue."""
         for call in calls:
             call.future.again()
 
     def let_go(self, calls: Iterable[JobCall]) -> None:
-        """End the wait for calls that go on, and may be running."""
+        """End the wait for calls that go on, perhaps as running ones."""
         for call in calls:
             call.future.again()
             _tell(call, call.future.cancel)
@@ -99,7 +99,7 @@ class Delivery:
     # -- outcomes ----------------------------------------------------------------------------------------------
 
     def read_outcome(self, batch: BatchState, number: int) -> None:
-        """Read how a call ended, and tell all who wait for it."""
+        """Read the outcome of a call, and tell all futures of the call."""
         outcome = batch.directory.ended(number)
         if outcome is None or number not in batch.calls:
             return
@@ -115,6 +115,7 @@ class Delivery:
         elif outcome.state == "failed":
             batch.directory.received(number)
         for call in batch.calls[number]:
+            # Before the ends of the futures, because callbacks may ask for the number.
             call.future.attempts = outcome.attempts
         now = self._clock()
         for call, fate in self._state.outcome_read(batch, number, outcome, now, visible=found is not None):
@@ -164,10 +165,10 @@ class Delivery:
 
 
 def _tell(call: JobCall, end: Callable[[], Any]) -> None:
-    """End the future of a call, and let go of it unless it is submitted again."""
+    """End the future of a call, and let go of the future, except before another submission."""
     try:
         end()
-    except BaseException as error:  # a callback of the user's that exits, or a result that cannot be noted
+    except BaseException as error:  # a callback of the user's with an exit, or a failure to note the result
         _log.exception("callyard: the end of %r was interrupted", call.name)
         call.future.fail_with(error)
     if call.future.done():
@@ -175,7 +176,7 @@ def _tell(call: JobCall, end: Callable[[], Any]) -> None:
 
 
 def release_claim_of(claims: Claims, key: str, job: str) -> None:
-    """Release the claim to a key, if a job holds it that has ended."""
+    """Release the claim to a key, if held by an ended job."""
     holder = claims.holder(key)
     if holder is not None and holder.job_id == job:
         claims.force(key)

@@ -177,9 +177,9 @@ def ranks(
 ) -> list[str]:
     """Return the step with `count` ranks of an MPI program on these nodes, the first nodes full.
 
-    It ends with the first rank that fails, because the other ranks might wait for that rank for ever. `job`: the job of
-    the nodes, if the command is run outside of it; `mpi`: the plugin, empty for the cluster's default; `options`: the
-    user's own, which come last, so that they override defaults of ours.
+    The step ends with the first failed rank, because the other ranks might wait for that rank for ever. `job`: the job
+    of the nodes, for a command run outside of the job; `mpi`: the plugin, empty for the cluster's default; `options`:
+    the user's own. They come last, and so override our defaults.
     """
     return [
         *("srun", "--quiet", "--overlap", "--mem=0", "--kill-on-bad-exit=1", "--cpu-bind=none"),
@@ -194,7 +194,7 @@ def ranks(
 
 
 def rank_options(options: RankOptions) -> list[str]:
-    """Return the user's own options of the `srun` that starts ranks."""
+    """Return the user's own options for the `srun` of the ranks."""
     binds = {"cpu-bind": options.cpu_bind, "gpu-bind": options.gpu_bind}
     return [*(f"--{name}={value}" for name, value in binds.items() if value is not None), *options.arguments]
 
