@@ -160,7 +160,7 @@ class CallFiles(DirectoryFiles):
         return f"{self.path}/{number if element is None else element}.log"
 
     def stop(self, element: int | None) -> None:
-        """Write down that a job is told to end; its script writes its exit code over that."""
+        """Write down that a job is told to end; later the script writes the exit code over this note."""
         self._write(exit_file(element or 0), b"stopped\n")
 
 

@@ -1,18 +1,18 @@
-"""The state machine of a submitted call: events in, actions out, time as an argument. It does no I/O.
+"""The state machine of a submitted call: events in, actions out, time as an argument, no I/O.
 
     event                                      comes from
     ------------------------------------------ -----------------------------------------------------------------
-    listed, stored_out_of_sight, directory_gone    the files of its batch
-    exited                                     the file with the exit code of its job's script
+    listed, stored_out_of_sight, directory_gone    the files of the batch
+    exited                                     the file with the exit code of the job's script
     answered, history_answered                 the scheduler
-    heartbeat_read, checked_heartbeat          the file that a running job touches
+    heartbeat_read, checked_heartbeat          the file touched by a running job
     ticked                                     the clock
-    told                                       whoever has carried out `FAIL`, or has read the outcome
+    told                                       the module that has carried out `FAIL`, or has read the outcome
 
-A call ends in one of two ways: its job writes an outcome, or it is given up. It is given up only when three things
-agree: the scheduler counts the job as ended (one answer in which the job is missing is not enough, because a controller
-that has just started knows little), no file has said anything for as long as network file systems may hide one, and the
-job touches no file any more (a scheduler may forget jobs that still run).
+A call ends in one of two ways: its job writes an outcome, or the call is given up. The second needs three proofs: the
+scheduler counts the job as ended (one answer without the job is not enough, because a controller just started knows
+little), no file has come for as long as network file systems may hide one, and the job touches no file any more (a
+scheduler may forget running jobs).
 """
 
 from __future__ import annotations

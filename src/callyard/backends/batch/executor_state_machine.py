@@ -170,9 +170,9 @@ class ExecutorState:
                 ready.extend(call.followers)
 
     def left(self, call: JobCall) -> None:
-        """Let go of an ended call, unless its end was decided here: it was cancelled, or one of its inputs failed.
+        """Let go of a call after an end decided elsewhere: by a cancellation, or by the failure of an input.
 
-        Calls that were kept until it is written are kept no longer.
+        After an end before the writing, nothing keeps the followers of the call any longer.
         """
         self.new.pop(call, None)
         if not call.entered:

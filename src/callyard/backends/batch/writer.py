@@ -108,7 +108,7 @@ class BatchWriter:
     def _note_ends(self) -> None:
         left: dict[str, int] = {}
         for token in () if self._throttle is None else self._throttle.tokens():
-            with contextlib.suppress(OSError, CallyardError):  # what cannot be read counts as it did
+            with contextlib.suppress(OSError, CallyardError):  # an unreadable file counts as before
                 left[token] = BatchDirectory(self._home, token).elements_left()
         if self._throttle is not None:
             self._throttle.update(left)
@@ -236,7 +236,7 @@ class BatchWriter:
 
 
 def _gpus_to_share(resources: Resources) -> int | None:
-    """Return the GPUs of each rank, unless the launcher or the user says which it sees."""
+    """Return the GPUs of each rank, unless the launcher or the user gives each rank its own."""
     said = resources.gpu_bind is not None or any(name in GPUS for name in resources.env or ())
     return None if said or resources.ranks == 1 else resources.gpus_per_rank or None
 
