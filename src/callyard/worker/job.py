@@ -158,7 +158,7 @@ class Job:
         except (OSError, CallyardError) as error:
             from ..jobs.successor import move_to_successor
 
-            if move_to_successor(self.folder, number) is None:
+            if not move_to_successor(self.folder, number):
                 words = f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
                 self.folder.end(number, failed(SchedulerError(words)))
             return False
