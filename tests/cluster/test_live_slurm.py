@@ -21,8 +21,8 @@ from gate import Gate, held
 from pretended import Inside, same, until, visible
 
 import callyard
-from callyard import Executor, Slurm
-from callyard.errors import CallyardError, NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
+from callyard import CallyardError, Executor, Slurm
+from callyard.errors import NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
 
 Make = Callable[..., Executor]
 
@@ -57,6 +57,19 @@ def test_calls_run_on_all_nodes_in_one_step(allocate: Callable[..., str], slurm:
         gate.open(4)
         assert sorted(future.result() for future in running) == sorted(2 * list({f.result() for f in running}))
         assert [future.result() for future in [ex.submit(same, i) for i in range(500)]] == list(range(500))
+
+
+def test_a_heterogeneous_allocation_is_refused_by_name(allocate: Callable[..., str]) -> None:
+    job = allocate(1, ":", "--nodes=1")
+    with pytest.raises(SchedulerError, match=f"job {job} is a heterogeneous allocation of 2 parts"):
+        Executor(backend=Slurm())
+
+
+@pytest.mark.parametrize("option", [{"teardown": "true"}, {"exclude_failed_nodes": True}], ids=str)
+def test_settings_of_jobs_are_refused_in_one_that_is_there(allocate: Callable[..., str], option: Any) -> None:
+    allocate(1)
+    with pytest.raises(CallyardError, match=f"{next(iter(option))} is for jobs"):
+        Executor(backend=Slurm(**option))
 
 
 def test_gpus_and_memory_of_each_node_are_those_of_the_job(allocate: Callable[..., str], gate: Gate) -> None:

@@ -17,8 +17,8 @@ import time
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
-from ..jobs.batch import CallFile
-from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
+from ..jobs.batch import CallFile, CallOutcome, CallStart
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..system.processes import (
     become_subreaper,
@@ -37,7 +37,7 @@ from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppress
 from ..version import VERSION
 from .current_call import running
-from .job_call import make_call  # here, so that all calls of the job share the loaded modules
+from .job_call import load_for, make_call  # here, so that all calls of the job share the loaded modules
 from .job_outcome import failed, job_id, node_name, printed, who
 from .job_signals import JobSignals
 
@@ -62,7 +62,7 @@ def main() -> None:
     path, trust, token = sys.argv[1:4]
     default_signals()
     become_subreaper()  # processes that a call leaves behind end with the call
-    folder = BatchDirectory(CacheDirectory.open(path, trust=trust or None), token)
+    folder = CallFiles(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
     if folder.batch.python == _python():  # otherwise its paths are for another version
@@ -89,7 +89,7 @@ def _start_afresh_with(environment: dict[str, str]) -> None:
 class Job:
     """The calls of one job, and the process of the running one."""
 
-    def __init__(self, folder: BatchDirectory) -> None:
+    def __init__(self, folder: CallFiles) -> None:
         self.folder = folder
         self.pid = 0  # of the running call's process
         self.runs: tuple[int, CallFile] | None = None  # the running call
@@ -116,10 +116,13 @@ class Job:
         error = self._refusal(number)
         if error is None:
             call_file = CallFile.load(self.folder.call(number))
+            load_for(call_file)
             reason, code = self._run(number, call_file)
-            while self._asks_again(number, code) and self._goes_on_here(number):
-                reason, code = self._run(number, call_file)
             end = self.folder.ended(number)
+            while end is None and self._asks_again(number, code):
+                if self._goes_on_here(number):
+                    reason, code = self._run(number, call_file)
+                end = self.folder.ended(number)
             if end is None or reason is not None or code:  # otherwise the call has released the claim itself
                 self._release_claim(number, call_file)
             if end is not None:
@@ -132,8 +135,8 @@ class Job:
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
-        """Return True if the call has raised `Again`: then it has written down arguments, and no outcome."""
-        if code or self.folder.ended(number) is not None:
+        """Return True if a call without an outcome has raised `Again`: then it has written down arguments."""
+        if code:
             return False
         kept = self.folder.again(number)
         before, self.attempt = self.attempt, 1 if kept is None else kept.attempt
@@ -156,9 +159,10 @@ class Job:
         try:
             requeue()
         except (OSError, CallyardError) as error:
+            from ..jobs.spool import BatchDirectory
             from ..jobs.successor import move_to_successor
 
-            if not move_to_successor(self.folder, number):
+            if not move_to_successor(BatchDirectory(self.folder.home, self.folder.token), number):
                 words = f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
                 self.folder.end(number, failed(SchedulerError(words)))
             return False
@@ -214,7 +218,7 @@ class Job:
         return reason or ended or self._killed_for_memory(code), code
 
     def _share_clock(self) -> None:
-        """Let the call that is about to begin read for how long it was stopped with this process."""
+        """Share the sum of the stops with the call about to begin."""
         if self.stopped is None:
             import mmap  # here, because few schedulers say nothing of the end of a job
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,8 @@ pytestmark = pytest.mark.once  # Slurm takes its time, and does the same whateve
 # ------------------------------------------------------------------ nodes
 
 
-def test_a_node_is_taken_out_and_comes_back(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+def test_a_node_is_taken_out_and_comes_back(detached: Callable[..., Executor], slurm: Cluster, tmp_path: Path) -> None:
+    ex = detached(exclude_failed_nodes=True)
     lost = ex.submit(hold, str(tmp_path))
     node = until_it_runs(tmp_path)
     other = ex.submit(add, 1, 2)
@@ -45,7 +47,11 @@ def test_a_node_is_taken_out_and_comes_back(ex: Executor, slurm: Cluster, tmp_pa
     failure(lost, NodeFailure, node)
     assert other.result() == 3
     slurm.node_up(node)
-    assert ex.submit(add, 2, 2, resource_dict=on(node)).result() == 4
+    held = ex.submit(add, 3, 3, resource_dict={"slurm_cmd_args": "--hold"})
+    until(lambda: held.job_id is not None)
+    assert f" ExcNodeList={node}\n" in slurm.run("scontrol", "show", "job", str(held.job_id))
+    assert held.cancel()
+    assert ex.submit(add, 2, 2, resource_dict={"nodelist": node}).result() == 4  # the user asks for this one
 
 
 def test_a_call_whose_node_was_lost_runs_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
