@@ -122,3 +122,45 @@ def test_a_callback_that_exits_hurts_no_other(watched: Watched, caplog: pytest.L
     watched.look()
     assert [first.cancelled(), second.cancelled()] == [True, True]
     assert "the end of 'call' was interrupted" in caplog.text
+
+
+# ------------------------------------------------------------------ a call that goes on in another batch
+
+
+def moved(watched: Watched) -> tuple[BatchDirectory, BatchDirectory, list[JobFuture]]:
+    """A batch of which the first call goes on in another."""
+    directory, futures = watched.add("0" * 16)
+    successor = written(watched.cache, "1" * 16, 1)
+    directory.end(0, CallOutcome("moved", successor.token))
+    return directory, successor, futures
+
+
+def test_a_call_is_followed_once_its_new_batch_can_be_written_to(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, successor, (call, _) = moved(watched)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchDirectory, "attach", raises(OSError("no space left")))
+        watched.look()
+    watched.look()
+    assert successor.others("somebody")
+    successor.end(0, CallOutcome("cancelled"))
+    watched.look()
+    assert call.cancelled()
+
+
+def test_a_call_whose_new_batch_can_never_be_written_to(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, (call, _) = moved(watched)
+    monkeypatch.setattr(BatchDirectory, "attach", raises(OSError("no space left")))
+    watched.look()
+    watched.look(GRACE)
+    assert "no space left" in str(call.exception(0))
+
+
+def test_a_call_whose_new_batch_has_been_removed_is_submitted_anew(watched: Watched) -> None:
+    _, successor, (call, other) = moved(watched)
+    successor.remove()
+    watched.look()
+    assert [each.future for each in watched.state.new] == [call]
+    assert not call.done()
+    assert not other.done()

@@ -123,10 +123,14 @@ class Delivery:
 
     def _follow_to(self, batch: BatchState, number: int, moved: CallOutcome) -> None:
         """Wait for the calls where they go on."""
-        now = self._clock()
+        successor, now = BatchDirectory(self.home, moved.key), self._clock()
+        try:
+            successor.attach(self.me, 0)  # first: after an error the calls are still here for the next look
+        except FileNotFoundError:  # it is over, and another process has removed it: the result is in the cache
+            self.once_more(self._state.give_up(batch, number))
+            return
         for call in self._state.give_up(batch, number):
-            call.directory, call.number = BatchDirectory(self.home, moved.key), 0
-            call.directory.attach(self.me, 0)
+            call.directory, call.number = successor, 0
             call.future.attempts = moved.attempts
             call.future.again()
             self._state.follow(call, now, is_complete=False, has_job=False)
