@@ -130,3 +130,15 @@ def test_a_batch_that_somebody_has_removed(sending: Sending, monkeypatch: pytest
     sending.send()
     assert type(sending.lost.exception()) is JobLost
     assert sending.good.unsent is None
+
+
+@pytest.mark.parametrize("progress", ["sent", "refused"])
+def test_trouble_of_long_ago_does_not_end_a_batch(sending: Sending, progress: str) -> None:
+    batch = sending.state.batches[sending.bad.token]
+    assert sending.state.not_sent(batch, 0.0, may_pass=True)
+    if progress == "sent":
+        sending.state.sent(batch, {0}, 1.0, is_complete=False)
+    else:
+        sending.state.refused(batch, 1.0, perhaps=False)
+    assert sending.state.not_sent(batch, GRACE, may_pass=True), "it is tried again"
+    assert not sending.state.not_sent(batch, 2 * GRACE, may_pass=True)
