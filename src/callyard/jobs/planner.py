@@ -10,6 +10,9 @@ Calls that ask for the same and wait for the same are one job array. Of what the
 
 A job checks its inputs itself, whatever the scheduler thinks. That is why `any` is enough, and it must be `any` where
 several calls share a job: one that fails is not the others' failure.
+
+Where the elements of an array are jobs of their own (`Site.separate`), each waits for exactly the jobs that it needs,
+so the calls of a layer that ask for the same are always one array.
 """
 
 from __future__ import annotations
@@ -66,13 +69,21 @@ class JobArray(Generic[C]):
     after: tuple[ArrayDependency, ...] = ()
     numbers: list[int] | None = None
     needs: set[Hashable] = field(default_factory=set)
+    after_each: list[list[ArrayDependency]] = field(default_factory=list)  # of each element, where these are separate
 
 
-def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray[C]]:
-    """Return arrays of at most `most` elements each, in an order in which they can be submitted."""
+def plan(calls: Sequence[C], most: int, calls_per_job: int = 1, *, separate: bool = False) -> list[JobArray[C]]:
+    """Return arrays of at most `most` elements each, in an order in which they can be submitted.
+
+    With `separate`, their elements are jobs of their own.
+    """
     arrays: list[JobArray[C]] = []
     for layer in _layers(calls):
         for group in _alike(layer):
+            if separate:
+                parts = _split(JobArray(group[0].like, group), most * calls_per_job, calls_per_job)
+                arrays.extend(_each_after_its_own(part, calls_per_job) for part in parts)
+                continue
             for array in _arrays(group, calls_per_job):
                 arrays.extend(_split(array, most * calls_per_job, calls_per_job))
     return arrays
@@ -100,6 +111,17 @@ def _alike(layer: Iterable[C]) -> list[list[C]]:
 def _elements(call: PlannedCall) -> frozenset[ArrayElement]:
     places = (other.place if isinstance(other, PlannedCall) else other for other in call.after)
     return frozenset(place for place in places if place is not None)
+
+
+def _each_after_its_own(array: JobArray[C], calls_per_job: int) -> JobArray[C]:
+    """Note for each element of an array which jobs its calls need."""
+    for first in range(0, len(array.calls), calls_per_job):
+        together = frozenset[ArrayElement]().union(*map(_elements, array.calls[first : first + calls_per_job]))
+        array.needs |= {element.array for element in together}
+        array.after_each.append(
+            [ArrayDependency("any", element.array, element.number) for element in sorted(together, key=_number)]
+        )
+    return array
 
 
 def _arrays(calls: list[C], calls_per_job: int) -> list[JobArray[C]]:

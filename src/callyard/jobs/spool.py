@@ -3,7 +3,7 @@
     <home>/jobs/<token>/batch     what is submitted, as JSON
                         calls     the calls themselves, one behind the other
                         script    what the scheduler runs
-                        job       the scheduler's name of it; written after
+                        job       the scheduler's ID of it, or of each element; written after
                         job.0-9   likewise, of the first ten elements, where it did not take all of them at once
                         3.begun   call 3 is running: where, and under which key
                         3.end     how it ended; renamed to 3.seen by a process that has received that
@@ -175,8 +175,7 @@ class BatchDirectory(DirectoryFiles):
     def job_of(self, number: int) -> str | None:
         """Return the scheduler's ID of the job that makes a call."""
         place, element = number // self.batch.calls_per_job, self.batch.element_of(number)
-        job = next((part.job for part in self.parts if part.first <= place < part.end), None)
-        return job if job is None or element is None else f"{job}_{element}"
+        return next((part.job_of(place, element) for part in self.parts if part.first <= place < part.end), None)
 
     def call(self, number: int) -> bytes:
         """Return the packed call."""

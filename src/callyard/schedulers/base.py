@@ -84,6 +84,10 @@ class JobRequest:
         at_once: the most elements that may run at the same time; None for any number.
         time: the time limit at the scheduler (s); rounded up to its unit.
         after: jobs that must have ended first.
+        after_each: for each element the jobs that must have ended first, however they ended; only for a scheduler
+            whose elements are jobs of their own (`Site.separate`), which gets no `after` and no `at_once`.
+        lanes: for each element the name of a lane, in which one job runs at a time; only for such a scheduler, and
+            empty without a limit.
         whole_nodes: True for a job with all memory of its nodes.
         requeue: True if the scheduler may start the job again after losing its node.
         templated: True if the script has directives of its own for resources, name and time; then only the options are
@@ -99,9 +103,20 @@ class JobRequest:
     at_once: int | None = None
     time: float | None = None
     after: tuple[Dependency, ...] = ()
+    after_each: tuple[tuple[JobId, ...], ...] = ()
+    lanes: tuple[str, ...] = ()
     whole_nodes: bool = False
     requeue: bool = False
     templated: bool = False
+
+    def tokens(self) -> list[str]:
+        """Return the token of each job, for a scheduler whose elements are jobs of their own."""
+        if self.elements is None:
+            return [self.token]
+        count = self.elements if isinstance(self.elements, int) else len(self.elements)
+        batch, _, part = self.token.partition(".")
+        first = int(part.partition("-")[0] or 0)
+        return [f"{batch}.{place}-{place}" for place in range(first, first + count)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,9 +194,11 @@ class Site:
     Attributes:
         program: the command that submits jobs; if it is not in PATH, this machine does not have the scheduler.
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
+        separate: True if the elements of an array are jobs of their own, each with an ID and dependencies of its own.
         environment: removes the variables of the current job or step from an environment, because commands would take
             them for options.
         refusal: returns the reason why a command did not succeed.
+        check: raises `ResourceError` for resources that mean nothing to the scheduler.
         job_variables: the names of the variables that describe a job to its processes. They are passed on to jobs and
             agents, so that these need not load the scheduler.
         configuration: returns the file that commands need, by the variables of a process; None if they need none.
@@ -202,6 +219,8 @@ class Site:
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
     job_variables: JobVariables
+    separate: bool = False
+    check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
@@ -223,10 +242,12 @@ class Scheduler(Protocol):
     def name(self) -> str:
         """The scheduler's name for people. Batches store it, so that another process knows which scheduler to ask."""
 
-    def submit(self, request: JobRequest) -> Query[JobId]:
+    def submit(self, request: JobRequest) -> Query[JobId | Sequence[JobId]]:
         """Return the command that submits a job or an array.
 
-        Its reader raises `SchedulerError` for an answer without a job ID, although the job was accepted.
+        Its reader returns the ID of the job or of the whole array; where elements are jobs of their own, the ID of
+        each, in the order of the request. It raises `SchedulerError` for an answer without a job ID, although the job
+        was accepted.
         """
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
@@ -236,7 +257,7 @@ class Scheduler(Protocol):
         """
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:
-        """Return the command for submissions whose tokens begin with `token`, by their tokens."""
+        """Return the command for submissions whose tokens begin with `token`, by their tokens (`JobRequest.tokens`)."""
 
     def cancel(self, jobs: Sequence[JobId]) -> Sequence[Query[None]]:
         """Return the commands that cancel jobs and elements; ended ones are no error."""

@@ -109,7 +109,8 @@ class BatchBackend:
         if self._broken:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
-        job_options(resources)  # refuses what cannot be
+        job_options(resources)  # refuses what cannot be, as does the scheduler's own check
+        self.job_settings.check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:

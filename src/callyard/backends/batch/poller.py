@@ -65,7 +65,9 @@ class Poller:
         parts = [(each, part) for each in self._tracker.batches.values() for part in each.directory.parts]
         if parts:
             holders = self._holders()
-            statuses = yield partial(self._scheduler.statuses, [*(part.job for _, part in parts), *holders])
+            statuses = yield partial(
+                self._scheduler.statuses, [*(job for _, part in parts for job in part.jobs), *holders]
+            )
             if statuses is not None:
                 self._release_claims_of(holders, statuses)
                 for tracked, part in parts:

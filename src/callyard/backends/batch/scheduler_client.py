@@ -101,7 +101,7 @@ class SchedulerClient:
             raise SubmissionRefused(refusal.kind, refusal.words, absent=refusal.absent)
 
     def submit(self, request: JobRequest) -> str:
-        """Submit a job and return its name.
+        """Submit a job and return its ID; where elements are jobs of their own, as a `BatchPart` has them.
 
         Raises:
             SubmissionRefused: it was not taken; after "silent" it may have been taken all the same.
@@ -111,7 +111,8 @@ class SchedulerClient:
         if reply.code == 0:
             self.answered()
             try:
-                return str(query.read(reply.out))
+                found = query.read(reply.out)
+                return str(found) if isinstance(found, JobId) else "".join(f"{job}," for job in found)
             except SchedulerError as error:  # it was taken, but under which name has to be looked up
                 raise SubmissionRefused("silent", str(error)) from error
         refusal = self._site.refusal(reply)

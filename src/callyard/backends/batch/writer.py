@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -15,10 +15,10 @@ from ...cache.messages import RunRequest
 from ...errors import CallyardError, ResourceError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
-from ...jobs.planner import JobArray, plan
+from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory
 from ...jobs.submission import note_of
-from ...jobs.throttle import ArrayThrottle
+from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launch_command, launcher_environment
 from ...resources import Resources
 from ...system.process_identity import this_process
@@ -43,7 +43,9 @@ class BatchWriter:
     def __init__(self, home: CacheDirectory, job_settings: JobSettings, settings: Settings, private: bool) -> None:
         self._home, self._job_settings, self._settings, self._private = home, job_settings, settings, private
         self._initializer = pack_initializer(settings)
-        self._throttle = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
+        most, separate = settings.max_workers, job_settings.separate
+        self._throttle = None if most is None or separate else ArrayThrottle(most)
+        self._lanes = LaneThrottle(most, f"lane.{os.urandom(4).hex()}") if most is not None and separate else None
 
     # -- what can go wrong before --------------------------------------------------------------------------
 
@@ -87,7 +89,8 @@ class BatchWriter:
             call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
         folders: dict[Any, BatchDirectory] = {}
         self._note_ends()
-        for array in plan(list(first.values()), most, self._job_settings.calls_per_job):
+        own = self._job_settings
+        for array in plan(list(first.values()), most, own.calls_per_job, separate=own.separate):
             yield from self._write(array, folders)
 
     def _note_ends(self) -> None:
@@ -138,7 +141,7 @@ class BatchWriter:
         single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
         numbers = tuple(array.numbers or range(-(-len(positions) // each)))
-        after = tuple(after._replace(array=_token(after.array, folders)) for after in array.after)
+        after = _named(array.after, folders)
         if self._throttle is not None:
             after = self._throttle.enter(token, len(numbers), after)
         return Batch(
@@ -150,9 +153,12 @@ class BatchWriter:
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
             request=note_of(
-                names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources, self._settings.max_workers,
+                names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources,
+                None if self._job_settings.separate else self._settings.max_workers,
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
                 self._job_settings.template is not None, after,
+                [_named(each, folders) for each in array.after_each],
+                [] if self._lanes is None else self._lanes.enter(len(numbers)),
             ),
         )  # fmt: skip
 
@@ -200,6 +206,10 @@ def _variables(resources: Resources) -> dict[str, str]:
     return {**thread_variables(resources), **more}
 
 
+def _named(after: Iterable[ArrayDependency], folders: dict[Any, BatchDirectory]) -> tuple[ArrayDependency, ...]:
+    return tuple(each._replace(array=_token(each.array, folders)) for each in after)
+
+
 def _token(array: Any, folders: dict[Any, BatchDirectory]) -> str:
     return array if isinstance(array, str) else folders[array].token
 
@@ -219,7 +229,9 @@ class JobSettings:
     template: str | None = None
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`, as for the next two
+    separate: bool = False
+    check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
