@@ -20,7 +20,8 @@ class JobEnvironment(Frozen):
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
     it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
     of its time (s since 1970), and `in_step` is true in a process started on a node by the scheduler itself. In a
-    process of an MPI program `rank` is its number, and `local_rank` its number among those of its node.
+    process of an MPI program `rank` is its number, and `local_rank` its number among those of its node. For
+    `time_limit_signal` and `hidden` see `JobVariables`.
     """
 
     scheduler: str = ""
@@ -34,6 +35,8 @@ class JobEnvironment(Frozen):
     ends: float | None = None
     rank: int | None = None
     local_rank: int | None = None
+    time_limit_signal: str = ""
+    hidden: str = ""
 
     @property
     def job_id(self) -> str:
@@ -49,6 +52,9 @@ class JobVariables(Frozen):
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
     `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
     `local_rank` are those of the scheduler's launcher.
+
+    `time_limit_signal` is no variable but the name of the signal by which the scheduler ends a job at its time limit,
+    where that is not SIGTERM. `hidden` is a variable of its jobs that other launchers must not see.
     """
 
     scheduler: str
@@ -62,6 +68,8 @@ class JobVariables(Frozen):
     cgroup: str = ""
     rank: str = ""
     local_rank: str = ""
+    time_limit_signal: str = ""
+    hidden: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return the variable by which a process of a job learns these names, with its value."""
@@ -84,6 +92,8 @@ class JobVariables(Frozen):
             ends=_number(environ, self.ends) or None,
             rank=_number(environ, self.rank),
             local_rank=_number(environ, self.local_rank),
+            time_limit_signal=self.time_limit_signal,
+            hidden=self.hidden,
         )
 
 

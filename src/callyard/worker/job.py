@@ -344,9 +344,9 @@ def _write_to(path: str) -> None:
 class JobSignals:
     """The signals of a job: its process gets them, outlives them, and passes them on to the call that runs.
 
-    SIGTERM (scancel, the job's limit, preemption) tells the call to end; SIGKILL is then the scheduler's, or ours where
-    the call has a `grace`. Others go on as they come. Some ways to send one reach all processes of the job
-    (`scancel --full`): then the call gets it twice.
+    SIGTERM (scancel, the job's limit, preemption) tells the call to end, as does the signal that some schedulers send
+    at the limit; SIGKILL is then the scheduler's, or ours where the call has a `grace`. Others go on as they come. Some
+    ways to send one reach all processes of the job (`scancel --full`): then the call gets it twice.
     """
 
     def __init__(self) -> None:
@@ -361,8 +361,9 @@ class JobSignals:
 
     def listen(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
+        limit = getattr(signal, current_job().time_limit_signal or "SIGTERM")
         for signum in _PASSED_ON:
-            signal.signal(signum, self._pass_on)
+            signal.signal(signum, self._stop if signum == limit else self._pass_on)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def fork(self, options: dict[str, Any], run_time: float | None) -> int:

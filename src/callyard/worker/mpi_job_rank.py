@@ -22,6 +22,7 @@ from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
+from ..schedulers.current_job import current_job
 from ..schedulers.registry import scheduler_of_launcher
 from ..serialize.function_registry import dumps
 from ..serialize.packed import Packed, load_with_inputs
@@ -57,7 +58,7 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
         shutil.rmtree(place, ignore_errors=True)  # of the last one: none of its ranks has run the function
         os.mkdir(place, 0o700)
         argv = [*_started(call_file.launcher, way), *command]
-        code = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode
+        code = subprocess.run(argv, stdin=subprocess.DEVNULL, env=_environment(plugins), check=False).returncode
         if os.path.exists(f"{place}/{_TOGETHER}"):
             if plugins is not None and _text(f"{place}/{_TOGETHER}"):
                 plugins.fits(way)
@@ -66,6 +67,12 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
     raise _error(
         call_file, alone, code, launcher_advice(call_file.launcher[0]) if plugins is None else plugins.advice(ways)
     )
+
+
+def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
+    """Return the environment of the launcher; the scheduler's own may see everything."""
+    hidden = current_job().hidden
+    return {name: value for name, value in os.environ.items() if plugins is not None or name != hidden}
 
 
 def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
