@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "OWN", "open_backend", "other_resources"]
 
 GROUP = "callyard.backends"
-OWN = {"local": "callyard.backends.local:Local", "slurm": "callyard.backends.slurm:Slurm"}
+OWN = {
+    "local": "callyard.backends.local:Local",
+    "slurm": "callyard.backends.slurm:Slurm",
+    "flux": "callyard.backends.flux:Flux",
+}
 
 
 def open_backend(choice: object, settings: Settings, cache: Cache | str | os.PathLike[str] | None = None) -> Backend:
@@ -78,6 +82,8 @@ _WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", 
     "sbatch": "slurm",
     "srun": "slurm",
     "slurm_cluster": "slurm",
+    "flux_cluster": "flux",
+    "flux_allocation": "flux",
 }
 
 
@@ -93,4 +99,4 @@ def _instead(choice: object) -> str:
     near = nearest(choice, [*names, *_WORDS, *_EXECUTORS]) if isinstance(choice, str) else []
     meant = dict.fromkeys(_EXECUTORS.get(word) or _WORDS.get(word, word) for word in near)
     known = ", ".join(repr(name) for name in names)
-    return alternatives(meant) or f"; use {known}, Local(...), Slurm(...) or another executor"
+    return alternatives(meant) or f"; use {known}, Local(...), Slurm(...), Flux(...) or another executor"

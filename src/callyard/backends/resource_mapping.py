@@ -192,8 +192,6 @@ def job_options(resources: Resources) -> dict[str, Any]:
     Raises:
         ResourceError: a key means nothing where each call is a job.
     """
-    if resources.queue is not None:
-        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
     if resources.cache_key is not None or resources.cache_directory is not None:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
     options = options_of(resources)

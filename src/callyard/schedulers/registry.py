@@ -18,7 +18,10 @@ from .steps import Allocation
 __all__ = ["GROUP", "OWN", "environment_outside_jobs", "open_scheduler", "read_allocation", "scheduler_of_launcher"]
 
 GROUP = "callyard.schedulers"
-OWN = {"Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler"}
+OWN = {
+    "Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler",
+    "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
+}
 
 
 def open_scheduler(name: str) -> Scheduler:
