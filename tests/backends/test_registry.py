@@ -63,7 +63,7 @@ def test_no_other_package_takes_our_names(installed: None) -> None:
 def test_names_of_other_packages_are_told_too(installed: None) -> None:
     with pytest.raises(CallyardError, match="did you mean 'cloud'"):
         Executor(backend="clout")
-    with pytest.raises(CallyardError, match=r"use 'local', 'slurm', 'broken', 'cloud', Local\(...\)"):
+    with pytest.raises(CallyardError, match=r"use 'local', 'slurm', 'flux', 'broken', 'cloud', Local\(...\)"):
         Executor(backend="zzz")
 
 

@@ -77,7 +77,8 @@ def submit(asked: Any) -> int:
             refused.append(error)
     if refused:
         tell(refused[0], f"callyard: {len(taken)} jobs were taken, the first of the others was not: " if taken else "")
-    print(*taken, sep="\n")
+    for number in taken:
+        print(number)
     return 1 if refused else 0
 
 
