@@ -115,12 +115,15 @@ def _elements(call: PlannedCall) -> frozenset[ArrayElement]:
 
 def _each_after_its_own(array: JobArray[C], calls_per_job: int) -> JobArray[C]:
     """Note for each element of an array which jobs its calls need."""
-    for first in range(0, len(array.calls), calls_per_job):
-        together = frozenset[ArrayElement]().union(*map(_elements, array.calls[first : first + calls_per_job]))
-        array.needs |= {element.array for element in together}
-        array.after_each.append(
-            [ArrayDependency("any", element.array, element.number) for element in sorted(together, key=_number)]
-        )
+    firsts = range(0, len(array.calls), calls_per_job)
+    needed = [
+        frozenset[ArrayElement]().union(*map(_elements, array.calls[first : first + calls_per_job])) for first in firsts
+    ]
+    array.needs = {element.array for elements in needed for element in elements}
+    array.after_each = [
+        list(dict.fromkeys(ArrayDependency("any", each.array, each.number) for each in sorted(elements, key=_number)))
+        for elements in needed
+    ]
     return array
 
 
