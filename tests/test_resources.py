@@ -374,7 +374,7 @@ def test_there_is_a_plan_exactly_if_it_fits(ranks, cores, gpus, memory, nodes, e
         and (nodes or 1) == 1
     )
     if not fits:
-        with pytest.raises(ResourceError, match=r"asked for, and (there are|this machine is) .*; "):
+        with pytest.raises(ResourceError, match=r"asked for, and (this executor has|this machine is) .*; "):
             make_plan(resources, has)
         return
     shape = make_plan(resources, has).shape
@@ -386,11 +386,12 @@ def test_there_is_a_plan_exactly_if_it_fits(ranks, cores, gpus, memory, nodes, e
 
 def test_a_refusal_says_what_was_asked_for_what_there_is_and_what_to_do():
     small = NodeCapacity(cores=4, gpus=("0",), memory=2 * GIB)
+    has = "was asked for, and this executor has"
     for asked, message in [
-        ({"cores_per_rank": 8}, "8 cores were asked for, and there are 4; ask for fewer, or set Local(cores=...)"),
-        ({"ranks": 3, "cores_per_rank": 2}, "3 x 2 cores were asked for, and there are 4; "),
-        ({"gpus_per_rank": 2}, "2 GPUs were asked for, and there are 1; "),
-        ({"memory": 3.5}, "memory=3.5 GiB was asked for, and there are 2; ask for less, or set Local(memory=...)"),
+        ({"cores_per_rank": 8}, f"cores_per_rank=8 {has} 4 cores; ask for fewer, or set Local(cores=...)"),
+        ({"ranks": 3, "cores_per_rank": 2}, f"ranks=3 with cores_per_rank=2 {has} 4 cores; "),
+        ({"gpus_per_rank": 2}, f"gpus_per_rank=2 {has} 1 GPU; "),
+        ({"memory": 3.5}, f"memory=3.5 GiB {has} 2 GiB; ask for less, or set Local(memory=...)"),
         ({"nodes": 2}, "nodes=2 was asked for, and this machine is one; use nodes=1"),
     ]:
         with pytest.raises(ResourceError) as caught:

@@ -65,37 +65,37 @@ class Resources:
     `memory_max`, `run_time_max`, `num_nodes`.
 
     Attributes:
-        ranks: MPI ranks (count, default 1). With more than one the function runs on each rank, and the call's result is
-            the list of their results.
+        ranks: MPI ranks (count, default 1). With more than one, the function runs on each rank, and the call's result
+            is the list of all ranks' results.
         cores_per_rank: cores of each rank (count, default 1); libraries are told to start as many threads.
-        gpus_per_rank: whole GPUs of each rank (count, default 0); it sees no others.
-        memory: the most that the whole call may take (GiB, or a text as "500MB"); if it takes more, it fails with
+        gpus_per_rank: whole GPUs of each rank (count, default 0); a rank sees no others.
+        memory: the limit of the whole call's memory (GiB, or a text as "500MB"); a call that takes more fails with
             `OutOfMemory`. Default: no limit.
-        run_time: the most that it may take (s, or a text as "90min"); if it takes longer, it fails with
+        run_time: the limit of the call's time (s, or a text as "90min"); a call that takes longer fails with
             `TimeLimitExceeded`. Default: no limit.
-        grace: the time between SIGTERM, which the call gets at an end that is not its own, and SIGKILL (s, or a text;
-            0: no SIGTERM). Default: what the scheduler gives; 2 s on this machine.
-        warn_before: the time before `run_time` or its job is over at which the call is warned by a signal, and
+        grace: the time between SIGTERM, sent to a call that must end early, and SIGKILL (s, or a text; 0: no SIGTERM).
+            Default: the scheduler's time; 2 s on this machine.
+        warn_before: the time before the end of `run_time` or of the job at which the call is warned by a signal, and
             `callyard.ending()` becomes true (s, or a text). Default: no warning.
-        warn_signal: which signal that is: "USR1" (the default), "USR2" or "HUP", or its number.
+        warn_signal: the signal of the warning: "USR1" (the default), "USR2" or "HUP", or its number.
         nodes: the number of nodes to spread over (count); default: as many as are needed.
-        exclusive: whether to keep all other calls and jobs off these nodes; default: False.
-        priority: which calls start first: those with the higher number (integer, default 0).
+        exclusive: True to keep all other calls and jobs off these nodes; default: False.
+        priority: calls with a higher number start first (integer, default 0).
         cwd: the working directory (path), made if it is missing; default: the current one.
         env: more environment variables, a mapping of names to strings.
         error_log_file: a file (path) to which stderr of the call and its traceback are appended.
-        restart_limit: how often the call runs again if its worker or node was lost (count, default 0).
-        partition: where a call runs that is a job of Slurm, as are the next keys; default: see `Slurm`.
-        queue: Flux's word for it; Slurm refuses it.
+        restart_limit: the number of further runs of a call whose worker or node was lost (count, default 0).
+        partition: the partition of a call that is a job of Slurm, as are the next keys; default: see `Slurm`.
+        queue: Flux's word for a partition; Slurm refuses it.
         account: the account to charge.
         qos: the quality of service.
-        constraint: features that nodes must have.
+        constraint: the features of suitable nodes.
         gres: generic resources, as "license:2".
         job_name: the name in the scheduler's lists; default: that of the function.
         slurm_cmd_args: more arguments for `sbatch` (strings).
-        cache_key: the call's key in the cache, in place of the one that is made from function and arguments.
-        cache_directory: the cache (path) of this call, in place of the executor's.
-        others: keys of the user's own that the template of a job script uses; None stands for a key that is not set.
+        cache_key: the call's key in the cache, in the place of the one made from function and arguments.
+        cache_directory: the cache (path) of this call, in the place of the executor's.
+        others: keys of the user's own for the template of a job script; None stands for a key that is not set.
 
     Raises:
         ResourceError: a key is unknown (the message names the likeliest), or its value makes no sense.
@@ -144,7 +144,7 @@ class Resources:
         _check_environment(self.env)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Set the state of a pickle, which may be older than some of the keys: they get their defaults."""
+        """Set the state of a pickle. Keys that are newer than the pickle get their defaults."""
         keys = {field.name: field.default for field in dataclasses.fields(self) if field.name != "others"}
         vars(self).update({**keys, **state})
 
@@ -194,7 +194,7 @@ class Resources:
 # The smallest value of each count; priorities may be negative.
 _COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
 _MAY_BE_ZERO = ("grace",)
-# Signals that mean nothing to Python or the kernel, and end a process that has no handler for them.
+# Signals without a meaning to Python or the kernel, which end a process without a handler.
 _WARNINGS = ("USR1", "USR2", "HUP")
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
@@ -285,7 +285,7 @@ def amount(name: str, value: Any) -> float | None:
     """Return GiB or seconds as Python's own number, from a number or a text with a unit.
 
     Raises:
-        ResourceError: it is negative, no such number, or 0 where that makes no sense.
+        ResourceError: the value is no number, negative, or 0 for a field that must be positive.
     """
     if value is None:
         return None

@@ -190,7 +190,7 @@ def test_an_allocation_that_has_expired(allocate: Callable[..., str], slurm: Clu
     until(lambda: job not in slurm.run("squeue", "--noheader", "--format=%i"))
     with Executor(backend=Slurm()) as ex, pytest.raises(SchedulerError) as raised:
         ex.submit(same, 1).result()
-    assert f"Slurm job {job}: 1 cores: this allocation has ended, so ask for another one" in str(raised.value)
+    assert f"Slurm job {job}: 1 core: this allocation has ended, so ask for another one" in str(raised.value)
 
 
 def test_an_allocation_that_ends_with_its_first_lost_node(

@@ -12,11 +12,11 @@ from callyard import errors
 from callyard.errors import ResourceError, SchedulerError
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest, Reply, Status
-from callyard.schedulers.current_job import current_job
 from callyard.schedulers.flux.scheduler import FluxScheduler
 from callyard.schedulers.flux.states import EXCEPTIONS, RESULTS, STATES, translated
 from callyard.schedulers.flux.submit import check
 from callyard.schedulers.flux.variables import environment
+from callyard.schedulers.job_environment import current_job
 
 FLUX = FluxScheduler()
 TOKEN = "0123456789abcdef"

@@ -77,7 +77,6 @@ def test_a_plain_job() -> None:
             {"partition": "long", "account": "a", "qos": "q", "constraint": "x&y"},
             {"partition": "long", "account": "a", "qos": "q", "constraint": "x&y"},
         ),
-        ({"queue": "long"}, {"partition": "long"}),
         ({"job_name": "my job"}, {"job-name": "my job"}),
     ],
 )

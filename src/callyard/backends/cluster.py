@@ -1,4 +1,4 @@
-"""The backend for live calls on several nodes: agents there, each with the worker pool that `Local()` has here."""
+"""The backend for live calls on several nodes: agents there, each with a worker pool as that of `Local()`."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def agent_command(
 
     Args:
         contact: the path of the contact file.
-        job_variables: see `JobVariables.environment`; nothing where no scheduler starts the agent.
-        token: of the pilot job that it is part of.
+        job_variables: see `JobVariables.environment`; empty if no scheduler starts the agent.
+        token: the token of the pilot job around the agent.
         python: the interpreter, if it is not this one.
     """
     of_job = [] if token is None else [token]

@@ -1,4 +1,4 @@
-"""The mapping of resources to plans for one machine or several nodes, or to the reason why they cannot be had."""
+"""The mapping of resources to plans for one machine or several nodes, or to the error with the reason."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..utils.environment import THREADS
+from ..utils.quantities import counted
 from ..worker.current_call import WARNED_BY
 
 GIB = 1 << 30
@@ -24,7 +25,7 @@ def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
     """Return the plan for calls with these resources.
 
     Raises:
-        ResourceError: a key means nothing here, or there is less than is asked for.
+        ResourceError: a key means nothing here, or there are fewer resources.
     """
     asked = resources.asked()
     _refuse_what_means_nothing(asked)
@@ -50,7 +51,7 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
     """Return the plan for calls with these resources on one of several nodes.
 
     Raises:
-        ResourceError: a key means nothing here, or no node has what is asked for.
+        ResourceError: a key means nothing here, or no node has so many resources.
     """
     asked = resources.asked()
     for key in _FOR_SCHEDULERS:
@@ -79,7 +80,7 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
 
 
 def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
-    """Return the need of each node. Ranks that no node has room for are spread over as few nodes as possible."""
+    """Return the need of each node. Ranks without room on one node are spread over as few nodes as possible."""
     whole = NodeNeed(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
     if resources.nodes is not None and resources.nodes > 1:
         if resources.ranks < resources.nodes:
@@ -95,7 +96,10 @@ def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
 
 
 def _share(resources: Resources, nodes: int) -> NodeNeed:
-    """Return the need of each of several nodes. They are the call's alone, since no pool can account for its ranks."""
+    """Return the need of each of several nodes.
+
+    The call has the nodes for itself: no pool can account for its ranks.
+    """
     ranks = -(-resources.ranks // nodes)
     cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
     shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
@@ -109,8 +113,8 @@ def _only(time: float) -> NodeNeed:
 def _largest(offers: list[NodeOffer]) -> str:
     offer = max(offers, key=lambda offer: offer.cores or 0)
     memory = "" if offer.memory is None else f", {offer.memory / GIB:.3g} GiB"
-    gpus = "" if offer.gpu_count is None else f", {offer.gpu_count} GPUs"
-    return f"{offer.cores} cores{gpus}{memory}"
+    gpus = "" if offer.gpu_count is None else f", {counted(offer.gpu_count, 'GPU')}"
+    return f"{counted(offer.cores or 0, 'core')}{gpus}{memory}"
 
 
 def _refuse_what_means_nothing(asked: dict[str, Any]) -> None:
@@ -127,17 +131,17 @@ def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> N
         raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
     if resources.cores > capacity.cores:
         raise ResourceError(
-            f"{_each(resources, 'cores_per_rank')} cores were asked for, and there are {capacity.cores}; "
-            "ask for fewer, or set Local(cores=...)"
+            f"{_asked(resources, 'cores_per_rank')} was asked for, and this executor has "
+            f"{counted(capacity.cores, 'core')}; ask for fewer, or set Local(cores=...)"
         )
     if resources.gpus > len(capacity.gpus):
         raise ResourceError(
-            f"{_each(resources, 'gpus_per_rank')} GPUs were asked for, and there are {len(capacity.gpus)}; "
-            "ask for fewer, or set Local(gpus=...)"
+            f"{_asked(resources, 'gpus_per_rank')} was asked for, and this executor has "
+            f"{counted(len(capacity.gpus), 'GPU')}; ask for fewer, or set Local(gpus=...)"
         )
     if resources.memory is not None and resources.memory * GIB > capacity.memory:
         raise ResourceError(
-            f"memory={resources.memory:g} GiB was asked for, and there are {capacity.memory / GIB:.3g}; "
+            f"memory={resources.memory:g} GiB was asked for, and this executor has {capacity.memory / GIB:.3g} GiB; "
             "ask for less, or set Local(memory=...)"
         )
     if resources.ranks > 1 and (reason := why_no_mpi()) is not None:
@@ -147,13 +151,13 @@ def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> N
         )
 
 
-def _each(resources: Resources, key: str) -> str:
-    count = getattr(resources, key)
-    return str(count) if resources.ranks == 1 else f"{resources.ranks} x {count}"
+def _asked(resources: Resources, key: str) -> str:
+    ranks = "" if resources.ranks == 1 else f"ranks={resources.ranks} with "
+    return f"{ranks}{key}={getattr(resources, key)}"
 
 
 def options_of(resources: Resources) -> dict[str, Any]:
-    """Return what the worker arranges around the call. Paths are those of this moment and this directory."""
+    """Return the options for a worker's preparation of the call. Paths are those of this moment and this directory."""
     options: dict[str, Any] = {}
     for key in ("cwd", "error_log_file"):
         path = getattr(resources, key)
@@ -170,7 +174,7 @@ def options_of(resources: Resources) -> dict[str, Any]:
 
 
 def _warning(resources: Resources) -> dict[str, str]:
-    """Return the variable by which a worker listens to the warning before its first call begins."""
+    """Return the variable from which a worker learns the signal of the warning before the first call."""
     return {} if resources.warn_before is None else {WARNED_BY: str(_signal_number(resources))}
 
 
@@ -179,7 +183,7 @@ def _signal_number(resources: Resources) -> int:
 
 
 def memory_bytes(memory: float | None) -> int:
-    """GiB in bytes, at least one: none at all means that no memory was asked for."""
+    """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
     return 0 if memory is None else max(1, int(memory * GIB))
 
 
@@ -187,10 +191,10 @@ def memory_bytes(memory: float | None) -> int:
 
 
 def job_options(resources: Resources) -> dict[str, Any]:
-    """Return what is arranged around a call that is a job. What the scheduler can give, it knows itself.
+    """Return the options of a call that is a job; the scheduler keeps the other resources.
 
     Raises:
-        ResourceError: a key means nothing where each call is a job.
+        ResourceError: a key means nothing for a job.
     """
     if resources.cache_key is not None or resources.cache_directory is not None:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
@@ -201,7 +205,7 @@ def job_options(resources: Resources) -> dict[str, Any]:
 
 
 def thread_variables(resources: Resources) -> dict[str, str]:
-    """Return the variables that tell libraries how many threads to start."""
+    """Return the variables for the number of threads that libraries start."""
     return dict.fromkeys(THREADS, str(resources.cores_per_rank))
 
 

@@ -85,7 +85,6 @@ class SchedulerSettings:
             mpi=getattr(self, "mpi", None),
             rank_launcher=site.rank_launcher,
             separate=site.separate,
-            check=site.check,
             calls_per_job=self.calls_per_job,
             poll=self.poll,
             result_grace=self.result_grace,

@@ -1,4 +1,4 @@
-"""The public class `Slurm`: the settings of a cluster, and the backend that an executor gets for them."""
+"""The public class `Slurm`: the settings of a cluster, and the making of an executor's backend."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ class Slurm(SchedulerSettings):
     calls are sent to workers on its nodes.
 
     Args:
-        nodes: how many nodes to keep workers on, a number or (fewest, most): outside an allocation they are asked for
-            by jobs, as they are needed; inside, how many of its own.
+        nodes: the number of nodes to keep workers on, or (fewest, most): outside an allocation jobs ask for nodes, as
+            calls need them; inside, a number of its own nodes.
         walltime: the time limit of such a job, and of a call that is a job without `run_time`: seconds, or a text as
             "2h".
         partition: the partition of calls that name none.
         account: the account of calls that name none.
         qos: the quality of service of calls that name none.
         constraint: the constraint on nodes of calls that name none.
-        template: a Jinja job script in place of Callyard's own: its text, or the path of a file. Calls may ask for
-            resources by the names that it uses.
-        mpi: the plugin that `srun --mpi=` is told; default: the first that fits is found by trying.
+        template: a Jinja job script in the place of Callyard's own: the text, or the path of a file. Calls may ask for
+            resources by the names in the template.
+        mpi: the plugin for `srun --mpi=`; default: the first that fits is found by trying.
         python: the interpreter on the nodes; default: this one.
-        setup: lines of shell before it, as "module load gcc"; one text or several.
-        launcher: a command before it, as `("apptainer", "exec", "image.sif")`.
+        setup: lines of shell before the interpreter, as "module load gcc"; one text or several.
+        launcher: a command before the interpreter, as `("apptainer", "exec", "image.sif")`.
         interface: the network interface to listen on for workers, by its name or address; default: all.
-        ports: the range of ports to listen on, (low, high), where a firewall wants that.
-        poll: how soon and how late the scheduler is asked what has become of jobs (s).
-        result_grace: how long a result may take to become visible after its job has ended (s).
-        calls_per_job: how many short calls one job makes, one after the other.
-        detached: whether calls are jobs that outlive this process; default: see above.
+        ports: the range of ports to listen on, (low, high), as open in a firewall.
+        poll: the shortest and the longest time between two questions to the scheduler about jobs (s).
+        result_grace: the longest time after the end of a job until its result is visible (s).
+        calls_per_job: the number of short calls in one job, one after the other.
+        detached: True for calls that are jobs and outlive this process; default: see above.
         host: another machine that submits; not here yet.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, where the
-            template cannot be read, and `SchedulerError` for `detached=False` outside an allocation.
+        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, if the template
+            cannot be read, and `SchedulerError` for `detached=False` outside an allocation.
         TypeError: an argument is unknown.
 
     >>> slurm = Slurm(partition="short", setup="module load gcc")
@@ -97,15 +97,15 @@ class Slurm(SchedulerSettings):
 
     @property
     def other_resources(self) -> Sequence[str]:
-        """The names of resources that calls may have beside the common ones: those that the template uses."""
+        """The names of the template, which calls may use as resources beside the common ones."""
         return self._template_keys() if _is_detached(self) else ()
 
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
         """Make the backend of an executor.
 
         Raises:
-            CallyardError: the settings do not go together, the template cannot be read, or there is no allocation with
-                as many nodes as are asked for.
+            CallyardError: the settings do not go together, the template cannot be read, or no allocation has so many
+                nodes.
         """
         if _is_detached(self):
             return self._open_detached(settings, cache)
@@ -113,7 +113,7 @@ class Slurm(SchedulerSettings):
 
 
 def _is_inside() -> bool:
-    """Whether this process runs inside an allocation."""
+    """Return True if this process runs inside an allocation."""
     return "SLURM_JOB_ID" in os.environ
 
 

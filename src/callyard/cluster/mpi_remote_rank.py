@@ -1,9 +1,9 @@
-"""One rank of a call on several nodes: a worker and its agent in one process.
+"""One rank of a call on several nodes: a worker and an agent in one process.
 
     driver == transport/curve == Agent --> Bridge == socket pair == RankServer, which runs the function
-              (a thread of this process)                         (its main thread, as MPI wants it)
+              (a thread of this process)                         (the main thread, as MPI wants it)
 
-The scheduler's own launcher starts it, so that MPI finds the other ranks. It runs one call.
+The scheduler's own launcher starts the process, so that MPI finds the other ranks. The process runs one call.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 
 class Bridge:
-    """The runner of one call, in the place of a worker pool: hands it to the main thread, over a socket pair."""
+    """The runner of one call, in the place of a worker pool.
+
+    It hands the call to the main thread, over a socket pair.
+    """
 
     def __init__(
         self,
@@ -64,10 +67,10 @@ class Bridge:
         self._beside.watch(loop)
         loop.watch(connection.stream.sock, self._on_readable)
         connection.greet(self._initializer)
-        connection.handed_over()
+        connection.handed_over()  # the other end is in this same process
 
     def join(self) -> None:
-        """Serve in this thread until the driver wants no more."""
+        """Serve in this thread until the driver sends END."""
         while not self._over:
             if not self._beside.before_waiting():
                 self._loop.step(None)
@@ -83,7 +86,7 @@ class Bridge:
         """Do nothing: no call waits here."""
 
     def let_idle_workers_go(self) -> None:
-        """Do nothing: there is none."""
+        """Do nothing: there are no idle workers."""
 
     def kill(self, signum: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # the launcher ends the other ranks
@@ -99,6 +102,7 @@ class Bridge:
         if mask & WRITE and connection.stream.flush():
             self._loop.also_write(connection.stream.sock, False)
         arrived = connection.receive()
+        # Before `take_frames`, which takes the call out.
         for call in list(connection.in_flight.values()):
             self._warn_of_no_mpi(call, arrived)
         for end in connection.take_frames(connection, arrived):
@@ -123,7 +127,7 @@ def main() -> None:
     open_standard_descriptors()
     os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
     parent = ParentPipe()
-    parent.watch()
+    parent.watch()  # before MPI, which may wait for other ranks for ever
     ours, theirs = socket.socketpair()
     world = join_world()  # in this thread, as MPI wants it
     rank = rank_in(world)
@@ -132,10 +136,10 @@ def main() -> None:
     agent = threading.Thread(target=_serve, args=(os.path.abspath(contact), parent, hello, make_runner), daemon=True)
     agent.start()
     result_log, descriptor = make_result_log()
-    os.close(descriptor)
+    os.close(descriptor)  # no other process maps the log of a rank
     with theirs:
         RankServer(theirs, result_log, int(ranks)).run()
-    agent.join()
+    agent.join()  # until the driver has the result
 
 
 def _serve(contact: str, parent: ParentPipe, hello: Hello, make_runner: partial[Bridge]) -> None:
@@ -144,7 +148,7 @@ def _serve(contact: str, parent: ParentPipe, hello: Hello, make_runner: partial[
     except BaseException as error:
         sys.stderr.write(f"{error}\n")
         there = False
-    if not there:  # the main thread would wait for ever; the launcher then ends the other ranks
+    if not there:  # the main thread would wait for ever; after an exit the launcher ends the other ranks
         sys.stderr.flush()
         os._exit(1)
 

@@ -50,7 +50,7 @@ class JobCallStatus:
             return None
 
     @property
-    def error(self) -> tuple[BaseException, str] | None:
+    def error(self) -> tuple[BaseException, str] | None:  # The error of a failed call, and its traceback.
         """The error of a failed call, and its traceback."""
         end = self.folder.ended(self.number)
         return end.error() if end is not None and end.failure else None
@@ -65,7 +65,7 @@ class JobCallStatus:
 
 
 def calls_of_jobs(home: CacheDirectory) -> Iterator[JobCallStatus]:
-    """Yield all calls in order of submission, but not the ended ones that were submitted again."""
+    """Yield all calls in order of submission, without ended ones that were submitted again."""
     calls = list(_all_calls(home))
     last = {call.id: place for place, call in enumerate(calls)}
     for place, call in enumerate(calls):
@@ -119,7 +119,7 @@ def _state(folder: BatchDirectory, number: int, reached: str | None, job: str | 
 
 
 def find_job_calls(home: CacheDirectory, beginning: str) -> list[JobCallStatus]:
-    """Return the calls whose key, or whose ID, has this beginning."""
+    """Return the calls with this beginning of their key or ID."""
     return [call for call in calls_of_jobs(home) if call.id.startswith(beginning) or call.key.startswith(beginning)]
 
 

@@ -1,22 +1,22 @@
 """The spool: one directory on disk for each submission to a scheduler.
 
-    <home>/jobs/<token>/batch     what is submitted, as JSON
+    <home>/jobs/<token>/batch     the submission, as JSON
                         calls     the calls themselves, one behind the other
-                        script    what the scheduler runs
-                        job       the scheduler's ID of it, or of each element; written after
-                        job.0-9   likewise, of the first ten elements, where it did not take all of them at once
-                        3.begun   call 3 is running: where, and under which key
-                        3.end     how it ended; renamed to 3.seen by a process that has received that
-                        3.superseded  it failed, and was submitted once more in another batch
-                        3.log     what it printed
-                        3.again   the arguments with which it has asked to be run again, and how often it did
-                        at-...    an executor of a process that waits for its calls, as who has submitted them
-                        at-...@3  one that waits for call 3
+                        script    the job's script
+                        job       the scheduler's ID of the job, or of each element; written after the submission
+                        job.0-9   likewise, of the first ten elements, if not all could be submitted at once
+                        3.begun   call 3 is running: the place, and the key
+                        3.end     the outcome; renamed to 3.seen by a process that has received it
+                        3.superseded  a failure, after another submission of the call in another batch
+                        3.log     the output
+                        3.again   the arguments of the next attempt, and the number of attempts
+                        at-...    an executor of a process that waits for all calls, as the submitter's does
+                        at-...@3  an executor that waits for call 3
 
-The token is random and also in the job's comment. The directory is there, with all that the job needs, before the
-scheduler is told, and appears as a whole, under a name of which nobody takes notice until then. So whoever finds one
-without a `job` can ask the scheduler whether it has got it, or parts of it. It vanishes as a whole too. What is in it
-appears whole or not at all, and is not changed afterwards.
+The token is random, and also in the job's comment. The directory is complete before the scheduler is told: it appears
+as a whole, and has a name that no process looks at until then. So a process that finds one without a `job` can ask the
+scheduler whether it has the job, or parts of it. The directory vanishes as a whole, too. Each file in it appears as a
+whole, and is not changed afterwards.
 """
 
 from __future__ import annotations
@@ -24,18 +24,25 @@ from __future__ import annotations
 import os
 import time
 
-from ..cache.directory import CacheDirectory, remove_tree, sync_directory, write_all
+from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
-from ..utils import lite_json
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Any, Callable, Container, Iterable, Iterator, Sequence
+from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_dumps, json_loads, suppress
 from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
-__all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
+__all__ = [
+    "Batch",
+    "BatchDirectory",
+    "CallOutcome",
+    "CallPosition",
+    "CallStart",
+    "damaged_batches",
+    "folders",
+    "folders_by_age",
+]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a pipe there
 _DIGITS = 10  # of the number of a call, at most
 ENDED = ("end", "seen", "superseded")  # the progress of calls that have ended
 
@@ -50,24 +57,33 @@ class DirectoryFiles:
         self._write_into(self.path, name, *parts)
 
     def _write_into(self, place: str, name: str, *parts: bytes) -> None:
-        """Write a file. The directory is not made again: where it is gone nobody waits any more."""
+        """Write a file. The directory is not made again: without it no process waits any more."""
         descriptor, temporary = self.home.temporary_in(place)
         try:
-            at = 0
-            for part in parts:
-                write_all(descriptor, part, at)
-                at += len(part)
-            os.fsync(descriptor)  # what a job finds on another machine must be there whatever happens to this one
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, f"{place}/{name}")
+            try:
+                at = 0
+                for part in parts:
+                    write_all(descriptor, part, at)
+                    at += len(part)
+                os.fsync(descriptor)  # a job on another machine must find the file, even after a crash here
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, f"{place}/{name}")
+        except BaseException:  # a full disk, most likely: half a file must not stay
+            remove_file(temporary)
+            raise
 
     def _read(self, name: str) -> bytes:
         with open(self._open(name), "rb") as file:
             return file.read()
 
     def _parsed(self, name: str, parse: Callable[[bytes], Any]) -> Any:
-        """Read and parse a file. Raises CacheError if it is damaged, FileNotFoundError if it is gone."""
+        """Read and parse a file.
+
+        Raises:
+            CacheError: the file is damaged.
+            FileNotFoundError: the file is gone.
+        """
         content = self._read(name)
         try:
             return parse(content)
@@ -75,7 +91,7 @@ class DirectoryFiles:
             raise CacheError(f"{self.path}/{name} is damaged: {type(error).__name__}: {error}") from error
 
     def _open(self, name: str) -> int:
-        """Open a file that nobody else can have written, because its content may be unpickled."""
+        """Open a file that no other user can have written, because the content may be unpickled."""
         path = f"{self.path}/{name}"
         descriptor = os.open(path, _READ)
         try:
@@ -100,42 +116,52 @@ class BatchDirectory(DirectoryFiles):
     # -- the submitter's ---------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Batch:
-        """Take the batch that is going to be submitted, before it is written."""
+        """Take the batch that is going to be submitted, before the writing."""
         self._batch = batch
         return batch
 
     def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
-        """Write everything that the job needs; from then on it is meant to be submitted."""
+        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed."""
         building = self.home.temporary_directory("jobs")
-        self._write_into(building, "calls", *calls)
-        self._write_into(building, "script", script.encode())
-        self._write_into(building, "batch", batch.dump())
-        os.rename(building, self.path)
-        sync_directory(f"{self.home.path}/jobs")
+        try:
+            self._write_into(building, "calls", *calls)
+            self._write_into(building, "script", script.encode())
+            self._write_into(building, "batch", batch.dump())
+            # The last step of the writing: the name appears with all files behind it.
+            os.rename(building, self.path)
+            sync_directory(f"{self.home.path}/jobs")
+        except BaseException:
+            remove_tree(building)
+            self.remove()
+            raise
         self._batch = batch
 
     def submitted_as(self, part: BatchPart) -> None:
-        """Write down which elements the scheduler has got, and the ID of their job."""
+        """Write down the elements that the scheduler has, and the ID of their job."""
         whole = part.end - part.first == self.batch.size
         self._write("job" if whole else f"job.{part.name}", part.job.encode())
 
     @property
     def batch(self) -> Batch:
-        """The batch. Raises FileNotFoundError where it was not written, or is gone."""
+        """The batch.
+
+        Raises:
+            FileNotFoundError: the batch was not written, or is gone.
+        """
         if self._batch is None:
             self._batch = self._parsed("batch", self._load_batch)
         return self._batch
 
     def _load_batch(self, content: bytes) -> Batch:
-        found = lite_json.loads(content)
+        found = json_loads(content)
         if found.pop("format") != FORMAT:
             raise VersionMismatch(f"{self.path} was written by another version of Callyard ({found['callyard']})")
         return Batch.from_fields(found)
 
     @property
     def parts(self) -> list[BatchPart]:
-        """The parts that the scheduler has got, as far as that is written down, in the order of the elements."""
-        if self.missing(self._parts) is not None:  # once it is complete it stays
+        """The parts that the scheduler has, as far as written down, in the order of the elements."""
+        if self.missing(self._parts) is not None:  # a complete list stays so
             self._parts = sorted(self._read_parts(), key=lambda part: part.first)
         return self._parts
 
@@ -159,7 +185,7 @@ class BatchDirectory(DirectoryFiles):
         return job
 
     def missing(self, parts: Iterable[BatchPart]) -> BatchPart | None:
-        """Return the first elements that are in none of these parts."""
+        """Return the first elements outside of these parts."""
         first = 0
         for part in parts:
             if part.first > first:
@@ -168,7 +194,7 @@ class BatchDirectory(DirectoryFiles):
         return BatchPart(first, self.batch.size) if first < self.batch.size else None
 
     @property
-    def unsent(self) -> BatchPart | None:
+    def unsent(self) -> BatchPart | None:  # The first elements that the scheduler does not have, as far as known.
         """The first elements that the scheduler has not got, as far as is known."""
         return self.missing(self.parts)
 
@@ -194,25 +220,25 @@ class BatchDirectory(DirectoryFiles):
         self._write(f"{number}.begun", begun.replace(at=time.time()).dump())
 
     def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
-        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of that."""
+        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of the attempts."""
         self._write(f"{number}.again", f"{attempt} {restarts}\n".encode(), arguments)
 
     def again(self, number: int) -> CallAgain | None:
-        """Return what was kept of a call that has asked to be run again."""
+        """Return the kept attempt of a call that has raised `Again`; None for any other call."""
         with suppress(FileNotFoundError):
             kept: CallAgain = self._parsed(f"{number}.again", CallAgain.load)
             return kept
         return None
 
     def beat(self, number: int) -> None:
-        """Touch the file that shows that the job lives, also where the scheduler cannot say so."""
+        """Touch the file that proves life, also when the scheduler cannot say so."""
         with suppress(OSError):
             os.utime(f"{self.path}/{number}.begun")
 
     def end(self, number: int, end: CallOutcome) -> None:
         fields = {**vars(end)}
         failure = fields.pop("failure")
-        self._write(f"{number}.end", lite_json.dumps(fields).encode() + b"\n", failure)
+        self._write(f"{number}.end", json_dumps(fields).encode() + b"\n", failure)
 
     # -- for all who wait ----------------------------------------------------------------------------------
 
@@ -227,15 +253,15 @@ class BatchDirectory(DirectoryFiles):
         return found
 
     def is_whole(self) -> bool:
-        """Return whether jobs find their calls in it; not once it is kept only for the failures."""
+        """Return True if jobs find their calls here; False once the directory is kept only for the failures."""
         return os.path.exists(f"{self.path}/calls")
 
     def wait_for(self, number: int, job: str) -> None:
-        """Write down that another job holds the claim that this call needs."""
+        """Write down another job, the one with the claim to this call's key."""
         self._write(f"{number}.waits", job.encode())
 
     def waits(self) -> dict[int, str]:
-        """Return the calls that wait so, each with the job that holds the claim."""
+        """Return the calls that wait so, each with the job with the claim."""
         found = {}
         for name in names(self.path):
             number, what = _numbered(name)
@@ -251,7 +277,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def heart(self, number: int) -> int | None:
-        """Return the time of the last beat (ns). The file is opened: then a network file system asks its server."""
+        """Return the time of the last beat (ns). The file is opened, so that a network file system asks the server."""
         with suppress(OSError):
             descriptor = self._open(f"{number}.begun")
             try:
@@ -261,7 +287,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def ended(self, number: int) -> CallOutcome | None:
-        """Return how a call ended, received or not; None if it has not."""
+        """Return the outcome of a call, received or not; None before its end."""
         for name in (f"{number}.end", f"{number}.seen"):
             with suppress(FileNotFoundError):
                 end: CallOutcome = self._parsed(name, CallOutcome.load)
@@ -269,14 +295,14 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def ended_at(self, number: int) -> float | None:
-        """Return the time at which a call ended (s since 1970, by the clock of the file system); None if it has not."""
+        """Return the time of a call's end (s since 1970, by the clock of the file system); None before its end."""
         for name in (f"{number}.end", f"{number}.seen"):
             with suppress(OSError):
                 return os.stat(f"{self.path}/{name}").st_mtime
         return None
 
     def received(self, number: int) -> None:
-        """Note that its failure was told to somebody: a process that submits the call from now on runs it again."""
+        """Note that a process was told of the failure: a later submission runs the call again."""
         with suppress(FileNotFoundError):
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
@@ -286,19 +312,23 @@ class BatchDirectory(DirectoryFiles):
         return f"{self.path}/{number if element is None else element}.log"
 
     def attach(self, waiter: str, number: int | None = None) -> None:
-        """Note a waiter for one call, or for all of them. Raises FileNotFoundError where the batch is gone."""
+        """Note a waiter for one call, or for all of them.
+
+        Raises:
+            FileNotFoundError: the batch is gone.
+        """
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         with suppress(FileExistsError):
             os.close(os.open(f"{self.path}/{_mark(waiter, number)}", flags, 0o600))
 
     def leave(self, waiter: str) -> None:
-        """Note that it does not wait for any call here any more."""
+        """Note that the waiter waits for no call here any more."""
         for name in names(self.path):
             if name.partition("@")[0] == _mark(waiter):
                 self._unmark(name)
 
     def leave_one(self, waiter: str, number: int) -> None:
-        """Note that it does not wait for this call any more; of waiters for all of them nothing changes."""
+        """Note that the waiter does not wait for this call any more; a waiter for all calls stays."""
         self._unmark(_mark(waiter, number))
 
     def _unmark(self, name: str) -> None:
@@ -306,7 +336,7 @@ class BatchDirectory(DirectoryFiles):
             os.unlink(f"{self.path}/{name}")
 
     def others(self, waiter: str, numbers: Container[int] | None = None) -> bool:
-        """Return whether another waiter, not provably gone, waits for one of these calls, or for any."""
+        """Return True if another waiter, not provably gone, waits for one of these calls, or for any."""
         for name in names(self.path):
             other, _, number = name.partition("@")
             if name.startswith("at-") and other != _mark(waiter):
@@ -316,7 +346,7 @@ class BatchDirectory(DirectoryFiles):
         return False
 
     def keep_failures(self) -> bool:
-        """Remove all but the output and the errors of calls that failed; return whether there are any."""
+        """Remove all but the output and the errors of failed calls; return False if there are none."""
         kept = [number for number, what in self.news().items() if what == "seen"]
         ends = (f"{number}.end" for number in range(len(self.batch.calls)))
         wanted = {"batch", "job", *(f"job.{part.name}" for part in self.parts), *ends}
@@ -329,12 +359,12 @@ class BatchDirectory(DirectoryFiles):
         return bool(kept)
 
     def is_over(self) -> bool:
-        """Return whether all calls have ended."""
+        """Return True if all calls have ended."""
         news = self.news()
         return all(news.get(number) in ENDED for number in range(len(self.batch.calls)))
 
     def elements_left(self) -> int:
-        """Return how many elements have calls that have not ended; 0 where the batch is gone."""
+        """Return the number of elements with unfinished calls; 0 for a batch that is gone."""
         news = self.news()
         if not news and not os.path.exists(self.path):
             return 0
@@ -351,7 +381,7 @@ class BatchDirectory(DirectoryFiles):
     def superseded(self, number: int) -> None:
         """Remove the failure of a call that was submitted again.
 
-        Its file gets another name instead of going, because a call with a start and no end counts as running.
+        The file is renamed, not removed, because a call with a start and without an end counts as running.
         """
         with suppress(FileNotFoundError):
             os.unlink(self.log(number))
@@ -359,6 +389,10 @@ class BatchDirectory(DirectoryFiles):
             os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.superseded")
         if not self.is_whole() and set(self.news().values()) <= {"superseded"}:
             self.remove()
+
+    def set_aside(self, reason: str) -> str:
+        """Move the batch to the damaged files of the cache, with the reason beside it; return where it lies now."""
+        return self.home.set_path_aside(self.path, reason)
 
     def remove(self) -> None:
         """Remove the whole batch."""
@@ -374,19 +408,34 @@ def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
 
 
 def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
-    """Return the batches that can be read, the oldest first, without those that are known already."""
+    """Return the readable batches, the oldest first, without the `known` ones."""
     found = []
     for folder in folders(home):
         if folder.token not in known:
             try:
                 found.append((folder.batch.created, folder))
-            except (OSError, ValueError, CallyardError):  # being removed just now, or of another version
+            except (OSError, ValueError, CallyardError):  # being removed, or of another version
                 continue
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
 
 
+def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
+    """Return the batches that nobody can read, each with the reason; not those of another version."""
+    found = []
+    for folder in folders(home):
+        try:
+            _ = folder.batch
+        except VersionMismatch:
+            continue
+        except CacheError as error:
+            found.append((folder, error))
+        except OSError:  # being removed just now, or a file system that stumbles
+            continue
+    return found
+
+
 def names(path: str) -> Sequence[str]:
-    """Return the names in a directory; none if it is not there."""
+    """Return the names in a directory; none if there is no such directory."""
     try:
         return os.listdir(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -394,7 +443,7 @@ def names(path: str) -> Sequence[str]:
 
 
 def _numbered(name: str) -> tuple[int, str]:
-    """Return the number of a call, and the kind of its file; -1 where it is no file of a call."""
+    """Return the number of a call, and the kind of its file; -1 for any other file."""
     number, _, what = name.partition(".")
     known = number.isascii() and number.isdecimal() and len(number) < _DIGITS
     return (int(number), what) if known else (-1, "")

@@ -1,4 +1,4 @@
-"""The request to a scheduler for a batch, made from its files alone, so that any process can submit it."""
+"""The request to a scheduler for a batch, made from the batch's files alone, so that any process can submit it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from ..hashing.digest import blake2b
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest
+from ..utils.lite_stdlib import json_dumps, json_loads
 from ..utils.paths import runs_directory
 from .batch import BatchPart
 from .planner import ArrayDependency
 from .spool import BatchDirectory
 
-__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "waited_for"]
+__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "trial_of", "waited_for"]
 
 Known = Mapping[str, BatchDirectory]  # by their tokens
 _NONE: Known = {}
@@ -53,19 +54,19 @@ def _plain(value: Any) -> Any:
 
 
 def waited_for(folder: BatchDirectory) -> set[str]:
-    """Return the tokens of the batches for which the scheduler is to wait: they must be submitted first, or be over."""
+    """Return the tokens of the batches for which the scheduler must wait; these are submitted first, or over."""
     asked = folder.batch.request
     return {token for named in (asked["after"], *asked.get("after_each", ())) for _, token, _ in named}
 
 
 def is_ready(folder: BatchDirectory) -> bool:
-    """Return whether all batches for which the scheduler is to wait were submitted, or are over."""
+    """Return True if all batches for which the scheduler must wait were submitted, or are over."""
     others = (BatchDirectory(folder.home, token) for token in waited_for(folder))
     return all(not os.path.exists(other.path) or other.unsent is None for other in others)
 
 
 def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) -> BatchPart | None:
-    """Return the elements to submit next: at most so many, and such as one request can ask for."""
+    """Return the elements to submit next: at most `most`, and such as one request can ask for."""
     part, elements = folder.unsent, folder.batch.elements
     if part is None or elements is None:
         return part
@@ -77,12 +78,12 @@ def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) ->
 
 
 def _other(folder: BatchDirectory, token: str, known: Known) -> BatchDirectory:
-    """Return another batch. Those that are known need not be read again."""
+    """Return another batch. A batch in `known` need not be read again."""
     return known.get(token) or BatchDirectory(folder.home, token)
 
 
 def _together(other: BatchDirectory, elements: Sequence[int]) -> int:
-    """Return how many of the first elements have their counterparts in one job."""
+    """Return the number of the first elements whose counterparts are in one job."""
     jobs = [_array_of(other, element) for element in elements]
     return next((place for place, job in enumerate(jobs) if job != jobs[0]), len(jobs))
 
@@ -90,7 +91,7 @@ def _together(other: BatchDirectory, elements: Sequence[int]) -> int:
 def _parts(folder: BatchDirectory) -> list[BatchPart]:
     try:
         return folder.parts
-    except FileNotFoundError:  # it is over, and was removed
+    except FileNotFoundError:  # over and removed
         return []
 
 
@@ -135,13 +136,22 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
     )
 
 
+def trial_of(note: dict[str, Any]) -> JobRequest:
+    """Return a request as it will be once its note was written and read, to see whether a command can be made of it."""
+    asked = json_loads(json_dumps(note))
+    return JobRequest(
+        name=asked["name"], token="0" * 16, script="/script", log="/0.log", elements=None, time=asked["time"],
+        resources=Resources().updated(asked["resources"]), templated=asked["templated"],
+    )  # fmt: skip
+
+
 def _dependencies(
     elements: Sequence[int] | None, other: BatchDirectory, kind: Any, number: int | None
 ) -> list[Dependency]:
     if not os.path.exists(other.path):
         return []
     if kind == "corresponding" and elements:
-        jobs = [_array_of(other, elements[0])]  # which all of them have in common
+        jobs = [_array_of(other, elements[0])]  # common to all of them
     elif number is not None:
         jobs = [_job_of_element(other, number)]
     else:
@@ -163,12 +173,12 @@ def _parts_before(folder: BatchDirectory, part: BatchPart) -> Iterator[Dependenc
 
 
 def label(folder: BatchDirectory, part: BatchPart) -> str:
-    """Return the word by which a submission can be found: its token, and the elements if they are not all."""
+    """Return the word for finding a submission: the token, and for a part its elements."""
     return folder.token if part.end - part.first == folder.batch.size else f"{folder.token}.{part.name}"
 
 
 def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
-    """Return the parts of a batch that a scheduler has got, from its jobs with labels that begin with the token."""
+    """Return the parts of a batch that a scheduler has, from its jobs with labels beginning with the token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
     if folder.batch.request.get("after_each") and folder.batch.elements is not None:  # each element is a job
         return _joined(BatchPart.from_name(name, f"{job},") for name, job in names.items())
@@ -197,7 +207,7 @@ def _log(folder: BatchDirectory) -> str:
 
 
 def _without_backslash(path: str) -> str:
-    """Return another name of the same directory: schedulers take a backslash for something else, each in its way."""
+    """Return another name of the same directory: schedulers give a backslash a meaning, each another one."""
     if "\\" not in path:
         return path
     home, name = os.path.split(path)

@@ -63,7 +63,7 @@ class JobId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dependency:
-    """A job that must have ended first: `ok`, `any`how, or with its element of the `corresponding` number `ok`."""
+    """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`."""
 
     kind: Literal["ok", "any", "corresponding"]
     job: JobId
@@ -145,7 +145,7 @@ class Status:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the job will wait for ever unless somebody changes the job or the cluster."""
+        """True if the job waits for ever unless a person changes the job or the cluster."""
         return self.phase == "waiting" and self.error is not None
 
 
@@ -198,7 +198,6 @@ class Site:
         environment: removes the variables of the current job or step from an environment, because commands would take
             them for options.
         refusal: returns the reason why a command did not succeed.
-        check: raises `ResourceError` for resources that mean nothing to the scheduler.
         job_variables: the names of the variables that describe a job to its processes. They are passed on to jobs and
             agents, so that these need not load the scheduler.
         configuration: returns the file that commands need, by the variables of a process; None if they need none.
@@ -220,7 +219,6 @@ class Site:
     refusal: Callable[[Reply], Refusal]
     job_variables: JobVariables
     separate: bool = False
-    check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
@@ -240,20 +238,23 @@ class Scheduler(Protocol):
 
     @property
     def name(self) -> str:
-        """The scheduler's name for people. Batches store it, so that another process knows which scheduler to ask."""
+        """The scheduler's name for people.
+
+        Batches store the name, so that another process knows the scheduler to ask.
+        """
 
     def submit(self, request: JobRequest) -> Query[JobId | Sequence[JobId]]:
-        """Return the command that submits a job or an array.
+        """Return the command to submit a job or an array; raise `ResourceError` for resources unknown to the scheduler.
 
-        Its reader returns the ID of the job or of the whole array; where elements are jobs of their own, the ID of
-        each, in the order of the request. It raises `SchedulerError` for an answer without a job ID, although the job
+        The reader returns the ID of the job or of the whole array; if elements are jobs of their own, the ID of each,
+        in the order of the request. The reader raises `SchedulerError` for an answer without a job ID, although the job
         was accepted.
         """
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
         """Return the command for the states of several jobs at once.
 
-        Its answer has an entry for each element of an array; it leaves out unknown jobs, and may contain others.
+        The answer has an entry for each element of an array, leaves out unknown jobs, and may contain others.
         """
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:

@@ -82,17 +82,17 @@ class Steps(Protocol):
         """
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment for the launcher inside an allocation, without variables that act as its options."""
+        """Return the environment for the launcher inside an allocation, without variables that act as options."""
 
     def agents(self, nodes: Sequence[str] | int, command: Sequence[str]) -> list[str]:
-        """Return the command that starts one process on each node, with all of the job's resources there.
+        """Return the command to start one process on each node, with all of the job's resources there.
 
         Steps may overlap. When one process ends, by itself or with its node, the others go on. A number of nodes means
         all nodes of a job of that size, for the script of the job.
         """
 
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
-        """Return the command that starts the ranks of an MPI call. It ends with the first rank that fails."""
+        """Return the command to start the ranks of an MPI call. The call ends with the first failing rank."""
 
     def ended_on(self, text: str) -> list[str]:
         """Return the nodes on which a process has ended, according to the launcher's messages."""

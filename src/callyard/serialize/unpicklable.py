@@ -85,12 +85,25 @@ def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if _refuses(value):
+        return
     names = dict.fromkeys((*getattr(value, "__dict__", ()), *_slots(type(value))))
     for name in names:
         try:
             yield f"{path}.{name}", getattr(value, name)
         except Exception:  # from a property of a user's class
             continue
+
+
+def _refuses(value: Any) -> bool:
+    """Return True if an object itself says why it cannot be pickled, as an executor does, whatever it holds."""
+    if not any("__reduce__" in vars(base) for base in type(value).__mro__[:-1]):
+        return False
+    try:
+        value.__reduce__()
+    except Exception:
+        return True
+    return False
 
 
 def _slots(kind: type) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 _GIB = 1 << 30
-ROOM = "ask for fewer workers, or let more processes or files be open (ulimit -u, ulimit -n)"  # where there is none
+# Advice for a system without room.
+ROOM = "ask for fewer workers, or let more processes or files be open (ulimit -u, ulimit -n)"
 
 
 def how_it_ended(exitcode: int | None) -> str:
@@ -13,7 +14,7 @@ def how_it_ended(exitcode: int | None) -> str:
         return "vanished"
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
-    import signal  # here, because a successful call does without it
+    import signal  # here, because a successful call needs no signals
 
     try:
         name = signal.Signals(-exitcode).name
@@ -28,5 +29,5 @@ def too_long(who: str, limit: float) -> str:
 
 def too_much_memory(who: str, limit: int | None) -> str:
     """Return the message for a call over its memory; a `limit` of None stands for the scheduler's own limit."""
-    how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:g} GiB"
+    how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:.4g} GiB"
     return f"{who} took {how_much} on {os.uname().nodename}; give it more{'' if limit else ' with memory='}"

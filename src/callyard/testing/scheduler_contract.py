@@ -10,8 +10,7 @@ from ..errors import SchedulerError
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest, Scheduler
 from ..schedulers.command import Query, Reply
-from ..schedulers.current_job import current_job
-from ..schedulers.job_environment import JobEnvironment
+from ..schedulers.job_environment import JobEnvironment, current_job
 
 __all__ = ["SchedulerContract"]
 
@@ -20,7 +19,7 @@ LONGEST = 100_000  # bytes in one word of a command; Linux takes 128 KiB
 
 
 class SchedulerContract:
-    """Tests that each scheduler passes, whatever its commands.
+    """Tests for each scheduler, whatever its commands.
 
     Attributes:
         scheduler: the scheduler under test.

@@ -1,4 +1,4 @@
-"""The connection of an agent to the driver: all addresses are tried at once, and the first that answers is taken."""
+"""The connection of an agent to the driver: an attempt at each address, all at once; the first to answer is taken."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class ConnectAttempt:
                 zmq.CONNECT_TIMEOUT: 5000,
             }
         )
+        # Before the connection, so that no event is missed.
         wanted = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         watched.watch(wanted | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         watched.socket.connect(address.endpoint)
@@ -59,9 +60,10 @@ class ConnectAttempt:
         for event, _ in self.watched.events():
             self._take_event(event)
         answered = False
+        # All messages at once: libzmq's descriptor tells of changes only.
         while parts := next_of(self.watched.socket):
             answered |= kind_of(parts[0]) == WELCOME
-        return answered and self.connected  # an answer may come from a connection that is gone
+        return answered and self.connected  # without a connection the answer comes from an earlier one
 
     def _take_event(self, event: int) -> None:
         import zmq
@@ -95,6 +97,7 @@ def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[
 def first_to_answer(
     attempts: Sequence[ConnectAttempt], deadline: float, clock: Callable[[], float]
 ) -> ConnectAttempt | None:
+    """Return the first attempt with an answer; None if the time is over."""
     import zmq
 
     poller = zmq.Poller()
@@ -102,6 +105,7 @@ def first_to_answer(
         poller.register(attempt.watched.socket, zmq.POLLIN)
         poller.register(attempt.watched.news, zmq.POLLIN)
     while (left := deadline - clock()) > 0:
+        # Rounded up: a time-out of 0 would spin through the last millisecond.
         poller.poll(math.ceil(left * 1000))
         for attempt in attempts:
             if attempt.step():
@@ -123,6 +127,7 @@ def _try_plainly(addresses: Sequence[Address], timeout: float = 1.0) -> list[str
         for number, address in enumerate(addresses):
             try:
                 sock = stack.enter_context(socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET))
+                # All addresses are tried together, in one second.
                 sock.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     sock.connect((address.host, address.port))

@@ -1,14 +1,14 @@
-"""The end of a call that is not its own: perhaps a warning, SIGTERM, and after a grace SIGKILL. Decisions only.
+"""The forced end of a call: perhaps a warning, SIGTERM, and after a grace SIGKILL. Decisions only.
 
-Whoever keeps the limits of calls (the zygote of a machine, the process of a job) has one of these for each call that
-runs, asks it what is due, and sends that.
+The keeper of the limits of calls (the zygote of a machine, the process of a job) has one sequence for each running
+call, asks for the signals that are due, and sends them.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+from ..utils.lite_stdlib import signal
 
-GRACE = 2.0  # s between SIGTERM and SIGKILL, where neither the call nor a scheduler says anything else
+GRACE = 2.0  # s between SIGTERM and SIGKILL, if neither the call nor a scheduler has another time
 
 
 class EndSequence:
@@ -19,7 +19,10 @@ class EndSequence:
     def __init__(
         self, grace: float | None = GRACE, warn_at: float | None = None, warning: int = signal.SIGUSR1
     ) -> None:
-        """`grace` (s): 0 for no SIGTERM, None where somebody else sends SIGKILL; `warn_at`: when to warn."""
+        """Begin without an end; `warn_at` is the time of the warning.
+
+        `grace` (s) is 0 for no SIGTERM, and None if a scheduler sends SIGKILL.
+        """
         self._grace = grace
         self._warn_at, self._warning = warn_at, warning
         self._term_at: float | None = None
@@ -27,7 +30,7 @@ class EndSequence:
         self.announced = False
 
     def announce(self, now: float) -> None:
-        """Let the end begin now; once it has begun, this changes nothing."""
+        """Let the end begin now; do nothing if it has begun."""
         if self.announced:
             return
         self.announced = True
@@ -35,7 +38,7 @@ class EndSequence:
         self._kill_at = None if self._grace is None else now + self._grace
 
     @property
-    def next_at(self) -> float | None:
+    def next_at(self) -> float | None:  # The time of the next signal; None if none is going to be due.
         """When something is due, None if nothing is going to be."""
         times = [at for at in (self._warn_at, self._term_at, self._kill_at) if at is not None]
         return min(times, default=None)
@@ -47,7 +50,7 @@ class EndSequence:
             self._warn_at = None
             signals.append(self._warning)
         if self._term_at is not None and now >= self._term_at:
-            self._warn_at = self._term_at = None  # a warning after it would be none
+            self._warn_at = self._term_at = None  # after SIGTERM a warning would be useless
             signals.append(signal.SIGTERM)
         if self._kill_at is not None and now >= self._kill_at:
             self._warn_at = self._kill_at = None

@@ -1,15 +1,14 @@
-"""The process of a job: it makes the calls of one element of a batch, one after the other.
+"""The process of a job: the calls of one element of a batch, one after the other.
 
     python -c "... main()" HOME TRUST TOKEN
 
-This process keeps the limits and says how each call ended, so no code of the user's runs in it. Each call is made by
-a fork: it looks for its inputs, makes the key if that had to wait for them, claims, runs and stores. What it prints is
+This process keeps the limits and writes down the end of each call, so no code of the user's runs in it. A fork makes
+each call: it finds the inputs, makes the key if that depends on inputs, claims the key, runs and stores. Its output is
 the job's log.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import select
 import sys
@@ -20,7 +19,7 @@ from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..system.processes import (
     become_subreaper,
     children,
@@ -34,26 +33,22 @@ from ..system.processes import (
     watch_end,
 )
 from ..utils.environment import NESTED, at_start, nested
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import TYPE_CHECKING, Any, Iterator, NoReturn
+from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppress
 from ..version import VERSION
-from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL, running
-from .job_call import make_call  # here, so that all calls of the job share what it loads
+from .current_call import running
+from .job_call import make_call  # here, so that all calls of the job share the loaded modules
 from .job_outcome import failed, job_id, node_name, printed, who
+from .job_signals import JobSignals
 
 if TYPE_CHECKING:
-    from .end_sequence import EndSequence
     from .limit_enforcement import Limits
 
 _ENDS_APART = 2.0  # s at most between the signals to two processes of a job that is ended: a busy node is slow
-_MOMENT = 0.2  # s between two beats, at the least
+_MOMENT = 0.2  # s between two beats, at least
 _BEAT = 15.0  # s at most between two beats
-_UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
-_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
-_ALL = (signal.SIGTERM, *_PASSED_ON)
-_KILL_WAIT = 30.0  # s of grace at a `run_time`, where the call asks for none: as much as Slurm gives by default
+_UNKILLABLE = 5.0  # s to wait for the end of a killed process, which may be deep in the kernel
 _STOPPED = 128 + signal.SIGTERM  # exit status of a job that was told to end
-_LOOKING = 0.05  # s between two looks at a process, where the system has no better way
+_LOOKING = 0.05  # s between two looks at a process, on systems without a better way
 
 
 def _python() -> str:
@@ -61,27 +56,28 @@ def _python() -> str:
 
 
 def main() -> None:
-    """Make the calls; the exit status is 1 if one of them failed, which tells the scheduler what not to start."""
+    """Make the calls; exit with 1 if one of them failed, so that the scheduler does not start dependent jobs."""
     path, trust, token = sys.argv[1:4]
     default_signals()
-    become_subreaper()  # what a call leaves behind is to end with it
+    become_subreaper()  # processes that a call leaves behind end with the call
     folder = BatchDirectory(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
-    if folder.batch.python == _python():  # otherwise what is found there is for another one
+    if folder.batch.python == _python():  # otherwise its paths are for another version
         sys.path[:] = folder.batch.paths
-    with suppress(OSError):  # it may be gone, or not be there; a call's own `cwd` is made
+    with suppress(OSError):  # the directory may be gone, or not exist here; a call's own `cwd` is made
         os.chdir(folder.batch.cwd)
     os.umask(folder.batch.umask)
     job = Job(folder)
     job.signals.listen()
     signal.signal(signal.SIGCHLD, job.reap_others)
     ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
-    os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
+    # Without the teardown of modules, which takes long.
+    os._exit(0 if all(end.state == "finished" for end in ends) else 1)
 
 
 def _start_afresh_with(environment: dict[str, str]) -> None:
-    """Set the variables of the calls; what the interpreter or the loader reads at its start needs a new one."""
+    """Set the variables of the calls; with one that counts only at the start of a process, start a new interpreter."""
     late = {name for name, value in environment.items() if at_start(name) and os.environ.get(name) != value}
     os.environ.update(environment)
     if late:
@@ -89,20 +85,20 @@ def _start_afresh_with(environment: dict[str, str]) -> None:
 
 
 class Job:
-    """The calls of one job, and the process of the one that runs."""
+    """The calls of one job, and the process of the running one."""
 
     def __init__(self, folder: BatchDirectory) -> None:
         self.folder = folder
-        self.pid = 0  # of the call that runs
-        self.runs: tuple[int, CallFile] | None = None  # that call
+        self.pid = 0  # of the running call's process
+        self.runs: tuple[int, CallFile] | None = None  # the running call
         self.signals = JobSignals()
         self.limits: Limits | None = None  # of the calls, if they have any
-        self.attempt = 1  # of the call that runs, as far as it has asked for more
+        self.attempt = 1  # of the running call, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
-        self.oom_kills = 0  # that were seen in this job
+        self.oom_kills = 0  # the kills seen so far in this job
 
     def make(self, number: int) -> CallOutcome:
-        """Make one call and write down how it ended, unless that was done before this job was started again."""
+        """Make one call and write down its end, unless an earlier start of this job has done so."""
         end = self.folder.ended(number)
         if end is None and self.signals.stopped:
             os._exit(_STOPPED)
@@ -122,11 +118,11 @@ class Job:
             if refused is not None:
                 end = failed(refused)
                 self.folder.end(number, end)
-            if end is None or reason is not None or code:  # otherwise it has let go of it itself
+            if end is None or reason is not None or code:  # otherwise the call has released the claim itself
                 self._release_claim(number, call_file)
             if end is not None:
                 return end
-            if reason is None and self.signals.stopped:  # the scheduler knows why
+            if reason is None and self.signals.stopped:  # the scheduler knows the reason
                 os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
         end = failed(error)
@@ -134,7 +130,7 @@ class Job:
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
-        """Return whether the call has raised `Again`: it has written down the arguments, and no outcome."""
+        """Return True if the call has raised `Again`: then it has written down arguments, and no outcome."""
         if code or self.folder.ended(number) is not None:
             return False
         kept = self.folder.again(number)
@@ -142,7 +138,10 @@ class Job:
         return self.attempt > before
 
     def _restart(self, number: int) -> CallyardError | None:
-        """Return if there is time for another attempt here; otherwise end this job, to be started again."""
+        """Return None if there is time for another attempt here; otherwise ask for another start, and end this job.
+
+        If the scheduler refuses, return the error of the call.
+        """
         ends, now = current_job().ends, time.time()
         if not self.signals.stopped and self.signals.warned is None:
             return None
@@ -150,7 +149,7 @@ class Job:
 
         expect_restart(self.folder, number)
         if self.signals.stopped and (ends is None or now < ends):
-            os._exit(_STOPPED)  # preempted: the scheduler starts it again; cancelled: it does not
+            os._exit(_STOPPED)  # preempted: the scheduler starts the job again; cancelled: no start
         try:
             requeue()
         except (OSError, CallyardError) as error:
@@ -175,7 +174,7 @@ class Job:
         kept = self.folder.again(number) if restarts else None
         self.attempt = 1 if kept is None else kept.attempt
         restarts -= 0 if kept is None else kept.restarts
-        # Slurm starts a job again, too, whose node was gone before it began there; then the call has not run.
+        # Slurm also starts a job again whose node was gone before the job began there; then the call has not run.
         if restarts > batch.restart_limit and self.folder.begun(number) is not None:
             from ..errors import NodeFailure
 
@@ -186,7 +185,7 @@ class Job:
         return None
 
     def _run(self, number: int, call_file: CallFile) -> tuple[str | None, int]:
-        """Fork a process that makes the call; return why that was ended, if it was, and its exit code."""
+        """Fork a process for the call; return the reason if it was ended here, and the exit code."""
         parent = os.getpid()
         self.runs = number, call_file
         deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
@@ -197,7 +196,8 @@ class Job:
             self._limit(call_file, deadline)
         reason, code = self._wait()
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
-            self.signals.await_stop(_ENDS_APART)  # the scheduler may have reached the call first, and knows why
+            # The scheduler may have signalled the call first, and knows the reason.
+            self.signals.await_stop(_ENDS_APART)
         pid, self.pid = self.pid, 0
         self.signals.ended()
         end_children(_UNKILLABLE)
@@ -220,7 +220,7 @@ class Job:
             return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + printed(self.folder, number))
         if reason == "memory":
             return OutOfMemory(too_much_memory(name, call_file.memory) + printed(self.folder, number))
-        from ..errors import WorkerLost  # here, because it loads much, and a call that goes well needs none of it
+        from ..errors import WorkerLost  # here, because this loads much, and most calls end well
 
         error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")
         error.exitcode = code
@@ -240,7 +240,7 @@ class Job:
         raise AssertionError("a call leaves by itself")  # pragma: no cover
 
     def _wait(self) -> tuple[str | None, int]:
-        """Wait until the call's process has ended; return why it was ended, if it was, and its exit code."""
+        """Wait for the end of the call's process; return the reason if it was ended here, and the exit code."""
         reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor, self.signals.wakes]
@@ -255,7 +255,7 @@ class Job:
             now = time.monotonic()
             for why in () if self.limits is None else self.limits.exceeded(now).values():
                 reason = reason or why
-                if why == "memory":  # which it would go on taking meanwhile
+                if why == "memory":  # SIGTERM would leave it time to take even more
                     until = self._kill_call(now)
                 else:
                     self.signals.announce(now)
@@ -269,19 +269,19 @@ class Job:
         return reason, -signal.SIGKILL if status is None else exit_code(status)
 
     def _kill_call(self, now: float) -> float:
-        """Kill the call and its group; return when it is waited for no longer."""
+        """Kill the call and its group; return the latest time to wait for the end."""
         kill_group(self.pid, signal.SIGKILL)
         return now + _UNKILLABLE
 
     def reap_others(self, signum: int, frame: object) -> None:
-        """Reap processes that a call has left behind: they are children of this one, and nobody else waits for them."""
-        if self.pid:  # else it is just being forked, or all are being ended
+        """Reap processes left behind by a call, which are children of this process now."""
+        if self.pid:  # otherwise a fork is under way, or `end_children` reaps
             for pid in children():
                 if pid != self.pid:
                     reaped(pid)
 
     def _beats(self) -> Iterator[float]:
-        """Beat when it is time, and yield the s until the next: it shows that the call runs if the scheduler cannot."""
+        """Beat when it is time, and yield the seconds to the next beat: a sign of life, if the scheduler gives none."""
         assert self.runs is not None
         number, call_file = self.runs
         at = time.monotonic() + _beat_of(call_file)
@@ -294,7 +294,7 @@ class Job:
 
     def _beat(self, number: int, call_file: CallFile) -> None:
         self.folder.beat(number)
-        if call_file.private:  # nobody else waits for its claim
+        if call_file.private:  # no other process waits for its claim
             return
         with suppress(OSError, CallyardError):
             begun = self.folder.begun(number)
@@ -304,8 +304,8 @@ class Job:
                 )
 
     def _release_claim(self, number: int, call_file: CallFile) -> None:
-        """Release the claim of a call whose process was ended: only on this node that can be proven gone."""
-        if call_file.private:  # its directory may be removed just now, and must not be made again
+        """Release the claim of a call whose process was ended: only on this node the end can be proved."""
+        if call_file.private:  # its directory may be in removal, and must not be made again
             return
         begun = self.folder.begun(number)
         key = call_file.order.key if begun is None else begun.key
@@ -318,7 +318,7 @@ class Job:
                     claim.release()
 
     def _killed_for_memory(self, code: int) -> str | None:
-        """Return whether the kernel killed a process of the job for memory: the scheduler may keep it in a cgroup."""
+        """Return "memory" if the kernel killed a process of the job for memory, perhaps by the scheduler's cgroup."""
         if code != -signal.SIGKILL:
             return None
         from ..system.memory_control import oom_kills_within
@@ -336,108 +336,3 @@ def _write_to(path: str) -> None:
     for fd in (1, 2):
         os.dup2(log, fd)
     os.close(log)
-
-
-# -- signals ---------------------------------------------------------------------------------------------
-
-
-class JobSignals:
-    """The signals of a job: its process gets them, outlives them, and passes them on to the call that runs.
-
-    SIGTERM (scancel, the job's limit, preemption) tells the call to end, as does the signal that some schedulers send
-    at the limit; SIGKILL is then the scheduler's, or ours where the call has a `grace`. Others go on as they come. Some
-    ways to send one reach all processes of the job (`scancel --full`): then the call gets it twice.
-    """
-
-    def __init__(self) -> None:
-        self.stopped = False  # the job is to end
-        self.warned: int | None = None  # the signal that has warned a call of the job's end
-        self._end: EndSequence | None = None  # of the call that runs, once it may need one
-        self._pid = 0  # of that call
-        self._options: dict[str, Any] = {}
-        self.wakes, self._wake = os.pipe()  # readable when a signal has come
-        for descriptor in (self.wakes, self._wake):
-            os.set_blocking(descriptor, False)
-
-    def listen(self) -> None:
-        signal.signal(signal.SIGTERM, self._stop)
-        limit = getattr(signal, current_job().time_limit_signal or "SIGTERM")
-        for signum in _PASSED_ON:
-            signal.signal(signum, self._stop if signum == limit else self._pass_on)
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-
-    def fork(self, options: dict[str, Any], run_time: float | None) -> int:
-        """Fork the process of a call; no signal arrives before that listens, or after its number is known here.
-
-        In the child signals stay blocked until `Running.listen` was called.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            for signum in (*_ALL, signal.SIGCHLD):
-                signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
-            os.close(self.wakes)
-            os.close(self._wake)
-            return 0
-        self._pid, self._options, self._end = pid, options, None
-        if run_time is not None:
-            before, now = options.get(WARN_BEFORE, run_time), time.monotonic()
-            warn_at = None if before >= run_time else now + run_time - before  # else it knows from the time
-            self._end = _sequence(options.get(GRACE, _KILL_WAIT), warn_at, options.get(WARN_SIGNAL, signal.SIGUSR1))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
-        return pid
-
-    def ended(self) -> None:
-        """The call has ended: its number may be another's soon."""
-        self._pid = 0
-
-    @property
-    def next_at(self) -> float | None:
-        """When something is due of the end of the call (s of the monotonic clock)."""
-        return None if self._end is None else self._end.next_at
-
-    def due(self, now: float) -> list[int]:
-        return [] if self._end is None else self._end.due(now)
-
-    def announce(self, now: float) -> None:
-        """The `run_time` of the call is over."""
-        if self._end is not None:
-            self._end.announce(now)
-
-    def await_stop(self, seconds: float) -> None:
-        """Wait until the job is told to end, no longer than this."""
-        until = time.monotonic() + seconds
-        while not self.stopped and (left := until - time.monotonic()) > 0:
-            select.select([self.wakes], [], [], left)
-            self.drain()
-
-    def drain(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self.wakes, 1 << 10)
-
-    def send(self, signum: int) -> None:
-        """Send a signal to the call, not to what that has started: its function looks after the rest."""
-        if self._pid:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, signum)
-
-    def _stop(self, signum: int, frame: object) -> None:
-        """End the job for the scheduler, which knows why; nothing is written about that here."""
-        self.stopped = True
-        if not self._pid:
-            os._exit(128 + signum)
-        if self._end is None or not self._end.announced:
-            self._end = _sequence(self._options.get(GRACE))  # without one, the scheduler sends SIGKILL
-            self._end.announce(time.monotonic())
-
-    def _pass_on(self, signum: int, frame: object) -> None:
-        if self._options.get(WARN_SIGNAL) == signum:
-            self.warned = signum
-        self.send(signum)
-
-
-def _sequence(grace: float | None, warn_at: float | None = None, warning: int = signal.SIGUSR1) -> EndSequence:
-    from .end_sequence import EndSequence  # here, because few calls need it
-
-    return EndSequence(grace, warn_at, warning)

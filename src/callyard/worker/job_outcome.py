@@ -1,4 +1,4 @@
-"""The outcome of a call in a job: how it is written down, and the words in which its errors name job and node."""
+"""The outcome of a call in a job: its form in files, and error messages with job and node."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 from ..errors import JobLost
 from ..jobs.batch import CallOutcome
 from ..jobs.spool import BatchDirectory
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 
 __all__ = ["InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who"]
 
 
-class InputFailed(Exception):  # not an error of its own: it carries another
-    """The failure that a call inherits from one of its inputs."""
+class InputFailed(Exception):  # not an error of its own, but the carrier of another one
+    """The failure that a call inherits from one of the inputs."""
 
     def __init__(self, failure: bytes) -> None:
         self.failure = failure
 
 
 def job_id() -> str:
-    """Return the scheduler's ID of this job; that of the process where no scheduler has started it."""
+    """Return the scheduler's ID of this job, or the process's own without a scheduler."""
     return current_job().job_id or str(os.getpid())
 
 
@@ -29,12 +29,12 @@ def node_name() -> str:
 
 
 def who(name: str) -> str:
-    """Return the words for a call in this job, for messages."""
+    """Return the beginning of a message about a call in this job."""
     return f"{name!r}, job {job_id()} on {node_name()},"
 
 
 def printed(folder: BatchDirectory, number: int) -> str:
-    """Return where to look further, for the end of a message."""
+    """Return the end of a message, with the place of the output."""
     return f"; what it printed is in {folder.log(number)}"
 
 
@@ -46,7 +46,7 @@ def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
 
 
 def inherited(end: CallOutcome, name: str, source: str) -> bytes:
-    """Return the failure of a call whose input failed: the same, with the path in a note."""
+    """Return the failure of a call with a failed input: the same error, and a note with the path."""
     if not end.failure:
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
     error, text = end.error()

@@ -1,9 +1,9 @@
-"""A call on several MPI ranks in a job: each rank is a process of its own that the launcher of the cluster starts.
+"""A call on several MPI ranks in a job: each rank is a process of its own, started by the launcher of the cluster.
 
-the call's process                      rank 0, rank 1, ...
---------------------------------------- ---------------------------------------------------------
-claims, starts the launcher, waits  --> looks for the others, reads the call from its file, runs the function
-puts the results together           <-- writes its result to `<number>.ranks/<rank>`
+the call's process                      rank 0, rank 1, ... ---------------------------------------
+--------------------------------------------------------- claims, starts the launcher, waits  --> looks for the others,
+reads the call from its file, runs the function puts the results together           <-- writes its result to
+`<number>.ranks/<rank>`
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..schedulers.registry import scheduler_of_launcher
 from ..serialize.function_registry import dumps
 from ..serialize.packed import Packed, load_with_inputs
@@ -35,13 +35,13 @@ from .job_inputs import inputs_of
 from .mpi_rank import rank_in
 
 _MPI = "--mpi="
-_ALONE, _TOGETHER = "alone", "together"  # files that say what ranks are
+_ALONE, _TOGETHER = "alone", "together"  # files from the ranks about each other
 
 
 def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool) -> list[Any]:
-    """Return the results of all ranks. Raises the error of the first that failed."""
+    """Return the results of all ranks, or raise the error of the first that failed."""
     place = f"{folder.path}/{number}.ranks"
-    shutil.rmtree(place, ignore_errors=True)  # of an earlier start of this job
+    shutil.rmtree(place, ignore_errors=True)  # from an earlier start of this job
     try:
         code = _run(place, call_file, _rank_command(folder, number, apart))
         return [_result(f"{place}/{rank}", rank, call_file, code) for rank in _order(place, call_file.ranks)]
@@ -50,12 +50,12 @@ def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apa
 
 
 def _run(place: str, call_file: CallFile, command: list[str]) -> int:
-    """Start the ranks in the first way in which they know each other; return the exit code of their launcher."""
+    """Start the ranks in the first way that lets them know each other; return the exit code of the launcher."""
     plugins = _plugins(call_file.launcher)
     ways = [""] if plugins is None else plugins.candidates()
     alone, code = "", 0
     for way in ways:
-        shutil.rmtree(place, ignore_errors=True)  # of the last one: none of its ranks has run the function
+        shutil.rmtree(place, ignore_errors=True)  # from the last way: none of its ranks has run the function
         os.mkdir(place, 0o700)
         argv = [*_started(call_file.launcher, way), *command]
         code = subprocess.run(argv, stdin=subprocess.DEVNULL, env=_environment(plugins), check=False).returncode
@@ -76,7 +76,7 @@ def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
 
 
 def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
-    """Return the ways to start ranks, if a scheduler does so."""
+    """Return the launcher's ways to start ranks, if it is a scheduler's."""
     scheduler = scheduler_of_launcher(launcher[0])
     chosen = next((word[len(_MPI) :] for word in launcher if word.startswith(_MPI)), None)
     return None if scheduler is None else MpiPlugins(scheduler.site(), open_host(), chosen)
@@ -111,7 +111,7 @@ def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]
 
 
 def _order(place: str, ranks: int) -> list[int]:
-    """Return the ranks, those that failed first: the others may only say that they were ended for it."""
+    """Return the ranks, failed ones first: the others may only report an end because of these."""
     failed = [rank for rank in range(ranks) if os.path.exists(f"{place}/{rank}.failed")]
     return [*failed, *(rank for rank in range(ranks) if rank not in failed)]
 
@@ -150,10 +150,10 @@ def main() -> None:
 
 
 def _meet(place: str, ranks: int) -> int:
-    """Return this rank, once it is known that the ranks know each other; otherwise write that down, and end."""
+    """Return this rank if the ranks know each other; otherwise write that down, and end."""
     world = join_world()
     alone = world is not None and world.size != ranks
-    with open(f"{place}/{_ALONE if alone else _TOGETHER}", "w", encoding="utf-8") as file:  # the same from all
+    with open(f"{place}/{_ALONE if alone else _TOGETHER}", "w", encoding="utf-8") as file:  # all ranks write the same
         file.write(f"{world.size} {world.library}" if world is not None else "")
     if alone:
         sys.exit(1)

@@ -1,8 +1,8 @@
-"""The zygote: forks the workers of one node, watches over them, and ends them when the driver is gone.
+"""The zygote: the process that forks the workers of one node, watches over them, and ends them after the driver's end.
 
-It is started once, imports what every worker needs and nothing of the user's, has one thread, and forks a worker
-in a millisecond or two. Being beside the workers and free of user code, it also keeps their limits: a slow callback
-in the driver delays no time limit.
+It is started once, imports modules for all workers and nothing of the user's, has one thread, and forks a worker in a
+millisecond or two. Being beside the workers and free of user code, it also keeps their limits: a slow callback in the
+driver delays no time limit.
 
 All ends are watched twice. The zygote sees the driver's end by a pidfd and by the end of the stream (a fork of the
 user's may hold the other end open). A worker sees it by its own stream, and dies with the zygote (PDEATHSIG).
@@ -14,14 +14,13 @@ import contextlib
 import errno
 import gc
 import os
-import pickle
 import selectors
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..system.exit_status import ROOM
 from ..system.processes import (
@@ -37,77 +36,59 @@ from ..system.processes import (
     reap,
     watch_end,
 )
-from ..transport import frames
+from ..transport import zygote_protocol as protocol
 from ..transport.result_log import ResultLog
-from ..transport.zygote_protocol import (
-    ALIVE,
-    ASK,
-    END,
-    EXITED,
-    KILL,
-    SPAWN,
-    SPAWNED,
-    UNWATCH,
-    UNWATCHED,
-    WATCH,
-    WITHDRAW,
-    WITHDRAWN,
-)
+from .driver_stream import READ, WRITE, DriverStream
 from .end_sequence import EndSequence
 from .limit_enforcement import Limits
 from .start import BIRTH, BecomeWorker, begin_worker, serve
 from .withdrawal import CallWithdrawal
 
-_AGAIN = 1.0  # s after which what was killed at the end is killed again
-_UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_AGAIN = 1.0  # s after which killed processes are killed again, at the end
+_UNKILLABLE = 5.0  # s to wait for the end of a killed process, which may be deep in the kernel
 
 
 class _Worker:
-    """What the zygote knows of a worker."""
+    """A worker as the zygote sees it."""
 
     __slots__ = ("directory", "end", "guard", "number", "overdue", "pid", "reason", "result_log", "withdrawal")
 
     def __init__(self, number: int, guard: int, result_log: ResultLog | None, directory: str) -> None:
         self.number, self.guard, self.result_log, self.directory = number, guard, result_log, directory
-        self.pid = 0  # until it says so
-        self.end = EndSequence()  # of the call that it runs
-        self.reason: str | None = None  # why it was told to end, or killed, here
-        self.overdue: float | None = None  # when it is given up
+        self.pid = 0  # 0 until the worker has told it
+        self.end = EndSequence()  # of the running call
+        self.reason: str | None = None  # the reason for its end, if caused here
+        self.overdue: float | None = None  # the time to give it up
         self.withdrawal: CallWithdrawal | None = None  # under way
 
 
 class Zygote:
     def __init__(self, sock: socket.socket, driver: int, watched: int | None) -> None:
-        """`watched`: a descriptor that is readable when the process `driver` has ended."""
-        sock.setblocking(False)
-        self.sock = sock
-        self.unsent = b""  # of what is said to the driver, which may be busy
-        self.heard = 0  # words of the driver's that were carried out
+        """Serve a driver; `watched` is a descriptor that becomes readable at the end of the process `driver`."""
         self.limits = Limits(driver)
-        self.reader = frames.FrameReader()
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
-        self.ending: float | None = None  # when to end what is left
+        self.ending: float | None = None  # the time to end the rest
         self.selector = selectors.DefaultSelector()
-        self.selector.register(sock, _READ, self.driver_ready)
+        self.stream = DriverStream(sock, self.selector, self.driver_ready)
         self.driver = watched
         if self.driver is not None:
-            self.selector.register(self.driver, _READ, self.driver_gone)
+            self.selector.register(self.driver, READ, self.driver_gone)
         self.wake_read, self.wake_write = _pipe()
         self.birth_read, self.birth_write = _pipe()
-        self.selector.register(self.wake_read, _READ, self.child_changed)
-        self.selector.register(self.birth_read, _READ, self.hear_births)
+        self.selector.register(self.wake_read, READ, self.child_changed)
+        self.selector.register(self.birth_read, READ, self.hear_births)
+        # Without a handler SIGCHLD would be ignored, and no byte would come through the pipe.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self._actions: dict[int, Callable[..., None]] = {
-            SPAWN: self.spawn,
-            WATCH: self.watch,
-            UNWATCH: self.unwatch,
-            KILL: self.kill,
-            WITHDRAW: self.withdraw,
-            END: self.end,
-            ASK: self.answer,
+            protocol.SPAWN: self.spawn,
+            protocol.WATCH: self.watch,
+            protocol.UNWATCH: self.unwatch,
+            protocol.KILL: self.kill,
+            protocol.WITHDRAW: self.withdraw,
+            protocol.END: self.end,
+            protocol.ASK: self.answer,
         }
 
     def run(self) -> NoReturn:
@@ -123,70 +104,46 @@ class Zygote:
             if self.ending is not None and not self.workers:
                 self.leave()
 
-    # -- what the driver says --------------------------------------------------------------------------
+    # -- messages of the driver -------------------------------------------------------------------------
 
     def driver_ready(self, mask: int) -> None:
-        if mask & _WRITE:
-            self.flush()
-        if mask & _READ:
+        if mask & WRITE:
+            self.stream.flush()
+        if mask & READ:
             self.listen()
 
     def listen(self) -> None:
-        try:
-            data = frames.receive(self.sock, self.reader)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            if error.errno in frames.SCARCE:  # it can be read later
-                return
-            data = b""
-        if not data:
+        said = self.stream.receive()
+        if said is None:
             self.driver_gone()
-        self.hear_births()  # a worker of which the driver speaks may just have said that it is there
-        for kind, _, _, _, body in self.reader.feed(data):
-            self.heard += 1
-            self._actions[kind](*pickle.loads(body))
-
-    def say(self, kind: int, *content: Any) -> None:
-        """Tell the driver, now or when it listens again: it may be stopped, but the limits are kept."""
-        self.unsent += frames.encode_object(kind, content, self.heard)
-        self.flush()
-
-    def flush(self) -> None:
-        try:
-            self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError as error:
-            if error.errno not in frames.SCARCE:  # the driver has gone; the selector will say so
-                self.unsent = b""
-        wanted = _READ | _WRITE if self.unsent else _READ
-        if self.selector.get_key(self.sock).events != wanted:
-            self.selector.modify(self.sock, wanted, self.driver_ready)
+        self.hear_births()  # the driver may speak of a worker that has only just reported itself
+        for kind, content in said:
+            self._actions[kind](*content)
 
     def answer(self) -> None:
-        """Answer the driver, which asks whether this process still works."""
-        self.say(ALIVE, 0)
+        """Answer the driver, which asks for a sign of life."""
+        self.stream.say(protocol.ALIVE, 0)
 
     def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
-        """Fork a worker. With `argv` it starts afresh.
+        """Fork a worker; with `argv` it starts afresh.
 
-        The stream and the result log came as descriptors. Ranks have none: they find their socket in `directory`, which
-        must not be left behind.
+        The stream and the result log came as descriptors. Ranks have none: the ranks find their socket in `directory`,
+        which must not be left behind.
         """
-        descriptors = self.reader.take(0 if directory else 2)
+        descriptors = self.stream.take_descriptors(0 if directory else 2)
         zygote = os.getpid()
         try:
             if descriptors is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            result_log = ResultLog(descriptors[1]) if descriptors else None  # first: nothing may fail beside a worker
+            # First: a failure after the fork would leave a worker without an account.
+            result_log = ResultLog(descriptors[1]) if descriptors else None
             pid = os.fork()
-        except OSError as error:  # no more processes, memory or descriptors: it is not to be had, the others go on
+        except OSError as error:  # no more processes, memory or descriptors: the others go on
             for fd in descriptors or ():
                 os.close(fd)
             if directory:
                 _remove(directory)
-            self.say(EXITED, number, None, f"it cannot be forked: {error}; {ROOM}")
+            self.stream.say(protocol.EXITED, number, None, f"it cannot be forked: {error}; {ROOM}")
             return
         if pid == 0:
             self.become(zygote, number, descriptors, environment, argv)
@@ -197,22 +154,22 @@ class Zygote:
     def become(
         self, zygote: int, number: int, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
     ) -> NoReturn:
-        """In the fork: be a worker, with a guard and nothing of the zygote's."""
+        """In the fork, become a worker, with a guard and without anything of the zygote's."""
         self.selector.close()
-        self.sock.close()
+        self.stream.close()
         for fd in (self.wake_read, self.wake_write, self.birth_read, self.driver):
             if fd is not None:
                 os.close(fd)
         begin_worker(zygote, number, self.birth_write, descriptors, environment, argv)
 
-    def hear_births(self, mask: int = _READ) -> None:
+    def hear_births(self, mask: int = READ) -> None:
         with contextlib.suppress(BlockingIOError):
             for number, pid in BIRTH.iter_unpack(os.read(self.birth_read, BIRTH.size << 8)):
                 worker = self.workers.get(number)
                 if worker is not None:
                     worker.pid = pid
                     self.by_pid[pid] = worker
-                    self.say(SPAWNED, number, pid)
+                    self.stream.say(protocol.SPAWNED, number, pid)
 
     def watch(
         self,
@@ -225,8 +182,8 @@ class Zygote:
     ) -> None:
         """Keep the limits of the call that the worker is about to run.
 
-        `warning`: so many seconds before the deadline which signal is sent. One that would be due now is left out,
-        because the call has not begun yet: it knows from the time.
+        `warning` is a pair: the seconds before the deadline, and the signal to send then. A warning that would be due
+        now is left out, because the call has not begun yet, and can see its time.
         """
         worker = self.workers.get(number)
         if worker is None or worker.end.announced:
@@ -239,16 +196,16 @@ class Zygote:
             worker.end = EndSequence(grace, time.monotonic() + run_time - warning[0], warning[1])
 
     def unwatch(self, number: int) -> None:
-        """Forget the limits of a call that is over. After the answer none of them can hit the next one."""
+        """Forget the limits of a finished call. After the answer none of the limits can hit the next call."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
             if not worker.end.announced:
                 worker.end = EndSequence()
-            self.say(UNWATCHED, number)
+            self.stream.say(protocol.UNWATCHED, number)
 
     def kill(self, number: int, signum: int, grace: float) -> None:
-        """Send a signal; SIGTERM is followed by SIGKILL after `grace` seconds."""
+        """Send a signal; after SIGTERM send SIGKILL, `grace` seconds later."""
         worker = self.workers.get(number)
         if worker is None:
             return
@@ -259,7 +216,7 @@ class Zygote:
             self.announce(worker, time.monotonic())
 
     def withdraw(self, number: int, last: int) -> None:
-        """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
+        """Take back the calls up to `last` that have not begun, and the results that were not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.result_log is not None and worker.pid:
             worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
@@ -269,13 +226,13 @@ class Zygote:
         found = worker.withdrawal.attempt(now) if worker.withdrawal is not None else None
         if found is not None:
             worker.withdrawal = None
-            self.say(WITHDRAWN, worker.number, found)
+            self.stream.say(protocol.WITHDRAWN, worker.number, found)
 
     def end(self, grace: float) -> None:
-        """Wait for the workers, which were told to end; kill those that are left after `grace` seconds."""
+        """Wait for the workers, which were told to end; kill the rest after `grace` seconds."""
         self.ending = time.monotonic() + grace
 
-    # -- what happens ----------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------
 
     def child_changed(self, mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -283,12 +240,13 @@ class Zygote:
         self.hear_births()
         for pid, status in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)
+            # A guard may end before its worker, then a child of this process: only the worker's own end counts.
             if worker is not None and not (worker.pid not in (0, pid) and _is_child(worker.pid)):
                 self.exited(worker, exit_code(status) if pid == worker.pid or not worker.pid else None)
         self.end_orphans()
 
     def end_group(self, pid: int) -> None:
-        """Before its number may be another's: end what a worker left, where it has no guard that does."""
+        """End the processes left by a worker without a guard, before another process can have the number."""
         worker = self.by_pid.get(pid)
         if worker is not None and pid == worker.pid:
             kill_group(pid, signal.SIGKILL)
@@ -302,22 +260,25 @@ class Zygote:
         if worker.result_log is not None:
             worker.result_log.close()
         by_the_kernel = self.limits.ended(worker.pid)
-        self.say(EXITED, worker.number, code, worker.reason or by_the_kernel)
+        self.stream.say(protocol.EXITED, worker.number, code, worker.reason or by_the_kernel)
 
     def end_orphans(self) -> None:
-        """End what dead workers left. What others left is their guards' child; without a guard it is here, too."""
+        """End orphans of dead workers.
+
+        Orphans of living workers belong to guards; without guards the two look alike.
+        """
         if not any(worker.pid == worker.guard for worker in self.workers.values()):
             for pid in set(children()) - self.by_pid.keys():
                 kill(pid)
 
-    def driver_gone(self, mask: int = _READ) -> NoReturn:
+    def driver_gone(self, mask: int = READ) -> NoReturn:
         directories = [worker.directory for worker in self.workers.values() if worker.directory]
         for worker in self.workers.values():
             self.signal(worker, signal.SIGKILL)
         self.leave(directories)
 
     def leave(self, directories: Iterable[str] = ()) -> NoReturn:
-        """End, but not before everything that the workers left has ended; then nobody writes there any more."""
+        """End, but not before all processes of the workers have ended, because these may write to the directories."""
         end_children(_UNKILLABLE, self.by_pid)
         for directory in directories:
             _remove(directory)
@@ -326,7 +287,7 @@ class Zygote:
     # -- limits ----------------------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """Return for how long nothing needs to be looked at, in s."""
+        """Return the seconds for which nothing needs a look; None for any time."""
         now = time.monotonic()
         times = [worker.overdue for worker in self.workers.values()]
         times += [worker.end.next_at for worker in self.workers.values()]
@@ -338,7 +299,7 @@ class Zygote:
 
     def keep_limits(self, now: float) -> None:
         for pid, reason in self.limits.exceeded(now).items():
-            if reason == "memory":  # which it would go on taking meanwhile
+            if reason == "memory":  # SIGTERM would leave it time to take even more
                 self.stop(self.by_pid[pid], reason)
             else:
                 self.by_pid[pid].reason = self.by_pid[pid].reason or reason
@@ -349,6 +310,7 @@ class Zygote:
             self.ending = now + _AGAIN
             for worker in self.workers.values():
                 self.stop(worker, "end")
+        # A copy, because `exited` removes workers.
         for worker in list(self.workers.values()):
             if worker.overdue is not None and now >= worker.overdue:
                 self.exited(worker, None)
@@ -360,9 +322,9 @@ class Zygote:
         self.send_due(worker, now)
 
     def send_due(self, worker: _Worker, now: float) -> None:
-        """Send what is due of the end of its call: to the worker alone at first, whose function looks after the rest.
+        """Send the due signals: first to the worker alone, because the function looks after its children.
 
-        SIGKILL goes to all of its group; its guard ends what has left that.
+        SIGKILL goes to the worker's whole group; the guard ends processes outside of the group.
         """
         for signum in worker.end.due(now):
             if signum == signal.SIGKILL:
@@ -379,7 +341,7 @@ class Zygote:
         if worker.pid:
             kill_group(worker.pid, signum)
         else:
-            kill(worker.guard)  # which ends what it is just forking
+            kill(worker.guard)  # the guard ends the worker in the making
         if signum == signal.SIGKILL and worker.overdue is None:
             worker.overdue = time.monotonic() + _UNKILLABLE
 
@@ -392,7 +354,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _is_child(pid: int) -> bool:
-    """Return whether this process is the parent of that one, ended or not: it is told of its end, or has been."""
+    """Return True if this process is the parent of the other one, perhaps an ended one, and so is told of the end."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -401,10 +363,10 @@ def _is_child(pid: int) -> bool:
 
 
 def _load_for_the_next() -> bool:
-    """Import what the first workers load when they need it, so that the next find it: it takes as long as the rest."""
-    with contextlib.suppress(Exception):  # they are told where to look, and fail with words of their own
+    """Import the modules that the first workers load when needed, so that later workers begin with them."""
+    with contextlib.suppress(Exception):  # workers are told the import path, and fail with errors of their own
         from ..serialize import function_registry, reconstruct  # noqa: F401
-    gc.freeze()  # what is here now is the same in every worker: the collector need not touch its pages
+    gc.freeze()  # these objects are the same in all workers, so the collector need not touch their pages
     return True
 
 
@@ -415,7 +377,7 @@ def _remove(directory: str) -> None:
 
 
 def main() -> None:
-    """Run as `python -c "... main()" SOCKET STDERR DRIVER`: the zygote first, in its forks a worker each."""
+    """Run as `python -c "... main()" SOCKET STDERR DRIVER`: the zygote at first, and a worker in each of its forks."""
     sock, errors, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
     default_signals()
     open_standard_descriptors()
@@ -424,10 +386,10 @@ def main() -> None:
     watched = watch_end(driver)
     if watched is None:
         die_with_parent(driver)
-    elif os.getppid() != driver:  # it had ended before it was watched
+    elif os.getppid() != driver:  # the driver had ended before it was watched
         os._exit(1)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
+        signal.signal(signum, signal.SIG_IGN)  # the zygote ends with the driver, not with the terminal
     try:
         Zygote(sock, driver, watched).run()
     except BecomeWorker as worker:
@@ -436,7 +398,7 @@ def main() -> None:
 
 
 def _use_as_stderr(errors: int) -> None:
-    """Replace the file that was stderr so far, for the driver to read should the start of this process fail."""
+    """Replace the file used as stderr so far, which the driver reads after a failed start of this process."""
     os.write(errors, os.pread(2, os.fstat(2).st_size, 0))
     os.dup2(errors, 2)
     os.close(errors)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from callyard import Executor, Flux
-from callyard.schedulers.current_job import current_job
+from callyard.schedulers.job_environment import current_job
 
 
 def add(*values: Any) -> Any:

@@ -487,7 +487,7 @@ def test_what_a_call_prints_is_kept(jobs: Jobs, results: Path) -> None:
 
 def test_what_a_future_says(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
     ex = jobs()
-    assert "detached, each call a job of Slurm, remembers in" in repr(ex)
+    assert "detached, each call a job of Slurm, cache in" in repr(ex)
     future = ex.submit(gate.hold, 1)
     assert future.cached is False
     assert not future.running()

@@ -221,6 +221,7 @@ class Fate(Enum):
     ERROR = "its future fails with the error of the job"
     CANCELLED = "its future is cancelled"
     RESUBMIT = "it is submitted again"
+    LOST = "its future fails, because nobody knows what has become of it"
 
 
 def fate_of(outcome: CallOutcome, ours: bool) -> Fate:

@@ -1,79 +1,45 @@
-"""The intake: it gathers submitted calls for a moment, and has them written down in order, many at once."""
+"""The intake: it has the new calls of an executor attached to earlier submissions of the same, or written down."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from functools import partial
 
-from ...errors import SchedulerError
+from ...errors import CacheError, CallyardError, SchedulerError
+from ...jobs.submission import waited_for
 from ...utils.command_thread import CommandThread, Steps
-from .call import JobCall, call_of
-from .scheduler_client import SchedulerClient, SubmissionRefused
-from .submitter import Submitter, refuse
-from .tracker import EarlierBatches
-from .writer import BatchWriter
+from .call import JobCall
+from .delivery import Delivery
+from .earlier_batches import EarlierBatches
+from .executor_state_machine import ExecutorState
+from .scheduler_client import SchedulerClient, SubmissionRefused, mistake
+from .submitter import Submitter
+from .writer import BatchWriter, calls_of
 
-__all__ = ["Intake", "give_up"]
+__all__ = ["Intake"]
 
 
 class Intake:
-    """The new calls of one executor, their `owner`, that are not written down yet."""
+    """The new calls of one executor on their way to batches."""
 
     def __init__(
         self,
-        owner: Any,
         commands: CommandThread,
         scheduler: SchedulerClient,
+        state: ExecutorState,
         writer: BatchWriter,
         earlier: EarlierBatches,
+        delivery: Delivery,
         submitter: Submitter,
-        pause: float,
     ) -> None:
-        self._owner, self._commands, self._scheduler = owner, commands, scheduler
-        self._writer, self._earlier, self._submitter = writer, earlier, submitter
-        self._pause = pause
-        self._at = 0.0  # when they may be written down
-        self._asking = False  # how many elements an array may have
-        self.new: list[JobCall] = []
-
-    def due(self) -> float | None:
-        """Return when the new calls are to be written down."""
-        return max(self._submitter.at, self._at) if self.new and not self._asking else None
-
-    def take(self, calls: Iterable[JobCall]) -> None:
-        """Take calls that can be written down, but none before those that it waits for.
-
-        Those that wait for one that has ended before it was written are not kept by it any more.
-        """
-        ready = deque(calls)
-        while ready:
-            call = ready.popleft()
-            known = (call_of(source, self._owner) for source in call.sources)
-            first = next((other for other in known if other is not None and not other.entered), None)
-            if first is not None:
-                first.followers.append(call)
-            elif not call.entered:
-                call.entered = True
-                self.new.append(call)
-                ready.extend(call.followers)
-
-    def take_all(self) -> list[JobCall]:
-        """Return all new calls, which are not looked after here any more."""
-        calls = self.new[:]
-        self.new.clear()
-        return calls
+        self._commands, self._scheduler, self._state = commands, scheduler, state
+        self._writer, self._earlier, self._delivery, self._submitter = writer, earlier, delivery, submitter
 
     def write(self, now: float, at_last: bool) -> None:
         """Write new calls down, unless it is better to gather more; `at_last` there will be no more."""
-        if self.new and not self._asking and (at_last or self._may_write(now)):
-            self._asking = True
+        if not at_last and self._writer.is_crowded():
+            self._state.crowded(now)
+        else:
             self._commands.run(self._steps())
-
-    def _may_write(self, now: float) -> bool:
-        if now >= self._at and self._writer.is_crowded():
-            self._at = now + self._pause
-        return now >= self._at
 
     def _steps(self) -> Steps:
         try:
@@ -81,31 +47,44 @@ class Intake:
             most = self._scheduler.most if self._scheduler.most is not None else (yield self._scheduler.most_elements)
         except SubmissionRefused as refused:
             if refused.kind == "mistake":
-                refuse(self.take_all(), refused)
+                self._delivery.end(self._state.take_new(), partial(_refused, refused=refused))
             else:
-                self._submitter.try_later(refused, len(self.new))
+                self._state.writing_failed()
+                self._submitter.pause(refused, len(self._state.new))
             return
-        finally:
-            self._asking = False
-        calls = self.take_all()
+        except Exception as error:
+            self._delivery.end(self._state.take_new(), partial(_not_written, error=error))
+            return
+        calls = self._state.take_new()
         try:
             self._write_down(calls, max(1, most))
-        except Exception as error:
-            give_up([call for call in calls if call.directory is None], error)
-            raise
+        except Exception as error:  # of no batch, but of all: those that have been written go their way
+            self._delivery.end([call for call in calls if call.directory is None], partial(_not_written, error=error))
 
     def _write_down(self, calls: list[JobCall], most: int) -> None:
         """Attach calls to earlier submissions, of this process or of others, and write down the rest."""
         self._earlier.refresh()
         rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
-        for directory, written in self._writer.write(rest, most):
-            self._earlier.add_own(directory)
-            self._submitter.put(directory, written)
+        for array in self._writer.arrays(rest, most):
+            try:
+                directory = self._writer.write(array)
+            except Exception as error:  # a disk that is full, most likely: the other arrays may be smaller
+                self._delivery.end(calls_of(array), partial(_not_written, error=error))
+                continue
+            if directory is not None:
+                self._state.written(directory, calls_of(array), waited_for(directory))
+                self._earlier.add_own(directory)
 
 
-def give_up(calls: list[JobCall], error: BaseException) -> None:
-    """End calls that cannot be looked after."""
-    for call in calls:
-        failure = SchedulerError(f"{call.name!r} is not looked after any more: {error}")
-        failure.__cause__ = error
-        call.future.fail_with(failure)
+def _refused(call: JobCall, refused: SubmissionRefused) -> CallyardError:
+    return mistake(call.name, refused)
+
+
+def _not_written(call: JobCall, error: Exception) -> CallyardError:
+    if isinstance(error, CallyardError):
+        return error
+    kind = CacheError if isinstance(error, OSError) else SchedulerError
+    where = call.owner.home.path
+    failure = kind(f"{call.name!r} cannot be written to {where} for a job: {error}; submit the call again once it can")
+    failure.__cause__ = error
+    return failure

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
@@ -29,10 +29,7 @@ from ..live_base import pack_initializer
 from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
 
-__all__ = ["BatchWriter", "JobSettings"]
-
-
-Written = tuple[BatchDirectory, list[JobCall]]
+__all__ = ["BatchWriter", "JobSettings", "calls_of"]
 
 _MOST_NAMED = 500  # arrays that one waits for, as long as that can be helped
 
@@ -46,6 +43,7 @@ class BatchWriter:
         most, separate = settings.max_workers, job_settings.separate
         self._throttle = None if most is None or separate else ArrayThrottle(most)
         self._lanes = LaneThrottle(most, f"lane.{os.urandom(4).hex()}") if most is not None and separate else None
+        self._folders: dict[Any, BatchDirectory] = {}  # of the arrays of a plan
 
     # -- what can go wrong before --------------------------------------------------------------------------
 
@@ -75,11 +73,15 @@ class BatchWriter:
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
         call.order = order
         call.inputs = [input_of(source, call.owner) for source in call.sources]
+        self._launcher(call.resources)  # refuses what cannot be, before other calls share an array with this one
 
     # -- batches -------------------------------------------------------------------------------------------
 
-    def write(self, calls: Sequence[JobCall], most: int) -> Iterator[Written]:
-        """Write calls, in the order in which they can be submitted; arrays have at most so many elements."""
+    def arrays(self, calls: Sequence[JobCall], most: int) -> list[JobArray[JobCall]]:
+        """Return arrays of these calls, in the order in which they can be written and submitted.
+
+        They have at most so many elements each. Those of an earlier plan cannot be written any more.
+        """
         first: dict[str, JobCall] = {}
         for call in calls:
             if first.setdefault(call.id, call) is not call:  # the same call twice at once is one job
@@ -87,11 +89,10 @@ class BatchWriter:
                 first[call.id].duplicates.append(call)
         for call in first.values():  # only now, because what a twin stands for must be known
             call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
-        folders: dict[Any, BatchDirectory] = {}
+        self._folders.clear()
         self._note_ends()
         own = self._job_settings
-        for array in plan(list(first.values()), most, own.calls_per_job, separate=own.separate):
-            yield from self._write(array, folders)
+        return plan(list(first.values()), most, own.calls_per_job, separate=own.separate)
 
     def _note_ends(self) -> None:
         if self._throttle is not None:
@@ -106,50 +107,40 @@ class BatchWriter:
         self._note_ends()
         return len(self._throttle.tokens()) >= _MOST_NAMED
 
-    def _write(self, array: JobArray[JobCall], folders: dict[Any, BatchDirectory]) -> Iterator[Written]:
+    def write(self, array: JobArray[JobCall]) -> BatchDirectory | None:
+        """Write an array; None if nobody waits for its calls any more, as what they wait for has failed just now."""
+        if all(call.future.done() for call in calls_of(array)):
+            return None
         calls = array.calls
+        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # what follows may name it
         packed = [self._call_file(call) for call in calls]
         ends = list(accumulate(map(len, packed)))
         positions = tuple(
             CallPosition(call.id, call.name, end - len(data), len(data))
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
-        directory = folders[array] = BatchDirectory(self._home, os.urandom(8).hex())
-        batch = directory.prepare(self._batch(directory.token, array, positions, folders))
-        everyone = [each for call in calls for each in (call, *call.duplicates)]
-        try:
-            script = self._script(directory, calls[0].resources, batch)
-        except ResourceError as error:
-            for each in everyone:
-                each.future.fail_with(error)
-            return
-        directory.create(batch, packed, script)
+        batch = directory.prepare(self._batch(directory.token, array, positions))
+        directory.create(batch, packed, self._script(directory, calls[0].resources, batch))
         for number, call in enumerate(calls):
             for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
                 each.written()
-        yield directory, everyone
+        return directory
 
-    def _batch(
-        self,
-        token: str,
-        array: JobArray[JobCall],
-        positions: tuple[CallPosition, ...],
-        folders: dict[Any, BatchDirectory],
-    ) -> Batch:
+    def _batch(self, token: str, array: JobArray[JobCall], positions: tuple[CallPosition, ...]) -> Batch:
         calls, resources, each = array.calls, array.calls[0].resources, self._job_settings.calls_per_job
         single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
         numbers = tuple(array.numbers or range(-(-len(positions) // each)))
-        after = _named(array.after, folders)
+        after = self._named(array.after)
         if self._throttle is not None:
             after = self._throttle.enter(token, len(numbers), after)
         return Batch(
             token=token, scheduler=self._job_settings.scheduler, calls=positions,
             elements=None if single else numbers, calls_per_job=each,
-            needs=tuple(_token(other, folders) for other in array.needs), resources=shown(resources),
+            needs=tuple(self._token(other) for other in array.needs), resources=shown(resources),
             environment={**self._job_settings.environment, **_variables(resources), **(resources.env or {})},
-            restart_limit=resources.restart_limit, paths=tuple(sys.path), cwd=os.getcwd(), umask=read_umask(),
+            restart_limit=resources.restart_limit, paths=_import_paths(), cwd=_current_directory(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
             request=note_of(
@@ -157,10 +148,16 @@ class BatchWriter:
                 None if self._job_settings.separate else self._settings.max_workers,
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
                 self._job_settings.template is not None, after,
-                [_named(each, folders) for each in array.after_each],
+                list(map(self._named, array.after_each)),
                 [] if self._lanes is None else self._lanes.enter(len(numbers)),
             ),
         )  # fmt: skip
+
+    def _named(self, after: Iterable[ArrayDependency]) -> tuple[ArrayDependency, ...]:
+        return tuple(each._replace(array=self._token(each.array)) for each in after)
+
+    def _token(self, array: Any) -> str:
+        return array if isinstance(array, str) else self._folders[array].token
 
     def _script(self, directory: BatchDirectory, resources: Resources, batch: Batch) -> str:
         from ...schedulers.script import job_script, render, variables  # here, because only who submits needs it
@@ -206,12 +203,22 @@ def _variables(resources: Resources) -> dict[str, str]:
     return {**thread_variables(resources), **more}
 
 
-def _named(after: Iterable[ArrayDependency], folders: dict[Any, BatchDirectory]) -> tuple[ArrayDependency, ...]:
-    return tuple(each._replace(array=_token(each.array, folders)) for each in after)
+def calls_of(array: JobArray[JobCall]) -> list[JobCall]:
+    """Return all who wait for the calls of an array: several may for one."""
+    return [each for call in array.calls for each in (call, *call.duplicates)]
 
 
-def _token(array: Any, folders: dict[Any, BatchDirectory]) -> str:
-    return array if isinstance(array, str) else folders[array].token
+def _import_paths() -> tuple[str, ...]:
+    """Return the import path, without what is no text: Python takes no notice of a `Path` in it either."""
+    return tuple(place for place in cast("list[object]", sys.path) if isinstance(place, str))
+
+
+def _current_directory() -> str:
+    """Return the directory of this process; nothing if it is gone: calls then stay where the scheduler starts a job."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 _MARGIN = 60.0  # s that a job may take beside its calls
@@ -229,9 +236,8 @@ class JobSettings:
     template: str | None = None
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`, as for the next two
+    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`, as for the next
     separate: bool = False
-    check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -70,7 +70,7 @@ def check(directory: CacheDirectory, repair: bool) -> Check:
             problems.append(found)
         elif found is not None:
             whole, total = whole + 1, total + found
-    return Check(whole, total, [*problems, *_others(directory)])
+    return Check(whole, total, [*problems, *_batches(directory, repair), *_others(directory)])
 
 
 # ------------------------------------------------------------------ records
@@ -105,6 +105,16 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
     return head.size
 
 
+def _batches(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
+    """Yield the batches of jobs that nobody can read; with `repair` they are set aside."""
+    if not os.path.isdir(f"{directory.path}/jobs"):
+        return
+    # By name, because jobs stand on the cache: it knows only that a directory of theirs may lie in its own.
+    for batch, error in import_module("callyard.jobs.spool").damaged_batches(directory):
+        path = batch.path
+        yield Problem("damaged", path, str(error), f"moved to {batch.set_aside(str(error))}" if repair else "")
+
+
 # ------------------------------------------------------------------ all other files
 
 
@@ -131,10 +141,10 @@ def _others(directory: CacheDirectory) -> Iterator[Problem]:
     """Yield the foreign files, and the damaged ones set aside."""
     for parent, names, files in os.walk(directory.path):
         relative = os.path.relpath(parent, directory.path)
-        for name in sorted(files):
+        for name in sorted([*files, *(names if relative == "damaged" else ())]):
             path = os.path.join(parent, name)
             if relative == "damaged":
-                if name.endswith(".h5"):
+                if name.endswith(".h5") or os.path.isdir(path):  # an entry, or a batch of jobs
                     yield Problem("aside", path, _why(path))
             elif not _is_ours(relative, name):
                 yield Problem("foreign", path, f"{path} is nothing that Callyard writes: move it elsewhere")
@@ -176,9 +186,21 @@ def prune(
         raise CacheError("prune needs a condition, as older_than= or function=; max_size=0 removes everything")
     if state not in (None, *_STATES):
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
+    most = None if max_size is None else volume(max_size)
+    meets = _filter(older_than, larger_than, function, state)
+    if not dry_run:
+        Claims(directory).sweep()
+        directory.sweep()
+    found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
+    if most is not None:
+        found = _beyond(list(found), most)
+    return [entry for entry in _idle(directory, found) if dry_run or directory.remove(entry.key)]
+
+
+def _filter(older_than: Any, larger_than: Any, function: str | None, state: str | None) -> Callable[[Entry], bool]:
+    """Return the test of whether an entry meets all conditions; None stands for no condition."""
     before = None if older_than is None else time.time() - age(older_than)
     least = None if larger_than is None else volume(larger_than)
-    most = None if max_size is None else volume(max_size)
 
     def meets(entry: Entry) -> bool:
         return (
@@ -188,13 +210,7 @@ def prune(
             and (least is None or entry.size > least)
         )
 
-    if not dry_run:
-        Claims(directory).sweep()
-        directory.sweep()
-    found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
-    if most is not None:
-        found = _beyond(list(found), most)
-    return [entry for entry in _idle(directory, found) if dry_run or directory.remove(entry.key)]
+    return meets
 
 
 def _beyond(found: list[Entry], most: float) -> list[Entry]:

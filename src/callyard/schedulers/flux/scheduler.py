@@ -28,6 +28,7 @@ class FluxScheduler:
 
     def submit(self, request: JobRequest) -> Query[JobId | Sequence[JobId]]:
         """Return the command that submits a job, or one for each element."""
+        check(request.resources)
 
         def read(out: str) -> JobId | Sequence[JobId]:
             return submitted(out, request)
@@ -85,6 +86,5 @@ _SITE = Site(
     refusal=why_refused,
     job_variables=JOB_VARIABLES,
     separate=True,
-    check=check,
     rank_launcher=_rank_launcher,
 )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ...errors import ResourceError
-from ...resources import Resources
 from ..base import Configuration, JobId, JobRequest, Site, Status
 from ..command import Query, Reply
 from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
@@ -81,11 +79,6 @@ def _nodes(partition: str | None) -> Query[Sequence[NodeKind]]:
     return Query(nodes.nodes(partition), lambda out: nodes.kinds(out, partition))
 
 
-def _check(resources: Resources) -> None:
-    if resources.queue is not None:
-        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
-
-
 def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple[str, ...]:
     chosen = [f"--mpi={plugin}"] if plugin else []
     return (SlurmSteps.launcher, *chosen, f"--ntasks={ranks}", f"--cpus-per-task={cores_per_rank}")
@@ -136,7 +129,6 @@ _SITE = Site(
     environment=commands.environment,
     refusal=why_refused,
     job_variables=JOB_VARIABLES,
-    check=_check,
     configuration=_configuration,
     history=_history,
     time_left=_time_left,

@@ -202,7 +202,7 @@ _ENDS = {
     "TimeLimit": "reached its time limit",
 }
 
-# Slurm may give a text of its own in place of a code; these texts say more than the code.
+# In the place of a code Slurm may give a text; these texts say more than the code.
 _TEXTS = {
     "job requeued in held state": StateReason(
         False, "was put back into the queue, and is held until `scontrol release`"

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 
-from ...errors import SchedulerError
+from ...errors import ResourceError, SchedulerError
 from ...resources import Resources
 from ..base import Dependency, JobRequest
 from ..script import mebibytes, minutes
@@ -20,9 +20,9 @@ _LONGEST_WARNING = 65535  # s that sbatch takes
 
 
 def submit(request: JobRequest) -> list[str]:
-    """Return the command that submits a job or an array.
+    """Return the command to submit a job or an array.
 
-    The user's `slurm_cmd_args` come last, so that they override the options before.
+    The user's `slurm_cmd_args` come last, and so override the options before.
     """
     own = [] if request.templated else [*_resources(request), *_time(request.time), f"--job-name={_name(request)}"]
     return [
@@ -90,6 +90,8 @@ def _name(request: JobRequest) -> str:
 
 def _resources(request: JobRequest) -> Iterator[str]:
     asked = request.resources
+    if asked.queue is not None:
+        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
     # Slurm takes no more nodes than tasks; a call of one rank may want several nodes for programs it starts itself.
     yield f"--ntasks={max(asked.ranks, asked.nodes or 1)}"
     yield f"--cpus-per-task={asked.cores_per_rank}"
@@ -102,10 +104,10 @@ def _resources(request: JobRequest) -> Iterator[str]:
     if asked.exclusive:
         yield "--exclusive"
     if asked.priority:
-        # Slurm lets only its operators raise a job above others; it refuses a positive priority from any other user.
+        # Slurm lets only operators raise a job above others; a positive priority from any other user is refused.
         yield f"--nice={min(max(-asked.priority, -_NICE), _NICE)}"
     named = {
-        "partition": asked.partition or asked.queue,  # a queue of other schedulers is a partition here
+        "partition": asked.partition,
         "account": asked.account,
         "qos": asked.qos,
         "constraint": asked.constraint,
