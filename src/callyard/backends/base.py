@@ -45,8 +45,8 @@ class Backend(Protocol):
     """The calls of one executor, and the resources for their runs."""
 
     @property
-    def detached(self) -> bool:  # True if calls outlive the executor.
-        """Whether calls outlive the executor."""
+    def detached(self) -> bool:
+        """True if calls outlive the executor."""
 
     @property
     def description(self) -> str:

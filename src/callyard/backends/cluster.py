@@ -25,8 +25,14 @@ from .resource_mapping import plan_for_nodes
 class ClusterBackend(LiveBackend):
     """The live calls of one executor on the nodes of a launch."""
 
-    def __init__(self, launch: Launch, settings: Settings) -> None:
-        self._launch = launch
+    def __init__(
+        self,
+        launch: Launch,
+        settings: Settings,
+        check: Callable[[Resources], None] = lambda resources: None,  # noqa: ARG005
+    ) -> None:
+        """`check` raises ResourceError for what means nothing to the scheduler of the nodes."""
+        self._launch, self._check = launch, check
 
         def make_driver(segments: SegmentPool, _: Packer, expecting: Callable[[], bool]) -> ClusterDriver:
             initializer = pack_initializer(settings)
@@ -36,6 +42,7 @@ class ClusterBackend(LiveBackend):
         super().__init__(make_driver)
 
     def make_plan(self, resources: Resources) -> CallPlan:
+        self._check(resources)
         return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..argument_checks import place_in_backend
 from ..errors import CallyardError
 from ..errors.suggestions import strict_init
-from ..resources import Amount
+from ..resource_values import Amount
 from .base import Backend, Settings
 from .scheduler_settings import SchedulerSettings
 

@@ -40,8 +40,8 @@ class Pep3148Backend:
         self._inner = inner
         self._limiter = CapacityLimiter(settings.max_workers)
         self._unfinished: set[_ForwardedCall] = set()
-        # A call that becomes ready at the end of another one is handed on by a thread of ours: while the inner executor
-        # ends a future, it may hold locks of its own, and would wait for itself.
+        # Our own thread hands on a call made ready by the end of another call: the inner executor, while ending a
+        # future, may hold locks of its own, and would wait for itself.
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="callyard")
         self._thread = threading.local()
         self._closed = False
@@ -71,7 +71,7 @@ class Pep3148Backend:
             future.declined = lambda why: ticket.declined(why, ready, lambda: (args, dict(kwargs)))
             future.noted = ticket.noted
         try:
-            # First, before anything can start or end the call, so that `close` waits for it.
+            # First, before anything can start or end the call, so that `close` waits for this future.
             self._unfinished.add(future)
             when_ended(future, self._forget)
             if sources:
@@ -207,7 +207,7 @@ class Pep3148Backend:
 class _ForwardedCall(Future[Any]):
     """A call of ours, and after the handing on the other executor's future `theirs`.
 
-    In between the call counts as running, so that it cannot be cancelled here and run there.
+    In between the call counts as running: otherwise the call might be cancelled here and still run there.
     """
 
     __slots__ = ("begun", "declined", "goes_on_with", "noted", "ready", "theirs")

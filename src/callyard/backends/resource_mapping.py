@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterable
 from typing import Any
@@ -12,12 +13,17 @@ from ..pool.call import CallPlan
 from ..pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
+from ..schedulers.steps import RankOptions
 from ..utils.environment import THREADS
 from ..utils.quantities import counted
 from ..worker.current_call import WARNED_BY
 
 GIB = 1 << 30
-_FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
+_FOR_SCHEDULERS = (
+    *("partition", "queue", "account", "qos", "constraint", "gres", "reservation", "exclude", "nodelist", "licenses"),
+    *("begin", "wckey", "mail_type", "mail_user", "job_name", "slurm_cmd_args"),
+)
+_FOR_RANKS = ("cpu_bind", "gpu_bind", "srun_args")
 _FOR_CACHES = ("cache_key", "cache_directory")
 
 
@@ -27,8 +33,8 @@ def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
     Raises:
         ResourceError: a key means nothing here, or there are fewer resources.
     """
-    asked = resources.asked()
-    _refuse_what_means_nothing(asked)
+    resources = with_nodes(resources)
+    _refuse_what_means_nothing(resources.asked(), (*_FOR_SCHEDULERS, *_FOR_RANKS))
     _refuse_what_there_is_not(resources, capacity)
     shape = shape_of(resources)
     if resources.exclusive:
@@ -53,11 +59,13 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
     Raises:
         ResourceError: a key means nothing here, or no node has so many resources.
     """
+    resources = with_nodes(resources)
     asked = resources.asked()
     for key in _FOR_SCHEDULERS:
         if key in asked:
             raise ResourceError(f"{key} is for jobs, and live calls run in one that is there already; leave it out")
-    _refuse_what_means_nothing(asked)
+    _refuse_what_means_nothing(asked, ())
+    rank_options(resources)  # refuses them for a single rank
     known = list(offers)
     need = _need(resources, known)
     if known and resources.run_time is not None and all(not offer.could_hold(_only(need.time)) for offer in known):
@@ -74,7 +82,7 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
             f"largest of {len(known)} has {_largest(known)}; ask for less"
         )
     options, run_time = options_of(resources), resources.run_time
-    if need.nodes > 1 and resources.memory is not None:
+    if need.by_scheduler and resources.memory is not None:
         options["memory"] = memory_bytes(resources.memory / resources.ranks)
     return CallPlan(need.shape, resources.priority, resources.restart_limit, run_time, options, need)
 
@@ -82,6 +90,8 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
 def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
     """Return the need of each node. Ranks without room on one node are spread over as few nodes as possible."""
     whole = NodeNeed(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
+    if (own := rank_options(resources)) != RankOptions():  # then the scheduler starts the ranks, as on several nodes
+        whole = whole._replace(exclusive=True, rank_options=own)
     if resources.nodes is not None and resources.nodes > 1:
         if resources.ranks < resources.nodes:
             raise ResourceError(
@@ -100,10 +110,41 @@ def _share(resources: Resources, nodes: int) -> NodeNeed:
 
     The call has the nodes for itself: no pool can account for its ranks.
     """
-    ranks = -(-resources.ranks // nodes)
+    ranks = resources.ranks_per_node or -(-resources.ranks // nodes)
     cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
     shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
-    return NodeNeed(shape, exclusive=True, nodes=nodes, time=resources.run_time or 0.0)
+    return NodeNeed(shape, True, nodes, resources.run_time or 0.0, ranks, rank_options(resources))
+
+
+def with_nodes(resources: Resources) -> Resources:
+    """Return resources whose `ranks_per_node` says how many nodes there are.
+
+    Raises:
+        ResourceError: that is not as many as are asked for.
+    """
+    if resources.ranks_per_node is None:
+        return resources
+    nodes = -(-resources.ranks // resources.ranks_per_node)
+    if resources.nodes not in (None, nodes):
+        raise ResourceError(
+            f"nodes={resources.nodes} was asked for, and ranks={resources.ranks} with "
+            f"ranks_per_node={resources.ranks_per_node} take {nodes}; leave nodes out"
+        )
+    return resources.updated({"nodes": nodes})
+
+
+def rank_options(resources: Resources) -> RankOptions:
+    """Return the user's wishes for the start of ranks.
+
+    Raises:
+        ResourceError: there is only one rank.
+    """
+    for key in _FOR_RANKS:
+        if resources.ranks == 1 and getattr(resources, key) is not None:
+            raise ResourceError(f"{key} is for calls with ranks, and this one has a single one; leave it out")
+    arguments = resources.srun_args
+    words = shlex.split(arguments) if isinstance(arguments, str) else arguments or ()
+    return RankOptions(resources.cpu_bind, resources.gpu_bind, tuple(words))
 
 
 def _only(time: float) -> NodeNeed:
@@ -117,8 +158,8 @@ def _largest(offers: list[NodeOffer]) -> str:
     return f"{counted(offer.cores or 0, 'core')}{gpus}{memory}"
 
 
-def _refuse_what_means_nothing(asked: dict[str, Any]) -> None:
-    for key in _FOR_SCHEDULERS:
+def _refuse_what_means_nothing(asked: dict[str, Any], for_schedulers: Iterable[str]) -> None:
+    for key in for_schedulers:
         if key in asked:
             raise ResourceError(f"{key} is for a scheduler, and this machine's backend has none; leave it out")
     for key in _FOR_CACHES:
@@ -198,8 +239,11 @@ def job_options(resources: Resources) -> dict[str, Any]:
     """
     if resources.cache_key is not None or resources.cache_directory is not None:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
+    rank_options(resources)  # refuses them for a single rank
     options = options_of(resources)
-    if resources.cores_per_rank > 1:
+    if resources.exclusive:
+        options["cores"] = 0  # all that it finds
+    elif resources.cores_per_rank > 1:
         options["cores"] = resources.cores_per_rank
     return options
 

@@ -9,7 +9,7 @@ import time
 
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError
-from ..jobs.spool import folders
+from ..jobs.find_batches import folders
 from ..system.process_identity import ProcessIdentity, this_process
 from ..utils.paths import runs_directory
 

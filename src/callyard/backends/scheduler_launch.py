@@ -74,6 +74,10 @@ class LaunchSettings:
             raise ResourceError(f"{self.scheduler.name} starts no processes on nodes, only jobs: say detached=True")
         return steps
 
+    def check(self, resources: Resources) -> None:
+        """Raise ResourceError for resources that mean nothing to the scheduler."""
+        self.scheduler.site().check(resources)
+
     @property
     def job_variables(self) -> Mapping[str, str]:
         """The variable from which processes on nodes learn the names of the job's variables."""
@@ -279,7 +283,7 @@ def _start_ranks(
     settings: LaunchSettings, ranks: RanksToStart, way: str, environment: dict[str, str], job: str | None = None
 ) -> StartedAgents:
     """Start the ranks of a call; `job` has the nodes, if that is not the job around this process."""
-    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job)
+    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job, ranks.options)
     environment = {**environment, **settings.job_variables}
     argv = settings.steps.ranks(step, settings.on_node(rank_command(ranks.arguments, settings.python)))
     return AgentProcess(ranks.nodes, argv, environment, noise=settings.steps.noise)

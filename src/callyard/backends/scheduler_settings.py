@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import CallyardError, ResourceError
-from ..resources import amount, whole
+from ..resource_values import amount, whole
 from ..utils.paths import expand
 from .base import Backend, Settings
 
@@ -84,6 +84,7 @@ class SchedulerSettings:
             walltime=self.walltime,
             mpi=getattr(self, "mpi", None),
             rank_launcher=site.rank_launcher,
+            rank_options=site.rank_options,
             separate=site.separate,
             calls_per_job=self.calls_per_job,
             poll=self.poll,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
-from ..resources import Amount, whole
+from ..resource_values import Amount, whole
 from .base import Backend, Settings
 from .scheduler_settings import SchedulerSettings
 
@@ -47,7 +47,8 @@ class Slurm(SchedulerSettings):
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), as open in a firewall.
         poll: the shortest and the longest time between two questions to the scheduler about jobs (s).
-        result_grace: the longest time after the end of a job until its result is visible (s).
+        result_grace: the longest time after the end of a job until its result is visible (s); not given to jobs that
+            have left their exit code.
         calls_per_job: the number of short calls in one job, one after the other.
         detached: True for calls that are jobs and outlive this process; default: see above.
         host: another machine that submits; not here yet.
@@ -130,11 +131,11 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
             raise CallyardError(
                 "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
             )
-        return ClusterBackend(
-            PilotLaunch(_launch_settings(slurm, slurm._template_text(), slurm._template_keys())), settings
-        )
+        own = _launch_settings(slurm, slurm._template_text(), slurm._template_keys())
+        return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
-        return ClusterBackend(StepLaunch(_launch_settings(slurm, None, ())), settings)
+        own = _launch_settings(slurm, None, ())
+        return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
         if isinstance(error, CallyardError):
             raise

@@ -13,7 +13,8 @@ from ..backends.batch.submitter import claim_of, submission
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, SchedulerError
 from ..jobs.batch import BatchPart
-from ..jobs.spool import BatchDirectory, damaged_batches, folders_by_age
+from ..jobs.find_batches import damaged_batches, folders_by_age
+from ..jobs.spool import BatchDirectory
 from ..jobs.submission import is_ready
 from ..utils.command_thread import CommandThread
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change

@@ -79,7 +79,10 @@ class AgentReply:
         self._say(LOST, 0, json.dumps(said).encode())
 
     def cancel(self) -> None:
-        self._say(BACK, 0, b"")
+        if self.attempts:  # it waits to be run again
+            self._say_whole(BACK, {}, [])
+        else:
+            self._say(BACK, 0, b"")
 
     # -- to the driver ---------------------------------------------------------------------------------
 

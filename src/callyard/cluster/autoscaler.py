@@ -74,13 +74,13 @@ class ScalingSteps(NamedTuple):
 def demand(
     backlog: Iterable[tuple[NodeNeed, int, float]], busy: int, typical: NodeCapacity | None, room: int | None = None
 ) -> Demand:
-    """Return the number of nodes that are of use.
+    """Return the number of useful nodes.
 
     Args:
         backlog: needs of waiting calls, the number of calls of each, and their duration (s).
         busy: nodes with running calls.
-        typical: the resources of most nodes; None if unknown, so that each call may need a node of its own.
-        room: the number of further calls that may run at once; None for any number.
+        typical: the resources of most nodes; None if unknown: then each call may need a node of its own.
+        room: the number of further calls allowed to run at once; None for any number.
     """
     nodes, together = busy, 1
     for need, waiting, seconds in backlog:
@@ -131,7 +131,7 @@ class Autoscaler:
         self.ever, self.failures = True, 0
 
     def lost(self, block: Block, node: NodeState, now: float) -> None:
-        """Note that an agent of the block is out of reach; it may come back."""
+        """Note that an agent of the block is out of reach; the agent may come back."""
         if node in block.connected:
             block.connected.remove(node)
         if not block.connected and block.state == "there":
@@ -206,6 +206,8 @@ class Autoscaler:
         """Replace a block some time before its end, and start no call there shortly before the end."""
         if block.state == "lost" and now - block.since >= _BACK:
             block.aging = True  # replaced; a block that comes back is used until idle
+        if any(node.leaving for node in block.connected):
+            block.aging = True  # ended by the scheduler, or at its end
         if block.until is None or block.state != "there":
             return
         left = block.until - now

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CallyardError
 from ..pool.call_shape import NodeNeed, NodeOffer
+from ..schedulers.steps import RankOptions
 
 if TYPE_CHECKING:
     from ..transport.event_loop import EventLoop
@@ -30,6 +31,7 @@ class RanksToStart(NamedTuple):
     per_node: int  # at most; the first nodes are full
     arguments: Sequence[str]  # of each rank
     environment: Mapping[str, str]  # added to the present one
+    options: RankOptions  # the user's own
 
 
 class AgentOutput(NamedTuple):
@@ -76,7 +78,7 @@ class AgentStarter(Protocol):
     """The starter of agents, with accounts of the present and the coming ones. Only the I/O thread uses it."""
 
     @property
-    def complete(self) -> bool:  # True if all agents that were started are there.
+    def complete(self) -> bool:
         """True if all agents that were started are there."""
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
@@ -133,11 +135,11 @@ class RankStarter(Protocol):
 
 
 class ListenSettings(NamedTuple):
-    """The settings with which the driver listens for its agents.
+    """The settings with which the driver listens for agents.
 
     Attributes:
         directory: the place of the contact file: seen by the nodes, and closed to other users.
-        interface: the network interface to listen at; None for all of them.
+        interface: the network interface to listen at; None for all interfaces.
         ports: the first and the last port to try; None for any.
     """
 

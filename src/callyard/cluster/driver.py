@@ -20,11 +20,10 @@ from functools import partial
 from typing import Any, cast
 
 from ..errors import NodeFailure, WorkerLost
-from ..futures import ends_futures
+from ..futures import Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
 from ..pool.worker_events import finish
-from ..serialize.packed import Packed
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
@@ -133,9 +132,8 @@ class ClusterDriver(ThreadedRunner):
                 if self._inbox or self._placement.undecided:
                     loop.step(0.0)  # without waiting, but agents are read however much is submitted
                     continue
-                self._asleep = (
-                    True  # before another look at the inbox: an event put there from now on wakes this thread
-                )
+                # Before another look at the inbox: an event put there from now on wakes this thread.
+                self._asleep = True
                 if self._is_over():
                     break
                 if not self._inbox:
@@ -145,6 +143,7 @@ class ClusterDriver(ThreadedRunner):
             self._fail_all(error)
         finally:
             self._over = True
+            # After the flag: a thread with a later call sees the flag, and refuses the call itself.
             refuse(self._inbox)
             self._agents.close(loop, _GRACE if self._killed_at is None else 1.0)
             loop.close()
@@ -199,7 +198,7 @@ class ClusterDriver(ThreadedRunner):
             else:
                 finish(call, what, how == "error")
 
-    def _run_again(self, call: Call, arguments: Packed) -> None:
+    def _run_again(self, call: Call, arguments: Lazy) -> None:
         """Put a call that has raised `Again` behind all others, unless the driver is being killed."""
         call.run_again(arguments)
         call.future.again()
@@ -215,6 +214,7 @@ class ClusterDriver(ThreadedRunner):
             self._agents.look_after(loop, now, self._prepared or self._placement.waiting or self._expecting())
             self._prepared = False
         self._agents.take_back_stalled(now)
+        self._agents.judge_doubtful(now)
         self._take_back()
         self._give_up_unplaceable(now)
         if self._killed_at is not None and now > self._killed_at + _GRACE:
@@ -280,6 +280,7 @@ class ClusterDriver(ThreadedRunner):
         calls = [
             *self._placement.drain(),
             *(call for node in self._placement.nodes.values() for call in node.in_flight),
+            *(each.end.call for each in self._agents.doubtful),
         ]
         for call in cast("list[Call]", calls):
             name = call.future.name
@@ -290,7 +291,7 @@ class ClusterDriver(ThreadedRunner):
     # -- the end ---------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if not self._closing or self._inbox or self._agents.ends:
+        if not self._closing or self._inbox or self._agents.ends or self._agents.doubtful:
             return False
         # In this order: an expected call is put into the inbox before it ceases to be expected.
         self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)

@@ -30,6 +30,7 @@ from ..transport.event_loop import WRITE, EventLoop
 from ..transport.frames import NO_MPI, RESULT, Frame
 from ..transport.result_log import make_result_log
 from ..worker.communicator import join_world
+from ..worker.current_call import running
 from ..worker.mpi_rank import RankServer, gpus_by_local_rank, rank_in
 from .agent import Agent
 from .hello import Hello, RankPlace, this_hello
@@ -66,6 +67,7 @@ class Bridge:
         connection, loop = self._connection, self._loop
         self._beside.watch(loop)
         loop.watch(connection.stream.sock, self._on_readable)
+        # The greeting first: a worker reads the settings before any call.
         connection.greet(self._initializer)
         connection.handed_over()  # the other end is in this same process
 
@@ -105,8 +107,11 @@ class Bridge:
         # Before `take_frames`, which takes the call out.
         for call in list(connection.in_flight.values()):
             self._warn_of_no_mpi(call, arrived)
-        for end in connection.take_frames(connection, arrived):
-            finish(*end)
+        for call, packed, failed in connection.take_frames(connection, arrived):
+            if call.asks_again:
+                call.future.pass_again_on(packed)
+            else:
+                finish(call, packed, failed)
         connection.catch_up()
         if connection.initializer_error is not None:
             for call in connection.take_unfinished()[1]:
@@ -125,7 +130,8 @@ def main() -> None:
     contact, call, ranks, gpus = sys.argv[1:]
     default_signals()
     open_standard_descriptors()
-    os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
+    if gpus:  # else the launcher has bound them
+        os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
     parent = ParentPipe()
     parent.watch()  # before MPI, which may wait for other ranks for ever
     ours, theirs = socket.socketpair()
@@ -137,6 +143,7 @@ def main() -> None:
     agent.start()
     result_log, descriptor = make_result_log()
     os.close(descriptor)  # no other process maps the log of a rank
+    running.listen_in_worker()
     with theirs:
         RankServer(theirs, result_log, int(ranks)).run()
     agent.join()  # until the driver has the result

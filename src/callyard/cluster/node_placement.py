@@ -72,7 +72,7 @@ class NodePlacement:
         calls = list(node.in_flight)
         self.finished(node, calls)
         for call in calls:
-            if call.need.nodes > 1:
+            if call.need.by_scheduler:
                 self._free_other_nodes(call)
         for known in (self._room, self._changed, self.ahead, *self._can_top_up.values()):
             known.pop(node, None)
@@ -231,7 +231,7 @@ class NodePlacement:
 
     def _place(self, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
         """Send the head of the queue, and the calls behind it from before `until`; return the number of calls sent."""
-        if queue.need.nodes > 1:
+        if queue.need.by_scheduler:
             return self._start_on_nodes(queue, todo)
         # First an idle slot; a call is sent ahead only where no node has one.
         if self.max_workers is None or self._active < self.max_workers:
@@ -268,7 +268,7 @@ class NodePlacement:
         return self._sent(node, queue, calls, todo)
 
     def _start_on_nodes(self, queue: NodeQueue, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Start the head of the queue on several nodes, if enough nodes have a slot for it."""
+        """Let the scheduler start the head of the queue, if enough nodes have a slot for it."""
         if self.max_workers is not None and self._active >= self.max_workers:
             return 0
         count, now = queue.need.nodes, self._now

@@ -9,10 +9,12 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from ..schedulers.job_environment import JOB_VARIABLES
@@ -85,15 +87,30 @@ class DriverConnection:
             _give_up(json.loads(body))
         head, parts = unwrap(body, iter(()))
         adopt(head["surroundings"])
-        Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner).run()
+        agent = Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner)
+        with contextlib.nullcontext() if self._make_runner else _leaving_at_sigterm(agent):
+            agent.run()
         self._parent.all_sent = True  # from here on an end of the parent is no failure
         if self._make_runner is None:  # for a rank the one call has ended, and the driver does not read on
             self._wait_for_end()
 
     def _wait_for_end(self) -> None:
-        """Wait until the driver closes the connection: the last messages may be on their way until then."""
+        """Wait until the driver closes the connection, or says END to an agent that has left by itself.
+
+        The last messages may be on their way until then.
+        """
         with contextlib.suppress(PeerGone):
-            self._wait_for(set(), _LAST_WORDS)
+            self._wait_for({agent_protocol.END}, _LAST_WORDS)
+
+
+@contextlib.contextmanager
+def _leaving_at_sigterm(agent: Agent) -> Iterator[None]:
+    """Let the agent leave when the scheduler ends its job, as at a preemption or at the end of its time."""
+    before = signal.signal(signal.SIGTERM, lambda *_: agent.leave())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -111,6 +111,8 @@ class StaticNodes:
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         expected = self._starts.expected()
+        if any(node.leaving for node in self._placement.nodes.values()):
+            return None  # it is about to end, and then one can be started again, or not
         if not self._starts.missing():
             left = self._nodes.ends_in()
             hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"

@@ -178,7 +178,7 @@ class KeyRecipe(Frozen):
 
 
 class CallFile(Frozen):
-    """A call as it lies in a file, with all data for its job. The order has no key while the key depends on inputs."""
+    """A call as a file, with all data for the job. The order has no key while the key depends on inputs."""
 
     data: bytes  # function, arguments, keywords; with numbers for inputs
     apart: bytes | None  # the same with the user's modules by value, for a node with another version of them
@@ -190,9 +190,11 @@ class CallFile(Frozen):
     run_time: float | None
     memory: int | None  # bytes
     ranks: int
-    launcher: tuple[str, ...]  # before the command of the ranks
+    launcher: tuple[str, ...]  # before the command of the ranks; "mpiexec" stands for the one in the node's PATH
     wait: float  # s for which a finished result may stay invisible
     private: bool = False  # no other process looks for its result or claim
+    spread: tuple[str, ...] = ()  # in the place of `launcher` in a job with several nodes
+    gpus_per_rank: int | None = None  # of the GPUs that all ranks on a node see; None: the launcher or the user decides
 
     def dump(self) -> bytes:
         return pickle.dumps(self, 5)
@@ -249,7 +251,7 @@ class CallAgain(Frozen):
 class CallOutcome(Frozen):
     """The outcome of a call: "finished" (with the record of `key` as the result), "failed", "cancelled" or "withdrawn".
 
-    A call is withdrawn if its submitter has cancelled it, and saw no other waiting process.
+    A withdrawn call was cancelled by its submitter, who saw no other waiting process.
     """
 
     state: str

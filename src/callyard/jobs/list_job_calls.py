@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ..cache.directory import CacheDirectory
 from ..errors import CacheError, CallyardError
 from .batch import CallFile, CallInput
-from .spool import ENDED, BatchDirectory, CallStart, folders, folders_by_age
+from .find_batches import folders, folders_by_age
+from .spool import ENDED, BatchDirectory, CallStart
 
 __all__ = ["JobCallStatus", "calls_of_jobs", "find_job_calls", "needed_keys", "prune_jobs"]
 
@@ -50,7 +51,7 @@ class JobCallStatus:
             return None
 
     @property
-    def error(self) -> tuple[BaseException, str] | None:  # The error of a failed call, and its traceback.
+    def error(self) -> tuple[BaseException, str] | None:
         """The error of a failed call, and its traceback."""
         end = self.folder.ended(self.number)
         return end.error() if end is not None and end.failure else None

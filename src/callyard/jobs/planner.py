@@ -1,4 +1,4 @@
-"""The planner: it makes few job arrays of many calls. It does no I/O.
+"""The planner of the job arrays: few arrays for many calls, without I/O.
 
 Calls with the same resources and the same kind of dependencies are one job array. There are four kinds:
 
@@ -8,8 +8,8 @@ Calls with the same resources and the same kind of dependencies are one job arra
     anything else, with many such calls          one array after whole arrays (`any`): a call may then begin later than
                                                  necessary, but a failure of others does not end it
 
-A job checks its inputs itself, whatever the scheduler thinks. So `any` is enough, and `any` is necessary where several
-calls share a job, because the failure of one is not that of the others.
+A job checks the inputs itself, whatever the scheduler thinks. So `any` is enough, and `any` is necessary where several
+calls share a job, because the failure of one is not the failure of the others.
 
 Where the elements of an array are jobs of their own (`Site.separate`), each waits for exactly the jobs with its inputs,
 and the calls of a layer with the same resources are always one array.
@@ -30,7 +30,7 @@ _TERMS = 64  # elements to name one by one, at most; with more, the whole array 
 
 
 class ArrayElement(NamedTuple):
-    """A call that is submitted, now or soon: its array, and the number of the element.
+    """A call that is submitted, now or soon: the array, and the number of the element.
 
     `shared` elements make other calls, too, and so may fail although this call does not.
     """
@@ -153,7 +153,7 @@ def _after_the_same(elements: frozenset[ArrayElement], calls: list[C]) -> JobArr
 
 
 def _side_by_side(sets: dict[frozenset[ArrayElement], list[C]]) -> list[JobArray[C]]:
-    """Return arrays of calls that wait each for a counterpart, and take these calls out of `sets`."""
+    """Return arrays of calls that wait each for a counterpart, and take the calls out of `sets`."""
     pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[ArrayElement]]]] = defaultdict(list)
     for elements in sets:
         numbers = {element.number for element in elements}

@@ -9,6 +9,7 @@
                         3.end     the outcome; renamed to 3.seen by a process that has received it
                         3.superseded  a failure, after another submission of the call in another batch
                         3.log     the output
+                        3.exit    the exit code of the script of element 3; "stopped" after SIGTERM
                         3.again   the arguments of the next attempt, and the number of attempts
                         at-...    an executor of a process that waits for all calls, as the submitter's does
                         at-...@3  an executor that waits for call 3
@@ -26,8 +27,8 @@ import time
 
 from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
-from ..errors import CacheError, CallyardError, VersionMismatch
-from ..system.process_identity import is_hexadecimal, may_live
+from ..errors import CacheError, VersionMismatch
+from ..system.process_identity import may_live
 from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_dumps, json_loads, suppress
 from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
@@ -37,9 +38,8 @@ __all__ = [
     "CallOutcome",
     "CallPosition",
     "CallStart",
-    "damaged_batches",
-    "folders",
-    "folders_by_age",
+    "exit_file",
+    "names",
 ]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a pipe there
@@ -194,8 +194,8 @@ class BatchDirectory(DirectoryFiles):
         return BatchPart(first, self.batch.size) if first < self.batch.size else None
 
     @property
-    def unsent(self) -> BatchPart | None:  # The first elements that the scheduler does not have, as far as known.
-        """The first elements that the scheduler has not got, as far as is known."""
+    def unsent(self) -> BatchPart | None:
+        """The first elements that the scheduler does not have, as far as is known."""
         return self.missing(self.parts)
 
     def job_of(self, number: int) -> str | None:
@@ -242,11 +242,15 @@ class BatchDirectory(DirectoryFiles):
 
     # -- for all who wait ----------------------------------------------------------------------------------
 
-    def news(self) -> dict[int, str]:
+    def listing(self) -> frozenset[str]:
+        """Return the names of the files; none if the directory is gone."""
+        return frozenset(names(self.path))
+
+    def news(self, listing: Iterable[str] | None = None) -> dict[int, str]:
         """Return the progress of each call that has begun: "begun", "end", "seen" or "superseded", from one listing."""
         order = ("begun", *ENDED)
         found: dict[int, str] = {}
-        for name in names(self.path):
+        for name in names(self.path) if listing is None else listing:
             number, what = _numbered(name)
             if what in order and order.index(what) >= order.index(found.get(number, "begun")):
                 found[number] = what
@@ -255,6 +259,18 @@ class BatchDirectory(DirectoryFiles):
     def is_whole(self) -> bool:
         """Return True if jobs find their calls here; False once the directory is kept only for the failures."""
         return os.path.exists(f"{self.path}/calls")
+
+    def exit_file(self, number: int) -> str:
+        """Return the name of the file by which the job of a call says that it is over, or is going to be."""
+        return exit_file(self.batch.element_of(number) or 0)
+
+    def stop(self, element: int | None) -> None:
+        """Write down that a job is told to end; its script writes its exit code over that."""
+        self._write(exit_file(element or 0), b"stopped\n")
+
+    def forget_exit(self, number: int) -> None:
+        """Remove what a job has left that is going to be started again."""
+        self._unmark(self.exit_file(number))
 
     def wait_for(self, number: int, job: str) -> None:
         """Write down another job, the one with the claim to this call's key."""
@@ -402,36 +418,9 @@ class BatchDirectory(DirectoryFiles):
             remove_tree(removing)
 
 
-def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
-    """Yield the batches in a cache."""
-    return (BatchDirectory(home, name) for name in names(f"{home.path}/jobs") if is_hexadecimal(name, 16))
-
-
-def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
-    """Return the readable batches, the oldest first, without the `known` ones."""
-    found = []
-    for folder in folders(home):
-        if folder.token not in known:
-            try:
-                found.append((folder.batch.created, folder))
-            except (OSError, ValueError, CallyardError):  # being removed, or of another version
-                continue
-    return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
-
-
-def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
-    """Return the batches that nobody can read, each with the reason; not those of another version."""
-    found = []
-    for folder in folders(home):
-        try:
-            _ = folder.batch
-        except VersionMismatch:
-            continue
-        except CacheError as error:
-            found.append((folder, error))
-        except OSError:  # being removed just now, or a file system that stumbles
-            continue
-    return found
+def exit_file(element: int | str) -> str:
+    """Return the name of the file with the exit code of an element's script; a single job counts as the element 0."""
+    return f"{element}.exit"
 
 
 def names(path: str) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The request to a scheduler for a batch, made from the batch's files alone, so that any process can submit it."""
+"""The request to a scheduler for a batch, made from the batch's files alone, so that any process can submit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..errors import ResourceError
 from ..hashing.digest import blake2b
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest
@@ -54,7 +55,7 @@ def _plain(value: Any) -> Any:
 
 
 def waited_for(folder: BatchDirectory) -> set[str]:
-    """Return the tokens of the batches for which the scheduler must wait; these are submitted first, or over."""
+    """Return the tokens of the batches for which the scheduler must wait: all of them are submitted first, or over."""
     asked = folder.batch.request
     return {token for named in (asked["after"], *asked.get("after_each", ())) for _, token, _ in named}
 
@@ -136,13 +137,40 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
     )
 
 
-def trial_of(note: dict[str, Any]) -> JobRequest:
-    """Return a request as it will be once its note was written and read, to see whether a command can be made of it."""
-    asked = json_loads(json_dumps(note))
-    return JobRequest(
-        name=asked["name"], token="0" * 16, script="/script", log="/0.log", elements=None, time=asked["time"],
-        resources=Resources().updated(asked["resources"]), templated=asked["templated"],
-    )  # fmt: skip
+def trial_of(resources: Resources, limit: float | None, templated: bool) -> JobRequest:
+    """Return a request as it will be once it was written and read, to see whether a command can be made of it.
+
+    Raises:
+        ResourceError: a text is none that can be passed on.
+    """
+    for name, value in resources.asked().items():
+        for text in _texts(value):
+            _check_text(name, text)
+    note = json_loads(json_dumps(note_of("call", resources, None, limit, templated, ())))
+    asked = Resources().updated(note["resources"])
+    return JobRequest("call", "0" * 16, "/script", "/0.log", asked, time=limit, templated=templated)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, os.PathLike):
+        yield os.fspath(value)
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from (text for each in value for text in _texts(each))
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        if "\0" not in text:
+            os.fsencode(text)
+            return
+        problem = "has a character of the number 0 in it"
+    except UnicodeEncodeError:
+        problem = "has a character in it that this system's encoding lacks"
+    raise ResourceError(f"{name} {problem}, with which no job can be asked for: {text!r}; leave that out")
 
 
 def _dependencies(
@@ -178,7 +206,7 @@ def label(folder: BatchDirectory, part: BatchPart) -> str:
 
 
 def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
-    """Return the parts of a batch that a scheduler has, from its jobs with labels beginning with the token."""
+    """Return the parts of a batch that a scheduler has, from all jobs with labels beginning with the token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
     if folder.batch.request.get("after_each") and folder.batch.elements is not None:  # each element is a job
         return _joined(BatchPart.from_name(name, f"{job},") for name, job in names.items())

@@ -6,10 +6,9 @@ import socket
 
 from ..errors import CallyardError, OutOfMemory, RemoteTraceback, ResourceError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
-from ..system.exit_status import how_it_ended, too_long, too_much_memory
-from ..worker.communicator import launcher_advice, words_of_alone
+from ..system.exit_status import how_it_ended, no_memory_left, too_long, too_much_memory
+from ..worker.communicator import find_launcher, launcher_advice, words_of_alone
 from .call import Call
-from .mpi_launcher import find_launcher
 
 
 class PackedError:
@@ -35,6 +34,8 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
         return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))
     if reason == "memory":
         return OutOfMemory(too_much_memory(repr(name), call.plan.memory or 0))
+    if reason == "job memory":
+        return OutOfMemory(no_memory_left(repr(name)))
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
     how = "was ended with its zygote, which did not answer" if reason == "silence" else how_it_ended(exitcode)

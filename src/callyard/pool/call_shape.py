@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from ..schedulers.steps import RankOptions
+
 
 class WorkerShape(NamedTuple):
     """The properties of a worker. Calls of one shape can follow each other on one worker."""
@@ -23,6 +25,13 @@ class NodeNeed(NamedTuple):
     exclusive: bool = False  # no other call may be on the nodes
     nodes: int = 1
     time: float = 0.0  # s for which the nodes must still be there
+    ranks_per_node: int = 0  # at most; the first nodes are full; 0: all ranks are on one node
+    rank_options: RankOptions = RankOptions()
+
+    @property
+    def by_scheduler(self) -> bool:
+        """True if the scheduler's launcher starts the ranks, not the node's own."""
+        return self.nodes > 1 or self.rank_options != RankOptions()
 
 
 class NodeCapacity(NamedTuple):

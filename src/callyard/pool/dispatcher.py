@@ -83,8 +83,8 @@ class Dispatcher:
     def pump(self) -> None:
         """Empty the inbox and carry out the decisions. If another thread has the lock, that thread does both."""
         while not (self.forked or self.stopped) and (self.inbox or self.updates):
-            # The check of the inbox comes after each release of the lock: an event that came meanwhile found the lock
-            # taken.
+            # The loop looks into the inbox again after each release of the lock: the sender of an event found the lock
+            # taken, and left the event to this thread.
             if not if_free(self.lock, self._take_turn):
                 return
             self.cancel_dropped()
@@ -196,9 +196,15 @@ class Dispatcher:
         """Return the seconds between SIGTERM and SIGKILL."""
         return min(GRACE, self.grace) if plan.grace is None else plan.grace
 
-    def longest_grace(self, connection: AnyConnection) -> float:
-        """Return the longest grace of the calls in flight there; one of them runs."""
-        return max((self.grace_of(call.plan) for call in connection.in_flight.values()), default=self.grace)
+    def longest_grace(self, connection: AnyConnection, asked_for: bool = False) -> float | None:
+        """Return the longest grace of the calls in flight there; one of them runs.
+
+        With `asked_for`, only graces that calls have asked for count; None if there are none.
+        """
+        plans = [call.plan for call in connection.in_flight.values()]
+        if asked_for:
+            return max((plan.grace for plan in plans if plan.grace is not None), default=None)
+        return max(map(self.grace_of, plans), default=self.grace)
 
     @property
     def running_zygote(self) -> ZygoteProcess:

@@ -20,9 +20,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from ..cache.messages import RunDeclined
+from ..errors import CallyardError
 from ..serialize.packer import Packed, Packer
 from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..transport.stream import FrameStream
+from ..worker.exceptions import dump_error, words_of_some_again
 from .call import Call
 from .mpi_results import RankCollector, words_of_no_mpi
 from .worker import Worker
@@ -182,6 +184,7 @@ class RankGroup:
             return
         self._strangers.remove(connection)
         self.ranks[rank] = connection
+        connection.rank = rank
         connection.greet(self._initializer)
 
     def _rank_of(self, connection: WorkerConnection) -> int:
@@ -195,10 +198,15 @@ class RankGroup:
         if failed:
             self.in_flight.clear()
             return [end]
-        results = self._results.add(self._rank_of(connection), packed)
+        again, call.asks_again = call.asks_again, False  # as the next rank may not ask for it
+        results = self._results.add(self._rank_of(connection), packed, again)
         if results is None:
             return []
         self.in_flight.clear()
+        if results.ranks_disagree:
+            error = CallyardError(words_of_some_again(call.future.name, results.again, self.size))
+            return [(call, Packed(dump_error(error, str(error))), True)]
+        call.asks_again = results.again > 0
         if not self._mpi_used and not isinstance(call.note, RunDeclined):
             _warn_of_no_mpi(call, self.size)
         return [(call, results, False)]

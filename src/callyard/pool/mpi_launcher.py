@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Mapping
 
-from ..worker.communicator import launcher_advice
-
-
-def find_launcher() -> str | None:
-    """Return the path of `mpiexec` or `mpirun`; None if there is neither."""
-    return shutil.which("mpiexec") or shutil.which("mpirun")
+from ..worker.communicator import find_launcher, launcher_advice
 
 
 def why_no_mpi() -> str | None:

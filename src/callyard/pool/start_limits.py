@@ -42,8 +42,7 @@ class StartLimits:
     ) -> Literal["wait", "make room", "give up"]:
         """Note that a worker has failed to start; return the fate of its calls: wait, wait for room, or fail.
 
-        There are `workers` others, `of_shape` of them of the same shape, and perhaps some of other shapes that are
-        `idle`.
+        There are `workers` others, `of_shape` of them of the same shape, and perhaps `idle` ones of other shapes.
 
         Args:
             scarce: the system had no room for another process of any shape.

@@ -42,6 +42,7 @@ from ..transport.sent_functions import SentFunctions, SentImports, working_direc
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
+from .mpi_results import RankResults
 from .worker import Worker
 
 PART = 2  # one half of the descriptors of a process may go to workers
@@ -66,13 +67,14 @@ class WorkerConnection:
         on_unused: Callable[[], object],
         sock: socket.socket | None = None,
     ) -> None:
-        """Connect to a process that is there (`sock`), or make a stream whose other end a new process is going to get.
+        """Connect to a running process (`sock`), or make a stream whose other end a new process is going to get.
 
         Raises:
             OSError: no descriptors are left.
         """
         self.worker = worker
         self.pid: int | None = None
+        self.rank = 0  # in a group of ranks
         self.in_flight: dict[int, Call] = {}  # by sequence number, in the order of the runs
         self.begun_before = 0  # `begun` of the result log at the last look
         self.ended = False  # the stream has ended; the process perhaps not
@@ -114,7 +116,7 @@ class WorkerConnection:
             "argv": sys.argv,
             "cwd": working_directory(),
             "initializer": initializer,
-            "cores": self.worker.shape.cores_per_rank,
+            "cores": self.worker.shape.cores // self.worker.shape.ranks,
         }
         self.stream.send(frames.encode_object(PATH, self._imports.take()), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
@@ -179,8 +181,9 @@ class WorkerConnection:
         """Add the frame of the call, or nothing in case of an error; return the descriptors beside the frame."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        again = call.again
-        if number and not (call.inputs or packed.memories or call.plan.options or call.remember or again):
+        again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
+        plain = call.attempt == 1 and not (call.plan.options or call.remember)
+        if number and plain and not (call.inputs or packed.memories):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
             return []
         content: list[Any] = [call.options()]
@@ -256,7 +259,7 @@ class WorkerConnection:
         return [self.stream.sock]
 
     def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """Return the calls that end in these frames.
+        """Return the calls ended by these frames.
 
         The second of two equal results, by stream and by result log, is ignored.
         """
@@ -356,7 +359,7 @@ class WorkerConnection:
         return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
-        """Take out the calls that are not going to begin here, and return all of them in order."""
+        """Take out the calls not going to begin here, and return all of them in order."""
         numbers = [number for number in list(self.in_flight) if number > begun]
         return [self.in_flight.pop(number) for number in numbers]
 

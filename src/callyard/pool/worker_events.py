@@ -16,7 +16,6 @@ from typing import cast
 
 from ..errors import WorkerLost
 from ..futures import Lazy
-from ..serialize.packed import Packed
 from ..system.processes import wait_for_end
 from ..transport.event_loop import WRITE, EventLoop
 from ..transport.stream import FrameStream
@@ -164,9 +163,9 @@ class WorkerEvents:
                 given_up = dispatcher.not_started(worker, scarce, at_once)
         dispatcher.inbox.append(decide_again)
         dispatcher.pump()
+        # Futures last, without the lock: by now the pool works on, whatever the callbacks of the futures do.
         self._finish(ends)
         for call in failed:
-            # Futures last, without the lock; the pool already works on.
             before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
             call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
         for call in given_up:
@@ -176,11 +175,11 @@ class WorkerEvents:
     def _finish(self, ends: list[Ended]) -> None:
         for call, packed, failed in ends:
             if call.asks_again:
-                self._run_again(call, cast(Packed, packed))
+                self._run_again(call, packed)
             else:
                 finish(call, packed, failed)
 
-    def _run_again(self, call: Call, arguments: Packed) -> None:
+    def _run_again(self, call: Call, arguments: Lazy) -> None:
         """Put a call that has raised `Again` behind all others, unless the pool is being killed."""
         if call.future.passes_again_on:
             call.future.pass_again_on(arguments)

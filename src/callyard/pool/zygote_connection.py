@@ -174,7 +174,7 @@ class ZygoteProcess:
         self._limited.discard(number)
         self._say(UNWATCH, number)
 
-    def kill(self, number: int, signum: int, grace: float = 0.0) -> None:
+    def kill(self, number: int, signum: int, grace: float | None = 0.0) -> None:
         self._say(KILL, number, signum, grace)
 
     def withdraw(self, number: int, last: int) -> None:
@@ -197,7 +197,7 @@ class ZygoteProcess:
             if kind == EXITED:
                 self._limited.discard(event.number)
         if events:
-            # The first event shows that the zygote has started, and that no error of the start can follow.
+            # The first event is the sign of a started zygote: no error of the start can follow.
             self._close_errors()
         return events
 

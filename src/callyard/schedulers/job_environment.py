@@ -1,8 +1,8 @@
 """The environment variables of a scheduler's jobs: their names, and their values for the current process.
 
-Whoever submits a job, or starts an agent, passes the names of the scheduler's variables on to it. So a process of a job
-loads no scheduler, nor does it look for those of other packages, which takes longer than a short call. An array starts
-a thousand processes at once that load this module, so it imports next to nothing.
+The submitter of a job, or the starter of an agent, passes on the names of the scheduler's variables. So a process of a
+job loads no scheduler, nor looks for the schedulers of other packages, which takes longer than a short call. An array
+starts a thousand processes at once, each of which loads this module: hence the few imports.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class JobEnvironment(Frozen):
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
     it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
-    of its time (s since 1970), and `in_step` is true in a process started on a node by the scheduler itself. In a
-    process of an MPI program `rank` is its number, and `local_rank` its number among those of its node. For
-    `time_limit_signal` and `hidden` see `JobVariables`.
+    of its time (s since 1970), `nodes` the number of its nodes, and `in_step` is true in a process started on a node by
+    the scheduler itself. In a process of an MPI program `rank` is its number, and `local_rank` its number among those
+    of its node. For `time_limit_signal` see `JobVariables`.
     """
 
     scheduler: str = ""
@@ -37,8 +37,8 @@ class JobEnvironment(Frozen):
     ends: float | None = None
     rank: int | None = None
     local_rank: int | None = None
+    nodes: int | None = None
     time_limit_signal: str = ""
-    hidden: str = ""
 
     @property
     def job_id(self) -> str:
@@ -49,14 +49,14 @@ class JobEnvironment(Frozen):
 class JobVariables(Frozen):
     """The names of a scheduler's variables; an empty name stands for a fact without a variable.
 
-    Each scheduler names them in its `Site`. Only `job` is required: a variable of each process in a job and of no other
-    process, to show which scheduler the job belongs to. Without `array` and `element` a scheduler has no arrays; an
+    The names come from the `Site` of the scheduler. Only `job` is required: a variable of each process in a job and of
+    no other process, as the mark of the scheduler's jobs. Without `array` and `element` a scheduler has no arrays; an
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
     `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
-    `local_rank` are those of the scheduler's launcher.
+    `local_rank` are set by the scheduler's launcher.
 
     `time_limit_signal` is no variable but the name of the signal by which the scheduler ends a job at its time limit,
-    where that is not SIGTERM. `hidden` is a variable of its jobs that other launchers must not see.
+    where that is not SIGTERM.
     """
 
     scheduler: str
@@ -70,8 +70,8 @@ class JobVariables(Frozen):
     cgroup: str = ""
     rank: str = ""
     local_rank: str = ""
+    nodes: str = ""
     time_limit_signal: str = ""
-    hidden: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return the variable from which a process of a job learns these names, with the value."""
@@ -94,8 +94,8 @@ class JobVariables(Frozen):
             ends=_number(environ, self.ends) or None,
             rank=_number(environ, self.rank),
             local_rank=_number(environ, self.local_rank),
+            nodes=_number(environ, self.nodes),
             time_limit_signal=self.time_limit_signal,
-            hidden=self.hidden,
         )
 
 

@@ -114,6 +114,7 @@ def undescribe(
     """
     lent = _lent(descriptions)
     fds = reader.take(len(lent))
+    # The stream itself never loses bytes, so the contents are fetched that way.
     if fds is None:
         return LostBuffers(descriptions, lent)
     left = deque(zip(lent, fds, strict=True))

@@ -16,19 +16,21 @@ import os
 from struct import Struct
 
 from ..serialize.shared_memory import anonymous_file, shared_mapping
+from ..system.run_clock import StoppedTime
 
 _COUNT = Struct("<I")
 _RANGE = Struct("<II")
-_BEGUN, _WITHDRAWN, _LENGTH, _OUTBOX = 0, 64, 128, 192  # one cache line each
+_BEGUN, _WITHDRAWN, _LENGTH, _STOPPED, _OUTBOX = 0, 64, 128, 192, 256  # one cache line each
 SIZE = 1 << 17
 ROOM = SIZE - _OUTBOX
 
 
 class ResultLog:
-    """The shared page: `begun`, the withdrawn range, and an outbox of finished results."""
+    """The shared page: `begun`, the withdrawn range, the stopped time of a call, and an outbox of finished results."""
 
     def __init__(self, fd: int) -> None:
         self._page = shared_mapping(fd, SIZE)
+        self.stopped = StoppedTime(self._page, _STOPPED)
 
     # -- the worker's side -----------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ __all__ = [
 
 
 class suppress:  # noqa: N801  # as in `contextlib`
-    """A context manager that ends its block at these exceptions, and lets the program go on after it."""
+    """A context manager that ends the block at these exceptions, and lets the program go on after it."""
 
     def __init__(self, *kinds: type[BaseException]) -> None:
         self._kinds = kinds

@@ -2,7 +2,7 @@
 
 `threading.Thread.start` and `concurrent.futures.ThreadPoolExecutor` hold internal locks while a thread starts. A
 finalizer that submits a call at that moment, or a handler of Ctrl-C, would wait for a lock of its own thread for ever;
-so nothing here waits for a lock that the same thread may hold.
+so nothing here waits for a lock of the same thread.
 """
 
 from __future__ import annotations

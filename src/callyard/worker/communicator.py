@@ -1,12 +1,13 @@
-"""The communicator of a rank: made before any code of the user's runs, to see whether the ranks know each other.
+"""The communicator of a rank: made before any code of the user's runs, as a check that the ranks know each other.
 
 With a launcher that does not fit the MPI library, each rank silently becomes rank 0 of 1, and a parallel function
-computes a wrong result. So MPI is initialised first, and its size is compared. Then `mpi4py.MPI` is hidden until the
+computes a wrong result. So MPI is initialised first, and the size is compared. Then `mpi4py.MPI` is hidden until the
 user's code imports it: an import shows that a function is really parallel.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from ..errors import SchedulerError
 
 _NAME = "mpi4py.MPI"
+MPIEXEC = "mpiexec"  # in the words that start ranks: the launcher that is found there
 
 
 class Communicator(NamedTuple):
@@ -26,12 +28,19 @@ class Communicator(NamedTuple):
 
 
 def join_world() -> Communicator | None:
-    """Initialise MPI; return None without mpi4py, or if mpi4py's variables leave the start of MPI to the function."""
+    """Initialise MPI; return None without mpi4py, or if mpi4py's variables leave the start of MPI to the function.
+
+    The ranks then also agree on the variables for programs other than MPI.
+    """
     try:
         from mpi4py import MPI
     except Exception:  # a function in need of mpi4py meets the same error
         return None
     world = world_of(MPI)
+    if world is not None:
+        from .rank_variables import set_variables  # here, because drivers load this module, too
+
+        set_variables(MPI.COMM_WORLD, os.environ)
     _hide(MPI)
     return world
 
@@ -57,6 +66,13 @@ def check_used_world(ranks: int) -> None:
             f"the {ranks} ranks of the call did not know each other, {world.library} had each be one of {world.size}: "
             "without MPI4PY_RC_INITIALIZE that is seen before it runs"
         )
+
+
+def find_launcher() -> str | None:
+    """Return the path of `mpiexec` or `mpirun`; None if there is neither."""
+    import shutil  # here, because the ranks, which load this module, do not need it
+
+    return shutil.which(MPIEXEC) or shutil.which("mpirun")
 
 
 def words_of_alone(name: str, ranks: int, size: int, library: str) -> str:

@@ -1,7 +1,8 @@
-"""The call that this process makes: its resources, the time left to it, and the signals of its end.
+"""The call that this process makes: its resources, the time left, and the signals of an end.
 
-`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run them: a worker, a
-rank of an MPI call, a job. Their main thread runs the function, so that signals about its end interrupt the function.
+`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run functions: a
+worker, a rank of an MPI call, a job. The main thread runs the function, so that signals about an end interrupt the
+function.
 
     IDLE ---- begin ----> FUNCTION ---- hand_over ----> HANDOVER ---- end ----> IDLE
 
@@ -18,6 +19,8 @@ import sys
 import time
 from _thread import get_ident
 
+from ..schedulers.job_environment import current_job
+from ..system.run_clock import StoppedTime
 from ..utils.lite_stdlib import Any, Frozen, NoReturn, signal, suppress
 
 _IDLE, _FUNCTION, _HANDOVER = range(3)
@@ -31,7 +34,7 @@ UNTIL = "until"  # the end of the `run_time` or of the job, whichever comes firs
 CORES = "cores"
 WARN_BEFORE = "warn_before"  # s
 WARN_SIGNAL = "warn_signal"  # the number of the signal
-# Variable with the signal's number for a worker, which must listen before its first call begins.
+# Variable with the signal's number for a worker, which must listen before the first call begins.
 WARNED_BY = "CALLYARD_WARNED_BY"
 ATTEMPT = "attempt"
 AGAIN = "again"  # the call has raised `Again`; the new arguments come last
@@ -41,7 +44,8 @@ class Again(BaseException):
     """Raise this in a call to have it run again, later, with other arguments to go on from.
 
     The call keeps its future, its key in the cache, and the calls that wait for it. The next run comes at the end of
-    the queue. The number of runs has no limit; `Future.attempts` and `current().attempt` tell the number.
+    the queue. The number of runs has no limit; `Future.attempts` and `current().attempt` tell the number. A call on
+    several MPI ranks raises it on all of them, and each rank goes on with its own arguments.
 
     Not an `Exception`, so that `except Exception` in the function does not catch it.
 
@@ -80,6 +84,9 @@ class CurrentCall(Frozen):
     Attributes:
         attempt: the number of this run of the call (count, the first is 1).
         key: the call's key in the cache, 40 hexadecimal digits or the user's `cache_key`; None without a cache.
+        name: the name of the function.
+        number: the number among the calls of one job array, from 0; None for a call alone.
+        cores: the cores of this process (count).
         cores: the cores of this process (count).
         gpus: the GPUs of this process, by their names in CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES.
         memory: the limit of the call's memory (GiB); None for no limit.
@@ -87,14 +94,19 @@ class CurrentCall(Frozen):
 
     attempt: int
     key: str | None
+    name: str
+    number: int | None
     cores: int
     gpus: tuple[str, ...]
     memory: float | None
     _deadline: float | None
 
     def time_left(self) -> float | None:
-        """Return the time left to the call (s, 0 or more); None for no limit."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        """Return the time left to the call (s, 0 or more); None for no limit.
+
+        Time in which the call was suspended with its job does not count.
+        """
+        return None if self._deadline is None else max(0.0, self._deadline - running.now())
 
 
 class Running:
@@ -104,6 +116,9 @@ class Running:
         self.cores = 1
         self.options: dict[str, Any] = {}
         self.key: str | None = None
+        self.name = ""  # of a call in a job; else its function has one
+        self.number: int | None = None
+        self.function: Any = None
         self.announced = False  # a signal has said that the end is near
         self.terminated = False  # the signal was SIGTERM
         self._phase = _IDLE
@@ -112,23 +127,34 @@ class Running:
         self._warned = False
         self._masks: dict[int, Any] = {}  # of the threads that fork just now: their usual blocked signals
         self._signals: tuple[int, ...] = (signal.SIGTERM,)  # the signals with handlers
+        self._stopped: StoppedTime | None = None  # of the running call
+        self._job_ends: float | None = None  # s of the monotonic clock, in a worker
 
     # -- for the process ---------------------------------------------------------------------------------
 
     def listen(self, warning: int | None = None) -> None:
         """Handle SIGTERM and the warning signal; once for each process, in the main thread, before the first call."""
         signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGURG, self._on_wake)
         if warning is not None:
             signal.signal(warning, self._on_warning)
             self._signals = (signal.SIGTERM, warning)
         os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._be_plain)
 
-    def listen_in_worker(self) -> None:
+    def listen_in_worker(self, stopped: StoppedTime | None = None) -> None:
+        self._stopped = stopped
+        ends = current_job().ends
+        self._job_ends = None if ends is None else ends - time.time() + time.monotonic()
         warning = os.environ.pop(WARNED_BY, None)  # not for the workers of an executor that a call makes
         self.listen(None if warning is None else int(warning))
 
     def listen_in_job(
-        self, options: dict[str, Any], deadline: float | None, ends: float | None, warned: int | None
+        self,
+        options: dict[str, Any],
+        deadline: float | None,
+        ends: float | None,
+        warned: int | None,
+        stopped: StoppedTime | None,
     ) -> None:
         """Handle the signals in the process of a job's call, which were held back until now.
 
@@ -138,6 +164,7 @@ class Running:
             ends: the end of the job (s since 1970); None if unknown.
             warned: the signal that has already warned an earlier call of the same job of the job's end.
         """
+        self._stopped = stopped
         self.listen(options.get(WARN_SIGNAL))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         job_ends = None if ends is None else ends - time.time() + time.monotonic()
@@ -145,9 +172,10 @@ class Running:
         self._limits = {DEADLINE: deadline, UNTIL: min(times, default=None)}
         self._warned = warned is not None and options.get(WARN_SIGNAL) == warned
 
-    def begin_in_job(self, options: dict[str, Any], key: str) -> None:
+    def begin_in_job(self, options: dict[str, Any], key: str, name: str, number: int | None) -> None:
         """Begin the function of a job's call."""
-        self.key, self.cores, self.announced = key, options.get(CORES, 1), self._warned
+        self.key, self.name, self.number = key, name, number
+        self.cores, self.announced = options.get(CORES, 1), self._warned
         self.begin({**options, **self._limits, ATTEMPT: self.attempt})
 
     def begin(self, options: dict[str, Any]) -> None:
@@ -163,11 +191,12 @@ class Running:
         if self.terminated:
             self.die()
         self.options, self.key, self.announced, self._phase = {}, None, False, _IDLE
+        self.function = None
 
     @property
     def ended_from_outside(self) -> bool:
         """True if the end of the call was told or is due, so that an exception of the function is a consequence."""
-        return self.terminated or _passed(self.options.get(DEADLINE), 0.0)
+        return self.terminated or self._passed(self.options.get(DEADLINE), 0.0)
 
     def die(self, words: str = "") -> NoReturn:
         """End by SIGTERM, as a process without a handler does, after writing the printed output."""
@@ -185,7 +214,7 @@ class Running:
     def is_ending(self) -> bool:
         if self._phase == _IDLE:
             return False
-        return self.announced or _passed(self._until, self.options.get(WARN_BEFORE) or 0.0)
+        return self.announced or self._passed(self._until, self.options.get(WARN_BEFORE) or 0.0)
 
     def described(self) -> CurrentCall | None:
         if self._phase == _IDLE:
@@ -196,7 +225,9 @@ class Running:
         return CurrentCall(
             options.get(ATTEMPT, 1),
             self.key,
-            self.cores,
+            self.name or name_of(self.function),
+            self.number,
+            self.cores or all_cores(),
             tuple(gpus.split(",")) if gpus else (),
             None if memory is None else memory / _GIB,
             self._until,
@@ -205,7 +236,19 @@ class Running:
     @property
     def _until(self) -> float | None:
         """The latest end of the call."""
-        return self.options.get(UNTIL, self.options.get(DEADLINE))
+        until: float | None = self.options.get(UNTIL, self.options.get(DEADLINE))
+        if until is None or self._job_ends is None:
+            return self._job_ends if until is None else until
+        return min(until, self._job_ends)
+
+    def now(self) -> float:
+        """Return the time of the monotonic clock, without the time in which the call was stopped."""
+        now = time.monotonic()
+        return now if self._stopped is None else now - self._stopped.read(now)
+
+    def _passed(self, at: float | None, before: float) -> bool:
+        """Return True from `before` s before that time on. Most calls ask long before, and read one clock only."""
+        return at is not None and time.monotonic() >= at - before and self.now() >= at - before
 
     # -- signals -------------------------------------------------------------------------------------------
 
@@ -216,6 +259,12 @@ class Running:
         # A second one would interrupt the `finally` blocks that the first has started.
         if first and self._phase == _FUNCTION:
             raise SystemExit(128 + signum)
+
+    def _on_wake(self, signum: int, frame: object) -> None:
+        """Do nothing: a handler, of whatever kind, ends what the call waits in, and then Python hears of SIGTERM.
+
+        It may have come just before the call began to wait; see `end_sequence`.
+        """
 
     def _on_warning(self, signum: int, frame: object) -> None:
         self.announced = self._phase != _IDLE  # in an idle process the warning comes too late
@@ -235,8 +284,16 @@ class Running:
         self._unblock()
 
 
-def _passed(at: float | None, before: float) -> bool:
-    return at is not None and time.monotonic() >= at - before
+def name_of(function: Any) -> str:
+    """Return the name of a function as messages have it."""
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def all_cores() -> int:
+    """Return how many cores this process may use, for a call that has its node to itself."""
+    from ..system.machine import find_cores
+
+    return find_cores()[0]
 
 
 running = Running()

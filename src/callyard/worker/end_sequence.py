@@ -2,6 +2,10 @@
 
 The keeper of the limits of calls (the zygote of a machine, the process of a job) has one sequence for each running
 call, asks for the signals that are due, and sends them.
+
+SIGTERM may arrive just when the call begins to sleep or to wait: Python has looked for signals, and looks again at the
+end of the wait. Or another thread of the call has taken it. So SIGURG follows, which ends any wait and otherwise does
+nothing: without a handler it is ignored.
 """
 
 from __future__ import annotations
@@ -9,12 +13,13 @@ from __future__ import annotations
 from ..utils.lite_stdlib import signal
 
 GRACE = 2.0  # s between SIGTERM and SIGKILL, if neither the call nor a scheduler has another time
+_WAKE_AFTER = (0.05, 0.5)  # s after SIGTERM; the second time, because on a busy machine the first may be too early
 
 
 class EndSequence:
-    """The signals of one call, each of them at most once. The caller reads the clock."""
+    """The signals of one call, each of them at most once but for SIGURG. The caller reads the clock."""
 
-    __slots__ = ("_grace", "_kill_at", "_term_at", "_warn_at", "_warning", "announced")
+    __slots__ = ("_grace", "_kill_at", "_term_at", "_wake_at", "_warn_at", "_warning", "announced")
 
     def __init__(
         self, grace: float | None = GRACE, warn_at: float | None = None, warning: int = signal.SIGUSR1
@@ -26,6 +31,7 @@ class EndSequence:
         self._grace = grace
         self._warn_at, self._warning = warn_at, warning
         self._term_at: float | None = None
+        self._wake_at: list[float] = []
         self._kill_at: float | None = None
         self.announced = False
 
@@ -38,9 +44,9 @@ class EndSequence:
         self._kill_at = None if self._grace is None else now + self._grace
 
     @property
-    def next_at(self) -> float | None:  # The time of the next signal; None if none is going to be due.
-        """When something is due, None if nothing is going to be."""
-        times = [at for at in (self._warn_at, self._term_at, self._kill_at) if at is not None]
+    def next_at(self) -> float | None:
+        """The time of the next signal; None if none is going to be due."""
+        times = [at for at in (self._warn_at, self._term_at, *self._wake_at[:1], self._kill_at) if at is not None]
         return min(times, default=None)
 
     def due(self, now: float) -> list[int]:
@@ -51,8 +57,13 @@ class EndSequence:
             signals.append(self._warning)
         if self._term_at is not None and now >= self._term_at:
             self._warn_at = self._term_at = None  # after SIGTERM a warning would be useless
+            self._wake_at = [now + after for after in _WAKE_AFTER]
             signals.append(signal.SIGTERM)
+        if self._wake_at and now >= self._wake_at[0]:
+            self._wake_at = [at for at in self._wake_at if at > now]
+            signals.append(signal.SIGURG)
         if self._kill_at is not None and now >= self._kill_at:
             self._warn_at = self._kill_at = None
+            self._wake_at = []
             signals.append(signal.SIGKILL)
         return signals

@@ -71,6 +71,14 @@ def unpicklable_again(again: BaseException, error: Exception) -> Exception:
     return UnpicklableCall(f"the arguments of Again, of types {kinds}, cannot be sent: {error}; pass what can be")
 
 
+def words_of_some_again(name: str, some: int, size: int) -> str:
+    """Return the message for a call that only some of its ranks want to be run again."""
+    return (
+        f"{name!r} has raised callyard.Again on {some} of its {size} ranks, and returned on the others; "
+        "let all ranks raise it, or none"
+    )
+
+
 def _returns(value: Any, reduce: Any = None) -> bool:
     """Return True if the value can be sent to the driver, and read there."""
     from ..serialize.function_registry import dumps

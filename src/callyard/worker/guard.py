@@ -1,9 +1,9 @@
-"""The guard of a worker: the parent of all processes that the worker's calls leave behind.
+"""The guard of a worker: the parent of all processes left behind by the worker's calls.
 
     zygote -- guard -- worker -- processes that a call starts
                  `---- processes that have lost their parent: a daemon, say
 
-So every process below a guard belongs to its worker, and to no other, in whatever session or environment. The worker
+So every process below a guard belongs to one worker, and to no other, in whatever session or environment. The worker
 cannot be its own guard: a call may wait for any child, or for the end of a daemon, and must find the same as in every
 other process.
 """
@@ -55,8 +55,8 @@ def _fork(parent: int, descriptors: Iterable[int]) -> int:
 def _stand_guard(worker: int) -> NoReturn:
     """Reap ended processes until the worker or the zygote ends; then end all the rest.
 
-    The worker is not reaped here: it becomes the zygote's child, and the zygote gets its status. Until then no other
-    process can have its number.
+    The worker is not reaped here, but becomes the zygote's child, so that the zygote gets the status. Until then no
+    other process can have the number.
     """
     while not _has_ended(worker) and signal.sigwait((signal.SIGCHLD, _ORPHANED)) != _ORPHANED:
         pass

@@ -32,6 +32,7 @@ from ..system.processes import (
     status_of_ended,
     watch_end,
 )
+from ..system.run_clock import LOOK, RunClock, StoppedTime
 from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppress
 from ..version import VERSION
@@ -41,6 +42,7 @@ from .job_outcome import failed, job_id, node_name, printed, who
 from .job_signals import JobSignals
 
 if TYPE_CHECKING:
+    from ..system.memory_control import OomKills
     from .limit_enforcement import Limits
 
 _ENDS_APART = 2.0  # s at most between the signals to two processes of a job that is ended: a busy node is slow
@@ -56,7 +58,7 @@ def _python() -> str:
 
 
 def main() -> None:
-    """Make the calls; exit with 1 if one of them failed, so that the scheduler does not start dependent jobs."""
+    """Make the calls; exit with 1 if a call failed, so that the scheduler does not start dependent jobs."""
     path, trust, token = sys.argv[1:4]
     default_signals()
     become_subreaper()  # processes that a call leaves behind end with the call
@@ -91,11 +93,17 @@ class Job:
         self.folder = folder
         self.pid = 0  # of the running call's process
         self.runs: tuple[int, CallFile] | None = None  # the running call
-        self.signals = JobSignals()
+        self.clock = RunClock()
+        self.stopped: StoppedTime | None = None  # of the running call, if its time or the job's is limited
+        self.signals = JobSignals(self.clock, self._note_stop)
         self.limits: Limits | None = None  # of the calls, if they have any
         self.attempt = 1  # of the running call, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
-        self.oom_kills = 0  # the kills seen so far in this job
+        self.oom_kills: OomKills | None = None  # of this job, once one may have ended a call
+
+    def _note_stop(self) -> None:
+        with suppress(OSError):
+            self.folder.stop(current_job().element)
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down its end, unless an earlier start of this job has done so."""
@@ -188,10 +196,13 @@ class Job:
         """Fork a process for the call; return the reason if it was ended here, and the exit code."""
         parent = os.getpid()
         self.runs = number, call_file
-        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
+        now = self.clock()
+        deadline = None if call_file.run_time is None else now + call_file.run_time
+        if deadline is not None or current_job().ends is not None:
+            self._share_clock()
         self.pid = self.signals.fork(call_file.options, call_file.run_time)
         if self.pid == 0:
-            self._become_call(parent, number, call_file, deadline)
+            self._become_call(parent, number, call_file, None if deadline is None else deadline + self.clock.lag)
         if deadline is not None or call_file.memory is not None:
             self._limit(call_file, deadline)
         reason, code = self._wait()
@@ -203,6 +214,14 @@ class Job:
         end_children(_UNKILLABLE)
         ended = None if self.limits is None else self.limits.ended(pid)
         return reason or ended or self._killed_for_memory(code), code
+
+    def _share_clock(self) -> None:
+        """Let the call that is about to begin read for how long it was stopped with this process."""
+        if self.stopped is None:
+            import mmap  # here, because few schedulers say nothing of the end of a job
+
+            self.stopped = StoppedTime(mmap.mmap(-1, StoppedTime.SIZE))
+        self.stopped.begin(self.clock)
 
     def _limit(self, call_file: CallFile, deadline: float | None) -> None:
         """Keep the limits of the call that has just been started."""
@@ -230,7 +249,7 @@ class Job:
         os.setsid()
         die_with_parent(parent)
         running.attempt = self.attempt
-        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned)
+        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned, self.stopped)
         if self.several:
             _write_to(self.folder.log(number))
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
@@ -242,17 +261,19 @@ class Job:
     def _wait(self) -> tuple[str | None, int]:
         """Wait for the end of the call's process; return the reason if it was ended here, and the exit code."""
         reason, beats, until = None, self._beats(), float("inf")
+        longest = LOOK if self.stopped is not None else until
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor, self.signals.wakes]
-        while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
-            now = time.monotonic()
+        while (status := status_of_ended(self.pid)) is None and (now := self.clock()) < until:
             limit = None if self.limits is None else self.limits.patience(now)
             due = self.signals.next_at
-            patience = min(next(beats), until - now, until if limit is None else limit)
+            patience = min(next(beats), until - now, until if limit is None else limit, longest)
             patience = patience if due is None else max(0.0, min(patience, due - now))
             select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
             self.signals.drain()
-            now = time.monotonic()
+            now = self.clock()
+            if self.stopped is not None:
+                self.stopped.note(self.clock)
             for why in () if self.limits is None else self.limits.exceeded(now).values():
                 reason = reason or why
                 if why == "memory":  # SIGTERM would leave it time to take even more
@@ -321,10 +342,10 @@ class Job:
         """Return "memory" if the kernel killed a process of the job for memory, perhaps by the scheduler's cgroup."""
         if code != -signal.SIGKILL:
             return None
-        from ..system.memory_control import oom_kills_within
+        from ..system.memory_control import OomKills  # here, because few calls end so
 
-        before, self.oom_kills = self.oom_kills, oom_kills_within(current_job().cgroup)
-        return "memory" if self.oom_kills > before else None
+        self.oom_kills = self.oom_kills or OomKills(current_job().cgroup, explained=0)
+        return "memory" if self.oom_kills.explain_one() else None
 
 
 def _beat_of(call_file: CallFile) -> float:

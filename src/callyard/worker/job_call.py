@@ -98,7 +98,7 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
 
 
 def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
-    """Write down the job with the claim, so that waiting processes can ask the scheduler about that job."""
+    """Write down the job with the claim, so that waiting processes can ask the scheduler about this job."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)
@@ -148,14 +148,14 @@ def _ran(
     state, pid = ProcessState(), os.getpid()
     started = time.perf_counter()
     try:
-        running.begin_in_job(call_file.options, order.key)
+        running.begin_in_job(call_file.options, order.key, order.name, number if len(folder.batch.calls) > 1 else None)
         value = _value_within(folder, number, call_file, data is not call_file.data, start)
         running.hand_over()
     except BaseException as error:
         running.hand_over()
         _end_forks(pid)
         state.restore()
-        if isinstance(error, Again) and call_file.ranks == 1:
+        if isinstance(error, Again):
             return _again(folder, number, run, error)
         text = _trace(error)
         if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason

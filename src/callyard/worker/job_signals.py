@@ -7,10 +7,11 @@ import select
 import time
 
 from ..schedulers.job_environment import current_job
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, signal, suppress
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, signal, suppress
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL
 
 if TYPE_CHECKING:
+    from ..system.run_clock import RunClock
     from .end_sequence import EndSequence
 
 __all__ = ["JobSignals"]
@@ -24,12 +25,13 @@ class JobSignals:
     """The receiver of a job's signals.
 
     SIGTERM (scancel, the job's limit, preemption) tells the call to end, as does the signal that some schedulers send
-    at the limit. SIGKILL is then sent by the scheduler, or by
-    this process if the call has a `grace`. Other signals are passed on unchanged. Some ways of sending reach all
-    processes of a job (`scancel --full`): then the call gets a signal twice.
+    at the limit. SIGKILL is then sent by the scheduler, or by this process if the call has a `grace`. Other signals are
+    passed on unchanged. Some ways of sending reach all processes of a job (`scancel --full`): then the call gets a
+    signal twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: RunClock, on_stop: Callable[[], object]) -> None:
+        self._clock, self._on_stop = clock, on_stop
         self.stopped = False  # the job must end
         self.warned: int | None = None  # the signal that has warned a call of the job's end
         self._end: EndSequence | None = None  # of the running call, once it may need one
@@ -64,7 +66,7 @@ class JobSignals:
             return 0
         self._pid, self._options, self._end = pid, options, None
         if run_time is not None:
-            before, now = options.get(WARN_BEFORE, run_time), time.monotonic()
+            before, now = options.get(WARN_BEFORE, run_time), self._clock()
             # Otherwise the call sees the coming end from the time.
             warn_at = None if before >= run_time else now + run_time - before
             self._end = _sequence(options.get(GRACE, _KILL_WAIT), warn_at, options.get(WARN_SIGNAL, signal.SIGUSR1))
@@ -106,13 +108,15 @@ class JobSignals:
                 os.kill(self._pid, signum)
 
     def _stop(self, signum: int, frame: object) -> None:
-        """End the job for the scheduler, which knows the reason; so no outcome is written here."""
-        self.stopped = True
+        """End the job for the scheduler, which knows the reason; only the fact is written, for an early question."""
+        if not self.stopped:
+            self.stopped = True
+            self._on_stop()
         if not self._pid:
             os._exit(128 + signum)
         if self._end is None or not self._end.announced:
             self._end = _sequence(self._options.get(GRACE))  # without one, the scheduler sends SIGKILL
-            self._end.announce(time.monotonic())
+            self._end.announce(self._clock())
 
     def _pass_on(self, signum: int, frame: object) -> None:
         if self._options.get(WARN_SIGNAL) == signum:

@@ -1,7 +1,7 @@
-"""Limits in time and memory: the limits of the calls on this node, and the workers that exceed them.
+"""Limits in time and memory: the limits of the calls on this node, and the workers beyond their limits.
 
-A call's memory is limited by a cgroup of its own where the kernel allows one, and ends the processes in it. Otherwise
-the process trees of the calls are sampled ten times a second.
+A call's memory is limited by a cgroup of its own where the kernel allows one; the kernel then ends the processes.
+Otherwise the process trees of the calls are sampled ten times a second.
 """
 
 from __future__ import annotations

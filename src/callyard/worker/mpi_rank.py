@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import CallyardError
 from ..schedulers.job_environment import current_job
 from ..schedulers.launcher_variables import LOCAL_RANK_VARIABLES, RANK_VARIABLES
 from ..system.machine import GPUS
@@ -18,8 +17,7 @@ from ..transport import frames
 from ..transport.frames import NO_MPI, RANK, STRAY
 from ..transport.result_log import ResultLog, make_result_log
 from .communicator import Communicator, check_used_world, join_world, used_world
-from .current_call import Again, running
-from .exceptions import encode_error
+from .current_call import running
 from .serve import Server
 
 
@@ -41,10 +39,13 @@ def rank_in(world: Communicator | None) -> int:
 
 
 def gpus_by_local_rank(environ: Mapping[str, str], each: int) -> dict[str, str]:
-    """Return the variables by which a rank sees only its part of the GPUs of all ranks on the machine."""
+    """Return the variables by which a rank sees only its part of the GPUs of all ranks on the machine.
+
+    A rank that sees no more GPUs than its own has them from its launcher.
+    """
     local = _first_of(LOCAL_RANK_VARIABLES, environ, current_job(environ).local_rank) or 0
     seen = {name: environ[name].split(",") for name in GPUS if environ.get(name)}
-    return {name: ",".join(gpus[local * each : (local + 1) * each]) for name, gpus in seen.items()}
+    return {name: ",".join(gpus[local * each :][:each]) for name, gpus in seen.items() if len(gpus) > each}
 
 
 def main() -> None:
@@ -86,11 +87,6 @@ class RankServer(Server):
         value = super().execute(number, body, request)
         check_used_world(self._ranks)
         return value
-
-    def again(self, error: Again, sequence: int) -> None:
-        """Refuse: each rank would have arguments of its own."""
-        words = f"a call on {self._ranks} ranks has raised callyard.Again, which only calls on one rank can"
-        self.send(encode_error(CallyardError(words), sequence, self.last_call))
 
     def result_flags(self) -> int:
         if used_world() is None:

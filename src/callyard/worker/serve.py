@@ -1,6 +1,6 @@
-"""A worker: it reads calls from a stream, runs one after the other, and sends the results.
+"""A worker: calls are read from a stream and run one after the other, and the results are sent.
 
-It has one thread only, so that the user's functions may fork. Results of short calls are collected and sent together;
+There is one thread only, so that the user's functions may fork. Results of short calls are collected and sent together;
 until then the results lie in the result log, and outlive this process.
 """
 
@@ -18,6 +18,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from ..cache.messages import RunAgain
+from ..dependencies.map_chunks import run_chunk
 from ..serialize.namespace_replica import LoadedFunction
 from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
@@ -231,13 +232,17 @@ class Server:
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """Return the result of the call. Afterwards nothing here refers to its arguments."""
         if request is None:
-            return self.initialized.apply(*self.load(number, body))
+            return self.apply(*self.load(number, body))
         if not request.options:
-            return self.initialized.apply(*self.load_request(number, request))
+            return self.apply(*self.load_request(number, request))
         if "memory" in request.options:
             self.segments.close()  # idle segments would count for the next call
         with arranged(request.options):
-            return self.initialized.apply(*self.load_request(number, request))
+            return self.apply(*self.load_request(number, request))
+
+    def apply(self, function: Any, args: Any, kwargs: Any) -> Any:
+        running.function = args[0] if function is run_chunk else function
+        return self.initialized.apply(function, args, kwargs)
 
     def execute_and_pack(self, number: int, request: Request) -> tuple[Packed, Any]:
         value = self.execute(number, b"", request)

@@ -65,7 +65,7 @@ def serve(stream: socket.socket, log_fd: int) -> None:
     """Be a worker until the driver closes the stream; then end as any program does."""
     result_log = ResultLog(log_fd)
     os.close(log_fd)
-    running.listen_in_worker()
+    running.listen_in_worker(result_log.stopped)
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Server(stream, result_log).run()
     leave_quickly()

@@ -25,7 +25,7 @@ class CallWithdrawal:
     def attempt(self, now: float) -> tuple[int, bytes] | None:
         """Return the last call begun and the results not sent; None if the worker does not stand still yet.
 
-        It may be deep in the kernel, or another process may let it go on (SIGCONT): then a later attempt stops it
+        The worker may be deep in the kernel, or another process may let it go on (SIGCONT): a later attempt stops it
         again.
         """
         self._signal(signal.SIGSTOP)

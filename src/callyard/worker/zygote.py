@@ -1,11 +1,11 @@
 """The zygote: the process that forks the workers of one node, watches over them, and ends them after the driver's end.
 
 It is started once, imports modules for all workers and nothing of the user's, has one thread, and forks a worker in a
-millisecond or two. Being beside the workers and free of user code, it also keeps their limits: a slow callback in the
-driver delays no time limit.
+millisecond or two. Being beside the workers and free of user code, the zygote also keeps their limits: a slow callback
+in the driver delays no time limit.
 
 All ends are watched twice. The zygote sees the driver's end by a pidfd and by the end of the stream (a fork of the
-user's may hold the other end open). A worker sees it by its own stream, and dies with the zygote (PDEATHSIG).
+user's may hold the other end open). A worker sees that end by its own stream, and dies with the zygote (PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from ..schedulers.job_environment import current_job
 from ..system.exit_status import ROOM
+from ..system.memory_control import OomKills
 from ..system.processes import (
     become_subreaper,
     children,
@@ -36,6 +38,7 @@ from ..system.processes import (
     reap,
     watch_end,
 )
+from ..system.run_clock import LOOK, RunClock, StoppedTime
 from ..transport import zygote_protocol as protocol
 from ..transport.result_log import ResultLog
 from .driver_stream import READ, WRITE, DriverStream
@@ -51,12 +54,16 @@ _UNKILLABLE = 5.0  # s to wait for the end of a killed process, which may be dee
 class _Worker:
     """A worker as the zygote sees it."""
 
-    __slots__ = ("directory", "end", "guard", "number", "overdue", "pid", "reason", "result_log", "withdrawal")
+    __slots__ = (
+        *("directory", "end", "guard", "number", "overdue", "pid"),
+        *("reason", "result_log", "stopped", "withdrawal"),
+    )
 
     def __init__(self, number: int, guard: int, result_log: ResultLog | None, directory: str) -> None:
         self.number, self.guard, self.result_log, self.directory = number, guard, result_log, directory
         self.pid = 0  # 0 until the worker has told it
         self.end = EndSequence()  # of the running call
+        self.stopped: StoppedTime | None = None  # of the running call, if it has a limit in time
         self.reason: str | None = None  # the reason for its end, if caused here
         self.overdue: float | None = None  # the time to give it up
         self.withdrawal: CallWithdrawal | None = None  # under way
@@ -65,7 +72,11 @@ class _Worker:
 class Zygote:
     def __init__(self, sock: socket.socket, driver: int, watched: int | None) -> None:
         """Serve a driver; `watched` is a descriptor that becomes readable at the end of the process `driver`."""
+        self.clock = RunClock()  # for all times here
         self.limits = Limits(driver)
+        job = current_job()
+        self.oom_kills = OomKills(job.cgroup)
+        self.job_ends = job.ends  # s since 1970
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
         self.ending: float | None = None  # the time to end the rest
@@ -100,7 +111,7 @@ class Zygote:
                 loaded = _load_for_the_next()
             for key, mask in ready:
                 key.data(mask)
-            self.keep_limits(time.monotonic())
+            self.keep_limits(self.clock())
             if self.ending is not None and not self.workers:
                 self.leave()
 
@@ -147,8 +158,10 @@ class Zygote:
             return
         if pid == 0:
             self.become(zygote, number, descriptors, environment, argv)
+        # Only the worker may hold its end of the stream, or the driver would not see the stream end with the worker.
         for fd in descriptors:
             os.close(fd)
+        # Even an end before this line is seen later: SIGCHLD only writes a byte to a pipe.
         self.workers[number] = self.by_pid[pid] = _Worker(number, pid, result_log, directory)
 
     def become(
@@ -180,32 +193,41 @@ class Zygote:
         warning: tuple[float, int] | None = None,
         deadline_of: str = "run_time",
     ) -> None:
-        """Keep the limits of the call that the worker is about to run.
+        """Keep the limits of the worker's next call.
 
-        `warning` is a pair: the seconds before the deadline, and the signal to send then. A warning that would be due
-        now is left out, because the call has not begun yet, and can see its time.
+        `warning` is a pair: the seconds before the deadline, or before the end of the job, and the signal to send then.
+        A warning that would be due now is left out, because the call has not begun yet, and can see its time.
         """
         worker = self.workers.get(number)
         if worker is None or worker.end.announced:
             return
-        deadline = None if run_time is None else time.monotonic() + run_time
+        now = self.clock()
+        deadline = None if run_time is None else now + run_time
         self.limits.watch(worker.pid, deadline, memory, deadline_of)
-        if warning is None or run_time is None or warning[0] >= run_time:
+        job_ends_in = None if self.job_ends is None else self.job_ends - time.time()
+        until = min((seconds for seconds in (run_time, job_ends_in) if seconds is not None), default=0.0)
+        if warning is None or warning[0] >= until:
             worker.end = EndSequence(grace)
         else:
-            worker.end = EndSequence(grace, time.monotonic() + run_time - warning[0], warning[1])
+            worker.end = EndSequence(grace, now + until - warning[0], warning[1])
+        if run_time is not None and worker.result_log is not None:
+            worker.stopped = worker.result_log.stopped
+            worker.stopped.begin(self.clock)
 
     def unwatch(self, number: int) -> None:
         """Forget the limits of a finished call. After the answer none of the limits can hit the next call."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
+            if worker.stopped is not None:
+                worker.stopped.end()
+                worker.stopped = None
             if not worker.end.announced:
                 worker.end = EndSequence()
             self.stream.say(protocol.UNWATCHED, number)
 
-    def kill(self, number: int, signum: int, grace: float) -> None:
-        """Send a signal; after SIGTERM send SIGKILL, `grace` seconds later."""
+    def kill(self, number: int, signum: int, grace: float | None) -> None:
+        """Send a signal; after SIGTERM send SIGKILL, `grace` seconds later if given."""
         worker = self.workers.get(number)
         if worker is None:
             return
@@ -213,14 +235,14 @@ class Zygote:
             self.signal(worker, signum)
         elif not worker.end.announced:
             worker.end = EndSequence(grace)
-            self.announce(worker, time.monotonic())
+            self.announce(worker, self.clock())
 
     def withdraw(self, number: int, last: int) -> None:
-        """Take back the calls up to `last` that have not begun, and the results that were not sent."""
+        """Take back the calls up to `last` that have not begun, and the results not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.result_log is not None and worker.pid:
             worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
-            self.go_on_withdrawing(worker, time.monotonic())
+            self.go_on_withdrawing(worker, self.clock())
 
     def go_on_withdrawing(self, worker: _Worker, now: float) -> None:
         found = worker.withdrawal.attempt(now) if worker.withdrawal is not None else None
@@ -230,7 +252,7 @@ class Zygote:
 
     def end(self, grace: float) -> None:
         """Wait for the workers, which were told to end; kill the rest after `grace` seconds."""
-        self.ending = time.monotonic() + grace
+        self.ending = self.clock() + grace
 
     # -- events ----------------------------------------------------------------------------------------
 
@@ -238,6 +260,7 @@ class Zygote:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 1 << 10)
         self.hear_births()
+        # After the births: a short-lived worker has told its process id before its end.
         for pid, status in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)
             # A guard may end before its worker, then a child of this process: only the worker's own end counts.
@@ -259,8 +282,14 @@ class Zygote:
             _remove(worker.directory)
         if worker.result_log is not None:
             worker.result_log.close()
-        by_the_kernel = self.limits.ended(worker.pid)
-        self.stream.say(protocol.EXITED, worker.number, code, worker.reason or by_the_kernel)
+        by_the_kernel = self.limits.ended(worker.pid) or self.killed_for_memory(worker, code)
+        reason = worker.reason if worker.reason not in (None, "rank") else by_the_kernel or worker.reason
+        self.stream.say(protocol.EXITED, worker.number, code, reason)
+
+    def killed_for_memory(self, worker: _Worker, code: int | None) -> str | None:
+        """Return "job memory" if the kernel ended it, or one of its ranks, because the job has no more memory."""
+        perhaps = bool(code) if worker.directory else code == -signal.SIGKILL  # a launcher outlives its ranks
+        return "job memory" if perhaps and self.oom_kills.explain_one() else None
 
     def end_orphans(self) -> None:
         """End orphans of dead workers.
@@ -288,14 +317,14 @@ class Zygote:
 
     def patience(self) -> float | None:
         """Return the seconds for which nothing needs a look; None for any time."""
-        now = time.monotonic()
+        now = self.clock()
         times = [worker.overdue for worker in self.workers.values()]
         times += [worker.end.next_at for worker in self.workers.values()]
         times += [worker.withdrawal.next_attempt for worker in self.workers.values() if worker.withdrawal]
         times.append(self.ending)
         limits = self.limits.patience(now)
         first = min([at - now for at in times if at is not None] + ([] if limits is None else [limits]), default=None)
-        return None if first is None else max(0.0, first)
+        return None if first is None else max(0.0, min(first, LOOK))
 
     def keep_limits(self, now: float) -> None:
         for pid, reason in self.limits.exceeded(now).items():
@@ -306,6 +335,8 @@ class Zygote:
                 self.by_pid[pid].end.announce(now)
         for worker in self.workers.values():
             self.send_due(worker, now)
+            if worker.stopped is not None:
+                worker.stopped.note(self.clock)
         if self.ending is not None and now >= self.ending:
             self.ending = now + _AGAIN
             for worker in self.workers.values():
@@ -343,7 +374,7 @@ class Zygote:
         else:
             kill(worker.guard)  # the guard ends the worker in the making
         if signum == signal.SIGKILL and worker.overdue is None:
-            worker.overdue = time.monotonic() + _UNKILLABLE
+            worker.overdue = self.clock() + _UNKILLABLE
 
 
 def _pipe() -> tuple[int, int]:
@@ -363,7 +394,7 @@ def _is_child(pid: int) -> bool:
 
 
 def _load_for_the_next() -> bool:
-    """Import the modules that the first workers load when needed, so that later workers begin with them."""
+    """Import modules that a worker would load for its first call, so that all later workers begin with these."""
     with contextlib.suppress(Exception):  # workers are told the import path, and fail with errors of their own
         from ..serialize import function_registry, reconstruct  # noqa: F401
     gc.freeze()  # these objects are the same in all workers, so the collector need not touch their pages

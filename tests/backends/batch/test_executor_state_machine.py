@@ -13,10 +13,19 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from callyard.backends.batch.batch_state import BatchState
+from callyard.backends.batch.batch_state import (
+    Abandon,
+    Ask,
+    BatchState,
+    Drop,
+    ExecutorAction,
+    Look,
+    Settle,
+    Submit,
+    Write,
+)
 from callyard.backends.batch.call import JobCall, JobFuture
 from callyard.backends.batch.call_state_machine import Action, Fate
-from callyard.backends.batch.executor_actions import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.cache.directory import CacheDirectory
 from callyard.dependencies.wait import when_done

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from callyard.backends.batch.batch_state import Ask
 from callyard.backends.batch.delivery import Delivery
-from callyard.backends.batch.executor_actions import Ask
 from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.backends.batch.poller import Poller
 from callyard.cache.directory import CacheDirectory

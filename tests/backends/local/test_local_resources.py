@@ -347,7 +347,7 @@ REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
     "twice": ({"cores": 1, "ranks": 1}, "ranks is given twice, as 'cores' and as 'ranks'"),
     **{
         f"for a scheduler: {key}": ({key: "x"}, f"{key} is for a scheduler")
-        for key in ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
+        for key in ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args", "wckey")
     },
     "for a cache": ({"cache_key": "k"}, "cache_key is for a cache"),
     "no mapping": ([("cores", 1)], "resource_dict must be a mapping"),  # type: ignore[dict-item]

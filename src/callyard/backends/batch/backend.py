@@ -2,9 +2,9 @@
 
     any thread                   the thread "callyard-jobs"
     ---------------------------- ---------------------------------------------------------------------------
-    submit: pack, note inputs -> gather for a moment, attach to jobs of the same calls (intake, earlier_batches)
+    submit: pack, note inputs -> gather for a moment, attach to jobs of the same calls (earlier_batches)
     cancel                       plan the others as few arrays, write those (writer), submit them in order (submitter)
-                                 look at the files now and then, for calls that have begun or ended (file_watcher)
+                                 look at the files now and then, for calls that have begun or ended (poller)
                                  ask the scheduler now and then, for jobs that ended without a file (poller)
 
 What is done when is decided in `executor_state_machine`, without I/O; the others carry it out, and report. Commands run
@@ -28,8 +28,9 @@ from typing import Any
 
 from ...cache.directory import CacheDirectory
 from ...dependencies.wait import when_done
-from ...errors import CallyardError, SchedulerError
+from ...errors import CallyardError, ResourceError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
+from ...jobs.submission import trial_of
 from ...resources import Resources
 from ...serialize.function_registry import dumps
 from ...serialize.importable import apart
@@ -40,24 +41,21 @@ from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options
+from ..resource_mapping import job_options, with_nodes
 from ..run_directories import remove_if_over
-from .call import JobCall, JobFuture, call_of
-from .canceller import Canceller
+from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
+from .call import JobCall, JobFuture, call_of, like_of
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
-from .executor_actions import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .executor_state_machine import ExecutorState
-from .file_watcher import FileWatcher
-from .intake import Intake
-from .poller import Poller
-from .request_check import RequestCheck
+from .poller import FileWatcher, Poller
 from .scheduler_client import SchedulerClient
-from .submitter import Submitter
-from .writer import BatchWriter, JobSettings
+from .submitter import Canceller, Submitter
+from .writer import BatchWriter, Intake, JobSettings
 
 _log = logging.getLogger("callyard")
 _QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, after which what was submitted goes out together
+_MOST_KINDS = 1000  # of resources that are remembered
 _FAILURES = 3  # in a row, after which it is given up
 
 
@@ -90,7 +88,7 @@ class BatchBackend:
         poller = Poller(commands, scheduler, state, delivery, clock)
         self._poller, self._watcher = poller, FileWatcher(state, delivery, poller, clock)
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
-        self._request_check = RequestCheck(scheduler, job_settings)
+        self._checked: set[str] = set()  # the kinds of resources with which jobs can be asked for
         self._thread = LazyThread("callyard-jobs")
         self._closing = self._leaving = False
         self._broken = False
@@ -114,7 +112,7 @@ class BatchBackend:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
         job_options(resources)  # refuses what cannot be
-        self._request_check.check(resources)
+        self._check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
@@ -148,7 +146,23 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return resources.updated(missing)
+        return with_nodes(resources.updated(missing))
+
+    def _check(self, resources: Resources) -> None:
+        """Raise ResourceError if no job can be asked for with these resources."""
+        like, settings = like_of(resources), self.job_settings
+        if like in self._checked:
+            return
+        try:
+            self._scheduler.check(trial_of(resources, settings.time(resources.run_time), settings.template is not None))
+        except CallyardError:
+            raise
+        except Exception as error:  # as an unclosed quote, or a value that JSON has nothing for
+            asked = ", ".join(f"{name}={value!r}" for name, value in resources.asked().items())
+            raise ResourceError(f"no job can be asked for with {asked}: {error}") from error
+        if len(self._checked) >= _MOST_KINDS:
+            self._checked.clear()
+        self._checked.add(like)
 
     def _admit(self, call: JobCall) -> None:
         """Enter a call whose other inputs are here; if that is all of them, first make its key and look that up."""

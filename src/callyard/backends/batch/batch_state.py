@@ -1,16 +1,29 @@
-"""A batch on its way to the scheduler and back: the calls that wait for it, and how far it has come. It does no I/O."""
+"""A batch on its way to the scheduler and back, and the actions that are decided on. It does no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable
 from math import inf
+from typing import NamedTuple
 
 from ...cache.claims import Claim
 from ...jobs.spool import BatchDirectory
 from .call import JobCall
-from .call_state_machine import CallState, withdrawn_with
+from .call_state_machine import Action, CallState, Fate, withdrawn_with
 
-__all__ = ["BatchState"]
+__all__ = [
+    "Abandon",
+    "Ask",
+    "BatchState",
+    "CallAction",
+    "Drop",
+    "EndCall",
+    "ExecutorAction",
+    "Look",
+    "Settle",
+    "Submit",
+    "Write",
+]
 
 
 class BatchState:
@@ -61,6 +74,19 @@ class BatchState:
         self.unsent.discard(number)
         return self.calls.pop(number, [])
 
+    def leave(self, call: JobCall) -> bool:
+        """Let go of one that waits; return whether nobody waits for that call any more."""
+        calls = self.calls.get(call.number, [])
+        if call not in calls:
+            return False
+        calls.remove(call)
+        if calls:
+            return False
+        del self.calls[call.number]
+        self.states.pop(call.number).told()
+        self.left[call.number] = call  # it may be among the unsent ones still, unless the others are let go of, too
+        return True
+
     def all_calls(self) -> list[JobCall]:
         return [call for calls in self.calls.values() for call in calls]
 
@@ -75,3 +101,64 @@ class BatchState:
         """Return the calls whose job can be cancelled, now that nobody waits for this one of those that it makes."""
         self.cancelled.add(number)
         return withdrawn_with(together, self.calls, self.cancelled)
+
+
+# ------------------------------------------------------------------ actions of the executor's state machine
+
+
+class Write(NamedTuple):
+    """Attach the new calls to earlier submissions of the same, and write the rest to batches."""
+
+
+class Submit(NamedTuple):
+    """Send this batch to the scheduler, as far as it takes it."""
+
+    batch: BatchState
+
+
+class Look(NamedTuple):
+    """Look at the files of these batches."""
+
+    batches: list[BatchState]
+
+
+class Ask(NamedTuple):
+    """Ask the scheduler about the jobs of these batches, all at once."""
+
+    batches: list[BatchState]
+
+
+class Abandon(NamedTuple):
+    """Let go of calls, given by batch and number with the last that waited, and cancel the jobs that nobody needs."""
+
+    calls: list[tuple[BatchState, int, JobCall]]
+
+
+class Drop(NamedTuple):
+    """Forget these calls of a batch, which are not submitted any more, and the batch if nothing of it was."""
+
+    batch: BatchState
+    calls: list[JobCall]
+
+
+class Settle(NamedTuple):
+    """Remove what is left of a batch, if nobody else needs it."""
+
+    batch: BatchState
+
+
+class CallAction(NamedTuple):
+    """An action of the state machine of one call."""
+
+    number: int
+    action: Action
+
+
+class EndCall(NamedTuple):
+    """The end of the wait of one call; one that is submitted again is among the new ones already."""
+
+    call: JobCall
+    fate: Fate
+
+
+ExecutorAction = Write | Submit | Look | Ask | Abandon | Drop | Settle

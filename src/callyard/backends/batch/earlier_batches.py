@@ -10,7 +10,8 @@ from collections.abc import Callable
 from ...cache.directory import CacheDirectory
 from ...errors import CallyardError
 from ...jobs.batch import CallFile, CallOutcome
-from ...jobs.spool import BatchDirectory, folders, folders_by_age
+from ...jobs.find_batches import folders, folders_by_age
+from ...jobs.spool import BatchDirectory
 from .call import InputSource, JobCall, cache_at
 from .delivery import Delivery
 from .executor_state_machine import ExecutorState
@@ -80,7 +81,7 @@ class EarlierBatches:
         batch = self._state.batches.get(token)
         call.directory = directory = batch.directory if batch else BatchDirectory(self._home, token)
         usable, is_complete, job = False, False, None
-        with contextlib.suppress(OSError, ValueError, CallyardError):
+        with contextlib.suppress(Exception):  # what is damaged, somehow, is submitted anew
             # First, because a process that removes a batch looks for others who wait before it does.
             directory.attach(self._delivery.me, number)
             is_complete, job = directory.unsent is None, call.job

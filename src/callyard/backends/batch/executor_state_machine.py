@@ -2,11 +2,11 @@
 
     action               carried out by          its events
     -------------------- ----------------------- ----------------------------------------------------------------
-    `Write`              `intake`, `writer`      `take_new`, then `written` and `follow`; or `writing_failed`
+    `Write`              `writer`                `take_new`, then `written` and `follow`; or `writing_failed`
     `Submit`             `submitter`             `sent`, `refused`, `not_sent`
-    `Look`               `file_watcher`          `listed`, `outcome_read`, `vanished`, then `looked`
+    `Look`               `poller`                `listed`, `outcome_read`, `vanished`, then `looked`
     `Ask`                `poller`                `claimed`, `answered`, then `asked`
-    `Abandon`, `Drop`,   `canceller`             none: nobody here waits any more
+    `Abandon`, `Drop`,   `submitter`             none: nobody here waits any more
     `Settle`
 
 What becomes of one call is decided by its `CallState`. Here it is decided which batches are written, submitted, looked
@@ -25,10 +25,21 @@ from ...jobs.batch import CallOutcome
 from ...jobs.spool import BatchDirectory
 from ...schedulers.base import Status
 from ...utils.backoff import Backoff
-from .batch_state import BatchState
+from .batch_state import (
+    Abandon,
+    Ask,
+    BatchState,
+    CallAction,
+    Drop,
+    EndCall,
+    ExecutorAction,
+    Look,
+    Settle,
+    Submit,
+    Write,
+)
 from .call import JobCall
 from .call_state_machine import Action, Fate, fate_of, first_ready
-from .executor_actions import Abandon, Ask, CallAction, Drop, EndCall, ExecutorAction, Look, Settle, Submit, Write
 
 __all__ = ["ExecutorState"]
 
@@ -48,7 +59,7 @@ class ExecutorState:
         self.batches: dict[str, BatchState] = {}  # by token
         self._queue: list[BatchState] = []  # those to be submitted, in order
         self._sending: BatchState | None = None
-        self._writing = self._asking = False
+        self._writing = self._asking = self._asks_again = False
         self._send_at = self._write_at = -inf
         self._changed = False  # a call or a batch may have to be let go of
         self._looks = Backoff(_SOONEST, _LATEST, _RARER)
@@ -170,16 +181,8 @@ class ExecutorState:
             self.enter(call.followers)
             return
         batch = None if call.directory is None else self.batches.get(call.directory.token)
-        calls = [] if batch is None else batch.calls.get(call.number, [])
-        if batch is not None and call in calls:
-            calls.remove(call)
-            if not calls:
-                unsent = call.number in batch.unsent
-                batch.pop(call.number)
-                batch.left[call.number] = call
-                if unsent:  # still, unless all the rest is abandoned too
-                    batch.unsent.add(call.number)
-                self._changed = True
+        if batch is not None and batch.leave(call):
+            self._changed = True
 
     def take_new(self) -> list[JobCall]:
         """Return the new calls, which are being written from now on."""
@@ -293,6 +296,13 @@ class ExecutorState:
                 actions.append(CallAction(number, action))
         return actions
 
+    def exited(self, batch: BatchState, numbers: Iterable[int], now: float) -> None:
+        """The jobs of these calls have left word of their ends; of the calls nothing is known yet."""
+        for number in numbers:
+            if number in batch.states and batch.states[number].exited(now) is Action.ASK_NOW:
+                self._questions.begin(now)
+                self._asks_again = self._asking  # what is on its way was asked too early
+
     def ticked(self, batch: BatchState, now: float) -> list[CallAction]:
         """Say what is to be done with calls whose jobs have ended some time ago and have not said how."""
         actions = []
@@ -360,6 +370,9 @@ class ExecutorState:
         """The scheduler was asked about all jobs, whether it has answered or not."""
         self._asking = False
         self._questions.done(now)
+        if self._asks_again:
+            self._asks_again = False
+            self._questions.sooner(now)
 
     def is_overdue(self, token: str, number: int) -> bool:
         """Return whether it is a call that is waited for, whose job has ended and has not said how yet."""

@@ -1,13 +1,15 @@
-"""The poller: it asks the scheduler about jobs, and does what follows for their calls.
+"""The poller: it looks at the files of jobs, asks the scheduler about them, and does what follows for their calls.
 
-One command asks about all jobs. The answers count only for jobs that wait, or that have ended without a file. Such a
-job is looked at for a while longer, because network file systems show files late.
+A look costs one listing for each batch. One command asks about all jobs. Its answers count only for jobs that wait, or
+that have ended without a file. Such a job is looked at for a while longer, because network file systems show files
+late.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,17 +19,16 @@ from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.submission import waited_for
 from ...schedulers.base import JobId, Status
 from ...utils.command_thread import CommandThread, Steps
-from .batch_state import BatchState
+from .batch_state import BatchState, CallAction
 from .call import cache_at
 from .call_state_machine import Action, Heartbeats
 from .delivery import Delivery, release_claim_of
-from .executor_actions import CallAction
 from .executor_state_machine import ExecutorState
 from .job_errors import awaits, dependency_failed, hopeless, unreadable, unseen, why
 from .scheduler_client import SchedulerClient
 from .submitter import claim_of, unsent_calls
 
-__all__ = ["Poller"]
+__all__ = ["FileWatcher", "Poller"]
 
 _log = logging.getLogger("callyard")
 _LONG = 45.0  # s without a heartbeat of a job of others
@@ -110,6 +111,8 @@ class Poller:
                 self._commands.run(self._cancel_hopeless(batch, number, status))
             elif action is Action.READ_HEARTBEAT:
                 batch.states[number].heartbeat_read(batch.directory.heart(number), self._clock())
+            elif action is Action.FORGET_EXIT:
+                batch.directory.forget_exit(number)
             elif action is Action.SHOW_RUNNING:
                 self._delivery.show_running(calls)
             else:
@@ -232,3 +235,48 @@ def _stumbling() -> Iterator[None]:
 def _siblings_listed(job: str | None, statuses: dict[str, Status]) -> bool:
     array, element = JobId.parse(job or "")
     return element is not None and any(JobId.parse(name).job == array and name != array for name in statuses)
+
+
+class FileWatcher:
+    """The looks at the files of the jobs of one executor."""
+
+    def __init__(self, state: ExecutorState, delivery: Delivery, poller: Poller, clock: Callable[[], float]) -> None:
+        self._state, self._delivery, self._poller, self._clock = state, delivery, poller, clock
+
+    def look(self, batches: list[BatchState]) -> None:
+        """Look at batches, at each by itself: what is wrong with one hurts no other."""
+        now = self._clock()
+        for batch in batches:
+            with self._stumbling(batch, None, now):
+                self._look_at(batch, now)
+        self._state.looked(self._clock())
+
+    def _look_at(self, batch: BatchState, now: float) -> None:
+        directory = batch.directory
+        listing = directory.listing()
+        news = directory.news(listing)
+        if not listing and not os.path.exists(directory.path):
+            self._delivery.vanished(batch)
+            return
+        batch.is_complete = batch.is_complete or directory.unsent is None
+        for number, action in self._state.listed(batch, news, now):
+            if action is Action.READ_OUTCOME:
+                with self._stumbling(batch, number, now):
+                    self._delivery.read_outcome(batch, number)
+            elif number in batch.calls:
+                self._delivery.show_running(batch.calls[number])
+        over = [number for number in batch.calls if directory.exit_file(number) in listing]
+        self._state.exited(batch, over, now)
+        self._poller.give_up(batch, self._state.ticked(batch, now), now)
+
+    @contextlib.contextmanager
+    def _stumbling(self, batch: BatchState, number: int | None, now: float) -> Iterator[None]:
+        """Go on where a file cannot be read, of one call or of all; after a while it is given up."""
+        over = "files", number
+        try:
+            yield
+        except Exception as error:
+            if batch.stumbled(over, now):
+                self._delivery.end(self._state.give_up(batch, number), partial(unreadable, error=error))
+        else:
+            batch.recovered(over)

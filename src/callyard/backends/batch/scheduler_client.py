@@ -103,6 +103,7 @@ class SchedulerClient:
 
     def check(self, request: JobRequest) -> None:
         """Make the command of a request, and do not run it. What is raised says why there is none."""
+        self._site.check(request.resources)
         query = self._scheduler.submit(request)
         for word in query.argv:
             if b"\0" in os.fsencode(word):

@@ -1,35 +1,49 @@
-"""The writer: it plans calls as few job arrays, and writes each array to a directory with all that its jobs need."""
+"""The writer: it plans new calls as few job arrays, and writes each to a directory with all that its jobs need."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any, cast
 
 from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
-from ...errors import CallyardError, ResourceError, UnpicklableCall
+from ...errors import CacheError, CallyardError, ResourceError, SchedulerError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import ArrayDependency, JobArray, plan
-from ...jobs.spool import BatchDirectory
-from ...jobs.submission import note_of
+from ...jobs.spool import BatchDirectory, exit_file
+from ...jobs.submission import note_of, waited_for
 from ...jobs.throttle import ArrayThrottle, LaneThrottle
-from ...pool.mpi_launcher import launch_command, launcher_environment
+from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
+from ...schedulers.job_environment import JOB_VARIABLES
+from ...schedulers.steps import RankOptions
+from ...system.machine import GPUS
 from ...system.process_identity import this_process
 from ...system.processes import read_umask
+from ...utils.command_thread import CommandThread, Steps
+from ...utils.lite_stdlib import json_loads
 from ...version import VERSION
+from ...worker.communicator import MPIEXEC
 from ..base import Settings
 from ..live_base import pack_initializer
-from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
+from ..resource_mapping import job_options, memory_bytes, rank_options, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
+from .delivery import Delivery
+from .earlier_batches import EarlierBatches
+from .executor_state_machine import ExecutorState
+from .scheduler_client import SchedulerClient, SubmissionRefused, mistake
+from .submitter import Submitter
 
-__all__ = ["BatchWriter", "JobSettings", "calls_of"]
+__all__ = ["BatchWriter", "Intake", "JobSettings"]
 
 _MOST_NAMED = 500  # arrays that one waits for, as long as that can be helped
 
@@ -95,10 +109,12 @@ class BatchWriter:
         return plan(list(first.values()), most, own.calls_per_job, separate=own.separate)
 
     def _note_ends(self) -> None:
+        left: dict[str, int] = {}
+        for token in () if self._throttle is None else self._throttle.tokens():
+            with contextlib.suppress(OSError, CallyardError):  # what cannot be read counts as it did
+                left[token] = BatchDirectory(self._home, token).elements_left()
         if self._throttle is not None:
-            self._throttle.update(
-                {token: BatchDirectory(self._home, token).elements_left() for token in self._throttle.tokens()}
-            )
+            self._throttle.update(left)
 
     def is_crowded(self) -> bool:
         """Return whether a new array would name so many others for `max_workers` that calls are better gathered."""
@@ -109,10 +125,10 @@ class BatchWriter:
 
     def write(self, array: JobArray[JobCall]) -> BatchDirectory | None:
         """Write an array; None if nobody waits for its calls any more, as what they wait for has failed just now."""
+        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # what follows may name it
         if all(call.future.done() for call in calls_of(array)):
             return None
         calls = array.calls
-        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # what follows may name it
         packed = [self._call_file(call) for call in calls]
         ends = list(accumulate(map(len, packed)))
         positions = tuple(
@@ -156,6 +172,16 @@ class BatchWriter:
     def _named(self, after: Iterable[ArrayDependency]) -> tuple[ArrayDependency, ...]:
         return tuple(each._replace(array=self._token(each.array)) for each in after)
 
+    def _exit_file(self, directory: BatchDirectory, batch: Batch) -> str:
+        """Return the file for the exit code of the script, as a text for the shell; none if it cannot know its name."""
+        element = "0"
+        if batch.elements is not None:
+            variable = json_loads(batch.environment.get(JOB_VARIABLES, "{}")).get("element")
+            if not variable:
+                return ""
+            element = f'"${variable}"'
+        return shlex.quote(f"{directory.path}/") + exit_file(element)
+
     def _token(self, array: Any) -> str:
         return array if isinstance(array, str) else self._folders[array].token
 
@@ -165,7 +191,7 @@ class BatchWriter:
         own = self._job_settings
         command = [*own.python, self._home.path, self._home.trust or "", directory.token]
         if own.template is None:
-            return job_script(command, own.setup)
+            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch))
         known = variables(
             resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
             setup=own.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
@@ -184,18 +210,43 @@ class BatchWriter:
         return CallFile(
             call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
-            self._launcher(resources), self._job_settings.result_grace, self._private,
+            self._launcher(resources), self._job_settings.result_grace, self._private, self._spread_launcher(resources),
+            _gpus_to_share(resources),
         ).dump()  # fmt: skip
 
     def _launcher(self, resources: Resources) -> tuple[str, ...]:
         """Return the launcher: the node's own; on several nodes, or where the user says so, the scheduler's."""
         if resources.ranks == 1:
             return ()
-        if (resources.nodes or 1) == 1 and self._job_settings.mpi is None:
-            return tuple(launch_command(resources.ranks, []))
-        if self._job_settings.rank_launcher is None:
-            raise ResourceError(f"{self._job_settings.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        return self._job_settings.rank_launcher(resources.ranks, resources.cores_per_rank, self._job_settings.mpi)
+        if self._is_for_the_node(resources):
+            return (MPIEXEC, "-n", str(resources.ranks))
+        return self._scheduler_launcher(resources)
+
+    def _spread_launcher(self, resources: Resources) -> tuple[str, ...]:
+        """Return the scheduler's launcher, if the scheduler may choose several nodes for ranks of the node's own."""
+        may = resources.ranks > 1 and resources.nodes is None and self._job_settings.rank_launcher is not None
+        return self._scheduler_launcher(resources) if may and self._is_for_the_node(resources) else ()
+
+    def _is_for_the_node(self, resources: Resources) -> bool:
+        is_plain = self._job_settings.mpi is None and rank_options(resources) == RankOptions()
+        return is_plain and (resources.nodes or 1) == 1
+
+    def _scheduler_launcher(self, resources: Resources) -> tuple[str, ...]:
+        own, options = self._job_settings, rank_options(resources)
+        if own.rank_launcher is None:
+            raise ResourceError(f"{own.scheduler} starts no ranks on several nodes; ask for nodes=1")
+        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi)
+        if options == RankOptions():
+            return words
+        if own.rank_options is None:
+            raise ResourceError(f"{own.scheduler} binds no ranks: leave out cpu_bind, gpu_bind and srun_args")
+        return (*words, *own.rank_options(options))
+
+
+def _gpus_to_share(resources: Resources) -> int | None:
+    """Return the GPUs of each rank, unless the launcher or the user says which it sees."""
+    said = resources.gpu_bind is not None or any(name in GPUS for name in resources.env or ())
+    return None if said or resources.ranks == 1 else resources.gpus_per_rank or None
 
 
 def _variables(resources: Resources) -> dict[str, str]:
@@ -206,6 +257,78 @@ def _variables(resources: Resources) -> dict[str, str]:
 def calls_of(array: JobArray[JobCall]) -> list[JobCall]:
     """Return all who wait for the calls of an array: several may for one."""
     return [each for call in array.calls for each in (call, *call.duplicates)]
+
+
+class Intake:
+    """The new calls of one executor on their way to batches."""
+
+    def __init__(
+        self,
+        commands: CommandThread,
+        scheduler: SchedulerClient,
+        state: ExecutorState,
+        writer: BatchWriter,
+        earlier: EarlierBatches,
+        delivery: Delivery,
+        submitter: Submitter,
+    ) -> None:
+        self._commands, self._scheduler, self._state = commands, scheduler, state
+        self._writer, self._earlier, self._delivery, self._submitter = writer, earlier, delivery, submitter
+
+    def write(self, now: float, at_last: bool) -> None:
+        """Write new calls down, unless it is better to gather more; `at_last` there will be no more."""
+        if not at_last and self._writer.is_crowded():
+            self._state.crowded(now)
+        else:
+            self._commands.run(self._steps())
+
+    def _steps(self) -> Steps:
+        try:
+            # Once it is known nothing is typed: what is submitted is written down also while a command hangs.
+            most = self._scheduler.most if self._scheduler.most is not None else (yield self._scheduler.most_elements)
+        except SubmissionRefused as refused:
+            if refused.kind == "mistake":
+                self._delivery.end(self._state.take_new(), partial(_refused, refused=refused))
+            else:
+                self._state.writing_failed()
+                self._submitter.pause(refused, len(self._state.new))
+            return
+        except Exception as error:
+            self._delivery.end(self._state.take_new(), partial(_not_written, error=error))
+            return
+        calls = self._state.take_new()
+        try:
+            self._write_down(calls, max(1, most))
+        except Exception as error:  # of no batch, but of all: those that have been written go their way
+            self._delivery.end([call for call in calls if call.directory is None], partial(_not_written, error=error))
+
+    def _write_down(self, calls: list[JobCall], most: int) -> None:
+        """Attach calls to earlier submissions, of this process or of others, and write down the rest."""
+        self._earlier.refresh()
+        rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
+        for array in self._writer.arrays(rest, most):
+            try:
+                directory = self._writer.write(array)
+            except Exception as error:  # a disk that is full, most likely: the other arrays may be smaller
+                self._delivery.end(calls_of(array), partial(_not_written, error=error))
+                continue
+            if directory is not None:
+                self._state.written(directory, calls_of(array), waited_for(directory))
+                self._earlier.add_own(directory)
+
+
+def _refused(call: JobCall, refused: SubmissionRefused) -> CallyardError:
+    return mistake(call.name, refused)
+
+
+def _not_written(call: JobCall, error: Exception) -> CallyardError:
+    if isinstance(error, CallyardError):
+        return error
+    kind = CacheError if isinstance(error, OSError) else SchedulerError
+    where = call.owner.home.path
+    failure = kind(f"{call.name!r} cannot be written to {where} for a job: {error}; submit the call again once it can")
+    failure.__cause__ = error
+    return failure
 
 
 def _import_paths() -> tuple[str, ...]:
@@ -236,7 +359,8 @@ class JobSettings:
     template: str | None = None
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`, as for the next
+    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     separate: bool = False
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)

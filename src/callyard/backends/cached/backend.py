@@ -130,6 +130,7 @@ class CachedBackend:
         self._end_if_over()
 
     def close(self, wait: bool) -> None:
+        # Before the check: the end of a last call between the two then ends this backend.
         self._closing = True
         self._end_if_over()
         # A callback of a call cannot wait for the end of this same call.

@@ -97,6 +97,7 @@ class CachedFuture(Future[Any]):
 
     def left(self) -> bool:
         """End as cancelled; the call goes on or ends without this future."""
+        # As in `answered`: from here on the call is not referred to.
         self._job_id = self.job_id
         self._call = None
         return super().cancel()

@@ -110,7 +110,7 @@ def _batches(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
     if not os.path.isdir(f"{directory.path}/jobs"):
         return
     # By name, because jobs stand on the cache: it knows only that a directory of theirs may lie in its own.
-    for batch, error in import_module("callyard.jobs.spool").damaged_batches(directory):
+    for batch, error in import_module("callyard.jobs.find_batches").damaged_batches(directory):
         path = batch.path
         yield Problem("damaged", path, str(error), f"moved to {batch.set_aside(str(error))}" if repair else "")
 

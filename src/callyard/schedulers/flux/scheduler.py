@@ -28,7 +28,6 @@ class FluxScheduler:
 
     def submit(self, request: JobRequest) -> Query[JobId | Sequence[JobId]]:
         """Return the command that submits a job, or one for each element."""
-        check(request.resources)
 
         def read(out: str) -> JobId | Sequence[JobId]:
             return submitted(out, request)
@@ -87,4 +86,5 @@ _SITE = Site(
     job_variables=JOB_VARIABLES,
     separate=True,
     rank_launcher=_rank_launcher,
+    check=check,
 )

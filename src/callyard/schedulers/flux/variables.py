@@ -19,8 +19,8 @@ JOB_VARIABLES = JobVariables(
     node="CALLYARD_FLUX_NODE",
     rank="FLUX_TASK_RANK",
     local_rank="FLUX_TASK_LOCAL_ID",
+    nodes="FLUX_JOB_NNODES",
     time_limit_signal="SIGALRM",
-    hidden="FLUX_JOB_ID",  # mpiexec of Open MPI 4 crashes where it is set
 )
 
 # FLUX_URI and the like say how to reach the instance; what is named here describes a job or one of its tasks, and would

@@ -20,6 +20,7 @@ JOB_VARIABLES = JobVariables(
     cgroup="job_{job}",
     rank="SLURM_PROCID",
     local_rank="SLURM_LOCALID",
+    nodes="SLURM_JOB_NUM_NODES",
 )
 
 # How to reach the controller; everything else of this name describes a job, or is an option in disguise.
