@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from callyard.schedulers.flux.submit import check
 from callyard.schedulers.flux.variables import environment
 from callyard.schedulers.job_environment import current_job
 
+ROOT = Path(__file__).parent.parent.parent
 FLUX = FluxScheduler()
 TOKEN = "0123456789abcdef"
 REPLIES = (Path(__file__).parent / "replies/flux_status.jsonl").read_text().splitlines()
@@ -231,6 +234,13 @@ def test_every_meaning_is_an_error_of_ours_and_a_predicate() -> None:
 def test_states_are_those_of_the_jobs_that_were_asked_about() -> None:
     line = json.dumps(RECORDED["failed"])
     assert FLUX.status([JobId("f22E4Jwy")]).read(line + "\n") == {JobId("f22E4Jwy"): said("failed")}
+
+
+def test_the_page_of_the_documentation_is_made_of_these_tables() -> None:
+    tool = [sys.executable, ROOT / "tools" / "flux_states.py"]
+    page = subprocess.run(tool, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    shown = (ROOT / "docs" / "flux-states.md").read_text(encoding="utf-8")
+    assert shown == page, "python tools/flux_states.py > docs/flux-states.md"
 
 
 # ------------------------------------------------------------------ refusals
