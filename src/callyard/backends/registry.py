@@ -52,10 +52,18 @@ def other_resources(choice: object) -> Sequence[str]:
 
 def _factory(choice: object) -> BackendFactory | None:
     """Return the description for a name or a class, or the choice itself if it is one; None for anything else."""
-    found = find_plugin(GROUP, choice, OWN) if isinstance(choice, str) else choice
+    name = _automatic() if choice == "auto" else choice
+    found = find_plugin(GROUP, name, OWN) if isinstance(name, str) else name
     if not (hasattr(found, "open") and hasattr(found, "other_resources")):
         return None
     return cast("Callable[[], BackendFactory]", found)() if isinstance(found, type) else cast("BackendFactory", found)
+
+
+def _automatic() -> str:
+    """Return the name of the backend for the place of this process."""
+    from ..schedulers.registry import scheduler_here  # here, because calls on this machine need no scheduler
+
+    return scheduler_here(os.environ).lower() or "local"
 
 
 def _open(choice: object, settings: Settings, cache: Cache | None) -> Backend:

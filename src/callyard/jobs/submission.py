@@ -118,7 +118,7 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
     return JobRequest(
         name=asked["name"],
         token=label(folder, part),
-        script=f"{folder.path}/script",
+        script=f"{_plain_path(folder.path)}/script",
         log=_log(folder),
         resources=resources,
         elements=elements,
@@ -228,15 +228,15 @@ def _joined(elements: Iterable[BatchPart]) -> list[BatchPart]:
 
 def _log(folder: BatchDirectory) -> str:
     """Return the path of the output of a job. Several calls of one job write to their own files."""
-    place = _without_backslash(folder.path)
+    place = _plain_path(folder.path)
     if folder.batch.elements is None:
         return f"{place}/{os.path.basename(folder.log(0))}"
     return f"{place}/{{element}}.{'log' if folder.batch.calls_per_job == 1 else 'job'}"
 
 
-def _without_backslash(path: str) -> str:
-    """Return another name of the same directory: schedulers give a backslash a meaning, each another one."""
-    if "\\" not in path:
+def _plain_path(path: str) -> str:
+    """Return another name of the same directory: schedulers replace a backslash and "{{", each in its way."""
+    if "\\" not in path and "{{" not in path:
         return path
     home, name = os.path.split(path)
     link = os.path.join(runs_directory(), "links", blake2b(home.encode(), digest_size=16).hexdigest())

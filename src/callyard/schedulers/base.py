@@ -195,6 +195,7 @@ class Site:
         program: the command for submitting jobs; a machine without this command in PATH does not have the scheduler.
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
         separate: True if the elements of an array are jobs of their own, each with an ID and dependencies of its own.
+        inside: tells from the variables of a process if it is in an allocation or instance of the scheduler.
         environment: removes the variables of the current job or step from an environment, because commands would take
             these variables for options.
         refusal: returns the reason for a command's failure.
@@ -222,6 +223,7 @@ class Site:
     refusal: Callable[[Reply], Refusal]
     job_variables: JobVariables
     separate: bool = False
+    inside: Callable[[Mapping[str, str]], bool] = lambda environ: False  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None

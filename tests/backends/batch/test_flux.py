@@ -117,6 +117,16 @@ def test_what_a_failed_call_printed_is_in_its_log(ex: Executor, results: Path) -
     until(lambda: any({"hello", "HELLO"} <= set(log.read_text().split()) for log in results.glob("jobs/*/*.log")))
 
 
+def test_a_cache_below_a_name_that_flux_would_replace(
+    flux: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+    place = tmp_path / "a {{id}} %j"
+    with executor(place) as ex:
+        assert isinstance(ex.submit(calls.say_and_fail, "hello").exception(), ValueError)
+    until(lambda: any("hello" in log.read_text() for log in place.glob("jobs/*/*.log")))
+
+
 def test_resources_go_to_flux(ex: Executor, flux: Instance) -> None:
     future = ex.submit(
         calls.about_the_job, resource_dict={"constraint": "host:n2", "cores_per_rank": 3, "priority": -2}

@@ -85,6 +85,7 @@ _SITE = Site(
     refusal=why_refused,
     job_variables=JOB_VARIABLES,
     separate=True,
+    inside=lambda environ: "FLUX_URI" in environ,
     rank_launcher=_rank_launcher,
     check=check,
 )
