@@ -108,6 +108,10 @@ class BatchWriter:
         own = self._job_settings
         return plan(list(first.values()), most, own.calls_per_job, separate=own.separate)
 
+    def forget_arrays(self) -> None:
+        """Let go of the arrays of the plan, once they are written: they would keep all futures and results alive."""
+        self._folders.clear()
+
     def _note_ends(self) -> None:
         left: dict[str, int] = {}
         for token in () if self._throttle is None else self._throttle.tokens():
@@ -315,6 +319,7 @@ class Intake:
             if directory is not None:
                 self._state.written(directory, calls_of(array), waited_for(directory))
                 self._earlier.add_own(directory)
+        self._writer.forget_arrays()
 
 
 def _refused(call: JobCall, refused: SubmissionRefused) -> CallyardError:
