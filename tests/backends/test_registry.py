@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from callyard import CallyardError, Executor, Local, SchedulerError, Slurm
+from callyard import CallyardError, Executor, Flux, Local, SchedulerError, Slurm
 from callyard.backends import registry as backends
 from callyard.backends.base import Backend, BackendFactory, Settings
 from callyard.schedulers import registry as schedulers
@@ -99,8 +99,8 @@ def test_a_scheduler_of_another_package(installed: None) -> None:
 
 
 def test_ours_follow_the_protocols() -> None:
-    factories: list[Callable[[], BackendFactory]] = [Local, Slurm]
-    assert [factory().other_resources for factory in factories] == [(), ()]
+    factories: list[Callable[[], BackendFactory]] = [Local, Slurm, Flux]
+    assert [factory().other_resources for factory in factories] == [(), (), ()]
     opened: list[Scheduler] = [schedulers.open_scheduler(name) for name in schedulers.OWN]
     assert [scheduler.name for scheduler in opened] == list(schedulers.OWN)
 

@@ -38,9 +38,11 @@ class Flux(SchedulerSettings):
             `# flux:` are options of `flux submit`. Calls may ask for resources by the names that it uses.
         python: the interpreter on the nodes; default: this one.
         setup: lines of shell before it, as "module load gcc"; one text or several.
+        teardown: lines of shell after the calls of a job, whatever has become of them; the outcome is known before.
         launcher: a command before it, as `("apptainer", "exec", "image.sif")`.
         poll: how soon and how late Flux is asked what has become of jobs (s).
-        result_grace: how long a result may take to become visible after its job has ended (s).
+        result_grace: how long a result may take to become visible after its job has ended (s); not given to jobs that
+            have left their exit code.
         calls_per_job: how many short calls one job makes, one after the other.
         detached: True or None; live calls in an instance are not here yet.
         host: another machine that submits; not here yet.
@@ -63,6 +65,7 @@ class Flux(SchedulerSettings):
     template: str | os.PathLike[str] | None = None
     python: str | os.PathLike[str] | None = None
     setup: str | Sequence[str] = ()
+    teardown: str | Sequence[str] = ()
     launcher: str | Sequence[str] = ()
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0

@@ -15,7 +15,7 @@ from .base import Backend, Settings
 if TYPE_CHECKING:
     from ..cache.cache import Cache
 
-__all__ = ["SchedulerSettings"]
+__all__ = ["SchedulerSettings", "lines"]
 
 
 class SchedulerSettings:
@@ -35,6 +35,7 @@ class SchedulerSettings:
     template: str | os.PathLike[str] | None
     python: str | os.PathLike[str] | None
     setup: str | Sequence[str]
+    teardown: str | Sequence[str]
     launcher: str | Sequence[str]
     poll: tuple[float, float]
     result_grace: float
@@ -51,7 +52,7 @@ class SchedulerSettings:
             _check_text(name, getattr(self, name))
         if self.python is not None:
             object.__setattr__(self, "python", expand(os.fspath(self.python)))
-        for name in ("setup", "launcher"):
+        for name in ("setup", "teardown", "launcher"):
             _check_texts(name, getattr(self, name))
         if not isinstance(self.detached, (bool, type(None))):
             raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
@@ -79,8 +80,10 @@ class SchedulerSettings:
             self._command(),
             self._asked(),
             environment=site.job_variables.environment(),
-            setup=self._setup_lines(),
+            setup=lines(self.setup),
+            teardown=lines(self.teardown),
             template=self._template_text(),
+            template_uses=self._template_uses(),
             walltime=self.walltime,
             mpi=getattr(self, "mpi", None),
             rank_launcher=site.rank_launcher,
@@ -89,6 +92,7 @@ class SchedulerSettings:
             calls_per_job=self.calls_per_job,
             poll=self.poll,
             result_grace=self.result_grace,
+            exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
         directory = private_home() if cache is None else cache._directory
         client = SchedulerClient(scheduler, open_host(), self.poll[0])
@@ -110,9 +114,6 @@ class SchedulerSettings:
     def _launcher(self) -> Sequence[str]:
         return shlex.split(self.launcher) if isinstance(self.launcher, str) else tuple(self.launcher)
 
-    def _setup_lines(self) -> tuple[str, ...]:
-        return tuple(self.setup.splitlines() if isinstance(self.setup, str) else self.setup)
-
     def _template_text(self) -> str | None:
         """Return the template, which may also be given as the path of a file."""
         if self.template is None:
@@ -128,15 +129,34 @@ class SchedulerSettings:
 
     def _template_keys(self) -> Sequence[str]:
         """Return the names of the user's own in the template."""
+        if self.template is None:
+            return ()
+        from ..schedulers.script import KNOWN
+
+        return sorted(self._template_uses() - KNOWN)
+
+    def _template_uses(self) -> frozenset[str]:
+        """Return the variables of the template, some of which carry out settings that nothing else could."""
         text = self._template_text()
         if text is None:
-            return ()
-        from ..schedulers.script import KNOWN, variables_of  # here, because it needs Jinja
+            return frozenset()
+        from ..schedulers.script import variables_of  # here, because this needs Jinja
 
         try:
-            return sorted(variables_of(text) - KNOWN)
+            used = variables_of(text)
         except ValueError as error:
             raise CallyardError(str(error)) from error
+        for setting, name in (("teardown", "teardown"), ("exclude_failed_nodes", "exclude")):
+            if getattr(self, setting, None) and name not in used:
+                raise CallyardError(
+                    f"{setting} is given, and the template of the job script has no {{{{ {name} }}}} for it; add that"
+                )
+        return frozenset(used)
+
+
+def lines(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the lines of a text, or of several."""
+    return tuple(text.splitlines() if isinstance(text, str) else text)
 
 
 _PATHS = ("template", "python")

@@ -12,7 +12,7 @@ from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
 from ..resource_values import Amount, whole
 from .base import Backend, Settings
-from .scheduler_settings import SchedulerSettings
+from .scheduler_settings import SchedulerSettings, lines
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
@@ -38,11 +38,13 @@ class Slurm(SchedulerSettings):
         account: the account of calls that name none.
         qos: the quality of service of calls that name none.
         constraint: the constraint on nodes of calls that name none.
+        reservation: the reservation of calls that name none.
         template: a Jinja job script in the place of Callyard's own: the text, or the path of a file. Calls may ask for
             resources by the names in the template.
         mpi: the plugin for `srun --mpi=`; default: the first that fits is found by trying.
         python: the interpreter on the nodes; default: this one.
         setup: lines of shell before the interpreter, as "module load gcc"; one text or several.
+        teardown: lines of shell after the calls of a job, whatever has become of them; the outcome is known before.
         launcher: a command before the interpreter, as `("apptainer", "exec", "image.sif")`.
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), as open in a firewall.
@@ -51,6 +53,8 @@ class Slurm(SchedulerSettings):
             have left their exit code.
         calls_per_job: the number of short calls in one job, one after the other.
         detached: True for calls that are jobs and outlive this process; default: see above.
+        exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a
+            fault of the node.
         host: another machine that submits; not here yet.
 
     Raises:
@@ -70,10 +74,12 @@ class Slurm(SchedulerSettings):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    reservation: str | None = None
     template: str | os.PathLike[str] | None = None
     mpi: str | None = None
     python: str | os.PathLike[str] | None = None
     setup: str | Sequence[str] = ()
+    teardown: str | Sequence[str] = ()
     launcher: str | Sequence[str] = ()
     interface: str | None = None
     ports: tuple[int, int] | None = None
@@ -81,16 +87,19 @@ class Slurm(SchedulerSettings):
     result_grace: float = 60.0
     calls_per_job: int = 1
     detached: bool | None = None
+    exclude_failed_nodes: bool = False
     host: None = None
 
     _scheduler = "Slurm"
-    _defaults = ("partition", "account", "qos", "constraint")
+    _defaults = ("partition", "account", "qos", "constraint", "reservation")
     _texts = ("mpi", "interface", "template", "python")
 
     def __post_init__(self) -> None:
         self._check()
         _check_nodes(self.nodes)
         _check_ports(self.ports)
+        if not isinstance(self.exclude_failed_nodes, bool):
+            raise ResourceError(f"exclude_failed_nodes must be True or False, not {self.exclude_failed_nodes!r}")
         if self.detached and self.nodes is not None and not _is_inside():
             raise CallyardError(
                 "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
@@ -134,6 +143,10 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
         own = _launch_settings(slurm, slurm._template_text(), slurm._template_keys())
         return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
+        if slurm.exclude_failed_nodes:
+            raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
+        if slurm.teardown:
+            raise CallyardError("teardown is for jobs of Callyard's own; put its lines at the end of this job's script")
         own = _launch_settings(slurm, None, ())
         return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
@@ -158,12 +171,14 @@ def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence
         template=template,
         template_keys=template_keys,
         python=None if slurm.python is None else os.fspath(slurm.python),
-        setup=slurm._setup_lines(),
+        setup=lines(slurm.setup),
+        teardown=lines(slurm.teardown),
         launcher=slurm._launcher(),
         mpi=slurm.mpi,
         interface=slurm.interface,
         ports=slurm.ports,
         poll=slurm.poll,
+        exclude_failed_nodes=slurm.exclude_failed_nodes,
     )
 
 

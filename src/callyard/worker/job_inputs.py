@@ -7,7 +7,7 @@ import time
 from ..cache.directory import CacheDirectory
 from ..errors import JobLost
 from ..jobs.batch import CallFile, CallInput
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..serialize.packed import Packed, load_with_inputs
 from ..utils.backoff import Backoff
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, Sequence
@@ -92,7 +92,7 @@ def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> 
 def _look_for_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
     key, directory = given.key, given.directory
     if not key:
-        end = BatchDirectory(home, given.token).ended(given.number)
+        end = CallFiles(home, given.token).ended(given.number)
         if end is None:
             return None
         if end.state != "finished":

@@ -6,7 +6,7 @@ import os
 
 from ..errors import JobLost
 from ..jobs.batch import CallOutcome
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 
 __all__ = ["InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who"]
@@ -33,7 +33,7 @@ def who(name: str) -> str:
     return f"{name!r}, job {job_id()} on {node_name()},"
 
 
-def printed(folder: BatchDirectory, number: int) -> str:
+def printed(folder: CallFiles, number: int) -> str:
     """Return the end of a message, with the place of the output."""
     return f"; what it printed is in {folder.log(number)}"
 

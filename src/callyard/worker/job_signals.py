@@ -27,7 +27,7 @@ class JobSignals:
     SIGTERM (scancel, the job's limit, preemption) tells the call to end, as does the signal that some schedulers send
     at the limit. SIGKILL is then sent by the scheduler, or by this process if the call has a `grace`. Other signals are
     passed on unchanged. Some ways of sending reach all processes of a job (`scancel --full`): then the call gets a
-    signal twice.
+    signal several times, because the shell of the job's script passes signals on, too.
     """
 
     def __init__(self, clock: RunClock, on_stop: Callable[[], object]) -> None:

@@ -20,6 +20,7 @@ from failing_calls import (
     another_python,
     failure,
     hold,
+    places,
     until_it_runs,
 )
 
@@ -30,6 +31,7 @@ from callyard import (
     Executor,
     JobCancelled,
     JobLost,
+    NodeFailure,
     OutOfMemory,
     TimeLimitExceeded,
     UnpicklableCall,
@@ -89,7 +91,7 @@ def kill_the_job() -> None:
 
 
 def test_a_job_dies_by_a_signal(ex: Executor) -> None:
-    error = failure(ex.submit(kill_the_job), WorkerLost, "signal 9")
+    error = failure(ex.submit(kill_the_job), WorkerLost, "SIGKILL")
     assert error.exitcode == -signal.SIGKILL
 
 
@@ -206,7 +208,7 @@ def test_a_job_that_cannot_begin_is_not_waited_for(
 
 
 def test_a_job_that_is_killed_is_not_waited_for(slurm: Cluster, detached: Detached) -> None:
-    error = failure(detached(result_grace=3600).submit(kill_the_job), WorkerLost, "signal 9")
+    error = failure(detached(result_grace=3600).submit(kill_the_job), WorkerLost, "SIGKILL")
     assert error.exitcode == -signal.SIGKILL
 
 
@@ -223,6 +225,21 @@ def test_a_job_that_is_cancelled_is_not_waited_for(slurm: Cluster, detached: Det
         failure(future, JobCancelled)
     (tmp_path / "go").touch()
     assert array[0].result() == 0
+
+
+def test_a_job_that_loses_its_node_is_not_waited_for(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+    """Its node is taken out, or given to a job of higher priority."""
+    ex, (out, preempted) = detached(result_grace=3600), places(tmp_path, "out", "preempted")
+    future = ex.submit(hold, str(out))
+    node = until_it_runs(out)
+    slurm.node_down(node)
+    failure(future, NodeFailure, node)
+    slurm.node_up(node)
+    whole = {"nodes": 4, "exclusive": True}
+    future = ex.submit(hold, str(preempted), resource_dict={"partition": "low", **whole})
+    until_it_runs(preempted)
+    assert ex.submit(add, 1, 2, resource_dict=whole).result() == 3
+    failure(future, NodeFailure, "higher priority")
 
 
 def test_a_python_that_is_not_there(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
