@@ -151,10 +151,11 @@ def test_ranks_on_one_node(ex: Executor) -> None:
 
 
 @pytest.mark.needs("mpi")
-def test_ranks_on_several_nodes(ex: Executor) -> None:
+def test_ranks_on_several_nodes(flux: Instance, ex: Executor) -> None:
     found = ex.submit(calls.rank_of_node, resource_dict={"ranks": 2, "nodes": 2}).result()
     assert [(rank, size) for rank, size, _ in found] == [(0, 2), (1, 2)]
     assert len({uri for _, _, uri in found}) == 2
+    until(lambda: not flux.jobs())  # the instance of the job ends later than the call
 
 
 # ------------------------------------------------------------------ refusals
