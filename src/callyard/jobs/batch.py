@@ -115,12 +115,29 @@ class BatchPart(Frozen):
     """Elements of a batch that are one job to the scheduler, now or soon: from the `first` on, up to `end`.
 
     They are counted, not named by their numbers. A batch has one part, unless the scheduler has refused so many
-    elements.
+    elements. `job` is the ID of the job or array; where elements are jobs of their own, their IDs, each followed by a
+    comma.
     """
 
     first: int
     end: int
     job: str = ""
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The IDs of its jobs; one for an array."""
+        return tuple(self.job.split(",")[:-1]) if self.is_separate else (self.job,)
+
+    @property
+    def is_separate(self) -> bool:
+        """Whether its elements are jobs of their own."""
+        return self.job.endswith(",")
+
+    def job_of(self, place: int, element: int | None) -> str:
+        """Return the ID of the job at a place of the batch, which is that element of the array."""
+        if self.is_separate:
+            return self.jobs[place - self.first]
+        return self.job if element is None else f"{self.job}_{element}"
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
     <home>/jobs/<token>/batch     the submission, as JSON
                         calls     the calls themselves, one behind the other
                         script    the job's script
-                        job       the scheduler's name of the job; written after the submission
+                        job       the scheduler's ID of the job, or of each element; written after the submission
                         job.0-9   likewise, of the first ten elements, if not all could be submitted at once
                         3.begun   call 3 is running: the place, and the key
                         3.end     the outcome; renamed to 3.seen by a process that has received it
@@ -128,8 +128,7 @@ class BatchDirectory(CallFiles):
     def job_of(self, number: int) -> str | None:
         """Return the scheduler's ID of the job that makes a call."""
         place, element = number // self.batch.calls_per_job, self.batch.element_of(number)
-        job = next((part.job for part in self.parts if part.first <= place < part.end), None)
-        return job if job is None or element is None else f"{job}_{element}"
+        return next((part.job_of(place, element) for part in self.parts if part.first <= place < part.end), None)
 
     def asks_again(self, number: int) -> bool:
         """Return True if the call has asked for another attempt that has not begun: it beats no more.

@@ -107,9 +107,10 @@ def hopeless(call: JobCall, status: Status, largest: str = "") -> CallyardError 
     """Return the error of a call without any hope for its job, or None; `largest` names the largest nodes."""
     if not status.hopeless or status.error is None:
         return None
-    hint = "ask for something else" if status.error == "SchedulerError" else "submit the call again to run it"
+    is_too_much = status.error in ("SchedulerError", "ResourceError")
+    hint = "ask for something else" if is_too_much else "submit the call again to run it"
     reason = f"{status.sentence} ({status.reason})"
-    numbers = f"; it asks for {amounts(call.resources)}{largest}" if status.error == "SchedulerError" else ""
+    numbers = f"; it asks for {amounts(call.resources)}{largest}" if is_too_much else ""
     return _made(status.error, f"{_who(call)} can never run and was cancelled: it {reason}{numbers}; {hint}")
 
 

@@ -75,7 +75,8 @@ class Poller:
                 for job, key in found:
                     holders[job].add(key)
         if parts:
-            statuses = yield partial(self._scheduler.statuses, [*(part.job for _, part in parts), *holders])
+            asked_about = [*(job for _, part in parts for job in part.jobs), *holders]
+            statuses = yield partial(self._scheduler.statuses, asked_about)
             if statuses is not None:
                 with _stumbling():
                     self._release_claims_of(holders, statuses)

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -18,10 +18,10 @@ from ...cache.messages import RunRequest
 from ...errors import CacheError, CallyardError, ResourceError, SchedulerError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
-from ...jobs.planner import JobArray, plan
+from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
 from ...jobs.submission import check_text, note_of, waited_for
-from ...jobs.throttle import ArrayThrottle
+from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
 from ...schedulers.job_environment import JOB_VARIABLES
@@ -54,7 +54,9 @@ class BatchWriter:
     def __init__(self, home: CacheDirectory, job_settings: JobSettings, settings: Settings, private: bool) -> None:
         self._home, self._job_settings, self._settings, self._private = home, job_settings, settings, private
         self._initializer = pack_initializer(settings)
-        self._throttle = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
+        most, separate = settings.max_workers, job_settings.separate
+        self._throttle = None if most is None or separate else ArrayThrottle(most)
+        self._lanes = LaneThrottle(most, f"lane.{os.urandom(4).hex()}") if most is not None and separate else None
         self._folders: dict[Any, BatchDirectory] = {}  # of the arrays of a plan
 
     # -- checks ----------------------------------------------------------------------------------------------
@@ -103,7 +105,12 @@ class BatchWriter:
             call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
         self._folders.clear()
         self._note_ends()
-        return plan(list(first.values()), most, self._job_settings.calls_per_job)
+        own = self._job_settings
+        return plan(list(first.values()), most, own.calls_per_job, separate=own.separate)
+
+    def forget_arrays(self) -> None:
+        """Let go of the arrays of the plan, once they are written: they would keep all futures and results alive."""
+        self._folders.clear()
 
     def _note_ends(self) -> None:
         left: dict[str, int] = {}
@@ -145,7 +152,7 @@ class BatchWriter:
         single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
         numbers = tuple(array.numbers or range(-(-len(positions) // each)))
-        after = tuple(after._replace(array=self._token(after.array)) for after in array.after)
+        after = self._named(array.after)
         if self._throttle is not None:
             after = self._throttle.enter(token, len(numbers), after)
         return Batch(
@@ -157,11 +164,17 @@ class BatchWriter:
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
             request=note_of(
-                names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources, self._settings.max_workers,
+                names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources,
+                None if self._job_settings.separate else self._settings.max_workers,
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
                 self._job_settings.template is not None, after,
+                list(map(self._named, array.after_each)),
+                [] if self._lanes is None else self._lanes.enter(len(numbers)),
             ),
         )  # fmt: skip
+
+    def _named(self, after: Iterable[ArrayDependency]) -> tuple[ArrayDependency, ...]:
+        return tuple(each._replace(array=self._token(each.array)) for each in after)
 
     def _exit_file(self, directory: BatchDirectory, batch: Batch) -> str:
         """Return the file for the script's exit code, as a shell text; empty if the script cannot know the name."""
@@ -309,6 +322,7 @@ class Intake:
             if directory is not None:
                 self._state.written(directory, calls_of(array), waited_for(directory))
                 self._earlier.add_own(directory)
+        self._writer.forget_arrays()
 
 
 def _refused(call: JobCall, refused: SubmissionRefused) -> CallyardError:
@@ -357,6 +371,7 @@ class JobSettings:
     mpi: str | None = None  # the plugin for the scheduler's launcher
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
+    separate: bool = False
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
