@@ -231,9 +231,18 @@ class CallOutcome(Frozen):
     failure: bytes = b""  # the pickled error and its traceback
     attempts: int = 1  # runs of it; more than one if it has raised `Again`
 
+    def dump(self) -> bytes:
+        fields = {name: value for name, value in vars(self).items() if name != "failure"}
+        return lite_json.dumps(fields).encode() + b"\n" + self.failure
+
     @staticmethod
     def load(data: bytes) -> CallOutcome:
-        """Return the outcome from a line of JSON and the failure. Raises several exceptions where that is damaged."""
+        """Return the outcome from a line of JSON and the failure. Raises several exceptions where that is damaged.
+
+        An empty file is the outcome of a call that failed where the disk took no words about that.
+        """
+        if not data:
+            return CallOutcome("failed")
         head, _, failure = data.partition(b"\n")
         end = CallOutcome(**lite_json.loads(head), failure=failure)
         if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):

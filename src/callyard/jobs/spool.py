@@ -21,10 +21,11 @@ appears whole or not at all, and is not changed afterwards.
 
 from __future__ import annotations
 
+import _pickle as pickle
 import os
 import time
 
-from ..cache.directory import CacheDirectory, remove_tree, sync_directory, write_all
+from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
@@ -53,14 +54,19 @@ class DirectoryFiles:
         """Write a file. The directory is not made again: where it is gone nobody waits any more."""
         descriptor, temporary = self.home.temporary_in(place)
         try:
-            at = 0
-            for part in parts:
-                write_all(descriptor, part, at)
-                at += len(part)
-            os.fsync(descriptor)  # what a job finds on another machine must be there whatever happens to this one
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, f"{place}/{name}")
+            try:
+                at = 0
+                for part in parts:
+                    write_all(descriptor, part, at)
+                    at += len(part)
+                os.fsync(descriptor)  # what a job finds on another machine must be there whatever happens to this one
+            finally:
+                os.close(descriptor)  # network file systems report a full disk only now
+            os.rename(temporary, f"{place}/{name}")
+        except BaseException:
+            with suppress(OSError):
+                remove_file(temporary)  # of a full disk it may hold the last blocks
+            raise
 
     def _read(self, name: str) -> bytes:
         with open(self._open(name), "rb") as file:
@@ -211,9 +217,7 @@ class BatchDirectory(DirectoryFiles):
             os.utime(f"{self.path}/{number}.begun")
 
     def end(self, number: int, end: CallOutcome) -> None:
-        fields = {**vars(end)}
-        failure = fields.pop("failure")
-        self._write(f"{number}.end", lite_json.dumps(fields).encode() + b"\n", failure)
+        self._write(f"{number}.end", end.dump())
 
     # -- for all who wait ----------------------------------------------------------------------------------
 
@@ -266,8 +270,16 @@ class BatchDirectory(DirectoryFiles):
         for name in (f"{number}.end", f"{number}.seen"):
             with suppress(FileNotFoundError):
                 end: CallOutcome = self._parsed(name, CallOutcome.load)
-                return end
+                return end if end.failure or end.state != "failed" else self._unstored(number)
         return None
+
+    def _unstored(self, number: int) -> CallOutcome:
+        """Return the outcome of a call that failed where the disk took no words about that."""
+        error = CacheError(
+            f"{self.batch.calls[number].name!r} failed, and its error could not be stored in {self.path}, whose disk "
+            "or quota was used up: make room there, and submit the call again"
+        )
+        return CallOutcome("failed", failure=pickle.dumps((error, "")))
 
     def ended_at(self, number: int) -> float | None:
         """Return the time at which a call ended (s since 1970, by the clock of the file system); None if it has not."""
@@ -278,7 +290,7 @@ class BatchDirectory(DirectoryFiles):
 
     def received(self, number: int) -> None:
         """Note that its failure was told to somebody: a process that submits the call from now on runs it again."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # if that cannot be noted, somebody is told twice
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
     def log(self, number: int) -> str:

@@ -17,7 +17,7 @@ import time
 
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
-from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
+from ..errors import CacheError, CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..schedulers.current_job import current_job
@@ -39,7 +39,7 @@ from ..utils.lite_typing import TYPE_CHECKING, Any, Iterator, NoReturn
 from ..version import VERSION
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL, running
 from .job_call import make_call  # here, so that all calls of the job share what it loads
-from .job_outcome import failed, job_id, node_name, printed, who
+from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
 
 if TYPE_CHECKING:
     from .end_sequence import EndSequence
@@ -77,7 +77,8 @@ def main() -> None:
     job.signals.listen()
     signal.signal(signal.SIGCHLD, job.reap_others)
     ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
-    os._exit(0 if all(end.state == "finished" for end in ends) else 1)  # modules are not taken apart, which takes long
+    done = all(end.state == "finished" for end in ends)
+    os._exit(0 if done else job.exit_status)  # modules are not taken apart, which takes long
 
 
 def _start_afresh_with(environment: dict[str, str]) -> None:
@@ -100,6 +101,7 @@ class Job:
         self.attempt = 1  # of the call that runs, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
         self.oom_kills = 0  # that were seen in this job
+        self.exit_status = 1  # if a call has failed
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down how it ended, unless that was done before this job was started again."""
@@ -120,8 +122,7 @@ class Job:
                 reason, code = self._run(number, call_file)
             end = self.folder.ended(number)
             if refused is not None:
-                end = failed(refused)
-                self.folder.end(number, end)
+                end = self._write_down(number, failed(refused))
             if end is None or reason is not None or code:  # otherwise it has let go of it itself
                 self._release_claim(number, call_file)
             if end is not None:
@@ -129,8 +130,11 @@ class Job:
             if reason is None and self.signals.stopped:  # the scheduler knows why
                 os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
-        end = failed(error)
-        self.folder.end(number, end)
+        return self._write_down(number, failed(error))
+
+    def _write_down(self, number: int, end: CallOutcome) -> CallOutcome:
+        if not write_down(self.folder, number, end):
+            self.exit_status = UNWRITTEN
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
@@ -220,6 +224,8 @@ class Job:
             return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + printed(self.folder, number))
         if reason == "memory":
             return OutOfMemory(too_much_memory(name, call_file.memory) + printed(self.folder, number))
+        if code == UNWRITTEN:
+            return CacheError(f"{name} could not write down how it ended{printed(self.folder, number)}")
         from ..errors import WorkerLost  # here, because it loads much, and a call that goes well needs none of it
 
         error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")

@@ -24,7 +24,7 @@ from ..system.processes import leave_quickly
 from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 from .current_call import Again, running
-from .job_outcome import InputFailed, failed, printed, who
+from .job_outcome import UNWRITTEN, InputFailed, failed, printed, who, write_down
 from .process_state import ProcessState
 
 if TYPE_CHECKING:
@@ -42,13 +42,24 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
         end = failed(error, _trace(error))
+    written = True
     if end is not None and folder.ended(number) is None:
-        folder.end(number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
+        written = _written(folder, number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     leave_quickly()
-    os._exit(0)
+    os._exit(0 if written else UNWRITTEN)
+
+
+def _written(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
+    """Write down how the call ended; where that is impossible, the log perhaps takes the traceback of a failure."""
+    if write_down(folder, number, end):
+        return True
+    if end.failure:
+        with suppress(Exception):  # a user may have put anything there
+            sys.stderr.write(str(end.error()[1]))
+    return False
 
 
 def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
@@ -57,7 +68,11 @@ def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallS
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
-    folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
+    try:
+        folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
+    except OSError as error:
+        problem = CacheError(f"was not run, because nothing can be written to {folder.path}: {error.strerror}")
+        raise _told(problem, folder, number) from error
     claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
     _end_own_claim(claims, order)
     data, waits = call_file.data, None
@@ -163,7 +178,7 @@ def _ran(
             running.die("" if type(error) is SystemExit else text)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
-        folder.end(number, end)  # before the claim is released: its next owner looks for this
+        write_down(folder, number, end)  # before the claim is released: its next owner looks for this
         run.failed(error, text, time.perf_counter() - started, lambda: load()[1:])
         return end
     _end_forks(pid)

@@ -9,7 +9,9 @@ from ..jobs.batch import CallOutcome
 from ..jobs.spool import BatchDirectory
 from ..schedulers.current_job import current_job
 
-__all__ = ["InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who"]
+__all__ = ["UNWRITTEN", "InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who", "write_down"]
+
+UNWRITTEN = os.EX_IOERR  # exit status of a job that could not write down how its calls ended
 
 
 class InputFailed(Exception):  # not an error of its own: it carries another
@@ -45,9 +47,20 @@ def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
     return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
 
 
+def write_down(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
+    """Write down how a call ended, in few words where the disk is full; return False if it takes none at all."""
+    try:
+        folder.end(number, end)
+    except OSError as error:
+        from .full_disk import write_shortly  # here, because it is needed seldom
+
+        return write_shortly(folder, number, end, error)
+    return True
+
+
 def inherited(end: CallOutcome, name: str, source: str) -> bytes:
     """Return the failure of a call whose input failed: the same, with the path in a note."""
-    if not end.failure:
+    if end.state != "failed":
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
     error, text = end.error()
     notes = list(getattr(error, "__notes__", ()))

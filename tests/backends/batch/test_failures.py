@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import cloudpickle
@@ -158,19 +157,7 @@ def test_a_function_that_cannot_be_opened_there(ex: Executor) -> None:
     failure(ex.submit(lambda: thing), UnreadableCall, "what it needs is not here")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "callyard-tests", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a file system, and not everywhere")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def test_a_disk_that_is_full(slurm: Cluster, detached: Detached, small_disk: Path) -> None:
+def test_a_result_that_does_not_fit(slurm: Cluster, detached: Detached, small_disk: Path) -> None:
     ex = detached(cache=small_disk / "cache")
     large, other = ex.submit(os.urandom, 8 << 20), ex.submit(add, 1, 2)
     failure(large, CacheError, "No space left on device")

@@ -229,7 +229,7 @@ def fate_of(outcome: CallOutcome, ours: bool) -> Fate:
         return Fate.RESULT
     if outcome.state == "withdrawn" and not ours:  # its submitter has given it up, and did not see us wait
         return Fate.RESUBMIT
-    return Fate.ERROR if outcome.failure else Fate.CANCELLED
+    return Fate.ERROR if outcome.state == "failed" else Fate.CANCELLED
 
 
 def first_ready(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ... import errors
-from ...errors import CallyardError, JobCancelled, JobLost, WorkerLost
+from ...errors import CacheError, CallyardError, JobCancelled, JobLost, WorkerLost
 from ...jobs.batch import CallFile
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import amounts
 from ...schedulers.base import Status
-from ...worker.job_outcome import inherited
+from ...worker.job_outcome import UNWRITTEN, inherited
 from .call import JobCall
 
 __all__ = ["awaits", "dependency_failed", "gone", "hopeless", "unseen", "vanished", "why"]
@@ -58,6 +58,11 @@ def why(call: JobCall, status: Status | None) -> CallyardError:
         return JobLost(
             f"{_who(call)} is not known to the scheduler any more, and has left no result"
             f"{_WHAT_TO_DO['JobLost']}{_log(call)}"
+        )
+    if status.exit_code == UNWRITTEN:
+        return CacheError(
+            f"{_who(call, status.node)} could not write down in {call.owner.home.path} how the call ended: make room "
+            f"there if the disk or a quota is used up, and submit the call again{_log(call)}"
         )
     kind, sentence = status.error or "JobLost", status.sentence
     if status.error is None:

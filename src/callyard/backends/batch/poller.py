@@ -21,6 +21,7 @@ from ...errors import CacheError, CallyardError, SchedulerError
 from ...jobs.batch import BatchPart, CallOutcome
 from ...schedulers.base import JobId, Status
 from ...utils.command_thread import CommandThread, Steps
+from ...worker.job_outcome import write_down
 from .call import JobCall, PackedJobError, cache_at
 from .call_state_machine import Action, Fate, Heartbeats, fate_of
 from .job_errors import awaits, dependency_failed, gone, hopeless, unseen, vanished, why
@@ -181,8 +182,7 @@ class Poller:
         outcome = CallOutcome("finished", begun.key, self._tracker.home.path if order is None else order.directory)
         if not cache_at(outcome.directory, self._tracker.home.trust).exists(begun.key):
             return False
-        directory.end(number, outcome)
-        return True
+        return write_down(directory, number, outcome)
 
     # -- claims of jobs that are gone --------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ...jobs.spool import BatchDirectory
 from ...jobs.submission import next_part, parts_of, request_of, waited_for
 from ...system.process_identity import may_live
 from ...utils.command_thread import Command, CommandThread, Steps
-from ...worker.job_outcome import failed
+from ...worker.job_outcome import failed, write_down
 from .call import JobCall
 from .call_state_machine import first_ready, withdrawn_with
 from .job_errors import gone
@@ -205,7 +205,7 @@ class Submitter:
             self._earlier.forget_unsent(unsent.directory, unsent.is_ours)
             return
         for number in {call.number for call in unsent.calls if call.ours}:
-            unsent.directory.end(number, CallOutcome("withdrawn"))
+            write_down(unsent.directory, number, CallOutcome("withdrawn"))
 
     def _refused(self, unsent: _UnsentBatch, refused: SubmissionRefused) -> None:
         self._done_with(unsent)
@@ -215,7 +215,7 @@ class Submitter:
             self._earlier.forget_unsent(unsent.directory, True)
             return
         for call in unsent.calls:
-            unsent.directory.end(call.number, failed(mistake(call.name, refused)))
+            write_down(unsent.directory, call.number, failed(mistake(call.name, refused)))
             unsent.directory.received(call.number)
 
 
@@ -259,7 +259,7 @@ class Canceller:
         if call.ours and not call.future.cancelled() and directory.ended(call.number) is None:
             error = call.future.exception()
             if error is not None:
-                directory.end(call.number, failed(error))
+                write_down(directory, call.number, failed(error))
                 directory.received(call.number)
 
     def _cancellable(self, tracked: TrackedBatch, call: JobCall) -> list[str]:
@@ -273,7 +273,7 @@ class Canceller:
         tracked.cancelled.add(number)
         withdrawn = withdrawn_with(together, tracked.calls, tracked.cancelled) if job is not None else []
         for each in withdrawn:
-            directory.end(each, CallOutcome("withdrawn"))
+            write_down(directory, each, CallOutcome("withdrawn"))
         return [job] if job is not None and withdrawn else []
 
     def end_all(self) -> None:

@@ -15,7 +15,7 @@ from ...jobs.batch import CallFile, CallOutcome
 from ...jobs.spool import BatchDirectory, folders, folders_by_age
 from ...system.process_identity import this_process
 from ...utils.backoff import Backoff
-from ...worker.job_outcome import failed
+from ...worker.job_outcome import failed, write_down
 from .call import InputSource, JobCall, PackedJobError, cache_at
 from .call_state_machine import CallState
 
@@ -123,10 +123,11 @@ class Tracker:
         Its claim is released, too: the scheduler says that the job `has_ended`, wherever that ran.
         """
         directory = tracked.directory
-        directory.end(number, error if isinstance(error, CallOutcome) else failed(error))
-        directory.received(number)
         if has_ended:
             self._release_claim(directory, number)
+        # Where the disk takes nothing its futures are told all the same; who attaches to the job later, finds out anew.
+        write_down(directory, number, error if isinstance(error, CallOutcome) else failed(error))
+        directory.received(number)
         for call in tracked.pop(number):
             if isinstance(error, CallOutcome):
                 call.future.fail(PackedJobError(error))
@@ -135,9 +136,10 @@ class Tracker:
             self.tell(call)
 
     def _release_claim(self, directory: BatchDirectory, number: int) -> None:
-        begun = directory.begun(number)
-        if begun is not None and begun.key:
-            release_claim_of(Claims(self.home), begun.key, begun.job)
+        with contextlib.suppress(OSError, CallyardError):  # whoever wants to claim the call finds out anew
+            begun = directory.begun(number)
+            if begun is not None and begun.key:
+                release_claim_of(Claims(self.home), begun.key, begun.job)
 
     def leave(self) -> None:
         """Wait for nothing any more; the jobs go on."""
