@@ -50,6 +50,8 @@ class Slurm:
         poll: how soon and how late the scheduler is asked what has become of jobs (s).
         result_grace: how long a result may take to become visible after its job has ended (s).
         calls_per_job: how many short calls one job makes, one after the other.
+        log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
+            "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: whether calls are jobs that outlive this process; default: see above.
         host: another machine that submits; not here yet.
 
@@ -80,6 +82,7 @@ class Slurm:
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
     calls_per_job: int = 1
+    log_limit: Amount = Amount("100MB")
     detached: bool | None = None
     host: None = None
 
@@ -136,6 +139,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
     from .batch.backend import BatchBackend
     from .batch.scheduler_client import SchedulerClient
     from .batch.writer import JobSettings
+    from .resource_mapping import memory_bytes
     from .run_directories import private_home
 
     if settings.max_tasks_per_child is not None:
@@ -156,6 +160,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         calls_per_job=slurm.calls_per_job,
         poll=slurm.poll,
         result_grace=slurm.result_grace,
+        log_limit=max(_LEAST_LOG, memory_bytes(slurm.log_limit)),
     )
     directory = private_home() if cache is None else cache._directory
     client = SchedulerClient(scheduler, open_host(), slurm.poll[0])
@@ -167,10 +172,11 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
     from .scheduler_launch import PilotLaunch, StepLaunch
 
     if slurm.nodes is not None and not _is_inside():
-        if slurm.calls_per_job != 1:
-            raise CallyardError(
-                "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
-            )
+        for name in ("calls_per_job", "log_limit"):
+            if getattr(slurm, name) != getattr(Slurm, name):
+                raise CallyardError(
+                    f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
+                )
         return ClusterBackend(
             PilotLaunch(_launch_settings(slurm, _template_text(slurm), _template_keys(slurm))), settings
         )
@@ -258,6 +264,7 @@ def _template_keys(slurm: Slurm) -> Sequence[str]:
 
 
 _NAME = "Slurm"  # in the registry of schedulers
+_LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
 _DEFAULTS = ("partition", "account", "qos", "constraint")
 _TEXTS = (*_DEFAULTS, "mpi", "interface", "template", "python")
 _PATHS = ("template", "python")

@@ -60,6 +60,7 @@ class Batch(Frozen):
     python: str
     callyard: str
     request: dict[str, Any]  # what the scheduler is asked, to ask it again
+    log_limit: int = 100 << 20  # bytes that a log may have
 
     def element_of(self, number: int) -> int | None:
         """Return the array's element that makes a call."""
@@ -94,7 +95,7 @@ class Batch(Frozen):
     def check(self) -> None:
         """Raise ValueError where its numbers or names make no sense."""
         spans = [number for call in self.calls for number in (call.at, call.size)]
-        counts = [self.calls_per_job - 1, self.restart_limit, *spans, *(self.elements or ())]
+        counts = [self.calls_per_job - 1, self.restart_limit, self.log_limit, *spans, *(self.elements or ())]
         if not all(type(count) is int and count >= 0 for count in counts) or not 0 <= self.created < _LATEST:
             raise ValueError("numbers that make no sense")
         if not (self.size - 1) * self.calls_per_job < len(self.calls) <= self.size * self.calls_per_job:

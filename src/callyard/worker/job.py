@@ -39,6 +39,7 @@ from ..utils.lite_typing import TYPE_CHECKING, Any, Iterator, NoReturn
 from ..version import VERSION
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL, running
 from .job_call import make_call  # here, so that all calls of the job share what it loads
+from .job_log import JobLog
 from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Job:
         self.pid = 0  # of the call that runs
         self.runs: tuple[int, CallFile] | None = None  # that call
         self.signals = JobSignals()
+        self.log = JobLog(folder.batch.log_limit)
         self.limits: Limits | None = None  # of the calls, if they have any
         self.attempt = 1  # of the call that runs, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
@@ -193,6 +195,7 @@ class Job:
         """Fork a process that makes the call; return why that was ended, if it was, and its exit code."""
         parent = os.getpid()
         self.runs = number, call_file
+        self.log.open(self.folder.log(number) if self.several else None)
         deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
         self.pid = self.signals.fork(call_file.options, call_file.run_time)
         if self.pid == 0:
@@ -205,6 +208,7 @@ class Job:
         pid, self.pid = self.pid, 0
         self.signals.ended()
         end_children(_UNKILLABLE)
+        self.log.drain()
         ended = None if self.limits is None else self.limits.ended(pid)
         return reason or ended or self._killed_for_memory(code), code
 
@@ -237,8 +241,7 @@ class Job:
         die_with_parent(parent)
         running.attempt = self.attempt
         running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned)
-        if self.several:
-            _write_to(self.folder.log(number))
+        self.log.enter()
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
         make_call(
             self.folder, number, call_file, CallStart(job_id(), node_name(), call_file.order.key, _beat_of(call_file))
@@ -249,15 +252,17 @@ class Job:
         """Wait until the call's process has ended; return why it was ended, if it was, and its exit code."""
         reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
-        watched = [] if descriptor is None else [descriptor, self.signals.wakes]
+        watched = [] if descriptor is None else [descriptor]
         while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
             now = time.monotonic()
             limit = None if self.limits is None else self.limits.patience(now)
             due = self.signals.next_at
             patience = min(next(beats), until - now, until if limit is None else limit)
-            patience = patience if due is None else max(0.0, min(patience, due - now))
-            select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
+            patience = min(patience, self.log.patience(now), float("inf") if due is None else max(0.0, due - now))
+            ready = [*watched, self.signals.wakes, *self.log.descriptors(now)]
+            select.select(ready, [], [], patience if watched else min(_LOOKING, patience))
             self.signals.drain()
+            self.log.copy()
             now = time.monotonic()
             for why in () if self.limits is None else self.limits.exceeded(now).values():
                 reason = reason or why
@@ -335,13 +340,6 @@ class Job:
 
 def _beat_of(call_file: CallFile) -> float:
     return min(_BEAT, max(_MOMENT, call_file.wait / 4))
-
-
-def _write_to(path: str) -> None:
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for fd in (1, 2):
-        os.dup2(log, fd)
-    os.close(log)
 
 
 # -- signals ---------------------------------------------------------------------------------------------

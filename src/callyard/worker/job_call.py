@@ -24,6 +24,7 @@ from ..system.processes import leave_quickly
 from ..utils.lite_contextlib import suppress
 from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 from .current_call import Again, running
+from .job_log import settle
 from .job_outcome import UNWRITTEN, InputFailed, failed, printed, who, write_down
 from .process_state import ProcessState
 
@@ -54,6 +55,7 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
 
 def _written(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
     """Write down how the call ended; where that is impossible, the log perhaps takes the traceback of a failure."""
+    settle()  # first: whoever reads the one looks into the other
     if write_down(folder, number, end):
         return True
     if end.failure:
@@ -178,7 +180,7 @@ def _ran(
             running.die("" if type(error) is SystemExit else text)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
-        write_down(folder, number, end)  # before the claim is released: its next owner looks for this
+        _written(folder, number, end)  # before the claim is released: its next owner looks for this
         run.failed(error, text, time.perf_counter() - started, lambda: load()[1:])
         return end
     _end_forks(pid)
@@ -292,9 +294,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
 
 def _log(folder: BatchDirectory, number: int) -> str:
     """Return what the call has printed, or the last part of it."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a user may have put anything there
-            stream.flush()
+    settle()
     try:
         with open(folder.log(number), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG))

@@ -148,7 +148,7 @@ class BatchWriter:
             environment={**self._job_settings.environment, **_variables(resources), **(resources.env or {})},
             restart_limit=resources.restart_limit, paths=tuple(sys.path), cwd=os.getcwd(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
-            python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
+            python=".".join(map(str, sys.version_info[:2])), callyard=VERSION, log_limit=self._job_settings.log_limit,
             request=note_of(
                 names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources, self._settings.max_workers,
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
@@ -223,6 +223,7 @@ class JobSettings:
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
+    log_limit: int = 100 << 20  # bytes
 
     def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
         """Return the scheduler's limit for a job whose calls may take so long each, and then their grace (s)."""
