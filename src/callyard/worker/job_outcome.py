@@ -36,8 +36,12 @@ def who(name: str) -> str:
 
 
 def printed(folder: BatchDirectory, number: int) -> str:
-    """Return where to look further, for the end of a message."""
-    return f"; what it printed is in {folder.log(number)}"
+    """Return where to look further, and the last lines there, for the end of a message."""
+    from ..jobs.log_excerpt import what_it_printed  # here, because most calls do not fail
+    from .job_log import settle
+
+    settle()
+    return what_it_printed(folder.log(number))
 
 
 def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:

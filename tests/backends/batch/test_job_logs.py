@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from gate import Gate
 from this_machine import until
 
 from callyard import Cache, CallyardError, Executor, ResourceError, Slurm
+from callyard.system.process_identity import ProcessIdentity
 
 pytestmark = pytest.mark.once
 
@@ -102,3 +105,31 @@ def test_a_limit_that_makes_no_sense() -> None:
         Slurm(log_limit="much")
     with pytest.raises(CallyardError, match="log_limit is for calls that are jobs of their own"):
         Executor(backend=Slurm(nodes=1, log_limit="1MB"))
+
+
+# ------------------------------------------------------------------ the log that an error names
+
+
+def die_with_words() -> None:
+    print("the last words", flush=True)
+    os._exit(3)
+
+
+def test_an_error_quotes_the_log_which_is_kept_for_a_week(
+    slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    monkeypatch.setenv("CALLYARD_RUNS", str(runs))
+    ex = detached(cache=None)
+    error = ex.submit(die_with_words).exception()
+    ex.shutdown()
+    found = re.search(r"exit code 3; what it printed is in (\S+), at last:\n    the last words$", str(error))
+    assert found is not None, error
+    log = Path(found[1])
+    assert log.read_text() == "the last words\n"
+    monkeypatch.setattr(ProcessIdentity, "state", lambda self: "gone")
+    detached(cache=None).shutdown()
+    assert log.exists()
+    os.utime(log, (0, time.time() - 8 * 24 * 3600))
+    detached(cache=None).shutdown()
+    assert list(runs.iterdir()) == []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ... import errors
 from ...errors import CacheError, CallyardError, JobCancelled, JobLost, WorkerLost
 from ...jobs.batch import CallFile
+from ...jobs.log_excerpt import what_it_printed
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import amounts
 from ...schedulers.base import Status
@@ -30,7 +31,7 @@ def _who(call: JobCall, node: str = "") -> str:
 
 
 def _log(call: JobCall) -> str:
-    return "" if call.directory is None else f"; what it printed is in {call.directory.log(call.number)}"
+    return "" if call.directory is None else what_it_printed(call.directory.log(call.number))
 
 
 def gone(call: JobCall, what: str) -> JobCancelled:
