@@ -11,7 +11,7 @@ Names are loaded at their first use, because a worker needs few of them and star
 from __future__ import annotations
 
 from . import version
-from .utils.lite_typing import TYPE_CHECKING, Any
+from .utils.lite_stdlib import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends.local import Local

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from callyard.schedulers import registry
-from callyard.schedulers.current_job import current_job
-from callyard.schedulers.job_environment import JobEnvironment, JobVariables
+from callyard.schedulers.job_environment import JobEnvironment, JobVariables, current_job
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 
 TOLD = SlurmScheduler().site().job_variables.environment()  # which every process of a job is
@@ -80,6 +79,6 @@ def test_outside_of_all_jobs() -> None:
 
 
 def test_to_read_them_loads_next_to_nothing() -> None:
-    code = "import sys; old = {*sys.modules}; import callyard.schedulers.current_job; print(*{*sys.modules} - old)"
+    code = "import sys; old = {*sys.modules}; import callyard.schedulers.job_environment; print(*{*sys.modules} - old)"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not {"typing", "dataclasses", "re", "enum", "importlib.metadata"} & set(run.stdout.split())

@@ -21,7 +21,7 @@ from callyard.backends.batch.writer import JobSettings
 from callyard.cache.cache import Cache
 from callyard.hosts.this_machine import open_host
 from callyard.pool.zygote_connection import python_command
-from callyard.schedulers.current_job import current_job
+from callyard.schedulers.job_environment import current_job
 from callyard.schedulers.registry import open_scheduler
 from callyard.testing.scheduler_contract import SchedulerContract
 

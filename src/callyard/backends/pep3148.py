@@ -55,12 +55,7 @@ class Pep3148Backend:
         resources: Resources,
         ticket: CachedCall | None = None,
     ) -> Future[Any]:
-        asked = resources.asked()
-        if asked:
-            raise ResourceError(
-                f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; "
-                "leave it out, or use another backend"
-            )
+        self._refuse(resources)
         future = _ForwardedCall(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))
         start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
@@ -82,14 +77,26 @@ class Pep3148Backend:
                 when_done(sources, future, known)
             elif self._limiter.acquire(future, later):
                 start()
-        except BaseException:  # nobody is going to have this future: if it was not handed on it shall not be
-            if future.theirs is None:
-                future.again()
-                future.cancel()
-                self._limiter.release(future)
-                self._forget(future)
+        except BaseException:
+            self._withdraw(future)
             raise
         return future
+
+    def _refuse(self, resources: Resources) -> None:
+        asked = resources.asked()
+        if asked:
+            raise ResourceError(
+                f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; "
+                "leave it out, or use another backend"
+            )
+
+    def _withdraw(self, future: _ForwardedCall) -> None:
+        """Cancel a call whose submission was interrupted, unless the inner executor has it: nobody gets its future."""
+        if future.theirs is None:
+            future.again()
+            future.cancel()
+            self._limiter.release(future)
+            self._forget(future)
 
     def _outside(self, step: Callable[[], object]) -> None:
         """Do it, but not in the middle of another such step of this thread.

@@ -33,10 +33,7 @@ import time
 
 from ..errors import CacheError
 from ..system.process_identity import ProcessIdentity, State, is_hexadecimal, this_process
-from ..utils import lite_json
-from ..utils.frozen import Frozen
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Any, Container, Iterator
+from ..utils.lite_stdlib import Any, Container, Frozen, Iterator, json_dumps, json_loads, suppress
 from .directory import CacheDirectory, is_key, remove_file
 
 __all__ = ["Claim", "ClaimOwner", "Claims", "UnreadableClaim"]
@@ -270,7 +267,7 @@ class _ClaimAttempt:
         return False
 
     def _write(self) -> str:
-        content = lite_json.dumps(vars(self.owner)).encode() + b"\n"
+        content = json_dumps(vars(self.owner)).encode() + b"\n"
         try:
             descriptor, path = self._directory.temporary_in(self._path)  # checked when `take` began
         except FileNotFoundError:  # the cache was deleted
@@ -329,7 +326,7 @@ _TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str,
 def _parse(content: bytes) -> ClaimOwner | None:
     """Return the owner named by a claim; None for a file not written by Callyard."""
     try:
-        found = lite_json.loads(content)
+        found = json_loads(content)
         owner = ClaimOwner(**{name: found[name] for name in ClaimOwner.fields})
         typed = all(isinstance(found[name], kind) for name, kind in zip(ClaimOwner.fields, _TYPES, strict=True))
     except (ValueError, TypeError, KeyError):

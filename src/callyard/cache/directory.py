@@ -18,9 +18,7 @@ import stat
 
 from ..errors import CacheError, UnsafeCache
 from ..system.process_identity import ProcessIdentity, is_hexadecimal, own_label
-from ..utils.frozen import Frozen
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Callable, Iterator
+from ..utils.lite_stdlib import Callable, Frozen, Iterator, suppress
 from .permissions import Trust, check_directory, check_file, check_within, make_directory, resolve
 
 __all__ = ["CacheDirectory", "is_key", "remove_file", "remove_tree", "sync_directory"]

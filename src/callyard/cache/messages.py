@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..utils.frozen import Frozen
-from ..utils.lite_typing import TYPE_CHECKING, Any, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, Sequence
 
 if TYPE_CHECKING:
     from ..hashing.call_key import KeyContext

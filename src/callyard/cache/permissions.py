@@ -22,7 +22,7 @@ import stat
 
 from ..errors import UnsafeCache
 from ..system.acls import AclEntry, inherited_writers, named_writers
-from ..utils.lite_typing import Literal
+from ..utils.lite_stdlib import Literal
 
 __all__ = ["Trust", "check_directory", "check_file", "check_within", "make_directory", "resolve"]
 

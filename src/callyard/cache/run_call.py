@@ -11,8 +11,7 @@ import sys
 import time
 
 from ..errors import CacheError, CallyardError
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Any, Callable
+from ..utils.lite_stdlib import Any, Callable, suppress
 from .claims import Claim, Claims
 from .directory import CacheDirectory
 from .messages import RunDeclined, RunOutcome, RunReport, RunRequest

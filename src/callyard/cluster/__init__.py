@@ -1,1 +1,1 @@
-"""Live calls on several nodes: agents there, and the driver that places calls on them."""
+"""Live calls on several nodes: the agents there, and the driver that places calls on nodes."""

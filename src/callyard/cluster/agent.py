@@ -3,8 +3,8 @@
     driver == transport/curve ==> Agent --> WorkerPool --> workers      the same worker pool as for `Local()`
     driver <== transport/curve == AgentReply <-- WorkerPool
 
-One thread does it all: the I/O thread of the worker pool also waits for the driver. Nothing of the user's is unpickled
-here: functions, arguments and results pass as they are between the driver and the workers.
+There is one thread: the I/O thread of the worker pool also waits for the driver. Nothing of the user's is unpickled
+here: functions, arguments and results pass unopened between the driver and the workers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .agent_replies import AgentReply
 if TYPE_CHECKING:
     from ..transport.curve import Link
 
-MakeRunner = Callable[..., Any]  # makes the runner of calls, if that is not a worker pool
+MakeRunner = Callable[..., Any]  # makes the runner of calls, in the place of a worker pool
 
 
 class SentFunction:
@@ -59,12 +59,12 @@ class Agent:
         initializer: bytes | None,
         make_runner: MakeRunner | None = None,
     ) -> None:
-        """`unread`: messages that have arrived behind WELCOME."""
+        """Make the agent; `unread` has the messages that arrived behind WELCOME."""
         self._link, self._unread = link, unread
         self._sender = FrameSender()
         self._functions: dict[int, SentFunction] = {}
         self._plans: dict[int, CallPlan] = {}
-        self._paces: dict[str, CallDurations] = {}  # of functions that travel with their arguments
+        self._paces: dict[str, CallDurations] = {}  # of functions packed with their arguments
         self._orders = count()  # of calls, by age
         self._gone: PeerGone | None = None  # set when the driver is gone, or the network between
         cores, gpus, memory = welcome["capacity"]
@@ -87,12 +87,17 @@ class Agent:
         }
 
     def run(self) -> None:
-        """Serve until the driver sends END. Raises PeerGone if it is gone before."""
+        """Serve until the driver sends END.
+
+        Raises:
+            PeerGone: the driver, or the connection, has gone before END.
+        """
         with _warnings_to(self.warn) if type(self._runner) is WorkerPool else contextlib.nullcontext():
             self._runner.prepare()
             self._runner.join()
         if self._gone is not None:
             raise self._gone
+        # Last, after the end of all workers: no result can follow ENDED.
         self._sender.add(json_frame(agent_protocol.ENDED))
         self._link.send(self._sender.take())
 
@@ -107,7 +112,7 @@ class Agent:
         self._loop = loop
 
     def before_waiting(self) -> bool:
-        """Send what was collected; return whether messages were handled that had arrived before."""
+        """Send the collected frames; return True after taking in messages that had arrived before."""
         unread, self._unread = self._unread, []
         for message in unread:
             self._on_message(message)
@@ -126,9 +131,10 @@ class Agent:
             self._driver_gone(gone)
 
     def _driver_gone(self, gone: PeerGone) -> None:
-        """Kill what runs: nobody wants the results any more."""
+        """Kill the workers, because no driver is left to take results."""
         if self._gone is None:
             self._gone = gone
+            # A closed connection would be readable for ever, and keep the loop awake.
             self._loop.forget(self._link.fileno())
             self._signal(signal.SIGKILL, b"")
 
@@ -193,6 +199,7 @@ class Agent:
 
     def _take_back(self, number: int, body: bytes) -> None:
         self._runner.cancel_waiting(False)
+        # After the calls: each cancelled one has added BACK before this.
         self._sender.add(json_frame(agent_protocol.TAKEN_BACK))
 
     def _alone(self, number: int, body: bytes) -> None:
@@ -220,15 +227,15 @@ def _read_plan(said: dict[str, Any], capacity: NodeCapacity) -> CallPlan:
 
 
 def adopt(surroundings: dict[str, Any]) -> None:
-    """Take over import path, key, directory and variables of the driver: workers get those of this process."""
+    """Take over import path, key, directory and variables of the driver: workers inherit those of this process."""
     sys.path[:] = surroundings["path"]
     if surroundings["key"] is not None:
-        import multiprocessing.managers  # here, because few need it and it imports much
+        import multiprocessing.managers  # here, because few need this module, and its imports are many
 
         multiprocessing.current_process().authkey = bytes.fromhex(surroundings["key"])
     if surroundings["argv"] is not None:
         sys.argv[:] = surroundings["argv"]
-    with contextlib.suppress(OSError, TypeError):  # that directory is not on this node
+    with contextlib.suppress(OSError, TypeError):  # the driver's directory is not on this node
         os.chdir(surroundings["cwd"])
     for name, value in surroundings["environment"].items():
         if value is None:

@@ -1,6 +1,6 @@
-"""The driver's end of one agent: it turns calls into frames, and frames into ends of calls.
+"""The driver's end of one agent: calls become frames here, and frames become ends of calls.
 
-Only the I/O thread of the driver uses it.
+Only the I/O thread of the driver uses a connection, so there is no lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_PLANS = 1000
 
 
 class CallEnd(NamedTuple):
-    """The end of a call: a "result" or an "error", packed; or it is "lost", with an exception, packed or not."""
+    """The end of a call: a packed "result" or "error"; or "lost", with an exception, packed or not."""
 
     call: Call
     how: str
@@ -40,15 +40,15 @@ class CallEnd(NamedTuple):
 
 
 class AgentConnection:
-    """The connection to one agent, and what the driver knows of it while it lasts."""
+    """The connection to one agent, and the driver's knowledge of the agent while the connection lasts."""
 
     def __init__(self, peer: bytes, node: NodeState, hello: Hello) -> None:
         self.peer, self.node = peer, node
         self.host, self.pid, self.key = hello.host, hello.pid, hello.key
         self.sender = FrameSender()
-        self.in_flight: dict[int, Call] = {}  # by number, in the order in which they were sent
+        self.in_flight: dict[int, Call] = {}  # by number, in the order of sending
         self.returned: list[Call] = []  # calls that have not begun there and never will
-        self.taken_back = False  # all of those have been returned
+        self.taken_back = False  # True after the last of the returned calls
         self.ending = self.ended = False
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
@@ -59,7 +59,7 @@ class AgentConnection:
     # -- to the agent ----------------------------------------------------------------------------------
 
     def welcome(self, workers: int | None, max_tasks: int | None, initializer: bytes | None) -> None:
-        """Tell the agent what it may give out, and what its workers must know."""
+        """Tell the agent the resources to give out, and the settings of the workers."""
         head = {
             "capacity": self.node.capacity,
             "workers": workers,
@@ -71,7 +71,8 @@ class AgentConnection:
         self.sender.add(frames.encode(agent_protocol.WELCOME, 0, 0, WHOLE, body))
 
     def send(self, calls: Sequence[Call], workers: int | None) -> list[list[bytes | memoryview]]:
-        """Add the calls to the message that is being collected; return messages that are full."""
+        """Add the calls to the message under way; return messages that are full."""
+        # Settings first: the agent handles the frames of a message in order, and the calls need them.
         add = self.sender.add
         if workers is not None and workers != self._workers:
             self._workers = workers
@@ -113,14 +114,14 @@ class AgentConnection:
         self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
 
     def _define(self, definition: FunctionDefinition, name: str) -> int:
-        """Make sure that the agent has this version of the function; return its number."""
+        """Send the function unless the agent has this version; return its number."""
         if self._functions.add(definition):
             body = wrap({"name": name}, [Packed(definition.data)], [])
             self.sender.add(frames.encode(agent_protocol.DEFINE, 0, definition.id, WHOLE, body))
         return definition.id
 
     def _import_settings(self) -> dict[str, Any]:
-        """Return where workers find modules, and the key of managers; the rest of their surroundings stays."""
+        """Return the import path and the key of managers; all other settings of the workers stay."""
         path, key = self._imports.take()
         return {"path": path, "key": None if key is None else key.hex(), "argv": None, "cwd": None, "environment": {}}
 
@@ -128,7 +129,8 @@ class AgentConnection:
         known = self._plans.get(id(plan))
         if known is not None:
             return known[1]
-        if len(self._plans) > _MOST_PLANS:  # each call may bring its own; the agent learns the numbers anew
+        # Calls may each bring a plan of their own; the agent then learns the numbers anew.
+        if len(self._plans) > _MOST_PLANS:
             self._plans.clear()
         number = len(self._plans) + 1
         self._plans[id(plan)] = plan, number
@@ -148,7 +150,7 @@ class AgentConnection:
         self.sender.add(json_frame(agent_protocol.TAKE_BACK))
 
     def release_idle_workers(self) -> None:
-        """Let idle workers end: they may hold GPUs and memory that ranks of an MPI call need."""
+        """Let idle workers end: their GPUs and memory may be needed by ranks of an MPI call."""
         self.sender.add(json_frame(agent_protocol.ALONE))
 
     def signal(self, signum: int) -> None:
@@ -161,7 +163,7 @@ class AgentConnection:
     # -- from the agent --------------------------------------------------------------------------------
 
     def receive(self, message: list[bytes]) -> Iterator[CallEnd]:
-        """Return the ends of calls that a message tells of."""
+        """Return the ends of calls in a message."""
         beside = iter(message[1:])
         in_flight = self.in_flight
         for kind, sequence, number, flags, body in agent_protocol.split_frames(message[0]):
@@ -216,5 +218,5 @@ def _lost(said: dict[str, Any]) -> BaseException:
 
 
 def _warn(words: str) -> None:
-    with contextlib.suppress(Warning):  # where warnings are errors there is nobody here to catch one
+    with contextlib.suppress(Warning):  # an I/O thread has no caller to catch a warning that is an error
         warnings.warn(words, stacklevel=2)

@@ -1,4 +1,4 @@
-"""The replies of an agent: in the place of futures, they turn each end of a call into a frame for the driver."""
+"""The replies of an agent: each takes the place of a future, and makes a frame for the driver from a call's end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST = 0xFFFFFFFF
 
 
 class AgentReply:
-    """The reply to one call, in the place of its future. Once it has ended it sends nothing more."""
+    """The reply to one call, in the place of a future. The first end is sent, and any later one ignored."""
 
     __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "attempts", "name")
     passes_again_on = True
@@ -56,13 +56,13 @@ class AgentReply:
             self._say_whole(RESULT, {}, [cast(Packed, packed)])
 
     def pass_again_on(self, arguments: Lazy) -> None:
-        """The call has raised `Again`: the driver finds the place where it runs with these arguments."""
+        """Send the arguments of an `Again` back: the driver chooses the node of the next run."""
         self._note = RunAgain()
         self.finish(arguments)
 
     @property
     def _more(self) -> bool:
-        """Whether there is more to say than the result."""
+        """True if there is more to send than the result."""
         return self._note is not None or self.attempts > 0
 
     def fail(self, failure: Lazy) -> None:

@@ -1,10 +1,10 @@
-r"""The autoscaler: how many nodes to ask a scheduler for, and which to give back. Decisions only, without I/O.
+r"""The autoscaler: decisions on the number of nodes to ask a scheduler for, and the nodes to give back, without I/O.
 
 Nodes come in *blocks*, the nodes of one job. A block has one node, because many small jobs begin sooner than a large
-one; or as many as a waiting call needs together. Its states:
+one; or as many nodes as a waiting call needs together. The states of a block:
 
     asked --> waiting --> starting --> there <-> lost --> leaving --> (forgotten)
-                                         \-> aging: its time is nearly over, and another one is asked for in its place
+                                         \-> aging: its time is nearly over, and another block is asked for instead
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..pool.call_shape import NodeCapacity, NodeNeed
 from .placement_state import NodeState
 
 IDLE = 30.0  # s without a call after which a node is given back
-_LONG = 1.0  # s; calls that take less do not each need a place of their own
-_WORTH = 10.0  # s of work for each place, for which it is worth to ask for a node
-_AGING = 0.25  # the last part of a block's time, in which it is replaced
-_LAST = 0.1  # the last part, in which no call is started there any more
-_EARLY, _LATE = 600.0, 60.0  # s that these take at most
-_BACK = 5.0  # s in which an agent that was lost may come back, before another node is asked for
-AGAIN = (1.0, 5.0, 15.0, 60.0)  # s after which is asked again, when a job has ended before its nodes were there
+_LONG = 1.0  # s; shorter calls need no place of their own
+_WORTH = 10.0  # s of work for each place that make another node worth asking for
+_AGING = 0.25  # the last part of a block's time, for its replacement
+_LAST = 0.1  # the last part of a block's time, without new calls
+_EARLY, _LATE = 600.0, 60.0  # s, at most, of the two parts
+_BACK = 5.0  # s for a lost agent to come back, before another node is asked for
+AGAIN = (1.0, 5.0, 15.0, 60.0)  # s to wait after jobs that ended before their nodes were there: after one, two, ...
 
 
 @dataclass(eq=False)
@@ -33,35 +33,35 @@ class Block:
     """One job, or one element of a job array."""
 
     number: int
-    size: int  # how many nodes
+    size: int  # number of nodes
     state: str = "asked"
-    since: float = 0.0  # when it came into that state
-    job: str | None = None  # its name for the scheduler
-    until: float | None = None  # when its time is over; None: not known yet
-    lifetime: float = inf  # s from when that was first known to the end
-    connected: list[NodeState] = field(default_factory=list)  # nodes whose agents are connected
-    seen_on: set[str] = field(default_factory=set)  # names of nodes on which it has had agents
-    name: str = ""  # its name for its agents
-    step_job: str = ""  # its name for commands inside it
-    idle: float | None = None  # since when no call runs there
+    since: float = 0.0  # the time of the change to this state
+    job: str | None = None  # the scheduler's name of the job
+    until: float | None = None  # the end of its time; None: not known yet
+    lifetime: float = inf  # s from the first knowledge of `until` to that time
+    connected: list[NodeState] = field(default_factory=list)  # nodes with connected agents
+    seen_on: set[str] = field(default_factory=set)  # names of nodes that have had an agent of the block
+    name: str = ""  # the agents' name of the block
+    step_job: str = ""  # the job's name for commands inside the job
+    idle: float | None = None  # the time of the last call's end there; None while calls run
     aging: bool = False
-    missed: int = 0  # how often in a row the scheduler did not know its job
-    reason: str = ""  # why its job waited, in the scheduler's words, when it was last asked
+    missed: int = 0  # questions in a row that the scheduler answered without the job
+    reason: str = ""  # the scheduler's reason for the wait, at the last question
 
     def goes(self, state: str, now: float) -> None:
         self.state, self.since = state, now
 
     @property
     def present(self) -> bool:
-        """True if it counts among the nodes that are wanted."""
+        """True if the block counts among the wanted nodes."""
         return self.state != "leaving" and not self.aging
 
 
 class Demand(NamedTuple):
-    """The nodes that are of use to the calls that wait and run."""
+    """The number of nodes that are of use to the waiting and running calls."""
 
     nodes: int
-    together: int = 1  # how many of them a call needs in one block
+    together: int = 1  # the most nodes that one call needs in one block
 
 
 class ScalingSteps(NamedTuple):
@@ -74,13 +74,13 @@ class ScalingSteps(NamedTuple):
 def demand(
     backlog: Iterable[tuple[NodeNeed, int, float]], busy: int, typical: NodeCapacity | None, room: int | None = None
 ) -> Demand:
-    """Return how many nodes are of use.
+    """Return the number of nodes that are of use.
 
     Args:
-        backlog: needs of waiting calls, how many wait, and how long each runs (s).
-        busy: nodes that run something.
-        typical: what most nodes have; None if that is not known, so that each call may need a node of its own.
-        room: how many more calls may run at once; None for any number.
+        backlog: needs of waiting calls, the number of calls of each, and their duration (s).
+        busy: nodes with running calls.
+        typical: the resources of most nodes; None if unknown, so that each call may need a node of its own.
+        room: the number of further calls that may run at once; None for any number.
     """
     nodes, together = busy, 1
     for need, waiting, seconds in backlog:
@@ -98,7 +98,7 @@ def demand(
 
 
 def _places(need: NodeNeed, typical: NodeCapacity | None) -> int:
-    """Return how many such calls a node can have at once."""
+    """Return the number of such calls that fit on a node at once."""
     if typical is None or need.exclusive:
         return 1
     shape = need.shape
@@ -112,12 +112,12 @@ class Autoscaler:
     def __init__(self, least: int, most: int) -> None:
         self.least, self.most = least, most
         self.blocks: list[Block] = []
-        self.ever = False  # a node has been there since calls were last told of a failure
+        self.ever = False  # a node has been there since calls last failed for lack of one
         self.failures = 0  # in a row: jobs that ended before their nodes were there
-        self.not_before = 0.0  # when nodes may be asked for again, after failures
+        self.not_before = 0.0  # the earliest time to ask for nodes again, after failures
         self._few: int | None = None  # the most jobs to ask for next, after the scheduler has named a limit
-        self._used = -inf  # when there was last something to do
-        self._now = -inf  # of the last decision
+        self._used = -inf  # the last time with calls
+        self._now = -inf  # the time of the last decision
         self._numbers = count(1)
 
     # -- events ----------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class Autoscaler:
             block.goes("lost", now)
 
     def ends_at(self, block: Block, until: float, now: float) -> None:
-        """Note when the time of the block is over."""
+        """Note the end of the block's time."""
         if block.until is None:
             block.lifetime = until - now
         block.until = until
@@ -148,26 +148,30 @@ class Autoscaler:
         if block not in self.blocks:
             return
         self.blocks.remove(block)
+        # The job has ended without a node: wait longer before each further attempt.
         if block.state in ("asked", "waiting", "starting"):
             self.failures += 1
             self.not_before = now + AGAIN[min(self.failures, len(AGAIN)) - 1]
 
     def refused(self, blocks: Iterable[Block], not_before: float, few: int | None = None) -> None:
-        """Forget blocks whose jobs the scheduler has not taken. `few`: how many it may take at once."""
+        """Forget blocks whose jobs the scheduler has refused; `few` is the number that it may take at once."""
         self.blocks = [block for block in self.blocks if block not in blocks]
         self.not_before, self._few = not_before, few
 
     def begin_anew(self) -> None:
-        """Forget the failures, because the calls that waited were told of them; those to come may have more luck."""
+        """Forget the failures, after the waiting calls were told of them; later calls may have more luck."""
         self.failures, self.not_before, self.ever = 0, 0.0, any(block.connected for block in self.blocks)
 
     # -- decisions -------------------------------------------------------------------------------------
 
     def decide(self, wanted: Demand, slowest: float, now: float, longest: float = 0.0) -> ScalingSteps:
-        """Return what to ask for and what to give back.
+        """Return the blocks to ask for, and those to give back.
 
-        `slowest`: how long calls without a time of their own have lately taken (s); `longest`: the time of a call for
-        which no node is there for long enough (s).
+        Args:
+            wanted: the nodes of use.
+            slowest: the recent duration of calls without a `run_time` (s).
+            now: the present time (s).
+            longest: the `run_time` of a call for which no present node lasts long enough (s).
         """
         self._now = now
         for block in self.blocks:
@@ -177,6 +181,7 @@ class Autoscaler:
             self._used = now
         least = self.least if wanted.nodes or now - self._used < IDLE else 0
         target = min(self.most, max(wanted.nodes, least))
+        # In this order: replaced blocks go first, then idle ones, and only then the room for a larger block is counted.
         back = [*self._done_with(now), *self._idle(max(target, self.least), now)]
         if target:
             back += self._make_room(wanted, back)
@@ -185,7 +190,7 @@ class Autoscaler:
         return ScalingSteps(self._ask(target, wanted, now), back)
 
     def next_look(self, slowest: float) -> float | None:
-        """Return when there is something to decide although nothing happens; None where that is never."""
+        """Return the time of the next decision that no event brings about; None if there is none."""
         times = [block.idle + IDLE for block in self.blocks if block.idle is not None and block.state == "there"]
         if self.not_before:
             times.append(self.not_before)
@@ -193,13 +198,14 @@ class Autoscaler:
         for block in self.blocks:
             if block.until is not None and block.state == "there":
                 before_end = self._last if block.aging else self._lead
-                times.append(block.until - before_end(block, slowest))  # the replacement first, then the last use
-        return min((when for when in times if when > self._now), default=None)  # what was due then has been decided
+                # The time of replacement first, then that of the last call.
+                times.append(block.until - before_end(block, slowest))
+        return min((when for when in times if when > self._now), default=None)  # times up to now have been decided on
 
     def _look_at_time(self, block: Block, slowest: float, now: float, longest: float) -> None:
-        """Replace a block some time before its end, and start no call there shortly before it."""
+        """Replace a block some time before its end, and start no call there shortly before the end."""
         if block.state == "lost" and now - block.since >= _BACK:
-            block.aging = True  # it is replaced; should it come back, it is used until it is idle
+            block.aging = True  # replaced; if it comes back, it is used until idle
         if block.until is None or block.state != "there":
             return
         left = block.until - now
@@ -222,7 +228,7 @@ class Autoscaler:
             block.idle = now
 
     def _done_with(self, now: float) -> list[Block]:
-        """Return the blocks that have been replaced and are not used any more."""
+        """Return the blocks that have been replaced and are no longer used."""
         return [
             block
             for block in self.blocks
@@ -231,7 +237,7 @@ class Autoscaler:
         ]
 
     def _idle(self, kept: int, now: float) -> list[Block]:
-        """Return blocks that were not used for a while, as long as enough stay: first those that have not come yet."""
+        """Return blocks that were long unused, as long as enough stay: those that have not come yet go first."""
         back = []
         present = self._present()
         for block in sorted(self.blocks, key=lambda block: (block.state == "there", -block.number)):

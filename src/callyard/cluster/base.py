@@ -1,4 +1,4 @@
-"""The seam between a driver and its nodes: protocols for starting agents and ranks there, and values that pass it."""
+"""The seam between a driver and its nodes: protocols for starting agents and ranks there, and their values."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ if TYPE_CHECKING:
     from .node_placement import NodePlacement
     from .placement_state import NodeState
 
-_TAIL = 20  # lines of output that are kept
+_TAIL = 20  # lines of output to keep
 
 
 class RanksToStart(NamedTuple):
-    """The ranks of one call, as they are to be started."""
+    """The ranks of one call, with all data for their start."""
 
-    block: Any  # that the nodes are of
+    block: Any  # the block of the nodes
     nodes: Sequence[str]
-    size: int  # how many in all
-    per_node: int  # at most, the first nodes full
-    arguments: Sequence[str]  # of each
-    environment: Mapping[str, str]  # beside what there is
+    size: int  # of all ranks
+    per_node: int  # at most; the first nodes are full
+    arguments: Sequence[str]  # of each rank
+    environment: Mapping[str, str]  # added to the present one
 
 
 class AgentOutput(NamedTuple):
     """The news in the output of agents that were started together."""
 
-    ended_on: Sequence[str]  # nodes whose agents have ended since the last time
+    ended_on: Sequence[str]  # nodes whose agents have ended since the last reading
     over: bool  # all of them have ended, and there is no more output
 
 
 class StartedAgents(Protocol):
-    """Agents, or ranks of a call, that were started together by one process of this machine."""
+    """Agents, or ranks of a call, started together by one process of this machine."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when there is output, or when all of them have ended."""
 
     def read(self) -> AgentOutput:
-        """Pass their output on to the user, and return its news."""
+        """Pass new output on to the user, and return the news in it."""
 
     def words(self) -> str:
-        """Return the last lines of their output."""
+        """Return the last lines of the output."""
 
     def stop(self) -> None:
         """End them now, without waiting for that."""
 
     def end(self, grace: float) -> None:
-        """End those that have not ended by themselves after so many seconds, and wait for that."""
+        """Wait for their end, at most `grace` seconds, then end the rest and wait for that."""
 
 
 class GivenUpCalls(NamedTuple):
-    """The needs whose calls are given up, and why."""
+    """Needs whose calls are given up, with the error."""
 
     needs: Sequence[NodeNeed]
     why: CallyardError
@@ -68,50 +68,57 @@ class GivenUpCalls(NamedTuple):
 class StarterTurn(NamedTuple):
     """The outcome of one look at the agents."""
 
-    leaving: Sequence[NodeState]  # nodes that are given back, so their agents are to end
-    next_look: float | None  # when to look again although nothing happens; None where that is never
+    leaving: Sequence[NodeState]  # nodes to give back, so their agents must end
+    next_look: float | None  # the time of the next look, if no event comes before; None for no time
 
 
 class AgentStarter(Protocol):
-    """The starter of agents, which knows which are there and which are to come. Only the I/O thread uses it."""
+    """The starter of agents, with accounts of the present and the coming ones. Only the I/O thread uses it."""
 
     @property
-    def complete(self) -> bool:
+    def complete(self) -> bool:  # True if all agents that were started are there.
         """True if all agents that were started are there."""
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
-        """Start the agents that are missing. `wanted`: there are calls; `contact` gives the path of the contact file.
+        """Start the missing agents. The driver calls this in each turn of the loop, before the loop waits.
 
-        It is called in each turn of the loop, before the loop waits.
+        Args:
+            loop: the loop in which to watch the commands that start agents.
+            contact: a function that begins to listen, and returns the path of the contact file.
+            now: the present time (s).
+            wanted: there are calls, or calls to come.
         """
 
     def admit(self, hello: Hello, now: float) -> NodeState | str:
-        """Return the node of an agent that has connected, after adding it to the placement; or why it is refused."""
+        """Return the node of a new agent, after adding it to the placement; or the reason to refuse the agent."""
 
     def gone(self, node: NodeState, now: float) -> None:
         """Note that the agent on this node cannot be reached any more."""
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
-        """Return those of these calls, which no node can hold, that are given up, and why; None if all may wait.
+        """Return the needs to give up, of these that no node can hold, with the error; None if all may wait.
 
-        `long`: they have waited long; `where`: how agents find the driver, for people.
+        Args:
+            needs: the needs that no present node can hold.
+            long: they have waited long.
+            where: the driver's addresses, for people.
         """
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """End the commands and jobs that run agents; give them so many seconds to end by themselves."""
+        """End the commands and jobs that run agents; give them `grace` seconds to end by themselves."""
 
 
 class RankLaunchers(Protocol):
-    """The ways in which a launcher can start the ranks of a call: not each fits the MPI library."""
+    """The ways in which a launcher can start the ranks of a call: not every one fits the MPI library."""
 
     def candidates(self) -> list[str]:
         """Return the ways to try, in this order."""
 
     def fits(self, way: str) -> None:
-        """Note that ranks which were started in this way have found each other."""
+        """Note that ranks started in this way have found each other."""
 
     def advice(self, tried: list[str]) -> str:
-        """Return the advice when no way has worked: the rest of a message."""
+        """Return the advice for the end of a message, after no way has worked."""
 
 
 class RankStarter(Protocol):
@@ -122,16 +129,16 @@ class RankStarter(Protocol):
         """The ways in which ranks can be started."""
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
-        """Start the ranks of a call on several nodes, by a launcher that the MPI library knows."""
+        """Start the ranks of a call on several nodes, in one of the ways of `rank_launchers`."""
 
 
 class ListenSettings(NamedTuple):
     """The settings with which the driver listens for its agents.
 
     Attributes:
-        directory: for the contact file: one that the nodes see too, and nobody else's.
+        directory: the place of the contact file: seen by the nodes, and closed to other users.
         interface: the network interface to listen at; None for all of them.
-        ports: the first and the last port that may be taken; None for any.
+        ports: the first and the last port to try; None for any.
     """
 
     directory: str
@@ -145,23 +152,23 @@ class Launch(RankStarter, Protocol):
     listen: ListenSettings
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
-        """Return what nodes have, before their agents have told; nothing if that is not known.
+        """Return the resources of the nodes, as far as known before their agents tell.
 
-        `timed`: include for how long they are there, which may have to be asked first.
+        `timed`: include the time that is left to them, which may have to be asked for first.
         """
 
     def make_starter(self, placement: NodePlacement) -> AgentStarter:
         """Return the starter of agents for this placement."""
 
     def describe_node(self, node: str) -> str:
-        """Return the node as messages name it, with where to look when its agent is gone."""
+        """Return the node as messages name it, with the place to look when its agent is gone."""
 
     def describe(self) -> str:
-        """Return what this is, for people."""
+        """Return a short description for people."""
 
 
 class AgentProcess:
-    """Agents behind one process of this machine, whose standard error passes through here."""
+    """Agents behind one process of this machine, whose standard error is read here and passed on."""
 
     def __init__(
         self,
@@ -173,20 +180,20 @@ class AgentProcess:
     ) -> None:
         """Start the process.
 
-        `ended_on` finds the nodes in a line that says that their agents have ended; `noise` is not passed on.
+        `ended_on` finds, in a line of output, the nodes whose agents have ended; `noise` is not passed on.
         """
         self._nodes = nodes
         self._noise = noise
         self._find_ended = ended_on
         self._ended_on: list[str] = []
         self._said: list[str] = []
-        self._rest = b""  # of a line that is not complete
+        self._rest = b""  # of an incomplete line
         self._process = subprocess.Popen(
             argv,
-            stdin=subprocess.PIPE,  # nothing is written to it: agents end when its other end is gone, with this process
+            stdin=subprocess.PIPE,  # never written to: agents end when this end is gone, with this process
             stderr=subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the driver, which ends the others as it is told to
+            start_new_session=True,  # Ctrl-C is for the driver alone, which ends the others in order
         )
         assert self._process.stderr is not None
         assert self._process.stdin is not None
@@ -225,6 +232,7 @@ class AgentProcess:
         return "; ".join(self._said)
 
     def stop(self) -> None:
+        """End the process, and thereby the agents, without waiting."""
         self._process.terminate()
 
     def end(self, grace: float) -> None:
@@ -239,9 +247,9 @@ class AgentProcess:
         self._stderr.close()
 
     def close_in_forked_child(self) -> None:
-        """Close the pipes of this copy: agents end when nobody holds the other end of their standard input."""
+        """Close the pipes of this copy: agents end when no process holds the other end of their standard input."""
         for pipe in (self._stdin, self._stderr):
-            with contextlib.suppress(OSError, ValueError):  # it is closed
+            with contextlib.suppress(OSError, ValueError):  # closed already
                 os.close(pipe.fileno())
 
 

@@ -1,6 +1,6 @@
 """The agents of a driver: their connections, the messages to and from them, and their start and end.
 
-All of it belongs to the I/O thread of the driver, so there is no lock.
+All of this belongs to the I/O thread of the driver, so there is no lock.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .placement_state import NodeState, StartOnNodes
 if TYPE_CHECKING:
     from ..transport.curve import Listener
 
-_LIVE = "live-"  # how the names of the drivers' directories begin
-_MOST_NODES = 4096  # each has a connection, and thereby a descriptor
-_STALL = 0.1  # s without a result after which calls that were sent ahead are taken back
+_LIVE = "live-"  # the beginning of the names of drivers' directories
+_MOST_NODES = 4096  # each with a connection, and thereby a descriptor
+_STALL = 0.1  # s without a result after which calls sent ahead are taken back
 _SILENCE = 20.0  # s without a sign of life after which a node counts as gone
 
 
@@ -56,14 +56,14 @@ class Agents:
         self._launch, self._placement = launch, placement
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
         self.ends: deque[CallEnd] = deque()  # of calls; the driver ends their futures
-        self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, and how, in words
+        self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, with the reason in words
         self.returned: list[Call] = []  # calls that did not begin where they were sent
         self._by_peer: dict[bytes, AgentConnection] = {}
         self._by_node: dict[int, AgentConnection] = {}
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
         self._to_flush: dict[AgentConnection, None] = {}
         self._starter = launch.make_starter(placement)
-        self._starter_looks_at: float | None = None  # the next time, although nothing happens
+        self._starter_looks_at: float | None = None  # the time of the next look, if no event comes before
         self._mismatch: VersionMismatch | None = None
         self._listener: Listener | None = None
         self._directory: str | None = None
@@ -73,7 +73,7 @@ class Agents:
     # -- to the agents ---------------------------------------------------------------------------------
 
     def send(self, node: NodeState, calls: Sequence[Call]) -> None:
-        """Add the calls to the message for the node, and send what is full."""
+        """Add the calls to the message for the node, and send full messages."""
         agent = self._by_node[node.number]
         agent.last_activity = time.monotonic()
         workers = None if self._max_workers is None else node.slots
@@ -83,6 +83,7 @@ class Agents:
 
     def start_on_nodes(self, loop: EventLoop, start: StartOnNodes) -> None:
         """Start a call on several nodes."""
+        # Idle workers of a node may hold GPUs and memory that the ranks need.
         for node in start.nodes:
             agent = self._by_node[node.number]
             agent.release_idle_workers()
@@ -97,7 +98,7 @@ class Agents:
             self._to_flush[agent] = None
 
     def flush(self) -> None:
-        """Send what was collected for each agent, as one message each."""
+        """Send the collected frames of each agent, as one message each."""
         agents, self._to_flush = self._to_flush, {}
         for agent in agents:
             if agent.sender:
@@ -106,7 +107,7 @@ class Agents:
     def _transmit(self, agent: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
         from ..transport.curve import PeerGone
 
-        with contextlib.suppress(PeerGone):  # the channel tells of it in `receive`, where the calls are ended
+        with contextlib.suppress(PeerGone):  # the channel tells of this in `receive`, and the calls are ended there
             cast("Listener", self._listener).send(agent.peer, agent.sender.take() if message is None else message)
 
     # -- from the agents -------------------------------------------------------------------------------
@@ -125,6 +126,7 @@ class Agents:
     def _on_message(self, agent: AgentConnection, message: list[bytes]) -> None:
         ends = list(agent.receive(message))
         self.ends.extend(ends)
+        # The futures end later, in the driver: by then the nodes have their next calls.
         self._placement.finished(agent.node, [end.call for end in ends])
         agent.last_activity = time.monotonic()
         if agent.returned:
@@ -135,7 +137,7 @@ class Agents:
             agent.taken_back = False
             self._placement.withdrawn(agent.node)
             for call in agent.in_flight.values():
-                call.pace.note(_STALL)  # its function is not short after all
+                call.pace.note(_STALL)  # the function is not short after all
 
     def _on_hello(self, peer: bytes, message: list[bytes]) -> None:
         for kind, _, _, _, body in agent_protocol.split_frames(message[0]):
@@ -148,11 +150,11 @@ class Agents:
     def _refuse(self, peer: bytes, why: str) -> None:
         from ..transport.curve import PeerGone
 
-        with contextlib.suppress(PeerGone):  # as a rank may be whose step was ended meanwhile
+        with contextlib.suppress(PeerGone):  # the step of a rank may have been ended meanwhile
             cast("Listener", self._listener).send(peer, [json_frame(agent_protocol.REFUSED, why)])
 
     def _mismatch_of(self, hello: Hello) -> str | None:
-        """Return in words that an agent is of another version than this driver; None if it is of the same."""
+        """Return a sentence if an agent has another version than this driver; None for the same version."""
         ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, hello.python))
         if theirs == ours and hello.callyard == VERSION:
             return None
@@ -164,7 +166,7 @@ class Agents:
         return why
 
     def _admit(self, peer: bytes, hello: Hello) -> str | None:
-        """Add a rank, or the agent of a node; return why not if it is refused."""
+        """Add a rank, or the agent of a node; return the reason if it is refused."""
         if hello.rank is not None:
             known = self._mpi_calls.on_hello(peer, hello, hello.rank)
             return None if known else "nobody waits for this rank any more"
@@ -172,14 +174,14 @@ class Agents:
         if old is not None:
             if old.pid != hello.pid:
                 return f"node {hello.node} has an agent already"
-            self._gone(old)  # it has connected again before the end of its first connection was noticed
+            self._gone(old)  # connected again before the end of the first connection was noticed
         node = self._starter.admit(hello, time.monotonic())
         if isinstance(node, str):
             return node
         agent = AgentConnection(peer, node, hello)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
-        self._transmit(agent)  # as a message of its own, for which the agent waits
+        self._transmit(agent)  # a message of its own, for which the agent waits
         return None
 
     def _gone(self, agent: AgentConnection) -> None:
@@ -187,25 +189,26 @@ class Agents:
         self._to_flush.pop(agent, None)
         self._starter.gone(agent.node, time.monotonic())
         words = f"the agent on {self._launch.describe_node(agent.node.name)} is gone or cannot be reached"
+        # Calls on several nodes have ranks on other nodes, too, which must end.
         for call in cast("list[Call]", self._placement.leave(agent.node)):
             if call.need.nodes > 1:
                 self._mpi_calls.drop(call)
             self.lost.append((call, words))
 
     def abandon(self) -> None:
-        """Treat all agents as gone: those that should have ended have had their time."""
+        """Treat all agents as gone: each has had its time to end."""
         for agent in list(self._by_peer.values()):
             self._gone(agent)
 
-    # -- calls behind one that takes long --------------------------------------------------------------
+    # -- calls behind a long one ------------------------------------------------------------------------
 
     def take_back_stalled(self, now: float) -> None:
-        """Take back calls that were sent ahead to nodes from where no result comes: another node may be idle."""
+        """Take back calls that were sent ahead to nodes without new results: another node may be idle."""
         if not self._placement.ahead or now - self._last_look < _STALL:
             return
         if cast(
             "Listener", self._listener
-        ).behind:  # results have come and are not read yet: it is this driver that is slow
+        ).behind:  # results have come and are not read yet: this driver is the slow one
             return
         self._last_look = now
         for node in list(self._placement.ahead):
@@ -218,16 +221,16 @@ class Agents:
                 self._to_flush[agent] = None
 
     def next_look(self) -> float | None:
-        """Return when there is something to do although no message comes; None where that is never."""
+        """Return the time of the next task that no message brings about; None if there is none."""
         times = [when for when in (self._starter_looks_at, self._mpi_calls.next_look()) if when is not None]
         if self._placement.ahead:
             times.append(self._last_look + _STALL)
         return min(times, default=None)
 
-    # -- getting agents to nodes -----------------------------------------------------------------------
+    # -- starts of agents ------------------------------------------------------------------------------
 
     def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
-        """Start missing agents, end those whose nodes are given back, and end MPI calls whose time is over."""
+        """Start missing agents, end those on nodes to give back, and end MPI calls whose time is over."""
         self._mpi_calls.look_after(now)
         turn = self._starter.look_after(loop, partial(self._open, loop), now, wanted)
         self._starter_looks_at = turn.next_look
@@ -241,7 +244,7 @@ class Agents:
         return os.path.join(self._directory or "", "contact")
 
     def _open(self, loop: EventLoop) -> str:
-        """Listen, if that was not done before; return the path of the contact file."""
+        """Listen, on the first call; return the path of the contact file."""
         if self._listener is not None:
             return self._contact
         from ..transport.curve import Listener
@@ -252,18 +255,20 @@ class Agents:
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             _remove_left(directory)
+            # The name has this process's identity, by which a later driver recognizes a directory left behind.
             prefix = f"{_LIVE}{this_process().label}~"
             self._directory = tempfile.mkdtemp(prefix=prefix, dir=directory)
             listener.contact.write(self._contact)
         except BaseException:
             listener.close()
             raise
+        # Last: agents cannot exist before the file, and an error above leaves nothing open.
         self._listener = listener
         loop.watch(listener.fileno(), self._receive)
         return self._contact
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
-        """Which calls that no node can hold are given up, and why. `long`: they have waited long."""
+        """Return the needs to give up of those that no node can hold, with the error. `long`: they have waited long."""
         where = ""
         if self._listener is not None:
             where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
@@ -281,7 +286,7 @@ class Agents:
             self._let_go(loop, grace if orderly else 0.2)
 
     def _end_agents(self, loop: EventLoop, grace: float) -> bool:
-        """End the agents; return whether all nodes had agents, and these have ended as they should."""
+        """End the agents; return True if all nodes had agents, and all of these have ended in order."""
         self._send_end()
         until = time.monotonic() + grace
         while any(not agent.ended for agent in self._by_peer.values()) and (left := until - time.monotonic()) > 0:
@@ -297,6 +302,7 @@ class Agents:
         self.flush()
 
     def _let_go(self, loop: EventLoop, grace: float) -> None:
+        """Close the channel before the commands are ended: an agent that is left notices this, and ends."""
         if self._listener is not None:
             loop.forget(self._listener.fileno())
             self._listener.close()
@@ -307,7 +313,7 @@ class Agents:
 
 
 def _remove_left(directory: str) -> None:
-    """Remove directories of drivers that are provably gone: a process number alone may be another one's by now."""
+    """Remove directories of drivers that are provably gone; a process number alone proves nothing."""
     for name in os.listdir(directory):
         if name.startswith(_LIVE) and not may_live(name.removeprefix(_LIVE).rpartition("~")[0]):
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)

@@ -5,7 +5,7 @@
     start(call) -> inbox            inbox --> NodePlacement (decides) --> Agents --> encrypted channel --> nodes
                                     nodes --> channel --> Agents --> NodePlacement; then the futures end
 
-All but the inbox belongs to the I/O thread, so there is no lock; calls that are submitted while it is busy are sent
+All but the inbox belongs to the I/O thread, so there is no lock. Calls submitted while this thread is busy are sent
 together.
 """
 
@@ -34,8 +34,8 @@ from .node_placement import NodePlacement
 from .placement_state import NodeState, SendToNode, StartOnNodes
 
 _log = logging.getLogger("callyard")
-_WAIT_FOR_NODE = 60.0  # s that calls wait for a node that could hold them
-_GRACE = 5.0  # s that agents have to end by themselves
+_WAIT_FOR_NODE = 60.0  # s for calls to wait for a node that could hold them
+_GRACE = 5.0  # s for agents to end by themselves
 
 
 class ClusterDriver(ThreadedRunner):
@@ -54,7 +54,8 @@ class ClusterDriver(ThreadedRunner):
         self._segments = segments
         self._placement = NodePlacement(max_workers)
         self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer)
-        self._expecting = expecting  # whether calls may still come after closing
+        self._expecting = expecting  # returns True if calls may still come after `close`
+        # Appended by any thread and emptied by the I/O thread; both are atomic.
         self._inbox: deque[Any] = deque()
         self._asleep = False
         self._ends: deque[CallEnd] = deque()
@@ -93,22 +94,27 @@ class ClusterDriver(ThreadedRunner):
         self._io.wake()
 
     def kill(self, signum: int) -> None:
-        """End the workers by a signal, and the driver. Running calls fail; waiting ones must be cancelled before."""
+        """End the workers by a signal, and the driver. Running calls fail; the caller cancels waiting ones before."""
         self._closing = True
         if self._io.started:
             self._tell(partial(self._kill, signum))
 
     def _tell(self, event: Any) -> None:
-        """Hand an event to the I/O thread. Raises RuntimeError where no thread can be started."""
+        """Hand an event to the I/O thread.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         if not self._io.started:
             self._io.start_with(self._run, partial(EventLoop, _look_around))
         try:
+            # The event first, then the flags: the I/O thread sets its flag first, and then looks at the inbox.
             self._inbox.append(event)
             if self._over:
                 refuse(self._inbox)
             elif self._asleep:
                 self._io.wake()
-        except BaseException:  # Ctrl-C, before the thread was woken for what is in the inbox now
+        except BaseException:  # Ctrl-C, perhaps before the thread was woken for the event in the inbox
             self._io.wake()
             raise
 
@@ -123,10 +129,10 @@ class ClusterDriver(ThreadedRunner):
                 self._act(loop)
                 self._end_calls()
                 if self._inbox or self._placement.undecided:
-                    loop.step(0.0)  # without waiting, but the agents are read however much is submitted
+                    loop.step(0.0)  # without waiting, but agents are read however much is submitted
                     continue
                 self._asleep = (
-                    True  # before the inbox is looked at once more: an event put there from now on wakes this thread
+                    True  # before another look at the inbox: an event put there from now on wakes this thread
                 )
                 if self._is_over():
                     break
@@ -191,7 +197,7 @@ class ClusterDriver(ThreadedRunner):
                 finish(call, what, how == "error")
 
     def _run_again(self, call: Call, arguments: Packed) -> None:
-        """Put a call that has raised `Again` behind all others, unless nothing begins any more."""
+        """Put a call that has raised `Again` behind all others, unless the driver is being killed."""
         call.run_again(arguments)
         call.future.again()
         if self._killed_at is None:
@@ -212,7 +218,7 @@ class ClusterDriver(ThreadedRunner):
             self._agents.abandon()
 
     def _time_to_wait(self, now: float) -> float | None:
-        """Return how long nothing need be done (s); None for any time."""
+        """Return the time for which nothing is due (s); None for any time."""
         if self._killed_at is not None:  # no agent is started any more
             return max(0.0, self._killed_at + _GRACE - now)
         times = [self._agents.next_look()]
@@ -235,7 +241,7 @@ class ClusterDriver(ThreadedRunner):
             self._placement.put_back(reversed(back))
 
     def _lost(self, call: Call, words: str) -> None:
-        """Run a call again whose node is gone, if it may; otherwise end it."""
+        """Run a call of a lost node again, if permitted; otherwise end it."""
         if call.restarted < call.plan.restarts and self._killed_at is None:
             call.restarted += 1
             call.next_attempt()
@@ -247,7 +253,7 @@ class ClusterDriver(ThreadedRunner):
         self._agents.ends.append(CallEnd(call, "lost", error))
 
     def _give_up_unplaceable(self, now: float) -> None:
-        """Give up calls that no node can hold: they wait for a node that may come, but not for ever."""
+        """Give up calls that no node can hold: a suitable node may come, but the calls do not wait for ever."""
         unplaceable = self._placement.unplaceable()
         if not unplaceable:
             self._unplaceable_since = None
@@ -283,10 +289,10 @@ class ClusterDriver(ThreadedRunner):
     def _is_over(self) -> bool:
         if not self._closing or self._inbox or self._agents.ends:
             return False
-        # In this order: a call is put into the inbox before it is no longer expected.
+        # In this order: an expected call is put into the inbox before it ceases to be expected.
         self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)
         return self._over
 
 
 def _look_around() -> None:
-    """Do nothing: an event that only wakes the thread, which then looks at everything."""
+    """Do nothing: as an event, this only wakes the thread, which then looks at everything."""

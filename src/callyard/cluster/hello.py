@@ -1,4 +1,4 @@
-"""The first message of an agent or a rank: which process it is, of which version, on which node, and for which job."""
+"""The first message of an agent or a rank: its process, versions, node and job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..pool.call_shape import NodeCapacity, NodeOffer
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..system.machine import GIB, GPUS, detect
 from ..version import VERSION
 from ..worker.communicator import Communicator
@@ -20,9 +20,9 @@ NAME = "CALLYARD_NODE"  # variable with the name of the node, where no scheduler
 class PilotShare(NamedTuple):
     """The part of a pilot job that an agent brings to the driver."""
 
-    block: str  # which of the driver's jobs it is, by the token of its submission
-    job: str  # the scheduler's name of it
-    offer: NodeOffer  # what the job has on this node
+    block: str  # the driver's name of the job: the token of its submission
+    job: str  # the scheduler's name of the job
+    offer: NodeOffer  # the job's resources on this node
 
     def dump(self) -> dict[str, Any]:
         return {"block": self.block, "job": self.job, "allocated": self.offer[:3]}
@@ -33,7 +33,7 @@ class RankPlace(NamedTuple):
 
     call: int  # the driver's number of the call
     rank: int
-    world: Communicator | None  # as MPI sees it; None where MPI is not in use
+    world: Communicator | None  # as MPI sees the place; None without MPI
 
     def dump(self) -> dict[str, Any]:
         return self._asdict()
@@ -65,7 +65,7 @@ class Hello(NamedTuple):
 
     @staticmethod
     def load(said: dict[str, Any]) -> Hello:
-        """Return the message of these values, of which another version may have fewer."""
+        """Return the message from values of JSON; another version may send fewer."""
         cores, gpus, memory = said["capacity"]
         pilot = rank = None
         if "block" in said:
@@ -84,15 +84,15 @@ def node_name(environ: Mapping[str, str] = os.environ) -> str:
 def this_hello(pilot: PilotShare | None = None, rank: RankPlace | None = None) -> Hello:
     """Return the first message of this process."""
     machine = detect()
-    # In a step of a scheduler's a GPU that the job does not have may be seen all the same.
+    # In a step, a process may see GPUs that do not belong to the job.
     gpus = () if current_job().in_step and not any(name in os.environ for name in GPUS) else tuple(machine.gpus)
     capacity = NodeCapacity(machine.cores, gpus, int(machine.memory * GIB))
     return Hello(node_name(), socket.gethostname(), os.getpid(), VERSION, sys.version_info[:2], capacity, pilot, rank)
 
 
 def pilot_share(token: str, environ: Mapping[str, str] = os.environ) -> PilotShare:
-    """Return what a job, submitted with this token, has on this node."""
-    from ..schedulers.registry import read_allocation  # here, because only agents of pilot jobs need it
+    """Return this node's part of a job that was submitted with this token."""
+    from ..schedulers.registry import read_allocation  # here, because only agents of pilot jobs need this
 
     allocation = read_allocation(environ)
     has = next((node for node in allocation.nodes if node.name == node_name(environ)), allocation.nodes[0])

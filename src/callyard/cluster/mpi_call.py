@@ -1,4 +1,4 @@
-"""Calls on several nodes, from the driver's side: a launcher starts the ranks, which connect, get the call, and answer.
+"""Calls on several nodes, on the driver's side: a launcher starts the ranks, which connect, get the call, and answer.
 
 Each rank is a process that connects to the driver as an agent does (`mpi_remote_rank.py`), but for one call only.
 """
@@ -25,23 +25,23 @@ from .hello import Hello, RankPlace
 from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes
 
-_JOIN_TIMEOUT = 120.0  # s in which all ranks must be there: some MPI libraries wait for ever for what does not fit them
+_JOIN_TIMEOUT = 120.0  # s for all ranks to connect: an MPI library of the wrong kind may wait for ever
 
 
 class SendToRank(Protocol):
     def __call__(self, rank: AgentConnection, /, message: list[bytes | memoryview] | None = None) -> None:
-        """Send a message, or what was collected for the rank."""
+        """Send a message, or the frames collected for the rank."""
 
 
 class MpiCall:
-    """One call on several nodes. It ends when all ranks have given their results, or with the first that fails."""
+    """One call on several nodes. It ends when all ranks have given their results, or with the first failure."""
 
     def __init__(self, number: int, call: Call, nodes: list[NodeState], ways: list[str], now: float) -> None:
-        """`ways`: those in which its ranks may still be started; the first is in use."""
+        """Make a call whose ranks are being started in the first of `ways`; the others are still to be tried."""
         self.number, self.call, self.nodes, self.ways = number, call, nodes, ways
         self.size = call.plan.shape.ranks
         self.started: StartedAgents | None = None
-        self.until: float | None = now + _JOIN_TIMEOUT  # when its time is over
+        self.until: float | None = now + _JOIN_TIMEOUT  # the end of its time
         self.complete = False  # all ranks have connected
         self.over = False
         self._ranks: dict[int, AgentConnection] = {}
@@ -57,16 +57,17 @@ class MpiCall:
         return iter(self._ranks.values())
 
     def join(self, number: int, rank: AgentConnection, now: float) -> bool:
-        """Add a rank that has connected; return whether they are all there, so that they can be sent the call."""
+        """Add a rank that has connected; return True if all ranks are there, and the call can be sent."""
         self._ranks[number] = rank
         self.complete = len(self._ranks) == self.size
+        # From here on the limit of the call counts, in the place of the time to connect.
         if self.complete:
             limit = self.call.plan.run_time
             self.until = None if limit is None else now + limit
         return self.complete
 
     def receive(self, rank: AgentConnection, message: list[bytes]) -> CallEnd | None:
-        """Take in what a rank says; return the end of the call if this is it."""
+        """Take in a message of a rank; return the end of the call if the message has it."""
         for end in rank.receive(message):
             if end.how != "result":
                 return end
@@ -81,7 +82,7 @@ class MpiCall:
     def has_result_of(self, rank: AgentConnection) -> bool:
         return self._number_of(rank) in self._results
 
-    # -- why it has no result ------------------------------------------------------------------------------------
+    # -- errors ------------------------------------------------------------------------------------------------------
 
     def lost(self, words: str) -> CallEnd:
         nodes = ", ".join(node.name for node in self.nodes)
@@ -97,7 +98,7 @@ class MpiCall:
 
 
 class MpiCalls:
-    """The calls on several nodes of one driver. Only its I/O thread may use this."""
+    """The calls on several nodes of one driver. Only the driver's I/O thread may use this."""
 
     def __init__(self, starter: RankStarter, placement: NodePlacement, send: SendToRank, ends: deque[CallEnd]) -> None:
         self._starter, self._placement, self._send, self._ends = starter, placement, send, ends
@@ -140,15 +141,15 @@ class MpiCalls:
         self._start_in_next_way(mpi_call, lambda tried: words_of_none(name, size, why, advice(tried)))
 
     def _is_alone(self, mpi_call: MpiCall, size: int, library: str) -> None:
-        """A rank has not found all the others: the launcher and its MPI library do not fit."""
+        """Try the next way, because a rank has not found all others: the launcher and its MPI library do not fit."""
         words = words_of_alone(mpi_call.call.future.name, mpi_call.size, size, library)
         advice = self._starter.rank_launchers.advice
         self._start_in_next_way(mpi_call, lambda tried: f"{words}; {advice(tried)}")
 
     def _start_in_next_way(self, mpi_call: MpiCall, message: Callable[[list[str]], str]) -> None:
-        """Start the ranks anew in the next way; where there is none, fail the call with the message.
+        """Start the ranks anew in the next way; without one, fail the call with the message.
 
-        They get a new number, so that ranks of the first attempt that are late find nobody who waits for them.
+        The new ranks get a new number, so that late ranks of the first attempt are refused.
         """
         if len(mpi_call.ways) > 1:
             mpi_call.over = True
@@ -158,10 +159,10 @@ class MpiCalls:
             error = SchedulerError(message(self._starter.rank_launchers.candidates()))
             self._end(mpi_call, CallEnd(mpi_call.call, "lost", error))
 
-    # -- what the ranks say --------------------------------------------------------------------------------------
+    # -- messages of the ranks ----------------------------------------------------------------------------------------
 
     def on_hello(self, peer: bytes, hello: Hello, place: RankPlace) -> bool:
-        """Take in a rank that has connected; return False if nobody waits for it."""
+        """Take in a rank that has connected; return False if no call waits for this rank."""
         mpi_call = self._mpi_calls.get(place.call)
         if mpi_call is None or mpi_call.over:
             return False
@@ -180,21 +181,21 @@ class MpiCalls:
         return True
 
     def _send_call(self, mpi_call: MpiCall) -> None:
-        """Send the call to its ranks, only now: one that begins alone could wait for ever for those that never come."""
+        """Send the call to its ranks, once all are there: a rank that began alone might wait for ever."""
         for rank in mpi_call.ranks:
             for message in rank.send([mpi_call.call], None):
                 self._send(rank, message)
             self._send(rank)
 
     def receive(self, peer: bytes, message: list[bytes]) -> bool:
-        """Take in a message of a rank, an empty one if it is gone; return False if this peer is no rank."""
+        """Take in a message of a rank, an empty one at its end; return False if this peer is no rank."""
         mpi_call, rank = self._by_peer.get(peer, (None, None))
         if mpi_call is None or rank is None:
             return False
         if not message:
             del self._by_peer[peer]
             if not mpi_call.has_result_of(rank) and not mpi_call.over:
-                self._stop(mpi_call)  # the launcher may wait for the others; its last words tell why
+                self._stop(mpi_call)  # the launcher may wait for the other ranks; its last words tell the reason
             return True
         end = None if mpi_call.over else mpi_call.receive(rank, message)
         if end is not None:
@@ -207,9 +208,11 @@ class MpiCalls:
         if mpi_call.over:
             return
         mpi_call.over = True
+        # The nodes are free before the future ends, so that a callback's calls find room.
         self._placement.finished_everywhere(mpi_call.call)
         self._ends.append(end)
         if end.how == "result":
+            # Each rank ends by itself then, and the launcher with the last one.
             for rank in mpi_call.ranks:
                 rank.end()
                 self._send(rank)
@@ -221,7 +224,7 @@ class MpiCalls:
             mpi_call.started.stop()
 
     def drop(self, call: Call) -> None:
-        """End the ranks of a call that has lost one of its nodes; its future is ended elsewhere."""
+        """End the ranks of a call that has lost one of its nodes; the driver ends the future."""
         for mpi_call in self._mpi_calls.values():
             if mpi_call.call is call:
                 mpi_call.over = True

@@ -3,7 +3,7 @@
     driver == transport/curve == Agent --> Bridge == socket pair == RankServer, which runs the function
               (a thread of this process)                         (its main thread, as MPI wants it)
 
-The scheduler's own launcher starts it, so that MPI finds the other ranks. It runs one call.
+The scheduler's own launcher starts the process, so that MPI finds the other ranks. The process runs one call.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
 
 
 class Bridge:
-    """The runner of one call, in the place of a worker pool: hands it to the main thread, over a socket pair."""
+    """The runner of one call, in the place of a worker pool.
+
+    It hands the call to the main thread, over a socket pair.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Bridge:
         connection.handed_over()
 
     def join(self) -> None:
-        """Serve in this thread until the driver wants no more."""
+        """Serve in this thread until the driver sends END."""
         while not self._over:
             if not self._beside.before_waiting():
                 self._loop.step(None)
@@ -83,7 +86,7 @@ class Bridge:
         """Do nothing: no call waits here."""
 
     def let_idle_workers_go(self) -> None:
-        """Do nothing: there is none."""
+        """Do nothing: there are no idle workers."""
 
     def kill(self, signum: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # the launcher ends the other ranks
@@ -144,7 +147,7 @@ def _serve(contact: str, parent: ParentPipe, hello: Hello, make_runner: partial[
     except BaseException as error:
         sys.stderr.write(f"{error}\n")
         there = False
-    if not there:  # the main thread would wait for ever; the launcher then ends the other ranks
+    if not there:  # the main thread would wait for ever; after an exit the launcher ends the other ranks
         sys.stderr.flush()
         os._exit(1)
 

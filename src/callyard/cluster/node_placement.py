@@ -1,11 +1,11 @@
-"""The placement of calls on nodes: which call goes to which node, and when. Decisions only, no sockets, no clocks.
+"""The placement of calls on nodes: decisions on which call goes to which node, and when, without sockets or clocks.
 
-Events go in (`join`, `add`, `finished`, ...), and `decide()` returns what to send where. On its node the worker pool
-decides the rest by the same rules (`pool/worker_placement.py`); here no node is given more than it has. A *slot* on a
-node is the cores, GPUs and memory of one call, from the moment in which it is sent to its result. Calls that are known
-to be short are also sent ahead, beyond the slots, so that a node has work while its results travel.
+Events go in (`join`, `add`, `finished`, ...), and `decide()` returns the calls to send, and their nodes. On its node
+the worker pool decides the rest by the same rules (`pool/worker_placement.py`); here no node is given more than it has.
+A *slot* on a node is the cores, GPUs and memory of one call, from the sending of the call to the arrival of its result.
+Calls that are known to be short are also sent ahead, beyond the slots, so that a node has work while results travel.
 
-Work is done for what has changed since the last decision, not for each node: there may be a thousand.
+A decision looks at changes since the last one, not at each node: there may be a thousand nodes.
 """
 
 from __future__ import annotations
@@ -29,29 +29,27 @@ from .placement_state import (
     together,
 )
 
-_AHEAD = 0.005  # s of work that may wait at a slot besides the call that runs
+_AHEAD = 0.005  # s of work that may wait at a slot besides the running call
 _MOST_AHEAD = 512  # calls that may wait at a slot
-_MOST_AT_ONCE = 5000  # calls, so that the first are under way before there is a decision on all
-_PATIENCE = 4  # times the cores of all nodes: so many calls may pass one that waits, then nodes are reserved for it
+_MOST_AT_ONCE = 5000  # calls in one decision, so that the first are under way before all have been decided on
+_PATIENCE = 4  # times the cores of all nodes: so many calls may pass a waiting one before nodes are reserved
 
 
 class NodePlacement:
-    """The nodes of an executor and the calls that wait for them."""
+    """The nodes of an executor, and the calls that wait for them."""
 
     def __init__(self, max_workers: int | None = None) -> None:
         self.max_workers = max_workers
         self.nodes: dict[int, NodeState] = {}
-        self.ahead: dict[NodeState, None] = {}  # nodes that were sent more calls than they have slots, some time ago
+        self.ahead: dict[NodeState, None] = {}  # nodes that have been sent more calls than they have slots
         self._queues: CallQueues[NodeCall, NodeNeed, NodeQueue] = CallQueues(attrgetter("need"), NodeQueue)
-        self._room: dict[
-            NodeState, None
-        ] = {}  # nodes with free cores, the one that was given something last at the end
-        self._changed: dict[NodeState, None] = {}  # nodes that have more to give than at the last decision
+        self._room: dict[NodeState, None] = {}  # nodes with free cores, the last to be given a call at the end
+        self._changed: dict[NodeState, None] = {}  # nodes with more room than at the last decision
         self._can_top_up: dict[NodeNeed, dict[NodeState, None]] = {}  # nodes where calls of that need have ended
-        self._reserved: dict[NodeState, NodeQueue] = {}  # nodes that are kept free for the head of a queue
+        self._reserved: dict[NodeState, NodeQueue] = {}  # nodes kept free for the head of a queue
         self._slots: dict[NodeNeed, int] = {}  # slots in use, on all nodes
-        self.undecided = False  # there is more to do now than `decide` has returned
-        self._active = 0  # calls that have slots
+        self.undecided = False  # `decide` has returned only the first part
+        self._active = 0  # calls with slots
         self._cores = 0  # of all nodes
         self._numbers = 0
         self._now = 0.0  # of the last decision
@@ -60,7 +58,7 @@ class NodePlacement:
     # -- events ----------------------------------------------------------------------------------------
 
     def join(self, name: str, capacity: NodeCapacity, block: Hashable = None) -> NodeState:
-        """Add a node that has come."""
+        """Add a new node."""
         self._numbers += 1
         node = self.nodes[self._numbers] = NodeState(self._numbers, name, capacity, block)
         self._cores += capacity.cores
@@ -83,7 +81,7 @@ class NodePlacement:
         return calls
 
     def _free_other_nodes(self, call: NodeCall) -> None:
-        """End a call over several nodes on all of them, because it has ended on one."""
+        """End a call over several nodes on all other nodes, because it has ended on one."""
         for other in list(self.nodes.values()):
             if call in other.in_flight:
                 self.finished(other, [call])
@@ -96,12 +94,12 @@ class NodePlacement:
         self._queues.add(call)
 
     def lasts_until(self, node: NodeState, until: float) -> None:
-        """Note when the node is going to be taken away."""
+        """Note the time at which the node is going to be taken away."""
         node.until = until
         self._may_have_room(node)
 
     def put_back(self, calls: Iterable[NodeCall]) -> None:
-        """Put calls that did not run where they were sent to the front of their queues, the last given first."""
+        """Put calls back that did not run where they were sent, to the front; the last given becomes the first."""
         self._queues.put_back(calls)
 
     def finished(self, node: NodeState, calls: Iterable[NodeCall]) -> None:
@@ -112,8 +110,10 @@ class NodePlacement:
             group = node.groups[need]
             group.calls -= 1
             group.long -= not short
+            # With calls sent ahead, the next of them has this slot, and nothing is free.
             if group.slots > group.calls:
                 self._free_slot(node, need, group)
+                # A call over several nodes is one call, which counts as active until its last node is free.
                 self._active += need.nodes > 1 and any(call in m.in_flight for m in self.nodes.values())
             node.proven.add(need)
             if group.calls:
@@ -122,13 +122,13 @@ class NodePlacement:
         self._may_have_room(node)
 
     def withdraw(self, node: NodeState) -> None:
-        """Give the node nothing until the calls that have not begun there were taken back."""
+        """Give the node no calls until those that have not begun there were taken back."""
         node.withdrawing = True
-        self._room.pop(node, None)  # else each call that is placed would have to pass it
+        self._room.pop(node, None)  # otherwise each decision would have to pass it over
         self._changed.pop(node, None)
 
     def withdrawn(self, node: NodeState) -> None:
-        """Let the node have calls again: those that had not begun there were taken back."""
+        """Let the node have calls again, after those that had not begun there were taken back."""
         node.withdrawing = False
         for need in node.groups:
             self._can_top_up.setdefault(need, {})[node] = None
@@ -147,7 +147,7 @@ class NodePlacement:
         return self._queues.waiting_calls()
 
     def drop(self, need: NodeNeed) -> list[NodeCall]:
-        """Drop the waiting calls of this need; return them."""
+        """Drop the waiting calls of this need, and return them."""
         queues = self._queues.take_out(need)
         for queue in queues:
             self._release_reserved(queue)
@@ -165,13 +165,13 @@ class NodePlacement:
 
     @property
     def room(self) -> int | None:
-        """How many more calls may run at once; None for any number."""
+        """The number of further calls that may run at once; None for any number."""
         return None if self.max_workers is None else max(0, self.max_workers - self._active)
 
     def backlog(self) -> list[tuple[NodeNeed, int, float]]:
-        """Return the needs of waiting calls, with how many wait and for how long the first of them will run (s).
+        """Return the needs of waiting calls, with the number of calls and the likely duration of the first (s).
 
-        Calls that fit beside others on nodes that are in use are not counted: the next decision sends them there.
+        Calls that fit beside others on nodes in use are not counted, because the next decision sends them there.
         """
         heads = ((queue, queue.head()) for queue in self._queues)
         found = ((queue, head.expected()) for queue, head in heads if head is not None)
@@ -179,11 +179,11 @@ class NodePlacement:
 
     @property
     def unsettled(self) -> bool:
-        """True if the next decision sends calls to nodes that are in use."""
+        """True if the next decision sends calls to nodes in use."""
         return self.room != 0 and any(self._room_beside(queue) for queue in self._queues)
 
     def _room_beside(self, queue: NodeQueue) -> int:
-        """Return how many of its calls fit on nodes in use; none if the last decision has found no room."""
+        """Return the number of the queue's calls that fit on nodes in use; 0 if the last decision has found no room."""
         need = queue.need
         if queue.stuck or need.nodes > 1 or need.exclusive:
             return 0
@@ -201,14 +201,14 @@ class NodePlacement:
     # -- decisions -------------------------------------------------------------------------------------
 
     def decide(self, now: float = 0.0) -> list[SendToNode | StartOnNodes]:
-        """Return what to do now, or the first part of that if `undecided` is set."""
+        """Return the instructions for now, or the first part of them if `undecided` is set."""
         self._now = now
         todo: list[SendToNode | StartOnNodes] = []
         if not self.undecided:
             for queue in self._queues:
                 queue.share = 0
         heads = self._queues.heads(self._release_reserved)
-        passed: list[NodeQueue] = []  # are passed by each call that is sent from here on
+        passed: list[NodeQueue] = []  # passed by each call that is sent from here on
         decided, self.undecided = 0, False
         while heads:
             if decided >= _MOST_AT_ONCE:
@@ -230,12 +230,10 @@ class NodePlacement:
         return todo
 
     def _place(self, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Send the head of the queue, and calls behind it that came before `until`.
-
-        Returns how many were sent; 0 if nothing can be done now.
-        """
+        """Send the head of the queue, and the calls behind it that came before `until`; return how many were sent."""
         if queue.need.nodes > 1:
             return self._start_on_nodes(queue, todo)
+        # First an idle slot; a call is sent ahead only where no node has one.
         if self.max_workers is None or self._active < self.max_workers:
             node = self._find(queue)
             if node is not None:
@@ -250,6 +248,7 @@ class NodePlacement:
         return None
 
     def _candidates(self, queue: NodeQueue) -> dict[NodeState, None]:
+        # The last decision found no room for a stuck queue, so only nodes with changes can have some.
         return self._changed if queue.stuck else self._room
 
     def _fill(self, node: NodeState, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
@@ -259,7 +258,7 @@ class NodePlacement:
         calls: list[NodeCall] = []
         for _ in range(most):
             call = queue.calls.popleft()
-            if call.begin():  # or it has just been cancelled
+            if call.begin():  # False for a call that has just been cancelled
                 self._take_slot(node, queue.need)
                 calls.append(call)
                 record(node, call)
@@ -269,7 +268,7 @@ class NodePlacement:
         return self._sent(node, queue, calls, todo)
 
     def _start_on_nodes(self, queue: NodeQueue, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Start the head of the queue on several nodes, if so many have a slot for it."""
+        """Start the head of the queue on several nodes, if enough nodes have a slot for it."""
         if self.max_workers is not None and self._active >= self.max_workers:
             return 0
         count, now = queue.need.nodes, self._now
@@ -284,7 +283,7 @@ class NodePlacement:
                 self._take_slot(node, queue.need)
                 self._rotate(node)
                 record(node, call)
-            self._active -= count - 1  # it is one call
+            self._active -= count - 1  # the nodes have one call together
             queue.passed = 0
             self._release_reserved(queue)
             todo.append(StartOnNodes(nodes, call))
@@ -294,14 +293,14 @@ class NodePlacement:
         return self._reserved.get(node, queue) is queue
 
     def _reserve(self, queue: NodeQueue) -> None:
-        """Keep the least busy nodes free for the queue's head, once it has been passed too often."""
+        """Keep the least busy nodes free for the queue's head, once that has been passed too often."""
         if not queue.reserved and queue.passed >= _PATIENCE * self._cores:
             able = (m for m in self.nodes.values() if m not in self._reserved and m.could_hold(queue.need, self._now))
             queue.reserved = together(sorted(able, key=lambda m: m.cores, reverse=True), queue.need.nodes) or []
             self._reserved.update(dict.fromkeys(queue.reserved, queue))
 
     def _release_reserved(self, queue: NodeQueue) -> None:
-        """Let all queues use the nodes again that were kept free for the head of this one."""
+        """Let all queues use the nodes that were kept free for the head of this one."""
         if queue.reserved:
             for node in queue.reserved:
                 self._reserved.pop(node, None)
@@ -327,7 +326,7 @@ class NodePlacement:
         return 0
 
     def _room_ahead(self, node: NodeState, queue: NodeQueue) -> int:
-        """Return how many calls may be sent to the node beyond its slots."""
+        """Return the number of calls that may be sent to the node beyond its slots."""
         group = node.groups.get(queue.need)
         if group is None or node.withdrawing or node.leaving:
             return 0
@@ -341,8 +340,8 @@ class NodePlacement:
     def _sent(
         self, node: NodeState, queue: NodeQueue, calls: list[NodeCall], todo: list[SendToNode | StartOnNodes]
     ) -> int:
-        """Add the instruction to send these calls; return how many, or 1 if all had been cancelled."""
-        if queue.need in node.proven:  # perhaps it can take more of them
+        """Add the instruction to send these calls; return their number, or 1 if all had been cancelled."""
+        if queue.need in node.proven:  # perhaps the node can take more calls of this need
             self._can_top_up.setdefault(queue.need, {})[node] = None
         if not calls:
             return 1
@@ -364,7 +363,7 @@ class NodePlacement:
         node.take(need)
 
     def _rotate(self, node: NodeState) -> None:
-        """Put a node that was given something behind the others."""
+        """Put a node that was given a call behind the others."""
         del self._room[node]
         if node.cores > 0:
             self._room[node] = None

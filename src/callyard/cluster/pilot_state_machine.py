@@ -1,8 +1,8 @@
-"""The state of an executor's pilot jobs: when to submit, ask about, replace and cancel them; decisions only.
+"""The state of an executor's pilot jobs: decisions on when to submit, ask about, replace and cancel them.
 
-Events go in with the time at which they happened (`joined`, `submitted`, `answered`, ...). The ones that may lead to
-something return actions, which `backends/pilot_jobs.py` carries out through the scheduler. `cluster/autoscaler.py`
-decides how many nodes there are to be; here it is decided what becomes of the job behind each of its blocks.
+Events go in with their time (`joined`, `submitted`, `answered`, ...). Some return actions, which
+`backends/pilot_jobs.py` carries out through the scheduler. `cluster/autoscaler.py` decides on the number of nodes; this
+module decides on the job behind each block of nodes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .static_nodes import CONNECT
 
 _OFTEN = 0.2  # s between two decisions, however much happens
 _SOON = 1.0  # s between two questions, where one of them is urgent
-_SLOWER = 1.3  # how the time between two questions grows
+_SLOWER = 1.3  # the factor by which the time between two questions grows
 _TO_END = 10.0  # s after which a job that was told to end is cancelled
-_MOST_FAILURES = 4  # that are told of, the last ones
+_MOST_FAILURES = 4  # the last ones, for the error message
 
 
 class SubmitJobs(NamedTuple):
@@ -54,14 +54,14 @@ class EndAgent(NamedTuple):
 
 
 class JobEnded(NamedTuple):
-    """Look at the log of this job, which has ended; report `failed` with its last words where a reason is given."""
+    """Read the log of this ended job; with a reason, report the last words of the log by `failed`."""
 
     block: Block
     reason: str
 
 
 class WarnOfPause(NamedTuple):
-    """Tell the user that nodes are asked for again only in so many seconds, and why."""
+    """Tell the user that nodes are asked for again only after a pause of so many seconds, and the reason."""
 
     seconds: float
     reason: str
@@ -84,19 +84,21 @@ class PilotState:
         """Begin without jobs.
 
         Args:
+            autoscaler: the decisions on the number of nodes.
+            placement: the calls and the nodes.
             poll: the shortest and the longest time between two questions (s).
-            typical: what most nodes have; None as long as that is not known.
-            pause: gives the time after which a refused submission may be tried again (s), longer each time.
+            typical: the resources of most nodes; None while unknown.
+            pause: returns the time to the next attempt after a refused submission (s), longer each time.
         """
         self.autoscaler = autoscaler
         self._placement, self._typical, self._pause = placement, typical, pause
-        self._by_name: dict[str, Block] = {}  # by the name that their agents know
-        self._failures: list[str] = []  # why jobs have ended without an agent
-        self._mistake = ""  # why no node can ever come
+        self._by_name: dict[str, Block] = {}  # by the name that the agents know
+        self._failures: list[str] = []  # reasons of jobs that ended without an agent
+        self._mistake = ""  # the reason why no node can ever come
         self._changed = True  # something has happened since the last decision
         self._wanted = False  # there were calls at the last look
         self._decided, self._slowest = -inf, 0.0
-        self._asking = False  # a question is under way, and another one would only make the scheduler slower
+        self._asking = False  # a question is under way; another one would only make the scheduler slower
         self._questions, self._asked_at = Backoff(*poll, _SLOWER), -inf
         self._questions.at = inf
 
@@ -115,24 +117,25 @@ class PilotState:
     # -- decisions -------------------------------------------------------------------------------------
 
     def look(self, now: float, wanted: bool) -> list[Action]:
-        """Decide what is due. `wanted`: there are calls, or some are going to come."""
+        """Decide on the due actions. `wanted`: there are calls, or calls to come."""
         self._wanted = wanted
         actions: list[Action] = []
         if not wanted and not self.blocks:
             return actions
         if self._changed or wanted or self._placement.idled or now >= self._next_decision():
+            # Not at each result: a decision looks at all queues and nodes.
             if now >= self._decided + _OFTEN:
                 actions += self._decide(now, wanted)
             else:
-                self._changed = True  # there may be other calls than at the last decision: look again in a moment
+                self._changed = True  # there may be other calls than at the last decision, so look again in a moment
         if now >= self._questions.at and not self._asking:
             actions += self._ask(now)
         return actions
 
     def next_look(self) -> float | None:
-        """Return when to look again although nothing happens; None where that is never."""
+        """Return the time of the next look, if no event comes before; None for no time."""
         if not self._wanted and not self.blocks:
-            return None  # whatever was due: nothing would be decided
+            return None  # nothing would be decided
         times = [self._next_decision(), inf if self._asking else self._questions.at]
         if self._changed:
             times.append(self._decided + _OFTEN)
@@ -151,7 +154,7 @@ class PilotState:
         busy = sum(1 for node in placement.nodes.values() if node.in_flight)
         needs = demand(backlog, busy, self._typical, placement.room)
         if wanted and not needs.nodes:
-            needs = needs._replace(nodes=1)  # calls that wait for others
+            needs = needs._replace(nodes=1)  # there are only calls that wait for other calls
         self._slowest = max((seconds for need, _, seconds in backlog if not need.time), default=0.0)
         longest = max((need.time for need in placement.unplaceable()), default=0.0)
         steps = self.autoscaler.decide(needs, self._slowest, now, longest)
@@ -167,26 +170,28 @@ class PilotState:
             for node in block.connected:
                 node.leaving = True
             return [EndAgent(node) for node in block.connected]
-        return [] if block.job is None else [CancelJob(block)]  # else it is cancelled once its submission is answered
+        # Without a name, the job is cancelled after the answer to its submission.
+        return [] if block.job is None else [CancelJob(block)]
 
     # -- agents ----------------------------------------------------------------------------------------
 
     def joined(self, name: str, node: str, capacity: NodeCapacity, job: str, now: float) -> NodeState | None:
-        """An agent of the block of this name has connected; None if its node was given back."""
+        """Return the node of a new agent of the block with this name; None if the node was given back."""
         block = self._by_name.get(name)
         if block is None or block.state == "leaving":
             return None
         self._typical = capacity
         state = self._placement.join(node, capacity, block)
-        block.job = job if block.job is None else block.job  # it may come before the answer to its submission
+        block.job = job if block.job is None else block.job  # the agent may come before the answer to the submission
         block.step_job = job
-        state.until = now if block.until is None else block.until  # calls with a time of their own wait for that
+        # Unknown so far, so calls with a `run_time` wait for the answer.
+        state.until = now if block.until is None else block.until
         self.autoscaler.joined(block, state, now)
         self._ask_soon(now)
         return state
 
     def gone(self, node: NodeState, now: float) -> None:
-        """An agent cannot be reached any more."""
+        """Note that the agent on this node cannot be reached any more."""
         if isinstance(node.block, Block):
             self.autoscaler.lost(node.block, node, now)
         self._ask_soon(now)
@@ -194,41 +199,42 @@ class PilotState:
     # -- submissions -----------------------------------------------------------------------------------
 
     def submitting(self, blocks: Sequence[Block], token: str) -> None:
-        """A submission of that token begins: from now on agents of these blocks may come."""
+        """Note that a submission with this token begins: from now on agents of these blocks may come."""
         for number, block in enumerate(blocks):
             block.name = f"{token}_{number}"
             self._by_name[block.name] = block
 
     def submitted(self, blocks: Sequence[Block], jobs: Sequence[str], now: float) -> list[Action]:
-        """The scheduler has taken these blocks, under these names."""
+        """Note that the scheduler has taken these blocks, under these names."""
         self._changed = True
-        self._mistake = ""  # it is none any more
+        self._mistake = ""  # a submission has succeeded after all
         actions: list[Action] = []
         for block, job in zip(blocks, jobs, strict=True):
             block.job = job
             if block.state == "asked":
                 block.goes("waiting", now)
             elif block.state == "leaving":
+                # Given back during the submission: only now the job has a name to cancel.
                 actions += self._give_back(block, now)
         self._questions.reset()
         self._questions.sooner(now + self._questions.first)
         return actions
 
     def refused(self, blocks: Sequence[Block], kind: str, reason: str, now: float) -> list[Action]:
-        """The scheduler has not taken these blocks: "limit", "silent" or "mistake"."""
+        """Note that the scheduler has refused these blocks: "limit", "silent" or "mistake"."""
         self._changed = True
         blocks = [block for block in blocks if not block.seen_on]  # an agent may have come all the same
         for block in blocks:
             self._by_name.pop(block.name, None)
         if kind == "limit" and len(blocks) > 1:
-            self.autoscaler.refused(blocks, now, len(blocks) // 2)  # some of them may be allowed
+            self.autoscaler.refused(blocks, now, len(blocks) // 2)  # half of them may be allowed
             return []
         pause = self._pause()
         self.autoscaler.refused(blocks, now + pause)
         if kind == "mistake":
             self._mistake = reason
         if kind == "mistake" and not self._placement.nodes:
-            return []  # the calls themselves are told
+            return []  # the waiting calls fail with the reason
         return [WarnOfPause(pause, reason)]
 
     # -- questions -------------------------------------------------------------------------------------
@@ -239,7 +245,7 @@ class PilotState:
         self._questions.sooner(max(now, self._asked_at + _SOON))
 
     def _ask(self, now: float) -> list[Action]:
-        """Ask one question about all jobs of which there is something to be known."""
+        """Ask one question about all jobs with something to be known."""
         doubtful = [block for block in self.blocks if block.job is not None and _is_doubtful(block)]
         self._asked_at, self._questions.at = now, inf
         self._asking = bool(doubtful)
@@ -248,9 +254,10 @@ class PilotState:
     def answered(
         self, blocks: Sequence[Block], statuses: Mapping[str, Status] | None, ends: Mapping[str, float], now: float
     ) -> list[Action]:
-        """The scheduler has answered, or not (None). `ends`: when the time of jobs is over, as far as it said so."""
+        """Note an answer of the scheduler, or None without one; `ends` has the known ends of the jobs' time."""
         self._changed, self._asking = True, False
         actions: list[Action] = []
+        # Without an answer no job is judged: a controller that is silent has lost nothing.
         for block in blocks if statuses is not None else ():
             if block in self.blocks:
                 actions += self._judge(block, (statuses or {}).get(block.job or ""), now)
@@ -267,7 +274,7 @@ class PilotState:
     def _judge(self, block: Block, status: Status | None, now: float) -> list[Action]:
         block.missed = block.missed + 1 if status is None else 0
         if status is None:
-            if block.missed > 1 and not block.connected:  # agents know better; and one answer may be out of date
+            if block.missed > 1 and not block.connected:  # agents know better, and one answer may be out of date
                 return self._ended(block, "is not known to the scheduler any more", now)
         elif status.phase == "ended":
             return self._ended(block, _how_it_ended(status), now)
@@ -277,6 +284,7 @@ class PilotState:
         elif status.phase == "running" and block.state == "waiting":
             block.goes("starting", now)
         elif block.state in ("starting", "lost") and now - block.since > CONNECT:
+            # The job may run where the driver cannot be reached, and would keep its node for nothing.
             why = f"runs on {status.node}, from where no agent has connected in {CONNECT:.0f} s"
             return [CancelJob(block), *self._ended(block, why, now)]
         elif status.phase == "waiting":
@@ -284,7 +292,7 @@ class PilotState:
         return []
 
     def _judge_waiting(self, block: Block, status: Status, now: float) -> list[Action]:
-        """Give up a job that would wait for ever: seen twice in a row, because such a reason may pass."""
+        """Give up a job that would wait for ever, after two such answers in a row, because the reason may pass."""
         before, block.reason = block.reason, status.reason
         if not status.hopeless or before != status.reason:
             return []
@@ -297,16 +305,16 @@ class PilotState:
         self._by_name.pop(block.name, None)
         return [JobEnded(block, why if early else "")]
 
-    # -- why there is nothing --------------------------------------------------------------------------
+    # -- failures --------------------------------------------------------------------------------------
 
     def failed(self, why: str) -> None:
-        """A job has ended before its agents came."""
+        """Note that a job has ended before its agents came."""
         self._failures = [*self._failures, why][-_MOST_FAILURES:]
 
     def give_up(self, needs: Sequence[NodeNeed], nobody_came: str) -> GivenUpCalls | None:
-        """Return those of these calls, which no node can hold, that are given up, and why; None if all may wait.
+        """Return the needs to give up, of these that no node can hold, with the error; None if all may wait.
 
-        `nobody_came`: how the message begins where jobs have ended without an agent.
+        `nobody_came` is the beginning of the message for jobs that ended without an agent.
         """
         if self._mistake:
             error = SchedulerError(f"no nodes are to be had from the scheduler: {self._mistake}")
@@ -328,7 +336,7 @@ class PilotState:
         return GivenUpCalls(needs, why)
 
     def _can_never_hold(self, need: NodeNeed) -> bool:
-        """Return whether it needs more nodes than there may be, or all are there and none could ever have held it."""
+        """Return True if no nodes can ever hold the need: there may not be enough, or all are there and too small."""
         most = self.autoscaler.most
         if need.nodes > most:
             return True
@@ -341,18 +349,21 @@ class PilotState:
     # -- the end ---------------------------------------------------------------------------------------
 
     def to_cancel(self, orderly: bool) -> list[str]:
-        """Return the jobs to cancel at the end. `orderly`: agents have ended as they should, and so do their jobs."""
+        """Return the jobs to cancel at the end.
+
+        `orderly`: the agents have ended by themselves, and so do their jobs.
+        """
         blocks: Iterable[Block] = (block for block in self.blocks if not (orderly and block.state == "there"))
         return [block.job for block in blocks if block.job is not None]
 
 
 def is_timeless(block: Block) -> bool:
-    """Return whether it is of use to know how long the job may still go on."""
+    """Return True if the time left to the job is of use, and unknown."""
     return block.until is None and bool(block.connected)
 
 
 def _is_doubtful(block: Block) -> bool:
-    """Return whether the scheduler knows more of the job than its agents have told."""
+    """Return True if the scheduler knows more about the job than its agents have told."""
     return block.state != "there" or block.until is None or not block.connected
 
 

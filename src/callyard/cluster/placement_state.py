@@ -1,4 +1,4 @@
-"""Nodes, calls and queues as the placement of calls on nodes sees them, and the instructions that it gives."""
+"""Nodes, calls and queues as the placement of calls on nodes sees them, and the instructions of the placement."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _SHORT = 0.005  # s; calls of functions that take longer are not sent ahead
 
 
 class NodeCall(QueuedCall, Protocol):
-    """A call, as far as its placement on a node is concerned."""
+    """A call as the placement on nodes sees it."""
 
     @property
     def need(self) -> NodeNeed: ...
 
 
 class CallGroup:
-    """The calls of one need on one node: how many there are, and how many slots they have been given."""
+    """The calls of one need on one node: their number, and the number of their slots."""
 
     __slots__ = ("calls", "long", "slots")
 
     def __init__(self) -> None:
         self.calls = self.slots = 0
-        self.long = 0  # calls that were not known to be short when they were sent
+        self.long = 0  # calls not known to be short when they were sent
 
 
 class NodeState:
-    """A node: what it has, what of that is in use, and the calls that were sent there."""
+    """A node: its resources, those in use, and the calls that were sent there."""
 
     __slots__ = (
         *("block", "capacity", "cores", "in_flight", "gpus", "groups", "leaving"),
@@ -40,13 +40,13 @@ class NodeState:
     def __init__(self, number: int, name: str, capacity: NodeCapacity, block: Hashable = None) -> None:
         self.number, self.name, self.capacity = number, name, capacity
         self.block = block  # only nodes of one block can have a call together
-        self.until = inf  # when it is taken away, by the clock of `NodePlacement.decide`
+        self.until = inf  # the end of the node's time, by the clock of `NodePlacement.decide`
         self.cores, self.gpus, self.memory = capacity.cores, len(capacity.gpus), capacity.memory  # not given out
         self.groups: dict[NodeNeed, CallGroup] = {}
-        self.in_flight: dict[NodeCall, bool] = {}  # with whether they were known to be short when they were sent
-        self.proven: set[NodeNeed] = set()  # of these, calls have ended there: it has workers for them
+        self.in_flight: dict[NodeCall, bool] = {}  # True for calls known to be short when sent
+        self.proven: set[NodeNeed] = set()  # needs of ended calls: the node has workers for them
         self.withdrawing = False  # calls that have not begun there are being taken back
-        self.leaving = False  # it gets no more calls
+        self.leaving = False  # the node gets no more calls
 
     def __repr__(self) -> str:
         return f"<NodeState {self.name} {len(self.in_flight)} calls>"
@@ -57,11 +57,11 @@ class NodeState:
 
     @property
     def ahead(self) -> bool:
-        """True if calls were sent there beyond its slots."""
+        """True if calls were sent there beyond the slots."""
         return any(group.calls > group.slots for group in self.groups.values())
 
     def could_hold(self, need: NodeNeed, now: float) -> bool:
-        """Return whether such a call could run there if nothing else did."""
+        """Return True if such a call could run there alone."""
         return not self.leaving and self.lasts(need, now) and self.is_large_enough(need)
 
     def is_large_enough(self, need: NodeNeed) -> bool:
@@ -69,11 +69,11 @@ class NodeState:
         return capacity.cores >= shape.cores and len(capacity.gpus) >= shape.gpus and capacity.memory >= shape.memory
 
     def lasts(self, need: NodeNeed, now: float) -> bool:
-        """Return whether a call that begins now ends before the node is taken away, if it keeps to its time."""
+        """Return True if a call that begins now ends before the node is taken away, by its `run_time`."""
         return not need.time or now + need.time <= self.until
 
     def holds(self, need: NodeNeed, now: float) -> bool:
-        """Return whether such a call can be given a slot now."""
+        """Return True if such a call can be given a slot now."""
         if self.leaving or self.withdrawing or not self.lasts(need, now):
             return False
         if need.exclusive:
@@ -82,13 +82,13 @@ class NodeState:
         return self.cores >= shape.cores and self.gpus >= shape.gpus and self.memory >= shape.memory
 
     def room_for(self, need: NodeNeed) -> int:
-        """Return how many such calls fit beside those that it has."""
+        """Return the number of such calls that fit beside the present ones."""
         shape = need.shape
         pairs = ((self.cores, shape.cores), (self.gpus, shape.gpus), (self.memory, shape.memory))
         return min((free // asked for free, asked in pairs if asked), default=0)
 
     def take(self, need: NodeNeed, sign: int = 1) -> None:
-        """Give out the resources of a slot; with a sign of -1 they are free again."""
+        """Give out the resources of a slot; with a sign of -1 take them back."""
         self.cores -= sign * (self.capacity.cores if need.exclusive else need.shape.cores)
         self.gpus -= sign * need.shape.gpus
         self.memory -= sign * need.shape.memory
@@ -109,18 +109,18 @@ class StartOnNodes(NamedTuple):
 
 
 class NodeQueue(CallQueue[NodeCall, NodeNeed]):
-    """Calls of one priority and need, and what they are given. Stuck: look only at nodes that have changed since."""
+    """Calls of one priority and need, and their nodes. A queue that is stuck looks only at nodes with changes since."""
 
     __slots__ = ("reserved", "share")
 
     def __init__(self, need: NodeNeed) -> None:
         super().__init__(need)
-        self.share = 0  # calls that each node gets at once in this decision; 0: not known yet
-        self.reserved: list[NodeState] = []  # nodes that are kept free for the head
+        self.share = 0  # calls for each node in this decision; 0: not known yet
+        self.reserved: list[NodeState] = []  # nodes kept free for the head
 
 
 def together(nodes: Iterable[NodeState], count: int) -> list[NodeState] | None:
-    """Return the first so many nodes that are of one block; None if there are not so many."""
+    """Return the first `count` nodes of one block; None if no block has so many."""
     blocks: dict[Hashable, list[NodeState]] = {}
     for node in nodes:
         found = blocks.setdefault(node.block, [])
@@ -139,5 +139,5 @@ def record(node: NodeState, call: NodeCall) -> None:
 
 
 def is_long(call: NodeCall) -> bool:
-    """Return whether nothing should be sent behind this call."""
+    """Return True if no call should be sent behind this one."""
     return call.alone or call.expected() > _SHORT

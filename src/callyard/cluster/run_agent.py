@@ -1,4 +1,4 @@
-"""The process of an agent, or of a rank: its connection to the driver, and its end when the driver or its parent ends.
+"""The process of an agent, or of a rank: its connection to the driver, and its end with the driver or its parent.
 
 `main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
 """
@@ -26,15 +26,15 @@ from .hello import Hello, node_name, pilot_share, this_hello
 if TYPE_CHECKING:
     from ..transport.curve import Link
 
-_CONNECT = 60.0  # s in which the driver must answer
-_AGAIN = 20.0  # s in which it must answer again after it was lost: if it is gone, its nodes are to be given back
-_LAST_WORDS = 5.0  # s in which the driver must have read the last message
+_CONNECT = 60.0  # s for the driver to answer
+_AGAIN = 20.0  # s for the driver to answer after a loss; then its nodes are given back
+_LAST_WORDS = 5.0  # s for the driver to read the last message
 
 
 class ParentPipe:
-    """The parent of this process at the other end of standard input: when that ends, the driver or its launcher has.
+    """The parent of this process at the other end of standard input, which ends with the driver or its launcher.
 
-    A thread of its own waits for that, so that nothing in which this process is busy can delay it.
+    A thread of its own waits for that end, so that no other work of this process can delay the notice.
     """
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ class ParentPipe:
 
 
 class DriverConnection:
-    """The connection to the driver, before there is an `Agent` and after that has ended."""
+    """The connection to the driver, before the start of an `Agent` and after its end."""
 
     def __init__(self, link: Link, parent: ParentPipe, hello: Hello, make_runner: MakeRunner | None = None) -> None:
         self._link, self._parent, self._hello, self._make_runner = link, parent, hello, make_runner
         self._unread: list[list[bytes]] = []
 
     def _wait_for(self, wanted: set[int], patience: float) -> tuple[int, bytes]:
-        """Return the first frame of one of these kinds, a message of its own; later messages stay in `_unread`."""
+        """Return the first frame of one of these kinds, a message of its own; keep later messages in `_unread`."""
         until = time.monotonic() + patience
         with selectors.DefaultSelector() as selector:
             selector.register(self._link.fileno(), selectors.EVENT_READ)
@@ -86,7 +86,7 @@ class DriverConnection:
         adopt(head["surroundings"])
         Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner).run()
         self._parent.all_sent = True
-        if self._make_runner is None:  # else the one call has ended, and the driver does not read on
+        if self._make_runner is None:  # for a rank the one call has ended, and the driver does not read on
             self._wait_for_end()
 
     def _wait_for_end(self) -> None:
@@ -98,8 +98,8 @@ class DriverConnection:
 def main() -> None:
     """Run as `... CONTACT [VARIABLES [TOKEN]]`: connect to the driver and serve; again if the network fails.
 
-    CONTACT is the path of the contact file, VARIABLES has the names of the scheduler's variables (`JobVariables`),
-    TOKEN is that of the job that this is part of, where the driver has submitted it.
+    CONTACT is the path of the contact file. VARIABLES has the names of the scheduler's variables (`JobVariables`).
+    TOKEN is the token of the job around this process, if the driver has submitted one.
     """
     default_signals()
     open_standard_descriptors()
@@ -110,11 +110,11 @@ def main() -> None:
     pilot = pilot_share(token) if token else None
     hello = this_hello(pilot)
     parent = ParentPipe()
-    if pilot is None:  # else the script of a job has started it, and standard input tells nothing
+    if pilot is None:  # otherwise the script of a job has started this process, and standard input tells nothing
         parent.watch()
     patience = _CONNECT
     while not connect(path, parent, hello, patience=patience):
-        if not os.path.exists(path):  # the driver removes it when it ends
+        if not os.path.exists(path):  # the driver removes the file at its end
             break
         patience = _AGAIN
 
@@ -126,7 +126,7 @@ def connect(
     make_runner: MakeRunner | None = None,
     patience: float = _CONNECT,
 ) -> bool:
-    """Serve the driver of this contact file; return False if it cannot be reached any more."""
+    """Serve the driver of this contact file; return False if the driver cannot be reached any more."""
     from ..transport.contact_file import Contact
     from ..transport.curve import Link
 

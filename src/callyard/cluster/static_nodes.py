@@ -1,6 +1,6 @@
 """Static nodes: agents on nodes that are known from the beginning, such as those of an allocation.
 
-`AgentStarts` decides when each agent is started and is told the time; `StaticNodes` starts them.
+`AgentStarts` decides on the time of each start, with the present time as an argument; `StaticNodes` starts the agents.
 """
 
 from __future__ import annotations
@@ -23,32 +23,36 @@ class Nodes(Protocol):
     """The nodes, and the command that starts agents there."""
 
     def nodes(self) -> Mapping[str, NodeOffer]:
-        """Return the names of the nodes, and what may be given out there."""
+        """Return the names of the nodes, and the resources to give out there."""
 
     def start(self, contact: str, nodes: Sequence[str]) -> Sequence[StartedAgents]:
-        """Start an agent on each of these nodes, without waiting. Raises OSError if that cannot even be tried."""
+        """Start an agent on each of these nodes, without waiting.
+
+        Raises:
+            OSError: the attempt itself is impossible.
+        """
 
     def ends_in(self) -> float | None:
-        """Return in how many s they are taken away; None if that is not known by now."""
+        """Return the seconds until the nodes are taken away; None while unknown."""
 
     def is_over(self, said: str) -> bool:
-        """Return True if the output of a command says that the nodes were taken away for good."""
+        """Return True if this output of a command says that the nodes were taken away for good."""
 
     def describe(self) -> str:
-        """Return what this is, for people."""
+        """Return a short description for people."""
 
 
 class StaticNodes:
-    """The starter of an agent on each of these nodes, and of another one where it has ended."""
+    """The starter of an agent on each of these nodes, and of another one after each end."""
 
     def __init__(self, nodes: Nodes, placement: NodePlacement) -> None:
         self._nodes, self._placement = nodes, placement
         self._starts = AgentStarts(nodes.nodes())
         self._started: list[StartedAgents] = []
-        self._words: list[str] = []  # the last output of commands that have ended
+        self._words: list[str] = []  # the last output of ended commands
         self._next_start: float | None = None
         self._wanted = False  # there were calls at the last look
-        self._timed = False  # it is known when they are taken away
+        self._timed = False  # the end of the nodes' time is known
 
     @property
     def complete(self) -> bool:
@@ -68,6 +72,7 @@ class StaticNodes:
         self._starts.changed, self._wanted = False, wanted
         names = self._starts.to_start(now, wanted)
         if names:
+            # First, because `ended` counts only starts under way.
             self._starts.starting(names, now)
             try:
                 self._start(loop, contact(), names)
@@ -88,7 +93,8 @@ class StaticNodes:
             started.end(1.0)
             self._started.remove(started)
             self._words.append(started.words())
-        # An agent that is still connected counts as there until the channel says that it is gone; then it is started.
+        # An agent that is still connected counts as there until the channel says that it is gone; then it is started
+        # again.
         self._starts.ended(output.ended_on, time.monotonic())
 
     def admit(self, hello: Hello, now: float) -> NodeState | str:
@@ -140,7 +146,7 @@ class StaticNodes:
             started.end(grace)
 
 
-CONNECT = 60.0  # s in which an agent must have connected
+CONNECT = 60.0  # s for an agent to connect
 _AGAIN = (0.5, 2.0, 10.0, 30.0, 60.0)  # s after which an agent that is gone is started again
 
 
@@ -154,12 +160,12 @@ class _AgentStart:
 
 
 class AgentStarts:
-    """The agents of these nodes: which are there, and when the others are to be started. Decisions only."""
+    """The agents of these nodes: the present ones, and the times to start the others. Decisions only."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._nodes = {name: _AgentStart() for name in names}
         self.changed = True  # since this was set to False
-        self.ever = False  # an agent has been there since the first was started
+        self.ever = False  # an agent has been there since the first start
 
     # -- events ----------------------------------------------------------------------------------------
 
@@ -188,7 +194,7 @@ class AgentStarts:
                 self._goes(name, "gone", now)
 
     def forget(self) -> None:
-        """Begin anew with the agents that are not there, because the calls that waited for them have been told."""
+        """Begin anew with the absent agents, after the calls that waited for them have failed."""
         for name, node in self._nodes.items():
             if node.state == "gone":
                 node.failures = 0
@@ -207,7 +213,7 @@ class AgentStarts:
         return [name for name, node in self._nodes.items() if (when := _when(node, wanted)) is not None and when <= now]
 
     def next_start(self, wanted: bool) -> float | None:
-        """Return when the next agent is to be started."""
+        """Return the time of the next start."""
         times = (_when(node, wanted) for node in self._nodes.values())
         return min((when for when in times if when is not None), default=None)
 
@@ -220,7 +226,7 @@ class AgentStarts:
 
 
 def _when(node: _AgentStart, wanted: bool) -> float | None:
-    """Return when this agent is to be started; None if it is not."""
+    """Return the time to start this agent; None for no start."""
     if node.state == "idle":
         return 0.0 if wanted else None
     if node.state == "starting":

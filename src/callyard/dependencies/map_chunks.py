@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..utils.lite_typing import Any, Callable
+from ..utils.lite_stdlib import Any, Callable
 
 
 def run_chunk(fn: Callable[..., Any], chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:

@@ -20,7 +20,7 @@ An exception from the function itself arrives unchanged, with the worker's trace
 
 from __future__ import annotations
 
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_stdlib import TYPE_CHECKING, Any
 from .error_classes import (
     CacheError,
     CallyardError,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from ..utils.lite_typing import Any, Callable, Iterable, Protocol
+from ..utils.lite_stdlib import Any, Callable, Iterable, Protocol
 
 __all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "text", "token"]
 

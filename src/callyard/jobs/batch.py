@@ -6,9 +6,7 @@ import _pickle as pickle
 
 from ..cache.messages import RunRequest
 from ..errors import CacheError
-from ..utils import lite_json
-from ..utils.frozen import Frozen
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, json_dumps, json_loads
 
 if TYPE_CHECKING:
     from ..hashing.call_key import FunctionPart, KeyContext
@@ -79,7 +77,7 @@ class Batch(Frozen):
 
     def dump(self) -> bytes:
         about = {"format": FORMAT, **vars(self), "calls": [vars(call) for call in self.calls]}
-        return lite_json.dumps(about).encode()
+        return json_dumps(about).encode()
 
     @staticmethod
     def from_fields(found: dict[str, Any]) -> Batch:
@@ -193,12 +191,12 @@ class CallStart(Frozen):
     ingredients: dict[str, str] = {}  # noqa: RUF012  # of the key, for people; no start changes it
 
     def dump(self) -> bytes:
-        return lite_json.dumps(vars(self)).encode()
+        return json_dumps(vars(self)).encode()
 
     @staticmethod
     def load(data: bytes) -> CallStart:
         """Return what was dumped. Raises several exceptions where that is damaged."""
-        begun = CallStart(**lite_json.loads(data))
+        begun = CallStart(**json_loads(data))
         texts = (begun.job, begun.node, begun.key, *begun.ingredients.values())
         if not all(type(text) is str for text in texts) or not all(0 <= s < _LATEST for s in (begun.beat, begun.at)):
             raise ValueError("it is not said where the call runs")
@@ -234,7 +232,7 @@ class CallOutcome(Frozen):
 
     def dump(self) -> bytes:
         fields = {name: value for name, value in vars(self).items() if name != "failure"}
-        return lite_json.dumps(fields).encode() + b"\n" + self.failure
+        return json_dumps(fields).encode() + b"\n" + self.failure
 
     @staticmethod
     def load(data: bytes) -> CallOutcome:
@@ -245,7 +243,7 @@ class CallOutcome(Frozen):
         if not data:
             return CallOutcome("failed")
         head, _, failure = data.partition(b"\n")
-        end = CallOutcome(**lite_json.loads(head), failure=failure)
+        end = CallOutcome(**json_loads(head), failure=failure)
         if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):
             raise ValueError("it is not said how the call ended")
         return end

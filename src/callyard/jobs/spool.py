@@ -29,9 +29,7 @@ from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_dir
 from ..cache.permissions import check_file
 from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal, may_live
-from ..utils import lite_json
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Any, Callable, Container, Iterable, Iterator, Sequence
+from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_loads, suppress
 from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
 __all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
@@ -133,7 +131,7 @@ class BatchDirectory(DirectoryFiles):
         return self._batch
 
     def _load_batch(self, content: bytes) -> Batch:
-        found = lite_json.loads(content)
+        found = json_loads(content)
         if found.pop("format") != FORMAT:
             raise VersionMismatch(f"{self.path} was written by another version of Callyard ({found['callyard']})")
         return Batch.from_fields(found)

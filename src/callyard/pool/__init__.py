@@ -1,1 +1,1 @@
-"""The pool of one node: decisions on which call runs where, and the worker processes that run calls."""
+"""The pool of one node: decisions about the worker of each call, and the worker processes that run the calls."""

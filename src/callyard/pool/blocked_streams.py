@@ -1,4 +1,4 @@
-"""Streams that are blocked: what the kernel does not take at once is sent later, by the I/O thread."""
+"""Blocked streams: the I/O thread sends later the bytes that the kernel does not take at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class BlockedStreams:
-    """The streams to workers and to the zygote to which something could not be sent at once.
+    """The streams to workers and to the zygote with bytes that could not be sent at once.
 
-    `add` may be called by any thread that holds the lock. All else belongs to the I/O thread, which does not hold it:
-    `on_broken` may end a worker, and with that the futures of its calls.
+    Any thread that holds the lock may call `add`. All else belongs to the I/O thread, and must be called without the
+    lock: `on_broken` may end a worker, and thereby the futures of its calls, and their callbacks run user code.
     """
 
     def __init__(
@@ -27,27 +27,28 @@ class BlockedStreams:
         on_broken: Callable[[FrameStream], object],
     ) -> None:
         self._lock, self._loop, self._wake, self._on_broken = lock, loop, wake, on_broken
-        self._blocked: list[FrameStream] = []  # not attended to yet
-        self.stuck: list[FrameStream] = []  # the system lacks memory or descriptors to send: see FrameStream
+        self._blocked: list[FrameStream] = []  # added, not attended to yet; guarded by the lock
+        self.stuck: list[FrameStream] = []  # the system lacks memory or descriptors to send; see FrameStream
 
     def add(self, stream: FrameStream) -> None:
         self._blocked.append(stream)
+        # Only noted here: the caller has the lock, but the selector belongs to the I/O thread.
         self._wake()
 
     def take(self) -> list[FrameStream]:
-        """Return the streams that were added since this was last asked. Wants the lock."""
+        """Return the streams added since the last call. The caller holds the lock."""
         blocked, self._blocked = self._blocked, []
         return blocked
 
     def attend(self, stream: FrameStream) -> None:
-        """See to it that what waits is sent once that is possible, or that the other side ends if it never will be."""
+        """Arrange for the waiting bytes to be sent later; end the other side if the stream is broken."""
         if stream.broken:
             self._on_broken(stream)
         elif stream.stuck or not self._loop.also_write(stream.sock, True):
             self.stuck.append(stream)
 
     def flush(self, stream: FrameStream) -> None:
-        """Send what waits, because the socket takes more."""
+        """Send the waiting bytes, because the socket takes more."""
         with self._lock:
             done = stream.flush()
         if done or stream.stuck:
@@ -56,7 +57,7 @@ class BlockedStreams:
             self.attend(stream)
 
     def retry(self) -> None:
-        """Try again where the system lacked something: no socket tells when that is there."""
+        """Try again where the system lacked memory or descriptors: no socket tells when these are there."""
         stuck, self.stuck = self.stuck, []
         for stream in stuck:
             with self._lock:

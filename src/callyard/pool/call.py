@@ -15,12 +15,12 @@ from ..transport.frames import ORDER
 from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, WARN_BEFORE, WARN_SIGNAL
 from .call_shape import NodeNeed, WorkerShape
 
-_FORGET = 0.95  # a function that once took long is thought short again after some tens of short calls
-_UNKNOWN = 1.0  # s; what is not known to be short counts as long
+_FORGET = 0.95  # after a long run a function counts as short again after some tens of short calls
+_UNKNOWN = 1.0  # s; the time of a function before its first call, so an unknown function counts as long
 
 
 class CallDurations:
-    """How long the calls of one function take: the largest of the recent ones."""
+    """The duration of the calls of one function: the largest of the recent ones."""
 
     __slots__ = ("seconds",)
 
@@ -29,13 +29,14 @@ class CallDurations:
 
     def note(self, seconds: float) -> None:
         if self.seconds is _UNKNOWN:
+            # The identity tells the start value from a real second.
             self.seconds = seconds
         else:
             self.seconds = max(seconds, self.seconds * _FORGET)
 
 
 class CallPlan:
-    """What a call's resources mean on a node. Calls with the same resources share one."""
+    """The meaning of a call's resources on a node. Calls with the same resources share one plan."""
 
     __slots__ = (
         *("alone", "grace", "limited", "memory", "need", "options", "priority"),
@@ -65,10 +66,13 @@ class CallPlan:
 class Call:
     """A call that waits or runs.
 
-    `definition` is the function, or None if it is packed with the arguments; `inputs` are the results of
-    the futures among the arguments, in the order of their numbers; `again` are arguments in their place, with which the
-    call has asked to be run. Of a call that is remembered, `remember` is
-    what its runner is told, `note` what that says at its end, and `noted(call, note)` tells whether it did not run.
+    Attributes:
+        definition: the function, or None if the function is packed with the arguments.
+        inputs: the results of the futures among the arguments, in the order of their numbers.
+        again: the arguments of the next run, if the function has raised `Again`.
+        remember: with a cache, the instructions for the runner of the call.
+        note: with a cache, the runner's answer at the end of the call.
+        noted: a function `noted(call, note)` that takes in the answer, and returns True if the call did not run.
     """
 
     __slots__ = (
@@ -91,11 +95,11 @@ class Call:
         self.restarted = 0
         self.attempt = 1
         self.again: Packed | None = None
-        self.deadline: float | None = None  # of this attempt: s of the monotonic clock
+        self.deadline: float | None = None  # of this run: s of the monotonic clock
         self.remember: RunRequest | None = None
         self.note: RunReport | RunDeclined | None = None
         self.noted: Callable[[Call, RunReport | RunDeclined], bool] | None = None
-        self.asks_again = False  # the result is arguments with which it is to run once more
+        self.asks_again = False  # the result is the arguments of another run
 
     @property
     def shape(self) -> WorkerShape:
@@ -117,10 +121,11 @@ class Call:
         return self.pace.seconds
 
     def options(self) -> dict[str, Any]:
-        """Return what its worker is told beside the arguments."""
+        """Return the options that the worker gets beside the arguments."""
         options = self.plan.options
         if self.deadline is None and self.attempt == 1 and self.remember is None:
             return options
+        # A copy, because all calls of a plan share these options.
         options = {**options, ATTEMPT: self.attempt, DEADLINE: self.deadline}
         if self.again is not None:
             options[AGAIN] = True
@@ -129,7 +134,7 @@ class Call:
         return options
 
     def run_again(self, arguments: Packed) -> None:
-        """Its function has asked to be run with these arguments."""
+        """Prepare another run, with the arguments of the `Again` that the function has raised."""
         self.again, self.asks_again = arguments, False
         self.next_attempt()
 
@@ -147,7 +152,8 @@ class Call:
 def refuse(inbox: deque[Any]) -> None:
     """Fail the calls that were submitted while the executor was being shut down.
 
-    Several threads may be at it: each call is taken out when it has been told, and to tell it twice does no harm.
+    Several threads may do this at once: each call leaves the inbox only after its future has ended, and to end a future
+    twice does no harm.
     """
     for event in tuple(inbox):
         if type(event) is Call:

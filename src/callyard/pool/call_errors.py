@@ -1,4 +1,4 @@
-"""Errors of calls: exceptions of the function as they came from the worker, and in words the fate of a lost worker."""
+"""The errors of calls: exceptions of the function as packed by the worker, and sentences for lost workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .mpi_launcher import find_launcher
 
 
 class PackedError:
-    """What a function raised, still packed; opened, it is the exception with the remote traceback as its cause."""
+    """A packed exception of the function; opened, the exception has the remote traceback as its cause."""
 
     __slots__ = ("_memory", "_name", "packed")
 
@@ -29,7 +29,7 @@ class PackedError:
 
 
 def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, before: str) -> CallyardError:
-    """Return why a call has no result although its worker ran it; `before` tells what came before its end, if known."""
+    """Return the error of a call that a worker ran to no result; `before` is a text about the time before its end."""
     name = call.future.name
     if reason == "run_time":
         return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))
@@ -48,12 +48,12 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
 
 
 def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError:
-    """Return why a call of several ranks of this machine was given up before it ran."""
+    """Return the error of a call of several ranks that was given up because the ranks did not find each other."""
     return ResourceError(f"{words_of_alone(call.future.name, ranks, *alone)}; {launcher_advice(find_launcher())}")
 
 
 class StartError:
-    """Why a call was given up before it ran: no worker for it could be started. To open it may run the user's code."""
+    """The error of a call that was given up because no worker could be started. Opening it may run the user's code."""
 
     __slots__ = ("_name", "_node", "exitcode", "initializer_error", "ranks", "reason")
 

@@ -1,4 +1,4 @@
-"""The queues of a placement: calls that ask for the same, oldest first, and the order of their turns."""
+"""The queues of a placement: calls of the same need, oldest first, and the order of the queues' turns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ C = TypeVar("C", bound=QueuedCall)
 N = TypeVar("N", bound=Hashable)
 Q = TypeVar("Q", bound="CallQueue[Any, Any]")
 
-# The highest priority comes first (as the smallest rank), then the oldest call. No two calls have the same order, so
-# queues are never compared.
+# The highest priority comes first (as the smallest rank), then the oldest call. No two calls have the same order, so a
+# comparison of two heads never gets as far as the queues.
 Head = tuple[int, int, Q]
 
 
@@ -26,11 +26,11 @@ class CallQueue(Generic[C, N]):
     def __init__(self, need: N) -> None:
         self.need = need
         self.calls: deque[C] = deque()
-        self.passed = 0  # calls of other queues that were placed while the head waited; see the placement's patience
-        self.stuck = False  # there was no place for the head when it last had its turn
+        self.passed = 0  # calls of other queues that were placed while the head waited; see `_PATIENCE`
+        self.stuck = False  # the last turn of the head found no place
 
     def head(self) -> C | None:
-        """Return the first call that was not cancelled; drop those before it."""
+        """Return the first call, after dropping cancelled ones; None if the queue is empty."""
         calls = self.calls
         while calls and calls[0].abandoned():
             calls.popleft()
@@ -38,7 +38,7 @@ class CallQueue(Generic[C, N]):
 
 
 class CallQueues(Generic[C, N, Q]):
-    """The queues by priority and need: each is made with its first call, and dropped when its turn finds it empty."""
+    """The queues by priority and need. A queue is made with its first call, and dropped when a turn finds it empty."""
 
     def __init__(self, need_of: Callable[[C], N], make_queue: Callable[[N], Q]) -> None:
         self._need_of, self._make_queue = need_of, make_queue
@@ -48,7 +48,7 @@ class CallQueues(Generic[C, N, Q]):
         return iter(self._queues.values())
 
     def add(self, call: C) -> Q:
-        """Put the call into its queue; return that."""
+        """Put the call into its queue, and return the queue."""
         key = (-call.priority, self._need_of(call))
         queue = self._queues.get(key)
         if queue is None:
@@ -62,7 +62,7 @@ class CallQueues(Generic[C, N, Q]):
             self.add(call).calls.rotate(1)
 
     def take_out(self, need: N) -> list[Q]:
-        """Remove the queues of this need, of whatever priority; return them."""
+        """Remove the queues of this need, of all priorities, and return them."""
         keys = [key for key, queue in self._queues.items() if queue.need == need]
         return [self._queues.pop(key) for key in keys]
 
@@ -74,21 +74,22 @@ class CallQueues(Generic[C, N, Q]):
         return any(queue.head() is not None for queue in self._queues.values())
 
     def waiting_calls(self) -> list[C]:
-        """Return the calls that wait at this moment. Any thread may ask: making a tuple of a container is atomic."""
+        """Return the calls that wait at this moment. Any thread may ask, because the copy of a container is atomic."""
         return [call for queue in tuple(self._queues.values()) for call in tuple(queue.calls)]
 
     # -- turns in one decision -------------------------------------------------------------------------
 
     def heads(self, dropped: Callable[[Q], object] | None = None) -> list[Head[Q]]:
-        """Return a heap of the heads of all queues; `dropped` is told of queues that are empty."""
+        """Return a heap of the heads of all queues; call `dropped` with each empty queue."""
         heads: list[Head[Q]] = []
+        # A copy of the items, because `push` removes empty queues.
         for (rank, _), queue in list(self._queues.items()):
             if not self.push(heads, rank, queue) and dropped is not None:
                 dropped(queue)
         return heads
 
     def push(self, heads: list[Head[Q]], rank: int, queue: Q) -> bool:
-        """Let the head of the queue have its turn; drop the queue, and return False, if it has none."""
+        """Put the head of the queue on the heap; without a head drop the queue, and return False."""
         head = queue.head()
         if head is None:
             del self._queues[rank, queue.need]

@@ -6,27 +6,27 @@ from typing import NamedTuple, Protocol
 
 
 class WorkerShape(NamedTuple):
-    """What a worker must be like to run a call: calls of one shape can follow each other on one worker."""
+    """The properties of a worker. Calls of one shape can follow each other on one worker."""
 
-    cores: int = 1  # in all; at least what the ranks have together
+    cores: int = 1  # of the worker as a whole; at least those of all ranks
     gpus: int = 0
-    memory: int = 0  # bytes; 0: not accounted
+    memory: int = 0  # bytes; 0: no limit, and not counted
     ranks: int = 1
     cores_per_rank: int = 1
     environment: tuple[tuple[str, str], ...] = ()
 
 
 class NodeNeed(NamedTuple):
-    """What a call needs of several nodes: so many that each have this."""
+    """The need of a call on a cluster: a number of nodes, each with room for the shape."""
 
     shape: WorkerShape
-    exclusive: bool = False  # nobody else may be on them
+    exclusive: bool = False  # no other call may be on the nodes
     nodes: int = 1
-    time: float = 0.0  # s for which they must still be there
+    time: float = 0.0  # s for which the nodes must still be there
 
 
 class NodeCapacity(NamedTuple):
-    """What may be given out on a node."""
+    """The resources to give out on a node."""
 
     cores: int
     gpus: tuple[str, ...] = ()
@@ -34,44 +34,44 @@ class NodeCapacity(NamedTuple):
 
 
 class NodeOffer(NamedTuple):
-    """The resources to give out on a node, decided before its agent tells what is there; None: all that it finds."""
+    """The resources to give out on a node, as far as decided before its agent has looked; None: all it finds."""
 
     cores: int | None = None
-    gpus: int | tuple[str, ...] | None = None  # how many, or which
+    gpus: int | tuple[str, ...] | None = None  # the number, or the names
     memory: int | None = None  # bytes
-    time: float | None = None  # s for which it is there, at most
+    time: float | None = None  # s until the end of the node, at most
 
     @property
     def gpu_count(self) -> int | None:
         return len(self.gpus) if isinstance(self.gpus, tuple) else self.gpus
 
     def could_hold(self, need: NodeNeed) -> bool:
-        """Return whether such a call could run on the node, as far as that is known."""
+        """Return True if the call could run on the node, as far as known."""
         shape = need.shape
         there = ((shape.cores, self.cores), (shape.gpus, self.gpu_count), (shape.memory, self.memory))
         return all(has is None or wanted <= has for wanted, has in (*there, (need.time, self.time)))
 
     def of(self, found: NodeCapacity) -> NodeCapacity:
-        """Return what is given out, now that the agent has found what is there."""
+        """Return the resources to give out, now that the agent has found those of the machine."""
         gpus = self.gpus if isinstance(self.gpus, tuple) else found.gpus[: self.gpus]
         return NodeCapacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
 
 
 class QueuedCall(Protocol):
-    order: int  # when it was submitted, as a number
+    order: int  # the number of its submission
 
     @property
     def priority(self) -> int: ...
 
     @property
     def alone(self) -> bool:
-        """Whether it has limits of its own: nothing is sent ahead of it or behind it."""
+        """True if the call has limits of its own: no call is sent ahead of it or behind it."""
 
     def begin(self) -> bool:
-        """Mark it as running; False if it was cancelled."""
+        """Mark the call as running; return False if it was cancelled."""
 
     def abandoned(self) -> bool:
-        """Whether it was cancelled."""
+        """Return True if the call was cancelled."""
 
     def expected(self) -> float:
-        """For how long it will run at most, in s, as far as the past tells."""
+        """Return the likely duration in s, by the recent calls of the function."""

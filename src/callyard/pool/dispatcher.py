@@ -1,18 +1,18 @@
-"""The dispatcher: calls that any thread submits, decided on one at a time and sent to workers.
+"""The dispatcher: calls come from any thread, are decided on one at a time, and are sent to workers.
 
     any thread                           the I/O thread of the pool
     ------------------------------------ -------------------------------------------
     tell(call) -> inbox  --.             results, ends of workers -> updates --.
                            v                                                   v
                  the thread that gets the lock empties both into the placement,
-                 and sends what that decides, without blocking
+                 and sends the decided calls, without blocking
 
-`tell` never waits for the lock: it leaves the call in the inbox, and the thread that holds the lock looks there again
-after letting go. So a finalizer or a callback may submit a call at any moment, even in the middle of a decision.
+`tell` never waits for the lock: the call stays in the inbox, and the thread with the lock looks there again after its
+release. So a finalizer or a callback may submit a call at any moment, even in the middle of a decision.
 
-An exception may interrupt any thread in the middle of a decision, too, Ctrl-C the main thread. What is half done then
-is put in order by the I/O thread, from what is known for certain: what each connection has been given, and which calls
-there are. At any moment a call is in a place where it is found: in the inbox, in the placement, or in flight at a
+An exception, as Ctrl-C in the main thread, may also interrupt any thread in the middle of a decision. Then the I/O
+thread puts the accounts in order, from certain knowledge: the calls given to each connection, and all calls there are.
+For this, each call is at any moment in a place where it is found: in the inbox, in the placement, or in flight at a
 connection.
 """
 
@@ -37,62 +37,67 @@ AnyConnection = WorkerConnection | RankGroup  # a worker is one process, or a gr
 
 
 class Dispatcher:
-    """What all threads of a pool share: the inbox, the placement, the connections, and the lock around the last two."""
+    """The state shared by all threads of a pool: inbox, placement, connections, and the lock around the last two."""
 
-    grace = 5.0  # s that a worker has to end by itself
+    grace = 5.0  # s for a worker to end by itself
 
     def __init__(self, placement: WorkerPlacement, wake: Callable[[], object]) -> None:
         self.placement = placement
-        self._wake = wake  # the I/O thread
+        self._wake = wake  # wakes the I/O thread
+        # Guards the placement, and sending to workers and zygote. In users' threads only `if_free` takes this lock.
         self.lock = new_lock()
-        self.inbox: deque[Any] = deque()  # calls, and functions that change what is to be decided
-        self.updates: deque[tuple[Worker, list[Call] | None]] = deque()  # a worker is ready, or these have ended there
-        self.connections: dict[int, AnyConnection] = {}  # by the number of the worker
+        self.inbox: deque[Any] = deque()  # calls, and functions to run; added without the lock, removed with it
+        # From the I/O thread: a worker is ready (None), or these calls have ended there.
+        self.updates: deque[tuple[Worker, list[Call] | None]] = deque()
+        # By the number of the worker; changed by the I/O thread alone, which may read it without the lock.
+        self.connections: dict[int, AnyConnection] = {}
         self.zygote: ZygoteProcess | None = None  # made and replaced by the I/O thread
-        self.unwatching: dict[int, list[Call]] = {}  # calls with limits that have ended; the worker is not free yet
-        self.to_start: list[Worker] = []
-        self.starting: list[Worker] = []  # by the I/O thread, just now
-        self.start_failed_at = 0.0  # when the last worker could not be started
+        self.unwatching: dict[int, list[Call]] = {}  # ended; the worker is free once the zygote drops the limits
+        self.to_start: list[Worker] = []  # decided on, not yet seen by the I/O thread
+        self.starting: list[Worker] = []  # taken over by the I/O thread, without a connection so far
+        self.start_failed_at = 0.0  # the time of the last worker that could not be started
         self.io_thread: int | None = None
-        self.io_polls = False  # the I/O thread looks for stalls by itself; otherwise it may sleep without end
+        self.io_polls = False  # the I/O thread looks for stalls by itself; otherwise it must be woken
         self.closing = False
         self.killed = False
-        self.stopped = False  # no more calls are taken
+        self.stopped = False  # calls are refused from now on
         self.forked = False  # this is a copy in a forked process
-        self._to_cancel: dict[Call, None] = {}  # without the lock, because callbacks run
-        self._cancelling: set[int] = set()  # the threads that are at it
-        self._half_done = False  # a decision is being made and carried out, or was interrupted at that
-        self._sending: AnyConnection | None = None  # to it, just now
+        self._to_cancel: dict[Call, None] = {}  # dropped, to be cancelled without the lock, as callbacks run
+        self._cancelling: set[int] = set()  # the threads inside `cancel_dropped`
+        self._half_done = False  # a decision is under way, or was interrupted
+        self._sending: AnyConnection | None = None  # the connection that is being sent to
         self._deferred: list[SendToWorker | RetireWorker] = []  # left to the I/O thread
 
     # -- from any thread -------------------------------------------------------------------------------
 
     def tell(self, event: Any) -> None:
-        """Leave the event in the inbox, and empty that unless another thread is at it."""
+        """Put the event into the inbox, and take a turn unless another thread has the lock."""
         try:
             self.inbox.append(event)
             self.pump()
         except BaseException:
             self._cancelling.discard(threading.get_ident())
-            self._wake()  # the I/O thread goes on with what is in the inbox, to be cancelled or half done
+            self._wake()  # the I/O thread goes on with the inbox, the cancellations or the half-done decision
             raise
 
     def pump(self) -> None:
-        """Empty the inbox and carry out what the placement decides; a thread that is at it already does both."""
+        """Empty the inbox and carry out the decisions. If another thread has the lock, that thread does both."""
         while not (self.forked or self.stopped) and (self.inbox or self.updates):
+            # The check of the inbox comes after each release of the lock: an event that came meanwhile found the lock
+            # taken.
             if not if_free(self.lock, self._take_turn):
                 return
             self.cancel_dropped()
-            if self.closing:  # the I/O thread may have found something in the inbox, and thought that it goes on
+            if self.closing:  # the I/O thread may have seen a full inbox, and gone to sleep instead of ending
                 self._wake()
         if self.stopped:
             refuse(self.inbox)
 
     def cancel_dropped(self) -> None:
-        """Cancel the calls that were dropped under the lock, now that this thread does not hold it.
+        """Cancel the calls that were dropped under the lock, now that this thread does not hold the lock.
 
-        Each stays in `_to_cancel` until it has ended, so that an exception loses none. A callback that comes here again
-        leaves them to the loop further up its stack.
+        Each call stays in `_to_cancel` until it has ended, so that an exception loses none. A callback that comes here
+        again leaves the rest to the loop further up its stack.
         """
         me = threading.get_ident()
         if not self._to_cancel or me in self._cancelling:
@@ -107,29 +112,29 @@ class Dispatcher:
     # -- under the lock --------------------------------------------------------------------------------
 
     def drop_waiting(self, all_of_them: bool) -> None:
-        """Take out the calls that wait; they are cancelled after the lock has been let go."""
+        """Take the waiting calls out of the placement; they are cancelled after the release of the lock."""
         for call in self.placement.drain(all_of_them):
             self._to_cancel[cast(Call, call)] = None
 
     def _take_turn(self) -> bool:
-        """Decide once; False where that must wait until the I/O thread has put in order what was interrupted."""
+        """Decide once; return False if an interrupted decision must be put in order first, by the I/O thread."""
         if self._half_done:
             return False
         self._half_done = True
         changed = self.take_in()
-        if self.killed:  # nothing begins any more, nor what a killed worker had been sent and not begun
+        if self.killed:  # no call begins any more, also none that a killed worker had been sent
             self.drop_waiting(True)
         elif changed and not self.stopped:
             for instruction in self.placement.decide():
                 self._carry_out(instruction)
-        self._half_done = False  # not in a `finally`: after an exception it is half done
+        self._half_done = False  # not in a `finally`: after an exception the decision is half done
         return True
 
     def take_in(self) -> bool:
-        """Tell the placement what has happened; return whether there may be something new to decide.
+        """Tell the placement of all events; return True if there may be something new to decide.
 
-        Each event is removed from its queue only after it was dealt with: an exception in between may have it told
-        twice, which `restore` mends, but never lost.
+        An event leaves its queue only after it has been dealt with. An exception in between may cause it to be told
+        twice, for `restore` to mend, but never loses it.
         """
         inbox, updates, add, changed = self.inbox, self.updates, self.placement.add, False
         while updates:
@@ -151,7 +156,7 @@ class Dispatcher:
         return changed
 
     def _carry_out(self, instruction: StartWorker | SendToWorker | RetireWorker) -> None:
-        """Do it, or leave it to the I/O thread, which alone talks to the zygote and to ranks."""
+        """Carry out an instruction, or leave it to the I/O thread, which alone talks to the zygote and to ranks."""
         if type(instruction) is StartWorker:
             self.to_start.append(instruction.worker)
             self._wake()
@@ -166,8 +171,10 @@ class Dispatcher:
     def _send(self, connection: AnyConnection, instruction: SendToWorker) -> None:
         self._sending = connection
         connection.send(cast("list[Call]", instruction.calls))
-        self._sending = None  # not in a `finally`: after an exception nobody knows how much was sent
+        self._sending = None  # not in a `finally`: after an exception only the worker knows how much was sent
         if not self.io_polls and len(connection.in_flight) > 1:
+            # A second call behind a running one may have to be taken back, and nothing else would wake the thread for
+            # that.
             self._wake()
 
     # -- in the I/O thread, under the lock -------------------------------------------------------------
@@ -183,14 +190,14 @@ class Dispatcher:
             self._send(self.connections[number], instruction)
         else:
             self.connections[number].leave()
-            self.running_zygote.watch(number, self.grace, None)  # should its last functions take too long
+            self.running_zygote.watch(number, self.grace, None)  # for a worker whose exit functions take too long
 
     def grace_of(self, plan: CallPlan) -> float:
         """Return the seconds between SIGTERM and SIGKILL."""
         return min(GRACE, self.grace) if plan.grace is None else plan.grace
 
     def longest_grace(self, connection: AnyConnection) -> float:
-        """Return the grace of the calls that were sent there; one of them runs."""
+        """Return the longest grace of the calls in flight there; one of them runs."""
         return max((self.grace_of(call.plan) for call in connection.in_flight.values()), default=self.grace)
 
     @property
@@ -199,9 +206,9 @@ class Dispatcher:
         return self.zygote
 
     def run_deferred(self) -> bool:
-        """Do what other threads have left to this one, before it does anything else under the lock.
+        """Carry out what other threads have left to this one; the first step under the lock.
 
-        The caller must have no ended calls in hand: putting in order would take them for running ones.
+        The caller must have no ended calls in hand: to put the accounts in order would take them for running ones.
         """
         if self._half_done:
             self._put_in_order()
@@ -211,32 +218,36 @@ class Dispatcher:
         return True
 
     def lose(self, worker: Worker) -> AnyConnection | None:
-        """Account for a worker that has ended or was not started; return its connection, if it had one."""
+        """Account for a worker that has ended or was not started; return its connection, if there is one."""
         self.placement.lost(worker)
         return self.connections.pop(worker.number, None)
 
     def not_started(self, worker: Worker, scarce: bool, at_once: bool = False) -> list[Call]:
-        """Account for a lost worker that was never ready; return the calls that are given up for it."""
+        """Account for a lost worker that was never ready; return the calls given up because of it."""
         self.start_failed_at = time.monotonic()
         return cast("list[Call]", self.placement.not_started(worker.shape, scarce, at_once))
 
     # -- after an interruption -------------------------------------------------------------------------
 
     def run_interrupted(self) -> None:
-        """Go on with what an exception has interrupted in another thread. Without the lock."""
+        """Go on with the work that an exception has interrupted in another thread.
+
+        The caller does not hold the lock.
+        """
         if self._half_done:
-            if_free(self.lock, self.run_deferred)  # otherwise a thread is in the middle of it
+            if_free(self.lock, self.run_deferred)  # with the lock taken, a thread is in the middle of a decision
         self.cancel_dropped()
 
     def _put_in_order(self) -> None:
         """Rebuild the accounts after an exception has interrupted another thread in the middle of a decision.
 
-        The connections know what was sent; whatever else is found in the placement waits.
+        The connections know the calls that were sent; every other call found in the placement waits.
         """
-        if self._sending is not None:  # how much was sent is known to its worker alone, which gets nothing more
+        if self._sending is not None:  # only the worker knows how much has arrived, so it gets no more
             self._sending.worker.worn = self._sending.worker.withdrawing = True
             self.running_zygote.withdraw(self._sending.worker.number, self._sending.sequence)
             self._sending = None
+        # Not waiting: calls still in the inbox are added from there, and the others have ended.
         gone = {event for event in self.inbox if type(event) is Call}
         for worker, ended in self.updates:
             worker.ready = True
@@ -244,10 +255,12 @@ class Dispatcher:
         self.updates.clear()
         in_flight: dict[int, list[Call]] = {worker.number: [] for worker in self.starting}
         for number, connection in self.connections.items():
+            # A call with limits counts as running until the zygote has dropped them.
             in_flight[number] = self.unwatching.get(number) or list(connection.in_flight.values())
         for call in cast("list[Call]", self.placement.restore(in_flight, gone)):
             call.future.again()
         self.to_start.clear()
+        # The instructions to retire may not have been carried out; `leave` may be repeated.
         self._deferred = [RetireWorker(worker) for worker in self.placement.workers.values() if worker.leaving]
         self._half_done = False
         self.inbox.append(decide_again)
@@ -255,27 +268,27 @@ class Dispatcher:
     # -- the end ---------------------------------------------------------------------------------------
 
     def stop_if_done(self, expecting: Callable[[], bool]) -> bool:
-        """Stop taking calls if the pool is closing and none waits, runs or is expected."""
+        """Stop taking calls if the pool is closing, and no call waits, runs or is expected; return True if stopped."""
         if not self.closing or self.inbox or self.updates:
             return False
         with self.lock:
             if self._half_done or self._deferred:
                 return False
-            # In this order: a call that is expected no longer has been put into the inbox before.
+            # In this order: an expected call is put into the inbox before it ceases to be expected.
             self.stopped = not (expecting() or self.inbox or self._unfinished())
         return self.stopped
 
     def _unfinished(self) -> bool:
-        """Return whether calls wait or run. A call that was cancelled while it waited does neither."""
+        """Return True if calls wait or run. A call that was cancelled while it waited does neither."""
         return self.placement.waiting or any(connection.in_flight for connection in self.connections.values())
 
     def drain(self) -> list[Call]:
-        """Take out all calls that wait, whatever was interrupted."""
+        """Take out all waiting calls, also after an interruption."""
         with self.lock:
             return [*self._drain()]
 
     def stop(self) -> list[Call]:
-        """Take no more calls; return those that wait and those that run."""
+        """Take no more calls; return the waiting and the running ones."""
         with self.lock:
             self._sending = None
             waiting = [*self._drain()]
@@ -290,4 +303,4 @@ class Dispatcher:
 
 
 def decide_again() -> None:
-    """An event that only makes the placement decide again."""
+    """Change nothing; as an event in the inbox, make the placement decide again."""

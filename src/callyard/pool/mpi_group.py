@@ -1,10 +1,11 @@
-"""The driver's end of a worker that is several ranks of an MPI program.
+"""The driver's end of a worker of several MPI ranks.
 
-The launcher closes the descriptors that it inherits, so the ranks connect to a socket in a directory that only this
-user can enter. The launcher keeps its own files there too, and the zygote removes it whatever happens here.
+The launcher closes the descriptors that it inherits, so the ranks connect to a socket, in a directory that only this
+user can enter. The launcher keeps its own files there too, and the zygote removes the directory in any case.
 
-Each rank is sent each call, and the call has ended when all ranks have: then its result is the list of theirs. When
-one fails, the others may wait for it for ever; so the call fails at once and the whole group is ended.
+Each rank is sent each call, and the call ends when all ranks have ended theirs; the result is the list of their
+results. When one rank fails, the others may wait for its messages for ever, so the call fails at once and the whole
+group is ended.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .worker_connection import Ended, WorkerConnection
 
 
 class RankGroup:
-    """What the driver knows of a group of ranks; for the node, one worker."""
+    """A group of ranks as the driver sees it; to the placement, one worker."""
 
     def __init__(
         self,
@@ -44,18 +45,18 @@ class RankGroup:
         self.in_flight: dict[int, Call] = {}
         self.ended = False
         self.says_ready = False
-        self.must_end = False  # it cannot be trusted with another call
-        self.rank_gone = self.fault = ""  # for people: which rank ended before the others; why it was ended
-        self.alone: tuple[int, str] | None = None  # the ranks do not know each other: how many do, of which library
+        self.must_end = False  # the group cannot be trusted with another call
+        self.rank_gone = self.fault = ""  # for people: the rank that ended first; the reason for the group's end
+        self.alone: tuple[int, str] | None = None  # ranks do not know each other: how many do, and their library
         self.initializer_error: Packed | None = None
         self.ranks: dict[int, WorkerConnection] = {}
-        self._strangers: list[WorkerConnection] = []  # connected, but have not said which rank they are
+        self._strangers: list[WorkerConnection] = []  # connected, but with an unknown rank
         self._results = RankCollector(self.size)
         self._packer, self._on_blocked, self._on_unused = packer, on_blocked, on_unused
         self.sequence = 0
         self._ready = 0
         self._mpi_used = False
-        self._stray = False  # a message is left that the next call would take for its own
+        self._stray = False  # a message is left over that the next call would take for its own
         self._initializer: bytes | None = None
         self._directory = tempfile.mkdtemp(prefix=f"callyard-{os.getpid()}-", dir=_memory_directory())  # 0700
         self.address = os.path.join(self._directory, "ranks")
@@ -77,15 +78,19 @@ class RankGroup:
         return listener
 
     def greet(self, initializer: bytes | None) -> list[int]:
-        """Each rank is greeted when it has said which it is; the launcher takes no descriptors."""
+        """Keep the greeting for each rank, until the rank has told its number; a launcher takes no descriptors."""
         self._initializer = initializer
         return []
 
     def handed_over(self) -> None:
-        """Nothing was."""
+        """Do nothing: no descriptor was handed over."""
 
     def accept(self) -> WorkerConnection | None:
-        """Return the connection of a rank; None if it was another user's. Raises OSError where there is no room."""
+        """Return the connection of a rank; None for a connection of another user.
+
+        Raises:
+            OSError: no descriptors are left.
+        """
         try:
             sock, _ = self.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionError):
@@ -98,7 +103,7 @@ class RankGroup:
         except OSError:
             sock.close()
             raise
-        connection.handed_over()  # it has a result log of its own
+        connection.handed_over()  # the rank makes a result log of its own
         self._strangers.append(connection)
         return connection
 
@@ -111,6 +116,7 @@ class RankGroup:
             connection.catch_up()
 
     def stop_listening(self) -> None:
+        """Close the socket for ranks, so that no further process can connect."""
         self.listener.close()
 
     def sockets(self) -> list[socket.socket]:
@@ -151,7 +157,8 @@ class RankGroup:
                 self._stray |= bool(flags & STRAY)
                 for end in connection.take_frames(connection, [frame]):
                     ends.extend(self._rank_ended(connection, end))
-                # Of a call that goes well all ranks must be heard before they are ended.
+                # After a failure or a stray message the group ends, but after a success only when all ranks have been
+                # heard.
                 self.must_end |= kind == ERROR or (self._stray and not self.in_flight)
                 self.initializer_error = self.initializer_error or connection.initializer_error
         if connection.fault:
@@ -161,13 +168,13 @@ class RankGroup:
         return ends
 
     def refused(self) -> list[Ended]:
-        """Return the call if it could not be sent to a rank: the others would wait for that one."""
+        """Return the call if it could not be sent to one rank, because the others would wait for that one."""
         ends = [end for c in self.ranks.values() for refused in c.refused() for end in self._rank_ended(c, refused)]
         self.must_end |= bool(ends)
         return ends
 
     def _enter(self, connection: WorkerConnection, frame: Frame) -> None:
-        """Take in a rank that says which it is, and of how many, if it knows that."""
+        """Take in a rank that tells its number, and the number of ranks if MPI is known there."""
         _, size, rank, _, library = frame
         if size not in (0, self.size):
             self.alone, self.must_end = (size, library.decode()), True
@@ -195,30 +202,30 @@ class RankGroup:
         return [(call, results, False)]
 
     def drain(self) -> list[Ended]:
-        """Return the call if frames end it that ranks had sent before they ended."""
+        """Return the call if it is ended by frames that ranks sent before their own end."""
         return [end for c in list(self.ranks.values()) for end in self.take_frames(c, c.receive())]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
-        """After the end of the group: the call that ran there, if any; nothing was sent ahead."""
+        """After the end of the group, take out the call that ran there, if any; no call was sent ahead."""
         ran = list(self.in_flight.values())
         self.in_flight.clear()
         return ran, []
 
 
 def _memory_directory() -> str | None:
-    """Return a directory in memory, as launchers want it for what ranks share; None: the usual place."""
+    """Return a directory in memory, where launchers want the files shared by ranks; None for the usual place."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 
 
 def _is_ours(sock: socket.socket) -> bool:
-    """Return whether the process at the other end belongs to this user, as far as the system tells."""
+    """Return True if the process at the other end belongs to this user, as far as the system tells."""
     if not hasattr(socket, "SO_PEERCRED"):
-        return True  # the directory lets nobody else in
+        return True  # the directory lets no other user in
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return bool(uid == os.getuid())
 
 
 def _warn_of_no_mpi(call: Call, size: int) -> None:
-    with contextlib.suppress(Warning):  # where warnings are errors there is nobody here to catch one
+    with contextlib.suppress(Warning):  # an I/O thread has no caller to catch a warning that is an error
         warnings.warn(words_of_no_mpi(call.future.name, size), stacklevel=2)

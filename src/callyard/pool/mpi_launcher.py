@@ -24,40 +24,40 @@ def why_no_mpi() -> str | None:
 
 
 def launch_command(ranks: int, command: list[str]) -> list[str]:
-    """Return the command that runs `command` on so many ranks here. All launchers understand `-n`."""
+    """Return the command that runs `command` on this number of ranks here. All launchers understand `-n`."""
     return [find_launcher() or "mpiexec", "-n", str(ranks), *command]
 
 
 class SingleLauncher:
-    """The only way in which it starts ranks."""
+    """The launcher of one machine, with one way to start ranks; the launcher of a cluster has several to try."""
 
     def candidates(self) -> list[str]:
         return [""]
 
     def fits(self, way: str) -> None:
-        """That is how it should be."""
+        """Do nothing: there is no other way."""
 
     def advice(self, tried: list[str]) -> str:
         return launcher_advice(find_launcher())
 
 
 def as_if_alone(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` for a launcher that is to start all ranks on this machine.
+    """Return `environ` for a launcher that should start all ranks on this machine.
 
-    Inside a job launchers find the scheduler's variables, and start ranks on all its nodes.
+    Inside a job, launchers find the scheduler's variables, and would start ranks on all nodes of the job.
     """
     from ..schedulers.registry import environment_outside_jobs  # here, because most executors start no ranks
 
-    temporary = {name: environ[name] for name in ("TMPDIR",) if name in environ}  # it is the same job's
+    temporary = {name: environ[name] for name in ("TMPDIR",) if name in environ}  # the job's own directory
     return {**environment_outside_jobs(environ), **temporary}
 
 
 def launcher_environment(directory: str | None) -> dict[str, str]:
-    """Return variables for launchers. Open MPI 4, 5 and 6 have each their own names; the others need nothing.
+    """Return variables for launchers. Open MPI 4, 5 and 6 have names of their own; other launchers need none.
 
-    Cores are given out by Callyard, so the launcher shall neither count nor bind: two groups at once would be bound to
-    the same first cores. Its files go into `directory`, if one is given, which is removed even when it is killed. Who
-    runs as root here already is not asked again by each launcher.
+    Callyard gives out the cores, so the launcher must neither count nor bind: two groups at once would be bound to the
+    same first cores. The launcher's files go into `directory`, if given: the zygote removes the directory even when the
+    launcher is killed. A user who is root here has decided so, and is not asked again by each launcher.
     """
     places = (
         "OMPI_MCA_orte_tmpdir_base",
@@ -72,7 +72,7 @@ def launcher_environment(directory: str | None) -> dict[str, str]:
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "PRTE_MCA_mapby": ":oversubscribe",
         "PRTE_MCA_bindto": "none",
-        "PMIX_MCA_mca_base_suppress_deprecated_warning": "1",  # the names that 5 knows are old ones for 6
+        "PMIX_MCA_mca_base_suppress_deprecated_warning": "1",  # Open MPI 5 knows these names; 6 warns of them
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         **(dict.fromkeys(places, directory) if directory is not None else {}),

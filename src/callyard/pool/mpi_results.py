@@ -1,7 +1,7 @@
 """The results of an MPI call: one from each rank, collected until the call has ended.
 
-Ranks are on this machine (`mpi_group.py`) or on several nodes (`cluster/mpi_call.py`). Both end a call in the same way:
-with the list of all results, or with the first failure, since the other ranks may wait for that one for ever.
+Ranks run on this machine (`mpi_group.py`) or on several nodes (`cluster/mpi_call.py`). Both end a call in the same way:
+with the list of all results, or with the first failure, since the other ranks may wait for the failed one for ever.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RankResults:
 
 
 class RankCollector:
-    """The results of one call that have come so far."""
+    """The results of one call so far."""
 
     __slots__ = ("_results", "_size")
 
@@ -33,11 +33,11 @@ class RankCollector:
         self._results: dict[int, Lazy] = {}
 
     def __contains__(self, rank: int) -> bool:
-        """Return whether this rank has given its result."""
+        """Return True if this rank has given a result."""
         return rank in self._results
 
     def add(self, rank: int, result: Lazy) -> RankResults | None:
-        """Take in the result of a rank; return those of all, in the order of ranks, once they are there."""
+        """Take in the result of a rank; once all are there, return them in the order of ranks."""
         self._results[rank] = result
         if len(self._results) < self._size:
             return None

@@ -1,4 +1,4 @@
-"""Limits learned from workers that could not be started: how many the system seems to have room for."""
+"""Limits learned from workers that could not be started: the number for which the system seems to have room."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ _START_TRIES = 3  # workers that may die while starting before the calls that ne
 
 
 class StartLimits:
-    """What is known of starts that failed: fewer workers are wanted after one, until `try_again`."""
+    """The failed starts so far. After one, fewer workers are wanted, until `try_again`."""
 
     def __init__(self) -> None:
-        self._most: int | None = None  # workers that this machine seems to have room for, if less than wanted
+        self._most: int | None = None  # the number for which this machine seems to have room, if less than wanted
         self._most_of: dict[WorkerShape, int] = {}  # likewise, of one shape
-        self._failed: dict[WorkerShape, int] = {}  # in a row, while no worker of that shape was there
-        self._room_made: set[WorkerShape] = set()  # shapes for which idle workers went because theirs failed to start
+        self._failed: dict[WorkerShape, int] = {}  # failures in a row, while no worker of the shape was there
+        self._room_made: set[WorkerShape] = set()  # shapes for which idle workers were ended after a failed start
 
     @property
     def in_force(self) -> bool:
-        """Whether fewer workers are wanted because some have failed to start."""
+        """True if fewer workers are wanted because starts have failed."""
         return self._most is not None or bool(self._most_of)
 
     def at_most(self, wanted: int) -> int:
-        """Return how many workers there may be, where so many are wanted."""
+        """Return the number of workers to aim at, where `wanted` are wanted."""
         return wanted if self._most is None else min(wanted, self._most)
 
     def allow(self, shape: WorkerShape, count: Callable[[WorkerShape], int]) -> bool:
-        """Return whether another worker of the shape may be tried; `count` tells how many there are."""
+        """Return True if another worker of the shape may be tried; `count` returns the number of those there are."""
         return shape not in self._most_of or count(shape) < self._most_of[shape]
 
     def started(self, shape: WorkerShape) -> None:
-        """A worker of this shape is ready."""
+        """Note that a worker of this shape is ready."""
         self._failed.pop(shape, None)
         self._room_made.discard(shape)
 
     def failed(
         self, shape: WorkerShape, workers: int, of_shape: int, *, scarce: bool, at_once: bool, idle: bool
     ) -> Literal["wait", "make room", "give up"]:
-        """A worker has failed to start; return what its calls do: wait, wait until idle workers have ended, or fail.
+        """Note that a worker has failed to start; return the fate of its calls: wait, wait for room, or fail.
 
         There are `workers` others, `of_shape` of them of the same shape, and perhaps some of other shapes that are
-        `idle`. `scarce`: the system had no room for another process, of whatever shape; `at_once`: the next would fail
-        too.
+        `idle`.
+
+        Args:
+            scarce: the system had no room for another process of any shape.
+            at_once: another start would fail, too.
         """
         if scarce and workers:
             self._most = workers
@@ -63,6 +66,6 @@ class StartLimits:
         return "give up"
 
     def try_again(self) -> None:
-        """There may be room for more workers by now."""
+        """Forget the limits, because there may be room for more workers by now."""
         self._most = None
         self._most_of.clear()

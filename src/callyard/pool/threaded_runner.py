@@ -1,4 +1,4 @@
-"""The base of runners: the operations of each, and their life cycle: an own thread, the interpreter's end, forks."""
+"""The base of runners: their operations, and their life cycle with a thread, the interpreter's end and forks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .call import Call
 class ThreadedRunner:
     """A runner of packed calls through an I/O thread: a worker pool, or the driver of several nodes.
 
-    Any thread may use it at any moment. Subclasses define how calls are run, and when the runner is done.
+    Any thread may use a runner at any moment. Subclasses define how calls run, and when the runner is done.
 
-    The interpreter waits for its calls before it ends. In a forked child there is no thread, so a runner can do nothing
-    there; it must not hold the connections of the original open either, because their other ends would not see the
-    original's end.
+    The interpreter waits for the runner's calls before its end. A forked child has no I/O thread, so a copy of a runner
+    can do nothing there; the copy must not hold connections open either, because their other ends would not notice the
+    end of the original.
     """
 
     def __init__(self) -> None:
-        self.forked = False  # whether this is a copy in a forked process
+        self.forked = False  # True in a copy in a forked process
         self._io = IoThread()
 
     def _register(self) -> None:
@@ -37,7 +37,11 @@ class ThreadedRunner:
         raise NotImplementedError
 
     def start(self, call: Call) -> None:
-        """Run the call once there is room for it. Raises RuntimeError where no thread can be started."""
+        """Run the call once there is room.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         raise NotImplementedError
 
     def look_again(self) -> None:
@@ -45,15 +49,15 @@ class ThreadedRunner:
         raise NotImplementedError
 
     def cancel_waiting(self, all_of_them: bool) -> None:
-        """Cancel the calls that have not been sent; without `all_of_them`, not those for which a worker starts."""
+        """Cancel the calls that have not been sent; without `all_of_them`, keep those with a starting worker."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Take the calls that are there to their ends, and those that are expected; then end."""
+        """Take the present and the expected calls to their ends; then end."""
         raise NotImplementedError
 
     def kill(self, signum: int) -> None:
-        """End the workers by a signal, and the runner. Running calls fail; waiting ones must be cancelled before."""
+        """End the workers by a signal, and the runner. Running calls fail; the caller cancels waiting ones before."""
         raise NotImplementedError
 
     def begin_end(self) -> None:

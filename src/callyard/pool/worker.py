@@ -1,4 +1,4 @@
-"""A worker as it is accounted for: its shape, its GPUs, the calls that were sent to it; and what it can be told."""
+"""A worker in the accounts of the placement: its shape, GPUs and calls; and the instructions for workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .call_shape import QueuedCall, WorkerShape
 
 
 class WorkerCall(QueuedCall, Protocol):
-    """A call, as far as the placement is concerned."""
+    """A call as the placement sees it."""
 
     @property
     def shape(self) -> WorkerShape: ...
@@ -18,8 +18,8 @@ class WorkerCall(QueuedCall, Protocol):
 class Worker:
     """One worker of a pool, a process or a group of MPI ranks.
 
-    `in_flight` holds the calls sent to it, in the order in which it runs them. One that is `worn` gets no further
-    calls, and is retired when it is idle.
+    `in_flight` holds the sent calls in the order of their runs. A worker that is `worn` gets no further calls, and is
+    retired when idle.
     """
 
     __slots__ = ("gpus", "in_flight", "leaving", "number", "ready", "served", "shape", "withdrawing", "worn")
@@ -28,9 +28,9 @@ class Worker:
         self.number, self.shape, self.gpus = number, shape, gpus
         self.in_flight: deque[WorkerCall] = deque()
         self.ready = self.worn = False
-        self.leaving = False  # it was told to end
-        self.withdrawing = False  # calls are being taken back from it, so it gets no others
-        self.served = 0  # calls, those in flight included
+        self.leaving = False  # told to end
+        self.withdrawing = False  # calls are being taken back, so no others may be sent
+        self.served = 0  # calls so far, with those in flight
 
     def __repr__(self) -> str:
         return f"<Worker {self.number} {len(self.in_flight)} calls>"

@@ -1,4 +1,4 @@
-"""The driver's end of one worker: calls to frames, frames to results, and what each side has lent the other."""
+"""The driver's end of one worker: calls become frames, frames become results, and each side's loans are counted."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
 from .worker import Worker
 
-PART = 2  # of the descriptors that a process may have workers take one half
+PART = 2  # one half of the descriptors of a process may go to workers
 _WORKERS = DescriptorShare(PART)
-os.register_at_fork(after_in_child=_WORKERS.forget)  # there the connections of the original are closed
-EACH = 2  # descriptors of a worker: the socket and the result log's; while it starts, as many again
+os.register_at_fork(after_in_child=_WORKERS.forget)  # in a forked child the connections of the original are closed
+EACH = 2  # descriptors of a worker: the socket and the result log's; twice as many during its start
 
-# A call that ended; what with, packed: its result or (exception, traceback); whether it failed. Plain: they are many.
+# An ended call; its packed result or (exception, traceback); True if it failed. A tuple, because these are many.
 Ended = tuple[Call, Lazy, bool]
 
-_Said = tuple[int, int, bytes, bool]  # of a call that ended: its sequence number, microseconds, note, whether it failed
+_Said = tuple[int, int, bytes, bool]  # of an ended call: its sequence number, microseconds, note, True if it failed
 
 
 class WorkerConnection:
-    """What the driver knows of one worker process. Sending wants the node's lock; receiving is the I/O thread's."""
+    """One worker process as the driver sees it. A sender holds the dispatcher's lock; the I/O thread alone receives."""
 
     def __init__(
         self,
@@ -66,18 +66,19 @@ class WorkerConnection:
         on_unused: Callable[[], object],
         sock: socket.socket | None = None,
     ) -> None:
-        """With `sock` the process is there and has connected; otherwise it is going to get the other end.
+        """Connect to a process that is there (`sock`), or make a stream whose other end a new process is going to get.
 
-        Raises OSError where no descriptors are to be had.
+        Raises:
+            OSError: no descriptors are left.
         """
         self.worker = worker
         self.pid: int | None = None
-        self.in_flight: dict[int, Call] = {}  # by sequence number, in the order in which the worker runs them
-        self.begun_before = 0  # what the result log said when the worker was last looked at
-        self.ended = False  # the stream has ended; the process may not have
-        self.fault = ""  # for people: why it was ended
+        self.in_flight: dict[int, Call] = {}  # by sequence number, in the order of the runs
+        self.begun_before = 0  # `begun` of the result log at the last look
+        self.ended = False  # the stream has ended; the process perhaps not
+        self.fault = ""  # for people: the reason for its end
         self.must_end = False
-        self.rank_gone = self.address = ""  # see RankGroup, also for the next
+        self.rank_gone = self.address = ""  # see RankGroup, also for the next line
         self.alone: tuple[int, str] | None = None
         self.says_ready = False
         self.initializer_error: Packed | None = None
@@ -87,10 +88,10 @@ class WorkerConnection:
         self._loans = LentBuffers()
         self._unused: deque[int] = deque()
         self._lost: deque[tuple[_Said, LostBuffers]] = deque()  # results whose descriptors were lost on their way
-        self._fetch: deque[int] = deque()  # what of them has not been asked for yet
-        self._wanted: deque[int] = deque()  # what the worker has asked for, because it has lost some
-        self._refused: dict[int, Packed] = {}  # why calls could not be sent, by sequence number
-        self._theirs: socket.socket | None = None
+        self._fetch: deque[int] = deque()  # segments of these results, still to be asked for
+        self._wanted: deque[int] = deque()  # segments the worker asks for, because it has lost their descriptors
+        self._refused: dict[int, Packed] = {}  # errors of calls that could not be sent, by sequence number
+        self._theirs: socket.socket | None = None  # the end for the worker, until its process has a copy
         with contextlib.ExitStack() as undo:
             self._count_descriptors(undo)
             self.result_log, self._log_fd = make_result_log()
@@ -108,7 +109,7 @@ class WorkerConnection:
         undo.callback(_WORKERS.give_back, EACH)
 
     def greet(self, initializer: bytes | None) -> list[int]:
-        """Say what the worker must know first; the descriptors that its process must be given."""
+        """Send the settings of the worker; return the descriptors for its process."""
         greeting = {
             "argv": sys.argv,
             "cwd": working_directory(),
@@ -120,7 +121,7 @@ class WorkerConnection:
         return [] if self._theirs is None else [self._theirs.fileno(), self._log_fd]
 
     def handed_over(self) -> None:
-        """Close the other end here, because the worker's process has its descriptors by now."""
+        """Close the worker's end here, because the process has its copies by now."""
         if self._theirs is not None:
             self._theirs.close()
         self._close_log_fd()
@@ -142,7 +143,7 @@ class WorkerConnection:
             self.ended = True
 
     def close(self) -> None:
-        """Once, at its end."""
+        """Release all resources; called once, after the worker's end."""
         self.handed_over()
         self.stream.close()
         self.result_log.close()
@@ -152,6 +153,7 @@ class WorkerConnection:
     # -- to the worker ---------------------------------------------------------------------------------
 
     def send(self, calls: Sequence[Call]) -> None:
+        # Definitions and paths come before the calls, in the same message: one wake-up of the worker is enough.
         parts: list[bytes] = []
         descriptors: list[int] = []
         if self._unused:
@@ -161,19 +163,20 @@ class WorkerConnection:
         if self._imports.changed():
             parts.append(frames.encode_object(PATH, self._imports.take()))
         for call in calls:
-            if descriptors:  # a message takes only so many descriptors, so each such call is one of its own
+            if descriptors:  # the descriptors of a message are limited, so each such call has its own
                 self.stream.send(b"".join(parts), descriptors)
                 parts, descriptors = [], []
             self.sequence += 1
+            # In flight before anything is sent: after an interruption the call must be found here.
             self.in_flight[self.sequence] = call
             try:
                 descriptors = self._encode(call, parts)
-            except (FrameTooLarge, OSError, MemoryError) as error:  # this one fails, the others go on
+            except (FrameTooLarge, OSError, MemoryError) as error:  # this call fails, the others go on
                 self._refuse(call, error)
         self.stream.send(b"".join(parts), descriptors)
 
     def _encode(self, call: Call, parts: list[bytes]) -> list[int]:
-        """Add the frame of the call; the descriptors that go beside it. Nothing is added if it raises an error."""
+        """Add the frame of the call, or nothing in case of an error; return the descriptors beside the frame."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
         again = call.again
@@ -184,19 +187,20 @@ class WorkerConnection:
         descriptors: list[int] = []
         with self._loans.together():
             for part in (packed, *call.inputs, *(() if again is None else (again,))):
+                # Arrays move into shared memory only now, since a call that is never sent needs none.
                 part.memories = tuple(map(self._packer.shared, part.memories))
                 content.append(description(part, self._loans, descriptors))
             parts.append(frames.encode(CALL, self.sequence, number, PACKED, pickle.dumps(content, 5)))
         return descriptors
 
     def _refuse(self, call: Call, error: Exception) -> None:
-        """Note that the last call cannot be sent. It stays in flight until that is told."""
+        """Note that the last call cannot be sent. It stays in flight until the I/O thread has told its future."""
         refusal = unsendable_call(call.future.name, error)
         self._refused[self.sequence] = Packed(dump_error(refusal, traceback_text(refusal)))
         self._on_unused()
 
     def refused(self) -> list[Ended]:
-        """Return the calls that could not be sent since this was last asked."""
+        """Return the calls that could not be sent since the last call of this method."""
         if not self._refused:
             return []
         refused, self._refused = self._refused, {}
@@ -204,7 +208,7 @@ class WorkerConnection:
         return [(call, packed, True) for call, packed in ends if call is not None]
 
     def _define(self, definition: FunctionDefinition, parts: list[bytes]) -> int:
-        """Make sure that the worker has this very version of the function; its number."""
+        """Send the function unless the worker has this very version; return its number."""
         if self._functions.add(definition):
             parts.append(frames.encode(DEFINE, 0, definition.id, 0, definition.data))
         return definition.id
@@ -212,7 +216,7 @@ class WorkerConnection:
     # -- from the worker -------------------------------------------------------------------------------
 
     def receive(self) -> list[Frame]:
-        """Return the frames that are there; note when the stream has ended."""
+        """Return the arrived frames, and note the end of the stream."""
         arrived = self.stream.receive()
         if arrived is None:
             self.ended = True
@@ -222,21 +226,21 @@ class WorkerConnection:
     def _whole(self, arrived: Iterator[Frame]) -> list[Frame]:
         whole: list[Frame] = []
         try:
-            whole.extend(arrived)  # what came before an error stays in
+            whole.extend(arrived)  # the frames before an error count
         except GarbledFrame as error:
             self._give_up(error)
         return whole
 
     def _give_up(self, error: BaseException) -> None:
-        """Give the worker up: what it sends cannot be understood any more, so it is ended."""
+        """Give up a worker whose frames cannot be read any more, so that it is ended."""
         self.ended = True
         self.fault = f"what it sent could not be read ({error})"
 
     def drain(self) -> list[Ended]:
-        """Return the calls that a worker ended before it ended itself, as sent or as left in the result log."""
+        """Return the calls that a worker finished before its own end, as sent or as left in the result log."""
         arrived: list[Frame] = []
         self.stream.empty = False
-        while not (self.ended or self.stream.empty):  # what arrives next may complete no frame yet
+        while not (self.ended or self.stream.empty):  # the next bytes may complete no frame yet
             arrived.extend(self.receive())
         arrived.extend(self._whole(frames.FrameReader().feed(self.result_log.unsent())))
         return self.take_frames(self, arrived)
@@ -249,18 +253,21 @@ class WorkerConnection:
         return [self.stream.sock]
 
     def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """Return the calls that these frames end. What is said twice counts once."""
+        """Return the calls that these frames end.
+
+        A result that comes twice, by stream and by result log, counts once.
+        """
         ends: list[Ended] = []
         try:
             for frame in arrived:
                 kind, sequence, number, flags, body = frame
-                if (kind == RESULT or kind == ERROR) and sequence and not flags & (PACKED | NOTED):  # most of them
+                if (kind == RESULT or kind == ERROR) and sequence and not flags & (PACKED | NOTED):  # most frames
                     end = self._end((sequence, number, b"", kind == ERROR), Packed(body))
                 else:
                     end = self._take_frame(frame)
                 if end is not None:
                     ends.append(end)
-        except Exception as error:  # it may be anything that somebody has written to the worker's end
+        except Exception as error:  # the bytes may come from any program that has written to the worker's end
             self._give_up(error)
         return ends
 
@@ -298,7 +305,7 @@ class WorkerConnection:
         return None
 
     def _receive_content(self, number: int, piece: bytes) -> Ended | None:
-        """Take in a piece of the first result that was lost: they come in the order in which they were asked for."""
+        """Take in a piece of the first lost result: the pieces come in the order in which they were asked for."""
         said, lost = self._lost[0]
         if not lost.add(number, piece):
             return None
@@ -314,7 +321,7 @@ class WorkerConnection:
         call.pace.note(microseconds * 1e-6)
         if type(noted) is RunAgain:
             call.asks_again = True
-        elif noted is not None:  # of several ranks one notes it
+        elif noted is not None:  # of several ranks one has the note
             call.note = noted
         return call, packed, failed
 
@@ -323,7 +330,7 @@ class WorkerConnection:
         self._on_unused()
 
     def catch_up(self) -> None:
-        """Say what there is to say although there is no call to send: what is unused, what is missing here or there."""
+        """Send, even without a call, unused segments, requests for lost ones, and content lost at the worker."""
         if self._unused:
             self.stream.send(frames.encode_numbers(FREE, self._unused), [])
         if self._fetch:
@@ -331,7 +338,7 @@ class WorkerConnection:
         while self._wanted:
             try:
                 pieces = self._loans.content(self._wanted.popleft())
-            except (KeyError, OSError, MemoryError):  # it waits for what cannot be had: it ends, and its call fails
+            except (KeyError, OSError, MemoryError):  # the worker waits for these bytes, so it has to end
                 self.leave()
                 return
             for piece in pieces:
@@ -340,21 +347,20 @@ class WorkerConnection:
     # -- withdrawing -----------------------------------------------------------------------------------
 
     def stalled(self) -> bool:
-        """Return whether calls wait behind one that has been running since this was last asked."""
+        """Return True if calls wait behind one that was already running at the last call of this method."""
         begun = self.result_log.begun
         before, self.begun_before = self.begun_before, begun
         return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
-        """Take out the calls that will not begin, in order: from now on they are not in flight here."""
-        # A list first: the I/O thread may be taking out what has ended.
+        """Take out the calls that are not going to begin here, and return them in order."""
         numbers = [number for number in list(self.in_flight) if number > begun]
         return [self.in_flight.pop(number) for number in numbers]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
         """After the worker's end, take out the calls that ran there without a result, and those that never began."""
         begun = self.result_log.begun
-        if self.fault:  # what garbled the stream may have garbled the result log: the first is under suspicion
+        if self.fault:  # a garbled stream may mean a garbled result log, so the first call is under suspicion
             begun = max(begun, next(iter(self.in_flight), 0))
         ran = [call for number, call in self.in_flight.items() if number <= begun]
         rest = [call for number, call in self.in_flight.items() if number > begun]

@@ -1,4 +1,4 @@
-"""The environment variables of a worker: how many threads its libraries start, which GPUs it sees."""
+"""The environment variables of a worker: the number of threads of its libraries, and its GPUs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .worker import Worker
 
 
 def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str]:
-    """Return the environment of a worker whose driver has `base`; what the user asked for has the last word."""
+    """Return the environment of a worker of a driver with `base`; variables given by the user have the last word."""
     environment = dict(base)
     environment.update(dict.fromkeys(THREADS, str(worker.shape.cores_per_rank)))
     environment.update(dict.fromkeys(GPUS, ",".join(worker.gpus)))
@@ -20,13 +20,13 @@ def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str
 
 
 def gpus_of_ranks(worker: Worker) -> tuple[str, str]:
-    """Return the GPUs of all ranks, and those of each with `;` between, by which each rank sees only its own."""
+    """Return the GPUs of all ranks, and those of each rank, separated by `;`."""
     each = len(worker.gpus) // worker.shape.ranks
     own = [",".join(worker.gpus[i * each : (i + 1) * each]) for i in range(worker.shape.ranks)]
     return ",".join(worker.gpus), ";".join(own)
 
 
 def needs_fresh_process(environment: Mapping[str, str], started_with: Mapping[str, str]) -> bool:
-    """Return whether a worker must be started anew, because a process that was started otherwise cannot become it."""
+    """Return True if a fork cannot become this worker, because some variables count only at a process's start."""
     names = {name for name in (*environment, *started_with) if at_start(name)}
     return any(environment.get(name) != started_with.get(name) for name in names)

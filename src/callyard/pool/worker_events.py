@@ -1,7 +1,7 @@
-"""Worker events: what arrives from workers and from the zygote, and what becomes of calls when a worker ends.
+"""Worker events: messages from workers and from the zygote, and the fate of calls when a worker ends.
 
-All of it runs in the I/O thread of the pool, which takes the dispatcher's lock for what other threads see, too. Futures
-are ended without the lock: their callbacks may submit calls, or wait for a thread that does.
+All of this runs in the I/O thread of the pool, which takes the dispatcher's lock for the state that other threads see,
+too. Futures are ended without the lock: their callbacks may submit calls, or wait for a thread that does.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from .worker_connection import Ended, WorkerConnection
 from .zygote_connection import ZygoteEvent
 
 _log = logging.getLogger("callyard")
-_STALL = 0.01  # s after which calls are taken back from behind one that runs
-_MOST_ZYGOTES = 5  # that may end in a row without any call that ended meanwhile
-_RANKS_GRACE = 3.0  # s that an MPI launcher has to end the others when a rank has gone
+_STALL = 0.01  # s after which calls are taken back from behind a running one
+_MOST_ZYGOTES = 5  # losses in a row, without an ended call in between, after which waiting calls fail
+_RANKS_GRACE = 3.0  # s for an MPI launcher to end the others when a rank has gone
 
 
 class WorkerEvents:
-    """The handlers of the I/O thread's loop, and what that thread looks after between two events."""
+    """The handlers of the I/O thread's loop, and the checks of that thread between two events."""
 
     def __init__(self, dispatcher: Dispatcher, loop: EventLoop, wake: Callable[[], object]) -> None:
         self._dispatcher, self._loop = dispatcher, loop
         self.streams = BlockedStreams(dispatcher.lock, loop, wake, self._on_broken)
         self._zygotes_lost = 0  # in a row
-        self._zygote_timed = False  # whether it answers is looked at after each wait
+        self._zygote_timed = False  # True if the zygote may be silent too long, so that each wait ends in a check
         self._looked_for_stalls = 0.0
 
     # -- handlers --------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class WorkerEvents:
             connection = group.accept()
             if connection is not None:
                 self._loop.watch(connection.stream.sock, partial(self.on_worker, group, connection))
-        except OSError as error:  # a rank without a connection: the others would wait for it for ever
+        except OSError as error:  # the other ranks would wait for this one for ever
             group.fault = f"a rank could not be connected to ({error})"
             self._loop.forget(group.listener)
             self._end_worker(group)
@@ -66,16 +66,17 @@ class WorkerEvents:
             return
         if mask & WRITE:
             self.streams.flush(connection.stream)
-        with self._dispatcher.lock if owner is not connection else contextlib.nullcontext():  # a rank may be greeted
+        # A rank may be greeted, and sending needs the lock.
+        with self._dispatcher.lock if owner is not connection else contextlib.nullcontext():
             ends = owner.take_frames(connection, connection.receive())
         self.settle(owner, ends)
-        if connection.ended:  # its process has ended, which the zygote will tell, or has closed the stream
+        if connection.ended:  # the process has ended, as the zygote is going to tell, or has closed the stream
             self._loop.forget(connection.stream.sock)
             if not owner.worker.leaving:
                 self._end_worker(owner)
 
     def settle(self, connection: AnyConnection, ends: list[Ended]) -> None:
-        """Tell the placement what has ended, so that the worker gets its next calls; only then end the futures."""
+        """Tell the placement of the ended calls, so that the worker gets its next ones; only then end the futures."""
         dispatcher, worker = self._dispatcher, connection.worker
         if connection.says_ready:
             connection.says_ready = False
@@ -84,20 +85,21 @@ class WorkerEvents:
             with dispatcher.lock:
                 dispatcher.running_zygote.kill(worker.number, signal.SIGKILL)
         elif ends and ends[0][0].plan.limited:
-            with dispatcher.lock:  # the worker is free when the zygote says that no limit can hit it any more
+            with dispatcher.lock:  # the worker is free once the zygote says that no limit can hit it
                 dispatcher.unwatching[worker.number] = [ends[0][0]]
                 dispatcher.running_zygote.unwatch(worker.number)
         elif ends:
             dispatcher.updates.append((worker, [call for call, _, _ in ends]))
         dispatcher.pump()
+        # Without the lock, and after the next calls have been sent: callbacks may take long.
         self._finish(ends)
-        dispatcher.pump()  # the callbacks of this thread have only left their calls in the inbox
+        dispatcher.pump()  # the callbacks of this thread have only put their calls into the inbox
 
     def on_zygote(self, mask: int) -> None:
         zygote = self._dispatcher.running_zygote
         if mask & WRITE:
             self.streams.flush(zygote.stream)
-            if self._dispatcher.zygote is not zygote:  # nothing can be said to it, so it is gone
+            if self._dispatcher.zygote is not zygote:  # nothing can be sent to the old one, which is gone
                 return
         events = zygote.receive()
         if events is None:
@@ -112,7 +114,7 @@ class WorkerEvents:
     def _on_zygote_event(self, connection: AnyConnection, event: ZygoteEvent) -> None:
         if event.what == "spawned":
             connection.pid = event.value
-            connection.handed_over()  # only now: what was to be sent may have had to wait
+            connection.handed_over()  # only now: the message with the descriptors may have had to wait
         elif event.what == "exited":
             self._worker_ended(connection, event.value, event.reason)
         elif event.what == "unwatched":
@@ -126,13 +128,13 @@ class WorkerEvents:
     def _end_worker(self, connection: AnyConnection) -> None:
         zygote = self._dispatcher.running_zygote
         with self._dispatcher.lock:
-            if connection.rank_gone:  # the launcher knows better why, and ends the other ranks
+            if connection.rank_gone:  # the launcher knows the reason better, and ends the other ranks
                 zygote.let_end(connection.worker.number, _RANKS_GRACE)
             else:
                 zygote.kill(connection.worker.number, signal.SIGKILL)
 
     def _on_broken(self, stream: FrameStream) -> None:
-        """End the other side: nothing can be said to it any more, so it would be waited for for ever."""
+        """End the other side of a broken stream: it receives no more calls, so answers would be awaited for ever."""
         zygote = self._dispatcher.zygote
         if zygote is not None and zygote.stream is stream:
             self._zygote_lost()
@@ -145,7 +147,7 @@ class WorkerEvents:
     def _worker_ended(
         self, connection: AnyConnection, exitcode: int | None, reason: str | None, hopeless: bool = False
     ) -> None:
-        """Account for a process that is gone: what it finished counts, what it ran fails, the rest goes elsewhere."""
+        """Account for a process that is gone: finished calls count, the running one fails, the rest goes elsewhere."""
         dispatcher, worker = self._dispatcher, connection.worker
         for sock in connection.sockets():
             self._loop.forget(sock)
@@ -153,7 +155,7 @@ class WorkerEvents:
         with dispatcher.lock:  # all at once: no call may be sent here between the last look and the end
             dispatcher.run_deferred()
             dispatcher.unwatching.pop(worker.number, None)
-            dispatcher.take_in()  # ends that must be known, and calls withdrawn, which the worker has begun to skip
+            dispatcher.take_in()  # ends to be known first, and withdrawn calls, which the worker has begun to skip
             ends = connection.drain()
             failed = self._put_back(connection, may_run_again=reason in (None, "rank", "silence"))
             if not worker.ready and not dispatcher.killed:
@@ -164,6 +166,7 @@ class WorkerEvents:
         dispatcher.pump()
         self._finish(ends)
         for call in failed:
+            # Futures last, without the lock; the pool already works on.
             before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
             call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
         for call in given_up:
@@ -178,7 +181,7 @@ class WorkerEvents:
                 finish(call, packed, failed)
 
     def _run_again(self, call: Call, arguments: Packed) -> None:
-        """Put a call that has raised `Again` behind all others, unless nothing begins any more."""
+        """Put a call that has raised `Again` behind all others, unless the pool is being killed."""
         if call.future.passes_again_on:
             call.future.pass_again_on(arguments)
             return
@@ -190,23 +193,25 @@ class WorkerEvents:
             self._dispatcher.inbox.append(call)
 
     def _put_back(self, connection: AnyConnection, may_run_again: bool) -> list[Call]:
-        """Let the calls of a lost worker wait again, those that ran as often as they may; return the others."""
+        """Let the calls of a lost worker wait again, also the running one as often as it may; return the others."""
         ran, rest = connection.take_unfinished()
         may_run_again = may_run_again and not self._dispatcher.killed
         again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
         self._dispatcher.lose(connection.worker)
         for call in again:
+            # A run that lost its worker counts for the limit of restarts and for the attempts that the user sees.
             call.restarted += 1
             call.next_attempt()
         for call in (*again, *rest):
             call.future.again()
+        # To the front, the oldest first: these calls have waited once.
         self._dispatcher.placement.put_back(reversed([*again, *rest]))
         return [call for call in ran if call not in again]
 
     # -- the zygote ------------------------------------------------------------------------------------
 
     def _zygote_lost(self, reason: str | None = None) -> None:
-        """Account for a zygote that is gone: its workers die with it, and the next one makes new ones."""
+        """Account for a zygote that is gone: its workers die with it, and the next zygote forks new ones."""
         dispatcher = self._dispatcher
         zygote, connections = dispatcher.running_zygote, list(dispatcher.connections.values())
         self._loop.forget(zygote.stream.sock)
@@ -215,11 +220,12 @@ class WorkerEvents:
         self._zygotes_lost = 0 if some_ended else self._zygotes_lost + 1
         until = time.monotonic() + dispatcher.grace
         for connection in connections:
+            # Wait first: a call must not run again beside its old process.
             if connection.pid is not None:
                 wait_for_end(connection.pid, until - time.monotonic())
             why = None if connection.worker.ready else zygote.why_not_started
             self._worker_ended(connection, None, why or reason, hopeless=why is not None)
-        dispatcher.zygote = None  # only now: other threads may talk to it until all workers are accounted for
+        dispatcher.zygote = None  # only now: other threads may talk to the zygote until all workers are accounted for
         if self._zygotes_lost >= _MOST_ZYGOTES:
             self._fail_waiting(f"the process that starts workers ended {self._zygotes_lost} times in a row")
 
@@ -229,7 +235,7 @@ class WorkerEvents:
             call.future.fail_with(WorkerLost(f"no worker could be started for {call.future.name!r}: {why}"))
 
     def check_zygote(self, now: float) -> None:
-        """End a zygote that does not answer: it keeps no limits, and tells no deaths."""
+        """End a zygote that does not answer: it would neither keep limits nor report deaths."""
         dispatcher, zygote = self._dispatcher, self._dispatcher.zygote
         if zygote is None or not self._zygote_timed:
             return
@@ -241,12 +247,12 @@ class WorkerEvents:
             self._zygote_lost("silence")
             dispatcher.pump()
 
-    # -- calls behind one that takes long --------------------------------------------------------------
+    # -- calls behind a long one -------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """Return for how long nothing needs to be looked at, in s; a thread that sends something else wakes this one.
+        """Return the seconds for which no check is due; a thread that sends something else wakes this one.
 
-        `io_polls` is False while this looks: calls that are sent from then on wake this thread.
+        `io_polls` is False during the look at the connections: a call sent in the meantime wakes this thread.
         """
         dispatcher = self._dispatcher
         dispatcher.io_polls = False
@@ -264,6 +270,7 @@ class WorkerEvents:
             return
         self._looked_for_stalls = now
         for connection in list(self._dispatcher.connections.values()):
+            # Ranks are sent one call at a time, so nothing waits behind another call there.
             if type(connection) is WorkerConnection and not connection.worker.withdrawing and connection.stalled():
                 with self._dispatcher.lock:
                     connection.worker.withdrawing = True
@@ -277,8 +284,8 @@ class WorkerEvents:
             dispatcher.run_deferred()
             dispatcher.take_in()  # ends that the placement must know first
             calls = connection.withdrawn(begun)
-            for running in list(connection.in_flight.values()):  # a copy: what has ended may just be taken out
-                running.pace.note(_STALL)  # it is not short after all
+            for running in list(connection.in_flight.values()):
+                running.pace.note(_STALL)  # the running call is not short after all
             for call in calls:
                 call.future.again()
             dispatcher.placement.withdrawn(connection.worker, calls)
@@ -286,10 +293,10 @@ class WorkerEvents:
 
 
 def finish(call: Call, packed: Lazy, failed: bool) -> None:
-    """End the call's future, unless it was not run and is going to be."""
+    """End the call's future, unless the call did not run here and is going to run elsewhere."""
     note = call.note
     if note is not None and call.noted is not None and call.noted(call, note):
-        return  # it was not run here
+        return  # the call did not run here
     if failed:
         call.future.fail(PackedError(packed, call))
     else:

@@ -1,18 +1,18 @@
-"""The placement: which call runs on which worker, and when. Decisions only, no processes, no clocks.
+"""The placement: decisions on which call runs on which worker, and when, without processes or clocks.
 
-Events go in (`add`, `started`, `finished`, ...), and `decide()` tells what to do now: start a worker, send calls
-to one, retire one. Calls that ask for the same wait in one queue; the heads of the queues are looked at by priority,
-then by age. What a call asks for is given out once:
+Events go in (`add`, `started`, `finished`, ...), and `decide()` returns instructions: start a worker, send calls to
+one, retire one. Calls of the same shape wait in one queue; the heads of the queues have their turns by priority, then
+by age. The resources of a call are given out once:
 
-* cores from the moment a call is sent to a worker until its result is there;
-* GPUs and memory for as long as the worker lives, because an idle process may still hold them. An idle worker is
-  retired when a call waits for what it holds.
+* cores from the moment of sending a call to a worker until the arrival of its result;
+* GPUs and memory for the life of the worker, because an idle process may still hold them. An idle worker is retired
+  when a call waits for the resources that this worker holds.
 
-Where no more workers can be started, calls wait for those that are there: idle ones of other shapes make room, and more
-are wanted again when one has ended, or after a while (`try_again`). Calls fail when there is none to wait for.
+Where no more workers can be started, calls wait for the present ones: idle workers of other shapes make room, and more
+workers are wanted again when one has ended, or after a while (`try_again`). Calls fail when there is none to wait for.
 
-A small call may pass a large one that waits. When that has happened often enough, nothing passes any more until
-the large one has been placed, so it is not starved.
+A small call may pass a large one that waits. When this has happened often enough, no call passes any more until the
+large one has been placed, so the large one is not starved.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .call_shape import NodeCapacity, WorkerShape
 from .start_limits import StartLimits
 from .worker import Instruction, RetireWorker, SendToWorker, StartWorker, Worker, WorkerCall
 
-_AHEAD = 0.001  # s of work that may lie before a worker besides what it runs
+_AHEAD = 0.001  # s of work that may lie before a worker besides the running call
 _SHORT = 0.0002  # s; calls of functions that take longer are sent one at a time
 _MOST_AHEAD = 256
-_PATIENCE = 4  # so many times the node's size may calls pass one that waits
+_PATIENCE = 4  # times the node's cores: so many calls may pass a waiting one
 
 _WorkerQueue = CallQueue[WorkerCall, WorkerShape]
 
@@ -48,27 +48,27 @@ class WorkerPlacement:
         self._cores = capacity.cores
         self._memory = capacity.memory
         self._gpus = list(capacity.gpus)
-        self._active = 0  # workers that run something or start
+        self._active = 0  # workers that run a call or start
         self._limits = StartLimits()
         self._numbers = 0
         self._retires_idle = False  # all idle workers go at the next decision
-        self._has_worn = False  # perhaps
+        self._has_worn = False  # some worker is worn, or was
         self._reserved = False  # workers end to make room for a certain one, so no other may start now
 
     # -- events ----------------------------------------------------------------------------------------
 
     def add(self, call: WorkerCall) -> bool:
-        """Put the call into its queue; return False if it only waits behind others for what others use."""
+        """Put the call into its queue; return False if the call only waits behind others, so no decision is due."""
         return not self._queues.add(call).stuck
 
     def started(self, worker: Worker) -> None:
-        """The worker has said that it is ready."""
+        """Note that the worker is ready."""
         worker.ready = True
         self._limits.started(worker.shape)
         self._now_idle(worker)
 
     def finished(self, worker: Worker, count: int) -> None:
-        """The first `count` calls in flight have ended."""
+        """Note that the first `count` calls in flight have ended."""
         in_flight = worker.in_flight
         for _ in range(count):
             in_flight.popleft()
@@ -76,11 +76,11 @@ class WorkerPlacement:
             self._now_idle(worker)
 
     def withdrawn(self, worker: Worker, calls: Iterable[WorkerCall]) -> None:
-        """These calls, the last in flight, did not begin and never will there."""
+        """Put back these calls, the last in flight, which did not begin there and never will."""
         worker.withdrawing = False
         taken = [self._take_back(worker, call) for call in calls]
         self.put_back(reversed(taken))
-        if taken and not worker.in_flight:  # with nothing taken it is at rest already, or runs something
+        if taken and not worker.in_flight:  # with nothing taken back, the worker is idle already, or runs a call
             self._now_idle(worker)
 
     def _take_back(self, worker: Worker, call: WorkerCall) -> WorkerCall:
@@ -89,11 +89,11 @@ class WorkerPlacement:
         return call
 
     def put_back(self, calls: Iterable[WorkerCall]) -> None:
-        """Calls that ran nowhere go to the front again, the last given becomes the first."""
+        """Put calls that ran nowhere to the front again; the last given becomes the first."""
         self._queues.put_back(calls)
 
     def lost(self, worker: Worker) -> list[WorkerCall]:
-        """The worker has ended, so its resources are free. Return the calls that were in flight there."""
+        """Free the resources of a worker that has ended; return the calls that were in flight there."""
         del self.workers[worker.number]
         if worker in self._idle.get(worker.shape, ()):
             self._remove_idle(worker)
@@ -106,9 +106,12 @@ class WorkerPlacement:
         return in_flight
 
     def not_started(self, shape: WorkerShape, scarce: bool = False, at_once: bool = False) -> list[WorkerCall]:
-        """A worker of this shape, lost by now, has failed to start; return the calls that are given up for it.
+        """Note that a worker of this shape, lost by now, has failed to start; return the calls given up because of it.
 
-        `scarce`: the system had no room for another process, of whatever shape; `at_once`: the next would fail too.
+        Args:
+            shape: the shape of the worker.
+            scarce: the system had no room for another process of any shape.
+            at_once: another start would fail, too.
         """
         verdict = self._limits.failed(
             shape, len(self.workers), self._number_of(shape), scarce=scarce, at_once=at_once, idle=bool(self._idle)
@@ -120,17 +123,17 @@ class WorkerPlacement:
 
     @property
     def held_back(self) -> bool:
-        """Whether fewer workers are wanted because some have failed to start."""
+        """True if fewer workers are wanted because starts have failed."""
         return self._limits.in_force
 
     def try_again(self) -> None:
-        """There may be room for more workers by now."""
+        """Want as many workers as before, because there may be room for more by now."""
         self._limits.try_again()
 
     def drain(self, all_of_them: bool = True) -> Iterator[WorkerCall]:
-        """Take out the calls that wait, each when the next is asked for, so that an interruption loses none.
+        """Take out the waiting calls one by one, each when the next is asked for, so that an interruption loses none.
 
-        Those for which a worker is being started are left, unless `all_of_them` are meant.
+        Without `all_of_them`, keep as many as there are starting workers.
         """
         for queue in self._queues:
             kept = 0 if all_of_them else self._starting(queue.need)
@@ -139,7 +142,7 @@ class WorkerPlacement:
                 queue.calls.pop()
 
     def retire_idle(self) -> None:
-        """Let all idle workers go at the next decision: another process is going to use what they hold."""
+        """Let all idle workers go at the next decision: another process is going to use their resources."""
         self._retires_idle = True
 
     @property
@@ -153,26 +156,27 @@ class WorkerPlacement:
     # -- decisions -------------------------------------------------------------------------------------
 
     def decide(self) -> list[Instruction]:
-        """Return what to do now, in this order."""
+        """Return the instructions for now, in their order."""
         retires = self.max_tasks is not None or self._retires_idle or self._has_worn
         instructions: list[Instruction] = self._retire_idle_ones() if retires else []
         self._reserved = False
         heads = self._queues.heads()
-        passed: list[_WorkerQueue] = []  # by whatever is placed from here on
+        passed: list[_WorkerQueue] = []  # by each call that is placed from here on
         while heads:
             rank, _, queue = heappop(heads)
             if self._place(queue, instructions):
                 for other in passed:
                     other.passed += 1
                 self._queues.push(heads, rank, queue)
-            elif not self._starting(queue.need):  # else it has its place already
+            elif not self._starting(queue.need):  # otherwise a worker is starting for this call
                 passed.append(queue)
+                # No call behind this one may be placed any more: the resources that become free are for this one.
                 if queue.passed >= _PATIENCE * self.capacity.cores:
                     break
         return instructions
 
     def _place(self, queue: _WorkerQueue, instructions: list[Instruction]) -> bool:
-        """Do something for the head of the queue; return False if nothing can be done now."""
+        """Place the head of the queue, or start a worker for it; return False if nothing can be done now."""
         shape = queue.need
         queue.stuck = False
         idle = self._idle.get(shape)
@@ -186,6 +190,7 @@ class WorkerPlacement:
             starts = True
         if starts:
             return False  # the call stays in its queue until the worker is ready
+        # No idle worker and no room for another: short calls may be sent ahead to a busy one.
         for worker in self.workers.values():
             if worker.shape == shape and worker.in_flight and self._send(worker, queue, instructions):
                 return True
@@ -199,12 +204,12 @@ class WorkerPlacement:
             call = queue.calls[0]
             if _long(call) and (calls or worker.in_flight):
                 break
-            begins = call.begin()  # or it has just been cancelled, and the next one may be of another kind
+            begins = call.begin()  # False for a cancelled call; the next one may be of another kind
             if begins:
                 calls.append(call)
                 worker.served += 1
                 worker.in_flight.append(call)
-            queue.calls.popleft()  # last: it is in one of the two at any moment, see `restore`
+            queue.calls.popleft()  # last: the call is in one of the two at any moment, see `restore`
             if begins and _long(call):
                 break
         if not calls:
@@ -216,7 +221,7 @@ class WorkerPlacement:
         return True
 
     def _room(self, worker: Worker, call: WorkerCall) -> int:
-        """Return how many calls like this one may be sent to the worker now."""
+        """Return the number of calls like this one that may be sent to the worker now."""
         if worker.leaving or worker.withdrawing or worker.worn:
             return 0
         if worker.in_flight and _long(worker.in_flight[-1]):
@@ -228,7 +233,7 @@ class WorkerPlacement:
         return most - len(worker.in_flight) if 2 * len(worker.in_flight) <= most else 0
 
     def _start(self, shape: WorkerShape, instructions: list[Instruction]) -> bool:
-        """Start a worker of this shape, or make room for one."""
+        """Start a worker of this shape, or make room for one; return True if one starts."""
         if self._reserved or self._active >= self.max_workers or self._cores < shape.cores:
             return False
         if not self._limits.allow(shape, self._number_of):
@@ -242,7 +247,7 @@ class WorkerPlacement:
         full = len(self.workers) >= self._limits.at_most(len(self.workers) + 1)
         if len(leaving) + len(going) > self.max_workers or not self._holds(shape) or full:
             self._reserved = True
-            return False  # until those have ended
+            return False  # until the leaving ones have ended
         self._numbers += 1
         gpus, self._gpus = tuple(self._gpus[: shape.gpus]), self._gpus[shape.gpus :]
         worker = self.workers[self._numbers] = Worker(self._numbers, shape, gpus)
@@ -255,7 +260,7 @@ class WorkerPlacement:
         return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
 
     def _to_retire_for(self, shape: WorkerShape, leaving: list[Worker]) -> list[Worker] | None:
-        """Return idle workers that hold what is missing; None if all of them together do not, so that none need go."""
+        """Return idle workers that hold the missing resources; None if all of them together hold too little."""
         memory = self._memory + sum(worker.shape.memory for worker in leaving)
         gpus = len(self._gpus) + sum(len(worker.gpus) for worker in leaving)
         places = self._limits.at_most(self.max_workers) - len(self.workers) + len(leaving)
@@ -268,7 +273,7 @@ class WorkerPlacement:
         return going if memory >= shape.memory and gpus >= shape.gpus and places > 0 else None
 
     def _retire(self, worker: Worker, instructions: list[Instruction]) -> None:
-        """Retire an idle worker. It uses no core any more, but holds its GPUs and memory until it has ended."""
+        """Retire an idle worker. It uses no core any more, but holds its GPUs and memory until its end."""
         self._remove_idle(worker)
         worker.leaving = True
         instructions.append(RetireWorker(worker))
@@ -285,10 +290,10 @@ class WorkerPlacement:
     # -- after an interruption -------------------------------------------------------------------------
 
     def restore(self, in_flight: Mapping[int, Iterable[WorkerCall]], gone: Container[WorkerCall]) -> list[WorkerCall]:
-        """Put everything in order after an exception has interrupted any of the above; return the calls that wait now.
+        """Put everything in order after an exception has interrupted any method above; return the calls that wait now.
 
-        `in_flight` has, for each worker that was started, what has been sent to it and has not ended. What else is
-        found here waits, but for what is `gone`: it has ended, or is going to be added.
+        `in_flight` has the sent and not ended calls of each worker that was started. Every other call found here waits,
+        except for those in `gone`, which have ended or are going to be added.
         """
         found = self._queues.waiting_calls()
         found += [call for worker in self.workers.values() for call in worker.in_flight]
@@ -305,7 +310,7 @@ class WorkerPlacement:
         return in_order
 
     def _recount(self) -> None:
-        """Count anew what is given out, from the workers that there are."""
+        """Count anew the resources that are given out, from the present workers."""
         workers = self.workers.values()
         self._memory = self.capacity.memory - sum(worker.shape.memory for worker in workers)
         used = {gpu for worker in workers for gpu in worker.gpus}
@@ -346,5 +351,5 @@ class WorkerPlacement:
 
 
 def _long(call: WorkerCall) -> bool:
-    """Return whether nothing should wait behind this call on its worker."""
+    """Return True if no call should wait behind this one on its worker."""
     return call.alone or call.expected() > _SHORT

@@ -1,12 +1,12 @@
 """The worker pool: calls run in worker processes of this machine, from the first call to the last process's end.
 
-`WorkerPool` is what an executor's backend, or an agent on another machine, calls; its life cycle is here, and the loop
-of its I/O thread. The parts are, each on top of the one before:
+An executor's backend, or an agent on another machine, calls `WorkerPool`; the life cycle is here, and the loop of the
+I/O thread. The parts are, each on top of the one before:
 
-    worker_placement    which call runs on which worker, and when: decisions only
+    worker_placement    decisions on which call runs on which worker, and when
     dispatcher          calls of any thread are sent as decided; order again after an interruption
-    worker_events       what arrives from workers and from the zygote; ends of workers
-    worker_starter      starting workers
+    worker_events       messages from workers and from the zygote; ends of workers
+    worker_starter      starts of workers
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _log = logging.getLogger("callyard")
 
 
 class ExtraSocket(Protocol):
-    """What else the I/O thread of a pool waits for: on another machine, the driver."""
+    """Another source of events for the I/O thread of a pool: on another machine, the driver."""
 
     def watch(self, loop: EventLoop) -> None:
-        """Register its sockets."""
+        """Register the sockets."""
 
     def before_waiting(self) -> bool:
-        """Send what has been said since; whether something may have come in meanwhile, so that it is not over."""
+        """Send the messages collected since the last call; return True if messages may have come in meanwhile."""
 
 
 class WorkerPool(ThreadedRunner):
-    """Runs calls in worker processes of this machine. Made idle: the first call starts thread and processes."""
+    """A pool of worker processes of this machine. It is made idle: the first call starts thread and processes."""
 
     def __init__(
         self,
@@ -58,28 +58,32 @@ class WorkerPool(ThreadedRunner):
         expecting: Callable[[], bool] = lambda: False,
         beside: ExtraSocket | None = None,
     ) -> None:
-        """`expecting` tells whether calls may still come after closing."""
+        """Make the pool; `expecting` returns True if calls may still come after `close`."""
         super().__init__()
         self._dispatcher = Dispatcher(placement, self._io.wake)
         self._beside = beside
         self._segments, self._packer, self._initializer = segments, packer, initializer
         self._expecting = expecting
         self._signal: int | None = None  # to be sent to all workers
-        self._events: WorkerEvents | None = None  # these two belong to the I/O thread, which makes them
+        self._events: WorkerEvents | None = None  # this and the next belong to the I/O thread, which makes them
         self._starter: WorkerStarter | None = None
         self._register()
 
     # -- from any thread -------------------------------------------------------------------------------
 
     def start(self, call: Call) -> None:
-        """Run the call when there is room for it. Raises RuntimeError where no thread is to be had for that."""
+        """Run the call when there is room.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         if not self._io.started:
             self.prepare()
         dispatcher = self._dispatcher
         if threading.get_ident() != dispatcher.io_thread:
             dispatcher.tell(call)
         else:
-            dispatcher.inbox.append(call)  # which is emptied after the callbacks
+            dispatcher.inbox.append(call)  # from a callback: the inbox is emptied after the callbacks
 
     def look_again(self) -> None:
         """Decide again after a call was cancelled or ended elsewhere: others may go on, or the pool may end."""
@@ -88,27 +92,28 @@ class WorkerPool(ThreadedRunner):
             self._io.wake()
 
     def cancel_waiting(self, all_of_them: bool) -> None:
-        """Cancel the calls that have not been sent to a worker. A finalizer may ask for it while the lock is held.
+        """Cancel the calls that have not been sent to a worker. A finalizer may ask for this while the lock is held.
 
-        Those for which a worker is being started count as begun, unless `all_of_them` are meant.
+        Without `all_of_them`, calls with a starting worker count as begun.
         """
         self._dispatcher.tell(partial(self._dispatcher.drop_waiting, all_of_them))
 
     def let_idle_workers_go(self) -> None:
-        """Retire them, because another process is going to use what they hold."""
+        """Retire the idle workers, because another process is going to use their resources."""
         self._dispatcher.tell(self._dispatcher.placement.retire_idle)
 
     def prepare(self) -> None:
-        """Start the I/O thread: a call is going to come, and is to be waited for."""
+        """Start the I/O thread, because a call is going to come; from now on the interpreter waits for the pool."""
         if not self.forked:
             self._io.start_with(self._run, self._make_loop)
 
     def close(self) -> None:
+        # The flag before the wake-up, which the thread answers with a look at the flag.
         self._dispatcher.closing = True
         self._io.wake()
 
     def kill(self, signum: int) -> None:
-        """End the workers by a signal, and the pool. What runs fails; what waits must be cancelled before."""
+        """End the workers by a signal, and the pool. Running calls fail; the caller cancels waiting ones before."""
         self._signal = signum
         self._dispatcher.killed = self._dispatcher.closing = True
         self._io.wake()
@@ -133,7 +138,7 @@ class WorkerPool(ThreadedRunner):
             self._starter = WorkerStarter(dispatcher, events, loop, self._packer, self._initializer, wake)
             while not self._is_over():
                 dispatcher.run_interrupted()
-                dispatcher.pump()  # a thread that left something while this one held the lock relies on it
+                dispatcher.pump()  # a thread that left an event while this one held the lock relies on this
                 patience = self._patience()
                 if self._beside is not None and self._beside.before_waiting():
                     continue
@@ -145,24 +150,25 @@ class WorkerPool(ThreadedRunner):
             self._end(loop)
 
     def _patience(self) -> float | None:
-        """Return for how long the loop may wait for events, in s."""
+        """Return the seconds for which the loop may wait for events."""
         times = [part.patience() for part in (self._events, self._starter) if part is not None]
         return min((time for time in times if time is not None), default=None)
 
     @staticmethod
     def _look_after(events: WorkerEvents, starter: WorkerStarter) -> None:
-        """Do what no event asks for, because it depends on the clock."""
+        """Make the checks that no event asks for, because they depend on the clock."""
         events.withdraw_stalled(time.monotonic())
         events.streams.retry()
         starter.retry(time.monotonic())
         events.check_zygote(time.monotonic())
 
     def _woken(self) -> None:
-        """Do what other threads have left to this one."""
+        """Do the work that other threads have left to this one."""
         dispatcher, events, starter = self._dispatcher, self._events, self._starter
         assert events is not None, "the loop steps only after both were made"
         assert starter is not None
         with dispatcher.lock:
+            # First: an interrupted decision must be in order before anything is sent.
             dispatcher.run_deferred()
             connections = list(dispatcher.connections.values())
             for connection in connections:
@@ -170,6 +176,7 @@ class WorkerPool(ThreadedRunner):
             refused = [(connection, ends) for connection in connections if (ends := connection.refused())]
             dispatcher.starting, dispatcher.to_start = dispatcher.to_start, []
             blocked = events.streams.take()
+        # Without the lock from here on: futures end, and their callbacks may submit calls.
         for connection, ends in refused:
             events.settle(connection, ends)
         starter.start_all()
@@ -191,7 +198,7 @@ class WorkerPool(ThreadedRunner):
         return self._dispatcher.stop_if_done(self._expecting)
 
     def _give_up(self, error: BaseException) -> None:
-        """This pool can do no more. Its calls fail, so that none of them is waited for for ever."""
+        """Fail all calls of this pool, which can do no more, so that no thread waits for them for ever."""
         _log.exception("this executor cannot go on")
         for call in self._dispatcher.stop():
             name = call.future.name
@@ -204,9 +211,10 @@ class WorkerPool(ThreadedRunner):
         dispatcher = self._dispatcher
         dispatcher.stopped = True
         dispatcher.cancel_dropped()
-        dispatcher.pump()  # what came too late must be told so
+        dispatcher.pump()  # calls that came too late are refused
         for connection in dispatcher.connections.values():
             connection.leave()
+        # The zygote outlives the workers: it ends those that do not end by themselves.
         if dispatcher.zygote is not None:
             with dispatcher.lock:
                 dispatcher.zygote.end(dispatcher.grace)
@@ -221,6 +229,7 @@ class WorkerPool(ThreadedRunner):
     # -- forks -----------------------------------------------------------------------------------------
 
     def after_fork(self) -> None:
+        # First: from now on a finalizer that submits sends nothing to the original's workers.
         self._dispatcher.forked = True
         super().after_fork()
 

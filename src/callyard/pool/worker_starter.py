@@ -1,4 +1,4 @@
-"""Starting workers: the zygote, a connection for each worker, and what becomes of calls where there is no room."""
+"""Starts of workers: the zygote, a connection for each worker, and the fate of calls where there is no room."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _START_AGAIN = 5.0  # s after which more workers are tried where some could not 
 
 
 class WorkerStarter:
-    """Starts the workers that the placement wants, in the I/O thread, whose loop it lets listen to them."""
+    """The starts of the workers that the placement wants, in the I/O thread, whose loop then listens to them."""
 
     def __init__(
         self,
@@ -48,7 +48,8 @@ class WorkerStarter:
 
     def _start(self, worker: Worker) -> None:
         dispatcher, streams = self._dispatcher, self._events.streams
-        if dispatcher.zygote is None:  # in this thread, with which the kernel ends it: see ZygoteProcess
+        # In this thread: the kernel ends the zygote with the thread that made it, see ZygoteProcess.
+        if dispatcher.zygote is None:
             zygote = ZygoteProcess(streams.add)
             self._watch_or_close(zygote.stream.sock, self._events.on_zygote, zygote)
             dispatcher.zygote = zygote
@@ -60,6 +61,7 @@ class WorkerStarter:
             made = connection = WorkerConnection(worker, self._packer, streams.add, self._wake)
             on_worker = partial(self._events.on_worker, connection, connection)
             self._watch_or_close(connection.stream.sock, on_worker, connection)
+        # Under the lock, as all sending; the connection first, for `_put_in_order` to find.
         with dispatcher.lock:
             dispatcher.connections[worker.number] = made
             descriptors = made.greet(self._initializer)
@@ -73,7 +75,7 @@ class WorkerStarter:
             raise
 
     def _not_started(self, worker: Worker, error: OSError) -> None:
-        """There was no descriptor or process to be had: calls that have no other worker to wait for fail."""
+        """Give up a worker without a descriptor or process; fail the calls that have no other worker to wait for."""
         with self._dispatcher.lock:
             self._dispatcher.run_deferred()
             connection = self._dispatcher.lose(worker)
@@ -91,11 +93,11 @@ class WorkerStarter:
     # -- where there was no room -----------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """Return after how many s more workers shall be tried; None if all that are wanted were started."""
+        """Return the seconds until more workers are tried; None if all wanted ones were started."""
         return _START_AGAIN if self._dispatcher.placement.held_back else None
 
     def retry(self, now: float) -> None:
-        """Want more workers again after a while: the system may have room for them by now."""
+        """Want more workers again after a while, because the system may have room for them by now."""
         dispatcher = self._dispatcher
         if dispatcher.placement.held_back and now - dispatcher.start_failed_at >= _START_AGAIN:
             dispatcher.start_failed_at = now

@@ -1,4 +1,4 @@
-"""The driver's end of the zygote, which forks the workers of this node and keeps their limits."""
+"""The driver's end of the zygote, the process that forks the workers of this node and keeps their limits."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from .worker_environment import gpus_of_ranks, needs_fresh_process, worker_envir
 _WHAT = {SPAWNED: "spawned", EXITED: "exited", UNWATCHED: "unwatched", WITHDRAWN: "withdrawn", ALIVE: "alive"}
 _PACKAGE = os.path.abspath(Path(__file__).parents[2])
 _STANDARD = os.path.dirname(os.__file__)
-_END = 15.0  # s, more than it gives what it ends, after which it is not waited for at its own end
-_TAIL = 2000  # characters of what it wrote that are told
+_END = 15.0  # s to wait for the zygote's end, besides the grace of the processes that it ends
+_TAIL = 2000  # characters of the zygote's output in an error
 
 
 class ZygoteEvent(NamedTuple):
-    """What the zygote tells of a worker: its process id, its exit code, or the last call that it began."""
+    """A message of the zygote about a worker: its process id, its exit code, or the last call that it began."""
 
     what: str
     number: int
@@ -57,20 +57,21 @@ class ZygoteEvent(NamedTuple):
 class ZygoteProcess:
     """The zygote's process and the stream to it.
 
-    Made in the thread that lives as long as it: where there is no pidfd, the kernel ends it with that.
+    The thread that makes it must live as long: without pidfd, the kernel ends the zygote with that thread.
 
-    Everything but `receive` wants the node's lock.
+    All methods but `receive` need the dispatcher's lock.
     """
 
-    _silence = 10.0  # s without a word, where one is owed, after which the zygote is asked
-    _answer = 10.0  # s after which it must have answered
+    _silence = 10.0  # s of silence, where an answer is due, after which the zygote is asked
+    _answer = 10.0  # s for the answer
 
     def __init__(self, on_blocked: Callable[[FrameStream], object]) -> None:
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:  # the latter are closed if it fails
+        # `ours` is closed only in case of an error.
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             stream, other = socket.socketpair()
             theirs.enter_context(other)
             ours.enter_context(stream)
-            self._errors = anonymous_file(0)  # in the place of stderr until it is there
+            self._errors = anonymous_file(0)  # in the place of stderr until the zygote is ready
             ours.callback(self._close_errors)
             passed = [_copy(other.fileno(), theirs), _copy_of_stderr(theirs)]
             self._process = subprocess.Popen(
@@ -82,21 +83,21 @@ class ZygoteProcess:
             )
             ours.pop_all()
         self._environment = dict(os.environ)
-        self._said = self._heard = 0  # words to it; those of them that it has dealt with, as far as it has said
-        self._limited: set[int] = set()  # workers whose limits it keeps
-        self.why_not_started: str | None = None  # known once it is closed
+        self._said = self._heard = 0  # messages to the zygote; those it has dealt with, as far as it has said
+        self._limited: set[int] = set()  # workers with limits
+        self.why_not_started: str | None = None  # known after `close`
         self._asked = False
-        self._due: float | None = None  # when to ask it, or to believe that it does not answer
+        self._due: float | None = None  # the time to ask, or to believe that no answer comes
         self.stream = FrameStream(stream, on_blocked)
 
     def _say(self, kind: int, *content: Any, descriptors: list[int] | None = None) -> None:
         self._said += 1
         self.stream.send(frames.encode_object(kind, content), descriptors or [])
 
-    # -- whether it answers ----------------------------------------------------------------------------
+    # -- signs of life -----------------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """Return for how long it may be silent, in s; None if it owes nothing."""
+        """Return the seconds for which the zygote may be silent; None if it owes nothing."""
         if self._heard == self._said and not self._limited:
             self._due = None
             return None
@@ -106,7 +107,7 @@ class ZygoteProcess:
         return max(0.0, self._due - now)
 
     def answers(self, now: float) -> bool:
-        """Ask it when it was silent too long; False when it was asked and has not answered."""
+        """Ask a zygote that was silent too long; return False if it was asked and has not answered."""
         if self._due is None or now < self._due:
             return True
         if self._asked:
@@ -116,13 +117,13 @@ class ZygoteProcess:
         return True
 
     def abandon(self, workers: Iterable[int]) -> None:
-        """End it, and its workers first: should it be unable to die now, they would live on."""
-        for pid in workers:  # as it does nothing, it has reaped none of them
+        """End the zygote, and its workers first: they would live on if the zygote cannot die now."""
+        for pid in workers:  # a zygote that does nothing has reaped none of them, so each pid still means its worker
             kill_group(pid, signal.SIGKILL)
         kill(self._process.pid)
 
     def _why_not_started(self) -> str | None:
-        """Return in its own words why it ended before it was ready; None if it was."""
+        """Return the zygote's own words about its end before it was ready; None if it was ready."""
         if self._errors < 0:
             return None
         said = os.pread(self._errors, os.fstat(self._errors).st_size, 0).decode(errors="replace").strip()
@@ -134,10 +135,10 @@ class ZygoteProcess:
             os.close(self._errors)
             self._errors = -1
 
-    # -- what it is told -------------------------------------------------------------------------------
+    # -- messages to the zygote --------------------------------------------------------------------------
 
     def spawn(self, worker: Worker, descriptors: list[int], address: str) -> None:
-        """Start a worker that gets the descriptors; or ranks that connect to the address."""
+        """Start a worker with the descriptors; or ranks that connect to the address."""
         environment = worker_environment(as_if_alone(os.environ) if address else os.environ, worker)
         argv = None
         if address:
@@ -156,15 +157,15 @@ class ZygoteProcess:
         grace: float = 0.0,
         warning: tuple[float, int] | None = None,
     ) -> None:
-        """Have limits kept: SIGKILL comes `grace` s after the end of the `run_time`, and SIGTERM at it.
+        """Have limits kept: SIGTERM at the end of the `run_time`, and SIGKILL `grace` seconds later.
 
-        `warning`: so many seconds before that end which signal is sent.
+        `warning` is a pair: the seconds before the end of the `run_time`, and the signal to send then.
         """
         self._limited.add(number)
         self._say(WATCH, number, run_time, memory, grace, warning)
 
     def let_end(self, number: int, grace: float) -> None:
-        """Let the launcher end the other ranks after one has gone, or kill it after so many seconds."""
+        """Let the launcher end the other ranks after one has gone; have it killed after `grace` seconds."""
         self._limited.add(number)
         self._say(WATCH, number, grace, None, 0.0, None, "rank")
 
@@ -182,7 +183,7 @@ class ZygoteProcess:
         self._say(END, grace)
 
     def receive(self) -> list[ZygoteEvent] | None:
-        """Return the events that have arrived; None when the zygote has gone."""
+        """Return the events that have arrived; None if the zygote has gone."""
         arrived = self.stream.receive()
         if arrived is None:
             return None
@@ -194,11 +195,12 @@ class ZygoteProcess:
             if kind == EXITED:
                 self._limited.discard(event.number)
         if events:
+            # The first event shows that the zygote has started, so its start cannot fail any more.
             self._close_errors()
         return events
 
     def join(self) -> None:
-        """Wait for its end, but not for ever."""
+        """Wait for the zygote's end, but not for ever."""
         if not wait_for_end(self._process.pid, _END):
             kill(self._process.pid)
 
@@ -206,7 +208,7 @@ class ZygoteProcess:
         self.stream.close()
         if wait_for_end(self._process.pid, _END):
             self._process.wait()
-        else:  # deep in the kernel, where nothing ends it: nobody can wait for that
+        else:  # deep in the kernel, where no signal ends it: a wait might take for ever
             self._process.returncode = -signal.SIGKILL
         self.why_not_started = self._why_not_started()
         self._close_errors()
@@ -221,7 +223,7 @@ def _copy(fd: int, opened: contextlib.ExitStack) -> int:
 
 def _copy_of_stderr(opened: contextlib.ExitStack) -> int:
     with contextlib.suppress(OSError):
-        if os.get_inheritable(2):  # else it was closed, and something else has its number
+        if os.get_inheritable(2):  # otherwise stderr was closed, and another file has its number
             return _copy(2, opened)
     null = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -230,9 +232,10 @@ def _copy_of_stderr(opened: contextlib.ExitStack) -> int:
         os.close(null)
 
 
-# The package is found where this process has it, whatever else is installed. All else is found where this process would
-# find it (it may be nowhere else: a vendored directory, an archive), but the standard library first, so that no file of
-# the user's is taken for a module of that. What is loaded here is not garbage, and never looked through for any.
+# The package is found where this process has it, whatever else is installed. All other modules are found where this
+# process would find them (perhaps nowhere else: in a vendored directory, in an archive), but the standard library comes
+# first, so that no file of the user's is taken for one of its modules. The modules loaded here are never garbage, so
+# they are frozen, and no collection looks through them.
 _CODE = """
 import gc, sys
 gc.disable()
@@ -259,7 +262,7 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
 
 
 def _places() -> list[str]:
-    """Return where modules are looked for: as in this process, but the standard library first."""
+    """Return the import path: that of this process, but the standard library first."""
     places = [place for place in map(str, sys.path) if place]
     return sorted([*places, _PACKAGE], key=lambda place: not _is_standard(place))
 

@@ -1,15 +1,17 @@
 """The environment variables of a scheduler's jobs: their names, and their values for the current process.
 
-An array starts a thousand processes at once that load this module, so it imports next to nothing.
+Whoever submits a job, or starts an agent, passes the names of the scheduler's variables on to it. So a process of a job
+loads no scheduler, nor does it look for those of other packages, which takes longer than a short call. An array starts
+a thousand processes at once that load this module, so it imports next to nothing.
 """
 
 from __future__ import annotations
 
-from ..utils import lite_json
-from ..utils.frozen import Frozen
-from ..utils.lite_typing import Mapping
+import os
 
-__all__ = ["JOB_VARIABLES", "JobEnvironment", "JobVariables"]
+from ..utils.lite_stdlib import Frozen, Mapping, json_compact, json_loads
+
+__all__ = ["JOB_VARIABLES", "JobEnvironment", "JobVariables", "current_job"]
 
 JOB_VARIABLES = "CALLYARD_JOB_VARIABLES"
 
@@ -65,7 +67,7 @@ class JobVariables(Frozen):
 
     def environment(self) -> dict[str, str]:
         """Return the variable by which a process of a job learns these names, with its value."""
-        return {JOB_VARIABLES: lite_json.compact({name: text for name, text in vars(self).items() if text})}
+        return {JOB_VARIABLES: json_compact({name: text for name, text in vars(self).items() if text})}
 
     def read(self, environ: Mapping[str, str]) -> JobEnvironment | None:
         """Return the job described by an environment; None outside of this scheduler's jobs."""
@@ -90,3 +92,10 @@ class JobVariables(Frozen):
 def _number(environ: Mapping[str, str], name: str) -> int | None:
     text = environ.get(name)
     return int(text) if text else None
+
+
+def current_job(environ: Mapping[str, str] = os.environ) -> JobEnvironment:
+    """Return what the variables of a process say of its job; an empty `JobEnvironment` if it is in none."""
+    names = environ.get(JOB_VARIABLES)
+    job = JobVariables(**json_loads(names)).read(environ) if names else None
+    return job or JobEnvironment()

@@ -12,7 +12,7 @@ from typing import cast
 from ..errors import SchedulerError
 from ..utils.plugins import find_plugin
 from .base import Scheduler
-from .current_job import current_job
+from .job_environment import current_job
 from .steps import Allocation
 
 __all__ = ["GROUP", "OWN", "environment_outside_jobs", "open_scheduler", "read_allocation", "scheduler_of_launcher"]

@@ -6,7 +6,7 @@ import itertools
 import os
 from _weakref import _remove_dead_weakref, ref  # type: ignore[attr-defined]  # `weakref` is more than a job needs
 
-from ..utils.lite_typing import Any
+from ..utils.lite_stdlib import Any
 
 Key = tuple[str, int]  # (name of the defining process, number of the object there)
 

@@ -11,7 +11,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from ..utils.lite_typing import Any, Callable, Sequence
+from ..utils.lite_stdlib import Any, Callable, Sequence
 
 Find = Callable[
     [dict[str, Any], str], "ModuleType | None"

@@ -13,7 +13,7 @@ import sys
 from _weakref import ref  # `weakref` is more than a job needs to begin
 from types import FunctionType, MappingProxyType, ModuleType
 
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_stdlib import TYPE_CHECKING, Any
 from ..utils.locks import new_lock, under
 from . import definition_identity
 from .definition_identity import WeakValues

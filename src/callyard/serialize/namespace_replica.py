@@ -13,7 +13,7 @@ import os
 import sys
 from types import ModuleType
 
-from ..utils.lite_typing import Any, Callable
+from ..utils.lite_stdlib import Any, Callable
 from ..utils.locks import under
 from . import definition_identity, module_namespace
 from .module_namespace import GlobalName, Header, ModuleNamespace, Needs, Origin, PickledGlobal

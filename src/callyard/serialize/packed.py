@@ -8,7 +8,7 @@ from __future__ import annotations
 import _pickle as pickle
 from _thread import _local
 
-from ..utils.lite_typing import TYPE_CHECKING, Any, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Sequence
 
 if TYPE_CHECKING:
     from .shared_memory import Memory

@@ -11,7 +11,7 @@ import pickle
 import weakref
 from collections.abc import Callable, Mapping
 
-from ..utils.lite_typing import TYPE_CHECKING, Any
+from ..utils.lite_stdlib import TYPE_CHECKING, Any
 from .packed import Packed, Span, given, load_with_inputs
 from .shared_memory import Memory, OwnedSegment, PrivateBytes, SegmentPool
 

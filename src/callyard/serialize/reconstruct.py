@@ -10,7 +10,7 @@ import sys
 import types
 from types import CellType, CodeType, FunctionType, ModuleType
 
-from ..utils.lite_typing import Any, Callable, Iterator
+from ..utils.lite_stdlib import Any, Callable, Iterator
 from . import definition_identity, module_namespace
 from .definition_identity import DefinitionIdentity, Key
 from .module_namespace import GlobalName, Header, Needs

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..system.descriptors import DescriptorShare
-from ..utils.lite_typing import Any
+from ..utils.lite_stdlib import Any
 from ..utils.locks import new_lock, under
 
 _SMALLEST = 1 << 18

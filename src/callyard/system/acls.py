@@ -13,7 +13,7 @@ import stat
 import struct
 from collections.abc import Iterator
 
-from ..utils.frozen import Frozen
+from ..utils.lite_stdlib import Frozen
 
 __all__ = ["AclEntry", "inherited_writers", "named_writers"]
 

@@ -1,4 +1,4 @@
-"""File descriptors: the limit of this process, and the shares of it that parts of the library stay within."""
+"""File descriptors: the limit of this process, and shares of the limit for parts of the library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import resource
 from collections import deque
 
 _OTHERS = 256  # descriptors of the user's program
-_MOST = 1 << 16  # a process may have only so many mappings, too
+_MOST = 1 << 16  # mappings of a process are limited, too
 
 
 def make_room(count: int) -> None:
@@ -26,7 +26,7 @@ class DescriptorShare:
 
     def __init__(self, divisor: int) -> None:
         self._divisor = divisor
-        # Counted by its length, without a lock that a fork or a finalizer could find held.
+        # Counted by the length of a deque, without a lock that a fork or a finalizer could find held.
         self._held: deque[None] = deque()
 
     def take(self, count: int = 1) -> bool:
@@ -41,7 +41,7 @@ class DescriptorShare:
             self._held.pop()
 
     def forget(self) -> None:
-        """Nothing is held any more."""
+        """Count nothing as held any more, because a forked child has closed the descriptors."""
         self._held.clear()
 
     @property

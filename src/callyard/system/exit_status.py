@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 _GIB = 1 << 30
-ROOM = "ask for fewer workers, or let more processes or files be open (ulimit -u, ulimit -n)"  # where there is none
+# Advice for a system without room.
+ROOM = "ask for fewer workers, or let more processes or files be open (ulimit -u, ulimit -n)"
 
 
 def how_it_ended(exitcode: int | None) -> str:
@@ -13,7 +14,7 @@ def how_it_ended(exitcode: int | None) -> str:
         return "vanished"
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
-    import signal  # here, because a successful call does without it
+    import signal  # here, because a successful call needs no signals
 
     try:
         name = signal.Signals(-exitcode).name

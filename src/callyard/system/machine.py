@@ -199,7 +199,7 @@ def _refusal(root: Path, group: Path, top: int) -> str:
 
 
 def _is_systemds(root: Path, group: Path) -> bool:
-    """Tell whether systemd reserves the group: root can write everywhere, but must not write there."""
+    """Return True if systemd reserves the group: root can write everywhere, but must not write there."""
     if sys.platform == "linux" and os.geteuid() == 0 and (root / "run/systemd/system").is_dir():
         try:
             return os.getxattr(group, "trusted.delegate") != b"1"
@@ -235,7 +235,7 @@ _DEVICE = re.compile(r"\s*((?:GPU|MIG)-\S+|\+?\d+)")
 
 
 def visible_devices(text: str, count: Callable[[], int]) -> tuple[str, ...]:
-    """Return the GPUs named by the value of such a variable, as the CUDA driver reads it.
+    """Return the GPUs named by the value of such a variable, in the reading of the CUDA driver.
 
     The first word that names no GPU ends the list (`-1`, `NoDevFiles`, an ordinal of no GPU, a UUID among ordinals); a
     repetition makes the list empty. `count` returns the number of GPUs, 0 if unknown.

@@ -18,7 +18,7 @@ _File = tuple[int, int]  # device, inode
 
 
 class HeldFiles:
-    """Looks at processes again and again."""
+    """The files in memory of sampled processes; one object for many looks."""
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
@@ -50,7 +50,7 @@ class HeldFiles:
                             yield (status.st_dev, status.st_ino), 512 * status.st_blocks
 
     def _may_be_memory(self, target: str) -> bool:
-        """Tell by the name: most descriptors are pipes, sockets and devices, and need no `stat`."""
+        """Judge by the name: most descriptors are pipes, sockets and devices, and need no `stat`."""
         return target.startswith("/") and not target.startswith((_OURS, os.devnull))
 
     def _is_memory(self, status: os.stat_result) -> bool:

@@ -1,9 +1,9 @@
-"""The identity of a process, unique in the world, by which another process tells later whether it still lives.
+"""The identity of a process, unique in the world, for another process to see later whether the first still lives.
 
 A process number alone is not enough: numbers are reused, and other machines and containers have the same ones. So an
-identity also names the machine, its boot, and the namespace of the number. With these a process can be *proven* gone,
-but only from where it ran. Everything else is `"unknown"`: from afar, a network split, a machine switched off and a
-slow machine look alike.
+identity also names the machine, its boot, and the namespace of the number. With all of this a process can be *proven*
+gone, but only from the place of its run. Everything else is `"unknown"`: from afar, a network split, a machine switched
+off and a slow machine look alike.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..utils.frozen import Frozen
-from ..utils.lite_typing import Literal
+from ..utils.lite_stdlib import Frozen, Literal
 
 __all__ = ["ProcessIdentity", "State", "is_hexadecimal", "may_live", "this_process"]
 
@@ -27,7 +26,7 @@ _FIRST_NAMESPACE = "4026531836"  # Linux's number for its initial namespace
 
 
 class ProcessIdentity(Frozen):
-    """A process. An empty text or a `start` of 0 stands for something unknown to the system."""
+    """A process. An empty text or a `start` of 0 stands for a value unknown to the system."""
 
     host: str
     machine: str  # the beginning of the machine id; containers and cloned machines may share one
@@ -50,7 +49,7 @@ class ProcessIdentity(Frozen):
         return cls(parts[0], parts[1], parts[2], parts[3], int(parts[4]), int(parts[5]))
 
     def state(self) -> State:
-        """Tell whether the process lives, as far as it can be proven from here."""
+        """Return the state of the process, as far as proven from here."""
         here = this_process()
         if self.host != here.host or self.machine != here.machine:
             return "unknown"
@@ -62,7 +61,7 @@ class ProcessIdentity(Frozen):
 
 
 def _names_one_machine(identity: ProcessIdentity) -> bool:
-    """Tell whether host and machine id identify one machine, so that another boot proves a restart.
+    """Return True if host and machine id identify one machine, so that another boot proves a restart.
 
     In a container both may come from the image, and several containers of one image may run at the same time.
     """
@@ -71,13 +70,13 @@ def _names_one_machine(identity: ProcessIdentity) -> bool:
 
 
 def may_live(label: str) -> bool:
-    """Tell whether the process of a label may still live; only proof counts against it."""
+    """Return True if the process of a label may still live; only proof counts against it."""
     process = ProcessIdentity.from_label(label)
     return process is None or process.state() != "gone"
 
 
 def is_hexadecimal(text: str, length: int | None = None) -> bool:
-    """Tell whether a text consists of lower-case hexadecimal digits, `length` of them if given. (Jobs avoid `re`.)"""
+    """Return True if a text has only lower-case hexadecimal digits, `length` of them if given. (Jobs avoid `re`.)"""
     return bool(text) and length in (None, len(text)) and _DIGITS.issuperset(text)
 
 
@@ -115,17 +114,17 @@ def _identify(pid: int) -> ProcessIdentity:
 
 
 def _look(pid: int, start: int) -> State:
-    """Tell whether our namespace has a process with this number that began at `start`."""
+    """Return the state of the process with this number, in our namespace, that began at `start`."""
     if not 0 < pid < 1 << 31:  # a signal to 0 or less goes to many processes
         return "unknown"
     try:
-        os.kill(pid, 0)  # /proc may hide the processes of others, but this does not
+        os.kill(pid, 0)  # /proc may hide the processes of others, this call does not
     except ProcessLookupError:
         return "gone"
     except OSError:
         pass  # alive, but another user's
     if not start:
-        return "alive"  # the system does not tell when a process began, so the number must do
+        return "alive"  # the system does not tell the start of processes, so the number must do
     found = _read_stat(str(pid)) if _proc_is_ours() else None
     if found is None:
         return "unknown"  # hidden, or just ended
@@ -134,7 +133,7 @@ def _look(pid: int, start: int) -> State:
 
 
 def _proc_is_ours() -> bool:
-    """Tell whether /proc has the numbers of our own namespace; it may be mounted from the namespace outside."""
+    """Return True if /proc has the numbers of our own namespace; it may be mounted from the namespace outside."""
     try:
         return os.readlink(f"{_PROC}/self") == str(os.getpid())
     except OSError:
@@ -142,7 +141,7 @@ def _proc_is_ours() -> bool:
 
 
 def _read_stat(which: str) -> tuple[int, bool] | None:
-    """Return when a process began, and whether it has ended and only waits to be reaped."""
+    """Return the start of a process, and True if the process has ended and only waits to be reaped."""
     try:
         with open(f"{_PROC}/{which}/stat", "rb") as file:
             text = file.read()
@@ -180,7 +179,7 @@ def _first_word(path: str) -> str:
 
 
 def _namespace() -> str:
-    """Return the namespaces of process numbers and, where there is one, of clocks."""
+    """Return the namespaces of process numbers and, on systems with such namespaces, of clocks."""
     if _SYSTEM != "linux":
         return _SYSTEM
     pids, clocks = map(_number_of_namespace, ("pid", "time"))

@@ -1,4 +1,4 @@
-"""Processes: how they begin, which process adopts orphans, and how to end them."""
+"""Processes: their start, the adoption of orphans, and ways to end them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import os
 import sys
 import time
 
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Callable, Iterable, Iterator
+from ..utils.lite_stdlib import Callable, Iterable, Iterator, suppress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_LOOKING = 0.01  # s between two looks, where the system has no better way to wait
+_LOOKING = 0.01  # s between two looks, on systems without a better way to wait
 _LEFT_TO_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # each interpreter ignores these, to turn them into errors
 
 
@@ -36,9 +35,9 @@ def become_subreaper(wanted: bool = True) -> None:
 
 
 def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
-    """Have a signal sent to this process when `parent` ends; exit if it has ended already (Linux).
+    """Have a signal sent to this process when `parent` ends; exit if the parent has ended already (Linux).
 
-    The kernel watches the *thread* that started this process, so that thread must live as long as the parent.
+    The kernel watches the *thread* that started this process, so the thread must live as long as the parent.
     """
     _prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:
@@ -90,9 +89,9 @@ def exit_code(status: int) -> int:
 
 
 def watch_end(pid: int) -> int | None:
-    """Return a descriptor that becomes readable at the end of a process; None where the system has no such thing.
+    """Return a descriptor that becomes readable at the end of a process; None on systems without such descriptors.
 
-    Linux has it from 5.3 on, unless a sandbox forbids it.
+    Linux has them from 5.3 on, unless a sandbox forbids the call.
     """
     try:
         return os.pidfd_open(pid)
@@ -130,7 +129,7 @@ def _exists(pid: int) -> bool:
 
 
 def state_of(pid: int) -> str:
-    """Return the state of a process as the letter of `ps`: T stopped, Z ended but not reaped; X if it is gone."""
+    """Return the state of a process as the letter of `ps`: T stopped, Z ended but not reaped; X for no process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1].decode()
@@ -153,7 +152,10 @@ def kill_group(pid: int, signum: int) -> None:
 
 
 def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int]]:
-    """Reap ended children: yield process id and status. Before each, call `first` while the number is still its own."""
+    """Reap ended children: yield process id and status.
+
+    Before each, call `first`, while no other process has the number.
+    """
     with suppress(ChildProcessError):
         while True:
             if hasattr(os, "waitid"):
@@ -177,9 +179,9 @@ def kill(pid: int) -> bool:
 
 
 def end_children(patience: float, known: Iterable[int] = (), spared: int = 0) -> None:
-    """Kill the children of this process, then their orphans as we adopt them, and wait up to `patience` s for the ends.
+    """Kill the children of this process, then their orphans after adoption, and wait up to `patience` s for the ends.
 
-    `known`: children to look for where the system does not list them; `spared` is left alone, because others reap it.
+    `known` are children to look for on systems without a list of them; `spared` is left alone, because others reap it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # no end is missed between look and wait
     try:
@@ -190,6 +192,7 @@ def end_children(patience: float, known: Iterable[int] = (), spared: int = 0) ->
 
 def _end_children(until: float, left: set[int], spared: int) -> None:
     while True:
+        # Again in each round: the end of a child hands its own children to this process.
         killed = [pid for pid in {*left, *children()} if pid != spared and kill(pid)]
         ended = {pid for pid in killed if reaped(pid)}
         left -= ended
@@ -201,7 +204,7 @@ def _end_children(until: float, left: set[int], spared: int) -> None:
 
 
 def status_of_ended(pid: int) -> int | None:
-    """Return the status of a child, None if it still runs. Its group is killed before the reaping frees the number."""
+    """Return the status of a child, None if it still runs. The group is killed before the reaping frees the number."""
     if hasattr(os, "waitid"):
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
@@ -227,7 +230,7 @@ def reaped(pid: int) -> bool:
 
 
 def leave_quickly() -> None:
-    """End this process as the interpreter does, but without tearing down its modules, which takes most of the time.
+    """End this process as the interpreter does, but without tearing down the modules, the slowest part of an end.
 
     Non-daemon threads are joined, functions registered with `atexit` run, and buffered output is written.
     """
@@ -237,6 +240,6 @@ def leave_quickly() -> None:
         sys.modules["threading"]._shutdown()  # multiprocessing calls the same two functions
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a user may have put anything there
+        with suppress(Exception):  # a user may have put any object there
             stream.flush()
     os._exit(0)

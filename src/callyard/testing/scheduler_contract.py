@@ -10,8 +10,7 @@ from ..errors import SchedulerError
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest, Scheduler
 from ..schedulers.command import Query, Reply
-from ..schedulers.current_job import current_job
-from ..schedulers.job_environment import JobEnvironment
+from ..schedulers.job_environment import JobEnvironment, current_job
 
 __all__ = ["SchedulerContract"]
 

@@ -3,25 +3,25 @@
 A message is a list of byte strings. The first holds frames, as between a driver and its workers (`frames.py`); the
 others are large buffers, in the order of the frames that refer to them.
 
-    driver -> agent    WELCOME   once, after HELLO: what it may give out, and what its workers must know
-                       REFUSED   instead: why not (text)
+    driver -> agent    WELCOME   once, after HELLO: the resources to give out, and the settings of the workers
+                       REFUSED   instead: the reason (text)
                        SURROUNDINGS   import path, and the key of the driver's multiprocessing managers
-                       PLAN      what calls ask for, under a number
+                       PLAN      the requirements of calls, under a number
                        DEFINE    a function, under a number, with its name
-                       FORGET    numbers of functions that are gone
-                       WORKERS   how many calls may run at once from now on
-                       CALL      run it
-                       TAKE_BACK return the calls that have not begun; they are not going to begin here
-                       ALONE     let idle workers go: what they hold is for ranks of a call over several nodes
+                       FORGET    numbers of dropped functions
+                       WORKERS   the number of calls to run at once from now on
+                       CALL      run this call
+                       TAKE_BACK return the calls that have not begun; none of them begins here any more
+                       ALONE     let idle workers go: their resources are for ranks of a call over several nodes
                        SIGNAL    end the workers by this signal, and then yourself
                        END       end when all calls have ended
-    agent -> driver    HELLO     who it is, versions, what the machine has
-                       RESULT, ERROR    of a call: what the function returned or raised
-                       LOST      of a call: its worker is gone, in words
-                       NOT_STARTED      of a call: no worker could be started for it
-                       BACK      of a call: it has not begun and never will here
-                       TAKEN_BACK       that was all
-                       WARNING   something that the user of the driver should read
+    agent -> driver    HELLO     the agent's name, its versions, the resources of the machine
+                       RESULT, ERROR    of a call: the returned value, the raised exception
+                       LOST      of a call: the worker is gone; the reason in words
+                       NOT_STARTED      of a call: no worker could be started
+                       BACK      of a call: not begun, and never to begin here
+                       TAKEN_BACK       the end of the answer to TAKE_BACK
+                       WARNING   a text for the user of the driver
                        ENDED     all workers have ended
 """
 
@@ -40,7 +40,7 @@ from .frames import HEAD, Frame
 WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
 HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED = range(51, 60)
 
-WHOLE = 1  # flag of a frame: its body was made by `wrap`; otherwise it is the pickle alone
+WHOLE = 1  # flag of a frame: the body was made by `wrap`; without the flag the body is a pickle alone
 PLAN_NUMBER = Struct("<I")  # before the pickle of a call
 
 
@@ -50,7 +50,7 @@ def json_frame(kind: int, content: Any = None, number: int = 0) -> bytes:
 
 
 def split_frames(message: bytes) -> Iterator[Frame]:
-    """Return the frames of the first part of a message."""
+    """Yield the frames of the first part of a message."""
     place, end, head, unpack = 0, len(message), HEAD.size, HEAD.unpack_from
     while place < end:
         _, size, kind, sequence, number, flags = unpack(message, place)
@@ -85,7 +85,7 @@ _PARTS = "parts"
 
 
 def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[memoryview]) -> bytes:
-    """Return the body for `parts`, with `head` in front; append large buffers to `beside`."""
+    """Return a body for `parts` with `head` in front, and append large buffers to `beside`."""
     places: list[Any] = []
     inline = bytearray()
     for packed in parts:
@@ -97,7 +97,7 @@ def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[memoryview]
 
 
 def unwrap(body: bytes, beside: Iterator[bytes]) -> tuple[dict[str, Any], list[Packed]]:
-    """Return the head and the parts of a body; their large buffers are the next of `beside`."""
+    """Return the head and the parts of a body, and take their large buffers from `beside`."""
     (length,) = _LENGTH.unpack_from(body)
     place = _LENGTH.size + length
     head: dict[str, Any] = json.loads(body[_LENGTH.size : place])

@@ -1,8 +1,8 @@
-"""The contact of a driver, by which agents on other nodes reach it, and the file that holds it.
+"""The contact of a driver, by which agents on other nodes reach it, and the file with the contact.
 
-A process that can read the file can pose as an agent of this session. So it is readable for its user alone, lies in a
-directory that nobody else can enter, and is refused by the agent where either does not hold. It names addresses, never
-a host name alone: what name a node has, and whether others can resolve it, differs between clusters.
+A process that can read the file can pose as an agent of this session. So the file is readable for its user alone, in a
+directory closed to all others, and the agent refuses the file otherwise. The file names addresses, never only a host
+name, because a node's name, and the machines that can resolve the name, differ between clusters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["FORMAT", "Address", "Contact"]
 
 FORMAT = 1  # of the file, and of the channel's own messages
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a link or a pipe that somebody put there
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a link or a pipe there
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS = 0o077
 
@@ -29,7 +29,7 @@ class Address(NamedTuple):
 
     @property
     def endpoint(self) -> str:
-        """As libzmq writes it."""
+        """The address in the form of libzmq."""
         return f"tcp://[{self.host}]:{self.port}" if self.is_ipv6 else f"tcp://{self.host}:{self.port}"
 
     @property
@@ -42,7 +42,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True)
 class Contact:
-    """Where the driver of one session listens, and the keys by which the two sides know each other."""
+    """The addresses of the driver of one session, and the keys by which driver and agents know each other."""
 
     session: str
     version: str  # of Callyard
@@ -54,9 +54,10 @@ class Contact:
     format: int = FORMAT
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a file that appears whole, in a directory that is made if it is missing, both for this user alone.
+        """Write the file at once and as a whole, after making the directory if need be, both for this user alone.
 
-        Raises PermissionError where the directory is there and others can enter it.
+        Raises:
+            PermissionError: the directory exists, and others can enter it.
         """
         path = os.fspath(path)
         directory = os.path.dirname(path) or "."
@@ -67,7 +68,7 @@ class Contact:
             with open(os.open(temporary, _CREATE, 0o600), "w") as file:
                 json.dump(asdict(self), file, indent=1)
                 file.flush()
-                os.fsync(file.fileno())  # agents read it on other nodes
+                os.fsync(file.fileno())  # agents read the file on other nodes
             os.rename(temporary, path)
         except BaseException:
             if os.path.lexists(temporary):
@@ -76,10 +77,12 @@ class Contact:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Contact:
-        """Return the contact in a file.
+        """Return the contact in a file. The caller compares the versions.
 
-        Raises PermissionError where others could have read or written it, ValueError where it is no contact file, and
-        whatever the system says where there is none. Versions are for the caller to compare.
+        Raises:
+            PermissionError: others could have read or written the file.
+            ValueError: the file is no contact file.
+            OSError: there is no such file, or the system cannot read it.
         """
         path = os.fspath(path)
         try:
@@ -89,7 +92,7 @@ class Contact:
                 raise PermissionError(f"{path} is a symbolic link, which contact files never are") from error
             raise
         try:
-            status = os.fstat(descriptor)  # as it is open: the name may mean another file by now
+            status = os.fstat(descriptor)  # of the open file: the name may mean another file by now
             if not stat.S_ISREG(status.st_mode):
                 raise PermissionError(f"{path} is not a regular file, so its content may come from anywhere")
             _require_private(path, status)
@@ -108,7 +111,7 @@ def _require_private(path: str, status: os.stat_result) -> None:
             f"{path} belongs to the user number {status.st_uid}, who could connect workers to another driver: "
             "only what is your own is used"
         )
-    # Where an access control list lets somebody in, the mode shows it as rights of the group.
+    # Where an access control list lets another user in, the mode shows the list's mask as rights of the group.
     if status.st_mode & _OTHERS:
         change = "go-rwx"
         raise PermissionError(

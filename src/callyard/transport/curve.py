@@ -3,16 +3,16 @@
     driver: Listener    ROUTER; listens on every address of its machine, on one port
     agent:  Link        DEALER; tries all addresses at once and stays with the first that answers
 
-The driver makes a key pair for itself and one for the agents of this session, which they find in the contact file.
-Only that key is let in, and only the driver can decrypt what is sent to its public key; messages of others are dropped.
-Nothing that arrives is unpickled here: a message is a list of byte frames.
+The driver makes a key pair for itself and one for the agents of this session, and writes the keys into the contact
+file. The driver lets in only that key, drops the messages of others, and is alone in being able to decrypt messages to
+its public key. No arriving byte is unpickled here: a message is a list of byte frames.
 
-A connection is used once. Messages on their way when it breaks are lost, and libzmq would connect again and go on
-as if nothing had happened; so both sides are told that the other is gone, and an agent that connects again is a
-new peer. For that reason an agent sends HELLO on each connection, and the driver ignores peers that have not.
+A connection is used once. When a connection breaks, the messages on their way are lost, and libzmq would connect again
+and go on as if nothing had happened. So both sides are told of the end, and an agent that connects again is a new peer.
+For the same reason an agent sends HELLO on each connection, and the driver ignores a peer without HELLO.
 
-Nothing is dropped and nothing blocks: there is no limit for what waits to be sent. A limit would also stop reading,
-and with it the signs of life. The placement of calls limits what waits instead.
+No message is dropped and no call blocks, because there is no limit for messages that wait to be sent. A limit would
+also stop reading, and with the reading the signs of life. The placement of calls limits the waiting messages instead.
 
 Calls of a Listener or Link must not overlap, not even by a finalizer that the garbage collector runs in one of them.
 """
@@ -38,7 +38,7 @@ from .multipart import cut, join, kind_of
 __all__ = ["SILENCE", "Link", "Listener", "PeerGone", "Unreachable"]
 
 SILENCE = 60.0  # seconds without a sign of life after which the other side is gone
-MOST_AT_ONCE = 100  # messages that `receive` returns, so that a busy peer cannot keep its caller for ever
+MOST_AT_ONCE = 100  # messages from one `receive`, so that a busy peer cannot keep the caller for ever
 
 
 class Listener(Endpoint):
@@ -49,13 +49,15 @@ class Listener(Endpoint):
     ) -> None:
         """Listen on one port of all addresses, or those of one interface; any port, or one from `ports`, ends included.
 
-        Raises ValueError where the interface or the ports make no sense, and OSError where no port is free.
+        Raises:
+            ValueError: the interface or the ports make no sense.
+            OSError: no port is free.
         """
         candidates = candidates_of(ports)
         addresses = find_addresses(interface)
         server, client = make_keys(), make_keys()
         with contextlib.ExitStack() as undo:
-            context = make_context()  # its own, since a context has one place to ask for keys
+            context = make_context()  # one for each listener, since a context has one place to ask for keys
             undo.callback(context.term)
             self._allowed = raw(client[0])
             self._door = make_door(context, undo)
@@ -71,21 +73,21 @@ class Listener(Endpoint):
             client_key=client[0].decode(),
             client_secret=client[1].decode(),
         )
-        self.behind = False  # more has arrived than `receive` has returned
-        self._open: set[int] = set()  # connections, also of strangers
-        self._on: dict[int, bytes] = {}  # whose each of them is, once it said HELLO
-        self._peers: dict[bytes, bool] = {}  # whether anything else has come
+        self.behind = False  # True if `receive` stopped at its limit, so that more messages may wait
+        self._open: set[int] = set()  # descriptors of connections, also of strangers
+        self._on: dict[int, bytes] = {}  # the peer of each connection after HELLO
+        self._peers: dict[bytes, bool] = {}  # True after the first message that is not HELLO
         self._ended: list[bytes] = []
 
     def receive(self) -> list[tuple[bytes, list[bytes]]]:
-        """Return what has arrived, with the peers it came from; never wait.
+        """Return the arrived messages, each with its peer; never wait.
 
-        A peer is known from its first message on. `(peer, [])` comes last and says that it is gone.
+        A peer is known from its first message on. The pair `(peer, [])` comes last and says that the peer is gone.
         """
         self._check()
         self._calm()
         self._answer_at_the_door()
-        self._take_events()  # before the messages: what a peer sent before it went still counts
+        self._take_events()  # before the messages: a peer's messages from before its end still count
         messages: list[tuple[bytes, list[bytes]]] = []
         self.behind = all(self._take(messages) for _ in range(MOST_AT_ONCE))
         if self.behind:
@@ -94,9 +96,12 @@ class Listener(Endpoint):
         return messages + self._farewells()
 
     def send(self, peer: bytes, frames: Sequence[bytes | memoryview]) -> None:
-        """Send a message, at least one frame; they may be changed afterwards. Never waits.
+        """Send a message of at least one frame. The caller may change the frames afterwards. Never wait.
 
-        Raises PeerGone if the peer is gone. Its absence is no promise that the message arrives.
+        The method may return although the message is never going to arrive, because the end of a peer is noticed late.
+
+        Raises:
+            PeerGone: the peer is gone.
         """
         import zmq
 
@@ -112,10 +117,10 @@ class Listener(Endpoint):
                 raise
             raise PeerGone("this peer is not connected any more") from None
 
-    # ------------------------------------------------------------------ who comes and goes
+    # ------------------------------------------------------------------ peers
 
     def _answer_at_the_door(self) -> None:
-        """Tell libzmq for each connection that has proved to have a key whether it is the key that is let in."""
+        """Answer libzmq's questions about connections with a proved key: let in the agents' key and no other."""
         while request := next_of(self._door):
             version, number, _, _, _, mechanism, *keys = request
             welcome = mechanism == b"CURVE" and keys == [self._allowed]
@@ -135,15 +140,15 @@ class Listener(Endpoint):
                 self._ended.append(peer)
 
     def _farewells(self) -> list[tuple[bytes, list[bytes]]]:
-        """Forget the peers that are gone; return those that the caller knows."""
+        """Forget the peers that are gone; return those known to the caller."""
         ended, self._ended = self._ended, []
         none: list[bytes] = []
         return [(peer, none) for peer in ended if self._peers.pop(peer, False)]
 
-    # ------------------------------------------------------------------ what comes
+    # ------------------------------------------------------------------ messages
 
     def _take(self, messages: list[tuple[bytes, list[bytes]]]) -> bool:
-        """Take in the next message; return whether there was one."""
+        """Take in the next message; return False if there was none."""
         import zmq
 
         try:
@@ -155,7 +160,7 @@ class Listener(Endpoint):
             return True
         parts = self._socket.recv_multipart()
         kind = kind_of(parts[0])
-        if kind == HELLO:  # it was connected twice before it sent the first, and says it once more
+        if kind == HELLO:  # libzmq connected the agent twice before its first HELLO, so there is a second one
             self._answer(peer, WELCOME)
         elif kind == MESSAGE:
             try:
@@ -168,14 +173,15 @@ class Listener(Endpoint):
         return True
 
     def _greet(self, peer: bytes) -> None:
-        """Make it a peer if it says HELLO and still is there. What else comes is of a broken connection's rest."""
+        """Make a peer of the sender of HELLO if its connection is open; drop other messages, left from a broken one."""
         import zmq
 
         first = self._socket.recv(copy=False)
         parts = [first.bytes, *(self._socket.recv_multipart() if first.more else ())]
         if kind_of(parts[0]) != HELLO:
             return
-        # News of the connection that had this descriptor before came before this message, and must not end this peer.
+        # An earlier connection had the same descriptor. Its events came before this message, and must not end the new
+        # peer.
         self._take_events()
         descriptor = first.get(zmq.SRCFD)
         if descriptor in self._open:
@@ -184,25 +190,25 @@ class Listener(Endpoint):
             self._answer(peer, WELCOME)
 
     def _dismiss(self, peer: bytes) -> None:
-        """Hear no more of a peer that says what nobody understands."""
+        """End the connection to a peer after a message that cannot be read."""
         self._answer(peer, BYE)
         self._ended.append(peer)
 
     def _answer(self, peer: bytes, kind: int) -> None:
         import zmq
 
-        with contextlib.suppress(zmq.ZMQError):  # it is gone already: the news will say so
+        with contextlib.suppress(zmq.ZMQError):  # the peer is gone already, and an event is going to say so
             self._send([peer, *cut(kind, ())])
 
 
 class Link(Endpoint):
-    """The agent's side."""
+    """The agent's side of the channel."""
 
     def __init__(self, attempt: ConnectAttempt, undo: contextlib.ExitStack) -> None:
         super().__init__(attempt.watched, undo)
-        self.address = attempt.address  # which answered
+        self.address = attempt.address  # the first that answered
         self._gone = False
-        self._wake()  # something may have come while nobody waited
+        self._wake()  # a message may have come before the selector watched the socket
 
     @classmethod
     def connect(
@@ -215,7 +221,9 @@ class Link(Endpoint):
     ) -> Link:
         """Return the link to the driver, over the first of its addresses that answers.
 
-        Raises Unreachable if none does within `timeout` s, and says after at most one more what it has tried.
+        Raises:
+            Unreachable: no address answered within `timeout` seconds; the error has the reason for each, found in
+                another second at most.
         """
         with contextlib.ExitStack() as undo:
             attempts = begin(contact, silence, undo)
@@ -228,7 +236,11 @@ class Link(Endpoint):
             return cls(chosen, undo.pop_all())
 
     def receive(self) -> list[list[bytes]]:
-        """Return the messages that have arrived; never wait. Raises Gone when all have been returned and it is."""
+        """Return the arrived messages; never wait.
+
+        Raises:
+            PeerGone: the driver is gone, and all its messages have been returned.
+        """
         self._check()
         self._calm()
         self._take_events()
@@ -242,9 +254,13 @@ class Link(Endpoint):
         return messages
 
     def send(self, frames: Sequence[bytes | memoryview]) -> None:
-        """Send a message, at least one frame; they may be changed afterwards. Never waits.
+        """Send a message of at least one frame. The caller may change the frames afterwards. Never wait.
 
-        Raises Gone once that is known. That it does not says nothing about arrival.
+        The method may return although the message is never going to arrive, because the end of the driver is noticed
+        late.
+
+        Raises:
+            PeerGone: the driver is known to be gone.
         """
         self._check()
         if not frames:

@@ -1,4 +1,4 @@
-"""The connection of an agent to the driver: all addresses are tried at once, and the first that answers is taken."""
+"""The connection of an agent to the driver: an attempt at each address, all at once; the first to answer is taken."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ConnectAttempt:
         answered = False
         while parts := next_of(self.watched.socket):
             answered |= kind_of(parts[0]) == WELCOME
-        return answered and self.connected  # an answer may come from a connection that is gone
+        return answered and self.connected  # without a connection the answer comes from an earlier one
 
     def _take_event(self, event: int) -> None:
         import zmq
@@ -95,6 +95,7 @@ def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[
 def first_to_answer(
     attempts: Sequence[ConnectAttempt], deadline: float, clock: Callable[[], float]
 ) -> ConnectAttempt | None:
+    """Return the first attempt with an answer; None if the time is over."""
     import zmq
 
     poller = zmq.Poller()

@@ -20,14 +20,15 @@ class PeerGone(ConnectionError):
 
 
 class Endpoint:
-    """One end of the channel: a socket, the events of its connections, and a descriptor to wait for both.
+    """One end of the channel: a socket, the events of its connections, and one descriptor to wait for both.
 
-    libzmq's own descriptor tells only of changes, and `send` takes them in as well as `receive`. The one here, an
-    epoll or kqueue with a pipe beside, is readable for as long as there is something to receive.
+    libzmq's own descriptor tells only of changes, and `send` takes in the changes as well as `receive`. So `Endpoint`
+    has a descriptor of its own, an epoll or kqueue with a pipe beside, readable as long as there is something to
+    receive.
     """
 
     def __init__(self, watched: MonitoredSocket, undo: contextlib.ExitStack, *others: Socket) -> None:
-        """`undo` closes the sockets."""
+        """Take over a socket; `undo` closes all sockets."""
         self._watched, self._socket, self._undo = watched, watched.socket, undo
         self._closed = False
         self._selector = selectors.DefaultSelector()
@@ -39,7 +40,7 @@ class Endpoint:
         _ends.add(self)
 
     def fileno(self) -> int:
-        """A descriptor that is readable while there is something to receive."""
+        """Return the descriptor to wait for; it is readable while there is something to receive."""
         return self._selector.fileno()  # type: ignore[attr-defined,no-any-return,unused-ignore]  # select() has none
 
     def _check(self) -> None:
@@ -54,7 +55,7 @@ class Endpoint:
             self._wake()
 
     def _wake(self) -> None:
-        """Keep the descriptor readable: something is left that libzmq's will not tell of again."""
+        """Keep the descriptor readable, because libzmq's own does not tell twice of the remaining messages."""
         if not self._woken:
             self._woken = True
             os.write(self._writer, b"x")
@@ -65,15 +66,15 @@ class Endpoint:
             os.read(self._reader, 1)
 
     def close(self) -> None:
-        """End all connections, and drop what has not been sent."""
+        """End all connections, and drop the messages that have not been sent."""
         if not self._closed:
             self._release()
             self._undo.close()
 
     def _release(self) -> None:
-        """Close the descriptors that are not libzmq's."""
+        """Close our own descriptors; libzmq closes its own."""
         self._closed = True
-        self._selector.close()  # and no more: in a forked child, to unregister would change the parent's
+        self._selector.close()  # without `unregister`, which in a forked child would change the parent's selector
         os.close(self._reader)
         os.close(self._writer)
         _ends.discard(self)
@@ -86,10 +87,10 @@ _inherited: list[Endpoint] = []
 
 
 def _in_forked_child() -> None:
-    """Let go of the parent's: libzmq's threads are not here, its locks may be held, and its connections are shared."""
+    """Let go of the parent's ends: libzmq's threads are not here, its locks may be held, the connections are shared."""
     for end in list(_ends):
         end._release()
-        _inherited.append(end)  # for ever: not even their finalizers may run
+        _inherited.append(end)  # for ever: not even the finalizers may run here
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

@@ -1,4 +1,4 @@
-"""The sockets of the driver: where agents connect, and where libzmq asks who is let in."""
+"""The sockets of the driver: one for the agents, and one for libzmq's questions about their keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_door", "make_keys", "make_router", "raw"]
 
-_ZAP = "inproc://zeromq.zap.01"  # the name is libzmq's
+_ZAP = "inproc://zeromq.zap.01"  # libzmq's name, fixed by its protocol ZAP
 
 
 def make_keys() -> tuple[bytes, bytes]:
@@ -23,13 +23,17 @@ def make_keys() -> tuple[bytes, bytes]:
 
 
 def raw(key: bytes) -> bytes:
+    """Return the 32 bytes of a key that is given as text."""
     from zmq.utils import z85
 
     return z85.decode(key)
 
 
 def make_door(context: Context, undo: contextlib.ExitStack) -> Socket:
-    """Return the socket on which libzmq asks for everyone who has a key; before anybody can connect."""
+    """Return the socket for libzmq's questions about keys.
+
+    The router comes after it, so that no peer is let in unasked.
+    """
     import zmq
 
     door = context.socket(zmq.REP)
@@ -39,6 +43,7 @@ def make_door(context: Context, undo: contextlib.ExitStack) -> Socket:
 
 
 def make_router(context: Context, undo: contextlib.ExitStack, secret: bytes, silence: float) -> MonitoredSocket:
+    """Return the socket for the agents, not yet bound to an address."""
     import zmq
 
     router = MonitoredSocket(context, zmq.ROUTER, silence)
@@ -50,7 +55,7 @@ def make_router(context: Context, undo: contextlib.ExitStack, secret: bytes, sil
             zmq.CURVE_SERVER: 1,
             zmq.CURVE_SECRETKEY: secret,
             zmq.ZAP_DOMAIN: b"callyard",
-            zmq.ZAP_ENFORCE_DOMAIN: 1,  # without an answer at the door nobody is let in
+            zmq.ZAP_ENFORCE_DOMAIN: 1,  # without an answer on the door's socket no peer is let in
         }
     )
     router.watch(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)

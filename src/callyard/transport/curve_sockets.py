@@ -1,4 +1,4 @@
-"""Sockets of libzmq as the channel needs them. It is loaded with the first, and brings threads of its own."""
+"""Sockets of libzmq with the options of the channel. libzmq is loaded with the first, and starts threads of its own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     Socket = zmq.Socket[bytes]
     Context = zmq.Context[Socket]
 
-HANDSHAKE = 10.0  # seconds that somebody may take to prove who he is, in which he costs a descriptor
+HANDSHAKE = 10.0  # seconds for a stranger to prove an identity; each of them costs a descriptor meanwhile
 
-_EVENT = struct.Struct("=HI")  # what libzmq says about a connection: event, value
+_EVENT = struct.Struct("=HI")  # libzmq's message about a connection: event, value
 
 
 def make_context() -> Context:
@@ -32,7 +32,7 @@ def make_context() -> Context:
 
 
 class MonitoredSocket:
-    """A socket for TCP, and another one that tells of its connections."""
+    """A socket for TCP, and another one with the events of its connections."""
 
     def __init__(self, context: Context, kind: int, silence: float) -> None:
         import zmq
@@ -60,18 +60,18 @@ class MonitoredSocket:
 
         place = f"inproc://news-{os.urandom(8).hex()}"
         self.socket.monitor(place, events)
-        self.news.set(zmq.RCVHWM, 0)  # else libzmq would stop when nobody looks for a while
+        self.news.set(zmq.RCVHWM, 0)  # no limit: at a full queue libzmq's thread would stop
         self.news.connect(place)
 
     def events(self) -> Iterator[tuple[int, int]]:
-        """What happened to connections: the kind of event, and a descriptor with most."""
+        """Yield the events of connections: the kind of event, and for most kinds a descriptor."""
         while parts := next_of(self.news):
             yield _EVENT.unpack(parts[0])
 
     def close(self) -> None:
-        """Drop what has not been sent.
+        """Close both sockets, and drop the messages that have not been sent.
 
-        In this order: libzmq's thread sends news without a time limit, and would wait for ever if nobody can take them.
+        The monitor ends first: libzmq's thread sends events without a time limit, and would wait for ever for a reader.
         """
         if not self.socket.closed:
             self.socket.disable_monitor()
@@ -80,6 +80,7 @@ class MonitoredSocket:
 
 
 def next_of(source: Socket) -> list[bytes] | None:
+    """Return the parts of the next message; None if there is no message now."""
     import zmq
 
     try:
@@ -92,18 +93,22 @@ def next_of(source: Socket) -> list[bytes] | None:
 
 
 def candidates_of(ports: tuple[int, int] | None) -> Sequence[int]:
-    """Return the ports to be tried; 0 stands for any that is free."""
+    """Return the ports to be tried; 0 stands for any free port."""
     if ports is None:
-        return [0] * 100  # one that is free on the first address may be taken on another
+        return [0] * 100  # a port that is free on the first address may be taken on another
     low, high = ports
     if not 1 <= low <= high <= 65535:
         raise ValueError(f"ports is (lowest, highest), each from 1 to 65535, not {ports!r}")
-    # In any order, so that the drivers of one node do not all try the same first.
+    # In random order, so that the drivers of one node do not all try the same port first.
     return SystemRandom().sample(range(low, high + 1), high - low + 1)
 
 
 def bind(main: Socket, addresses: Sequence[tuple[str, str]], ports: Sequence[int]) -> tuple[Address, ...]:
-    """Listen on one port of all addresses; return them with it. Raises OSError if none is free."""
+    """Listen on one port of all addresses, and return the addresses with the port.
+
+    Raises:
+        OSError: no port is free on all of them.
+    """
     for port in ports:
         if bound := _bind_all(main, addresses, port):
             return bound
@@ -113,6 +118,7 @@ def bind(main: Socket, addresses: Sequence[tuple[str, str]], ports: Sequence[int
 
 
 def _bind_all(main: Socket, addresses: Sequence[tuple[str, str]], port: int) -> tuple[Address, ...]:
+    """Listen on one port of all addresses; return () if the port is taken on one of them."""
     import zmq
 
     bound: list[Address] = []
@@ -131,6 +137,7 @@ def _bind_all(main: Socket, addresses: Sequence[tuple[str, str]], port: int) -> 
 
 
 def _listen(main: Socket, address: Address) -> int:
+    """Listen on one address, and return the port, chosen by the system if the address has port 0."""
     import zmq
 
     main.set(zmq.IPV6, address.is_ipv6)

@@ -1,4 +1,4 @@
-"""An event loop, which waits for sockets in one thread and is woken by others; and the thread for it."""
+"""An event loop, in which one thread waits for sockets and other threads wake it; and the class of such a thread."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ Handler = Callable[[int], object]
 
 
 class EventLoop:
-    """Calls a handler with READ, WRITE or both when its socket is ready. All but `wake` is for one thread."""
+    """A selector that calls a handler with READ, WRITE or both when a socket is ready.
+
+    All but `wake` is for one thread.
+    """
 
     def __init__(self, woken: Callable[[], object]) -> None:
-        """Raises OSError where no descriptors are to be had."""
+        """Make the loop, with `woken` as the function to call in its thread after `wake`.
+
+        Raises:
+            OSError: no descriptors are left.
+        """
         self._woken = woken
         with contextlib.ExitStack() as undo:
             self._selector = undo.enter_context(selectors.DefaultSelector())
@@ -30,8 +37,8 @@ class EventLoop:
             undo.pop_all()
 
     def wake(self) -> None:
-        """Let the thread look around. From any thread; also when it has ended."""
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: it has ended
+        """Let the thread look for news. Any thread may call this, also after the end of the loop."""
+        with contextlib.suppress(OSError):  # full: the thread is going to wake anyway; closed: the loop has ended
             self._writer.send(b"x")
 
     def _wake_up(self, mask: int) -> None:
@@ -43,7 +50,7 @@ class EventLoop:
         self._selector.register(sock, READ, handler)
 
     def also_write(self, sock: socket.socket, wanted: bool) -> bool:
-        """Wait until it can be written to, too, or no longer; return whether the system could do so.
+        """Wait, or wait no longer, until the socket can be written to; return False if the system refused.
 
         A socket that is not watched any more needs nothing.
         """
@@ -60,7 +67,7 @@ class EventLoop:
             self._selector.unregister(sock)
 
     def step(self, timeout: float | None) -> None:
-        """Wait until something happens or `timeout` s have passed, and call the handlers."""
+        """Wait for an event, at most `timeout` seconds, and call the handlers."""
         for key, mask in self._selector.select(timeout):
             key.data(mask)
 
@@ -74,19 +81,24 @@ class EventLoop:
 
 
 class IoThread(LazyThread):
-    """A lazy thread with an event loop, by which other threads wake it."""
+    """A lazy thread with an event loop, through which other threads wake it."""
 
     def __init__(self) -> None:
         super().__init__("callyard")
         self.loop: EventLoop | None = None
-        self._loops: list[EventLoop] = []  # of several that are made at once the first counts
+        self._loops: list[EventLoop] = []  # threads may make several at once; the first counts
 
     def start_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
-        """Start it as `start` does. Raises OSError, too, where no descriptors are to be had."""
+        """Start the thread as `start` does.
+
+        Raises:
+            RuntimeError: the system refused the thread.
+            OSError: no descriptors are left.
+        """
         self._once(partial(self._start_with, run, make_loop))
 
     def _start_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
-        loop = self._loop_of(make_loop)  # before the thread runs: those that leave it something wake it
+        loop = self._loop_of(make_loop)  # before the thread runs: threads that leave it work wake it by the loop
         try:
             self._start(partial(run, loop))
         except RuntimeError:
@@ -95,9 +107,10 @@ class IoThread(LazyThread):
                 self._loops.clear()
                 loop.close()
             raise
-        loop.wake()  # others may have left something while there was nobody to wake
+        loop.wake()  # other threads may have left work when there was no loop to wake
 
     def _loop_of(self, make_loop: Callable[[], EventLoop]) -> EventLoop:
+        """Return the loop of this object. To append to a list is atomic, so all threads agree on the first entry."""
         if not self._loops:
             made = make_loop()
             self._loops.append(made)
@@ -107,7 +120,7 @@ class IoThread(LazyThread):
         return loop
 
     def wake(self) -> None:
-        """Let it look around."""
+        """Let the thread look for news."""
         loop = self.loop
         if loop is not None:
             loop.wake()

@@ -1,4 +1,4 @@
-"""Packed objects as part of a frame: what is said of them, and which descriptors go beside it."""
+"""Packed objects in frames: their description in the body, and their descriptors beside the frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIECE = 1 << 28  # bytes of a segment that travel in one frame
 
 
 class LentBuffers:
-    """The memory that the other side still uses, kept from being used again by being referred to here."""
+    """The segments that the other side still uses. A reference here keeps each from being filled anew."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
@@ -32,7 +32,7 @@ class LentBuffers:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Let loans in this block count only if it comes to its end."""
+        """Withdraw the loans made in this block if the block raises."""
         before = next(self._numbers)
         try:
             yield
@@ -41,14 +41,17 @@ class LentBuffers:
             raise
 
     def returned(self, numbers: Iterable[int]) -> None:
-        """These are no longer in use there. A negative number: the segment must not be filled again."""
+        """Drop loans that the other side has returned.
+
+        A negative number says that the segment must not be filled again.
+        """
         for number in numbers:
             memory = self._lent.pop(abs(number), None)
             if number < 0 and isinstance(memory, OwnedSegment):
                 memory.spoil()
 
     def content(self, number: int) -> list[bytes]:
-        """Frames with what is in this memory, for somebody who has lost its descriptor; it is not in use there."""
+        """Return frames with the content of a lent segment for a receiver without its descriptor, and drop the loan."""
         view = self._lent.pop(number).read()
         return [
             frames.encode(frames.CONTENT, 0, number, 0, bytes(view[i : i + _PIECE]))
@@ -80,17 +83,17 @@ def description(packed: Packed, loans: LentBuffers, descriptors: list[int]) -> A
 
 
 def describe_whole(packed: Packed) -> bytes:
-    """Return the body of a frame for `packed` that needs no descriptors: all is in it."""
+    """Return the body of a frame for `packed` without descriptors: all bytes are in the body."""
     return pickle.dumps((packed.data, [bytes(memory.read()) for memory in packed.memories], packed.spans), 5)
 
 
 def note_unused(unused: deque[int], number: int, clean: bool) -> None:
-    """Note that borrowed memory is not in use any more, for `LentBuffers.returned` on the other side."""
+    """Note that borrowed memory is no longer in use, for `LentBuffers.returned` on the other side."""
     unused.append(number if clean else -number)
 
 
 def _lent(descriptions: Iterable[Any]) -> list[tuple[int, int]]:
-    """Return the number and size of each segment that is lent, in the order of the descriptors."""
+    """Return the number and size of each lent segment, in the order of the descriptors."""
     lists = [each[1] for each in descriptions if not isinstance(each, bytes)]
     return [place for places in lists for place in places if isinstance(place, tuple)]
 
@@ -105,7 +108,10 @@ def _undescribe(description: Any, memory: Callable[[int, int], Memory]) -> Packe
 def undescribe(
     descriptions: Sequence[Any], reader: frames.FrameReader, unused: Callable[[int, bool], object]
 ) -> list[Packed] | LostBuffers:
-    """The `Packed` of a frame again, where it arrived; `unused(number, clean)` tells when a segment is not in use."""
+    """Return each `Packed` of an arrived frame; `unused(number, clean)` is called when a segment is no longer in use.
+
+    If descriptors were lost on their way, return `LostBuffers`, to be filled with the bytes from the stream.
+    """
     lent = _lent(descriptions)
     fds = reader.take(len(lent))
     if fds is None:
@@ -119,13 +125,13 @@ def undescribe(
     try:
         return [_undescribe(each, memory) for each in descriptions]
     finally:
-        for (number, _), fd in left:  # there was not memory enough for all
+        for (number, _), fd in left:  # the memory did not suffice for all
             os.close(fd)
             unused(number, True)
 
 
 class LostBuffers:
-    """What a frame says whose descriptors were lost on their way: the bytes are fetched by the stream instead."""
+    """A frame whose descriptors were lost on their way; the stream brings the bytes of its segments instead."""
 
     def __init__(self, descriptions: Sequence[Any], lent: Sequence[tuple[int, int]]) -> None:
         self._descriptions = descriptions
@@ -134,11 +140,11 @@ class LostBuffers:
 
     @property
     def numbers(self) -> list[int]:
-        """What to fetch."""
+        """The numbers of the segments to fetch."""
         return list(self._contents)
 
     def add(self, number: int, piece: bytes) -> bool:
-        """Add a piece; return whether it was the last."""
+        """Add a piece; return True if it was the last."""
         self._contents[number] += piece
         self._missing -= len(piece)
         return self._missing <= 0

@@ -1,21 +1,21 @@
-"""The frames of a stream between two processes, descriptors beside them, and who sends which.
+"""The frames of a stream between two processes, and the descriptors beside them.
 
-    driver -> worker    HELLO  once: what the worker needs to know before its first call
+    driver -> worker    HELLO  once: the settings of the worker, before its first call
                         PATH   the driver's import path, and the key of its multiprocessing managers
                         DEFINE a function, under a number
-                        FORGET numbers of functions that are gone
-                        CALL   run it
-                        FREE   segments of the worker's that are no longer in use here
-                        FETCH  say what is in these segments: their descriptors were lost on their way
-                        CONTENT   a piece of what is in a segment, asked for by FETCH; after the last it is free
-    worker -> driver    RANK   once, if it is one of several: which, of how many, by which MPI library
+                        FORGET numbers of dropped functions
+                        CALL   run this call
+                        FREE   segments of the worker that are no longer in use here
+                        FETCH  send the content of these segments: their descriptors were lost on their way
+                        CONTENT   a piece of a segment, asked for by FETCH; after the last piece the segment is free
+    worker -> driver    RANK   once, from each rank of an MPI call: its number, the number of ranks, the MPI library
                         READY  after the initializer
                         RESULT, ERROR   of one call
                         FREE, FETCH, CONTENT   likewise
 
-A frame is a head of fixed size and a body. Each head begins with a mark: what anybody else has written to the stream
-is seen at once, and not taken for the length of something to wait for. A body that is not plain bytes has `PACKED`
-among its flags: then it is a `Packed` with its descriptors beside the frame, or what `encode_*` below says.
+A frame is a head of fixed size and a body. Each head begins with a mark. So foreign output in the stream is noticed at
+once, and its bytes are not taken for a length to wait for. A body that is not plain bytes has `PACKED` among its flags,
+and is a `Packed` with its descriptors beside the frame, or the output of one of the `encode_*` functions below.
 """
 
 from __future__ import annotations
@@ -33,34 +33,38 @@ from typing import Any
 HELLO, PATH, DEFINE, FORGET, CALL, FREE, RANK, READY, RESULT, ERROR, FETCH, CONTENT = range(1, 13)
 
 # Flags of a frame
-PACKED = 1  # the body is a pickled tuple that describes what is beside the frame
+PACKED = 1  # the body is a pickled tuple that describes the descriptors beside the frame
 NO_MPI = 2  # the process has never imported mpi4py
-STRAY = 4  # the call left a message that nobody received
-NOTED = 8  # before the body, with its length, stands a pickled note of what was remembered
+STRAY = 4  # the call left a message that no rank received
+NOTED = 8  # before the body, with its length, stands a pickled note about the cached result
 
-ORDER = "order"  # the option of a call that is to be remembered
+ORDER = "order"  # the option of a call whose result goes into the cache
 
 # mark, size of the whole frame, kind, sequence number, a number (function, microseconds, segment), flags
 HEAD = Struct("<HIBIIB")
 MARK = 0xA55E
-LARGEST = 0xFFFFFFFF  # bytes of a frame, as the head can say
+LARGEST = 0xFFFFFFFF  # bytes of a frame, the most that the head can say
 _LENGTH = Struct("<I")
 MOST_DESCRIPTORS = 250  # Linux takes 253 in one message
 
 
-Frame = tuple[int, int, int, int, bytes]  # kind, sequence number, number, flags, body; plain, for they are many
+Frame = tuple[int, int, int, int, bytes]  # kind, sequence number, number, flags, body; a tuple, because frames are many
 
 
 class GarbledFrame(Exception):
-    """What has arrived is not what the other side says."""
+    """The error if the arrived bytes are no frame of the other side."""
 
 
 class FrameTooLarge(Exception):
-    """There is no way to send this much."""
+    """The error if no frame can hold so many bytes."""
 
 
 def encode(kind: int, sequence: int = 0, number: int = 0, flags: int = 0, body: bytes = b"") -> bytes:
-    """Raises TooLarge if no frame can be as large."""
+    """Return a frame.
+
+    Raises:
+        FrameTooLarge: the body is larger than any frame.
+    """
     size = HEAD.size + len(body)
     if size > LARGEST:
         raise FrameTooLarge(
@@ -71,17 +75,22 @@ def encode(kind: int, sequence: int = 0, number: int = 0, flags: int = 0, body: 
 
 
 class FrameReader:
-    """Cuts a stream into frames."""
+    """The receiving end of a stream, which cuts the bytes into frames."""
 
     def __init__(self) -> None:
-        self.buffer = bytearray(1 << 17)  # kept: memory fresh from the system costs more than what comes in
-        self._rest = bytearray()  # of a frame that is not complete: it grows without being copied each time
-        self._needed = 0  # bytes of it from which it is worth looking again
-        # The descriptors of each message that had some, in the order of the frames that own them; whether all came.
+        self.buffer = bytearray(1 << 17)  # kept: fresh memory from the system costs more than the bytes that arrive
+        self._rest = bytearray()  # of an incomplete frame: it grows without being copied each time
+        self._needed = 0  # bytes of the rest from which another look is worth the time
+        # The descriptors of each message that had some, in the order of the frames that own them; and True if all
+        # arrived.
         self._beside: deque[tuple[list[int], bool]] = deque()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Yield the frames that are whole now. Raises GarbledFrame where something else has come."""
+        """Yield the frames that are complete now.
+
+        Raises:
+            GarbledFrame: other bytes than frames have come.
+        """
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -103,11 +112,11 @@ class FrameReader:
         self._rest += data[place:]
 
     def arrived(self, descriptors: list[int], all_of_them: bool) -> None:
-        """What came beside one message."""
+        """Note the descriptors that came beside one message."""
         self._beside.append((descriptors, all_of_them))
 
     def take(self, count: int) -> list[int] | None:
-        """Return the descriptors of a frame that has so many; None if some were lost, at the limit of this process."""
+        """Return the `count` descriptors of a frame; None if some were lost, at this process's limit of open files."""
         taken: list[int] = []
         complete = True
         for _ in range(-(-count // MOST_DESCRIPTORS)):
@@ -123,29 +132,29 @@ class FrameReader:
         return None
 
     def close(self) -> None:
-        """Close the descriptors of which no frame has spoken."""
+        """Close the descriptors that belong to no received frame."""
         while self._beside:
             for descriptor in self._beside.popleft()[0]:
                 os.close(descriptor)
 
 
 def send_with_descriptors(sock: socket.socket, data: bytes | memoryview, descriptors: list[int]) -> int:
-    """Send some of `data`, and all `descriptors` with its first byte; how many bytes were sent."""
+    """Send some of `data`, and all `descriptors` with its first byte; return the number of bytes sent."""
     if not descriptors:
         return sock.send(data)
     beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
     return sock.sendmsg([data], beside)
 
 
-# What the system says where it lacks memory, or where too many descriptors are on their way: it may be otherwise soon.
+# Errors of a system short of memory, or with too many descriptors on their way; a later attempt may succeed.
 SCARCE = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
 
 _BESIDE = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
-_NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # what arrives is not for programs that a call starts
+_NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # programs started by a call must not inherit these descriptors
 
 
 def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
-    """Return some bytes of the stream, b"" at its end; descriptors that came with them go to the reader."""
+    """Return some bytes of the stream, b"" at its end; give the descriptors beside them to the reader."""
     size, beside, happened, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
     if beside or happened & socket.MSG_CTRUNC:
         reader.arrived(_descriptors(beside), not happened & socket.MSG_CTRUNC)
@@ -171,11 +180,11 @@ def encode_note(note: bytes) -> bytes:
 
 
 def split_note(body: bytes) -> tuple[bytes, bytes]:
-    """Return the note and the rest of such a body."""
+    """Return the note and the rest of a body with a note."""
     (length,) = _LENGTH.unpack_from(body)
     return body[_LENGTH.size : _LENGTH.size + length], body[_LENGTH.size + length :]
 
 
 def encode_numbers(kind: int, numbers: deque[int]) -> bytes:
-    """Return a frame with all the numbers, which are taken out. Finalizers may add more meanwhile."""
+    """Return a frame with all the numbers, and remove them from the queue. Finalizers may add more meanwhile."""
     return encode_object(kind, [numbers.popleft() for _ in range(len(numbers))])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 __all__ = ["find_addresses"]
 
 _UP = 1  # IFF_UP
-_AT_END = 1  # sorts after 0
+_AT_END = 1  # sorts after 0, which is False
 
 
 class _IfAddrs(ctypes.Structure):
@@ -27,11 +27,15 @@ class _IfAddrs(ctypes.Structure):
 
 
 def find_addresses(interface: str | None = None) -> list[tuple[str, str]]:
-    """Return (interface, address) of each one that is up: IPv4 and IPv6, in the system's order, loopback last.
+    """Return (interface, address) of each interface that is up: IPv4 and IPv6, in the system's order, loopback last.
 
-    `interface` limits it to one, named as the system names it or by one of its addresses. Addresses that mean
-    something only on one link (`fe80::...`) are left out: elsewhere another interface leads there.
-    Raises ValueError where there is none of that name.
+    Link-local addresses (`fe80::...`) are left out, because on another machine they lead to another link.
+
+    Args:
+        interface: the only interface to list, by its name in the system or one of its addresses; default: all.
+
+    Raises:
+        ValueError: there is no such interface.
     """
     found = [pair for pair in _list_all() if not _only_on_its_link(pair[1])]
     chosen = [pair for pair in found if interface is None or interface in pair]
@@ -66,10 +70,10 @@ def _walk(place: int | None) -> Iterator[tuple[str, str]]:
 
 
 def _read(place: int) -> str | None:
-    """Return the address in a `struct sockaddr` as text, None if it is of another kind."""
+    """Return the address in a `struct sockaddr` as text, None for an address of another kind."""
     family = int.from_bytes(ctypes.string_at(place, 2), sys.byteorder)
     if sys.platform == "darwin":
-        family = ctypes.string_at(place, 2)[1]  # its length stands before it
+        family = ctypes.string_at(place, 2)[1]  # on macOS the length of the structure stands before the family
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, ctypes.string_at(place + 4, 4))
     if family == socket.AF_INET6:

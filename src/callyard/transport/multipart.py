@@ -1,10 +1,10 @@
-"""Messages in small parts: a list of byte frames of any size is cut into parts, and put together again.
+"""Messages in small parts: a list of byte frames of any size is cut into parts, and joined again.
 
     first part: kind, number of frames, length of each; and, if the message is small, the frames themselves
     the others: each frame in pieces
 
-Parts are small because libzmq counts only whole parts as a sign of life (during a part that takes long the other
-side would seem dead), and because a limit for their size is what keeps a stranger from making us allocate.
+Parts are small for two reasons. libzmq counts only whole parts as a sign of life, so during one long part the other
+side would seem dead. And a limit for the size of parts keeps a stranger from making this process allocate memory.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from struct import Struct, error, unpack_from
 __all__ = ["LARGEST_PART", "cut", "join", "kind_of"]
 
 PIECE = 1 << 18
-TOGETHER = 1 << 14  # bytes that are copied into the first part: one part costs less than two
+TOGETHER = 1 << 14  # bytes up to which all frames are copied into the first part: one part costs less than two
 MOST_FRAMES = 20_000
-LARGEST_PART = PIECE + 64  # encrypted
+LARGEST_PART = PIECE + 64  # with the overhead of encryption
 
 _HEAD = Struct("<BI")
 _LENGTH = 8
@@ -26,7 +26,7 @@ Buffer = bytes | memoryview
 
 
 def cut(kind: int, frames: Sequence[Buffer]) -> list[Buffer]:
-    """Return the parts of a message. Those of large frames are views of them."""
+    """Return the parts of a message. The parts of large frames are views of the frames."""
     if len(frames) > MOST_FRAMES:
         raise ValueError(f"a message has at most {MOST_FRAMES} frames, not {len(frames)}")
     buffers = [frame if isinstance(frame, bytes) else _flat(frame) for frame in frames]
@@ -42,7 +42,7 @@ def cut(kind: int, frames: Sequence[Buffer]) -> list[Buffer]:
 
 def _flat(frame: memoryview) -> Buffer:
     if not frame.nbytes:
-        return b""  # what has a length of zero cannot be cast
+        return b""  # an empty view cannot be cast
     return frame.cast("B") if frame.c_contiguous else frame.tobytes()
 
 
@@ -54,12 +54,16 @@ def _pieces(buffer: Buffer) -> Iterator[Buffer]:
 
 
 def kind_of(first: bytes) -> int:
-    """Return the kind of message whose first part this is, 0 if it is none."""
+    """Return the kind of a message from its first part, 0 for an empty part."""
     return first[0] if first else 0
 
 
 def join(parts: Sequence[bytes]) -> list[bytes]:
-    """Return the frames of a message. Raises ValueError if it is not one that `cut` has made."""
+    """Return the frames of a message.
+
+    Raises:
+        ValueError: the parts are not those of a message made by `cut`.
+    """
     first = parts[0]
     try:
         _, count = _HEAD.unpack_from(first)

@@ -1,13 +1,13 @@
-"""The result log: a page that a worker and its driver share, so that the worker's death loses no finished result.
+"""The result log: a page shared by a worker and its driver, so that the worker's death loses no finished result.
 
-The worker writes the number of each call here before it begins it, and finished results before it sends them.
-Both outlive a SIGKILL. So the driver knows which call died with the worker, which had not begun, and which
-were finished but still on their way.
+The worker writes the number of each call into the log before the call begins, and finished results before they are
+sent. Both outlive a SIGKILL. So the driver knows the call that died with the worker, the calls that had not begun, and
+the results that were finished but still on their way.
 
-Calls that were sent ahead may be withdrawn: while the worker is stopped (SIGSTOP), the range from `begun` to the
-last one sent is written here; the worker looks at the range after it wrote `begun`, and skips what lies in it. Should
-somebody else let it go on in the middle of that, it is stopped again and the range corrected, which a worker that skips
-a call looks for once more.
+Calls that were sent ahead may be withdrawn. While the worker is stopped (SIGSTOP), the driver's side writes the range
+from `begun` to the last sent call into the log. The worker looks at the range after each change of `begun`, and skips a
+call in the range. If another process lets the worker go on in the middle of this, the worker is stopped again and the
+range corrected. So a worker that skips a call reads the range once more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOM = SIZE - _OUTBOX
 
 
 class ResultLog:
-    """The shared page: `begun`, the range withdrawn, and an outbox of finished results."""
+    """The shared page: `begun`, the withdrawn range, and an outbox of finished results."""
 
     def __init__(self, fd: int) -> None:
         self._page = shared_mapping(fd, SIZE)
@@ -33,13 +33,13 @@ class ResultLog:
     # -- the worker's side -----------------------------------------------------------------------------
 
     def begin(self, sequence: int) -> bool:
-        """Note that this call begins; False if it was withdrawn, and so has not begun."""
+        """Note that this call begins; return False, and take the note back, if the call was withdrawn."""
         _COUNT.pack_into(self._page, _BEGUN, sequence)
         after, last = _RANGE.unpack_from(self._page, _WITHDRAWN)
         return not after < sequence <= last or self._begins_after_all(sequence)
 
     def _begins_after_all(self, sequence: int) -> bool:
-        """Take back that this call begins, unless the range is changed meanwhile so that it does."""
+        """Take the note back, unless the range meanwhile loses the call again; return True if the call begins."""
         while True:
             after, last = _RANGE.unpack_from(self._page, _WITHDRAWN)
             if not after < sequence <= last:
@@ -50,16 +50,21 @@ class ResultLog:
                 return not after < sequence <= last
 
     def put(self, frame: bytes, length: int) -> int:
-        """Add a frame to an outbox of `length` bytes; the new length. It counts once that is written."""
+        """Add a frame to an outbox of `length` bytes; return the new length.
+
+        The frame counts once the length is written.
+        """
         end = length + len(frame)
         self._page[_OUTBOX + length : _OUTBOX + end] = frame
         _COUNT.pack_into(self._page, _LENGTH, end)
         return end
 
     def outbox(self, length: int) -> bytes:
+        """Return the first `length` bytes of the outbox."""
         return self._page[_OUTBOX : _OUTBOX + length]
 
     def sent(self) -> None:
+        """Empty the outbox, whose results have been sent."""
         _COUNT.pack_into(self._page, _LENGTH, 0)
 
     # -- the other side --------------------------------------------------------------------------------
@@ -70,13 +75,16 @@ class ResultLog:
         return int(_COUNT.unpack_from(self._page, _BEGUN)[0])
 
     def withdraw(self, last: int) -> int:
-        """Let no call up to `last` begin that has not begun; what has. Only while the worker is stopped."""
+        """Let no call up to `last` begin from now on; return the last call that has begun.
+
+        The worker must be stopped.
+        """
         begun = self.begun
         _RANGE.pack_into(self._page, _WITHDRAWN, begun, last)
         return begun
 
     def unsent(self) -> bytes:
-        """Results that the worker finished and had perhaps not sent yet."""
+        """Return the finished results that the worker has perhaps not sent."""
         return self.outbox(int(_COUNT.unpack_from(self._page, _LENGTH)[0]))
 
     def close(self) -> None:
@@ -84,7 +92,11 @@ class ResultLog:
 
 
 def make_result_log() -> tuple[ResultLog, int]:
-    """Make a new page, and its descriptor for the other side. Raises OSError where there is none to be had."""
+    """Make a page; return the log and the descriptor for the other side.
+
+    Raises:
+        OSError: there is no memory or descriptor left.
+    """
     fd = anonymous_file(SIZE)
     try:
         return ResultLog(fd), fd

@@ -1,7 +1,7 @@
-"""The peer: what the sender of calls remembers of a worker or an agent at the other end of a connection.
+"""The memory of a sender of calls about its peer, a worker or an agent at the other end of a connection.
 
-Both are sent each version of a function once, under its number, and both are to import modules from where this process
-would. So both connections ask here what their peer does not know yet.
+Each peer is sent each version of a function once, under a number, and imports modules from the places of this process.
+So both kinds of connection ask here about the functions and paths that their peer lacks.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ class SentFunctions:
         self._dropped: deque[int] = deque()
 
     def add(self, definition: FunctionDefinition) -> bool:
-        """Note that the peer has this version of the function; return whether it must be sent first."""
+        """Note that the peer has this version of the function; return True if the function must be sent first."""
         number = definition.id
         if number in self._known:
             return False
-        # The finalizer may run in any thread, in the middle of anything here, so it does no more than to append.
+        # The finalizer may run in any thread, in the middle of anything here, so it only appends.
         dropped = self._dropped
         self._known[number] = weakref.ref(definition, lambda _: dropped.append(number))
         return True
 
     def take_dropped(self) -> deque[int]:
-        """Return the numbers of functions that nobody here can call any more; the peer is to forget them."""
+        """Return the numbers of functions that no call here can use any more; the peer should forget them."""
         dropped = deque(self._dropped.popleft() for _ in range(len(self._dropped)))
         for number in dropped:
             del self._known[number]
         return dropped
 
     def __bool__(self) -> bool:
-        """Return whether there is something to be forgotten."""
+        """Return True if the peer should forget functions."""
         return bool(self._dropped)
 
 
 class SentImports:
-    """The import path that the peer has, and whether it has the key of managers.
+    """The import path of the peer, and a flag for the key of managers.
 
-    Proxies of `multiprocessing.managers` connect with the authentication key of this process. It is sent only once that
-    module is in use, because a key that is not needed should not leave the process.
+    Proxies of `multiprocessing.managers` connect with the authentication key of this process. The key is sent only once
+    that module is in use, because a needless copy of a secret should not leave the process.
     """
 
     __slots__ = ("_has_key", "_path")
@@ -62,11 +62,11 @@ class SentImports:
         self._has_key = False
 
     def changed(self) -> bool:
-        """Return whether the peer must be told again."""
+        """Return True if the peer must be told again."""
         return sys.path != self._path or (not self._has_key and _MANAGERS in sys.modules)
 
     def take(self) -> tuple[list[str], bytes | None]:
-        """Return the import path and the key, None if it is not needed; the peer is going to have them."""
+        """Return the import path and the key, None without need for a key; from now on they count as sent."""
         self._path = list(sys.path)
         self._has_key = _MANAGERS in sys.modules
         return self._path, bytes(multiprocessing.current_process().authkey) if self._has_key else None

@@ -1,4 +1,4 @@
-"""One end of a stream of frames that never blocks: what the kernel does not take now waits here."""
+"""One end of a stream of frames that never blocks: bytes that the kernel does not take now wait here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ _GONE = frozenset((errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOW
 
 
 class FrameStream:
-    """A socket, what waits to be sent, and what arrived in part. Sending wants the caller's lock.
+    """A socket, the bytes that wait to be sent, and the part of a frame that has arrived.
 
-    `on_blocked` is called when something has to wait, or nothing can be sent any more: then somebody must look at
-    `broken` and `stuck`, and call `flush` once the socket takes more, or, if it is stuck, after a while.
+    Senders hold the caller's lock.
+
+    `on_blocked` is called when bytes have to wait, or when no more can be sent. The receiver of this call then looks at
+    `broken` and `stuck`, and calls `flush` once the socket takes more bytes or, if the stream is stuck, after a while.
     """
 
     def __init__(self, sock: socket.socket, on_blocked: Callable[[FrameStream], object]) -> None:
@@ -27,13 +29,13 @@ class FrameStream:
         self._on_blocked = on_blocked
         self._waiting: deque[tuple[memoryview, list[int]]] = deque()
         self.reader = FrameReader()
-        self.empty = False  # whether nothing was there when it was last looked at
-        self.stuck = False  # the system lacks the memory or descriptors to send, whether or not the socket takes more
-        self.broken = ""  # why nothing can be sent any more, although the other end may be there
+        self.empty = False  # True if the last look found nothing to read
+        self.stuck = False  # the system lacks the memory or descriptors to send, even if the socket is ready
+        self.broken = ""  # the reason why no more can be sent, although the other end may be there
 
     def send(self, data: bytes, descriptors: list[int]) -> None:
-        """Send, or remember to. Descriptors must stay open until the other side has them."""
-        while len(descriptors) > MOST_DESCRIPTORS:  # one message takes no more; they arrive before the frame is whole
+        """Send now, or when the socket takes more. The descriptors must stay open until the other side has them."""
+        while len(descriptors) > MOST_DESCRIPTORS:  # the limit of one message; these arrive before the whole frame
             self._send(data[:1], descriptors[:MOST_DESCRIPTORS])
             data, descriptors = data[1:], descriptors[MOST_DESCRIPTORS:]
         self._send(data, descriptors)
@@ -50,7 +52,7 @@ class FrameStream:
             self._on_blocked(self)
 
     def flush(self) -> bool:
-        """Send what waits; whether that was all."""
+        """Send the waiting bytes; return True if none are left."""
         while self._waiting:
             data, descriptors = self._waiting[0]
             sent = self._try(data, descriptors)
@@ -62,6 +64,7 @@ class FrameStream:
         return True
 
     def _try(self, data: bytes | memoryview, descriptors: list[int]) -> int:
+        """Send some bytes, and return their number; that of all bytes after an error that no later attempt can mend."""
         self.stuck = False
         try:
             return send_with_descriptors(self.sock, data, descriptors)
@@ -71,12 +74,12 @@ class FrameStream:
             if error.errno in SCARCE:
                 self.stuck = True
                 return 0
-            if error.errno not in _GONE:  # of those who have gone whoever reads here will see it
-                self.broken = str(error)  # in words: the error would keep alive what this sends
+            if error.errno not in _GONE:  # a reader notices by itself that the other end has gone
+                self.broken = str(error)  # in words: the error's traceback would keep `data` alive
             return len(data)
 
     def receive(self) -> Iterator[Frame] | None:
-        """Return the frames that are there; None when the other end has gone."""
+        """Return the arrived frames; None if the other end has gone."""
         try:
             data = frames.receive(self.sock, self.reader)
         except (BlockingIOError, InterruptedError):
@@ -85,7 +88,7 @@ class FrameStream:
         except OSError as error:
             if error.errno not in SCARCE:
                 return None
-            self.empty = True  # for now
+            self.empty = True  # for now: the system may have memory again later
             return iter(())
         return self.reader.feed(data) if data else None
 

@@ -1,11 +1,11 @@
-"""The protocol between the driver and the zygote: the kinds of frames; their senders say what is in them.
+"""The kinds of frames between the driver and the zygote; the senders describe the contents.
 
 driver -> zygote    SPAWN, WATCH, UNWATCH, KILL, WITHDRAW, END
-                    ASK    whether it answers
+                    ASK    a question whether the zygote is alive
 zygote -> driver    SPAWNED, EXITED, UNWATCHED, WITHDRAWN
                     ALIVE  the answer
 
-In the place of the sequence number the zygote says how many frames of the driver's it has dealt with.
+In the place of the sequence number the zygote gives the number of the driver's frames it has dealt with.
 """
 
 SPAWN, WATCH, UNWATCH, KILL, WITHDRAW, END, ASK = range(101, 108)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .lite_typing import TYPE_CHECKING
+from .lite_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

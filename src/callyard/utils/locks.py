@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from _thread import RLock  # `threading` and `typing` are more than a worker needs to begin
 
-from .lite_typing import TYPE_CHECKING
+from .lite_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

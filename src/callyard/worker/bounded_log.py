@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from ..utils.lite_contextlib import suppress
+from ..utils.lite_stdlib import suppress
 
 __all__ = ["BoundedLog"]
 

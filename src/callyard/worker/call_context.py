@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from ..utils.lite_typing import Any
+from ..utils.lite_stdlib import Any
 from .exceptions import traceback_text
 
 _OTHER_THREADS = 4  # that a library may start besides those that compute

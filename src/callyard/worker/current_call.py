@@ -19,9 +19,7 @@ import sys
 import time
 from _thread import get_ident
 
-from ..utils.frozen import Frozen
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import Any, NoReturn
+from ..utils.lite_stdlib import Any, Frozen, NoReturn, suppress
 
 _IDLE, _FUNCTION, _HANDOVER = range(3)
 _GIB = 1 << 30

@@ -6,7 +6,7 @@ import _pickle as pickle
 import copyreg
 from types import CoroutineType, FunctionType, GeneratorType
 
-from ..utils.lite_typing import Any
+from ..utils.lite_stdlib import Any
 
 _OUR_FRAMES = "callyard.worker."
 

@@ -14,7 +14,7 @@ from ..cache.directory import write_all
 from ..errors import CacheError
 from ..jobs.batch import CallOutcome
 from ..jobs.spool import BatchDirectory
-from ..utils.lite_contextlib import suppress
+from ..utils.lite_stdlib import suppress
 from .exceptions import dump_error
 
 __all__ = ["write_shortly"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import _pickle as pickle
 
 from ..dependencies.map_chunks import run_chunk
-from ..utils.lite_typing import Any, Callable
+from ..utils.lite_stdlib import Any, Callable
 
 
 class Initialized:

@@ -11,7 +11,7 @@ import subprocess
 
 from ..errors import SchedulerError
 from ..jobs.spool import BatchDirectory
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..serialize.function_registry import dumps
 from .current_call import Again
 from .exceptions import unpicklable_again

@@ -21,8 +21,7 @@ from ..hashing import digest  # noqa: F401  # likewise
 from ..jobs.batch import CallFile, KeyRecipe
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..system.processes import leave_quickly
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
 from .job_log import settle
 from .job_outcome import UNWRITTEN, InputFailed, failed, printed, who, write_down

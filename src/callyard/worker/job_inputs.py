@@ -10,7 +10,7 @@ from ..jobs.batch import CallFile, CallInput
 from ..jobs.spool import BatchDirectory
 from ..serialize.packed import Packed, load_with_inputs
 from ..utils.backoff import Backoff
-from ..utils.lite_typing import TYPE_CHECKING, Any, Callable, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, Sequence
 from .job_outcome import InputFailed, failed, inherited
 
 if TYPE_CHECKING:

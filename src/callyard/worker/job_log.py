@@ -15,8 +15,7 @@ import stat
 import sys
 import time
 
-from ..utils.lite_contextlib import suppress
-from ..utils.lite_typing import TYPE_CHECKING
+from ..utils.lite_stdlib import TYPE_CHECKING, suppress
 
 if TYPE_CHECKING:
     from .bounded_log import BoundedLog

@@ -7,7 +7,7 @@ import os
 from ..errors import JobLost
 from ..jobs.batch import CallOutcome
 from ..jobs.spool import BatchDirectory
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 
 __all__ = ["UNWRITTEN", "InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who", "write_down"]
 

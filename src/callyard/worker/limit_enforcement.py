@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from ..utils.lite_typing import TYPE_CHECKING
+from ..utils.lite_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

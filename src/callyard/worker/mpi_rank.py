@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import CallyardError
-from ..schedulers.current_job import current_job
+from ..schedulers.job_environment import current_job
 from ..schedulers.launcher_variables import LOCAL_RANK_VARIABLES, RANK_VARIABLES
 from ..system.machine import GPUS
 from ..system.processes import default_signals, die_with_parent, open_standard_descriptors

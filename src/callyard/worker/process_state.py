@@ -14,7 +14,7 @@ import sys
 from types import ModuleType
 
 from ..system.processes import open_standard_descriptors
-from ..utils.lite_contextlib import suppress
+from ..utils.lite_stdlib import suppress
 
 __all__ = ["ProcessState", "note_modules"]
 

@@ -14,14 +14,13 @@ import contextlib
 import errno
 import gc
 import os
-import pickle
 import selectors
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..system.exit_status import ROOM
 from ..system.processes import (
@@ -37,22 +36,9 @@ from ..system.processes import (
     reap,
     watch_end,
 )
-from ..transport import frames
+from ..transport import zygote_protocol as protocol
 from ..transport.result_log import ResultLog
-from ..transport.zygote_protocol import (
-    ALIVE,
-    ASK,
-    END,
-    EXITED,
-    KILL,
-    SPAWN,
-    SPAWNED,
-    UNWATCH,
-    UNWATCHED,
-    WATCH,
-    WITHDRAW,
-    WITHDRAWN,
-)
+from .driver_stream import READ, WRITE, DriverStream
 from .end_sequence import EndSequence
 from .limit_enforcement import Limits
 from .start import BIRTH, BecomeWorker, begin_worker, serve
@@ -60,7 +46,6 @@ from .withdrawal import CallWithdrawal
 
 _AGAIN = 1.0  # s after which what was killed at the end is killed again
 _UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
-_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class _Worker:
@@ -80,34 +65,29 @@ class _Worker:
 class Zygote:
     def __init__(self, sock: socket.socket, driver: int, watched: int | None) -> None:
         """`watched`: a descriptor that is readable when the process `driver` has ended."""
-        sock.setblocking(False)
-        self.sock = sock
-        self.unsent = b""  # of what is said to the driver, which may be busy
-        self.heard = 0  # words of the driver's that were carried out
         self.limits = Limits(driver)
-        self.reader = frames.FrameReader()
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
         self.ending: float | None = None  # when to end what is left
         self.selector = selectors.DefaultSelector()
-        self.selector.register(sock, _READ, self.driver_ready)
+        self.stream = DriverStream(sock, self.selector, self.driver_ready)
         self.driver = watched
         if self.driver is not None:
-            self.selector.register(self.driver, _READ, self.driver_gone)
+            self.selector.register(self.driver, READ, self.driver_gone)
         self.wake_read, self.wake_write = _pipe()
         self.birth_read, self.birth_write = _pipe()
-        self.selector.register(self.wake_read, _READ, self.child_changed)
-        self.selector.register(self.birth_read, _READ, self.hear_births)
+        self.selector.register(self.wake_read, READ, self.child_changed)
+        self.selector.register(self.birth_read, READ, self.hear_births)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self._actions: dict[int, Callable[..., None]] = {
-            SPAWN: self.spawn,
-            WATCH: self.watch,
-            UNWATCH: self.unwatch,
-            KILL: self.kill,
-            WITHDRAW: self.withdraw,
-            END: self.end,
-            ASK: self.answer,
+            protocol.SPAWN: self.spawn,
+            protocol.WATCH: self.watch,
+            protocol.UNWATCH: self.unwatch,
+            protocol.KILL: self.kill,
+            protocol.WITHDRAW: self.withdraw,
+            protocol.END: self.end,
+            protocol.ASK: self.answer,
         }
 
     def run(self) -> NoReturn:
@@ -126,47 +106,22 @@ class Zygote:
     # -- what the driver says --------------------------------------------------------------------------
 
     def driver_ready(self, mask: int) -> None:
-        if mask & _WRITE:
-            self.flush()
-        if mask & _READ:
+        if mask & WRITE:
+            self.stream.flush()
+        if mask & READ:
             self.listen()
 
     def listen(self) -> None:
-        try:
-            data = frames.receive(self.sock, self.reader)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            if error.errno in frames.SCARCE:  # it can be read later
-                return
-            data = b""
-        if not data:
+        said = self.stream.receive()
+        if said is None:
             self.driver_gone()
         self.hear_births()  # a worker of which the driver speaks may just have said that it is there
-        for kind, _, _, _, body in self.reader.feed(data):
-            self.heard += 1
-            self._actions[kind](*pickle.loads(body))
-
-    def say(self, kind: int, *content: Any) -> None:
-        """Tell the driver, now or when it listens again: it may be stopped, but the limits are kept."""
-        self.unsent += frames.encode_object(kind, content, self.heard)
-        self.flush()
-
-    def flush(self) -> None:
-        try:
-            self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError as error:
-            if error.errno not in frames.SCARCE:  # the driver has gone; the selector will say so
-                self.unsent = b""
-        wanted = _READ | _WRITE if self.unsent else _READ
-        if self.selector.get_key(self.sock).events != wanted:
-            self.selector.modify(self.sock, wanted, self.driver_ready)
+        for kind, content in said:
+            self._actions[kind](*content)
 
     def answer(self) -> None:
         """Answer the driver, which asks whether this process still works."""
-        self.say(ALIVE, 0)
+        self.stream.say(protocol.ALIVE, 0)
 
     def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
         """Fork a worker. With `argv` it starts afresh.
@@ -174,7 +129,7 @@ class Zygote:
         The stream and the result log came as descriptors. Ranks have none: they find their socket in `directory`, which
         must not be left behind.
         """
-        descriptors = self.reader.take(0 if directory else 2)
+        descriptors = self.stream.take_descriptors(0 if directory else 2)
         zygote = os.getpid()
         try:
             if descriptors is None:
@@ -186,7 +141,7 @@ class Zygote:
                 os.close(fd)
             if directory:
                 _remove(directory)
-            self.say(EXITED, number, None, f"it cannot be forked: {error}; {ROOM}")
+            self.stream.say(protocol.EXITED, number, None, f"it cannot be forked: {error}; {ROOM}")
             return
         if pid == 0:
             self.become(zygote, number, descriptors, environment, argv)
@@ -199,20 +154,20 @@ class Zygote:
     ) -> NoReturn:
         """In the fork: be a worker, with a guard and nothing of the zygote's."""
         self.selector.close()
-        self.sock.close()
+        self.stream.close()
         for fd in (self.wake_read, self.wake_write, self.birth_read, self.driver):
             if fd is not None:
                 os.close(fd)
         begin_worker(zygote, number, self.birth_write, descriptors, environment, argv)
 
-    def hear_births(self, mask: int = _READ) -> None:
+    def hear_births(self, mask: int = READ) -> None:
         with contextlib.suppress(BlockingIOError):
             for number, pid in BIRTH.iter_unpack(os.read(self.birth_read, BIRTH.size << 8)):
                 worker = self.workers.get(number)
                 if worker is not None:
                     worker.pid = pid
                     self.by_pid[pid] = worker
-                    self.say(SPAWNED, number, pid)
+                    self.stream.say(protocol.SPAWNED, number, pid)
 
     def watch(
         self,
@@ -245,7 +200,7 @@ class Zygote:
             self.limits.unwatch(worker.pid)
             if not worker.end.announced:
                 worker.end = EndSequence()
-            self.say(UNWATCHED, number)
+            self.stream.say(protocol.UNWATCHED, number)
 
     def kill(self, number: int, signum: int, grace: float) -> None:
         """Send a signal; SIGTERM is followed by SIGKILL after `grace` seconds."""
@@ -269,7 +224,7 @@ class Zygote:
         found = worker.withdrawal.attempt(now) if worker.withdrawal is not None else None
         if found is not None:
             worker.withdrawal = None
-            self.say(WITHDRAWN, worker.number, found)
+            self.stream.say(protocol.WITHDRAWN, worker.number, found)
 
     def end(self, grace: float) -> None:
         """Wait for the workers, which were told to end; kill those that are left after `grace` seconds."""
@@ -302,7 +257,7 @@ class Zygote:
         if worker.result_log is not None:
             worker.result_log.close()
         by_the_kernel = self.limits.ended(worker.pid)
-        self.say(EXITED, worker.number, code, worker.reason or by_the_kernel)
+        self.stream.say(protocol.EXITED, worker.number, code, worker.reason or by_the_kernel)
 
     def end_orphans(self) -> None:
         """End what dead workers left. What others left is their guards' child; without a guard it is here, too."""
@@ -310,7 +265,7 @@ class Zygote:
             for pid in set(children()) - self.by_pid.keys():
                 kill(pid)
 
-    def driver_gone(self, mask: int = _READ) -> NoReturn:
+    def driver_gone(self, mask: int = READ) -> NoReturn:
         directories = [worker.directory for worker in self.workers.values() if worker.directory]
         for worker in self.workers.values():
             self.signal(worker, signal.SIGKILL)

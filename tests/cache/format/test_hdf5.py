@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from callyard.cache.format import hdf5
-from callyard.cache.format.hdf5_structure import Spec, spec, structure
+from callyard.cache.format.hdf5 import Spec, spec, structure
 
 SCALARS = ["<f8", "<i8", "?", "<c16", "|u1", "<f2", "<f4", "<c8", "<u2", "|i1"]
 ORDERS = [np.dtype(kind) for kind in (">f4", ">f8", ">i8", ">u4", ">c16", "S7", "?", "u1")]

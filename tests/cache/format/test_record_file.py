@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callyard.cache.cache import Cache
-from callyard.cache.format import hdf5_structure
+from callyard.cache.format import hdf5
 from callyard.cache.format.record_file import DamagedFile, Stored, read, read_head
 from callyard.cache.format.record_writer import FORMAT, Record, write
 from callyard.cache.lookup import find
@@ -125,16 +125,16 @@ def test_offsets_of_the_head_are_those_of_hdf5(path: Path) -> None:
 @pytest.mark.parametrize("locking", ["TRUE", "FALSE", "BEST_EFFORT"])
 def test_whatever_hdf5_thinks_of_locks(path: Path, locking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HDF5_USE_FILE_LOCKING", locking)
-    hdf5_structure._known.clear()
+    hdf5._known.clear()
     save(path, record(np.zeros(300000)))
     path.chmod(0o400)
     assert load(path).output().shape == (300000,)
 
 
 def test_structures_are_made_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5_structure, "_known", {})
+    monkeypatch.setattr(hdf5, "_known", {})
     save(path, record(1.5))
-    monkeypatch.delattr(hdf5_structure, "_make")
+    monkeypatch.delattr(hdf5, "_make")
     save(path, record(2.5, name="other.f", facts={**FACTS, "host": "there"}))
     assert load(path).output() == 2.5
 
@@ -142,18 +142,18 @@ def test_structures_are_made_once(path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_equal_records_are_equal_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = []
     for _ in range(2):
-        monkeypatch.setattr(hdf5_structure, "_known", {})
+        monkeypatch.setattr(hdf5, "_known", {})
         save(path, record({"a": np.arange(10), "b": [1, None]}))
         files.append(path.read_bytes())
     assert files[0] == files[1]
 
 
 def test_structures_do_not_pile_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5_structure, "_known", {})
-    monkeypatch.setattr(hdf5_structure, "_KEPT", 3)
+    monkeypatch.setattr(hdf5, "_known", {})
+    monkeypatch.setattr(hdf5, "_KEPT", 3)
     for length in range(10):
         save(path, record(bytes(length)))
-        assert len(hdf5_structure._known) <= 3
+        assert len(hdf5._known) <= 3
 
 
 @pytest.mark.parametrize("count", [10, 100, 1500])

@@ -7,8 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 
 from ...errors import CacheError
-from ...utils import lite_json
-from ...utils.lite_typing import Any, Protocol
+from ...utils.lite_stdlib import Any, Protocol, json_loads
 from .dtypes import build
 from .encode import Described, Node, Omitted
 
@@ -106,7 +105,7 @@ _DECODERS: Mapping[str, Callable[[Node, ByteSource], Any]] = {
     "none": lambda *_: None,
     "str": _read_text,
     "bytes": _read_bytes,
-    "json": lambda node, source: lite_json.loads(_read_bytes(node, source)),
+    "json": lambda node, source: json_loads(_read_bytes(node, source)),
     "described": lambda node, source: Described(_read_text(node, source)),
     "scalar": _read_scalar,
     "array": _read_array,

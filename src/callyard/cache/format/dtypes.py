@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from ...utils.lite_typing import Any
+from ...utils.lite_stdlib import Any
 
 _SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}  # bytes, by kind
 _LONGEST = 40  # characters of the text of a dtype

@@ -9,10 +9,8 @@ from __future__ import annotations
 import struct
 import sys
 
-from ...utils.frozen import Frozen
-from ...utils.lite_typing import Any, Callable, Mapping
-from .hdf5 import fits
-from .hdf5_structure import MAX_RANK, Spec, is_name, spec
+from ...utils.lite_stdlib import Any, Callable, Frozen, Mapping
+from .hdf5 import MAX_RANK, Spec, fits, is_name, spec
 
 Node = dict[str, Any]
 

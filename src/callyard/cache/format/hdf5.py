@@ -1,17 +1,35 @@
-"""The parts of HDF5 files that the cache needs: the superblock, groups, and contiguous datasets.
+"""The HDF5 part of a record file: its structure, with places for the data, and the bytes of the headers in it.
 
 Made here and not by the HDF5 library, because loading the library takes longer than most short jobs. The bytes are the
-library's own, by the specification of the format (version 3, readable with HDF5 1.8 and later).
-Addresses count from the end of the user block.
+library's own, by the specification of the format (version 3, readable with HDF5 1.8 and later): the superblock, groups,
+and contiguous datasets. Addresses count from the end of the user block.
+
+The files of one function are alike, so a structure is made once, without data, and kept. A file is then made by putting
+its bytes and the data together.
 """
 
 from __future__ import annotations
 
 import struct
 
-from ...utils.lite_typing import Any, Iterable, Sequence
+from ...utils.lite_stdlib import Any, Frozen, Iterable, Iterator, Sequence
 
-__all__ = ["ALIGNED", "SUPERBLOCK", "dataset", "fits", "group", "is_sound", "size_of", "superblock"]
+__all__ = [
+    "MAX_RANK",
+    "MIN_BLOCK",
+    "Spec",
+    "Structure",
+    "fits",
+    "is_name",
+    "is_sound",
+    "spec",
+    "structure",
+]
+
+MAX_RANK = 31  # dimensions of an array; HDF5 allows one more, which is needed for the bytes of dtypes that it lacks
+MIN_BLOCK = 1024  # bytes of the user block before the HDF5 part: 512 * 2**k
+_KEPT = 256  # structures
+_KEPT_BYTES = 1 << 16  # bytes of a structure that is kept, at most
 
 SUPERBLOCK = 48  # bytes
 ALIGNED = 8  # bytes; all headers and data begin at multiples of this
@@ -25,6 +43,116 @@ _MESSAGE = 0xFFFF  # bytes of a message at most
 
 # By the size in bytes: the bits of sign, exponent and mantissa, and the bias.
 _FLOATS = {2: (15, 10, 5, 10, 15), 4: (31, 23, 8, 23, 127), 8: (63, 52, 11, 52, 1023)}
+
+
+# -- the structure -----------------------------------------------------------------------------------------
+
+Spec = tuple[str, Any, "tuple[int, ...]", "tuple[tuple[str, str], ...]"]  # see `spec`
+
+
+def spec(path: str, kind: Any, shape: tuple[int, ...] = (), attributes: tuple[tuple[str, str], ...] = ()) -> Spec:
+    """Return the description of a dataset or group to be made. Equal descriptions make equal structures.
+
+    `kind` is "group", "none" (a dataset without data), "text" (UTF-8; `shape` is its length in bytes), or an argument
+    of `numpy.dtype`. `attributes` are pairs of name and text.
+    """
+    return path, kind, shape, attributes
+
+
+class Structure(Frozen):
+    """The HDF5 part of a file without its data. Offsets count from the end of the user block."""
+
+    block: int
+    size: int
+    data: int  # the offset of the data, behind all headers of HDF5
+    offsets: tuple[int, ...]  # of the data of each spec; 0 for a spec without data
+    tiles: tuple[bytes | int, ...]  # in the order of the file: bytes of HDF5, or the index of a spec, for its data
+
+
+_known: dict[tuple[Spec, ...], Structure] = {}
+
+
+def structure(specs: tuple[Spec, ...], block: int = MIN_BLOCK) -> Structure:
+    """Return the structure of a file whose user block has `block` bytes or more."""
+    found = _known.get(specs)
+    if found is None or found.block < block:
+        found = _make(specs, block)
+        if sum(len(tile) for tile in found.tiles if isinstance(tile, bytes)) <= _KEPT_BYTES:
+            if len(_known) >= _KEPT:
+                _known.clear()
+            _known[specs] = found
+    return found
+
+
+def _make(specs: Sequence[Spec], block: int) -> Structure:
+    lengths = [size_of(kind, shape) for _, kind, shape, _ in specs]
+    things = list(_tree(specs).all())
+    start = end = _place(things, specs, [0] * len(specs))
+    offsets = []
+    for length in lengths:
+        offsets.append(end if length else 0)
+        end += _padded(length)
+    _place(things, specs, offsets)
+    headers = [thing.header.ljust(_padded(len(thing.header)), b"\0") for thing in things]
+    tiles: list[bytes | int] = [superblock(block, block + end, things[0].at) + b"".join(headers)]
+    for index, length in enumerate(lengths):
+        if length:
+            tiles.extend([index, bytes(_padded(length) - length)])
+    return Structure(block, end, start, tuple(offsets), tuple(tile for tile in tiles if tile != b""))
+
+
+def _padded(length: int) -> int:
+    return -(-length // ALIGNED) * ALIGNED
+
+
+class _Object:
+    """A group, or the dataset of the spec with this index."""
+
+    def __init__(self) -> None:
+        self.index: int | None = None
+        self.members: dict[str, _Object] = {}
+        self.header, self.at = b"", 0
+
+    def all(self) -> Iterator[_Object]:
+        yield self
+        for member in self.members.values():
+            yield from member.all()
+
+    def make_header(self, specs: Sequence[Spec], offsets: Sequence[int]) -> bytes:
+        if self.index is None:
+            return group((name, member.at) for name, member in self.members.items())
+        _, kind, shape, attributes = specs[self.index]
+        return dataset(kind, shape, offsets[self.index], attributes)
+
+
+def _tree(specs: Sequence[Spec]) -> _Object:
+    """Return the root group of the tree of all paths."""
+    root = _Object()
+    for index, (path, kind, _, _) in enumerate(specs):
+        thing = root
+        for name in path.split("/"):
+            thing = thing.members.setdefault(name, _Object())
+        thing.index = None if kind == "group" else index
+    return root
+
+
+def _place(things: Sequence[_Object], specs: Sequence[Spec], offsets: Sequence[int]) -> int:
+    """Make the headers, one behind the other, and return their end. Their lengths do not depend on the offsets."""
+    end = SUPERBLOCK
+    for thing in things:
+        thing.header, thing.at = thing.make_header(specs, offsets), end
+        end += _padded(len(thing.header))
+    return end
+
+
+def is_name(key: Any) -> bool:
+    """Return True if a key can be the name of a dataset unchanged."""
+    if type(key) is not str or not 0 < len(key) <= 100:
+        return False
+    return key.isidentifier() or (key.isprintable() and "/" not in key and key not in (".", ".."))
+
+
+# -- superblock, groups and datasets -------------------------------------------------------------------------
 
 
 def superblock(base: int, end: int, root: int) -> bytes:
@@ -44,7 +172,7 @@ def _link(name: bytes, address: int) -> bytes:
 
 
 def dataset(kind: Any, shape: tuple[int, ...], address: int, attributes: Iterable[tuple[str, str]]) -> bytes:
-    """Return the header of a dataset, with `kind`, `shape` and `attributes` as in `layout.spec`."""
+    """Return the header of a dataset, with `kind`, `shape` and `attributes` as in `spec`."""
     size = size_of(kind, shape)
     fill = struct.pack("<2B", 3, 0b0101)  # allocate early, never write a fill value
     place = struct.pack("<2B2Q", 3, 1, address if size else _NOWHERE, size)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from blake3 import blake3
 
 from ...errors import CacheError, VersionMismatch
-from ...utils import lite_json
-from ...utils.frozen import Frozen
-from ...utils.lite_typing import Any
+from ...utils.lite_stdlib import Any, Frozen, json_loads
 from .checked_bytes import read_at
 from .record_writer import FORMAT, FRAME, MARK, MAX_BLOCK
 
@@ -70,7 +68,7 @@ _LATEST = 253402214400  # s: the last day that `datetime` can represent in every
 def _parse(text: bytes, path: str, number: int) -> dict[str, Any]:
     """Return the JSON of a head with all fields checked but for `parts`, whose nodes are checked by their decoder."""
     try:
-        fields = {"data": 0, "frame": "", **lite_json.loads(text)}
+        fields = {"data": 0, "frame": "", **json_loads(text)}
         if _is_sound(fields, number):
             return fields
     except (LookupError, TypeError, ValueError):

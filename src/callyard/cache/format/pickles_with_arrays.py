@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from .dtypes import describe_array
-from .hdf5_structure import MAX_RANK, is_name
+from .hdf5 import MAX_RANK, is_name
 from .pickles import dumps
 
 _APART = 1000  # arrays beside one pickle, and at most _SMALL_APART of less than _SMALL bytes

@@ -11,7 +11,7 @@ import os
 from blake3 import blake3
 
 from ...errors import CacheError, VersionMismatch
-from ...utils.lite_typing import Any, Iterator
+from ...utils.lite_stdlib import Any, Iterator
 from . import hdf5
 from .checked_bytes import BytesInMemory, BytesOnDisk, checksum_of, identity, read_at
 from .decode import Unloadable, decode

@@ -9,11 +9,9 @@ from types import MappingProxyType
 
 from blake3 import blake3
 
-from ...utils import lite_json
-from ...utils.frozen import Frozen
-from ...utils.lite_typing import Any, Iterable, Mapping
+from ...utils.lite_stdlib import Any, Frozen, Iterable, Mapping, json_compact, json_lenient
 from ..directory import write_all
-from . import hdf5_structure
+from . import hdf5
 from .encode import Datasets, Node, encode, encode_arguments
 
 __all__ = ["ARRAY_LIMIT", "FAILED", "FINISHED", "FORMAT", "FRAME", "MARK", "MAX_BLOCK", "WHOLE", "Record", "write"]
@@ -65,16 +63,16 @@ def write(fd: int, record: Record) -> int:
     return block + structure.size
 
 
-def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5_structure.Structure, str]:
+def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5.Structure, str]:
     """Return a structure whose user block has room for the head, and the text of the head without its checksums."""
     specs = tuple(parts.specs)
-    block = hdf5_structure.MIN_BLOCK
+    block = hdf5.MIN_BLOCK
     while True:
-        structure = hdf5_structure.structure(specs, block)
+        structure = hdf5.structure(specs, block)
         for node, offset in zip(parts.nodes, structure.offsets, strict=True):
             node["at"] = offset
         extent = f'"bytes":{structure.size},"data":{structure.data}'
-        text = f'{about[:-1]},{extent},"parts":{lite_json.compact(nodes)}'
+        text = f'{about[:-1]},{extent},"parts":{json_compact(nodes)}'
         if len(text) + FRAME <= structure.block:
             return structure, text
         block = structure.block * 2
@@ -84,7 +82,7 @@ def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5_
 
 def _about(record: Record) -> str:
     """Return the JSON of a record without its parts."""
-    return lite_json.compact(
+    return json_compact(
         {
             "format": FORMAT,
             "key": record.key,
@@ -108,7 +106,7 @@ def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
     nodes["function"] = parts.add_text("function", record.source.encode(errors="replace"), "str", 256)
     if record.pickled is not None and len(record.pickled) <= _PICKLED_LIMIT:
         nodes["function_pickle"] = parts.add_bytes("function_pickle", record.pickled, "bytes")
-    nodes["facts"] = parts.add_text("facts", lite_json.lenient(dict(record.facts)).encode(), "json", 256, b" ")
+    nodes["facts"] = parts.add_text("facts", json_lenient(dict(record.facts)).encode(), "json", 256, b" ")
     parts.add_text("record", about.encode(), "json", 64, b" ")  # the fields of the head again, for readers of HDF5
     return nodes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -176,9 +176,21 @@ def prune(
         raise CacheError("prune needs a condition, as older_than= or function=; max_size=0 removes everything")
     if state not in (None, *_STATES):
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
+    most = None if max_size is None else volume(max_size)
+    meets = _filter(older_than, larger_than, function, state)
+    if not dry_run:
+        Claims(directory).sweep()
+        directory.sweep()
+    found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
+    if most is not None:
+        found = _beyond(list(found), most)
+    return [entry for entry in _idle(directory, found) if dry_run or directory.remove(entry.key)]
+
+
+def _filter(older_than: Any, larger_than: Any, function: str | None, state: str | None) -> Callable[[Entry], bool]:
+    """Return the test of whether an entry meets all conditions; None stands for no condition."""
     before = None if older_than is None else time.time() - age(older_than)
     least = None if larger_than is None else volume(larger_than)
-    most = None if max_size is None else volume(max_size)
 
     def meets(entry: Entry) -> bool:
         return (
@@ -188,13 +200,7 @@ def prune(
             and (least is None or entry.size > least)
         )
 
-    if not dry_run:
-        Claims(directory).sweep()
-        directory.sweep()
-    found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
-    if most is not None:
-        found = _beyond(list(found), most)
-    return [entry for entry in _idle(directory, found) if dry_run or directory.remove(entry.key)]
+    return meets
 
 
 def _beyond(found: list[Entry], most: float) -> list[Entry]:

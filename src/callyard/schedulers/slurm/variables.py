@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...utils.lite_typing import Mapping
+from ...utils.lite_stdlib import Mapping
 from ..job_environment import JobVariables
 from ..launcher_variables import is_of_launcher
 
