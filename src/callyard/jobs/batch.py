@@ -22,6 +22,7 @@ __all__ = [
     "CallPosition",
     "CallStart",
     "KeyRecipe",
+    "StoredPickle",
 ]
 
 FORMAT = 1
@@ -152,11 +153,21 @@ class KeyRecipe(Frozen):
     around: KeyContext
 
 
-class CallFile(Frozen):
-    """A call as it lies in a file: all that a job needs to make it. Its order has no key while that needs inputs."""
+class StoredPickle(Frozen):
+    """A pickle whose large buffers lie in the file `buffers` of the batch, at these places (position, bytes)."""
 
-    data: bytes  # function, arguments, keywords; with numbers for inputs
-    apart: bytes | None  # the same, with the user's modules inside: for where they are not what was keyed
+    data: bytes  # b"" where it is large itself: then it is the first of the buffers
+    buffers: tuple[tuple[int, int], ...] = ()
+
+
+class CallFile(Frozen):
+    """A call as it lies in a file: all that a job needs to make it. Its order has no key while that needs inputs.
+
+    It is one pickle of function, arguments and keywords, or one of the function and one of the rest.
+    """
+
+    data: tuple[StoredPickle, ...]  # with numbers for inputs
+    apart: tuple[StoredPickle, ...] | None  # the same, with the user's modules inside: for where they are not the same
     inputs: tuple[CallInput, ...]
     order: RunRequest
     meaning: KeyRecipe | None
@@ -173,7 +184,7 @@ class CallFile(Frozen):
         return pickle.dumps(self, 5)
 
     @staticmethod
-    def load(data: bytes) -> CallFile:
+    def load(data: bytes | bytearray) -> CallFile:
         """Return the call; this unpickles no object of the user's."""
         call_file = pickle.loads(data)
         assert isinstance(call_file, CallFile)

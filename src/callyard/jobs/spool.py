@@ -2,6 +2,7 @@
 
     <home>/jobs/<token>/batch     what is submitted, as JSON
                         calls     the calls themselves, one behind the other
+                        buffers   likewise, what is large in their arguments, each content once
                         script    what the scheduler runs
                         job       the scheduler's name of it; written after
                         job.0-9   likewise, of the first ten elements, where it did not take all of them at once
@@ -108,9 +109,11 @@ class BatchDirectory(DirectoryFiles):
         self._batch = batch
         return batch
 
-    def create(self, batch: Batch, calls: Iterable[bytes], script: str) -> None:
+    def create(self, batch: Batch, calls: Iterable[bytes], script: str, buffers: Sequence[bytes] = ()) -> None:
         """Write everything that the job needs; from then on it is meant to be submitted."""
         building = self.home.temporary_directory("jobs")
+        if buffers:
+            self._write_into(building, "buffers", *buffers)
         self._write_into(building, "calls", *calls)
         self._write_into(building, "script", script.encode())
         self._write_into(building, "batch", batch.dump())
@@ -182,14 +185,24 @@ class BatchDirectory(DirectoryFiles):
         job = next((part.job for part in self.parts if part.first <= place < part.end), None)
         return job if job is None or element is None else f"{job}_{element}"
 
-    def call(self, number: int) -> bytes:
+    def call(self, number: int) -> bytearray:
         """Return the packed call."""
         place = self.batch.calls[number]
-        descriptor = self._open("calls")
+        return self._part("calls", place.at, place.size)
+
+    def buffer(self, at: int, size: int) -> bytearray:
+        """Return what is large in an argument, in memory of its own."""
+        return self._part("buffers", at, size)
+
+    def _part(self, name: str, at: int, size: int) -> bytearray:
+        descriptor = self._open(name)
         try:
-            if place.at + place.size > os.fstat(descriptor).st_size:
-                raise CacheError(f"{self.path}/calls is damaged: it is too short for call {number}")
-            return os.pread(descriptor, place.size, place.at)
+            if at + size > os.fstat(descriptor).st_size:
+                raise CacheError(f"{self.path}/{name} is damaged: it is too short")
+            content, done = bytearray(size), 0
+            while done < size and (count := os.preadv(descriptor, [memoryview(content)[done:]], at + done)):
+                done += count
+            return content
         finally:
             os.close(descriptor)
 

@@ -18,7 +18,7 @@ from ..cache.messages import RunDeclined, RunRequest
 from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
 from ..hashing import digest  # noqa: F401  # likewise
-from ..jobs.batch import CallFile, KeyRecipe
+from ..jobs.batch import CallFile, KeyRecipe, StoredPickle
 from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
 from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
@@ -149,16 +149,20 @@ def _ran(
     call_file: CallFile,
     run: CachedRun,
     order: RunRequest,
-    data: bytes,
+    data: Sequence[StoredPickle],
     inputs: Sequence[StoredInput],
 ) -> CallOutcome | None:
     def load() -> Any:
         return _opened(folder, number, data, [given.result() for given in inputs])
 
+    def arguments() -> Any:
+        """Return the arguments that are stored with the result: none where nobody looks for them."""
+        return ((), {}) if call_file.private else load()[1:]
+
     def start() -> Any:
         """Return the function and the arguments of this attempt."""
-        function, *arguments = load()
-        return (function, *(arguments if kept is None else pickle.loads(kept.arguments)))
+        function, *first = load()
+        return (function, *(first if kept is None else pickle.loads(kept.arguments)))
 
     kept = folder.again(number) if running.attempt > 1 else None
     state, pid = ProcessState(), os.getpid()
@@ -179,13 +183,14 @@ def _ran(
             running.die("" if type(error) is SystemExit else text)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
-        _written(folder, number, end)  # before the claim is released: its next owner looks for this
-        run.failed(error, text, time.perf_counter() - started, lambda: load()[1:])
+        settle()
+        write_down(folder, number, end)  # before the claim is released: its next owner looks for this
+        run.failed(error, text, time.perf_counter() - started, arguments)
         return end
     _end_forks(pid)
     seconds = time.perf_counter() - started
     state.restore()
-    return _stored(folder, number, run, order, value, seconds, load)
+    return _stored(folder, number, run, order, value, seconds, arguments)
 
 
 def _end_forks(pid: int) -> None:
@@ -201,10 +206,10 @@ def _stored(
     order: RunRequest,
     value: Any,
     seconds: float,
-    load: Callable[[], Any],
+    arguments: Callable[[], Any],
 ) -> CallOutcome:
     order.facts.setdefault("log", _log(folder, number))
-    note = run.finished(value, seconds, lambda: load()[1:])
+    note = run.finished(value, seconds, arguments)
     if note.problem is not None:
         raise _told(_why_not_stored(value, order, note.problem), folder, number)
     return CallOutcome("finished", order.key, order.directory)
@@ -241,14 +246,14 @@ def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 
-def _opened(folder: BatchDirectory, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
+def _opened(folder: BatchDirectory, number: int, data: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in place of futures."""
     try:
-        if not inputs:
-            return pickle.loads(data)
+        if not inputs and len(data) == 1 and not data[0].buffers:
+            return pickle.loads(data[0].data)
         from .job_inputs import load_call
 
-        return load_call(data, inputs)
+        return load_call(folder, data, inputs)
     except BaseException as error:
         from .exceptions import unreadable_call
 

@@ -24,13 +24,12 @@ from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
 from ..schedulers.registry import scheduler_of_launcher
 from ..serialize.function_registry import dumps
-from ..serialize.packed import Packed, load_with_inputs
 from ..system.exit_status import how_it_ended
 from ..system.processes import default_signals
 from .communicator import check_used_world, join_world, launcher_advice, words_of_alone, words_of_none
 from .exceptions import dump_error, traceback_text, unpicklable_result
 from .initializer import Initialized
-from .job_inputs import inputs_of
+from .job_inputs import inputs_of, load_call
 from .mpi_rank import rank_in
 
 _MPI = "--mpi="
@@ -136,7 +135,7 @@ def main() -> None:
     place = f"{folder.path}/{number}.ranks"
     path = f"{place}/{_meet(place, call_file.ranks)}"
     try:
-        _write(path, _returned(folder.home, call_file, bool(apart)))
+        _write(path, _returned(folder, call_file, bool(apart)))
     except BaseException as error:
         _write(f"{path}.failed", dump_error(error, traceback_text(error)))
         sys.exit(1)
@@ -153,10 +152,10 @@ def _meet(place: str, ranks: int) -> int:
     return rank_in(world)
 
 
-def _returned(home: CacheDirectory, call_file: CallFile, apart: bool) -> bytes:
-    inputs = [given.result() for given in inputs_of(home, call_file)]
+def _returned(folder: BatchDirectory, call_file: CallFile, apart: bool) -> bytes:
+    inputs = [given.result() for given in inputs_of(folder.home, call_file)]
     data = call_file.apart if apart and call_file.apart is not None else call_file.data
-    fn, args, kwargs = load_with_inputs(Packed(data), inputs)
+    fn, args, kwargs = load_call(folder, data, inputs)
     value = Initialized.load(call_file.initializer).apply(fn, args, kwargs)
     check_used_world(call_file.ranks)
     try:

@@ -9,12 +9,14 @@ from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
 from ...errors import RemoteTraceback
 from ...futures import Future, ItemFuture
+from ...hashing.call_key import Reference
 from ...jobs.batch import CallInput
 from ...jobs.planner import ArrayElement, PlannedCall
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import Resources
 from ...serialize.function_registry import dumps
 from ..cached.cached_future import CachedCall, CachedFuture
+from .call_pickles import CallPickle
 
 __all__ = [
     "InputSource",
@@ -57,14 +59,16 @@ class JobCall(PlannedCall):
         resources: Resources,
         ticket: CachedCall | None,
         owner: Any,
-        data: bytes,
-        apart: bytes | None,
+        data: tuple[CallPickle, ...],
+        apart: tuple[CallPickle, ...] | None,
         sources: list[Any],
+        references: tuple[Reference, ...] = (),
     ) -> None:
         super().__init__(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
         self.future, self.resources, self.ticket = future, resources, ticket
         self.owner = owner  # the backend that it was submitted to
         self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until they have been written
+        self.references = references  # of a call without a ticket: code of the user's that it imports
         self.entered = False  # it can be written down
         self.followers: list[JobCall] = []  # which can once this one is
         self.duplicates: list[JobCall] = []  # the same call, submitted again before this one was written down
@@ -87,7 +91,7 @@ class JobCall(PlannedCall):
 
     def written(self) -> None:
         """Let go of all that lies in the file now, above all of other calls: they would keep their results alive."""
-        self.data, self.apart, self.inputs, self.sources = b"", None, [], []
+        self.data, self.apart, self.inputs, self.sources = (), None, [], []
         self.after, self.place = (), None
 
 

@@ -28,6 +28,7 @@ from ..base import Settings
 from ..live_base import pack_initializer
 from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
+from .call_pickles import BufferFile
 
 __all__ = ["BatchWriter", "JobSettings"]
 
@@ -67,7 +68,8 @@ class BatchWriter:
         if order is None:
             order = RunRequest(
                 directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
-                name=call.name, afresh=False, failures=False, references=(), code_only=False, source="", facts={},
+                name=call.name, afresh=False, failures=False, references=call.references,
+                code_only=self._settings.changes_data, source="", facts={},
             )  # fmt: skip
         if order.directory != self._home.path:  # the same call elsewhere is another one
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
@@ -105,7 +107,8 @@ class BatchWriter:
 
     def _write(self, array: JobArray[JobCall], folders: dict[Any, BatchDirectory]) -> Iterator[Written]:
         calls = array.calls
-        packed = [self._call_file(call) for call in calls]
+        buffers = BufferFile()
+        packed = [self._call_file(call, buffers) for call in calls]
         ends = list(accumulate(map(len, packed)))
         positions = tuple(
             CallPosition(call.id, call.name, end - len(data), len(data))
@@ -120,7 +123,7 @@ class BatchWriter:
             for each in everyone:
                 each.future.fail_with(error)
             return
-        directory.create(batch, packed, script)
+        directory.create(batch, packed, script, buffers.contents)
         for number, call in enumerate(calls):
             for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
@@ -174,12 +177,13 @@ class BatchWriter:
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    def _call_file(self, call: JobCall) -> bytes:
+    def _call_file(self, call: JobCall, buffers: BufferFile) -> bytes:
         assert call.order is not None
         meaning = call.ticket.partial_key().recipe if call.ticket is not None and not call.order.key else None
         resources = call.resources
         return CallFile(
-            call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
+            buffers.store(call.data), None if call.apart is None else buffers.store(call.apart),
+            tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
             self._launcher(resources), self._job_settings.result_grace, self._private,
         ).dump()  # fmt: skip
