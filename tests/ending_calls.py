@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,10 @@ def raise_another() -> None:
         raise ValueError("of the cleaning up")
 
 
-def ignore_the_end() -> None:
+def ignore_the_end(path: Path | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if path is not None:
+        path.write_text("begun")
     time.sleep(STAY)
 
 
@@ -123,14 +126,80 @@ def ask_when_told(path: Path, attempt: int = 1) -> int:
     return attempt
 
 
+def ask_when_told_there(path: Path, attempt: int = 1) -> tuple[int, str]:
+    """The same on nodes: with the name of the node."""
+    here = os.environ.get("SLURMD_NODENAME") or os.environ["CALLYARD_NODE"]
+    if attempt > 1:
+        return attempt, here
+    try:
+        path.write_text(here)
+        time.sleep(STAY)
+    except SystemExit:
+        raise callyard.Again(path, attempt + 1) from None
+    return attempt, here
+
+
+def end_at_second_sight(path: Path) -> int:
+    """Stay until told to end, and return at once in the second attempt."""
+    call = callyard.current()
+    assert call is not None
+    if call.attempt == 1:
+        path.write_text("begun")
+        time.sleep(STAY)
+    return call.attempt
+
+
+def end_itself() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STAY)
+
+
+def count_down_on_ranks(steps: int, total: int = 0) -> tuple[int, int, int]:
+    """The same on several ranks, each with arguments of its own; the rank, the sum, and which run it is."""
+    from mpi4py import MPI
+
+    rank = MPI.COMM_WORLD.rank
+    call = callyard.current()
+    assert call is not None
+    if steps:
+        raise callyard.Again(steps - 1, total=total + rank + 1)
+    return rank, total, call.attempt
+
+
+def ask_on_all_ranks_when_told(path: Path, attempt: int = 1) -> int:
+    from mpi4py import MPI
+
+    if attempt > 1:
+        return attempt
+    try:
+        MPI.COMM_WORLD.barrier()
+        path.write_text("begun")
+        time.sleep(STAY)
+    except SystemExit:
+        raise callyard.Again(path, attempt + 1) from None
+    return attempt
+
+
+def ask_on_one_rank() -> None:
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.rank == 0:
+        raise callyard.Again
+
+
 def grow(data: bytes, steps: int) -> int:
     if steps:
         raise callyard.Again(data + data, steps - 1)
     return len(data)
 
 
-def about() -> Any:
+def about(_: object = None) -> Any:
     return callyard.current()
+
+
+def about_an_executor() -> str:
+    with callyard.Executor() as ex:
+        return repr(ex)
 
 
 def child_of_a_call() -> int:
@@ -141,3 +210,10 @@ def child_of_a_call() -> int:
             signal.pause()
     os.kill(pid, signal.SIGTERM)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def clean_up_beside_a_thread(path: Path) -> None:
+    """As `clean_up`; SIGTERM goes to another thread, so that it does not end the sleep of this one."""
+    threading.Thread(target=time.sleep, args=(STAY,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    clean_up(path)

@@ -76,7 +76,7 @@ answered(ResourceError, "unknown resource 'partion': did you mean 'partition'?")
 
 # ------------------------------------------------------------------ backend=
 
-NO_BACKEND = " is none that this version knows"
+NO_BACKEND = " is not a backend that this version knows"
 for given_, rest in {
     "Slurm": ": did you mean 'slurm'?",
     "slrum": ": did you mean 'slurm'?",
@@ -98,7 +98,7 @@ class Client:
 answered(CallyardError, f"{NO_BACKEND}, but the class of another executor: call it, as ThreadPoolExecutor()")(
     lambda ex: executor(backend=ThreadPoolExecutor)
 )
-answered(CallyardError, f"{NO_BACKEND}, but it has one: pass what its get_executor() returns")(
+answered(CallyardError, f"{NO_BACKEND}, but it has an executor: pass what its get_executor() returns")(
     lambda ex: executor(backend=Client())
 )
 answered(CallyardError, f"{NO_BACKEND}; use 'local'")(lambda ex: executor(backend=3))

@@ -23,6 +23,7 @@ LAYERS = [
     "utils",
     "errors",
     "system",
+    "resource_values",
     "resources",
     "futures",
     "argument_checks",

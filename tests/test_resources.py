@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 import os
 import pickle
@@ -18,9 +19,9 @@ from hypothesis import assume, example, given
 
 from callyard import Executor, Local, Slurm
 from callyard.backends import resource_mapping
-from callyard.backends.resource_mapping import GIB, make_plan
+from callyard.backends.resource_mapping import GIB, job_options, make_plan, plan_for_nodes, with_nodes
 from callyard.errors import ResourceError
-from callyard.pool.call_shape import NodeCapacity
+from callyard.pool.call_shape import NodeCapacity, NodeOffer
 from callyard.resources import ALIASES, NAMES, Resources
 
 DEFAULTS = Resources()
@@ -154,7 +155,7 @@ def test_one_slip_is_answered_with_the_name_that_was_meant(slip):
 def test_a_name_that_is_like_no_other_is_refused_with_all():
     message = refusal(zzz=1)
     assert message.startswith("unknown resource 'zzz'; known are ")
-    assert "cores_per_rank, cwd" in message
+    assert "cores_per_rank, cpu_bind, cwd" in message
 
 
 @pytest.mark.parametrize("wrong", ["bogus", "foo", "label", "shell", "colour", "verbose"])
@@ -212,6 +213,14 @@ BAD = {
     "cwd": [1, b"bytes", ["a"]],
     "error_log_file": [1, b"bytes"],
     "cache_directory": [1],
+    **{name: [1, "", " ", b"x", "a\nb", "a\0"] for name in ("partition", "qos", "job_name", "wckey", "mail_user")},
+    **{name: [1, "", "a b", [], ["a", ""], ["a", 1], "a\n"] for name in ("exclude", "nodelist", "licenses")},
+    "mail_type": ["DIED", "END,", [], 3, ["END", "bla"]],
+    "ranks_per_node": [0, 1.5, True, "2"],
+    **{name: [1, "", "a\nb"] for name in ("cpu_bind", "gpu_bind")},
+    "srun_args": [1, "--label 'a", ["a\0"]],
+    "begin": [1, "", "soon", "2 o'clock", "now+2hours; true", "now\n", dt.date(2030, 1, 1)],
+    "slurm_cmd_args": [1, "--comment='a", "--hold \0", ["--comment=\0"], b"--hold", {"hold": 1}],
     "env": [1, ["A=1"], {"A": 1}, {1: "A"}, {"": "x"}, {"A=B": "x"}, {"A": "x\0y"}, {"A\0": "x"}],
 }
 
@@ -230,6 +239,38 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(name, value):
 def test_a_refusal_is_a_value_error_too():
     with pytest.raises(ValueError, match="ranks"):
         Resources(ranks=0)
+
+
+@pytest.mark.parametrize("name", ["exclude", "nodelist", "licenses"])
+def test_several_names_become_one_text(name):
+    assert DEFAULTS.updated({name: ["n1", "n[3-4]"]}) == DEFAULTS.updated({name: "n1,n[3-4]"})
+
+
+def test_kinds_of_mail_are_written_as_slurm_writes_them():
+    assert Resources(mail_type=["fail", "Time_Limit_80"]).mail_type == "FAIL,TIME_LIMIT_80"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("now", "now+2hours", "now + 5 minutes", "now+30", "now-1hour", "today", "tomorrow", "noon", "Midnight"),
+        *("16:00", "4:30pm", "16:00:01", "2030-01-31", "2030-01-31T12:00", "2030-01-31 12:00:59", "1/31/30", "013130"),
+        "tomorrow 7:15",
+    ],
+)
+def test_the_earliest_start_is_taken_as_slurm_reads_it(text):
+    assert Resources(begin=f" {text} ").begin == text
+
+
+def test_the_earliest_start_may_be_a_datetime():
+    naive = dt.datetime(2030, 1, 31, 12, 0, 1, 500)  # noqa: DTZ001  # of this machine's zone
+    assert Resources(begin=naive).begin == "2030-01-31T12:00:01"
+    assert Resources(begin=naive.astimezone(dt.timezone(dt.timedelta(hours=5, minutes=45)))) == Resources(begin=naive)
+
+
+def test_arguments_of_a_command_stay_what_they_are():
+    assert Resources(slurm_cmd_args="--a 'b c'").slurm_cmd_args == "--a 'b c'"
+    assert Resources(slurm_cmd_args=(word for word in ("--a", "b c"))).slurm_cmd_args == ("--a", "b c")
 
 
 @pytest.mark.parametrize("number", [np.int64(3), np.uint8(3), np.int32(3)], ids=lambda n: type(n).__name__)
@@ -321,24 +362,26 @@ def test_what_makes_sense_is_taken():
 # ------------------------------------------------------------------ plans
 
 
-NONE_HERE = [
-    "partition",
-    "queue",
-    "account",
-    "qos",
-    "constraint",
-    "gres",
-    "job_name",
-    "slurm_cmd_args",
-    "cache_key",
-    "cache_directory",
-]
+NONE_HERE = {
+    **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args"), "x"),
+    **dict.fromkeys(("reservation", "exclude", "nodelist", "licenses", "wckey", "mail_user"), "x"),
+    "begin": "now",
+    **dict.fromkeys(("cpu_bind", "gpu_bind", "srun_args"), "x"),
+    "mail_type": "END",
+    **dict.fromkeys(("cache_key", "cache_directory"), "x"),
+}
 
 
 @pytest.mark.parametrize("name", NONE_HERE)
 def test_what_means_nothing_on_one_machine_is_refused_not_dropped(name):
     with pytest.raises(ResourceError, match=f"{name} is for a .*; leave it out"):
-        make_plan(Resources(**{name: "x"}), ROOMY)
+        make_plan(Resources(**{name: NONE_HERE[name]}), ROOMY)
+
+
+@pytest.mark.parametrize("name", [name for name in NONE_HERE if not name.startswith(("cache", "cpu", "gpu", "srun"))])
+def test_what_is_for_jobs_is_refused_in_one_that_is_there(name):
+    with pytest.raises(ResourceError, match=f"{name} is for jobs, .*; leave it out"):
+        plan_for_nodes(Resources(**{name: NONE_HERE[name]}), [])
 
 
 amounts = st.none() | st.floats(0.001, 20, allow_nan=False) | st.integers(1, 20)
@@ -374,7 +417,7 @@ def test_there_is_a_plan_exactly_if_it_fits(ranks, cores, gpus, memory, nodes, e
         and (nodes or 1) == 1
     )
     if not fits:
-        with pytest.raises(ResourceError, match=r"asked for, and (there are|this machine is) .*; "):
+        with pytest.raises(ResourceError, match=r"asked for, and (this executor has|this machine is) .*; "):
             make_plan(resources, has)
         return
     shape = make_plan(resources, has).shape
@@ -386,16 +429,47 @@ def test_there_is_a_plan_exactly_if_it_fits(ranks, cores, gpus, memory, nodes, e
 
 def test_a_refusal_says_what_was_asked_for_what_there_is_and_what_to_do():
     small = NodeCapacity(cores=4, gpus=("0",), memory=2 * GIB)
+    has = "was asked for, and this executor has"
     for asked, message in [
-        ({"cores_per_rank": 8}, "8 cores were asked for, and there are 4; ask for fewer, or set Local(cores=...)"),
-        ({"ranks": 3, "cores_per_rank": 2}, "3 x 2 cores were asked for, and there are 4; "),
-        ({"gpus_per_rank": 2}, "2 GPUs were asked for, and there are 1; "),
-        ({"memory": 3.5}, "memory=3.5 GiB was asked for, and there are 2; ask for less, or set Local(memory=...)"),
+        ({"cores_per_rank": 8}, f"cores_per_rank=8 {has} 4 cores; ask for fewer, or set Local(cores=...)"),
+        ({"ranks": 3, "cores_per_rank": 2}, f"ranks=3 with cores_per_rank=2 {has} 4 cores; "),
+        ({"gpus_per_rank": 2}, f"gpus_per_rank=2 {has} 1 GPU; "),
+        ({"memory": 3.5}, f"memory=3.5 GiB {has} 2 GiB; ask for less, or set Local(memory=...)"),
         ({"nodes": 2}, "nodes=2 was asked for, and this machine is one; use nodes=1"),
     ]:
         with pytest.raises(ResourceError) as caught:
             make_plan(Resources(**asked), small)  # type: ignore[arg-type]
         assert str(caught.value).startswith(message)
+
+
+def test_ranks_on_each_node_say_how_many_nodes_there_are():
+    offers = [NodeOffer(cores=4)] * 3
+    assert plan_for_nodes(Resources(ranks=4), offers).need.nodes == 1
+    for per_node, nodes in [(1, 4), (2, 2), (3, 2), (4, 1), (9, 1)]:
+        asked = Resources(ranks=4, ranks_per_node=per_node)
+        assert with_nodes(asked) == asked.updated({"nodes": nodes})
+        if nodes <= len(offers):
+            need = plan_for_nodes(asked, offers).need
+            assert (need.nodes, need.ranks_per_node) == (nodes, per_node if nodes > 1 else 0)
+            assert need.shape.cores == (per_node if nodes > 1 else 4)
+    with pytest.raises(ResourceError, match="nodes=3 was asked for, and ranks=4 with ranks_per_node=2 take 2; leave"):
+        plan_for_nodes(Resources(ranks=4, ranks_per_node=2, nodes=3), offers)
+    with pytest.raises(ResourceError, match="nodes=2 was asked for, and this machine is one"):
+        make_plan(Resources(ranks=4, ranks_per_node=2), ROOMY)
+    assert make_plan(Resources(ranks=4, ranks_per_node=4), ROOMY) is not None
+
+
+def test_ranks_with_options_of_their_launcher_have_their_nodes_alone():
+    offers = [NodeOffer(cores=4)] * 2
+    need = plan_for_nodes(Resources(ranks=2, srun_args="--label '-m cyclic'"), offers).need
+    assert (need.nodes, need.exclusive, need.by_scheduler) == (1, True, True)
+    assert need.rank_options.arguments == ("--label", "-m cyclic")
+    assert not plan_for_nodes(Resources(ranks=2), offers).need.by_scheduler
+    for key in ("cpu_bind", "gpu_bind", "srun_args"):
+        with pytest.raises(ResourceError, match=f"{key} is for calls with ranks, and this one has a single one"):
+            plan_for_nodes(Resources(**{key: "x"}), offers)
+        with pytest.raises(ResourceError, match=f"{key} is for calls with ranks"):
+            job_options(Resources(**{key: "x"}))
 
 
 def test_ranks_need_mpi(monkeypatch):

@@ -17,7 +17,8 @@ or an error ends with that, whatever Slurm says of the job; these tables are abo
 ## States of jobs that have ended
 
 A job that ended so and left nothing fails its call with this error, once the time for late files
-(`result_grace`) is over. The text of the error names the job, its node and its log.
+(`result_grace`) is over, or at once if the job has left its exit code. The text of the error names the
+job, its node and its log.
 
 | state | error | the job |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Checks of the arguments of `Executor`, its methods and backends; the errors say what to write instead."""
+"""Checks of the arguments of `Executor`, its methods and backends; each error names the right way."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OTHERS = {
 
 
 def place_in_executor(name: str) -> str | None:
-    """Return where a keyword unknown to `Executor` belongs; None if unknown everywhere."""
+    """Return the place of a keyword unknown to `Executor`; None if unknown everywhere."""
     if name in _OTHERS:
         return _OTHERS[name]
     ours = resource_meant(name)
@@ -46,7 +46,7 @@ def place_in_executor(name: str) -> str | None:
 
 
 def place_in_backend(name: str) -> str | None:
-    """Return where a keyword unknown to a backend belongs, `Executor` or its calls; None if unknown everywhere."""
+    """Return the place of a keyword unknown to a backend, `Executor` or its calls; None if unknown everywhere."""
     if name in ("max_workers", "cache", "resource_dict"):
         return f"it belongs to the executor, as Executor(backend=..., {name}=...)"
     ours = resource_meant(name)
@@ -54,7 +54,7 @@ def place_in_backend(name: str) -> str | None:
 
 
 def place_in_map(name: str) -> str | None:
-    """Return where a keyword unknown to `map` belongs; None if unknown everywhere."""
+    """Return the place of a keyword unknown to `map`; None if unknown everywhere."""
     if name in ("resource_dict", "resources"):
         return "use with_resources(...).map(...)"
     ours = resource_meant(name)
@@ -118,8 +118,8 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
 
     Args:
         name: the parameter.
-        value: its value; None stands for a default and is fine.
-        alternative: another parameter that may have been meant, if the value is a text.
+        value: the parameter's value; None stands for a default and is fine.
+        alternative: another parameter for a value that is a text.
     """
     if value is None:
         return
@@ -132,7 +132,7 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
 
 
 def check_initializers(initializer: object, initargs: object, init_function: object) -> None:
-    """Refuse initializers that are not callable, and arguments that are no collection."""
+    """Refuse initializers that are not callable, and `initargs` without arguments to iterate over."""
     for name, function in (("initializer", initializer), ("init_function", init_function)):
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be a callable, not {function!r}")

@@ -46,33 +46,33 @@ class Executor(StandardExecutor):
     """An executor that gives each call the resources it asks for, once the futures among its arguments are done.
 
     It is a `concurrent.futures.Executor`. Leaving a `with` block waits for the calls. Leaving it by Ctrl-C (or
-    `SystemExit`), in a coroutine too, cancels the calls that wait and ends those that run; jobs whose results go to a
-    cache go on. If the block is left because its coroutine is cancelled for another reason, calls that have not begun
-    are cancelled, and the rest is not waited for.
+    `SystemExit`), in a coroutine too, cancels waiting calls and ends running ones; jobs whose results go to a cache go
+    on. If the block is left because its coroutine is cancelled for another reason, calls that have not begun are
+    cancelled, and the rest is not waited for.
 
     Args:
-        max_workers: how many calls run at once (count); default: as many as there are resources for.
-        backend: where calls run: "local" (the default) or `Local(...)`, "slurm" or `Slurm(...)`, or any other
+        max_workers: the number of calls at once (count); default: as many as the resources allow.
+        backend: the place of the calls: "local" (the default) or `Local(...)`, "slurm" or `Slurm(...)`, or any other
             `concurrent.futures.Executor`.
-        cache: a directory, or a `Cache(...)`, that keeps results. A call that was made before, in whatever process, is
-            answered from there. Default: no cache.
-        resource_dict: the default resources of its calls, as `{"memory": "500MB", "run_time": 60}`; the keys are those
-            of `Resources`, or executorlib's names. Default: one core for each call, no limits.
+        cache: a directory, or a `Cache(...)`, for results. A call that was made before, in any process, is answered
+            from there. Default: no cache.
+        resource_dict: the default resources of calls, as `{"memory": "500MB", "run_time": 60}`; the keys are those of
+            `Resources`, or executorlib's names. Default: one core for each call, no limits.
         initializer: a function that each worker calls before its first call, as `initializer(*initargs)`.
         initargs: the arguments of `initializer`; default: none.
-        init_function: a function that each worker calls once. It returns a dict, whose values fill parameters of
-            those names that a call was not given.
-        max_tasks_per_child: how many calls a worker makes before a fresh one replaces it (count); default: no limit.
-        progress: whether to show a line with how many calls are done and how many failed; needs tqdm. Default: False.
+        init_function: a function that each worker calls once. It returns a dict; the values fill parameters of the same
+            names, unless the call has given them.
+        max_tasks_per_child: the number of calls after which a worker is replaced (count); default: no limit.
+        progress: True to show a line with the numbers of done and failed calls; needs tqdm. Default: False.
 
     Raises:
-        TypeError: a parameter is unknown (the message says where it belongs), or a value has the wrong type.
+        TypeError: a parameter is unknown (the message names its place), or a value has the wrong type.
         ValueError: `max_workers` or `max_tasks_per_child` is less than 1.
         ResourceError: a resource is unknown, makes no sense or is more than there is; or executors are nested more
             than ten deep.
         CacheError: the directory of the cache cannot be used (`UnsafeCache`: others could have written in it).
-        CallyardError: there is no such backend, it lacks what it needs (Slurm, or an optional library), or it does not
-            support a parameter.
+        CallyardError: there is no such backend, it lacks Slurm or an optional library, or it does not support a
+            parameter.
 
     Examples:
         >>> with Executor(max_workers=2) as executor:
@@ -146,10 +146,10 @@ class Executor(StandardExecutor):
 
         Args:
             fn: the function; one from a script or a notebook, a lambda or a closure is sent by value.
-            *args: its positional arguments.
+            *args: the positional arguments of `fn`.
             resource_dict: resources of this call, over the executor's defaults; the keys are those of `Resources`, or
-                executorlib's names. It is not passed on to `fn`.
-            **kwargs: its keyword arguments.
+                executorlib's names. `fn` does not get it.
+            **kwargs: the keyword arguments of `fn`.
 
         Raises:
             TypeError: `fn` is not callable, or gets a resource by a keyword that is none of its parameters.
@@ -193,9 +193,9 @@ class Executor(StandardExecutor):
         Args:
             fn: the function.
             *iterables: for each parameter an iterable of its values; the shortest ends the calls.
-            timeout: how long after the call of `map` a result must be there (s); default: no limit.
-            chunksize: how many elements make one call (count); default: 1.
-            buffersize: how many calls may be ahead of the results taken (count); default: all are submitted at once.
+            timeout: the time after the call of `map` for each result to be there (s); default: no limit.
+            chunksize: the number of elements in one call (count); default: 1.
+            buffersize: the number of calls ahead of the results taken (count); default: all are submitted at once.
 
         Raises:
             TypeError: `fn` is not callable, or a number has the wrong type.
@@ -222,7 +222,7 @@ class Executor(StandardExecutor):
 
         Args:
             futures: any `concurrent.futures.Future` objects.
-            n: how many results make a batch (count, 1 or more).
+            n: the number of results in a batch (count, 1 or more).
 
         Raises:
             TypeError: one of `futures` is not a future, or `n` not an integer.
@@ -239,8 +239,8 @@ class Executor(StandardExecutor):
         """Take no more calls, and free all resources once the calls submitted so far have ended.
 
         Args:
-            wait: whether to return only then; default: True.
-            cancel_futures: whether to cancel the calls that have not begun; default: False.
+            wait: True to return only then; default: True.
+            cancel_futures: True to cancel the calls that have not begun; default: False.
 
         Examples:
             >>> executor.shutdown(wait=False)
@@ -250,14 +250,14 @@ class Executor(StandardExecutor):
     def terminate_workers(self) -> None:
         """End the workers now, by SIGTERM, and shut down.
 
-        Calls that run fail with `WorkerLost`; calls that wait are cancelled.
+        Running calls fail with `WorkerLost`; waiting calls are cancelled.
         """
         self._running.kill(signal.SIGTERM)
 
     def kill_workers(self) -> None:
         """End the workers now, by SIGKILL, and shut down; for workers that ignore SIGTERM.
 
-        Calls that run fail with `WorkerLost`; calls that wait are cancelled.
+        Running calls fail with `WorkerLost`; waiting calls are cancelled.
         """
         self._running.kill(signal.SIGKILL)
 
@@ -266,7 +266,7 @@ class Executor(StandardExecutor):
     ) -> None:
         try:
             self._leave(error)
-        except (KeyboardInterrupt, SystemExit):  # while waiting for the calls, the longest part of it
+        except (KeyboardInterrupt, SystemExit):  # during the wait for the calls, the longest part of the exit
             self._running.interrupt()
             self.shutdown(wait=True)
             raise
@@ -295,7 +295,7 @@ class Executor(StandardExecutor):
 
 
 class _Running:
-    """The state shared by an executor and its `with_resources` views: the backend, and whether calls are accepted."""
+    """The state shared by an executor and its `with_resources` views: the backend, and the flag for the shutdown."""
 
     def __init__(self, backend: Backend, progress: Progress | None) -> None:
         self.backend = backend

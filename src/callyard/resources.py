@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import functools
-import numbers
-import operator
 import os
-import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from . import resource_values as values
 from .errors import ResourceError
 from .errors.suggestions import alternatives, nearest
-from .utils.paths import expand
+from .resource_values import Amount
 from .utils.public_names import public_names
-from .utils.quantities import MEMORY, measured, seconds
 
 R = TypeVar("R")
-__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Amount", "Resources", "amount", "amounts", "resource_meant", "whole"]
+__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Resources", "amounts", "resource_meant"]
 
 # executorlib's name -> ours
 ALIASES = {
@@ -29,25 +27,6 @@ ALIASES = {
     "run_time_max": "run_time",
     "num_nodes": "nodes",
 }
-
-
-class Amount:
-    """A field of a dataclass in GiB or seconds, given as a number or as a text with a unit and kept as a number."""
-
-    def __init__(self, default: float | str | None = None) -> None:
-        self._default = default
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type | None = None) -> float | None:
-        if instance is None:
-            return self._default if self._default is None else amount(self._name, self._default)
-        value: float | None = vars(instance)[self._name]
-        return value
-
-    def __set__(self, instance: object, value: float | str | None) -> None:
-        vars(instance)[self._name] = amount(self._name, value)
 
 
 def _by_any_name(cls: type[R]) -> type[R]:
@@ -71,37 +50,51 @@ class Resources:
     `memory_max`, `run_time_max`, `num_nodes`.
 
     Attributes:
-        ranks: MPI ranks (count, default 1). With more than one the function runs on each rank, and the call's result is
-            the list of their results.
+        ranks: MPI ranks (count, default 1). With more than one, the function runs on each rank, and the call's result
+            is the list of all ranks' results.
         cores_per_rank: cores of each rank (count, default 1); libraries are told to start as many threads.
-        gpus_per_rank: whole GPUs of each rank (count, default 0); it sees no others.
-        memory: the most that the whole call may take (GiB, or a text as "500MB"); if it takes more, it fails with
+        gpus_per_rank: whole GPUs of each rank (count, default 0); a rank sees no others.
+        memory: the limit of the whole call's memory (GiB, or a text as "500MB"); a call that takes more fails with
             `OutOfMemory`. Default: no limit.
-        run_time: the most that it may take (s, or a text as "90min"); if it takes longer, it fails with
+        run_time: the limit of the call's time (s, or a text as "90min"); a call that takes longer fails with
             `TimeLimitExceeded`. Default: no limit.
-        grace: the time between SIGTERM, which the call gets at an end that is not its own, and SIGKILL (s, or a text;
-            0: no SIGTERM). Default: what the scheduler gives; 2 s on this machine.
-        warn_before: the time before `run_time` or its job is over at which the call is warned by a signal, and
+        grace: the time between SIGTERM, sent to a call that must end early, and SIGKILL (s, or a text; 0: no SIGTERM).
+            Default: the scheduler's time; 2 s on this machine.
+        warn_before: the time before the end of `run_time` or of the job at which the call is warned by a signal, and
             `callyard.ending()` becomes true (s, or a text). Default: no warning.
-        warn_signal: which signal that is: "USR1" (the default), "USR2" or "HUP", or its number.
+        warn_signal: the signal of the warning: "USR1" (the default), "USR2" or "HUP", or its number.
         nodes: the number of nodes to spread over (count); default: as many as are needed.
-        exclusive: whether to keep all other calls and jobs off these nodes; default: False.
-        priority: which calls start first: those with the higher number (integer, default 0).
+        ranks_per_node: the ranks on each node (count), from which the number of nodes follows.
+        cpu_bind: the scheduler's binding of ranks to cores, as "cores" or "map_cpu:0,1"; default: the
+            cluster's in jobs, none in an allocation.
+        gpu_bind: its binding of ranks to GPUs, as "closest" or "single:1"; each rank then sees the GPUs of its binding.
+        srun_args: more arguments for the `srun` that starts ranks, a text or a list of words.
+        exclusive: True to keep all other calls and jobs off these nodes; default: False.
+        priority: calls with a higher number start first (integer, default 0).
         cwd: the working directory (path), made if it is missing; default: the current one.
         env: more environment variables, a mapping of names to strings.
         error_log_file: a file (path) to which stderr of the call and its traceback are appended.
-        restart_limit: how often the call runs again if its worker or node was lost (count, default 0).
-        partition: where a call runs that is a job of Slurm, as are the next keys; default: see `Slurm`.
-        queue: Flux's word for it; Slurm refuses it.
+        restart_limit: the number of further runs of a call whose worker or node was lost (count, default 0).
+        partition: the partition of a call that is a job of Slurm, as are the next keys; default: see `Slurm`.
+        queue: Flux's word for a partition; Slurm refuses it.
         account: the account to charge.
         qos: the quality of service.
-        constraint: features that nodes must have.
+        constraint: the features of suitable nodes.
         gres: generic resources, as "license:2".
+        reservation: the reservation whose nodes to use; several have commas between them.
+        exclude: nodes not to run on, as "n[1-4],n9" or a list of names.
+        nodelist: nodes to run on, all of them, likewise.
+        licenses: licenses that the cluster counts, as "matlab:2,ansys".
+        begin: the earliest start, as "now+2hours", "16:00", "2030-01-31T12:00", or a `datetime`.
+        wckey: the key of the site's accounting by projects.
+        mail_type: the events that are mailed: "END", or several, as "FAIL,TIME_LIMIT".
+        mail_user: whom to mail; default: the user who submits.
         job_name: the name in the scheduler's lists; default: that of the function.
-        slurm_cmd_args: more arguments for `sbatch` (strings).
-        cache_key: the call's key in the cache, in place of the one that is made from function and arguments.
-        cache_directory: the cache (path) of this call, in place of the executor's.
-        others: keys of the user's own that the template of a job script uses; None stands for a key that is not set.
+        slurm_cmd_args: more arguments for `sbatch`, a text or a list of words; refused are options that Callyard needs
+            for itself, and those of a key that is given, too.
+        cache_key: the call's key in the cache, in the place of the one made from function and arguments.
+        cache_directory: the cache (path) of this call, in the place of the executor's.
+        others: keys of the user's own for the template of a job script; None stands for a key that is not set.
 
     Raises:
         ResourceError: a key is unknown (the message names the likeliest), or its value makes no sense.
@@ -120,6 +113,10 @@ class Resources:
     warn_before: Amount = Amount()
     warn_signal: str | int = "USR1"
     nodes: int | None = None
+    ranks_per_node: int | None = None
+    cpu_bind: str | None = None
+    gpu_bind: str | None = None
+    srun_args: Iterable[str] | None = None
     exclusive: bool = False
     priority: int = 0
     cwd: str | os.PathLike[str] | None = None
@@ -132,6 +129,14 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     gres: str | None = None
+    reservation: str | None = None
+    exclude: str | Iterable[str] | None = None
+    nodelist: str | Iterable[str] | None = None
+    licenses: str | Iterable[str] | None = None
+    begin: str | dt.datetime | None = None
+    wckey: str | None = None
+    mail_type: str | Iterable[str] | None = None
+    mail_user: str | None = None
     job_name: str | None = None
     slurm_cmd_args: Iterable[str] | None = None
     cache_key: str | None = None
@@ -140,17 +145,18 @@ class Resources:
 
     def __post_init__(self) -> None:
         for name, least in _COUNTS.items():
-            if (count := getattr(self, name)) is not None or name != "nodes":
-                object.__setattr__(self, name, whole(name, count, least))
+            if (count := getattr(self, name)) is not None or name not in _MAY_BE_LEFT:
+                object.__setattr__(self, name, values.whole(name, count, least))
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
-        object.__setattr__(self, "warn_signal", _signal_name(self.warn_signal))
-        for name in ("cwd", "error_log_file", "cache_directory"):
-            object.__setattr__(self, name, _path(name, getattr(self, name)))
-        _check_environment(self.env)
+        object.__setattr__(self, "warn_signal", values.signal_name(self.warn_signal))
+        for name, checked in _CHECKED.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, checked(name, value))
+        values.check_environment(self.env)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Set the state of a pickle, which may be older than some of the keys: they get their defaults."""
+        """Set the state of a pickle. Keys that are newer than the pickle get their defaults."""
         keys = {field.name: field.default for field in dataclasses.fields(self) if field.name != "others"}
         vars(self).update({**keys, **state})
 
@@ -198,12 +204,19 @@ class Resources:
 
 
 # The smallest value of each count; priorities may be negative.
-_COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "nodes": 1, "priority": None}
-_MAY_BE_ZERO = ("grace",)
-_SIZES = ("memory", "log_limit")  # in GiB
-# Signals that mean nothing to Python or the kernel, and end a process that has no handler for them.
-_WARNINGS = ("USR1", "USR2", "HUP")
-_MOST = 1e300  # beyond any machine and any age, and still a float in every unit
+_COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "priority": None}
+_COUNTS |= {"nodes": 1, "ranks_per_node": 1}
+_MAY_BE_LEFT = ("nodes", "ranks_per_node")
+# What makes the value of a key uniform, or refuses it.
+_CHECKED = {
+    **dict.fromkeys(("cwd", "error_log_file", "cache_directory"), values.path),
+    **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name"), values.text),
+    **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind"), values.text),
+    **dict.fromkeys(("exclude", "nodelist", "licenses"), values.names),
+    "begin": values.begin,
+    "mail_type": values.mail_types,
+    **dict.fromkeys(("srun_args", "slurm_cmd_args"), values.arguments),
+}
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
 
@@ -220,10 +233,18 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
     ("warn_before",): "warn warning warn_time warning_time signal_delay_s",
     ("warn_signal",): "signal warning_signal signum",
     ("nodes",): "nnodes n_nodes",
+    ("ranks_per_node",): "ppn procs_per_node processes_per_node tasks_per_node ntasks_per_node cores_per_node",
+    ("srun_args",): "launcher_args mpi_args srun_options",
     ("cwd",): "directory workdir working_directory chdir",
     ("env",): "environment environ",
     ("error_log_file",): "stderr log log_file",
     ("restart_limit",): "retries restarts max_retries",
+    ("exclude",): "exclude_nodes excluded_nodes",
+    ("nodelist",): "node_list nodenames node_names",
+    ("licenses",): "license licence licences",
+    ("begin",): "start_time begin_time not_before",
+    ("mail_type",): "mail_events email_type",
+    ("mail_user",): "mail email mail_to email_user",
     ("slurm_cmd_args",): "sbatch_args",
 }
 _MEANT: dict[str, tuple[str, ...]] = {**{name: (name,) for name in NAMES}, **{a: (ALIASES[a],) for a in ALIASES}}
@@ -274,77 +295,6 @@ def resource_meant(name: str) -> str | None:
     """Return our name for a resource called `name` here, in executorlib or elsewhere; None for no resource."""
     ours = _MEANT.get(name, ("",))[0].partition(" ")[0]
     return ours if ours in NAMES else None
-
-
-def whole(name: str, value: Any, least: int | None) -> int:
-    """Return an integer of any library as Python's own; refuse other values and too small ones."""
-    try:
-        whole = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        whole = None
-    if whole is None or (least is not None and whole < least):
-        kind = "an integer" if least is None else f"a whole number of at least {least}"
-        raise ResourceError(f"{name} must be {kind}, not {value!r}")
-    return whole
-
-
-def amount(name: str, value: Any) -> float | None:
-    """Return GiB or seconds as Python's own number, from a number or a text with a unit.
-
-    Raises:
-        ResourceError: it is negative, no such number, or 0 where that makes no sense.
-    """
-    if value is None:
-        return None
-    try:
-        number = _number(name, value)
-    except OverflowError:
-        number = float("inf")
-    zero = name in _MAY_BE_ZERO and number == 0
-    if not zero and not 0 < number < _MOST:
-        unit, text = ("GiB", '"4GB"') if name in _SIZES else ("seconds", '"90min" or "12:00:00"')
-        hint = f" or a text as {text}" if isinstance(value, str) else ""
-        least = f"a number of {unit}, 0 or more," if name in _MAY_BE_ZERO else f"a positive number of {unit}"
-        raise ResourceError(f"{name} must be {least}{hint}, not {value!r}")
-    return value if type(value) is int else number
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, str):
-        return measured(value, MEMORY) / MEMORY["gib"] if name in _SIZES else seconds(value)
-    return float("nan") if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
-
-
-def _signal_name(value: object) -> str:
-    """Return the name of a signal that may warn a call, without SIG, from its name or number."""
-    known = {str(name): name for name in _WARNINGS} | {str(int(_signal(name))): name for name in _WARNINGS}
-    name = known.get(str(value).upper().removeprefix("SIG"))
-    if name is None or isinstance(value, bool):
-        raise ResourceError(f"warn_signal must be one of {', '.join(_WARNINGS)}, or its number, not {value!r}")
-    return name
-
-
-def _signal(name: str) -> signal.Signals:
-    return signal.Signals[f"SIG{name}"]
-
-
-def _path(name: str, value: object) -> str | os.PathLike[str] | None:
-    """Return the path with its `~` expanded."""
-    if value is None:
-        return None
-    if not isinstance(value, (str, os.PathLike)):
-        raise ResourceError(f"{name} must be a path, not {value!r}")
-    return expand(os.fspath(value)) if str(value).startswith("~") else value
-
-
-def _check_environment(env: object) -> None:
-    if env is None:
-        return
-    if not isinstance(env, Mapping):
-        raise ResourceError(f"env must be a mapping of names to values, not {env!r}")
-    for name, value in env.items():
-        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
-            raise ResourceError(f"env must map names to strings, which {name!r}: {value!r} does not")
 
 
 _DEFAULTS = Resources()

@@ -87,7 +87,7 @@ def test_a_description_of_ones_own() -> None:
 
 def test_what_only_looks_like_a_description(tmp_path: Path) -> None:
     for nothing in (tmp_path, Path):  # it can be opened
-        with pytest.raises(CallyardError, match="none that this version knows"):
+        with pytest.raises(CallyardError, match="not a backend that this version knows"):
             Executor(backend=nothing)
 
 

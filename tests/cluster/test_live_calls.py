@@ -49,7 +49,7 @@ def test_what_no_node_has_is_refused(make: Make) -> None:
     ex = make(count=2, each=2, gpus=1, memory=4)
     for resources in ({"cores_per_rank": 3}, {"gpus_per_rank": 2}, {"memory": 5}):
         with pytest.raises(
-            ResourceError, match="on one node were asked for, and the largest of 2 has 2 cores, 1 GPUs, 4 GiB"
+            ResourceError, match="on one node were asked for, and the largest of 2 has 2 cores, 1 GPU, 4 GiB"
         ):
             ex.submit(same, 1, resource_dict=resources)
     with pytest.raises(ResourceError, match="partition is for jobs"):

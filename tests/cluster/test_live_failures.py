@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import psutil
 import pytest
 from gate import Gate, held
@@ -27,6 +29,7 @@ from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, Worker
 from callyard.executor import _Running
 from callyard.pool.call_shape import NodeOffer
 from callyard.resources import Resources
+from callyard.schedulers.slurm.scheduler import SlurmScheduler
 
 Make = Callable[..., Executor]
 
@@ -105,6 +108,88 @@ def test_a_worker_dies(ex: Executor) -> None:
     assert caught.value.exitcode == 3
     assert not isinstance(caught.value, NodeFailure)
     assert ex.submit(same, 2).result() == 2
+
+
+# -- the scheduler ends a node's part of its job -----------------------------------------------------------------
+
+
+def a_preemption(inside: Inside, name: str) -> None:
+    """Send SIGTERM to all processes of a node, as a scheduler does; SIGKILL would come later."""
+    agent = psutil.Process(inside.agents[name])
+    for process in (agent, *agent.children(recursive=True)):
+        process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.needs("proc")
+def test_a_call_goes_on_elsewhere_when_its_node_is_taken_away(make: Make, tmp_path: Path) -> None:
+    ex, word = make(), tmp_path / "word"
+    inside = Inside(ex)
+    inside.are_there(2)
+    future = ex.submit(ending_calls.ask_when_told_there, word)
+    until(lambda: word.exists() and word.read_text())
+    first = word.read_text()
+    a_preemption(inside, first)
+    attempt, second = future.result()
+    assert attempt == future.attempts == 2
+    assert {first, second} == {"n1", "n2"}
+
+
+@pytest.mark.needs("proc")
+@pytest.mark.parametrize("agent_alone", [False, True])
+def test_what_runs_on_a_node_that_is_taken_away_has_its_grace(make: Make, tmp_path: Path, agent_alone: bool) -> None:
+    ex = make(count=1, each=3)
+    inside = Inside(ex)
+    inside.are_there(1)
+    words = [tmp_path / name for name in "abc"]
+    saving = ex.submit(ending_calls.save_and_return, words[0])
+    cleaning = ex.submit(ending_calls.clean_up, words[1])
+    ignoring = ex.submit(ending_calls.ignore_the_end, words[2], resource_dict={"grace": 0.5})
+    waiting = ex.submit(node)
+    until(lambda: all(word.exists() for word in words))
+    if agent_alone:
+        os.kill(inside.agents["n1"], signal.SIGTERM)
+    else:
+        a_preemption(inside, "n1")
+    assert saving.result() == "saved"
+    for future in (cleaning, ignoring):
+        with pytest.raises(NodeFailure, match="the agent on n1 was told to end, as at a preemption"):
+            future.result()
+    assert words[1].read_text() == "ending True"
+    assert waiting.result() == "n1", "where another agent was started"
+    assert waiting.attempts == 1
+
+
+@pytest.mark.needs("proc")
+def test_a_call_runs_again_whose_node_was_taken_away(make: Make, tmp_path: Path) -> None:
+    ex, word = make(count=1), tmp_path / "word"
+    inside = Inside(ex)
+    inside.are_there(1)
+    future = ex.submit(ending_calls.end_at_second_sight, word, resource_dict={"restart_limit": 1})
+    until(word.exists)
+    a_preemption(inside, "n1")
+    assert future.result() == 2
+    assert future.attempts == 2
+
+
+def test_a_call_that_is_ended_alone(ex: Executor) -> None:
+    with pytest.raises(WorkerLost, match="SIGTERM") as caught:
+        ex.submit(ending_calls.end_itself).result()
+    assert not isinstance(caught.value, NodeFailure)
+
+
+def test_a_warning_before_the_job_of_a_node_ends(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As newer Slurms tell their jobs when they end; 22.05 does not."""
+    names = SlurmScheduler().site().job_variables.environment()
+    for variable, value in {**names, "SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 600)}.items():
+        monkeypatch.setenv(variable, value)
+    ex = make(count=1, each=2)
+    in_time, left = ex.submit(ending_calls.until_warned, resource_dict={"warn_before": 3600}).result()
+    assert not in_time, "it is warned from the beginning"
+    soon = {"warn_before": left - 2, "warn_signal": "USR2"}
+    by_time = ex.submit(ending_calls.until_warned, resource_dict=soon)
+    by_signal = ex.submit(ending_calls.warned_by, "SIGUSR2", resource_dict=soon)
+    assert by_time.result()[1] < left
+    assert by_signal.result() == "SIGUSR2"
 
 
 # -- none comes --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import psutil
 import pytest
 from cluster import Cluster
@@ -20,7 +22,7 @@ from pretended import Inside, same, until, visible
 
 import callyard
 from callyard import Executor, Slurm
-from callyard.errors import NodeFailure, ResourceError, SchedulerError
+from callyard.errors import NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
 
 Make = Callable[..., Executor]
 
@@ -141,6 +143,25 @@ def test_an_agent_dies(allocate: Callable[..., str], gate: Gate) -> None:
         assert {future.result() for future in [ex.submit(node) for _ in range(20)]} == {*agents}
 
 
+def grow_for_ever() -> None:
+    held = []
+    while True:
+        held.append(b"x" * (1 << 24))
+
+
+def test_the_job_has_no_memory_left(allocate: Callable[..., str], slurm: Cluster) -> None:
+    if not slurm.kills_by_memory:
+        pytest.skip("this cluster limits no memory by cgroups, and ends the whole job instead")
+    allocate(1, "-c2", "--mem=400")
+    with Executor(backend=Slurm()) as ex:
+        lost = ex.submit(grow_for_ever)
+        with pytest.raises(OutOfMemory, match=r"killed by the kernel on .*, where its job had no memory left"):
+            lost.result()
+        assert ex.submit(same, 1).result() == 1
+        with pytest.raises(WorkerLost, match="SIGKILL"):
+            ex.submit(os.kill, ex.submit(os.getpid).result(), signal.SIGKILL).result()
+
+
 @pytest.mark.needs("proc")
 def test_everything_ends_with_the_driver(allocate: Callable[..., str], slurm: Cluster) -> None:
     job = allocate(2, "-c1")
@@ -190,7 +211,7 @@ def test_an_allocation_that_has_expired(allocate: Callable[..., str], slurm: Clu
     until(lambda: job not in slurm.run("squeue", "--noheader", "--format=%i"))
     with Executor(backend=Slurm()) as ex, pytest.raises(SchedulerError) as raised:
         ex.submit(same, 1).result()
-    assert f"Slurm job {job}: 1 cores: this allocation has ended, so ask for another one" in str(raised.value)
+    assert f"Slurm job {job}: 1 core: this allocation has ended, so ask for another one" in str(raised.value)
 
 
 def test_an_allocation_that_ends_with_its_first_lost_node(
@@ -221,6 +242,7 @@ def test_ranks_of_a_call_are_on_one_node(allocate: Callable[..., str]) -> None:
             first, second = future.result()
             assert first[:2] == (0, 2)
             assert second == (1, 2, first[2])  # from the same launcher, and not by way of another node's
+        assert ex.submit(ending_calls.count_down_on_ranks, 1).result() == [(0, 1, 2), (1, 2, 2)]
 
 
 def rank_and_node() -> tuple[int, int, str]:
@@ -231,6 +253,20 @@ def rank_and_node() -> tuple[int, int, str]:
     return comm.Get_rank(), comm.Get_size(), node()
 
 
+def rendezvous(*names: str) -> Any:
+    """Let the ranks meet as torch.distributed does; return variables of each."""
+    from mpi4py import MPI
+
+    with ExitStack() as stack:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if os.environ["RANK"] == "0":
+            stack.enter_context(socket.create_server(("", place[1])))
+        MPI.COMM_WORLD.Barrier()
+        stack.enter_context(socket.create_connection(place))
+        MPI.COMM_WORLD.Barrier()
+    return {name: os.environ[name] for name in names}
+
+
 @pytest.mark.needs("mpi")
 def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: None) -> None:
     allocate(2, "-c2")
@@ -239,9 +275,44 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: Non
         names = [name for *_, name in spread.result()]
         assert [result[:2] for result in spread.result()] == [(i, 4) for i in range(4)]
         assert names[0] == names[1] != names[2] == names[3]
+        again = ex.submit(ending_calls.count_down_on_ranks, 1, resource_dict={"ranks": 2, "nodes": 2})
+        assert again.result() == [(0, 1, 2), (1, 2, 2)]
+        met = ex.submit(rendezvous, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", resource_dict={"ranks": 4})
+        assert [list(rank.values()) for rank in met.result()] == [[str(i), "4", str(i % 2), "2"] for i in range(4)]
         two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()
         assert len({name for *_, name in two}) == 2
         assert ex.submit(same, 1).result() == 1
+
+
+def variables_of_rank(*names: str) -> Any:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return {name: os.environ.get(name) for name in names}
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_are_placed_and_bound_as_is_asked_for(
+    allocate: Callable[..., str], slurm: Cluster, fitting_mpi: None
+) -> None:
+    has_gpus = slurm.gpus > 1
+    allocate(2, "-c3", *(["--gres=gpu:2"] if has_gpus else []))
+    with Executor(backend=Slurm()) as ex:
+        apart = ex.with_resources(ranks=3, ranks_per_node=2, cpu_bind="rank", srun_args=["--distribution=block:cyclic"])
+        spread = apart.submit(variables_of_rank, "SLURMD_NODENAME", "SLURM_CPU_BIND_TYPE", "SLURM_DISTRIBUTION")
+        first, second, third = spread.result()
+        assert first == second == {**third, "SLURMD_NODENAME": first["SLURMD_NODENAME"]} != third
+        assert (first["SLURM_CPU_BIND_TYPE"], first["SLURM_DISTRIBUTION"]) == ("rank", "block:cyclic")
+        gpus = {"gpus_per_rank": 1, "gpu_bind": "map_gpu:1,0"} if has_gpus else {}
+        bound = ex.with_resources(ranks=2, cpu_bind="cores", **gpus)  # on one node, where mpiexec would start them else
+        there = bound.submit(variables_of_rank, "SLURM_CPU_BIND_TYPE", "CUDA_VISIBLE_DEVICES").result()
+        assert [rank["SLURM_CPU_BIND_TYPE"] for rank in there] == ["cores"] * 2
+        assert [rank["CUDA_VISIBLE_DEVICES"] for rank in there] == (["1", "0"] if has_gpus else [""] * 2)
+        assert ex.submit(same, 1).result() == 1
+        with pytest.raises(ResourceError, match="srun_args has '-n': use ranks="):
+            apart.submit(same, 1, resource_dict={"srun_args": "-n 4"})
+        with pytest.raises(ResourceError, match="cpu_bind is for calls with ranks, and this one has a single one"):
+            ex.submit(same, 1, resource_dict={"cpu_bind": "cores"})
 
 
 def leave_word(path: Path) -> tuple[int, int, str]:

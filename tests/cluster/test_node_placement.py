@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from callyard.cluster.node_placement import NodePlacement
 from callyard.cluster.placement_state import NodeState, StartOnNodes
 from callyard.pool.call_shape import NodeCapacity, NodeNeed, WorkerShape
+from callyard.schedulers.steps import RankOptions
 
 UNKNOWN = 1.0  # s
 ONE = NodeNeed(WorkerShape())
@@ -296,6 +297,7 @@ NEEDS = [
     NodeNeed(WorkerShape(), exclusive=True),
     NodeNeed(WorkerShape(cores=4, gpus=2)),
     NodeNeed(WorkerShape(), exclusive=True, nodes=2),
+    NodeNeed(WorkerShape(), exclusive=True, rank_options=RankOptions(cpu_bind="cores")),
 ]
 
 

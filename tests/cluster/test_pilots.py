@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import pytest
 from cluster import Cluster
 from gate import Gate, held
@@ -87,6 +88,30 @@ def test_one_command_asks_for_many_nodes(make: Make, monkeypatch: pytest.MonkeyP
     gate.open(9)
     wait(running)
     assert asked == [3]
+
+
+def take(slurm: Cluster, name: str) -> None:
+    """Take a node away from what runs there in a partition of lower priority."""
+    wanted = ["--partition=main", f"--nodelist={name}", "--exclusive", "--output=/dev/null", "--wrap=sleep 600"]
+    slurm.run("sbatch", *wanted)
+
+
+def test_a_call_goes_on_elsewhere_when_its_node_is_preempted(make: Make, slurm: Cluster, tmp_path: Path) -> None:
+    ex, word = make((0, 1), partition="spare"), tmp_path / "word"
+    going_on = ex.submit(ending_calls.ask_when_told_there, word)
+    saving = ex.submit(ending_calls.save_and_return, tmp_path / "saving")
+    losing = ex.submit(ending_calls.clean_up, tmp_path / "losing")
+    until(lambda: len(list(tmp_path.glob("[wsl]*"))) == 3 and word.read_text())
+    first = word.read_text()
+    take(slurm, first)
+    assert saving.result() == "saved"
+    attempt, second = going_on.result()
+    assert attempt == going_on.attempts == 2
+    assert second != first
+    with pytest.raises(NodeFailure, match=rf"the agent on {first} \(job \d+\) was told to end, as at a preemption"):
+        losing.result()
+    assert (tmp_path / "losing").read_text() == "ending True"
+    slurm.cancel_all()
 
 
 def test_idle_nodes_are_given_back(make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,15 @@ def test_a_call_cleans_up_when_its_time_is_over(warm: Executor, tmp_path: Path) 
 
 
 @pytest.mark.feature("grace")
+def test_a_call_that_waits_in_c_hears_of_its_end(warm: Executor, tmp_path: Path) -> None:
+    """SIGTERM does not end what it waits in, as if it had come just before that."""
+    word = tmp_path / "word"
+    with pytest.raises(TimeLimitExceeded):
+        warm.submit(calls.clean_up_beside_a_thread, word, resource_dict={"run_time": SOON}).result()
+    assert word.read_text() == "ending True"
+
+
+@pytest.mark.feature("grace")
 def test_a_call_that_returns_within_its_grace(warm: Executor, tmp_path: Path) -> None:
     resources = {"run_time": SOON, "grace": 60}
     assert warm.submit(calls.save_and_return, tmp_path / "a", resource_dict=resources).result() == "saved"
@@ -219,5 +228,15 @@ def test_what_a_call_was_given(ex: Executor) -> None:
     future = ex.submit(calls.about, resource_dict={"run_time": 60, "memory": 0.5})
     about: Any = future.result()
     assert (about.attempt, about.key, about.cores, about.gpus, about.memory) == (1, future.key, 1, (), 0.5)
+    assert (about.name, about.number) == ("about", None)
     plain = ex.submit(lambda: (callyard.current().time_left(), callyard.ending()))  # type: ignore[union-attr]
     assert plain.result()[1] is False
+
+
+@pytest.mark.feature("grace")
+def test_an_executor_within_a_call_has_what_the_call_was_given(ex: Executor) -> None:
+    resources = {"memory": 0.5}
+    assert "1 cores, 0 GPUs, 0.5 GiB" in ex.submit(calls.about_an_executor, resource_dict=resources).result()
+    assert "1 cores" in ex.submit(calls.about_an_executor).result()
+    (name,) = ex.map(lambda _: callyard.current().name, [1], chunksize=2)  # type: ignore[union-attr]
+    assert name == "<lambda>"

@@ -16,6 +16,7 @@ from typing import Any
 import acts
 import pytest
 
+import callyard
 from callyard import Executor, TimeLimitExceeded, WorkerLost
 from callyard.pool import zygote_connection
 from callyard.pool.call_shape import WorkerShape
@@ -49,6 +50,42 @@ def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(zygote_connection, "_CODE", start)
 
     return alter
+
+
+# -- calls that are stopped with the process that keeps their limits -----------------------------------------
+
+
+def wait_at(meeting: str) -> tuple[float | None, bool]:
+    """Return how much time is left, and whether the end is near, after somebody has come there."""
+    with open(meeting, "w") as file:
+        file.write("here")
+    with open(meeting) as file:
+        file.read()
+    call = callyard.current()
+    assert call is not None
+    return call.time_left(), callyard.ending()
+
+
+def test_the_time_in_which_a_call_is_stopped_does_not_count(inside: Any, fifo: Any) -> None:
+    meeting = fifo()
+    limits = {"run_time": 3, "warn_before": 0.1}
+    with Executor(1) as executor:
+        executor.submit(callyard.current, resource_dict=limits).result()
+        future = executor.submit(wait_at, meeting, resource_dict=limits)
+        with open(meeting) as file:
+            file.read()
+        stopped = [inside(executor).zygote, *inside(executor).workers]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(3.5)  # more than it has
+        for pid in reversed(stopped):  # the call first, before the process that keeps its limits has looked
+            os.kill(pid, signal.SIGCONT)
+        with open(meeting, "w"):
+            pass
+        left, ending = future.result()
+    assert left is not None
+    assert 0 < left < 3
+    assert not ending
 
 
 # -- a zygote that does not answer ---------------------------------------------------------------------------

@@ -134,6 +134,16 @@ def test_what_went_into_a_key_has_names() -> None:
     assert [place[:2] for place in call.references] in ([], [(plain.__module__, "plain")])
 
 
+@pytest.mark.needs("numpy")
+def test_numbers_and_arrays_of_numpy_are_described() -> None:
+    import numpy as np
+
+    found = call_key(plain, (np.float64(-0.5),), {"b": np.zeros((2, 3)), "c": np.str_("x" * 200)}).ingredients()
+    assert found["argument a"].endswith(" float64 -0.5")
+    assert found["argument b"].endswith(" ndarray float64 (2, 3)")
+    assert found["argument c"].partition(" ")[2] == f"str_ {'x' * 72}..."
+
+
 # -- futures -----------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +47,72 @@ def test_directives_come_first() -> None:
 def test_the_command_takes_the_shells_place(tmp_path: Path) -> None:
     code = "import os; print(os.getpid() == int(os.environ['SHELL_PID']))"
     assert run(job_script([sys.executable, "-c", code], ["export SHELL_PID=$$"]), tmp_path / "job.sh") == "True\n"
+
+
+# ------------------------------------------------------------------ its exit code
+
+
+def start(directory: Path, command: list[str], setup: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start a script that leaves its exit code; what it prints comes through a pipe."""
+    exit_file = shlex.quote(f"{directory}/it's ") + '"$ELEMENT".exit'
+    (directory / "job.sh").write_text(job_script(command, setup, exit_file=exit_file))
+    argv, environment = ["bash", str(directory / "job.sh")], {**os.environ, "ELEMENT": "3"}
+    return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def left(directory: Path) -> str:
+    path = directory / "it's 3.exit"
+    assert path.stat().st_mode & 0o777 == 0o600
+    return path.read_text()
+
+
+DIES = "import os, sys; os.kill(os.getpid(), int(sys.argv[1]))"
+
+
+@pytest.mark.parametrize(
+    ("command", "setup", "code"),
+    [
+        (["true"], (), 0),
+        ([sys.executable, "-c", "raise SystemExit(7)"], (), 7),
+        (["/nowhere/python"], (), 127),
+        (["true"], ("exit 3",), 3),
+        (["true"], ("set -e", "false"), 1),
+        ([sys.executable, "-c", "raise SystemExit(4)"], ("set -eu", "set -o noclobber"), 4),
+        ([sys.executable, "-c", "raise SystemExit(143)"], (), 143),
+        ([sys.executable, "-c", DIES, "9"], (), -9),
+        ([sys.executable, "-c", DIES, "10"], (), -10),
+    ],
+    ids=str,
+)
+def test_a_script_leaves_its_exit_code(tmp_path: Path, command: list[str], setup: tuple[str, ...], code: int) -> None:
+    with start(tmp_path, command, setup) as script:
+        assert script.wait() == code
+    assert left(tmp_path) == f"{code if code >= 0 else 128 - code}\n"
+
+
+LISTENS = """
+import signal, sys
+got = []
+signal.signal(signal.SIGUSR1, lambda signum, frame: print("USR1", flush=True))
+signal.signal(signal.SIGTERM, lambda signum, frame: got.append(signum))
+print("ready", flush=True)
+while not got:
+    signal.pause()
+sys.exit(5)
+"""
+
+
+@pytest.mark.parametrize("setup", [(), ("set -eu",)], ids=str)
+def test_the_shell_passes_signals_on(tmp_path: Path, setup: tuple[str, ...]) -> None:
+    with start(tmp_path, [sys.executable, "-c", LISTENS], setup) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == b"ready\n"
+        for _ in range(2):
+            script.send_signal(signal.SIGUSR1)
+            assert script.stdout.readline() == b"USR1\n"
+        script.terminate()
+        assert script.wait() == 5
+    assert left(tmp_path) == "5\n"
 
 
 # ------------------------------------------------------------------ templates

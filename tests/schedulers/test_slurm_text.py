@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getopt
 import shlex
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard.errors import SchedulerError
+from callyard.errors import ResourceError, SchedulerError
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest, Refusal, Reply
 from callyard.schedulers.slurm import commands as slurm
 from callyard.schedulers.slurm.job_ids import elements, join, ranges
 from callyard.schedulers.slurm.states import JobReport
+from callyard.schedulers.slurm.user_arguments import SBATCH, SRUN, Command, check_arguments
 
 TOKEN = "0123456789abcdef"
 
@@ -26,6 +28,15 @@ def request(resources: Resources | None = None, **changes: Any) -> JobRequest:
 
 def submitted(resources: Resources | None = None, **changes: Any) -> list[str]:
     return slurm.submit(request(resources, **changes))
+
+
+def why_refused(**asked: Any) -> str:
+    """The reason why arguments of the user's own are refused; empty if they are taken."""
+    try:
+        check_arguments(Resources(**asked))
+    except ResourceError as error:
+        return str(error)
+    return ""
 
 
 def options(resources: Resources | None = None, **changes: Any) -> dict[str, str]:
@@ -63,6 +74,7 @@ def test_a_plain_job() -> None:
         ({"memory": 1.0001}, {"mem": "1025M"}),
         ({"memory": 3, "nodes": 2}, {"mem": "1536M", "nodes": "2", "ntasks": "2"}),
         ({"ranks": 4, "nodes": 2}, {"nodes": "2", "ntasks": "4"}),
+        ({"ranks": 4, "nodes": 2, "ranks_per_node": 3}, {"nodes": "2", "ntasks": "4", "ntasks-per-node": "3"}),
         ({"memory": 1, "ranks": 3}, {"mem-per-cpu": "342M"}),
         ({"gpus_per_rank": 2}, {"gres": "gpu:2"}),
         ({"gpus_per_rank": 2, "gres": "shard:1"}, {"gres": "shard:1,gpu:2"}),
@@ -79,6 +91,14 @@ def test_a_plain_job() -> None:
         ),
         ({"queue": "long"}, {"partition": "long"}),
         ({"job_name": "my job"}, {"job-name": "my job"}),
+        (
+            {"reservation": "r", "exclude": ["n1", "n2"], "nodelist": "n3", "licenses": "tool:2", "begin": "now+1hour"},
+            {"reservation": "r", "exclude": "n1,n2", "nodelist": "n3", "licenses": "tool:2", "begin": "now+1hour"},
+        ),
+        (
+            {"wckey": "w", "mail_type": "fail,end", "mail_user": "me@there"},
+            {"wckey": "w", "mail-type": "FAIL,END", "mail-user": "me@there"},
+        ),
     ],
 )
 def test_resources(asked: dict[str, Any], expected: dict[str, str]) -> None:
@@ -149,10 +169,140 @@ def test_all_memory_of_whole_nodes() -> None:
     assert "mem" not in options(Resources(nodes=2), whole_nodes=True, templated=True)  # which says so itself
 
 
-@pytest.mark.parametrize("words", ["--mem=0 --comment='a b'", ("--mem=0", "--comment=a b")])
+@pytest.mark.parametrize("words", ["--mem=0 --network='a b'", ("--mem=0", "--network=a b")])
 def test_the_users_own_arguments_come_last(words: Any) -> None:
     argv = submitted(Resources(slurm_cmd_args=words))
-    assert argv[-4:] == ["--mem=0", "--comment=a b", "--", "/run/job.sh"]
+    assert argv[-4:] == ["--mem=0", "--network=a b", "--", "/run/job.sh"]
+
+
+@pytest.mark.parametrize(
+    ("words", "refused", "instead"),
+    [
+        ("--hold --comment=mine", "--comment=mine", "by its comment a job is found again"),
+        ("--comm mine", "--comm", "by its comment a job is found again"),  # as getopt_long(3) takes it
+        ("-o here", "-o", "callyard logs"),
+        ("-Hohere", "-Hohere", "callyard logs"),
+        ("--output=here", "--output=here", "use error_log_file="),
+        ("-e here", "-e", "use error_log_file="),
+        ("--dependency=afterok:1", "--dependency=afterok:1", "use the future of the other call as an argument"),
+        ("-a 1-3", "-a", "become arrays by themselves"),
+        ("--signal=USR1@60", "--signal=USR1@60", "use warn_before= and warn_signal="),
+        ("--requeue", "--requeue", "use restart_limit="),
+        ("--no-requeue", "--no-requeue", "use restart_limit="),
+        ("--wrap=true", "--wrap=true", "use setup= or template="),
+        ("--quiet", "--quiet", "would not say the job's ID"),
+        ("-vQ", "-vQ", "would not say the job's ID"),
+        ("--wait", "--wait", "use future.result()"),
+        ("--parsable", "--parsable", "leave it out"),
+        ("-M other", "-M", "set the variable SLURM_CLUSTERS"),
+        ("-D /tmp", "-D", "use cwd="),
+        ("job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("--hold job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("-H job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("-n4 job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("--hint compute_bound job.sh", "job.sh", "which sbatch may take for what it is to run"),
+        ("--begin -x job.sh", "job.sh", "which sbatch may take for what it is to run"),  # -x is the value
+        ("--hold -- job.sh", "--", "which sbatch may take for what it is to run"),
+    ],
+)
+def test_arguments_that_would_override_ours(words: str, refused: str, instead: str) -> None:
+    why = why_refused(slurm_cmd_args=words)
+    assert why.startswith(f"slurm_cmd_args has {refused!r}")
+    assert instead in why
+    assert why_refused(slurm_cmd_args=shlex.split(words)) == why
+
+
+@pytest.mark.parametrize(
+    ("words", "refused", "instead"),
+    [
+        ("--unbuffered -n 4", "-n", "use ranks="),
+        ("--ntasks-per-node=2", "--ntasks-per-node=2", "use ranks_per_node="),
+        ("--cpu-bind=cores", "--cpu-bind=cores", "use cpu_bind="),
+        ("--gpu-b cores", "--gpu-b", "use gpu_bind="),
+        ("--mpi=pmix", "--mpi=pmix", "use Slurm(mpi=)"),
+        ("-uo here", "-uo", "what ranks print is the call's output"),
+        ("-K0", "-K0", "one rank that fails shall end the others"),
+        ("-w n1", "-w", "the nodes are chosen already"),
+        ("-I5 other", "other", "which srun may take for what it is to run"),
+        ("--exact ./program", "./program", "which srun may take for what it is to run"),
+    ],
+)
+def test_arguments_of_srun_that_would_override_ours(words: str, refused: str, instead: str) -> None:
+    why = why_refused(srun_args=words)
+    assert why.startswith(f"srun_args has {refused!r}")
+    assert instead in why
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        ("--mem=4G", "memory", 4),
+        ("--mem-per-cpu=4G", "memory", 4),
+        ("-t 30", "run_time", 60),
+        ("--nice", "priority", -1),
+        ("--mail-type=END", "mail_type", "FAIL"),
+        ("--nodel=n1", "nodelist", "n2"),
+        ("-n 4", "ranks", 2),
+        ("-J x", "job_name", "y"),
+        ("--gpus=2", "gpus_per_rank", 1),
+    ],
+)
+def test_arguments_that_a_key_says_too(words: str, key: str, value: Any) -> None:
+    word = shlex.split(words)[0]
+    assert not why_refused(slurm_cmd_args=words)
+    assert why_refused(slurm_cmd_args=words, **{key: value}) == (
+        f"slurm_cmd_args has {word!r}, which {key}= says, too: leave out one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--hold", "-H -vv", "--switches=1 --hint nomultithread", "--nice=5", "--exclusive=user", "--bb capacity=1G"),
+        *("-p long", "-plong", "--export=ALL,A=1", "--time-min=5", "--mem-bind=local", "--wait-all-nodes=1", ""),
+    ],
+)
+def test_arguments_that_are_taken(words: str) -> None:
+    asked = Resources(slurm_cmd_args=words, memory=1, run_time=60, wckey="w")
+    check_arguments(asked)
+    assert submitted(asked)[-2 - len(shlex.split(words)) : -2] == shlex.split(words)
+
+
+@pytest.mark.parametrize("words", ["--distribution=cyclic:block -l", "-u --threads-per-core 1", "--exact --label"])
+def test_arguments_of_srun_that_are_taken(words: str) -> None:
+    check_arguments(Resources(ranks=2, cpu_bind="cores", srun_args=words))
+
+
+def words_for(command: Command) -> st.SearchStrategy[list[str]]:
+    """Make words that are options of a command, long or short, whole or shortened, or none."""
+    options = sorted({*command.kept, *command.keys, *command.flags, *command.letters.values()})
+    valued = [option for option in options if option not in command.flags]
+    word = st.one_of(
+        st.builds(lambda option, size: f"--{option[:size]}", st.sampled_from(options), st.integers(1, 20)),
+        st.sampled_from(valued).map("--{}=x".format),
+        st.text(st.sampled_from([*command.letters, "5"]), min_size=1, max_size=3).map("-{}".format),
+        st.sampled_from(["job.sh", "1", "--"]),
+    )
+    return st.lists(word, max_size=5)
+
+
+@pytest.mark.parametrize(("key", "command"), [("slurm_cmd_args", SBATCH), ("srun_args", SRUN)])
+@given(data=st.data())
+def test_no_argument_comes_where_ours_are(key: str, command: Command, data: st.DataObject) -> None:
+    """As getopt(3) reads what is taken, all of it is options, and none that Callyard needs."""
+    words = data.draw(words_for(command))
+    options = {*command.kept, *command.keys, *command.flags, *command.letters.values()}
+    long = [option if option in command.flags else f"{option}=" for option in options]
+    short = "".join(letter if option in command.flags else f"{letter}:" for letter, option in command.letters.items())
+    if why_refused(**{key: words}):
+        return
+    try:
+        found, rest = getopt.getopt(words, short, long)
+    except getopt.GetoptError:
+        return  # the command refuses it itself
+    names = {option[2:] if option.startswith("--") else command.letters[option[1:]] for option, _ in found}
+    assert not rest
+    assert not names & command.kept.keys()
 
 
 def test_a_template_has_directives_of_its_own() -> None:

@@ -142,17 +142,14 @@ def test_the_phase_of_a_status() -> None:
     [
         (JobReport("1", "COMPLETED", exit_code=0), None, "ended with exit code 0"),
         (JobReport("1", "FAILED", "NonZeroExitCode", exit_code=3), "WorkerLost", "ended with exit code 3"),
-        (JobReport("1", "FAILED", "RaisedSignal", signal=11), "WorkerLost", "was ended by signal 11"),
+        (JobReport("1", "FAILED", "RaisedSignal", signal=11), "WorkerLost", "was killed by SIGSEGV"),
         (JobReport("1", "FAILED"), "WorkerLost", "failed"),
-        (
-            JobReport("1", "FAILED", "JobLaunchFailure", signal=9),
-            "WorkerLost",
-            "was ended by signal 9, for its memory perhaps",
-        ),
+        (JobReport("1", "FAILED", "JobLaunchFailure", signal=9), "WorkerLost", "was killed by SIGKILL"),
+        (JobReport("1", "FAILED", "JobLaunchFailure", signal=10), "WorkerLost", "was killed by SIGUSR1"),
         (
             JobReport("1", "FAILED", "JobLaunchFailure", exit_code=0),
             "NodeFailure",
-            "could not be started on its node, or was killed there, for its memory perhaps",
+            "could not be started on its node, or was killed there",
         ),
         (JobReport("1", "TIMEOUT", "TimeLimit"), "TimeLimitExceeded", "reached its time limit"),
         (JobReport("1", "PENDING", "Resources"), None, "waits"),

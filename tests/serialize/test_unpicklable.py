@@ -23,6 +23,21 @@ class Held:
     def method(self) -> None: ...
 
 
+class Refusing:
+    def __init__(self) -> None:
+        self.inside = LOCK
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it stays here")
+
+
+class Rebuilt(Held):
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return Rebuilt, (self.inside,)
+
+
 LOCK = threading.Lock()
 
 
@@ -44,11 +59,17 @@ def fails(value: Any) -> bool:
         (Held(Held(LOCK)), "it.inside.inside"),
         (Held([LOCK]).method, "self.inside[0]"),
         (partial(print, 1, end=LOCK), "it.keywords['end']"),
+        (Rebuilt([LOCK]), "it.inside[0]"),
         (threading.Event(), "it._cond._lock"),
     ],
 )
 def test_the_expression_that_leads_to_it(value: Any, path: str) -> None:
     assert culprit(value, "it", fails) == (path, LOCK if not isinstance(value, threading.Event) else value._cond._lock)
+
+
+def test_what_refuses_by_itself_is_named_not_what_it_holds() -> None:
+    refusing = Refusing()
+    assert culprit([refusing], "it", fails) == ("it[0]", refusing)
 
 
 def test_parts_of_a_function() -> None:

@@ -69,6 +69,7 @@ def general(layout: Layout) -> dict[str, object]:
         "SlurmdParameters": "config_overrides",  # nodes may be larger than the machine
         "ReturnToService": 1,
         "GresTypes": "gpu",
+        "Licenses": "tool:2",
         # The controller starts batch jobs once a second; nothing else need be waited for.
         "SchedulerType": "sched/backfill",
         "SchedulerParameters": "sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf_interval=1,bf_continue,"
@@ -140,5 +141,6 @@ def partitions(first: str) -> list[str]:
     return [
         f"PartitionName=main {usual} Default=YES PriorityTier=10 PreemptMode=OFF",
         f"PartitionName=low {usual} PriorityTier=1 PreemptMode=REQUEUE",
+        f"PartitionName=spare {usual} PriorityTier=1 PreemptMode=CANCEL GraceTime=30",
         f"PartitionName=short Nodes={first} MaxTime=1 DefaultTime=1 State=UP PriorityTier=10 PreemptMode=OFF",
     ]

@@ -592,6 +592,20 @@ def test_whom_the_kernel_ended_in_the_group_of_a_job(kernel):
     assert memory_control.oom_kills_within("job_6", kernel.root) == 0
 
 
+def test_each_of_them_explains_one_end(kernel):
+    group = kernel.top / "job_5"
+    kernel.mkdir(group)
+    kernel.process(ME, 1)
+    kernel.enter(group, ME)
+    (group / "memory.events").write_text("oom 1\noom_kill 1\n")
+    kills = memory_control.OomKills("job_5", kernel.root)
+    assert not kills.explain_one(), "of a process that had ended before"
+    (group / "memory.events").write_text("oom 2\noom_kill 3\n")
+    assert [kills.explain_one() for _ in range(3)] == [True, True, False]
+    assert memory_control.OomKills("job_5", kernel.root, explained=0).explain_one()
+    assert not memory_control.OomKills("", kernel.root, explained=0).explain_one(), "no job"
+
+
 def test_version_1_counts_whom_it_ended_elsewhere(tmp_path):
     (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
     assert memory_control.oom_kills(tmp_path) == 2

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from callyard.worker.end_sequence import EndSequence
 
-TERM, KILL, USR1 = int(signal.SIGTERM), int(signal.SIGKILL), int(signal.SIGUSR1)
+TERM, KILL, USR1, URG = int(signal.SIGTERM), int(signal.SIGKILL), int(signal.SIGUSR1), int(signal.SIGURG)
 
 
 def test_a_warning_then_sigterm_then_sigkill() -> None:
@@ -21,6 +21,10 @@ def test_a_warning_then_sigterm_then_sigkill() -> None:
     assert end.next_at is None
     end.announce(7.0)
     assert end.due(7.0) == [TERM]
+    assert end.next_at == 7.05
+    assert end.due(7.05) == [URG]
+    assert end.next_at == 7.5
+    assert end.due(8.0) == [URG]
     assert end.next_at == 9.0
     end.announce(8.0)  # a second reason delays nothing
     assert end.due(9.0) == [KILL]
@@ -51,8 +55,13 @@ def test_each_once_and_in_order(grace: float | None, warn_at: float | None, even
             end.announce(now)
         sent += [(now, signum) for signum in end.due(now)]
         assert end.next_at is None or end.next_at > now
-    signals = [signum for _, signum in sent]
+    signals = [signum for _, signum in sent if signum != URG]
+    wakes = [now for now, signum in sent if signum == URG]
+    assert len(wakes) <= 2
+    assert all(now < wake for now, signum in sent if signum == TERM for wake in wakes)
+    assert TERM in signals or not wakes
     assert signals == sorted(set(signals), key=[USR1, TERM, KILL].index), "each at most once, in this order"
+    assert KILL not in signals or sent[-1][1] == KILL
     assert (TERM in signals) == (announced is not None and grace != 0)
     assert (KILL in signals) == (announced is not None and grace is not None)
     assert warn_at is not None or USR1 not in signals

@@ -1,7 +1,7 @@
 """The seam for backends: the protocols `Backend` and `BackendFactory`, and the settings of an executor.
 
-What `Executor(backend=...)` gets is a `BackendFactory`, such as `Local(...)`, or the name of one. It makes a `Backend`
-for each executor.
+`Executor(backend=...)` takes a `BackendFactory`, such as `Local(...)`, or the name of one. The factory makes a
+`Backend` for each executor.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Settings:
     """The arguments of `Executor`, apart from the backend.
 
     Attributes:
-        max_workers: how many calls run at once; None for as many as there are resources for.
+        max_workers: the number of calls at once; None for as many as the resources allow.
         initializer: runs first in each process that makes calls.
-        initargs: its arguments.
-        init_function: runs there too; its results, by name, are arguments for calls that have such parameters.
+        initargs: the arguments of `initializer`.
+        init_function: runs there too; its results, by name, are arguments for calls with such parameters.
         max_tasks_per_child: calls after which a process is replaced; None for never.
     """
 
@@ -47,15 +47,15 @@ class Settings:
 
 
 class Backend(Protocol):
-    """The calls of one executor, and the resources on which they run."""
+    """The calls of one executor, and the resources for their runs."""
 
     @property
     def detached(self) -> bool:
-        """Whether calls outlive the executor."""
+        """True if calls outlive the executor."""
 
     @property
     def description(self) -> str:
-        """A few words for people: which resources, and whether calls outlive the executor."""
+        """A few words for people: the resources, and the life of calls."""
 
     def submit(
         self,
@@ -67,30 +67,30 @@ class Backend(Protocol):
     ) -> Future[T]:
         """Run a call once the futures in it are done and its resources are free. Any thread may do this at any moment.
 
-        A call with a ticket has a cache: see `CachedCall` for what is then to be asked and told.
+        A call with a ticket has a cache: `CachedCall` tells the backend's duties.
 
         Raises:
-            ResourceError: what is asked for can never be had here.
+            ResourceError: these resources can never be had here.
         """
 
     def cancel_pending(self) -> None:
         """Cancel every call that has not begun."""
 
     def kill(self, signum: int) -> None:
-        """Cancel the calls that wait, and end those that run by a signal to their processes; then nothing runs."""
+        """Cancel the waiting calls, and end the running ones by a signal to their processes; then nothing runs."""
 
     def interrupt(self) -> None:
-        """After Ctrl-C: end the calls whose results nobody could have any more, and let go of the rest."""
+        """After Ctrl-C, end the calls whose results no process could get any more, and let go of the rest."""
 
     def close(self, wait: bool) -> None:
-        """Let go of all resources once the last call has ended; `wait` for that."""
+        """Let go of all resources once the last call has ended; with `wait`, return only then."""
 
 
 class BackendFactory(Protocol):
     """A description of resources, from which each executor gets a backend of its own.
 
-    Another backend is such a class, made without arguments where it is chosen by name: `Executor(backend="name")` looks
-    for it in the entry-point group `callyard.backends`.
+    Another backend is such a class, made without arguments if it is chosen by name: `Executor(backend="name")` looks
+    for the name in the entry-point group `callyard.backends`.
     """
 
     @property
@@ -102,7 +102,7 @@ class BackendFactory(Protocol):
 
         Args:
             settings: the other arguments of the executor.
-            cache: where results go, if they go into a cache. Calls then come with tickets.
+            cache: the place of results, if they go into a cache. Calls then come with tickets.
 
         Raises:
             CallyardError: the settings do not go together, or there are no such resources here.

@@ -1,4 +1,4 @@
-"""The backend for live calls on several nodes: agents there, each with the worker pool that `Local()` has here."""
+"""The backend for live calls on several nodes: agents there, each with a worker pool as that of `Local()`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,14 @@ from .resource_mapping import plan_for_nodes
 class ClusterBackend(LiveBackend):
     """The live calls of one executor on the nodes of a launch."""
 
-    def __init__(self, launch: Launch, settings: Settings) -> None:
-        self._launch = launch
+    def __init__(
+        self,
+        launch: Launch,
+        settings: Settings,
+        check: Callable[[Resources], None] = lambda resources: None,  # noqa: ARG005
+    ) -> None:
+        """`check` raises ResourceError for what means nothing to the scheduler of the nodes."""
+        self._launch, self._check = launch, check
 
         def make_driver(segments: SegmentPool, _: Packer, expecting: Callable[[], bool]) -> ClusterDriver:
             initializer = pack_initializer(settings)
@@ -36,6 +42,7 @@ class ClusterBackend(LiveBackend):
         super().__init__(make_driver)
 
     def make_plan(self, resources: Resources) -> CallPlan:
+        self._check(resources)
         return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
 
     @property
@@ -50,8 +57,8 @@ def agent_command(
 
     Args:
         contact: the path of the contact file.
-        job_variables: see `JobVariables.environment`; nothing where no scheduler starts the agent.
-        token: of the pilot job that it is part of.
+        job_variables: see `JobVariables.environment`; empty if no scheduler starts the agent.
+        token: the token of the pilot job around the agent.
         python: the interpreter, if it is not this one.
     """
     of_job = [] if token is None else [token]

@@ -1,4 +1,4 @@
-"""Live calls: packed at submit, started once their futures are done, and streamed to workers, wherever those are."""
+"""Live calls: packed at `submit`, started once their futures are done, and streamed to workers on any machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class LiveBackend:
-    """The live calls of one executor. Subclasses say what resources mean, and which runner there is."""
+    """The live calls of one executor. Subclasses give resources a meaning, and make the runner."""
 
     detached = False
 
@@ -39,8 +39,8 @@ class LiveBackend:
         self._packer = Packer(segments)
         self._functions = FunctionRegistry()
         self._killed = False
-        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done
-        waiting = self._waiting  # not self: an executor that nobody refers to is closed by a finalizer
+        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done; each change is atomic, so no lock
+        waiting = self._waiting  # not self: an executor without references is closed by a finalizer
         self._runner = make_runner(segments, self._packer, lambda: bool(waiting))
         self._on_cancel = self._runner.look_again  # one bound method for all futures
         self._order = count()
@@ -48,7 +48,11 @@ class LiveBackend:
         self._plans: IdentityCache[Resources, CallPlan] = IdentityCache()
 
     def make_plan(self, resources: Resources) -> CallPlan:
-        """Return what these resources mean. Raises ResourceError if they can never be had."""
+        """Return the meaning of these resources.
+
+        Raises:
+            ResourceError: these resources can never be had.
+        """
         raise NotImplementedError
 
     def submit(
@@ -65,6 +69,7 @@ class LiveBackend:
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future: Future[Any] = Future(name, self._on_cancel)
         sources: list[Any] = []
+        # Now, in the user's thread: the call gets the arguments as they are at this moment.
         try:
             definition, packed = self._pack(fn, args, kwargs, sources)
         except Exception as error:
@@ -96,7 +101,7 @@ class LiveBackend:
                 self._wait(call, sources, ticket)
             else:
                 self._start(call, ticket)
-        except BaseException:  # nobody is going to have this future: what of it has not begun shall not
+        except BaseException:  # no user is going to have this future, so the call must not begin
             self._waiting.discard(call.future)
             call.future.cancel()
             raise
@@ -105,7 +110,7 @@ class LiveBackend:
         if ticket is not None:
             call.remember = ticket.order()
         self._runner.start(call)
-        self._waiting.discard(call.future)  # after it is in the runner's inbox: closing looks at both
+        self._waiting.discard(call.future)  # after its entry into the runner's inbox: `close` looks at both
 
     def _new_pace(self, key: Any) -> CallDurations:
         """Return the durations, none so far, of a function that was not called before."""
@@ -117,11 +122,11 @@ class LiveBackend:
 
     def _wait(self, call: Call, sources: list[Any], ticket: CachedCall | None) -> None:
         future = call.future
-        self._expect(future)  # first: who begins to wait for calls looks for those that are expected
+        self._expect(future)  # first: a thread that waits for the last call looks for expected ones
         self._runner.prepare()
 
         def go() -> None:
-            known = list(map(KeyedResult, sources))  # before: whoever opens a result may change it from then on
+            known = list(map(KeyedResult, sources))  # before: a user may change an opened result
             try:
                 call.inputs = tuple(map(self._packed, sources, known))
             except Exception as error:
@@ -144,11 +149,12 @@ class LiveBackend:
         when_ended(future, self._no_longer_waiting)
 
     def _noted(self, ticket: CachedCall, call: Call, note: RunReport | RunDeclined) -> bool:
-        """Take a worker's note; return whether it did not run the call, which may have to be started again then."""
+        """Take a worker's note; return True if the worker did not run the call, which may then have to start again."""
         if not isinstance(note, RunDeclined):
             ticket.noted(note)
             return False
         call.note = None
+        # Expected before it is pending again: otherwise the executor might end in between.
         self._expect(call.future)
         call.future.again()
         if self._killed:
@@ -159,13 +165,13 @@ class LiveBackend:
         return True
 
     def _packed(self, source: Any, known: KeyedResult) -> Packed:
-        """Return the result of a finished future, packed: as it came from its worker, if it was never opened."""
+        """Return the packed result of a finished future: the worker's bytes, unless the result has been opened."""
         packed = known.packed
         if isinstance(packed, Packed):
             return packed
         made = self._packer.pack(source.result() if packed is None else packed.load())
         if packed is None:
-            known.opened = made.load  # as it is sent: what means something is the copy
+            known.opened = made.load  # the copy that is sent is the one with a meaning
         return made
 
     def _no_longer_waiting(self, future: Future[Any]) -> None:
@@ -173,7 +179,8 @@ class LiveBackend:
             try:
                 self._waiting.discard(future)
                 self._runner.look_again()
-            except BaseException:  # the next time it is not among them any more
+            # Without the repetition, the next call here would find the future gone and do nothing.
+            except BaseException:
                 self._runner.look_again()
                 raise
 
@@ -183,7 +190,7 @@ class LiveBackend:
         self._cancel(all_of_them=False)
 
     def kill(self, signum: int) -> None:
-        self._killed = True  # first: what comes back from its worker now is cancelled there
+        self._killed = True  # first: a call that comes back from a worker now is cancelled there
         self._cancel(all_of_them=True)
         self._runner.kill(signum)
 
@@ -193,7 +200,7 @@ class LiveBackend:
         self._runner.cancel_waiting(all_of_them)
 
     def interrupt(self) -> None:
-        """End what runs; at a second Ctrl-C without the grace in which it may clean up."""
+        """End the running calls; at a second Ctrl-C without a grace for their clean-up."""
         self.kill(signal.SIGKILL if self._killed else signal.SIGTERM)
 
     def close(self, wait: bool) -> None:
@@ -203,7 +210,7 @@ class LiveBackend:
 
 
 def _arguments(call: Call, inputs: Sequence[Any]) -> Arguments:
-    """Return what was packed at `submit`, without the function if that was packed too."""
+    """Return the arguments packed at `submit`, without the function."""
     return load_with_inputs(call.arguments, inputs)[-2:]  # type: ignore[no-any-return]
 
 
@@ -221,7 +228,7 @@ def pack_initializer(settings: Settings) -> bytes | None:
 
 
 def unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> CallyardError:
-    """Return an error that says which part of the call cannot be pickled."""
+    """Return an error with the name of the unpicklable part of the call."""
     name = getattr(fn, "__name__", type(fn).__name__)
     parameters = (*_positional_parameters(fn), *(["argument"] * len(args)))
     parts = [("the function", name, fn), *((f"argument {i + 1}", parameters[i], a) for i, a in enumerate(args))]

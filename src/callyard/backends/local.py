@@ -1,4 +1,4 @@
-"""`Local`: this machine as a backend, whose calls are packed at submit and run by a pool of worker processes."""
+"""`Local`: this machine as a backend, whose calls are packed at `submit` and run by a pool of worker processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from ..pool.call import CallPlan
 from ..pool.call_shape import NodeCapacity
 from ..pool.worker_placement import WorkerPlacement
 from ..pool.worker_pool import WorkerPool
-from ..resources import Amount, Resources, whole
+from ..resource_values import Amount, whole
+from ..resources import Resources
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
-from ..system.machine import detect
+from ..system.machine import Machine, detect
 from ..utils.public_names import public_names
+from ..utils.quantities import counted
+from ..worker.current_call import current
 from .base import Settings
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
@@ -36,10 +39,12 @@ class Local:
     """This machine, or a part of it: a backend for `Executor`.
 
     Attributes:
-        cores: how many cores calls may have together (count); default: all that this process may use, by its CPU
-            affinity and its cgroup.
-        gpus: how many GPUs (count), or which (a list of entries of CUDA_VISIBLE_DEVICES); default: all that are found.
-        memory: how much memory (GiB, or a text as "16GB"); default: all that this process may use.
+        cores: the number of cores for all calls together (count); default: all that this process may use, by its CPU
+            affinity and its cgroup; within a call: the cores of that call.
+        gpus: the number of GPUs (count), or a list of entries of CUDA_VISIBLE_DEVICES; default: all GPUs found; within
+            a call: those of that call.
+        memory: the memory for all calls together (GiB, or a text as "16GB"); default: all that this process may use;
+            within a call with a `memory`: that.
         detached: calls of this backend end with the executor, so only False is accepted.
         host: calls of this backend run on this machine, so only None is accepted.
 
@@ -75,8 +80,8 @@ class Local:
         return LocalBackend(self.capacity(settings.max_workers), settings)
 
     def capacity(self, max_workers: int | None = None) -> NodeCapacity:
-        """Return what calls may have together; more workers than cores are possible if `cores` was not set."""
-        machine = detect()
+        """Return the resources for all calls together; more workers than cores are possible if `cores` was not set."""
+        machine = _what_there_is()
         cores = self.cores if self.cores is not None else max(machine.cores, max_workers or 0)
         memory = self.memory if self.memory is not None else machine.memory
         if self.gpus is None:
@@ -90,6 +95,15 @@ class Local:
 
     def __dir__(self) -> list[str]:
         return public_names(super().__dir__(), [field.name for field in fields(self)])
+
+
+def _what_there_is() -> Machine:
+    """Return what this process may use: within a call what that was given, which is not more."""
+    machine, call = detect(), current()
+    if call is None:
+        return machine
+    memory = machine.memory if call.memory is None else min(call.memory, machine.memory)
+    return Machine(call.cores, call.gpus, memory)
 
 
 def _check_gpus(gpus: object) -> None:
@@ -119,4 +133,5 @@ class LocalBackend(LiveBackend):
     @property
     def description(self) -> str:
         cores, gpus, memory = self.capacity
-        return f"live on {socket.gethostname()}: {cores} cores, {len(gpus)} GPUs, {memory / GIB:.1f} GiB"
+        there = f"{counted(cores, 'core')}, {counted(len(gpus), 'GPU')}, {memory / GIB:.1f} GiB"
+        return f"live on {socket.gethostname()}: {there}"

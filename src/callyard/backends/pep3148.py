@@ -1,7 +1,7 @@
 """A backend of any other PEP 3148 executor: threads, mpi4py, Dask, Globus Compute.
 
-It gives what it gives: resources other than the defaults are refused, because it could not be told of them.
-Callyard adds calls that wait for futures, and the futures' notes of where a failure came from.
+Resources other than the defaults are refused, because the other executor could not be told of them. Callyard adds calls
+that wait for futures, and the futures' notes about the origin of a failure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .cached.cached_future import CachedCall, KeyedResult
 
 
 class Pep3148Backend:
-    """The calls of one executor of ours that run in somebody else's."""
+    """The calls of one executor of ours that run in another library's executor."""
 
     detached = False
 
@@ -40,11 +40,12 @@ class Pep3148Backend:
         self._inner = inner
         self._limiter = CapacityLimiter(settings.max_workers)
         self._unfinished: set[_ForwardedCall] = set()
-        # A call that becomes ready when another ends is handed on by a thread of ours: the inner executor may hold
-        # its own locks while it ends a future, and would wait for itself.
+        # Our own thread hands on a call made ready by the end of another call: the inner executor, while ending a
+        # future, may hold locks of its own, and would wait for itself.
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="callyard")
         self._thread = threading.local()
         self._closed = False
+        # Last, after all attributes: the interpreter may end at any moment.
         interpreter_exit.register(self)
 
     def submit(
@@ -70,6 +71,7 @@ class Pep3148Backend:
             future.declined = lambda why: ticket.declined(why, ready, lambda: (args, dict(kwargs)))
             future.noted = ticket.noted
         try:
+            # First, before anything can start or end the call, so that `close` waits for this future.
             self._unfinished.add(future)
             when_ended(future, self._forget)
             if sources:
@@ -91,7 +93,7 @@ class Pep3148Backend:
             )
 
     def _withdraw(self, future: _ForwardedCall) -> None:
-        """Cancel a call whose submission was interrupted, unless the inner executor has it: nobody gets its future."""
+        """Cancel a call after an interrupted submission, unless the inner executor has it: no user gets the future."""
         if future.theirs is None:
             future.again()
             future.cancel()
@@ -99,7 +101,7 @@ class Pep3148Backend:
             self._forget(future)
 
     def _outside(self, step: Callable[[], object]) -> None:
-        """Do it, but not in the middle of another such step of this thread.
+        """Do a step, but not in the middle of another such step of this thread.
 
         A finalizer may submit while this thread holds locks of the inner executor, which would wait for itself.
         """
@@ -111,7 +113,7 @@ class Pep3148Backend:
         try:
             self._do_all(queue)
         except BaseException:
-            self._do_all(queue)  # what a finalizer has left there
+            self._do_all(queue)  # the steps that a finalizer has left there
             raise
 
     def _do_all(self, queue: deque[Callable[[], object]]) -> None:
@@ -139,11 +141,11 @@ class Pep3148Backend:
             if order is None:
                 theirs = self._inner.submit(fn, *goes_on[0], **goes_on[1])
             else:
-                from ..cache.run_call import run  # here, because other calls need nothing of it
+                from ..cache.run_call import run  # here, because other calls need none of this
 
                 theirs = self._inner.submit(run, order, fn, args, kwargs, *goes_on)
             future.theirs = theirs
-            future.again()  # running or not: from now on theirs knows
+            future.again()  # running or not: from now on their future knows
             theirs.add_done_callback(lambda done: self._ended(future, done))
         except BaseException as error:
             self._limiter.release(future)
@@ -168,7 +170,7 @@ class Pep3148Backend:
 
     def _forget(self, future: _ForwardedCall) -> None:
         self._unfinished.discard(future)
-        future.theirs = future.noted = future.declined = future.ready = None  # they lead back to it, and to its call
+        future.theirs = future.noted = future.declined = future.ready = None  # they refer to the future and its call
         if self._closed and not self._unfinished:
             self._helper.shutdown(wait=False)
 
@@ -177,7 +179,7 @@ class Pep3148Backend:
             future.cancel()
 
     def kill(self, signum: int) -> None:
-        """Their workers are theirs: what has not begun is cancelled, what runs goes on."""
+        """Cancel the calls that have not begun; running ones go on, since the workers belong to the inner executor."""
         self.cancel_pending()
 
     def interrupt(self) -> None:
@@ -191,7 +193,7 @@ class Pep3148Backend:
             self._helper.shutdown(wait=wait)
 
     def begin_end(self) -> None:
-        """At the interpreter's end there is nothing to do but to wait."""
+        """Do nothing: at the interpreter's end these calls can only be awaited."""
 
     def wait_for_end(self) -> None:
         for future in list(self._unfinished):
@@ -203,9 +205,9 @@ class Pep3148Backend:
 
 
 class _ForwardedCall(Future[Any]):
-    """A call of ours, and once it has been handed on, `theirs`, which knows whether it runs.
+    """A call of ours, and after the handing on the other executor's future `theirs`.
 
-    While it is being handed on it counts as running, so that it is not cancelled here and run there.
+    In between the call counts as running: otherwise the call might be cancelled here and still run there.
     """
 
     __slots__ = ("begun", "declined", "goes_on_with", "noted", "ready", "theirs")
@@ -213,14 +215,14 @@ class _ForwardedCall(Future[Any]):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.theirs: Any = None
-        self.begun = False  # to be handed on
-        self.noted: Callable[[RunReport], object] | None = None  # if it is remembered
+        self.begun = False  # handed on, or about to be
+        self.noted: Callable[[RunReport], object] | None = None  # set for a call with a cache
         self.declined: Callable[[RunDeclined], object] | None = None
-        self.ready: Callable[[], object] | None = None  # hands it on when there is room
-        self.goes_on_with: tuple[Any, Any] | None = None  # arguments with which it has asked to be run again
+        self.ready: Callable[[], object] | None = None  # hands the call on when there is room
+        self.goes_on_with: tuple[Any, Any] | None = None  # the arguments with which the call has asked to be run again
 
     def run_again(self, again: Again) -> None:
-        """Hand it on once more, behind others, with these arguments."""
+        """Hand the call on once more, behind others, with these arguments."""
         if self.ready is not None and not self.done():
             self.goes_on_with = again.args, again.kwargs
             self.theirs, self.begun = None, False
@@ -228,7 +230,7 @@ class _ForwardedCall(Future[Any]):
             self.ready()
 
     def comes_to(self, result: Any) -> None:
-        """End with what came back; of a remembered call that is an `RunOutcome`."""
+        """End with the result of their future, a `RunOutcome` for a call with a cache."""
         if type(result) is not RunOutcome or self.noted is None or self.declined is None:
             self.set_result(result)
         elif isinstance(result.note, RunReport):

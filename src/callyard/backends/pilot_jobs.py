@@ -1,13 +1,13 @@
-"""Pilot jobs: nodes that an executor asks a scheduler for, each of whose jobs brings an agent to its nodes.
+"""Pilot jobs: nodes from a scheduler, by jobs whose only work is an agent on each of their nodes.
 
     the driver's I/O thread                         the thread of the commands
     ----------------------------------------------- ---------------------------------------
     look_after: PilotState decides --> actions -------> submit, ask, cancel: one command at a time
-                PilotState <---------------- replies <- the answer, or how the command failed
+                PilotState <---------------- replies <- the answer, or the command's error
     admit: an agent has connected, and PilotState knows its job
 
-The decisions of `cluster/pilot_state_machine.py` are carried out here. No command is waited for in the I/O thread:
-a controller may take its time, and calls go on meanwhile.
+This module carries out the decisions of `cluster/pilot_state_machine.py`. The I/O thread waits for no command: a
+controller may take its time, and calls go on meanwhile.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from ..utils.command_thread import CommandThread, Steps
 from .batch.scheduler_client import SchedulerClient, SubmissionRefused
 
 _log = logging.getLogger("callyard")
-_TAIL = 2000  # bytes of a log that are read for its last words
+_TAIL = 2000  # bytes of a log, for its last words
 
 
 class PilotSettings(Protocol):
@@ -56,13 +56,13 @@ class PilotSettings(Protocol):
     most: int
 
     def typical(self) -> NodeCapacity | None:
-        """Return what most nodes have, as far as that is known."""
+        """Return the resources of most nodes, as far as known."""
 
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
-        """Return the request for so many jobs of so many nodes each."""
+        """Return the request for `count` jobs of `size` nodes each."""
 
     def describe(self) -> str:
-        """Return what this is, for people."""
+        """Return a short description for people."""
 
 
 class PilotJobs:
@@ -73,7 +73,7 @@ class PilotJobs:
         scaler = Autoscaler(settings.least, settings.most)
         self._state = PilotState(scaler, placement, settings.poll, settings.typical(), scheduler.pause)
         self._commands = CommandThread(self._post)
-        self._replies: deque[Callable[[], object]] = deque()  # for the I/O thread
+        self._replies: deque[Callable[[], object]] = deque()  # from the thread of the commands, for the I/O thread
         self._logs: dict[Block, str] = {}  # paths
         self._to_end: list[NodeState] = []
         self._loop: EventLoop | None = None
@@ -108,7 +108,7 @@ class PilotJobs:
         return self._state.give_up(needs, f"{self._settings.describe()}: none came{where}")
 
     def job_on(self, node: str) -> Block | None:
-        """Return the pilot job that brought an agent there."""
+        """Return the pilot job that brought an agent to this node."""
         return self._state.job_on(node)
 
     # -- carrying out ----------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class PilotJobs:
         self._commands.run(self._carefully(steps))
 
     def _carefully(self, steps: Steps) -> Steps:
-        """Let a fault in one not end the others; whatever waits for an answer has been told before."""
+        """Log an error in one task, so that others go on; each task has told its result, good or bad, before."""
         try:
             yield from steps
         except Exception:
@@ -148,7 +148,7 @@ class PilotJobs:
 
     def _post(self, reply: Callable[[], object]) -> None:
         """Hand a reply from the thread of the commands to the I/O thread."""
-        self._replies.append(reply)  # first: the loop may look for it as soon as it is woken
+        self._replies.append(reply)  # first: once woken, the loop looks for it
         if self._loop is not None:
             self._loop.wake()
 
@@ -159,7 +159,7 @@ class PilotJobs:
     # -- submitting ------------------------------------------------------------------------------------
 
     def _submissions(self, size: int, blocks: list[Block]) -> Steps:
-        """Submit them, in arrays as large as the cluster takes."""
+        """Submit jobs for these blocks, in arrays as large as the cluster takes."""
         scheduler = self._scheduler
         try:
             most = scheduler.most if scheduler.most is not None else (yield scheduler.most_elements)
@@ -168,12 +168,13 @@ class PilotJobs:
             return
         most = max(1, most)
         for first in range(0, len(blocks), most):
-            if self._closing:  # a moment too late: there is nobody to whom agents could come
+            if self._closing:  # no driver is left for the agents
                 return
             yield from self._submit(size, blocks[first : first + most])
 
     def _submit(self, size: int, blocks: list[Block]) -> Steps:
         token = os.urandom(8).hex()
+        # Before the command: an agent may connect before the answer to its submission.
         self._state.submitting(blocks, token)
         try:
             request = self._settings.request(token, size, len(blocks), self._contact())
@@ -185,7 +186,7 @@ class PilotJobs:
         yield from self._submission(request, blocks)
 
     def _submission(self, request: JobRequest, blocks: list[Block]) -> Steps:
-        """Submit, and look the job up where that was not answered: it may have been taken all the same."""
+        """Submit a job, and look for the job after a submission without an answer: the scheduler may have taken it."""
         try:
             try:
                 job = yield partial(self._scheduler.submit, request)
@@ -203,7 +204,7 @@ class PilotJobs:
     def _not_submitted(self, blocks: list[Block], error: Exception) -> None:
         if isinstance(error, SubmissionRefused):
             self._refused(blocks, error.kind, str(error))
-        else:  # nobody shall wait for these blocks
+        else:  # so that no call waits for the blocks
             self._refused(blocks, "mistake", str(error))
             raise error
 
@@ -213,12 +214,12 @@ class PilotJobs:
     # -- asking ----------------------------------------------------------------------------------------
 
     def _question(self, blocks: list[Block]) -> Steps:
-        """Ask how far their jobs are, and how long they may go on; an answer that makes no sense counts as none."""
+        """Ask for the states of the jobs, and the time left to them; a senseless answer counts as none."""
         ends: dict[str, float] = {}
         try:
             statuses = yield partial(self._scheduler.statuses, [block.job or "" for block in blocks])
             timeless = [block.job or "" for block in blocks if is_timeless(block)]
-            asked_at = monotonic()  # before the command, so that a slow answer makes the time shorter, not longer
+            asked_at = monotonic()  # before the command: a slow answer makes the time shorter, never longer
             if timeless:
                 left = yield partial(self._scheduler.times_left, timeless)
                 ends = {job: asked_at + seconds for job, seconds in left.items()}
@@ -230,12 +231,12 @@ class PilotJobs:
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """Cancel what has not ended by itself: also what is just being submitted."""
-        if os.getpid() != self._pid:  # a fork in a callback has copied the I/O thread, and the jobs are not the copy's
+        """Cancel the jobs that have not ended by themselves, and those under submission."""
+        if os.getpid() != self._pid:  # a fork in a callback has copied the I/O thread, but the jobs are not the copy's
             return
         self._closing = True
         self._scheduler.stop_asking()
-        self._take_replies()  # first: the loop may have told of some already, and would not tell again
+        self._take_replies()  # first: the loop has told of these replies already, and does not tell again
         while self._commands.busy:
             loop.step(None)
             self._take_replies()
@@ -253,7 +254,7 @@ def _remove_if_empty(path: str) -> None:
 
 
 def _tail(path: str) -> str:
-    """Return the last lines of a log as one; nothing where it cannot be read."""
+    """Return the last lines of a log as one line; nothing if the log cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))

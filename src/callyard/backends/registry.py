@@ -1,7 +1,7 @@
 """The registry of backends: from the argument `backend=` of `Executor` to a backend that runs calls.
 
-Ours are in a table, those of other packages in the entry-point group `callyard.backends`: a class that follows the
-protocol `BackendFactory` and is made without arguments.
+Our own backends are in a table, those of other packages in the entry-point group `callyard.backends`: a class that
+follows the protocol `BackendFactory` and is made without arguments.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ OWN = {"local": "callyard.backends.local:Local", "slurm": "callyard.backends.slu
 
 
 def open_backend(choice: object, settings: Settings, cache: Cache | str | os.PathLike[str] | None = None) -> Backend:
-    """Return the backend for a name, a description such as `Local(...)`, or another executor; behind a cache if asked.
+    """Return the backend for a name, a description such as `Local(...)`, or another executor; perhaps behind a cache.
 
     Raises:
-        CallyardError: it is none of these, or nobody knows the name.
+        CallyardError: it is none of these, or no backend has the name.
     """
     if cache is None:
         return _open(choice, settings, None)
-    from ..cache.cache import Cache  # here and below, because calls without a cache need nothing of it
+    from ..cache.cache import Cache  # here and below, because calls without a cache need none of this
     from .cached.backend import CachedBackend
 
     results = cache if isinstance(cache, Cache) else Cache(cache)
@@ -41,13 +41,13 @@ def open_backend(choice: object, settings: Settings, cache: Cache | str | os.Pat
 
 
 def other_resources(choice: object) -> Sequence[str]:
-    """Return the keys of resources that only this choice of a backend knows."""
+    """Return the keys of resources for this choice of a backend alone."""
     factory = _factory(choice)
     return () if factory is None else factory.other_resources
 
 
 def _factory(choice: object) -> BackendFactory | None:
-    """Return the description that a name or a class stands for, or that the choice is; None if it is another thing."""
+    """Return the description for a name or a class, or the choice itself if it is one; None for anything else."""
     found = find_plugin(GROUP, choice, OWN) if isinstance(choice, str) else choice
     if not (hasattr(found, "open") and hasattr(found, "other_resources")):
         return None
@@ -62,10 +62,10 @@ def _open(choice: object, settings: Settings, cache: Cache | None) -> Backend:
         from .pep3148 import Pep3148Backend
 
         return Pep3148Backend(choice, settings)
-    raise CallyardError(f"backend={choice!r} is none that this version knows{_instead(choice)}")
+    raise CallyardError(f"backend={choice!r} is not a backend that this version knows{_instead(choice)}")
 
 
-# Names that people expect -> what to pass.
+# Names that people expect -> the argument to pass.
 _EXECUTORS = {
     "threads": "concurrent.futures.ThreadPoolExecutor()",
     "threading": "concurrent.futures.ThreadPoolExecutor()",
@@ -82,11 +82,11 @@ _WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", 
 
 
 def _instead(choice: object) -> str:
-    """Say what to write in place of something that is no backend."""
+    """Return advice for a choice that is no backend."""
     if isinstance(choice, type) and issubclass(choice, StandardExecutor):
         return f", but the class of another executor: call it, as {choice.__name__}()"
     if callable(getattr(choice, "get_executor", None)):
-        return ", but it has one: pass what its get_executor() returns"
+        return ", but it has an executor: pass what its get_executor() returns"
     if isinstance(choice, str) and choice.lower() in _EXECUTORS:
         return f": pass {_EXECUTORS[choice.lower()]}"
     names = plugin_names(GROUP, OWN)

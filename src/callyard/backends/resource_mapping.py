@@ -1,8 +1,9 @@
-"""The mapping of resources to plans for one machine or several nodes, or to the reason why they cannot be had."""
+"""The mapping of resources to plans for one machine or several nodes, or to the error with the reason."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterable
 from typing import Any
@@ -12,11 +13,17 @@ from ..pool.call import CallPlan
 from ..pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
+from ..schedulers.steps import RankOptions
 from ..utils.environment import THREADS
+from ..utils.quantities import counted
 from ..worker.current_call import WARNED_BY
 
 GIB = 1 << 30
-_FOR_SCHEDULERS = ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
+_FOR_SCHEDULERS = (
+    *("partition", "queue", "account", "qos", "constraint", "gres", "reservation", "exclude", "nodelist", "licenses"),
+    *("begin", "wckey", "mail_type", "mail_user", "job_name", "slurm_cmd_args"),
+)
+_FOR_RANKS = ("cpu_bind", "gpu_bind", "srun_args")
 _FOR_CACHES = ("cache_key", "cache_directory")
 
 
@@ -24,10 +31,10 @@ def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
     """Return the plan for calls with these resources.
 
     Raises:
-        ResourceError: a key means nothing here, or there is less than is asked for.
+        ResourceError: a key means nothing here, or there are fewer resources.
     """
-    asked = resources.asked()
-    _refuse_what_means_nothing(asked)
+    resources = with_nodes(resources)
+    _refuse_what_means_nothing(resources.asked(), (*_FOR_SCHEDULERS, *_FOR_RANKS))
     _refuse_what_there_is_not(resources, capacity)
     shape = shape_of(resources)
     if resources.exclusive:
@@ -50,13 +57,15 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
     """Return the plan for calls with these resources on one of several nodes.
 
     Raises:
-        ResourceError: a key means nothing here, or no node has what is asked for.
+        ResourceError: a key means nothing here, or no node has so many resources.
     """
+    resources = with_nodes(resources)
     asked = resources.asked()
     for key in _FOR_SCHEDULERS:
         if key in asked:
             raise ResourceError(f"{key} is for jobs, and live calls run in one that is there already; leave it out")
-    _refuse_what_means_nothing(asked)
+    _refuse_what_means_nothing(asked, ())
+    rank_options(resources)  # refuses them for a single rank
     known = list(offers)
     need = _need(resources, known)
     if known and resources.run_time is not None and all(not offer.could_hold(_only(need.time)) for offer in known):
@@ -73,14 +82,16 @@ def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPla
             f"largest of {len(known)} has {_largest(known)}; ask for less"
         )
     options, run_time = options_of(resources), resources.run_time
-    if need.nodes > 1 and resources.memory is not None:
+    if need.by_scheduler and resources.memory is not None:
         options["memory"] = memory_bytes(resources.memory / resources.ranks)
     return CallPlan(need.shape, resources.priority, resources.restart_limit, run_time, options, need)
 
 
 def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
-    """Return the need of each node. Ranks that no node has room for are spread over as few nodes as possible."""
+    """Return the need of each node. Ranks without room on one node are spread over as few nodes as possible."""
     whole = NodeNeed(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
+    if (own := rank_options(resources)) != RankOptions():  # then the scheduler starts the ranks, as on several nodes
+        whole = whole._replace(exclusive=True, rank_options=own)
     if resources.nodes is not None and resources.nodes > 1:
         if resources.ranks < resources.nodes:
             raise ResourceError(
@@ -95,11 +106,45 @@ def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
 
 
 def _share(resources: Resources, nodes: int) -> NodeNeed:
-    """Return the need of each of several nodes. They are the call's alone, since no pool can account for its ranks."""
-    ranks = -(-resources.ranks // nodes)
+    """Return the need of each of several nodes.
+
+    The call has the nodes for itself: no pool can account for its ranks.
+    """
+    ranks = resources.ranks_per_node or -(-resources.ranks // nodes)
     cores, gpus = ranks * resources.cores_per_rank, ranks * resources.gpus_per_rank
     shape = shape_of(resources)._replace(cores=cores, gpus=gpus, memory=memory_bytes(resources.memory) // nodes)
-    return NodeNeed(shape, exclusive=True, nodes=nodes, time=resources.run_time or 0.0)
+    return NodeNeed(shape, True, nodes, resources.run_time or 0.0, ranks, rank_options(resources))
+
+
+def with_nodes(resources: Resources) -> Resources:
+    """Return resources whose `ranks_per_node` says how many nodes there are.
+
+    Raises:
+        ResourceError: that is not as many as are asked for.
+    """
+    if resources.ranks_per_node is None:
+        return resources
+    nodes = -(-resources.ranks // resources.ranks_per_node)
+    if resources.nodes not in (None, nodes):
+        raise ResourceError(
+            f"nodes={resources.nodes} was asked for, and ranks={resources.ranks} with "
+            f"ranks_per_node={resources.ranks_per_node} take {nodes}; leave nodes out"
+        )
+    return resources.updated({"nodes": nodes})
+
+
+def rank_options(resources: Resources) -> RankOptions:
+    """Return the user's wishes for the start of ranks.
+
+    Raises:
+        ResourceError: there is only one rank.
+    """
+    for key in _FOR_RANKS:
+        if resources.ranks == 1 and getattr(resources, key) is not None:
+            raise ResourceError(f"{key} is for calls with ranks, and this one has a single one; leave it out")
+    arguments = resources.srun_args
+    words = shlex.split(arguments) if isinstance(arguments, str) else arguments or ()
+    return RankOptions(resources.cpu_bind, resources.gpu_bind, tuple(words))
 
 
 def _only(time: float) -> NodeNeed:
@@ -109,12 +154,12 @@ def _only(time: float) -> NodeNeed:
 def _largest(offers: list[NodeOffer]) -> str:
     offer = max(offers, key=lambda offer: offer.cores or 0)
     memory = "" if offer.memory is None else f", {offer.memory / GIB:.3g} GiB"
-    gpus = "" if offer.gpu_count is None else f", {offer.gpu_count} GPUs"
-    return f"{offer.cores} cores{gpus}{memory}"
+    gpus = "" if offer.gpu_count is None else f", {counted(offer.gpu_count, 'GPU')}"
+    return f"{counted(offer.cores or 0, 'core')}{gpus}{memory}"
 
 
-def _refuse_what_means_nothing(asked: dict[str, Any]) -> None:
-    for key in _FOR_SCHEDULERS:
+def _refuse_what_means_nothing(asked: dict[str, Any], for_schedulers: Iterable[str]) -> None:
+    for key in for_schedulers:
         if key in asked:
             raise ResourceError(f"{key} is for a scheduler, and this machine's backend has none; leave it out")
     for key in _FOR_CACHES:
@@ -127,17 +172,17 @@ def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> N
         raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
     if resources.cores > capacity.cores:
         raise ResourceError(
-            f"{_each(resources, 'cores_per_rank')} cores were asked for, and there are {capacity.cores}; "
-            "ask for fewer, or set Local(cores=...)"
+            f"{_asked(resources, 'cores_per_rank')} was asked for, and this executor has "
+            f"{counted(capacity.cores, 'core')}; ask for fewer, or set Local(cores=...)"
         )
     if resources.gpus > len(capacity.gpus):
         raise ResourceError(
-            f"{_each(resources, 'gpus_per_rank')} GPUs were asked for, and there are {len(capacity.gpus)}; "
-            "ask for fewer, or set Local(gpus=...)"
+            f"{_asked(resources, 'gpus_per_rank')} was asked for, and this executor has "
+            f"{counted(len(capacity.gpus), 'GPU')}; ask for fewer, or set Local(gpus=...)"
         )
     if resources.memory is not None and resources.memory * GIB > capacity.memory:
         raise ResourceError(
-            f"memory={resources.memory:g} GiB was asked for, and there are {capacity.memory / GIB:.3g}; "
+            f"memory={resources.memory:g} GiB was asked for, and this executor has {capacity.memory / GIB:.3g} GiB; "
             "ask for less, or set Local(memory=...)"
         )
     if resources.ranks > 1 and (reason := why_no_mpi()) is not None:
@@ -147,13 +192,13 @@ def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> N
         )
 
 
-def _each(resources: Resources, key: str) -> str:
-    count = getattr(resources, key)
-    return str(count) if resources.ranks == 1 else f"{resources.ranks} x {count}"
+def _asked(resources: Resources, key: str) -> str:
+    ranks = "" if resources.ranks == 1 else f"ranks={resources.ranks} with "
+    return f"{ranks}{key}={getattr(resources, key)}"
 
 
 def options_of(resources: Resources) -> dict[str, Any]:
-    """Return what the worker arranges around the call. Paths are those of this moment and this directory."""
+    """Return the options for a worker's preparation of the call. Paths are those of this moment and this directory."""
     options: dict[str, Any] = {}
     for key in ("cwd", "error_log_file"):
         path = getattr(resources, key)
@@ -170,7 +215,7 @@ def options_of(resources: Resources) -> dict[str, Any]:
 
 
 def _warning(resources: Resources) -> dict[str, str]:
-    """Return the variable by which a worker listens to the warning before its first call begins."""
+    """Return the variable from which a worker learns the signal of the warning before the first call."""
     return {} if resources.warn_before is None else {WARNED_BY: str(_signal_number(resources))}
 
 
@@ -179,7 +224,7 @@ def _signal_number(resources: Resources) -> int:
 
 
 def memory_bytes(memory: float | None) -> int:
-    """GiB in bytes, at least one: none at all means that no memory was asked for."""
+    """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
     return 0 if memory is None else max(1, int(memory * GIB))
 
 
@@ -187,23 +232,24 @@ def memory_bytes(memory: float | None) -> int:
 
 
 def job_options(resources: Resources) -> dict[str, Any]:
-    """Return what is arranged around a call that is a job. What the scheduler can give, it knows itself.
+    """Return the options of a call that is a job; the scheduler keeps the other resources.
 
     Raises:
-        ResourceError: a key means nothing where each call is a job.
+        ResourceError: a key means nothing for a job.
     """
-    if resources.queue is not None:
-        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
     if resources.cache_key is not None or resources.cache_directory is not None:
         raise ResourceError("cache_key and cache_directory are for a cache, and this executor has none; leave them out")
+    rank_options(resources)  # refuses them for a single rank
     options = options_of(resources)
-    if resources.cores_per_rank > 1:
+    if resources.exclusive:
+        options["cores"] = 0  # all that it finds
+    elif resources.cores_per_rank > 1:
         options["cores"] = resources.cores_per_rank
     return options
 
 
 def thread_variables(resources: Resources) -> dict[str, str]:
-    """Return the variables that tell libraries how many threads to start."""
+    """Return the variables for the number of threads that libraries start."""
     return dict.fromkeys(THREADS, str(resources.cores_per_rank))
 
 

@@ -9,20 +9,21 @@ import time
 
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError
-from ..jobs.spool import BatchDirectory, folders
+from ..jobs.find_batches import folders
+from ..jobs.spool import BatchDirectory
 from ..system.process_identity import ProcessIdentity, this_process
 from ..utils.paths import runs_directory
 
 __all__ = ["live_directory", "log_directory", "private_home", "remove_if_over"]
 
 
-_KEPT = 7 * 24 * 3600.0  # s for which logs are kept, also those that an error names
+_KEPT = 7 * 24 * 3600.0  # s for which logs are kept
 
 
 def private_home() -> CacheDirectory:
-    """Make a directory that the nodes see too: in the user's home, or where CALLYARD_RUNS says.
+    """Make a directory that the nodes see too: in the user's home, or in CALLYARD_RUNS.
 
-    Its name says who has made it, so that what others have left can be removed once their jobs have ended.
+    The name has the maker's identity, so that a later process can remove the directory after the ends of all jobs.
     """
     _remove_abandoned()
     return CacheDirectory.open(os.path.join(runs_directory(), f"{this_process().label}+{os.urandom(4).hex()}"))
@@ -38,12 +39,12 @@ def _remove_abandoned() -> None:
 
 
 def remove_if_over(home: CacheDirectory) -> None:
-    """Remove a directory of jobs without a cache, unless some still run: nobody wants the results.
+    """Remove a directory of jobs without a cache, unless some still run: no process is left to read the results.
 
     It stays for a week if an error, which somebody has been told, names a log there.
     """
     if all(folder.is_over() and not _is_named(folder) for folder in folders(home)):
-        gone = f"{home.path}.gone"  # renamed first: jobs that are just ending find nothing to write into
+        gone = f"{home.path}.gone"  # renamed first: jobs that are just ending find no place to write
         with contextlib.suppress(OSError):
             os.rename(home.path, gone)
         shutil.rmtree(gone, ignore_errors=True)
@@ -61,12 +62,12 @@ def _is_named(folder: BatchDirectory) -> bool:
 
 
 def live_directory() -> str:
-    """Return the directory in which agents on the nodes find out how to reach this process."""
+    """Return the directory in which agents on the nodes find this process's contact."""
     return os.path.join(runs_directory(), "live")
 
 
 def log_directory() -> str:
-    """Return the directory for the logs of pilot jobs, and remove those from it that are a week old."""
+    """Return the directory for the logs of pilot jobs, and remove logs that are a week old."""
     path = os.path.join(runs_directory(), "logs")
     os.makedirs(path, mode=0o700, exist_ok=True)
     for entry in os.scandir(path):

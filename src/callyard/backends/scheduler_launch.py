@@ -1,4 +1,4 @@
-"""The launch of live calls through a scheduler: agents on nodes of an allocation, or of jobs that are asked for."""
+"""The launch of live calls through a scheduler: agents on nodes of an allocation, or of jobs submitted for them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..resources import Resources
 from ..schedulers.base import JobId, JobRequest, Scheduler
 from ..schedulers.command import Query
 from ..schedulers.steps import NodeKind, RankStep, Steps
+from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
 from .pilot_jobs import PilotJobs
@@ -27,27 +28,27 @@ from .run_directories import live_directory, log_directory
 
 __all__ = ["LaunchSettings", "PilotLaunch", "StepLaunch"]
 
-_TIME_LIMIT = 10.0  # s for an answer that one can do without
+_TIME_LIMIT = 10.0  # s for an answer that is not necessary
 _SETUP = 'set -e\n{setup}\nexec "$@"'
 
 
 @dataclass(frozen=True)
 class LaunchSettings:
-    """The user's settings of live calls on nodes, beside the scheduler and the host on which its commands run.
+    """The user's settings of live calls on nodes, besides the scheduler and the host of its commands.
 
     Attributes:
-        nodes: how many to have, the fewest and the most; None for all of the allocation.
+        nodes: the number of nodes, or the fewest and the most; None for all of the allocation.
         asked: the resources of pilot jobs, such as their partition.
-        walltime: their time limit (s).
-        template: their script as a Jinja template.
-        template_keys: the names of the user's own in it.
+        walltime: the time limit of pilot jobs (s).
+        template: the script of pilot jobs as a Jinja template.
+        template_keys: the template's names of the user's own.
         python: the interpreter on the nodes; None for this one.
-        setup: the shell lines before it.
-        launcher: the words before it.
+        setup: the shell lines before the interpreter.
+        launcher: the words before the interpreter.
         mpi: the plugin by which ranks find each other.
         interface: the network interface to listen on for agents.
         ports: the range of ports to listen on.
-        poll: how soon and how late the scheduler is asked what has become of jobs (s).
+        poll: the shortest and the longest time between two questions about jobs (s).
     """
 
     scheduler: Scheduler
@@ -73,13 +74,17 @@ class LaunchSettings:
             raise ResourceError(f"{self.scheduler.name} starts no processes on nodes, only jobs: say detached=True")
         return steps
 
+    def check(self, resources: Resources) -> None:
+        """Raise ResourceError for resources that mean nothing to the scheduler."""
+        self.scheduler.site().check(resources)
+
     @property
     def job_variables(self) -> Mapping[str, str]:
-        """The variable by which processes on nodes learn in which job they are."""
+        """The variable from which processes on nodes learn the names of the job's variables."""
         return self.scheduler.site().job_variables.environment()
 
     def on_node(self, command: Sequence[str], *, setup: bool = True) -> list[str]:
-        """Return the command behind the words that the user wants to come first on a node."""
+        """Return the command behind the user's words for the start on a node."""
         lines = "\n".join(self.setup) if setup else ""
         before = ["bash", "-c", _SETUP.format(setup=lines), "callyard"] if lines else []
         return [*before, *self.launcher, *command]
@@ -89,13 +94,13 @@ class LaunchSettings:
         return self.scheduler.site().environment(self.host.environment())
 
     def said(self, query: Query[object]) -> str:
-        """Return both streams of a command, without insisting: nothing where it does not answer."""
+        """Return both streams of a command; nothing if it fails, because the answer is not necessary."""
         reply = self.host.run(query.argv, timeout=_TIME_LIMIT, env=self.environment(), stdin=query.stdin)
         return reply.out + reply.err
 
 
 class PilotLaunch:
-    """Agents on the nodes of pilot jobs, which have these as a whole."""
+    """Agents on the nodes of pilot jobs, which have whole nodes."""
 
     def __init__(self, settings: LaunchSettings) -> None:
         self._settings, self._steps = settings, settings.steps
@@ -172,7 +177,7 @@ class PilotLaunch:
         return Resources().updated({**self._settings.asked, **gres, "nodes": size, "ranks": size, "exclusive": True})
 
     def _gpus(self) -> int:
-        """Return how many each node has at least: to ask for more would leave some nodes out."""
+        """Return the smallest number of GPUs of the nodes: a larger request would leave some nodes out."""
         return min((kind.gpus for kind in self._known()), default=0)
 
     def _script(self, asked: Resources, command: Sequence[str], log: str, count: int) -> str:
@@ -188,7 +193,7 @@ class PilotLaunch:
         return render(settings.template, {**dict.fromkeys(settings.template_keys), **known})
 
     def _known(self) -> Sequence[NodeKind]:
-        """Return what the nodes have, asked once; nothing where nobody says, or where a template asks for them."""
+        """Return the kinds of nodes, asked for once; nothing without an answer, or if a template asks for nodes."""
         ask = self._settings.scheduler.site().nodes
         if ask is None or self._settings.template is not None:
             return []
@@ -204,15 +209,20 @@ def _private(path: str, flags: int) -> int:
 
 
 class StepLaunch:
-    """Agents on the nodes of the allocation in which this process runs, started as steps."""
+    """Agents on the nodes of the allocation around this process, started as steps."""
 
     def __init__(self, settings: LaunchSettings) -> None:
-        """Raises ValueError where this process runs in none, ResourceError where it has too few nodes."""
+        """Find the nodes of the allocation.
+
+        Raises:
+            ValueError: this process does not run in an allocation.
+            ResourceError: the allocation has too few nodes.
+        """
         self._settings, self._steps = settings, settings.steps
         self._allocation = self._steps.allocation(settings.host.environment())
         nodes = self._allocation.nodes[: _how_many(settings.nodes, len(self._allocation.nodes))]
         self._offers = {node.name: NodeOffer(node.cores, node.gpus, node.memory) for node in nodes}
-        self._end: float | None = None  # of the allocation, as far as it was asked for
+        self._end: float | None = None  # of the allocation, once asked for
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self.listen = ListenSettings(live_directory(), settings.interface, settings.ports)
 
@@ -233,7 +243,7 @@ class StepLaunch:
         return self._settings.scheduler.site().is_over(said)
 
     def _time_left(self) -> float | None:
-        """Return the s until the allocation ends, asked once, for calls that have a time; infinite if nobody says."""
+        """Return the seconds to the end of the allocation, asked for once; infinite without an answer."""
         if self._end is None:
             ends = self._allocation.ends
             self._end = monotonic() + (self._ask_time_left() if ends is None else ends - time())
@@ -265,14 +275,15 @@ class StepLaunch:
     def describe(self) -> str:
         cores = sum(offer.cores or 0 for offer in self._offers.values())
         name = self._settings.scheduler.name
-        return f"{len(self._offers)} nodes of {name} job {self._allocation.job}: {cores} cores"
+        nodes = counted(len(self._offers), "node")
+        return f"{nodes} of {name} job {self._allocation.job}: {counted(cores, 'core')}"
 
 
 def _start_ranks(
     settings: LaunchSettings, ranks: RanksToStart, way: str, environment: dict[str, str], job: str | None = None
 ) -> StartedAgents:
-    """Start the ranks of a call; `job` has the nodes, where that is not the one in which this process runs."""
-    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job)
+    """Start the ranks of a call; `job` has the nodes, if that is not the job around this process."""
+    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job, ranks.options)
     environment = {**environment, **settings.job_variables}
     argv = settings.steps.ranks(step, settings.on_node(rank_command(ranks.arguments, settings.python)))
     return AgentProcess(ranks.nodes, argv, environment, noise=settings.steps.noise)

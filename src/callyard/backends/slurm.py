@@ -1,4 +1,4 @@
-"""The public class `Slurm`: the settings of a cluster, and the backend that an executor gets for them."""
+"""The public class `Slurm`: the settings of a cluster, and the making of an executor's backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
-from ..resources import Amount, amount, whole
+from ..resource_values import Amount, amount, whole
 from ..utils.paths import expand
 from .base import Backend, Settings
 
@@ -31,34 +31,35 @@ class Slurm:
     calls are sent to workers on its nodes.
 
     Args:
-        nodes: how many nodes to keep workers on, a number or (fewest, most): outside an allocation they are asked for
-            by jobs, as they are needed; inside, how many of its own.
+        nodes: the number of nodes to keep workers on, or (fewest, most): outside an allocation jobs ask for nodes, as
+            calls need them; inside, a number of its own nodes.
         walltime: the time limit of such a job, and of a call that is a job without `run_time`: seconds, or a text as
             "2h".
         partition: the partition of calls that name none.
         account: the account of calls that name none.
         qos: the quality of service of calls that name none.
         constraint: the constraint on nodes of calls that name none.
-        template: a Jinja job script in place of Callyard's own: its text, or the path of a file. Calls may ask for
-            resources by the names that it uses.
-        mpi: the plugin that `srun --mpi=` is told; default: the first that fits is found by trying.
+        template: a Jinja job script in the place of Callyard's own: the text, or the path of a file. Calls may ask for
+            resources by the names in the template.
+        mpi: the plugin for `srun --mpi=`; default: the first that fits is found by trying.
         python: the interpreter on the nodes; default: this one.
-        setup: lines of shell before it, as "module load gcc"; one text or several.
-        launcher: a command before it, as `("apptainer", "exec", "image.sif")`.
+        setup: lines of shell before the interpreter, as "module load gcc"; one text or several.
+        launcher: a command before the interpreter, as `("apptainer", "exec", "image.sif")`.
         interface: the network interface to listen on for workers, by its name or address; default: all.
-        ports: the range of ports to listen on, (low, high), where a firewall wants that.
-        poll: how soon and how late the scheduler is asked what has become of jobs (s).
-        result_grace: how long a result may take to become visible after its job has ended (s).
-        calls_per_job: how many short calls one job makes, one after the other.
+        ports: the range of ports to listen on, (low, high), as open in a firewall.
+        poll: the shortest and the longest time between two questions to the scheduler about jobs (s).
+        result_grace: the longest time after the end of a job until its result is visible (s); not given to jobs that
+            have left their exit code.
+        calls_per_job: the number of short calls in one job, one after the other.
         log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
             "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
-        detached: whether calls are jobs that outlive this process; default: see above.
+        detached: True for calls that are jobs and outlive this process; default: see above.
         host: another machine that submits; not here yet.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, where the
-            template cannot be read, and `SchedulerError` for `detached=False` outside an allocation.
+        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, if the template
+            cannot be read, and `SchedulerError` for `detached=False` outside an allocation.
         TypeError: an argument is unknown.
 
     >>> slurm = Slurm(partition="short", setup="module load gcc")
@@ -109,15 +110,15 @@ class Slurm:
 
     @property
     def other_resources(self) -> Sequence[str]:
-        """The names of resources that calls may have beside the common ones: those that the template uses."""
+        """The names of the template, which calls may use as resources beside the common ones."""
         return _template_keys(self) if _is_detached(self) else ()
 
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
         """Make the backend of an executor.
 
         Raises:
-            CallyardError: the settings do not go together, the template cannot be read, or there is no allocation with
-                as many nodes as are asked for.
+            CallyardError: the settings do not go together, the template cannot be read, or no allocation has so many
+                nodes.
         """
         if _is_detached(self):
             return _open_detached(self, settings, cache)
@@ -125,7 +126,7 @@ class Slurm:
 
 
 def _is_inside() -> bool:
-    """Whether this process runs inside an allocation."""
+    """Return True if this process runs inside an allocation."""
     return "SLURM_JOB_ID" in os.environ
 
 
@@ -157,6 +158,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         walltime=slurm.walltime,
         mpi=slurm.mpi,
         rank_launcher=scheduler.site().rank_launcher,
+        rank_options=scheduler.site().rank_options,
         calls_per_job=slurm.calls_per_job,
         poll=slurm.poll,
         result_grace=slurm.result_grace,
@@ -177,11 +179,11 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
                 raise CallyardError(
                     f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
                 )
-        return ClusterBackend(
-            PilotLaunch(_launch_settings(slurm, _template_text(slurm), _template_keys(slurm))), settings
-        )
+        own = _launch_settings(slurm, _template_text(slurm), _template_keys(slurm))
+        return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
-        return ClusterBackend(StepLaunch(_launch_settings(slurm, None, ())), settings)
+        own = _launch_settings(slurm, None, ())
+        return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
         if isinstance(error, CallyardError):
             raise
@@ -214,12 +216,12 @@ def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence
 
 
 def _asked(slurm: Slurm) -> dict[str, str]:
-    """The resources of all jobs: the partition, the account ..."""
+    """Return the resources of all jobs: the partition, the account ..."""
     return {name: value for name in _DEFAULTS if (value := getattr(slurm, name)) is not None}
 
 
 def _command(slurm: Slurm) -> tuple[str, ...]:
-    """The command that runs Callyard on a node, before its arguments."""
+    """Return the command that runs Callyard on a node, before its arguments."""
     from ..pool.zygote_connection import python_command
 
     own = python_command("callyard.worker.job", "main")
@@ -237,7 +239,7 @@ def _setup_lines(slurm: Slurm) -> tuple[str, ...]:
 
 
 def _template_text(slurm: Slurm) -> str | None:
-    """The template, which may also be given as the path of a file."""
+    """Return the text of the template, which may also be given as the path of a file."""
     if slurm.template is None:
         return None
     template = os.fspath(slurm.template)
@@ -251,11 +253,11 @@ def _template_text(slurm: Slurm) -> str | None:
 
 
 def _template_keys(slurm: Slurm) -> Sequence[str]:
-    """The names of the user's own in the template."""
+    """Return the template's names of the user's own."""
     text = _template_text(slurm)
     if text is None:
         return ()
-    from ..schedulers.script import KNOWN, variables_of  # here, because it needs Jinja
+    from ..schedulers.script import KNOWN, variables_of  # here, because this needs Jinja
 
     try:
         return sorted(variables_of(text) - KNOWN)

@@ -130,15 +130,22 @@ class CacheDirectory(Frozen):
             os.rename(path, aside + _SUFFIX)
         except (FileNotFoundError, NotADirectoryError):
             return aside + _SUFFIX
-        with suppress(OSError):  # the reason is not worth an error: the disk may be full
-            with open(aside + ".txt", "x", encoding="utf-8") as file:
-                file.write(reason + "\n")
+        _write_reason(aside, reason)
         return aside + _SUFFIX
 
-    def set_path_aside(self, path: str) -> None:
-        """Move a foreign or unreadable file into the directory of damaged files, if possible."""
-        with suppress(OSError):
-            os.rename(path, f"{self.subdirectory('damaged')}/{os.path.basename(path)}.{_random()}")
+    def set_path_aside(self, path: str, reason: str = "") -> str:
+        """Move a foreign or unreadable file, or a directory, to the damaged files; return its new path.
+
+        Where that is not possible it stays, and the return value is its present path.
+        """
+        try:
+            aside = f"{self.subdirectory('damaged')}/{os.path.basename(path)}.{_random()}"
+            os.rename(path, aside)
+        except OSError:
+            return path
+        if reason:
+            _write_reason(aside, reason)
+        return aside
 
     def remove(self, key: str) -> bool:
         """Remove the file of a key; return False if there was none."""
@@ -306,6 +313,12 @@ def _shard_of(key: str) -> str:
 def is_key(name: str) -> bool:
     """Return True if a name can be a key: a digest, or a text chosen by the user."""
     return 0 < len(name) <= _LONGEST and name[0] != "." and _LETTERS.issuperset(name)
+
+
+def _write_reason(aside: str, reason: str) -> None:
+    """Write down why something was set aside. That is not worth an error: the disk may be full."""
+    with suppress(OSError), open(aside + ".txt", "x", encoding="utf-8") as file:
+        file.write(reason + "\n")
 
 
 def _random() -> str:

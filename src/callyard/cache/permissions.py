@@ -102,7 +102,7 @@ def _follow(entry: str, status: os.stat_result, path: str, links: int) -> str:
 
 
 def make_directory(path: str, trust: Trust | None, group: int | None = None) -> None:
-    """Make a directory that only its user, or only the members of a group, can open."""
+    """Make a directory open only to its user, or only to the members of a group."""
     if trust is None:
         return os.mkdir(path, 0o700)
     # The mode is set afterwards, because of the umask, so the other members must not see the directory before.
@@ -152,7 +152,7 @@ def check_within(
 def check_file(
     path: str, status: os.stat_result, trust: Trust | None, group: int | None, descriptor: int | None = None
 ) -> None:
-    """Do the same for a record, which must be a regular file; an open one is checked by its descriptor."""
+    """Do the same for a record, which must be a regular file; an open file is checked by its descriptor."""
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeCache(f"{path} is not a regular file, so its content may come from anywhere: remove it")
     check_within(path, status, trust, group, descriptor)
@@ -242,7 +242,7 @@ def _exchanger(directory: str, status: os.stat_result, trust: Trust | None, grou
 
 
 def _is_outside(uid: int) -> bool:
-    """Return True if this number stands for users outside a container, who own the directories of the host in it."""
+    """Return True if this number stands for users outside a container, the owners of the host's directories in it."""
     if uid != _NOBODY:
         return False
     try:

@@ -223,7 +223,10 @@ def run(
 
 
 def _is_still_meant(request: RunRequest, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return True if the call still has its key. Threads share its objects, and pools of processes pickle them late."""
+    """Return True if the call still has its key.
+
+    Threads share the objects of the call, and pools of processes pickle late.
+    """
     meant = request.meant
     if meant is None:
         return True

@@ -61,7 +61,7 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
 
 
 def _begins_with_directory(words: list[str]) -> bool:
-    """Tell whether the first word names the cache. With a default cache, it may as well be a key."""
+    """Return True if the first word names the cache. With a default cache, the word may as well be a key."""
     return os.path.isdir(expand(words[0])) or not os.environ.get(VARIABLE)
 
 

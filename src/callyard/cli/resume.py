@@ -11,9 +11,10 @@ import argparse
 from ..backends.batch.scheduler_client import SubmissionRefused, client_of
 from ..backends.batch.submitter import claim_of, submission
 from ..cache.directory import CacheDirectory
-from ..errors import SchedulerError
+from ..errors import CallyardError, SchedulerError
 from ..jobs.batch import BatchPart
-from ..jobs.spool import BatchDirectory, folders_by_age
+from ..jobs.find_batches import damaged_batches, folders_by_age
+from ..jobs.spool import BatchDirectory
 from ..jobs.submission import is_ready
 from ..utils.command_thread import CommandThread
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
@@ -48,25 +49,49 @@ def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]],
     """Submit all batches that are ready, in order of writing.
 
     Return the submitted parts with their numbers of calls, and the texts of refusals. A batch refused because of a
-    mistake does not stop the others; a limit or a silent scheduler does.
+    mistake does not stop the others; a limit or a silent scheduler does. A batch that cannot be read or submitted is
+    set aside.
     """
     submitted: list[tuple[BatchPart, int]] = []
-    refusals: list[str] = []
+    refusals = [_set_aside(spooled, error) for spooled, error in damaged_batches(directory)]
     for spooled in folders_by_age(directory):
-        claim = claim_of(spooled) if spooled.unsent is not None and is_ready(spooled) else None
-        if claim is None:
-            continue
-        before = spooled.parts
+        refused: SubmissionRefused | None = None
         try:
-            CommandThread().run(submission(client_of(spooled.batch.scheduler), spooled, perhaps=True))
-        except SubmissionRefused as refused:
+            claim = claim_of(spooled) if spooled.unsent is not None and is_ready(spooled) else None
+            if claim is None:
+                continue
+            before = spooled.parts
+            try:
+                CommandThread().run(submission(client_of(spooled.batch.scheduler), spooled, perhaps=True))
+            except SubmissionRefused as error:
+                refused = error
+            finally:
+                claim.release()
+                submitted += [(part, _calls_in(spooled, part)) for part in spooled.parts if part not in before]
+        except OSError as error:  # it may pass: a later `resume` tries again
+            refusals.append(f"{spooled.batch.request['name']!r} in {spooled.path} was not submitted: {error}")
+        except Exception as error:  # of this batch alone; submitted it will never be
+            refusals.append(_set_aside(spooled, error))
+        if refused is not None:
             refusals.append(f"the scheduler did not take {spooled.batch.request['name']!r}: {refused}")
             if refused.kind != "mistake":
                 break
-        finally:
-            claim.release()
-            submitted += [(part, _calls_in(spooled, part)) for part in spooled.parts if part not in before]
     return submitted, refusals
+
+
+def _set_aside(spooled: BatchDirectory, error: Exception) -> str:
+    if _has_jobs(spooled):
+        return f"the rest of the batch {spooled.path} cannot be submitted: {type(error).__name__}: {error}"
+    where = spooled.set_aside(f"it cannot be submitted: {error}")
+    return f"a batch cannot be submitted, and was moved to {where}: {type(error).__name__}: {error}"
+
+
+def _has_jobs(spooled: BatchDirectory) -> bool:
+    """Return whether some of it was submitted: those calls go on, with their files."""
+    try:
+        return bool(spooled.parts)
+    except (OSError, CallyardError):
+        return False
 
 
 def _calls_in(spooled: BatchDirectory, part: BatchPart) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.call_shape import NodeCapacity, WorkerShape
+from ..pool.mpi_results import RankResults
 from ..pool.worker_placement import WorkerPlacement
 from ..pool.worker_pool import WorkerPool
 from ..serialize.packer import Packed, Packer
@@ -49,7 +50,7 @@ class SentFunction:
 
 
 class Agent:
-    """One node of a driver, from its WELCOME to its end."""
+    """One node of a driver, from WELCOME to the end."""
 
     def __init__(
         self,
@@ -67,6 +68,8 @@ class Agent:
         self._paces: dict[str, CallDurations] = {}  # of functions packed with their arguments
         self._orders = count()  # of calls, by age
         self._gone: PeerGone | None = None  # set when the driver is gone, or the network between
+        self._loop: EventLoop | None = None
+        self._told_to_leave = self._leaving = False
         cores, gpus, memory = welcome["capacity"]
         self._capacity = NodeCapacity(cores, tuple(gpus), memory)
         self._placement = WorkerPlacement(self._capacity, welcome["workers"] or cores, welcome["max_tasks"])
@@ -101,6 +104,12 @@ class Agent:
         self._sender.add(json_frame(agent_protocol.ENDED))
         self._link.send(self._sender.take())
 
+    def leave(self) -> None:
+        """End, because the node's part of its job is to end. For a signal handler, so it only leaves a note."""
+        self._told_to_leave = True
+        if self._loop is not None:
+            self._loop.wake()
+
     def warn(self, words: str) -> None:
         """Send a warning to the user of the driver."""
         self._sender.add(json_frame(agent_protocol.WARNING, words))
@@ -113,9 +122,12 @@ class Agent:
 
     def before_waiting(self) -> bool:
         """Send the collected frames; return True after taking in messages that had arrived before."""
+        # Messages behind WELCOME came before the loop watched the link.
         unread, self._unread = self._unread, []
         for message in unread:
             self._on_message(message)
+        if self._told_to_leave and not self._leaving:
+            self._begin_to_leave()
         if self._sender and self._gone is None:
             try:
                 self._link.send(self._sender.take())
@@ -130,10 +142,20 @@ class Agent:
         except PeerGone as gone:
             self._driver_gone(gone)
 
+    def _begin_to_leave(self) -> None:
+        """Let the calls that run end by SIGTERM, in their grace, and give the others back.
+
+        The pool is closed by END, which comes behind all calls that the driver had sent by then.
+        """
+        self._leaving = True
+        self._sender.add(json_frame(agent_protocol.LEAVING))
+        self._runner.terminate()
+
     def _driver_gone(self, gone: PeerGone) -> None:
         """Kill the workers, because no driver is left to take results."""
         if self._gone is None:
             self._gone = gone
+            assert self._loop is not None, "the loop has told of this"
             # A closed connection would be readable for ever, and keep the loop awake.
             self._loop.forget(self._link.fileno())
             self._signal(signal.SIGKILL, b"")
@@ -179,10 +201,13 @@ class Agent:
 
     def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[bytes]) -> Call:
         head, (arguments, *inputs) = unwrap(body, beside)
+        # In the reverse order of the driver's additions.
         order = inputs.pop().data if head.get("order") else None
-        again = inputs.pop() if head.get("again") else None
+        again = [inputs.pop() for _ in range(head.get("again", 0))][::-1]
         call = self._make(sequence, number, head.get("name"), head["plan"], arguments)
-        call.inputs, call.again, call.attempt = tuple(inputs), again, head.get("attempt", 1)
+        call.inputs, call.attempt = tuple(inputs), head.get("attempt", 1)
+        if again:
+            call.again = again[0] if len(again) == 1 else RankResults(list(again))
         if order is not None:
             call.remember = order  # type: ignore[assignment]  # opened by the worker
             call.noted = call.future.noted  # type: ignore[attr-defined]
@@ -206,6 +231,7 @@ class Agent:
         self._runner.let_idle_workers_go()
 
     def _signal(self, number: int, body: bytes) -> None:
+        # Waiting calls first, so that they are reported as not begun, and only running ones as lost.
         self._runner.cancel_waiting(True)
         self._runner.kill(number)
 

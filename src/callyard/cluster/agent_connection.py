@@ -11,7 +11,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .. import errors
 from ..cache.messages import RunAgain
@@ -50,6 +50,9 @@ class AgentConnection:
         self.returned: list[Call] = []  # calls that have not begun there and never will
         self.taken_back = False  # True after the last of the returned calls
         self.ending = self.ended = False
+        self.leaving = False  # it was told to end by somebody else: by the scheduler
+        self.told_to_kill = False
+        self.rank: int | None = None  # of a call on several nodes, if it is one
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
@@ -86,6 +89,7 @@ class AgentConnection:
             self._sequence += 1
             self.in_flight[self._sequence] = call
             self._encode(call)
+            # The frames of one message are limited.
             if len(self.sender.beside) > _MOST_BUFFERS:
                 full.append(self.sender.take())
         return full
@@ -105,13 +109,21 @@ class AgentConnection:
         if call.attempt > 1:
             head["attempt"] = call.attempt
         if call.again is not None:
-            head["again"] = True
-            parts.append(call.again)
+            again = self._again(call)
+            head["again"] = len(again)
+            parts += again
         if call.remember is not None:
             head["order"] = True
             parts.append(Packed(pickle.dumps(call.remember, 5)))
         body = wrap(head, parts, self.sender.beside)
         self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
+
+    def _again(self, call: Call) -> list[Packed]:
+        """Return the arguments with which it is to be run again: those of each of its ranks that are there."""
+        if not isinstance(call.again, RankResults):
+            return [call.again]
+        every = cast("list[Packed]", call.again.parts)
+        return every if self.rank is None else [every[self.rank]]
 
     def _define(self, definition: FunctionDefinition, name: str) -> int:
         """Send the function unless the agent has this version; return its number."""
@@ -133,6 +145,7 @@ class AgentConnection:
         if len(self._plans) > _MOST_PLANS:
             self._plans.clear()
         number = len(self._plans) + 1
+        # With the plan itself, so that no other plan gets the same id.
         self._plans[id(plan)] = plan, number
         said = {
             "shape": plan.shape,
@@ -154,6 +167,7 @@ class AgentConnection:
         self.sender.add(json_frame(agent_protocol.ALONE))
 
     def signal(self, signum: int) -> None:
+        self.told_to_kill = True
         self.sender.add(frames.encode(agent_protocol.SIGNAL, 0, signum))
 
     def end(self) -> None:
@@ -171,10 +185,15 @@ class AgentConnection:
             if call is None:
                 self._on_notice(kind, body)
                 continue
+            # The number of an answer is the call's duration at the agent (us).
             call.pace.note(number * 1e-6)
             if kind == agent_protocol.RESULT and not flags & WHOLE:
                 yield CallEnd(call, "result", Packed(body))
             elif kind == agent_protocol.BACK:
+                if flags & WHOLE:
+                    attempts = unwrap(body, beside)[0]["attempts"]
+                    call.restarted += attempts - call.attempt
+                    call.attempt = call.future.attempts = attempts
                 self.returned.append(call)
             elif kind == agent_protocol.LOST:
                 yield CallEnd(call, "lost", _lost(json.loads(body)))
@@ -205,6 +224,8 @@ class AgentConnection:
             self.taken_back = True
         elif kind == agent_protocol.ENDED:
             self.ended = True
+        elif kind == agent_protocol.LEAVING:
+            self.leaving = True
 
 
 def _lost(said: dict[str, Any]) -> BaseException:

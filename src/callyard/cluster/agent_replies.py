@@ -17,7 +17,7 @@ from ..transport.agent_protocol import BACK, ERROR, LOST, NOT_STARTED, RESULT, W
 if TYPE_CHECKING:
     from ..pool.call import Call, CallDurations
 
-_MOST = 0xFFFFFFFF
+_MOST = 0xFFFFFFFF  # the largest number in the head of a frame
 
 
 class AgentReply:
@@ -79,7 +79,10 @@ class AgentReply:
         self._say(LOST, 0, json.dumps(said).encode())
 
     def cancel(self) -> None:
-        self._say(BACK, 0, b"")
+        if self.attempts:  # it waits to be run again
+            self._say_whole(BACK, {}, [])
+        else:
+            self._say(BACK, 0, b"")
 
     # -- to the driver ---------------------------------------------------------------------------------
 

@@ -74,13 +74,13 @@ class ScalingSteps(NamedTuple):
 def demand(
     backlog: Iterable[tuple[NodeNeed, int, float]], busy: int, typical: NodeCapacity | None, room: int | None = None
 ) -> Demand:
-    """Return the number of nodes that are of use.
+    """Return the number of useful nodes.
 
     Args:
         backlog: needs of waiting calls, the number of calls of each, and their duration (s).
         busy: nodes with running calls.
-        typical: the resources of most nodes; None if unknown, so that each call may need a node of its own.
-        room: the number of further calls that may run at once; None for any number.
+        typical: the resources of most nodes; None if unknown: then each call may need a node of its own.
+        room: the number of further calls allowed to run at once; None for any number.
     """
     nodes, together = busy, 1
     for need, waiting, seconds in backlog:
@@ -107,7 +107,7 @@ def _places(need: NodeNeed, typical: NodeCapacity | None) -> int:
 
 
 class Autoscaler:
-    """The blocks of one executor, and the rules by which they come and go."""
+    """The blocks of one executor, and the rules of their coming and going."""
 
     def __init__(self, least: int, most: int) -> None:
         self.least, self.most = least, most
@@ -131,7 +131,7 @@ class Autoscaler:
         self.ever, self.failures = True, 0
 
     def lost(self, block: Block, node: NodeState, now: float) -> None:
-        """Note that an agent of the block cannot be reached; it may come back."""
+        """Note that an agent of the block is out of reach; the agent may come back."""
         if node in block.connected:
             block.connected.remove(node)
         if not block.connected and block.state == "there":
@@ -154,7 +154,7 @@ class Autoscaler:
             self.not_before = now + AGAIN[min(self.failures, len(AGAIN)) - 1]
 
     def refused(self, blocks: Iterable[Block], not_before: float, few: int | None = None) -> None:
-        """Forget blocks whose jobs the scheduler has refused; `few` is the number that it may take at once."""
+        """Forget blocks with jobs that the scheduler has refused; `few` is the number to ask for next."""
         self.blocks = [block for block in self.blocks if block not in blocks]
         self.not_before, self._few = not_before, few
 
@@ -205,7 +205,9 @@ class Autoscaler:
     def _look_at_time(self, block: Block, slowest: float, now: float, longest: float) -> None:
         """Replace a block some time before its end, and start no call there shortly before the end."""
         if block.state == "lost" and now - block.since >= _BACK:
-            block.aging = True  # replaced; if it comes back, it is used until idle
+            block.aging = True  # replaced; a block that comes back is used until idle
+        if any(node.leaving for node in block.connected):
+            block.aging = True  # ended by the scheduler, or at its end
         if block.until is None or block.state != "there":
             return
         left = block.until - now
@@ -237,7 +239,7 @@ class Autoscaler:
         ]
 
     def _idle(self, kept: int, now: float) -> list[Block]:
-        """Return blocks that were long unused, as long as enough stay: those that have not come yet go first."""
+        """Return long unused blocks, as long as enough stay: those that have not come yet go first."""
         back = []
         present = self._present()
         for block in sorted(self.blocks, key=lambda block: (block.state == "there", -block.number)):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import CallyardError
 from ..pool.call_shape import NodeNeed, NodeOffer
+from ..schedulers.steps import RankOptions
 
 if TYPE_CHECKING:
     from ..transport.event_loop import EventLoop
@@ -30,6 +31,7 @@ class RanksToStart(NamedTuple):
     per_node: int  # at most; the first nodes are full
     arguments: Sequence[str]  # of each rank
     environment: Mapping[str, str]  # added to the present one
+    options: RankOptions  # the user's own
 
 
 class AgentOutput(NamedTuple):
@@ -43,7 +45,7 @@ class StartedAgents(Protocol):
     """Agents, or ranks of a call, started together by one process of this machine."""
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when there is output, or when all of them have ended."""
+        """Return a descriptor that is readable when there is output, or when all processes have ended."""
 
     def read(self) -> AgentOutput:
         """Pass new output on to the user, and return the news in it."""
@@ -52,7 +54,7 @@ class StartedAgents(Protocol):
         """Return the last lines of the output."""
 
     def stop(self) -> None:
-        """End them now, without waiting for that."""
+        """End all of them now, without a wait."""
 
     def end(self, grace: float) -> None:
         """Wait for their end, at most `grace` seconds, then end the rest and wait for that."""
@@ -76,7 +78,7 @@ class AgentStarter(Protocol):
     """The starter of agents, with accounts of the present and the coming ones. Only the I/O thread uses it."""
 
     @property
-    def complete(self) -> bool:  # True if all agents that were started are there.
+    def complete(self) -> bool:
         """True if all agents that were started are there."""
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
@@ -96,16 +98,16 @@ class AgentStarter(Protocol):
         """Note that the agent on this node cannot be reached any more."""
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
-        """Return the needs to give up, of these that no node can hold, with the error; None if all may wait.
+        """Return the needs to give up, of needs that no node can hold, with the error; None if all may wait.
 
         Args:
-            needs: the needs that no present node can hold.
-            long: they have waited long.
+            needs: the needs without a suitable node.
+            long: True after a long wait.
             where: the driver's addresses, for people.
         """
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """End the commands and jobs that run agents; give them `grace` seconds to end by themselves."""
+        """End the commands and jobs of agents, after `grace` seconds to end by themselves."""
 
 
 class RankLaunchers(Protocol):
@@ -133,11 +135,11 @@ class RankStarter(Protocol):
 
 
 class ListenSettings(NamedTuple):
-    """The settings with which the driver listens for its agents.
+    """The settings with which the driver listens for agents.
 
     Attributes:
         directory: the place of the contact file: seen by the nodes, and closed to other users.
-        interface: the network interface to listen at; None for all of them.
+        interface: the network interface to listen at; None for all interfaces.
         ports: the first and the last port to try; None for any.
     """
 
@@ -152,16 +154,16 @@ class Launch(RankStarter, Protocol):
     listen: ListenSettings
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
-        """Return the resources of the nodes, as far as known before their agents tell.
+        """Return the resources of the nodes, as far as known before any agent tells.
 
-        `timed`: include the time that is left to them, which may have to be asked for first.
+        `timed`: include the time left, for which a command may have to ask.
         """
 
     def make_starter(self, placement: NodePlacement) -> AgentStarter:
         """Return the starter of agents for this placement."""
 
     def describe_node(self, node: str) -> str:
-        """Return the node as messages name it, with the place to look when its agent is gone."""
+        """Return the node as messages name it, with the place to look after the end of its agent."""
 
     def describe(self) -> str:
         """Return a short description for people."""
@@ -216,7 +218,7 @@ class AgentProcess:
         with contextlib.suppress(OSError):
             os.write(2, data.replace(self._noise, b"") if self._noise else data)
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if not data and self._rest:
+        if not data and self._rest:  # a last line without an end
             lines.append(self._rest)
         for line in lines:
             self._take_line(line.decode(errors="replace").strip())
@@ -236,7 +238,8 @@ class AgentProcess:
         self._process.terminate()
 
     def end(self, grace: float) -> None:
-        self._stdin.close()
+        self._stdin.close()  # the agents' sign to end
+        # First the time to end without a signal, then SIGTERM, and SIGKILL at last.
         for end in (self._process.terminate, self._process.kill):
             try:
                 self._process.wait(grace)

@@ -9,15 +9,16 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from ..errors import VersionMismatch
+from ..errors import VersionMismatch, WorkerLost
 from ..pool.call import Call
 from ..pool.call_shape import NodeNeed
 from ..system.descriptors import make_room
@@ -40,6 +41,15 @@ _LIVE = "live-"  # the beginning of the names of drivers' directories
 _MOST_NODES = 4096  # each with a connection, and thereby a descriptor
 _STALL = 0.1  # s without a result after which calls sent ahead are taken back
 _SILENCE = 20.0  # s without a sign of life after which a node counts as gone
+_NEWS_APART = 2.0  # s at most between two processes of a node that the scheduler ends: a busy node is slow
+
+
+class DoubtfulEnd(NamedTuple):
+    """The end of a call by SIGTERM: of the call alone, or with the node's part of its job, which is known soon."""
+
+    until: float  # if nothing is heard of the latter by then, it was the call alone
+    agent: AgentConnection
+    end: CallEnd
 
 
 class Agents:
@@ -57,7 +67,8 @@ class Agents:
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
         self.ends: deque[CallEnd] = deque()  # of calls; the driver ends their futures
         self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, with the reason in words
-        self.returned: list[Call] = []  # calls that did not begin where they were sent
+        self.returned: list[Call] = []  # calls that were sent, but did not begin
+        self.doubtful: list[DoubtfulEnd] = []
         self._by_peer: dict[bytes, AgentConnection] = {}
         self._by_node: dict[int, AgentConnection] = {}
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
@@ -125,9 +136,15 @@ class Agents:
 
     def _on_message(self, agent: AgentConnection, message: list[bytes]) -> None:
         ends = list(agent.receive(message))
-        self.ends.extend(ends)
+        if agent.leaving and not agent.node.leaving:
+            self._begins_to_leave(agent)
+        for end in ends:
+            self._take_end(agent, end)
         # The futures end later, in the driver: by then the nodes have their next calls.
         self._placement.finished(agent.node, [end.call for end in ends])
+        if agent.leaving and agent.ended:
+            agent.end()  # which is its permission to go
+            self._to_flush[agent] = None
         agent.last_activity = time.monotonic()
         if agent.returned:
             self._placement.finished(agent.node, agent.returned)
@@ -138,6 +155,41 @@ class Agents:
             self._placement.withdrawn(agent.node)
             for call in agent.in_flight.values():
                 call.pace.note(_STALL)  # the function is not short after all
+
+    # -- agents that the scheduler ends ----------------------------------------------------------------
+
+    def _begins_to_leave(self, agent: AgentConnection) -> None:
+        """Give no more calls to an agent whose part of its job is to end. It gives back what it is sent until END."""
+        agent.node.leaving = True
+        agent.end()
+        self._to_flush[agent] = None
+        self.judge_doubtful(time.monotonic())
+
+    def _take_end(self, agent: AgentConnection, end: CallEnd) -> None:
+        """Take in the end of a call. One by SIGTERM may be the first news of the end of the node's part of its job."""
+        if _by_signal(end) and not agent.leaving and end.what.exitcode == -signal.SIGTERM:
+            self.doubtful.append(DoubtfulEnd(time.monotonic() + _NEWS_APART, agent, end))
+        else:
+            self._judge(agent, end)
+
+    def _judge(self, agent: AgentConnection, end: CallEnd) -> None:
+        if agent.leaving and _by_signal(end) and not agent.told_to_kill:
+            self.lost.append((end.call, self._words_of_leaving(agent)))
+        else:
+            self.ends.append(end)
+
+    def judge_doubtful(self, now: float) -> None:
+        """End the calls that SIGTERM has ended, once their nodes are known to leave, or not heard to."""
+        doubtful, self.doubtful = self.doubtful, []
+        for each in doubtful:
+            if each.agent.leaving or each.agent.told_to_kill or now >= each.until:
+                self._judge(each.agent, each.end)
+            else:
+                self.doubtful.append(each)
+
+    def _words_of_leaving(self, agent: AgentConnection) -> str:
+        where = self._launch.describe_node(agent.node.name)
+        return f"the agent on {where} was told to end, as at a preemption, scancel, or the end of its job's time"
 
     def _on_hello(self, peer: bytes, message: list[bytes]) -> None:
         for kind, _, _, _, body in agent_protocol.split_frames(message[0]):
@@ -181,7 +233,7 @@ class Agents:
         agent = AgentConnection(peer, node, hello)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
-        self._transmit(agent)  # a message of its own, for which the agent waits
+        self._transmit(agent)  # a message of its own: the agent waits for this
         return None
 
     def _gone(self, agent: AgentConnection) -> None:
@@ -189,9 +241,11 @@ class Agents:
         self._to_flush.pop(agent, None)
         self._starter.gone(agent.node, time.monotonic())
         words = f"the agent on {self._launch.describe_node(agent.node.name)} is gone or cannot be reached"
+        if agent.leaving:
+            words = self._words_of_leaving(agent)
         # Calls on several nodes have ranks on other nodes, too, which must end.
         for call in cast("list[Call]", self._placement.leave(agent.node)):
-            if call.need.nodes > 1:
+            if call.need.by_scheduler:
                 self._mpi_calls.drop(call)
             self.lost.append((call, words))
 
@@ -223,6 +277,7 @@ class Agents:
     def next_look(self) -> float | None:
         """Return the time of the next task that no message brings about; None if there is none."""
         times = [when for when in (self._starter_looks_at, self._mpi_calls.next_look()) if when is not None]
+        times += [each.until for each in self.doubtful]
         if self._placement.ahead:
             times.append(self._last_look + _STALL)
         return min(times, default=None)
@@ -230,7 +285,7 @@ class Agents:
     # -- starts of agents ------------------------------------------------------------------------------
 
     def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
-        """Start missing agents, end those on nodes to give back, and end MPI calls whose time is over."""
+        """Start missing agents, end agents on nodes to give back, and end MPI calls with no time left."""
         self._mpi_calls.look_after(now)
         turn = self._starter.look_after(loop, partial(self._open, loop), now, wanted)
         self._starter_looks_at = turn.next_look
@@ -268,7 +323,7 @@ class Agents:
         return self._contact
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
-        """Return the needs to give up of those that no node can hold, with the error. `long`: they have waited long."""
+        """Return the needs to give up of needs that no node can hold, with the error. `long`: after a long wait."""
         where = ""
         if self._listener is not None:
             where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
@@ -278,7 +333,7 @@ class Agents:
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self, loop: EventLoop, grace: float) -> None:
-        """Let the agents end, then the commands and jobs that started them; leave no file behind."""
+        """Let the agents end, then the commands and jobs behind them; leave no file behind."""
         orderly = False
         try:
             orderly = self._end_agents(loop, grace)
@@ -310,6 +365,13 @@ class Agents:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._mpi_calls.close(loop, 0.2)
         self._starter.close(loop, grace)
+
+
+def _by_signal(end: CallEnd) -> bool:
+    """Return whether a scheduler may have ended the call: it sends SIGTERM, and SIGKILL later."""
+    by_both = {-signal.SIGTERM, -signal.SIGKILL}
+    lost = end.how == "lost" and isinstance(end.what, WorkerLost)
+    return lost and (end.what.exitcode in by_both or end.call.shape.ranks > 1)
 
 
 def _remove_left(directory: str) -> None:

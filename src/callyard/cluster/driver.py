@@ -20,11 +20,10 @@ from functools import partial
 from typing import Any, cast
 
 from ..errors import NodeFailure, WorkerLost
-from ..futures import ends_futures
+from ..futures import Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
 from ..pool.worker_events import finish
-from ..serialize.packed import Packed
 from ..serialize.shared_memory import SegmentPool
 from ..transport.event_loop import EventLoop
 from .agent_connection import CallEnd
@@ -34,7 +33,7 @@ from .node_placement import NodePlacement
 from .placement_state import NodeState, SendToNode, StartOnNodes
 
 _log = logging.getLogger("callyard")
-_WAIT_FOR_NODE = 60.0  # s for calls to wait for a node that could hold them
+_WAIT_FOR_NODE = 60.0  # s for calls to wait for a suitable node
 _GRACE = 5.0  # s for agents to end by themselves
 
 
@@ -79,6 +78,7 @@ class ClusterDriver(ThreadedRunner):
 
     def cancel_waiting(self, all_of_them: bool) -> None:
         """Cancel the calls that have not been sent to a node."""
+        # Copies, because the I/O thread changes both; a call that has begun meanwhile is not cancelled.
         for event in [*tuple(self._inbox), *self._placement.waiting_calls()]:
             if type(event) is Call:
                 event.future.cancel()
@@ -124,6 +124,7 @@ class ClusterDriver(ThreadedRunner):
         ends_futures(self.look_again)
         try:
             while True:
+                # In this order: events, then decisions on all of them, then the ends of futures.
                 self._take_in()
                 self._look_after(loop, time.monotonic())
                 self._act(loop)
@@ -131,9 +132,8 @@ class ClusterDriver(ThreadedRunner):
                 if self._inbox or self._placement.undecided:
                     loop.step(0.0)  # without waiting, but agents are read however much is submitted
                     continue
-                self._asleep = (
-                    True  # before another look at the inbox: an event put there from now on wakes this thread
-                )
+                # Before another look at the inbox: an event put there from now on wakes this thread.
+                self._asleep = True
                 if self._is_over():
                     break
                 if not self._inbox:
@@ -143,6 +143,7 @@ class ClusterDriver(ThreadedRunner):
             self._fail_all(error)
         finally:
             self._over = True
+            # After the flag: a thread with a later call sees the flag, and refuses the call itself.
             refuse(self._inbox)
             self._agents.close(loop, _GRACE if self._killed_at is None else 1.0)
             loop.close()
@@ -179,6 +180,7 @@ class ClusterDriver(ThreadedRunner):
 
     def _kill(self, signum: int) -> None:
         running = [call for node in self._placement.nodes.values() for call in cast("list[Call]", node.in_flight)]
+        # Calls with a grace of their own may take so long; the agents' own end comes on top.
         grace = max((call.plan.grace or 0.0 for call in running), default=0.0)
         self._killed_at = time.monotonic() + (grace if signum == signal.SIGTERM else 0.0)
         self._drop_waiting()
@@ -196,7 +198,7 @@ class ClusterDriver(ThreadedRunner):
             else:
                 finish(call, what, how == "error")
 
-    def _run_again(self, call: Call, arguments: Packed) -> None:
+    def _run_again(self, call: Call, arguments: Lazy) -> None:
         """Put a call that has raised `Again` behind all others, unless the driver is being killed."""
         call.run_again(arguments)
         call.future.again()
@@ -212,6 +214,7 @@ class ClusterDriver(ThreadedRunner):
             self._agents.look_after(loop, now, self._prepared or self._placement.waiting or self._expecting())
             self._prepared = False
         self._agents.take_back_stalled(now)
+        self._agents.judge_doubtful(now)
         self._take_back()
         self._give_up_unplaceable(now)
         if self._killed_at is not None and now > self._killed_at + _GRACE:
@@ -277,6 +280,7 @@ class ClusterDriver(ThreadedRunner):
         calls = [
             *self._placement.drain(),
             *(call for node in self._placement.nodes.values() for call in node.in_flight),
+            *(each.end.call for each in self._agents.doubtful),
         ]
         for call in cast("list[Call]", calls):
             name = call.future.name
@@ -287,7 +291,7 @@ class ClusterDriver(ThreadedRunner):
     # -- the end ---------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if not self._closing or self._inbox or self._agents.ends:
+        if not self._closing or self._inbox or self._agents.ends or self._agents.doubtful:
             return False
         # In this order: an expected call is put into the inbox before it ceases to be expected.
         self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)

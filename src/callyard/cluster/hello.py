@@ -29,7 +29,7 @@ class PilotShare(NamedTuple):
 
 
 class RankPlace(NamedTuple):
-    """The place of a rank among those of its call."""
+    """The place of a rank in its call."""
 
     call: int  # the driver's number of the call
     rank: int
@@ -53,7 +53,7 @@ class Hello(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The name of the agent: its node, with its job where the driver has several, which may share a node."""
+        """The name of the agent: the node, and the job if the driver has several, because jobs may share a node."""
         return self.node if self.pilot is None else f"{self.node}/{self.pilot.block}"
 
     def dump(self) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from functools import partial
 from itertools import count
 from typing import Protocol, cast
 
-from ..errors import SchedulerError, TimeLimitExceeded, WorkerLost
+from ..errors import CallyardError, SchedulerError, TimeLimitExceeded, WorkerLost
 from ..pool.call import Call
-from ..pool.mpi_results import RankCollector
+from ..pool.mpi_results import RankCollector, RankResults
 from ..system.exit_status import too_long
 from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
+from ..worker.exceptions import words_of_some_again
 from .agent_connection import AgentConnection, CallEnd
 from .base import RankStarter, RanksToStart, StartedAgents
 from .hello import Hello, RankPlace
@@ -59,6 +60,7 @@ class MpiCall:
     def join(self, number: int, rank: AgentConnection, now: float) -> bool:
         """Add a rank that has connected; return True if all ranks are there, and the call can be sent."""
         self._ranks[number] = rank
+        rank.rank = number
         self.complete = len(self._ranks) == self.size
         # From here on the limit of the call counts, in the place of the time to connect.
         if self.complete:
@@ -71,10 +73,18 @@ class MpiCall:
         for end in rank.receive(message):
             if end.how != "result":
                 return end
-            results = self._results.add(self._number_of(rank), end.what)
+            again, self.call.asks_again = self.call.asks_again, False  # as the next rank may not ask for it
+            results = self._results.add(self._number_of(rank), end.what, again)
             if results is not None:
-                return CallEnd(self.call, "result", results)
+                return self._complete(results)
         return None
+
+    def _complete(self, results: RankResults) -> CallEnd:
+        if results.ranks_disagree:
+            words = words_of_some_again(self.call.future.name, results.again, self.size)
+            return CallEnd(self.call, "lost", CallyardError(words))
+        self.call.asks_again = results.again > 0
+        return CallEnd(self.call, "result", results)
 
     def _number_of(self, rank: AgentConnection) -> int:
         return next(number for number, known in self._ranks.items() if known is rank)
@@ -153,6 +163,7 @@ class MpiCalls:
         """
         if len(mpi_call.ways) > 1:
             mpi_call.over = True
+            # Over before the stop, so that the end of its output ends nothing more.
             self._stop(mpi_call)
             self._begin(mpi_call.call, mpi_call.nodes, mpi_call.ways[1:])
         else:
@@ -181,7 +192,7 @@ class MpiCalls:
         return True
 
     def _send_call(self, mpi_call: MpiCall) -> None:
-        """Send the call to its ranks, once all are there: a rank that began alone might wait for ever."""
+        """Send the call to all ranks, once all are there: a rank that began alone might wait for ever."""
         for rank in mpi_call.ranks:
             for message in rank.send([mpi_call.call], None):
                 self._send(rank, message)
@@ -205,6 +216,7 @@ class MpiCalls:
     # -- ends ----------------------------------------------------------------------------------------------------
 
     def _end(self, mpi_call: MpiCall, end: CallEnd) -> None:
+        # Only the first end counts: after one failure the other ranks may fail, too.
         if mpi_call.over:
             return
         mpi_call.over = True
@@ -224,7 +236,7 @@ class MpiCalls:
             mpi_call.started.stop()
 
     def drop(self, call: Call) -> None:
-        """End the ranks of a call that has lost one of its nodes; the driver ends the future."""
+        """End the ranks of a call with a lost node; the driver ends the future."""
         for mpi_call in self._mpi_calls.values():
             if mpi_call.call is call:
                 mpi_call.over = True
@@ -238,6 +250,7 @@ class MpiCalls:
 
     def look_after(self, now: float) -> None:
         """End the calls whose time is over."""
+        # A copy, because the start in another way adds a call.
         for mpi_call in list(self._mpi_calls.values()):
             if mpi_call.until is None or now < mpi_call.until or mpi_call.over:
                 continue
@@ -258,9 +271,10 @@ class MpiCalls:
 
 
 def _to_start(mpi_call: MpiCall, contact: str) -> RanksToStart:
-    shape, nodes = mpi_call.call.plan.shape, mpi_call.nodes
+    shape, need, nodes = mpi_call.call.plan.shape, mpi_call.call.need, mpi_call.nodes
     variables = {**dict.fromkeys(THREADS, str(shape.cores_per_rank)), **dict(shape.environment)}
-    per_node = -(-shape.ranks // len(nodes))
-    arguments = [contact, str(mpi_call.number), str(mpi_call.size), str(shape.gpus // per_node)]
+    per_node = need.ranks_per_node or shape.ranks
+    gpus = "" if need.rank_options.gpu_bind else str(shape.gpus // per_node)
+    arguments = [contact, str(mpi_call.number), str(mpi_call.size), gpus]
     names = [node.name for node in nodes]
-    return RanksToStart(nodes[0].block, names, mpi_call.size, per_node, arguments, variables)
+    return RanksToStart(nodes[0].block, names, mpi_call.size, per_node, arguments, variables, need.rank_options)

@@ -1,7 +1,7 @@
-"""One rank of a call on several nodes: a worker and its agent in one process.
+"""One rank of a call on several nodes: a worker and an agent in one process.
 
     driver == transport/curve == Agent --> Bridge == socket pair == RankServer, which runs the function
-              (a thread of this process)                         (its main thread, as MPI wants it)
+              (a thread of this process)                         (the main thread, as MPI wants it)
 
 The scheduler's own launcher starts the process, so that MPI finds the other ranks. The process runs one call.
 """
@@ -30,6 +30,7 @@ from ..transport.event_loop import WRITE, EventLoop
 from ..transport.frames import NO_MPI, RESULT, Frame
 from ..transport.result_log import make_result_log
 from ..worker.communicator import join_world
+from ..worker.current_call import running
 from ..worker.mpi_rank import RankServer, gpus_by_local_rank, rank_in
 from .agent import Agent
 from .hello import Hello, RankPlace, this_hello
@@ -66,8 +67,9 @@ class Bridge:
         connection, loop = self._connection, self._loop
         self._beside.watch(loop)
         loop.watch(connection.stream.sock, self._on_readable)
+        # The greeting first: a worker reads the settings before any call.
         connection.greet(self._initializer)
-        connection.handed_over()
+        connection.handed_over()  # the other end is in this same process
 
     def join(self) -> None:
         """Serve in this thread until the driver sends END."""
@@ -102,10 +104,14 @@ class Bridge:
         if mask & WRITE and connection.stream.flush():
             self._loop.also_write(connection.stream.sock, False)
         arrived = connection.receive()
+        # Before `take_frames`, which takes the call out.
         for call in list(connection.in_flight.values()):
             self._warn_of_no_mpi(call, arrived)
-        for end in connection.take_frames(connection, arrived):
-            finish(*end)
+        for call, packed, failed in connection.take_frames(connection, arrived):
+            if call.asks_again:
+                call.future.pass_again_on(packed)
+            else:
+                finish(call, packed, failed)
         connection.catch_up()
         if connection.initializer_error is not None:
             for call in connection.take_unfinished()[1]:
@@ -124,9 +130,10 @@ def main() -> None:
     contact, call, ranks, gpus = sys.argv[1:]
     default_signals()
     open_standard_descriptors()
-    os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
+    if gpus:  # else the launcher has bound them
+        os.environ.update(gpus_by_local_rank(os.environ, int(gpus)))
     parent = ParentPipe()
-    parent.watch()
+    parent.watch()  # before MPI, which may wait for other ranks for ever
     ours, theirs = socket.socketpair()
     world = join_world()  # in this thread, as MPI wants it
     rank = rank_in(world)
@@ -135,10 +142,11 @@ def main() -> None:
     agent = threading.Thread(target=_serve, args=(os.path.abspath(contact), parent, hello, make_runner), daemon=True)
     agent.start()
     result_log, descriptor = make_result_log()
-    os.close(descriptor)
+    os.close(descriptor)  # no other process maps the log of a rank
+    running.listen_in_worker()
     with theirs:
         RankServer(theirs, result_log, int(ranks)).run()
-    agent.join()
+    agent.join()  # until the driver has the result
 
 
 def _serve(contact: str, parent: ParentPipe, hello: Hello, make_runner: partial[Bridge]) -> None:

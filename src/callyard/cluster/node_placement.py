@@ -36,12 +36,12 @@ _PATIENCE = 4  # times the cores of all nodes: so many calls may pass a waiting 
 
 
 class NodePlacement:
-    """The nodes of an executor, and the calls that wait for them."""
+    """The nodes of an executor, and the waiting calls."""
 
     def __init__(self, max_workers: int | None = None) -> None:
         self.max_workers = max_workers
         self.nodes: dict[int, NodeState] = {}
-        self.ahead: dict[NodeState, None] = {}  # nodes that have been sent more calls than they have slots
+        self.ahead: dict[NodeState, None] = {}  # nodes with more calls than slots
         self._queues: CallQueues[NodeCall, NodeNeed, NodeQueue] = CallQueues(attrgetter("need"), NodeQueue)
         self._room: dict[NodeState, None] = {}  # nodes with free cores, the last to be given a call at the end
         self._changed: dict[NodeState, None] = {}  # nodes with more room than at the last decision
@@ -66,13 +66,13 @@ class NodePlacement:
         return node
 
     def leave(self, node: NodeState) -> list[NodeCall]:
-        """Remove a node that is gone; return the calls that were there."""
+        """Remove a lost node; return the calls that were there."""
         del self.nodes[node.number]
         self._cores -= node.capacity.cores
         calls = list(node.in_flight)
         self.finished(node, calls)
         for call in calls:
-            if call.need.nodes > 1:
+            if call.need.by_scheduler:
                 self._free_other_nodes(call)
         for known in (self._room, self._changed, self.ahead, *self._can_top_up.values()):
             known.pop(node, None)
@@ -99,11 +99,11 @@ class NodePlacement:
         self._may_have_room(node)
 
     def put_back(self, calls: Iterable[NodeCall]) -> None:
-        """Put calls back that did not run where they were sent, to the front; the last given becomes the first."""
+        """Put calls that were sent and not run to the front again; the last given becomes the first."""
         self._queues.put_back(calls)
 
     def finished(self, node: NodeState, calls: Iterable[NodeCall]) -> None:
-        """Note that these calls are not on the node any more: they ended, or were withdrawn."""
+        """Note that these calls have left the node: by their ends, or withdrawn."""
         for call in calls:
             short = node.in_flight.pop(call)
             need = call.need
@@ -113,7 +113,7 @@ class NodePlacement:
             # With calls sent ahead, the next of them has this slot, and nothing is free.
             if group.slots > group.calls:
                 self._free_slot(node, need, group)
-                # A call over several nodes is one call, which counts as active until its last node is free.
+                # A call over several nodes counts as one active call until the last node is free.
                 self._active += need.nodes > 1 and any(call in m.in_flight for m in self.nodes.values())
             node.proven.add(need)
             if group.calls:
@@ -122,13 +122,13 @@ class NodePlacement:
         self._may_have_room(node)
 
     def withdraw(self, node: NodeState) -> None:
-        """Give the node no calls until those that have not begun there were taken back."""
+        """Give the node no calls until calls not begun there have been taken back."""
         node.withdrawing = True
         self._room.pop(node, None)  # otherwise each decision would have to pass it over
         self._changed.pop(node, None)
 
     def withdrawn(self, node: NodeState) -> None:
-        """Let the node have calls again, after those that had not begun there were taken back."""
+        """Let the node have calls again, now that calls not begun there have been taken back."""
         node.withdrawing = False
         for need in node.groups:
             self._can_top_up.setdefault(need, {})[node] = None
@@ -230,8 +230,8 @@ class NodePlacement:
         return todo
 
     def _place(self, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Send the head of the queue, and the calls behind it that came before `until`; return how many were sent."""
-        if queue.need.nodes > 1:
+        """Send the head of the queue, and the calls behind it from before `until`; return the number of calls sent."""
+        if queue.need.by_scheduler:
             return self._start_on_nodes(queue, todo)
         # First an idle slot; a call is sent ahead only where no node has one.
         if self.max_workers is None or self._active < self.max_workers:
@@ -252,7 +252,7 @@ class NodePlacement:
         return self._changed if queue.stuck else self._room
 
     def _fill(self, node: NodeState, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Send calls to slots on the node: its share of the queue, so that many calls share one message."""
+        """Send calls to slots on the node: a share of the queue, so that many calls share one message."""
         queue.share = queue.share or max(1, len(queue.calls) // len(self._candidates(queue)))
         most = queue.share if self.max_workers is None else min(queue.share, self.max_workers - self._active)
         calls: list[NodeCall] = []
@@ -268,7 +268,7 @@ class NodePlacement:
         return self._sent(node, queue, calls, todo)
 
     def _start_on_nodes(self, queue: NodeQueue, todo: list[SendToNode | StartOnNodes]) -> int:
-        """Start the head of the queue on several nodes, if enough nodes have a slot for it."""
+        """Let the scheduler start the head of the queue, if enough nodes have a slot for it."""
         if self.max_workers is not None and self._active >= self.max_workers:
             return 0
         count, now = queue.need.nodes, self._now
@@ -326,7 +326,7 @@ class NodePlacement:
         return 0
 
     def _room_ahead(self, node: NodeState, queue: NodeQueue) -> int:
-        """Return the number of calls that may be sent to the node beyond its slots."""
+        """Return the number of calls that may be sent to the node beyond the slots."""
         group = node.groups.get(queue.need)
         if group is None or node.withdrawing or node.leaving:
             return 0

@@ -199,13 +199,13 @@ class PilotState:
     # -- submissions -----------------------------------------------------------------------------------
 
     def submitting(self, blocks: Sequence[Block], token: str) -> None:
-        """Note that a submission with this token begins: from now on agents of these blocks may come."""
+        """Note the beginning of a submission with this token: from now on agents of the blocks may come."""
         for number, block in enumerate(blocks):
             block.name = f"{token}_{number}"
             self._by_name[block.name] = block
 
     def submitted(self, blocks: Sequence[Block], jobs: Sequence[str], now: float) -> list[Action]:
-        """Note that the scheduler has taken these blocks, under these names."""
+        """Note that the scheduler has taken the blocks, under these names."""
         self._changed = True
         self._mistake = ""  # a submission has succeeded after all
         actions: list[Action] = []
@@ -221,7 +221,7 @@ class PilotState:
         return actions
 
     def refused(self, blocks: Sequence[Block], kind: str, reason: str, now: float) -> list[Action]:
-        """Note that the scheduler has refused these blocks: "limit", "silent" or "mistake"."""
+        """Note that the scheduler has refused the blocks: "limit", "silent" or "mistake"."""
         self._changed = True
         blocks = [block for block in blocks if not block.seen_on]  # an agent may have come all the same
         for block in blocks:
@@ -308,13 +308,13 @@ class PilotState:
     # -- failures --------------------------------------------------------------------------------------
 
     def failed(self, why: str) -> None:
-        """Note that a job has ended before its agents came."""
+        """Note that a job has ended before any agent came."""
         self._failures = [*self._failures, why][-_MOST_FAILURES:]
 
     def give_up(self, needs: Sequence[NodeNeed], nobody_came: str) -> GivenUpCalls | None:
-        """Return the needs to give up, of these that no node can hold, with the error; None if all may wait.
+        """Return the needs to give up, of needs that no node can hold, with the error; None if all may wait.
 
-        `nobody_came` is the beginning of the message for jobs that ended without an agent.
+        `nobody_came` is the beginning of the message about jobs without an agent.
         """
         if self._mistake:
             error = SchedulerError(f"no nodes are to be had from the scheduler: {self._mistake}")

@@ -30,7 +30,7 @@ class CallGroup:
 
 
 class NodeState:
-    """A node: its resources, those in use, and the calls that were sent there."""
+    """A node: the resources, the part in use, and the calls that were sent there."""
 
     __slots__ = (
         *("block", "capacity", "cores", "in_flight", "gpus", "groups", "leaving"),
@@ -69,7 +69,7 @@ class NodeState:
         return capacity.cores >= shape.cores and len(capacity.gpus) >= shape.gpus and capacity.memory >= shape.memory
 
     def lasts(self, need: NodeNeed, now: float) -> bool:
-        """Return True if a call that begins now ends before the node is taken away, by its `run_time`."""
+        """Return True if a call with a `run_time`, begun now, ends before the node is taken away."""
         return not need.time or now + need.time <= self.until
 
     def holds(self, need: NodeNeed, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""The process of an agent, or of a rank: its connection to the driver, and its end with the driver or its parent.
+"""The process of an agent, or of a rank: the connection to the driver, and the end with the driver or the parent.
 
 `main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
 """
@@ -9,10 +9,12 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from ..schedulers.job_environment import JOB_VARIABLES
@@ -34,7 +36,7 @@ _LAST_WORDS = 5.0  # s for the driver to read the last message
 class ParentPipe:
     """The parent of this process at the other end of standard input, which ends with the driver or its launcher.
 
-    A thread of its own waits for that end, so that no other work of this process can delay the notice.
+    A thread waits for that end and does nothing else, so that no work of this process can delay the notice.
     """
 
     def __init__(self) -> None:
@@ -48,6 +50,7 @@ class ParentPipe:
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError):
+            # Input means nothing; only its end does.
             while os.read(0, 1 << 12):
                 pass
         os._exit(0 if self.all_sent else 1)  # the zygote notices, and ends the workers and their children
@@ -84,15 +87,30 @@ class DriverConnection:
             _give_up(json.loads(body))
         head, parts = unwrap(body, iter(()))
         adopt(head["surroundings"])
-        Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner).run()
-        self._parent.all_sent = True
+        agent = Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner)
+        with contextlib.nullcontext() if self._make_runner else _leaving_at_sigterm(agent):
+            agent.run()
+        self._parent.all_sent = True  # from here on an end of the parent is no failure
         if self._make_runner is None:  # for a rank the one call has ended, and the driver does not read on
             self._wait_for_end()
 
     def _wait_for_end(self) -> None:
-        """Wait until the driver closes the connection: the last messages may be on their way until then."""
+        """Wait until the driver closes the connection, or says END to an agent that has left by itself.
+
+        The last messages may be on their way until then.
+        """
         with contextlib.suppress(PeerGone):
-            self._wait_for(set(), _LAST_WORDS)
+            self._wait_for({agent_protocol.END}, _LAST_WORDS)
+
+
+@contextlib.contextmanager
+def _leaving_at_sigterm(agent: Agent) -> Iterator[None]:
+    """Let the agent leave when the scheduler ends its job, as at a preemption or at the end of its time."""
+    before = signal.signal(signal.SIGTERM, lambda *_: agent.leave())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

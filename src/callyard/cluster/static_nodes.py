@@ -93,8 +93,7 @@ class StaticNodes:
             started.end(1.0)
             self._started.remove(started)
             self._words.append(started.words())
-        # An agent that is still connected counts as there until the channel says that it is gone; then it is started
-        # again.
+        # A connected agent counts as there until the channel reports its end; then the agent is started again.
         self._starts.ended(output.ended_on, time.monotonic())
 
     def admit(self, hello: Hello, now: float) -> NodeState | str:
@@ -112,6 +111,8 @@ class StaticNodes:
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         expected = self._starts.expected()
+        if any(node.leaving for node in self._placement.nodes.values()):
+            return None  # it is about to end, and then one can be started again, or not
         if not self._starts.missing():
             left = self._nodes.ends_in()
             hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"
@@ -147,7 +148,7 @@ class StaticNodes:
 
 
 CONNECT = 60.0  # s for an agent to connect
-_AGAIN = (0.5, 2.0, 10.0, 30.0, 60.0)  # s after which an agent that is gone is started again
+_AGAIN = (0.5, 2.0, 10.0, 30.0, 60.0)  # s after which an ended agent is started again
 
 
 class _AgentStart:
@@ -181,12 +182,12 @@ class AgentStarts:
         self.ever = True
 
     def gone(self, name: str, now: float) -> None:
-        """Note that the agent cannot be reached; if its process still runs, it connects again by itself."""
+        """Note that the agent is out of reach; a process that still runs connects again by itself."""
         if self._nodes[name].state == "there":
             self._goes(name, "starting", now)
 
     def ended(self, names: Iterable[str], now: float) -> None:
-        """Note that the agents of these nodes have ended."""
+        """Note the ends of the agents of these nodes."""
         for name in names:
             node = self._nodes[name]
             if node.state in ("starting", "there"):
@@ -194,7 +195,7 @@ class AgentStarts:
                 self._goes(name, "gone", now)
 
     def forget(self) -> None:
-        """Begin anew with the absent agents, after the calls that waited for them have failed."""
+        """Begin anew with the absent agents, after the waiting calls have failed."""
         for name, node in self._nodes.items():
             if node.state == "gone":
                 node.failures = 0

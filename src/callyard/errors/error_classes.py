@@ -27,7 +27,7 @@ class CallyardError(Exception):
         ...     Executor(backend="slrm")
         ... except CallyardError as error:
         ...     print(error)
-        backend='slrm' is none that this version knows: did you mean 'slurm'?
+        backend='slrm' is not a backend that this version knows: did you mean 'slurm'?
     """
 
 

@@ -2,20 +2,13 @@
 
 Users see the standard library's future. Two things differ inside, because a program may have a hundred thousand:
 
-* A future has no condition variable of its own. One lock guards the state of all futures, and is held for a few
-  bytecodes only; a waiting thread sleeps on a lock of its own.
+* A future has no condition variable of its own; see `future_state`.
 * A result stays packed, as received from a worker (`Lazy`), until a thread asks for the value. The asking thread then
   opens the result. A result that only feeds another call is never opened in this process.
-
-Any exception may interrupt the thread that ends a future, at any moment. Then either the future has not ended, or
-every waiting thread and callback is told. One assignment, the last under the lock, makes the end count. The
-notifications stand on lists, and each leaves its list only when done, so a repetition misses none.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
@@ -26,18 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ..errors import UnreadableCall
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
+from .future_state import ENDED, FutureState
 from .lazy import DerivedResult, Lazy
-from .waiting import (
-    WaiterList,
-    before_sleep,
-    endless_wait,
-    futures_ended_here,
-    futures_lock,
-    log_broken_callback,
-    notify_waiter,
-    run_callbacks,
-    wake,
-)
+from .waiting import endless_wait, futures_lock, log_broken_callback
 
 T = TypeVar("T")
 
@@ -48,7 +32,6 @@ _PUBLIC_STATES = {
     CANCELLED_AND_NOTIFIED: "cancelled",
     FINISHED: "finished",
 }
-_ENDED = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 _STILL_PACKED: BaseException = Exception("this error is still packed")  # in the place of an error not yet opened
 
 # The names in `dir()`, without the methods and attributes for the rest of this package.
@@ -56,7 +39,7 @@ _OURS = {"attempts", "cached", "job_id", "key", "name"}
 _PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | _OURS
 
 
-class Future(StandardFuture[T]):
+class Future(FutureState[T]):
     """The result of a call, perhaps still to come: a `concurrent.futures.Future`.
 
     A future works with `wait`, `as_completed` and `asyncio.wrap_future`, and can be awaited. As an argument of another
@@ -80,24 +63,7 @@ class Future(StandardFuture[T]):
     attempts = 1
     passes_again_on = False  # a call that raises `Again` goes back to another process, see `AgentReply`
 
-    __slots__ = (
-        *("_done_callbacks", "_exception", "_packed", "_result", "_sleeping", "_state"),
-        *("_standard_waiters", "_waiters_to_notify"),
-        *("name", "on_cancel"),
-    )
-
-    def __init__(self, name: str = "call", on_cancel: Callable[[], object] | None = None) -> None:
-        # Without the base class's constructor: a condition and two lists would be most of the cost of a future.
-        self.name = name
-        self.on_cancel = on_cancel
-        self._state = PENDING
-        self._result: T | None = None
-        self._exception: BaseException | None = None
-        self._packed: Lazy | None = None
-        self._done_callbacks: list[Any] | deque[Any] | None = None
-        self._sleeping: list[threading.Lock] | None = None  # one for each thread in result() or exception()
-        self._standard_waiters: list[Any] | None = None  # of the standard library's `wait` and `as_completed`
-        self._waiters_to_notify: list[Any] | None = None  # the standard waiters still to be told of the end
+    __slots__ = ()
 
     @property
     def key(self) -> str | None:
@@ -113,65 +79,6 @@ class Future(StandardFuture[T]):
     def job_id(self) -> str | None:
         """The scheduler's id of the job that runs this call; None where no scheduler does."""
         return None
-
-    # -- the state and its lock ------------------------------------------------------------------------
-
-    # The standard library's `wait` and `as_completed` hold the `_condition` of all their futures at once while they
-    # look at the states and append a waiter to each `_waiters`. One reentrant lock for all futures serves as well.
-    _condition = threading.Condition(cast(Any, futures_lock))
-
-    def _list_of_waiters(self) -> Any:
-        waiters = self._standard_waiters
-        if waiters is None:
-            waiters = self._standard_waiters = []
-        return waiters if futures_ended_here() is None else WaiterList(waiters, self)
-
-    _waiters = cast("list[Any]", property(_list_of_waiters))  # in the standard library's types a plain attribute
-
-    def _end(self, state: str, packed: Lazy | None, value: Any, error: BaseException | None) -> bool:
-        """Go to a final state, wake waiting threads and run the callbacks; return False if the future had ended."""
-        nested = futures_lock._is_owned()
-        try:
-            with futures_lock:
-                if self._state in _ENDED or (state is CANCELLED_AND_NOTIFIED and self._state is RUNNING):
-                    return False
-                # Value and lists first: other threads read `_state` without the lock, and expect the rest to be there.
-                self._packed = packed
-                self._result = value
-                self._exception = error
-                awaited = self._prepare_to_notify()
-                self._state = state  # from here on the future has ended
-                self.on_cancel = None
-            if awaited:
-                self._notify()
-        except BaseException:  # as in `under`, inlined to save a call for each future
-            if not nested:
-                let_go(futures_lock)
-            if self._state in _ENDED:
-                self._notify()
-            raise
-        return True
-
-    def _prepare_to_notify(self) -> bool:
-        """Make the lists from which `_notify` works; return False if all of them are empty."""
-        if self._standard_waiters:
-            self._waiters_to_notify = self._standard_waiters[:]
-        if self._done_callbacks is not None:
-            self._done_callbacks = deque(self._done_callbacks)
-        return bool(self._sleeping or self._standard_waiters or self._done_callbacks)
-
-    def _notify(self) -> None:
-        """Tell waiting threads, waiters and callbacks of the end; an entry leaves its list only after being told."""
-        sleeping = self._sleeping
-        while sleeping:
-            wake(sleeping[-1])
-            sleeping.pop()
-        while self._waiters_to_notify:
-            notify_waiter(self._waiters_to_notify[-1], self)
-            self._waiters_to_notify.pop()
-        if self._done_callbacks is not None:
-            run_callbacks(self, cast("deque[Any]", self._done_callbacks))
-            self._done_callbacks = None
 
     # -- for executors ---------------------------------------------------------------------------------
 
@@ -242,10 +149,6 @@ class Future(StandardFuture[T]):
         if self._state is RUNNING:
             self._state = PENDING
 
-    def failed(self) -> bool:
-        """Return True if the future has ended with an error, opened or packed."""
-        return self._exception is not None
-
     def take(self) -> None:
         """Load a result derived from other futures, because only loading shows a failure."""
         if isinstance(self._packed, DerivedResult):
@@ -282,7 +185,7 @@ class Future(StandardFuture[T]):
 
     def done(self) -> bool:
         """Return True if the call has ended: with a result, with an exception, or cancelled."""
-        return self._state in _ENDED
+        return self._state in ENDED
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn(future)` when the call has ended; at once, in this thread, if the call has ended already.
@@ -298,16 +201,6 @@ class Future(StandardFuture[T]):
                 fn(self)
             except Exception:
                 log_broken_callback(self)
-
-    def _add_callback(self, callback: Callable[[Any], object]) -> bool:
-        """Add a callback; return False, and add none, if the future has ended."""
-        if self._state in _ENDED:
-            return False
-        if self._done_callbacks is None:
-            self._done_callbacks = [callback]
-        else:
-            self._done_callbacks.append(callback)
-        return True
 
     def result(self, timeout: float | None = None) -> T:
         """Return the result of the call; wait for the end of the call if need be.
@@ -345,21 +238,16 @@ class Future(StandardFuture[T]):
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
-        if self._state not in _ENDED:
+        if self._state not in ENDED:
             if timeout is None and self.ends_here():
                 raise endless_wait(self.name)
             self._sleep(timeout)
         if self._packed is not None:
             self._open()
         if self._state is not FINISHED:
-            late = "" if self._state in _ENDED else f"{self.name!r} has not ended after {timeout:g} s"
+            late = "" if self._state in ENDED else f"{self.name!r} has not ended after {timeout:g} s"
             self = None  # type: ignore[assignment]  # as in `result`
             raise FutureTimeout(late) if late else CancelledError
-
-    def ends_here(self) -> bool:
-        """Return True if only this thread can end the future, so that a wait in this thread would last for ever."""
-        on_cancel = futures_ended_here()
-        return on_cancel is not None and self.on_cancel == on_cancel and not self.done()
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait in a coroutine, as `asyncio.wrap_future` does: cancelling the coroutine cancels the call too."""
@@ -375,37 +263,6 @@ class Future(StandardFuture[T]):
                 f"the future of {self.name!r} is not its result: callyard.item(future, {key!r}) is the future of a "
                 "part, and callyard.unzip(future, n) gives those of n parts"
             )
-
-    def _sleep(self, timeout: float | None) -> None:
-        """Sleep until the future has ended, or the time is up.
-
-        Not on a `threading.Condition`, which is written in Python, so that an exception could leave the lock held. To
-        take a plain lock a second time is one call of C.
-        """
-        sleeping = threading.Lock()
-        sleeping.acquire()
-        # Under the lock, because the future could otherwise end between the look at its state and the registration,
-        # and no thread would ever wake this one.
-        if not under(futures_lock, self._add_sleeping, sleeping):
-            return
-        before_sleep()
-        if timeout is None:
-            sleeping.acquire()
-        elif not sleeping.acquire(timeout > 0, timeout if timeout > 0 else -1):
-            under(futures_lock, self._remove_sleeping, sleeping)
-
-    def _add_sleeping(self, sleeping: threading.Lock) -> bool:
-        if self._state in _ENDED:
-            return False
-        if self._sleeping is None:
-            self._sleeping = [sleeping]
-        else:
-            self._sleeping.append(sleeping)
-        return True
-
-    def _remove_sleeping(self, sleeping: threading.Lock) -> None:
-        if self._state not in _ENDED and self._sleeping is not None:
-            self._sleeping.remove(sleeping)
 
     def _get_snapshot(self) -> Any:
         """Return state, result and exception at once, for asyncio of Python 3.15, which calls this for `result()`."""

@@ -409,10 +409,16 @@ def _version(label: str) -> str:
 def _description(value: Any) -> str:
     """Return a line for people to tell values apart, without running user code."""
     if type(value) in (int, float, complex, bool, str, bytes, type(None)):
-        looks = repr(value)
-        return looks if len(looks) <= 80 else looks[:77] + "..."
+        return _beginning(repr(value))
     if is_future(value):
         return "the result of a call"
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     kind = type(value).__qualname__
-    return f"{kind} {dtype} {shape}" if shape is not None and type(value).__module__ == "numpy" else f"a {kind}"
+    if type(value).__module__ != "numpy" or not hasattr(value, "shape"):
+        return f"a {kind}"
+    if value.shape == () and kind != "ndarray" and value.dtype.kind not in "OV":  # which hold any objects, or fields
+        return _beginning(f"{kind} {value}")
+    return f"{kind} {value.dtype} {value.shape}"
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -6,9 +6,7 @@ one digest however large its elements are. A digest is longer than any token kep
 
 from __future__ import annotations
 
-import struct
-
-from ..utils.lite_stdlib import Any, Callable, Iterable, Protocol
+from ..utils.lite_stdlib import Any, Callable, Iterable, Protocol, struct
 
 __all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "text", "token"]
 

@@ -71,6 +71,7 @@ class LocalHost:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=env,
+                cwd=_directory(),
                 start_new_session=True,
                 umask=0o077,  # a job's log gets its mode from the umask of the submitting command
             )
@@ -113,6 +114,15 @@ def _communicate(process: subprocess.Popen[bytes], timeout: float, stop: Event |
             return process.communicate(timeout=_LOOK)
     left = 0.0 if stop is not None and stop.is_set() else until - monotonic()
     return process.communicate(timeout=max(0.0, left))
+
+
+def _directory() -> str | None:
+    """Return where a command runs: here, unless this directory is gone, in which some commands refuse to run."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "/"
+    return None
 
 
 def _not_run(program: str, error: OSError) -> Reply:

@@ -1,1 +1,1 @@
-"""Calls that are jobs of a scheduler: how they lie on disk, and how many of them become few submissions."""
+"""Calls that are jobs of a scheduler: their files, and the planning of few submissions for many calls."""

@@ -1,4 +1,4 @@
-"""The records of a submission: the batch, its calls as their jobs read them, their starts and their outcomes."""
+"""The records of a submission: the batch, the calls for their jobs, the starts and the outcomes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 FORMAT = 1
 _STATES = ("finished", "failed", "cancelled", "withdrawn")
-_LATEST = 253402214400  # s: the last day of which `datetime` knows in every time zone
+_LATEST = 253402214400  # s: the last day that `datetime` can represent in every time zone
 
 
 class CallPosition(Frozen):
@@ -47,18 +47,18 @@ class Batch(Frozen):
     calls: tuple[CallPosition, ...]
     elements: tuple[int, ...] | None  # their numbers in the array; None: a single job
     calls_per_job: int
-    needs: tuple[str, ...]  # tokens of the batches whose results these calls take
-    resources: dict[str, Any]  # that were asked for, for people
+    needs: tuple[str, ...]  # tokens of the batches with inputs of these calls
+    resources: dict[str, Any]  # as asked for, for people
     environment: dict[str, str]
     restart_limit: int
     paths: tuple[str, ...]  # sys.path
     cwd: str
-    umask: int  # of the submitter: what calls write is for whom it would be there
+    umask: int  # the submitter's, so that calls write files for the same readers
     submitter: str  # the label of its identity
     created: float
     python: str
     callyard: str
-    request: dict[str, Any]  # what the scheduler is asked, to ask it again
+    request: dict[str, Any]  # the request to the scheduler, kept to be repeated
     log_limit: int = 100 << 20  # bytes that a log may have
 
     def element_of(self, number: int) -> int | None:
@@ -66,7 +66,7 @@ class Batch(Frozen):
         return None if self.elements is None else self.elements[number // self.calls_per_job]
 
     def of_element(self, element: int | None) -> range:
-        """Return the numbers of the calls that an element makes."""
+        """Return the numbers of an element's calls."""
         place = 0 if self.elements is None or element is None else self.elements.index(element)
         first = place * self.calls_per_job
         return range(first, min(first + self.calls_per_job, len(self.calls)))
@@ -82,7 +82,7 @@ class Batch(Frozen):
 
     @staticmethod
     def from_fields(found: dict[str, Any]) -> Batch:
-        """Return the batch of these fields, without its format. Fields that make no sense raise several exceptions."""
+        """Return the batch of these fields, without the format. Senseless fields raise several kinds of exceptions."""
         found["calls"] = tuple(CallPosition(**call) for call in found["calls"])
         for name in ("needs", "paths"):
             found[name] = tuple(found[name])
@@ -92,7 +92,11 @@ class Batch(Frozen):
         return batch
 
     def check(self) -> None:
-        """Raise ValueError where its numbers or names make no sense."""
+        """Check the numbers and names.
+
+        Raises:
+            ValueError: some of them make no sense.
+        """
         spans = [number for call in self.calls for number in (call.at, call.size)]
         counts = [self.calls_per_job - 1, self.restart_limit, self.log_limit, *spans, *(self.elements or ())]
         if not all(type(count) is int and count >= 0 for count in counts) or not 0 <= self.created < _LATEST:
@@ -110,9 +114,10 @@ class Batch(Frozen):
 
 
 class BatchPart(Frozen):
-    """Elements of a batch that the scheduler has got, or is to get, as one job: from the `first` on, up to `end`.
+    """Elements of a batch that are one job to the scheduler, now or soon: from the `first` on, up to `end`.
 
-    They are counted, not named by their numbers. A batch has one part, unless the scheduler did not take so many.
+    They are counted, not named by their numbers. A batch has one part, unless the scheduler has refused so many
+    elements.
     """
 
     first: int
@@ -125,16 +130,20 @@ class BatchPart(Frozen):
 
     @staticmethod
     def from_name(name: str, job: str) -> BatchPart:
-        """Return the part of this name. Raises ValueError where it is the name of none."""
+        """Return the part of this name.
+
+        Raises:
+            ValueError: no part has such a name.
+        """
         first, _, last = name.partition("-")
         return BatchPart(int(first), int(last) + 1, job)
 
 
 class CallInput(Frozen):
-    """The input that replaces a future among the arguments: the result of a call, or that result itself.
+    """The input in the place of a future among the arguments: the result of a call, by its name or as bytes.
 
-    `key` and `directory` say which record it is, if that is known; otherwise the batch and the number of the call do.
-    `path`: the packed keys and lengths that lead to the part that is taken of it; see `futures.part_of`.
+    `key` and `directory` name the record of the result, if they are known; otherwise batch and number name the call.
+    `path` has the packed keys and lengths that lead to the wanted part of the result; see `futures.part_of`.
     """
 
     name: str  # for people
@@ -147,7 +156,7 @@ class CallInput(Frozen):
 
 
 class KeyRecipe(Frozen):
-    """The parts from which the key of a call is made, once its inputs are known."""
+    """The parts of a call's key, which is made once the inputs are known."""
 
     part: FunctionPart | None  # None: the key is the user's own
     around: KeyContext
@@ -161,52 +170,57 @@ class StoredPickle(Frozen):
 
 
 class CallFile(Frozen):
-    """A call as it lies in a file: all that a job needs to make it. Its order has no key while that needs inputs.
+    """A call as a file, with all data for the job. The order has no key while the key depends on inputs.
 
     It is one pickle of function, arguments and keywords, or one of the function and one of the rest.
     """
 
     data: tuple[StoredPickle, ...]  # with numbers for inputs
-    apart: tuple[StoredPickle, ...] | None  # the same, with the user's modules inside: for where they are not the same
+    apart: tuple[StoredPickle, ...] | None  # the same, with the user's modules inside: for where these have changed
     inputs: tuple[CallInput, ...]
     order: RunRequest
     meaning: KeyRecipe | None
     initializer: bytes | None
-    options: dict[str, Any]  # see `worker.around`
+    options: dict[str, Any]  # see `worker.call_context`
     run_time: float | None
     memory: int | None  # bytes
     ranks: int
-    launcher: tuple[str, ...]  # the words that start them
-    wait: float  # s for which results may become visible late
-    private: bool = False  # nobody else looks for its result, nor at its claim
+    launcher: tuple[str, ...]  # before the command of the ranks; "mpiexec" stands for the one in the node's PATH
+    wait: float  # s for which a finished result may stay invisible
+    private: bool = False  # no other process looks for its result or claim
+    spread: tuple[str, ...] = ()  # in the place of `launcher` in a job with several nodes
+    gpus_per_rank: int | None = None  # of the GPUs that all ranks on a node see; None: the launcher or the user decides
 
     def dump(self) -> bytes:
         return pickle.dumps(self, 5)
 
     @staticmethod
     def load(data: bytes | bytearray) -> CallFile:
-        """Return the call; this unpickles no object of the user's."""
+        """Return the call; no object of the user's is unpickled here."""
         call_file = pickle.loads(data)
         assert isinstance(call_file, CallFile)
         return call_file
 
 
 class CallStart(Frozen):
-    """The place where a call runs. Its file is touched every `beat` s meanwhile, which shows that the job lives."""
+    """The place where a call runs.
+
+    The file is touched every `beat` seconds during the run, to show that the job lives.
+    """
 
     job: str
     node: str
     key: str
     beat: float = 0.0
     at: float = 0.0  # the time of the start, on the node's clock; again after a requeue
-    ingredients: dict[str, str] = {}  # noqa: RUF012  # of the key, for people; no start changes it
+    ingredients: dict[str, str] = {}  # noqa: RUF012  # of the key, for people; no start changes them
 
     def dump(self) -> bytes:
         return json_dumps(vars(self)).encode()
 
     @staticmethod
     def load(data: bytes) -> CallStart:
-        """Return what was dumped. Raises several exceptions where that is damaged."""
+        """Return the start. Damaged data raise several kinds of exceptions."""
         begun = CallStart(**json_loads(data))
         texts = (begun.job, begun.node, begun.key, *begun.ingredients.values())
         if not all(type(text) is str for text in texts) or not all(0 <= s < _LATEST for s in (begun.beat, begun.at)):
@@ -218,28 +232,28 @@ class CallAgain(Frozen):
     """The next attempt of a call that has raised `Again`."""
 
     attempt: int  # its number; the first attempt was 1
-    restarts: int  # of its job for the sake of that
+    restarts: int  # of its job for the sake of the attempts
     arguments: bytes  # pickled, positional ones and keywords
 
     @staticmethod
     def load(data: bytes) -> CallAgain:
-        """Return what was kept. Raises several exceptions where that is damaged."""
+        """Return the kept attempt. Damaged data raise several kinds of exceptions."""
         head, _, arguments = data.partition(b"\n")
         attempt, restarts = map(int, head.split())
         return CallAgain(attempt, restarts, arguments)
 
 
 class CallOutcome(Frozen):
-    """The outcome of a call: "finished" (its result is the record of `key`), "failed", "cancelled".
+    """The outcome of a call: "finished" (with the record of `key` as the result), "failed", "cancelled" or "withdrawn".
 
-    Or "withdrawn": its submitter has cancelled it, and saw nobody else who waits for it.
+    A withdrawn call was cancelled by its submitter, who saw no other waiting process.
     """
 
     state: str
     key: str = ""
-    directory: str = ""  # of the cache that has the record
+    directory: str = ""  # of the cache with the record
     failure: bytes = b""  # the pickled error and its traceback
-    attempts: int = 1  # runs of it; more than one if it has raised `Again`
+    attempts: int = 1  # runs so far; more than one after an `Again`
 
     def dump(self) -> bytes:
         fields = {name: value for name, value in vars(self).items() if name != "failure"}
@@ -247,11 +261,8 @@ class CallOutcome(Frozen):
 
     @staticmethod
     def load(data: bytes) -> CallOutcome:
-        """Return the outcome from a line of JSON and the failure. Raises several exceptions where that is damaged.
-
-        An empty file is the outcome of a call that failed where the disk took no words about that.
-        """
-        if not data:
+        """Return the outcome from a line of JSON and the failure. Damaged data raise several kinds of exceptions."""
+        if not data:  # the call failed, and the disk took no words about that
             return CallOutcome("failed")
         head, _, failure = data.partition(b"\n")
         end = CallOutcome(**json_loads(head), failure=failure)
@@ -260,12 +271,12 @@ class CallOutcome(Frozen):
         return end
 
     def error(self) -> tuple[BaseException, Any]:
-        """Return the error of a call that failed, and its traceback as text; another one where it cannot be opened."""
+        """Return a failed call's error and its traceback as text; or a CacheError, if the error cannot be opened."""
         try:
             error, text = pickle.loads(self.failure)
             if isinstance(error, BaseException):
                 return error, text
             problem = f"it holds a {type(error).__name__}"
-        except Exception as reason:  # of the user's classes, or because somebody damaged the file
+        except Exception as reason:  # from the user's classes, or from a damaged file
             problem = f"{type(reason).__name__}: {reason}"
         return CacheError(f"the call failed, and its error cannot be opened here ({problem}): run it again"), ""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ..cache.directory import CacheDirectory
 from ..errors import CacheError, CallyardError
 from .batch import CallFile, CallInput
-from .spool import ENDED, BatchDirectory, CallStart, folders, folders_by_age
+from .find_batches import folders, folders_by_age
+from .spool import ENDED, BatchDirectory, CallStart
 
 __all__ = ["JobCallStatus", "calls_of_jobs", "find_job_calls", "needed_keys", "prune_jobs"]
 
@@ -65,7 +66,7 @@ class JobCallStatus:
 
 
 def calls_of_jobs(home: CacheDirectory) -> Iterator[JobCallStatus]:
-    """Yield all calls in order of submission, but not the ended ones that were submitted again."""
+    """Yield all calls in order of submission, without ended ones that were submitted again."""
     calls = list(_all_calls(home))
     last = {call.id: place for place, call in enumerate(calls)}
     for place, call in enumerate(calls):
@@ -119,7 +120,7 @@ def _state(folder: BatchDirectory, number: int, reached: str | None, job: str | 
 
 
 def find_job_calls(home: CacheDirectory, beginning: str) -> list[JobCallStatus]:
-    """Return the calls whose key, or whose ID, has this beginning."""
+    """Return the calls with this beginning of their key or ID."""
     return [call for call in calls_of_jobs(home) if call.id.startswith(beginning) or call.key.startswith(beginning)]
 
 

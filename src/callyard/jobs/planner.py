@@ -1,15 +1,15 @@
-"""The planner: it makes few job arrays of many calls. It does no I/O.
+"""The planner of the job arrays: few arrays for many calls, without I/O.
 
-Calls that ask for the same and wait for the same are one job array. Of what they wait for there are these cases:
+Calls with the same resources and the same kind of dependencies are one job array. There are four kinds:
 
-    nothing                                      an array
-    all of them for the same calls               an array after those (`ok`)
+    none                                         an array
+    all of them for the same calls               an array after these (`ok`)
     each for its counterpart in the same arrays  an array, element by element (`corresponding`)
-    anything else, and there are many of them    one array after whole arrays (`any`): a call may then begin later than
-                                                 it could, but a failure of others does not end it
+    anything else, with many such calls          one array after whole arrays (`any`): a call may then begin later than
+                                                 necessary, but a failure of others does not end it
 
-A job checks its inputs itself, whatever the scheduler thinks. That is why `any` is enough, and it must be `any` where
-several calls share a job: one that fails is not the others' failure.
+A job checks the inputs itself, whatever the scheduler thinks. So `any` is enough, and `any` is necessary where several
+calls share a job, because the failure of one is not the failure of the others.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 __all__ = ["SEPARATE", "ArrayDependency", "ArrayElement", "JobArray", "PlannedCall", "plan"]
 
-SEPARATE = 8  # arrays into which calls of one layer are divided to be exact, before one array waits for all
-_TERMS = 64  # elements that are named one by one, before the whole array is
+SEPARATE = 8  # arrays for the exact dependencies of one layer, at most; with more, one array waits for all
+_TERMS = 64  # elements to name one by one, at most; with more, the whole array is named
 
 
 class ArrayElement(NamedTuple):
-    """A call that is submitted, or is going to be: its array, and the number of its element.
+    """A call that is submitted, now or soon: the array, and the number of the element.
 
-    `shared`: the element makes other calls, too, so it may fail where this call does not.
+    `shared` elements make other calls, too, and so may fail although this call does not.
     """
 
     array: Hashable
@@ -39,11 +39,11 @@ class ArrayElement(NamedTuple):
 
 @dataclass(eq=False)
 class PlannedCall:
-    """A call that is to become a job. `after`: calls of this plan, or elements that were submitted before."""
+    """A call to become a job. `after` has calls of this plan, or elements of earlier submissions."""
 
-    like: Hashable  # calls of which this is equal may be in one array
+    like: Hashable  # calls with equal values here may be in one array
     after: Sequence[PlannedCall | ArrayElement] = ()
-    place: ArrayElement | None = None  # where the plan has put it
+    place: ArrayElement | None = None  # set by the plan
 
 
 class ArrayDependency(NamedTuple):
@@ -59,7 +59,7 @@ C = TypeVar("C", bound=PlannedCall)
 
 @dataclass(eq=False)
 class JobArray(Generic[C]):
-    """A job array to be submitted. `numbers` are those of its elements; None: 0, 1, 2, ..."""
+    """A job array to be submitted. `numbers` are the elements' numbers; None: 0, 1, 2, ..."""
 
     like: Hashable
     calls: list[C]
@@ -69,7 +69,7 @@ class JobArray(Generic[C]):
 
 
 def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray[C]]:
-    """Return arrays of at most `most` elements each, in an order in which they can be submitted."""
+    """Return arrays of at most `most` elements each, in an order that permits their submission."""
     arrays: list[JobArray[C]] = []
     for layer in _layers(calls):
         for group in _alike(layer):
@@ -79,10 +79,10 @@ def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray
 
 
 def _layers(calls: Iterable[C]) -> list[list[C]]:
-    """Return calls by the longest way that leads to them from calls that wait for none of these."""
+    """Return calls by the longest way to each from calls that wait for none of the others."""
     depth: dict[PlannedCall, int] = {}
     layers: dict[int, list[C]] = defaultdict(list)
-    for call in calls:  # in the order of submission, so what one waits for comes before it
+    for call in calls:  # in the order of submission, so that a call comes after all inputs
         depth[call] = 1 + max(
             (depth.get(other, -1) for other in call.after if isinstance(other, PlannedCall)), default=-1
         )
@@ -103,7 +103,7 @@ def _elements(call: PlannedCall) -> frozenset[ArrayElement]:
 
 
 def _arrays(calls: list[C], calls_per_job: int) -> list[JobArray[C]]:
-    """Return calls of one layer that ask for the same as arrays."""
+    """Return calls of one layer with the same resources as arrays."""
     sets: dict[frozenset[ArrayElement], list[C]] = defaultdict(list)
     for call in calls:
         sets[_elements(call)].append(call)
@@ -128,7 +128,7 @@ def _after_the_same(elements: frozenset[ArrayElement], calls: list[C]) -> JobArr
 
 
 def _side_by_side(sets: dict[frozenset[ArrayElement], list[C]]) -> list[JobArray[C]]:
-    """Return arrays of the calls that wait each for their counterparts, and take these calls out of `sets`."""
+    """Return arrays of calls that wait each for a counterpart, and take the calls out of `sets`."""
     pairs: dict[frozenset[Hashable], list[tuple[int, frozenset[ArrayElement]]]] = defaultdict(list)
     for elements in sets:
         numbers = {element.number for element in elements}
@@ -148,12 +148,13 @@ def _rows(
 ) -> Iterator[JobArray[C]]:
     """Yield arrays of calls, several of which may wait for the same counterpart: the first of each, the second ...
 
-    Only as long as a row is wider than there are rows before it, so that of n calls come at most the root of n rows.
+    This goes on as long as a row is wider than the number of rows before it, so n calls make at most the root of n
+    rows.
     """
     after = tuple(ArrayDependency("corresponding", array) for array in arrays)
     for many in count(1):
         pairs = [(number, elements) for number, elements in pairs if elements in sets]
-        if len(pairs) < max(many, 2):  # a single one is no row
+        if len(pairs) < max(many, 2):  # one call alone is no row
             return
         calls = [sets[elements].pop(0) for _, elements in pairs]
         yield JobArray(calls[0].like, calls, after, [number for number, _ in pairs], set(arrays))
@@ -172,7 +173,7 @@ def _number(element: ArrayElement) -> int:
 
 
 def _split(array: JobArray[C], most: int, calls_per_job: int) -> list[JobArray[C]]:
-    """Return arrays of at most so many calls, and note at each call where it is."""
+    """Return arrays of at most `most` calls, and note at each call its place."""
     parts = []
     for first in range(0, len(array.calls), most):
         calls = array.calls[first : first + most]

@@ -1,23 +1,24 @@
 """The spool: one directory on disk for each submission to a scheduler.
 
-    <home>/jobs/<token>/batch     what is submitted, as JSON
+    <home>/jobs/<token>/batch     the submission, as JSON
                         calls     the calls themselves, one behind the other
-                        buffers   likewise, what is large in their arguments, each content once
-                        script    what the scheduler runs
-                        job       the scheduler's name of it; written after
-                        job.0-9   likewise, of the first ten elements, where it did not take all of them at once
-                        3.begun   call 3 is running: where, and under which key
-                        3.end     how it ended; renamed to 3.seen by a process that has received that
-                        3.superseded  it failed, and was submitted once more in another batch
-                        3.log     what it printed
-                        3.again   the arguments with which it has asked to be run again, and how often it did
-                        at-...    an executor of a process that waits for its calls, as who has submitted them
-                        at-...@3  one that waits for call 3
+                        buffers   likewise, the large parts of their arguments, each content once
+                        script    the job's script
+                        job       the scheduler's name of the job; written after the submission
+                        job.0-9   likewise, of the first ten elements, if not all could be submitted at once
+                        3.begun   call 3 is running: the place, and the key
+                        3.end     the outcome; renamed to 3.seen by a process that has received it
+                        3.superseded  a failure, after another submission of the call in another batch
+                        3.log     the output
+                        3.exit    the exit code of the script of element 3; "stopped" after SIGTERM
+                        3.again   the arguments of the next attempt, and the number of attempts
+                        at-...    an executor of a process that waits for all calls, as the submitter's does
+                        at-...@3  an executor that waits for call 3
 
-The token is random and also in the job's comment. The directory is there, with all that the job needs, before the
-scheduler is told, and appears as a whole, under a name of which nobody takes notice until then. So whoever finds one
-without a `job` can ask the scheduler whether it has got it, or parts of it. It vanishes as a whole too. What is in it
-appears whole or not at all, and is not changed afterwards.
+The token is random, and also in the job's comment. The directory is complete before the scheduler is told: it appears
+as a whole, and has a name that no process looks at until then. So a process that finds one without a `job` can ask the
+scheduler whether it has the job, or parts of it. The directory vanishes as a whole, too. Each file in it appears as a
+whole, and is not changed afterwards.
 """
 
 from __future__ import annotations
@@ -28,14 +29,22 @@ import time
 
 from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from ..cache.permissions import check_file
-from ..errors import CacheError, CallyardError, VersionMismatch
-from ..system.process_identity import is_hexadecimal, may_live
+from ..errors import CacheError, VersionMismatch
+from ..system.process_identity import may_live
 from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_loads, suppress
 from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 
-__all__ = ["Batch", "BatchDirectory", "CallOutcome", "CallPosition", "CallStart", "folders", "folders_by_age"]
+__all__ = [
+    "Batch",
+    "BatchDirectory",
+    "CallOutcome",
+    "CallPosition",
+    "CallStart",
+    "exit_file",
+    "names",
+]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a pipe that somebody put there
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a pipe there
 _DIGITS = 10  # of the number of a call, at most
 ENDED = ("end", "seen", "superseded")  # the progress of calls that have ended
 
@@ -50,7 +59,7 @@ class DirectoryFiles:
         self._write_into(self.path, name, *parts)
 
     def _write_into(self, place: str, name: str, *parts: bytes) -> None:
-        """Write a file. The directory is not made again: where it is gone nobody waits any more."""
+        """Write a file. The directory is not made again: without it no process waits any more."""
         descriptor, temporary = self.home.temporary_in(place)
         try:
             try:
@@ -58,13 +67,12 @@ class DirectoryFiles:
                 for part in parts:
                     write_all(descriptor, part, at)
                     at += len(part)
-                os.fsync(descriptor)  # what a job finds on another machine must be there whatever happens to this one
+                os.fsync(descriptor)  # a job on another machine must find the file, even after a crash here
             finally:
-                os.close(descriptor)  # network file systems report a full disk only now
+                os.close(descriptor)
             os.rename(temporary, f"{place}/{name}")
-        except BaseException:
-            with suppress(OSError):
-                remove_file(temporary)  # of a full disk it may hold the last blocks
+        except BaseException:  # a full disk, most likely: half a file must not stay
+            remove_file(temporary)
             raise
 
     def _read(self, name: str) -> bytes:
@@ -72,7 +80,12 @@ class DirectoryFiles:
             return file.read()
 
     def _parsed(self, name: str, parse: Callable[[bytes], Any]) -> Any:
-        """Read and parse a file. Raises CacheError if it is damaged, FileNotFoundError if it is gone."""
+        """Read and parse a file.
+
+        Raises:
+            CacheError: the file is damaged.
+            FileNotFoundError: the file is gone.
+        """
         content = self._read(name)
         try:
             return parse(content)
@@ -80,7 +93,7 @@ class DirectoryFiles:
             raise CacheError(f"{self.path}/{name} is damaged: {type(error).__name__}: {error}") from error
 
     def _open(self, name: str) -> int:
-        """Open a file that nobody else can have written, because its content may be unpickled."""
+        """Open a file that no other user can have written, because the content may be unpickled."""
         path = f"{self.path}/{name}"
         descriptor = os.open(path, _READ)
         try:
@@ -105,30 +118,40 @@ class BatchDirectory(DirectoryFiles):
     # -- the submitter's ---------------------------------------------------------------------------------
 
     def prepare(self, batch: Batch) -> Batch:
-        """Take the batch that is going to be submitted, before it is written."""
+        """Take the batch that is going to be submitted, before the writing."""
         self._batch = batch
         return batch
 
     def create(self, batch: Batch, calls: Iterable[bytes], script: str, buffers: Sequence[bytes] = ()) -> None:
-        """Write everything that the job needs; from then on it is meant to be submitted."""
+        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed."""
         building = self.home.temporary_directory("jobs")
-        if buffers:
-            self._write_into(building, "buffers", *buffers)
-        self._write_into(building, "calls", *calls)
-        self._write_into(building, "script", script.encode())
-        self._write_into(building, "batch", batch.dump())
-        os.rename(building, self.path)
-        sync_directory(f"{self.home.path}/jobs")
+        try:
+            if buffers:
+                self._write_into(building, "buffers", *buffers)
+            self._write_into(building, "calls", *calls)
+            self._write_into(building, "script", script.encode())
+            self._write_into(building, "batch", batch.dump())
+            # The last step of the writing: the name appears with all files behind it.
+            os.rename(building, self.path)
+            sync_directory(f"{self.home.path}/jobs")
+        except BaseException:
+            remove_tree(building)
+            self.remove()
+            raise
         self._batch = batch
 
     def submitted_as(self, part: BatchPart) -> None:
-        """Write down which elements the scheduler has got, and the ID of their job."""
+        """Write down the elements that the scheduler has, and the ID of their job."""
         whole = part.end - part.first == self.batch.size
         self._write("job" if whole else f"job.{part.name}", part.job.encode())
 
     @property
     def batch(self) -> Batch:
-        """The batch. Raises FileNotFoundError where it was not written, or is gone."""
+        """The batch.
+
+        Raises:
+            FileNotFoundError: the batch was not written, or is gone.
+        """
         if self._batch is None:
             self._batch = self._parsed("batch", self._load_batch)
         return self._batch
@@ -141,8 +164,8 @@ class BatchDirectory(DirectoryFiles):
 
     @property
     def parts(self) -> list[BatchPart]:
-        """The parts that the scheduler has got, as far as that is written down, in the order of the elements."""
-        if self.missing(self._parts) is not None:  # once it is complete it stays
+        """The parts that the scheduler has, as far as written down, in the order of the elements."""
+        if self.missing(self._parts) is not None:  # a complete list stays so
             self._parts = sorted(self._read_parts(), key=lambda part: part.first)
         return self._parts
 
@@ -166,7 +189,7 @@ class BatchDirectory(DirectoryFiles):
         return job
 
     def missing(self, parts: Iterable[BatchPart]) -> BatchPart | None:
-        """Return the first elements that are in none of these parts."""
+        """Return the first elements outside of these parts."""
         first = 0
         for part in parts:
             if part.first > first:
@@ -176,7 +199,7 @@ class BatchDirectory(DirectoryFiles):
 
     @property
     def unsent(self) -> BatchPart | None:
-        """The first elements that the scheduler has not got, as far as is known."""
+        """The first elements that the scheduler does not have, as far as is known."""
         return self.missing(self.parts)
 
     def job_of(self, number: int) -> str | None:
@@ -191,7 +214,7 @@ class BatchDirectory(DirectoryFiles):
         return self._part("calls", place.at, place.size)
 
     def buffer(self, at: int, size: int) -> bytearray:
-        """Return what is large in an argument, in memory of its own."""
+        """Return a large part of arguments, in memory of its own."""
         return self._part("buffers", at, size)
 
     def _part(self, name: str, at: int, size: int) -> bytearray:
@@ -212,18 +235,18 @@ class BatchDirectory(DirectoryFiles):
         self._write(f"{number}.begun", begun.replace(at=time.time()).dump())
 
     def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
-        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of that."""
+        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of the attempts."""
         self._write(f"{number}.again", f"{attempt} {restarts}\n".encode(), arguments)
 
     def again(self, number: int) -> CallAgain | None:
-        """Return what was kept of a call that has asked to be run again."""
+        """Return the kept attempt of a call that has raised `Again`; None for any other call."""
         with suppress(FileNotFoundError):
             kept: CallAgain = self._parsed(f"{number}.again", CallAgain.load)
             return kept
         return None
 
     def beat(self, number: int) -> None:
-        """Touch the file that shows that the job lives, also where the scheduler cannot say so."""
+        """Touch the file that proves life, also when the scheduler cannot say so."""
         with suppress(OSError):
             os.utime(f"{self.path}/{number}.begun")
 
@@ -232,26 +255,42 @@ class BatchDirectory(DirectoryFiles):
 
     # -- for all who wait ----------------------------------------------------------------------------------
 
-    def news(self) -> dict[int, str]:
+    def listing(self) -> frozenset[str]:
+        """Return the names of the files; none if the directory is gone."""
+        return frozenset(names(self.path))
+
+    def news(self, listing: Iterable[str] | None = None) -> dict[int, str]:
         """Return the progress of each call that has begun: "begun", "end", "seen" or "superseded", from one listing."""
         order = ("begun", *ENDED)
         found: dict[int, str] = {}
-        for name in names(self.path):
+        for name in names(self.path) if listing is None else listing:
             number, what = _numbered(name)
             if what in order and order.index(what) >= order.index(found.get(number, "begun")):
                 found[number] = what
         return found
 
     def is_whole(self) -> bool:
-        """Return whether jobs find their calls in it; not once it is kept only for the failures."""
+        """Return True if jobs find their calls here; False once the directory is kept only for the failures."""
         return os.path.exists(f"{self.path}/calls")
 
+    def exit_file(self, number: int) -> str:
+        """Return the name of the file by which the job of a call says that it is over, or is going to be."""
+        return exit_file(self.batch.element_of(number) or 0)
+
+    def stop(self, element: int | None) -> None:
+        """Write down that a job is told to end; its script writes its exit code over that."""
+        self._write(exit_file(element or 0), b"stopped\n")
+
+    def forget_exit(self, number: int) -> None:
+        """Remove what a job has left that is going to be started again."""
+        self._unmark(self.exit_file(number))
+
     def wait_for(self, number: int, job: str) -> None:
-        """Write down that another job holds the claim that this call needs."""
+        """Write down another job, the one with the claim to this call's key."""
         self._write(f"{number}.waits", job.encode())
 
     def waits(self) -> dict[int, str]:
-        """Return the calls that wait so, each with the job that holds the claim."""
+        """Return the calls that wait so, each with the job with the claim."""
         found = {}
         for name in names(self.path):
             number, what = _numbered(name)
@@ -267,7 +306,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def heart(self, number: int) -> int | None:
-        """Return the time of the last beat (ns). The file is opened: then a network file system asks its server."""
+        """Return the time of the last beat (ns). The file is opened, so that a network file system asks the server."""
         with suppress(OSError):
             descriptor = self._open(f"{number}.begun")
             try:
@@ -277,7 +316,7 @@ class BatchDirectory(DirectoryFiles):
         return None
 
     def ended(self, number: int) -> CallOutcome | None:
-        """Return how a call ended, received or not; None if it has not."""
+        """Return the outcome of a call, received or not; None before its end."""
         for name in (f"{number}.end", f"{number}.seen"):
             with suppress(FileNotFoundError):
                 end: CallOutcome = self._parsed(name, CallOutcome.load)
@@ -293,15 +332,15 @@ class BatchDirectory(DirectoryFiles):
         return CallOutcome("failed", failure=pickle.dumps((error, "")))
 
     def ended_at(self, number: int) -> float | None:
-        """Return the time at which a call ended (s since 1970, by the clock of the file system); None if it has not."""
+        """Return the time of a call's end (s since 1970, by the clock of the file system); None before its end."""
         for name in (f"{number}.end", f"{number}.seen"):
             with suppress(OSError):
                 return os.stat(f"{self.path}/{name}").st_mtime
         return None
 
     def received(self, number: int) -> None:
-        """Note that its failure was told to somebody: a process that submits the call from now on runs it again."""
-        with suppress(OSError):  # if that cannot be noted, somebody is told twice
+        """Note that a process was told of the failure: a later submission runs the call again."""
+        with suppress(OSError):  # without this note another process is told, too
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
     def log(self, number: int) -> str:
@@ -310,19 +349,23 @@ class BatchDirectory(DirectoryFiles):
         return f"{self.path}/{number if element is None else element}.log"
 
     def attach(self, waiter: str, number: int | None = None) -> None:
-        """Note a waiter for one call, or for all of them. Raises FileNotFoundError where the batch is gone."""
+        """Note a waiter for one call, or for all of them.
+
+        Raises:
+            FileNotFoundError: the batch is gone.
+        """
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         with suppress(FileExistsError):
             os.close(os.open(f"{self.path}/{_mark(waiter, number)}", flags, 0o600))
 
     def leave(self, waiter: str) -> None:
-        """Note that it does not wait for any call here any more."""
+        """Note that the waiter waits for no call here any more."""
         for name in names(self.path):
             if name.partition("@")[0] == _mark(waiter):
                 self._unmark(name)
 
     def leave_one(self, waiter: str, number: int) -> None:
-        """Note that it does not wait for this call any more; of waiters for all of them nothing changes."""
+        """Note that the waiter does not wait for this call any more; a waiter for all calls stays."""
         self._unmark(_mark(waiter, number))
 
     def _unmark(self, name: str) -> None:
@@ -330,7 +373,7 @@ class BatchDirectory(DirectoryFiles):
             os.unlink(f"{self.path}/{name}")
 
     def others(self, waiter: str, numbers: Container[int] | None = None) -> bool:
-        """Return whether another waiter, not provably gone, waits for one of these calls, or for any."""
+        """Return True if another waiter, not provably gone, waits for one of these calls, or for any."""
         for name in names(self.path):
             other, _, number = name.partition("@")
             if name.startswith("at-") and other != _mark(waiter):
@@ -340,7 +383,7 @@ class BatchDirectory(DirectoryFiles):
         return False
 
     def keep_failures(self) -> bool:
-        """Remove all but the output and the errors of calls that failed; return whether there are any."""
+        """Remove all but the output and the errors of failed calls; return False if there are none."""
         kept = [number for number, what in self.news().items() if what == "seen"]
         ends = (f"{number}.end" for number in range(len(self.batch.calls)))
         wanted = {"batch", "job", *(f"job.{part.name}" for part in self.parts), *ends}
@@ -353,12 +396,12 @@ class BatchDirectory(DirectoryFiles):
         return bool(kept)
 
     def is_over(self) -> bool:
-        """Return whether all calls have ended."""
+        """Return True if all calls have ended."""
         news = self.news()
         return all(news.get(number) in ENDED for number in range(len(self.batch.calls)))
 
     def elements_left(self) -> int:
-        """Return how many elements have calls that have not ended; 0 where the batch is gone."""
+        """Return the number of elements with unfinished calls; 0 for a batch that is gone."""
         news = self.news()
         if not news and not os.path.exists(self.path):
             return 0
@@ -375,7 +418,7 @@ class BatchDirectory(DirectoryFiles):
     def superseded(self, number: int) -> None:
         """Remove the failure of a call that was submitted again.
 
-        Its file gets another name instead of going, because a call with a start and no end counts as running.
+        The file is renamed, not removed, because a call with a start and without an end counts as running.
         """
         with suppress(FileNotFoundError):
             os.unlink(self.log(number))
@@ -383,6 +426,10 @@ class BatchDirectory(DirectoryFiles):
             os.rename(f"{self.path}/{number}.seen", f"{self.path}/{number}.superseded")
         if not self.is_whole() and set(self.news().values()) <= {"superseded"}:
             self.remove()
+
+    def set_aside(self, reason: str) -> str:
+        """Move the batch to the damaged files of the cache, with the reason beside it; return where it lies now."""
+        return self.home.set_path_aside(self.path, reason)
 
     def remove(self) -> None:
         """Remove the whole batch."""
@@ -392,25 +439,13 @@ class BatchDirectory(DirectoryFiles):
             remove_tree(removing)
 
 
-def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
-    """Yield the batches in a cache."""
-    return (BatchDirectory(home, name) for name in names(f"{home.path}/jobs") if is_hexadecimal(name, 16))
-
-
-def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[BatchDirectory]:
-    """Return the batches that can be read, the oldest first, without those that are known already."""
-    found = []
-    for folder in folders(home):
-        if folder.token not in known:
-            try:
-                found.append((folder.batch.created, folder))
-            except (OSError, ValueError, CallyardError):  # being removed just now, or of another version
-                continue
-    return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
+def exit_file(element: int | str) -> str:
+    """Return the name of the file with the exit code of an element's script; a single job counts as the element 0."""
+    return f"{element}.exit"
 
 
 def names(path: str) -> Sequence[str]:
-    """Return the names in a directory; none if it is not there."""
+    """Return the names in a directory; none if there is no such directory."""
     try:
         return os.listdir(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -418,7 +453,7 @@ def names(path: str) -> Sequence[str]:
 
 
 def _numbered(name: str) -> tuple[int, str]:
-    """Return the number of a call, and the kind of its file; -1 where it is no file of a call."""
+    """Return the number of a call, and the kind of its file; -1 for any other file."""
     number, _, what = name.partition(".")
     known = number.isascii() and number.isdecimal() and len(number) < _DIGITS
     return (int(number), what) if known else (-1, "")

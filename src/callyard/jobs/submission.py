@@ -1,4 +1,4 @@
-"""The request to a scheduler for a batch, made from its files alone, so that any process can submit it."""
+"""The request to a scheduler for a batch, made from the batch's files alone, so that any process can submit."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..errors import ResourceError
 from ..hashing.digest import blake2b
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest
+from ..utils.lite_stdlib import json_dumps, json_loads
 from ..utils.paths import runs_directory
 from .batch import BatchPart
 from .planner import ArrayDependency
 from .spool import BatchDirectory
 
-__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "waited_for"]
+__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "trial_of", "waited_for"]
 
 Known = Mapping[str, BatchDirectory]  # by their tokens
 _NONE: Known = {}
@@ -49,18 +51,18 @@ def _plain(value: Any) -> Any:
 
 
 def waited_for(folder: BatchDirectory) -> set[str]:
-    """Return the tokens of the batches for which the scheduler is to wait: they must be submitted first, or be over."""
+    """Return the tokens of the batches for which the scheduler must wait: all of them are submitted first, or over."""
     return {token for _, token, _ in folder.batch.request["after"]}
 
 
 def is_ready(folder: BatchDirectory) -> bool:
-    """Return whether all batches for which the scheduler is to wait were submitted, or are over."""
+    """Return True if all batches for which the scheduler must wait were submitted, or are over."""
     others = (BatchDirectory(folder.home, token) for token in waited_for(folder))
     return all(not os.path.exists(other.path) or other.unsent is None for other in others)
 
 
 def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) -> BatchPart | None:
-    """Return the elements to submit next: at most so many, and such as one request can ask for."""
+    """Return the elements to submit next: at most `most`, and such as one request can ask for."""
     part, elements = folder.unsent, folder.batch.elements
     if part is None or elements is None:
         return part
@@ -72,12 +74,12 @@ def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) ->
 
 
 def _other(folder: BatchDirectory, token: str, known: Known) -> BatchDirectory:
-    """Return another batch. Those that are known need not be read again."""
+    """Return another batch. A batch in `known` need not be read again."""
     return known.get(token) or BatchDirectory(folder.home, token)
 
 
 def _together(other: BatchDirectory, elements: Sequence[int]) -> int:
-    """Return how many of the first elements have their counterparts in one job."""
+    """Return the number of the first elements whose counterparts are in one job."""
     jobs = [_array_of(other, element) for element in elements]
     return next((place for place, job in enumerate(jobs) if job != jobs[0]), len(jobs))
 
@@ -85,7 +87,7 @@ def _together(other: BatchDirectory, elements: Sequence[int]) -> int:
 def _parts(folder: BatchDirectory) -> list[BatchPart]:
     try:
         return folder.parts
-    except FileNotFoundError:  # it is over, and was removed
+    except FileNotFoundError:  # over and removed
         return []
 
 
@@ -126,13 +128,49 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
     )
 
 
+def trial_of(resources: Resources, limit: float | None, templated: bool) -> JobRequest:
+    """Return a request as it will be once it was written and read, to see whether a command can be made of it.
+
+    Raises:
+        ResourceError: a text is none that can be passed on.
+    """
+    for name, value in resources.asked().items():
+        for text in _texts(value):
+            _check_text(name, text)
+    note = json_loads(json_dumps(note_of("call", resources, None, limit, templated, ())))
+    asked = Resources().updated(note["resources"])
+    return JobRequest("call", "0" * 16, "/script", "/0.log", asked, time=limit, templated=templated)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, os.PathLike):
+        yield os.fspath(value)
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from (text for each in value for text in _texts(each))
+
+
+def _check_text(name: str, text: str) -> None:
+    try:
+        if "\0" not in text:
+            os.fsencode(text)
+            return
+        problem = "has a character of the number 0 in it"
+    except UnicodeEncodeError:
+        problem = "has a character in it that this system's encoding lacks"
+    raise ResourceError(f"{name} {problem}, with which no job can be asked for: {text!r}; leave that out")
+
+
 def _dependencies(
     elements: Sequence[int] | None, other: BatchDirectory, kind: Any, number: int | None
 ) -> list[Dependency]:
     if not os.path.exists(other.path):
         return []
     if kind == "corresponding" and elements:
-        jobs = [_array_of(other, elements[0])]  # which all of them have in common
+        jobs = [_array_of(other, elements[0])]  # common to all of them
     elif number is not None:
         jobs = [_job_of_element(other, number)]
     else:
@@ -148,12 +186,12 @@ def _parts_before(folder: BatchDirectory, part: BatchPart) -> Iterator[Dependenc
 
 
 def label(folder: BatchDirectory, part: BatchPart) -> str:
-    """Return the word by which a submission can be found: its token, and the elements if they are not all."""
+    """Return the word for finding a submission: the token, and for a part its elements."""
     return folder.token if part.end - part.first == folder.batch.size else f"{folder.token}.{part.name}"
 
 
 def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
-    """Return the parts of a batch that a scheduler has got, from its jobs with labels that begin with the token."""
+    """Return the parts of a batch that a scheduler has, from all jobs with labels beginning with the token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
     return [
         BatchPart.from_name(name, job) if name else BatchPart(0, folder.batch.size, job) for name, job in names.items()
@@ -169,7 +207,7 @@ def _log(folder: BatchDirectory) -> str:
 
 
 def _without_backslash(path: str) -> str:
-    """Return another name of the same directory: schedulers take a backslash for something else, each in its way."""
+    """Return another name of the same directory: schedulers give a backslash a meaning, each another one."""
     if "\\" not in path:
         return path
     home, name = os.path.split(path)

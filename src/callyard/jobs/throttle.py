@@ -1,11 +1,12 @@
-"""The throttle: `max_workers` of an executor as dependencies, as nobody counts calls once its process has ended.
+"""The throttle: `max_workers` of an executor as dependencies, because no process may be left to count calls.
 
-The scheduler limits how many elements of one array run at once, and lets an array wait for others. From these two the
-limit is made: whichever array of an executor is looked at, those before it that it does not wait for are together so
-narrow that it fits beside them. So at any moment the last one that runs had room beside all others, and that holds
-whatever is cancelled or fails: an array names all those for which it waits, as one of them may end before it begins.
+The scheduler limits the elements of one array that run at once, and lets an array wait for others. Both together make
+the limit. For each array, take the earlier arrays without a dependency between: all of them are together so narrow that
+the new array fits beside. So at any moment the latest running array had room beside all others. This holds after
+cancellations and failures, too: an array names all the arrays before it in the queue, as one of them may end before
+another begins.
 
-Arrays that follow one another element by element are as wide as one of them: for each number one runs at a time.
+Arrays in a row, element by element, are as wide as one of them: for each number one element runs at a time.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ __all__ = ["ArrayThrottle"]
 
 
 class _ArrayChain:
-    """Arrays of which each follows the one before element by element, or a single one."""
+    """Arrays each of which follows the one before element by element, or a single array."""
 
     def __init__(self, width: int, throttled: bool) -> None:
-        self.width, self.throttled = width, throttled  # how many of their elements may run at once, of more
-        self.left: dict[str, int] = {}  # how many of each have not ended
+        self.width, self.throttled = width, throttled  # elements that may run at once; True if there are more
+        self.left: dict[str, int] = {}  # the number of each array's elements that have not ended
 
     def held(self) -> int:
         return min(self.width, sum(self.left.values()))
 
 
 class ArrayThrottle:
-    """The arrays of one executor that may still run, of which at most so many elements are to run at once."""
+    """The arrays of one executor that may still run, with a limit on all elements running at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -39,14 +40,14 @@ class ArrayThrottle:
         return [token for chain in self._chains for token in chain.left]
 
     def update(self, left: Mapping[str, int]) -> None:
-        """Note how many elements of these arrays have not ended."""
+        """Note the number of unfinished elements of each array."""
         for chain in self._chains:
             now = {token: left.get(token, count) for token, count in chain.left.items()}
             chain.left = {token: count for token, count in now.items() if count}
         self._chains = [chain for chain in self._chains if chain.left]
 
     def enter(self, token: str, elements: int, after: tuple[ArrayDependency, ...]) -> tuple[ArrayDependency, ...]:
-        """Return the dependencies of a new array with which it may run as wide as is allowed."""
+        """Return the dependencies with which a new array may run as wide as allowed."""
         chain = self._chain_before(elements, after) or _ArrayChain(min(elements, self._most), elements > self._most)
         if not chain.left:
             self._chains.append(chain)
@@ -56,7 +57,7 @@ class ArrayThrottle:
         return (*after, *_anyhow((name for each in others for name in each.left), after))
 
     def _chain_before(self, elements: int, after: tuple[ArrayDependency, ...]) -> _ArrayChain | None:
-        """Return the chain that it continues: unthrottled, or two elements of a number could run at once."""
+        """Return the chain that the array continues; a throttled chain could have two elements of a number at once."""
         followed = {name for kind, name, _ in after if kind == "corresponding"}
         for chain in self._chains:
             if not chain.throttled and list(chain.left)[-1] in followed:
@@ -64,7 +65,7 @@ class ArrayThrottle:
         return None
 
     def _beside(self, chain: _ArrayChain, waited_for: set[Hashable]) -> list[_ArrayChain]:
-        """Return the chains that may run at the same time, the latest first, as they are the last to end."""
+        """Return the chains that may run at the same time, the latest first, because the latest ends last."""
         room, found = self._most - chain.width, list[_ArrayChain]()
         for other in reversed(self._chains):
             if other is not chain and not waited_for.issuperset(other.left) and other.held() <= room:

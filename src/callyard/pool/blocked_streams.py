@@ -51,6 +51,7 @@ class BlockedStreams:
         """Send the waiting bytes, because the socket takes more."""
         with self._lock:
             done = stream.flush()
+        # Without the lock from here on: `attend` may end a worker, and callbacks run.
         if done or stream.stuck:
             self._loop.also_write(stream.sock, False)
         if stream.stuck or stream.broken:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..cache.messages import RunDeclined, RunReport, RunRequest
-from ..futures import Future
+from ..futures import Future, Lazy
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport.frames import ORDER
@@ -59,7 +59,7 @@ class CallPlan:
         self.grace: float | None = self.options.get(GRACE)
         before = self.options.get(WARN_BEFORE)
         self.warning = None if before is None else (before, self.options[WARN_SIGNAL])
-        self.limited = run_time is not None or bool(shape.memory)
+        self.limited = run_time is not None or bool(shape.memory) or self.warning is not None
         self.alone = self.limited or shape.ranks > 1
 
 
@@ -94,7 +94,7 @@ class Call:
         self.inputs: tuple[Packed, ...] = ()
         self.restarted = 0
         self.attempt = 1
-        self.again: Packed | None = None
+        self.again: Any = None  # packed; for several ranks `RankResults`
         self.deadline: float | None = None  # of this run: s of the monotonic clock
         self.remember: RunRequest | None = None
         self.note: RunReport | RunDeclined | None = None
@@ -133,7 +133,7 @@ class Call:
             options[ORDER] = self.remember
         return options
 
-    def run_again(self, arguments: Packed) -> None:
+    def run_again(self, arguments: Lazy) -> None:
         """Prepare another run, with the arguments of the `Again` that the function has raised."""
         self.again, self.asks_again = arguments, False
         self.next_attempt()
@@ -155,8 +155,9 @@ def refuse(inbox: deque[Any]) -> None:
     Several threads may do this at once: each call leaves the inbox only after its future has ended, and to end a future
     twice does no harm.
     """
+    # A copy, because other threads add and remove events meanwhile.
     for event in tuple(inbox):
         if type(event) is Call:
             event.future.fail_with(RuntimeError("cannot schedule new futures after shutdown"))
-        with suppress(ValueError):
+        with suppress(ValueError):  # removed by another thread
             inbox.remove(event)

@@ -6,10 +6,9 @@ import socket
 
 from ..errors import CallyardError, OutOfMemory, RemoteTraceback, ResourceError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
-from ..system.exit_status import how_it_ended, too_long, too_much_memory
-from ..worker.communicator import launcher_advice, words_of_alone
+from ..system.exit_status import how_it_ended, no_memory_left, too_long, too_much_memory
+from ..worker.communicator import find_launcher, launcher_advice, words_of_alone
 from .call import Call
-from .mpi_launcher import find_launcher
 
 
 class PackedError:
@@ -29,12 +28,14 @@ class PackedError:
 
 
 def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, before: str) -> CallyardError:
-    """Return the error of a call that a worker ran to no result; `before` is a text about the time before its end."""
+    """Return the error of a call that a worker ran to no result; `before` is a text about the time before the end."""
     name = call.future.name
     if reason == "run_time":
         return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))
     if reason == "memory":
         return OutOfMemory(too_much_memory(repr(name), call.plan.memory or 0))
+    if reason == "job memory":
+        return OutOfMemory(no_memory_left(repr(name)))
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
     how = "was ended with its zygote, which did not answer" if reason == "silence" else how_it_ended(exitcode)
@@ -53,7 +54,7 @@ def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError
 
 
 class StartError:
-    """The error of a call that was given up because no worker could be started. Opening it may run the user's code."""
+    """The error of a call given up because no worker could be started. To open the error may run the user's code."""
 
     __slots__ = ("_name", "_node", "exitcode", "initializer_error", "ranks", "reason")
 

@@ -38,7 +38,7 @@ class CallQueue(Generic[C, N]):
 
 
 class CallQueues(Generic[C, N, Q]):
-    """The queues by priority and need. A queue is made with its first call, and dropped when a turn finds it empty."""
+    """The queues by priority and need. A queue is made with the first call, and dropped when a turn finds it empty."""
 
     def __init__(self, need_of: Callable[[C], N], make_queue: Callable[[N], Q]) -> None:
         self._need_of, self._make_queue = need_of, make_queue
@@ -57,7 +57,7 @@ class CallQueues(Generic[C, N, Q]):
         return queue
 
     def put_back(self, calls: Iterable[C]) -> None:
-        """Put calls that did not run where they were sent to the front again; the last given becomes the first."""
+        """Put calls that were sent and not run to the front again; the last given becomes the first."""
         for call in calls:
             self.add(call).calls.rotate(1)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from ..schedulers.steps import RankOptions
+
 
 class WorkerShape(NamedTuple):
     """The properties of a worker. Calls of one shape can follow each other on one worker."""
@@ -23,6 +25,13 @@ class NodeNeed(NamedTuple):
     exclusive: bool = False  # no other call may be on the nodes
     nodes: int = 1
     time: float = 0.0  # s for which the nodes must still be there
+    ranks_per_node: int = 0  # at most; the first nodes are full; 0: all ranks are on one node
+    rank_options: RankOptions = RankOptions()
+
+    @property
+    def by_scheduler(self) -> bool:
+        """True if the scheduler's launcher starts the ranks, not the node's own."""
+        return self.nodes > 1 or self.rank_options != RankOptions()
 
 
 class NodeCapacity(NamedTuple):
@@ -34,7 +43,7 @@ class NodeCapacity(NamedTuple):
 
 
 class NodeOffer(NamedTuple):
-    """The resources to give out on a node, as far as decided before its agent has looked; None: all it finds."""
+    """The resources to give out on a node, as decided before the agent has looked; None: all that the agent finds."""
 
     cores: int | None = None
     gpus: int | tuple[str, ...] | None = None  # the number, or the names
@@ -52,7 +61,7 @@ class NodeOffer(NamedTuple):
         return all(has is None or wanted <= has for wanted, has in (*there, (need.time, self.time)))
 
     def of(self, found: NodeCapacity) -> NodeCapacity:
-        """Return the resources to give out, now that the agent has found those of the machine."""
+        """Return the resources to give out, after the agent has found the machine's."""
         gpus = self.gpus if isinstance(self.gpus, tuple) else found.gpus[: self.gpus]
         return NodeCapacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
 
@@ -65,7 +74,7 @@ class QueuedCall(Protocol):
 
     @property
     def alone(self) -> bool:
-        """True if the call has limits of its own: no call is sent ahead of it or behind it."""
+        """True for a call with limits of its own: no call is sent ahead of it or behind."""
 
     def begin(self) -> bool:
         """Mark the call as running; return False if it was cancelled."""

@@ -49,7 +49,7 @@ class Dispatcher:
         self.inbox: deque[Any] = deque()  # calls, and functions to run; added without the lock, removed with it
         # From the I/O thread: a worker is ready (None), or these calls have ended there.
         self.updates: deque[tuple[Worker, list[Call] | None]] = deque()
-        # By the number of the worker; changed by the I/O thread alone, which may read it without the lock.
+        # By the number of the worker; changed by the I/O thread alone, so this thread reads without the lock.
         self.connections: dict[int, AnyConnection] = {}
         self.zygote: ZygoteProcess | None = None  # made and replaced by the I/O thread
         self.unwatching: dict[int, list[Call]] = {}  # ended; the worker is free once the zygote drops the limits
@@ -83,8 +83,8 @@ class Dispatcher:
     def pump(self) -> None:
         """Empty the inbox and carry out the decisions. If another thread has the lock, that thread does both."""
         while not (self.forked or self.stopped) and (self.inbox or self.updates):
-            # The check of the inbox comes after each release of the lock: an event that came meanwhile found the lock
-            # taken.
+            # The loop looks into the inbox again after each release of the lock: the sender of an event found the lock
+            # taken, and left the event to this thread.
             if not if_free(self.lock, self._take_turn):
                 return
             self.cancel_dropped()
@@ -94,10 +94,10 @@ class Dispatcher:
             refuse(self.inbox)
 
     def cancel_dropped(self) -> None:
-        """Cancel the calls that were dropped under the lock, now that this thread does not hold the lock.
+        """Cancel the calls dropped under the lock, now without the lock.
 
-        Each call stays in `_to_cancel` until it has ended, so that an exception loses none. A callback that comes here
-        again leaves the rest to the loop further up its stack.
+        Each call stays in `_to_cancel` until its end, so that an exception loses none. A callback that comes here again
+        leaves the rest to the loop further up the stack.
         """
         me = threading.get_ident()
         if not self._to_cancel or me in self._cancelling:
@@ -131,10 +131,10 @@ class Dispatcher:
         return True
 
     def take_in(self) -> bool:
-        """Tell the placement of all events; return True if there may be something new to decide.
+        """Tell the placement of all events; return True if there may be a new decision to make.
 
-        An event leaves its queue only after it has been dealt with. An exception in between may cause it to be told
-        twice, for `restore` to mend, but never loses it.
+        An event leaves the queue only after it has been dealt with. After an exception in between an event may be told
+        twice, for `restore` to mend, but none is lost.
         """
         inbox, updates, add, changed = self.inbox, self.updates, self.placement.add, False
         while updates:
@@ -156,7 +156,7 @@ class Dispatcher:
         return changed
 
     def _carry_out(self, instruction: StartWorker | SendToWorker | RetireWorker) -> None:
-        """Carry out an instruction, or leave it to the I/O thread, which alone talks to the zygote and to ranks."""
+        """Carry out an instruction, or leave it to the I/O thread: the zygote and ranks hear only from there."""
         if type(instruction) is StartWorker:
             self.to_start.append(instruction.worker)
             self._wake()
@@ -196,9 +196,15 @@ class Dispatcher:
         """Return the seconds between SIGTERM and SIGKILL."""
         return min(GRACE, self.grace) if plan.grace is None else plan.grace
 
-    def longest_grace(self, connection: AnyConnection) -> float:
-        """Return the longest grace of the calls in flight there; one of them runs."""
-        return max((self.grace_of(call.plan) for call in connection.in_flight.values()), default=self.grace)
+    def longest_grace(self, connection: AnyConnection, asked_for: bool = False) -> float | None:
+        """Return the longest grace of the calls in flight there; one of them runs.
+
+        With `asked_for`, only graces that calls have asked for count; None if there are none.
+        """
+        plans = [call.plan for call in connection.in_flight.values()]
+        if asked_for:
+            return max((plan.grace for plan in plans if plan.grace is not None), default=None)
+        return max(map(self.grace_of, plans), default=self.grace)
 
     @property
     def running_zygote(self) -> ZygoteProcess:
@@ -218,12 +224,12 @@ class Dispatcher:
         return True
 
     def lose(self, worker: Worker) -> AnyConnection | None:
-        """Account for a worker that has ended or was not started; return its connection, if there is one."""
+        """Account for a worker that has ended or was not started; return the connection, if there is one."""
         self.placement.lost(worker)
         return self.connections.pop(worker.number, None)
 
     def not_started(self, worker: Worker, scarce: bool, at_once: bool = False) -> list[Call]:
-        """Account for a lost worker that was never ready; return the calls given up because of it."""
+        """Account for a lost worker that was never ready; return the calls given up with the worker."""
         self.start_failed_at = time.monotonic()
         return cast("list[Call]", self.placement.not_started(worker.shape, scarce, at_once))
 
@@ -279,7 +285,7 @@ class Dispatcher:
         return self.stopped
 
     def _unfinished(self) -> bool:
-        """Return True if calls wait or run. A call that was cancelled while it waited does neither."""
+        """Return True if calls wait or run. A call cancelled while waiting does neither."""
         return self.placement.waiting or any(connection.in_flight for connection in self.connections.values())
 
     def drain(self) -> list[Call]:

@@ -20,9 +20,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from ..cache.messages import RunDeclined
+from ..errors import CallyardError
 from ..serialize.packer import Packed, Packer
 from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..transport.stream import FrameStream
+from ..worker.exceptions import dump_error, words_of_some_again
 from .call import Call
 from .mpi_results import RankCollector, words_of_no_mpi
 from .worker import Worker
@@ -56,7 +58,7 @@ class RankGroup:
         self.sequence = 0
         self._ready = 0
         self._mpi_used = False
-        self._stray = False  # a message is left over that the next call would take for its own
+        self._stray = False  # the next call would take the message for one of its own
         self._initializer: bytes | None = None
         self._directory = tempfile.mkdtemp(prefix=f"callyard-{os.getpid()}-", dir=_memory_directory())  # 0700
         self.address = os.path.join(self._directory, "ranks")
@@ -73,7 +75,7 @@ class RankGroup:
             listener = undo.enter_context(socket.socket(socket.AF_UNIX))
             listener.setblocking(False)
             listener.bind(self.address)
-            listener.listen(self.size)
+            listener.listen(self.size)  # all ranks may connect before the first is accepted
             undo.pop_all()
         return listener
 
@@ -143,7 +145,7 @@ class RankGroup:
             self.ranks[rank].send(calls)
 
     def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """Take in frames of one rank; return the call if they end it."""
+        """Take in frames of one rank; return the call if the frames end it."""
         ends: list[Ended] = []
         for frame in arrived:
             kind, _, _, flags, _ = frame
@@ -168,19 +170,21 @@ class RankGroup:
         return ends
 
     def refused(self) -> list[Ended]:
-        """Return the call if it could not be sent to one rank, because the others would wait for that one."""
+        """Return the call after a failure to send to one rank, because the other ranks would wait for that one."""
         ends = [end for c in self.ranks.values() for refused in c.refused() for end in self._rank_ended(c, refused)]
         self.must_end |= bool(ends)
         return ends
 
     def _enter(self, connection: WorkerConnection, frame: Frame) -> None:
-        """Take in a rank that tells its number, and the number of ranks if MPI is known there."""
+        """Take in a rank with a known number; the number of ranks is known, too, if MPI is in use."""
         _, size, rank, _, library = frame
+        # 0: MPI is not in use here, so only the function can tell.
         if size not in (0, self.size):
             self.alone, self.must_end = (size, library.decode()), True
             return
         self._strangers.remove(connection)
         self.ranks[rank] = connection
+        connection.rank = rank
         connection.greet(self._initializer)
 
     def _rank_of(self, connection: WorkerConnection) -> int:
@@ -190,19 +194,25 @@ class RankGroup:
         if not self.in_flight:  # another rank has failed before
             return []
         call, packed, failed = end
+        # Cleared at once, so that the ends of the other ranks count no more.
         if failed:
             self.in_flight.clear()
             return [end]
-        results = self._results.add(self._rank_of(connection), packed)
+        again, call.asks_again = call.asks_again, False  # as the next rank may not ask for it
+        results = self._results.add(self._rank_of(connection), packed, again)
         if results is None:
             return []
         self.in_flight.clear()
+        if results.ranks_disagree:
+            error = CallyardError(words_of_some_again(call.future.name, results.again, self.size))
+            return [(call, Packed(dump_error(error, str(error))), True)]
+        call.asks_again = results.again > 0
         if not self._mpi_used and not isinstance(call.note, RunDeclined):
             _warn_of_no_mpi(call, self.size)
         return [(call, results, False)]
 
     def drain(self) -> list[Ended]:
-        """Return the call if it is ended by frames that ranks sent before their own end."""
+        """Return the call if a rank's last frames end it."""
         return [end for c in list(self.ranks.values()) for end in self.take_frames(c, c.receive())]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Mapping
 
-from ..worker.communicator import launcher_advice
-
-
-def find_launcher() -> str | None:
-    """Return the path of `mpiexec` or `mpirun`; None if there is neither."""
-    return shutil.which("mpiexec") or shutil.which("mpirun")
+from ..worker.communicator import find_launcher, launcher_advice
 
 
 def why_no_mpi() -> str | None:
-    """Return in words what is missing for calls with several ranks, and how to get it; None if nothing is."""
+    """Return words on the missing part for calls with several ranks, and how to get it; None if nothing is."""
     if find_launcher() is None:
         return "neither mpiexec nor mpirun is in PATH; install an MPI, such as Open MPI"
     if importlib.util.find_spec("mpi4py") is None:
@@ -72,7 +66,7 @@ def launcher_environment(directory: str | None) -> dict[str, str]:
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "PRTE_MCA_mapby": ":oversubscribe",
         "PRTE_MCA_bindto": "none",
-        "PMIX_MCA_mca_base_suppress_deprecated_warning": "1",  # Open MPI 5 knows these names; 6 warns of them
+        "PMIX_MCA_mca_base_suppress_deprecated_warning": "1",  # Open MPI 5 knows the names; 6 warns
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         **(dict.fromkeys(places, directory) if directory is not None else {}),

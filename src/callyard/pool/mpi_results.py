@@ -12,12 +12,17 @@ from ..futures import Lazy
 
 
 class RankResults:
-    """The packed results of all ranks; opened, a list."""
+    """The packed results of all ranks; opened, a list. Of `again` ranks they are the arguments of `Again`."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("again", "parts")
 
-    def __init__(self, parts: list[Lazy]) -> None:
-        self.parts = parts
+    def __init__(self, parts: list[Lazy], again: int = 0) -> None:
+        self.parts, self.again = parts, again
+
+    @property
+    def ranks_disagree(self) -> bool:
+        """Whether some ranks are to be run again, and others have returned."""
+        return self.again not in (0, len(self.parts))
 
     def load(self) -> list[Any]:
         return [part.load() for part in self.parts]
@@ -26,22 +31,24 @@ class RankResults:
 class RankCollector:
     """The results of one call so far."""
 
-    __slots__ = ("_results", "_size")
+    __slots__ = ("_again", "_results", "_size")
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._results: dict[int, Lazy] = {}
+        self._again = 0
 
     def __contains__(self, rank: int) -> bool:
         """Return True if this rank has given a result."""
         return rank in self._results
 
-    def add(self, rank: int, result: Lazy) -> RankResults | None:
+    def add(self, rank: int, result: Lazy, again: bool) -> RankResults | None:
         """Take in the result of a rank; once all are there, return them in the order of ranks."""
         self._results[rank] = result
+        self._again += again
         if len(self._results) < self._size:
             return None
-        return RankResults([self._results[number] for number in range(self._size)])
+        return RankResults([self._results[number] for number in range(self._size)], self._again)
 
 
 def words_of_no_mpi(name: str, size: int) -> str:

@@ -1,4 +1,4 @@
-"""Limits learned from workers that could not be started: the number for which the system seems to have room."""
+"""Limits learned from failed starts of workers: the number for which the system seems to have room."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from .call_shape import WorkerShape
 
-_START_TRIES = 3  # workers that may die while starting before the calls that need them fail
+_START_TRIES = 3  # workers that may die while starting, before the waiting calls fail
 
 
 class StartLimits:
@@ -42,8 +42,7 @@ class StartLimits:
     ) -> Literal["wait", "make room", "give up"]:
         """Note that a worker has failed to start; return the fate of its calls: wait, wait for room, or fail.
 
-        There are `workers` others, `of_shape` of them of the same shape, and perhaps some of other shapes that are
-        `idle`.
+        There are `workers` others, `of_shape` of them of the same shape, and perhaps `idle` ones of other shapes.
 
         Args:
             scarce: the system had no room for another process of any shape.

@@ -49,7 +49,7 @@ class ThreadedRunner:
         raise NotImplementedError
 
     def cancel_waiting(self, all_of_them: bool) -> None:
-        """Cancel the calls that have not been sent; without `all_of_them`, keep those with a starting worker."""
+        """Cancel the calls that have not been sent; without `all_of_them`, spare calls with a starting worker."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -76,13 +76,14 @@ class ThreadedRunner:
     def after_fork(self) -> None:
         """Close this copy, in a forked child."""
         self.forked = True
+        # Only closed, without any message: the sockets are shared with the original.
         loop = self._io.loop
         for sock in (*self.open_sockets(), *(() if loop is None else loop.sockets())):
             with contextlib.suppress(OSError):
                 sock.close()
 
     def open_sockets(self) -> Iterable[socket.socket]:
-        """Return the sockets of this runner besides those of its loop."""
+        """Return the sockets of this runner, without the loop's."""
         return ()
 
 

@@ -42,6 +42,7 @@ from ..transport.sent_functions import SentFunctions, SentImports, working_direc
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, traceback_text, unsendable_call
 from .call import Call
+from .mpi_results import RankResults
 from .worker import Worker
 
 PART = 2  # one half of the descriptors of a process may go to workers
@@ -49,10 +50,10 @@ _WORKERS = DescriptorShare(PART)
 os.register_at_fork(after_in_child=_WORKERS.forget)  # in a forked child the connections of the original are closed
 EACH = 2  # descriptors of a worker: the socket and the result log's; twice as many during its start
 
-# An ended call; its packed result or (exception, traceback); True if it failed. A tuple, because these are many.
+# An ended call; the packed result or (exception, traceback); True for a failure. A tuple, because ends are many.
 Ended = tuple[Call, Lazy, bool]
 
-_Said = tuple[int, int, bytes, bool]  # of an ended call: its sequence number, microseconds, note, True if it failed
+_Said = tuple[int, int, bytes, bool]  # of an ended call: sequence number, microseconds, note, True for a failure
 
 
 class WorkerConnection:
@@ -66,13 +67,14 @@ class WorkerConnection:
         on_unused: Callable[[], object],
         sock: socket.socket | None = None,
     ) -> None:
-        """Connect to a process that is there (`sock`), or make a stream whose other end a new process is going to get.
+        """Connect to a running process (`sock`), or make a stream whose other end a new process is going to get.
 
         Raises:
             OSError: no descriptors are left.
         """
         self.worker = worker
         self.pid: int | None = None
+        self.rank = 0  # in a group of ranks
         self.in_flight: dict[int, Call] = {}  # by sequence number, in the order of the runs
         self.begun_before = 0  # `begun` of the result log at the last look
         self.ended = False  # the stream has ended; the process perhaps not
@@ -114,7 +116,7 @@ class WorkerConnection:
             "argv": sys.argv,
             "cwd": working_directory(),
             "initializer": initializer,
-            "cores": self.worker.shape.cores_per_rank,
+            "cores": self.worker.shape.cores // self.worker.shape.ranks,
         }
         self.stream.send(frames.encode_object(PATH, self._imports.take()), [])
         self.stream.send(frames.encode_object(HELLO, greeting), [])
@@ -179,8 +181,9 @@ class WorkerConnection:
         """Add the frame of the call, or nothing in case of an error; return the descriptors beside the frame."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        again = call.again
-        if number and not (call.inputs or packed.memories or call.plan.options or call.remember or again):
+        again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
+        plain = call.attempt == 1 and not (call.plan.options or call.remember)
+        if number and plain and not (call.inputs or packed.memories):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
             return []
         content: list[Any] = [call.options()]
@@ -194,7 +197,10 @@ class WorkerConnection:
         return descriptors
 
     def _refuse(self, call: Call, error: Exception) -> None:
-        """Note that the last call cannot be sent. It stays in flight until the I/O thread has told its future."""
+        """Note that the last call cannot be sent.
+
+        The call stays in flight until the I/O thread has ended the future.
+        """
         refusal = unsendable_call(call.future.name, error)
         self._refused[self.sequence] = Packed(dump_error(refusal, traceback_text(refusal)))
         self._on_unused()
@@ -232,12 +238,12 @@ class WorkerConnection:
         return whole
 
     def _give_up(self, error: BaseException) -> None:
-        """Give up a worker whose frames cannot be read any more, so that it is ended."""
+        """Give up a worker with unreadable frames, so that the worker is ended."""
         self.ended = True
         self.fault = f"what it sent could not be read ({error})"
 
     def drain(self) -> list[Ended]:
-        """Return the calls that a worker finished before its own end, as sent or as left in the result log."""
+        """Return the calls that a worker finished before the end, as sent or as left in the result log."""
         arrived: list[Frame] = []
         self.stream.empty = False
         while not (self.ended or self.stream.empty):  # the next bytes may complete no frame yet
@@ -253,9 +259,9 @@ class WorkerConnection:
         return [self.stream.sock]
 
     def take_frames(self, connection: WorkerConnection, arrived: list[Frame]) -> list[Ended]:
-        """Return the calls that these frames end.
+        """Return the calls ended by these frames.
 
-        A result that comes twice, by stream and by result log, counts once.
+        The second of two equal results, by stream and by result log, is ignored.
         """
         ends: list[Ended] = []
         try:
@@ -305,7 +311,7 @@ class WorkerConnection:
         return None
 
     def _receive_content(self, number: int, piece: bytes) -> Ended | None:
-        """Take in a piece of the first lost result: the pieces come in the order in which they were asked for."""
+        """Take in a piece of the first lost result: the pieces come in the order of the requests."""
         said, lost = self._lost[0]
         if not lost.add(number, piece):
             return None
@@ -338,7 +344,7 @@ class WorkerConnection:
         while self._wanted:
             try:
                 pieces = self._loans.content(self._wanted.popleft())
-            except (KeyError, OSError, MemoryError):  # the worker waits for these bytes, so it has to end
+            except (KeyError, OSError, MemoryError):  # the worker waits for the bytes, so it has to end
                 self.leave()
                 return
             for piece in pieces:
@@ -353,12 +359,12 @@ class WorkerConnection:
         return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
     def withdrawn(self, begun: int) -> list[Call]:
-        """Take out the calls that are not going to begin here, and return them in order."""
+        """Take out the calls not going to begin here, and return all of them in order."""
         numbers = [number for number in list(self.in_flight) if number > begun]
         return [self.in_flight.pop(number) for number in numbers]
 
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
-        """After the worker's end, take out the calls that ran there without a result, and those that never began."""
+        """After the worker's end, take out the calls that ran there without a result, and the calls never begun."""
         begun = self.result_log.begun
         if self.fault:  # a garbled stream may mean a garbled result log, so the first call is under suspicion
             begun = max(begun, next(iter(self.in_flight), 0))

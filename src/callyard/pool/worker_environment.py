@@ -1,4 +1,4 @@
-"""The environment variables of a worker: the number of threads of its libraries, and its GPUs."""
+"""The environment variables of a worker: the number of threads of libraries, and the GPUs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ def worker_environment(base: Mapping[str, str], worker: Worker) -> dict[str, str
     """Return the environment of a worker of a driver with `base`; variables given by the user have the last word."""
     environment = dict(base)
     environment.update(dict.fromkeys(THREADS, str(worker.shape.cores_per_rank)))
+    # Without GPUs an empty text, so that the call sees none.
     environment.update(dict.fromkeys(GPUS, ",".join(worker.gpus)))
     environment.update(worker.shape.environment)
+    # After the user's variables: the depth of nesting is counted in any case.
     environment[NESTED] = str(nested(base) + 1)
     return environment
 

@@ -16,7 +16,6 @@ from typing import cast
 
 from ..errors import WorkerLost
 from ..futures import Lazy
-from ..serialize.packed import Packed
 from ..system.processes import wait_for_end
 from ..transport.event_loop import WRITE, EventLoop
 from ..transport.stream import FrameStream
@@ -61,7 +60,7 @@ class WorkerEvents:
             group.stop_listening()
 
     def on_worker(self, owner: AnyConnection, connection: WorkerConnection, mask: int) -> None:
-        """Read from or write to a process of a worker; `owner` is its group of ranks, or its connection itself."""
+        """Read from or write to a process of a worker; `owner` is the group of ranks, or `connection` itself."""
         if owner.worker.number not in self._dispatcher.connections:  # lost while this event waited for its turn
             return
         if mask & WRITE:
@@ -76,7 +75,7 @@ class WorkerEvents:
                 self._end_worker(owner)
 
     def settle(self, connection: AnyConnection, ends: list[Ended]) -> None:
-        """Tell the placement of the ended calls, so that the worker gets its next ones; only then end the futures."""
+        """Tell the placement of the ended calls, so that the worker gets the next ones; only then end the futures."""
         dispatcher, worker = self._dispatcher, connection.worker
         if connection.says_ready:
             connection.says_ready = False
@@ -85,7 +84,7 @@ class WorkerEvents:
             with dispatcher.lock:
                 dispatcher.running_zygote.kill(worker.number, signal.SIGKILL)
         elif ends and ends[0][0].plan.limited:
-            with dispatcher.lock:  # the worker is free once the zygote says that no limit can hit it
+            with dispatcher.lock:  # the worker is free once the zygote says that no limit can hit any more
                 dispatcher.unwatching[worker.number] = [ends[0][0]]
                 dispatcher.running_zygote.unwatch(worker.number)
         elif ends:
@@ -164,9 +163,9 @@ class WorkerEvents:
                 given_up = dispatcher.not_started(worker, scarce, at_once)
         dispatcher.inbox.append(decide_again)
         dispatcher.pump()
+        # Futures last, without the lock: by now the pool works on, whatever the callbacks of the futures do.
         self._finish(ends)
         for call in failed:
-            # Futures last, without the lock; the pool already works on.
             before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
             call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
         for call in given_up:
@@ -176,11 +175,11 @@ class WorkerEvents:
     def _finish(self, ends: list[Ended]) -> None:
         for call, packed, failed in ends:
             if call.asks_again:
-                self._run_again(call, cast(Packed, packed))
+                self._run_again(call, packed)
             else:
                 finish(call, packed, failed)
 
-    def _run_again(self, call: Call, arguments: Packed) -> None:
+    def _run_again(self, call: Call, arguments: Lazy) -> None:
         """Put a call that has raised `Again` behind all others, unless the pool is being killed."""
         if call.future.passes_again_on:
             call.future.pass_again_on(arguments)
@@ -199,7 +198,7 @@ class WorkerEvents:
         again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
         self._dispatcher.lose(connection.worker)
         for call in again:
-            # A run that lost its worker counts for the limit of restarts and for the attempts that the user sees.
+            # A run with a lost worker counts for the limit of restarts, and for the attempts shown to the user.
             call.restarted += 1
             call.next_attempt()
         for call in (*again, *rest):
@@ -211,7 +210,7 @@ class WorkerEvents:
     # -- the zygote ------------------------------------------------------------------------------------
 
     def _zygote_lost(self, reason: str | None = None) -> None:
-        """Account for a zygote that is gone: its workers die with it, and the next zygote forks new ones."""
+        """Account for a zygote that is gone: all workers die with it, and the next zygote forks new ones."""
         dispatcher = self._dispatcher
         zygote, connections = dispatcher.running_zygote, list(dispatcher.connections.values())
         self._loop.forget(zygote.stream.sock)
@@ -235,7 +234,7 @@ class WorkerEvents:
             call.future.fail_with(WorkerLost(f"no worker could be started for {call.future.name!r}: {why}"))
 
     def check_zygote(self, now: float) -> None:
-        """End a zygote that does not answer: it would neither keep limits nor report deaths."""
+        """End a silent zygote: it would neither keep limits nor report deaths."""
         dispatcher, zygote = self._dispatcher, self._dispatcher.zygote
         if zygote is None or not self._zygote_timed:
             return
@@ -277,7 +276,7 @@ class WorkerEvents:
                     self._dispatcher.running_zygote.withdraw(connection.worker.number, connection.sequence)
 
     def _calls_withdrawn(self, connection: WorkerConnection, begun: int, unsent: bytes) -> None:
-        """Put back the calls after number `begun`, which the zygote has withdrawn, and end those in `unsent`."""
+        """Put back the calls after number `begun`, withdrawn by the zygote, and end the calls in `unsent`."""
         self.settle(connection, connection.receive_unsent(unsent))
         dispatcher = self._dispatcher
         with dispatcher.lock:

@@ -36,7 +36,7 @@ _WorkerQueue = CallQueue[WorkerCall, WorkerShape]
 
 
 class WorkerPlacement:
-    """The workers of one node and the calls that wait for them."""
+    """The workers of one node and the waiting calls."""
 
     def __init__(self, capacity: NodeCapacity, max_workers: int, max_tasks: int | None = None) -> None:
         self.capacity = capacity
@@ -76,7 +76,7 @@ class WorkerPlacement:
             self._now_idle(worker)
 
     def withdrawn(self, worker: Worker, calls: Iterable[WorkerCall]) -> None:
-        """Put back these calls, the last in flight, which did not begin there and never will."""
+        """Put back these calls, the last in flight, without a beginning there now or later."""
         worker.withdrawing = False
         taken = [self._take_back(worker, call) for call in calls]
         self.put_back(reversed(taken))
@@ -93,8 +93,9 @@ class WorkerPlacement:
         self._queues.put_back(calls)
 
     def lost(self, worker: Worker) -> list[WorkerCall]:
-        """Free the resources of a worker that has ended; return the calls that were in flight there."""
+        """Free the resources of an ended worker; return the calls in flight there."""
         del self.workers[worker.number]
+        # Idle and leaving workers have given their cores back already.
         if worker in self._idle.get(worker.shape, ()):
             self._remove_idle(worker)
         elif not worker.leaving:
@@ -157,6 +158,7 @@ class WorkerPlacement:
 
     def decide(self) -> list[Instruction]:
         """Return the instructions for now, in their order."""
+        # A look at all idle workers costs time, so there has to be a reason.
         retires = self.max_tasks is not None or self._retires_idle or self._has_worn
         instructions: list[Instruction] = self._retire_idle_ones() if retires else []
         self._reserved = False
@@ -224,9 +226,11 @@ class WorkerPlacement:
         """Return the number of calls like this one that may be sent to the worker now."""
         if worker.leaving or worker.withdrawing or worker.worn:
             return 0
+        # The end of a long call cannot be foreseen, so no other call waits behind one.
         if worker.in_flight and _long(worker.in_flight[-1]):
             return 0
         most = 1 if _long(call) else min(_MOST_AHEAD, 1 + int(_AHEAD / max(call.expected(), 1e-6)))
+        # Calls in flight count, too, so that no worker gets more than `max_tasks` in all.
         if self.max_tasks is not None:
             most = min(most, self.max_tasks - worker.served + len(worker.in_flight))
         # Topped up when half has been done, so that many calls share one message.
@@ -238,6 +242,7 @@ class WorkerPlacement:
             return False
         if not self._limits.allow(shape, self._number_of):
             return False
+        # Their resources are free soon, so they count before any idle worker has to go.
         leaving = [worker for worker in self.workers.values() if worker.leaving]
         going = self._to_retire_for(shape, leaving)
         if going is None:
@@ -260,7 +265,7 @@ class WorkerPlacement:
         return self._memory >= shape.memory and len(self._gpus) >= shape.gpus
 
     def _to_retire_for(self, shape: WorkerShape, leaving: list[Worker]) -> list[Worker] | None:
-        """Return idle workers that hold the missing resources; None if all of them together hold too little."""
+        """Return idle workers with the missing resources; None if all of them together have too little."""
         memory = self._memory + sum(worker.shape.memory for worker in leaving)
         gpus = len(self._gpus) + sum(len(worker.gpus) for worker in leaving)
         places = self._limits.at_most(self.max_workers) - len(self.workers) + len(leaving)
@@ -273,7 +278,7 @@ class WorkerPlacement:
         return going if memory >= shape.memory and gpus >= shape.gpus and places > 0 else None
 
     def _retire(self, worker: Worker, instructions: list[Instruction]) -> None:
-        """Retire an idle worker. It uses no core any more, but holds its GPUs and memory until its end."""
+        """Retire an idle worker, which uses no core any more, but holds GPUs and memory until the end."""
         self._remove_idle(worker)
         worker.leaving = True
         instructions.append(RetireWorker(worker))
@@ -290,15 +295,16 @@ class WorkerPlacement:
     # -- after an interruption -------------------------------------------------------------------------
 
     def restore(self, in_flight: Mapping[int, Iterable[WorkerCall]], gone: Container[WorkerCall]) -> list[WorkerCall]:
-        """Put everything in order after an exception has interrupted any method above; return the calls that wait now.
+        """Put everything in order after an exception has interrupted any method above; return the waiting calls.
 
-        `in_flight` has the sent and not ended calls of each worker that was started. Every other call found here waits,
-        except for those in `gone`, which have ended or are going to be added.
+        `in_flight` has the sent and not ended calls of each started worker. Every other call found here waits, except
+        for calls in `gone`, which have ended or are going to be added.
         """
         found = self._queues.waiting_calls()
         found += [call for worker in self.workers.values() for call in worker.in_flight]
         sent = {call for calls in in_flight.values() for call in calls}
         waiting = {call for call in found if call not in sent and call not in gone}
+        # A worker without a connection was never started.
         self.workers = {number: worker for number, worker in self.workers.items() if number in in_flight}
         for number, worker in self.workers.items():
             worker.in_flight = deque(in_flight[number])

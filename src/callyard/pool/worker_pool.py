@@ -12,6 +12,7 @@ I/O thread. The parts are, each on top of the one before:
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 import time
@@ -65,7 +66,8 @@ class WorkerPool(ThreadedRunner):
         self._segments, self._packer, self._initializer = segments, packer, initializer
         self._expecting = expecting
         self._signal: int | None = None  # to be sent to all workers
-        self._events: WorkerEvents | None = None  # this and the next belong to the I/O thread, which makes them
+        self._killed_elsewhere = False  # another process sends SIGKILL to calls without a grace of their own
+        self._events: WorkerEvents | None = None  # this and the next belong to the I/O thread
         self._starter: WorkerStarter | None = None
         self._register()
 
@@ -118,6 +120,16 @@ class WorkerPool(ThreadedRunner):
         self._dispatcher.killed = self._dispatcher.closing = True
         self._io.wake()
 
+    def terminate(self) -> None:
+        """End the workers by SIGTERM, begin no other call, and cancel those that wait; the pool goes on.
+
+        SIGKILL follows after the `grace` that a call has asked for; without one it is left to the scheduler.
+        """
+        self._signal, self._killed_elsewhere = signal.SIGTERM, True
+        self._dispatcher.killed = True
+        self.cancel_waiting(True)
+        self._io.wake()
+
     # -- the I/O thread --------------------------------------------------------------------------------
 
     def _make_loop(self) -> EventLoop:
@@ -140,6 +152,7 @@ class WorkerPool(ThreadedRunner):
                 dispatcher.run_interrupted()
                 dispatcher.pump()  # a thread that left an event while this one held the lock relies on this
                 patience = self._patience()
+                # Messages taken in here may be calls: the round begins anew, before any sleep.
                 if self._beside is not None and self._beside.before_waiting():
                     continue
                 loop.step(patience)
@@ -156,7 +169,7 @@ class WorkerPool(ThreadedRunner):
 
     @staticmethod
     def _look_after(events: WorkerEvents, starter: WorkerStarter) -> None:
-        """Make the checks that no event asks for, because they depend on the clock."""
+        """Make the checks that depend on the clock, and have no event."""
         events.withdraw_stalled(time.monotonic())
         events.streams.retry()
         starter.retry(time.monotonic())
@@ -189,7 +202,8 @@ class WorkerPool(ThreadedRunner):
         if self._signal is not None and dispatcher.zygote is not None:
             with dispatcher.lock:
                 for number, connection in dispatcher.connections.items():
-                    dispatcher.zygote.kill(number, self._signal, dispatcher.longest_grace(connection))
+                    grace = dispatcher.longest_grace(connection, asked_for=self._killed_elsewhere)
+                    dispatcher.zygote.kill(number, self._signal, grace)
             self._signal = None
 
     # -- the end ---------------------------------------------------------------------------------------
@@ -198,7 +212,7 @@ class WorkerPool(ThreadedRunner):
         return self._dispatcher.stop_if_done(self._expecting)
 
     def _give_up(self, error: BaseException) -> None:
-        """Fail all calls of this pool, which can do no more, so that no thread waits for them for ever."""
+        """Fail all calls of this pool, which can do no more, so that no thread waits for ever."""
         _log.exception("this executor cannot go on")
         for call in self._dispatcher.stop():
             name = call.future.name
@@ -209,12 +223,13 @@ class WorkerPool(ThreadedRunner):
     def _end(self, loop: EventLoop) -> None:
         """Let the workers end, then the zygote; close everything."""
         dispatcher = self._dispatcher
+        # First: from now on every other thread refuses its own calls, see `Dispatcher.pump`.
         dispatcher.stopped = True
         dispatcher.cancel_dropped()
         dispatcher.pump()  # calls that came too late are refused
         for connection in dispatcher.connections.values():
             connection.leave()
-        # The zygote outlives the workers: it ends those that do not end by themselves.
+        # The zygote outlives the workers, and ends the ones that do not end by themselves.
         if dispatcher.zygote is not None:
             with dispatcher.lock:
                 dispatcher.zygote.end(dispatcher.grace)

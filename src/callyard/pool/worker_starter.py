@@ -21,7 +21,7 @@ _START_AGAIN = 5.0  # s after which more workers are tried where some could not 
 
 
 class WorkerStarter:
-    """The starts of the workers that the placement wants, in the I/O thread, whose loop then listens to them."""
+    """The starts of the workers that the placement wants, in the I/O thread; its loop then listens to the workers."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class WorkerStarter:
 
     def _start(self, worker: Worker) -> None:
         dispatcher, streams = self._dispatcher, self._events.streams
-        # In this thread: the kernel ends the zygote with the thread that made it, see ZygoteProcess.
+        # In this thread: the kernel ends the zygote with the thread of the start, see ZygoteProcess.
         if dispatcher.zygote is None:
             zygote = ZygoteProcess(streams.add)
             self._watch_or_close(zygote.stream.sock, self._events.on_zygote, zygote)

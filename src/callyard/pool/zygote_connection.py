@@ -41,12 +41,12 @@ from .worker_environment import gpus_of_ranks, needs_fresh_process, worker_envir
 _WHAT = {SPAWNED: "spawned", EXITED: "exited", UNWATCHED: "unwatched", WITHDRAWN: "withdrawn", ALIVE: "alive"}
 _PACKAGE = os.path.abspath(Path(__file__).parents[2])
 _STANDARD = os.path.dirname(os.__file__)
-_END = 15.0  # s to wait for the zygote's end, besides the grace of the processes that it ends
+_END = 15.0  # s to wait for the zygote's end, besides the grace of the ended processes
 _TAIL = 2000  # characters of the zygote's output in an error
 
 
 class ZygoteEvent(NamedTuple):
-    """A message of the zygote about a worker: its process id, its exit code, or the last call that it began."""
+    """A message of the zygote about a worker: the process id, the exit code, or the last call begun."""
 
     what: str
     number: int
@@ -57,7 +57,7 @@ class ZygoteEvent(NamedTuple):
 class ZygoteProcess:
     """The zygote's process and the stream to it.
 
-    The thread that makes it must live as long: without pidfd, the kernel ends the zygote with that thread.
+    The starting thread must live as long: without pidfd, the kernel ends the zygote with that thread.
 
     All methods but `receive` need the dispatcher's lock.
     """
@@ -79,11 +79,12 @@ class ZygoteProcess:
                 stdin=subprocess.DEVNULL,
                 stderr=self._errors,
                 pass_fds=passed,
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C in the terminal is for the driver alone
             )
             ours.pop_all()
+        # The zygote's: a worker with other start-time variables needs a fresh process.
         self._environment = dict(os.environ)
-        self._said = self._heard = 0  # messages to the zygote; those it has dealt with, as far as it has said
+        self._said = self._heard = 0  # messages to the zygote; the part of them that it has dealt with, as far as known
         self._limited: set[int] = set()  # workers with limits
         self.why_not_started: str | None = None  # known after `close`
         self._asked = False
@@ -97,7 +98,7 @@ class ZygoteProcess:
     # -- signs of life -----------------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """Return the seconds for which the zygote may be silent; None if it owes nothing."""
+        """Return the seconds for which the zygote may be silent; None if no answer is due."""
         if self._heard == self._said and not self._limited:
             self._due = None
             return None
@@ -107,7 +108,7 @@ class ZygoteProcess:
         return max(0.0, self._due - now)
 
     def answers(self, now: float) -> bool:
-        """Ask a zygote that was silent too long; return False if it was asked and has not answered."""
+        """Ask a zygote after a long silence; return False if it was asked already, without an answer."""
         if self._due is None or now < self._due:
             return True
         if self._asked:
@@ -117,13 +118,13 @@ class ZygoteProcess:
         return True
 
     def abandon(self, workers: Iterable[int]) -> None:
-        """End the zygote, and its workers first: they would live on if the zygote cannot die now."""
-        for pid in workers:  # a zygote that does nothing has reaped none of them, so each pid still means its worker
+        """End the zygote, and the workers first: workers would live on if the zygote cannot die now."""
+        for pid in workers:  # a zygote that does nothing reaps nothing, so each pid still means a worker
             kill_group(pid, signal.SIGKILL)
         kill(self._process.pid)
 
     def _why_not_started(self) -> str | None:
-        """Return the zygote's own words about its end before it was ready; None if it was ready."""
+        """Return the zygote's own words about a failed start; None after a good one."""
         if self._errors < 0:
             return None
         said = os.pread(self._errors, os.fstat(self._errors).st_size, 0).decode(errors="replace").strip()
@@ -173,7 +174,7 @@ class ZygoteProcess:
         self._limited.discard(number)
         self._say(UNWATCH, number)
 
-    def kill(self, number: int, signum: int, grace: float = 0.0) -> None:
+    def kill(self, number: int, signum: int, grace: float | None = 0.0) -> None:
         self._say(KILL, number, signum, grace)
 
     def withdraw(self, number: int, last: int) -> None:
@@ -189,13 +190,14 @@ class ZygoteProcess:
             return None
         events = []
         for kind, heard, _, _, body in arrived:
+            # Any frame is a sign of life.
             self._heard, self._due = heard, None
             event = ZygoteEvent(_WHAT[kind], *pickle.loads(body))
             events.append(event)
             if kind == EXITED:
                 self._limited.discard(event.number)
         if events:
-            # The first event shows that the zygote has started, so its start cannot fail any more.
+            # The first event is the sign of a started zygote: no error of the start can follow.
             self._close_errors()
         return events
 
@@ -205,7 +207,7 @@ class ZygoteProcess:
             kill(self._process.pid)
 
     def close(self) -> None:
-        self.stream.close()
+        self.stream.close()  # the zygote ends with its stream
         if wait_for_end(self._process.pid, _END):
             self._process.wait()
         else:  # deep in the kernel, where no signal ends it: a wait might take for ever
@@ -232,16 +234,16 @@ def _copy_of_stderr(opened: contextlib.ExitStack) -> int:
         os.close(null)
 
 
-# The package is found where this process has it, whatever else is installed. All other modules are found where this
-# process would find them (perhaps nowhere else: in a vendored directory, in an archive), but the standard library comes
-# first, so that no file of the user's is taken for one of its modules. The modules loaded here are never garbage, so
-# they are frozen, and no collection looks through them.
+# The package is found where this process has it, whatever else is installed. Other modules are found where this process
+# would find them (perhaps nowhere else: in a vendored directory, in an archive), but the standard library comes first,
+# so that no file of the user's is taken for a module of the library. The modules loaded here are never garbage: a
+# freeze keeps the collector away.
 _CODE = """
 import gc, sys
 gc.disable()
 package, *places = sys.argv.pop(1).split("\\n")
 sys.path[:] = [*places, *(place for place in sys.path if place and place not in places)]
-import importlib
+import __future__
 sys.path.insert(0, package)
 import callyard
 del sys.path[0]

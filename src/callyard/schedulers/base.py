@@ -1,7 +1,7 @@
-"""The seam for schedulers: the protocol `Scheduler`, and the values passed through it.
+"""The seam for schedulers: the protocol `Scheduler`, and the values passed between a scheduler and its client.
 
 A scheduler is text alone: it gives the command to run and reads the answer. Nothing in its folder runs a command, looks
-at a clock or opens a file, so all of it can be tested with answers copied from a cluster. `SchedulerClient` runs the
+at a clock or opens a file, so the tests need no cluster, only answers copied from one. `SchedulerClient` runs the
 commands, on a `Host`.
 """
 
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from ..resources import Resources
 from .command import Query, Reply
 from .job_environment import JobVariables
-from .steps import MpiPluginTexts, NodeKind, Steps
+from .steps import MpiPluginTexts, NodeKind, RankOptions, Steps
 
 __all__ = [
     "CANCELLED",
@@ -63,7 +63,7 @@ class JobId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dependency:
-    """A job that must have ended first: `ok`, `any`how, or with its element of the `corresponding` number `ok`."""
+    """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`."""
 
     kind: Literal["ok", "any", "corresponding"]
     job: JobId
@@ -130,7 +130,7 @@ class Status:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the job will wait for ever unless somebody changes the job or the cluster."""
+        """True if the job waits for ever unless a person changes the job or the cluster."""
         return self.phase == "waiting" and self.error is not None
 
 
@@ -161,11 +161,11 @@ class Refusal:
 
 
 class Configuration(NamedTuple):
-    """A file that every command needs.
+    """A file required by every command.
 
     Attributes:
         path: the file.
-        reply: the answer of commands without the file, which some of them give only after a minute.
+        reply: the answer of commands without the file. Some commands give this answer only after a minute.
     """
 
     path: str
@@ -177,22 +177,25 @@ class Site:
     """Facts about a scheduler and its cluster.
 
     Attributes:
-        program: the command that submits jobs; if it is not in PATH, this machine does not have the scheduler.
+        program: the command for submitting jobs; a machine without this command in PATH does not have the scheduler.
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
         environment: removes the variables of the current job or step from an environment, because commands would take
-            them for options.
-        refusal: returns the reason why a command did not succeed.
-        job_variables: the names of the variables that describe a job to its processes. They are passed on to jobs and
-            agents, so that these need not load the scheduler.
-        configuration: returns the file that commands need, by the variables of a process; None if they need none.
+            these variables for options.
+        refusal: returns the reason for a command's failure.
+        job_variables: the names of the variables by which a process learns about its job. Jobs and agents receive the
+            names, and so need not load the scheduler.
+        configuration: returns the file required by commands, by the variables of a process; None without such a file.
         history: asks the accounting for jobs unknown to `Scheduler.status`; None for a cluster without accounting.
         time_left: asks for the remaining time of jobs (s); infinity for jobs without a limit.
         nodes: asks for the nodes of a partition, or of the default partition for None.
-        steps: starts processes on the nodes of an allocation; None for a scheduler that only has jobs.
+        steps: starts processes on the nodes of an allocation; None for a scheduler with nothing but jobs.
         mpi: the plugins by which ranks find each other, if there are several.
         is_over: tells from a launcher's messages that the job of its allocation has ended.
-        rank_launcher: returns the words before a command in a job's script that start it as ranks: from the number of
+        rank_launcher: returns the words put before a command in a job's script to start ranks: from the number of
             ranks, the cores of each, and the plugin chosen by the user.
+        rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
+            there are no such words.
+        check: raises `ResourceError` for resources that mean nothing to the scheduler.
         requeue: returns the commands, one after the other, by which a job has itself started again later; None where
             there are none.
     """
@@ -210,6 +213,8 @@ class Site:
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
+    rank_options: Callable[[RankOptions], Sequence[str]] | None = None
+    check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     requeue: Callable[[JobId], Sequence[Sequence[str]]] | None = None
 
 
@@ -221,18 +226,21 @@ class Scheduler(Protocol):
 
     @property
     def name(self) -> str:
-        """The scheduler's name for people. Batches store it, so that another process knows which scheduler to ask."""
+        """The scheduler's name for people.
+
+        Batches store the name, so that another process knows the scheduler to ask.
+        """
 
     def submit(self, request: JobRequest) -> Query[JobId]:
-        """Return the command that submits a job or an array.
+        """Return the command to submit a job or an array.
 
-        Its reader raises `SchedulerError` for an answer without a job ID, although the job was accepted.
+        The reader raises `SchedulerError` for an answer without a job ID, although the job was accepted.
         """
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
         """Return the command for the states of several jobs at once.
 
-        Its answer has an entry for each element of an array; it leaves out unknown jobs, and may contain others.
+        The answer has an entry for each element of an array, leaves out unknown jobs, and may contain others.
         """
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:

@@ -31,10 +31,10 @@ class Reply:
     """The answer of a command.
 
     Attributes:
-        code: its exit status, or minus the signal that ended it; None after a time-out. As in shells, 127 stands for a
-            missing command, 126 for one that cannot be run.
-        out: its standard output, so far as it was read.
-        err: its standard error, or the reason why it was not run.
+        code: the exit status, or minus the number of the final signal; None after a time-out. As in shells, 127 stands
+            for a missing command, 126 for one that cannot be run.
+        out: the standard output, so far as read.
+        err: the standard error, or the reason why the command was not run.
     """
 
     code: int | None

@@ -1,8 +1,8 @@
 """The environment variables of a scheduler's jobs: their names, and their values for the current process.
 
-Whoever submits a job, or starts an agent, passes the names of the scheduler's variables on to it. So a process of a job
-loads no scheduler, nor does it look for those of other packages, which takes longer than a short call. An array starts
-a thousand processes at once that load this module, so it imports next to nothing.
+The submitter of a job, or the starter of an agent, passes on the names of the scheduler's variables. So a process of a
+job loads no scheduler, nor looks for the schedulers of other packages, which takes longer than a short call. An array
+starts a thousand processes at once, each of which loads this module: hence the few imports.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class JobEnvironment(Frozen):
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
     it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
-    of its time (s since 1970), and `in_step` is true in a process started on a node by the scheduler itself. In a
-    process of an MPI program `rank` is its number, and `local_rank` its number among those of its node.
+    of its time (s since 1970), `nodes` the number of its nodes, and `in_step` is true in a process started on a node by
+    the scheduler itself. In a process of an MPI program `rank` is its number, and `local_rank` its number among those
+    of its node.
     """
 
     scheduler: str = ""
@@ -36,6 +37,7 @@ class JobEnvironment(Frozen):
     ends: float | None = None
     rank: int | None = None
     local_rank: int | None = None
+    nodes: int | None = None
 
     @property
     def job_id(self) -> str:
@@ -46,11 +48,11 @@ class JobEnvironment(Frozen):
 class JobVariables(Frozen):
     """The names of a scheduler's variables; an empty name stands for a fact without a variable.
 
-    Each scheduler names them in its `Site`. Only `job` is required: a variable of each process in a job and of no other
-    process, to show which scheduler the job belongs to. Without `array` and `element` a scheduler has no arrays; an
+    The names come from the `Site` of the scheduler. Only `job` is required: a variable of each process in a job and of
+    no other process, as the mark of the scheduler's jobs. Without `array` and `element` a scheduler has no arrays; an
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
     `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
-    `local_rank` are those of the scheduler's launcher.
+    `local_rank` are set by the scheduler's launcher.
     """
 
     scheduler: str
@@ -64,9 +66,10 @@ class JobVariables(Frozen):
     cgroup: str = ""
     rank: str = ""
     local_rank: str = ""
+    nodes: str = ""
 
     def environment(self) -> dict[str, str]:
-        """Return the variable by which a process of a job learns these names, with its value."""
+        """Return the variable from which a process of a job learns these names, with the value."""
         return {JOB_VARIABLES: json_compact({name: text for name, text in vars(self).items() if text})}
 
     def read(self, environ: Mapping[str, str]) -> JobEnvironment | None:
@@ -86,6 +89,7 @@ class JobVariables(Frozen):
             ends=_number(environ, self.ends) or None,
             rank=_number(environ, self.rank),
             local_rank=_number(environ, self.local_rank),
+            nodes=_number(environ, self.nodes),
         )
 
 
@@ -95,7 +99,7 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def current_job(environ: Mapping[str, str] = os.environ) -> JobEnvironment:
-    """Return what the variables of a process say of its job; an empty `JobEnvironment` if it is in none."""
+    """Return the place of a process by its variables; an empty `JobEnvironment` outside of jobs."""
     names = environ.get(JOB_VARIABLES)
     job = JobVariables(**json_loads(names)).read(environ) if names else None
     return job or JobEnvironment()

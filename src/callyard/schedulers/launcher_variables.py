@@ -1,4 +1,4 @@
-"""The variables of MPI launchers: by which they tell a process its rank, and which another launcher must not see.
+"""The variables of MPI launchers: those with the rank of a process, and those to hide from another launcher.
 
 Ranks load this module, so it loads nothing itself.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 __all__ = ["LOCAL_RANK_VARIABLES", "RANK_VARIABLES", "is_of_launcher"]
 
-# The rank of a process, and its rank among those on its machine: Open MPI, PMIx, MPICH and Intel, MVAPICH.
+# The rank of a process, and the rank on its machine: Open MPI, PMIx, MPICH and Intel, MVAPICH.
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 LOCAL_RANK_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK")
 
@@ -42,5 +42,5 @@ _EXACT = frozenset(
 
 
 def is_of_launcher(name: str) -> bool:
-    """Return whether a launcher tells its ranks something by this variable, which would mislead those of another."""
+    """Return True for a variable of one launcher to its ranks, which would mislead the ranks of another."""
     return name in _EXACT or name.startswith(_PREFIXES)

@@ -1,6 +1,6 @@
 """The registry of schedulers: ours, and those of other packages in the entry-point group `callyard.schedulers`.
 
-An entry point is a class without arguments that follows the protocol `Scheduler`; its name is the scheduler's own.
+An entry point is a class without arguments that follows the protocol `Scheduler`, under the scheduler's own name.
 """
 
 from __future__ import annotations
@@ -63,6 +63,6 @@ def environment_outside_jobs(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _schedulers_here(environ: Mapping[str, str]) -> Iterator[Scheduler]:
-    """Yield the schedulers of ours, and the one of another package that has started a process with these variables."""
+    """Yield the schedulers of ours, and another package's if it has started a process with these variables."""
     name = current_job(environ).scheduler
     yield from map(open_scheduler, [*OWN, *([name] if name and name not in OWN else [])])

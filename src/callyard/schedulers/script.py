@@ -27,13 +27,50 @@ VARIABLES = {
 KNOWN = frozenset(VARIABLES) | frozenset(NAMES) | frozenset(ALIASES)
 
 
-def job_script(command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = ()) -> str:
+def job_script(
+    command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = (), exit_file: str = ""
+) -> str:
     """Return a script for bash that runs `command` after `setup`.
 
     The lines of `setup` are the user's own text for the shell and stay unchanged; the words of `command` are quoted.
-    `exec` replaces the shell, so that the scheduler's signals reach the command.
+    Without `exit_file`, `exec` replaces the shell, so that the scheduler's signals reach the command. Otherwise the
+    shell stays, passes signals on, and leaves its exit code in that file, whatever has ended it. `exit_file` is a text
+    for the shell, already quoted.
     """
-    return "\n".join(["#!/bin/bash", *directives, *setup, f"exec {shlex.join(command)}", ""])
+    lines = ["#!/bin/bash", *directives]
+    if not exit_file:
+        return "\n".join([*lines, *setup, f"exec {shlex.join(command)}", ""])
+    leave = _LEAVE_EXIT_CODE.replace("FILE", exit_file)
+    return "\n".join([*lines, leave, *setup, _PASS_SIGNALS_ON.replace("COMMAND", shlex.join(command)), ""])
+
+
+# First of all, so that a failing `setup` has an exit code, too. The command's signal ends the shell as well: by that
+# the scheduler knows it. 143 is the exit code of a job that was told to end.
+_LEAVE_EXIT_CODE = """\
+_callyard_end() {
+    _callyard_code=$?
+    umask 077
+    { echo "$_callyard_code" >| FILE; } 2>/dev/null
+    if [ "$_callyard_code" -gt 128 ] && [ "$_callyard_code" -ne 143 ]; then
+        trap - $((_callyard_code - 128))
+        kill -s $((_callyard_code - 128)) $$
+    fi
+    exit "$_callyard_code"
+}
+trap _callyard_end EXIT"""
+# `wait` ends when a signal has come, and is then called again; 127 says that it has told the exit code before.
+_PASS_SIGNALS_ON = """\
+for _callyard_signal in HUP INT QUIT ALRM TERM USR1 USR2; do
+    trap "_callyard_again=1; kill -s $_callyard_signal \\$! 2>/dev/null || :" $_callyard_signal
+done
+COMMAND &
+_callyard_again=1 _callyard_code=127
+while [ "$_callyard_again" ]; do
+    _callyard_again= _callyard_last=0
+    wait $! || _callyard_last=$?
+    if [ $_callyard_last -ne 127 ]; then _callyard_code=$_callyard_last; fi
+done
+exit $_callyard_code"""
 
 
 def variables(

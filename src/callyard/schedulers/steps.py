@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from .command import Query
 
-__all__ = ["AllocatedNode", "Allocation", "MpiPluginTexts", "NodeKind", "RankStep", "Steps"]
+__all__ = ["AllocatedNode", "Allocation", "MpiPluginTexts", "NodeKind", "RankOptions", "RankStep", "Steps"]
 
 
 class NodeKind(NamedTuple):
@@ -36,13 +36,27 @@ class Allocation:
 
     Attributes:
         job: the scheduler's ID of the job.
-        nodes: its nodes, in the scheduler's order.
-        ends: when it ends (s since 1970); None if no variable tells.
+        nodes: the nodes, in the scheduler's order.
+        ends: the end of the job (s since 1970); None if no variable tells.
     """
 
     job: str
     nodes: tuple[AllocatedNode, ...]
     ends: float | None = None
+
+
+class RankOptions(NamedTuple):
+    """The user's wishes for the start of ranks.
+
+    Attributes:
+        cpu_bind: how they are bound to cores, in the scheduler's words; None for its default.
+        gpu_bind: how they are bound to GPUs, likewise.
+        arguments: more arguments of the launcher.
+    """
+
+    cpu_bind: str | None = None
+    gpu_bind: str | None = None
+    arguments: tuple[str, ...] = ()
 
 
 class RankStep(NamedTuple):
@@ -54,6 +68,7 @@ class RankStep(NamedTuple):
         per_node: the most ranks on a node.
         plugin: the plugin by which the ranks find each other; empty for the cluster's default.
         job: the job of these nodes, if the command is run outside of it.
+        options: the user's own.
     """
 
     nodes: Sequence[str]
@@ -61,6 +76,7 @@ class RankStep(NamedTuple):
     per_node: int
     plugin: str = ""
     job: str | None = None
+    options: RankOptions = RankOptions()
 
 
 class Steps(Protocol):
@@ -82,17 +98,17 @@ class Steps(Protocol):
         """
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment for the launcher inside an allocation, without variables that act as its options."""
+        """Return the environment for the launcher inside an allocation, without variables that act as options."""
 
     def agents(self, nodes: Sequence[str] | int, command: Sequence[str]) -> list[str]:
-        """Return the command that starts one process on each node, with all of the job's resources there.
+        """Return the command to start one process on each node, with all of the job's resources there.
 
         Steps may overlap. When one process ends, by itself or with its node, the others go on. A number of nodes means
         all nodes of a job of that size, for the script of the job.
         """
 
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
-        """Return the command that starts the ranks of an MPI call. It ends with the first rank that fails."""
+        """Return the command to start the ranks of an MPI call. The call ends with the first failing rank."""
 
     def ended_on(self, text: str) -> list[str]:
         """Return the nodes on which a process has ended, according to the launcher's messages."""
@@ -103,10 +119,10 @@ class MpiPluginTexts:
     """The plugins by which ranks started by a scheduler find each other.
 
     Attributes:
-        offered: asks for their names; it reads standard output and standard error, one after the other.
+        offered: asks for the names; reads standard output and standard error, one after the other.
         order: the order of trying, from the names and the plugin that fitted last.
         advice: the rest of a message after none has fitted, from the user's choice, the plugins tried and all names.
-        cluster: the name of the cluster, from the variables of a process on it; empty if it has none.
+        cluster: the name of the cluster, from the variables of a process on it; empty for a cluster without a name.
     """
 
     offered: Query[Sequence[str]]

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from .module_namespace import UNSENT, ModuleNamespace, Variable
 
-# Types whose equal objects no program can tell apart, or whose objects are found by name.
+# Types with equal objects that no program can tell apart, or with objects found by name.
 _INTERCHANGEABLE = frozenset(
     (
         *(int, float, complex, bool, str, bytes, range, slice, CodeType, ModuleType, BuiltinFunctionType),
@@ -115,7 +115,7 @@ def _components(pickles: list[M]) -> list[list[M]]:
 
 
 def circles(pickles: list[M]) -> list[list[M]]:
-    """Return the groups of pickles that refer to each other in a circle, so that no order of reading exists."""
+    """Return the groups of pickles in a circle of references, so that no order of reading exists."""
     by_variable = {variable: pickle for pickle in pickles for variable in pickle.variables}
     targets = {
         id(s): [by_variable[p] for p in s.links if p in by_variable and by_variable[p] is not s] for s in pickles

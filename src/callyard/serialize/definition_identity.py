@@ -15,7 +15,7 @@ numbers = itertools.count(1)
 
 
 class WeakValues:
-    """A table that does not keep its values alive: the part of `weakref.WeakValueDictionary` that is needed here."""
+    """A table that does not keep values alive: the necessary part of `weakref.WeakValueDictionary`."""
 
     def __init__(self) -> None:
         self._references: dict[Any, ref[Any]] = {}
@@ -80,7 +80,7 @@ def identity(obj: Any) -> DefinitionIdentity:
 
 
 def forget_sent() -> None:
-    """Forget which attributes of classes were sent, so that the next pickle of a class contains all."""
+    """Forget the sent attributes of classes, so that the next pickle of a class contains all."""
     for entry in list(_identities.values()):
         entry.sent = None
 
@@ -100,7 +100,7 @@ def adopt(obj: Any, key: Key) -> DefinitionIdentity:
 
 
 def _begin_child() -> None:
-    """Give a fork a name of its own, because its objects are copies of the parent's objects."""
+    """Give a fork a name of its own, because all objects there are copies of the parent's."""
     global process_name
     process_name = os.urandom(8).hex()
     _identities.clear()

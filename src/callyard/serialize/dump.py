@@ -52,7 +52,7 @@ class Dump:
     def _next(self, thing: Any, written: Any) -> Any:
         """Return the object to pickle instead, now that the graph is known; None if the pickle is complete.
 
-        Only the finished pickle tells which objects it contains, and so which globals share one.
+        Only the finished pickle tells its objects, and so the globals that share one.
         """
         if self.pickler.overtaken:
             self.lent = ()

@@ -112,7 +112,7 @@ class GlobalsWatch:
         self._pickles = None
 
     def _is_as_before(self, unseen: list[Variable]) -> bool:
-        """Pickle these values together: an equal pickle proves equal values, and equal sharing among them."""
+        """Pickle these values together: an equal pickle proves equal values, with equal sharing."""
         if any(value_of(variable) is MISSING for variable in unseen):
             return False
         together = ValuePickler(tuple(unseen), unread=True)

@@ -24,7 +24,7 @@ def absolute_name(name: str, level: int, namespace: dict[str, Any]) -> str | Non
     """Return the full name for the module name and level of an import statement in this namespace, or None."""
     if not level:
         return name
-    import importlib.util  # here, so that a worker starts without it
+    import importlib.util  # here, so that a worker starts without this module
 
     try:
         return importlib.util.resolve_name("." * level + name, namespace.get("__package__") or "")

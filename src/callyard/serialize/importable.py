@@ -33,7 +33,7 @@ importing: set[str] = set()  # modules sent by value during their import
 
 
 def differ(modules: Iterable[str]) -> None:
-    """Note that other processes find another version of these modules, until the modules are reloaded here."""
+    """Note other versions of these modules in other processes, until the modules are reloaded here."""
     global differences
     differences += 1
     for module in modules:
@@ -64,13 +64,13 @@ def _dotted(package: str, name: str) -> str:
 
 
 def by_reference(obj: Any) -> bool:
-    """Return True if another process finds this object by importing its module and following its qualified name."""
+    """Return True if another process finds this object by module and qualified name."""
     name = getattr(obj, "__module__", None)
     return type(name) is str and importable(name) and is_at_its_name(obj)
 
 
 def is_at_its_name(obj: Any) -> bool:
-    """Return True if an object is found under its qualified name in its module, as loaded here."""
+    """Return True if an object is found under its qualified name in the module, as loaded here."""
     found = sys.modules.get(obj.__module__)
     try:
         for attribute in (getattr(obj, "__qualname__", None) or obj.__name__).split("."):

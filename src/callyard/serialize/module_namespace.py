@@ -104,7 +104,7 @@ class SentGlobals:
 
 _spaces = WeakValues()  # by id of the dictionary
 _origins = WeakValues()  # by origin
-_held: dict[int, tuple[ref[Any], ModuleNamespace]] = {}  # by id of a holder, which keeps its namespace alive
+_held: dict[int, tuple[ref[Any], ModuleNamespace]] = {}  # by id of a holder, which keeps the namespace alive
 
 
 def space_of(function: FunctionType) -> ModuleNamespace:
@@ -155,7 +155,7 @@ def _enter(namespace: dict[str, Any], attributes: Any, holder: Any, is_another: 
 
 def _hold(holder: Any, space: ModuleNamespace) -> None:
     """Keep a namespace alive for as long as this holder is."""
-    number, held = id(holder), _held  # its own name, because at the interpreter's exit those of this module may be gone
+    number, held = id(holder), _held  # an own name, because at the interpreter's exit the module's names may be gone
 
     def let_go(reference: ref[Any]) -> None:
         if number in held and held[number][0] is reference:

@@ -1,6 +1,6 @@
 """References by name inside pickles, for values that share objects with other globals.
 
-Each class here is only pickled, never read back: its reduction calls a function of `reconstruct`, which takes the
+Each class here is only pickled, never read back: the reduction calls a function of `reconstruct`, and this takes the
 object from its namespace.
 """
 
@@ -22,7 +22,7 @@ class NameReference:
 
 
 class NameReferences:
-    """References to pickle first, so that each later occurrence of an object refers to its global."""
+    """References to pickle first, so that each later occurrence of an object refers to the global."""
 
     def __init__(self, variables: Iterable[Variable]) -> None:
         self.references = tuple(map(NameReference, variables))
@@ -40,7 +40,7 @@ class JointPickle:
 
 
 class LentNames:
-    """An object together with globals that share objects with it. The globals keep these values for one call."""
+    """An object together with globals that share objects with it. The globals keep the values for one call."""
 
     def __init__(self, thing: Any, variables: tuple[Variable, ...], refs: Iterable[Variable]) -> None:
         self._thing, self._variables, self._refs = thing, variables, NameReferences(refs)

@@ -1,8 +1,8 @@
 """The replicas of namespaces from other processes.
 
-A replica is a module of its own. Its globals are set from pickles with versions, which travel with the functions. A
-global is stored only if its version differs from the last one received. So a value set by an initializer stays, until
-the value changes in the sending process.
+A replica is a module of its own. Globals are set from pickles with versions, which travel with the functions. A global
+is stored only if the version differs from the last one received. So a value set by an initializer stays, until the
+value changes in the sending process.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class NamespaceReplica(ModuleNamespace):
             return self.values[name]
         if (
             name in self._loading
-        ):  # of a class whose base refers to it; the base is here already, so the class can be made
+        ):  # of a class with a base that refers to it; the base is here already, so the class can be made
             return _of(self, name, pickle.loads(self._loading[name]))
         return vars(self.module)[name]
 
@@ -243,10 +243,10 @@ class LoadedFunction:
 
 
 def provide(needs: Needs) -> None:
-    """Store the globals, import the modules and enter the source texts that a function needs, before its creation."""
+    """Store the globals, import the modules and enter the source texts for a function, before its creation."""
     pickled, imports, sources = needs
     for filename, text in sources:
-        import linecache  # here, so that a worker starts without it
+        import linecache  # here, so that a worker starts without this module
 
         lines = text.splitlines(True)
         if linecache.cache.get(filename, (0, 0, None))[2:3] != (lines,):

@@ -37,7 +37,7 @@ class PickledValues(Protocol):
 
 Pickle = Callable[
     [tuple[Variable, ...], tuple[Variable, ...]], PickledValues
-]  # of globals, and of those that they refer to
+]  # of globals, and of the globals that these refer to
 
 
 class NewPickle:
@@ -92,17 +92,17 @@ class ObjectGraph:
         self.sent: dict[Variable, SentGlobals | None] = {}
 
     def add(self, variables: Iterable[Variable]) -> bool:
-        """Add these globals and their reach; return True if the form of an earlier global has changed with them."""
+        """Add these globals and their reach; return True if the form of an earlier global has changed, too."""
         if not self._follow(variables):
             return False
         while self._refer() or self._unite():  # each changes pickles, and so may uncover further common objects
             pass
         before, self.sent = self.sent, {}
-        under(lock, self._settle_all)  # two threads that send a global for the first time must agree on its version
+        under(lock, self._settle_all)  # two threads that send a global for the first time must agree on one version
         return any(self.sent[variable] is not sent for variable, sent in before.items())
 
     def pickled(self, variables: Iterable[Variable], written: set[Variable]) -> Iterator[PickledGlobal]:
-        """Yield these globals and all their needs, except for those in `written`, and add each to `written`."""
+        """Yield these globals and all their needs, except for globals in `written`, and add each to `written`."""
         todo = list(variables)
         while todo:
             variable = todo.pop()

@@ -1,6 +1,6 @@
-"""Packed objects: a pickle with its large buffers, to be opened or forwarded unopened.
+"""Packed objects: a pickle with large buffers beside, to be opened or forwarded unopened.
 
-Jobs import this module and not the packer, so it imports little.
+Jobs import this module and not the packer, so the imports here are few.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return reduced
 
     def _resolve(self, obj: NameReferences) -> Any:
-        """Replace each reference in the memo by its object, so that later occurrences of the object refer there."""
+        """Replace each reference in the memo by the object, so that later occurrences of the object refer there."""
         memo: dict[int, tuple[int, Any]] = self.memo.copy()
         for reference in obj.references:
             index, _ = memo.pop(id(reference))
@@ -117,7 +117,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return self._reference(function) or self._method(function) or self._definition(function)
 
     def _method(self, function: FunctionType) -> Any:
-        """Reduce a method to its name in its class; None for other functions, and for methods sent with the class."""
+        """Reduce a method to a name in its class; None for other functions, and for methods sent with the class."""
         owner, _, name = function.__qualname__.rpartition(".")
         cls = function.__globals__.get(owner)
         if isinstance(cls, type) and id(cls) not in self._classes and vars(cls).get(name) is function:
@@ -125,7 +125,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return None
 
     def _reference(self, thing: Any) -> Any:
-        """Reduce a function or class to its name in its namespace, with the needed globals; None without a name."""
+        """Reduce a function or class to a name in its namespace, with the needed globals; None without a name."""
         variable = self._variable_to_name(thing)
         if variable is None:
             return None
@@ -177,7 +177,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         header = variable[0].header if variable is not None and root else None
         self._classes.add(id(cls))
         version = None if root else _class_version(cls)
-        if version is not None:  # the reader finds the class again by its key, with its attributes
+        if version is not None:  # the reader finds the class again by the key, with all attributes
             self.by_name |= _parts(cls)
         known = (header, identity(cls).key, make, *_with_slots(cls, arguments))
         return reconstruct.dynamic_class, known, (version, fill, state), None, None, reconstruct.fill_class

@@ -45,7 +45,7 @@ def last_sent(variable: Variable) -> SentGlobals | None:
 
 
 def replace(variables: tuple[Variable, ...], new: SentGlobals) -> SentGlobals:
-    """Store the new form of these globals for sending, and return it; without a change, the form sent last."""
+    """Store the new form of these globals for sending, and return the form; without a change, the form sent last."""
     known = last_sent(variables[0])
     if known is not None and _same(known, new) and all(last_sent(variable) is known for variable in variables):
         return known

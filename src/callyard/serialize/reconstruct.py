@@ -20,7 +20,7 @@ from .namespace_replica import JointValues, provide, replica
 def namespace(header: Header | str) -> dict[str, Any]:
     """Return the globals of functions with this header."""
     if isinstance(header, str):
-        import importlib  # here, because most functions that travel by value are no module's that can be imported
+        import importlib  # here, because most functions that travel by value belong to no importable module
 
         return vars(importlib.import_module(header))
     if header[0][0] != definition_identity.process_name:
@@ -57,7 +57,7 @@ def together(names: tuple[GlobalName, ...], *things: Any) -> JointValues:
 
 
 def begin_to_lend(names: tuple[GlobalName, ...]) -> tuple[GlobalName, ...]:
-    """Save the values of these globals, before the pickle makes functions, which are stored on creation."""
+    """Save the values of these globals, before the pickle makes functions, and thereby stores them."""
     with module_namespace.lock:
         for header, name in _foreign(names):
             replica(header).set_aside(name)
@@ -191,6 +191,6 @@ def _register(thing: Any, key: Key, header: Header | None, name: str) -> Definit
 
 
 def _publish(thing: Any, header: Header | None, name: str) -> None:
-    """Store an incomplete class in its namespace, for the classes derived from it."""
+    """Store an incomplete class in the namespace, for the classes derived from it."""
     if header is not None and header[0][0] != definition_identity.process_name:
         replica(header).values[name] = thing

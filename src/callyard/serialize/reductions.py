@@ -98,11 +98,11 @@ def _thread_local(local: Any) -> tuple[Any, ...]:
 
 
 def _make_thread_local(kind: Any) -> Any:
-    return kind.__new__(kind)  # without `__init__`, whose arguments are unknown; the values contain its effects
+    return kind.__new__(kind)  # without `__init__` and its unknown arguments; the values contain the effects
 
 
 def _bound(method: types.MethodType) -> tuple[Any, ...]:
-    """Reduce a method to its name, if the name leads there, so that the function stays the one of the class."""
+    """Reduce a method to a name, if the name leads there, so that the function stays the one of the class."""
     held, name = method.__self__, method.__name__
     owners = (held if isinstance(held, type) else type(held)).__mro__
     found = next((vars(owner)[name] for owner in owners if name in vars(owner)), None)

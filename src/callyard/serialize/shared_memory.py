@@ -21,10 +21,10 @@ from ..utils.locks import new_lock, under
 _SMALLEST = 1 << 18
 _KEPT_FREE = 1 << 29  # bytes of free segments that a process keeps for later use
 
-# Beyond these shares of its descriptors a process keeps its own buffers in private memory, and copies borrowed ones.
+# Beyond these shares of the descriptors a process keeps own buffers in private memory, and copies borrowed ones.
 OWNED, BORROWED = DescriptorShare(8), DescriptorShare(8)
 
-# A mapping duplicates its descriptor, which from Python 3.13 on can be switched off.
+# A mapping duplicates the descriptor; from Python 3.13 on this can be switched off.
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _PER_MAPPING = 0 if _UNTRACKED else 1
 _PER_SEGMENT = 1 + _PER_MAPPING

@@ -1,4 +1,4 @@
-"""The search for the unpicklable part of a value, and its name as a user would write it."""
+"""The search for the unpicklable part of a value, and its name in a user's notation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UnsendableGlobal(TypeError):
 
 
 def culprit(value: Any, path: str, fails: Fails) -> tuple[str, Any]:
-    """Return the innermost unpicklable part of `value`, and its expression, which begins with `path`.
+    """Return the innermost unpicklable part of `value`, and the expression for it, beginning with `path`.
 
     `fails` returns True for an unpicklable part; `value` as a whole is known to fail.
     """
@@ -56,7 +56,7 @@ def described(part: Any) -> str:
 
 
 def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the parts that pickle would pickle in turn, each with its expression, as far as there is one."""
+    """Yield the parts that pickle would pickle in turn, each with an expression, as far as there is one."""
     if isinstance(value, MethodType):
         yield "self", value.__self__
         yield path, value.__func__
@@ -85,12 +85,25 @@ def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if _refuses(value):
+        return
     names = dict.fromkeys((*getattr(value, "__dict__", ()), *_slots(type(value))))
     for name in names:
         try:
             yield f"{path}.{name}", getattr(value, name)
         except Exception:  # from a property of a user's class
             continue
+
+
+def _refuses(value: Any) -> bool:
+    """Return True if an object itself says why it cannot be pickled, as an executor does, whatever it holds."""
+    if not any("__reduce__" in vars(base) for base in type(value).__mro__[:-1]):
+        return False
+    try:
+        value.__reduce__()
+    except Exception:
+        return True
+    return False
 
 
 def _slots(kind: type) -> list[str]:

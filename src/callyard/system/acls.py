@@ -10,10 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
-from collections.abc import Iterator
 
-from ..utils.lite_stdlib import Frozen
+from ..utils.lite_stdlib import Frozen, Iterator, struct
 
 __all__ = ["AclEntry", "inherited_writers", "named_writers"]
 

@@ -29,5 +29,13 @@ def too_long(who: str, limit: float) -> str:
 
 def too_much_memory(who: str, limit: int | None) -> str:
     """Return the message for a call over its memory; a `limit` of None stands for the scheduler's own limit."""
-    how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:g} GiB"
+    how_much = "more memory than its job has" if limit is None else f"more than its memory of {limit / _GIB:.4g} GiB"
     return f"{who} took {how_much} on {os.uname().nodename}; give it more{'' if limit else ' with memory='}"
+
+
+def no_memory_left(who: str) -> str:
+    """Return the message for a call that the kernel has ended because all calls together took what their job has."""
+    return (
+        f"{who} was killed by the kernel on {os.uname().nodename}, where its job had no memory left; "
+        "with memory= fewer calls run at once, or ask for a job with more"
+    )

@@ -28,6 +28,7 @@ from .machine import LEAF, ROOT, delegation, lines, members, own_groups
 from .memory_files import HeldFiles
 
 __all__ = [
+    "OomKills",
     "Sampler",
     "data_limit",
     "delegated",
@@ -285,6 +286,27 @@ def oom_kills_within(name: str, root: Path = ROOT) -> int:
     """Return the same for this process's own group; 0 unless the group is the job's, below a group called `name`."""
     groups = [group for group, _ in own_groups(root, "memory") if name in group.parts]
     return sum(map(oom_kills, groups))
+
+
+class OomKills:
+    """The processes of a job that the kernel ends for memory; each of them explains the end of one process.
+
+    `job` is the name of the job's cgroup; empty outside of jobs, where nothing is explained.
+    """
+
+    def __init__(self, job: str, root: Path = ROOT, explained: int | None = None) -> None:
+        """`explained`: how many are explained already; by default all so far."""
+        self._job, self._root = job, root
+        self._explained = self._count() if explained is None else explained
+
+    def explain_one(self) -> bool:
+        """Return whether such a kill is left that explains the end of a process by SIGKILL, and use it up."""
+        left = self._count() > self._explained
+        self._explained += left
+        return left
+
+    def _count(self) -> int:
+        return oom_kills_within(self._job, self._root) if self._job else 0
 
 
 def remove_group(group: Path) -> bool:

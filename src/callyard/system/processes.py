@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # in C: `signal` turns the numbers into enumerations
 import atexit
 import os
 import sys
 import time
 
-from ..utils.lite_stdlib import Callable, Iterable, Iterator, suppress
+from ..utils.lite_stdlib import Callable, Iterable, Iterator, signal, suppress
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

@@ -15,9 +15,9 @@ PATIENCE = 60  # s
 
 
 class ExecutorContract:
-    """Tests that an executor passes on each backend.
+    """Tests for an executor on each backend.
 
-    A subclass has a fixture `ex` that gives an executor of the backend under test.
+    A subclass has a fixture `ex`, an executor of the backend under test.
     """
 
     def test_submit_returns_a_standard_future(self, ex: Executor) -> None:

@@ -19,7 +19,7 @@ LONGEST = 100_000  # bytes in one word of a command; Linux takes 128 KiB
 
 
 class SchedulerContract:
-    """Tests that each scheduler passes, whatever its commands.
+    """Tests for each scheduler, whatever its commands.
 
     Attributes:
         scheduler: the scheduler under test.

@@ -22,6 +22,7 @@ others are large buffers, in the order of the frames that refer to them.
                        BACK      of a call: not begun, and never to begin here
                        TAKEN_BACK       the end of the answer to TAKE_BACK
                        WARNING   a text for the user of the driver
+                       LEAVING   the scheduler ends the agent: calls have their grace; then END is awaited
                        ENDED     all workers have ended
 """
 
@@ -38,7 +39,7 @@ from . import frames
 from .frames import HEAD, Frame
 
 WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
-HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED = range(51, 60)
+HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING = range(51, 61)
 
 WHOLE = 1  # flag of a frame: the body was made by `wrap`; without the flag the body is a pickle alone
 PLAN_NUMBER = Struct("<I")  # before the pickle of a call

@@ -58,6 +58,7 @@ class Listener(Endpoint):
         server, client = make_keys(), make_keys()
         with contextlib.ExitStack() as undo:
             context = make_context()  # one for each listener, since a context has one place to ask for keys
+            # Registered first, so called last: `term` waits for the ends of all sockets.
             undo.callback(context.term)
             self._allowed = raw(client[0])
             self._door = make_door(context, undo)
@@ -73,7 +74,7 @@ class Listener(Endpoint):
             client_key=client[0].decode(),
             client_secret=client[1].decode(),
         )
-        self.behind = False  # True if `receive` stopped at its limit, so that more messages may wait
+        self.behind = False  # True if `receive` stopped at the limit, so that more messages may wait
         self._open: set[int] = set()  # descriptors of connections, also of strangers
         self._on: dict[int, bytes] = {}  # the peer of each connection after HELLO
         self._peers: dict[bytes, bool] = {}  # True after the first message that is not HELLO
@@ -85,11 +86,14 @@ class Listener(Endpoint):
         A peer is known from its first message on. The pair `(peer, [])` comes last and says that the peer is gone.
         """
         self._check()
+        # First: a wake-up from here on is for the next call.
         self._calm()
         self._answer_at_the_door()
         self._take_events()  # before the messages: a peer's messages from before its end still count
         messages: list[tuple[bytes, list[bytes]]] = []
         self.behind = all(self._take(messages) for _ in range(MOST_AT_ONCE))
+        # libzmq's descriptor tells of changes only, so the rest needs a wake-up; ends of peers come after their
+        # messages.
         if self.behind:
             self._wake()
             return messages
@@ -113,6 +117,7 @@ class Listener(Endpoint):
         try:
             self._send([peer, *cut(MESSAGE, frames)])
         except zmq.ZMQError as error:
+            # By ROUTER_MANDATORY an unknown peer is an error; without the option its messages would silently vanish.
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             raise PeerGone("this peer is not connected any more") from None
@@ -140,7 +145,7 @@ class Listener(Endpoint):
                 self._ended.append(peer)
 
     def _farewells(self) -> list[tuple[bytes, list[bytes]]]:
-        """Forget the peers that are gone; return those known to the caller."""
+        """Forget the peers that are gone; return the ones known to the caller."""
         ended, self._ended = self._ended, []
         none: list[bytes] = []
         return [(peer, none) for peer in ended if self._peers.pop(peer, False)]
@@ -152,6 +157,7 @@ class Listener(Endpoint):
         import zmq
 
         try:
+            # The message of a ROUTER begins with the routing id of the peer.
             peer = self._socket.recv(zmq.NOBLOCK)
         except zmq.Again:
             return False
@@ -176,6 +182,7 @@ class Listener(Endpoint):
         """Make a peer of the sender of HELLO if its connection is open; drop other messages, left from a broken one."""
         import zmq
 
+        # As a frame object, which knows the descriptor of its connection.
         first = self._socket.recv(copy=False)
         parts = [first.bytes, *(self._socket.recv_multipart() if first.more else ())]
         if kind_of(parts[0]) != HELLO:
@@ -232,7 +239,7 @@ class Link(Endpoint):
                 raise Unreachable(timeout, explain(attempts))
             for attempt in attempts:
                 if attempt is not chosen:
-                    attempt.watched.close()
+                    attempt.watched.close()  # otherwise the driver would keep another peer
             return cls(chosen, undo.pop_all())
 
     def receive(self) -> list[list[bytes]]:
@@ -286,4 +293,5 @@ class Link(Endpoint):
 
     def _fail(self) -> NoReturn:
         self._wake()
+        # Each later call has to raise, too, so the descriptor stays readable.
         raise PeerGone(f"the driver at {self.address} is gone, or the network between is interrupted")

@@ -50,6 +50,7 @@ class ConnectAttempt:
                 zmq.CONNECT_TIMEOUT: 5000,
             }
         )
+        # Before the connection, so that no event is missed.
         wanted = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         watched.watch(wanted | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         watched.socket.connect(address.endpoint)
@@ -59,6 +60,7 @@ class ConnectAttempt:
         for event, _ in self.watched.events():
             self._take_event(event)
         answered = False
+        # All messages at once: libzmq's descriptor tells of changes only.
         while parts := next_of(self.watched.socket):
             answered |= kind_of(parts[0]) == WELCOME
         return answered and self.connected  # without a connection the answer comes from an earlier one
@@ -83,6 +85,7 @@ def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[
     import zmq
 
     context = make_context()
+    # Registered first, so that it runs after the sockets' `close`: it waits for open sockets.
     undo.callback(context.term)
     attempts = []
     for address in contact.addresses:
@@ -103,6 +106,7 @@ def first_to_answer(
         poller.register(attempt.watched.socket, zmq.POLLIN)
         poller.register(attempt.watched.news, zmq.POLLIN)
     while (left := deadline - clock()) > 0:
+        # Rounded up: a time-out of 0 would spin through the last millisecond.
         poller.poll(math.ceil(left * 1000))
         for attempt in attempts:
             if attempt.step():
@@ -124,6 +128,7 @@ def _try_plainly(addresses: Sequence[Address], timeout: float = 1.0) -> list[str
         for number, address in enumerate(addresses):
             try:
                 sock = stack.enter_context(socket.socket(socket.AF_INET6 if address.is_ipv6 else socket.AF_INET))
+                # All addresses are tried together, in one second.
                 sock.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     sock.connect((address.host, address.port))

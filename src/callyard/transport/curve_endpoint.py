@@ -16,7 +16,7 @@ __all__ = ["Endpoint", "PeerGone"]
 
 
 class PeerGone(ConnectionError):
-    """The other side cannot be reached any more: it ended, its node did, or nothing was heard of it for too long."""
+    """The other side cannot be reached any more: the process or the node ended, or was silent for too long."""
 
 
 class Endpoint:
@@ -51,6 +51,7 @@ class Endpoint:
         import zmq
 
         self._socket.send_multipart(parts, zmq.NOBLOCK)
+        # Sending also takes in arrived messages, and then libzmq's descriptor says nothing of them.
         if cast(int, self._socket.EVENTS) & zmq.POLLIN:
             self._wake()
 
@@ -68,6 +69,7 @@ class Endpoint:
     def close(self) -> None:
         """End all connections, and drop the messages that have not been sent."""
         if not self._closed:
+            # Our own descriptors first: the selector must not keep descriptors that libzmq has closed.
             self._release()
             self._undo.close()
 

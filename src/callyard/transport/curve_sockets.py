@@ -41,11 +41,12 @@ class MonitoredSocket:
         self.news = context.socket(zmq.PAIR)
         self.set(
             {
-                zmq.LINGER: 0,
-                zmq.SNDHWM: 0,
+                zmq.LINGER: 0,  # a close does not wait for unsent messages
+                zmq.SNDHWM: 0,  # no limit for waiting messages, see `curve`
                 zmq.RCVHWM: 0,
-                zmq.MAXMSGSIZE: LARGEST_PART,
+                zmq.MAXMSGSIZE: LARGEST_PART,  # of one part; a larger one ends the connection
                 zmq.HANDSHAKE_IVL: int(HANDSHAKE * 1000),
+                # A ping after a third of the time, and the other two thirds for the answer.
                 zmq.HEARTBEAT_IVL: math.ceil(silence * 1000 / 3),
                 zmq.HEARTBEAT_TIMEOUT: math.ceil(silence * 2000 / 3),
             }
@@ -58,6 +59,7 @@ class MonitoredSocket:
     def watch(self, events: int) -> None:
         import zmq
 
+        # A random name, because all sockets of a context share these names.
         place = f"inproc://news-{os.urandom(8).hex()}"
         self.socket.monitor(place, events)
         self.news.set(zmq.RCVHWM, 0)  # no limit: at a full queue libzmq's thread would stop
@@ -129,6 +131,7 @@ def _bind_all(main: Socket, addresses: Sequence[tuple[str, str]], port: int) -> 
         except zmq.ZMQError as error:
             if error.errno != zmq.EADDRINUSE:
                 continue  # an address that is not ready yet, or a protocol that is switched off
+            # The same port on all addresses: this one is taken on one of them, so another is tried on all.
             for each in bound:
                 main.unbind(each.endpoint)
             return ()

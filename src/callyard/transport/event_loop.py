@@ -1,4 +1,4 @@
-"""An event loop, in which one thread waits for sockets and other threads wake it; and the class of such a thread."""
+"""An event loop, in which one thread waits for sockets and other threads wake it; and such a thread."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class EventLoop:
         with contextlib.ExitStack() as undo:
             self._selector = undo.enter_context(selectors.DefaultSelector())
             self._reader, self._writer = map(undo.enter_context, socket.socketpair())
+            # A full pipe must not block the waking thread, nor an empty one the loop.
             for end in (self._reader, self._writer):
                 end.setblocking(False)
             self.watch(self._reader, self._wake_up)
@@ -68,6 +69,7 @@ class EventLoop:
 
     def step(self, timeout: float | None) -> None:
         """Wait for an event, at most `timeout` seconds, and call the handlers."""
+        # An earlier handler may have closed the socket of a later one, so handlers check for this.
         for key, mask in self._selector.select(timeout):
             key.data(mask)
 
@@ -81,7 +83,7 @@ class EventLoop:
 
 
 class IoThread(LazyThread):
-    """A lazy thread with an event loop, through which other threads wake it."""
+    """A lazy thread with an event loop, through which other threads wake the thread."""
 
     def __init__(self) -> None:
         super().__init__("callyard")
@@ -98,11 +100,11 @@ class IoThread(LazyThread):
         self._once(partial(self._start_with, run, make_loop))
 
     def _start_with(self, run: Callable[[EventLoop], object], make_loop: Callable[[], EventLoop]) -> None:
-        loop = self._loop_of(make_loop)  # before the thread runs: threads that leave it work wake it by the loop
+        loop = self._loop_of(make_loop)  # before the thread runs: threads with work for it use the loop to wake it
         try:
             self._start(partial(run, loop))
         except RuntimeError:
-            if not self._threads:
+            if not self._threads:  # no thread of a parallel start has the loop
                 self.loop = None
                 self._loops.clear()
                 loop.close()
@@ -112,6 +114,7 @@ class IoThread(LazyThread):
     def _loop_of(self, make_loop: Callable[[], EventLoop]) -> EventLoop:
         """Return the loop of this object. To append to a list is atomic, so all threads agree on the first entry."""
         if not self._loops:
+            # Several threads may come here at once; all but the first close their own loop.
             made = make_loop()
             self._loops.append(made)
             if self._loops[0] is not made:

@@ -33,6 +33,7 @@ class LentBuffers:
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Withdraw the loans made in this block if the block raises."""
+        # An unused number marks the beginning of the block.
         before = next(self._numbers)
         try:
             yield
@@ -41,10 +42,7 @@ class LentBuffers:
             raise
 
     def returned(self, numbers: Iterable[int]) -> None:
-        """Drop loans that the other side has returned.
-
-        A negative number says that the segment must not be filled again.
-        """
+        """Drop loans returned by the other side. A negative number says that the segment must not be filled again."""
         for number in numbers:
             memory = self._lent.pop(abs(number), None)
             if number < 0 and isinstance(memory, OwnedSegment):
@@ -52,6 +50,7 @@ class LentBuffers:
 
     def content(self, number: int) -> list[bytes]:
         """Return frames with the content of a lent segment for a receiver without its descriptor, and drop the loan."""
+        # In pieces below, because no frame holds more than 4 GiB.
         view = self._lent.pop(number).read()
         return [
             frames.encode(frames.CONTENT, 0, number, 0, bytes(view[i : i + _PIECE]))
@@ -89,6 +88,7 @@ def describe_whole(packed: Packed) -> bytes:
 
 def note_unused(unused: deque[int], number: int, clean: bool) -> None:
     """Note that borrowed memory is no longer in use, for `LentBuffers.returned` on the other side."""
+    # Finalizers call this in any thread; to append is atomic.
     unused.append(number if clean else -number)
 
 
@@ -114,6 +114,7 @@ def undescribe(
     """
     lent = _lent(descriptions)
     fds = reader.take(len(lent))
+    # The stream itself never loses bytes, so the contents are fetched that way.
     if fds is None:
         return LostBuffers(descriptions, lent)
     left = deque(zip(lent, fds, strict=True))
@@ -131,7 +132,7 @@ def undescribe(
 
 
 class LostBuffers:
-    """A frame whose descriptors were lost on their way; the stream brings the bytes of its segments instead."""
+    """A frame without its descriptors, lost on their way; the stream brings the bytes of the segments instead."""
 
     def __init__(self, descriptions: Sequence[Any], lent: Sequence[tuple[int, int]]) -> None:
         self._descriptions = descriptions

@@ -81,7 +81,7 @@ class FrameReader:
         self.buffer = bytearray(1 << 17)  # kept: fresh memory from the system costs more than the bytes that arrive
         self._rest = bytearray()  # of an incomplete frame: it grows without being copied each time
         self._needed = 0  # bytes of the rest from which another look is worth the time
-        # The descriptors of each message that had some, in the order of the frames that own them; and True if all
+        # The descriptors of each message with some, in the order of the frames with these descriptors; True if all
         # arrived.
         self._beside: deque[tuple[list[int], bool]] = deque()
 
@@ -93,6 +93,7 @@ class FrameReader:
         """
         if self._rest:
             self._rest += data
+            # Not parsed again for each piece: a large frame arrives in thousands of pieces.
             if len(self._rest) < self._needed:
                 return
             data, self._rest = bytes(self._rest), bytearray()
@@ -101,6 +102,7 @@ class FrameReader:
         self._needed = head
         while end - place >= head:
             mark, size, kind, sequence, number, flags = unpack(data, place)
+            # A size below the head's would never advance.
             if mark != MARK or size < head:
                 raise GarbledFrame(f"something else has written to the stream: {data[place : place + 24]!r}")
             if end - place < size:
@@ -119,6 +121,7 @@ class FrameReader:
         """Return the `count` descriptors of a frame; None if some were lost, at this process's limit of open files."""
         taken: list[int] = []
         complete = True
+        # One entry for each message of a frame that the sender has cut because of the limit.
         for _ in range(-(-count // MOST_DESCRIPTORS)):
             if not self._beside:
                 raise GarbledFrame("descriptors that should have come with a frame are not there")
@@ -127,6 +130,7 @@ class FrameReader:
             complete &= all_of_them
         if complete:
             return taken
+        # Without the lost ones the others are of no use.
         for descriptor in taken:
             os.close(descriptor)
         return None
@@ -154,8 +158,9 @@ _NOT_INHERITED = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # programs started by a
 
 
 def receive(sock: socket.socket, reader: FrameReader, flags: int = 0) -> bytes:
-    """Return some bytes of the stream, b"" at its end; give the descriptors beside them to the reader."""
+    """Return some bytes of the stream, b"" at the end; give the descriptors beside the bytes to the reader."""
     size, beside, happened, _ = sock.recvmsg_into((reader.buffer,), _BESIDE, flags | _NOT_INHERITED)
+    # Truncated: at the limit of open files the kernel has dropped some, or all.
     if beside or happened & socket.MSG_CTRUNC:
         reader.arrived(_descriptors(beside), not happened & socket.MSG_CTRUNC)
     return bytes(memoryview(reader.buffer)[:size])
@@ -165,6 +170,7 @@ def _descriptors(beside: list[tuple[int, int, bytes]]) -> list[int]:
     fds = array.array("i")
     for level, kind, content in beside:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            # A truncated message may end in the middle of a number.
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
     return fds.tolist()
 
@@ -175,7 +181,7 @@ def encode_object(kind: int, value: Any, sequence: int = 0) -> bytes:
 
 
 def encode_note(note: bytes) -> bytes:
-    """Return a note as it stands before the body of a frame that is `NOTED`."""
+    """Return a note in the form before the body of a `NOTED` frame."""
     return _LENGTH.pack(len(note)) + note
 
 

@@ -90,6 +90,7 @@ def _gather(parts: Sequence[bytes], lengths: Sequence[int]) -> list[bytes]:
     frames, place = [], 1
     for length in lengths:
         count = -(-length // PIECE)
+        # A frame in one part is passed on without a copy.
         frame = parts[place] if count == 1 and place < len(parts) else b"".join(parts[place : place + count])
         if len(frame) != length:
             raise ValueError(f"a message with a frame of {len(frame)} bytes instead of {length}")

@@ -16,24 +16,27 @@ import os
 from struct import Struct
 
 from ..serialize.shared_memory import anonymous_file, shared_mapping
+from ..system.run_clock import StoppedTime
 
 _COUNT = Struct("<I")
 _RANGE = Struct("<II")
-_BEGUN, _WITHDRAWN, _LENGTH, _OUTBOX = 0, 64, 128, 192  # one cache line each
+_BEGUN, _WITHDRAWN, _LENGTH, _STOPPED, _OUTBOX = 0, 64, 128, 192, 256  # one cache line each
 SIZE = 1 << 17
 ROOM = SIZE - _OUTBOX
 
 
 class ResultLog:
-    """The shared page: `begun`, the withdrawn range, and an outbox of finished results."""
+    """The shared page: `begun`, the withdrawn range, the stopped time of a call, and an outbox of finished results."""
 
     def __init__(self, fd: int) -> None:
         self._page = shared_mapping(fd, SIZE)
+        self.stopped = StoppedTime(self._page, _STOPPED)
 
     # -- the worker's side -----------------------------------------------------------------------------
 
     def begin(self, sequence: int) -> bool:
         """Note that this call begins; return False, and take the note back, if the call was withdrawn."""
+        # The note first, then the range: a worker that is stopped in between is seen to have begun.
         _COUNT.pack_into(self._page, _BEGUN, sequence)
         after, last = _RANGE.unpack_from(self._page, _WITHDRAWN)
         return not after < sequence <= last or self._begins_after_all(sequence)
@@ -46,6 +49,7 @@ class ResultLog:
                 _COUNT.pack_into(self._page, _BEGUN, sequence)
             else:
                 _COUNT.pack_into(self._page, _BEGUN, after)
+            # Written, then read once more: after a change in between the decision is made anew.
             if _RANGE.unpack_from(self._page, _WITHDRAWN) == (after, last):
                 return not after < sequence <= last
 
@@ -56,6 +60,7 @@ class ResultLog:
         """
         end = length + len(frame)
         self._page[_OUTBOX + length : _OUTBOX + end] = frame
+        # The length last: only the length makes the frame count.
         _COUNT.pack_into(self._page, _LENGTH, end)
         return end
 

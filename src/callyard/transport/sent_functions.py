@@ -37,7 +37,8 @@ class SentFunctions:
         return True
 
     def take_dropped(self) -> deque[int]:
-        """Return the numbers of functions that no call here can use any more; the peer should forget them."""
+        """Return the numbers of functions that no call here can use any more, for the peer to forget."""
+        # Only as many as there are now: finalizers may append more meanwhile.
         dropped = deque(self._dropped.popleft() for _ in range(len(self._dropped)))
         for number in dropped:
             del self._known[number]

@@ -1,4 +1,4 @@
-"""One end of a stream of frames that never blocks: bytes that the kernel does not take now wait here."""
+"""One end of a stream of frames that never blocks: bytes that the kernel refuses now wait here."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ class FrameStream:
         self._send(data, descriptors)
 
     def _send(self, data: bytes, descriptors: list[int]) -> None:
+        # Behind waiting bytes, to keep the order of the stream.
         if self._waiting:
             self._waiting.append((memoryview(data), descriptors))
             return
         sent = self._try(data, descriptors)
+        # The descriptors have gone with the first byte, if any was sent.
         if sent < len(data):
             self._waiting.append((memoryview(data)[sent:], [] if sent else descriptors))
             self._on_blocked(self)
@@ -64,7 +66,7 @@ class FrameStream:
         return True
 
     def _try(self, data: bytes | memoryview, descriptors: list[int]) -> int:
-        """Send some bytes, and return their number; that of all bytes after an error that no later attempt can mend."""
+        """Send some bytes, and return their number; after an error without a remedy, the number of all bytes."""
         self.stuck = False
         try:
             return send_with_descriptors(self.sock, data, descriptors)

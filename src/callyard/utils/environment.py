@@ -1,4 +1,4 @@
-"""Environment variables with a time by which they must be set."""
+"""Environment variables, and the time by which they must be set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .lite_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Libraries read these variables when they are loaded, so they are set before the user's first import.
+# Libraries read these variables at their loading, so all are set before the user's first import.
 THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -21,7 +21,7 @@ THREADS = (
 )
 
 NESTED = "CALLYARD_NESTED"  # inside a call: the depth of nested calls
-MAX_NESTED = 10  # deeper nesting is a mistake: a module that makes calls while it is imported nests without end
+MAX_NESTED = 10  # deeper nesting is a mistake: a module that makes calls while being imported nests without end
 
 _AT_START = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_")
 

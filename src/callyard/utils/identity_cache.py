@@ -1,4 +1,4 @@
-"""A cache of what was made for an object, by the object's identity: for values that many calls share."""
+"""A cache of objects made for other objects, by their identity: for values shared by many calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST = 1000  # entries: each call may bring a value of its own
 
 
 class IdentityCache(Generic[T, V]):
-    """What was made for objects, each of which is kept with it, so that no other object gets its identity."""
+    """The made objects, each with the object behind the key, so that no other object gets the same identity."""
 
     __slots__ = ("_known",)
 
@@ -20,7 +20,7 @@ class IdentityCache(Generic[T, V]):
         self._known: dict[int, tuple[T, V]] = {}
 
     def of(self, thing: T, make: Callable[[T], V]) -> V:
-        """Return what was made for this very object; make it if that was not done yet."""
+        """Return the object made for this very one; make it at the first call."""
         known = self._known.get(id(thing))
         if known is not None:
             return known[1]

@@ -25,7 +25,7 @@ def is_cancellation(error: BaseException | None) -> bool:
 
 
 def _runner_was_interrupted() -> bool:
-    """Return True if `asyncio.Runner` has seen Ctrl-C: its signal handler is a partial of one of its methods."""
+    """Return True if `asyncio.Runner` has seen Ctrl-C: the signal handler is a partial of one of its methods."""
     handler = signal.getsignal(signal.SIGINT)
     runner = getattr(getattr(handler, "func", None), "__self__", None)
     return bool(getattr(runner, "_interrupt_count", 0))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+    import struct
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from typing import Any, ClassVar, Literal, NoReturn, Protocol
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 else:
     # Annotations are never evaluated, so at run time the names of `typing` only have to exist. The abstract classes are
     # those of `collections.abc`, from the module loaded by each interpreter at its start.
+    # `signal` in Python makes enumerations of all numbers, and `struct` only names what is in C.
+    import _signal as signal
+    import _struct as struct
     from _collections_abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     class _Type:
@@ -48,12 +53,14 @@ __all__ = [
     "json_dumps",
     "json_lenient",
     "json_loads",
+    "signal",
+    "struct",
     "suppress",
 ]
 
 
 class suppress:  # noqa: N801  # as in `contextlib`
-    """A context manager that ends its block at these exceptions, and lets the program go on after it."""
+    """A context manager that ends the block at these exceptions, and lets the program go on after it."""
 
     def __init__(self, *kinds: type[BaseException]) -> None:
         self._kinds = kinds

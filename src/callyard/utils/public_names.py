@@ -1,4 +1,4 @@
-"""The names of a public object that `dir()`, and with it a shell's completion, shows."""
+"""The names of a public object for `dir()`, and thereby for a shell's completion."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-__all__ = ["FILE_SIZES", "MEMORY", "SECONDS", "calls", "duration", "measured", "seconds", "size"]
+__all__ = ["FILE_SIZES", "MEMORY", "SECONDS", "calls", "counted", "duration", "measured", "seconds", "size"]
 
 
 _DAY = 86400
@@ -66,8 +66,13 @@ def seconds(text: str) -> float:
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things, as "1 core" or "2 cores"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def calls(count: int) -> str:
-    return f"{count:,} call" if count == 1 else f"{count:,} calls"
+    return counted(count, "call")
 
 
 def size(count: int | None) -> str:

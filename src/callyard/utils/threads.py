@@ -2,7 +2,7 @@
 
 `threading.Thread.start` and `concurrent.futures.ThreadPoolExecutor` hold internal locks while a thread starts. A
 finalizer that submits a call at that moment, or a handler of Ctrl-C, would wait for a lock of its own thread for ever;
-so nothing here waits for a lock that the same thread may hold.
+so nothing here waits for a lock of the same thread.
 """
 
 from __future__ import annotations
@@ -157,9 +157,9 @@ def _safely(step: Callable[[], object]) -> bool:
 
 
 class CapacityLimiter:
-    """A semaphore without waiting threads: each holder is called back when it gets one of the `places`.
+    """A semaphore without waiting threads: each holder is called back when a place is free.
 
-    A holder calls `release` when it is done, perhaps repeatedly, because an exception may interrupt it, here too.
+    A holder calls `release` at the end, perhaps repeatedly, because an exception may interrupt the end, here too.
     """
 
     def __init__(self, places: int | None) -> None:

@@ -1,4 +1,4 @@
-"""A cached call in a worker: its run, the storing of its result, and the note for the driver beside that."""
+"""A cached call in a worker: the run, the storing of the result, and the note about both for the driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .current_call import Again, running
 from .exceptions import traceback_text
 from .process_state import ProcessState, note_modules
 
-note_modules()  # those that were just loaded
+note_modules()  # of this package, just loaded
 
 
 def run_cached(
@@ -27,13 +27,20 @@ def run_cached(
     pid: int,
     state: ProcessState,
 ) -> tuple[Packed | None, bytes]:
-    """Run the call if it is to be run here: its packed result, None if it was not, and the note for the driver.
+    """Run the call, unless another process has its claim or result; return the packed result or None, and a note.
 
-    `run` returns the result packed and as it is, and opens the request. The arguments are kept packed until the result
-    is stored, and opened for that once more, because the function may have changed those that it was given. `function`
-    is the pickled function where that did not come with the arguments; `pid` and `state` are the worker's.
+    The arguments stay packed until the result is stored, and are then opened once more for the record, because the
+    function may have changed the objects of its run.
+
+    Args:
+        order: the instructions of the driver.
+        request: the packed call.
+        run: opens the request, runs the call, and returns the result both packed and as an object.
+        function: the pickled function, if it did not come with the arguments.
+        pid: the worker's process id.
+        state: the worker's state.
     """
-    order = pickle.loads(order) if isinstance(order, bytes) else order  # through an agent it comes unopened
+    order = pickle.loads(order) if isinstance(order, bytes) else order  # an agent passes it on unopened
     begun = begin(order)
     if isinstance(begun, RunDeclined):
         return None, pickle.dumps(begun, 5)
@@ -46,7 +53,7 @@ def run_cached(
         running.hand_over()
         _stop_forks(pid)
         with state:
-            if running.ended_from_outside or isinstance(error, Again):  # that is not how the function ends
+            if running.ended_from_outside or isinstance(error, Again):  # such an end says nothing about the function
                 begun.release()
                 raise
             begun.failed(error, traceback_text(error), perf_counter() - started, lambda: _arguments(kept))
@@ -59,10 +66,10 @@ def run_cached(
 
 
 def _arguments(kept: Request) -> Any:
-    return kept.load()[-2:]  # without the function, if that travelled with them
+    return kept.load()[-2:]  # without the function, which may come first
 
 
 def _stop_forks(pid: int) -> None:
-    """If the function forked and both processes came back, only one of them may store what it returned."""
+    """End a process that the function forked and let return: only one of the two may store the result."""
     if os.getpid() != pid:
         os._exit(0)

@@ -1,4 +1,4 @@
-"""The surroundings of one call in a worker: directory, error log, memory limit; arranged before, undone after."""
+"""The surroundings of one call in a worker: directory, error log, memory limit; set before, reset after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..utils.lite_stdlib import Any
 from .exceptions import traceback_text
 
-_OTHER_THREADS = 4  # that a library may start besides those that compute
+_OTHER_THREADS = 4  # threads of a library besides the computing ones
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def arranged(options: dict[str, Any]) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        if "error_log_file" in options:  # relative to where the worker is, not to the call's own directory
+        if "error_log_file" in options:  # relative to the worker's directory, not to the call's own
             stack.enter_context(_stderr_appended_to(options["error_log_file"]))
         if "cwd" in options:
             stack.enter_context(_inside(options["cwd"]))
@@ -31,7 +31,7 @@ def arranged(options: dict[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named(resource: str) -> Iterator[None]:
-    """Errors of the operating system in the block name the resource that asked for it."""
+    """Name the resource in errors of the operating system, so that the user sees the option with the wrong path."""
     try:
         yield
     except OSError as error:
@@ -58,7 +58,7 @@ def _stderr_appended_to(path: str) -> Iterator[None]:
         log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     sys.stderr.flush()
     before = os.dup(2)
-    os.dup2(log, 2)  # the descriptor, so that what C libraries and child processes write goes there too
+    os.dup2(log, 2)  # the descriptor, so that output of C libraries and child processes goes there too
     os.close(log)
     try:
         yield
@@ -66,21 +66,21 @@ def _stderr_appended_to(path: str) -> Iterator[None]:
         sys.stderr.write(traceback_text(error))
         raise
     finally:
-        with contextlib.suppress(Exception):  # the call may have put anything there
+        with contextlib.suppress(Exception):  # the call may have put any object there
             sys.stderr.flush()
         os.dup2(before, 2)
         os.close(before)
 
 
 def _threads(variable: str) -> int:
-    """OpenMP allows a list, one number for each level."""
+    """Return the first number of a list: OpenMP allows one number for each level."""
     first = variable.partition(",")[0]
     return int(first) if first.isdigit() else 1
 
 
 @contextlib.contextmanager
 def _within(limit: int) -> Iterator[None]:
-    from ..system.memory_control import data_limit, limit_data  # here, because few workers need it
+    from ..system.memory_control import data_limit, limit_data  # here, because few workers need this
 
     threads = _threads(os.environ.get("OMP_NUM_THREADS", "")) + _OTHER_THREADS
     before = limit_data(data_limit(limit, threads))

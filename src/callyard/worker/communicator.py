@@ -1,12 +1,13 @@
-"""The communicator of a rank: made before anything of the user's runs, to see whether the ranks know each other.
+"""The communicator of a rank: made before any code of the user's runs, as a check that the ranks know each other.
 
-Where the launcher does not fit the MPI library, each rank is rank 0 of 1 without a word, and a parallel function
-computes something else. So MPI is initialised first and its size compared. Then `mpi4py.MPI` is taken out of sight
-again, until somebody imports it: that is what tells a parallel function from one whose author meant something else.
+With a launcher that does not fit the MPI library, each rank silently becomes rank 0 of 1, and a parallel function
+computes a wrong result. So MPI is initialised first, and the size is compared. Then `mpi4py.MPI` is hidden until the
+user's code imports it: an import shows that a function is really parallel.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -15,10 +16,11 @@ from typing import Any, NamedTuple
 from ..errors import SchedulerError
 
 _NAME = "mpi4py.MPI"
+MPIEXEC = "mpiexec"  # in the words that start ranks: the launcher that is found there
 
 
 class Communicator(NamedTuple):
-    """What the MPI library says of this rank."""
+    """The place of this rank, by the MPI library."""
 
     rank: int
     size: int
@@ -26,18 +28,25 @@ class Communicator(NamedTuple):
 
 
 def join_world() -> Communicator | None:
-    """Initialise MPI; None where there is no mpi4py, or where its variables leave that to the function."""
+    """Initialise MPI; return None without mpi4py, or if mpi4py's variables leave the start of MPI to the function.
+
+    The ranks then also agree on the variables for programs other than MPI.
+    """
     try:
         from mpi4py import MPI
-    except Exception:  # whoever needs it meets the same
+    except Exception:  # a function in need of mpi4py meets the same error
         return None
     world = world_of(MPI)
+    if world is not None:
+        from .rank_variables import set_variables  # here, because drivers load this module, too
+
+        set_variables(MPI.COMM_WORLD, os.environ)
     _hide(MPI)
     return world
 
 
 def world_of(mpi: Any) -> Communicator | None:
-    """Return what the module `mpi4py.MPI` knows, if MPI is in use."""
+    """Return the place of this rank by the module `mpi4py.MPI`; None if MPI is not in use."""
     if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
         return None
     lines = mpi.Get_library_version().strip("\0 \n").splitlines() or ["MPI"]
@@ -45,12 +54,12 @@ def world_of(mpi: Any) -> Communicator | None:
 
 
 def used_world() -> Communicator | None:
-    """Return the same where the user's code has imported mpi4py."""
+    """Return the place of this rank, if the user's code has imported mpi4py."""
     return world_of(sys.modules.get(_NAME))
 
 
 def check_used_world(ranks: int) -> None:
-    """Raise where a function has initialised MPI itself, and was alone: that could not be seen before it ran."""
+    """Raise an error if the function has initialised MPI by itself, and was alone: only its run could show this."""
     world = used_world()
     if world is not None and world.size != ranks:
         raise SchedulerError(
@@ -59,18 +68,25 @@ def check_used_world(ranks: int) -> None:
         )
 
 
+def find_launcher() -> str | None:
+    """Return the path of `mpiexec` or `mpirun`; None if there is neither."""
+    import shutil  # here, because the ranks, which load this module, do not need it
+
+    return shutil.which(MPIEXEC) or shutil.which("mpirun")
+
+
 def words_of_alone(name: str, ranks: int, size: int, library: str) -> str:
-    """Return the beginning of the message of a call whose ranks do not know each other."""
+    """Return the beginning of the message for a call whose ranks do not know each other."""
     return f"{name!r} was not run: its {ranks} ranks do not know each other, {library} has each be one of {size}"
 
 
 def words_of_none(name: str, ranks: int, why: str, advice: str) -> str:
-    """Return the message of a call whose ranks have not come as far as that: some MPI libraries end them."""
+    """Return the message for a call whose ranks ended without a word: some MPI libraries end them."""
     return f"{name!r} was not run: its {ranks} ranks did not begin: {why}; if that is for MPI, {advice}"
 
 
 def launcher_advice(launcher: str | None) -> str:
-    """Return the advice where an MPI launcher does not fit the library: the rest of that message."""
+    """Return the advice for a launcher that does not fit the library: the end of such a message."""
     return (
         f"{launcher} is not the launcher of that library: put the library's own mpiexec first in PATH, or let mpi4py "
         "load the launcher's (MPI4PY_LIBMPI)"
@@ -84,7 +100,7 @@ def _hide(mpi: ModuleType) -> None:
 
 
 class _Hidden:
-    """Finds the module that was loaded before, once; it cannot be loaded twice."""
+    """A finder of the hidden module, for one import; the library cannot be loaded twice."""
 
     def __init__(self, mpi: ModuleType, package: Any) -> None:
         self._mpi, self._spec = mpi, mpi.__spec__

@@ -1,53 +1,57 @@
-"""The call that this process makes: what it was given, how much time it has left, and the news of its end.
+"""The call that this process makes: its resources, the time left, and the signals of an end.
 
-`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run them: a worker, a
-rank of an MPI call, a job. Their main thread runs the function, so the signals that tell of its end arrive there.
+`current`, `ending` and `Again` are for the user's functions. The rest is for the processes that run functions: a
+worker, a rank of an MPI call, a job. The main thread runs the function, so that signals about an end interrupt the
+function.
 
     IDLE ---- begin ----> FUNCTION ---- hand_over ----> HANDOVER ---- end ----> IDLE
 
-SIGTERM raises SystemExit in the FUNCTION, once, so that `finally` and `with` blocks run. In HANDOVER the call has
-returned, so its result is first stored and sent. An IDLE process ends at once, as it would without a handler. Why the
-call was ended is not told here, but by whoever has sent the signal; so the process ends by SIGTERM, as if it had no
-handler, and what the function raised goes to stderr.
+SIGTERM raises SystemExit in the FUNCTION, once, so that `finally` and `with` blocks run. In HANDOVER the function has
+returned, so the result is first stored and sent. An IDLE process ends at once, as without a handler. The sender of the
+signal tells the driver the reason for the end, not this process; so the process ends by SIGTERM, as without a handler,
+and prints the exception of the function to stderr.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import sys
 import time
 from _thread import get_ident
 
-from ..utils.lite_stdlib import Any, Frozen, NoReturn, suppress
+from ..schedulers.job_environment import current_job
+from ..system.run_clock import StoppedTime
+from ..utils.lite_stdlib import Any, Frozen, NoReturn, signal, suppress
 
 _IDLE, _FUNCTION, _HANDOVER = range(3)
 _GIB = 1 << 30
 _GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
-# The options of a call that are of interest here, beside "memory" (bytes).
-DEADLINE = "deadline"  # when its `run_time` is over (s of the monotonic clock, which all processes of a machine share)
-GRACE = "grace"  # s, for who ends it
-UNTIL = "until"  # the same of the call and of its job, whichever comes first
+# The options of a call that count here, besides "memory" (bytes).
+DEADLINE = "deadline"  # the end of the `run_time` (s of the monotonic clock, which all processes of a machine share)
+GRACE = "grace"  # s, for the sender of SIGTERM
+UNTIL = "until"  # the end of the `run_time` or of the job, whichever comes first
 CORES = "cores"
 WARN_BEFORE = "warn_before"  # s
-WARN_SIGNAL = "warn_signal"  # its number
-WARNED_BY = "CALLYARD_WARNED_BY"  # variable with the same, of a worker: it must listen before its first call begins
+WARN_SIGNAL = "warn_signal"  # the number of the signal
+# Variable with the signal's number for a worker, which must listen before the first call begins.
+WARNED_BY = "CALLYARD_WARNED_BY"
 ATTEMPT = "attempt"
-AGAIN = "again"  # it has raised `Again`; the arguments come last
+AGAIN = "again"  # the call has raised `Again`; the new arguments come last
 
 
 class Again(BaseException):
-    """Raise this in a call to have it run again, later, with other arguments: those from which it can go on.
+    """Raise this in a call to have it run again, later, with other arguments to go on from.
 
-    The call stays what it is: its future, its key in the cache, and the calls that wait for it. It goes to the end of
-    the queue. There is no limit to the number of times; `Future.attempts` and `current().attempt` tell it.
+    The call keeps its future, its key in the cache, and the calls that wait for it. The next run comes at the end of
+    the queue. The number of runs has no limit; `Future.attempts` and `current().attempt` tell the number. A call on
+    several MPI ranks raises it on all of them, and each rank goes on with its own arguments.
 
     Not an `Exception`, so that `except Exception` in the function does not catch it.
 
     Args:
         *args: the positional arguments of the next run.
-        **kwargs: its keyword arguments.
+        **kwargs: the keyword arguments of the next run.
 
     Examples:
         >>> def train(state, steps):
@@ -75,66 +79,92 @@ def _again(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Again:
 
 
 class CurrentCall(Frozen):
-    """What the call that runs here was given.
+    """The resources of the call that runs here.
 
     Attributes:
-        attempt: which run of the call this is (count, the first is 1).
-        key: its key in the cache, 40 hexadecimal digits or the user's `cache_key`; None without a cache.
+        attempt: the number of this run of the call (count, the first is 1).
+        key: the call's key in the cache, 40 hexadecimal digits or the user's `cache_key`; None without a cache.
+        name: the name of the function.
+        number: the number among the calls of one job array, from 0; None for a call alone.
         cores: the cores of this process (count).
-        gpus: the GPUs that it sees, as CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES name them.
-        memory: the most that the call may take (GiB); None for no limit.
+        cores: the cores of this process (count).
+        gpus: the GPUs of this process, by their names in CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES.
+        memory: the limit of the call's memory (GiB); None for no limit.
     """
 
     attempt: int
     key: str | None
+    name: str
+    number: int | None
     cores: int
     gpus: tuple[str, ...]
     memory: float | None
     _deadline: float | None
 
     def time_left(self) -> float | None:
-        """Return for how long the call may still run (s, 0 or more); None if nothing limits it."""
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        """Return the time left to the call (s, 0 or more); None for no limit.
+
+        Time in which the call was suspended with its job does not count.
+        """
+        return None if self._deadline is None else max(0.0, self._deadline - running.now())
 
 
 class Running:
-    """The state of the one call that runs in this process. Only its main thread changes it."""
+    """The state of the one running call of this process. Only the main thread changes it."""
 
     def __init__(self) -> None:
         self.cores = 1
         self.options: dict[str, Any] = {}
         self.key: str | None = None
+        self.name = ""  # of a call in a job; else its function has one
+        self.number: int | None = None
+        self.function: Any = None
         self.announced = False  # a signal has said that the end is near
         self.terminated = False  # the signal was SIGTERM
         self._phase = _IDLE
         self.attempt = 1  # of the call, in a job
         self._limits: dict[str, Any] = {}
         self._warned = False
-        self._masks: dict[int, Any] = {}  # of the threads that fork just now: the signals that they block otherwise
-        self._signals: tuple[int, ...] = (signal.SIGTERM,)  # to which it listens
+        self._masks: dict[int, Any] = {}  # of the threads that fork just now: their usual blocked signals
+        self._signals: tuple[int, ...] = (signal.SIGTERM,)  # the signals with handlers
+        self._stopped: StoppedTime | None = None  # of the running call
+        self._job_ends: float | None = None  # s of the monotonic clock, in a worker
 
     # -- for the process ---------------------------------------------------------------------------------
 
     def listen(self, warning: int | None = None) -> None:
-        """Take SIGTERM, and the signal that warns; once for each process, in its main thread, before its first call."""
+        """Handle SIGTERM and the warning signal; once for each process, in the main thread, before the first call."""
         signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGURG, self._on_wake)
         if warning is not None:
             signal.signal(warning, self._on_warning)
             self._signals = (signal.SIGTERM, warning)
         os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._be_plain)
 
-    def listen_in_worker(self) -> None:
+    def listen_in_worker(self, stopped: StoppedTime | None = None) -> None:
+        self._stopped = stopped
+        ends = current_job().ends
+        self._job_ends = None if ends is None else ends - time.time() + time.monotonic()
         warning = os.environ.pop(WARNED_BY, None)  # not for the workers of an executor that a call makes
         self.listen(None if warning is None else int(warning))
 
     def listen_in_job(
-        self, options: dict[str, Any], deadline: float | None, ends: float | None, warned: int | None
+        self,
+        options: dict[str, Any],
+        deadline: float | None,
+        ends: float | None,
+        warned: int | None,
+        stopped: StoppedTime | None,
     ) -> None:
-        """Take the signals in the process of a job's call, which were held back until now.
+        """Handle the signals in the process of a job's call, which were held back until now.
 
-        `deadline`: when its `run_time` is over (s of the monotonic clock); `ends`: when the job does (s since 1970);
-        `warned`: the signal that has warned an earlier call of the same job of that.
+        Args:
+            options: the options of the call.
+            deadline: the end of the `run_time` (s of the monotonic clock); None for no limit.
+            ends: the end of the job (s since 1970); None if unknown.
+            warned: the signal that has already warned an earlier call of the same job of the job's end.
         """
+        self._stopped = stopped
         self.listen(options.get(WARN_SIGNAL))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         job_ends = None if ends is None else ends - time.time() + time.monotonic()
@@ -142,39 +172,41 @@ class Running:
         self._limits = {DEADLINE: deadline, UNTIL: min(times, default=None)}
         self._warned = warned is not None and options.get(WARN_SIGNAL) == warned
 
-    def begin_in_job(self, options: dict[str, Any], key: str) -> None:
-        """The function of a job's call begins."""
-        self.key, self.cores, self.announced = key, options.get(CORES, 1), self._warned
+    def begin_in_job(self, options: dict[str, Any], key: str, name: str, number: int | None) -> None:
+        """Begin the function of a job's call."""
+        self.key, self.name, self.number = key, name, number
+        self.cores, self.announced = options.get(CORES, 1), self._warned
         self.begin({**options, **self._limits, ATTEMPT: self.attempt})
 
     def begin(self, options: dict[str, Any]) -> None:
-        """The function of a call begins."""
+        """Begin the function of a call: from here on SIGTERM interrupts it."""
         self.options, self._phase = options, _FUNCTION
 
     def hand_over(self) -> None:
-        """The function has ended; what it returned is to be stored and sent."""
+        """Begin the handover: the function has ended, and its result is to be stored and sent."""
         self._phase = _HANDOVER
 
     def end(self) -> None:
-        """All is sent, as far as it must be before this process ends."""
+        """End the handover: everything due before the end of this process has been sent."""
         if self.terminated:
             self.die()
         self.options, self.key, self.announced, self._phase = {}, None, False, _IDLE
+        self.function = None
 
     @property
     def ended_from_outside(self) -> bool:
-        """Whether the end of the call was told or is due, so that what it raises now is a consequence of that."""
-        return self.terminated or _passed(self.options.get(DEADLINE), 0.0)
+        """True if the end of the call was told or is due, so that an exception of the function is a consequence."""
+        return self.terminated or self._passed(self.options.get(DEADLINE), 0.0)
 
     def die(self, words: str = "") -> NoReturn:
-        """End as a process without a handler for SIGTERM does, after what was printed."""
+        """End by SIGTERM, as a process without a handler does, after writing the printed output."""
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # a user may have put anything there
+            with suppress(Exception):  # a user may have put any object there
                 stream.write(words if stream is sys.stderr else "")
                 stream.flush()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)  # if it is blocked
+        os._exit(128 + signal.SIGTERM)  # if SIGTERM is blocked
 
     # -- for the function ----------------------------------------------------------------------------------
 
@@ -182,7 +214,7 @@ class Running:
     def is_ending(self) -> bool:
         if self._phase == _IDLE:
             return False
-        return self.announced or _passed(self._until, self.options.get(WARN_BEFORE) or 0.0)
+        return self.announced or self._passed(self._until, self.options.get(WARN_BEFORE) or 0.0)
 
     def described(self) -> CurrentCall | None:
         if self._phase == _IDLE:
@@ -193,7 +225,9 @@ class Running:
         return CurrentCall(
             options.get(ATTEMPT, 1),
             self.key,
-            self.cores,
+            self.name or name_of(self.function),
+            self.number,
+            self.cores or all_cores(),
             tuple(gpus.split(",")) if gpus else (),
             None if memory is None else memory / _GIB,
             self._until,
@@ -201,8 +235,20 @@ class Running:
 
     @property
     def _until(self) -> float | None:
-        """When the call must have ended."""
-        return self.options.get(UNTIL, self.options.get(DEADLINE))
+        """The latest end of the call."""
+        until: float | None = self.options.get(UNTIL, self.options.get(DEADLINE))
+        if until is None or self._job_ends is None:
+            return self._job_ends if until is None else until
+        return min(until, self._job_ends)
+
+    def now(self) -> float:
+        """Return the time of the monotonic clock, without the time in which the call was stopped."""
+        now = time.monotonic()
+        return now if self._stopped is None else now - self._stopped.read(now)
+
+    def _passed(self, at: float | None, before: float) -> bool:
+        """Return True from `before` s before that time on. Most calls ask long before, and read one clock only."""
+        return at is not None and time.monotonic() >= at - before and self.now() >= at - before
 
     # -- signals -------------------------------------------------------------------------------------------
 
@@ -210,29 +256,44 @@ class Running:
         if self._phase == _IDLE:
             self.die()
         first, self.announced, self.terminated = not self.terminated, True, True
-        if first and self._phase == _FUNCTION:  # a second one would interrupt what the first has set going
+        # A second one would interrupt the `finally` blocks that the first has started.
+        if first and self._phase == _FUNCTION:
             raise SystemExit(128 + signum)
 
+    def _on_wake(self, signum: int, frame: object) -> None:
+        """Do nothing: a handler, of whatever kind, ends what the call waits in, and then Python hears of SIGTERM.
+
+        It may have come just before the call began to wait; see `end_sequence`.
+        """
+
     def _on_warning(self, signum: int, frame: object) -> None:
-        self.announced = self._phase != _IDLE  # idle: it comes too late
+        self.announced = self._phase != _IDLE  # in an idle process the warning comes too late
 
     def _block(self) -> None:
-        """Hold signals back during a fork: Python forgets those that a child gets before it is ready."""
+        """Hold signals back during a fork: Python drops signals that reach a child before it is ready."""
         self._masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     def _unblock(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(get_ident(), ()))
 
     def _be_plain(self) -> None:
-        """In a child that the function has forked: signals do what they do in any process."""
+        """Give signals their usual effect, in a child that the function has forked."""
         for signum in self._signals:
             if signal.getsignal(signum) in (self._on_term, self._on_warning):
                 signal.signal(signum, signal.SIG_DFL)
         self._unblock()
 
 
-def _passed(at: float | None, before: float) -> bool:
-    return at is not None and time.monotonic() >= at - before
+def name_of(function: Any) -> str:
+    """Return the name of a function as messages have it."""
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def all_cores() -> int:
+    """Return how many cores this process may use, for a call that has its node to itself."""
+    from ..system.machine import find_cores
+
+    return find_cores()[0]
 
 
 running = Running()
@@ -251,7 +312,7 @@ def ending() -> bool:
 
 
 def current() -> CurrentCall | None:
-    """Return what the call that runs here was given, and how much time it has left; None outside of a call.
+    """Return the resources of the running call, and the time left; None outside of a call.
 
     Examples:
         >>> executor.submit(lambda: current().attempt).result()

@@ -45,7 +45,7 @@ class DriverStream:
             yield kind, pickle.loads(body)
 
     def take_descriptors(self, count: int) -> list[int] | None:
-        """Return the descriptors of a frame that has so many; None if some were lost, at the limit of this process."""
+        """Return the `count` descriptors of a frame; None if some were lost, at this process's limit of open files."""
         return self._reader.take(count)
 
     def say(self, kind: int, *content: Any) -> None:
@@ -60,7 +60,7 @@ class DriverStream:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
-            if error.errno not in frames.SCARCE:  # the driver has gone; the selector will say so
+            if error.errno not in frames.SCARCE:  # the driver has gone, as the selector is going to tell
                 self._unsent = b""
         wanted = READ | WRITE if self._unsent else READ
         if self._selector.get_key(self._sock).events != wanted:

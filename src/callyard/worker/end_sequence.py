@@ -1,33 +1,42 @@
-"""The end of a call that is not its own: perhaps a warning, SIGTERM, and after a grace SIGKILL. Decisions only.
+"""The forced end of a call: perhaps a warning, SIGTERM, and after a grace SIGKILL. Decisions only.
 
-Whoever keeps the limits of calls (the zygote of a machine, the process of a job) has one of these for each call that
-runs, asks it what is due, and sends that.
+The keeper of the limits of calls (the zygote of a machine, the process of a job) has one sequence for each running
+call, asks for the signals that are due, and sends them.
+
+SIGTERM may arrive just when the call begins to sleep or to wait: Python has looked for signals, and looks again at the
+end of the wait. Or another thread of the call has taken it. So SIGURG follows, which ends any wait and otherwise does
+nothing: without a handler it is ignored.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
+from ..utils.lite_stdlib import signal
 
-GRACE = 2.0  # s between SIGTERM and SIGKILL, where neither the call nor a scheduler says anything else
+GRACE = 2.0  # s between SIGTERM and SIGKILL, if neither the call nor a scheduler has another time
+_WAKE_AFTER = (0.05, 0.5)  # s after SIGTERM; the second time, because on a busy machine the first may be too early
 
 
 class EndSequence:
-    """The signals of one call, each of them at most once. The caller reads the clock."""
+    """The signals of one call, each of them at most once but for SIGURG. The caller reads the clock."""
 
-    __slots__ = ("_grace", "_kill_at", "_term_at", "_warn_at", "_warning", "announced")
+    __slots__ = ("_grace", "_kill_at", "_term_at", "_wake_at", "_warn_at", "_warning", "announced")
 
     def __init__(
         self, grace: float | None = GRACE, warn_at: float | None = None, warning: int = signal.SIGUSR1
     ) -> None:
-        """`grace` (s): 0 for no SIGTERM, None where somebody else sends SIGKILL; `warn_at`: when to warn."""
+        """Begin without an end; `warn_at` is the time of the warning.
+
+        `grace` (s) is 0 for no SIGTERM, and None if a scheduler sends SIGKILL.
+        """
         self._grace = grace
         self._warn_at, self._warning = warn_at, warning
         self._term_at: float | None = None
+        self._wake_at: list[float] = []
         self._kill_at: float | None = None
         self.announced = False
 
     def announce(self, now: float) -> None:
-        """Let the end begin now; once it has begun, this changes nothing."""
+        """Let the end begin now; do nothing if it has begun."""
         if self.announced:
             return
         self.announced = True
@@ -36,8 +45,8 @@ class EndSequence:
 
     @property
     def next_at(self) -> float | None:
-        """When something is due, None if nothing is going to be."""
-        times = [at for at in (self._warn_at, self._term_at, self._kill_at) if at is not None]
+        """The time of the next signal; None if none is going to be due."""
+        times = [at for at in (self._warn_at, self._term_at, *self._wake_at[:1], self._kill_at) if at is not None]
         return min(times, default=None)
 
     def due(self, now: float) -> list[int]:
@@ -47,9 +56,14 @@ class EndSequence:
             self._warn_at = None
             signals.append(self._warning)
         if self._term_at is not None and now >= self._term_at:
-            self._warn_at = self._term_at = None  # a warning after it would be none
+            self._warn_at = self._term_at = None  # after SIGTERM a warning would be useless
+            self._wake_at = [now + after for after in _WAKE_AFTER]
             signals.append(signal.SIGTERM)
+        if self._wake_at and now >= self._wake_at[0]:
+            self._wake_at = [at for at in self._wake_at if at > now]
+            signals.append(signal.SIGURG)
         if self._kill_at is not None and now >= self._kill_at:
             self._warn_at = self._kill_at = None
+            self._wake_at = []
             signals.append(signal.SIGKILL)
         return signals

@@ -12,8 +12,8 @@ _OUR_FRAMES = "callyard.worker."
 
 
 def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
-    """Return the frame that says how a call failed."""
-    from ..transport import frames  # here, because a job sends none
+    """Return the frame for a failed call."""
+    from ..transport import frames  # here, because a job sends no frames
 
     text = traceback_text(error)
     number = min(int(seconds * 1e6), 0xFFFFFFFF)
@@ -21,8 +21,8 @@ def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback, from the first frame that is not the worker's own."""
-    import traceback  # here and below, so that a worker starts without it
+    """Return the traceback as text, from the first frame outside of the worker's own code."""
+    import traceback  # here and below, so that a worker starts without this module
 
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(_OUR_FRAMES):
@@ -31,7 +31,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def dump_error(error: BaseException, text: str) -> bytes:
-    """Pickle the exception and its traceback's text, in the first form that can be read again."""
+    """Pickle the exception and the text of the traceback, in the first form that can be read again."""
     from ..serialize.function_registry import dumps
 
     BaseException.__setattr__(error, "__traceback__", None)  # the class may be frozen
@@ -39,19 +39,19 @@ def dump_error(error: BaseException, text: str) -> bytes:
         try:
             data = dumps((form, text), reduce=reduce, to_driver=True)
             pickle.loads(data)
-        except Exception:  # what a class of the user's does here is not known
+        except Exception:  # a class of the user's may raise anything here
             continue
         return data
     raise AssertionError("a description of strings can be pickled")  # pragma: no cover
 
 
 def unpicklable_result(value: Any, error: Exception) -> Exception:
-    """Return the error to raise where the result of a call cannot be pickled."""
-    from ..errors import UnpicklableCall  # here, because few workers need it and it takes long
+    """Return the error for a result of a call that cannot be pickled."""
+    from ..errors import UnpicklableCall  # here, because few workers need this slow import
 
     within, instead = "", ""
     if isinstance(value, CoroutineType):
-        value.close()  # nobody will await it
+        value.close()  # no caller is going to await it
         instead = "; run it inside the call with asyncio.run"
     elif isinstance(value, GeneratorType):
         instead = "; return list(...) of it"
@@ -64,26 +64,34 @@ def unpicklable_result(value: Any, error: Exception) -> Exception:
 
 
 def unpicklable_again(again: BaseException, error: Exception) -> Exception:
-    """Return the error to raise where a call raised `Again` with arguments that cannot be pickled."""
+    """Return the error for `Again` with arguments that cannot be pickled."""
     from ..errors import UnpicklableCall
 
     kinds = ", ".join(type(value).__qualname__ for value in (*again.args, *vars(again).get("kwargs", {}).values()))
     return UnpicklableCall(f"the arguments of Again, of types {kinds}, cannot be sent: {error}; pass what can be")
 
 
+def words_of_some_again(name: str, some: int, size: int) -> str:
+    """Return the message for a call that only some of its ranks want to be run again."""
+    return (
+        f"{name!r} has raised callyard.Again on {some} of its {size} ranks, and returned on the others; "
+        "let all ranks raise it, or none"
+    )
+
+
 def _returns(value: Any, reduce: Any = None) -> bool:
-    """Return whether the driver can be sent this, and can read it."""
+    """Return True if the value can be sent to the driver, and read there."""
     from ..serialize.function_registry import dumps
 
     try:
         pickle.loads(dumps(value, reduce=reduce, to_driver=True))
-    except Exception:  # what a class of the user's does here is not known
+    except Exception:  # a class of the user's may raise anything here
         return False
     return True
 
 
 def unsendable_call(name: str, error: Exception) -> Exception:
-    """Return the error to raise where the arguments of a call cannot be sent to a worker."""
+    """Return the error for arguments of a call that cannot be sent to a worker."""
     from ..errors import UnpicklableCall
 
     if isinstance(error, MemoryError):
@@ -92,21 +100,21 @@ def unsendable_call(name: str, error: Exception) -> Exception:
 
 
 def unsendable_result(error: Exception) -> Exception:
-    """Return the error to raise where the result of a call is pickled and too large to send."""
+    """Return the error for a pickled result that is too large to send."""
     from ..errors import UnpicklableCall
 
     return UnpicklableCall(f"the result cannot be sent back: {error}")
 
 
 def unreadable_call(error: BaseException) -> Exception:
-    """Return the error to raise where the function or the arguments of a call cannot be opened."""
+    """Return the error for a function or arguments that cannot be opened."""
     from ..errors import UnreadableCall
 
     return UnreadableCall(f"the function or its arguments cannot be opened by the worker: {error!r}")
 
 
 def _in_parts(value: Any) -> Any:
-    """Reduce an exception without its constructor, which may not take its `args`, or may not mean the same."""
+    """Reduce an exception without the constructor, which may refuse `args` or read them in another way."""
     kind: Any = type(value)
     if not isinstance(value, BaseException) or kind.__reduce__ is not BaseException.__reduce__:
         return NotImplemented
@@ -116,7 +124,7 @@ def _in_parts(value: Any) -> Any:
 
 
 def _what_can_be_sent(value: Any) -> Any:
-    """Reduce an exception without the attributes that cannot be pickled, and with words for such arguments."""
+    """Reduce an exception without attributes that cannot be pickled, and with texts in the place of such arguments."""
     if not isinstance(value, BaseException):
         return NotImplemented
     args = tuple(arg if _returns(arg, _what_can_be_sent) else repr(arg) for arg in value.args)
@@ -147,7 +155,7 @@ def _set_state(error: BaseException, state: dict[str, Any]) -> None:
 
 
 class _Described:
-    """An exception that holds something that cannot be pickled: its class by name, its message."""
+    """An exception that cannot be pickled in any form: the name of the class, and the message."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

@@ -1,11 +1,11 @@
-"""The guard of a worker: the parent of all that its calls leave behind.
+"""The guard of a worker: the parent of all processes left behind by the worker's calls.
 
-    zygote -- guard -- worker -- what a call starts
-                 `---- what has lost its own parent: a daemon, say
+    zygote -- guard -- worker -- processes that a call starts
+                 `---- processes that have lost their parent: a daemon, say
 
-So what is below a guard belongs to its worker, and to no other, whatever sessions and environments are made there. The
-worker cannot be its own guard: a call may wait for any child, or for a daemon to be gone, and must find what it would
-find in every other process.
+So every process below a guard belongs to one worker, and to no other, in whatever session or environment. The worker
+cannot be its own guard: a call may wait for any child, or for the end of a daemon, and must find the same as in every
+other process.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import NoReturn
 from ..system.processes import become_subreaper, die_with_parent, end_children
 
 _ORPHANED = signal.SIGUSR1  # the parent has ended
-_PATIENCE = 1.0  # s that what is killed has to end; what still has not is then the zygote's
+_PATIENCE = 1.0  # s for killed processes to end; the zygote adopts the rest
 
 
 def get_guard(parent: int, descriptors: Iterable[int]) -> None:
-    """In a fork of `parent`: return in a fork of this process, the leader of a session; this one becomes its guard.
+    """In a fork of `parent`: return in a fork of this process, the leader of a session; become its guard here.
 
     `descriptors` are the worker's alone.
     """
@@ -36,9 +36,9 @@ def get_guard(parent: int, descriptors: Iterable[int]) -> None:
 
 def _fork(parent: int, descriptors: Iterable[int]) -> int:
     """Fork the worker; return its parent there: the guard, or without room for another process the zygote."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # before there is anything to be told of
-    die_with_parent(parent, _ORPHANED)
-    become_subreaper()
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # before there can be a signal to wait for
+    die_with_parent(parent, _ORPHANED)  # a signal to wait for: the processes below end first
+    become_subreaper()  # before the fork, so that no orphan is missed
     guard = os.getpid()
     try:
         worker = os.fork()
@@ -53,9 +53,10 @@ def _fork(parent: int, descriptors: Iterable[int]) -> int:
 
 
 def _stand_guard(worker: int) -> NoReturn:
-    """Reap what ends here until the worker or the zygote does; then end all.
+    """Reap ended processes until the worker or the zygote ends; then end all the rest.
 
-    The worker is not reaped: it becomes the zygote's child, which so gets its status. Its number is its own until then.
+    The worker is not reaped here, but becomes the zygote's child, so that the zygote gets the status. Until then no
+    other process can have the number.
     """
     while not _has_ended(worker) and signal.sigwait((signal.SIGCHLD, _ORPHANED)) != _ORPHANED:
         pass
@@ -64,7 +65,7 @@ def _stand_guard(worker: int) -> NoReturn:
 
 
 def _has_ended(worker: int) -> bool:
-    """Return whether the worker has ended, after all others that have are reaped."""
+    """Return True if the worker has ended, after reaping all other ended processes."""
     while True:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_pid == worker:

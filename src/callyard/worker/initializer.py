@@ -9,14 +9,14 @@ from ..utils.lite_stdlib import Any, Callable
 
 
 class Initialized:
-    """What the start of a worker left for its calls: entries that become keyword arguments."""
+    """The result of a worker's start for later calls: entries that become keyword arguments."""
 
     def __init__(self, entries: dict[str, Any] | None = None) -> None:
         self.entries = entries or {}
 
     @classmethod
     def load(cls, packed: bytes | None) -> Initialized:
-        """Run what the driver packed: (initializer, its arguments, init_function)."""
+        """Run the functions that the driver packed: (initializer, initargs, init_function)."""
         if packed is None:
             return cls()
         initializer, initargs, init_function = pickle.loads(packed)
@@ -28,7 +28,7 @@ class Initialized:
         return cls(entries)
 
     def apply(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what the function returns, called with the entries that it wants."""
+        """Call the function with the entries for its parameters; return the result."""
         if self.entries:
             if function is run_chunk:  # the entries are for the function of `map`, not for this one
                 inner, chunk = args
@@ -46,15 +46,15 @@ class Initialized:
             raise TypeError(f"{error}; init_function gives: {', '.join(map(str, self.entries))}") from None
 
     def complete(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """`kwargs` with the entries for which `function` has a parameter that it did not get."""
+        """Return `kwargs` with the entries for which `function` has a parameter without a value so far."""
         if not self.entries:
             return kwargs
-        import inspect  # here, because few workers need it and it takes long
+        import inspect  # here, because few workers need this slow import
 
         try:
             signature = inspect.signature(function)
             given = signature.bind_partial(*args, **kwargs).arguments
-        except (TypeError, ValueError):  # no signature, or arguments that do not fit: the call will say so
+        except (TypeError, ValueError):  # no signature, or arguments that do not fit: the call fails with the reason
             return kwargs
         missing = {
             name: value

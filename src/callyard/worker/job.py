@@ -1,15 +1,14 @@
-"""The process of a job: it makes the calls of one element of a batch, one after the other.
+"""The process of a job: the calls of one element of a batch, one after the other.
 
     python -c "... main()" HOME TRUST TOKEN
 
-This process keeps the limits and says how each call ended, so no code of the user's runs in it. Each call is made by
-a fork: it looks for its inputs, makes the key if that had to wait for them, claims, runs and stores. What it prints is
+This process keeps the limits and writes down the end of each call, so no code of the user's runs in it. A fork makes
+each call: it finds the inputs, makes the key if that depends on inputs, claims the key, runs and stores. Its output is
 the job's log.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import select
 import sys
@@ -33,24 +32,26 @@ from ..system.processes import (
     status_of_ended,
     watch_end,
 )
+from ..system.run_clock import LOOK, RunClock, StoppedTime
 from ..utils.environment import NESTED, at_start, nested
-from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, suppress
+from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppress
 from ..version import VERSION
 from .current_call import running
-from .job_call import make_call  # here, so that all calls of the job share what it loads
+from .job_call import make_call  # here, so that all calls of the job share the loaded modules
 from .job_log import JobLog
 from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
 from .job_signals import JobSignals
 
 if TYPE_CHECKING:
+    from ..system.memory_control import OomKills
     from .limit_enforcement import Limits
 
 _ENDS_APART = 2.0  # s at most between the signals to two processes of a job that is ended: a busy node is slow
-_MOMENT = 0.2  # s between two beats, at the least
+_MOMENT = 0.2  # s between two beats, at least
 _BEAT = 15.0  # s at most between two beats
-_UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
+_UNKILLABLE = 5.0  # s to wait for the end of a killed process, which may be deep in the kernel
 _STOPPED = 128 + signal.SIGTERM  # exit status of a job that was told to end
-_LOOKING = 0.05  # s between two looks at a process, where the system has no better way
+_LOOKING = 0.05  # s between two looks at a process, on systems without a better way
 
 
 def _python() -> str:
@@ -58,16 +59,16 @@ def _python() -> str:
 
 
 def main() -> None:
-    """Make the calls; the exit status is 1 if one of them failed, which tells the scheduler what not to start."""
+    """Make the calls; exit with 1 if a call failed, so that the scheduler does not start dependent jobs."""
     path, trust, token = sys.argv[1:4]
     default_signals()
-    become_subreaper()  # what a call leaves behind is to end with it
+    become_subreaper()  # processes that a call leaves behind end with the call
     folder = BatchDirectory(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
-    if folder.batch.python == _python():  # otherwise what is found there is for another one
+    if folder.batch.python == _python():  # otherwise its paths are for another version
         sys.path[:] = folder.batch.paths
-    with suppress(OSError):  # it may be gone, or not be there; a call's own `cwd` is made
+    with suppress(OSError):  # the directory may be gone, or not exist here; a call's own `cwd` is made
         os.chdir(folder.batch.cwd)
     os.umask(folder.batch.umask)
     job = Job(folder)
@@ -75,11 +76,11 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, job.reap_others)
     ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
     done = all(end.state == "finished" for end in ends)
-    os._exit(0 if done else job.exit_status)  # modules are not taken apart, which takes long
+    os._exit(0 if done else job.exit_status)  # without the teardown of modules, which takes long
 
 
 def _start_afresh_with(environment: dict[str, str]) -> None:
-    """Set the variables of the calls; what the interpreter or the loader reads at its start needs a new one."""
+    """Set the variables of the calls; with one that counts only at the start of a process, start a new interpreter."""
     late = {name for name, value in environment.items() if at_start(name) and os.environ.get(name) != value}
     os.environ.update(environment)
     if late:
@@ -87,22 +88,28 @@ def _start_afresh_with(environment: dict[str, str]) -> None:
 
 
 class Job:
-    """The calls of one job, and the process of the one that runs."""
+    """The calls of one job, and the process of the running one."""
 
     def __init__(self, folder: BatchDirectory) -> None:
         self.folder = folder
-        self.pid = 0  # of the call that runs
-        self.runs: tuple[int, CallFile] | None = None  # that call
-        self.signals = JobSignals()
-        self.log = JobLog(folder.batch.log_limit)
+        self.pid = 0  # of the running call's process
+        self.runs: tuple[int, CallFile] | None = None  # the running call
+        self.clock = RunClock()
+        self.stopped: StoppedTime | None = None  # of the running call, if its time or the job's is limited
+        self.signals = JobSignals(self.clock, self._note_stop)
         self.limits: Limits | None = None  # of the calls, if they have any
-        self.attempt = 1  # of the call that runs, as far as it has asked for more
+        self.attempt = 1  # of the running call, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
-        self.oom_kills = 0  # that were seen in this job
+        self.log = JobLog(folder.batch.log_limit)
         self.exit_status = 1  # if a call has failed
+        self.oom_kills: OomKills | None = None  # of this job, once one may have ended a call
+
+    def _note_stop(self) -> None:
+        with suppress(OSError):
+            self.folder.stop(current_job().element)
 
     def make(self, number: int) -> CallOutcome:
-        """Make one call and write down how it ended, unless that was done before this job was started again."""
+        """Make one call and write down its end, unless an earlier start of this job has done so."""
         end = self.folder.ended(number)
         if end is None and self.signals.stopped:
             os._exit(_STOPPED)
@@ -121,11 +128,11 @@ class Job:
             end = self.folder.ended(number)
             if refused is not None:
                 end = self._write_down(number, failed(refused))
-            if end is None or reason is not None or code:  # otherwise it has let go of it itself
+            if end is None or reason is not None or code:  # otherwise the call has released the claim itself
                 self._release_claim(number, call_file)
             if end is not None:
                 return end
-            if reason is None and self.signals.stopped:  # the scheduler knows why
+            if reason is None and self.signals.stopped:  # the scheduler knows the reason
                 os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
         return self._write_down(number, failed(error))
@@ -136,7 +143,7 @@ class Job:
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
-        """Return whether the call has raised `Again`: it has written down the arguments, and no outcome."""
+        """Return True if the call has raised `Again`: then it has written down arguments, and no outcome."""
         if code or self.folder.ended(number) is not None:
             return False
         kept = self.folder.again(number)
@@ -144,7 +151,10 @@ class Job:
         return self.attempt > before
 
     def _restart(self, number: int) -> CallyardError | None:
-        """Return if there is time for another attempt here; otherwise end this job, to be started again."""
+        """Return None if there is time for another attempt here; otherwise ask for another start, and end this job.
+
+        If the scheduler refuses, return the error of the call.
+        """
         ends, now = current_job().ends, time.time()
         if not self.signals.stopped and self.signals.warned is None:
             return None
@@ -152,7 +162,7 @@ class Job:
 
         expect_restart(self.folder, number)
         if self.signals.stopped and (ends is None or now < ends):
-            os._exit(_STOPPED)  # preempted: the scheduler starts it again; cancelled: it does not
+            os._exit(_STOPPED)  # preempted: the scheduler starts the job again; cancelled: no start
         try:
             requeue()
         except (OSError, CallyardError) as error:
@@ -177,7 +187,7 @@ class Job:
         kept = self.folder.again(number) if restarts else None
         self.attempt = 1 if kept is None else kept.attempt
         restarts -= 0 if kept is None else kept.restarts
-        # Slurm starts a job again, too, whose node was gone before it began there; then the call has not run.
+        # Slurm also starts a job again whose node was gone before the job began there; then the call has not run.
         if restarts > batch.restart_limit and self.folder.begun(number) is not None:
             from ..errors import NodeFailure
 
@@ -188,25 +198,37 @@ class Job:
         return None
 
     def _run(self, number: int, call_file: CallFile) -> tuple[str | None, int]:
-        """Fork a process that makes the call; return why that was ended, if it was, and its exit code."""
+        """Fork a process for the call; return the reason if it was ended here, and the exit code."""
         parent = os.getpid()
         self.runs = number, call_file
         self.log.open(self.folder.log(number) if self.several else None)
-        deadline = None if call_file.run_time is None else time.monotonic() + call_file.run_time
+        now = self.clock()
+        deadline = None if call_file.run_time is None else now + call_file.run_time
+        if deadline is not None or current_job().ends is not None:
+            self._share_clock()
         self.pid = self.signals.fork(call_file.options, call_file.run_time)
         if self.pid == 0:
-            self._become_call(parent, number, call_file, deadline)
+            self._become_call(parent, number, call_file, None if deadline is None else deadline + self.clock.lag)
         if deadline is not None or call_file.memory is not None:
             self._limit(call_file, deadline)
         reason, code = self._wait()
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
-            self.signals.await_stop(_ENDS_APART)  # the scheduler may have reached the call first, and knows why
+            # The scheduler may have signalled the call first, and knows the reason.
+            self.signals.await_stop(_ENDS_APART)
         pid, self.pid = self.pid, 0
         self.signals.ended()
         end_children(_UNKILLABLE)
         self.log.drain()
         ended = None if self.limits is None else self.limits.ended(pid)
         return reason or ended or self._killed_for_memory(code), code
+
+    def _share_clock(self) -> None:
+        """Let the call that is about to begin read for how long it was stopped with this process."""
+        if self.stopped is None:
+            import mmap  # here, because few schedulers say nothing of the end of a job
+
+            self.stopped = StoppedTime(mmap.mmap(-1, StoppedTime.SIZE))
+        self.stopped.begin(self.clock)
 
     def _limit(self, call_file: CallFile, deadline: float | None) -> None:
         """Keep the limits of the call that has just been started."""
@@ -226,7 +248,7 @@ class Job:
             return OutOfMemory(too_much_memory(name, call_file.memory) + printed(self.folder, number))
         if code == UNWRITTEN:
             return CacheError(f"{name} could not write down how it ended{printed(self.folder, number)}")
-        from ..errors import WorkerLost  # here, because it loads much, and a call that goes well needs none of it
+        from ..errors import WorkerLost  # here, because this loads much, and most calls end well
 
         error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")
         error.exitcode = code
@@ -236,7 +258,7 @@ class Job:
         os.setsid()
         die_with_parent(parent)
         running.attempt = self.attempt
-        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned)
+        running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned, self.stopped)
         self.log.enter()
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
         make_call(
@@ -245,24 +267,26 @@ class Job:
         raise AssertionError("a call leaves by itself")  # pragma: no cover
 
     def _wait(self) -> tuple[str | None, int]:
-        """Wait until the call's process has ended; return why it was ended, if it was, and its exit code."""
+        """Wait for the end of the call's process; return the reason if it was ended here, and the exit code."""
         reason, beats, until = None, self._beats(), float("inf")
+        longest = LOOK if self.stopped is not None else until
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor]
-        while (status := status_of_ended(self.pid)) is None and time.monotonic() < until:
-            now = time.monotonic()
+        while (status := status_of_ended(self.pid)) is None and (now := self.clock()) < until:
             limit = None if self.limits is None else self.limits.patience(now)
             due = self.signals.next_at
-            patience = min(next(beats), until - now, until if limit is None else limit)
-            patience = min(patience, self.log.patience(now), float("inf") if due is None else max(0.0, due - now))
-            ready = [*watched, self.signals.wakes, *self.log.descriptors(now)]
+            patience = min(next(beats), until - now, until if limit is None else limit, longest)
+            patience = min(patience, self.log.patience(), float("inf") if due is None else max(0.0, due - now))
+            ready = [*watched, self.signals.wakes, *self.log.descriptors()]
             select.select(ready, [], [], patience if watched else min(_LOOKING, patience))
             self.signals.drain()
             self.log.copy()
-            now = time.monotonic()
+            now = self.clock()
+            if self.stopped is not None:
+                self.stopped.note(self.clock)
             for why in () if self.limits is None else self.limits.exceeded(now).values():
                 reason = reason or why
-                if why == "memory":  # which it would go on taking meanwhile
+                if why == "memory":  # SIGTERM would leave it time to take even more
                     until = self._kill_call(now)
                 else:
                     self.signals.announce(now)
@@ -276,19 +300,19 @@ class Job:
         return reason, -signal.SIGKILL if status is None else exit_code(status)
 
     def _kill_call(self, now: float) -> float:
-        """Kill the call and its group; return when it is waited for no longer."""
+        """Kill the call and its group; return the latest time to wait for the end."""
         kill_group(self.pid, signal.SIGKILL)
         return now + _UNKILLABLE
 
     def reap_others(self, signum: int, frame: object) -> None:
-        """Reap processes that a call has left behind: they are children of this one, and nobody else waits for them."""
-        if self.pid:  # else it is just being forked, or all are being ended
+        """Reap processes left behind by a call, which are children of this process now."""
+        if self.pid:  # otherwise a fork is under way, or `end_children` reaps
             for pid in children():
                 if pid != self.pid:
                     reaped(pid)
 
     def _beats(self) -> Iterator[float]:
-        """Beat when it is time, and yield the s until the next: it shows that the call runs if the scheduler cannot."""
+        """Beat when it is time, and yield the seconds to the next beat: a sign of life, if the scheduler gives none."""
         assert self.runs is not None
         number, call_file = self.runs
         at = time.monotonic() + _beat_of(call_file)
@@ -301,7 +325,7 @@ class Job:
 
     def _beat(self, number: int, call_file: CallFile) -> None:
         self.folder.beat(number)
-        if call_file.private:  # nobody else waits for its claim
+        if call_file.private:  # no other process waits for its claim
             return
         with suppress(OSError, CallyardError):
             begun = self.folder.begun(number)
@@ -311,8 +335,8 @@ class Job:
                 )
 
     def _release_claim(self, number: int, call_file: CallFile) -> None:
-        """Release the claim of a call whose process was ended: only on this node that can be proven gone."""
-        if call_file.private:  # its directory may be removed just now, and must not be made again
+        """Release the claim of a call whose process was ended: only on this node the end can be proved."""
+        if call_file.private:  # its directory may be in removal, and must not be made again
             return
         begun = self.folder.begun(number)
         key = call_file.order.key if begun is None else begun.key
@@ -325,13 +349,13 @@ class Job:
                     claim.release()
 
     def _killed_for_memory(self, code: int) -> str | None:
-        """Return whether the kernel killed a process of the job for memory: the scheduler may keep it in a cgroup."""
+        """Return "memory" if the kernel killed a process of the job for memory, perhaps by the scheduler's cgroup."""
         if code != -signal.SIGKILL:
             return None
-        from ..system.memory_control import oom_kills_within
+        from ..system.memory_control import OomKills  # here, because few calls end so
 
-        before, self.oom_kills = self.oom_kills, oom_kills_within(current_job().cgroup)
-        return "memory" if self.oom_kills > before else None
+        self.oom_kills = self.oom_kills or OomKills(current_job().cgroup, explained=0)
+        return "memory" if self.oom_kills.explain_one() else None
 
 
 def _beat_of(call_file: CallFile) -> float:

@@ -1,8 +1,8 @@
-"""A call of a job that has raised `Again`: its arguments lie in the directory of its batch until it has ended.
+"""A call of a job that has raised `Again`: the arguments lie in the directory of the batch until the call has ended.
 
-It is run again by the same job, at once, if that has not been told of its end. Otherwise the next start of the job goes
-on with these arguments: the scheduler starts it again after a preemption or the loss of its node, and here it is asked
-to do so when the job's time is nearly over.
+The same job runs the call again, at once, unless the job has been told of its end. Otherwise the next start of the job
+goes on with these arguments. The scheduler starts a job again after a preemption or the loss of a node; for a job with
+little time left, this module asks for a new start.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from .current_call import Again
 from .exceptions import unpicklable_again
 from .job_outcome import job_id
 
-_PATIENCE = 60.0  # s for a command of the scheduler's
+_PATIENCE = 60.0  # s for a command of the scheduler
 
 
 def keep_arguments(folder: BatchDirectory, number: int, again: Again, attempt: int) -> None:
-    """Write the arguments of the next attempt. Raises UnpicklableCall where that cannot be done."""
+    """Write the arguments of the next attempt.
+
+    Raises:
+        UnpicklableCall: the arguments cannot be pickled.
+    """
     try:
         arguments = dumps((again.args, again.kwargs))
     except Exception as error:
@@ -31,14 +35,18 @@ def keep_arguments(folder: BatchDirectory, number: int, again: Again, attempt: i
 
 
 def expect_restart(folder: BatchDirectory, number: int) -> None:
-    """Note that the job is started once more for the sake of this call, which is no loss of it."""
+    """Note that the next start of the job is for the sake of this call, and does not count as a loss."""
     kept = folder.again(number)
     if kept is not None:
         folder.run_again(number, kept.attempt, kept.restarts + 1, kept.arguments)
 
 
 def requeue() -> None:
-    """Have the scheduler start this job again. Raises SchedulerError where it does not."""
+    """Ask the scheduler to start this job again.
+
+    Raises:
+        SchedulerError: the scheduler refuses, or cannot start a job again.
+    """
     from ..schedulers.base import JobId
     from ..schedulers.registry import open_scheduler
 

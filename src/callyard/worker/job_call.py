@@ -1,7 +1,7 @@
-"""One call of a job, in a process of its own: its inputs, its key, the claim, the run, the result.
+"""One call of a job, in a process of its own: inputs, key, claim, run and result.
 
-A thousand such processes may begin at once, and most calls are short. So only what each call needs is loaded here;
-inputs, options, initializers and failures load what they need.
+A thousand such processes may begin at once, and most calls are short. So only modules for every call are loaded at the
+start; inputs, options, initializers and failures load theirs when needed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .process_state import ProcessState
 if TYPE_CHECKING:
     from .job_inputs import StoredInput
 
-_LOG = 1 << 20  # bytes of a log that are kept with the result
+_LOG = 1 << 20  # bytes of the log in the record of the result
 
 
 def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
-    """Make a call, write down how it ended, and end this process."""
+    """Make a call, write down its end, and end this process."""
     end: CallOutcome | None
     try:
         end = _made(folder, number, call_file, begun)
@@ -43,6 +43,7 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
     except BaseException as error:
         end = failed(error, _trace(error))
     written = True
+    # A failure has been written already, before the release of the claim.
     if end is not None and folder.ended(number) is None:
         written = _written(folder, number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
     for stream in (sys.stdout, sys.stderr):
@@ -53,18 +54,18 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
 
 
 def _written(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
-    """Write down how the call ended; where that is impossible, the log perhaps takes the traceback of a failure."""
+    """Write down the end of the call; if that is impossible, the log perhaps takes the traceback of a failure."""
     settle()  # first: whoever reads the one looks into the other
     if write_down(folder, number, end):
         return True
     if end.failure:
-        with suppress(Exception):  # a user may have put anything there
+        with suppress(Exception):  # a user may have put any object there
             sys.stderr.write(str(end.error()[1]))
     return False
 
 
 def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
-    """Return how the call has ended; None if it is to be run again."""
+    """Return the outcome of the call; None if it is going to run again."""
     inputs = _inputs_of(folder, call_file)
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
@@ -83,7 +84,7 @@ def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallS
             return _ended_before(folder, number, run) or _ran(folder, number, call_file, run, order, data, inputs)
         if run.reason == "stored":
             return CallOutcome("finished", order.key, order.directory)
-        if run.reason == "differs":  # what is imported here is not what was keyed: take what was sent
+        if run.reason == "differs":  # the code found here differs from the code of the key: run the sent copy
             order, data = order.replace(references=()), call_file.apart or data
             continue
         from .job_inputs import pauses
@@ -102,9 +103,9 @@ def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredIn
 
 
 def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
-    """Return how another job of the same batch has ended the call: a process that was killed had submitted it twice.
+    """Return the outcome from another job of the same batch, submitted twice by a killed process.
 
-    Of a batch that was removed meanwhile nothing is to be made any more.
+    A batch that was removed meanwhile counts as withdrawn.
     """
     end = folder.ended(number)
     if end is not None or not os.path.exists(folder.path):
@@ -114,27 +115,27 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
 
 
 def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
-    """Write down which job holds the claim: a process that asks the scheduler learns whether that still runs."""
+    """Write down the job with the claim, so that waiting processes can ask the scheduler about this job."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)
 
 
 def _end_own_claim(claims: Claims, order: RunRequest) -> None:
-    """Release the claim that this job holds from before it was started again on another node."""
+    """Release the claim of this same job from before it was started again on another node."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id == order.job_id:
         claims.force(order.key)
 
 
 def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
-    """Return the order with the key that had to wait for the inputs. Their values are not loaded for it."""
+    """Return the order with a key that depends on the inputs; their tokens suffice for the key."""
     import warnings
 
     from ..hashing.call_key import call_key
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the one who submitted it was warned
+        warnings.simplefilter("ignore")  # the submitting process has warned already
         call = call_key(fn, args, kwargs, meaning.around, meaning.part)
     facts = {**order.facts, "ingredients": call.ingredients()}
     return order.replace(key=call.hex, references=call.references, facts=facts)
@@ -156,7 +157,7 @@ def _ran(
         return _opened(folder, number, data, [given.result() for given in inputs])
 
     def arguments() -> Any:
-        """Return the arguments that are stored with the result: none where nobody looks for them."""
+        """Return the arguments to store with the result: none where no other process looks for them."""
         return ((), {}) if call_file.private else load()[1:]
 
     def start() -> Any:
@@ -168,23 +169,25 @@ def _ran(
     state, pid = ProcessState(), os.getpid()
     started = time.perf_counter()
     try:
-        running.begin_in_job(call_file.options, order.key)
+        running.begin_in_job(call_file.options, order.key, order.name, number if len(folder.batch.calls) > 1 else None)
         value = _value_within(folder, number, call_file, data is not call_file.data, start)
         running.hand_over()
     except BaseException as error:
         running.hand_over()
         _end_forks(pid)
         state.restore()
-        if isinstance(error, Again) and call_file.ranks == 1:
+        if isinstance(error, Again):
             return _again(folder, number, run, error)
         text = _trace(error)
-        if running.ended_from_outside:  # the process of the job, or the scheduler, tells why
+        if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
             run.release()
             running.die("" if type(error) is SystemExit else text)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
         settle()
-        write_down(folder, number, end)  # before the claim is released: its next owner looks for this
+        write_down(
+            folder, number, end
+        )  # before the release of the claim, because its next owner looks for an outcome first
         run.failed(error, text, time.perf_counter() - started, arguments)
         return end
     _end_forks(pid)
@@ -194,7 +197,7 @@ def _ran(
 
 
 def _end_forks(pid: int) -> None:
-    """If the function forked and both processes came back, only one of them may store what it returned."""
+    """End a process that the function forked and let return: only one of the two may store the result."""
     if os.getpid() != pid:
         os._exit(0)
 
@@ -233,7 +236,7 @@ def _trace(error: BaseException) -> str:
 
 
 def _named(error: BaseException, folder: BatchDirectory, number: int, call_file: CallFile) -> BaseException:
-    """Return the error by the name of the limit, where the function met its own."""
+    """Return OutOfMemory in the place of a MemoryError at the call's own limit, and any other error unchanged."""
     if isinstance(error, MemoryError) and call_file.memory and not isinstance(error, OutOfMemory):
         from ..system.exit_status import too_much_memory
 
@@ -242,12 +245,12 @@ def _named(error: BaseException, folder: BatchDirectory, number: int, call_file:
 
 
 def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
-    """Return an error of ours with the name of the call, its job and its log."""
+    """Return an error of ours with the name of the call, the job and the log."""
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 
 def _opened(folder: BatchDirectory, number: int, data: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
-    """Return function, arguments and keywords, with these inputs in place of futures."""
+    """Return function, arguments and keywords, with these inputs in the place of futures."""
     try:
         if not inputs and len(data) == 1 and not data[0].buffers:
             return pickle.loads(data[0].data)
@@ -263,7 +266,7 @@ def _opened(folder: BatchDirectory, number: int, data: Sequence[StoredPickle], i
 def _value_within(
     folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]
 ) -> Any:
-    """Return the value of the call, made within the directory, the limits and the log of errors that it asks for."""
+    """Return the value of the call, run with the directory, the limits and the error log of its options."""
     if not call_file.options:
         return _value(folder, number, call_file, apart, load)
     from .call_context import arranged
@@ -297,7 +300,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
 
 
 def _log(folder: BatchDirectory, number: int) -> str:
-    """Return what the call has printed, or the last part of it."""
+    """Return the output of the call, or the last part of it."""
     settle()
     try:
         with open(folder.log(number), "rb") as file:

@@ -1,4 +1,4 @@
-"""The arguments of a call in a job, and its inputs: the results of other calls, as futures that have ended."""
+"""The inputs of a call in a job: the results of other calls, as futures that have ended."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def pauses() -> Backoff:
 
 
 def load_call(folder: BatchDirectory, pickles: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
-    """Return function, arguments and keywords, with these inputs in place of futures."""
+    """Return function, arguments and keywords, with these inputs in the place of futures."""
     opened = ((each.data, [folder.buffer(*place) for place in each.buffers]) for each in pickles)
     return load_with_inputs(PackedCall(opened), inputs)
 
 
 class StoredInput:
-    """A future that has ended, whose result lies in a file."""
+    """A future that has ended, with the result in a file."""
 
     def __init__(self, given: CallInput, found: CachedResult | None) -> None:
         self._given, self._found = given, found
@@ -51,7 +51,7 @@ class StoredInput:
     def result(self) -> Any:
         result = Packed(self._given.packed).load() if self._found is None else self._found.load()
         if self._given.path:
-            from ..futures import part_of  # here, because it loads much, and few arguments are parts
+            from ..futures import part_of  # here, because this loads much, and few arguments are parts
 
             for key, length in Packed(self._given.path).load():
                 result = part_of(result, key, length)
@@ -62,7 +62,7 @@ class StoredInput:
 
 
 def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
-    """Return the results that replace futures among the arguments. Parts are taken once, to see if they are there."""
+    """Return the results in the place of futures among the arguments. Each part is taken once, as a check."""
     found = [StoredInput(given, _find_input(home, call_file, given)) for given in call_file.inputs]
     for given, stored in zip(call_file.inputs, found, strict=True):
         try:
@@ -74,7 +74,7 @@ def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
 
 
 def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
-    """Wait for the result that an argument stands for: network file systems may show it late."""
+    """Wait for the result behind an argument: network file systems may show it late."""
     if given.packed is not None:
         return None
     until = time.monotonic() + call_file.wait

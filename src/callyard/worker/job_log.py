@@ -58,13 +58,13 @@ class JobLog:
         for descriptor in (self._output, self._input, self._asked, self._ask, self._answered, self._answer):
             os.close(descriptor)
 
-    def descriptors(self, now: float) -> list[int]:
+    def descriptors(self) -> list[int]:
         """Return the descriptors to wait for."""
-        return [self._asked] if now < self._rests_until else [self._asked, self._output]
+        return [self._asked] if self._rests_until else [self._asked, self._output]
 
-    def patience(self, now: float) -> float:
+    def patience(self) -> float:
         """Return how long at most to wait for them (s)."""
-        return self._rests_until - now if now < self._rests_until else float("inf")
+        return max(0.0, self._rests_until - time.monotonic()) if self._rests_until else float("inf")
 
     def copy(self) -> None:
         """Copy what is in the pipe, and answer the call if it has asked for that."""

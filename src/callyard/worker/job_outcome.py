@@ -1,4 +1,4 @@
-"""The outcome of a call in a job: how it is written down, and the words in which its errors name job and node."""
+"""The outcome of a call in a job: its form in files, and error messages with job and node."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..schedulers.job_environment import current_job
 
 __all__ = ["UNWRITTEN", "InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who", "write_down"]
 
-UNWRITTEN = os.EX_IOERR  # exit status of a job that could not write down how its calls ended
+UNWRITTEN = os.EX_IOERR  # exit status of a job that could not write down the end of a call
 
 
-class InputFailed(Exception):  # not an error of its own: it carries another
-    """The failure that a call inherits from one of its inputs."""
+class InputFailed(Exception):  # not an error of its own, but the carrier of another one
+    """The failure that a call inherits from one of the inputs."""
 
     def __init__(self, failure: bytes) -> None:
         self.failure = failure
 
 
 def job_id() -> str:
-    """Return the scheduler's ID of this job; that of the process where no scheduler has started it."""
+    """Return the scheduler's ID of this job, or the process's own without a scheduler."""
     return current_job().job_id or str(os.getpid())
 
 
@@ -31,12 +31,12 @@ def node_name() -> str:
 
 
 def who(name: str) -> str:
-    """Return the words for a call in this job, for messages."""
+    """Return the beginning of a message about a call in this job."""
     return f"{name!r}, job {job_id()} on {node_name()},"
 
 
 def printed(folder: BatchDirectory, number: int) -> str:
-    """Return where to look further, and the last lines there, for the end of a message."""
+    """Return the end of a message, with the place of the output, and the last lines there."""
     from ..jobs.log_excerpt import what_it_printed  # here, because most calls do not fail
     from .job_log import settle
 
@@ -52,7 +52,7 @@ def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
 
 
 def write_down(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
-    """Write down how a call ended, in few words where the disk is full; return False if it takes none at all."""
+    """Write down the end of a call, in few words where the disk is full; return False if it takes none at all."""
     try:
         folder.end(number, end)
     except OSError as error:
@@ -63,7 +63,7 @@ def write_down(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
 
 
 def inherited(end: CallOutcome, name: str, source: str) -> bytes:
-    """Return the failure of a call whose input failed: the same, with the path in a note."""
+    """Return the failure of a call with a failed input: the same error, and a note with the path."""
     if end.state != "failed":
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
     error, text = end.error()

@@ -1,40 +1,41 @@
-"""The signals of a job: its process gets them, outlives them, and passes them on to the call that runs."""
+"""The signals of a job: they are received, outlived, and passed on to the running call."""
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import select
 import time
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, suppress
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, signal, suppress
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL
 
 if TYPE_CHECKING:
+    from ..system.run_clock import RunClock
     from .end_sequence import EndSequence
 
 __all__ = ["JobSignals"]
 
 _PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
 _ALL = (signal.SIGTERM, *_PASSED_ON)
-_KILL_WAIT = 30.0  # s of grace at a `run_time`, where the call asks for none: as much as Slurm gives by default
+_KILL_WAIT = 30.0  # s of grace after a `run_time`, if the call has none: Slurm's default
 
 
 class JobSignals:
-    """The receiver of the signals.
+    """The receiver of a job's signals.
 
-    SIGTERM (scancel, the job's limit, preemption) tells the call to end; SIGKILL is then the scheduler's, or ours where
-    the call has a `grace`. Others go on as they come. Some ways to send one reach all processes of the job
-    (`scancel --full`): then the call gets it twice.
+    SIGTERM (scancel, the job's limit, preemption) tells the call to end. SIGKILL is then sent by the scheduler, or by
+    this process if the call has a `grace`. Other signals are passed on unchanged. Some ways of sending reach all
+    processes of a job (`scancel --full`): then the call gets a signal twice.
     """
 
-    def __init__(self) -> None:
-        self.stopped = False  # the job is to end
+    def __init__(self, clock: RunClock, on_stop: Callable[[], object]) -> None:
+        self._clock, self._on_stop = clock, on_stop
+        self.stopped = False  # the job must end
         self.warned: int | None = None  # the signal that has warned a call of the job's end
-        self._end: EndSequence | None = None  # of the call that runs, once it may need one
-        self._pid = 0  # of that call
+        self._end: EndSequence | None = None  # of the running call, once it may need one
+        self._pid = 0  # of the running call's process
         self._options: dict[str, Any] = {}
-        self.wakes, self._wake = os.pipe()  # readable when a signal has come
+        self.wakes, self._wake = os.pipe()  # readable after a signal
         for descriptor in (self.wakes, self._wake):
             os.set_blocking(descriptor, False)
 
@@ -45,9 +46,11 @@ class JobSignals:
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def fork(self, options: dict[str, Any], run_time: float | None) -> int:
-        """Fork the process of a call; no signal arrives before that listens, or after its number is known here.
+        """Fork the process of a call.
 
-        In the child signals stay blocked until `Running.listen` was called.
+        No signal is handled before the child listens, nor before its number is known here.
+
+        In the child signals stay blocked until the call of `Running.listen`.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
         pid = os.fork()
@@ -60,31 +63,32 @@ class JobSignals:
             return 0
         self._pid, self._options, self._end = pid, options, None
         if run_time is not None:
-            before, now = options.get(WARN_BEFORE, run_time), time.monotonic()
-            warn_at = None if before >= run_time else now + run_time - before  # else it knows from the time
+            before, now = options.get(WARN_BEFORE, run_time), self._clock()
+            # Otherwise the call sees the coming end from the time.
+            warn_at = None if before >= run_time else now + run_time - before
             self._end = _sequence(options.get(GRACE, _KILL_WAIT), warn_at, options.get(WARN_SIGNAL, signal.SIGUSR1))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
         return pid
 
     def ended(self) -> None:
-        """The call has ended: its number may be another's soon."""
+        """Forget the call's process after the end: another process may soon have the number."""
         self._pid = 0
 
     @property
     def next_at(self) -> float | None:
-        """When something is due of the end of the call (s of the monotonic clock)."""
+        """The time of the next signal for the call's end (s of the monotonic clock)."""
         return None if self._end is None else self._end.next_at
 
     def due(self, now: float) -> list[int]:
         return [] if self._end is None else self._end.due(now)
 
     def announce(self, now: float) -> None:
-        """The `run_time` of the call is over."""
+        """Begin the end of the call, whose `run_time` is over."""
         if self._end is not None:
             self._end.announce(now)
 
     def await_stop(self, seconds: float) -> None:
-        """Wait until the job is told to end, no longer than this."""
+        """Wait until the job is told to end, at most for so long."""
         until = time.monotonic() + seconds
         while not self.stopped and (left := until - time.monotonic()) > 0:
             select.select([self.wakes], [], [], left)
@@ -95,19 +99,21 @@ class JobSignals:
             os.read(self.wakes, 1 << 10)
 
     def send(self, signum: int) -> None:
-        """Send a signal to the call, not to what that has started: its function looks after the rest."""
+        """Send a signal to the call's process alone: the function looks after its own children."""
         if self._pid:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self._pid, signum)
 
     def _stop(self, signum: int, frame: object) -> None:
-        """End the job for the scheduler, which knows why; nothing is written about that here."""
-        self.stopped = True
+        """End the job for the scheduler, which knows the reason; only the fact is written, for an early question."""
+        if not self.stopped:
+            self.stopped = True
+            self._on_stop()
         if not self._pid:
             os._exit(128 + signum)
         if self._end is None or not self._end.announced:
             self._end = _sequence(self._options.get(GRACE))  # without one, the scheduler sends SIGKILL
-            self._end.announce(time.monotonic())
+            self._end.announce(self._clock())
 
     def _pass_on(self, signum: int, frame: object) -> None:
         if self._options.get(WARN_SIGNAL) == signum:
@@ -116,6 +122,6 @@ class JobSignals:
 
 
 def _sequence(grace: float | None, warn_at: float | None = None, warning: int = signal.SIGUSR1) -> EndSequence:
-    from .end_sequence import EndSequence  # here, because few calls need it
+    from .end_sequence import EndSequence  # here, because few calls need this
 
     return EndSequence(grace, warn_at, warning)

@@ -1,7 +1,7 @@
-"""The limits of the calls that run on this node, in time and memory, and the workers that exceed them.
+"""Limits in time and memory: the limits of the calls on this node, and the workers beyond their limits.
 
-Memory is kept by a cgroup of the call's own where one may be made; the kernel then ends what is in it. Otherwise the
-process trees of the calls are looked at ten times a second.
+A call's memory is limited by a cgroup of its own where the kernel allows one; the kernel then ends the processes.
+Otherwise the process trees of the calls are sampled ten times a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..system.memory_control import Sampler
 
-_SAMPLING = 0.1  # s between two looks at what the calls with a memory limit hold
+_SAMPLING = 0.1  # s between two samples of calls with a memory limit
 
 
 class _Limit:
@@ -26,20 +26,20 @@ class _Limit:
 
 
 class Limits:
-    """Of workers, by their process ids. Times are those of one clock that the caller reads."""
+    """The limits of workers, by their process ids. All times are of one clock, which the caller reads."""
 
     def __init__(self, driver: int) -> None:
         self._driver = driver
         self._limits: dict[int, _Limit] = {}
         self._numbers = count(1)
-        self._parent: Path | None = None  # the cgroup in which calls get their own
+        self._parent: Path | None = None  # the cgroup around those of the calls
         self._asked = False
         self._sampler: Sampler | None = None
         self._sampled = 0.0
 
     def watch(self, pid: int, deadline: float | None, memory: int | None, reason: str) -> None:
-        """From now on; `reason` is what the end at the deadline is to be called."""
-        self.unwatch(pid)
+        """Keep limits from now on; `reason` is the word for an end at the deadline."""
+        self.unwatch(pid)  # the limits of the call before
         group = None if memory is None else self._make_group(pid, memory)
         self._limits[pid] = _Limit(deadline, reason, memory, group)
 
@@ -49,11 +49,12 @@ class Limits:
             from ..system import machine
             from ..system import memory_control as memory
 
+            # Out of the group first: the kernel does not remove a group with processes.
             memory.move(self._parent / machine.LEAF, pid)
             memory.remove_group(limit.group)
 
     def ended(self, pid: int) -> str | None:
-        """Forget a process that has ended; return "memory" if the kernel ended it because of its limit."""
+        """Forget an ended process; return "memory" if the kernel ended it because of the limit."""
         limit = self._limits.pop(pid, None)
         if limit is None or limit.group is None:
             return None
@@ -64,18 +65,18 @@ class Limits:
         return "memory" if killed else None
 
     def patience(self, now: float) -> float | None:
-        """Return for how long nothing needs to be looked at, in s."""
+        """Return the seconds for which nothing needs a look."""
         times = [limit.deadline for limit in self._limits.values() if limit.deadline is not None]
         if any(limit.memory is not None and limit.group is None for limit in self._limits.values()):
             times.append(self._sampled + _SAMPLING)
         return max(0.0, min(times) - now) if times else None
 
     def exceeded(self, now: float) -> dict[int, str]:
-        """Return the processes that are to be ended, and what for. Each is told once."""
+        """Return the processes to end, each once, with the reason."""
         late = {p: x.reason for p, x in self._limits.items() if x.deadline is not None and now >= x.deadline}
         for pid in (*late, *(large := self._too_large(now))):
             limit = self._limits[pid]
-            limit.deadline = limit.memory = None
+            limit.deadline = limit.memory = None  # reported once
         return {**dict.fromkeys(large, "memory"), **late}
 
     def _too_large(self, now: float) -> list[int]:
@@ -83,14 +84,14 @@ class Limits:
         if not memory or now < self._sampled + _SAMPLING:
             return []
         if self._sampler is None:
-            from ..system.memory_control import Sampler  # here and above, because most nodes never need it
+            from ..system.memory_control import Sampler  # here and above, because most nodes never need these
 
             self._sampler = Sampler()
         self._sampled = now
         return list(self._sampler.exceeding(memory))
 
     def _make_group(self, pid: int, limit: int) -> Path | None:
-        """Make a cgroup for the call of this worker, where the kernel allows it."""
+        """Make a cgroup for the call of this worker; return None where the kernel refuses."""
         from ..system import memory_control as memory
 
         if not self._asked:

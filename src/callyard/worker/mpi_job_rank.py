@@ -1,9 +1,9 @@
-"""A call on several MPI ranks in a job: each rank is a process of its own that the launcher of the cluster starts.
+"""A call on several MPI ranks in a job: each rank is a process of its own, started by the launcher of the cluster.
 
-the call's process                      rank 0, rank 1, ...
---------------------------------------- ---------------------------------------------------------
-claims, starts the launcher, waits  --> looks for the others, reads the call from its file, runs the function
-puts the results together           <-- writes its result to `<number>.ranks/<rank>`
+the call's process                      rank 0, rank 1, ... ---------------------------------------
+--------------------------------------------------------- claims, starts the launcher, waits  --> looks for the others,
+reads the call from its file, runs the function puts the results together           <-- writes its result to
+`<number>.ranks/<rank>`
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..cache.directory import CacheDirectory
@@ -22,41 +23,56 @@ from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
 from ..jobs.spool import BatchDirectory
-from ..schedulers.registry import scheduler_of_launcher
+from ..schedulers.job_environment import current_job
+from ..schedulers.launcher_variables import is_of_launcher
+from ..schedulers.registry import environment_outside_jobs, scheduler_of_launcher
 from ..serialize.function_registry import dumps
 from ..system.exit_status import how_it_ended
 from ..system.processes import default_signals
-from .communicator import check_used_world, join_world, launcher_advice, words_of_alone, words_of_none
-from .exceptions import dump_error, traceback_text, unpicklable_result
+from ..utils.lite_stdlib import json_compact, json_loads
+from .communicator import (
+    MPIEXEC,
+    check_used_world,
+    find_launcher,
+    join_world,
+    launcher_advice,
+    words_of_alone,
+    words_of_none,
+)
+from .current_call import Again, running
+from .exceptions import dump_error, traceback_text, unpicklable_again, unpicklable_result, words_of_some_again
 from .initializer import Initialized
 from .job_inputs import inputs_of, load_call
-from .mpi_rank import rank_in
+from .job_outcome import node_name
+from .mpi_rank import gpus_by_local_rank, rank_in
 
 _MPI = "--mpi="
-_ALONE, _TOGETHER = "alone", "together"  # files that say what ranks are
+_HIDDEN = "CALLYARD_HIDDEN_FROM_LAUNCHER"
+_ALONE, _TOGETHER = "alone", "together"  # files from the ranks about each other
 
 
 def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool) -> list[Any]:
-    """Return the results of all ranks. Raises the error of the first that failed."""
-    place = f"{folder.path}/{number}.ranks"
-    shutil.rmtree(place, ignore_errors=True)  # of an earlier start of this job
+    """Return the results of all ranks, or raise the error of the first that failed."""
+    call_file, place = _with_launcher(call_file), f"{folder.path}/{number}.ranks"
+    shutil.rmtree(place, ignore_errors=True)  # from an earlier start of this job
     try:
         code = _run(place, call_file, _rank_command(folder, number, apart))
+        _raise_again(place, call_file)
         return [_result(f"{place}/{rank}", rank, call_file, code) for rank in _order(place, call_file.ranks)]
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
 def _run(place: str, call_file: CallFile, command: list[str]) -> int:
-    """Start the ranks in the first way in which they know each other; return the exit code of their launcher."""
+    """Start the ranks in the first way that lets them know each other; return the exit code of the launcher."""
     plugins = _plugins(call_file.launcher)
     ways = [""] if plugins is None else plugins.candidates()
     alone, code = "", 0
     for way in ways:
-        shutil.rmtree(place, ignore_errors=True)  # of the last one: none of its ranks has run the function
+        shutil.rmtree(place, ignore_errors=True)  # from the last way: none of its ranks has run the function
         os.mkdir(place, 0o700)
         argv = [*_started(call_file.launcher, way), *command]
-        code = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode
+        code = _exit_code(argv, _environment(plugins))
         if os.path.exists(f"{place}/{_TOGETHER}"):
             if plugins is not None and _text(f"{place}/{_TOGETHER}"):
                 plugins.fits(way)
@@ -67,8 +83,61 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
     )
 
 
+def _exit_code(argv: list[str], environment: dict[str, str]) -> int:
+    """Run the launcher. At SIGTERM it is told to end, too, and waited for: its ranks have the grace of the call."""
+    launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment)
+    try:
+        return launcher.wait()
+    except SystemExit:
+        launcher.terminate()
+        return launcher.wait()
+
+
+def _raise_again(place: str, call_file: CallFile) -> None:
+    """Raise `Again` if all ranks have; its arguments are theirs, each packed."""
+    asked = [rank for rank in range(call_file.ranks) if os.path.exists(f"{place}/{rank}.again")]
+    if len(asked) == call_file.ranks:
+        raise Again(*(_bytes(f"{place}/{rank}.again") for rank in asked))
+    if asked and len(asked) + len(_returned_ranks(place, call_file.ranks)) == call_file.ranks:
+        raise CallyardError(words_of_some_again(call_file.order.name, len(asked), call_file.ranks))
+
+
+def _returned_ranks(place: str, ranks: int) -> list[int]:
+    return [rank for rank in range(ranks) if os.path.exists(f"{place}/{rank}")]
+
+
+def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
+    """Return the environment of the launcher.
+
+    The node's own is to start all ranks there. If it saw that this is a job, it might do so by a step of the scheduler,
+    which has other GPUs. What it does not see, the ranks set again.
+    """
+    if plugins is not None or current_job().nodes != 1:
+        return dict(os.environ)
+    alone = environment_outside_jobs(os.environ)
+    hidden = {name: text for name, text in os.environ.items() if name not in alone and not is_of_launcher(name)}
+    temporary = {name: hidden[name] for name in ("TMPDIR",) if name in hidden}  # it is the same job's
+    return {**alone, **temporary, _HIDDEN: json_compact(hidden)}
+
+
+def _with_launcher(call_file: CallFile) -> CallFile:
+    """Return the call with the launcher for the nodes that it has got, which may be other than the submitter's."""
+    job = current_job()
+    if call_file.spread and (job.nodes or 1) > 1:
+        return call_file.replace(launcher=call_file.spread)
+    if call_file.launcher[0] != MPIEXEC:
+        return call_file
+    found = find_launcher()
+    if found is None:
+        raise ResourceError(
+            f"{call_file.order.name!r} asks for {call_file.ranks} ranks, and on {node_name()} neither mpiexec nor "
+            "mpirun is in PATH; load an MPI by setup="
+        )
+    return call_file.replace(launcher=(found, *call_file.launcher[1:]))
+
+
 def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
-    """Return the ways to start ranks, if a scheduler does so."""
+    """Return the launcher's ways to start ranks, if it is a scheduler's."""
     scheduler = scheduler_of_launcher(launcher[0])
     chosen = next((word[len(_MPI) :] for word in launcher if word.startswith(_MPI)), None)
     return None if scheduler is None else MpiPlugins(scheduler.site(), open_host(), chosen)
@@ -103,7 +172,7 @@ def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]
 
 
 def _order(place: str, ranks: int) -> list[int]:
-    """Return the ranks, those that failed first: the others may only say that they were ended for it."""
+    """Return the ranks, failed ones first: the others may only report an end because of these."""
     failed = [rank for rank in range(ranks) if os.path.exists(f"{place}/{rank}.failed")]
     return [*failed, *(rank for rank in range(ranks) if rank not in failed)]
 
@@ -128,40 +197,75 @@ def _result(path: str, rank: int, call_file: CallFile, code: int) -> Any:
 def main() -> None:
     """Run as `python -c "... main()" HOME TRUST TOKEN NUMBER APART`, by the launcher, once for each rank."""
     home, trust, token, number, apart = sys.argv[1:6]
+    os.environ.update(json_loads(os.environ.pop(_HIDDEN, "{}")))
     default_signals()
     sys.argv[:] = [""]
     folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
     call_file = CallFile.load(folder.call(int(number)))
+    if call_file.gpus_per_rank is not None:  # before MPI is loaded, which may look at them
+        os.environ.update(gpus_by_local_rank(os.environ, call_file.gpus_per_rank))
     place = f"{folder.path}/{number}.ranks"
-    path = f"{place}/{_meet(place, call_file.ranks)}"
+    rank = _meet(place, call_file.ranks)
+    path = f"{place}/{rank}"
+    kept = folder.again(int(number))
+    again = None if kept is None else pickle.loads(kept.arguments)[0][rank]
+    running.attempt = 1 if kept is None else kept.attempt
+    running.listen_in_worker()
     try:
-        _write(path, _returned(folder, call_file, bool(apart)))
+        _make(path, lambda: _returned(folder, call_file, bool(apart), again))
     except BaseException as error:
         _write(f"{path}.failed", dump_error(error, traceback_text(error)))
         sys.exit(1)
 
 
 def _meet(place: str, ranks: int) -> int:
-    """Return this rank, once it is known that the ranks know each other; otherwise write that down, and end."""
+    """Return this rank if the ranks know each other; otherwise write that down, and end."""
     world = join_world()
     alone = world is not None and world.size != ranks
-    with open(f"{place}/{_ALONE if alone else _TOGETHER}", "w", encoding="utf-8") as file:  # the same from all
+    with open(f"{place}/{_ALONE if alone else _TOGETHER}", "w", encoding="utf-8") as file:  # all ranks write the same
         file.write(f"{world.size} {world.library}" if world is not None else "")
     if alone:
         sys.exit(1)
     return rank_in(world)
 
 
-def _returned(folder: BatchDirectory, call_file: CallFile, apart: bool) -> bytes:
+def _make(path: str, call: Callable[[], bytes]) -> None:
+    """Make the call, and write down what it has returned, or the arguments with which it is to run again."""
+    try:
+        result = call()
+    except Again as error:
+        _write(f"{path}.again", _packed_again(error))
+    else:
+        _write(path, result)
+
+
+def _packed_again(error: Again) -> bytes:
+    try:
+        return dumps((error.args, error.kwargs))
+    except Exception as reason:
+        raise unpicklable_again(error, reason) from reason
+
+
+def _returned(folder: BatchDirectory, call_file: CallFile, apart: bool, again: bytes | None) -> bytes:
+    """Return the packed result, of a run with the arguments `again` if they are given."""
     inputs = [given.result() for given in inputs_of(folder.home, call_file)]
     data = call_file.apart if apart and call_file.apart is not None else call_file.data
     fn, args, kwargs = load_call(folder, data, inputs)
+    if again is not None:
+        args, kwargs = pickle.loads(again)
+    running.begin_in_job(call_file.options, call_file.order.key, call_file.order.name, None)
     value = Initialized.load(call_file.initializer).apply(fn, args, kwargs)
+    running.hand_over()
     check_used_world(call_file.ranks)
     try:
         return dumps(value)
     except Exception as error:
         raise unpicklable_result(value, error) from error
+
+
+def _bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _text(path: str) -> str:

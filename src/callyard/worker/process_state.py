@@ -1,20 +1,19 @@
-"""The state of a process that a call may change, and on which storing its result depends.
+"""The state of a process that a call may change, as far as the storing of the result depends on it.
 
-A call that returns a value delivers it, whatever else it did. So this state is noted before the call, holds again while
-the result is stored, and afterwards is what the call made of it: the next call of a worker finds what this one left.
-Variables are not part of it: what we need of them has been read before.
+A call that returns a value delivers the value, whatever else it did. So this state is noted before the call, and holds
+again while the result is stored; afterwards the changes of the call are back, for the next call of the worker.
+Environment variables are no part of the state, because the important ones have been read before.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the part in C: `signal` makes enumerations of it
 import os
 import resource
 import sys
 from types import ModuleType
 
 from ..system.processes import open_standard_descriptors
-from ..utils.lite_stdlib import suppress
+from ..utils.lite_stdlib import signal, suppress
 
 __all__ = ["ProcessState", "note_modules"]
 
@@ -25,15 +24,15 @@ _ours: dict[str, ModuleType] = {}
 
 
 def note_modules() -> None:
-    """Keep the modules of this package that are loaded now: a call may take them out of `sys.modules`."""
+    """Keep the loaded modules of this package, because a call may remove some from `sys.modules`."""
     _ours.update((name, module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE)
 
 
 class ProcessState:
-    """The state of this process when it was made: umask, soft limits, depth of recursion, and where modules are found.
+    """The state of this process at the object's creation: umask, soft limits, depth of recursion, import path.
 
-    Within a `with` block it holds again, and no timer of the call's goes off, whose handler could raise anything. A
-    limit of the recursion that a call has lowered is raised again for good.
+    Within a `with` block the state holds again, and no timer of the call's goes off, because a handler could raise
+    anything. A limit of the recursion that a call has lowered is raised again for good.
     """
 
     def __init__(self) -> None:
@@ -43,17 +42,17 @@ class ProcessState:
         self.recursion_limit = sys.getrecursionlimit()
         self.path = list(sys.path)
         self._timers = [(0.0, 0.0)] * len(_TIMERS)
-        self._gone: int | None = None  # a descriptor of the directory of the call, if that was removed
+        self._gone: int | None = None  # a descriptor of the call's directory, if it was removed
         note_modules()
 
     def restore(self) -> None:
         """Let the noted state hold again."""
-        if sys.getrecursionlimit() < self.recursion_limit:  # first, and for good, because all else here takes calls
+        if sys.getrecursionlimit() < self.recursion_limit:  # first, and for good, because all the rest needs calls
             sys.setrecursionlimit(self.recursion_limit)
         self._swap_timers()
         self._swap()
         self._leave_removed_directory()
-        open_standard_descriptors()  # or a file of ours would get their numbers, and what threads print
+        open_standard_descriptors()  # or files of ours would get their numbers, and the output of threads
         sys.modules.update(_ours)
 
     def __enter__(self) -> None:
@@ -65,10 +64,13 @@ class ProcessState:
             os.fchdir(self._gone)
             os.close(self._gone)
             self._gone = None
-        self._swap_timers()  # last, because their handlers may raise
+        self._swap_timers()  # last, because the timers' handlers may raise
 
     def _leave_removed_directory(self) -> None:
-        """Be elsewhere for a moment: our paths are absolute, but some Pythons import no extension in such a place."""
+        """Be elsewhere for a moment: some Pythons import no extension in a removed directory.
+
+        Our own paths are absolute.
+        """
         try:
             os.getcwd()
         except OSError:

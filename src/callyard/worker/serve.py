@@ -1,7 +1,7 @@
-"""A worker: reads calls from a stream, runs them one after the other, sends the results.
+"""A worker: calls are read from a stream and run one after the other, and the results are sent.
 
-Only one thread, so that the user's functions may fork. Results of short calls are collected and sent
-together; until then they lie in the result log, where they outlive this process.
+There is one thread only, so that the user's functions may fork. Results of short calls are collected and sent together;
+until then the results lie in the result log, and outlive this process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from ..cache.messages import RunAgain
+from ..dependencies.map_chunks import run_chunk
 from ..serialize.namespace_replica import LoadedFunction
 from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
@@ -54,31 +55,31 @@ from .exceptions import (
 from .initializer import Initialized
 from .process_state import ProcessState
 
-_HAND_OVER_AFTER = 0.0005  # s; a result does not wait longer than this for those of the calls behind it
-_LOOKING = 0.0001  # s in which a worker that has nothing to do looks for the next call before it sleeps
+_HAND_OVER_AFTER = 0.0005  # s for a result to wait for results of the calls behind, at most
+_LOOKING = 0.0001  # s for an idle worker to look for the next call before it sleeps
 _SHORT = 0.001  # s; after longer calls it sleeps at once
-_MOMENT = 0.005  # s between two tries to send where the system lacks memory
+_MOMENT = 0.005  # s between two attempts to send while the system lacks memory
 _NO_OPTIONS: dict[str, Any] = {}
 
 
 class Server:
-    """The state of a worker, and what it does with each kind of frame."""
+    """The state of a worker, and its actions for each kind of frame."""
 
     def __init__(self, sock: socket.socket, result_log: ResultLog) -> None:
-        sock.setblocking(True)  # whoever made it may have changed the default, or how sockets work
+        sock.setblocking(True)  # user code may have changed the default, or the way sockets work
         self.sock = sock
         self.result_log = result_log
         self.reader = frames.FrameReader()
-        self.arrived: deque[frames.Frame] = deque()  # what is still to be done
+        self.arrived: deque[frames.Frame] = deque()  # frames not dealt with so far
         self.segments = SegmentPool()
         self.packer = Packer(self.segments, to_driver=True)
         self.functions: dict[int, LoadedFunction | _Unloadable] = {}
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use
-        self.unused: deque[int] = deque()  # segments of others that nobody here uses any more
+        self.unused: deque[int] = deque()  # segments of others without a user here
         self.outbox = 0  # bytes in the result log that were not sent yet
-        self.oldest = 0.0  # when the first of them was put there
-        self.last_call = _SHORT  # s that it took
+        self.oldest = 0.0  # the time of the first of them
+        self.last_call = _SHORT  # the last call's duration, s
         self.pid = os.getpid()
         self.state = ProcessState()
         self._actions: dict[int, Callable[[int, int, int, bytes], None]] = {
@@ -95,6 +96,7 @@ class Server:
         """Serve until the driver closes the stream."""
         actions = self._actions
         while True:
+            # Before each wait: a result must not lie here while the worker sleeps.
             self.flush()
             data = self.wait_for_frames()
             if not data:
@@ -105,13 +107,13 @@ class Server:
                 actions[kind](sequence, number, flags, body)
 
     def wait_for_frames(self) -> bytes:
-        """Return the driver's next bytes. After a short call look for them a moment: to be woken takes longer."""
+        """Return the driver's next bytes. After a short call poll for a moment, because a wake-up takes longer."""
         until = perf_counter() + _LOOKING if self.last_call < _SHORT else 0.0
         while perf_counter() < until:
             try:
                 return self.receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
-                os.sched_yield()  # whoever else wants this core gets it
+                os.sched_yield()  # another process gets this core if it wants to
         return self.receive()
 
     def receive(self, flags: int = 0) -> bytes:
@@ -121,22 +123,22 @@ class Server:
             except OSError as error:
                 if error.errno not in SCARCE:
                     raise
-            sleep(_MOMENT)
+            sleep(_MOMENT)  # no event tells when the system has memory again
 
-    # -- what the driver says --------------------------------------------------------------------------
+    # -- frames of the driver ---------------------------------------------------------------------------
 
     def hello(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         greeting = pickle.loads(body)
         sys.argv[:] = greeting["argv"]
         running.cores = greeting["cores"]
-        with contextlib.suppress(OSError):  # it may have gone; a call's own `cwd` is made
+        with contextlib.suppress(OSError):  # the directory may have gone; a call's own `cwd` is made
             os.chdir(greeting["cwd"] or ".")
         try:
             self.initialized = Initialized.load(greeting["initializer"])
         except BaseException as error:
             self.send(encode_error(error, 0, 0.0))
             self.flush()
-            raise SystemExit(1) from None
+            raise SystemExit(1) from None  # without the initializer no call may run here
         self.state = ProcessState()  # with the changes of the initializer, which are meant to stay
         self.send(frames.encode(READY))
 
@@ -144,14 +146,14 @@ class Server:
         sys.path[:], key = pickle.loads(body)
         self.state.path = list(sys.path)
         if key is not None:
-            import multiprocessing  # here, because few workers need it
+            import multiprocessing  # here, because few workers need this
 
             multiprocessing.current_process().authkey = key
 
     def define(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         try:
             self.functions[number] = LoadedFunction(body)
-        except BaseException as error:  # each call of it will say so
+        except BaseException as error:  # each call of the function fails with the error
             self.functions[number] = _Unloadable(error)
 
     def forget(self, sequence: int, number: int, flags: int, body: bytes) -> None:
@@ -167,7 +169,9 @@ class Server:
                 self._transmit(piece, [])
 
     def call(self, sequence: int, number: int, flags: int, body: bytes) -> None:
+        # First of all, so that the driver knows the running call after a crash.
         runs = self.result_log.begin(sequence)
+        # Also for a withdrawn call: its descriptors have arrived, and must be taken from the reader's queue.
         request = Request.read(body, self.undescribe) if flags & PACKED else None
         if not runs:
             return
@@ -180,9 +184,9 @@ class Server:
                 value = self.execute(number, body, request)
                 running.hand_over()
                 packed: Packed | None = self.pack_result(value)
-                del value
+                del value  # packed by now, and perhaps large
             else:
-                from .cached_call import run_cached  # here, because most workers need nothing of it
+                from .cached_call import run_cached  # here, because most workers need none of this
 
                 function = self.functions[number].data if number else None
                 run = partial(self.execute_and_pack, number, request)
@@ -196,6 +200,7 @@ class Server:
             self.done(started)
             self.returned(packed, sequence, note)
         if running.terminated:
+            # This process is about to end, so no result may wait here.
             self.flush()
         running.end()
 
@@ -206,7 +211,7 @@ class Server:
             self.send(encode_error(unsendable_result(error), sequence, self.last_call))
 
     def failed(self, error: BaseException, number: int, sequence: int) -> None:
-        """Say what the call has raised; of one that was told to end this process tells nothing but its own end."""
+        """Send the exception of the call; if the call was told to end, only end this process, as others tell why."""
         if isinstance(error, Again):
             self.again(error, sequence)
         elif running.ended_from_outside:
@@ -216,7 +221,7 @@ class Server:
             self.send(encode_error(error, sequence, self.last_call))
 
     def again(self, error: Again, sequence: int) -> None:
-        """Send the arguments with which the call is to run again."""
+        """Send the arguments of the next run."""
         try:
             packed = self.packer.pack((error.args, error.kwargs))
         except Exception as reason:
@@ -225,15 +230,19 @@ class Server:
             self.returned(packed, sequence, pickle.dumps(RunAgain(), 5))
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
-        """Return the result of the call. Nothing here refers to its arguments when it returns."""
+        """Return the result of the call. Afterwards nothing here refers to its arguments."""
         if request is None:
-            return self.initialized.apply(*self.load(number, body))
+            return self.apply(*self.load(number, body))
         if not request.options:
-            return self.initialized.apply(*self.load_request(number, request))
+            return self.apply(*self.load_request(number, request))
         if "memory" in request.options:
-            self.segments.close()  # what is kept warm would count for the next call
+            self.segments.close()  # idle segments would count for the next call
         with arranged(request.options):
-            return self.initialized.apply(*self.load_request(number, request))
+            return self.apply(*self.load_request(number, request))
+
+    def apply(self, function: Any, args: Any, kwargs: Any) -> Any:
+        running.function = args[0] if function is run_chunk else function
+        return self.initialized.apply(function, args, kwargs)
 
     def execute_and_pack(self, number: int, request: Request) -> tuple[Packed, Any]:
         value = self.execute(number, b"", request)
@@ -241,7 +250,7 @@ class Server:
         return self.pack_result(value), value
 
     def load(self, number: int, body: bytes) -> Any:
-        """Return the function and its arguments; what goes wrong here is not the function's doing."""
+        """Return the function and its arguments; an error here is not the function's own."""
         try:
             return self.functions[number].current(), *pickle.loads(body)
         except BaseException as error:
@@ -256,7 +265,7 @@ class Server:
     def pack_result(self, value: Any) -> Packed:
         try:
             return self.packer.pack(value)
-        except Exception:  # perhaps because of a limit or a path that the call has changed: nothing else costs time
+        except Exception:  # the call may have changed a limit or a path: only now is it worth a reset
             with self.state:
                 return self._pack_again(value)
 
@@ -268,17 +277,18 @@ class Server:
 
     def done(self, started: float) -> None:
         self.last_call = perf_counter() - started
-        if sys.getrecursionlimit() < self.state.recursion_limit:  # else the next step here may fail
+        if sys.getrecursionlimit() < self.state.recursion_limit:  # otherwise the next step here may fail
             sys.setrecursionlimit(self.state.recursion_limit)
-        if os.getpid() != self.pid:  # the function forked and both came back: only one of them is the worker
+        if os.getpid() != self.pid:  # the function forked and both came back: only one is the worker
             os._exit(0)
 
-    # -- what the worker says --------------------------------------------------------------------------
+    # -- frames to the driver ---------------------------------------------------------------------------
 
     def send_result(self, packed: Packed | None, sequence: int, note: bytes) -> None:
-        """Send the result, None if the call was not run, and the note about the cache.
+        """Send the result, None for a call that did not run, and the note about the cache.
 
-        Raises FrameTooLarge before anything is sent.
+        Raises:
+            FrameTooLarge: no frame can hold the result; nothing was sent.
         """
         number = min(int(self.last_call * 1e6), 0xFFFFFFFF)
         flags = self.result_flags()
@@ -292,7 +302,7 @@ class Server:
             self._send_lent(packed, lambda body: frames.encode(RESULT, sequence, number, flags | PACKED, note + body))
 
     def _send_lent(self, packed: Packed, frame: Callable[[bytes], bytes]) -> None:
-        """Send what is in shared memory; whole where the system takes no descriptors."""
+        """Send a result in shared memory; as a whole in the stream if the system takes no descriptors."""
         with contextlib.suppress(_NotTaken), self.loans.together():
             body, descriptors = describe(packed, self.loans)
             data = frame(body)
@@ -302,11 +312,11 @@ class Server:
         self._transmit(frame(describe_whole(packed)), [])
 
     def result_flags(self) -> int:
-        """Return what else to say with a result."""
+        """Return further flags for a result."""
         return 0
 
     def send(self, frame: bytes) -> None:
-        """Put a frame into the result log; send all that is there when it is full or has waited long enough."""
+        """Put a frame into the result log; send the log when it is full or the first frame has waited long enough."""
         if self.outbox + len(frame) > ROOM:
             self.flush()
             if len(frame) > ROOM:
@@ -324,12 +334,17 @@ class Server:
             self._transmit(frames.encode_numbers(FREE, self.unused), [])
         if self.outbox:
             self._transmit(self.result_log.outbox(self.outbox), [])
-            self.result_log.sent()  # after sending: what is in both places is recognised by its number
+            self.result_log.sent()  # after sending: the driver knows a repeated result by its number
             self.outbox = 0
 
     def _transmit(self, data: bytes, descriptors: list[int]) -> None:
-        """Raises _NotTaken, and has sent nothing, where the system does not take the descriptors now."""
+        """Send all bytes.
+
+        Raises:
+            _NotTaken: the system does not take the descriptors now; nothing was sent.
+        """
         sent = self._transmit_some(data, descriptors)
+        # The descriptors have gone with the first byte.
         while sent < len(data):
             sent += self._transmit_some(memoryview(data)[sent:], [])
 
@@ -345,12 +360,12 @@ class Server:
         return 0
 
     def undescribe(self, described: Sequence[Any]) -> list[Packed]:
-        """Return the objects that came with descriptors; they are fetched where those were lost on their way."""
+        """Return the objects of a frame with descriptors; fetch their bytes if the descriptors were lost."""
         opened = undescribe(described, self.reader, partial(note_unused, self.unused))
         return self.fetch(opened) if isinstance(opened, LostBuffers) else opened
 
     def fetch(self, lost: LostBuffers) -> list[Packed]:
-        """Ask the driver for what was lost and wait for that; what it says meanwhile is done later."""
+        """Ask the driver for the lost segments and wait; other frames are dealt with later."""
         self._transmit(frames.encode_object(FETCH, lost.numbers), [])
         complete = False
         while not complete:
@@ -367,11 +382,11 @@ class Server:
 
 
 class _NotTaken(Exception):
-    """The system takes no descriptors now: too many are on their way."""
+    """The error if the system takes no descriptors now, because too many are on their way."""
 
 
 class _Unloadable:
-    """Stands for a function that could not be loaded here."""
+    """The place-holder of a function that could not be loaded here."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

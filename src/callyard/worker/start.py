@@ -1,4 +1,4 @@
-"""The start of a worker: in a fork of the zygote, or as a fresh interpreter that such a fork becomes."""
+"""The start of a worker: in a fork of the zygote, or as a fresh interpreter in the process of such a fork."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BIRTH = Struct("<II")  # the number of a worker and its process id
 
 
 class BecomeWorker(BaseException):
-    """Raised in a forked worker, so that it leaves the zygote's frames behind before it begins."""
+    """Raised in a forked worker, to leave the zygote's frames behind before the worker begins."""
 
     def __init__(self, stream: socket.socket, log_fd: int) -> None:
         self.stream, self.log_fd = stream, log_fd
@@ -34,16 +34,18 @@ def begin_worker(
     environment: dict[str, str],
     argv: list[str] | None,
 ) -> NoReturn:
-    """In a fork of the zygote: be a worker, say so to `births`, and serve the stream and result log in `descriptors`.
+    """In a fork of the zygote, become a worker, and report this to `births`.
 
-    With `argv` it starts afresh.
+    The worker serves the stream and the result log in `descriptors`. With `argv`, the process becomes a fresh
+    interpreter.
     """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for signum in (signal.SIGTERM, signal.SIGHUP):  # before it starts afresh: what is ignored stays so
+    for signum in (signal.SIGTERM, signal.SIGHUP):  # before a fresh start: an ignored signal would stay ignored
         signal.signal(signum, signal.SIG_DFL)
     get_guard(zygote, [*descriptors, births])
+    # On Linux the first fork is the guard now, and this is the second: only now the number is the worker's.
     os.write(births, BIRTH.pack(number, os.getpid()))
     os.close(births)
     os.environ.clear()
@@ -63,14 +65,14 @@ def serve(stream: socket.socket, log_fd: int) -> None:
     """Be a worker until the driver closes the stream; then end as any program does."""
     result_log = ResultLog(log_fd)
     os.close(log_fd)
-    running.listen_in_worker()
+    running.listen_in_worker(result_log.stopped)
     with stream, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Server(stream, result_log).run()
     leave_quickly()
 
 
 def serve_alone() -> None:
-    """Run as `python -c "... serve_alone()" STREAM LEDGER`: a worker that was not forked but started."""
+    """Run as `python -c "... serve_alone()" STREAM LEDGER`: a worker that was started, not forked."""
     die_with_parent(os.getppid())
     log_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
     serve(socket.socket(fileno=stream_fd), log_fd)

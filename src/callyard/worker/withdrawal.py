@@ -1,4 +1,4 @@
-"""Withdrawal: calls are taken back from a worker, which must be stopped for it. Nothing waits for that here."""
+"""Withdrawal: calls are taken back from a worker, stopped meanwhile. Nothing here waits for the stop."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ class CallWithdrawal:
 
     def __init__(self, pid: int, result_log: ResultLog, last: int) -> None:
         self._pid, self._result_log, self._last = pid, result_log, last
-        self._stopped_before = state_of(pid) == "T"  # by somebody else, who is to let it go on
+        self._stopped_before = state_of(pid) == "T"  # by another process, as a debugger
         self._pauses = Backoff(_SOONEST, _LATEST, 2.0)
         self.next_attempt = 0.0
 
     def attempt(self, now: float) -> tuple[int, bytes] | None:
-        """Return the last call begun and the results not sent yet; None if the worker does not stand still yet.
+        """Return the last call begun and the results not sent; None if the worker does not stand still yet.
 
-        It may be deep in the kernel, or others may let it go on (SIGCONT): then it is stopped again, later.
+        The worker may be deep in the kernel, or another process may let it go on (SIGCONT): a later attempt stops it
+        again.
         """
         self._signal(signal.SIGSTOP)
         found = self._read() if state_of(self._pid) == "T" else None
@@ -37,6 +38,7 @@ class CallWithdrawal:
 
     def _read(self) -> tuple[int, bytes] | None:
         begun, unsent = self._result_log.withdraw(self._last), self._result_log.unsent()
+        # Stopped before and after the writing of the range, the worker cannot have begun a call in between.
         stood_still = state_of(self._pid) == "T" and self._result_log.begun == begun
         return (begun, unsent) if stood_still else None
 

@@ -1,11 +1,11 @@
-"""The zygote: forks the workers of one node, watches over them, and ends them when the driver is gone.
+"""The zygote: the process that forks the workers of one node, watches over them, and ends them after the driver's end.
 
-It is started once, imports what every worker needs and nothing of the user's, has one thread, and forks a worker
-in a millisecond or two. Being beside the workers and free of user code, it also keeps their limits: a slow callback
+It is started once, imports modules for all workers and nothing of the user's, has one thread, and forks a worker in a
+millisecond or two. Being beside the workers and free of user code, the zygote also keeps their limits: a slow callback
 in the driver delays no time limit.
 
 All ends are watched twice. The zygote sees the driver's end by a pidfd and by the end of the stream (a fork of the
-user's may hold the other end open). A worker sees it by its own stream, and dies with the zygote (PDEATHSIG).
+user's may hold the other end open). A worker sees that end by its own stream, and dies with the zygote (PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from ..schedulers.job_environment import current_job
 from ..system.exit_status import ROOM
+from ..system.memory_control import OomKills
 from ..system.processes import (
     become_subreaper,
     children,
@@ -36,6 +38,7 @@ from ..system.processes import (
     reap,
     watch_end,
 )
+from ..system.run_clock import LOOK, RunClock, StoppedTime
 from ..transport import zygote_protocol as protocol
 from ..transport.result_log import ResultLog
 from .driver_stream import READ, WRITE, DriverStream
@@ -44,31 +47,39 @@ from .limit_enforcement import Limits
 from .start import BIRTH, BecomeWorker, begin_worker, serve
 from .withdrawal import CallWithdrawal
 
-_AGAIN = 1.0  # s after which what was killed at the end is killed again
-_UNKILLABLE = 5.0  # s after which what was killed and has not ended, deep in the kernel, is waited for no longer
+_AGAIN = 1.0  # s after which killed processes are killed again, at the end
+_UNKILLABLE = 5.0  # s to wait for the end of a killed process, which may be deep in the kernel
 
 
 class _Worker:
-    """What the zygote knows of a worker."""
+    """A worker as the zygote sees it."""
 
-    __slots__ = ("directory", "end", "guard", "number", "overdue", "pid", "reason", "result_log", "withdrawal")
+    __slots__ = (
+        *("directory", "end", "guard", "number", "overdue", "pid"),
+        *("reason", "result_log", "stopped", "withdrawal"),
+    )
 
     def __init__(self, number: int, guard: int, result_log: ResultLog | None, directory: str) -> None:
         self.number, self.guard, self.result_log, self.directory = number, guard, result_log, directory
-        self.pid = 0  # until it says so
-        self.end = EndSequence()  # of the call that it runs
-        self.reason: str | None = None  # why it was told to end, or killed, here
-        self.overdue: float | None = None  # when it is given up
+        self.pid = 0  # 0 until the worker has told it
+        self.end = EndSequence()  # of the running call
+        self.stopped: StoppedTime | None = None  # of the running call, if it has a limit in time
+        self.reason: str | None = None  # the reason for its end, if caused here
+        self.overdue: float | None = None  # the time to give it up
         self.withdrawal: CallWithdrawal | None = None  # under way
 
 
 class Zygote:
     def __init__(self, sock: socket.socket, driver: int, watched: int | None) -> None:
-        """`watched`: a descriptor that is readable when the process `driver` has ended."""
+        """Serve a driver; `watched` is a descriptor that becomes readable at the end of the process `driver`."""
+        self.clock = RunClock()  # for all times here
         self.limits = Limits(driver)
+        job = current_job()
+        self.oom_kills = OomKills(job.cgroup)
+        self.job_ends = job.ends  # s since 1970
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
-        self.ending: float | None = None  # when to end what is left
+        self.ending: float | None = None  # the time to end the rest
         self.selector = selectors.DefaultSelector()
         self.stream = DriverStream(sock, self.selector, self.driver_ready)
         self.driver = watched
@@ -78,6 +89,7 @@ class Zygote:
         self.birth_read, self.birth_write = _pipe()
         self.selector.register(self.wake_read, READ, self.child_changed)
         self.selector.register(self.birth_read, READ, self.hear_births)
+        # Without a handler SIGCHLD would be ignored, and no byte would come through the pipe.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self._actions: dict[int, Callable[..., None]] = {
@@ -99,11 +111,11 @@ class Zygote:
                 loaded = _load_for_the_next()
             for key, mask in ready:
                 key.data(mask)
-            self.keep_limits(time.monotonic())
+            self.keep_limits(self.clock())
             if self.ending is not None and not self.workers:
                 self.leave()
 
-    # -- what the driver says --------------------------------------------------------------------------
+    # -- messages of the driver -------------------------------------------------------------------------
 
     def driver_ready(self, mask: int) -> None:
         if mask & WRITE:
@@ -115,28 +127,29 @@ class Zygote:
         said = self.stream.receive()
         if said is None:
             self.driver_gone()
-        self.hear_births()  # a worker of which the driver speaks may just have said that it is there
+        self.hear_births()  # the driver may speak of a worker that has only just reported itself
         for kind, content in said:
             self._actions[kind](*content)
 
     def answer(self) -> None:
-        """Answer the driver, which asks whether this process still works."""
+        """Answer the driver, which asks for a sign of life."""
         self.stream.say(protocol.ALIVE, 0)
 
     def spawn(self, number: int, environment: dict[str, str], argv: list[str] | None, directory: str) -> None:
-        """Fork a worker. With `argv` it starts afresh.
+        """Fork a worker; with `argv` it starts afresh.
 
-        The stream and the result log came as descriptors. Ranks have none: they find their socket in `directory`, which
-        must not be left behind.
+        The stream and the result log came as descriptors. Ranks have none: the ranks find their socket in `directory`,
+        which must not be left behind.
         """
         descriptors = self.stream.take_descriptors(0 if directory else 2)
         zygote = os.getpid()
         try:
             if descriptors is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            result_log = ResultLog(descriptors[1]) if descriptors else None  # first: nothing may fail beside a worker
+            # First: a failure after the fork would leave a worker without an account.
+            result_log = ResultLog(descriptors[1]) if descriptors else None
             pid = os.fork()
-        except OSError as error:  # no more processes, memory or descriptors: it is not to be had, the others go on
+        except OSError as error:  # no more processes, memory or descriptors: the others go on
             for fd in descriptors or ():
                 os.close(fd)
             if directory:
@@ -145,14 +158,16 @@ class Zygote:
             return
         if pid == 0:
             self.become(zygote, number, descriptors, environment, argv)
+        # Only the worker may hold its end of the stream, or the driver would not see the stream end with the worker.
         for fd in descriptors:
             os.close(fd)
+        # Even an end before this line is seen later: SIGCHLD only writes a byte to a pipe.
         self.workers[number] = self.by_pid[pid] = _Worker(number, pid, result_log, directory)
 
     def become(
         self, zygote: int, number: int, descriptors: list[int], environment: dict[str, str], argv: list[str] | None
     ) -> NoReturn:
-        """In the fork: be a worker, with a guard and nothing of the zygote's."""
+        """In the fork, become a worker, with a guard and without anything of the zygote's."""
         self.selector.close()
         self.stream.close()
         for fd in (self.wake_read, self.wake_write, self.birth_read, self.driver):
@@ -178,32 +193,41 @@ class Zygote:
         warning: tuple[float, int] | None = None,
         deadline_of: str = "run_time",
     ) -> None:
-        """Keep the limits of the call that the worker is about to run.
+        """Keep the limits of the worker's next call.
 
-        `warning`: so many seconds before the deadline which signal is sent. One that would be due now is left out,
-        because the call has not begun yet: it knows from the time.
+        `warning` is a pair: the seconds before the deadline, or before the end of the job, and the signal to send then.
+        A warning that would be due now is left out, because the call has not begun yet, and can see its time.
         """
         worker = self.workers.get(number)
         if worker is None or worker.end.announced:
             return
-        deadline = None if run_time is None else time.monotonic() + run_time
+        now = self.clock()
+        deadline = None if run_time is None else now + run_time
         self.limits.watch(worker.pid, deadline, memory, deadline_of)
-        if warning is None or run_time is None or warning[0] >= run_time:
+        job_ends_in = None if self.job_ends is None else self.job_ends - time.time()
+        until = min((seconds for seconds in (run_time, job_ends_in) if seconds is not None), default=0.0)
+        if warning is None or warning[0] >= until:
             worker.end = EndSequence(grace)
         else:
-            worker.end = EndSequence(grace, time.monotonic() + run_time - warning[0], warning[1])
+            worker.end = EndSequence(grace, now + until - warning[0], warning[1])
+        if run_time is not None and worker.result_log is not None:
+            worker.stopped = worker.result_log.stopped
+            worker.stopped.begin(self.clock)
 
     def unwatch(self, number: int) -> None:
-        """Forget the limits of a call that is over. After the answer none of them can hit the next one."""
+        """Forget the limits of a finished call. After the answer none of the limits can hit the next call."""
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
+            if worker.stopped is not None:
+                worker.stopped.end()
+                worker.stopped = None
             if not worker.end.announced:
                 worker.end = EndSequence()
             self.stream.say(protocol.UNWATCHED, number)
 
-    def kill(self, number: int, signum: int, grace: float) -> None:
-        """Send a signal; SIGTERM is followed by SIGKILL after `grace` seconds."""
+    def kill(self, number: int, signum: int, grace: float | None) -> None:
+        """Send a signal; after SIGTERM send SIGKILL, `grace` seconds later if given."""
         worker = self.workers.get(number)
         if worker is None:
             return
@@ -211,14 +235,14 @@ class Zygote:
             self.signal(worker, signum)
         elif not worker.end.announced:
             worker.end = EndSequence(grace)
-            self.announce(worker, time.monotonic())
+            self.announce(worker, self.clock())
 
     def withdraw(self, number: int, last: int) -> None:
-        """Take back the calls up to `last` that the worker has not begun, and the results that it has not sent."""
+        """Take back the calls up to `last` that have not begun, and the results not sent."""
         worker = self.workers.get(number)
         if worker is not None and worker.result_log is not None and worker.pid:
             worker.withdrawal = CallWithdrawal(worker.pid, worker.result_log, last)
-            self.go_on_withdrawing(worker, time.monotonic())
+            self.go_on_withdrawing(worker, self.clock())
 
     def go_on_withdrawing(self, worker: _Worker, now: float) -> None:
         found = worker.withdrawal.attempt(now) if worker.withdrawal is not None else None
@@ -227,23 +251,25 @@ class Zygote:
             self.stream.say(protocol.WITHDRAWN, worker.number, found)
 
     def end(self, grace: float) -> None:
-        """Wait for the workers, which were told to end; kill those that are left after `grace` seconds."""
-        self.ending = time.monotonic() + grace
+        """Wait for the workers, which were told to end; kill the rest after `grace` seconds."""
+        self.ending = self.clock() + grace
 
-    # -- what happens ----------------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------------
 
     def child_changed(self, mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 1 << 10)
         self.hear_births()
+        # After the births: a short-lived worker has told its process id before its end.
         for pid, status in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)
+            # A guard may end before its worker, then a child of this process: only the worker's own end counts.
             if worker is not None and not (worker.pid not in (0, pid) and _is_child(worker.pid)):
                 self.exited(worker, exit_code(status) if pid == worker.pid or not worker.pid else None)
         self.end_orphans()
 
     def end_group(self, pid: int) -> None:
-        """Before its number may be another's: end what a worker left, where it has no guard that does."""
+        """End the processes left by a worker without a guard, before another process can have the number."""
         worker = self.by_pid.get(pid)
         if worker is not None and pid == worker.pid:
             kill_group(pid, signal.SIGKILL)
@@ -256,11 +282,20 @@ class Zygote:
             _remove(worker.directory)
         if worker.result_log is not None:
             worker.result_log.close()
-        by_the_kernel = self.limits.ended(worker.pid)
-        self.stream.say(protocol.EXITED, worker.number, code, worker.reason or by_the_kernel)
+        by_the_kernel = self.limits.ended(worker.pid) or self.killed_for_memory(worker, code)
+        reason = worker.reason if worker.reason not in (None, "rank") else by_the_kernel or worker.reason
+        self.stream.say(protocol.EXITED, worker.number, code, reason)
+
+    def killed_for_memory(self, worker: _Worker, code: int | None) -> str | None:
+        """Return "job memory" if the kernel ended it, or one of its ranks, because the job has no more memory."""
+        perhaps = bool(code) if worker.directory else code == -signal.SIGKILL  # a launcher outlives its ranks
+        return "job memory" if perhaps and self.oom_kills.explain_one() else None
 
     def end_orphans(self) -> None:
-        """End what dead workers left. What others left is their guards' child; without a guard it is here, too."""
+        """End orphans of dead workers.
+
+        Orphans of living workers belong to guards; without guards the two look alike.
+        """
         if not any(worker.pid == worker.guard for worker in self.workers.values()):
             for pid in set(children()) - self.by_pid.keys():
                 kill(pid)
@@ -272,7 +307,7 @@ class Zygote:
         self.leave(directories)
 
     def leave(self, directories: Iterable[str] = ()) -> NoReturn:
-        """End, but not before everything that the workers left has ended; then nobody writes there any more."""
+        """End, but not before all processes of the workers have ended, because these may write to the directories."""
         end_children(_UNKILLABLE, self.by_pid)
         for directory in directories:
             _remove(directory)
@@ -281,29 +316,32 @@ class Zygote:
     # -- limits ----------------------------------------------------------------------------------------
 
     def patience(self) -> float | None:
-        """Return for how long nothing needs to be looked at, in s."""
-        now = time.monotonic()
+        """Return the seconds for which nothing needs a look; None for any time."""
+        now = self.clock()
         times = [worker.overdue for worker in self.workers.values()]
         times += [worker.end.next_at for worker in self.workers.values()]
         times += [worker.withdrawal.next_attempt for worker in self.workers.values() if worker.withdrawal]
         times.append(self.ending)
         limits = self.limits.patience(now)
         first = min([at - now for at in times if at is not None] + ([] if limits is None else [limits]), default=None)
-        return None if first is None else max(0.0, first)
+        return None if first is None else max(0.0, min(first, LOOK))
 
     def keep_limits(self, now: float) -> None:
         for pid, reason in self.limits.exceeded(now).items():
-            if reason == "memory":  # which it would go on taking meanwhile
+            if reason == "memory":  # SIGTERM would leave it time to take even more
                 self.stop(self.by_pid[pid], reason)
             else:
                 self.by_pid[pid].reason = self.by_pid[pid].reason or reason
                 self.by_pid[pid].end.announce(now)
         for worker in self.workers.values():
             self.send_due(worker, now)
+            if worker.stopped is not None:
+                worker.stopped.note(self.clock)
         if self.ending is not None and now >= self.ending:
             self.ending = now + _AGAIN
             for worker in self.workers.values():
                 self.stop(worker, "end")
+        # A copy, because `exited` removes workers.
         for worker in list(self.workers.values()):
             if worker.overdue is not None and now >= worker.overdue:
                 self.exited(worker, None)
@@ -315,9 +353,9 @@ class Zygote:
         self.send_due(worker, now)
 
     def send_due(self, worker: _Worker, now: float) -> None:
-        """Send what is due of the end of its call: to the worker alone at first, whose function looks after the rest.
+        """Send the due signals: first to the worker alone, because the function looks after its children.
 
-        SIGKILL goes to all of its group; its guard ends what has left that.
+        SIGKILL goes to the worker's whole group; the guard ends processes outside of the group.
         """
         for signum in worker.end.due(now):
             if signum == signal.SIGKILL:
@@ -334,9 +372,9 @@ class Zygote:
         if worker.pid:
             kill_group(worker.pid, signum)
         else:
-            kill(worker.guard)  # which ends what it is just forking
+            kill(worker.guard)  # the guard ends the worker in the making
         if signum == signal.SIGKILL and worker.overdue is None:
-            worker.overdue = time.monotonic() + _UNKILLABLE
+            worker.overdue = self.clock() + _UNKILLABLE
 
 
 def _pipe() -> tuple[int, int]:
@@ -347,7 +385,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _is_child(pid: int) -> bool:
-    """Return whether this process is the parent of that one, ended or not: it is told of its end, or has been."""
+    """Return True if this process is the parent of the other one, perhaps an ended one, and so is told of the end."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -356,10 +394,10 @@ def _is_child(pid: int) -> bool:
 
 
 def _load_for_the_next() -> bool:
-    """Import what the first workers load when they need it, so that the next find it: it takes as long as the rest."""
-    with contextlib.suppress(Exception):  # they are told where to look, and fail with words of their own
+    """Import modules that a worker would load for its first call, so that all later workers begin with these."""
+    with contextlib.suppress(Exception):  # workers are told the import path, and fail with errors of their own
         from ..serialize import function_registry, reconstruct  # noqa: F401
-    gc.freeze()  # what is here now is the same in every worker: the collector need not touch its pages
+    gc.freeze()  # these objects are the same in all workers, so the collector need not touch their pages
     return True
 
 
@@ -370,7 +408,7 @@ def _remove(directory: str) -> None:
 
 
 def main() -> None:
-    """Run as `python -c "... main()" SOCKET STDERR DRIVER`: the zygote first, in its forks a worker each."""
+    """Run as `python -c "... main()" SOCKET STDERR DRIVER`: the zygote at first, and a worker in each of its forks."""
     sock, errors, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
     default_signals()
     open_standard_descriptors()
@@ -379,10 +417,10 @@ def main() -> None:
     watched = watch_end(driver)
     if watched is None:
         die_with_parent(driver)
-    elif os.getppid() != driver:  # it had ended before it was watched
+    elif os.getppid() != driver:  # the driver had ended before it was watched
         os._exit(1)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)  # it ends with the driver, not with the terminal
+        signal.signal(signum, signal.SIG_IGN)  # the zygote ends with the driver, not with the terminal
     try:
         Zygote(sock, driver, watched).run()
     except BecomeWorker as worker:
@@ -391,7 +429,7 @@ def main() -> None:
 
 
 def _use_as_stderr(errors: int) -> None:
-    """Replace the file that was stderr so far, for the driver to read should the start of this process fail."""
+    """Replace the file used as stderr so far, which the driver reads after a failed start of this process."""
     os.write(errors, os.pread(2, os.fstat(2).st_size, 0))
     os.dup2(errors, 2)
     os.close(errors)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,11 @@ def variables(*names: str) -> dict[str, str | None]:
     return {name: os.environ.get(name) for name in names}
 
 
+def node(number: int) -> str:
+    """Return the node's name; the number makes a call of its own."""
+    return os.environ["SLURMD_NODENAME"]
+
+
 def where() -> str:
     return os.getcwd()
 
@@ -47,6 +54,28 @@ def rank_of_node() -> tuple[int, int, str]:
 
     world = MPI.COMM_WORLD
     return world.Get_rank(), world.allreduce(1), os.environ["SLURMD_NODENAME"]
+
+
+def variables_of_rank(*names: str) -> Any:
+    """Return variables of a rank's environment; the call's result is a list of them."""
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return {name: os.environ.get(name) for name in names}
+
+
+def rendezvous(*names: str) -> Any:
+    """Let the ranks meet as torch.distributed does; return variables of each."""
+    from mpi4py import MPI
+
+    with ExitStack() as stack:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if os.environ["RANK"] == "0":
+            stack.enter_context(socket.create_server(("", place[1])))
+        MPI.COMM_WORLD.Barrier()
+        stack.enter_context(socket.create_connection(place))
+        MPI.COMM_WORLD.Barrier()
+    return {name: os.environ[name] for name in names}
 
 
 def trace() -> str:

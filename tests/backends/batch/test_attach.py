@@ -20,7 +20,8 @@ from this_machine import until
 from callyard import Executor, JobCancelled
 from callyard.cache.directory import CacheDirectory
 from callyard.futures import Future
-from callyard.jobs.spool import CallOutcome, folders
+from callyard.jobs.find_batches import folders
+from callyard.jobs.spool import CallOutcome
 
 Make = Callable[..., Executor]
 Drive = Callable[..., Driver]

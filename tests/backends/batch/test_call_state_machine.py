@@ -38,6 +38,7 @@ class Job:
     begun_at: float = NEVER
     outcome_seen_at: float = NEVER  # when a network file system shows the file
     result_seen_at: float = NEVER
+    leaves_word: bool = False  # its script lives to write its exit code
     heartbeat: int = 0
 
     def status(self) -> Status | None:
@@ -102,10 +103,10 @@ class Calls(RuleBasedStateMachine):
         job.outcome_seen_at, job.result_seen_at = self.now + late, self.now + late + later
 
     @precondition(lambda self: self.some("running"))
-    @rule(data=st.data(), code=st.sampled_from([NODE_FAILED, FAILED, TIMED_OUT, CANCELLED]))
-    def a_job_ends_without_a_word(self, data: st.DataObject, code: Status) -> None:
+    @rule(data=st.data(), code=st.sampled_from([NODE_FAILED, FAILED, TIMED_OUT, CANCELLED]), leaves_word=st.booleans())
+    def a_job_ends_without_an_outcome(self, data: st.DataObject, code: Status, leaves_word: bool) -> None:
         job = data.draw(st.sampled_from(self.some("running"))).job
-        job.phase, job.ended_as = "gone", code
+        job.phase, job.ended_as, job.leaves_word = "gone", code, leaves_word
 
     @precondition(lambda self: self.some("queued"))
     @rule(data=st.data())
@@ -142,6 +143,8 @@ class Calls(RuleBasedStateMachine):
             if waiter.job.outcome_seen_at <= self.now:
                 furthest = "end"
             action = waiter.state.listed(furthest, self.now)
+            if waiter.job.leaves_word and waiter.job.outcome_seen_at == NEVER:  # else it would be seen as well
+                waiter.state.exited(self.now)
             if action is Action.READ_OUTCOME:
                 if waiter.job.result_seen_at <= self.now:
                     waiter.tell("result")
@@ -302,6 +305,28 @@ def test_a_job_that_the_scheduler_has_again_is_not_given_up() -> None:
     assert made.given_up() is Action.ASK_HISTORY
     made.answered(RUNNING, 2 * GRACE, 2 * GRACE)
     assert made.looked_again(False, None) is None
+
+
+def test_no_grace_for_a_job_that_has_left_its_exit_code() -> None:
+    made = state(RUNNING)
+    assert made.exited(1.0) is Action.ASK_NOW
+    assert made.exited(2.0) is None
+    assert made.ticked(2.0) is None
+    assert made.answered(FAILED, 1.0, 3.0) == [Action.LOOK_SOON]
+    assert made.ticked(3.0) is None, "its files are looked at once more"
+    assert made.ticked(3.1) is Action.GIVE_UP
+    assert made.given_up() is Action.LOOK_AGAIN
+    assert made.looked_again(False, None) is Action.FAIL
+
+
+def test_the_exit_code_of_a_job_that_is_started_again_counts_no_more() -> None:
+    made = state(RUNNING)
+    made.exited(1.0)
+    assert Action.FORGET_EXIT not in made.answered(QUEUED, 0.5, 1.5), "that was asked before"
+    assert Action.FORGET_EXIT in made.answered(QUEUED, 2.0, 3.0)
+    assert made.answered(FAILED, 4.0, 5.0) == [Action.LOOK_SOON]
+    assert made.ticked(5.1) is None
+    assert made.ticked(5.1 + GRACE) is Action.GIVE_UP
 
 
 @pytest.mark.parametrize(

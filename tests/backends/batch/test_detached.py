@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 import threading
 from collections import Counter
@@ -28,6 +30,7 @@ from callyard.hashing.encoder import _registered as registered
 pytestmark = pytest.mark.once
 
 Jobs = Callable[..., Executor]
+SEEN = ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_STEP_NUM_TASKS", "FOUND")
 HELD = {"slurm_cmd_args": ["--hold"]}  # to see what is submitted, without waiting for it to run
 
 
@@ -320,6 +323,32 @@ def test_gpus_are_those_that_the_scheduler_gives(jobs: Jobs, slurm: Cluster) -> 
     assert two.result()["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
+def test_calls_are_told_apart_by_the_nodes_that_they_ask_for(jobs: Jobs, slurm: Cluster) -> None:
+    first, *others = slurm.nodes
+    ex = jobs()
+    named = ex.submit(calls.node, 1, resource_dict={"nodelist": first})
+    also = ex.submit(calls.node, 2, resource_dict={"nodelist": [first]})
+    elsewhere = ex.submit(calls.node, 3, resource_dict={"exclude": [first, *others[1:]]})
+    assert [named.result(), also.result(), elsewhere.result()] == [first, first, others[0]]
+    array = named.job_id.partition("_")[0]
+    assert (named.job_id, also.job_id) == (f"{array}_0", f"{array}_1")
+    assert elsewhere.job_id.partition("_")[0] != array
+
+
+def test_arguments_are_refused_at_once_and_alone(jobs: Jobs, slurm: Cluster) -> None:
+    ex, asked = jobs(), "slurm_cmd_args"
+    for words, message in [
+        ("--quiet", f"{asked} has '--quiet': then sbatch would not say the job's ID: leave it out"),
+        (["job.sh"], f"{asked} has 'job.sh', which sbatch may take for what it is to run"),
+        ("--comment='a", f"{asked} must be words as in a shell (No closing quotation)"),
+        (["--hint=\0"], f"{asked} must be words without NUL"),
+    ]:
+        with pytest.raises(ResourceError, match=re.escape(message)):
+            ex.submit(calls.add, 1, 2, resource_dict={asked: words})
+    assert ex.submit(calls.add, 1, 2, resource_dict={asked: "--hint compute_bound"}).result() == 3
+    assert slurm.commands()["sbatch"] == 1
+
+
 def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     place = tmp_path / "back\\slash %j"
@@ -335,11 +364,78 @@ def test_ranks_on_one_node(jobs: Jobs) -> None:
 
 
 @pytest.mark.needs("mpi")
+def test_the_mpiexec_of_the_node_starts_ranks_each_with_its_gpus(
+    jobs: Jobs, slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    launcher = tmp_path / "bin" / "mpiexec"
+    launcher.parent.mkdir()
+    launcher.write_text(f'#!/bin/sh\nFOUND=there exec "{shutil.which("mpiexec")}" "$@"\n')
+    launcher.chmod(0o700)
+    here = tmp_path / "here" / "mpiexec"  # which the nodes do not have
+    here.parent.mkdir()
+    here.write_text("#!/bin/sh\nexit 1\n")
+    here.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{here.parent}:{os.environ['PATH']}")
+    ex = jobs(setup=f"rm -f {here}\nexport PATH={launcher.parent}:$PATH")
+    gpus = {"gpus_per_rank": 1} if slurm.gpus > 1 else {}
+    first, second = ex.with_resources(ranks=2, nodes=1, **gpus).submit(calls.variables_of_rank, *SEEN).result()
+    assert first["FOUND"] == second["FOUND"] == "there"
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in (first, second)] == (["0", "1"] if gpus else [None] * 2)
+
+
+@pytest.mark.needs("mpi")
+def test_a_node_without_an_mpi(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "env"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    future = jobs(setup=f"export PATH={tmp_path}/bin").with_resources(ranks=2).submit(calls.rank_of_node)
+    with pytest.raises(ResourceError, match=r"'rank_of_node' asks for 2 ranks, and on .* neither mpiexec nor"):
+        future.result()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_for_which_slurm_chooses_several_nodes(
+    jobs: Jobs, slurm: Cluster, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Slurm starts them, however far the node's mpiexec would have come."""
+    if slurm.gpus != 2:
+        pytest.skip("no device files that could stand for GPUs")
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+    ranks = jobs().with_resources(ranks=3, gpus_per_rank=1).submit(calls.variables_of_rank, *SEEN).result()
+    seen = {(rank["SLURMD_NODENAME"], rank["CUDA_VISIBLE_DEVICES"]) for rank in ranks}
+    assert len(seen) == 3
+    assert {gpu for _, gpu in seen} == {"0", "1"}
+    assert all(rank["SLURM_STEP_NUM_TASKS"] == "3" for rank in ranks)
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_are_placed_and_bound_as_is_asked_for(
+    jobs: Jobs, slurm: Cluster, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+    ex, gpus = jobs(), {"gpus_per_rank": 1, "gpu_bind": "map_gpu:1,0"} if slurm.gpus > 1 else {}
+    apart = ex.with_resources(ranks=3, ranks_per_node=2, cpu_bind="rank", srun_args="--distribution=block:cyclic")
+    spread = apart.submit(calls.variables_of_rank, "SLURMD_NODENAME", "SLURM_CPU_BIND_TYPE", "SLURM_DISTRIBUTION")
+    bound = ex.with_resources(ranks=2, cpu_bind="cores", **gpus)  # on one node, where mpiexec would start them else
+    there = bound.submit(calls.variables_of_rank, "SLURM_CPU_BIND_TYPE", "CUDA_VISIBLE_DEVICES").result()
+    first, second, third = spread.result()
+    assert first == second == {**third, "SLURMD_NODENAME": first["SLURMD_NODENAME"]} != third
+    assert (first["SLURM_CPU_BIND_TYPE"], first["SLURM_DISTRIBUTION"]) == ("rank", "block:cyclic")
+    assert [rank["SLURM_CPU_BIND_TYPE"] for rank in there] == ["cores"] * 2
+    assert [rank["CUDA_VISIBLE_DEVICES"] for rank in there] == (["1", "0"] if gpus else [None] * 2)
+
+
+@pytest.mark.needs("mpi")
 def test_ranks_on_two_nodes(jobs: Jobs, fitting_mpi: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
-    results = jobs().with_resources(ranks=2, nodes=2).submit(calls.rank_of_node).result()
+    ex = jobs().with_resources(ranks=2, nodes=2)
+    met = ex.submit(calls.rendezvous, "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", resource_dict={"nodes": 1})
+    results = ex.submit(calls.rank_of_node).result()
     assert [rank[:2] for rank in results] == [(0, 2), (1, 2)]  # type: ignore[attr-defined]
     assert len({rank[2] for rank in results}) == 2  # type: ignore[attr-defined]
+    assert [list(rank.values()) for rank in met.result()] == [
+        [str(rank), "2", str(rank), "127.0.0.1"] for rank in (0, 1)
+    ]
 
 
 @pytest.mark.needs("mpi")
@@ -487,7 +583,7 @@ def test_what_a_call_prints_is_kept(jobs: Jobs, results: Path) -> None:
 
 def test_what_a_future_says(jobs: Jobs, slurm: Cluster, gate: Gate) -> None:
     ex = jobs()
-    assert "detached, each call a job of Slurm, remembers in" in repr(ex)
+    assert "detached, each call a job of Slurm, cache in" in repr(ex)
     future = ex.submit(gate.hold, 1)
     assert future.cached is False
     assert not future.running()

@@ -28,6 +28,7 @@ from callyard import (
     CacheError,
     CallyardError,
     Executor,
+    JobCancelled,
     JobLost,
     OutOfMemory,
     TimeLimitExceeded,
@@ -185,6 +186,43 @@ def test_another_python(slurm: Cluster, detached: Detached, tmp_path: Path, monk
     monkeypatch.setenv("PYTHONPATH", str(library))
     ex = detached(python=python)
     failure(ex.submit(add, 1, 2), VersionMismatch, f"from Python {sys.version_info[0]}.{sys.version_info[1]}")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"python": "/nowhere/python"}, "exit code 127"),
+        ({"setup": ["exit 3"]}, "exit code 3"),
+        ({"setup": ["set -eu", "module load nothing"]}, "exit code 127"),
+        ({"launcher": ("/nowhere/apptainer", "exec", "none.sif")}, "exit code 127"),
+    ],
+    ids=["python", "setup", "module", "container"],
+)
+def test_a_job_that_cannot_begin_is_not_waited_for(
+    slurm: Cluster, detached: Detached, options: dict[str, object], words: str
+) -> None:
+    """Its script says so itself, and then there is no grace for files that come late."""
+    failure(detached(result_grace=3600, **options).submit(add, 1, 2), WorkerLost, words)
+
+
+def test_a_job_that_is_killed_is_not_waited_for(slurm: Cluster, detached: Detached) -> None:
+    error = failure(detached(result_grace=3600).submit(kill_the_job), WorkerLost, "signal 9")
+    assert error.exitcode == -signal.SIGKILL
+
+
+def test_a_job_that_is_cancelled_is_not_waited_for(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+    ex = detached(result_grace=3600)
+    running, array = (
+        ex.submit(hold, str(tmp_path)),
+        [ex.submit(hold, str(tmp_path), number) for number in range(2)],
+    )
+    for times in (1, 2, 3):
+        until_it_runs(tmp_path, times)
+    slurm.run("scancel", str(running.job_id), str(array[1].job_id))
+    for future in (running, array[1]):
+        failure(future, JobCancelled)
+    (tmp_path / "go").touch()
+    assert array[0].result() == 0
 
 
 def test_a_python_that_is_not_there(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:

@@ -27,6 +27,6 @@ class Inbox:
 def test_calls_after_a_long_silence_go_out_together() -> None:
     new: list[str] = []
     inbox = Inbox(new)
-    backend: Any = SimpleNamespace(_inbox=inbox, _intake=SimpleNamespace(new=new), _clock=lambda: inbox.now)
+    backend: Any = SimpleNamespace(_inbox=inbox, _state=SimpleNamespace(new=new), _clock=lambda: inbox.now)
     BatchBackend._take_in(backend, None)
     assert len(new) == 2

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ending_calls as calls
+import psutil
 import pytest
 from cluster import Cluster
 from this_machine import until
@@ -36,6 +37,22 @@ def count_signals(path: Path, name: str) -> str:
     while not got:
         time.sleep(0.01)
     return signal.Signals(got[0]).name
+
+
+def until_gone(path: Path) -> tuple[float, bool]:
+    """Return how much time is left, and whether the end is near, when a file is removed."""
+    call = callyard.current()
+    assert call is not None
+    path.write_text("begun")
+    while path.exists():
+        time.sleep(0.01)
+    return call.time_left() or 0.0, callyard.ending()
+
+
+def processes_of(job: str) -> list[psutil.Process]:
+    """Return the process of a job and that of its call."""
+    found = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("SLURM_JOB_ID") == job]
+    return [process for process in found if process.name().startswith("python")]
 
 
 def stay(path: Path) -> None:
@@ -87,6 +104,21 @@ def test_the_time_of_a_call_is_over(ex: Executor, tmp_path: Path) -> None:
             future.result()
 
 
+def test_the_time_in_which_a_job_is_suspended_does_not_count(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(until_gone, word, resource_dict={"run_time": ENOUGH})
+    job = begun(word, future)
+    slurm.run("scontrol", "suspend", job)
+    stands_still = {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP}  # by SIGSTOP, or frozen in its cgroup
+    until(lambda: {process.status() for process in processes_of(job)} <= stands_still)
+    time.sleep(ENOUGH + 1)
+    word.unlink()
+    slurm.run("scontrol", "resume", job)
+    left, ending = future.result()
+    assert 0 < left <= ENOUGH
+    assert not ending
+
+
 # ------------------------------------------------------------------ signals by hand
 
 
@@ -127,10 +159,16 @@ def test_warnings_before_the_end(ex: Executor, slurm: Cluster, detached: Detache
 
 
 def test_what_a_job_was_given(detached: Detached, slurm: Cluster) -> None:
-    future = detached(walltime=600).submit(calls.about, resource_dict={"memory": 0.5, "cores_per_rank": 2})
+    ex = detached(walltime=600)
+    future = ex.submit(calls.about, resource_dict={"memory": 0.5, "cores_per_rank": 2})
+    inner = ex.submit(calls.about_an_executor, resource_dict={"memory": 0.5, "cores_per_rank": 2})
+    together = [ex.submit(calls.about, number) for number in range(3)]
     about = future.result()
     assert isinstance(about, callyard.CurrentCall)
     assert (about.attempt, about.key, about.cores, about.gpus, about.memory) == (1, future.key, 2, (), 0.5)
+    assert about.name == "about"
+    assert "2 cores, 0 GPUs, 0.5 GiB" in inner.result()
+    assert [each.result().number for each in together] == [0, 1, 2]
 
 
 # ------------------------------------------------------------------ run again
@@ -151,6 +189,26 @@ def test_arguments_that_no_job_can_keep(ex: Executor) -> None:
         ex.submit(calls.go_on_unpicklable).result()
 
 
+@pytest.mark.needs("mpi")
+def test_ranks_that_ask_to_be_run_again(ex: Executor) -> None:
+    future = ex.submit(calls.count_down_on_ranks, 1, resource_dict={"ranks": 2})
+    one_rank = ex.submit(calls.ask_on_one_rank, resource_dict={"ranks": 2})
+    assert future.result() == [(0, 1, 2), (1, 2, 2)]
+    assert future.attempts == 2
+    with pytest.raises(callyard.CallyardError, match="on 1 of its 2 ranks, and returned on the others"):
+        one_rank.result()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_go_on_when_their_job_is_started_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_on_all_ranks_when_told, word, resource_dict={"ranks": 2, "restart_limit": 1})
+    job = begun(word, future)
+    slurm.run("scontrol", "requeue", job)
+    at_once(slurm, job)
+    assert future.result() == [2, 2]
+
+
 def at_once(slurm: Cluster, job: str) -> None:
     """Slurm holds a job that is started again for two minutes; within the same second its node would refuse it."""
     until(lambda: slurm.state(job) == "PENDING")
@@ -165,6 +223,19 @@ def test_a_call_that_goes_on_when_its_job_is_started_again(ex: Executor, slurm: 
     at_once(slurm, job)
     assert future.result() == 2
     assert future.attempts == 2
+
+
+def test_a_call_goes_on_after_a_preemption(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told_there, word, resource_dict={"partition": "low", "restart_limit": 1})
+    job = begun(word, future)
+    wanted = ["--partition=main", f"--nodelist={word.read_text()}", "--exclusive", "--output=/dev/null"]
+    slurm.run("sbatch", *wanted, "--wrap=sleep 600")
+    at_once(slurm, job)
+    attempt, node = future.result()
+    assert attempt == future.attempts == 2
+    assert node != word.read_text()
+    slurm.cancel_all()
 
 
 def test_a_call_that_is_warned_has_its_job_started_again(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:

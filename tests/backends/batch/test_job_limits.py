@@ -20,7 +20,7 @@ from callyard.backends.batch import backend
 from callyard.cache.directory import CacheDirectory
 from callyard.futures import Future
 from callyard.jobs.batch import BatchPart
-from callyard.jobs.spool import folders
+from callyard.jobs.find_batches import folders
 
 pytestmark = pytest.mark.once
 

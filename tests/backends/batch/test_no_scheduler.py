@@ -8,8 +8,8 @@ import pytest
 
 from callyard import Executor, SchedulerError, Slurm
 
-NOT_INSTALLED = r"Slurm is not installed here to run 'abs': there is no scontrol .* is this a login node"
-NOT_CONFIGURED = r"no Slurm cluster is configured here \(scontrol: {}.*\) to run 'abs': set SLURM_CONF"
+NOT_INSTALLED = r"'abs' was not run: Slurm is not installed here: there is no scontrol .* is this a login node"
+NOT_CONFIGURED = r"'abs' was not run: no Slurm cluster is configured here \(scontrol: {}.*\): set SLURM_CONF"
 
 
 def both_say(cache: Path, words: str) -> None:

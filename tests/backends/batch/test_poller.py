@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from callyard.backends.batch.batch_state import Ask
+from callyard.backends.batch.delivery import Delivery
+from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.backends.batch.poller import Poller
-from callyard.backends.batch.tracker import TrackedBatch, Tracker
 from callyard.cache.directory import CacheDirectory
 from callyard.jobs.batch import BatchPart
 from callyard.schedulers.base import Status
@@ -82,6 +84,9 @@ class Call:
     def again(self) -> None:
         pass
 
+    def done(self) -> bool:
+        return bool(self.errors)
+
     def fail_with(self, error: BaseException) -> None:
         self.errors.append(error)
 
@@ -103,40 +108,60 @@ class Desk:
 class Asking:
     def __init__(self, tmp_path: Path, trouble: str = "") -> None:
         self.desk, self.folder = Desk(), Files(trouble)
-        self.call = Call(self.folder)
-        self.tracker = Tracker(CacheDirectory.open(tmp_path), False, (5.0, 60.0), 60.0, lambda call: None)
-        self.tracked = TrackedBatch(self.folder, 60.0)  # type: ignore[arg-type]
-        self.tracked.add(self.call)  # type: ignore[arg-type]
-        self.tracker.batches[self.folder.token] = self.tracked
-        self.poller = Poller(CommandThread(), self.desk, self.tracker, None)  # type: ignore[arg-type]
+        self.call, self.now = Call(self.folder), 1000.0
+        self.state = ExecutorState((5.0, 60.0), 60.0)
+        self.batch = self.state.follow(self.call, self.now, is_complete=True, has_job=False)  # type: ignore[arg-type]
+        delivery = Delivery(CacheDirectory.open(tmp_path), False, self.state, lambda: self.now)
+        self.poller = Poller(CommandThread(), self.desk, self.state, delivery, lambda: self.now)  # type: ignore[arg-type]
+
+    def ask(self) -> None:
+        """Ask what is due now; nothing that goes wrong makes that the last question."""
+        [asks] = [action for action in self.state.decide(self.now) if isinstance(action, Ask)]
+        self.poller.ask(asks.batches)
+        due = self.state.due()
+        assert due is not None
+        self.now += 60
+
+    @property
+    def overdue_since(self) -> float | None:
+        return self.batch.states[0].overdue_since
 
 
 @pytest.mark.parametrize("trouble", ["parts", "waits"])
 def test_a_file_system_stumbles(tmp_path: Path, trouble: str) -> None:
     asking = Asking(tmp_path, trouble)
-    asking.poller.ask()
-    assert not asking.tracker.asking
-    assert asking.tracked.states[0].overdue_since is None
+    asking.ask()
+    assert asking.overdue_since is None
     asking.folder.trouble = ""
-    asking.tracker.questions.at = 0.0
-    asking.poller.ask()
-    assert asking.tracked.states[0].overdue_since is not None
+    asking.ask()
+    assert asking.overdue_since is not None
 
 
 def test_a_scheduler_talks_nonsense(tmp_path: Path) -> None:
     asking = Asking(tmp_path)
     asking.desk.nonsense = True
-    asking.poller.ask()
-    assert not asking.tracker.asking
-    assert asking.tracker.questions.at > 0
+    asking.ask()
+    asking.ask()
+    assert asking.overdue_since is None
 
 
-def test_why_a_job_ended_cannot_be_written(tmp_path: Path) -> None:
-    """Its future is told all the same: the file system may never take it."""
+def test_why_a_job_ended_cannot_be_written_yet(tmp_path: Path) -> None:
     asking = Asking(tmp_path, "end")
-    asking.poller.ask()
-    since = asking.tracked.states[0].overdue_since
-    assert since is not None
-    asking.poller.give_up_overdue(asking.tracked, since + 100)
+    for _ in range(2):
+        asking.ask()
+        since = asking.overdue_since
+        assert since is not None
+        asking.poller.give_up(asking.batch, asking.state.ticked(asking.batch, since + 100), since + 100)
+        asking.folder.trouble = ""
+    assert len(asking.call.errors) == len(asking.folder.ends) == 1
+
+
+def test_why_a_job_ended_can_never_be_written(tmp_path: Path) -> None:
+    """The error is told all the same, after a while."""
+    asking = Asking(tmp_path, "end")
+    for _ in range(2):
+        asking.ask()
+        asking.poller.give_up(asking.batch, asking.state.ticked(asking.batch, asking.now + 100), asking.now + 100)
     assert len(asking.call.errors) == 1
     assert asking.folder.ends == []
+    assert "ended with exit code 0" in str(asking.call.errors[0])

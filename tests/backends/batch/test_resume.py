@@ -17,7 +17,7 @@ from this_machine import until
 
 from callyard import Executor
 from callyard.cache.directory import CacheDirectory
-from callyard.jobs.spool import folders_by_age
+from callyard.jobs.find_batches import folders_by_age
 
 pytestmark = pytest.mark.once
 

@@ -27,7 +27,7 @@ from failing_calls import (
 from this_machine import until
 
 from callyard import Executor, JobCancelled, JobLost, NodeFailure, SchedulerError, TimeLimitExceeded
-from callyard.backends.batch import poller, scheduler_client
+from callyard.backends.batch import delivery, scheduler_client
 from callyard.jobs import spool
 
 pytestmark = pytest.mark.once  # Slurm takes its time, and does the same whatever Python asks it
@@ -183,7 +183,10 @@ def test_a_dependency_of_the_users_own_that_can_never_be_satisfied(
 ) -> None:
     failed = slurm.run("sbatch", "--parsable", "--output=/dev/null", "--wrap", "exit 1").strip()
     slurm.wait_for(failed, "FAILED")
-    never = ex.submit(add, 1, 2, resource_dict={"slurm_cmd_args": [f"--dependency=afterok:{failed}"]})
+    never = ex.submit(add, 1, 2, resource_dict={"slurm_cmd_args": ["--hold"]})
+    until(lambda: never.job_id is not None)
+    slurm.run("scontrol", "update", f"jobid={never.job_id}", f"dependency=afterok:{failed}")
+    slurm.run("scontrol", "release", str(never.job_id))
     failure(never, JobCancelled)
 
 
@@ -462,8 +465,8 @@ def test_what_becomes_visible_late_is_not_lost(
         hide = lambda path: [name for name in names(path) if not (hidden and name.endswith(".end"))]  # noqa: E731
         monkeypatch.setattr(spool, "names", hide)
     else:
-        find = poller.find
-        monkeypatch.setattr(poller, "find", lambda *args, **options: None if hidden else find(*args, **options))
+        find = delivery.find
+        monkeypatch.setattr(delivery, "find", lambda *args, **options: None if hidden else find(*args, **options))
     ex = detached(result_grace=300)
     future = ex.submit(add, 1, 2)
     job = until_submitted(slurm, future)
@@ -480,7 +483,7 @@ def test_what_stays_invisible_is_lost_until_it_appears(
 ) -> None:
     ex = detached()
     with monkeypatch.context() as patch:
-        patch.setattr(poller, "find", lambda *args, **options: None)
+        patch.setattr(delivery, "find", lambda *args, **options: None)
         (tmp_path / "go").touch()
         failure(ex.submit(hold, str(tmp_path), 3), JobLost, "cannot be seen")
     again = ex.submit(hold, str(tmp_path), 3)

@@ -164,6 +164,25 @@ def test_what_it_is_called(desk: Desk, slurm: Cluster) -> None:
     desk.cancel(job)
 
 
+def test_options_by_their_keys(desk: Desk, slurm: Cluster) -> None:
+    first, second, *_ = slurm.nodes
+    slurm.run(
+        *("scontrol", "create", "reservation", "reservationname=lesson", "starttime=now", "duration=10"),
+        *(f"nodes={second}", f"users={slurm.layout.user}"),
+    )
+    asked = {"exclude": first, "nodelist": second, "licenses": "tool:1", "begin": "now+1hour", "wckey": "alloys"}
+    mails = {"mail_type": ["fail", "time_limit_80"], "mail_user": "me@there"}
+    job = desk.submit(resources=Resources(**asked, **mails, reservation="lesson"))
+    shown = slurm.run("scontrol", "show", "job", job)
+    desk.cancel(job)
+    slurm.run("scontrol", "delete", "reservationname=lesson")
+    for words in (
+        *(f"ReqNodeList={second}", f"ExcNodeList={first}", "Licenses=tool:1", "Reservation=lesson"),
+        *("Reason=BeginTime", "MailUser=me@there", "MailType=FAIL,TIME_LIMIT_80"),
+    ):
+        assert words in shown
+
+
 @pytest.mark.parametrize("priority", [-7, -(10**12)])
 def test_a_low_priority(desk: Desk, slurm: Cluster, priority: int) -> None:
     job = desk.submit(resources=Resources(priority=priority, slurm_cmd_args=["--hold"]))
@@ -218,6 +237,8 @@ def test_a_submission_is_found(desk: Desk) -> None:
         ({"memory": 10**6}, "Memory specification can not be satisfied; Requested node configuration is not available"),
         ({"constraint": "nothing"}, "Invalid feature specification"),
         ({"gres": "nothing:1"}, "Invalid generic resource (gres) specification"),
+        ({"licenses": "nothing"}, "Invalid license specification"),
+        ({"reservation": "nothing"}, "Requested reservation is invalid"),
         ({"slurm_cmd_args": ["--nothing"]}, "unrecognized option '--nothing'"),
     ],
 )

@@ -548,8 +548,8 @@ def test_progress_counts_what_is_remembered(make: Any, journal: str, capfd: pyte
 
 
 def test_repr(make: Any, results: Path) -> None:
-    assert f"remembers in {results}>" in repr(make())
-    assert f"remembers in {results} (refresh)" in repr(make(cache=Cache(results, mode="refresh")))
+    assert f"cache in {results}>" in repr(make())
+    assert f"cache in {results} (refresh)" in repr(make(cache=Cache(results, mode="refresh")))
 
 
 def test_methods_and_classes(ex: Executor) -> None:

@@ -335,10 +335,10 @@ REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
     "a number for a path": ({"cwd": 3}, "cwd must be a path, not 3"),
     "a list for env": ({"env": ["A=1"]}, "env must be a mapping"),
     "a number in env": ({"env": {"A": 1}}, "env must map names to strings, which 'A': 1 does not"),
-    "too many cores": ({"cores_per_rank": 99}, "99 cores.*there are 4.*Local"),
-    "too many in ranks": ({"ranks": 2, "cores_per_rank": 3}, "2 x 3 cores.*there are 4"),
-    "too many GPUs": ({"gpus_per_rank": 3}, "3 GPUs.*there are 2.*Local"),
-    "too much memory": ({"memory": 9}, "9 GiB.*there are 8.*Local"),
+    "too many cores": ({"cores_per_rank": 99}, "cores_per_rank=99 was.* 4 cores.*Local"),
+    "too many in ranks": ({"ranks": 2, "cores_per_rank": 3}, "ranks=2 with cores_per_rank=3 was.* 4 cores"),
+    "too many GPUs": ({"gpus_per_rank": 3}, "gpus_per_rank=3 was.* 2 GPUs.*Local"),
+    "too much memory": ({"memory": 9}, "9 GiB.* 8 GiB.*Local"),
     "more nodes": ({"nodes": 2}, "nodes=2.*this machine is one"),
     "misspelled": ({"cores_per_rnk": 2}, "unknown resource 'cores_per_rnk': did you mean 'cores_per_rank'"),
     "shortened": ({"mem": 2}, "did you mean 'memory'"),
@@ -347,7 +347,7 @@ REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
     "twice": ({"cores": 1, "ranks": 1}, "ranks is given twice, as 'cores' and as 'ranks'"),
     **{
         f"for a scheduler: {key}": ({key: "x"}, f"{key} is for a scheduler")
-        for key in ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args")
+        for key in ("partition", "queue", "account", "qos", "constraint", "gres", "job_name", "slurm_cmd_args", "wckey")
     },
     "for a cache": ({"cache_key": "k"}, "cache_key is for a cache"),
     "no mapping": ([("cores", 1)], "resource_dict must be a mapping"),  # type: ignore[dict-item]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import pytest
 from gate import Gate
 
@@ -49,6 +51,15 @@ def process_ids() -> int:
 
     assert MPI.COMM_WORLD.size > 1
     return os.getpid()
+
+
+def test_ranks_that_ask_to_be_run_again(pair: Executor) -> None:
+    future = pair.submit(ending_calls.count_down_on_ranks, 2)
+    assert future.result() == [(0, 2, 3), (1, 4, 3)]
+    assert future.attempts == 3
+    with pytest.raises(callyard.CallyardError, match="on 1 of its 2 ranks, and returned on the others"):
+        pair.submit(ending_calls.ask_on_one_rank).result()
+    assert pair.submit(rank_of).result() == [(0, 2), (1, 2)]
 
 
 def sum_of_ranks() -> tuple[int, list[int]]:
@@ -292,6 +303,26 @@ def test_each_rank_sees_its_own_gpus(make: Make) -> None:
 
     ex = make(backend=Local(cores=2, gpus=4), resource_dict={"ranks": 2, "gpus_per_rank": 2})
     assert ex.submit(look).result() == ["0,1", "2,3"]
+
+
+def test_ranks_meet_by_the_variables_of_torch(pair: Executor) -> None:
+    def meet(*names: str) -> list[str]:
+        from mpi4py import MPI
+
+        with ExitStack() as stack:
+            place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            if os.environ["RANK"] == "0":
+                stack.enter_context(socket.create_server(("", place[1])))
+            MPI.COMM_WORLD.Barrier()
+            stack.enter_context(socket.create_connection(place))
+            MPI.COMM_WORLD.Barrier()
+        return [os.environ[name] for name in names]
+
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    for _ in range(2):  # the second on the same ranks
+        assert pair.submit(meet, *names).result() == [["0", "2", "0", "2"], ["1", "2", "1", "2"]]
+    own = {"env": {"MASTER_ADDR": "localhost", "LOCAL_RANK": "0"}}  # as each rank sees its own GPU alone
+    assert pair.submit(meet, "MASTER_ADDR", "LOCAL_RANK", resource_dict=own).result() == [["localhost", "0"]] * 2
 
 
 # ------------------------------------------------------------------ initializers

@@ -2,13 +2,13 @@
 
     any thread                   the thread "callyard-jobs"
     ---------------------------- ---------------------------------------------------------------------------
-    submit: pack, note inputs -> gather for a moment (intake), attach to jobs of the same calls (tracker)
+    submit: pack, note inputs -> gather for a moment, attach to jobs of the same calls (earlier_batches)
     cancel                       plan the others as few arrays, write those (writer), submit them in order (submitter)
                                  look at the files now and then, for calls that have begun or ended (poller)
                                  ask the scheduler now and then, for jobs that ended without a file (poller)
 
-Commands run in a third thread (`CommandThread`), so that one that hangs keeps nobody from looking at files. Decisions
-are in `state`, without I/O.
+What is done when is decided in `executor_state_machine`, without I/O; the others carry it out, and report. Commands run
+in a third thread (`CommandThread`), so that one that hangs keeps nobody from looking at files.
 
 A batch is written first, then submitted, and then the job's ID is written, too: wherever this process is killed,
 another one finds out how far it came, because the token of the batch is in the job's comment.
@@ -28,9 +28,10 @@ from typing import Any
 
 from ...cache.directory import CacheDirectory
 from ...dependencies.wait import when_done
-from ...errors import CallyardError, SchedulerError
+from ...errors import CallyardError, ResourceError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
 from ...hashing.call_key import Reference, references_of
+from ...jobs.submission import trial_of
 from ...resources import Resources
 from ...serialize.importable import apart
 from ...serialize.packed import load_with_inputs
@@ -40,19 +41,22 @@ from ...utils.threads import LazyThread
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options
+from ..resource_mapping import job_options, with_nodes
 from ..run_directories import remove_if_over
-from .call import JobCall, JobFuture, call_of
+from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
+from .call import JobCall, JobFuture, call_of, like_of
 from .call_pickles import CallPickle, LargeContents, packed_call, pickle_call
-from .intake import Intake, give_up
+from .delivery import Delivery
+from .earlier_batches import EarlierBatches
+from .executor_state_machine import ExecutorState
 from .poller import FileWatcher, Poller
 from .scheduler_client import SchedulerClient
 from .submitter import Canceller, Submitter
-from .tracker import EarlierBatches, Tracker
-from .writer import BatchWriter, JobSettings
+from .writer import BatchWriter, Intake, JobSettings
 
 _log = logging.getLogger("callyard")
 _QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, after which what was submitted goes out together
+_MOST_KINDS = 1000  # of resources that are remembered
 _FAILURES = 3  # in a row, after which it is given up
 
 
@@ -77,18 +81,16 @@ class BatchBackend:
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._waiting: set[Future[Any]] = set()  # those whose futures have not ended
         self._commands = commands = CommandThread(self._inbox.put)
-        self._tracker = tracker = Tracker(
-            home, private, job_settings.poll, job_settings.result_grace, self._ended, clock
-        )
-        self._earlier = earlier = EarlierBatches(home, tracker)
-        self._submitter = Submitter(commands, scheduler, tracker, earlier)
-        self._poller = Poller(commands, scheduler, tracker, self._submitter)
+        self._state = state = ExecutorState(job_settings.poll, job_settings.result_grace)
+        self._delivery = delivery = Delivery(home, private, state, clock)
+        self._earlier = earlier = EarlierBatches(home, state, delivery, clock)
+        self._submitter = Submitter(commands, scheduler, state, earlier, delivery, clock)
         writer = BatchWriter(home, job_settings, settings, private)
-        self._intake = intake = Intake(
-            self, commands, scheduler, writer, earlier, self._submitter, job_settings.poll[0]
-        )
-        self._watcher = FileWatcher(tracker, earlier, self._poller, intake.new.append)
-        self._canceller = Canceller(commands, scheduler, tracker, earlier)
+        self._intake = Intake(commands, scheduler, state, writer, earlier, delivery, self._submitter)
+        poller = Poller(commands, scheduler, state, delivery, clock)
+        self._poller, self._watcher = poller, FileWatcher(state, delivery, poller, clock)
+        self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
+        self._checked: set[str] = set()  # the kinds of resources with which jobs can be asked for
         self._thread = LazyThread("callyard-jobs")
         self._closing = self._leaving = False
         self._broken = False
@@ -112,6 +114,7 @@ class BatchBackend:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
         job_options(resources)  # refuses what cannot be
+        self._check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
@@ -156,7 +159,23 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return resources.updated(missing)
+        return with_nodes(resources.updated(missing))
+
+    def _check(self, resources: Resources) -> None:
+        """Raise ResourceError if no job can be asked for with these resources."""
+        like, settings = like_of(resources), self.job_settings
+        if like in self._checked:
+            return
+        try:
+            self._scheduler.check(trial_of(resources, settings.time(resources.run_time), settings.template is not None))
+        except CallyardError:
+            raise
+        except Exception as error:  # as an unclosed quote, or a value that JSON has nothing for
+            asked = ", ".join(f"{name}={value!r}" for name, value in resources.asked().items())
+            raise ResourceError(f"no job can be asked for with {asked}: {error}") from error
+        if len(self._checked) >= _MOST_KINDS:
+            self._checked.clear()
+        self._checked.add(like)
 
     def _admit(self, call: JobCall) -> None:
         """Enter a call whose other inputs are here; if that is all of them, first make its key and look that up."""
@@ -168,7 +187,7 @@ class BatchBackend:
         call.ticket.admit(lambda: load_with_inputs(packed_call(data), known)[1:], partial(self._enter, call))
 
     def _enter(self, call: JobCall) -> None:
-        self._do(partial(self._intake.take, [call]))
+        self._do(partial(self._state.enter, [call]))
 
     def _do(self, step: Callable[[], object]) -> None:
         self._begin()
@@ -185,9 +204,8 @@ class BatchBackend:
 
     def _forget(self, call: JobCall, future: Future[Any]) -> None:
         self._waiting.discard(future)
-        if not call.entered:  # others may wait for it to be written down, which it is not going to be
-            self._do(partial(self._intake.take, call.followers))
-        self._wake()
+        if self._thread.started:
+            self._inbox.put(partial(self._state.left, call))
 
     # -- the thread ----------------------------------------------------------------------------------------
 
@@ -200,59 +218,57 @@ class BatchBackend:
                     self._tidy()
                     return
                 self._take_in(self._patience())
-                self._send(False)
-                self._watcher.look()
-                self._poller.ask()
-                self._submitter.drop_cancelled()
-                self._canceller.drop_cancelled()
+                for action in self._state.decide(self._clock()):
+                    _guarded(partial(self._carry_out, action))
                 failures = 0
-            except BaseException as error:  # a disk that is full, a callback that exits: nobody shall wait for ever
+            except BaseException:  # in a decision, as errors of calls and batches are theirs alone: nobody shall wait
                 failures += 1
                 _log.exception("callyard: jobs cannot be looked after")
-                self._fail_all(error)
         self._broken = True
         for future in list(self._waiting):
             future.fail_with(SchedulerError(f"{future.name!r} is not looked after any more; make a new executor"))
 
     def _patience(self) -> float | None:
         """Return the s until something is to be done; None if an event must come first."""
-        due = self._intake.due(), self._submitter.due(), self._tracker.due()
-        known = [at for at in due if at is not None]
-        return max(0.0, min(known) - self._clock()) if known else None
+        due = self._state.due()
+        return None if due is None else max(0.0, due - self._clock())
 
     def _take_in(self, patience: float | None) -> None:
         """Take all events out of the inbox. After a new call wait a moment, in which more of them may come."""
         until = None
         while True:
             try:
-                self._inbox.get(timeout=patience)()
+                event = self._inbox.get(timeout=patience)
             except queue.Empty:
                 return
+            _guarded(event)
             until = until or self._clock() + _LONGEST  # from the first on, however long that was waited for
-            patience = min(_QUIET, max(0.0, until - self._clock())) if self._intake.new else 0.0
+            patience = min(_QUIET, max(0.0, until - self._clock())) if self._state.new else 0.0
 
-    def _fail_all(self, error: BaseException) -> None:
-        give_up([*self._intake.take_all(), *self._submitter.calls(), *self._tracker.calls()], error)
-        self._submitter.clear()
-        self._tracker.batches.clear()
-
-    def _send(self, at_last: bool) -> None:
-        if self._clock() >= self._submitter.at:
-            self._intake.write(self._clock(), at_last)
-            self._submitter.send()
+    def _carry_out(self, action: ExecutorAction, at_last: bool = False) -> None:
+        match action:
+            case Write():
+                self._intake.write(self._clock(), at_last)
+            case Submit(batch):
+                self._submitter.send(batch)
+            case Look(batches):
+                self._watcher.look(batches)
+            case Ask(batches):
+                self._poller.ask(batches)
+            case Abandon(calls):
+                self._canceller.abandon(calls)
+            case Drop(batch, calls):
+                self._canceller.drop(batch, calls)
+            case Settle(batch):
+                self._earlier.settle(batch.directory)
 
     # -- ends ------------------------------------------------------------------------------------------------
-
-    def _ended(self, call: JobCall) -> None:
-        """Let go of a call whose future has been told."""
-        call.future.call = None
 
     def _is_over(self) -> bool:
         if self._leaving:
             self._send_last()
             return True
-        busy = self._intake.new or self._submitter.calls() or self._waiting or self._tracker.batches
-        if not self._closing or busy:
+        if not self._closing or self._waiting or not self._state.is_idle:
             return False
         self._scheduler.stop_asking()
         return not self._commands.busy
@@ -262,17 +278,19 @@ class BatchBackend:
         self._take_in(0.0)
         self._scheduler.stop_asking()
         while self._commands.busy:
-            self._inbox.get()()
+            _guarded(self._inbox.get())
         self._commands.stay()
-        self._submitter.at = 0.0
-        self._send(True)
-        left = [call for call in self._submitter.calls() if not call.future.done()]
+        self._state.hurry()
+        while actions := [each for each in self._state.decide(self._clock()) if not isinstance(each, (Look, Ask))]:
+            for action in actions:
+                _guarded(partial(self._carry_out, action, at_last=True))
+        left = [call for call in self._state.unsent_calls() if not call.future.done()]
         if left:
             _log.warning(
                 "callyard: the scheduler has not taken %d calls yet; `callyard resume %s` submits them later",
                 len(left), self.home.path,
             )  # fmt: skip
-        self._tracker.leave()
+        self._earlier.leave()
         for future in list(self._waiting):
             future.on_cancel = None
             future.again()  # what runs is cancelled too, as far as anybody here can see
@@ -338,6 +356,14 @@ def _in_forked_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_forked_child)
+
+
+def _guarded(step: Callable[[], object]) -> None:
+    """Take a step for some call or batch; what goes wrong that nobody has foreseen does not reach the others."""
+    try:
+        step()
+    except BaseException:
+        _log.exception("callyard: a step for jobs was interrupted")
 
 
 def _nothing() -> None:

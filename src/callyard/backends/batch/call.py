@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ...cache.directory import CacheDirectory
@@ -27,6 +27,7 @@ __all__ = [
     "cache_at",
     "call_of",
     "input_of",
+    "like_of",
     "written",
 ]
 
@@ -64,7 +65,7 @@ class JobCall(PlannedCall):
         sources: list[Any],
         references: tuple[Reference, ...] = (),
     ) -> None:
-        super().__init__(repr(sorted(resources.asked().items(), key=lambda item: item[0])))
+        super().__init__(like_of(resources))
         self.future, self.resources, self.ticket = future, resources, ticket
         self.owner = owner  # the backend that it was submitted to
         self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until they have been written
@@ -79,7 +80,6 @@ class JobCall(PlannedCall):
         self.directory: BatchDirectory | None = None
         self.number = 0
         self.ours = False  # whether this executor has submitted it
-        self.seen_running = 0.0  # when that was noticed
 
     @property
     def name(self) -> str:
@@ -89,10 +89,22 @@ class JobCall(PlannedCall):
     def job(self) -> str | None:
         return None if self.directory is None else self.directory.job_of(self.number)
 
+    def needs(self) -> Iterator[JobCall]:
+        """Yield the calls of the same executor whose results it takes, as long as they have not ended."""
+        for source in self.sources:
+            call = call_of(source, self.owner)
+            if call is not None:
+                yield call
+
     def written(self) -> None:
         """Let go of all that lies in the file now, above all of other calls: they would keep their results alive."""
         self.data, self.apart, self.inputs, self.sources = (), None, [], []
         self.after, self.place = (), None
+
+
+def like_of(resources: Resources) -> str:
+    """Return a text that calls have in common which ask for the same: they may be one array."""
+    return repr(sorted(resources.asked().items(), key=lambda item: item[0]))
 
 
 class PackedJobError:

@@ -3,6 +3,7 @@
     event                                      comes from
     ------------------------------------------ -----------------------------------------------------------------
     listed, stored_out_of_sight, directory_gone    the files of its batch
+    exited                                     the file with the exit code of its job's script
     answered, history_answered                 the scheduler
     heartbeat_read, checked_heartbeat          the file that a running job touches
     ticked                                     the clock
@@ -39,6 +40,8 @@ class Action(Enum):
     READ_HEARTBEAT = "read when its job last touched its file"
     CHECK_HEARTBEAT = "read that again, and how often the job meant to touch it"
     LOOK_SOON = "look at the files without delay"
+    ASK_NOW = "ask the scheduler, which knows by now how its job has ended"
+    FORGET_EXIT = "remove the exit code of its job, which is going to be started again"
     ASK_SOON = "ask the scheduler again before long"
     CANCEL_HOPELESS = "cancel its job, which can never begin, and let the call fail"
     GIVE_UP = "give it up"
@@ -79,6 +82,7 @@ class CallState:
         self._missing = 0  # answers in a row in which the job was missing
         self._running_since: float | None = None
         self._heartbeats: Heartbeats | None = None  # of a job that the scheduler does not know
+        self._exited_at: float | None = None  # when its job was seen to be over, or told to end
         self._out_of_sight = False  # its result was stored, and is not visible here yet
         self.is_over = False  # its futures have been told, or nobody waits for it
 
@@ -91,6 +95,20 @@ class CallState:
         if furthest != "begun":
             return Action.READ_OUTCOME
         return self._runs(now)
+
+    def exited(self, now: float) -> Action | None:
+        """Note that its job has left word of its end, and the call none. What it has written is to be seen then, too.
+
+        So there is no grace for files that come late; but only the scheduler knows whether the job is started again.
+        """
+        if self.is_over or self._exited_at is not None:
+            return None
+        self._exited_at = now
+        return Action.ASK_NOW
+
+    @property
+    def _patience(self) -> float:
+        return self._grace if self._exited_at is None or self._out_of_sight else 0.0
 
     def _runs(self, now: float) -> Action:
         if self._running_since is None:
@@ -145,6 +163,9 @@ class CallState:
         if self._running_since is None or self._running_since < asked:  # else it has begun since the question
             self._running_since = None
             actions.append(Action.SHOW_QUEUED)
+        if self._exited_at is not None and self._exited_at < asked:
+            self._exited_at = None
+            actions.append(Action.FORGET_EXIT)
         if hopeless and before is not None and before.reason == status.reason:  # twice: it may pass
             actions.append(Action.CANCEL_HOPELESS)
         return actions
@@ -158,11 +179,12 @@ class CallState:
 
     def ticked(self, now: float) -> Action | None:
         """Say what is to be done with a call whose job seems to have ended some time ago and has not said how."""
-        if self.is_over or self.overdue_since is None or self.overdue_since >= now - self._grace:
+        if self.is_over or self.overdue_since is None or self.overdue_since >= now - self._patience:
             return None
         if not (self._out_of_sight or self.final is not None or self._missing > 1):
             return Action.ASK_SOON
-        if self.final is None and self.last_word is None and not self._out_of_sight and self._heartbeats is not None:
+        doubtful = self.final is None and self.last_word is None and self._exited_at is None
+        if doubtful and not self._out_of_sight and self._heartbeats is not None:
             return Action.CHECK_HEARTBEAT
         return Action.GIVE_UP
 
@@ -221,6 +243,7 @@ class Fate(Enum):
     ERROR = "its future fails with the error of the job"
     CANCELLED = "its future is cancelled"
     RESUBMIT = "it is submitted again"
+    LOST = "its future fails, because nobody knows what has become of it"
 
 
 def fate_of(outcome: CallOutcome, ours: bool) -> Fate:

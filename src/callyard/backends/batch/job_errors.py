@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from ... import errors
-from ...errors import CacheError, CallyardError, JobCancelled, JobLost, WorkerLost
+from ...errors import CacheError, CallyardError, JobCancelled, JobLost, SchedulerError, WorkerLost
 from ...jobs.batch import CallFile
 from ...jobs.log_excerpt import what_it_printed
 from ...jobs.spool import BatchDirectory, CallOutcome
@@ -14,7 +15,17 @@ from ...schedulers.base import Status
 from ...worker.job_outcome import UNWRITTEN, inherited
 from .call import JobCall
 
-__all__ = ["awaits", "dependency_failed", "gone", "hopeless", "unseen", "vanished", "why"]
+__all__ = [
+    "awaits",
+    "dependency_failed",
+    "gone",
+    "hopeless",
+    "not_submitted",
+    "unreadable",
+    "unseen",
+    "vanished",
+    "why",
+]
 
 _WHAT_TO_DO = {
     "TimeLimitExceeded": "; give it more with run_time=, or submit it to another partition",
@@ -42,6 +53,25 @@ def vanished(call: JobCall) -> JobLost:
     """Return the error of a call whose directory was removed."""
     place = "its directory" if call.directory is None else call.directory.path
     return JobLost(f"{call.name!r}: {place} was removed while it was waited for{_WHAT_TO_DO['JobLost']}")
+
+
+def not_submitted(call: JobCall, error: Exception, where: str) -> CallyardError:
+    """Return the error of a call whose batch cannot be submitted, and was set aside."""
+    if isinstance(error, FileNotFoundError) and call.directory is not None and not os.path.exists(where):
+        return vanished(call)
+    failure = SchedulerError(
+        f"{call.name!r} cannot be submitted: {type(error).__name__}: {error}; its files are in {where}"
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def unreadable(call: JobCall, error: Exception) -> SchedulerError:
+    """Return the error of a call whose job has written something that nobody can read."""
+    where = "its directory" if call.directory is None else call.directory.path
+    failure = SchedulerError(f"{call.name!r}: what its job wrote in {where} cannot be read: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def unseen(call: JobCall) -> JobLost:

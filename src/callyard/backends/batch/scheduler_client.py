@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from threading import Event
 
@@ -100,6 +101,14 @@ class SchedulerClient:
         if refusal.absent:
             raise SubmissionRefused(refusal.kind, refusal.words, absent=refusal.absent)
 
+    def check(self, request: JobRequest) -> None:
+        """Make the command of a request, and do not run it. What is raised says why there is none."""
+        self._site.check(request.resources)
+        query = self._scheduler.submit(request)
+        for word in query.argv:
+            if b"\0" in os.fsencode(word):
+                raise ValueError(f"no command has a word with a character of the number 0: {word!r}")
+
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its name.
 
@@ -196,7 +205,7 @@ def _ids(jobs: Sequence[str]) -> list[JobId]:
 def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
     """Return the error of a call whose job the scheduler will never take."""
     if refused.absent:
-        return SchedulerError(f"{refused.absent} to run {name!r}: {refused.words}")
+        return SchedulerError(f"{name!r} was not run: {refused.absent}: {refused.words}")
     return SchedulerError(f"the scheduler refuses the job of {name!r}: {refused.words}")
 
 

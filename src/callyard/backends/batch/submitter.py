@@ -1,4 +1,4 @@
-"""The submitter: it sends batches to the scheduler in order, no more at once than that takes, and never twice.
+"""The submitter: it sends batches to the scheduler, no more at once than that takes, and never twice.
 
 After an attempt that was not answered, or a process that was killed, the scheduler is asked first which jobs it has
 got. An array that it finds too large for now goes out in parts: half of it, half of that ..., the rest later.
@@ -6,26 +6,29 @@ got. An array that it finds too large for now goes out in parts: half of it, hal
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from ...cache.claims import Claim, Claims
-from ...jobs.batch import CallOutcome
+from ...errors import CallyardError, JobCancelled
+from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.spool import BatchDirectory
-from ...jobs.submission import next_part, parts_of, request_of, waited_for
+from ...jobs.submission import next_part, parts_of, request_of
 from ...system.process_identity import may_live
 from ...utils.command_thread import Command, CommandThread, Steps
 from ...worker.job_outcome import failed, write_down
+from .batch_state import BatchState
 from .call import JobCall
-from .call_state_machine import first_ready, withdrawn_with
-from .job_errors import gone
+from .delivery import Delivery
+from .earlier_batches import EarlierBatches
+from .executor_state_machine import ExecutorState
+from .job_errors import gone, not_submitted
 from .scheduler_client import SchedulerClient, SubmissionRefused, mistake
-from .tracker import EarlierBatches, TrackedBatch, Tracker
 
-__all__ = ["Canceller", "Submitter", "claim_of", "refuse", "submission"]
+__all__ = ["Canceller", "Submitter", "claim_of", "submission", "unsent_calls"]
 
 _log = logging.getLogger("callyard")
 
@@ -92,214 +95,232 @@ def _look_up(scheduler: SchedulerClient, directory: BatchDirectory) -> Generator
         directory.submitted_as(part)
 
 
-class _UnsentBatch:
-    """A batch that is written down and not completely submitted. `perhaps`: an attempt was not answered."""
-
-    def __init__(self, directory: BatchDirectory, calls: list[JobCall], claim: Claim | None) -> None:
-        self.directory, self.calls = directory, calls
-        self.perhaps = claim is not None
-        self._claim = claim  # to submit what another process has written
-
-    @property
-    def is_ours(self) -> bool:
-        return self._claim is None
-
-    def end(self) -> None:
-        if self._claim is not None:
-            self._claim.release()
+def unsent_calls(directory: BatchDirectory) -> set[int]:
+    """Return the numbers of the calls that the scheduler has not got, as far as is written down."""
+    each, left = directory.batch.calls_per_job, set(range(len(directory.batch.calls)))
+    for part in directory.parts:
+        left.difference_update(range(part.first * each, part.end * each))
+    return left
 
 
 class Submitter:
-    """The queue of the batches of one executor that the scheduler has not got completely."""
+    """The submissions of one executor, one at a time."""
 
     def __init__(
-        self, commands: CommandThread, scheduler: SchedulerClient, tracker: Tracker, earlier: EarlierBatches
+        self,
+        commands: CommandThread,
+        scheduler: SchedulerClient,
+        state: ExecutorState,
+        earlier: EarlierBatches,
+        delivery: Delivery,
+        clock: Callable[[], float],
     ) -> None:
-        self._commands, self._scheduler, self._tracker, self._earlier = commands, scheduler, tracker, earlier
-        self._unsent: deque[_UnsentBatch] = deque()
-        self._sending = False
-        self.at = 0.0  # when the next attempt may be made
+        self._commands, self._scheduler, self._state = commands, scheduler, state
+        self._earlier, self._delivery, self._clock = earlier, delivery, clock
 
-    def put(self, directory: BatchDirectory, calls: list[JobCall], claim: Claim | None = None) -> None:
-        self._unsent.append(_UnsentBatch(directory, calls, claim))
+    def send(self, batch: BatchState) -> None:
+        """Submit a batch, as far as the scheduler takes it."""
+        self._commands.run(self._steps(batch))
 
-    def calls(self) -> list[JobCall]:
-        return [call for unsent in self._unsent for call in unsent.calls]
-
-    def clear(self) -> None:
-        while self._unsent:
-            self._unsent.pop().end()
-
-    def due(self) -> float | None:
-        """Return when a batch may be submitted next."""
-        return self.at if not self._sending and self._first_ready() is not None else None
-
-    def try_later(self, refused: SubmissionRefused, calls: int) -> None:
+    def pause(self, refused: SubmissionRefused, calls: int) -> float:
+        """Submit nothing for a while; return until when."""
         pause = self._scheduler.pause()
-        self.at = self._tracker.clock() + pause
         _log.warning("callyard: %d calls are submitted %.0f s later: %s", calls, pause, refused.words)
+        until = self._clock() + pause
+        self._state.pause(until)
+        return until
 
-    def send(self) -> None:
-        """Submit the written batches, as far as the scheduler takes them, and none before those that it waits for."""
-        if not self._sending:
-            self.drop_cancelled()
-            self._sending = True
-            self._commands.run(self._steps())
-
-    def _steps(self) -> Steps:
+    def _steps(self, batch: BatchState) -> Steps:
         try:
-            while self._tracker.clock() >= self.at:
-                unsent = self._first_ready()
-                if unsent is None:
-                    return
-                yield from self._send(unsent)
-        finally:
-            self._sending = False
-
-    def drop_cancelled(self) -> None:
-        """Drop the batches for which nobody waits any more."""
-        if not self._sending:
-            for unsent in list(self._unsent):
-                if all(call.future.done() for call in unsent.calls):
-                    self._drop(unsent)
-
-    def _first_ready(self) -> _UnsentBatch | None:
-        return first_ready(
-            self._unsent, lambda unsent: unsent.directory.token,
-            lambda unsent: waited_for(unsent.directory), self._tracker.lacks_job,
-        )  # fmt: skip
-
-    def _send(self, unsent: _UnsentBatch) -> Steps:
-        if all(call.future.done() for call in unsent.calls):
-            self._drop(unsent)
-            return
-        try:
-            yield from submission(self._scheduler, unsent.directory, unsent.perhaps, self._earlier.known)
-        except SubmissionRefused as refused:
-            if refused.kind == "mistake":
-                self._refused(unsent, refused)
+            yield from self._submission(batch)
+        except Exception as error:  # a file that cannot be read or written, a request that makes no sense
+            may_pass = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            if self._state.not_sent(batch, self._clock(), may_pass=may_pass):
+                _log.warning("callyard: the batch %s is submitted later: %s", batch.directory.path, error)
                 return
-            unsent.perhaps = refused.kind == "silent"
-            self._follow_sent(unsent)
-            self.try_later(refused, len(unsent.calls))
+            with contextlib.suppress(SubmissionRefused):  # silence: nobody waits for the answer
+                yield from self._set_aside(batch, error)
+
+    def _submission(self, batch: BatchState) -> Steps:
+        try:
+            yield from submission(self._scheduler, batch.directory, batch.perhaps, self._earlier.known)
+        except SubmissionRefused as refused:
+            self._follow_sent(batch)
+            if refused.kind == "mistake":
+                self._refuse(batch, refused)
+            else:
+                waiting = sum(len(batch.calls.get(number, ())) for number in batch.unsent)
+                self._state.refused(batch, self.pause(refused, waiting), perhaps=refused.kind == "silent")
             return
-        self._follow_sent(unsent)
-        self._done_with(unsent)
+        self._follow_sent(batch)
+        _release(batch)
 
-    def _follow_sent(self, unsent: _UnsentBatch) -> None:
-        """Track the calls that the scheduler has got."""
-        sent = [call for call in unsent.calls if call.job is not None]
-        unsent.calls = [call for call in unsent.calls if call.job is None]
-        for call in sent:
-            self._tracker.follow(call)
+    def _follow_sent(self, batch: BatchState) -> None:
+        """Note which calls the scheduler has got."""
+        directory, unsent = batch.directory, unsent_calls(batch.directory)
+        if batch.ours and len(unsent) < len(directory.batch.calls):
+            with contextlib.suppress(OSError):  # others see us by that; it is not worth an error
+                directory.attach(self._delivery.me)
+        for number, calls in batch.calls.items():
+            if number not in unsent:
+                job = directory.job_of(number)
+                for call in calls:
+                    call.future.submitted_as(job)
+        self._state.sent(batch, unsent, self._clock(), is_complete=directory.unsent is None)
 
-    def _done_with(self, unsent: _UnsentBatch) -> None:
-        if unsent in self._unsent:
-            self._unsent.remove(unsent)
-        unsent.end()
+    def _refuse(self, batch: BatchState, refused: SubmissionRefused) -> None:
+        """Let the calls fail that the scheduler will never take."""
+        calls = self._state.give_up_sending(batch)
+        _release(batch)
+        self._delivery.end(calls, lambda call: mistake(call.name, refused))
+        with _at_last(batch.directory):
+            if batch.directory.parts:
+                _end_rest(batch.directory, calls, lambda call: mistake(call.name, refused))
+            else:
+                self._earlier.forget_unsent(batch.directory, True)
 
-    def _drop(self, unsent: _UnsentBatch) -> None:
-        """Drop the rest of a batch, for which nobody waits."""
-        self._done_with(unsent)
-        if not unsent.directory.parts:
-            self._earlier.forget_unsent(unsent.directory, unsent.is_ours)
-            return
-        for number in {call.number for call in unsent.calls if call.ours}:
-            write_down(unsent.directory, number, CallOutcome("withdrawn"))
+    def _set_aside(self, batch: BatchState, error: Exception) -> Steps:
+        """Take a batch that cannot be submitted out of everybody's way; its calls fail, or are submitted anew.
 
-    def _refused(self, unsent: _UnsentBatch, refused: SubmissionRefused) -> None:
-        self._done_with(unsent)
-        self._follow_sent(unsent)
-        refuse(unsent.calls, refused)
-        if not unsent.directory.parts:
-            self._earlier.forget_unsent(unsent.directory, True)
-            return
-        for call in unsent.calls:
-            write_down(unsent.directory, call.number, failed(mistake(call.name, refused)))
-            unsent.directory.received(call.number)
+        The directory goes first: a job of it that the scheduler has got all the same makes no call then, and is
+        cancelled. What was submitted and noted goes on.
+        """
+        directory, parts = batch.directory, list[BatchPart]()
+        with _at_last(directory):
+            parts = directory.parts
+        calls = self._state.give_up_sending(batch)
+        ours, where = [call for call in calls if call.ours], directory.path
+        if not parts:
+            self._earlier.forget(directory)
+            where = directory.set_aside(f"it cannot be submitted: {error}")
+        _release(batch)
+        self._delivery.once_more([call for call in calls if not call.ours])
+        self._delivery.end(ours, lambda call: not_submitted(call, error, where))
+        if parts:
+            with _at_last(directory):
+                _end_rest(directory, ours, lambda call: not_submitted(call, error, where))
+        found = yield partial(self._scheduler.look_up, directory.token)
+        jobs = sorted(set(found.values()) - {part.job for part in parts})
+        if jobs:
+            yield partial(self._scheduler.cancel, jobs)
 
 
-def refuse(calls: Iterable[JobCall], refused: SubmissionRefused) -> None:
+def _release(batch: BatchState) -> None:
+    if batch.claim is not None:
+        with contextlib.suppress(OSError):
+            batch.claim.release()
+    batch.claim = None
+
+
+def _end_rest(directory: BatchDirectory, calls: Iterable[JobCall], error_of: Callable[[JobCall], Exception]) -> None:
+    """Write down how calls ended that are not submitted, beside others of the batch that were."""
     for call in calls:
-        call.future.fail_with(mistake(call.name, refused))
+        write_down(directory, call.number, failed(error_of(call)))
+        directory.received(call.number)
+
+
+@contextlib.contextmanager
+def _at_last(directory: BatchDirectory) -> Iterator[None]:
+    """Go on where files of calls that have ended cannot be read, written or removed: nobody waits for that."""
+    try:
+        yield
+    except (OSError, CallyardError) as error:
+        _log.warning("callyard: %s is left as it is: %s", directory.path, error)
 
 
 class Canceller:
     """The ends of jobs, of cancelled calls or of a whole executor; never of calls for which others wait."""
 
     def __init__(
-        self, commands: CommandThread, scheduler: SchedulerClient, tracker: Tracker, earlier: EarlierBatches
+        self,
+        commands: CommandThread,
+        scheduler: SchedulerClient,
+        state: ExecutorState,
+        earlier: EarlierBatches,
+        delivery: Delivery,
     ) -> None:
-        self._commands, self._scheduler, self._tracker, self._earlier = commands, scheduler, tracker, earlier
+        self._commands, self._scheduler, self._state = commands, scheduler, state
+        self._earlier, self._delivery = earlier, delivery
 
-    def drop_cancelled(self) -> None:
-        """End the jobs of calls that were cancelled here, if nobody else waits for them."""
+    def abandon(self, calls: list[tuple[BatchState, int, JobCall]]) -> None:
+        """End the jobs of calls that nobody here waits for any more, if nobody else does."""
         jobs = []
-        for tracked in list(self._tracker.batches.values()):
-            for number, calls in list(tracked.calls.items()):
-                left = [call for call in calls if not call.future.done()]
-                if left:
-                    tracked.calls[number] = left
-                    continue
-                tracked.pop(number)
-                jobs.extend(self._cancellable(tracked, calls[0]))
-                if not calls[0].ours:
-                    tracked.directory.leave_one(self._tracker.me, number)
-                self._note_failure(tracked.directory, calls[0])
-            self._settle(tracked)
+        for batch, number, call in calls:
+            try:
+                jobs.extend(self._cancellable(batch, number, call))
+                if not call.ours:
+                    batch.directory.leave_one(self._delivery.me, number)
+                self._note_failure(batch.directory, number, call)
+            except (OSError, CallyardError) as error:  # nobody waits for that
+                _log.warning("callyard: the job of %r is left alone: %s", call.name, error)
         if jobs:
             self._commands.do(partial(self._scheduler.cancel, jobs))
 
-    def _settle(self, tracked: TrackedBatch) -> None:
-        if not tracked.calls:
-            self._earlier.settle(tracked.directory.token)
+    def drop(self, batch: BatchState, calls: list[JobCall]) -> None:
+        """Forget calls that are not submitted any more, and their batch if nothing of it was."""
+        directory = batch.directory
+        _release(batch)
+        with _at_last(directory):
+            if not directory.parts:
+                self._earlier.forget_unsent(directory, batch.ours)
+                return
+            for number in {call.number for call in calls if call.ours}:
+                write_down(directory, number, CallOutcome("withdrawn"))
 
-    def _note_failure(self, directory: BatchDirectory, call: JobCall) -> None:
+    def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> None:
         """Write down that a call failed with one of its inputs: the scheduler may end its job without a word."""
-        if call.ours and not call.future.cancelled() and directory.ended(call.number) is None:
+        if call.ours and not call.future.cancelled() and directory.ended(number) is None:
             error = call.future.exception()
             if error is not None:
-                write_down(directory, call.number, failed(error))
-                directory.received(call.number)
+                write_down(directory, number, failed(error))
+                directory.received(number)
 
-    def _cancellable(self, tracked: TrackedBatch, call: JobCall) -> list[str]:
+    def _cancellable(self, batch: BatchState, number: int, call: JobCall) -> list[str]:
         """Return the job of a call that nobody waits for any more, if that makes nothing else."""
-        directory, number = tracked.directory, call.number
+        directory = batch.directory
         if not call.ours or not call.future.cancelled() or self._is_shared(directory, number):
             return []
         if directory.ended(number) is not None:
             return []
         job, together = directory.job_of(number), directory.batch.of_element(directory.batch.element_of(number))
-        tracked.cancelled.add(number)
-        withdrawn = withdrawn_with(together, tracked.calls, tracked.cancelled) if job is not None else []
+        withdrawn = batch.withdraw(number, together)
+        if job is None:
+            return []
         for each in withdrawn:
             write_down(directory, each, CallOutcome("withdrawn"))
-        return [job] if job is not None and withdrawn else []
+        return [job] if withdrawn else []
 
     def end_all(self) -> None:
         """End the jobs that only this executor waits for; their calls fail. The others go on, and nobody here waits."""
         ours = []
-        for tracked in list(self._tracker.batches.values()):
-            for number, calls in list(tracked.calls.items()):
-                job = tracked.directory.job_of(number)
-                if calls[0].ours and job is not None and not self._is_shared(tracked.directory, number):
-                    ours.append((tracked, number, job))
+        for batch in [batch for batch in self._state.batches.values() if batch.is_followed]:
+            for number in sorted(batch.calls.keys() - batch.unsent):
+                job = self._only_our_job(batch, number)
+                if job is None:
+                    self._delivery.let_go(self._state.give_up(batch, number))
                 else:
-                    self._let_go(tracked.pop(number))
+                    ours.append((batch, number, job))
         if ours:
             self._commands.do(partial(self._scheduler.cancel, [job for _, _, job in ours]))
-        for tracked, number, _ in ours:  # its claim ends with the job: until then it may run
-            error = gone(tracked.calls[number][0], "was cancelled, because its executor was ended")
-            self._tracker.fail(tracked, number, error, has_ended=False)
-        for tracked in list(self._tracker.batches.values()):
-            self._settle(tracked)
+        for batch, number, _ in ours:  # its claim ends with the job: until then it may run
+            error = _ended_here(batch.calls[number][0])
+            try:
+                self._delivery.fail(batch, number, error, has_ended=False)
+            except (OSError, CallyardError):  # a disk that is full; others find the job cancelled
+                self._delivery.end(self._state.give_up(batch, number), _ended_here)
+
+    def _only_our_job(self, batch: BatchState, number: int) -> str | None:
+        """Return the job of a call if only this executor waits for it, as far as the files say."""
+        try:
+            shared = not batch.calls[number][0].ours or self._is_shared(batch.directory, number)
+            return None if shared else batch.directory.job_of(number)
+        except (OSError, CallyardError):
+            return None
 
     def _is_shared(self, directory: BatchDirectory, number: int) -> bool:
         """Return whether others wait for a call that the same job makes."""
-        return directory.others(self._tracker.me, directory.batch.of_element(directory.batch.element_of(number)))
+        return directory.others(self._delivery.me, directory.batch.of_element(directory.batch.element_of(number)))
 
-    def _let_go(self, calls: list[JobCall]) -> None:
-        for call in calls:
-            call.future.again()  # it may be running
-            call.future.cancel()
-            self._tracker.tell(call)
+
+def _ended_here(call: JobCall) -> JobCancelled:
+    return gone(call, "was cancelled, because its executor was ended")

@@ -1,39 +1,50 @@
-"""The writer: it plans calls as few job arrays, and writes each array to a directory with all that its jobs need."""
+"""The writer: it plans new calls as few job arrays, and writes each to a directory with all that its jobs need."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
-from ...errors import CallyardError, ResourceError, UnpicklableCall
+from ...errors import CacheError, CallyardError, ResourceError, SchedulerError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import JobArray, plan
-from ...jobs.spool import BatchDirectory
-from ...jobs.submission import note_of
+from ...jobs.spool import BatchDirectory, exit_file
+from ...jobs.submission import note_of, waited_for
 from ...jobs.throttle import ArrayThrottle
-from ...pool.mpi_launcher import launch_command, launcher_environment
+from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
+from ...schedulers.job_environment import JOB_VARIABLES
+from ...schedulers.steps import RankOptions
+from ...system.machine import GPUS
 from ...system.process_identity import this_process
 from ...system.processes import read_umask
+from ...utils.command_thread import CommandThread, Steps
+from ...utils.lite_stdlib import json_loads
 from ...version import VERSION
+from ...worker.communicator import MPIEXEC
 from ..base import Settings
 from ..live_base import pack_initializer
-from ..resource_mapping import job_options, memory_bytes, shown, thread_variables
+from ..resource_mapping import job_options, memory_bytes, rank_options, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
 from .call_pickles import BufferFile
+from .delivery import Delivery
+from .earlier_batches import EarlierBatches
+from .executor_state_machine import ExecutorState
+from .scheduler_client import SchedulerClient, SubmissionRefused, mistake
+from .submitter import Submitter
 
-__all__ = ["BatchWriter", "JobSettings"]
-
-
-Written = tuple[BatchDirectory, list[JobCall]]
+__all__ = ["BatchWriter", "Intake", "JobSettings"]
 
 _MOST_NAMED = 500  # arrays that one waits for, as long as that can be helped
 
@@ -45,6 +56,7 @@ class BatchWriter:
         self._home, self._job_settings, self._settings, self._private = home, job_settings, settings, private
         self._initializer = pack_initializer(settings)
         self._throttle = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
+        self._folders: dict[Any, BatchDirectory] = {}  # of the arrays of a plan
 
     # -- what can go wrong before --------------------------------------------------------------------------
 
@@ -75,11 +87,15 @@ class BatchWriter:
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
         call.order = order
         call.inputs = [input_of(source, call.owner) for source in call.sources]
+        self._launcher(call.resources)  # refuses what cannot be, before other calls share an array with this one
 
     # -- batches -------------------------------------------------------------------------------------------
 
-    def write(self, calls: Sequence[JobCall], most: int) -> Iterator[Written]:
-        """Write calls, in the order in which they can be submitted; arrays have at most so many elements."""
+    def arrays(self, calls: Sequence[JobCall], most: int) -> list[JobArray[JobCall]]:
+        """Return arrays of these calls, in the order in which they can be written and submitted.
+
+        They have at most so many elements each. Those of an earlier plan cannot be written any more.
+        """
         first: dict[str, JobCall] = {}
         for call in calls:
             if first.setdefault(call.id, call) is not call:  # the same call twice at once is one job
@@ -87,16 +103,17 @@ class BatchWriter:
                 first[call.id].duplicates.append(call)
         for call in first.values():  # only now, because what a twin stands for must be known
             call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
-        folders: dict[Any, BatchDirectory] = {}
+        self._folders.clear()
         self._note_ends()
-        for array in plan(list(first.values()), most, self._job_settings.calls_per_job):
-            yield from self._write(array, folders)
+        return plan(list(first.values()), most, self._job_settings.calls_per_job)
 
     def _note_ends(self) -> None:
+        left: dict[str, int] = {}
+        for token in () if self._throttle is None else self._throttle.tokens():
+            with contextlib.suppress(OSError, CallyardError):  # what cannot be read counts as it did
+                left[token] = BatchDirectory(self._home, token).elements_left()
         if self._throttle is not None:
-            self._throttle.update(
-                {token: BatchDirectory(self._home, token).elements_left() for token in self._throttle.tokens()}
-            )
+            self._throttle.update(left)
 
     def is_crowded(self) -> bool:
         """Return whether a new array would name so many others for `max_workers` that calls are better gathered."""
@@ -105,7 +122,11 @@ class BatchWriter:
         self._note_ends()
         return len(self._throttle.tokens()) >= _MOST_NAMED
 
-    def _write(self, array: JobArray[JobCall], folders: dict[Any, BatchDirectory]) -> Iterator[Written]:
+    def write(self, array: JobArray[JobCall]) -> BatchDirectory | None:
+        """Write an array; None if nobody waits for its calls any more, as what they wait for has failed just now."""
+        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # what follows may name it
+        if all(call.future.done() for call in calls_of(array)):
+            return None
         calls = array.calls
         buffers = BufferFile()
         packed = [self._call_file(call, buffers) for call in calls]
@@ -114,42 +135,28 @@ class BatchWriter:
             CallPosition(call.id, call.name, end - len(data), len(data))
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
-        directory = folders[array] = BatchDirectory(self._home, os.urandom(8).hex())
-        batch = directory.prepare(self._batch(directory.token, array, positions, folders))
-        everyone = [each for call in calls for each in (call, *call.duplicates)]
-        try:
-            script = self._script(directory, calls[0].resources, batch)
-        except ResourceError as error:
-            for each in everyone:
-                each.future.fail_with(error)
-            return
-        directory.create(batch, packed, script, buffers.contents)
+        batch = directory.prepare(self._batch(directory.token, array, positions))
+        directory.create(batch, packed, self._script(directory, calls[0].resources, batch), buffers.contents)
         for number, call in enumerate(calls):
             for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
                 each.written()
-        yield directory, everyone
+        return directory
 
-    def _batch(
-        self,
-        token: str,
-        array: JobArray[JobCall],
-        positions: tuple[CallPosition, ...],
-        folders: dict[Any, BatchDirectory],
-    ) -> Batch:
+    def _batch(self, token: str, array: JobArray[JobCall], positions: tuple[CallPosition, ...]) -> Batch:
         calls, resources, each = array.calls, array.calls[0].resources, self._job_settings.calls_per_job
         single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
         numbers = tuple(array.numbers or range(-(-len(positions) // each)))
-        after = tuple(after._replace(array=_token(after.array, folders)) for after in array.after)
+        after = tuple(after._replace(array=self._token(after.array)) for after in array.after)
         if self._throttle is not None:
             after = self._throttle.enter(token, len(numbers), after)
         return Batch(
             token=token, scheduler=self._job_settings.scheduler, calls=positions,
             elements=None if single else numbers, calls_per_job=each,
-            needs=tuple(_token(other, folders) for other in array.needs), resources=shown(resources),
+            needs=tuple(self._token(other) for other in array.needs), resources=shown(resources),
             environment={**self._job_settings.environment, **_variables(resources), **(resources.env or {})},
-            restart_limit=resources.restart_limit, paths=tuple(sys.path), cwd=os.getcwd(), umask=read_umask(),
+            restart_limit=resources.restart_limit, paths=_import_paths(), cwd=_current_directory(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION, log_limit=self._job_settings.log_limit,
             request=note_of(
@@ -159,13 +166,26 @@ class BatchWriter:
             ),
         )  # fmt: skip
 
+    def _exit_file(self, directory: BatchDirectory, batch: Batch) -> str:
+        """Return the file for the exit code of the script, as a text for the shell; none if it cannot know its name."""
+        element = "0"
+        if batch.elements is not None:
+            variable = json_loads(batch.environment.get(JOB_VARIABLES, "{}")).get("element")
+            if not variable:
+                return ""
+            element = f'"${variable}"'
+        return shlex.quote(f"{directory.path}/") + exit_file(element)
+
+    def _token(self, array: Any) -> str:
+        return array if isinstance(array, str) else self._folders[array].token
+
     def _script(self, directory: BatchDirectory, resources: Resources, batch: Batch) -> str:
         from ...schedulers.script import job_script, render, variables  # here, because only who submits needs it
 
         own = self._job_settings
         command = [*own.python, self._home.path, self._home.trust or "", directory.token]
         if own.template is None:
-            return job_script(command, own.setup)
+            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch))
         known = variables(
             resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
             setup=own.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
@@ -185,18 +205,43 @@ class BatchWriter:
             buffers.store(call.data), None if call.apart is None else buffers.store(call.apart),
             tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
-            self._launcher(resources), self._job_settings.result_grace, self._private,
+            self._launcher(resources), self._job_settings.result_grace, self._private, self._spread_launcher(resources),
+            _gpus_to_share(resources),
         ).dump()  # fmt: skip
 
     def _launcher(self, resources: Resources) -> tuple[str, ...]:
         """Return the launcher: the node's own; on several nodes, or where the user says so, the scheduler's."""
         if resources.ranks == 1:
             return ()
-        if (resources.nodes or 1) == 1 and self._job_settings.mpi is None:
-            return tuple(launch_command(resources.ranks, []))
-        if self._job_settings.rank_launcher is None:
-            raise ResourceError(f"{self._job_settings.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        return self._job_settings.rank_launcher(resources.ranks, resources.cores_per_rank, self._job_settings.mpi)
+        if self._is_for_the_node(resources):
+            return (MPIEXEC, "-n", str(resources.ranks))
+        return self._scheduler_launcher(resources)
+
+    def _spread_launcher(self, resources: Resources) -> tuple[str, ...]:
+        """Return the scheduler's launcher, if the scheduler may choose several nodes for ranks of the node's own."""
+        may = resources.ranks > 1 and resources.nodes is None and self._job_settings.rank_launcher is not None
+        return self._scheduler_launcher(resources) if may and self._is_for_the_node(resources) else ()
+
+    def _is_for_the_node(self, resources: Resources) -> bool:
+        is_plain = self._job_settings.mpi is None and rank_options(resources) == RankOptions()
+        return is_plain and (resources.nodes or 1) == 1
+
+    def _scheduler_launcher(self, resources: Resources) -> tuple[str, ...]:
+        own, options = self._job_settings, rank_options(resources)
+        if own.rank_launcher is None:
+            raise ResourceError(f"{own.scheduler} starts no ranks on several nodes; ask for nodes=1")
+        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi)
+        if options == RankOptions():
+            return words
+        if own.rank_options is None:
+            raise ResourceError(f"{own.scheduler} binds no ranks: leave out cpu_bind, gpu_bind and srun_args")
+        return (*words, *own.rank_options(options))
+
+
+def _gpus_to_share(resources: Resources) -> int | None:
+    """Return the GPUs of each rank, unless the launcher or the user says which it sees."""
+    said = resources.gpu_bind is not None or any(name in GPUS for name in resources.env or ())
+    return None if said or resources.ranks == 1 else resources.gpus_per_rank or None
 
 
 def _variables(resources: Resources) -> dict[str, str]:
@@ -204,8 +249,94 @@ def _variables(resources: Resources) -> dict[str, str]:
     return {**thread_variables(resources), **more}
 
 
-def _token(array: Any, folders: dict[Any, BatchDirectory]) -> str:
-    return array if isinstance(array, str) else folders[array].token
+def calls_of(array: JobArray[JobCall]) -> list[JobCall]:
+    """Return all who wait for the calls of an array: several may for one."""
+    return [each for call in array.calls for each in (call, *call.duplicates)]
+
+
+class Intake:
+    """The new calls of one executor on their way to batches."""
+
+    def __init__(
+        self,
+        commands: CommandThread,
+        scheduler: SchedulerClient,
+        state: ExecutorState,
+        writer: BatchWriter,
+        earlier: EarlierBatches,
+        delivery: Delivery,
+        submitter: Submitter,
+    ) -> None:
+        self._commands, self._scheduler, self._state = commands, scheduler, state
+        self._writer, self._earlier, self._delivery, self._submitter = writer, earlier, delivery, submitter
+
+    def write(self, now: float, at_last: bool) -> None:
+        """Write new calls down, unless it is better to gather more; `at_last` there will be no more."""
+        if not at_last and self._writer.is_crowded():
+            self._state.crowded(now)
+        else:
+            self._commands.run(self._steps())
+
+    def _steps(self) -> Steps:
+        try:
+            # Once it is known nothing is typed: what is submitted is written down also while a command hangs.
+            most = self._scheduler.most if self._scheduler.most is not None else (yield self._scheduler.most_elements)
+        except SubmissionRefused as refused:
+            if refused.kind == "mistake":
+                self._delivery.end(self._state.take_new(), partial(_refused, refused=refused))
+            else:
+                self._state.writing_failed()
+                self._submitter.pause(refused, len(self._state.new))
+            return
+        except Exception as error:
+            self._delivery.end(self._state.take_new(), partial(_not_written, error=error))
+            return
+        calls = self._state.take_new()
+        try:
+            self._write_down(calls, max(1, most))
+        except Exception as error:  # of no batch, but of all: those that have been written go their way
+            self._delivery.end([call for call in calls if call.directory is None], partial(_not_written, error=error))
+
+    def _write_down(self, calls: list[JobCall], most: int) -> None:
+        """Attach calls to earlier submissions, of this process or of others, and write down the rest."""
+        self._earlier.refresh()
+        rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
+        for array in self._writer.arrays(rest, most):
+            try:
+                directory = self._writer.write(array)
+            except Exception as error:  # a disk that is full, most likely: the other arrays may be smaller
+                self._delivery.end(calls_of(array), partial(_not_written, error=error))
+                continue
+            if directory is not None:
+                self._state.written(directory, calls_of(array), waited_for(directory))
+                self._earlier.add_own(directory)
+
+
+def _refused(call: JobCall, refused: SubmissionRefused) -> CallyardError:
+    return mistake(call.name, refused)
+
+
+def _not_written(call: JobCall, error: Exception) -> CallyardError:
+    if isinstance(error, CallyardError):
+        return error
+    kind = CacheError if isinstance(error, OSError) else SchedulerError
+    where = call.owner.home.path
+    failure = kind(f"{call.name!r} cannot be written to {where} for a job: {error}; submit the call again once it can")
+    failure.__cause__ = error
+    return failure
+
+
+def _import_paths() -> tuple[str, ...]:
+    """Return the import path, without what is no text: Python takes no notice of a `Path` in it either."""
+    return tuple(place for place in cast("list[object]", sys.path) if isinstance(place, str))
+
+
+def _current_directory() -> str:
+    """Return the directory of this process; nothing if it is gone: calls then stay where the scheduler starts a job."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 _MARGIN = 60.0  # s that a job may take beside its calls
@@ -224,6 +355,7 @@ class JobSettings:
     walltime: float | None = None
     mpi: str | None = None  # what the scheduler's launcher is told
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0

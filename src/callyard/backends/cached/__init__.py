@@ -1,1 +1,1 @@
-"""The result cache in front of a backend: it answers calls that were made before, and lets equal ones share one run."""
+"""The result cache in front of a backend: earlier calls are answered from the cache, and equal calls share one run."""

@@ -1,12 +1,12 @@
-"""The cached backend: it answers calls from the cache, and gives the others to the backend behind it.
+"""The cached backend: calls are answered from the cache, or go to the backend behind it.
 
     submit --> key known? --> the same call on its way: share it
                           --> a result in the cache:    done
                           --> otherwise: the other backend, whose worker claims, runs and stores
     futures not done yet: the other backend waits for them, and asks (`SharedCall.admit`) before it starts the call
 
-The worker may decline: another process has stored a result, or is running the call, or the code that it imports is not
-the one that was keyed. The next step may take long then, and is a task of a thread.
+The worker may decline: another process has stored a result, or is running the call, or the imported code differs from
+the code of the key. The next step may take long then, and is a task of a thread.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _backends: weakref.WeakSet[CachedBackend] = weakref.WeakSet()
 
 
 class CachedBackend:
-    """A backend in front of another, for the calls of one executor that has a cache.
+    """A backend in front of another, for the calls of one executor with a cache.
 
-    It knows the calls (`SharedCall`), which know neither it nor each other: what they share is in an `ExecutorContext`.
+    The backend has the calls (`SharedCall`). A call refers neither to the backend nor to other calls; their common
+    parts are in an `ExecutorContext`.
     """
 
     def __init__(self, inner: Backend, cache: Cache, settings: Settings) -> None:
@@ -73,19 +74,22 @@ class CachedBackend:
         try:
             call.prepare(args, kwargs)
         except (PendingFuture, CacheError) as reason:
+            # With a key of the user's own, the call does not depend on the failed part.
             if type(reason) is not PendingFuture and not call.has_key:
                 raise
+        # Without a key the call waits for futures; `admit` looks into the cache then.
         if not (call.has_key and self._answer(call, future)):
             self._start(call, future, args, kwargs)
         return future
 
     def _answer(self, call: SharedCall, future: CachedFuture) -> bool:
-        """Let the future share the same call, or give it the result in the cache; False if there is neither."""
+        """Let the future share a call on its way, or answer from the cache; return False if there is neither."""
         if self._pending.join(call.id, future):
             return True
         found = call.look_up()
         if found is None:
             return False
+        # Before the end, because a callback may ask for the key.
         future.known_as(call.key, True)
         future.identity, future.stored = call.identity(), call.id
         future.answered(found, found.token, failed=found.failed)
@@ -94,6 +98,7 @@ class CachedBackend:
     def _start(self, call: SharedCall, future: CachedFuture, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Submit the call, unless another thread has submitted the same one meanwhile."""
         try:
+            # False: another thread was faster, and the future has joined that call.
             if self._pending.add(call, future):
                 call.submit(args, kwargs)
         except BaseException as error:
@@ -105,7 +110,7 @@ class CachedBackend:
     def _end_if_over(self) -> None:
         """End once no call is left.
 
-        To do it twice is harmless: what an exception interrupts is done again by the caller that waits for the end.
+        A repetition is harmless: after an exception, the caller that waits for the end repeats an interrupted one.
         """
         if self._closing and self._pending.are_over():
             self._tasks.close()
@@ -125,9 +130,12 @@ class CachedBackend:
         self._end_if_over()
 
     def close(self, wait: bool) -> None:
+        # Before the check: the end of a last call between the two then ends this backend.
         self._closing = True
         self._end_if_over()
+        # A callback of a call cannot wait for the end of this same call.
         if wait and not self._forked and not self._pending.end_here():
+            # In this order: a call's end may need the inner backend, and a task may submit a call once more.
             self._pending.over.result()
             self.inner.close(True)
             self._tasks.join()
@@ -143,10 +151,10 @@ class CachedBackend:
     @property
     def description(self) -> str:
         mode = "" if self._cache.mode == "use" else f" ({self._cache.mode})"
-        return f"{self.inner.description}, remembers in {self._cache.path}{mode}"
+        return f"{self.inner.description}, cache in {self._cache.path}{mode}"
 
     def after_fork(self) -> None:
-        """Accept no more calls in a forked child: those that are pending are the parent's, and so is the thread."""
+        """Accept no more calls in a forked child: pending calls are the parent's, and so is the thread."""
         self._forked = True
         self._pending.after_fork()
 

@@ -1,4 +1,4 @@
-"""Futures of cached calls, and what a backend is told of such a call."""
+"""Futures of cached calls, and the protocol between a cached call and its backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class SharedCallView(Protocol):
-    """A call on its way, as the futures of those who submitted it see it."""
+    """A call on its way, from the view of its submitters' futures."""
 
     inner: Future[object] | None
     where: str
@@ -35,8 +35,8 @@ class CachedFuture(Future[Any]):
         self._token: bytes | None = None
         self._job_id: str | None = None
         self._attempts = 1
-        self.identity = ""  # what the call counts as where its result is not known yet
-        self.stored: tuple[str, str] | None = None  # directory and key of its result, once that is known to be there
+        self.identity = ""  # the name of the call while its result is unknown
+        self.stored: tuple[str, str] | None = None  # directory and key of the result, once known to be stored
 
     def ends_here(self) -> bool:
         inner = self.inner
@@ -60,7 +60,7 @@ class CachedFuture(Future[Any]):
 
     @property
     def result_token(self) -> bytes | None:
-        """What the result counts as where it is an argument. None once it was opened: it may have been changed."""
+        """The token of the result as an argument of other calls; None once opened, since the user may change it."""
         token = self._token
         return token if self._packed is not None or (token is not None and token.startswith(b"=")) else None
 
@@ -80,9 +80,10 @@ class CachedFuture(Future[Any]):
 
     def answered(self, packed: Lazy | None, token: bytes | None, value: Any = None, failed: bool = False) -> None:
         """End as the call did."""
+        # Kept for later: from here on the call is not referred to.
         self._job_id, self._attempts = self.job_id, self.attempts
         self._call = None
-        self._token = token  # first: who waits for the end may ask for it at once
+        self._token = token  # first: a thread that waits for the end may ask for the token at once
         if packed is None:
             self.fail_with(value) if failed else self._end("FINISHED", None, value, None)
         elif failed:
@@ -95,7 +96,8 @@ class CachedFuture(Future[Any]):
         return super().cancel() if call is None else call.leave(self)
 
     def left(self) -> bool:
-        """The call goes on or ends without this one."""
+        """End as cancelled; the call goes on or ends without this future."""
+        # As in `answered`: from here on the call is not referred to.
         self._job_id = self.job_id
         self._call = None
         return super().cancel()
@@ -111,13 +113,13 @@ class CachedFuture(Future[Any]):
 
 
 class KeyedResult:
-    """A future that is done, of which only the meaning of its result is needed: of what is sent, or was, for it."""
+    """A future that is done, for which only a token is needed: the token of the sent bytes."""
 
     def __init__(self, source: Any) -> None:
         token = getattr(source, "result_token", None)
         self.packed: Lazy | None = source._packed if isinstance(source, Future) else None
         self.result_token: bytes | None = token if self.packed is not None else None
-        if token is not None and token.startswith(b"="):  # it has no other meaning
+        if token is not None and token.startswith(b"="):  # a token with no other meaning
             self.result_token = token
         self.opened: Callable[[], Any] = source.result
 
@@ -138,29 +140,32 @@ class KeyedResult:
 
 
 class PartialKey(NamedTuple):
-    """The known part of a key, which may have to wait for the results that the call takes."""
+    """The known part of a key, which may depend on the results among the call's arguments."""
 
-    identity: str  # what the call counts as until then
-    modules: frozenset[str]  # the user's, in which is what was keyed and is sent by name
-    recipe: KeyRecipe | None  # what another process needs to make the key; None if it is known
+    identity: str  # the name of the call until then
+    modules: frozenset[str]  # the user's modules with functions that are part of the key and sent by name
+    recipe: KeyRecipe | None  # the data from which another process makes the key; None for a known key
 
 
 class CachedCall(Protocol):
-    """A call with a cache, as the backend that runs it knows it."""
+    """A call with a cache, from the view of a backend."""
 
-    held: bool  # whether the call has to be let in, although its futures are done
+    held: bool  # the call must be let in by `admit`, although its futures are done
 
     def order(self) -> RunRequest | None:
-        """What the runner is told. Asked each time that the call is started."""
+        """Return the instructions for the runner; the backend asks at each start of the call."""
 
     def admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
-        """The futures are done. `known()` gives the arguments, with `KeyedResult` for each; `go()` starts the call."""
+        """Let in a call whose futures are done.
+
+        `known()` returns the arguments, with `KeyedResult`s; `go()` starts the call.
+        """
 
     def partial_key(self) -> PartialKey:
-        """Return what is known of the key by now; for backends whose calls outlive them."""
+        """Return the known part of the key, for backends with calls that outlive them."""
 
     def noted(self, note: RunReport, key: str | None = None) -> None:
-        """Take the runner's report, before the call's future ends; and the key, if the runner has made that."""
+        """Take the runner's report, before the call's future ends; and the key, if the runner has made it."""
 
     def declined(self, why: RunDeclined, again: Callable[[], None], load: Callable[[], Arguments]) -> None:
-        """The runner did not run it. `again()` starts it once more; `load()` gives the arguments as they were."""
+        """Take the runner's refusal. `again()` starts the call once more; `load()` returns the unchanged arguments."""

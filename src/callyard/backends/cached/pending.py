@@ -1,8 +1,8 @@
-"""The calls of an executor that have not ended, and the futures that share each of them.
+"""The calls of an executor that have not ended, and the futures of each call.
 
-One lock guards both: which call stands for a key, which futures share it, and whether more may join. Under it only
-lists and flags change. Futures end after it was released, because their callbacks run then, and those may submit calls,
-cancel them, or shut the executor down.
+One lock guards three things: the call of each key, the futures of each call, and the flag for further futures. Under
+the lock only lists and flags change. Futures end after its release, because callbacks run then, and callbacks may
+submit calls, cancel calls, or shut the executor down.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ CallId = tuple[str, str]  # directory and key
 
 
 class PendingCall:
-    """A call that has not ended, as the futures that share it see it.
+    """A call that has not ended, from the view of its futures.
 
-    `key` is not known from the beginning where it depends on results that are not there yet: see `has_key`.
+    `key` is unknown at first if the key depends on results to come: see `has_key`.
     """
 
     def __init__(self, pending: PendingCalls, directory: str, own_key: str | None) -> None:
         self._pending, self._path = pending, directory
         self.key, self.has_key = own_key or "", own_key is not None
-        self.inner: Future[Any] | None = None  # the future of the backend that runs it
-        self.where = ""  # where another process runs it, for people
+        self.inner: Future[Any] | None = None  # the future of the backend
+        self.where = ""  # for people: the place of the run, if another process runs the call
         self.ended = False
-        self._open = True  # more futures may join
-        self._futures: list[CachedFuture] = []
-        self._sent_again = False  # so the future that the backend gave first counts no more, if it is not known yet
+        self._open = True  # more futures may join; guarded by the lock
+        self._futures: list[CachedFuture] = []  # in the order of joining; guarded by the lock
+        self._sent_again = False  # the backend's first future counts no more, even if late
 
     @property
     def id(self) -> CallId:
         return self._path, self.key
 
     def identity(self) -> str:
-        """Return what the call counts as where its result is not known yet."""
+        """Return the name of the call while its result is unknown."""
         return self.key
 
     def join(self, future: CachedFuture) -> bool:
-        """Let a future share the call; False once the call has ended, or is being cancelled."""
+        """Let a future share the call; return False once the call has ended, or is being cancelled."""
         return under(self._pending.lock, self._join, future)
 
     def _join(self, future: CachedFuture) -> bool:
@@ -59,7 +59,7 @@ class PendingCall:
         return True
 
     def named(self, key: str) -> None:
-        """Take the key that somebody else has made."""
+        """Take a key that another process has made."""
         under(self._pending.lock, self._named, key)
 
     def _named(self, key: str) -> None:
@@ -68,16 +68,17 @@ class PendingCall:
             future.known_as(key, False)
 
     def leave(self, future: CachedFuture) -> bool:
-        """Cancel one future, and with the last one the call; return whether the future is cancelled now."""
+        """Cancel one future, and with the last one the call; return True if the future is cancelled now."""
         try:
             inner = under(self._pending.lock, self._let_go, future)
+            # Dropped under the lock: the call goes on for others, and this future ends here.
             if future not in self._futures:
                 return future.left() if not self.ended else future.cancelled()
             if inner is not None:
                 inner.cancel()  # its end ends the future
                 under(self._pending.lock, self._reopen, inner)
         except BaseException:
-            if future not in self._futures and not self.ended:  # nobody else is going to end it
+            if future not in self._futures and not self.ended:  # no other thread is going to end the future
                 future.left()
             raise
         return future.cancelled()
@@ -88,18 +89,19 @@ class PendingCall:
         if future not in self._futures or inner is None or (not alone and inner.running()):
             return None
         if alone:
-            self._open = False  # no future shall join what is being cancelled
+            self._open = False  # no future may join a call that is being cancelled
             return inner
         self._futures.remove(future)
         return None
 
     def _reopen(self, inner: Future[Any]) -> None:
+        # The backend may refuse, because the call runs; then futures may join again.
         self._open = not (self.ended or inner.cancelled())
 
     def _set_inner(self, inner: Future[Any], again: bool) -> tuple[bool, Future[Any] | None]:
-        """Take the backend's future; return whether it comes too late, and the one in whose place it is.
+        """Take the backend's future; return True if it comes too late, and the future that it replaces.
 
-        Too late: the call has ended, or was sent again, before this future was known here. Under the lock.
+        A late future is one of a call that has ended, or was sent again, in the meantime. The caller holds the lock.
         """
         late = self.ended or (self._sent_again and not again)
         self._sent_again |= again
@@ -109,7 +111,7 @@ class PendingCall:
         return late, old
 
     def _end(self) -> list[CachedFuture]:
-        """Close the call, under the lock; its futures are for the caller to end, who then calls `drop_futures`."""
+        """Close the call, under the lock; return the futures for the caller to end, who then calls `drop_futures`."""
         self._open, self.ended = False, True
         return list(self._futures)
 
@@ -119,23 +121,24 @@ class PendingCall:
 
 
 class PendingCalls:
-    """The calls of one executor that have not ended. `after_each` is called whenever one is done with."""
+    """The calls of one executor that have not ended. `after_each` is called after the end of each."""
 
     def __init__(self, after_each: Callable[[], None]) -> None:
-        self.lock = new_lock()  # a finalizer may submit while this thread holds it
+        self.lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
         self.over: Future[None] = Future("the end")
         self._after_each = after_each
         self._by_id: dict[CallId, PendingCall] = {}
-        self._all: set[PendingCall] = set()  # those too whose key is not known yet
-        self._ending: dict[PendingCall, int] = {}  # in which thread: a shutdown in a callback there cannot wait for it
+        self._all: set[PendingCall] = set()  # also those without a key so far
+        # With the thread: a shutdown in a callback there cannot wait for the call.
+        self._ending: dict[PendingCall, int] = {}
 
     def join(self, call: CallId, future: CachedFuture) -> bool:
-        """Let a future share the call of this key; return whether there is one that it can join."""
+        """Let a future share the call of this key; return False if there is no call to join."""
         other = self._by_id.get(call)
         return other is not None and other.join(future)
 
     def add(self, call: PendingCall, future: CachedFuture) -> bool:
-        """Add a call with its first future; False if that has joined the same call instead.
+        """Add a call with its first future; return False if the future has joined the same call instead.
 
         Raises:
             RuntimeError: the executor has ended.
@@ -145,6 +148,7 @@ class PendingCalls:
     def _add(self, call: PendingCall, future: CachedFuture) -> bool:
         if self.over.done():
             raise RuntimeError("cannot schedule new futures after shutdown")
+        # Looked up once more under the lock: another thread may have added the same call since the first look.
         if call.has_key and self.join(call.id, future):
             return False
         call.join(future)
@@ -154,7 +158,7 @@ class PendingCalls:
         return True
 
     def merge(self, call: PendingCall) -> bool:
-        """Once the key of a call is known: let its futures join another call of this key; return whether they have."""
+        """Let the futures of a call with a new key join another call of this key; return True if they have."""
         return under(self.lock, self._merge, call)
 
     def _merge(self, call: PendingCall) -> bool:
@@ -162,7 +166,7 @@ class PendingCalls:
         futures = [] if call.ended else list(call._futures)
         for future in futures:
             future.known_as(call.key, False)
-        # All of them join or none: under the lock the other call closes between none of them.
+        # All futures join or none: to close, the other call would need this lock.
         if other is None or other is call or call.ended or not other._open:
             if not call.ended:
                 self._by_id[call.id] = call
@@ -178,7 +182,7 @@ class PendingCalls:
         return under(self.lock, call._set_inner, inner, again)
 
     def end(self, call: PendingCall) -> list[CachedFuture]:
-        """End a call, in this thread; return its futures, for the caller to end."""
+        """End a call, in this thread; return its futures for the caller to end."""
         self._ending[call] = threading.get_ident()
         return under(self.lock, self._end, call)
 
@@ -188,25 +192,26 @@ class PendingCalls:
         return call._end()
 
     def discard(self, call: PendingCall) -> None:
-        """Forget a call, of which nothing is left to be done."""
+        """Forget a call with nothing left to be done."""
         under(self.lock, self._all.discard, call)
         self._ending.pop(call, None)
         self._after_each()
 
     def are_over(self) -> bool:
-        """Return whether all calls are done with; then nobody waits for the end any longer."""
+        """Return True if all calls are done with, and tell the threads that wait for the end."""
         if not under(self.lock, lambda: not self._all):
             return False
-        with contextlib.suppress(InvalidStateError):  # another thread has said so
+        with contextlib.suppress(InvalidStateError):  # another thread has told them
             self.over.set_result(None)
         return True
 
     def end_here(self) -> bool:
-        """Return whether this thread is just ending a call, in whose callback it cannot wait for that."""
+        """Return True if this thread is inside a callback of an ending call, and so cannot wait for its end."""
         return threading.get_ident() in tuple(self._ending.values())
 
     def after_fork(self) -> None:
         """Drop all calls in a forked child: they are the parent's."""
+        # A new lock, because another thread of the parent may have held the old one during the fork.
         self.lock = new_lock()
         self._by_id.clear()
         self._all.clear()

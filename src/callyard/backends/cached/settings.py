@@ -1,4 +1,4 @@
-"""The settings of cached calls, as they follow from an executor's settings and from each call's resources."""
+"""The settings of cached calls, made from an executor's settings and each call's resources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..base import Settings
 class CallSettings:
     """The cache of calls with certain resources, and their part of the keys."""
 
-    resources: Resources  # for the backend that runs it
+    resources: Resources  # for the backend
     cache: Cache
     own_key: str | None
     context: KeyContext
@@ -47,9 +47,10 @@ class SettingsByResources:
         cache = self._cache
         if resources.cache_directory is not None:
             path = os.path.abspath(resources.cache_directory)
+            # `setdefault` is atomic, so two threads get the same cache.
             cache = self._others.get(path) or self._others.setdefault(path, cache._at(path))
         if resources.cache_key is not None:
-            cache._directory.record(resources.cache_key)  # refuses what is no name of a file
+            cache._directory.record(resources.cache_key)  # refuses a key that cannot be a file name
         ours: dict[str, Any] = {name: None for name in ("cache_key", "cache_directory") if name in asked}
         shown = {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.items()}
         return CallSettings(
@@ -77,7 +78,7 @@ def _context_of(settings: Settings) -> KeyContext:
 
 
 def source_of(function: Any) -> str:
-    """The text of a function, for people."""
+    """Return the text of a function, for people."""
     code = getattr(function, "__code__", None)
     return "" if code is None else _text_of(code)
 

@@ -1,12 +1,12 @@
-"""A cached call on its way, and its side of the conversation with the backend that runs it.
+"""A cached call on its way, and the call's side of the conversation with the backend.
 
     joined ------> submitted -------> ended
-    futures join   the backend has    once, by whoever is first: the call has ended, is answered from
-    and leave      given its future   the cache, has failed, or its last future was cancelled
+    futures join   the backend has    once, by the first of these: the call has ended, is answered from
+    and leave      given a future     the cache, has failed, or the last of the futures was cancelled
 
 The meaning of the key is fixed at `submit`: the arguments are packed then, and the function's part of the key is made
-just before. If futures among the arguments are not done, the rest follows when they are (`admit`). To end may be done
-twice: should an exception interrupt it, it is done again.
+just before. If futures among the arguments are not done, the rest follows after their ends (`admit`). After an
+exception in the middle of an end, the end is repeated without harm.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ _log = logging.getLogger("callyard")
 
 
 @dataclass(frozen=True)
-class ExecutorContext:
+class ExecutorContext:  # The common parts of the cached calls of one executor.
     """What the cached calls of one executor have in common."""
 
-    inner: Backend  # which runs them
+    inner: Backend  # the backend that runs the calls
     pending: PendingCalls
-    tasks: TaskThread  # for what may take long: looking at files, and waiting for calls of other processes
-    sends_copies: bool  # the arguments are copied at `submit`, and the backend's workers see the directory, too
+    tasks: TaskThread  # for slow steps: looking at files, and waiting for calls of other processes
+    sends_copies: bool  # arguments are copied at `submit`, and workers see the directory, too
     code_only: bool  # an initializer may change data, so only code is compared
-    fresh: set[CallId] = field(default_factory=set)  # results that were made again by this executor
+    fresh: set[CallId] = field(default_factory=set)  # results made again by this executor
 
 
 class SharedCall(PendingCall):
-    """One call for all futures that were submitted with its key.
+    """One call for all futures with the same key.
 
-    `held`: its result is put together in this process (the list of several ranks), and stored here.
+    A call is `held` if this process puts the result together (the list of several ranks), and stores the list.
     """
 
     def __init__(self, context: ExecutorContext, fn: Callable[..., Any], settings: CallSettings) -> None:
@@ -67,16 +67,16 @@ class SharedCall(PendingCall):
         self.name = getattr(fn, "__name__", None) or type(fn).__name__
         self.held = settings.several_ranks and settings.cache.mode != "read-only" and not context.inner.detached
         self._identity = ""
-        self.arguments: Arguments | None = None  # where this process may have to store the result
-        self._ignores_file = False  # one that can be neither used nor moved away
-        self._part: FunctionPart | None = None  # None with a key of the user's own that says it all
-        self._call: CallKey | None = None  # until there is a request: it holds the arguments
+        self.arguments: Arguments | None = None  # kept if this process may have to store the result
+        self._ignores_file = False  # a file that can be neither used nor moved away
+        self._part: FunctionPart | None = None  # None if the user's own key is the whole key
+        self._call: CallKey | None = None  # until the request is made, because it holds the arguments
         self._requested: RunRequest | None = None
         self._report: RunReport | None = None
-        self._run: CachedRun | None = None  # the claim, where it is this process's
+        self._run: CachedRun | None = None  # the claim, if this process has it
 
     def prepare(self, args: tuple[Any, ...], kwargs: Any) -> None:
-        """Make the key, or that part of it which does not wait for futures; raise PendingFuture then."""
+        """Make the key, or the part that needs no futures; raise PendingFuture in the second case."""
         self._part = function_part(self.fn, self._context.code_only)
         if self._context.inner.detached and self.settings.own_key is None:
             self._identity = identity_of(self.fn, args, kwargs, self.settings.context, self._part)
@@ -88,7 +88,7 @@ class SharedCall(PendingCall):
         self.has_key = True
 
     def look_up(self) -> CachedResult | None:
-        """Return the result in the cache; None if there is none that answers this call."""
+        """Return the result in the cache; None if there is none, or none that may answer this call."""
         cache = self.settings.cache
         if cache.mode == "refresh" and self.id not in self._context.fresh:
             return None
@@ -96,18 +96,20 @@ class SharedCall(PendingCall):
         return None if found is None or (found.failed and not cache.failures) else found
 
     def submit(self, args: tuple[Any, ...], kwargs: Any) -> None:
-        """Give the call to the backend that runs it."""
+        """Give the call to its backend."""
+        # Before the call: a task may come at the interpreter's end, when some Pythons start no thread any more.
         self._context.tasks.prepare()
         if self.held or not self._context.sends_copies:  # workers may see neither the directory nor the whole result
             self.arguments = args, dict(kwargs)
         self._submitted(self._context.inner.submit(self.fn, args, kwargs, self.settings.resources, self))
 
     def _submitted(self, inner: Future[Any], again: bool = False) -> None:
-        """Take the backend's future, unless the call has ended or was sent again before that was known here."""
+        """Take the backend's future, unless the call has ended or was sent again before that future was known here."""
         late, old = self._context.pending.set_inner(self, inner, again)
         if late:
             inner.cancel()
             return
+        # Outside of the lock: the future may have ended, and then this call ends at once.
         when_ended(inner, self._inner_ended)
         if old is not None:
             old.cancel()
@@ -128,6 +130,7 @@ class SharedCall(PendingCall):
 
     def _request(self) -> RunRequest:
         if self._requested is None:
+            # From here on the arguments inside `_call` can be freed.
             self._requested, self._call = self._make_request(), None
         known, inode = self._requested, self._inode()
         if known.inode != inode or (self._ignores_file and not known.afresh):
@@ -135,7 +138,7 @@ class SharedCall(PendingCall):
         return self._requested
 
     def _inode(self) -> int:
-        """Return that of the directory; 0 if it is gone: no worker finds 0, so this process says what is wrong."""
+        """Return the inode of the directory; 0 without a directory, which no worker finds and this process reports."""
         try:
             return self.settings.cache._directory.inode()
         except (OSError, CacheError):
@@ -192,7 +195,7 @@ class SharedCall(PendingCall):
         self._context.tasks.submit(partial(self._or_fail, task))
 
     def _or_fail(self, task: Callable[[], object]) -> bool:
-        """Return what a task returns. Whatever goes wrong in it ends the call, for nobody shall wait for ever."""
+        """Return the result of a task. Any error ends the call, because otherwise its users might wait for ever."""
         if self.ended:
             return True
         try:
@@ -202,7 +205,7 @@ class SharedCall(PendingCall):
             return True
 
     def _admit(self, known: Callable[[], Arguments], go: Callable[[], None]) -> None:
-        """Make the key of a call whose inputs are done; answer the call if its result is there, otherwise start it."""
+        """Make the key of a call after the ends of its inputs; answer the call from the cache, or start it."""
         if not self.has_key:
             args, kwargs = known()
             self._set_key(call_key(self.fn, args, kwargs, self.settings.context, self._part))
@@ -216,13 +219,14 @@ class SharedCall(PendingCall):
             go()
 
     def _may_begin(self, go: Callable[[], None]) -> bool:
-        """Claim a call here whose result is put together here; return False if it is not to be started."""
+        """Claim a held call in this process; return False if it must not start now."""
         if not self.held or self._run is not None:
             return True
         begun = begin(self._request())
         if isinstance(begun, RunDeclined):
             self.declined(begun, partial(self.admit, _nothing, go), _nothing)
             return False
+        # The call may have ended during the claim: an end releases only a known claim.
         if not under(self._context.pending.lock, self._holds, begun):
             begun.release()
             return False
@@ -237,7 +241,7 @@ class SharedCall(PendingCall):
         if found is not None:
             self._answer(found)
             return
-        # Removed meanwhile, or a network file system does not show it yet: not at once, so not in a circle.
+        # Removed meanwhile, or not shown yet by a network file system. Ask later, and not in a busy circle.
         self._ask_later(partial(self._then, again))
 
     def _then(self, again: Callable[[], None]) -> bool:
@@ -245,7 +249,7 @@ class SharedCall(PendingCall):
         return True
 
     def _wait(self, where: str, again: Callable[[], None]) -> None:
-        """Wait until the process that claimed the call has stored a result, has released the claim, or is gone."""
+        """Wait until the process with the claim has stored a result, has released the claim, or is gone."""
         self.where = where
         self._ask_later(partial(self._ask, again))
         _log.info("%r is run by %s; waiting for its result", self.name, where)
@@ -276,16 +280,16 @@ class SharedCall(PendingCall):
             return None
 
     def _resend(self, modules: tuple[str, ...], load: Callable[[], Arguments]) -> None:
-        """Send the code itself: what the worker imports under its name is another version."""
+        """Send the code itself: the worker imports another version under its name."""
         resend_by_value(modules)
         args, kwargs = load()
-        part = function_part(self.fn, self._context.code_only)  # what is imported there has changed
+        part = function_part(self.fn, self._context.code_only)  # the code imported there has changed
         if self._part is None or part.token != self._part.token:
             raise CallyardError(
                 f"{self.name!r} was not run: its code was changed after it was submitted, in this process and where "
                 f"its worker finds {', '.join(modules)}; submit it again"
             )
-        with contextlib.suppress(CacheError):  # an argument that has no meaning but that of the call it came from
+        with contextlib.suppress(CacheError):  # an argument without a meaning outside of its own call
             part = replace(part, references=call_key(self.fn, args, kwargs, self.settings.context, part).references)
         self._part, self._requested = part, self._request().replace(references=part.references)
         self._submitted(self._context.inner.submit(self.fn, args, kwargs, self.settings.resources, self), again=True)
@@ -293,7 +297,7 @@ class SharedCall(PendingCall):
     # -- the end ---------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:
-        if not isinstance(error, Exception):  # it was meant for the thread that it has interrupted
+        if not isinstance(error, Exception):  # meant for the interrupted thread
             error = CallyardError(f"{self.name!r}: {error!r} interrupted its submission; submit it again")
         self._finish(lambda future: future.answered(None, None, error, failed=True))
 
@@ -305,21 +309,22 @@ class SharedCall(PendingCall):
         return future
 
     def _inner_ended(self, inner: Future[Any]) -> None:
-        if inner is not self.inner:  # it was sent again, or answered from elsewhere
+        if inner is not self.inner:  # sent again, or answered from elsewhere
             return
         note = self._report
         here = self._run is not None or (note is not None and not note.stored and note.problem is None)
+        # A task, because this may be the I/O thread of the backend, and storing may take long.
         if here and not inner.cancelled():
             self._later(partial(self._store_here, inner))
         else:
             self._end_like(inner, note)
 
     def _store_here(self, inner: Future[Any]) -> None:
-        """Store the result in this process: the worker does not see the directory, or has a part of the result only."""
+        """Store the result in this process: the worker does not see the directory, or has only a part of the result."""
         note = self._report or RunReport()
         run = self._run or CachedRun(self._request(), self.settings.cache._directory, None)
         if inner.failed():
-            if self.settings.cache.failures:  # only then: it need not be opened here
+            if self.settings.cache.failures:  # only then: otherwise it need not be opened here
                 error: Any = inner.exception()
                 run.failed(error, str(error.__cause__ or error), 0.0, self._arguments_with_results)
             run.release()
@@ -341,7 +346,7 @@ class SharedCall(PendingCall):
         self._finish(lambda future: _end_like(self._stored_in(future) if stored else future, inner, token))
 
     def _finish(self, end: Callable[[CachedFuture], object]) -> None:
-        """End the futures, the only way out; let go of the claim and of the backend's future."""
+        """End the futures, the only way to an end; let go of the claim and of the backend's future."""
         futures = self._context.pending.end(self)
         interruptions = [error for future in futures if (error := _interruption(end, future)) is not None]
         self.drop_futures()
@@ -352,7 +357,7 @@ class SharedCall(PendingCall):
             raise interruptions[0]
 
     def _drop_inner(self) -> None:
-        """Cancel the backend's future: last, for should an exception interrupt this, that future's end repeats it."""
+        """Cancel the backend's future. Last: after an interruption, the end of that future repeats this."""
         inner = self.inner
         if inner is not None:
             inner.cancel()
@@ -362,12 +367,12 @@ class SharedCall(PendingCall):
 
 
 def _nothing() -> Arguments:
-    """Stand for the arguments of a call of several ranks: it was not started yet, and is not sent again."""
+    """Return no arguments, for a call of several ranks that has not been started and is not sent again."""
     return (), {}
 
 
 def _interruption(end: Callable[[CachedFuture], object], future: CachedFuture) -> BaseException | None:
-    """End one, and return what has interrupted that; a callback that exits must not keep the others from ending."""
+    """End one future; return the interruption, if any. A callback that exits must not keep the others from ending."""
     try:
         end(future)
     except BaseException as error:

@@ -6,10 +6,9 @@ and dictionaries of such values are groups of them. The exact type of everything
 
 from __future__ import annotations
 
-import struct
 import sys
 
-from ...utils.lite_stdlib import Any, Callable, Frozen, Mapping
+from ...utils.lite_stdlib import Any, Callable, Frozen, Mapping, struct
 from .hdf5 import MAX_RANK, Spec, fits, is_name, spec
 
 Node = dict[str, Any]
@@ -86,7 +85,7 @@ def encode(value: Any, path: str, parts: Datasets) -> Node:
 
 
 def encode_arguments(arguments: tuple[Any, ...] | dict[str, Any], path: str, parts: Datasets) -> Node:
-    """Return the node of arguments, each encoded by itself, so that readers of HDF5 see those that need no pickle.
+    """Return the node of arguments, each encoded by itself: readers of HDF5 see all arguments without need of a pickle.
 
     An argument that cannot be pickled is described instead.
     """
@@ -263,7 +262,7 @@ def _array(array: Any, described: Any, path: str, parts: Datasets) -> Node | Non
 
 
 def _order_in_memory(array: Any) -> Node:
-    """Return the properties that numpy's own pickle keeps of an array: its order in memory, and read-only or not."""
+    """Return the properties kept of an array by numpy's own pickle: its order in memory, and read-only or not."""
     from .dtypes import has_buffer
 
     flags = array.flags
@@ -280,7 +279,7 @@ def _order_in_memory(array: Any) -> Node:
 
 
 def _axes(array: Any) -> list[int] | None:
-    """Return the axes that transpose a C-ordered array into this one, if there are any and this numpy pickles them."""
+    """Return the axes by which `transpose` turns a C-ordered array into this one; None if numpy pickles none."""
     by_step = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     if not array.transpose(by_step).flags.c_contiguous:
         return None

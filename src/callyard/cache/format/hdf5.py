@@ -10,9 +10,7 @@ its bytes and the data together.
 
 from __future__ import annotations
 
-import struct
-
-from ...utils.lite_stdlib import Any, Frozen, Iterable, Iterator, Sequence
+from ...utils.lite_stdlib import Any, Frozen, Iterable, Iterator, Sequence, struct
 
 __all__ = [
     "MAX_RANK",
@@ -38,6 +36,7 @@ _NOWHERE = 0xFFFFFFFFFFFFFFFF  # the address of a dataset without data
 _DATASPACE, _LINK_INFO, _DATATYPE, _FILL_VALUE, _LINK, _LAYOUT, _GROUP_INFO, _ATTRIBUTE = 1, 2, 3, 5, 6, 8, 10, 12
 _UTF8 = 1
 _WORD = 0xFFFFFFFF
+_SEAL = 4  # bytes of a checksum
 _LONGEST = 1000  # bytes of an attribute
 _MESSAGE = 0xFFFF  # bytes of a message at most
 
@@ -93,7 +92,7 @@ def _make(specs: Sequence[Spec], block: int) -> Structure:
         offsets.append(end if length else 0)
         end += _padded(length)
     _place(things, specs, offsets)
-    headers = [thing.header.ljust(_padded(len(thing.header)), b"\0") for thing in things]
+    headers = [_sealed(thing.header).ljust(_padded(len(thing.header) + _SEAL), b"\0") for thing in things]
     tiles: list[bytes | int] = [superblock(block, block + end, things[0].at) + b"".join(headers)]
     for index, length in enumerate(lengths):
         if length:
@@ -137,11 +136,14 @@ def _tree(specs: Sequence[Spec]) -> _Object:
 
 
 def _place(things: Sequence[_Object], specs: Sequence[Spec], offsets: Sequence[int]) -> int:
-    """Make the headers, one behind the other, and return their end. Their lengths do not depend on the offsets."""
+    """Make the headers, one behind the other, and return their end. Their lengths do not depend on the offsets.
+
+    Their checksums are made at the end only, as they take most of the time.
+    """
     end = SUPERBLOCK
     for thing in things:
         thing.header, thing.at = thing.make_header(specs, offsets), end
-        end += _padded(len(thing.header))
+        end += _padded(len(thing.header) + _SEAL)
     return end
 
 
@@ -158,11 +160,11 @@ def is_name(key: Any) -> bool:
 def superblock(base: int, end: int, root: int) -> bytes:
     """Return the superblock of a file of `end` bytes, `base` of them its user block, with the root group at `root`."""
     data = b"\x89HDF\r\n\x1a\n" + struct.pack("<4B4Q", 2, 8, 8, 0, base, _NOWHERE, end, root)
-    return data + _checksum(data)
+    return _sealed(data)
 
 
 def group(links: Iterable[tuple[str, int]]) -> bytes:
-    """Return the header of a group with these names and addresses."""
+    """Return the header of a group with these names and addresses, without its checksum."""
     info = [(_LINK_INFO, struct.pack("<2B2Q", 0, 0, _NOWHERE, _NOWHERE)), (_GROUP_INFO, b"\0\0")]
     return _header([*info, *((_LINK, _link(name.encode(), address)) for name, address in links)])
 
@@ -172,7 +174,7 @@ def _link(name: bytes, address: int) -> bytes:
 
 
 def dataset(kind: Any, shape: tuple[int, ...], address: int, attributes: Iterable[tuple[str, str]]) -> bytes:
-    """Return the header of a dataset, with `kind`, `shape` and `attributes` as in `spec`."""
+    """Return the header of a dataset, without its checksum; `kind`, `shape` and `attributes` as in `spec`."""
     size = size_of(kind, shape)
     fill = struct.pack("<2B", 3, 0b0101)  # allocate early, never write a fill value
     place = struct.pack("<2B2Q", 3, 1, address if size else _NOWHERE, size)
@@ -279,8 +281,12 @@ def _array(base: Any, shape: tuple[int, ...]) -> bytes:
 
 def _header(messages: Iterable[tuple[int, bytes]]) -> bytes:
     body = b"".join(struct.pack("<BHB", kind, len(data), 0) + data for kind, data in messages)
-    data = b"OHDR" + struct.pack("<2BI", 2, 0b10, len(body)) + body
-    return data + _checksum(data)
+    return b"OHDR" + struct.pack("<2BI", 2, 0b10, len(body)) + body
+
+
+def _sealed(header: bytes) -> bytes:
+    """Return a header with its checksum behind it."""
+    return header + _checksum(header)
 
 
 def _checksum(data: bytes) -> bytes:
@@ -292,9 +298,9 @@ def _checksum(data: bytes) -> bytes:
         a, b, c = (a + words[i]) & _WORD, (b + words[i + 1]) & _WORD, (c + words[i + 2]) & _WORD
         if i < len(words) - 3:
             for turn in (4, 6, 8, 16, 19, 4):
-                a, b, c = b, (c + b) & _WORD, (a - c) & _WORD ^ _turned(c, turn)
+                a, b, c = b, (c + b) & _WORD, (a - c ^ (c << turn | c >> 32 - turn)) & _WORD
     for turn in (14, 11, 25, 16, 4, 14, 24):
-        a, b, c = b, ((c ^ b) - _turned(b, turn)) & _WORD, a
+        a, b, c = b, ((c ^ b) - ((b << turn | b >> 32 - turn) & _WORD)) & _WORD, a
     return struct.pack("<I", b)
 
 
@@ -312,7 +318,3 @@ def is_sound(frame: bytes) -> bool:
         start = min(at + 10, len(frame))
         end = start + int.from_bytes(frame[at + 6 : start], "little") + 4
     return True
-
-
-def _turned(word: int, bits: int) -> int:
-    return (word << bits | word >> (32 - bits)) & _WORD

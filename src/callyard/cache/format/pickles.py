@@ -82,7 +82,7 @@ def _define(thing: Any) -> bytes:
 
 
 def dumps(value: Any, apart: Callable[[Any], bool] | None = None) -> tuple[bytes, list[Any]]:
-    """Return a pickle for `unpickle.loads`, and the objects for which `apart` was true, which are not in the pickle."""
+    """Return a pickle for `unpickle.loads`, and the objects left out of the pickle, for which `apart` was true."""
     taken: list[Any] = []
     slots: dict[int, pickle.PickleBuffer] = {}  # out-of-band buffers, in whose places the reader puts the objects
 

@@ -61,7 +61,7 @@ def given(array: Any) -> Any:
 
 
 def load_class(module: str, name: str, key: Key, code: str, definition: bytes) -> Any:
-    """Return a class that was not importable: this process's class of its name, or else the stored one."""
+    """Return a class that was not importable: this process's class of the same name, or else the stored one."""
     found = _find(module, name, key)
     return load_function(code, definition) if found is None else found
 

@@ -70,7 +70,7 @@ def check(directory: CacheDirectory, repair: bool) -> Check:
             problems.append(found)
         elif found is not None:
             whole, total = whole + 1, total + found
-    return Check(whole, total, [*problems, *_others(directory)])
+    return Check(whole, total, [*problems, *_batches(directory, repair), *_others(directory)])
 
 
 # ------------------------------------------------------------------ records
@@ -105,6 +105,16 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
     return head.size
 
 
+def _batches(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
+    """Yield the batches of jobs that nobody can read; with `repair` they are set aside."""
+    if not os.path.isdir(f"{directory.path}/jobs"):
+        return
+    # By name, because jobs stand on the cache: it knows only that a directory of theirs may lie in its own.
+    for batch, error in import_module("callyard.jobs.find_batches").damaged_batches(directory):
+        path = batch.path
+        yield Problem("damaged", path, str(error), f"moved to {batch.set_aside(str(error))}" if repair else "")
+
+
 # ------------------------------------------------------------------ all other files
 
 
@@ -131,10 +141,10 @@ def _others(directory: CacheDirectory) -> Iterator[Problem]:
     """Yield the foreign files, and the damaged ones set aside."""
     for parent, names, files in os.walk(directory.path):
         relative = os.path.relpath(parent, directory.path)
-        for name in sorted(files):
+        for name in sorted([*files, *(names if relative == "damaged" else ())]):
             path = os.path.join(parent, name)
             if relative == "damaged":
-                if name.endswith(".h5"):
+                if name.endswith(".h5") or os.path.isdir(path):  # an entry, or a batch of jobs
                     yield Problem("aside", path, _why(path))
             elif not _is_ours(relative, name):
                 yield Problem("foreign", path, f"{path} is nothing that Callyard writes: move it elsewhere")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 
-from ..steps import AllocatedNode, Allocation
+from ..steps import AllocatedNode, Allocation, RankOptions
 from .job_ids import base, unique
 from .variables import environment
 
@@ -23,6 +23,7 @@ __all__ = [
     "inside",
     "is_over",
     "per_node",
+    "rank_options",
     "read_allocation",
     "step_environment",
     "time_left",
@@ -157,12 +158,19 @@ def _step(count: int) -> list[str]:
 
 
 def ranks(
-    nodes: Sequence[str], count: int, per_node: int, mpi: str, command: Sequence[str], job: str | None = None
+    nodes: Sequence[str],
+    count: int,
+    per_node: int,
+    mpi: str,
+    command: Sequence[str],
+    job: str | None = None,
+    options: RankOptions = RankOptions(),  # noqa: B008  # it is immutable
 ) -> list[str]:
     """Return the step with `count` ranks of an MPI program on these nodes, the first nodes full.
 
     It ends with the first rank that fails, because the other ranks might wait for that rank for ever. `job`: the job of
-    the nodes, if the command is run outside of it; `mpi`: the plugin, empty for the cluster's default.
+    the nodes, if the command is run outside of it; `mpi`: the plugin, empty for the cluster's default; `options`: the
+    user's own, which come last, so that they override defaults of ours.
     """
     return [
         *("srun", "--quiet", "--overlap", "--mem=0", "--kill-on-bad-exit=1", "--cpu-bind=none"),
@@ -171,8 +179,15 @@ def ranks(
         *([] if job is None else [f"--jobid={job}"]),
         *(f"--nodes={len(nodes)}", f"--ntasks={count}", f"--ntasks-per-node={per_node}"),
         f"--nodelist={','.join(nodes)}",
+        *rank_options(options),
         *command,
     ]
+
+
+def rank_options(options: RankOptions) -> list[str]:
+    """Return the user's own options of the `srun` that starts ranks."""
+    binds = {"cpu-bind": options.cpu_bind, "gpu-bind": options.gpu_bind}
+    return [*(f"--{name}={value}" for name, value in binds.items() if value is not None), *options.arguments]
 
 
 # -- time ------------------------------------------------------------------------------------------------------

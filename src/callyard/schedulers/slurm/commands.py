@@ -86,7 +86,7 @@ def statuses(out: str) -> dict[str, JobReport]:
 def _not_launched(report: JobReport) -> JobReport | None:
     """Return the report of a failed launch, if this is one; None otherwise.
 
-    Slurm cancels a job after a failed prolog on its node, unless it may be requeued, and gives no reason. A job
+    Slurm cancels a job after a failed prolog on the node, unless the job may be requeued, and gives no reason. A job
     cancelled while running ends by a signal, and one cancelled while waiting has no node.
     """
     if report.state == "CANCELLED" and report.node and report.exit_code == 0 and not report.reason:
@@ -156,7 +156,7 @@ def find_in_history(token: str, days: int = 2) -> list[str]:  # noqa: ARG001
 
 
 def found(out: str, token: str) -> dict[str, str]:
-    """Return the jobs of the submission, by the words that begin with its token."""
+    """Return the jobs of the submission, by the words beginning with the token."""
     jobs: dict[str, str] = {}
     for line in out.splitlines():
         number, _, rest = line.partition("|")
@@ -183,7 +183,7 @@ def cancel(jobs: Sequence[str]) -> list[list[str]]:
 
 
 def requeue(job: str) -> list[list[str]]:
-    """The commands by which a job has itself started again; first it is allowed to, whatever it was submitted with."""
+    """The commands by which a job has itself started again; the first permits this, whatever the submission said."""
     return [["scontrol", "update", f"JobId={job}", "Requeue=1"], ["scontrol", "requeue", job]]
 
 

@@ -38,7 +38,7 @@ def candidates(names: Sequence[str], fitted: str | None = None) -> list[str]:
 
 
 def advice(chosen: str | None, tried: Sequence[str], names: Sequence[str]) -> str:
-    """Return advice for when the ranks did not find each other, or MPI ended them for that: the rest of a message."""
+    """Return advice for ranks that did not find each other, or were ended for this by MPI: the rest of a message."""
     there = f"`srun --mpi=list` offers {', '.join(names) or 'none'}"
     if chosen is not None:
         return f"Slurm(mpi={chosen!r}) does not fit the MPI library, and {there}: name another by mpi=, or leave it out"

@@ -114,7 +114,7 @@ def is_full(refusal: Refusal) -> bool:
 
 
 def _was_killed(code: int) -> bool:
-    """Return True if a signal ended the command, or a site's wrapper around it, as its exit code in a shell shows."""
+    """Return True if a signal ended the command, or a wrapper around it, by the exit code of a shell."""
     return code < 0 or 128 < code <= 128 + 64
 
 
@@ -124,5 +124,5 @@ def _cleaned(text: str) -> list[str]:
 
 
 def _never(words: str) -> bool:
-    """Return True for a limit that the job alone exceeds, so that waiting for other jobs does not help."""
+    """Return True for a limit that the job alone exceeds: to wait for other jobs does not help."""
     return any(reason_of(word).hopeless for word in re.findall(r"\w+", words))

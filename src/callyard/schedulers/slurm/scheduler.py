@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ...errors import ResourceError
+from ...resources import Resources
 from ..base import Configuration, JobId, JobRequest, Site, Status
 from ..command import Query, Reply
 from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
+from .user_arguments import check_arguments
 from .variables import JOB_VARIABLES
 
 __all__ = ["SlurmScheduler"]
@@ -79,6 +82,12 @@ def _nodes(partition: str | None) -> Query[Sequence[NodeKind]]:
     return Query(nodes.nodes(partition), lambda out: nodes.kinds(out, partition))
 
 
+def _check(resources: Resources) -> None:
+    if resources.queue is not None:
+        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
+    check_arguments(resources)
+
+
 def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple[str, ...]:
     chosen = [f"--mpi={plugin}"] if plugin else []
     return (SlurmSteps.launcher, *chosen, f"--ntasks={ranks}", f"--cpus-per-task={cores_per_rank}")
@@ -106,7 +115,7 @@ class SlurmSteps:
 
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
         """Return the command that starts the ranks of an MPI call."""
-        return allocation.ranks(step.nodes, step.size, step.per_node, step.plugin, command, step.job)
+        return allocation.ranks(step.nodes, step.size, step.per_node, step.plugin, command, step.job, step.options)
 
     def ended_on(self, text: str) -> list[str]:
         """Return the nodes on which a process has ended, according to the messages of `srun`."""
@@ -137,5 +146,7 @@ _SITE = Site(
     mpi=_MPI,
     is_over=allocation.is_over,
     rank_launcher=_rank_launcher,
+    rank_options=allocation.rank_options,
+    check=_check,
     requeue=lambda job: commands.requeue(str(job)),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from ...system.exit_status import how_it_ended
 from ..base import Phase, Status
 
 __all__ = ["REASONS", "STATES", "JobReport", "JobState", "StateReason", "reason_of", "state_of", "translated"]
@@ -194,7 +195,7 @@ _HOPELESS = {
 _ENDS = {
     "DeadLine": "could not end before its deadline",
     "InactiveLimit": "was idle for too long",
-    "JobLaunchFailure": "could not be started on its node, or was killed there, for its memory perhaps",
+    "JobLaunchFailure": "could not be started on its node, or was killed there",
     "NodeDown": "lost one of its nodes",
     "NonZeroExitCode": "ended with an exit code other than 0",
     "OutOfMemory": "took more memory than it had asked for",
@@ -202,7 +203,7 @@ _ENDS = {
     "TimeLimit": "reached its time limit",
 }
 
-# Slurm may give a text of its own in place of a code; these texts say more than the code.
+# In the place of a code Slurm may give a text; these texts say more than the code.
 _TEXTS = {
     "job requeued in held state": StateReason(
         False, "was put back into the queue, and is held until `scontrol release`"
@@ -334,9 +335,8 @@ def _failed(report: JobReport) -> tuple[str, str]:
     """Return the predicate for a job in the state FAILED, and the error of its call."""
     launch_failed = report.reason == "JobLaunchFailure"
     if report.signal:
-        # Slurm also reports a failed launch after killing a job for its memory.
-        perhaps = ", for its memory perhaps" if launch_failed else ""
-        return f"was ended by signal {report.signal}{perhaps}", "WorkerLost"
+        # Slurm also reports a failed launch after it has killed a job, for its memory or for anything else.
+        return how_it_ended(-report.signal), "WorkerLost"
     if launch_failed:
         return reason_of(report.reason).sentence, "NodeFailure"
     return "failed" if report.exit_code is None else f"ended with exit code {report.exit_code}", "WorkerLost"

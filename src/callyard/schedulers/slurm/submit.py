@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 
 from ...errors import SchedulerError
@@ -11,6 +10,7 @@ from ...resources import Resources
 from ..base import Dependency, JobRequest
 from ..script import mebibytes, minutes
 from .job_ids import ranges, unique
+from .user_arguments import words
 
 __all__ = ["submit", "submitted"]
 
@@ -20,9 +20,9 @@ _LONGEST_WARNING = 65535  # s that sbatch takes
 
 
 def submit(request: JobRequest) -> list[str]:
-    """Return the command that submits a job or an array.
+    """Return the command to submit a job or an array.
 
-    The user's `slurm_cmd_args` come last, so that they override the options before.
+    The user's `slurm_cmd_args` come last, and so override our defaults; `check_arguments` refuses others.
     """
     own = [] if request.templated else [*_resources(request), *_time(request.time), f"--job-name={_name(request)}"]
     return [
@@ -41,7 +41,7 @@ def submit(request: JobRequest) -> list[str]:
         "--requeue" if request.requeue else "--no-requeue",
         "--export=ALL",
         *own,
-        *_words(request.resources.slurm_cmd_args),
+        *words(request.resources.slurm_cmd_args),
         "--",
         request.script,
     ]
@@ -99,16 +99,26 @@ def _resources(request: JobRequest) -> Iterator[str]:
     yield from _devices(asked)
     if asked.nodes is not None:
         yield f"--nodes={asked.nodes}"
+        if asked.ranks_per_node is not None and asked.nodes > 1:
+            yield f"--ntasks-per-node={asked.ranks_per_node}"
     if asked.exclusive:
         yield "--exclusive"
     if asked.priority:
-        # Slurm lets only its operators raise a job above others; it refuses a positive priority from any other user.
+        # Slurm lets only operators raise a job above others; a positive priority from any other user is refused.
         yield f"--nice={min(max(-asked.priority, -_NICE), _NICE)}"
     named = {
         "partition": asked.partition or asked.queue,  # a queue of other schedulers is a partition here
         "account": asked.account,
         "qos": asked.qos,
         "constraint": asked.constraint,
+        "reservation": asked.reservation,
+        "exclude": asked.exclude,
+        "nodelist": asked.nodelist,
+        "licenses": asked.licenses,
+        "begin": asked.begin,
+        "wckey": asked.wckey,
+        "mail-type": asked.mail_type,
+        "mail-user": asked.mail_user,
     }
     yield from (f"--{option}={value}" for option, value in named.items() if value is not None)
 
@@ -139,10 +149,6 @@ def _devices(asked: Resources) -> Iterator[str]:
         yield f"--gpus-per-task={asked.gpus_per_rank}"
     if gres:
         yield f"--gres={','.join(gres)}"
-
-
-def _words(arguments: str | Iterable[str] | None) -> list[str]:
-    return shlex.split(arguments) if isinstance(arguments, str) else [str(word) for word in arguments or ()]
 
 
 def submitted(out: str) -> str:

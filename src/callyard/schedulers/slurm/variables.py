@@ -1,4 +1,4 @@
-"""The variables of Slurm: those of a process in a job, and those with which its commands are run."""
+"""The variables of Slurm: of a process in a job, and of Slurm's commands."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ JOB_VARIABLES = JobVariables(
     cgroup="job_{job}",
     rank="SLURM_PROCID",
     local_rank="SLURM_LOCALID",
+    nodes="SLURM_JOB_NUM_NODES",
 )
 
 # How to reach the controller; everything else of this name describes a job, or is an option in disguise.
 _KEPT = frozenset({"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
 
-# Options of Slurm's commands, and what it tells the processes of a job. `sbatch` sends the environment along with the
-# job, where all of this, and what an MPI launcher tells its ranks, would be taken for the new job's own: wrong sizes of
-# MPI_COMM_WORLD, steps that wait for another job's cores, squeue that shows half of what is asked for.
+# Options of Slurm's commands, and the variables of processes in a job. `sbatch` sends the environment along with the
+# job, where all of these, and an MPI launcher's variables for ranks, would be taken for the new job's own: wrong sizes
+# of MPI_COMM_WORLD, steps that wait for another job's cores, squeue with half of the asked columns.
 _PREFIXES = ("SALLOC_", "SACCT_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SINFO_", "SLURM_", "SLURMD_", "SQUEUE_", "SRUN_")
 # Set by the user outside of a job, by Slurm inside.
 _GIVEN_TO_JOBS = frozenset(
@@ -36,13 +37,13 @@ _GIVEN_TO_JOBS = frozenset(
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` without what belongs to the job or step that this process may be in."""
+    """Return `environ` without the variables of the job or step around this process."""
     job = environ.get("SLURM_JOB_ID")
     return {name: value for name, value in environ.items() if not (_leaks(name) or (job and _given(name, value, job)))}
 
 
 def configuration(environ: Mapping[str, str]) -> str | None:
-    """The file that Slurm's commands take for their configuration, if a variable says that."""
+    """Return the file that Slurm's commands take for their configuration, if a variable names one."""
     return environ.get("SLURM_CONF")
 
 

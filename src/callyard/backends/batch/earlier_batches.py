@@ -1,0 +1,179 @@
+"""The batches in a cache, of this process and of others: which calls were submitted before, and what can be removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Callable
+
+from ...cache.directory import CacheDirectory
+from ...errors import CallyardError
+from ...jobs.batch import CallFile, CallOutcome
+from ...jobs.find_batches import folders, folders_by_age
+from ...jobs.spool import BatchDirectory
+from .call import InputSource, JobCall, cache_at
+from .delivery import Delivery
+from .executor_state_machine import ExecutorState
+
+__all__ = ["EarlierBatches"]
+
+
+class EarlierBatches:
+    """The batches in a cache, of this process and of others, as far as they are known here."""
+
+    def __init__(
+        self, home: CacheDirectory, state: ExecutorState, delivery: Delivery, clock: Callable[[], float]
+    ) -> None:
+        self._home, self._state, self._delivery, self._clock = home, state, delivery, clock
+        self._index: dict[str, tuple[str, int]] = {}  # token and number of the last submission of a call, by its ID
+        self.known: dict[str, BatchDirectory] = {}  # by their tokens
+        self._dependents: dict[str, list[BatchDirectory]] = defaultdict(list)  # the batches that take results of one
+
+    def refresh(self) -> None:
+        """Read the batches that others have submitted since the last time. The last submission of a call counts."""
+        for directory in folders_by_age(self._home, self.known):
+            self._enter(directory)
+
+    def _enter(self, directory: BatchDirectory) -> None:
+        self.known[directory.token] = directory
+        for token in directory.batch.needs:
+            self._dependents[token].append(directory)
+        for number, position in enumerate(directory.batch.calls):
+            self._index[position.id] = directory.token, number
+
+    # -- batches of this executor ----------------------------------------------------------------------------
+
+    def add_own(self, directory: BatchDirectory) -> None:
+        """Add a batch that was written here. The rest of earlier failures of its calls can go."""
+        for position in directory.batch.calls:
+            token, number = self._index.get(position.id, ("", 0))
+            batch = self._state.batches.get(token)
+            if token and (batch is None or number not in batch.calls):
+                before = self.known.get(token) or BatchDirectory(self._home, token)
+                with contextlib.suppress(OSError):
+                    if not before.others(self._delivery.me):
+                        before.superseded(number)
+        self._enter(directory)
+
+    def forget_unsent(self, directory: BatchDirectory, ours: bool) -> None:
+        """Remove a batch that is not going to be submitted; one of others is left to them."""
+        if not ours:
+            directory.leave(self._delivery.me)
+            return
+        self.forget(directory)
+        directory.remove()
+
+    def forget(self, directory: BatchDirectory) -> None:
+        """Attach no calls to a batch any more."""
+        for position in directory.batch.calls:
+            if self._index.get(position.id, ("", 0))[0] == directory.token:
+                del self._index[position.id]
+
+    # -- calls that were submitted before --------------------------------------------------------------------
+
+    def attach(self, call: JobCall) -> bool:
+        """Wait for a job of the same call, or take its outcome; return whether there is one."""
+        token, number = self._index.get(call.id, ("", 0))
+        if not token or (call.order is not None and call.order.afresh):
+            return False
+        call.number = number
+        batch = self._state.batches.get(token)
+        call.directory = directory = batch.directory if batch else BatchDirectory(self._home, token)
+        usable, is_complete, job = False, False, None
+        with contextlib.suppress(Exception):  # what is damaged, somehow, is submitted anew
+            # First, because a process that removes a batch looks for others who wait before it does.
+            directory.attach(self._delivery.me, number)
+            is_complete, job = directory.unsent is None, call.job
+            usable = self._is_usable(call, directory)
+        if usable:
+            self._state.follow(call, self._clock(), is_complete=is_complete, has_job=job is not None)
+            call.future.submitted_as(job)
+        else:
+            call.directory = None
+            if batch is None or number not in batch.calls:
+                with contextlib.suppress(OSError):
+                    directory.leave_one(self._delivery.me, number)
+        return usable
+
+    def _is_usable(self, call: JobCall, directory: BatchDirectory) -> bool:
+        outcome = directory.ended(call.number)
+        if outcome is None:
+            return bool(directory.batch) and directory.is_whole() and not self._is_doomed(call, directory)
+        if outcome.state == "failed":
+            return directory.news().get(call.number) == "end"
+        return outcome.state == "finished" and self._has_result(outcome)
+
+    def _is_doomed(self, call: JobCall, directory: BatchDirectory) -> bool:
+        """Return whether the job of a call will be cancelled, because an input of it failed or was submitted again."""
+        if not call.inputs:
+            return False
+        if any(isinstance(given, InputSource) and given.call.directory is None for given in call.inputs):
+            return True  # that input is about to be submitted again
+        inputs = CallFile.load(directory.call(call.number)).inputs
+        return not all(self._may_come(given.token, given.number) for given in inputs if given.token)
+
+    def _may_come(self, token: str, number: int) -> bool:
+        """Return whether the result of a submitted call is there or can come."""
+        directory = self.known.get(token)
+        if directory is None:
+            return False
+        outcome = directory.ended(number)
+        if outcome is None:  # it has not ended, or it failed and gave way to a later submission of the same call
+            return self._index.get(directory.batch.calls[number].id) == (token, number)
+        return outcome.state == "finished"
+
+    def _has_result(self, outcome: CallOutcome) -> bool:
+        return cache_at(outcome.directory, self._home.trust).exists(outcome.key)
+
+    def leave(self) -> None:
+        """Wait for nothing any more; the jobs go on."""
+        for batch in self._state.batches.values():
+            with contextlib.suppress(OSError):
+                batch.directory.leave(self._delivery.me)
+        self._state.batches.clear()
+
+    # -- removal ---------------------------------------------------------------------------------------------
+
+    def settle(self, directory: BatchDirectory) -> None:
+        """Stop waiting for a batch: remove it if nobody needs it, and then the batches that were kept for its sake."""
+        directory.leave(self._delivery.me)
+        left = [directory]
+        while left:
+            directory = left.pop()
+            if self._remove_if_over(directory):
+                tokens = [token for token in directory.batch.needs if token not in self._state.batches]
+                left.extend(self.known[token] for token in tokens if token in self.known)
+
+    def _remove_if_over(self, directory: BatchDirectory) -> bool:
+        """Remove a batch of which nothing is left to be known; of calls that failed, what they printed stays."""
+        try:
+            if not directory.is_over() or directory.others(self._delivery.me):
+                return False
+            if self._is_needed(directory) or _has_untold_failure(directory):
+                return False
+            if self._delivery.private:
+                directory.remove_results()
+            if not directory.keep_failures():
+                directory.remove()
+        except (OSError, ValueError, CallyardError):  # somebody else has removed it
+            return False
+        return True
+
+    def _is_needed(self, directory: BatchDirectory) -> bool:
+        """Return whether calls that have not ended take results of it."""
+        self.refresh()
+        return any(os.path.exists(other.path) and not other.is_over() for other in self._dependents[directory.token])
+
+    def tidy(self) -> None:
+        """Remove the files of calls, and of processes, that have ended."""
+        self._home.sweep("jobs")
+        for directory in folders(self._home):
+            if directory.token not in self._state.batches:
+                self._remove_if_over(self.known.get(directory.token, directory))
+
+
+def _has_untold_failure(directory: BatchDirectory) -> bool:
+    """Return whether there is a failure of which nobody has been told."""
+    outcomes = (directory.ended(number) for number, furthest in directory.news().items() if furthest == "end")
+    return any(outcome is not None and outcome.state == "failed" for outcome in outcomes)

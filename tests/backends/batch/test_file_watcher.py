@@ -1,0 +1,124 @@
+"""What cannot be read of one call, or of one batch, ends that call or that batch, after a while; the others go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_submitter import written
+
+from callyard.backends.batch.call import JobCall, JobFuture
+from callyard.backends.batch.delivery import Delivery
+from callyard.backends.batch.executor_state_machine import ExecutorState
+from callyard.backends.batch.poller import FileWatcher, Poller
+from callyard.cache.directory import CacheDirectory
+from callyard.errors import JobLost, SchedulerError
+from callyard.jobs.batch import BatchPart, CallOutcome
+from callyard.jobs.spool import BatchDirectory
+from callyard.resources import Resources
+from callyard.utils.command_thread import CommandThread
+from callyard.worker.job_outcome import failed
+
+GRACE = 60.0
+
+
+class Watched:
+    """Batches of two calls each that are looked at; nobody is asked."""
+
+    def __init__(self, directory: Path) -> None:
+        os.chmod(directory, 0o700)
+        self.home = self  # as the owner of the calls
+        self.path, self.now = str(directory), 1000.0
+        self.cache = CacheDirectory.open(directory)
+        self.state = ExecutorState((5.0, 60.0), GRACE)
+        delivery = Delivery(self.cache, False, self.state, lambda: self.now)
+        poller = Poller(CommandThread(), None, self.state, delivery, lambda: self.now)  # type: ignore[arg-type]
+        self.watcher = FileWatcher(self.state, delivery, poller, lambda: self.now)
+
+    def add(self, token: str) -> tuple[BatchDirectory, list[JobFuture]]:
+        directory = written(self.cache, token, 2)
+        directory.submitted_as(BatchPart(0, 2, "7"))
+        futures = []
+        for number in range(2):
+            future = JobFuture("call")
+            call = future.call = JobCall(future, Resources(), None, self, b"", None, [])
+            call.directory, call.number, call.ours = directory, number, True
+            self.state.follow(call, self.now, is_complete=True, has_job=True)
+            futures.append(future)
+        return directory, futures
+
+    def look(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.watcher.look(list(self.state.batches.values()))
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def test_an_outcome_that_is_damaged(watched: Watched) -> None:
+    directory, (damaged, other) = watched.add("0" * 16)
+    Path(directory.path, "0.end").write_text("what?")
+    directory.end(1, failed(ValueError("its own")))
+    watched.look()
+    assert not damaged.done(), "it may be a file system that stumbles"
+    assert str(other.exception()) == "its own"
+    watched.look(GRACE)
+    error = damaged.exception()
+    assert type(error) is SchedulerError
+    assert f"what its job wrote in {directory.path} cannot be read" in str(error)
+
+
+def test_an_outcome_that_can_be_read_after_all(watched: Watched) -> None:
+    directory, (late, _) = watched.add("0" * 16)
+    Path(directory.path, "0.end").write_text("what?")
+    watched.look()
+    directory.end(0, CallOutcome("cancelled"))
+    watched.look(GRACE)
+    assert late.cancelled()
+
+
+def raises(error: BaseException) -> Callable[..., Any]:
+    def method(*_: object) -> None:
+        raise error
+
+    return method
+
+
+@pytest.mark.parametrize("error", [OSError("stale"), RuntimeError("nobody has thought of that")], ids=repr)
+def test_a_batch_that_cannot_be_listed(watched: Watched, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    bad, lost = watched.add("0" * 16)
+    good, others = watched.add("1" * 16)
+    monkeypatch.setattr(bad, "listing", raises(error))
+    watched.look()
+    assert not any(future.done() for future in lost)
+    watched.look(GRACE)
+    assert all(str(error) in str(future.exception()) for future in lost)
+    assert not any(future.done() for future in others)
+    for number, future in enumerate(others):
+        good.end(number, CallOutcome("cancelled"))
+        watched.look()
+        assert future.cancelled()
+
+
+def test_a_batch_that_somebody_has_removed(watched: Watched) -> None:
+    directory, lost = watched.add("0" * 16)
+    _, others = watched.add("1" * 16)
+    directory.remove()
+    watched.look()
+    assert all(type(future.exception()) is JobLost for future in lost)
+    assert not any(future.done() for future in others)
+
+
+def test_a_callback_that_exits_hurts_no_other(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    directory, (first, second) = watched.add("0" * 16)
+    first.add_done_callback(raises(SystemExit()))
+    for number in range(2):
+        directory.end(number, CallOutcome("cancelled"))
+    watched.look()
+    assert [first.cancelled(), second.cancelled()] == [True, True]
+    assert "the end of 'call' was interrupted" in caplog.text
