@@ -8,7 +8,7 @@ from __future__ import annotations
 import _pickle as pickle
 from _thread import _local
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, Iterable, Protocol, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Iterable, Sequence
 
 if TYPE_CHECKING:
     from .shared_memory import Memory
@@ -53,12 +53,6 @@ class PackedCall:
 # -- placeholders of futures -------------------------------------------------------------------------------
 
 
-class Loadable(Protocol):
-    """What can be opened."""
-
-    def load(self) -> Any: ...
-
-
 class _Inputs(_local):
     values: Sequence[Any] = ()
 
@@ -71,7 +65,7 @@ def given(number: int) -> Any:
     return _inputs.values[number]
 
 
-def load_with_inputs(packed: Loadable, inputs: Sequence[Any]) -> Any:
+def load_with_inputs(packed: Packed | PackedCall, inputs: Sequence[Any]) -> Any:
     """Open arguments, with `inputs` in the places of their futures."""
     _inputs.values = inputs
     try:

@@ -89,7 +89,7 @@ def kill_the_job() -> None:
 
 
 def test_a_job_dies_by_a_signal(ex: Executor) -> None:
-    error = failure(ex.submit(kill_the_job), WorkerLost, "signal 9")
+    error = failure(ex.submit(kill_the_job), WorkerLost, "SIGKILL")
     assert error.exitcode == -signal.SIGKILL
 
 
@@ -206,7 +206,7 @@ def test_a_job_that_cannot_begin_is_not_waited_for(
 
 
 def test_a_job_that_is_killed_is_not_waited_for(slurm: Cluster, detached: Detached) -> None:
-    error = failure(detached(result_grace=3600).submit(kill_the_job), WorkerLost, "signal 9")
+    error = failure(detached(result_grace=3600).submit(kill_the_job), WorkerLost, "SIGKILL")
     assert error.exitcode == -signal.SIGKILL
 
 

@@ -92,11 +92,11 @@ def test_logs_of_several_calls_of_a_job(slurm: Cluster, detached: Detached, tmp_
     assert log.read_text() == "the last words\n"
 
 
-def test_streams_that_the_user_has_sent_elsewhere(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
-    ex = detached(log_limit="64KB")
-    options = {"slurm_cmd_args": [f"--error={tmp_path}/errors", f"--output={tmp_path}/output"]}
-    assert ex.submit(in_order, 4, resource_dict=options).result() is None
-    assert (tmp_path / "output").read_text() == "0\n2\n"
+def test_errors_that_the_user_has_sent_elsewhere(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    future = detached(template=f"#!/bin/bash\n#SBATCH --error={tmp_path}/errors\n{{{{ command }}}}").submit(in_order, 4)
+    assert future.result() is None
+    assert Cache(tmp_path / "cache")[str(future.key)].log == "0\n2\n"
     assert (tmp_path / "errors").read_text() == "1\n3\n"
 
 
