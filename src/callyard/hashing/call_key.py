@@ -80,17 +80,16 @@ def references_of(
 
     As far as that can be told: of a value without a token, what it reaches is not known.
     """
-    encoder = ValueEncoder()
-    try:
-        part = function_part(function, code_only)
-    except (CacheError, UnkeyableError, RecursionError):
-        return ()
+    encoder, found = ValueEncoder(), tuple[Reference, ...]()
+    with suppress(Exception):  # a class of the user's may do anything here; the call needs no token
+        found = function_part(function, code_only).references
     for value in (*args, *kwargs.values()):
-        with suppress(UnkeyableError, PendingFuture, RecursionError):
+        with suppress(Exception):
             encoder.token(value)
-    known = {reference[:2] for reference in part.references}
-    more = (place for place in encoder.references if place not in known)
-    return (*part.references, *_pinned(encoder, more, False, False))
+    with suppress(Exception):
+        known = {reference[:2] for reference in found}
+        found += _pinned(encoder, (place for place in encoder.references if place not in known), False, False)
+    return found
 
 
 def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:

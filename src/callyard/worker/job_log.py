@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["JobLog", "settle"]
 
 _CHUNK = 1 << 16  # bytes that a pipe holds
-_TURNS = 16  # chunks that are copied before anything else gets its turn
+_TURNS = 16  # chunks that are copied before anything else gets its turn; no pipe of a user's holds more
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _REST = 0.01  # s after a short text in which no other is looked for: a call may print a thousand lines in it
 _PATIENCE = 5.0  # s for which a call waits until its output is written: the file system may hang
 
@@ -51,7 +52,10 @@ class JobLog:
             self._bounded.close()
         if self._file != 1:
             os.close(self._file)
-        self._file = 1 if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = 1
+        with suppress(OSError):  # on a full disk it shares the job's
+            if path is not None:
+                self._file = os.open(path, _APPEND, 0o600)
         self._room, self._bounded = self._limit - os.fstat(self._file).st_size, None
 
     def close(self) -> None:
@@ -77,9 +81,8 @@ class JobLog:
             self._rests_until = time.monotonic() + _REST if 0 < copied < _CHUNK // 2 else 0.0
 
     def drain(self) -> None:
-        """Copy all that is in the pipe."""
-        while self._copy(_TURNS):
-            pass
+        """Copy all that is in the pipe now: less than what others may go on writing meanwhile."""
+        self._copy(_TURNS)
 
     def _copy(self, turns: int) -> int:
         copied = 0

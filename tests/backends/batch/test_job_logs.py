@@ -61,6 +61,15 @@ def test_a_log_keeps_its_limit_its_head_and_its_tail(
     assert LIMIT // 2 < len(text) <= LIMIT
 
 
+def leave_a_writer() -> str:
+    subprocess.Popen(["yes"])
+    return "done"
+
+
+def test_a_process_that_never_stops_printing(slurm: Cluster, detached: Detached) -> None:
+    assert detached(log_limit="64KB").submit(leave_a_writer).result(60) == "done"
+
+
 def in_order(lines: int) -> None:
     for number in range(lines):
         print(number, file=(sys.stdout, sys.stderr)[number % 2], flush=True)
