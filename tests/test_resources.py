@@ -19,7 +19,7 @@ from hypothesis import assume, example, given
 
 from callyard import Executor, Local, Slurm
 from callyard.backends import resource_mapping
-from callyard.backends.resource_mapping import GIB, job_options, make_plan, plan_for_nodes, with_nodes
+from callyard.backends.resource_mapping import GIB, job_options, make_plan, plan_for_nodes, with_nodes, without_nodes
 from callyard.errors import ResourceError
 from callyard.pool.call_shape import NodeCapacity, NodeOffer
 from callyard.resources import ALIASES, NAMES, Resources
@@ -470,6 +470,13 @@ def test_ranks_with_options_of_their_launcher_have_their_nodes_alone():
             plan_for_nodes(Resources(**{key: "x"}), offers)
         with pytest.raises(ResourceError, match=f"{key} is for calls with ranks"):
             job_options(Resources(**{key: "x"}))
+
+
+def test_failed_nodes_are_excluded_beside_others():
+    assert without_nodes(Resources(exclude="n1"), []).exclude == "n1"
+    assert without_nodes(Resources(exclude="n1"), ["n2", "n3"]) == Resources(exclude=["n1", "n2", "n3"])
+    assert without_nodes(Resources(), ["n2"]) == Resources(exclude="n2")
+    assert without_nodes(Resources(nodelist="n2"), ["n2"]) == Resources(nodelist="n2")  # the user wants this one
 
 
 def test_ranks_need_mpi(monkeypatch):

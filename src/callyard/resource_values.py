@@ -32,7 +32,7 @@ __all__ = [
 
 _MAY_BE_ZERO = ("grace",)
 _SIZES = ("memory", "log_limit")  # in GiB
-# Signals that mean nothing to Python or the kernel, and end a process that has no handler for them.
+# Signals without a meaning to Python or the kernel, which end a process without a handler.
 _WARNINGS = ("USR1", "USR2", "HUP")
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 
@@ -72,7 +72,7 @@ def amount(name: str, value: Any) -> float | None:
     """Return GiB or seconds as Python's own number, from a number or a text with a unit.
 
     Raises:
-        ResourceError: it is negative, no such number, or 0 where that makes no sense.
+        ResourceError: the value is no number, negative, or 0 for a field that must be positive.
     """
     if value is None:
         return None
@@ -96,7 +96,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def signal_name(value: object) -> str:
-    """Return the name of a signal that may warn a call, without SIG, from its name or number."""
+    """Return the name of a signal for the warning of a call, without SIG, from a name or a number."""
     known = {str(name): name for name in _WARNINGS} | {str(int(_signal(name))): name for name in _WARNINGS}
     name = known.get(str(value).upper().removeprefix("SIG"))
     if name is None or isinstance(value, bool):
@@ -140,7 +140,7 @@ _BEGIN = rf"(?i:(?:{_MOMENT})(?:(?:T| +)(?:{_MOMENT}))*)"
 
 
 def text(name: str, value: object) -> str:
-    """Return a text that goes into a command as it is; refuse other values, and what no command can hold."""
+    """Return a text for a command, unchanged; refuse other values, and characters impossible in a command."""
     if not isinstance(value, str) or not value.strip() or re.search(_CONTROL, value):
         raise ResourceError(f"{name} must be a text on one line, not {value!r}")
     return value

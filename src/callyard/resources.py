@@ -207,7 +207,7 @@ class Resources:
 _COUNTS = {"ranks": 1, "cores_per_rank": 1, "gpus_per_rank": 0, "restart_limit": 0, "priority": None}
 _COUNTS |= {"nodes": 1, "ranks_per_node": 1}
 _MAY_BE_LEFT = ("nodes", "ranks_per_node")
-# What makes the value of a key uniform, or refuses it.
+# The check of each key, which returns the uniform value, or refuses a value.
 _CHECKED = {
     **dict.fromkeys(("cwd", "error_log_file", "cache_directory"), values.path),
     **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name"), values.text),
@@ -252,7 +252,10 @@ _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.
 
 # Parameters of other functions.
 _OF_EXECUTOR = "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress"
-OF_SLURM = "template python setup launcher interface ports poll result_grace calls_per_job log_limit detached host"
+OF_SLURM = (
+    "template python setup teardown launcher interface ports poll result_grace calls_per_job log_limit detached "
+    "exclude_failed_nodes host"
+)
 _MEANT |= {word: (f"Executor({word}=...)",) for word in _OF_EXECUTOR.split()}
 _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 

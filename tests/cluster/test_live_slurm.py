@@ -21,7 +21,7 @@ from gate import Gate, held
 from pretended import Inside, same, until, visible
 
 import callyard
-from callyard import Executor, Slurm
+from callyard import CallyardError, Executor, Slurm
 from callyard.errors import NodeFailure, OutOfMemory, ResourceError, SchedulerError, WorkerLost
 
 Make = Callable[..., Executor]
@@ -57,6 +57,19 @@ def test_calls_run_on_all_nodes_in_one_step(allocate: Callable[..., str], slurm:
         gate.open(4)
         assert sorted(future.result() for future in running) == sorted(2 * list({f.result() for f in running}))
         assert [future.result() for future in [ex.submit(same, i) for i in range(500)]] == list(range(500))
+
+
+def test_a_heterogeneous_allocation_is_refused_by_name(allocate: Callable[..., str]) -> None:
+    job = allocate(1, ":", "--nodes=1")
+    with pytest.raises(SchedulerError, match=f"job {job} is a heterogeneous allocation of 2 parts"):
+        Executor(backend=Slurm())
+
+
+@pytest.mark.parametrize("option", [{"teardown": "true"}, {"exclude_failed_nodes": True}], ids=str)
+def test_settings_of_jobs_are_refused_in_one_that_is_there(allocate: Callable[..., str], option: Any) -> None:
+    allocate(1)
+    with pytest.raises(CallyardError, match=f"{next(iter(option))} is for jobs"):
+        Executor(backend=Slurm(**option))
 
 
 def test_gpus_and_memory_of_each_node_are_those_of_the_job(allocate: Callable[..., str], gate: Gate) -> None:
@@ -212,6 +225,21 @@ def test_an_allocation_that_has_expired(allocate: Callable[..., str], slurm: Clu
     with Executor(backend=Slurm()) as ex, pytest.raises(SchedulerError) as raised:
         ex.submit(same, 1).result()
     assert f"Slurm job {job}: 1 core: this allocation has ended, so ask for another one" in str(raised.value)
+
+
+def test_calls_have_their_grace_when_the_allocation_ends(
+    allocate: Callable[..., str], slurm: Cluster, tmp_path: Path
+) -> None:
+    job = allocate(1, "-c2")
+    words = [tmp_path / "saving", tmp_path / "going on"]
+    with Executor(backend=Slurm()) as ex:
+        saving = ex.submit(ending_calls.save_and_return, words[0])
+        going_on = ex.submit(ending_calls.ask_when_told, words[1])
+        until(lambda: all(word.exists() for word in words))
+        slurm.run("scancel", job)
+        assert saving.result() == "saved"
+        with pytest.raises(CallyardError, match="this allocation has ended"):
+            going_on.result()
 
 
 def test_an_allocation_that_ends_with_its_first_lost_node(

@@ -22,6 +22,7 @@ from pretended import Inside, same, until, visible
 import callyard
 from callyard import Executor, Slurm
 from callyard.backends.batch.scheduler_client import SchedulerClient
+from callyard.backends.scheduler_launch import PilotLaunch
 from callyard.cluster import autoscaler
 from callyard.errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 
@@ -64,11 +65,12 @@ def jobs_of(slurm: Cluster) -> list[str]:
 
 def test_calls_run_on_as_many_nodes_as_they_need(make: Make, slurm: Cluster, gate: Gate) -> None:
     ex = make((0, 3))
-    assert "live on 0 to 3 nodes that Slurm is asked for" in repr(ex)
+    assert "live on 0 nodes, of 0 to 3 that Slurm is asked for" in repr(ex)
     assert not jobs_of(slurm)
     running = [ex.submit(held, gate, node) for _ in range(9)]  # a node has four cores
     gate.arrived(9)
     assert len(jobs_of(slurm)) == 3
+    assert "live on 3 nodes, of 0 to 3 that Slurm is asked for" in repr(ex)
     gate.open(9)
     assert len({future.result() for future in running}) == 3
     assert [future.result() for future in [ex.submit(same, i) for i in range(300)]] == list(range(300))
@@ -212,6 +214,13 @@ def rank_and_node() -> tuple[int, int, str]:
     return comm.Get_rank(), comm.Get_size(), node()
 
 
+def cpu_binding() -> str | None:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return os.getenv("SLURM_CPU_BIND_TYPE")
+
+
 @pytest.mark.needs("mpi")
 def test_ranks_over_several_nodes(make: Make, fitting_mpi: None) -> None:
     ex = make((0, 2))
@@ -219,6 +228,8 @@ def test_ranks_over_several_nodes(make: Make, fitting_mpi: None) -> None:
     ranks = ex.submit(rank_and_node, resource_dict={"ranks": 4, "nodes": 2}).result()
     assert [result[:2] for result in ranks] == [(i, 4) for i in range(4)]
     assert len({name for *_, name in ranks}) == 2
+    bound = {"ranks": 2, "cpu_bind": "cores"}  # on one node, and started by Slurm all the same
+    assert ex.submit(cpu_binding, resource_dict=bound).result() == ["cores"] * 2
 
 
 @pytest.mark.needs("mpi")
@@ -270,7 +281,7 @@ def test_a_job_is_cancelled_under_its_calls(make: Make, slurm: Cluster, gate: Ga
     gate.arrived(2)
     (number,) = jobs_of(slurm)
     slurm.run("scancel", number)
-    with pytest.raises(NodeFailure, match=rf"the agent on \S+ \(job {number}\) is gone"):
+    with pytest.raises(NodeFailure, match=rf"the agent on \S+ \(job {number}\) was told to end"):
         lost.result()
     gate.arrived()  # on another node
     gate.open(1)
@@ -347,10 +358,27 @@ def test_what_calls_print_is_kept(make: Make, runs: Path) -> None:
     assert {log.stat().st_mode & 0o777 for log in (runs / "logs").iterdir()} == {0o600}
 
 
-def test_setup_and_launcher(make: Make) -> None:
-    ex = make(1, setup="export COLOUR='deep blue'", launcher="env SHAPE=round")
+def test_a_node_that_has_failed_is_not_asked_for_again(
+    make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, note = [], PilotLaunch.note_failed_node
+    monkeypatch.setattr(PilotLaunch, "note_failed_node", lambda launch, node: noted.append(node) or note(launch, node))
+    ex = make((0, 1), exclude_failed_nodes=True)
+    first = ex.submit(node).result()
+    slurm.node_down(first)
+    until(lambda: noted)  # Slurm has said why the job ended
+    until(lambda: "live on 0 nodes, of 0 to 1 that" in repr(ex))
+    where, number = ex.submit(node), ex.submit(job)
+    assert where.result() != first
+    assert f" ExcNodeList={first}\n" in slurm.run("scontrol", "show", "job", number.result())
+
+
+def test_setup_teardown_and_launcher(make: Make, tmp_path: Path) -> None:
+    ex = make(1, setup="export COLOUR='deep blue'", launcher="env SHAPE=round", teardown=f"touch {tmp_path}/over")
     assert ex.submit(os.getenv, "COLOUR").result() == "deep blue"
     assert ex.submit(os.getenv, "SHAPE").result() == "round"
+    ex.shutdown()
+    until((tmp_path / "over").exists)
 
 
 def test_nodes_are_given_back_when_the_driver_is_killed(runs: Path, slurm: Cluster, monkeypatch: Any) -> None:

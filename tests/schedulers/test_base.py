@@ -73,3 +73,11 @@ def test_refusals_say_all_that_can_be_told() -> None:
     assert refusal(Reply(1, "", "sbatch: error: Slurm job queue full")).full
     assert not refusal(Reply(1, "", "sbatch: error: Invalid qos specification")).full
     assert refusal(Reply(127, "", "there is no sbatch")).absent == "Slurm is not installed here"
+
+
+def test_a_damaged_job_id_does_not_spoil_the_question_about_others() -> None:
+    damaged, good = JobId("what?"), JobId("7", 3)
+    assert SLURM.status([damaged, good]).argv == SLURM.status([good]).argv
+    assert not any(word.startswith("--jobs") for word in SLURM.status([damaged]).argv)
+    assert [query.argv for query in SLURM.cancel([damaged, good])] == [query.argv for query in SLURM.cancel([good])]
+    assert SLURM.cancel([damaged]) == []

@@ -52,10 +52,12 @@ def test_the_command_takes_the_shells_place(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ its exit code
 
 
-def start(directory: Path, command: list[str], setup: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+def start(
+    directory: Path, command: list[str], setup: tuple[str, ...] = (), teardown: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
     """Start a script that leaves its exit code; what it prints comes through a pipe."""
     exit_file = shlex.quote(f"{directory}/it's ") + '"$ELEMENT".exit'
-    (directory / "job.sh").write_text(job_script(command, setup, exit_file=exit_file))
+    (directory / "job.sh").write_text(job_script(command, setup, exit_file=exit_file, teardown=teardown))
     argv, environment = ["bash", str(directory / "job.sh")], {**os.environ, "ELEMENT": "3"}
     return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
@@ -90,6 +92,26 @@ def test_a_script_leaves_its_exit_code(tmp_path: Path, command: list[str], setup
     assert left(tmp_path) == f"{code if code >= 0 else 128 - code}\n"
 
 
+@pytest.mark.parametrize("code", [0, 5, -10])
+def test_the_teardown_comes_last_and_changes_nothing(tmp_path: Path, code: int) -> None:
+    exit_file, setup = shlex.quote(f"{tmp_path}/exit"), ("set -eu", "WHERE=there", "umask 027")
+    teardown = (f"cat {exit_file}", "false", "umask", "echo $WHERE", "cd /", "exit 9")
+    command = [sys.executable, "-c", "raise SystemExit(int(sys.argv[1]))" if code >= 0 else DIES, str(abs(code))]
+    command[2] = f"import sys; {command[2]}"
+    script = tmp_path / "job.sh"
+    script.write_text(job_script(command, setup, exit_file=exit_file, teardown=teardown))
+    ended = subprocess.run(["bash", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    assert ended.returncode == code
+    assert ended.stdout.decode().split() == [str(code if code >= 0 else 128 - code), "0027", "there"]
+
+
+def test_the_teardown_without_a_file_for_the_exit_code_and_after_a_failed_setup(tmp_path: Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text(job_script(["true"], ("exit 3",), teardown=("echo over",)))
+    ended = subprocess.run(["bash", script], stdout=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stdout) == (3, b"over\n")
+
+
 LISTENS = """
 import signal, sys
 got = []
@@ -104,13 +126,14 @@ sys.exit(5)
 
 @pytest.mark.parametrize("setup", [(), ("set -eu",)], ids=str)
 def test_the_shell_passes_signals_on(tmp_path: Path, setup: tuple[str, ...]) -> None:
-    with start(tmp_path, [sys.executable, "-c", LISTENS], setup) as script:
+    with start(tmp_path, [sys.executable, "-c", LISTENS], setup, ("echo over",)) as script:
         assert script.stdout is not None
         assert script.stdout.readline() == b"ready\n"
         for _ in range(2):
             script.send_signal(signal.SIGUSR1)
             assert script.stdout.readline() == b"USR1\n"
         script.terminate()
+        assert script.stdout.read() == b"over\n"
         assert script.wait() == 5
     assert left(tmp_path) == "5\n"
 

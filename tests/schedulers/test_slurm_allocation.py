@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from callyard.errors import SchedulerError
 from callyard.schedulers.slurm.allocation import (
     AllocatedNode,
     agents,
@@ -87,6 +88,11 @@ def test_no_allocation() -> None:
         read_allocation({"SLURM_CONF": "x"})
     with pytest.raises(ValueError, match="is for 2 nodes"):
         read_allocation({**BASE, "SLURM_JOB_CPUS_PER_NODE": "4(x2)"})
+
+
+def test_an_allocation_of_several_parts() -> None:
+    with pytest.raises(SchedulerError, match="job 7 is a heterogeneous allocation of 2 parts"):
+        read_allocation({**BASE, "SLURM_JOB_ID": "7", "SLURM_HET_SIZE": "2"})
 
 
 def test_what_srun_is_told() -> None:

@@ -165,6 +165,21 @@ def test_in_words_that_are_not_slurms_own(report: JobReport, error: str | None, 
     assert (status.reason, status.exit_code, status.signal) == (report.reason, report.exit_code, report.signal)
 
 
+@pytest.mark.parametrize(
+    ("state", "nodes", "failed"),
+    [
+        ("NODE_FAIL", "n1", "n1"),
+        ("LAUNCH_FAILED", "n1", "n1"),
+        ("NODE_FAIL", "n[1-2]", ""),  # Slurm does not say which
+        ("NODE_FAIL", "n1,m1", ""),
+        ("PREEMPTED", "n1", ""),
+        ("FAILED", "n1", ""),
+    ],
+)
+def test_the_node_that_has_failed(state: str, nodes: str, failed: str) -> None:
+    assert translated(JobReport("1", state, node=nodes)).failed_node == failed
+
+
 def test_what_is_cancelled_is_the_same_in_both_words() -> None:
     assert translated(JobReport("1", "CANCELLED")) == CANCELLED
     assert [code for code, state in STATES.items() if state.error == CANCELLED.error] == ["CANCELLED"]

@@ -27,7 +27,7 @@ class Cluster:
     """A cluster in `directory`, which it makes when it starts and removes when it stops; its path must be short.
 
     Partitions: `main` (default), `low` (its jobs make room for those of `main`, by being requeued), `spare` (likewise,
-    by being cancelled after half a minute of grace) and `short` (the first node, at most a minute). `memory` in MiB
+    by being cancelled after five seconds of grace) and `short` (the first node, at most a minute). `memory` in MiB
     per node; `min_job_age` in s: how long the controller remembers an ended job, at least. `settings` and `lines` go
     into slurm.conf; the former take the place of what is there.
 

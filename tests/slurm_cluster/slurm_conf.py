@@ -141,6 +141,6 @@ def partitions(first: str) -> list[str]:
     return [
         f"PartitionName=main {usual} Default=YES PriorityTier=10 PreemptMode=OFF",
         f"PartitionName=low {usual} PriorityTier=1 PreemptMode=REQUEUE",
-        f"PartitionName=spare {usual} PriorityTier=1 PreemptMode=CANCEL GraceTime=30",
+        f"PartitionName=spare {usual} PriorityTier=1 PreemptMode=CANCEL GraceTime=5",
         f"PartitionName=short Nodes={first} MaxTime=1 DefaultTime=1 State=UP PriorityTier=10 PreemptMode=OFF",
     ]

@@ -98,7 +98,7 @@ class Local:
 
 
 def _what_there_is() -> Machine:
-    """Return what this process may use: within a call what that was given, which is not more."""
+    """Return the machine as far as this process may use it: within a call, only the call's own share."""
     machine, call = detect(), current()
     if call is None:
         return machine

@@ -61,6 +61,9 @@ class PilotSettings(Protocol):
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
         """Return the request for `count` jobs of `size` nodes each."""
 
+    def note_failed_node(self, node: str) -> None:
+        """Note the node whose fault has ended a job."""
+
     def describe(self) -> str:
         """Return a short description for people."""
 
@@ -106,6 +109,11 @@ class PilotJobs:
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         return self._state.give_up(needs, f"{self._settings.describe()}: none came{where}")
+
+    @property
+    def count(self) -> int:
+        """The number of nodes with connected agents. Any thread may ask."""
+        return sum(len(block.connected) for block in list(self._state.blocks))
 
     def job_on(self, node: str) -> Block | None:
         """Return the pilot job that brought an agent to this node."""
@@ -226,6 +234,10 @@ class PilotJobs:
         except Exception:
             self._carry_out(self._state.answered(blocks, None, {}, monotonic()))
             raise
+        known = [status for block in blocks if (status := (statuses or {}).get(block.job or "")) is not None]
+        for status in known:
+            if status.failed_node:
+                self._settings.note_failed_node(status.failed_node)
         self._carry_out(self._state.answered(blocks, statuses, ends, monotonic()))
 
     # -- the end ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from ..errors import ResourceError
@@ -23,6 +23,8 @@ _FOR_SCHEDULERS = (
     *("partition", "queue", "account", "qos", "constraint", "gres", "reservation", "exclude", "nodelist", "licenses"),
     *("begin", "wckey", "mail_type", "mail_user", "job_name", "slurm_cmd_args"),
 )
+_OUTSIDE_SCRIPTS = ("queue", "job_name", "slurm_cmd_args")
+_IN_SCRIPTS = (*(key for key in _FOR_SCHEDULERS if key not in _OUTSIDE_SCRIPTS), "ranks_per_node")
 _FOR_RANKS = ("cpu_bind", "gpu_bind", "srun_args")
 _FOR_CACHES = ("cache_key", "cache_directory")
 
@@ -117,10 +119,10 @@ def _share(resources: Resources, nodes: int) -> NodeNeed:
 
 
 def with_nodes(resources: Resources) -> Resources:
-    """Return resources whose `ranks_per_node` says how many nodes there are.
+    """Return resources with the number of nodes that follows from `ranks_per_node`.
 
     Raises:
-        ResourceError: that is not as many as are asked for.
+        ResourceError: another number of nodes is asked for.
     """
     if resources.ranks_per_node is None:
         return resources
@@ -131,6 +133,14 @@ def with_nodes(resources: Resources) -> Resources:
             f"ranks_per_node={resources.ranks_per_node} take {nodes}; leave nodes out"
         )
     return resources.updated({"nodes": nodes})
+
+
+def without_nodes(resources: Resources, nodes: Sequence[str]) -> Resources:
+    """Return resources that exclude these nodes, too, unless the call names its nodes itself."""
+    if not nodes or resources.nodelist is not None:
+        return resources
+    excluded = [] if resources.exclude is None else [str(resources.exclude)]
+    return resources.updated({"exclude": [*excluded, *nodes]})
 
 
 def rank_options(resources: Resources) -> RankOptions:
@@ -246,6 +256,16 @@ def job_options(resources: Resources) -> dict[str, Any]:
     elif resources.cores_per_rank > 1:
         options["cores"] = resources.cores_per_rank
     return options
+
+
+def check_template(resources: Resources, used: Container[str]) -> None:
+    """Raise ResourceError for a key that a template, which uses these variables, would drop without a word."""
+    for key, value in resources.asked().items():
+        if key in _IN_SCRIPTS and key not in used:
+            raise ResourceError(
+                f"{key}={value!r} means nothing to the template of the job script, which has no {{{{ {key} }}}}: add "
+                f"that, or leave {key} out"
+            )
 
 
 def thread_variables(resources: Resources) -> dict[str, str]:

@@ -24,6 +24,7 @@ from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
 from .pilot_jobs import PilotJobs
+from .resource_mapping import without_nodes
 from .run_directories import live_directory, log_directory
 
 __all__ = ["LaunchSettings", "PilotLaunch", "StepLaunch"]
@@ -44,11 +45,13 @@ class LaunchSettings:
         template_keys: the template's names of the user's own.
         python: the interpreter on the nodes; None for this one.
         setup: the shell lines before the interpreter.
+        teardown: the shell lines after the agents of a pilot job.
         launcher: the words before the interpreter.
         mpi: the plugin by which ranks find each other.
         interface: the network interface to listen on for agents.
         ports: the range of ports to listen on.
         poll: the shortest and the longest time between two questions about jobs (s).
+        exclude_failed_nodes: whether pilot jobs keep away from nodes on which one has failed.
     """
 
     scheduler: Scheduler
@@ -65,6 +68,8 @@ class LaunchSettings:
     interface: str | None
     ports: tuple[int, int] | None
     poll: tuple[float, float]
+    exclude_failed_nodes: bool = False
+    teardown: Sequence[str] = ()
 
     @property
     def steps(self) -> Steps:
@@ -111,6 +116,7 @@ class PilotLaunch:
         self._kinds: Sequence[NodeKind] | None = None
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self._pilots: PilotJobs | None = None
+        self._failed_nodes: tuple[str, ...] = ()
 
     # -- as a launch -----------------------------------------------------------------------------------
 
@@ -140,7 +146,8 @@ class PilotLaunch:
         partition = self._settings.asked.get("partition")
         where = f" in partition {partition}" if partition else ""
         name = self._settings.scheduler.name
-        return f"{many} {'node' if self.most == 1 else 'nodes'} that {name} is asked for{where}"
+        there = 0 if self._pilots is None else self._pilots.count
+        return f"{there} {'node' if there == 1 else 'nodes'}, of {many} that {name} is asked for{where}"
 
     # -- for the pilot jobs ----------------------------------------------------------------------------
 
@@ -174,7 +181,12 @@ class PilotLaunch:
 
     def _resources(self, size: int) -> Resources:
         gres = {"gres": f"gpu:{self._gpus()}"} if self._gpus() else {}
-        return Resources().updated({**self._settings.asked, **gres, "nodes": size, "ranks": size, "exclusive": True})
+        whole = {"nodes": size, "ranks": size, "exclusive": True}
+        return without_nodes(Resources().updated({**self._settings.asked, **gres, **whole}), self._failed_nodes)
+
+    def note_failed_node(self, node: str) -> None:
+        if self._settings.exclude_failed_nodes and node not in self._failed_nodes:
+            self._failed_nodes = (*self._failed_nodes, node)
 
     def _gpus(self) -> int:
         """Return the smallest number of GPUs of the nodes: a larger request would leave some nodes out."""
@@ -185,10 +197,10 @@ class PilotLaunch:
 
         settings = self._settings
         if settings.template is None:
-            return job_script(command, settings.setup)
+            return job_script(command, settings.setup, teardown=settings.teardown)
         known = variables(
-            asked, command, job_name="callyard", log=log, setup=settings.setup, time=settings.walltime,
-            elements=count if count > 1 else None,
+            asked, command, job_name="callyard", log=log, setup=settings.setup, teardown=settings.teardown,
+            time=settings.walltime, elements=count if count > 1 else None,
         )  # fmt: skip
         return render(settings.template, {**dict.fromkeys(settings.template_keys), **known})
 

@@ -39,11 +39,13 @@ class Slurm:
         account: the account of calls that name none.
         qos: the quality of service of calls that name none.
         constraint: the constraint on nodes of calls that name none.
+        reservation: the reservation of calls that name none.
         template: a Jinja job script in the place of Callyard's own: the text, or the path of a file. Calls may ask for
             resources by the names in the template.
         mpi: the plugin for `srun --mpi=`; default: the first that fits is found by trying.
         python: the interpreter on the nodes; default: this one.
         setup: lines of shell before the interpreter, as "module load gcc"; one text or several.
+        teardown: lines of shell after the calls of a job, whatever has become of them; the outcome is known before.
         launcher: a command before the interpreter, as `("apptainer", "exec", "image.sif")`.
         interface: the network interface to listen on for workers, by its name or address; default: all.
         ports: the range of ports to listen on, (low, high), as open in a firewall.
@@ -54,6 +56,8 @@ class Slurm:
         log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
             "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: True for calls that are jobs and outlive this process; default: see above.
+        exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a
+            fault of the node.
         host: another machine that submits; not here yet.
 
     Raises:
@@ -73,10 +77,12 @@ class Slurm:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    reservation: str | None = None
     template: str | os.PathLike[str] | None = None
     mpi: str | None = None
     python: str | os.PathLike[str] | None = None
     setup: str | Sequence[str] = ()
+    teardown: str | Sequence[str] = ()
     launcher: str | Sequence[str] = ()
     interface: str | None = None
     ports: tuple[int, int] | None = None
@@ -85,6 +91,7 @@ class Slurm:
     calls_per_job: int = 1
     log_limit: Amount = Amount("100MB")
     detached: bool | None = None
+    exclude_failed_nodes: bool = False
     host: None = None
 
     def __post_init__(self) -> None:
@@ -97,8 +104,10 @@ class Slurm:
             _check_text(name, getattr(self, name))
         if self.python is not None:
             object.__setattr__(self, "python", expand(os.fspath(self.python)))
-        for name in ("setup", "launcher"):
+        for name in ("setup", "teardown", "launcher"):
             _check_texts(name, getattr(self, name))
+        if not isinstance(self.exclude_failed_nodes, bool):
+            raise ResourceError(f"exclude_failed_nodes must be True or False, not {self.exclude_failed_nodes!r}")
         if not isinstance(self.detached, (bool, type(None))):
             raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
         if self.host is not None:
@@ -153,8 +162,10 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         _command(slurm),
         _asked(slurm),
         environment=scheduler.site().job_variables.environment(),
-        setup=_setup_lines(slurm),
+        setup=_lines(slurm.setup),
+        teardown=_lines(slurm.teardown),
         template=_template_text(slurm),
+        template_uses=_template_uses(slurm),
         walltime=slurm.walltime,
         mpi=slurm.mpi,
         rank_launcher=scheduler.site().rank_launcher,
@@ -162,6 +173,7 @@ def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Bac
         calls_per_job=slurm.calls_per_job,
         poll=slurm.poll,
         result_grace=slurm.result_grace,
+        exclude_failed_nodes=slurm.exclude_failed_nodes,
         log_limit=max(_LEAST_LOG, memory_bytes(slurm.log_limit)),
     )
     directory = private_home() if cache is None else cache._directory
@@ -182,6 +194,10 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
         own = _launch_settings(slurm, _template_text(slurm), _template_keys(slurm))
         return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
+        if slurm.exclude_failed_nodes:
+            raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
+        if slurm.teardown:
+            raise CallyardError("teardown is for jobs of Callyard's own; put its lines at the end of this job's script")
         own = _launch_settings(slurm, None, ())
         return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
@@ -206,12 +222,14 @@ def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence
         template=template,
         template_keys=template_keys,
         python=None if slurm.python is None else os.fspath(slurm.python),
-        setup=_setup_lines(slurm),
+        setup=_lines(slurm.setup),
+        teardown=_lines(slurm.teardown),
         launcher=_launcher(slurm),
         mpi=slurm.mpi,
         interface=slurm.interface,
         ports=slurm.ports,
         poll=slurm.poll,
+        exclude_failed_nodes=slurm.exclude_failed_nodes,
     )
 
 
@@ -234,8 +252,8 @@ def _launcher(slurm: Slurm) -> Sequence[str]:
     return shlex.split(slurm.launcher) if isinstance(slurm.launcher, str) else tuple(slurm.launcher)
 
 
-def _setup_lines(slurm: Slurm) -> tuple[str, ...]:
-    return tuple(slurm.setup.splitlines() if isinstance(slurm.setup, str) else slurm.setup)
+def _lines(text: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(text.splitlines() if isinstance(text, str) else text)
 
 
 def _template_text(slurm: Slurm) -> str | None:
@@ -253,21 +271,34 @@ def _template_text(slurm: Slurm) -> str | None:
 
 
 def _template_keys(slurm: Slurm) -> Sequence[str]:
-    """Return the template's names of the user's own."""
+    """The names of the user's own in the template."""
+    from ..schedulers.script import KNOWN
+
+    return sorted(_template_uses(slurm) - KNOWN)
+
+
+def _template_uses(slurm: Slurm) -> frozenset[str]:
+    """The variables of the template, among which are those of settings that only the template could carry out."""
     text = _template_text(slurm)
     if text is None:
-        return ()
-    from ..schedulers.script import KNOWN, variables_of  # here, because this needs Jinja
+        return frozenset()
+    from ..schedulers.script import variables_of  # here, because this needs Jinja
 
     try:
-        return sorted(variables_of(text) - KNOWN)
+        used = variables_of(text)
     except ValueError as error:
         raise CallyardError(str(error)) from error
+    for setting, name in (("teardown", "teardown"), ("exclude_failed_nodes", "exclude")):
+        if getattr(slurm, setting) and name not in used:
+            raise CallyardError(
+                f"{setting} is given, and the template of the job script has no {{{{ {name} }}}} for it; add that"
+            )
+    return frozenset(used)
 
 
 _NAME = "Slurm"  # in the registry of schedulers
 _LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
-_DEFAULTS = ("partition", "account", "qos", "constraint")
+_DEFAULTS = ("partition", "account", "qos", "constraint", "reservation")
 _TEXTS = (*_DEFAULTS, "mpi", "interface", "template", "python")
 _PATHS = ("template", "python")
 

@@ -89,8 +89,8 @@ class CachedRun:
         return RunReport(token, stored=True)
 
 
-def begin(request: RunRequest) -> CachedRun | RunDeclined:
-    """Claim the call, or return the reason for not running it."""
+def begin(request: RunRequest, opened: CacheDirectory | None = None) -> CachedRun | RunDeclined:
+    """Claim the call, or return the reason for not running it. `opened`: perhaps the directory of the request."""
     differing = tuple(
         dict.fromkeys(module for module, name, token in request.references if not _is(module, name, token, request))
     )
@@ -98,7 +98,7 @@ def begin(request: RunRequest) -> CachedRun | RunDeclined:
         return RunDeclined("differs", modules=differing)
     if request.check_only:
         return CachedRun(request, None, None)
-    directory = _directory(request)
+    directory = _directory(request, opened)
     if directory is None:
         return CachedRun(request, None, None)
     if _stored(request, directory):
@@ -140,14 +140,16 @@ def _is_failure(request: RunRequest, directory: CacheDirectory) -> bool:
 _directories: dict[tuple[str, int], CacheDirectory] = {}
 
 
-def _directory(request: RunRequest) -> CacheDirectory | None:
+def _directory(request: RunRequest, opened: CacheDirectory | None) -> CacheDirectory | None:
     """Return the directory of the request, checked once; None if this machine has another one, or none, at its path."""
     location = request.directory, request.inode
     if location not in _directories:
         try:
             if os.stat(request.directory).st_ino != request.inode:
                 return None
-            _directories[location] = CacheDirectory.open(request.directory, trust=request.trust)
+            if opened is None or (opened.path, opened.trust) != (request.directory, request.trust):
+                opened = CacheDirectory.open(request.directory, trust=request.trust)
+            _directories[location] = opened
         except (OSError, CacheError):
             return None
     return _directories[location]

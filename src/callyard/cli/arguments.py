@@ -40,6 +40,8 @@ def split(options: argparse.Namespace, wanted: int) -> tuple[str, list[str]]:
         place = options.cache
     elif len(words) > wanted:
         place, words = words[0], words[1:]
+    elif words and os.path.isdir(expand(words[0])):  # and no key after it
+        place, words = words[0], []
     else:
         place = from_environment()
     if len(words) != wanted:

@@ -51,7 +51,7 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
     words: list[str] = options.words
     if options.cache is not None:
         directory = options.cache
-    elif words and (options.all or (len(words) > 1 and _begins_with_directory(words))):
+    elif words and (options.all or _begins_with_directory(words)):
         directory, words = words[0], words[1:]
     else:
         directory = from_environment()
@@ -62,7 +62,7 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
 
 def _begins_with_directory(words: list[str]) -> bool:
     """Return True if the first word names the cache. With a default cache, the word may as well be a key."""
-    return os.path.isdir(expand(words[0])) or not os.environ.get(VARIABLE)
+    return os.path.isdir(expand(words[0])) or (len(words) > 1 and not os.environ.get(VARIABLE))
 
 
 def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) -> list[JobCallStatus]:

@@ -23,6 +23,7 @@ from ..cache.cache import Cache
 from ..cache.inspect.explain import Explanation, compared, explain_entry
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus
+from ..utils.paths import expand
 from . import UsageError, tables
 from .arguments import add_json, add_place, call_of, from_environment, open_cache, print_json
 
@@ -55,7 +56,7 @@ def _split(options: argparse.Namespace) -> tuple[str, list[str]]:
     words: list[str] = options.words
     if options.cache is not None:
         place = options.cache
-    elif len(words) > 1 and (not _is_function(words[0]) or os.path.isdir(words[0])):
+    elif words and (os.path.isdir(expand(words[0])) or (len(words) > 1 and not _is_function(words[0]))):
         place, words = words[0], words[1:]
     else:
         place = from_environment()

@@ -70,7 +70,7 @@ def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]],
                 submitted += [(part, _calls_in(spooled, part)) for part in spooled.parts if part not in before]
         except OSError as error:  # it may pass: a later `resume` tries again
             refusals.append(f"{spooled.batch.request['name']!r} in {spooled.path} was not submitted: {error}")
-        except Exception as error:  # of this batch alone; submitted it will never be
+        except Exception as error:  # the fault of this batch alone, which will never be submitted
             refusals.append(_set_aside(spooled, error))
         if refused is not None:
             refusals.append(f"the scheduler did not take {spooled.batch.request['name']!r}: {refused}")
@@ -87,7 +87,7 @@ def _set_aside(spooled: BatchDirectory, error: Exception) -> str:
 
 
 def _has_jobs(spooled: BatchDirectory) -> bool:
-    """Return whether some of it was submitted: those calls go on, with their files."""
+    """Return True if a part of the batch was submitted: its calls go on, with their files."""
     try:
         return bool(spooled.parts)
     except (OSError, CallyardError):

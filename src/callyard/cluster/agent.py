@@ -105,7 +105,7 @@ class Agent:
         self._link.send(self._sender.take())
 
     def leave(self) -> None:
-        """End, because the node's part of its job is to end. For a signal handler, so it only leaves a note."""
+        """End with the node's part of the job. A signal handler calls this, so there is only a note here."""
         self._told_to_leave = True
         if self._loop is not None:
             self._loop.wake()
@@ -143,9 +143,9 @@ class Agent:
             self._driver_gone(gone)
 
     def _begin_to_leave(self) -> None:
-        """Let the calls that run end by SIGTERM, in their grace, and give the others back.
+        """Let running calls end by SIGTERM, in their grace, and give the others back.
 
-        The pool is closed by END, which comes behind all calls that the driver had sent by then.
+        END closes the pool: it comes behind all calls already sent by the driver.
         """
         self._leaving = True
         self._sender.add(json_frame(agent_protocol.LEAVING))

@@ -50,9 +50,9 @@ class AgentConnection:
         self.returned: list[Call] = []  # calls that have not begun there and never will
         self.taken_back = False  # True after the last of the returned calls
         self.ending = self.ended = False
-        self.leaving = False  # it was told to end by somebody else: by the scheduler
+        self.leaving = False  # told to end by the scheduler, not by the driver
         self.told_to_kill = False
-        self.rank: int | None = None  # of a call on several nodes, if it is one
+        self.rank: int | None = None  # in a call on several nodes
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
@@ -119,7 +119,7 @@ class AgentConnection:
         self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
 
     def _again(self, call: Call) -> list[Packed]:
-        """Return the arguments with which it is to be run again: those of each of its ranks that are there."""
+        """Return the packed arguments of the next run: those of each rank behind this connection."""
         if not isinstance(call.again, RankResults):
             return [call.again]
         every = cast("list[Packed]", call.again.parts)

@@ -45,9 +45,12 @@ _NEWS_APART = 2.0  # s at most between two processes of a node that the schedule
 
 
 class DoubtfulEnd(NamedTuple):
-    """The end of a call by SIGTERM: of the call alone, or with the node's part of its job, which is known soon."""
+    """The end of a call by SIGTERM: of the call alone, or with the node's part of the job.
 
-    until: float  # if nothing is heard of the latter by then, it was the call alone
+    The news of the latter come soon.
+    """
+
+    until: float  # without news of the node by then, the end was of the call alone
     agent: AgentConnection
     end: CallEnd
 
@@ -143,7 +146,7 @@ class Agents:
         # The futures end later, in the driver: by then the nodes have their next calls.
         self._placement.finished(agent.node, [end.call for end in ends])
         if agent.leaving and agent.ended:
-            agent.end()  # which is its permission to go
+            agent.end()  # the permission to go
             self._to_flush[agent] = None
         agent.last_activity = time.monotonic()
         if agent.returned:
@@ -159,7 +162,10 @@ class Agents:
     # -- agents that the scheduler ends ----------------------------------------------------------------
 
     def _begins_to_leave(self, agent: AgentConnection) -> None:
-        """Give no more calls to an agent whose part of its job is to end. It gives back what it is sent until END."""
+        """Give no more calls to an agent at the end of its part of the job.
+
+        The agent gives back all calls sent until END.
+        """
         agent.node.leaving = True
         agent.end()
         self._to_flush[agent] = None
@@ -368,7 +374,7 @@ class Agents:
 
 
 def _by_signal(end: CallEnd) -> bool:
-    """Return whether a scheduler may have ended the call: it sends SIGTERM, and SIGKILL later."""
+    """Return True if a scheduler may have ended the call: by SIGTERM, and by SIGKILL later."""
     by_both = {-signal.SIGTERM, -signal.SIGKILL}
     lost = end.how == "lost" and isinstance(end.what, WorkerLost)
     return lost and (end.what.exitcode in by_both or end.call.shape.ranks > 1)

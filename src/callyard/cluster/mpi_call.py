@@ -73,7 +73,7 @@ class MpiCall:
         for end in rank.receive(message):
             if end.how != "result":
                 return end
-            again, self.call.asks_again = self.call.asks_again, False  # as the next rank may not ask for it
+            again, self.call.asks_again = self.call.asks_again, False  # the next rank may end without `Again`
             results = self._results.add(self._number_of(rank), end.what, again)
             if results is not None:
                 return self._complete(results)

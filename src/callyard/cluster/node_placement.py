@@ -52,7 +52,7 @@ class NodePlacement:
         self._active = 0  # calls with slots
         self._cores = 0  # of all nodes
         self._numbers = 0
-        self._now = 0.0  # of the last decision
+        self._now = 0.0  # the time of the last decision
         self.idled = False  # the last call of a node has ended since this was set to False
 
     # -- events ----------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class DriverConnection:
 
 @contextlib.contextmanager
 def _leaving_at_sigterm(agent: Agent) -> Iterator[None]:
-    """Let the agent leave when the scheduler ends its job, as at a preemption or at the end of its time."""
+    """Let the agent leave at SIGTERM, by which the scheduler ends a job: at a preemption, or at the end of the time."""
     before = signal.signal(signal.SIGTERM, lambda *_: agent.leave())
     try:
         yield

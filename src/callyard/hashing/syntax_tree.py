@@ -13,7 +13,7 @@ import os
 import sys
 import tokenize
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType
 from typing import Any
 
@@ -127,6 +127,11 @@ def _find(code: CodeType) -> tuple[Function, str] | None:
     return None if node is None else (node, source)
 
 
+def _has_loader(space: Mapping[str, Any]) -> bool:
+    """Return True for the globals of a module with a loader that linecache can ask; of others Python 3.15 warns."""
+    return getattr(space.get("__spec__"), "loader", None) is not None
+
+
 def _read(filename: str) -> str | None:
     """Return the present text of a file, of a notebook's cell, of a module in an archive, or of `python -c`."""
     if os.path.isfile(filename):
@@ -138,7 +143,7 @@ def _read(filename: str) -> str | None:
     if filename == "<string>" and "-c" in sys.orig_argv[:-1]:  # `exec` uses the same name, but its code will not match
         return sys.orig_argv[sys.orig_argv.index("-c") + 1]
     spaces = (getattr(module, "__dict__", {}) for module in list(sys.modules.values()))
-    owner = next((space for space in spaces if space.get("__file__") == filename), None)
+    owner = next((space for space in spaces if space.get("__file__") == filename and _has_loader(space)), None)
     return "".join(linecache.getlines(filename, owner)) or None
 
 

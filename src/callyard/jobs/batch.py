@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 FORMAT = 1
-_STATES = ("finished", "failed", "cancelled", "withdrawn")
+_STATES = ("finished", "failed", "cancelled", "withdrawn", "moved")
 _LATEST = 253402214400  # s: the last day that `datetime` can represent in every time zone
 
 
@@ -242,11 +242,15 @@ class CallAgain(Frozen):
         attempt, restarts = map(int, head.split())
         return CallAgain(attempt, restarts, arguments)
 
+    def dump(self) -> bytes:
+        return f"{self.attempt} {self.restarts}\n".encode() + self.arguments
+
 
 class CallOutcome(Frozen):
-    """The outcome of a call: "finished" (with the record of `key` as the result), "failed", "cancelled" or "withdrawn".
+    """The outcome of a call: "finished" (with the record of `key`), "failed", "cancelled", "withdrawn" or "moved".
 
-    A withdrawn call was cancelled by its submitter, who saw no other waiting process.
+    A withdrawn call was cancelled by its submitter, who saw no other waiting process. A moved call goes on in another
+    batch, whose token is the `key`.
     """
 
     state: str

@@ -1,4 +1,4 @@
-"""The batches in the spool of a cache: all of them, those that can be read, and those that nobody can read."""
+"""The batches in the spool of a cache: all of them, the readable ones, and the damaged ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[Bat
 
 
 def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
-    """Return the batches that nobody can read, each with the reason; not those of another version."""
+    """Return the damaged batches, each with the reason; a batch of another version is not damaged."""
     found = []
     for folder in folders(home):
         try:

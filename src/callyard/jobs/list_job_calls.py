@@ -89,6 +89,8 @@ def _calls_of(folder: BatchDirectory) -> Iterator[JobCallStatus]:
         if reached == "superseded":
             continue
         begun = _begun(folder, number) if reached else None
+        if reached == "end" and _is_moved(folder, number):
+            continue
         job = folder.job_of(number)
         known = begun or CallStart(job or "", "", "")
         yield JobCallStatus(
@@ -96,6 +98,14 @@ def _calls_of(folder: BatchDirectory) -> Iterator[JobCallStatus]:
             state=_state(folder, number, reached, job), job=job, node=known.node, submitted=batch.created,
             began=known.at or None, ended=folder.ended_at(number), ingredients=known.ingredients,
         )  # fmt: skip
+
+
+def _is_moved(folder: BatchDirectory, number: int) -> bool:
+    try:
+        end = folder.ended(number)
+    except (OSError, CacheError):  # damaged
+        return False
+    return end is not None and end.state == "moved"
 
 
 def _begun(folder: BatchDirectory, number: int) -> CallStart | None:

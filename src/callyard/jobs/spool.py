@@ -23,16 +23,14 @@ whole, and is not changed afterwards.
 
 from __future__ import annotations
 
-import _pickle as pickle
 import os
-import time
 
-from ..cache.directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
-from ..cache.permissions import check_file
-from ..errors import CacheError, VersionMismatch
+from ..cache.directory import CacheDirectory, remove_tree, sync_directory
+from ..errors import CacheError
 from ..system.process_identity import may_live
-from ..utils.lite_stdlib import Any, Callable, Container, Iterable, Iterator, Sequence, json_loads, suppress
-from .batch import FORMAT, Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
+from ..utils.lite_stdlib import Container, Iterable, Iterator, Sequence, suppress
+from .batch import Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
+from .call_files import CallFiles, exit_file
 
 __all__ = [
     "Batch",
@@ -44,75 +42,15 @@ __all__ = [
     "names",
 ]
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a pipe there
 _DIGITS = 10  # of the number of a call, at most
 ENDED = ("end", "seen", "superseded")  # the progress of calls that have ended
 
 
-class DirectoryFiles:
-    """The files in one directory of a cache."""
-
-    def __init__(self, home: CacheDirectory, path: str) -> None:
-        self.home, self.path = home, path
-
-    def _write(self, name: str, *parts: bytes) -> None:
-        self._write_into(self.path, name, *parts)
-
-    def _write_into(self, place: str, name: str, *parts: bytes) -> None:
-        """Write a file. The directory is not made again: without it no process waits any more."""
-        descriptor, temporary = self.home.temporary_in(place)
-        try:
-            try:
-                at = 0
-                for part in parts:
-                    write_all(descriptor, part, at)
-                    at += len(part)
-                os.fsync(descriptor)  # a job on another machine must find the file, even after a crash here
-            finally:
-                os.close(descriptor)
-            os.rename(temporary, f"{place}/{name}")
-        except BaseException:  # a full disk, most likely: half a file must not stay
-            remove_file(temporary)
-            raise
-
-    def _read(self, name: str) -> bytes:
-        with open(self._open(name), "rb") as file:
-            return file.read()
-
-    def _parsed(self, name: str, parse: Callable[[bytes], Any]) -> Any:
-        """Read and parse a file.
-
-        Raises:
-            CacheError: the file is damaged.
-            FileNotFoundError: the file is gone.
-        """
-        content = self._read(name)
-        try:
-            return parse(content)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise CacheError(f"{self.path}/{name} is damaged: {type(error).__name__}: {error}") from error
-
-    def _open(self, name: str) -> int:
-        """Open a file that no other user can have written, because the content may be unpickled."""
-        path = f"{self.path}/{name}"
-        descriptor = os.open(path, _READ)
-        try:
-            check_file(path, os.fstat(descriptor), self.home.trust, self.home.group, descriptor)
-            for place in (f"{self.home.path}/jobs", self.path):
-                self.home.check(place)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-
-class BatchDirectory(DirectoryFiles):
+class BatchDirectory(CallFiles):
     """The directory of one batch."""
 
     def __init__(self, home: CacheDirectory, token: str) -> None:
-        super().__init__(home, f"{home.path}/jobs/{token}")
-        self.token = token
-        self._batch: Batch | None = None
+        super().__init__(home, token)
         self._parts: list[BatchPart] = []
 
     # -- the submitter's ---------------------------------------------------------------------------------
@@ -122,8 +60,18 @@ class BatchDirectory(DirectoryFiles):
         self._batch = batch
         return batch
 
-    def create(self, batch: Batch, calls: Iterable[bytes], script: str, buffers: Sequence[bytes] = ()) -> None:
-        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed."""
+    def create(
+        self,
+        batch: Batch,
+        calls: Iterable[bytes],
+        script: str,
+        again: CallAgain | None = None,
+        buffers: Sequence[bytes] = (),
+    ) -> None:
+        """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed.
+
+        `again`: the arguments with which its only call goes on.
+        """
         building = self.home.temporary_directory("jobs")
         try:
             if buffers:
@@ -131,6 +79,8 @@ class BatchDirectory(DirectoryFiles):
             self._write_into(building, "calls", *calls)
             self._write_into(building, "script", script.encode())
             self._write_into(building, "batch", batch.dump())
+            if again is not None:
+                self._write_into(building, "0.again", again.dump())
             # The last step of the writing: the name appears with all files behind it.
             os.rename(building, self.path)
             sync_directory(f"{self.home.path}/jobs")
@@ -144,23 +94,6 @@ class BatchDirectory(DirectoryFiles):
         """Write down the elements that the scheduler has, and the ID of their job."""
         whole = part.end - part.first == self.batch.size
         self._write("job" if whole else f"job.{part.name}", part.job.encode())
-
-    @property
-    def batch(self) -> Batch:
-        """The batch.
-
-        Raises:
-            FileNotFoundError: the batch was not written, or is gone.
-        """
-        if self._batch is None:
-            self._batch = self._parsed("batch", self._load_batch)
-        return self._batch
-
-    def _load_batch(self, content: bytes) -> Batch:
-        found = json_loads(content)
-        if found.pop("format") != FORMAT:
-            raise VersionMismatch(f"{self.path} was written by another version of Callyard ({found['callyard']})")
-        return Batch.from_fields(found)
 
     @property
     def parts(self) -> list[BatchPart]:
@@ -208,50 +141,17 @@ class BatchDirectory(DirectoryFiles):
         job = next((part.job for part in self.parts if part.first <= place < part.end), None)
         return job if job is None or element is None else f"{job}_{element}"
 
-    def call(self, number: int) -> bytearray:
-        """Return the packed call."""
-        place = self.batch.calls[number]
-        return self._part("calls", place.at, place.size)
-
-    def buffer(self, at: int, size: int) -> bytearray:
-        """Return a large part of arguments, in memory of its own."""
-        return self._part("buffers", at, size)
-
-    def _part(self, name: str, at: int, size: int) -> bytearray:
-        descriptor = self._open(name)
+    def asks_again(self, number: int) -> bool:
+        """Return True if the call has asked for another attempt that has not begun: it beats no more."""
         try:
-            if at + size > os.fstat(descriptor).st_size:
-                raise CacheError(f"{self.path}/{name} is damaged: it is too short")
-            content, done = bytearray(size), 0
-            while done < size and (count := os.preadv(descriptor, [memoryview(content)[done:]], at + done)):
-                done += count
-            return content
-        finally:
-            os.close(descriptor)
+            asked = os.stat(f"{self.path}/{number}.again").st_mtime_ns
+            return asked >= os.stat(f"{self.path}/{number}.begun").st_mtime_ns
+        except FileNotFoundError:
+            return False
 
-    # -- the job's -----------------------------------------------------------------------------------------
-
-    def begin(self, number: int, begun: CallStart) -> None:
-        self._write(f"{number}.begun", begun.replace(at=time.time()).dump())
-
-    def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
-        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of the attempts."""
-        self._write(f"{number}.again", f"{attempt} {restarts}\n".encode(), arguments)
-
-    def again(self, number: int) -> CallAgain | None:
-        """Return the kept attempt of a call that has raised `Again`; None for any other call."""
-        with suppress(FileNotFoundError):
-            kept: CallAgain = self._parsed(f"{number}.again", CallAgain.load)
-            return kept
-        return None
-
-    def beat(self, number: int) -> None:
-        """Touch the file that proves life, also when the scheduler cannot say so."""
-        with suppress(OSError):
-            os.utime(f"{self.path}/{number}.begun")
-
-    def end(self, number: int, end: CallOutcome) -> None:
-        self._write(f"{number}.end", end.dump())
+    def script(self) -> str:
+        """Return the text that the scheduler runs."""
+        return self._read("script").decode()
 
     # -- for all who wait ----------------------------------------------------------------------------------
 
@@ -274,20 +174,12 @@ class BatchDirectory(DirectoryFiles):
         return os.path.exists(f"{self.path}/calls")
 
     def exit_file(self, number: int) -> str:
-        """Return the name of the file by which the job of a call says that it is over, or is going to be."""
+        """Return the name of the file by which a call's job tells its end, or its coming end."""
         return exit_file(self.batch.element_of(number) or 0)
 
-    def stop(self, element: int | None) -> None:
-        """Write down that a job is told to end; its script writes its exit code over that."""
-        self._write(exit_file(element or 0), b"stopped\n")
-
     def forget_exit(self, number: int) -> None:
-        """Remove what a job has left that is going to be started again."""
+        """Remove the note of a job's end, because the job is going to be started again."""
         self._unmark(self.exit_file(number))
-
-    def wait_for(self, number: int, job: str) -> None:
-        """Write down another job, the one with the claim to this call's key."""
-        self._write(f"{number}.waits", job.encode())
 
     def waits(self) -> dict[int, str]:
         """Return the calls that wait so, each with the job with the claim."""
@@ -299,12 +191,6 @@ class BatchDirectory(DirectoryFiles):
                     found[number] = self._parsed(name, bytes.decode)
         return found
 
-    def begun(self, number: int) -> CallStart | None:
-        with suppress(FileNotFoundError):
-            begun: CallStart = self._parsed(f"{number}.begun", CallStart.load)
-            return begun
-        return None
-
     def heart(self, number: int) -> int | None:
         """Return the time of the last beat (ns). The file is opened, so that a network file system asks the server."""
         with suppress(OSError):
@@ -314,22 +200,6 @@ class BatchDirectory(DirectoryFiles):
             finally:
                 os.close(descriptor)
         return None
-
-    def ended(self, number: int) -> CallOutcome | None:
-        """Return the outcome of a call, received or not; None before its end."""
-        for name in (f"{number}.end", f"{number}.seen"):
-            with suppress(FileNotFoundError):
-                end: CallOutcome = self._parsed(name, CallOutcome.load)
-                return end if end.failure or end.state != "failed" else self._unstored(number)
-        return None
-
-    def _unstored(self, number: int) -> CallOutcome:
-        """Return the outcome of a call that failed where the disk took no words about that."""
-        error = CacheError(
-            f"{self.batch.calls[number].name!r} failed, and its error could not be stored in {self.path}, whose disk "
-            "or quota was used up: make room there, and submit the call again"
-        )
-        return CallOutcome("failed", failure=pickle.dumps((error, "")))
 
     def ended_at(self, number: int) -> float | None:
         """Return the time of a call's end (s since 1970, by the clock of the file system); None before its end."""
@@ -342,11 +212,6 @@ class BatchDirectory(DirectoryFiles):
         """Note that a process was told of the failure: a later submission runs the call again."""
         with suppress(OSError):  # without this note another process is told, too
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
-
-    def log(self, number: int) -> str:
-        """Return the path of the output of a call; the scheduler knows only the element of the array."""
-        element = self.batch.element_of(number) if self.batch.calls_per_job == 1 else number
-        return f"{self.path}/{number if element is None else element}.log"
 
     def attach(self, waiter: str, number: int | None = None) -> None:
         """Note a waiter for one call, or for all of them.
@@ -428,7 +293,7 @@ class BatchDirectory(DirectoryFiles):
             self.remove()
 
     def set_aside(self, reason: str) -> str:
-        """Move the batch to the damaged files of the cache, with the reason beside it; return where it lies now."""
+        """Move the batch to the damaged files of the cache, with a note of the reason; return the new place."""
         return self.home.set_path_aside(self.path, reason)
 
     def remove(self) -> None:
@@ -437,11 +302,6 @@ class BatchDirectory(DirectoryFiles):
         with suppress(FileNotFoundError):
             os.rename(self.path, removing)
             remove_tree(removing)
-
-
-def exit_file(element: int | str) -> str:
-    """Return the name of the file with the exit code of an element's script; a single job counts as the element 0."""
-    return f"{element}.exit"
 
 
 def names(path: str) -> Sequence[str]:

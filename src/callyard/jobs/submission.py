@@ -17,7 +17,17 @@ from .batch import BatchPart
 from .planner import ArrayDependency
 from .spool import BatchDirectory
 
-__all__ = ["is_ready", "label", "next_part", "note_of", "parts_of", "request_of", "trial_of", "waited_for"]
+__all__ = [
+    "check_text",
+    "is_ready",
+    "label",
+    "next_part",
+    "note_of",
+    "parts_of",
+    "request_of",
+    "trial_of",
+    "waited_for",
+]
 
 Known = Mapping[str, BatchDirectory]  # by their tokens
 _NONE: Known = {}
@@ -129,14 +139,14 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
 
 
 def trial_of(resources: Resources, limit: float | None, templated: bool) -> JobRequest:
-    """Return a request as it will be once it was written and read, to see whether a command can be made of it.
+    """Return a request as if written and read again, for a trial of making the command.
 
     Raises:
-        ResourceError: a text is none that can be passed on.
+        ResourceError: a text cannot be passed on.
     """
     for name, value in resources.asked().items():
         for text in _texts(value):
-            _check_text(name, text)
+            check_text(name, text)
     note = json_loads(json_dumps(note_of("call", resources, None, limit, templated, ())))
     asked = Resources().updated(note["resources"])
     return JobRequest("call", "0" * 16, "/script", "/0.log", asked, time=limit, templated=templated)
@@ -153,7 +163,8 @@ def _texts(value: object) -> Iterator[str]:
         yield from (text for each in value for text in _texts(each))
 
 
-def _check_text(name: str, text: str) -> None:
+def check_text(name: str, text: str) -> None:
+    """Raise ResourceError for a text that no command, script or path can have."""
     try:
         if "\0" not in text:
             os.fsencode(text)

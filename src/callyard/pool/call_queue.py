@@ -59,7 +59,7 @@ class CallQueues(Generic[C, N, Q]):
     def put_back(self, calls: Iterable[C]) -> None:
         """Put calls that were sent and not run to the front again; the last given becomes the first."""
         for call in calls:
-            self.add(call).calls.rotate(1)
+            self.add(call).calls.rotate(1)  # appended as the last, turned to the front
 
     def take_out(self, need: N) -> list[Q]:
         """Remove the queues of this need, of all priorities, and return them."""

@@ -199,7 +199,7 @@ class Dispatcher:
     def longest_grace(self, connection: AnyConnection, asked_for: bool = False) -> float | None:
         """Return the longest grace of the calls in flight there; one of them runs.
 
-        With `asked_for`, only graces that calls have asked for count; None if there are none.
+        With `asked_for`, only graces of the calls' own count; None if there are none.
         """
         plans = [call.plan for call in connection.in_flight.values()]
         if asked_for:

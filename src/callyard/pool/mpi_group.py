@@ -198,7 +198,7 @@ class RankGroup:
         if failed:
             self.in_flight.clear()
             return [end]
-        again, call.asks_again = call.asks_again, False  # as the next rank may not ask for it
+        again, call.asks_again = call.asks_again, False  # the next rank may end without `Again`
         results = self._results.add(self._rank_of(connection), packed, again)
         if results is None:
             return []

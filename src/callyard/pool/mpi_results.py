@@ -21,7 +21,7 @@ class RankResults:
 
     @property
     def ranks_disagree(self) -> bool:
-        """Whether some ranks are to be run again, and others have returned."""
+        """True if some ranks are to be run again, and others have returned."""
         return self.again not in (0, len(self.parts))
 
     def load(self) -> list[Any]:

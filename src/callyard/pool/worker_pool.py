@@ -121,9 +121,9 @@ class WorkerPool(ThreadedRunner):
         self._io.wake()
 
     def terminate(self) -> None:
-        """End the workers by SIGTERM, begin no other call, and cancel those that wait; the pool goes on.
+        """End the workers by SIGTERM, begin no other call, and cancel the waiting ones; the pool goes on.
 
-        SIGKILL follows after the `grace` that a call has asked for; without one it is left to the scheduler.
+        SIGKILL follows after the `grace` of a call's own; without one, SIGKILL is left to the scheduler.
         """
         self._signal, self._killed_elsewhere = signal.SIGTERM, True
         self._dispatcher.killed = True

@@ -85,6 +85,7 @@ class WorkerStarter:
             for sock in connection.sockets():
                 self._loop.forget(sock)
             connection.close()
+        # Without the lock, because the ends of futures run callbacks.
         for call in given_up:
             broken = WorkerLost(f"no worker could be started for {call.future.name!r}: {error}; {ROOM}")
             broken.__cause__ = error

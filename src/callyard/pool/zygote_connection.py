@@ -75,7 +75,7 @@ class ZygoteProcess:
             ours.callback(self._close_errors)
             passed = [_copy(other.fileno(), theirs), _copy_of_stderr(theirs)]
             self._process = subprocess.Popen(
-                python_command("callyard.worker.zygote", "main", *map(str, [*passed, os.getpid()])),
+                python_command("callyard.worker.run_zygote", "main", *map(str, [*passed, os.getpid()])),
                 stdin=subprocess.DEVNULL,
                 stderr=self._errors,
                 pass_fds=passed,

@@ -118,6 +118,7 @@ class Status:
         node: the nodes of the job, as the scheduler writes them.
         exit_code: the exit code of the script, if it ended by itself.
         signal: the signal that ended the script, if one did.
+        failed_node: the node whose fault has ended the job; empty if it is another fault, or one of several nodes.
     """
 
     phase: Phase
@@ -127,6 +128,7 @@ class Status:
     node: str = ""
     exit_code: int | None = None
     signal: int | None = None
+    failed_node: str = ""
 
     @property
     def hopeless(self) -> bool:

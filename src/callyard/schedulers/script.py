@@ -22,35 +22,42 @@ VARIABLES = {
     "log": "the path of what the job prints",
     "memory_mib": "`memory` in MiB, rounded up",
     "setup": "the shell lines before the command",
+    "teardown": "the shell lines after the command",
     "time_minutes": "the scheduler's limit in minutes, rounded up",
 }
 KNOWN = frozenset(VARIABLES) | frozenset(NAMES) | frozenset(ALIASES)
 
 
 def job_script(
-    command: Sequence[str], setup: Sequence[str] = (), directives: Sequence[str] = (), exit_file: str = ""
+    command: Sequence[str],
+    setup: Sequence[str] = (),
+    directives: Sequence[str] = (),
+    exit_file: str = "",
+    teardown: Sequence[str] = (),
 ) -> str:
-    """Return a script for bash that runs `command` after `setup`.
+    """Return a script for bash that runs `command` after `setup`, and then `teardown`.
 
-    The lines of `setup` are the user's own text for the shell and stay unchanged; the words of `command` are quoted.
-    Without `exit_file`, `exec` replaces the shell, so that the scheduler's signals reach the command. Otherwise the
-    shell stays, passes signals on, and leaves its exit code in that file, whatever has ended it. `exit_file` is a text
-    for the shell, already quoted.
+    The lines of `setup` and `teardown` are the user's own text for the shell and stay unchanged; the words of `command`
+    are quoted. Without `exit_file` and `teardown`, `exec` replaces the shell, so that the scheduler's signals reach the
+    command. Otherwise the shell stays, passes signals on, and leaves its exit code in that file, whatever has ended it.
+    `exit_file` is a text for the shell, already quoted.
     """
     lines = ["#!/bin/bash", *directives]
-    if not exit_file:
+    if not exit_file and not teardown:
         return "\n".join([*lines, *setup, f"exec {shlex.join(command)}", ""])
-    leave = _LEAVE_EXIT_CODE.replace("FILE", exit_file)
-    return "\n".join([*lines, leave, *setup, _PASS_SIGNALS_ON.replace("COMMAND", shlex.join(command)), ""])
+    leave = [f'    ( umask 077; echo "$_callyard_code" >| {exit_file} ) 2>/dev/null || :'] if exit_file else []
+    after = ["    (", *teardown, "    ) || :"] if teardown else []
+    end = _END.replace("AT_LAST", "\n".join([*leave, *after]))
+    return "\n".join([*lines, end, *setup, _PASS_SIGNALS_ON.replace("COMMAND", shlex.join(command)), ""])
 
 
 # First of all, so that a failing `setup` has an exit code, too. The command's signal ends the shell as well: by that
-# the scheduler knows it. 143 is the exit code of a job that was told to end.
-_LEAVE_EXIT_CODE = """\
+# the scheduler knows it. 143 is the exit code of a job that was told to end. The exit code is left before the teardown,
+# which may take its time; that has a shell of its own, so it can neither end this one nor change the exit code.
+_END = """\
 _callyard_end() {
     _callyard_code=$?
-    umask 077
-    { echo "$_callyard_code" >| FILE; } 2>/dev/null
+AT_LAST
     if [ "$_callyard_code" -gt 128 ] && [ "$_callyard_code" -ne 143 ]; then
         trap - $((_callyard_code - 128))
         kill -s $((_callyard_code - 128)) $$
@@ -58,8 +65,8 @@ _callyard_end() {
     exit "$_callyard_code"
 }
 trap _callyard_end EXIT"""
-# `wait` ends when a signal has come, and is then called again; 127 says that it has told the exit code before. Of a
-# command that was killed the shell would print all words to the log, whose end errors quote.
+# `wait` ends at each signal, and is called again; 127 says that an earlier `wait` has told the exit code. Of a killed
+# command the shell would print all words to the log, the end of which errors quote.
 _PASS_SIGNALS_ON = """\
 for _callyard_signal in HUP INT QUIT ALRM TERM USR1 USR2; do
     trap "_callyard_again=1; kill -s $_callyard_signal \\$! 2>/dev/null || :" $_callyard_signal
@@ -81,6 +88,7 @@ def variables(
     job_name: str,
     log: str,
     setup: Sequence[str] = (),
+    teardown: Sequence[str] = (),
     time: float | None = None,
     elements: int | None = None,
 ) -> dict[str, Any]:
@@ -94,6 +102,7 @@ def variables(
         "log": log,
         "memory_mib": None if resources.memory is None else mebibytes(resources.memory),
         "setup": "\n".join(setup),
+        "teardown": "\n".join(teardown),
         "time_minutes": None if time is None else minutes(time),
     }
 

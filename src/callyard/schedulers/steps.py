@@ -49,8 +49,8 @@ class RankOptions(NamedTuple):
     """The user's wishes for the start of ranks.
 
     Attributes:
-        cpu_bind: how they are bound to cores, in the scheduler's words; None for its default.
-        gpu_bind: how they are bound to GPUs, likewise.
+        cpu_bind: the binding of ranks to cores, in the scheduler's words; None for the default.
+        gpu_bind: the binding of ranks to GPUs, likewise.
         arguments: more arguments of the launcher.
     """
 

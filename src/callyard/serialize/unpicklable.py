@@ -96,7 +96,7 @@ def _attributes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _refuses(value: Any) -> bool:
-    """Return True if an object itself says why it cannot be pickled, as an executor does, whatever it holds."""
+    """Return True if an object refuses to be pickled by itself, as an executor does, whatever the attributes hold."""
     if not any("__reduce__" in vars(base) for base in type(value).__mro__[:-1]):
         return False
     try:

@@ -34,7 +34,7 @@ def too_much_memory(who: str, limit: int | None) -> str:
 
 
 def no_memory_left(who: str) -> str:
-    """Return the message for a call that the kernel has ended because all calls together took what their job has."""
+    """Return the message for a call ended by the kernel, because all calls together took all memory of the job."""
     return (
         f"{who} was killed by the kernel on {os.uname().nodename}, where its job had no memory left; "
         "with memory= fewer calls run at once, or ask for a job with more"

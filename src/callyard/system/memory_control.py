@@ -300,7 +300,7 @@ class OomKills:
         self._explained = self._count() if explained is None else explained
 
     def explain_one(self) -> bool:
-        """Return whether such a kill is left that explains the end of a process by SIGKILL, and use it up."""
+        """Return True if a kill is left to explain the end of a process by SIGKILL, and count this kill as used."""
         left = self._count() > self._explained
         self._explained += left
         return left
@@ -310,7 +310,7 @@ class OomKills:
 
 
 def remove_group(group: Path) -> bool:
-    """Remove a group and those below it; return False while they contain processes."""
+    """Remove a group and all groups below; return False while there are processes inside."""
     with suppress(OSError):
         for place, _, _ in os.walk(group, topdown=False):
             os.rmdir(place)

@@ -1,25 +1,24 @@
-"""The time in which a call could run, without that in which it was stopped with the process that keeps its limits.
+"""The time in which a call could run, without the time in which the call and its limits' keeper were stopped.
 
-`scontrol suspend`, gang scheduling and SIGSTOP stop both, and nobody tells for how long. So that process looks at its
-clock every `LOOK` seconds as long as a call has a limit in time, and counts `STEP` at most between two looks. The call
-does not look; it reads in memory that both share for how long it was stopped (`StoppedTime`).
+`scontrol suspend`, gang scheduling and SIGSTOP stop both processes, and no program tells for how long. So the keeper of
+the limits reads the clock every `LOOK` seconds while a call has a limit in time, and counts `STEP` at most between two
+readings. The call itself reads the sum of the stops from memory shared by both processes (`StoppedTime`).
 """
 
 from __future__ import annotations
 
 import time
-from struct import Struct
 
-from ..utils.lite_stdlib import Any, Callable
+from ..utils.lite_stdlib import Any, Callable, struct
 
 LOOK = 0.5  # s
 STEP = 1.0  # s: a busy machine may be late for a look
 
-_SECONDS = Struct("d")
+_SECONDS = struct.Struct("d")
 
 
 class RunClock:
-    """A clock that counts at most `STEP` between two of its readings; where they are closer, it is as the other one."""
+    """A clock that counts at most `STEP` between two readings, and otherwise goes as the clock behind."""
 
     __slots__ = ("_clock", "lag", "read_at")
 
@@ -52,7 +51,7 @@ class StoppedTime:
 
     def note(self, clock: RunClock) -> None:
         """Tell the call; the clock was read just now."""
-        self._write(1, clock.lag - self._lag)  # first: a call that reads in between thinks that it has more time
+        self._write(1, clock.lag - self._lag)  # first: a call reading in between then counts more time as left
         self._write(0, clock.read_at)
 
     def end(self) -> None:

@@ -106,6 +106,7 @@ def unwrap(body: bytes, beside: Iterator[bytes]) -> tuple[dict[str, Any], list[P
     for size, memories, spans in head.pop(_PARTS):
         data = None if size is None else body[place : place + size]
         place += size or 0
+        # In the order in which `wrap` has appended them.
         buffers = tuple(PrivateBytes(next(beside)) for _ in range(memories))
         parts.append(Packed(data, buffers, tuple((which, start, length) for which, start, length in spans)))
     return head, parts

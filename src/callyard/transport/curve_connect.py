@@ -85,7 +85,7 @@ def begin(contact: Contact, silence: float, undo: contextlib.ExitStack) -> list[
     import zmq
 
     context = make_context()
-    # Registered first, so that it runs after the sockets' `close`: it waits for open sockets.
+    # Registered first, so that it runs last: `term` waits for the `close` of all sockets.
     undo.callback(context.term)
     attempts = []
     for address in contact.addresses:

@@ -71,6 +71,7 @@ def join(parts: Sequence[bytes]) -> list[bytes]:
     except error as wrong:
         raise ValueError(f"a message without a whole head: {wrong}") from None
     place = _HEAD.size + count * _LENGTH
+    # A small message: the frames are in the first part.
     if len(first) > place or sum(lengths) == 0:
         return _slices(first, place, lengths)
     return _gather(parts, lengths)

@@ -54,6 +54,7 @@ class CommandThread:
         while self._waiting and not self.busy:
             command, steps = self._waiting.popleft()
             self.busy = True
+            # Without another thread this one waits for the command.
             if self._post is not None and _started(partial(self._run_beside, self._post, command, steps)):
                 return
             self._go_on(_replied(command, steps), steps)
@@ -68,6 +69,7 @@ class CommandThread:
             self._run_next()
 
     def _go_on(self, step: Callable[[], Command], steps: Steps) -> None:
+        # First, because the generator may start others, with commands to run at once.
         self.busy = False
         self._resume(step, steps)
 

@@ -72,5 +72,6 @@ def _then_release(lock: OwnedLock, step: Callable[[], bool]) -> bool:
 
 
 def let_go(lock: OwnedLock) -> None:
+    # The exception may have come before the acquisition, or after the release: then there is nothing to do.
     while lock._is_owned():
         lock.release()

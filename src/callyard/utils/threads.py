@@ -15,13 +15,17 @@ import threading
 from collections.abc import Callable, Hashable
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 from .backoff import Backoff
 from .locks import new_lock, under
 
-__all__ = ["CapacityLimiter", "LazyThread", "TaskThread"]
+__all__ = ["CapacityLimiter", "LazyThread", "TaskThread", "next_item"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("callyard")
+_SHORTEST = 0.001  # s; the shortest time-out
 _SOONEST, _LATEST, _SLOWER = 0.01, 1.0, 1.5  # s between two rounds of polling, and their growth
 
 # These versions start no thread once the main thread has ended, though calls may still be unfinished then.
@@ -82,6 +86,14 @@ class LazyThread:
             run()
 
 
+def next_item(items: queue.SimpleQueue[T], patience: float | None) -> T:
+    """Return the next item of a queue. Raise queue.Empty if none comes in this time (s); None: wait without limit.
+
+    A time-out of some microseconds is avoided: after one, `SimpleQueue.get` of Python 3.10 may wait for ever.
+    """
+    return items.get(patience is None or patience > 0.0, patience and max(patience, _SHORTEST))
+
+
 class TaskThread:
     """A thread for tasks that would block other threads: files, the user's own code, and polling.
 
@@ -128,7 +140,7 @@ class TaskThread:
         while True:
             try:
                 left = max(0.0, round_.at - monotonic()) if self._polled else None
-                task = self._queue.get(timeout=left)
+                task = next_item(self._queue, left)
             except queue.Empty:
                 self._poll_all(round_)
                 continue

@@ -261,9 +261,9 @@ class Running:
             raise SystemExit(128 + signum)
 
     def _on_wake(self, signum: int, frame: object) -> None:
-        """Do nothing: a handler, of whatever kind, ends what the call waits in, and then Python hears of SIGTERM.
+        """Do nothing: any handler ends a waiting call of the system, and then Python handles SIGTERM.
 
-        It may have come just before the call began to wait; see `end_sequence`.
+        SIGTERM may have come just before the call began to wait; see `end_sequence`.
         """
 
     def _on_warning(self, signum: int, frame: object) -> None:
@@ -290,7 +290,7 @@ def name_of(function: Any) -> str:
 
 
 def all_cores() -> int:
-    """Return how many cores this process may use, for a call that has its node to itself."""
+    """Return the number of cores this process may use, for a call with a node to itself."""
     from ..system.machine import find_cores
 
     return find_cores()[0]

@@ -72,7 +72,7 @@ def unpicklable_again(again: BaseException, error: Exception) -> Exception:
 
 
 def words_of_some_again(name: str, some: int, size: int) -> str:
-    """Return the message for a call that only some of its ranks want to be run again."""
+    """Return the message for a call with `Again` from some ranks only."""
     return (
         f"{name!r} has raised callyard.Again on {some} of its {size} ranks, and returned on the others; "
         "let all ranks raise it, or none"

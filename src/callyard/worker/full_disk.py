@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ..cache.directory import write_all
 from ..errors import CacheError
 from ..jobs.batch import CallOutcome
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..utils.lite_stdlib import suppress
 from .exceptions import dump_error
 
@@ -24,7 +24,7 @@ _BLOCK = 512  # bytes, the unit of `st_blocks`
 _OPEN = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_shortly(folder: BatchDirectory, number: int, end: CallOutcome, problem: OSError) -> bool:
+def write_shortly(folder: CallFiles, number: int, end: CallOutcome, problem: OSError) -> bool:
     """Write down how a call ended, after an attempt that met a `problem`; return False if nothing can be written."""
     for outcome in _shorter(folder, number, end, problem):
         with suppress(OSError):
@@ -36,7 +36,7 @@ def write_shortly(folder: BatchDirectory, number: int, end: CallOutcome, problem
     return end.state == "failed" and _write_empty(folder, number)
 
 
-def _shorter(folder: BatchDirectory, number: int, end: CallOutcome, problem: OSError) -> Iterator[CallOutcome]:
+def _shorter(folder: CallFiles, number: int, end: CallOutcome, problem: OSError) -> Iterator[CallOutcome]:
     """Yield the outcome in fewer and fewer words."""
     yield end
     if end.state != "failed":
@@ -49,7 +49,7 @@ def _shorter(folder: BatchDirectory, number: int, end: CallOutcome, problem: OSE
     yield end.replace(failure=dump_error(CacheError(f"{name!r} failed with {words} ({why})"), ""))
 
 
-def _write_in_place(folder: BatchDirectory, number: int, content: bytes) -> None:
+def _write_in_place(folder: CallFiles, number: int, content: bytes) -> None:
     """Write an outcome over the start of the call, whose blocks the file system has given already.
 
     The file is renamed first, because nobody shall read it half written, and removed if this fails.
@@ -73,7 +73,7 @@ def _write_in_place(folder: BatchDirectory, number: int, content: bytes) -> None
         os.close(descriptor)
 
 
-def _write_empty(folder: BatchDirectory, number: int) -> bool:
+def _write_empty(folder: CallFiles, number: int) -> bool:
     try:
         os.close(os.open(f"{folder.path}/{number}.end", _OPEN | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError:

@@ -17,8 +17,8 @@ import time
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
 from ..errors import CacheError, CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
-from ..jobs.batch import CallFile
-from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
+from ..jobs.batch import CallFile, CallOutcome, CallStart
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..system.processes import (
     become_subreaper,
@@ -37,7 +37,7 @@ from ..utils.environment import NESTED, at_start, nested
 from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppress
 from ..version import VERSION
 from .current_call import running
-from .job_call import make_call  # here, so that all calls of the job share the loaded modules
+from .job_call import load_for, make_call  # here, so that all calls of the job share the loaded modules
 from .job_log import JobLog
 from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
 from .job_signals import JobSignals
@@ -63,7 +63,7 @@ def main() -> None:
     path, trust, token = sys.argv[1:4]
     default_signals()
     become_subreaper()  # processes that a call leaves behind end with the call
-    folder = BatchDirectory(CacheDirectory.open(path, trust=trust or None), token)
+    folder = CallFiles(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
     if folder.batch.python == _python():  # otherwise its paths are for another version
@@ -90,7 +90,7 @@ def _start_afresh_with(environment: dict[str, str]) -> None:
 class Job:
     """The calls of one job, and the process of the running one."""
 
-    def __init__(self, folder: BatchDirectory) -> None:
+    def __init__(self, folder: CallFiles) -> None:
         self.folder = folder
         self.pid = 0  # of the running call's process
         self.runs: tuple[int, CallFile] | None = None  # the running call
@@ -119,15 +119,13 @@ class Job:
         error = self._refusal(number)
         if error is None:
             call_file = CallFile.load(self.folder.call(number))
+            load_for(call_file)
             reason, code = self._run(number, call_file)
-            refused: CallyardError | None = None
-            while self._asks_again(number, code):
-                if (refused := self._restart(number)) is not None:
-                    break
-                reason, code = self._run(number, call_file)
             end = self.folder.ended(number)
-            if refused is not None:
-                end = self._write_down(number, failed(refused))
+            while end is None and self._asks_again(number, code):
+                if self._goes_on_here(number):
+                    reason, code = self._run(number, call_file)
+                end = self.folder.ended(number)
             if end is None or reason is not None or code:  # otherwise the call has released the claim itself
                 self._release_claim(number, call_file)
             if end is not None:
@@ -143,21 +141,22 @@ class Job:
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
-        """Return True if the call has raised `Again`: then it has written down arguments, and no outcome."""
-        if code or self.folder.ended(number) is not None:
+        """Return True if a call without an outcome has raised `Again`: then it has written down arguments."""
+        if code:
             return False
         kept = self.folder.again(number)
         before, self.attempt = self.attempt, 1 if kept is None else kept.attempt
         return self.attempt > before
 
-    def _restart(self, number: int) -> CallyardError | None:
-        """Return None if there is time for another attempt here; otherwise ask for another start, and end this job.
+    def _goes_on_here(self, number: int) -> bool:
+        """Return True if there is time for another attempt here; otherwise ask for another start, and end this job.
 
-        If the scheduler refuses, return the error of the call.
+        If the scheduler refuses, the call goes on in a job of its own, which others submit. Return False then; the
+        outcome is written.
         """
         ends, now = current_job().ends, time.time()
         if not self.signals.stopped and self.signals.warned is None:
-            return None
+            return True
         from .job_again import expect_restart, requeue
 
         expect_restart(self.folder, number)
@@ -166,9 +165,13 @@ class Job:
         try:
             requeue()
         except (OSError, CallyardError) as error:
-            return SchedulerError(
-                f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
-            )
+            from ..jobs.spool import BatchDirectory
+            from ..jobs.successor import move_to_successor
+
+            if move_to_successor(BatchDirectory(self.folder.home, self.folder.token), number) is None:
+                words = f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
+                self._write_down(number, failed(SchedulerError(words)))
+            return False
         os._exit(_STOPPED)
 
     def _name(self, number: int) -> str:
@@ -184,7 +187,7 @@ class Job:
                 f"{printed(self.folder, number)}"
             )
         restarts = current_job().restarts
-        kept = self.folder.again(number) if restarts else None
+        kept = self.folder.again(number)
         self.attempt = 1 if kept is None else kept.attempt
         restarts -= 0 if kept is None else kept.restarts
         # Slurm also starts a job again whose node was gone before the job began there; then the call has not run.
@@ -223,7 +226,7 @@ class Job:
         return reason or ended or self._killed_for_memory(code), code
 
     def _share_clock(self) -> None:
-        """Let the call that is about to begin read for how long it was stopped with this process."""
+        """Share the sum of the stops with the call about to begin."""
         if self.stopped is None:
             import mmap  # here, because few schedulers say nothing of the end of a job
 

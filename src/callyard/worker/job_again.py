@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 
 from ..errors import SchedulerError
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..serialize.function_registry import dumps
 from .current_call import Again
@@ -20,7 +20,7 @@ from .job_outcome import job_id
 _PATIENCE = 60.0  # s for a command of the scheduler
 
 
-def keep_arguments(folder: BatchDirectory, number: int, again: Again, attempt: int) -> None:
+def keep_arguments(folder: CallFiles, number: int, again: Again, attempt: int) -> None:
     """Write the arguments of the next attempt.
 
     Raises:
@@ -34,7 +34,7 @@ def keep_arguments(folder: BatchDirectory, number: int, again: Again, attempt: i
     folder.run_again(number, attempt + 1, 0 if before is None else before.restarts, arguments)
 
 
-def expect_restart(folder: BatchDirectory, number: int) -> None:
+def expect_restart(folder: CallFiles, number: int) -> None:
     """Note that the next start of the job is for the sake of this call, and does not count as a loss."""
     kept = folder.again(number)
     if kept is not None:

@@ -18,8 +18,8 @@ from ..cache.messages import RunDeclined, RunRequest
 from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
 from ..hashing import digest  # noqa: F401  # likewise
-from ..jobs.batch import CallFile, KeyRecipe, StoredPickle
-from ..jobs.spool import BatchDirectory, CallOutcome, CallStart
+from ..jobs.batch import CallFile, CallOutcome, CallStart, KeyRecipe, StoredPickle
+from ..jobs.call_files import CallFiles
 from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
@@ -30,10 +30,21 @@ from .process_state import ProcessState
 if TYPE_CHECKING:
     from .job_inputs import StoredInput
 
+_RECONSTRUCT = b"callyard.serialize.reconstruct"  # the name of the module in pickles
 _LOG = 1 << 20  # bytes of the log in the record of the result
 
 
-def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
+def load_for(call_file: CallFile) -> None:
+    """Load the modules that functions sent by value need, if the call has such a function.
+
+    The job does this before the fork, because all its calls share the modules then. An import in the child would also
+    copy the memory pages of the import system.
+    """
+    if _RECONSTRUCT in call_file.data:
+        from ..serialize import reconstruct  # noqa: F401
+
+
+def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
     """Make a call, write down its end, and end this process."""
     end: CallOutcome | None
     try:
@@ -53,7 +64,7 @@ def make_call(folder: BatchDirectory, number: int, call_file: CallFile, begun: C
     os._exit(0 if written else UNWRITTEN)
 
 
-def _written(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
+def _written(folder: CallFiles, number: int, end: CallOutcome) -> bool:
     """Write down the end of the call; if that is impossible, the log perhaps takes the traceback of a failure."""
     settle()  # first: whoever reads the one looks into the other
     if write_down(folder, number, end):
@@ -64,7 +75,7 @@ def _written(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
     return False
 
 
-def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
+def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
     """Return the outcome of the call; None if it is going to run again."""
     inputs = _inputs_of(folder, call_file)
     order = call_file.order.replace(job_id=begun.job)
@@ -75,17 +86,19 @@ def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallS
     except OSError as error:
         problem = CacheError(f"was not run, because nothing can be written to {folder.path}: {error.strerror}")
         raise _told(problem, folder, number) from error
-    claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
-    _end_own_claim(claims, order)
     data, waits = call_file.data, None
     while True:
-        run = begin(order)
+        run = begin(order, folder.home)
         if not isinstance(run, RunDeclined):
             return _ended_before(folder, number, run) or _ran(folder, number, call_file, run, order, data, inputs)
-        if run.reason == "stored":
-            return CallOutcome("finished", order.key, order.directory)
         if run.reason == "differs":  # the code found here differs from the code of the key: run the sent copy
             order, data = order.replace(references=()), call_file.apart or data
+            continue
+        claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
+        ended = _end_own_claim(claims, order)
+        if run.reason == "stored":
+            return CallOutcome("finished", order.key, order.directory)
+        if ended:
             continue
         from .job_inputs import pauses
 
@@ -94,7 +107,7 @@ def _made(folder: BatchDirectory, number: int, call_file: CallFile, begun: CallS
         time.sleep(waits.next_pause())
 
 
-def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredInput]:
+def _inputs_of(folder: CallFiles, call_file: CallFile) -> Sequence[StoredInput]:
     if not call_file.inputs:
         return ()
     from .job_inputs import inputs_of
@@ -102,7 +115,7 @@ def _inputs_of(folder: BatchDirectory, call_file: CallFile) -> Sequence[StoredIn
     return inputs_of(folder.home, call_file)
 
 
-def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOutcome | None:
+def _ended_before(folder: CallFiles, number: int, run: CachedRun) -> CallOutcome | None:
     """Return the outcome from another job of the same batch, submitted twice by a killed process.
 
     A batch that was removed meanwhile counts as withdrawn.
@@ -114,18 +127,20 @@ def _ended_before(folder: BatchDirectory, number: int, run: CachedRun) -> CallOu
     return None
 
 
-def _say_who_has_it(folder: BatchDirectory, number: int, claims: Claims, order: RunRequest) -> None:
+def _say_who_has_it(folder: CallFiles, number: int, claims: Claims, order: RunRequest) -> None:
     """Write down the job with the claim, so that waiting processes can ask the scheduler about this job."""
     holder = claims.holder(order.key)
     if holder is not None and holder.job_id:
         folder.wait_for(number, holder.job_id)
 
 
-def _end_own_claim(claims: Claims, order: RunRequest) -> None:
-    """Release the claim of this same job from before it was started again on another node."""
+def _end_own_claim(claims: Claims, order: RunRequest) -> bool:
+    """Release the claim of this same job from before it was started again on another node; return if there was one.
+
+    Only a declined call can meet it: this process claims nothing before `begin` has gone well.
+    """
     holder = claims.holder(order.key)
-    if holder is not None and holder.job_id == order.job_id:
-        claims.force(order.key)
+    return holder is not None and holder.job_id == order.job_id and claims.force(order.key)
 
 
 def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs: Any) -> RunRequest:
@@ -145,7 +160,7 @@ def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs:
 
 
 def _ran(
-    folder: BatchDirectory,
+    folder: CallFiles,
     number: int,
     call_file: CallFile,
     run: CachedRun,
@@ -203,7 +218,7 @@ def _end_forks(pid: int) -> None:
 
 
 def _stored(
-    folder: BatchDirectory,
+    folder: CallFiles,
     number: int,
     run: CachedRun,
     order: RunRequest,
@@ -218,7 +233,7 @@ def _stored(
     return CallOutcome("finished", order.key, order.directory)
 
 
-def _again(folder: BatchDirectory, number: int, run: CachedRun, error: Again) -> CallOutcome | None:
+def _again(folder: CallFiles, number: int, run: CachedRun, error: Again) -> CallOutcome | None:
     from .job_again import keep_arguments
 
     run.release()
@@ -235,7 +250,7 @@ def _trace(error: BaseException) -> str:
     return traceback_text(error)
 
 
-def _named(error: BaseException, folder: BatchDirectory, number: int, call_file: CallFile) -> BaseException:
+def _named(error: BaseException, folder: CallFiles, number: int, call_file: CallFile) -> BaseException:
     """Return OutOfMemory in the place of a MemoryError at the call's own limit, and any other error unchanged."""
     if isinstance(error, MemoryError) and call_file.memory and not isinstance(error, OutOfMemory):
         from ..system.exit_status import too_much_memory
@@ -244,12 +259,12 @@ def _named(error: BaseException, folder: BatchDirectory, number: int, call_file:
     return error
 
 
-def _told(error: Exception, folder: BatchDirectory, number: int) -> Exception:
+def _told(error: Exception, folder: CallFiles, number: int) -> Exception:
     """Return an error of ours with the name of the call, the job and the log."""
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 
-def _opened(folder: BatchDirectory, number: int, data: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
+def _opened(folder: CallFiles, number: int, data: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in the place of futures."""
     try:
         if not inputs and len(data) == 1 and not data[0].buffers:
@@ -263,9 +278,7 @@ def _opened(folder: BatchDirectory, number: int, data: Sequence[StoredPickle], i
         raise _told(unreadable_call(error), folder, number) from error
 
 
-def _value_within(
-    folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]
-) -> Any:
+def _value_within(folder: CallFiles, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
     """Return the value of the call, run with the directory, the limits and the error log of its options."""
     if not call_file.options:
         return _value(folder, number, call_file, apart, load)
@@ -275,7 +288,7 @@ def _value_within(
         return _value(folder, number, call_file, apart, load)
 
 
-def _value(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
+def _value(folder: CallFiles, number: int, call_file: CallFile, apart: bool, load: Callable[[], Any]) -> Any:
     if call_file.ranks > 1:
         from .mpi_job_rank import value_of_ranks
 
@@ -299,7 +312,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
     return CacheError(f"the result of {order.name!r} could not be stored in {order.directory}: {problem}")
 
 
-def _log(folder: BatchDirectory, number: int) -> str:
+def _log(folder: CallFiles, number: int) -> str:
     """Return the output of the call, or the last part of it."""
     settle()
     try:

@@ -7,7 +7,7 @@ import time
 from ..cache.directory import CacheDirectory
 from ..errors import JobLost
 from ..jobs.batch import CallFile, CallInput, StoredPickle
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..serialize.packed import Packed, PackedCall, load_with_inputs
 from ..utils.backoff import Backoff
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, Sequence
@@ -26,7 +26,7 @@ def pauses() -> Backoff:
     return Backoff(_SOONEST, _LATEST, _SLOWER)
 
 
-def load_call(folder: BatchDirectory, pickles: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
+def load_call(folder: CallFiles, pickles: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in the place of futures."""
     opened = ((each.data, [folder.buffer(*place) for place in each.buffers]) for each in pickles)
     return load_with_inputs(PackedCall(opened), inputs)
@@ -93,7 +93,7 @@ def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> 
 def _look_for_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
     key, directory = given.key, given.directory
     if not key:
-        end = BatchDirectory(home, given.token).ended(given.number)
+        end = CallFiles(home, given.token).ended(given.number)
         if end is None:
             return None
         if end.state != "finished":

@@ -6,7 +6,7 @@ import os
 
 from ..errors import JobLost
 from ..jobs.batch import CallOutcome
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 
 __all__ = ["UNWRITTEN", "InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who", "write_down"]
@@ -35,7 +35,7 @@ def who(name: str) -> str:
     return f"{name!r}, job {job_id()} on {node_name()},"
 
 
-def printed(folder: BatchDirectory, number: int) -> str:
+def printed(folder: CallFiles, number: int) -> str:
     """Return the end of a message, with the place of the output, and the last lines there."""
     from ..jobs.log_excerpt import what_it_printed  # here, because most calls do not fail
     from .job_log import settle
@@ -51,7 +51,7 @@ def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
     return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
 
 
-def write_down(folder: BatchDirectory, number: int, end: CallOutcome) -> bool:
+def write_down(folder: CallFiles, number: int, end: CallOutcome) -> bool:
     """Write down the end of a call, in few words where the disk is full; return False if it takes none at all."""
     try:
         folder.end(number, end)

@@ -25,7 +25,8 @@ class JobSignals:
 
     SIGTERM (scancel, the job's limit, preemption) tells the call to end. SIGKILL is then sent by the scheduler, or by
     this process if the call has a `grace`. Other signals are passed on unchanged. Some ways of sending reach all
-    processes of a job (`scancel --full`): then the call gets a signal twice.
+    processes of a job (`scancel --full`): then the call gets a signal
+    several times, because the shell of the job's script passes signals on, too.
     """
 
     def __init__(self, clock: RunClock, on_stop: Callable[[], object]) -> None:

@@ -1,9 +1,9 @@
 """A call on several MPI ranks in a job: each rank is a process of its own, started by the launcher of the cluster.
 
-the call's process                      rank 0, rank 1, ... ---------------------------------------
---------------------------------------------------------- claims, starts the launcher, waits  --> looks for the others,
-reads the call from its file, runs the function puts the results together           <-- writes its result to
-`<number>.ranks/<rank>`
+the call's process                      rank 0, rank 1, ...
+--------------------------------------- ---------------------------------------------------------
+claims, starts the launcher, waits  --> looks for the others, reads the call from its file, runs the function
+puts the results together           <-- writes its result to `<number>.ranks/<rank>`
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import CallyardError, RemoteTraceback, ResourceError, SchedulerErr
 from ..hosts.mpi_plugins import MpiPlugins
 from ..hosts.this_machine import open_host
 from ..jobs.batch import CallFile
-from ..jobs.spool import BatchDirectory
+from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..schedulers.launcher_variables import is_of_launcher
 from ..schedulers.registry import environment_outside_jobs, scheduler_of_launcher
@@ -51,7 +51,7 @@ _HIDDEN = "CALLYARD_HIDDEN_FROM_LAUNCHER"
 _ALONE, _TOGETHER = "alone", "together"  # files from the ranks about each other
 
 
-def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apart: bool) -> list[Any]:
+def value_of_ranks(folder: CallFiles, number: int, call_file: CallFile, apart: bool) -> list[Any]:
     """Return the results of all ranks, or raise the error of the first that failed."""
     call_file, place = _with_launcher(call_file), f"{folder.path}/{number}.ranks"
     shutil.rmtree(place, ignore_errors=True)  # from an earlier start of this job
@@ -64,7 +64,7 @@ def value_of_ranks(folder: BatchDirectory, number: int, call_file: CallFile, apa
 
 
 def _run(place: str, call_file: CallFile, command: list[str]) -> int:
-    """Start the ranks in the first way that lets them know each other; return the exit code of the launcher."""
+    """Start the ranks in the first way by which they find each other; return the exit code of the launcher."""
     plugins = _plugins(call_file.launcher)
     ways = [""] if plugins is None else plugins.candidates()
     alone, code = "", 0
@@ -84,7 +84,7 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
 
 
 def _exit_code(argv: list[str], environment: dict[str, str]) -> int:
-    """Run the launcher. At SIGTERM it is told to end, too, and waited for: its ranks have the grace of the call."""
+    """Run the launcher. At SIGTERM end the launcher, too, and wait: the ranks have the grace of the call."""
     launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment)
     try:
         return launcher.wait()
@@ -109,19 +109,20 @@ def _returned_ranks(place: str, ranks: int) -> list[int]:
 def _environment(plugins: MpiPlugins | None) -> dict[str, str]:
     """Return the environment of the launcher.
 
-    The node's own is to start all ranks there. If it saw that this is a job, it might do so by a step of the scheduler,
-    which has other GPUs. What it does not see, the ranks set again.
+    The node's own launcher is to start all ranks on the node. In sight of the job's variables such a launcher might use
+    a step of the scheduler, with other GPUs. So these variables are hidden from the launcher, and set again by the
+    ranks.
     """
     if plugins is not None or current_job().nodes != 1:
         return dict(os.environ)
     alone = environment_outside_jobs(os.environ)
     hidden = {name: text for name, text in os.environ.items() if name not in alone and not is_of_launcher(name)}
-    temporary = {name: hidden[name] for name in ("TMPDIR",) if name in hidden}  # it is the same job's
+    temporary = {name: hidden[name] for name in ("TMPDIR",) if name in hidden}  # the job's own directory
     return {**alone, **temporary, _HIDDEN: json_compact(hidden)}
 
 
 def _with_launcher(call_file: CallFile) -> CallFile:
-    """Return the call with the launcher for the nodes that it has got, which may be other than the submitter's."""
+    """Return the call with the launcher for the nodes of this job, perhaps other ones than the submitter expected."""
     job = current_job()
     if call_file.spread and (job.nodes or 1) > 1:
         return call_file.replace(launcher=call_file.spread)
@@ -163,10 +164,11 @@ def _error(call_file: CallFile, alone: str, code: int, advice: str) -> CallyardE
     return error
 
 
-def _rank_command(folder: BatchDirectory, number: int, apart: bool) -> list[str]:
+def _rank_command(folder: CallFiles, number: int, apart: bool) -> list[str]:
     code = (
         "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from callyard.worker.mpi_job_rank import main; main()"
     )
+    # With the import path of this process, whatever the launcher does to the environment.
     arguments = [folder.home.path, folder.home.trust or "", folder.token, str(number), "apart" if apart else ""]
     return [sys.executable, "-c", code, *arguments, "\n".join(sys.path)]
 
@@ -200,9 +202,9 @@ def main() -> None:
     os.environ.update(json_loads(os.environ.pop(_HIDDEN, "{}")))
     default_signals()
     sys.argv[:] = [""]
-    folder = BatchDirectory(CacheDirectory.open(home, trust=trust or None), token)
+    folder = CallFiles(CacheDirectory.open(home, trust=trust or None), token)
     call_file = CallFile.load(folder.call(int(number)))
-    if call_file.gpus_per_rank is not None:  # before MPI is loaded, which may look at them
+    if call_file.gpus_per_rank is not None:  # before MPI is loaded, because MPI may look at the variables
         os.environ.update(gpus_by_local_rank(os.environ, call_file.gpus_per_rank))
     place = f"{folder.path}/{number}.ranks"
     rank = _meet(place, call_file.ranks)
@@ -230,7 +232,7 @@ def _meet(place: str, ranks: int) -> int:
 
 
 def _make(path: str, call: Callable[[], bytes]) -> None:
-    """Make the call, and write down what it has returned, or the arguments with which it is to run again."""
+    """Make the call, and write down the returned value, or the arguments of the next run."""
     try:
         result = call()
     except Again as error:
@@ -246,7 +248,7 @@ def _packed_again(error: Again) -> bytes:
         raise unpicklable_again(error, reason) from reason
 
 
-def _returned(folder: BatchDirectory, call_file: CallFile, apart: bool, again: bytes | None) -> bytes:
+def _returned(folder: CallFiles, call_file: CallFile, apart: bool, again: bytes | None) -> bytes:
     """Return the packed result, of a run with the arguments `again` if they are given."""
     inputs = [given.result() for given in inputs_of(folder.home, call_file)]
     data = call_file.apart if apart and call_file.apart is not None else call_file.data
@@ -277,6 +279,7 @@ def _text(path: str) -> str:
 
 
 def _write(path: str, data: bytes) -> None:
+    # Renamed at the end, because the call's process takes a name for a whole result.
     with open(f"{path}.part", "xb") as file:
         file.write(data)
         file.flush()

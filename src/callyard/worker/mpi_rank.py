@@ -39,9 +39,9 @@ def rank_in(world: Communicator | None) -> int:
 
 
 def gpus_by_local_rank(environ: Mapping[str, str], each: int) -> dict[str, str]:
-    """Return the variables by which a rank sees only its part of the GPUs of all ranks on the machine.
+    """Return the variables that narrow the GPUs of all ranks on the machine to the rank's own part.
 
-    A rank that sees no more GPUs than its own has them from its launcher.
+    A rank with no more GPUs in sight than its own got them from the launcher.
     """
     local = _first_of(LOCAL_RANK_VARIABLES, environ, current_job(environ).local_rank) or 0
     seen = {name: environ[name].split(",") for name in GPUS if environ.get(name)}
@@ -90,7 +90,8 @@ class RankServer(Server):
 
     def result_flags(self) -> int:
         if used_world() is None:
-            return NO_MPI
+            # PyTorch has ways of its own, and its groups of processes leave no trace once they are destroyed.
+            return 0 if "torch" in sys.modules else NO_MPI
         mpi = sys.modules["mpi4py.MPI"]
         # A message without a receiver would be taken for one of the next call.
         return STRAY if mpi.COMM_WORLD.Iprobe(mpi.ANY_SOURCE, mpi.ANY_TAG) else 0

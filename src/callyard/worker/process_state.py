@@ -18,7 +18,7 @@ from ..utils.lite_stdlib import signal, suppress
 __all__ = ["ProcessState", "note_modules"]
 
 _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
-_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)  # of profilers, which go on with the next call
 _PACKAGE = __name__.partition(".")[0]
 _ours: dict[str, ModuleType] = {}
 
@@ -32,10 +32,12 @@ class ProcessState:
     """The state of this process at the object's creation: umask, soft limits, depth of recursion, import path.
 
     Within a `with` block the state holds again, and no timer of the call's goes off, because a handler could raise
-    anything. A limit of the recursion that a call has lowered is raised again for good.
+    anything. Two changes are undone for good: a lowered limit of the recursion, and an alarm, which could interrupt the
+    sending of the result, or the next call.
     """
 
     def __init__(self) -> None:
+        # The umask can be read only by a change; a strict one, in case of other threads.
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._limits = _soft_limits()
@@ -79,6 +81,7 @@ class ProcessState:
                 os.chdir("/")
 
     def _swap_timers(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         self._timers = [signal.setitimer(timer, *times) for timer, times in zip(_TIMERS, self._timers, strict=True)]
 
     def _swap(self) -> None:

@@ -10,7 +10,7 @@ from ..schedulers.job_environment import current_job
 
 __all__ = ["RankAddress", "set_variables", "variables"]
 
-_SET = "CALLYARD_RANK_VARIABLES"  # the names that were set here: they are not the user's, in calls that a rank makes
+_SET = "CALLYARD_RANK_VARIABLES"  # the names set here: in calls made by a rank these do not count as the user's
 _LOOPBACK = "127.0.0.1"
 
 
@@ -48,21 +48,23 @@ def set_variables(world: Any, environ: MutableMapping[str, str]) -> None:
 
 
 class _Port:
-    """A free port, bound for the life of this process: the system chooses it for nobody else.
+    """A free port, bound for the life of this process, so that the system chooses it for no other program.
 
-    A server that reuses addresses, as nearly all do, may have it.
+    A server that reuses addresses can listen there all the same, and nearly all servers do.
     """
 
     def __init__(self) -> None:
-        self.held: socket.socket | None = None
+        self.number = 0
+        self.descriptor = -1  # not a socket: that would warn at the interpreter's end that nobody has closed it
 
     def take(self) -> int:
-        if self.held is None:
-            self.held = socket.socket(socket.AF_INET)
+        if not self.number:
+            held = socket.socket(socket.AF_INET)
             for option in (socket.SO_REUSEADDR, getattr(socket, "SO_REUSEPORT", socket.SO_REUSEADDR)):
-                self.held.setsockopt(socket.SOL_SOCKET, option, 1)
-            self.held.bind(("", 0))
-        return int(self.held.getsockname()[1])
+                held.setsockopt(socket.SOL_SOCKET, option, 1)
+            held.bind(("", 0))
+            self.number, self.descriptor = int(held.getsockname()[1]), held.detach()
+        return self.number
 
 
 _port = _Port()

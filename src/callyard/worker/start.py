@@ -52,7 +52,7 @@ def begin_worker(
     os.environ.update(environment)
     if argv is not None:
         for fd in descriptors:
-            os.set_inheritable(fd, True)
+            os.set_inheritable(fd, True)  # otherwise closed by the fresh start
         try:
             os.execvpe(argv[0], [*argv, *map(str, descriptors)], environment)
         except OSError as error:

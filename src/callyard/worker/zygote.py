@@ -17,7 +17,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -25,26 +24,14 @@ from typing import NoReturn
 from ..schedulers.job_environment import current_job
 from ..system.exit_status import ROOM
 from ..system.memory_control import OomKills
-from ..system.processes import (
-    become_subreaper,
-    children,
-    default_signals,
-    die_with_parent,
-    end_children,
-    exit_code,
-    kill,
-    kill_group,
-    open_standard_descriptors,
-    reap,
-    watch_end,
-)
+from ..system.processes import children, end_children, exit_code, kill, kill_group, reap
 from ..system.run_clock import LOOK, RunClock, StoppedTime
 from ..transport import zygote_protocol as protocol
 from ..transport.result_log import ResultLog
 from .driver_stream import READ, WRITE, DriverStream
 from .end_sequence import EndSequence
 from .limit_enforcement import Limits
-from .start import BIRTH, BecomeWorker, begin_worker, serve
+from .start import BIRTH, begin_worker
 from .withdrawal import CallWithdrawal
 
 _AGAIN = 1.0  # s after which killed processes are killed again, at the end
@@ -287,7 +274,7 @@ class Zygote:
         self.stream.say(protocol.EXITED, worker.number, code, reason)
 
     def killed_for_memory(self, worker: _Worker, code: int | None) -> str | None:
-        """Return "job memory" if the kernel ended it, or one of its ranks, because the job has no more memory."""
+        """Return "job memory" if the kernel ended the worker, or a rank, for want of memory in the job."""
         perhaps = bool(code) if worker.directory else code == -signal.SIGKILL  # a launcher outlives its ranks
         return "job memory" if perhaps and self.oom_kills.explain_one() else None
 
@@ -405,31 +392,3 @@ def _remove(directory: str) -> None:
     import shutil  # here, because few workers have a directory
 
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def main() -> None:
-    """Run as `python -c "... main()" SOCKET STDERR DRIVER`: the zygote at first, and a worker in each of its forks."""
-    sock, errors, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
-    default_signals()
-    open_standard_descriptors()
-    _use_as_stderr(errors)
-    become_subreaper()
-    watched = watch_end(driver)
-    if watched is None:
-        die_with_parent(driver)
-    elif os.getppid() != driver:  # the driver had ended before it was watched
-        os._exit(1)
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)  # the zygote ends with the driver, not with the terminal
-    try:
-        Zygote(sock, driver, watched).run()
-    except BecomeWorker as worker:
-        stream, log_fd = worker.stream, worker.log_fd
-    serve(stream, log_fd)
-
-
-def _use_as_stderr(errors: int) -> None:
-    """Replace the file used as stderr so far, which the driver reads after a failed start of this process."""
-    os.write(errors, os.pread(2, os.fstat(2).st_size, 0))
-    os.dup2(errors, 2)
-    os.close(errors)

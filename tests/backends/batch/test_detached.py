@@ -349,6 +349,39 @@ def test_arguments_are_refused_at_once_and_alone(jobs: Jobs, slurm: Cluster) -> 
     assert slurm.commands()["sbatch"] == 1
 
 
+def test_the_teardown_of_a_job(jobs: Jobs, slurm: Cluster, tmp_path: Path) -> None:
+    """It runs at the end of each job, whatever has become of the call; the call's outcome is known before."""
+    setup = (f"NAME={tmp_path}/$SLURM_ARRAY_TASK_ID", "mkfifo $NAME.pipe")
+    ex = jobs(setup=setup, teardown=["read _ < $NAME.pipe", "touch $NAME", "exit 5"])
+    good, bad = ex.submit(calls.add, 1, 2), ex.submit(calls.inverse, 0)
+    assert good.result() == 3
+    assert isinstance(bad.exception(), ZeroDivisionError)
+    for element, job, state in ((0, good.job_id, "COMPLETED"), (1, bad.job_id, "FAILED")):
+        assert not (tmp_path / str(element)).exists()
+        (tmp_path / f"{element}.pipe").write_text("go\n")
+        assert slurm.wait_for(str(job), "COMPLETED", "FAILED") == state
+        assert (tmp_path / str(element)).exists()
+
+
+def test_a_teardown_that_nobody_would_run(slurm: Cluster, results: Path) -> None:
+    pytest.importorskip("jinja2")
+    with pytest.raises(CallyardError, match=r"teardown is given, and the template .* has no \{\{ teardown \}\} for it"):
+        Executor(backend=Slurm(template="#!/bin/sh\n{{ command }}\n", teardown="true"), cache=results)
+
+
+def test_keys_that_a_template_would_drop(jobs: Jobs, slurm: Cluster) -> None:
+    pytest.importorskip("jinja2")
+    ex = jobs(template="#!/bin/sh\n{% if exclude %}\n#SBATCH --exclude={{ exclude }}\n{% endif %}\n{{ command }}\n")
+    for key, value in [("reservation", "lesson"), ("partition", "main"), ("ranks_per_node", 1)]:
+        with pytest.raises(ResourceError, match=f"{key}={value!r} means nothing to the template .*leave {key} out"):
+            ex.submit(calls.add, 1, 2, resource_dict={key: value, "memory": 0.2})
+    with pytest.raises(CallyardError, match=r"exclude_failed_nodes is given, and the template .* no \{\{ exclude \}\}"):
+        jobs(template="#!/bin/sh\n{{ command }}\n", exclude_failed_nodes=True)
+    first, second, *others = slurm.nodes
+    asked = {"exclude": [first, *others], "memory": 0.2}
+    assert ex.submit(calls.node, 1, resource_dict=asked).result() == second
+
+
 def test_a_cache_below_a_backslash(jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     place = tmp_path / "back\\slash %j"

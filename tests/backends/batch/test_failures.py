@@ -20,6 +20,7 @@ from failing_calls import (
     another_python,
     failure,
     hold,
+    places,
     until_it_runs,
 )
 
@@ -30,6 +31,7 @@ from callyard import (
     Executor,
     JobCancelled,
     JobLost,
+    NodeFailure,
     OutOfMemory,
     TimeLimitExceeded,
     UnpicklableCall,
@@ -223,6 +225,21 @@ def test_a_job_that_is_cancelled_is_not_waited_for(slurm: Cluster, detached: Det
         failure(future, JobCancelled)
     (tmp_path / "go").touch()
     assert array[0].result() == 0
+
+
+def test_a_job_that_loses_its_node_is_not_waited_for(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:
+    """Its node is taken out, or given to a job of higher priority."""
+    ex, (out, preempted) = detached(result_grace=3600), places(tmp_path, "out", "preempted")
+    future = ex.submit(hold, str(out))
+    node = until_it_runs(out)
+    slurm.node_down(node)
+    failure(future, NodeFailure, node)
+    slurm.node_up(node)
+    whole = {"nodes": 4, "exclusive": True}
+    future = ex.submit(hold, str(preempted), resource_dict={"partition": "low", **whole})
+    until_it_runs(preempted)
+    assert ex.submit(add, 1, 2, resource_dict=whole).result() == 3
+    failure(future, NodeFailure, "higher priority")
 
 
 def test_a_python_that_is_not_there(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ class Inbox:
     def __init__(self, new: list[str]) -> None:
         self.now, self.pauses, self._new = 0.0, [100.0, 0.01], new
 
-    def get(self, timeout: float | None) -> Callable[[], object]:
+    def get(self, block: bool, timeout: float | None) -> Callable[[], object]:
         pause = self.pauses.pop(0) if self.pauses else None
-        if pause is None or (timeout is not None and timeout < pause):
+        if pause is None or not block or (timeout is not None and timeout < pause):
             raise queue.Empty
         self.now += pause
         return lambda: self._new.append("call")

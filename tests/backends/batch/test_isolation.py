@@ -74,11 +74,11 @@ def test_a_path_in_the_import_path(ex: Executor, tmp_path: Path, monkeypatch: py
     ("resources", "words"),
     [
         ({"slurm_cmd_args": "--comment='unclosed"}, "slurm_cmd_args"),
-        ({"job_name": "a\0b"}, "job_name has a character of the number 0"),
+        ({"job_name": "a\0b"}, "job_name must be a text on one line"),
         ({"partition": "a\ud800b"}, "partition has a character in it that this system's encoding lacks"),
         ({"cwd": "/tmp/a\0b"}, "cwd has a character of the number 0"),
         ({"env": {"NAME": "a\ud800b"}}, "env has a character in it"),
-        ({"constraint": object()}, "constraint="),
+        ({"constraint": object()}, "constraint must be a text on one line"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

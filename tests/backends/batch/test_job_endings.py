@@ -15,7 +15,11 @@ from this_machine import until
 
 import callyard
 from callyard import Executor, JobCancelled, TimeLimitExceeded, WorkerLost
+from callyard.cache.directory import CacheDirectory
+from callyard.cli import main
 from callyard.futures import Future
+from callyard.jobs.list_job_calls import calls_of_jobs
+from callyard.system import run_clock
 
 pytestmark = pytest.mark.once
 
@@ -39,14 +43,18 @@ def count_signals(path: Path, name: str) -> str:
     return signal.Signals(got[0]).name
 
 
-def until_gone(path: Path) -> tuple[float, bool]:
-    """Return how much time is left, and whether the end is near, when a file is removed."""
+def until_gone(path: Path) -> float:
+    """Return how many seconds did not count until a file was removed."""
     call = callyard.current()
     assert call is not None
+    began, left = time.monotonic(), call.time_left()
     path.write_text("begun")
     while path.exists():
         time.sleep(0.01)
-    return call.time_left() or 0.0, callyard.ending()
+    now, still_left = time.monotonic(), call.time_left()
+    assert left is not None
+    assert still_left is not None
+    return (now - began) - (left - still_left)
 
 
 def processes_of(job: str) -> list[psutil.Process]:
@@ -106,17 +114,15 @@ def test_the_time_of_a_call_is_over(ex: Executor, tmp_path: Path) -> None:
 
 def test_the_time_in_which_a_job_is_suspended_does_not_count(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
     word = tmp_path / "word"
-    future = ex.submit(until_gone, word, resource_dict={"run_time": ENOUGH})
+    future = ex.submit(until_gone, word, resource_dict={"run_time": 600})
     job = begun(word, future)
     slurm.run("scontrol", "suspend", job)
     stands_still = {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP}  # by SIGSTOP, or frozen in its cgroup
     until(lambda: {process.status() for process in processes_of(job)} <= stands_still)
-    time.sleep(ENOUGH + 1)
+    time.sleep(run_clock.STEP + 2)
     word.unlink()
     slurm.run("scontrol", "resume", job)
-    left, ending = future.result()
-    assert 0 < left <= ENOUGH
-    assert not ending
+    assert future.result() > 1.9
 
 
 # ------------------------------------------------------------------ signals by hand
@@ -236,6 +242,40 @@ def test_a_call_goes_on_after_a_preemption(ex: Executor, slurm: Cluster, tmp_pat
     assert attempt == future.attempts == 2
     assert node != word.read_text()
     slurm.cancel_all()
+
+
+def test_a_call_goes_on_in_another_job_where_its_own_is_not_started_again(
+    ex: Executor, slurm: Cluster, tmp_path: Path
+) -> None:
+    word = tmp_path / "word"
+    future = ex.submit(calls.ask_when_told_there, word, resource_dict={"partition": "spare"})
+    job = begun(word, future)
+    wanted = ["--partition=main", f"--nodelist={word.read_text()}", "--exclusive", "--output=/dev/null"]
+    slurm.run("sbatch", *wanted, "--wrap=sleep 600")
+    attempt, node = future.result()
+    assert attempt == future.attempts == 2
+    assert node != word.read_text()
+    assert future.job_id != job
+    assert ex.submit(calls.ask_when_told_there, word).cached
+    slurm.cancel_all()
+
+
+def test_a_call_that_goes_on_in_another_job_is_submitted_by_resume(
+    slurm: Cluster, detached: Detached, tmp_path: Path
+) -> None:
+    word, cache = tmp_path / "word", tmp_path / "cache"
+    ex = detached(walltime=600)
+    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}  # so the job cannot have itself requeued
+    job = begun(word, ex.submit(calls.stop_when_warned, word, resource_dict=no_scontrol))
+    ex.shutdown(wait=False)
+    slurm.run("scancel", "--signal=USR1", "--batch", job)
+    slurm.wait_for(job, "FAILED")
+    assert [call.state for call in calls_of_jobs(CacheDirectory.open(cache))] == ["unsent"]
+    assert main(["resume", str(cache)]) == 0
+    assert [call.state for call in calls_of_jobs(CacheDirectory.open(cache))] != ["unsent"]
+    future = detached().submit(calls.stop_when_warned, word, resource_dict=no_scontrol)
+    assert future.result() == 1
+    assert future.job_id != job
 
 
 def test_a_call_that_is_warned_has_its_job_started_again(slurm: Cluster, detached: Detached, tmp_path: Path) -> None:

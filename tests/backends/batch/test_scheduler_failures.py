@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from clusters import lend
+from ending_calls import ask_when_told, save_and_return
 from failing_calls import (
     Detached,
     add,
@@ -36,7 +38,8 @@ pytestmark = pytest.mark.once  # Slurm takes its time, and does the same whateve
 # ------------------------------------------------------------------ nodes
 
 
-def test_a_node_is_taken_out_and_comes_back(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+def test_a_node_is_taken_out_and_comes_back(detached: Callable[..., Executor], slurm: Cluster, tmp_path: Path) -> None:
+    ex = detached(exclude_failed_nodes=True)
     lost = ex.submit(hold, str(tmp_path))
     node = until_it_runs(tmp_path)
     other = ex.submit(add, 1, 2)
@@ -44,7 +47,11 @@ def test_a_node_is_taken_out_and_comes_back(ex: Executor, slurm: Cluster, tmp_pa
     failure(lost, NodeFailure, node)
     assert other.result() == 3
     slurm.node_up(node)
-    assert ex.submit(add, 2, 2, resource_dict=on(node)).result() == 4
+    held = ex.submit(add, 3, 3, resource_dict={"slurm_cmd_args": "--hold"})
+    until(lambda: held.job_id is not None)
+    assert f" ExcNodeList={node}\n" in slurm.run("scontrol", "show", "job", str(held.job_id))
+    assert held.cancel()
+    assert ex.submit(add, 2, 2, resource_dict={"nodelist": node}).result() == 4  # the user asks for this one
 
 
 def test_a_call_whose_node_was_lost_runs_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
@@ -77,11 +84,17 @@ def test_what_the_scheduler_notices_late(ex: Executor, slurm: Cluster, tmp_path:
         ex.submit(hold, str(tmp_path)),
         ex.submit(hold, str(tmp_path / "lost"), resource_dict=on(slurm.nodes[3])),
     )
+    words = [tmp_path / "saving", tmp_path / "going on"]
+    saving, going_on = ex.submit(save_and_return, words[0]), ex.submit(ask_when_told, words[1])
     node = until_it_runs(tmp_path)
-    slurm.run("scontrol", "update", f"jobid={long.job_id}", "timelimit=0")
+    until(lambda: all(word.exists() for word in words))
+    for over in (long, saving, going_on):
+        slurm.run("scontrol", "update", f"jobid={over.job_id}", "timelimit=0")
     slurm.kill_node(until_it_runs(tmp_path / "lost"))
     assert ex.submit(add, 1, 2).result() == 3
     failure(long, TimeLimitExceeded, node, "time limit")
+    assert saving.result() == "saved"
+    assert going_on.result() == 2, "in another job"
     failure(lost, NodeFailure, slurm.nodes[3])
     slurm.start_node(slurm.nodes[3])
     assert ex.submit(add, 2, 2, resource_dict=on(slurm.nodes[3])).result() == 4

@@ -279,9 +279,9 @@ def test_the_warning_is_at_the_line_of_the_user(threads: Executor, results: Path
 
 
 def newer(file: Path) -> None:
-    begin, content = b"CALLYARD 2 ", file.read_bytes()
+    begin, content = b"CALLYARD 3 ", file.read_bytes()
     assert content.startswith(begin)
-    file.write_bytes(content.replace(begin, b"CALLYARD 3 ", 1))
+    file.write_bytes(content.replace(begin, b"CALLYARD 4 ", 1))
 
 
 def test_a_file_of_a_newer_format(threads: Executor, results: Path, journal: str, gate: Any, place: str) -> None:

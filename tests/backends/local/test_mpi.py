@@ -437,6 +437,10 @@ def test_a_warning_where_mpi4py_was_never_imported(make: Make) -> None:
     assert "\n" not in text
 
 
+def import_torch() -> None:
+    sys.modules["torch"] = type(sys)("torch")
+
+
 def test_no_warning_where_it_was(make: Make) -> None:
     seen: list[str] = []
     with warnings.catch_warnings():
@@ -444,6 +448,7 @@ def test_no_warning_where_it_was(make: Make) -> None:
         warnings.showwarning = lambda message, *_: seen.append(str(message))
         with Executor(backend=Local(cores=2)) as ex:
             ex.submit(rank_of, resource_dict={"cores": 2}).result()
+            ex.submit(import_torch, resource_dict={"cores": 2}).result()
     assert not seen
 
 

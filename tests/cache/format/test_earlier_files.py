@@ -156,7 +156,7 @@ def test_calls_are_found_by_what_they_mean(cache: Cache, earlier: Any) -> None:
 def test_new_calls_are_stored_beside_them(cache: Cache, earlier: Any) -> None:
     with Executor(max_workers=1, cache=cache) as executor:
         key = executor.submit(earlier.number, 100).key
-    assert cache[str(key)].path.read_bytes().startswith(b"CALLYARD 2 ")
+    assert cache[str(key)].path.read_bytes().startswith(b"CALLYARD 3 ")
     assert cache.check().ok
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from callyard.cache.cache import Cache
 from callyard.cache.format import hdf5
+from callyard.cache.format.checked_bytes import checksum
 from callyard.cache.format.record_file import DamagedFile, Stored, read, read_head
 from callyard.cache.format.record_writer import FORMAT, Record, write
 from callyard.cache.lookup import find
@@ -269,7 +271,7 @@ def test_each_message_names_the_file(good: bytes, path: Path) -> None:
         (good[:500], "is damaged"),
         (good[:-1] + bytes([good[-1] ^ 1]), "its content does not match"),
         (good.replace(b"module.f", b"module.g", 1), "its head does not match"),
-        (good.replace(b"CALLYARD 2 ", b"CALLYARD x ", 1), "its first line makes no sense"),
+        (good.replace(b"CALLYARD 3 ", b"CALLYARD x ", 1), "its first line makes no sense"),
     ]:
         message = refused(data, path)
         assert what in message
@@ -277,8 +279,8 @@ def test_each_message_names_the_file(good: bytes, path: Path) -> None:
 
 
 def test_a_later_format_is_refused_in_one_sentence(good: bytes, path: Path) -> None:
-    path.write_bytes(good.replace(b"CALLYARD 2 ", b"CALLYARD 12 ", 1))
-    with pytest.raises(VersionMismatch, match=rf"{path} has format 12 .* up to 2: use a newer"):
+    path.write_bytes(good.replace(b"CALLYARD 3 ", b"CALLYARD 12 ", 1))
+    with pytest.raises(VersionMismatch, match=rf"{path} has format 12 .* up to 3: use a newer"):
         load(path)
     with open(path, "rb") as file, pytest.raises(VersionMismatch):
         read_head(file.fileno())
@@ -315,14 +317,14 @@ def test_no_change_gives_a_wrong_value(
 
 
 @settings(max_examples=100)
-@given(st.binary(max_size=300), st.sampled_from([b"", b"CALLYARD ", b"CALLYARD 2 ", b"CALLYARD 2 1024 "]))
+@given(st.binary(max_size=300), st.sampled_from([b"", b"CALLYARD ", b"CALLYARD 3 ", b"CALLYARD 3 1024 "]))
 def test_other_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, start: bytes) -> None:
     assert refused(start + data, tmp_path_factory.getbasetemp() / "other")
 
 
 def forged(text: bytes, content: bytes = b"", number: int = 1) -> bytes:
     """A file with right checksums and a head that nobody would write."""
-    line = b"CALLYARD %d 2048 " % number + blake3(text).hexdigest().encode() + b"\n"
+    line = b"CALLYARD %d 2048 " % number + checksum(text, number).encode() + b"\n"
     return (line + text + b"\n").ljust(2048, b"\0") + content
 
 
@@ -418,7 +420,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([1, 2]), _forged_fields, st.sampled_from([b"", bytes(64)]))
+@given(st.sampled_from([1, 2, 3]), _forged_fields, st.sampled_from([b"", bytes(64)]))
 @pytest.mark.usefixtures("no_pickles")
 @pytest.mark.filterwarnings("ignore")
 def test_a_forged_head_is_found_damaged_or_does_no_harm(
@@ -426,7 +428,7 @@ def test_a_forged_head_is_found_damaged_or_does_no_harm(
 ) -> None:
     """Whatever it says, with checksums that are right: nothing is raised but what the cache says, and none is run."""
     key = "ab" * 20
-    about = {**_HEAD, "format": number, "key": key, "bytes": len(content), "sum": blake3(content).hexdigest()}
+    about = {**_HEAD, "format": number, "key": key, "bytes": len(content), "sum": checksum(content, number)}
     path = Path(one._directory.record(key))
     path.parent.mkdir(exist_ok=True, mode=0o700)
     path.write_bytes(forged(json.dumps({**about, **fields}).encode()[:2000], content, number))
@@ -461,7 +463,7 @@ def test_a_forged_node_is_found_damaged(tmp_path: Path, node: Any) -> None:
 
 def test_a_head_that_claims_to_be_huge(path: Path) -> None:
     with open(path, "wb") as file:
-        file.write(b"CALLYARD 2 999999999 " + b"0" * 64 + b"\n")
+        file.write(b"CALLYARD 3 999999999 " + b"0" * 64 + b"\n")
         file.truncate(1 << 30)
     tracemalloc.start()
     try:
@@ -551,6 +553,38 @@ def test_a_changed_dataset_is_damage(path: Path) -> None:
             file[name][...] = b"{}" if name == "facts" else 7
         with pytest.raises(DamagedFile, match="its content does not match"):
             load(path)
+
+
+@pytest.mark.parametrize(("length", "made_by"), [((1 << 14) - 1, "blake2b"), (1 << 14, "blake3")])
+def test_short_parts_have_checksums_of_the_interpreter(length: int, made_by: str) -> None:
+    """Where BLAKE3 would take longer to load than to be of use; before format 3 all checksums were of that."""
+    data = bytes(length)
+    expected = {"blake2b": hashlib.blake2b(data, digest_size=32).hexdigest(), "blake3": blake3(data).hexdigest()}
+    assert checksum(data, 3) == expected[made_by]
+    assert checksum(data, 2) == checksum(data, 1) == expected["blake3"]
+
+
+def as_format_2(data: bytes) -> bytes:
+    """The same file as the version before has written it: all checksums are BLAKE3."""
+    line, text = data.split(b"\n")[:2]
+    block = int(line.split()[2])
+    fields = json.loads(text)
+    start = block + fields["data"]
+    sums = {"frame": blake3(data[block:start]).hexdigest(), "sum": blake3(data[start:]).hexdigest()}
+    text = json.dumps({**fields, "format": 2, **sums}, separators=(",", ":")).encode()
+    head = b"CALLYARD 2 %d %s\n%s\n" % (block, blake3(text).hexdigest().encode(), text)
+    return head.ljust(block, b"\0") + data[block:]
+
+
+@pytest.mark.parametrize("value", [VALUE, np.arange(3000), np.arange(400000)], ids=["small", "array", "on disk"])
+def test_files_of_the_second_format_are_read(path: Path, value: Any) -> None:
+    save(path, record(value))
+    path.write_bytes(as_format_2(path.read_bytes()))
+    assert load(path).head.format == 2
+    np.testing.assert_equal(load(path).output(), value)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DamagedFile, match="its content does not match"):
+        load(path)
 
 
 def as_format_1(data: bytes) -> bytes:

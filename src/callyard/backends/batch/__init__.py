@@ -1,1 +1,1 @@
-"""Calls that are jobs of a scheduler and outlive this process."""
+"""Calls as jobs of a scheduler, which outlive this process."""

@@ -1,4 +1,4 @@
-"""The batch backend: calls that are jobs of a scheduler and outlive this process.
+"""The batch backend: calls as jobs of a scheduler, which outlive this process.
 
     any thread                   the thread "callyard-jobs"
     ---------------------------- ---------------------------------------------------------------------------
@@ -7,11 +7,11 @@
                                  look at the files now and then, for calls that have begun or ended (poller)
                                  ask the scheduler now and then, for jobs that ended without a file (poller)
 
-What is done when is decided in `executor_state_machine`, without I/O; the others carry it out, and report. Commands run
-in a third thread (`CommandThread`), so that one that hangs keeps nobody from looking at files.
+`executor_state_machine` decides on the work and the time, without I/O; the other modules carry out the decisions, and
+report. Commands run in a third thread (`CommandThread`), so that a hanging one keeps no look at files waiting.
 
-A batch is written first, then submitted, and then the job's ID is written, too: wherever this process is killed,
-another one finds out how far it came, because the token of the batch is in the job's comment.
+A batch is written first, then submitted, and at last the job's ID is written, too. After a kill at any moment another
+process finds out how far this one came: the job's comment contains the token of the batch.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from ...serialize.importable import apart
 from ...serialize.packed import load_with_inputs
 from ...utils import interpreter_exit
 from ...utils.command_thread import CommandThread
-from ...utils.threads import LazyThread
+from ...utils.threads import LazyThread, next_item
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import job_options, with_nodes
+from ..resource_mapping import check_template, job_options, with_nodes, without_nodes
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .call import JobCall, JobFuture, call_of, like_of
@@ -55,9 +55,9 @@ from .submitter import Canceller, Submitter
 from .writer import BatchWriter, Intake, JobSettings
 
 _log = logging.getLogger("callyard")
-_QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, after which what was submitted goes out together
+_QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, before the gathered calls go out together
 _MOST_KINDS = 1000  # of resources that are remembered
-_FAILURES = 3  # in a row, after which it is given up
+_FAILURES = 3  # in a row, before the executor is given up
 
 
 class BatchBackend:
@@ -77,9 +77,9 @@ class BatchBackend:
         self.home, self.job_settings, self._clock = home, job_settings, clock
         self._settings, self._contents = settings, LargeContents()
         self._scheduler = scheduler
-        self._private = private  # nobody else looks for results there
+        self._private = private  # no other process looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._waiting: set[Future[Any]] = set()  # those whose futures have not ended
+        self._waiting: set[Future[Any]] = set()  # the futures without an end so far
         self._commands = commands = CommandThread(self._inbox.put)
         self._state = state = ExecutorState(job_settings.poll, job_settings.result_grace)
         self._delivery = delivery = Delivery(home, private, state, clock)
@@ -90,11 +90,13 @@ class BatchBackend:
         poller = Poller(commands, scheduler, state, delivery, clock)
         self._poller, self._watcher = poller, FileWatcher(state, delivery, poller, clock)
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
-        self._checked: set[str] = set()  # the kinds of resources with which jobs can be asked for
+        self._checked: set[str] = set()  # the kinds of resources already known as possible for a job
         self._thread = LazyThread("callyard-jobs")
+        self._failed_nodes: tuple[str, ...] = ()
         self._closing = self._leaving = False
         self._broken = False
         self.forked = False
+        # Last, after all attributes: a fork, or the end of the interpreter, may come at any moment.
         _backends.add(self)
         interpreter_exit.register(self)
 
@@ -113,7 +115,7 @@ class BatchBackend:
         if self._broken:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
         resources = self._with_defaults(resources)
-        job_options(resources)  # refuses what cannot be
+        job_options(resources)  # refuses impossible ones
         self._check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
@@ -124,11 +126,11 @@ class BatchBackend:
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
-        self._begin()  # first: where no thread is to be had there is no call
+        self._begin()  # first: without a thread there is no call
         call = future.call = JobCall(future, resources, ticket, self, data, apart_data, sources, references)
         try:
             self._accept(call, sources)
-        except BaseException:  # nobody is going to have this future: there shall be no job for it
+        except BaseException:  # no user is going to have this future, so no job must come of this call
             future.cancel()
             self._forget(call, future)
             raise
@@ -146,11 +148,12 @@ class BatchBackend:
 
     def _accept(self, call: JobCall, sources: list[Any]) -> None:
         future = call.future
+        # Before anything can end the call: an executor being closed looks here for calls to wait for.
         self._waiting.add(future)
         when_ended(future, partial(self._forget, call))
         foreign = tuple(source for source in sources if call_of(source, self) is None)
         if sources:
-            when_done(tuple(sources), future, _nothing)  # a failure of one is its failure at once
+            when_done(tuple(sources), future, _nothing)  # a failure of one is at once the call's failure
         if foreign:
             when_done(foreign, future, partial(self._admit, call))
         else:
@@ -159,18 +162,26 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return with_nodes(resources.updated(missing))
+        return with_nodes(without_nodes(resources.updated(missing), self._failed_nodes))
+
+    def note_failed_node(self, node: str) -> None:
+        """Let no further job be submitted to this node, if the user has asked for that."""
+        if self.job_settings.exclude_failed_nodes and node not in self._failed_nodes:
+            _log.warning("callyard: no more jobs are submitted to node %s, on which one has failed", node)
+            self._failed_nodes = (*self._failed_nodes, node)
 
     def _check(self, resources: Resources) -> None:
-        """Raise ResourceError if no job can be asked for with these resources."""
+        """Raise ResourceError if no job can have such resources."""
         like, settings = like_of(resources), self.job_settings
         if like in self._checked:
             return
+        if settings.template is not None:
+            check_template(resources, settings.template_uses)
         try:
             self._scheduler.check(trial_of(resources, settings.time(resources.run_time), settings.template is not None))
         except CallyardError:
             raise
-        except Exception as error:  # as an unclosed quote, or a value that JSON has nothing for
+        except Exception as error:  # as an unclosed quote, or a value unknown to JSON
             asked = ", ".join(f"{name}={value!r}" for name, value in resources.asked().items())
             raise ResourceError(f"no job can be asked for with {asked}: {error}") from error
         if len(self._checked) >= _MOST_KINDS:
@@ -178,7 +189,7 @@ class BatchBackend:
         self._checked.add(like)
 
     def _admit(self, call: JobCall) -> None:
-        """Enter a call whose other inputs are here; if that is all of them, first make its key and look that up."""
+        """Enter a call after the ends of foreign inputs; without other inputs, try its key in the cache first."""
         if call.ticket is None or not all(source.done() for source in call.sources):
             self._enter(call)
             return
@@ -194,7 +205,11 @@ class BatchBackend:
         self._inbox.put(step)
 
     def _begin(self) -> None:
-        """Start the thread. Raises RuntimeError where none is to be had; then nothing has changed."""
+        """Start the thread.
+
+        Raises:
+            RuntimeError: no thread can be started; nothing has changed.
+        """
         if not self.forked:
             self._thread.start(self._run)
 
@@ -205,6 +220,7 @@ class BatchBackend:
     def _forget(self, call: JobCall, future: Future[Any]) -> None:
         self._waiting.discard(future)
         if self._thread.started:
+            # Through the inbox, because no thread but "callyard-jobs" touches the states of calls and batches.
             self._inbox.put(partial(self._state.left, call))
 
     # -- the thread ----------------------------------------------------------------------------------------
@@ -214,35 +230,37 @@ class BatchBackend:
         failures = 0  # in a row
         while failures < _FAILURES:
             try:
-                if self._is_over():  # here, because nobody wakes this thread for what it has done itself
+                if self._is_over():  # here, because no event tells of this thread's own work
                     self._tidy()
                     return
                 self._take_in(self._patience())
                 for action in self._state.decide(self._clock()):
                     _guarded(partial(self._carry_out, action))
                 failures = 0
-            except BaseException:  # in a decision, as errors of calls and batches are theirs alone: nobody shall wait
+            except BaseException:  # in a decision; errors of calls and batches stay there
                 failures += 1
                 _log.exception("callyard: jobs cannot be looked after")
+        # Before the futures fail: a callback may submit another call, and must learn that no thread looks after it.
         self._broken = True
         for future in list(self._waiting):
             future.fail_with(SchedulerError(f"{future.name!r} is not looked after any more; make a new executor"))
 
     def _patience(self) -> float | None:
-        """Return the s until something is to be done; None if an event must come first."""
+        """Return the seconds until the next task; None if an event must come first."""
         due = self._state.due()
         return None if due is None else max(0.0, due - self._clock())
 
     def _take_in(self, patience: float | None) -> None:
-        """Take all events out of the inbox. After a new call wait a moment, in which more of them may come."""
+        """Take all events out of the inbox. After a new call wait a moment for more calls."""
         until = None
         while True:
             try:
-                event = self._inbox.get(timeout=patience)
+                event = next_item(self._inbox, patience)
             except queue.Empty:
                 return
             _guarded(event)
-            until = until or self._clock() + _LONGEST  # from the first on, however long that was waited for
+            until = until or self._clock() + _LONGEST  # from the first event on, however long the wait before
+            # Without new calls only the events already there are taken, so that the decisions are not delayed.
             patience = min(_QUIET, max(0.0, until - self._clock())) if self._state.new else 0.0
 
     def _carry_out(self, action: ExecutorAction, at_last: bool = False) -> None:
@@ -274,9 +292,10 @@ class BatchBackend:
         return not self._commands.busy
 
     def _send_last(self) -> None:
-        """Submit what the scheduler takes now, at the interpreter's end; then nobody here waits any more."""
+        """Submit all that the scheduler takes now, at the interpreter's end; then no caller here waits any more."""
         self._take_in(0.0)
         self._scheduler.stop_asking()
+        # A command under way may be a submission; its end comes through the inbox.
         while self._commands.busy:
             _guarded(self._inbox.get())
         self._commands.stay()
@@ -293,11 +312,11 @@ class BatchBackend:
         self._earlier.leave()
         for future in list(self._waiting):
             future.on_cancel = None
-            future.again()  # what runs is cancelled too, as far as anybody here can see
+            future.again()  # running ones are cancelled too, as far as this process can tell
             future.cancel()
 
     def _tidy(self) -> None:
-        """Remove files of jobs whose submitters are gone: only others can do that."""
+        """Remove files of jobs without a submitter, because only other processes can do so."""
         with contextlib.suppress(OSError, CallyardError):
             self._earlier.tidy()
             if self._private:
@@ -309,13 +328,13 @@ class BatchBackend:
         self._wake()
 
     def kill(self, signum: int) -> None:
-        """End the jobs that only this executor waits for."""
+        """End the jobs awaited by this executor alone."""
         self._closing = True
         self._do(self._canceller.end_all)
         self.cancel_pending()
 
     def interrupt(self) -> None:
-        """End for Ctrl-C: the jobs stay, except where nobody could ever have their results."""
+        """End for Ctrl-C: the jobs stay, unless no process could ever have their results."""
         if self._private:
             self.kill(0)
         else:
@@ -324,7 +343,7 @@ class BatchBackend:
     def close(self, wait: bool) -> None:
         self._closing = True
         if not self._thread.started and (self._private or os.path.exists(f"{self.home.path}/jobs")):
-            self._do(_nothing)  # no call was made, but there is something to tidy up
+            self._do(_nothing)  # no call was made, but there may be old files to remove
         self._wake()
         if wait:
             self.wait_for_end()
@@ -338,7 +357,7 @@ class BatchBackend:
             self._thread.join()
 
     def after_fork(self) -> None:
-        """Refuse calls in a forked child, which has no thread: the jobs are the parent's to look after."""
+        """Refuse calls in a forked child without the thread: the jobs are the parent's."""
         self.forked = True
 
     @property
@@ -359,7 +378,7 @@ os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def _guarded(step: Callable[[], object]) -> None:
-    """Take a step for some call or batch; what goes wrong that nobody has foreseen does not reach the others."""
+    """Take a step for one call or batch; an unforeseen error does not reach the others."""
     try:
         step()
     except BaseException:
@@ -367,4 +386,4 @@ def _guarded(step: Callable[[], object]) -> None:
 
 
 def _nothing() -> None:
-    """Wake the thread that takes this out of its inbox."""
+    """Do nothing: as an event, this wakes the thread."""

@@ -1,4 +1,4 @@
-"""A batch on its way to the scheduler and back, and the actions that are decided on. It does no I/O."""
+"""A batch on the way to the scheduler and back, and the actions to decide on, without I/O."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ __all__ = [
 
 
 class BatchState:
-    """A batch with calls that are waited for: written here, or by others and attached to."""
+    """A batch with awaited calls: written here, or by another process and attached to."""
 
     def __init__(self, directory: BatchDirectory, grace: float, *, ours: bool, after: Iterable[str] = ()) -> None:
         self.directory, self.ours = directory, ours
-        self.after = frozenset(after)  # the batches for which the scheduler is to wait
+        self.after = frozenset(after)  # the batches for the scheduler to wait for
         self._grace = grace
-        self.calls: dict[int, list[JobCall]] = {}  # those that are waited for, by number; several may wait for one
+        self.calls: dict[int, list[JobCall]] = {}  # awaited ones, by number; several callers may wait for one
         self.states: dict[int, CallState] = {}  # of the same numbers
-        self.left: dict[int, JobCall] = {}  # the last that waited for a call, of those to be let go of
-        self.cancelled: set[int] = set()  # those that nobody here waits for any more, made by a job with others
-        self.unsent: set[int] = set()  # those that this executor is to submit
-        self.is_complete = False  # the scheduler has got all of it, as far as is known
-        self.queued = False  # it is this executor that submits it
-        self.claim: Claim | None = None  # to submit what another process has written
-        self.perhaps = False  # an attempt was not answered: the scheduler may have got it
-        self.send_at = -inf  # when it may be sent: later than others after an error of its own
-        self._trouble: dict[Hashable, float] = {}  # since when something cannot be read or written
+        self.left: dict[int, JobCall] = {}  # the last caller for a call, of calls to let go of
+        self.cancelled: set[int] = set()  # without a caller here, made by a job with others
+        self.unsent: set[int] = set()  # to be submitted by this executor
+        self.is_complete = False  # the scheduler has the whole batch, as far as known
+        self.queued = False  # in the queue for a submission by this executor
+        self.claim: Claim | None = None  # for the submission of another process's batch
+        self.perhaps = False  # an attempt was not answered: the scheduler may have taken the batch
+        self.send_at = -inf  # the earliest time of sending: later than for others after an error of this batch
+        self._trouble: dict[Hashable, float] = {}  # the time of the first failure to read or write, by subject
 
     @property
     def token(self) -> str:
@@ -51,16 +51,16 @@ class BatchState:
 
     @property
     def is_followed(self) -> bool:
-        """Whether there are files and jobs to look at."""
+        """True if there are files and jobs to look at."""
         return not self.ours or bool(self.calls.keys() - self.unsent)
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody here waits for what is to be submitted of it; of another's batch all is submitted."""
+        """True if a caller here waits for a call still to submit; of another's batch all calls are submitted."""
         return bool(self.calls.keys() & self.unsent if self.ours else self.calls)
 
     def add(self, call: JobCall) -> None:
-        """Wait for a call, which several futures may do."""
+        """Wait for a call; several futures may do so."""
         calls = self.calls.setdefault(call.number, [])
         self.states.setdefault(call.number, CallState(self._grace))
         self.left.pop(call.number, None)
@@ -68,7 +68,7 @@ class BatchState:
             calls.append(call)
 
     def pop(self, number: int) -> list[JobCall]:
-        """Return the calls that waited for this one; nobody does any more, so that each is told once."""
+        """Return the calls that waited for this one, and end this wait, so that each is told once."""
         if number in self.states:
             self.states.pop(number).told()
         self.unsent.discard(number)
@@ -91,14 +91,14 @@ class BatchState:
         return [call for calls in self.calls.values() for call in calls]
 
     def stumbled(self, over: Hashable, now: float) -> bool:
-        """Note that something cannot be read or written; return whether that has lasted too long to wait for it."""
+        """Note a failure to read or write; return True if the failure has lasted too long for a further wait."""
         return now >= self._trouble.setdefault(over, now) + self._grace
 
     def recovered(self, over: Hashable) -> None:
         self._trouble.pop(over, None)
 
     def withdraw(self, number: int, together: Collection[int]) -> list[int]:
-        """Return the calls whose job can be cancelled, now that nobody waits for this one of those that it makes."""
+        """Note a call without a caller; return the calls ended with their common job, if the job is of no more use."""
         self.cancelled.add(number)
         return withdrawn_with(together, self.calls, self.cancelled)
 
@@ -111,38 +111,38 @@ class Write(NamedTuple):
 
 
 class Submit(NamedTuple):
-    """Send this batch to the scheduler, as far as it takes it."""
+    """Send this batch to the scheduler, as far as accepted."""
 
     batch: BatchState
 
 
 class Look(NamedTuple):
-    """Look at the files of these batches."""
+    """Look at the files of some batches."""
 
     batches: list[BatchState]
 
 
 class Ask(NamedTuple):
-    """Ask the scheduler about the jobs of these batches, all at once."""
+    """Ask the scheduler about the jobs of some batches, all at once."""
 
     batches: list[BatchState]
 
 
 class Abandon(NamedTuple):
-    """Let go of calls, given by batch and number with the last that waited, and cancel the jobs that nobody needs."""
+    """Let go of calls, given by batch, number and last caller, and cancel the jobs without further use."""
 
     calls: list[tuple[BatchState, int, JobCall]]
 
 
 class Drop(NamedTuple):
-    """Forget these calls of a batch, which are not submitted any more, and the batch if nothing of it was."""
+    """Forget calls of a batch that nobody submits any more, and the batch if no part of it was submitted."""
 
     batch: BatchState
     calls: list[JobCall]
 
 
 class Settle(NamedTuple):
-    """Remove what is left of a batch, if nobody else needs it."""
+    """Remove the rest of a batch, unless other processes need the files."""
 
     batch: BatchState
 
@@ -155,7 +155,7 @@ class CallAction(NamedTuple):
 
 
 class EndCall(NamedTuple):
-    """The end of the wait of one call; one that is submitted again is among the new ones already."""
+    """The end of the wait of one call; a call to be submitted again is among the new ones already."""
 
     call: JobCall
     fate: Fate

@@ -1,4 +1,4 @@
-"""A call that is a job: its future, its state on the way to the scheduler, and the futures among its arguments."""
+"""A call as a job: the future, the state on the way to the scheduler, and the futures among the arguments."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = [
 
 
 class JobFuture(Future[Any]):
-    """The future of a call that is a job. `stored`: directory and key of its result, once that is there."""
+    """The future of a call that is a job. `stored` has directory and key of the result, once stored."""
 
     __slots__ = ("_job_id", "call", "stored")
 
     def __init__(self, name: str, on_cancel: Callable[[], object] | None = None) -> None:
         super().__init__(name, on_cancel)
         self._job_id: str | None = None
-        self.call: JobCall | None = None  # until it has ended
+        self.call: JobCall | None = None  # until the end
         self.stored: tuple[str, str] | None = None
 
     @property
@@ -52,7 +52,7 @@ class JobFuture(Future[Any]):
 
 
 class JobCall(PlannedCall):
-    """A call on its way to a job, and from there back."""
+    """A call on the way to a job, and from there back."""
 
     def __init__(
         self,
@@ -67,19 +67,19 @@ class JobCall(PlannedCall):
     ) -> None:
         super().__init__(like_of(resources))
         self.future, self.resources, self.ticket = future, resources, ticket
-        self.owner = owner  # the backend that it was submitted to
-        self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until they have been written
-        self.references = references  # of a call without a ticket: code of the user's that it imports
-        self.entered = False  # it can be written down
-        self.followers: list[JobCall] = []  # which can once this one is
-        self.duplicates: list[JobCall] = []  # the same call, submitted again before this one was written down
-        self.duplicate_of: JobCall | None = None  # the first of them, which is the one that is planned and written
-        self.id = ""  # by which other processes find it
+        self.owner = owner  # the backend that has made the call
+        self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until the call is written
+        self.references = references  # of a call without a ticket: the user's code that it imports
+        self.entered = False  # the call can be written down
+        self.followers: list[JobCall] = []  # calls to be written after this one
+        self.duplicates: list[JobCall] = []  # the same call, submitted again before the writing
+        self.duplicate_of: JobCall | None = None  # the first of them, for which a job is planned
+        self.id = ""  # the name for other processes
         self.order: RunRequest | None = None
         self.inputs: list[CallInput | InputSource] = []
         self.directory: BatchDirectory | None = None
         self.number = 0
-        self.ours = False  # whether this executor has submitted it
+        self.ours = False  # submitted by this executor
 
     @property
     def name(self) -> str:
@@ -90,25 +90,25 @@ class JobCall(PlannedCall):
         return None if self.directory is None else self.directory.job_of(self.number)
 
     def needs(self) -> Iterator[JobCall]:
-        """Yield the calls of the same executor whose results it takes, as long as they have not ended."""
+        """Yield the calls of the same executor that have not ended and are inputs of this one."""
         for source in self.sources:
             call = call_of(source, self.owner)
             if call is not None:
                 yield call
 
     def written(self) -> None:
-        """Let go of all that lies in the file now, above all of other calls: they would keep their results alive."""
+        """Let go of all data in the file, above all of other calls, because these would keep their results alive."""
         self.data, self.apart, self.inputs, self.sources = (), None, [], []
         self.after, self.place = (), None
 
 
 def like_of(resources: Resources) -> str:
-    """Return a text that calls have in common which ask for the same: they may be one array."""
+    """Return a text common to calls with the same resources, the candidates for one array."""
     return repr(sorted(resources.asked().items(), key=lambda item: item[0]))
 
 
 class PackedJobError:
-    """The packed error of a call that failed in a job; its cause is the traceback there."""
+    """The packed error of a failed call; the cause of the error is the traceback in the job."""
 
     __slots__ = ("_end",)
 
@@ -125,7 +125,7 @@ class PackedJobError:
 
 
 class InputSource(NamedTuple):
-    """A call of which another takes the result, or a part of that; see `CallInput`."""
+    """A call with its result, or a part of the result, as an input of another call; see `CallInput`."""
 
     call: JobCall
     name: str
@@ -133,9 +133,9 @@ class InputSource(NamedTuple):
 
 
 def call_of(source: Any, owner: Any) -> JobCall | None:
-    """Return the call behind a future, if it is a job in the same directory that has not ended.
+    """Return the call behind a future, if it is a job in the same directory and has not ended.
 
-    Not one of another executor's that is no job yet: then nobody knows what the scheduler should wait for.
+    A call of another executor without a job counts as none: the scheduler could not wait for it.
     """
     source, _ = _whole_of(source)
     inner = source.inner if isinstance(source, CachedFuture) else source
@@ -146,7 +146,7 @@ def call_of(source: Any, owner: Any) -> JobCall | None:
 
 
 def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
-    """Return the future whose parts are taken, and the keys that lead from it to `source`."""
+    """Return the future of the whole result, and the keys that lead from there to `source`."""
     steps = []
     while isinstance(source, ItemFuture) and (whole := source.source) is not None:
         steps.append(source.key_and_length)
@@ -155,7 +155,7 @@ def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
 
 
 def after_of(call: JobCall) -> PlannedCall | ArrayElement:
-    """Return the call or the array element for which the scheduler is to wait."""
+    """Return the call or the array element for the scheduler to wait for."""
     if call.directory is None:
         return call.duplicate_of or call
     batch = call.directory.batch
@@ -164,7 +164,7 @@ def after_of(call: JobCall) -> PlannedCall | ArrayElement:
 
 
 def input_of(source: Any, owner: Any) -> CallInput | InputSource:
-    """Return where the job finds the result of a future; a value is packed now."""
+    """Return the place of a future's result for the job; a value is packed now."""
     name = getattr(source, "name", type(source).__name__)
     whole, steps = _whole_of(source)
     call = call_of(whole, owner)
@@ -177,7 +177,7 @@ def input_of(source: Any, owner: Any) -> CallInput | InputSource:
 
 
 def written(given: CallInput | InputSource) -> CallInput:
-    """Return the input as the job reads it, once the call that it comes from has been written, too."""
+    """Return the input in the form for the job, once the call behind it has been written, too."""
     if isinstance(given, CallInput):
         return given
     call, name, path = given
@@ -185,14 +185,14 @@ def written(given: CallInput | InputSource) -> CallInput:
         return CallInput(name, token=call.directory.token, number=call.number, path=path)
     if call.future.stored is not None:
         return CallInput(name, directory=call.future.stored[0], key=call.future.stored[1], path=path)
-    return CallInput(name)  # it failed just now, and so has the call that would have taken its result
+    return CallInput(name)  # just failed, and so has the call with this input
 
 
 _caches: dict[tuple[str, str | None], CacheDirectory] = {}
 
 
 def cache_at(directory: str, trust: str | None) -> CacheDirectory:
-    """Return the cache in which a result lies; there is one object for each."""
+    """Return the cache with a result; there is one object for each."""
     found = _caches.get((directory, trust))
     if found is None:
         found = _caches[directory, trust] = CacheDirectory.open(directory, trust="group" if trust else None)

@@ -1,18 +1,18 @@
-"""The state machine of a submitted call: events in, actions out, time as an argument. It does no I/O.
+"""The state machine of a submitted call: events in, actions out, time as an argument, no I/O.
 
     event                                      comes from
     ------------------------------------------ -----------------------------------------------------------------
-    listed, stored_out_of_sight, directory_gone    the files of its batch
-    exited                                     the file with the exit code of its job's script
+    listed, stored_out_of_sight, directory_gone    the files of the batch
+    exited                                     the file with the exit code of the job's script
     answered, history_answered                 the scheduler
-    heartbeat_read, checked_heartbeat          the file that a running job touches
+    heartbeat_read, checked_heartbeat          the file touched by a running job
     ticked                                     the clock
-    told                                       whoever has carried out `FAIL`, or has read the outcome
+    told                                       the module that has carried out `FAIL`, or has read the outcome
 
-A call ends in one of two ways: its job writes an outcome, or it is given up. It is given up only when three things
-agree: the scheduler counts the job as ended (one answer in which the job is missing is not enough, because a controller
-that has just started knows little), no file has said anything for as long as network file systems may hide one, and the
-job touches no file any more (a scheduler may forget jobs that still run).
+A call ends in one of two ways: its job writes an outcome, or the call is given up. The second needs three proofs: the
+scheduler counts the job as ended (one answer without the job is not enough, because a controller just started knows
+little), no file has come for as long as network file systems may hide one, and the job touches no file any more (a
+scheduler may forget running jobs).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ...schedulers.base import CANCELLED, Status
 
 __all__ = ["Action", "CallState", "Fate", "Heartbeats", "fate_of", "first_ready", "withdrawn_with"]
 
-_BEATS = 3  # of a job that do not come before it counts as gone
+_BEATS = 3  # missing beats of a job, before the job counts as gone
 
 T = TypeVar("T")
 
 
 class Action(Enum):
-    """An act that follows from an event; the state machine says it, and its caller does it."""
+    """An act after an event: decided by the state machine, done by its caller."""
 
     READ_OUTCOME = "read how the call ended from its file"
     SHOW_RUNNING = "let its futures say that it runs"
@@ -53,43 +53,43 @@ class Action(Enum):
 
 
 class Heartbeats:
-    """The times of a file that a running job touches now and then."""
+    """The times of a file touched by a running job now and then."""
 
     def __init__(self, heartbeat: int | None, now: float) -> None:
         self._last, self._since = heartbeat, now
 
     def stillness(self, heartbeat: int | None, now: float) -> float:
-        """Return for how long the file has not been touched, by the reader's clock (s): other clocks may be wrong."""
+        """Return the time since the last touch by the reader's clock (s), because other clocks may be wrong."""
         if heartbeat is not None and heartbeat != self._last:
             self._last, self._since = heartbeat, now
         return now - self._since
 
 
 class CallState:
-    """The state of one call, as its files and the scheduler have shown it. Times are those of the caller's clock (s).
+    """The state of one call, by its files and the scheduler's answers. All times are from the caller's clock (s).
 
-    `grace`: how long network file systems may take to show a file that a job on another machine has written.
+    `grace` is the time after which network file systems show a file written on another machine.
     """
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
-        self.status: Status | None = None  # the scheduler's last answer that named the job
-        self.overdue_since: float | None = None  # when its job was first found to have ended without an outcome
-        self.final: Status | None = None  # the answer by which it had ended; None if the job was missing in it
-        self.verdict: Status | None = None  # by which it is given up; None if the scheduler knows nothing of the job
-        self._given_up_since = 0.0  # what `overdue_since` was then
-        self._is_given_up = False  # unless the scheduler takes back meanwhile that the job has ended
-        self._missing = 0  # answers in a row in which the job was missing
+        self.status: Status | None = None  # the last answer with the job
+        self.overdue_since: float | None = None  # the time of the first news of an ended job without an outcome
+        self.final: Status | None = None  # the answer with the end of the job; None for an answer without the job
+        self.verdict: Status | None = None  # the reason for giving up; None if the scheduler knows nothing of the job
+        self._given_up_since = 0.0  # the former `overdue_since`
+        self._is_given_up = False  # unless the scheduler changes the answer meanwhile
+        self._missing = 0  # answers in a row without the job
         self._running_since: float | None = None
-        self._heartbeats: Heartbeats | None = None  # of a job that the scheduler does not know
-        self._exited_at: float | None = None  # when its job was seen to be over, or told to end
-        self._out_of_sight = False  # its result was stored, and is not visible here yet
-        self.is_over = False  # its futures have been told, or nobody waits for it
+        self._heartbeats: Heartbeats | None = None  # of a job unknown to the scheduler
+        self._exited_at: float | None = None  # the time of the first news of the script's end
+        self._out_of_sight = False  # the result was stored, and is not visible here yet
+        self.is_over = False  # the futures have been told, or no caller waits
 
     # -- files -----------------------------------------------------------------------------------------------
 
     def listed(self, furthest: str | None, now: float) -> Action | None:
-        """Take from a listing how far the call has come: see `BatchDirectory.news`."""
+        """Take the progress of the call from a listing: see `BatchDirectory.news`."""
         if self.is_over or furthest is None:
             return None
         if furthest != "begun":
@@ -97,9 +97,10 @@ class CallState:
         return self._runs(now)
 
     def exited(self, now: float) -> Action | None:
-        """Note that its job has left word of its end, and the call none. What it has written is to be seen then, too.
+        """Note the end of the job's script, by its own word, without an outcome of the call.
 
-        So there is no grace for files that come late; but only the scheduler knows whether the job is started again.
+        Files written before that are visible, too, so late files get no grace; but only the scheduler knows whether the
+        job is started again.
         """
         if self.is_over or self._exited_at is not None:
             return None
@@ -116,8 +117,8 @@ class CallState:
         return Action.SHOW_RUNNING
 
     def stored_out_of_sight(self, now: float) -> None:
-        """Note that its job says it has stored a result, which is not visible here."""
-        if not self._out_of_sight:  # the file system has the whole grace for it, however long the job was missing
+        """Note a result stored by the job, by its own word, but not visible here."""
+        if not self._out_of_sight:  # the file system has the whole grace, however long the job was missing
             self.overdue_since = None
         self._out_of_sight = True
         self._overdue(now, None)
@@ -132,15 +133,15 @@ class CallState:
     def answered(
         self, status: Status | None, asked: float, now: float, *, siblings_listed: bool = False, hopeless: bool = False
     ) -> list[Action]:
-        """Take an answer to a question that was asked at that time; None: the job is missing in it.
+        """Take an answer to a question asked at the time `asked`; None for an answer without the job.
 
-        `siblings_listed`: other elements of its array are not missing. `hopeless`: the job can never begin.
+        `siblings_listed`: other elements of its array are in the answer. `hopeless`: the job can never begin.
         """
         if self.is_over:
             return []
         before = self.status
         if status is None and before is not None and before.phase == "waiting" and siblings_listed:
-            # A scheduler may forget an element at once that is cancelled while it waits.
+            # A scheduler may at once forget an element cancelled while waiting.
             status = CANCELLED
         self._missing = self._missing + 1 if status is None else 0
         self.status = status or before
@@ -160,25 +161,25 @@ class CallState:
 
     def _waits(self, status: Status, before: Status | None, asked: float, hopeless: bool) -> list[Action]:
         actions = []
-        if self._running_since is None or self._running_since < asked:  # else it has begun since the question
+        if self._running_since is None or self._running_since < asked:  # otherwise begun since the question
             self._running_since = None
             actions.append(Action.SHOW_QUEUED)
         if self._exited_at is not None and self._exited_at < asked:
             self._exited_at = None
             actions.append(Action.FORGET_EXIT)
-        if hopeless and before is not None and before.reason == status.reason:  # twice: it may pass
+        if hopeless and before is not None and before.reason == status.reason:  # twice, because such a reason may pass
             actions.append(Action.CANCEL_HOPELESS)
         return actions
 
     def heartbeat_read(self, heartbeat: int | None, now: float) -> None:
-        """Note the heartbeat with which later ones are compared."""
+        """Note the heartbeat for comparison with later ones."""
         if self._heartbeats is None:
             self._heartbeats = Heartbeats(heartbeat, now)
 
     # -- jobs that have ended without a word -------------------------------------------------------------------
 
     def ticked(self, now: float) -> Action | None:
-        """Say what is to be done with a call whose job seems to have ended some time ago and has not said how."""
+        """Return the action for a call whose job seems to have ended some time ago, without an outcome."""
         if self.is_over or self.overdue_since is None or self.overdue_since >= now - self._patience:
             return None
         if not (self._out_of_sight or self.final is not None or self._missing > 1):
@@ -190,11 +191,14 @@ class CallState:
 
     @property
     def last_word(self) -> Status | None:
-        """The scheduler's last answer, if the job had ended by that: later it forgets the job."""
+        """The scheduler's last answer, if already about an ended job: later the scheduler forgets the job."""
         return self.status if self.status is not None and self.status.phase == "ended" else None
 
     def checked_heartbeat(self, interval: float | None, heartbeat: int | None, now: float) -> Action | None:
-        """Say whether the job lives though the scheduler does not know it. `interval` of its beats; None: not begun."""
+        """Decide on the life of a job unknown to the scheduler.
+
+        `interval` is the time between beats; None: not begun.
+        """
         if self._heartbeats is None or interval is None:
             return Action.GIVE_UP
         if self._heartbeats.stillness(heartbeat, now) > max(self._grace, _BEATS * interval):
@@ -203,7 +207,7 @@ class CallState:
         return None
 
     def given_up(self) -> Action:
-        """Begin to give it up: what must be found out before it fails."""
+        """Begin to give the call up: return the last question before the failure."""
         assert self.overdue_since is not None
         self._given_up_since, self.verdict = self.overdue_since, self.final or self.last_word
         self.overdue_since, self.final, self._is_given_up = None, None, True
@@ -212,9 +216,9 @@ class CallState:
         return Action.ASK_HISTORY if self.verdict is None else Action.LOOK_AGAIN
 
     def looked_again(self, found: bool, history: Status | None) -> Action | None:
-        """Conclude from a last look at the files, which comes just before the end: a listing may be older than a file.
+        """Conclude from a last look at the files, just before the end, because a listing may be older than a file.
 
-        `found`: an outcome, or a result. `history`: the answer to `ASK_HISTORY`, where that was asked.
+        `found`: an outcome, or a result. `history`: the answer to `ASK_HISTORY`, if asked.
         """
         self.verdict = status = self.verdict or history
         if self.is_over or not self._is_given_up or (found and not self._out_of_sight):
@@ -225,19 +229,19 @@ class CallState:
         return Action.CHECK_INPUTS if status is not None and status.error == CANCELLED.error else Action.FAIL
 
     def checked_inputs(self, undecided: bool) -> Action | None:
-        """Let it fail, unless the outcome of one of its inputs is to come, which tells why it was cancelled."""
+        """Let the call fail, unless an input's outcome is still to come, which tells why the call was cancelled."""
         if undecided:
             self.overdue_since, self.final = self._given_up_since, self.verdict
             return None
         return Action.FAIL
 
     def told(self) -> None:
-        """Note that nobody waits for it any more; no event leads to an action from now on."""
+        """Note the end of all waiting; no event leads to an action from now on."""
         self.is_over = True
 
 
 class Fate(Enum):
-    """What becomes of one who waits for a call that has ended."""
+    """The fate of a caller after the end of a call."""
 
     RESULT = "its future has the result"
     ERROR = "its future fails with the error of the job"
@@ -247,10 +251,10 @@ class Fate(Enum):
 
 
 def fate_of(outcome: CallOutcome, ours: bool) -> Fate:
-    """Say what an outcome means for one who waits. `ours`: the same executor has submitted the call."""
+    """Return the meaning of an outcome for a caller. `ours`: the same executor has submitted the call."""
     if outcome.state == "finished":
         return Fate.RESULT
-    if outcome.state == "withdrawn" and not ours:  # its submitter has given it up, and did not see us wait
+    if outcome.state == "withdrawn" and not ours:  # given up by the submitter, without a look at us among the waiting
         return Fate.RESUBMIT
     return Fate.ERROR if outcome.state == "failed" else Fate.CANCELLED
 
@@ -261,7 +265,7 @@ def first_ready(
     needs: Callable[[T], Iterable[str]],
     lacks_job: Callable[[str], bool],
 ) -> T | None:
-    """Return the first batch that waits for none that the scheduler has not got: it cannot wait for an unknown job."""
+    """Return the first batch after submitted ones only, because the scheduler cannot wait for an unknown job."""
     unsent = {token_of(each) for each in waiting}
     return next(
         (each for each in waiting if not any(token in unsent or lacks_job(token) for token in needs(each))), None
@@ -269,7 +273,7 @@ def first_ready(
 
 
 def withdrawn_with(together: Collection[int], awaited: Container[int], cancelled: Container[int]) -> list[int]:
-    """Return the calls that end with the job that makes these; none as long as one of them is still waited for."""
+    """Return the calls ended together with one job; none while one of the calls has a caller."""
     if any(number in awaited for number in together):
         return []
     return [number for number in together if number in cancelled]

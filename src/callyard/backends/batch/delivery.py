@@ -1,4 +1,4 @@
-"""The delivery of outcomes: what the futures of calls are told, and what is written about it beside the jobs' files."""
+"""The delivery of outcomes to the futures of calls, with the notes about it beside the jobs' files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ...cache.lookup import CachedResult, find
 from ...cache.messages import RunReport
 from ...errors import CacheError
 from ...jobs.batch import CallOutcome
+from ...jobs.spool import BatchDirectory
 from ...system.process_identity import this_process
 from ...worker.job_outcome import failed, write_down
 from .batch_state import BatchState
@@ -28,32 +29,32 @@ _log = logging.getLogger("callyard")
 
 
 class Delivery:
-    """The ends of the calls of one executor. Each call is told by itself: what one's callback raises hurts no other."""
+    """The ends of the calls of one executor. Each future ends by itself: an error of its callbacks hurts no other."""
 
     def __init__(self, home: CacheDirectory, private: bool, state: ExecutorState, clock: Callable[[], float]) -> None:
         self.home, self._state, self._clock = home, state, clock
         self.private = private  # results are of no use to others
-        self.me = f"{this_process().label}+{os.urandom(4).hex()}"  # among those who wait
+        self.me = f"{this_process().label}+{os.urandom(4).hex()}"  # our name among the waiting processes
 
     def show_running(self, calls: Iterable[JobCall]) -> None:
-        """Let the futures say that the call runs."""
+        """Let the futures say "running"."""
         for call in calls:
             if not call.future.done() and not call.future.running():
                 call.future.set_running_or_notify_cancel()
 
     def show_queued(self, calls: Iterable[JobCall]) -> None:
-        """Let the futures say that the call waits again: it was put back into the queue."""
+        """Let the futures say "waiting" again, after the return of the job into the queue."""
         for call in calls:
             call.future.again()
 
     def let_go(self, calls: Iterable[JobCall]) -> None:
-        """End the wait for calls that go on, and may be running."""
+        """End the wait for calls that go on, perhaps as running ones."""
         for call in calls:
             call.future.again()
             _tell(call, call.future.cancel)
 
     def once_more(self, calls: Iterable[JobCall]) -> None:
-        """Submit calls anew whose batch is not going to be submitted."""
+        """Submit calls of a lost batch anew."""
         calls = list(calls)
         for call in calls:
             call.future.again()
@@ -62,17 +63,17 @@ class Delivery:
     # -- failures ----------------------------------------------------------------------------------------------
 
     def end(self, calls: Iterable[JobCall], error_of: Callable[[JobCall], BaseException]) -> None:
-        """Let calls fail that have no job, or whose files cannot be read."""
+        """End calls without a job, or without readable files, each with an error."""
         for call in calls:
             _tell(call, partial(call.future.fail_with, error_of(call)))
 
     def fail(
         self, batch: BatchState, number: int, error: BaseException | CallOutcome, *, has_ended: bool = True
     ) -> None:
-        """Let a call fail. Why is written down first, so that nobody attaches to a job that is gone.
+        """Let a call fail. The reason is written first, so that no process attaches to a lost job.
 
-        Its claim is released, too: the scheduler says that the job `has_ended`, wherever that ran. What cannot be
-        written is tried again until it has been tried for long enough.
+        Its claim is released, too, if the job `has_ended` by the scheduler's word, on any node. A failing write is
+        tried again until the grace is over; then the future is told all the same.
         """
         directory = batch.directory
         try:
@@ -95,9 +96,12 @@ class Delivery:
     # -- outcomes ----------------------------------------------------------------------------------------------
 
     def read_outcome(self, batch: BatchState, number: int) -> None:
-        """Read how a call ended, and tell all who wait for it."""
+        """Read the outcome of a call, and tell all futures of the call."""
         outcome = batch.directory.ended(number)
         if outcome is None or number not in batch.calls:
+            return
+        if outcome.state == "moved":
+            self._follow_to(batch, number, outcome)
             return
         found: CachedResult | CacheError | None = None
         if outcome.state == "finished":
@@ -108,13 +112,24 @@ class Delivery:
         elif outcome.state == "failed":
             batch.directory.received(number)
         for call in batch.calls[number]:
+            # Before the ends of the futures, because callbacks may ask for the number.
             call.future.attempts = outcome.attempts
         now = self._clock()
         for call, fate in self._state.outcome_read(batch, number, outcome, now, visible=found is not None):
             _tell(call, partial(self._end_as, call, fate, outcome, found))
 
+    def _follow_to(self, batch: BatchState, number: int, moved: CallOutcome) -> None:
+        """Wait for the calls where they go on."""
+        now = self._clock()
+        for call in self._state.give_up(batch, number):
+            call.directory, call.number = BatchDirectory(self.home, moved.key), 0
+            call.directory.attach(self.me, 0)
+            call.future.attempts = moved.attempts
+            call.future.again()
+            self._state.follow(call, now, is_complete=False, has_job=False)
+
     def vanished(self, batch: BatchState) -> None:
-        """Tell those who wait for a batch whose directory is gone."""
+        """End or resubmit the calls of a batch without its directory."""
         for call, fate in self._state.vanished(batch):
             _tell(call, partial(self._end_as, call, fate))
 
@@ -147,10 +162,10 @@ class Delivery:
 
 
 def _tell(call: JobCall, end: Callable[[], Any]) -> None:
-    """End the future of a call, and let go of it unless it is submitted again."""
+    """End the future of a call, and let go of the future, except before another submission."""
     try:
         end()
-    except BaseException as error:  # a callback of the user's that exits, or a result that cannot be noted
+    except BaseException as error:  # a callback of the user's with an exit, or a failure to note the result
         _log.exception("callyard: the end of %r was interrupted", call.name)
         call.future.fail_with(error)
     if call.future.done():
@@ -158,7 +173,7 @@ def _tell(call: JobCall, end: Callable[[], Any]) -> None:
 
 
 def release_claim_of(claims: Claims, key: str, job: str) -> None:
-    """Release the claim to a key, if a job holds it that has ended."""
+    """Release the claim to a key, if held by an ended job."""
     holder = claims.holder(key)
     if holder is not None and holder.job_id == job:
         claims.force(key)

@@ -1,4 +1,4 @@
-"""The batches in a cache, of this process and of others: which calls were submitted before, and what can be removed."""
+"""The batches in a cache, of this process and of others: earlier submissions of calls, and files to remove."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["EarlierBatches"]
 
 
 class EarlierBatches:
-    """The batches in a cache, of this process and of others, as far as they are known here."""
+    """The batches in a cache, of this process and of others, as far as known here."""
 
     def __init__(
         self, home: CacheDirectory, state: ExecutorState, delivery: Delivery, clock: Callable[[], float]
     ) -> None:
         self._home, self._state, self._delivery, self._clock = home, state, delivery, clock
-        self._index: dict[str, tuple[str, int]] = {}  # token and number of the last submission of a call, by its ID
+        self._index: dict[str, tuple[str, int]] = {}  # token and number of the last submission, by a call's ID
         self.known: dict[str, BatchDirectory] = {}  # by their tokens
-        self._dependents: dict[str, list[BatchDirectory]] = defaultdict(list)  # the batches that take results of one
+        self._dependents: dict[str, list[BatchDirectory]] = defaultdict(list)  # the batches with inputs from a batch
 
     def refresh(self) -> None:
         """Read the batches that others have submitted since the last time. The last submission of a call counts."""
@@ -45,7 +45,7 @@ class EarlierBatches:
     # -- batches of this executor ----------------------------------------------------------------------------
 
     def add_own(self, directory: BatchDirectory) -> None:
-        """Add a batch that was written here. The rest of earlier failures of its calls can go."""
+        """Add a batch written here, and remove the rest of earlier failures of the same calls."""
         for position in directory.batch.calls:
             token, number = self._index.get(position.id, ("", 0))
             batch = self._state.batches.get(token)
@@ -57,7 +57,7 @@ class EarlierBatches:
         self._enter(directory)
 
     def forget_unsent(self, directory: BatchDirectory, ours: bool) -> None:
-        """Remove a batch that is not going to be submitted; one of others is left to them."""
+        """Remove a batch given up before its submission; leave a batch of others to the others."""
         if not ours:
             directory.leave(self._delivery.me)
             return
@@ -73,7 +73,7 @@ class EarlierBatches:
     # -- calls that were submitted before --------------------------------------------------------------------
 
     def attach(self, call: JobCall) -> bool:
-        """Wait for a job of the same call, or take its outcome; return whether there is one."""
+        """Wait for a job of the same call, or take its outcome; return False if there is none."""
         token, number = self._index.get(call.id, ("", 0))
         if not token or (call.order is not None and call.order.afresh):
             return False
@@ -82,7 +82,7 @@ class EarlierBatches:
         call.directory = directory = batch.directory if batch else BatchDirectory(self._home, token)
         usable, is_complete, job = False, False, None
         with contextlib.suppress(Exception):  # what is damaged, somehow, is submitted anew
-            # First, because a process that removes a batch looks for others who wait before it does.
+            # First, because a process looks for other waiting ones before removing a batch.
             directory.attach(self._delivery.me, number)
             is_complete, job = directory.unsent is None, call.job
             usable = self._is_usable(call, directory)
@@ -105,21 +105,21 @@ class EarlierBatches:
         return outcome.state == "finished" and self._has_result(outcome)
 
     def _is_doomed(self, call: JobCall, directory: BatchDirectory) -> bool:
-        """Return whether the job of a call will be cancelled, because an input of it failed or was submitted again."""
+        """Return True if the job of a call is going to be cancelled, because an input failed or was submitted again."""
         if not call.inputs:
             return False
         if any(isinstance(given, InputSource) and given.call.directory is None for given in call.inputs):
-            return True  # that input is about to be submitted again
+            return True  # this input is about to be submitted again
         inputs = CallFile.load(directory.call(call.number)).inputs
         return not all(self._may_come(given.token, given.number) for given in inputs if given.token)
 
     def _may_come(self, token: str, number: int) -> bool:
-        """Return whether the result of a submitted call is there or can come."""
+        """Return True if the result of a submitted call is there or can come."""
         directory = self.known.get(token)
         if directory is None:
             return False
         outcome = directory.ended(number)
-        if outcome is None:  # it has not ended, or it failed and gave way to a later submission of the same call
+        if outcome is None:  # not ended, or failed and replaced by a later submission of the same call
             return self._index.get(directory.batch.calls[number].id) == (token, number)
         return outcome.state == "finished"
 
@@ -136,7 +136,7 @@ class EarlierBatches:
     # -- removal ---------------------------------------------------------------------------------------------
 
     def settle(self, directory: BatchDirectory) -> None:
-        """Stop waiting for a batch: remove it if nobody needs it, and then the batches that were kept for its sake."""
+        """Stop waiting for a batch: remove the batch if not needed, and then the batches kept for its sake."""
         directory.leave(self._delivery.me)
         left = [directory]
         while left:
@@ -146,7 +146,7 @@ class EarlierBatches:
                 left.extend(self.known[token] for token in tokens if token in self.known)
 
     def _remove_if_over(self, directory: BatchDirectory) -> bool:
-        """Remove a batch of which nothing is left to be known; of calls that failed, what they printed stays."""
+        """Remove a batch without anything left to be known; the output of failed calls stays."""
         try:
             if not directory.is_over() or directory.others(self._delivery.me):
                 return False
@@ -156,17 +156,18 @@ class EarlierBatches:
                 directory.remove_results()
             if not directory.keep_failures():
                 directory.remove()
-        except (OSError, ValueError, CallyardError):  # somebody else has removed it
+        except (OSError, ValueError, CallyardError):  # removed by another process
             return False
         return True
 
     def _is_needed(self, directory: BatchDirectory) -> bool:
-        """Return whether calls that have not ended take results of it."""
+        """Return True if unfinished calls have inputs from this batch."""
+        # Other processes may have written batches with inputs from this one since the last look.
         self.refresh()
         return any(os.path.exists(other.path) and not other.is_over() for other in self._dependents[directory.token])
 
     def tidy(self) -> None:
-        """Remove the files of calls, and of processes, that have ended."""
+        """Remove the files of ended calls, and of ended processes."""
         self._home.sweep("jobs")
         for directory in folders(self._home):
             if directory.token not in self._state.batches:
@@ -174,6 +175,6 @@ class EarlierBatches:
 
 
 def _has_untold_failure(directory: BatchDirectory) -> bool:
-    """Return whether there is a failure of which nobody has been told."""
+    """Return True if there is a failure still unknown to all processes."""
     outcomes = (directory.ended(number) for number, furthest in directory.news().items() if furthest == "end")
     return any(outcome is not None and outcome.state == "failed" for outcome in outcomes)

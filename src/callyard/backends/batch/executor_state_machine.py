@@ -6,12 +6,11 @@
     `Submit`             `submitter`             `sent`, `refused`, `not_sent`
     `Look`               `poller`                `listed`, `outcome_read`, `vanished`, then `looked`
     `Ask`                `poller`                `claimed`, `answered`, then `asked`
-    `Abandon`, `Drop`,   `submitter`             none: nobody here waits any more
+    `Abandon`, `Drop`,   `submitter`             none: no caller here waits any more
     `Settle`
 
-What becomes of one call is decided by its `CallState`. Here it is decided which batches are written, submitted, looked
-at, asked about and let go of, and when. Whatever goes wrong is an event of one batch (`stumbled`, `not_sent`), so it
-can end no other's calls.
+The fate of one call is decided by its `CallState`; the writing, submission, looks, questions and ends of batches are
+decided here. Any trouble is an event of one batch (`stumbled`, `not_sent`), so it ends no calls of other batches.
 """
 
 from __future__ import annotations
@@ -43,21 +42,21 @@ from .call_state_machine import Action, Fate, fate_of, first_ready
 
 __all__ = ["ExecutorState"]
 
-_SOONEST, _LATEST, _RARER = 0.05, 2.0, 1.15  # s between two looks at the files, and how they grow
-_SLOWER = 1.3  # how the time between two questions grows
+_SOONEST, _LATEST, _RARER = 0.05, 2.0, 1.15  # s between two looks at the files, and their growth
+_SLOWER = 1.3  # the growth of the time between two questions
 
 
 class ExecutorState:
     """The calls and batches of one executor, from `submit` to their ends. Times are those of the caller's clock (s).
 
-    `poll`: the shortest and the longest time between two questions; `grace`: how long files may take to show.
+    `poll` has the shortest and the longest time between two questions; `grace` is the time that files may take to show.
     """
 
     def __init__(self, poll: tuple[float, float], grace: float) -> None:
         self.grace, self._pause = grace, poll[0]
-        self.new: dict[JobCall, None] = {}  # those to be written, in order
+        self.new: dict[JobCall, None] = {}  # to be written, in order
         self.batches: dict[str, BatchState] = {}  # by token
-        self._queue: list[BatchState] = []  # those to be submitted, in order
+        self._queue: list[BatchState] = []  # to be submitted, in order
         self._sending: BatchState | None = None
         self._writing = self._asking = self._asks_again = False
         self._send_at = self._write_at = -inf
@@ -69,7 +68,7 @@ class ExecutorState:
     # -- what is due -------------------------------------------------------------------------------------------
 
     def decide(self, now: float) -> list[ExecutorAction]:
-        """Return what is due."""
+        """Return the actions for the present moment."""
         actions = list(self._ends()) if self._changed else []
         if now >= self._send_at:
             if self.new and not self._writing and now >= self._write_at:
@@ -89,7 +88,7 @@ class ExecutorState:
         return actions
 
     def due(self) -> float | None:
-        """Return when something is due; None if an event must come first."""
+        """Return the time of the next action; None if an event must come first."""
         times = [-inf] if self._changed else []
         if self.new and not self._writing:
             times.append(max(self._send_at, self._write_at))
@@ -108,7 +107,7 @@ class ExecutorState:
         return not self.new and not self.batches
 
     def unsent_calls(self) -> list[JobCall]:
-        """Return the calls that the scheduler has not got."""
+        """Return the calls unknown to the scheduler."""
         written = [call for batch in self._queue for number in batch.unsent for call in batch.calls.get(number, ())]
         return [*self.new, *written]
 
@@ -121,22 +120,22 @@ class ExecutorState:
         return first_ready(
             self._queue,
             lambda batch: batch.token,
-            lambda batch: batch.after if batch.send_at <= now else {batch.token},  # not before itself: later
+            lambda batch: batch.after if batch.send_at <= now else {batch.token},  # after itself: later
             self._lacks_job,
         )
 
     def _lacks_job(self, token: str) -> bool:
-        """Return whether it is a batch that is waited for and was perhaps never submitted, or not all of it."""
+        """Return True for an awaited batch, if some part was perhaps never submitted."""
         batch = self.batches.get(token)
         return batch is not None and not batch.is_complete
 
     def _ends(self) -> Iterator[ExecutorAction]:
-        """Yield what follows for calls, and for batches, that nobody waits for any more."""
+        """Yield the ends of calls and of batches without a waiting future."""
         self._changed = False
         abandoned = list[tuple[BatchState, int, JobCall]]()
         ends: list[ExecutorAction] = []
         for batch in list(self.batches.values()):
-            if batch is self._sending:  # it is looked at again after that
+            if batch is self._sending:  # after the sending there is another look
                 continue
             if batch.queued and not batch.is_wanted:
                 ends.append(self._drop(batch))
@@ -149,7 +148,7 @@ class ExecutorState:
         yield from ends
 
     def _drop(self, batch: BatchState) -> Drop:
-        """Submit nothing more of a batch: of those calls nobody waits for any."""
+        """Submit no more of a batch, because no future waits for the rest."""
         self._dequeue(batch)
         calls = [batch.left.pop(number) for number in sorted(batch.unsent & batch.left.keys())]
         batch.unsent.clear()
@@ -158,7 +157,7 @@ class ExecutorState:
     # -- new calls ---------------------------------------------------------------------------------------------
 
     def enter(self, calls: Iterable[JobCall]) -> None:
-        """Take calls that can be written down, but none before those that it waits for."""
+        """Take calls for writing, but none before its inputs."""
         ready = deque(calls)
         while ready:
             call = ready.popleft()
@@ -171,9 +170,9 @@ class ExecutorState:
                 ready.extend(call.followers)
 
     def left(self, call: JobCall) -> None:
-        """Let go of a call that has ended, if nobody has let it end here: it was cancelled, or an input of it failed.
+        """Let go of a call after an end decided elsewhere: by a cancellation, or by the failure of an input.
 
-        Calls that wait for one that has ended before it was written are not kept by it any more.
+        After an end before the writing, nothing keeps the followers of the call any longer.
         """
         self.new.pop(call, None)
         if not call.entered:
@@ -185,7 +184,7 @@ class ExecutorState:
             self._changed = True
 
     def take_new(self) -> list[JobCall]:
-        """Return the new calls, which are being written from now on."""
+        """Return the new calls: the caller writes them now."""
         self._writing = False
         calls = list(self.new)
         self.new.clear()
@@ -196,11 +195,11 @@ class ExecutorState:
         self._writing, self._write_at = False, now + self._pause
 
     def writing_failed(self) -> None:
-        """Write later: the scheduler has not said how large an array may be."""
+        """Write later, because the scheduler has not told the largest array."""
         self._writing = False
 
     def pause(self, until: float) -> None:
-        """Neither write nor submit before that time, because the scheduler takes nothing."""
+        """Neither write nor submit before the given time, because the scheduler takes nothing."""
         self._send_at = until
 
     def hurry(self) -> None:
@@ -210,7 +209,7 @@ class ExecutorState:
             batch.send_at = -inf
 
     def written(self, directory: BatchDirectory, calls: Iterable[JobCall], after: Iterable[str]) -> BatchState:
-        """Submit a batch that was written here."""
+        """Submit a batch written here."""
         batch = self.batches[directory.token] = BatchState(directory, self.grace, ours=True, after=after)
         for call in calls:
             batch.add(call)
@@ -219,7 +218,7 @@ class ExecutorState:
         return batch
 
     def follow(self, call: JobCall, now: float, *, is_complete: bool, has_job: bool) -> BatchState:
-        """Wait for a call that was submitted before."""
+        """Wait for a call with an earlier submission."""
         assert call.directory is not None
         token = call.directory.token
         batch = self.batches.get(token) or BatchState(call.directory, self.grace, ours=False)
@@ -231,6 +230,7 @@ class ExecutorState:
 
     def _begin_to_follow(self, now: float, has_job: bool) -> None:
         self._looks.begin(min(self._looks.at, now) if self._looks.at else now)
+        # A batch without a job may wait for a process that is gone: a question at once finds out, see `Poller`.
         self._questions.begin(now + self._questions.first if has_job else now)
 
     # -- submission --------------------------------------------------------------------------------------------
@@ -245,13 +245,13 @@ class ExecutorState:
         batch.queued, self._changed = False, True
 
     def claimed(self, batch: BatchState, claim: Claim, unsent: Iterable[int], after: Iterable[str]) -> None:
-        """Submit a batch for a process that is gone; it may have been submitted, without a note of that."""
+        """Submit a batch for a process that is gone; the batch may have been submitted, without a note."""
         batch.claim, batch.perhaps, batch.unsent = claim, True, set(unsent) & batch.calls.keys()
         batch.after = frozenset(after)
         self._enqueue(batch)
 
     def sent(self, batch: BatchState, unsent: Container[int], now: float, *, is_complete: bool) -> None:
-        """The scheduler has got the calls of a batch, except for `unsent`."""
+        """Note the arrival of a batch's calls at the scheduler, except for `unsent`."""
         self._sending, self._changed = None, True
         batch.is_complete, batch.perhaps = is_complete, False
         got = {number for number in batch.unsent if number not in unsent}
@@ -262,21 +262,22 @@ class ExecutorState:
             self._dequeue(batch)
 
     def refused(self, batch: BatchState, until: float, *, perhaps: bool) -> None:
-        """The scheduler takes nothing now. `perhaps`: it may have taken the last part and not said so."""
+        """Note a refusal for now. `perhaps`: the scheduler may have taken the last part without saying so."""
         self._sending, self._changed = None, True
         batch.perhaps = perhaps
         self.pause(until)
 
     def not_sent(self, batch: BatchState, now: float, *, may_pass: bool) -> bool:
-        """Something went wrong with this batch while it was sent; return whether it is tried again."""
+        """Note an error with this batch during the submission; return True if there is going to be another attempt."""
         self._sending, self._changed = None, True
         if not may_pass or batch.stumbled("submission", now):
             return False
+        # The scheduler may have taken a part, and the error be one of the note about that part.
         batch.perhaps, batch.send_at = True, now + self._pause
         return True
 
     def give_up_sending(self, batch: BatchState) -> list[JobCall]:
-        """Return the calls of a batch that are never going to be submitted, and wait for them no longer."""
+        """Return the calls of a batch never to be submitted, and end the wait for these calls."""
         self._sending = None if batch is self._sending else self._sending
         self._dequeue(batch)
         calls = [call for number in sorted(batch.unsent) for call in batch.pop(number)]
@@ -288,7 +289,7 @@ class ExecutorState:
     # -- files -------------------------------------------------------------------------------------------------
 
     def listed(self, batch: BatchState, news: Mapping[int, str], now: float) -> list[CallAction]:
-        """Take from a listing how far the calls of a batch have come, and say what is to be done with them."""
+        """Take the progress of a batch's calls from a listing; return the actions that follow."""
         actions = []
         for number, state in batch.states.items():
             action = state.listed(news.get(number), now)
@@ -297,14 +298,14 @@ class ExecutorState:
         return actions
 
     def exited(self, batch: BatchState, numbers: Iterable[int], now: float) -> None:
-        """The jobs of these calls have left word of their ends; of the calls nothing is known yet."""
+        """The jobs of these calls have left an exit code, and the calls no outcome yet."""
         for number in numbers:
             if number in batch.states and batch.states[number].exited(now) is Action.ASK_NOW:
                 self._questions.begin(now)
-                self._asks_again = self._asking  # what is on its way was asked too early
+                self._asks_again = self._asking  # the question on the way came too early
 
     def ticked(self, batch: BatchState, now: float) -> list[CallAction]:
-        """Say what is to be done with calls whose jobs have ended some time ago and have not said how."""
+        """Return the actions for calls without an outcome some time after the ends of their jobs."""
         actions = []
         for number, state in batch.states.items():
             action = state.ticked(now)
@@ -317,7 +318,7 @@ class ExecutorState:
     def outcome_read(
         self, batch: BatchState, number: int, outcome: CallOutcome, now: float, *, visible: bool
     ) -> list[EndCall]:
-        """End the calls that waited for this one. `visible`: its result, if it has one, can be seen here."""
+        """End the calls that waited for this one. `visible`: the result, if any, can be seen here."""
         if outcome.state == "finished" and not visible:
             batch.states[number].stored_out_of_sight(now)
             return []
@@ -325,12 +326,12 @@ class ExecutorState:
         return self._ended(ends)
 
     def vanished(self, batch: BatchState) -> list[EndCall]:
-        """The directory of a batch was removed, by a process that did not see us come, or by somebody by mistake."""
+        """Note the loss of a batch's directory: removed by a process that did not see us come, or by mistake."""
         calls = [call for number in sorted(batch.calls) for call in batch.pop(number)]
         return self._ended([EndCall(call, Fate.LOST if call.ours else Fate.RESUBMIT) for call in calls])
 
     def give_up(self, batch: BatchState, number: int | None = None) -> list[JobCall]:
-        """Return the calls that waited for this one, or for any of the batch, and wait for them no longer."""
+        """Return the calls that waited for this one, or for any of the batch, and end the wait."""
         self._changed = True
         numbers = sorted(batch.calls) if number is None else [number]
         return [call for each in numbers for call in batch.pop(each)]
@@ -341,7 +342,7 @@ class ExecutorState:
         return ends
 
     def once_more(self, calls: Iterable[JobCall]) -> None:
-        """Submit calls anew whose jobs are not going to make them."""
+        """Submit calls anew, after the loss of their jobs."""
         for call in calls:
             call.directory = None
             self.new[call] = None
@@ -350,7 +351,7 @@ class ExecutorState:
         self._looks.sooner(now)
 
     def looked(self, now: float) -> None:
-        """All files were looked at: again soon, if calls have ended; rarely as long as nothing happens."""
+        """Note a look at all files: look again soon after ends of calls, and rarely while nothing happens."""
         left = sum(len(batch.all_calls()) for batch in self._followed())
         self._looks.done(now, progress=left < self._waited_for)
 
@@ -367,7 +368,7 @@ class ExecutorState:
         return [action for action in actions if action is not Action.LOOK_SOON]
 
     def asked(self, now: float) -> None:
-        """The scheduler was asked about all jobs, whether it has answered or not."""
+        """Note the end of a question about all jobs, answered or not."""
         self._asking = False
         self._questions.done(now)
         if self._asks_again:
@@ -375,7 +376,7 @@ class ExecutorState:
             self._questions.sooner(now)
 
     def is_overdue(self, token: str, number: int) -> bool:
-        """Return whether it is a call that is waited for, whose job has ended and has not said how yet."""
+        """Return True for an awaited call with an ended job and without an outcome so far."""
         batch = self.batches.get(token)
         state = None if batch is None else batch.states.get(number)
         return state is not None and state.overdue_since is not None

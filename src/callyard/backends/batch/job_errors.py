@@ -1,4 +1,4 @@
-"""The errors of calls whose jobs ended without a word, made from the words of the scheduler."""
+"""The errors of calls whose jobs ended without an outcome, made from the words of the scheduler."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def gone(call: JobCall, what: str) -> JobCancelled:
 
 
 def vanished(call: JobCall) -> JobLost:
-    """Return the error of a call whose directory was removed."""
+    """Return the error of a call after the removal of its directory."""
     place = "its directory" if call.directory is None else call.directory.path
     return JobLost(f"{call.name!r}: {place} was removed while it was waited for{_WHAT_TO_DO['JobLost']}")
 
 
 def not_submitted(call: JobCall, error: Exception, where: str) -> CallyardError:
-    """Return the error of a call whose batch cannot be submitted, and was set aside."""
+    """Return the error of a call in a batch set aside, because the batch cannot be submitted."""
     if isinstance(error, FileNotFoundError) and call.directory is not None and not os.path.exists(where):
         return vanished(call)
     failure = SchedulerError(
@@ -67,7 +67,7 @@ def not_submitted(call: JobCall, error: Exception, where: str) -> CallyardError:
 
 
 def unreadable(call: JobCall, error: Exception) -> SchedulerError:
-    """Return the error of a call whose job has written something that nobody can read."""
+    """Return the error of a call after an unreadable file from its job."""
     where = "its directory" if call.directory is None else call.directory.path
     failure = SchedulerError(f"{call.name!r}: what its job wrote in {where} cannot be read: {error}")
     failure.__cause__ = error
@@ -75,7 +75,7 @@ def unreadable(call: JobCall, error: Exception) -> SchedulerError:
 
 
 def unseen(call: JobCall) -> JobLost:
-    """Return the error of a call whose job has stored a result that does not become visible here."""
+    """Return the error of a call with a result stored by the job, but never visible here."""
     where = call.owner.home.path if call.order is None else call.order.directory
     return JobLost(
         f"{_who(call)} has stored its result in {where}, where it cannot be seen from here: submit the call again once "
@@ -110,7 +110,7 @@ def _made(kind: str, message: str) -> CallyardError:
 
 
 def hopeless(call: JobCall, status: Status, largest: str = "") -> CallyardError | None:
-    """Return the error of a call whose job can never begin, or None if it may; `largest` says what there is."""
+    """Return the error of a call without any hope for its job, or None; `largest` names the largest nodes."""
     if not status.hopeless or status.error is None:
         return None
     hint = "ask for something else" if status.error == "SchedulerError" else "submit the call again to run it"
@@ -120,7 +120,7 @@ def hopeless(call: JobCall, status: Status, largest: str = "") -> CallyardError 
 
 
 def awaits(directory: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:
-    """Return whether a call takes the result of another (by token and number) whose outcome is still to come."""
+    """Return True if a call has an input (by token and number) whose outcome is still to come."""
     call_file = _call_file(directory, number)
     return call_file is not None and any(
         given.token and is_awaited(given.token, given.number) for given in call_file.inputs
@@ -135,7 +135,7 @@ def _call_file(directory: BatchDirectory, number: int) -> CallFile | None:
 
 
 def dependency_failed(directory: BatchDirectory, number: int) -> CallOutcome | None:
-    """Return the failure that a call inherits, if its job was cancelled because one of its inputs failed."""
+    """Return the failure inherited from a failed input, as the reason for the cancellation of the call's job."""
     call_file = _call_file(directory, number)
     if call_file is None:
         return None

@@ -1,8 +1,8 @@
-"""The poller: it looks at the files of jobs, asks the scheduler about them, and does what follows for their calls.
+"""The poller: it looks at the files of jobs, asks the scheduler about jobs, and acts on the results.
 
-A look costs one listing for each batch. One command asks about all jobs. Its answers count only for jobs that wait, or
-that have ended without a file. Such a job is looked at for a while longer, because network file systems show files
-late.
+A look costs one listing for each batch. One command asks about all jobs. The answers count only for jobs that wait, or
+that have ended without a file. Files of such a job are looked for during another while, because network file systems
+show files late.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from functools import partial
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.submission import waited_for
-from ...schedulers.base import JobId, Status
+from ...jobs.successor import move_to_successor
+from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from ...worker.job_outcome import write_down
 from .batch_state import BatchState, CallAction
@@ -36,7 +37,7 @@ _LONG = 45.0  # s without a heartbeat of a job of others
 
 
 class Poller:
-    """The questions about the jobs that are waited for, and what follows from the answers."""
+    """The questions about the awaited jobs, and the actions after the answers."""
 
     def __init__(
         self,
@@ -48,25 +49,27 @@ class Poller:
     ) -> None:
         self._commands, self._scheduler, self._state = commands, scheduler, state
         self._delivery, self._clock = delivery, clock
-        # Of the claims of jobs that the scheduler does not know, by job and key.
+        # Of the claims of jobs unknown to the scheduler, by job and key.
         self._unknown: dict[str, dict[str, Heartbeats]] = {}
 
     def ask(self, batches: list[BatchState]) -> None:
-        """Ask about the jobs of these batches."""
+        """Ask about the jobs of some batches."""
         self._commands.run(self._steps(batches))
 
     def _steps(self, batches: list[BatchState]) -> Steps:
         try:
             with _stumbling():
+                # The time is taken before the command, because a call may begin while the scheduler answers.
                 yield from self._question(batches, self._clock())
         finally:
+            # After errors, too: without this note there would be no further question.
             self._state.asked(self._clock())
 
     def _question(self, batches: list[BatchState], asked: float) -> Steps:
         parts = list[tuple[BatchState, BatchPart]]()
         holders = defaultdict[str, set[str]](set)
         for batch in batches:
-            with _stumbling():  # of a batch whose files cannot be read nothing is asked
+            with _stumbling():  # no question about a batch with unreadable files
                 self._adopt(batch)
                 found = self._holders(batch)
                 parts.extend((batch, part) for part in batch.directory.parts)
@@ -82,7 +85,7 @@ class Poller:
                         self._answered(batch, part, statuses, asked)
 
     def _adopt(self, batch: BatchState) -> None:
-        """Submit for a process that was killed before it had, or before it wrote down the job's name."""
+        """Submit for a process killed before the submission, or before the note of the job's name."""
         directory = batch.directory
         if not batch.queued and directory.unsent is not None:
             claim = claim_of(directory)
@@ -90,7 +93,7 @@ class Poller:
                 self._state.claimed(batch, claim, unsent_calls(directory), waited_for(directory))
 
     def _answered(self, batch: BatchState, part: BatchPart, statuses: dict[str, Status], asked: float) -> None:
-        """Take the answer about those elements of a batch that the question was about."""
+        """Take the answer about the elements of a batch in the question."""
         each = batch.directory.batch.calls_per_job
         for number in sorted(batch.calls.keys() & range(part.first * each, part.end * each)):
             self._answered_about(batch, number, statuses, asked)
@@ -127,13 +130,14 @@ class Poller:
                 return
             # The last command before the end, so that no answer about the cancelled job comes in between.
             yield partial(self._scheduler.cancel, [batch.directory.job_of(number) or ""])
+            # While the command ran, a caller may have cancelled the call.
             if number in batch.calls:
                 self._delivery.fail(batch, number, error)
 
-    # -- jobs that have ended without a word -----------------------------------------------------------------
+    # -- jobs that have ended without an outcome -------------------------------------------------------------
 
     def give_up(self, batch: BatchState, actions: Iterable[CallAction], now: float) -> None:
-        """Let the calls fail whose jobs have ended some time ago and have not said how, as these actions say."""
+        """Carry out these actions: let calls fail some time after the ends of their jobs without an outcome."""
         lost = []
         for number, action in actions:
             followed: Action | None = action
@@ -168,21 +172,37 @@ class Poller:
                     self._delivery.end(self._state.give_up(batch, number), partial(unreadable, error=error))
 
     def _conclude(self, batch: BatchState, number: int, history: Status | None) -> None:
-        """Let a call fail, unless its job may have more to say, or the job of an input has."""
+        """Let a call fail, unless its job, or the job of an input, may still write an outcome."""
         directory, state, inherited = batch.directory, batch.states[number], None
         action = state.looked_again(self._was_stored(batch, number), history)
         if action is Action.CHECK_INPUTS:
             action = state.checked_inputs(awaits(directory, number, self._state.is_overdue))
             inherited = dependency_failed(directory, number) if action is not None else None
-        if action is Action.FAIL:
-            self._delivery.fail(batch, number, inherited or why(batch.calls[number][0], state.verdict))
+        if action is Action.FAIL and not self._goes_on(batch, number, state.verdict):
+            call = batch.calls[number][0]
+            if state.verdict is not None and state.verdict.failed_node:
+                call.owner.note_failed_node(state.verdict.failed_node)
+            self._delivery.fail(batch, number, inherited or why(call, state.verdict))
             self._state.look_soon(self._clock())
 
+    def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:
+        """Return whether a call goes on in another job: it has asked for that, and the scheduler has ended its job.
+
+        Not by a user, who wants the end of the call. The next look at the files finds the outcome.
+        """
+        if verdict is None or verdict.error == CANCELLED.error:
+            return False
+        moved = move_to_successor(batch.directory, number)
+        if moved is not None:
+            self._state.look_soon(self._clock())
+        return moved is not None
+
     def _was_stored(self, batch: BatchState, number: int) -> bool:
-        """Return whether there is an outcome, or a result that its job has stored without saying so."""
+        """Return True if there is an outcome, or a result that the job has stored without an outcome."""
         directory = batch.directory
         if directory.ended(number) is not None:
-            return True  # which the next look at the files finds
+            return True  # for the next look at the files
+        # A job may be killed after the storing of the result, before the writing of the outcome.
         begun = directory.begun(number)
         if begun is None or not begun.key:
             return False
@@ -195,7 +215,7 @@ class Poller:
     # -- claims of jobs that are gone --------------------------------------------------------------------------
 
     def _holders(self, batch: BatchState) -> list[tuple[str, str]]:
-        """Return the jobs that hold the claims for which jobs of a batch wait, with the keys of those calls."""
+        """Return the jobs with the claims that jobs of a batch wait for, and the keys of the waiting calls."""
         found = []
         for number, job in batch.directory.waits().items():
             begun = batch.directory.begun(number) if number in batch.calls else None
@@ -204,7 +224,7 @@ class Poller:
         return found
 
     def _release_claims_of(self, holders: dict[str, set[str]], statuses: dict[str, Status]) -> None:
-        """Release claims of jobs that were lost with their nodes: nobody else can prove that nobody holds them."""
+        """Release claims of jobs that were lost with their nodes: no other process can prove their end."""
         claims, now = Claims(self._delivery.home), self._clock()
         for job, keys in holders.items():
             status = statuses.get(job)
@@ -216,7 +236,7 @@ class Poller:
                         release_claim_of(claims, key, job)
 
     def _is_still(self, claims: Claims, key: str, job: str, now: float) -> bool:
-        """Return whether a job that the scheduler does not know has not touched its claim for a long time."""
+        """Return True if a job unknown to the scheduler has not touched its claim for a long time."""
         heartbeat = claims.last_beat(key)
         heartbeats = self._unknown.setdefault(job, {}).setdefault(key, Heartbeats(heartbeat, now))
         return heartbeats.stillness(heartbeat, now) > max(self._state.grace, _LONG)
@@ -224,7 +244,7 @@ class Poller:
 
 @contextlib.contextmanager
 def _stumbling() -> Iterator[None]:
-    """Go on where a file system stumbles, or a scheduler talks nonsense: the next question comes soon."""
+    """Log an error of a file system, or a senseless answer of a scheduler, and go on: the next question comes soon."""
     try:
         yield
     except Exception as error:
@@ -243,7 +263,7 @@ class FileWatcher:
         self._state, self._delivery, self._poller, self._clock = state, delivery, poller, clock
 
     def look(self, batches: list[BatchState]) -> None:
-        """Look at batches, at each by itself: what is wrong with one hurts no other."""
+        """Look at batches, at each by itself: trouble with one hurts no other."""
         now = self._clock()
         for batch in batches:
             with self._stumbling(batch, None, now):
@@ -264,13 +284,14 @@ class FileWatcher:
                     self._delivery.read_outcome(batch, number)
             elif number in batch.calls:
                 self._delivery.show_running(batch.calls[number])
+        # After the reading of outcomes: an exit code matters only for calls still without an outcome.
         over = [number for number in batch.calls if directory.exit_file(number) in listing]
         self._state.exited(batch, over, now)
         self._poller.give_up(batch, self._state.ticked(batch, now), now)
 
     @contextlib.contextmanager
     def _stumbling(self, batch: BatchState, number: int | None, now: float) -> Iterator[None]:
-        """Go on where a file cannot be read, of one call or of all; after a while it is given up."""
+        """Go on after trouble with the files of one call, or of all; when the grace is over, end these calls."""
         over = "files", number
         try:
             yield

@@ -1,4 +1,4 @@
-"""The client of a scheduler: few commands, each with a time limit, and at longer intervals when it does not answer."""
+"""The client of a scheduler: few commands, each with a time limit, and longer intervals without answers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ...utils.backoff import Backoff
 __all__ = ["SchedulerClient", "SubmissionRefused", "client_of", "mistake"]
 
 _log = logging.getLogger("callyard")
-_TIME_LIMIT = 60.0  # s that a command may take
-_SLOWER = 2.0  # after each time that it did not answer, or refused for a limit
+_TIME_LIMIT = 60.0  # s for a command
+_SLOWER = 2.0  # the growth of the pause after each missing answer, or refusal for a limit
 _FIRST_PAUSE = 5.0  # s
 _LATEST = 300.0  # s between two attempts
 _GIB = 1 << 30
-_NO_COMMAND = (126, 127)  # codes of a `Reply` that no pause will change
+_NO_COMMAND = (126, 127)  # codes of a `Reply` beyond the help of any pause
 
 
 class SubmissionRefused(Exception):  # not a failure of ours: the scheduler said no
-    """The scheduler did not take a job: "limit", "silent" or "mistake", in its own words.
+    """The refusal of a job by the scheduler: "limit", "silent" or "mistake", in the scheduler's own words.
 
-    `full`: it named a limit on how many jobs there may be, even if it was silent in the end. `absent`: that
-    there is no scheduler; the words then say what to do.
+    `full`: a limit on the number of jobs was named, even if the scheduler was silent in the end. `absent`: the
+    beginning of a sentence about a missing scheduler; the words then give advice.
     """
 
     def __init__(self, kind: str, words: str, *, full: bool = False, absent: str = "") -> None:
@@ -42,47 +42,51 @@ class SubmissionRefused(Exception):  # not a failure of ours: the scheduler said
 class SchedulerClient:
     """One scheduler, on one host.
 
-    Jobs go in and come out as texts, as the files of batches have them.
+    Jobs go in and come out as texts, in the form of batches' files.
     """
 
     def __init__(self, scheduler: Scheduler, host: Host, pause: float) -> None:
         self._scheduler, self._site, self._host = scheduler, scheduler.site(), host
         self._pauses = Backoff(pause, _LATEST, _SLOWER)
-        self.most: int | None = None  # elements of an array, once that is known
-        self._accounts = self._site.history is not None  # whether somebody keeps a history, as far as is known
+        self.most: int | None = None  # elements of an array, once known
+        self._accounts = self._site.history is not None  # the scheduler has a history, as far as known
         self._no_questions = Event()
-        self._largest: dict[str | None, str] = {}  # what the nodes of a partition have, in words
+        self._largest: dict[str | None, str] = {}  # the largest nodes of a partition, in words
 
     def _run(self, query: Query[object], stop: Event | None = None) -> Reply:
         environment = self._site.environment(self._host.environment())
         return self._host.run(query.argv, timeout=_TIME_LIMIT, env=environment, stop=stop, stdin=query.stdin)
 
     def _ask(self, query: Query[object]) -> Reply:
-        """Run a command whose answer only tells how far jobs are."""
+        """Run a command for nothing but the progress of jobs."""
         if self._no_questions.is_set():
             return Reply(None, "", "it is not asked any more")
         return self._run(query, self._no_questions)
 
     def stop_asking(self) -> None:
-        """At the end: do not wait for an answer to any question of how far jobs are."""
+        """Wait for no answer to a question about jobs any more, at the end."""
         self._no_questions.set()
 
     def _said(self, reply: Reply) -> str:
         return (reply.err.strip() or reply.out.strip() or "it did not answer").splitlines()[0]
 
-    # -- how soon it may be asked again ------------------------------------------------------------------
+    # -- pauses ------------------------------------------------------------------------------------------
 
     def pause(self) -> float:
-        """Return the s after which the next attempt may be made: more each time, until one succeeds."""
+        """Return the seconds to wait before the next attempt: more each time, until one succeeds."""
         return self._pauses.next_pause()
 
     def answered(self) -> None:
         self._pauses.reset()
 
-    # -- what is asked -------------------------------------------------------------------------------------
+    # -- commands ------------------------------------------------------------------------------------------
 
     def most_elements(self) -> int:
-        """Return how many elements a job array may have. Raises SubmissionRefused where there is no answer."""
+        """Return the number of elements that a job array may have.
+
+        Raises:
+            SubmissionRefused: there is no answer.
+        """
         if self.most is None:
             query = self._site.array_limit
             reply = self._without_configuration() or self._run(query)
@@ -93,7 +97,7 @@ class SchedulerClient:
         return self.most
 
     def _without_configuration(self) -> Reply | None:
-        """Return the answer at once where the configuration is missing: commands wait a minute for that."""
+        """Return the answer without a configuration at once, because commands without a configuration wait a minute."""
         needed = self._site.configuration(self._host.environment())
         return None if needed is None or self._host.exists(needed.path) else needed.reply
 
@@ -102,7 +106,7 @@ class SchedulerClient:
             raise SubmissionRefused(refusal.kind, refusal.words, absent=refusal.absent)
 
     def check(self, request: JobRequest) -> None:
-        """Make the command of a request, and do not run it. What is raised says why there is none."""
+        """Make the command of a request without running the command. Any exception tells why there is none."""
         self._site.check(request.resources)
         query = self._scheduler.submit(request)
         for word in query.argv:
@@ -113,7 +117,7 @@ class SchedulerClient:
         """Submit a job and return its name.
 
         Raises:
-            SubmissionRefused: it was not taken; after "silent" it may have been taken all the same.
+            SubmissionRefused: the job was not accepted; after "silent" it may have been accepted all the same.
         """
         query = self._scheduler.submit(request)
         reply = self._run(query)
@@ -121,7 +125,7 @@ class SchedulerClient:
             self.answered()
             try:
                 return str(query.read(reply.out))
-            except SchedulerError as error:  # it was taken, but under which name has to be looked up
+            except SchedulerError as error:  # accepted, but under an unknown name, to be looked up
                 raise SubmissionRefused("silent", str(error)) from error
         refusal = self._site.refusal(reply)
         self._raise_if_absent(refusal)
@@ -131,7 +135,7 @@ class SchedulerClient:
         raise SubmissionRefused(refusal.kind, words, full=refusal.full)
 
     def largest(self, partition: str | None) -> str:
-        """Return the end of a message: the most that nodes of a partition have; empty if the scheduler does not say."""
+        """Return the end of a message: the most that nodes of a partition have; empty without an answer."""
         if partition not in self._largest:  # asked once, because many calls may be refused for the same reason
             self._largest[partition] = self._ask_largest(partition)
         return self._largest[partition]
@@ -151,7 +155,7 @@ class SchedulerClient:
         )
 
     def look_up(self, token: str) -> dict[str, str]:
-        """Return the jobs of the submissions whose tokens begin with this one, by their tokens.
+        """Return the jobs of the submissions with tokens that begin with this one, by their tokens.
 
         Raises:
             SubmissionRefused: the scheduler is silent.
@@ -163,7 +167,7 @@ class SchedulerClient:
         return {word: str(job) for word, job in query.read(reply.out).items()}
 
     def statuses(self, jobs: Sequence[str]) -> dict[str, Status] | None:
-        """Return what is known of these jobs and their elements; None where the scheduler does not answer."""
+        """Return the known states of these jobs and their elements; None if the scheduler does not answer."""
         query = self._scheduler.status(_ids(jobs))
         reply = self._ask(query)
         if reply.code != 0:
@@ -173,7 +177,7 @@ class SchedulerClient:
         return {str(job): status for job, status in query.read(reply.out).items()}
 
     def times_left(self, jobs: Sequence[str]) -> dict[str, float]:
-        """Return for how many s these jobs may go on, as far as the scheduler says."""
+        """Return the remaining time of jobs (s), as far as the scheduler says."""
         if self._site.time_left is None:
             return {}
         query = self._site.time_left(_ids(jobs))
@@ -181,13 +185,13 @@ class SchedulerClient:
         return {str(job): left for job, left in query.read(reply.out).items()} if reply.code == 0 else {}
 
     def history(self, jobs: Sequence[str]) -> dict[str, Status]:
-        """Return what is known of jobs that have ended long ago, where somebody keeps that."""
+        """Return the known states of jobs with an end long ago, from a cluster's history."""
         if self._site.history is None or not self._accounts or not jobs:
             return {}
         query = self._site.history(_ids(jobs))
         reply = self._ask(query)
         if reply.code != 0:
-            self._accounts = self._site.refusal(reply).kind == "silent"  # otherwise it is not going to
+            self._accounts = self._site.refusal(reply).kind == "silent"  # otherwise never
             return {}
         return {str(job): status for job, status in query.read(reply.out).items()}
 
@@ -203,12 +207,12 @@ def _ids(jobs: Sequence[str]) -> list[JobId]:
 
 
 def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
-    """Return the error of a call whose job the scheduler will never take."""
+    """Return the error of a call with a job never to be accepted by the scheduler."""
     if refused.absent:
         return SchedulerError(f"{name!r} was not run: {refused.absent}: {refused.words}")
     return SchedulerError(f"the scheduler refuses the job of {name!r}: {refused.words}")
 
 
 def client_of(scheduler: str) -> SchedulerClient:
-    """Return the client of the scheduler of that name, on this machine."""
+    """Return the client of the named scheduler, on this machine."""
     return SchedulerClient(open_scheduler(scheduler), open_host(), _FIRST_PAUSE)

@@ -1,7 +1,7 @@
-"""The submitter: it sends batches to the scheduler, no more at once than that takes, and never twice.
+"""The submitter of batches to the scheduler: no more at once than accepted, and never a batch twice.
 
-After an attempt that was not answered, or a process that was killed, the scheduler is asked first which jobs it has
-got. An array that it finds too large for now goes out in parts: half of it, half of that ..., the rest later.
+After an attempt without an answer, or after a killed process, the scheduler is first asked for the jobs of the batch.
+An array too large for now goes out in parts: half of the elements, half of the half ..., the rest later.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _log = logging.getLogger("callyard")
 
 
 def claim_of(directory: BatchDirectory) -> Claim | None:
-    """Claim a batch that its own process is not going to submit, as that is gone; None if nobody needs to submit it.
+    """Claim a batch whose own process is gone and cannot submit it; return None if there is no need.
 
-    Claim first, then look once more: another process may have submitted it in between.
+    Claim first, then look once more: another process may have submitted the batch in between.
     """
-    if may_live(directory.batch.submitter):
+    if directory.batch.submitter and may_live(directory.batch.submitter):  # a job leaves its submission to anybody
         return None
     claim = Claims(directory.home).take(directory.token, "submission")
     if not isinstance(claim, Claim):
@@ -55,10 +55,16 @@ def submission(
     perhaps: bool,
     known: Mapping[str, BatchDirectory] | None = None,
 ) -> Generator[Command, Any, None]:
-    """Submit the elements of a batch that the scheduler has not got, as far as it takes them.
+    """Submit the elements of a batch still unknown to the scheduler, as far as accepted.
 
-    `perhaps`: it may have got some of them without saying so. `known`: other batches that were read before. Raises
-    SubmissionRefused, if only for the elements that are left.
+    Args:
+        scheduler: the client.
+        directory: the batch.
+        perhaps: the scheduler may have some of the elements without having said so.
+        known: other batches already read.
+
+    Raises:
+        SubmissionRefused: all, or the remaining elements, were refused.
     """
     known = known or {}
     if perhaps:
@@ -76,27 +82,28 @@ def submission(
                 yield from _look_up(scheduler, directory)
             most, full = count // 2, refused
         else:
+            # At once: until this note only the token in the job's comment tells of the job.
             directory.submitted_as(part.replace(job=job))
-            if full is not None and directory.unsent is not None:  # there was no room for twice as many
+            if full is not None and directory.unsent is not None:  # no room for twice as many
                 raise full
             most = most and 2 * most
 
 
 def _last_size(directory: BatchDirectory) -> int | None:
-    """Return how many elements it took last, if it did not take all of them."""
+    """Return the number of elements accepted last, if not all were accepted."""
     parts = directory.parts
     return parts[-1].end - parts[-1].first if parts else None
 
 
 def _look_up(scheduler: SchedulerClient, directory: BatchDirectory) -> Generator[Command, Any, None]:
-    """Write down which elements the scheduler has got already."""
+    """Write down the elements already known to the scheduler."""
     found = yield partial(scheduler.look_up, directory.token)
     for part in parts_of(directory, found):
         directory.submitted_as(part)
 
 
 def unsent_calls(directory: BatchDirectory) -> set[int]:
-    """Return the numbers of the calls that the scheduler has not got, as far as is written down."""
+    """Return the numbers of the calls that the scheduler does not have, as far as written down."""
     each, left = directory.batch.calls_per_job, set(range(len(directory.batch.calls)))
     for part in directory.parts:
         left.difference_update(range(part.first * each, part.end * each))
@@ -119,11 +126,11 @@ class Submitter:
         self._earlier, self._delivery, self._clock = earlier, delivery, clock
 
     def send(self, batch: BatchState) -> None:
-        """Submit a batch, as far as the scheduler takes it."""
+        """Submit a batch, as far as accepted."""
         self._commands.run(self._steps(batch))
 
     def pause(self, refused: SubmissionRefused, calls: int) -> float:
-        """Submit nothing for a while; return until when."""
+        """Submit nothing for a while; return the end of the pause."""
         pause = self._scheduler.pause()
         _log.warning("callyard: %d calls are submitted %.0f s later: %s", calls, pause, refused.words)
         until = self._clock() + pause
@@ -133,33 +140,35 @@ class Submitter:
     def _steps(self, batch: BatchState) -> Steps:
         try:
             yield from self._submission(batch)
-        except Exception as error:  # a file that cannot be read or written, a request that makes no sense
+        except Exception as error:  # an unreadable or unwritable file, a senseless request
             may_pass = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
             if self._state.not_sent(batch, self._clock(), may_pass=may_pass):
                 _log.warning("callyard: the batch %s is submitted later: %s", batch.directory.path, error)
                 return
-            with contextlib.suppress(SubmissionRefused):  # silence: nobody waits for the answer
+            with contextlib.suppress(SubmissionRefused):  # silence: no call depends on the answer
                 yield from self._set_aside(batch, error)
 
     def _submission(self, batch: BatchState) -> Steps:
         try:
             yield from submission(self._scheduler, batch.directory, batch.perhaps, self._earlier.known)
         except SubmissionRefused as refused:
+            # First the parts already accepted: their calls go on, whatever happens to the rest.
             self._follow_sent(batch)
             if refused.kind == "mistake":
                 self._refuse(batch, refused)
             else:
                 waiting = sum(len(batch.calls.get(number, ())) for number in batch.unsent)
+                # A claim is kept during the pause, so that no other process submits the same batch.
                 self._state.refused(batch, self.pause(refused, waiting), perhaps=refused.kind == "silent")
             return
         self._follow_sent(batch)
         _release(batch)
 
     def _follow_sent(self, batch: BatchState) -> None:
-        """Note which calls the scheduler has got."""
+        """Note the calls accepted by the scheduler."""
         directory, unsent = batch.directory, unsent_calls(batch.directory)
         if batch.ours and len(unsent) < len(directory.batch.calls):
-            with contextlib.suppress(OSError):  # others see us by that; it is not worth an error
+            with contextlib.suppress(OSError):  # others see us by this; a failure is not worth an error
                 directory.attach(self._delivery.me)
         for number, calls in batch.calls.items():
             if number not in unsent:
@@ -169,7 +178,7 @@ class Submitter:
         self._state.sent(batch, unsent, self._clock(), is_complete=directory.unsent is None)
 
     def _refuse(self, batch: BatchState, refused: SubmissionRefused) -> None:
-        """Let the calls fail that the scheduler will never take."""
+        """Let calls fail that the scheduler will never accept."""
         calls = self._state.give_up_sending(batch)
         _release(batch)
         self._delivery.end(calls, lambda call: mistake(call.name, refused))
@@ -180,10 +189,10 @@ class Submitter:
                 self._earlier.forget_unsent(batch.directory, True)
 
     def _set_aside(self, batch: BatchState, error: Exception) -> Steps:
-        """Take a batch that cannot be submitted out of everybody's way; its calls fail, or are submitted anew.
+        """Move a poisoned batch out of the spool; its calls fail, or are submitted anew.
 
-        The directory goes first: a job of it that the scheduler has got all the same makes no call then, and is
-        cancelled. What was submitted and noted goes on.
+        The directory goes first: a job that the scheduler has taken all the same then makes no call, and is cancelled.
+        Parts with a noted job go on.
         """
         directory, parts = batch.directory, list[BatchPart]()
         with _at_last(directory):
@@ -213,7 +222,7 @@ def _release(batch: BatchState) -> None:
 
 
 def _end_rest(directory: BatchDirectory, calls: Iterable[JobCall], error_of: Callable[[JobCall], Exception]) -> None:
-    """Write down how calls ended that are not submitted, beside others of the batch that were."""
+    """Write down the ends of the unsent calls of a batch, beside the others."""
     for call in calls:
         write_down(directory, call.number, failed(error_of(call)))
         directory.received(call.number)
@@ -221,7 +230,7 @@ def _end_rest(directory: BatchDirectory, calls: Iterable[JobCall], error_of: Cal
 
 @contextlib.contextmanager
 def _at_last(directory: BatchDirectory) -> Iterator[None]:
-    """Go on where files of calls that have ended cannot be read, written or removed: nobody waits for that."""
+    """Go on after trouble with the files of ended calls, because no future waits for them."""
     try:
         yield
     except (OSError, CallyardError) as error:
@@ -229,7 +238,7 @@ def _at_last(directory: BatchDirectory) -> Iterator[None]:
 
 
 class Canceller:
-    """The ends of jobs, of cancelled calls or of a whole executor; never of calls for which others wait."""
+    """The ends of jobs, of cancelled calls or of a whole executor; never of calls with other waiting processes."""
 
     def __init__(
         self,
@@ -243,7 +252,7 @@ class Canceller:
         self._earlier, self._delivery = earlier, delivery
 
     def abandon(self, calls: list[tuple[BatchState, int, JobCall]]) -> None:
-        """End the jobs of calls that nobody here waits for any more, if nobody else does."""
+        """End the jobs of calls without a caller here, unless other processes wait for the calls."""
         jobs = []
         for batch, number, call in calls:
             try:
@@ -251,13 +260,13 @@ class Canceller:
                 if not call.ours:
                     batch.directory.leave_one(self._delivery.me, number)
                 self._note_failure(batch.directory, number, call)
-            except (OSError, CallyardError) as error:  # nobody waits for that
+            except (OSError, CallyardError) as error:  # no caller waits for this
                 _log.warning("callyard: the job of %r is left alone: %s", call.name, error)
         if jobs:
             self._commands.do(partial(self._scheduler.cancel, jobs))
 
     def drop(self, batch: BatchState, calls: list[JobCall]) -> None:
-        """Forget calls that are not submitted any more, and their batch if nothing of it was."""
+        """Forget calls that nobody submits any more, and their batch if no part of the batch was submitted."""
         directory = batch.directory
         _release(batch)
         with _at_last(directory):
@@ -268,7 +277,7 @@ class Canceller:
                 write_down(directory, number, CallOutcome("withdrawn"))
 
     def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> None:
-        """Write down that a call failed with one of its inputs: the scheduler may end its job without a word."""
+        """Write down the failure of a call with one of its inputs: the scheduler may end the job without an outcome."""
         if call.ours and not call.future.cancelled() and directory.ended(number) is None:
             error = call.future.exception()
             if error is not None:
@@ -276,7 +285,7 @@ class Canceller:
                 directory.received(number)
 
     def _cancellable(self, batch: BatchState, number: int, call: JobCall) -> list[str]:
-        """Return the job of a call that nobody waits for any more, if that makes nothing else."""
+        """Return the job of a call without a caller, if the job makes nothing else."""
         directory = batch.directory
         if not call.ours or not call.future.cancelled() or self._is_shared(directory, number):
             return []
@@ -286,12 +295,13 @@ class Canceller:
         withdrawn = batch.withdraw(number, together)
         if job is None:
             return []
+        # Before the cancellation, so that a process attached meanwhile submits the call anew.
         for each in withdrawn:
             write_down(directory, each, CallOutcome("withdrawn"))
         return [job] if withdrawn else []
 
     def end_all(self) -> None:
-        """End the jobs that only this executor waits for; their calls fail. The others go on, and nobody here waits."""
+        """End the jobs that only this executor waits for; their calls fail. The others go on, without a wait here."""
         ours = []
         for batch in [batch for batch in self._state.batches.values() if batch.is_followed]:
             for number in sorted(batch.calls.keys() - batch.unsent):
@@ -302,15 +312,15 @@ class Canceller:
                     ours.append((batch, number, job))
         if ours:
             self._commands.do(partial(self._scheduler.cancel, [job for _, _, job in ours]))
-        for batch, number, _ in ours:  # its claim ends with the job: until then it may run
+        for batch, number, _ in ours:  # the claim ends with the job: until then the call may run
             error = _ended_here(batch.calls[number][0])
             try:
                 self._delivery.fail(batch, number, error, has_ended=False)
-            except (OSError, CallyardError):  # a disk that is full; others find the job cancelled
+            except (OSError, CallyardError):  # a full disk; others find the job cancelled
                 self._delivery.end(self._state.give_up(batch, number), _ended_here)
 
     def _only_our_job(self, batch: BatchState, number: int) -> str | None:
-        """Return the job of a call if only this executor waits for it, as far as the files say."""
+        """Return the job of a call, if the files name no other process that waits for it."""
         try:
             shared = not batch.calls[number][0].ours or self._is_shared(batch.directory, number)
             return None if shared else batch.directory.job_of(number)
@@ -318,7 +328,7 @@ class Canceller:
             return None
 
     def _is_shared(self, directory: BatchDirectory, number: int) -> bool:
-        """Return whether others wait for a call that the same job makes."""
+        """Return True if others wait for a call of the same job."""
         return directory.others(self._delivery.me, directory.batch.of_element(directory.batch.element_of(number)))
 
 

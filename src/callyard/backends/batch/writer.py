@@ -1,4 +1,4 @@
-"""The writer: it plans new calls as few job arrays, and writes each to a directory with all that its jobs need."""
+"""The writer: few job arrays for many new calls, each array in a directory with all data for the jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
-from ...jobs.submission import note_of, waited_for
+from ...jobs.submission import check_text, note_of, waited_for
 from ...jobs.throttle import ArrayThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
@@ -46,7 +46,7 @@ from .submitter import Submitter
 
 __all__ = ["BatchWriter", "Intake", "JobSettings"]
 
-_MOST_NAMED = 500  # arrays that one waits for, as long as that can be helped
+_MOST_NAMED = 500  # arrays before one array, at most if possible
 
 
 class BatchWriter:
@@ -58,10 +58,10 @@ class BatchWriter:
         self._throttle = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
         self._folders: dict[Any, BatchDirectory] = {}  # of the arrays of a plan
 
-    # -- what can go wrong before --------------------------------------------------------------------------
+    # -- checks ----------------------------------------------------------------------------------------------
 
     def is_prepared(self, call: JobCall) -> bool:
-        """Return whether a call can be written; otherwise it has ended."""
+        """Return True if a call can be written; otherwise the call has ended."""
         if call.future.done():
             return False
         try:
@@ -87,21 +87,21 @@ class BatchWriter:
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
         call.order = order
         call.inputs = [input_of(source, call.owner) for source in call.sources]
-        self._launcher(call.resources)  # refuses what cannot be, before other calls share an array with this one
+        self._launcher(call.resources)  # refuses impossible ones, before other calls share an array with this one
 
     # -- batches -------------------------------------------------------------------------------------------
 
     def arrays(self, calls: Sequence[JobCall], most: int) -> list[JobArray[JobCall]]:
-        """Return arrays of these calls, in the order in which they can be written and submitted.
+        """Return arrays of some calls, in an order that permits their writing and submission.
 
-        They have at most so many elements each. Those of an earlier plan cannot be written any more.
+        Each has at most `most` elements. Arrays of an earlier plan cannot be written any more.
         """
         first: dict[str, JobCall] = {}
         for call in calls:
             if first.setdefault(call.id, call) is not call:  # the same call twice at once is one job
                 call.duplicate_of = first[call.id]
                 first[call.id].duplicates.append(call)
-        for call in first.values():  # only now, because what a twin stands for must be known
+        for call in first.values():  # only now, after all twins have been found
             call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
         self._folders.clear()
         self._note_ends()
@@ -110,21 +110,21 @@ class BatchWriter:
     def _note_ends(self) -> None:
         left: dict[str, int] = {}
         for token in () if self._throttle is None else self._throttle.tokens():
-            with contextlib.suppress(OSError, CallyardError):  # what cannot be read counts as it did
+            with contextlib.suppress(OSError, CallyardError):  # an unreadable file counts as before
                 left[token] = BatchDirectory(self._home, token).elements_left()
         if self._throttle is not None:
             self._throttle.update(left)
 
     def is_crowded(self) -> bool:
-        """Return whether a new array would name so many others for `max_workers` that calls are better gathered."""
+        """Return True if a new array would name so many others for `max_workers` that calls are better gathered."""
         if self._throttle is None or len(self._throttle.tokens()) < _MOST_NAMED:
             return False
         self._note_ends()
         return len(self._throttle.tokens()) >= _MOST_NAMED
 
     def write(self, array: JobArray[JobCall]) -> BatchDirectory | None:
-        """Write an array; None if nobody waits for its calls any more, as what they wait for has failed just now."""
-        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # what follows may name it
+        """Write an array; return None if no caller waits any more, because inputs have just failed."""
+        directory = self._folders[array] = BatchDirectory(self._home, os.urandom(8).hex())  # for later arrays
         if all(call.future.done() for call in calls_of(array)):
             return None
         calls = array.calls
@@ -136,7 +136,7 @@ class BatchWriter:
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
         batch = directory.prepare(self._batch(directory.token, array, positions))
-        directory.create(batch, packed, self._script(directory, calls[0].resources, batch), buffers.contents)
+        directory.create(batch, packed, self._script(directory, calls[0].resources, batch), buffers=buffers.contents)
         for number, call in enumerate(calls):
             for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
@@ -167,7 +167,7 @@ class BatchWriter:
         )  # fmt: skip
 
     def _exit_file(self, directory: BatchDirectory, batch: Batch) -> str:
-        """Return the file for the exit code of the script, as a text for the shell; none if it cannot know its name."""
+        """Return the file for the script's exit code, as a shell text; empty if the script cannot know the name."""
         element = "0"
         if batch.elements is not None:
             variable = json_loads(batch.environment.get(JOB_VARIABLES, "{}")).get("element")
@@ -180,15 +180,16 @@ class BatchWriter:
         return array if isinstance(array, str) else self._folders[array].token
 
     def _script(self, directory: BatchDirectory, resources: Resources, batch: Batch) -> str:
-        from ...schedulers.script import job_script, render, variables  # here, because only who submits needs it
+        from ...schedulers.script import job_script, render, variables  # here, because only a submitter needs this
 
         own = self._job_settings
         command = [*own.python, self._home.path, self._home.trust or "", directory.token]
         if own.template is None:
-            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch))
+            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch), teardown=own.teardown)
         known = variables(
             resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
-            setup=own.setup, time=batch.request["time"], elements=len(batch.elements) if batch.elements else None,
+            setup=own.setup, teardown=own.teardown, time=batch.request["time"],
+            elements=len(batch.elements) if batch.elements else None,
         )  # fmt: skip
         try:
             return render(own.template, known)
@@ -210,7 +211,7 @@ class BatchWriter:
         ).dump()  # fmt: skip
 
     def _launcher(self, resources: Resources) -> tuple[str, ...]:
-        """Return the launcher: the node's own; on several nodes, or where the user says so, the scheduler's."""
+        """Return the launcher: the node's own; on several nodes, or by the user's choice, the scheduler's."""
         if resources.ranks == 1:
             return ()
         if self._is_for_the_node(resources):
@@ -239,7 +240,7 @@ class BatchWriter:
 
 
 def _gpus_to_share(resources: Resources) -> int | None:
-    """Return the GPUs of each rank, unless the launcher or the user says which it sees."""
+    """Return the GPUs of each rank, unless the launcher or the user gives each rank its own."""
     said = resources.gpu_bind is not None or any(name in GPUS for name in resources.env or ())
     return None if said or resources.ranks == 1 else resources.gpus_per_rank or None
 
@@ -250,7 +251,7 @@ def _variables(resources: Resources) -> dict[str, str]:
 
 
 def calls_of(array: JobArray[JobCall]) -> list[JobCall]:
-    """Return all who wait for the calls of an array: several may for one."""
+    """Return all callers of an array's calls: one call may have several."""
     return [each for call in array.calls for each in (call, *call.duplicates)]
 
 
@@ -271,7 +272,7 @@ class Intake:
         self._writer, self._earlier, self._delivery, self._submitter = writer, earlier, delivery, submitter
 
     def write(self, now: float, at_last: bool) -> None:
-        """Write new calls down, unless it is better to gather more; `at_last` there will be no more."""
+        """Write new calls down, unless more calls are better gathered; `at_last` there are going to be no more."""
         if not at_last and self._writer.is_crowded():
             self._state.crowded(now)
         else:
@@ -279,7 +280,7 @@ class Intake:
 
     def _steps(self) -> Steps:
         try:
-            # Once it is known nothing is typed: what is submitted is written down also while a command hangs.
+            # No command once the limit is known: new calls are written down also while a command hangs.
             most = self._scheduler.most if self._scheduler.most is not None else (yield self._scheduler.most_elements)
         except SubmissionRefused as refused:
             if refused.kind == "mistake":
@@ -291,20 +292,22 @@ class Intake:
         except Exception as error:
             self._delivery.end(self._state.take_new(), partial(_not_written, error=error))
             return
+        # Only now: calls entered while the command ran go into the same arrays.
         calls = self._state.take_new()
         try:
             self._write_down(calls, max(1, most))
-        except Exception as error:  # of no batch, but of all: those that have been written go their way
+        except Exception as error:  # of all batches: written ones go their way
             self._delivery.end([call for call in calls if call.directory is None], partial(_not_written, error=error))
 
     def _write_down(self, calls: list[JobCall], most: int) -> None:
         """Attach calls to earlier submissions, of this process or of others, and write down the rest."""
+        # Other processes may have submitted the same calls since the last look.
         self._earlier.refresh()
         rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
         for array in self._writer.arrays(rest, most):
             try:
                 directory = self._writer.write(array)
-            except Exception as error:  # a disk that is full, most likely: the other arrays may be smaller
+            except Exception as error:  # most likely a full disk: the other arrays may be smaller
                 self._delivery.end(calls_of(array), partial(_not_written, error=error))
                 continue
             if directory is not None:
@@ -327,19 +330,19 @@ def _not_written(call: JobCall, error: Exception) -> CallyardError:
 
 
 def _import_paths() -> tuple[str, ...]:
-    """Return the import path, without what is no text: Python takes no notice of a `Path` in it either."""
+    """Return the import path, without entries other than texts, such as a `Path`: Python ignores these, too."""
     return tuple(place for place in cast("list[object]", sys.path) if isinstance(place, str))
 
 
 def _current_directory() -> str:
-    """Return the directory of this process; nothing if it is gone: calls then stay where the scheduler starts a job."""
+    """Return the directory of this process; nothing if it is gone: calls then stay in the scheduler's directory."""
     try:
         return os.getcwd()
     except OSError:
         return ""
 
 
-_MARGIN = 60.0  # s that a job may take beside its calls
+_MARGIN = 60.0  # s for a job besides the calls
 
 
 @dataclass(frozen=True)
@@ -347,20 +350,28 @@ class JobSettings:
     """The user's settings for the scheduler, apart from the resources of each call."""
 
     scheduler: str
-    python: tuple[str, ...]  # the command that makes the calls of a job, without its arguments
-    defaults: Mapping[str, Any]  # partition, account ... of calls that do not say
+    python: tuple[str, ...]  # the command for the calls of a job, without arguments
+    defaults: Mapping[str, Any]  # partition, account ... of calls without their own
     environment: Mapping[str, str] = field(default_factory=dict)  # of all jobs
     setup: tuple[str, ...] = ()
+    teardown: tuple[str, ...] = ()
     template: str | None = None
+    template_uses: frozenset[str] = frozenset()  # its variables
     walltime: float | None = None
-    mpi: str | None = None  # what the scheduler's launcher is told
+    mpi: str | None = None  # the plugin for the scheduler's launcher
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
+    exclude_failed_nodes: bool = False
     log_limit: int = 100 << 20  # bytes
 
+    def __post_init__(self) -> None:
+        for name, texts in (("python or launcher", self.python), ("setup", self.setup), ("teardown", self.teardown)):
+            for text in texts:
+                check_text(name, text)
+
     def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
-        """Return the scheduler's limit for a job whose calls may take so long each, and then their grace (s)."""
+        """Return the scheduler's limit for a job with calls of `run_time` each, and then their `grace` (s)."""
         return self.walltime if run_time is None else (run_time + grace) * self.calls_per_job + _MARGIN

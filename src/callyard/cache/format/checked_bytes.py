@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from blake3 import blake3
-
 from ...errors import CacheError
+from ...hashing import digest
+from ...utils.lite_stdlib import Any
 
 _CHUNK = 1 << 20
 
@@ -34,13 +34,16 @@ class BytesInMemory:
 class BytesOnDisk:
     """The content of a large, checked file. The file is opened for each part, and must still be the same.
 
-    Offsets count from the end of the user block of `block` bytes; the content goes from `start` up to `size`.
+    Offsets count from the end of the user block of `block` bytes; the content goes from `start` up to `size`. `number`
+    is the format of the file.
     """
 
-    __slots__ = ("_block", "_checksum", "_identity", "_path", "_start", "size")
+    __slots__ = ("_block", "_checksum", "_identity", "_number", "_path", "_start", "size")
 
-    def __init__(self, path: str, identity: tuple[int, ...], block: int, start: int, size: int, checksum: str) -> None:
-        self._path, self._identity, self._checksum = path, identity, checksum
+    def __init__(
+        self, path: str, number: int, identity: tuple[int, ...], block: int, start: int, size: int, checksum: str
+    ) -> None:
+        self._path, self._number, self._identity, self._checksum = path, number, identity, checksum
         self._block, self._start, self.size = block, start, size
 
     def read(self, at: int, length: int) -> memoryview:
@@ -66,7 +69,7 @@ class BytesOnDisk:
         if found == self._identity:
             return
         first, end = self._block + self._start, self._block + self.size
-        if found[:2] != self._identity[:2] or checksum_of(fd, first, end) != self._checksum:
+        if found[:2] != self._identity[:2] or checksum_of(fd, first, end, self._number) != self._checksum:
             raise CacheError(f"{self._path} was replaced after it had been checked: ask for the result again")
         self._identity = found
 
@@ -92,13 +95,31 @@ def read_at(fd: int, length: int, at: int) -> bytes:
     return data
 
 
-def checksum_of(fd: int, at: int, end: int) -> str:
+_BLAKE2_FORMAT = 3  # the first format with BLAKE2 for short parts
+
+
+def _new_hash(length: int, number: int) -> Any:
+    if number >= _BLAKE2_FORMAT:
+        return digest.new_hash(length)
+    from blake3 import blake3  # here, because it takes long to load, and new files that are small need none of it
+
+    return blake3()
+
+
+def checksum(data: Any, number: int) -> str:
+    """Return the checksum of a part of a file of the format with this number."""
+    made = _new_hash(len(data), number)
+    made.update(data)
+    return str(made.hexdigest())
+
+
+def checksum_of(fd: int, at: int, end: int, number: int) -> str:
     """Return the checksum of the bytes from `at` to `end`, or to the end of the file."""
-    checksum = blake3()
+    made = _new_hash(end - at, number)
     chunk = memoryview(bytearray(_CHUNK))
     with open(fd, "rb", buffering=0, closefd=False) as file:
         file.seek(at)
         while count := file.readinto(chunk[: max(end - at, 0)]):
-            checksum.update(chunk[:count])
+            made.update(chunk[:count])
             at += count
-    return checksum.hexdigest()
+    return str(made.hexdigest())

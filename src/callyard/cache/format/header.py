@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from blake3 import blake3
-
 from ...errors import CacheError, VersionMismatch
 from ...utils.lite_stdlib import Any, Frozen, json_loads
-from .checked_bytes import read_at
+from .checked_bytes import checksum, read_at
 from .record_writer import FORMAT, FRAME, MARK, MAX_BLOCK
 
 _EARLIER_MARK = b"PENSTOCK "  # of files from before the project got its name
@@ -41,7 +39,7 @@ def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Header, int, di
     if not size:
         raise DamagedFile(f"{path} is empty")
     data = read_at(fd, min(peek, size), 0)
-    line, number, block, checksum = _first_line(data, path)
+    line, number, block, meant = _first_line(data, path)
     if not line < block <= size:
         raise damaged(path, "it is cut off")
     if block > MAX_BLOCK:
@@ -49,7 +47,7 @@ def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Header, int, di
     if block > len(data):
         data = read_at(fd, block, 0)
     text = data[line : data.find(b"\n", line, block)]
-    if blake3(text).hexdigest().encode() != checksum:
+    if checksum(text, number).encode() != meant:
         raise damaged(path, "its head does not match its checksum")
     fields = _parse(text, path, number)
     written = block + fields["bytes"]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 
-from blake3 import blake3
-
 from ...errors import CacheError, VersionMismatch
 from ...utils.lite_stdlib import Any, Iterator
 from . import hdf5
-from .checked_bytes import BytesInMemory, BytesOnDisk, checksum_of, identity, read_at
+from .checked_bytes import BytesInMemory, BytesOnDisk, checksum, checksum_of, identity, read_at
 from .decode import Unloadable, decode
 from .encode import Node
 from .header import DamagedFile, Header, damaged, load_head
@@ -46,19 +44,19 @@ def read(fd: int, path: str, whole: bool = False) -> Stored:
     content: BytesInMemory | BytesOnDisk
     if len(data) >= block + end:
         content = BytesInMemory(memoryview(data)[block + start : block + end], start)
-        checksum = blake3(content.data).hexdigest()
+        found = checksum(content.data, head.format)
     else:
-        content = BytesOnDisk(path, identity(status), block, start, end, meant)
-        checksum = checksum_of(fd, block + start, block + end)
-    if checksum != meant or (size == block + end and not _is_sound(data, fd, block, start, fields["frame"])):
+        content = BytesOnDisk(path, head.format, identity(status), block, start, end, meant)
+        found = checksum_of(fd, block + start, block + end, head.format)
+    if found != meant or (size == block + end and not _is_sound(head, data, fd, block, start, fields["frame"])):
         raise damaged(path, "its content does not match its checksum")
     return Stored(head, path, fields["parts"], content)
 
 
-def _is_sound(data: bytes, fd: int, block: int, length: int, meant: str) -> bool:
+def _is_sound(head: Header, data: bytes, fd: int, block: int, length: int, meant: str) -> bool:
     """Return True if the HDF5 headers, `length` bytes, are as they were written, or correctly changed by HDF5 since."""
     frame = data[block : block + length] if len(data) >= block + length else read_at(fd, length, block)
-    return not length or blake3(frame).hexdigest() == meant or hdf5.is_sound(frame)
+    return not length or checksum(frame, head.format) == meant or hdf5.is_sound(frame)
 
 
 class Stored:

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from blake3 import blake3
-
+from ...hashing.digest import new_hash
 from ...utils.lite_stdlib import Any, Frozen, Iterable, Mapping, json_compact, json_lenient
 from ..directory import write_all
 from . import hdf5
 from .encode import Datasets, Node, encode, encode_arguments
 
-__all__ = ["ARRAY_LIMIT", "FAILED", "FINISHED", "FORMAT", "FRAME", "MARK", "MAX_BLOCK", "WHOLE", "Record", "write"]
+__all__ = [
+    "ARRAY_LIMIT",
+    "FAILED",
+    "FINISHED",
+    "FORMAT",
+    "FRAME",
+    "MARK",
+    "MAX_BLOCK",
+    "WHOLE",
+    "Record",
+    "write",
+]
 
-FORMAT = 2  # of new files; format 1, with one checksum of all behind the user block, is read too
+FORMAT = 3  # of new files; those before are read too
 MARK = b"CALLYARD "  # with which a file begins
 MAX_BLOCK = 1 << 26  # bytes of a user block, at most
 FRAME = 256  # bytes of the first line and the checksums, at most
@@ -53,13 +63,14 @@ def write(fd: int, record: Record) -> int:
     structure, text = _lay_out(about, nodes, parts)
     first, *tiles = [tile if isinstance(tile, bytes) else parts.data[tile] for tile in structure.tiles]
     assert len(first) + sum(map(len, tiles)) == structure.size
-    block, frame = structure.block, blake3(first).hexdigest()
+    block, frame = structure.block, _checksum(first)
     if structure.size <= WHOLE:
         data = b"".join(tiles)
-        write_all(fd, _make_head(text, block, frame, blake3(data).hexdigest()) + first + data, 0)
+        write_all(fd, _make_head(text, block, frame, _checksum(data)) + first + data, 0)
     else:  # write the head last, so that a half-written file has none
         write_all(fd, first, block)
-        write_all(fd, _make_head(text, block, frame, _write_chunks(fd, tiles, block + len(first))), 0)
+        data_sum = _write_chunks(fd, tiles, block + len(first), structure.size - len(first))
+        write_all(fd, _make_head(text, block, frame, data_sum), 0)
     return block + structure.size
 
 
@@ -114,13 +125,19 @@ def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
 def _make_head(text: str, block: int, frame: str, checksum: str) -> bytes:
     """Return the user block. `text` is the JSON without its end: the checksums of headers and data, and the brace."""
     data = f'{text},"frame":"{frame}","sum":"{checksum}"}}'.encode()
-    line = MARK + b"%d %d %s\n" % (FORMAT, block, blake3(data).hexdigest().encode())
+    line = MARK + b"%d %d %s\n" % (FORMAT, block, _checksum(data).encode())
     return (line + data + b"\n").ljust(block, b"\0")
 
 
-def _write_chunks(fd: int, tiles: Iterable[Any], at: int) -> str:
-    """Write chunks one after the other, and return the checksum of all."""
-    checksum = blake3()
+def _checksum(data: bytes) -> str:
+    made = new_hash(len(data))
+    made.update(data)
+    return str(made.hexdigest())
+
+
+def _write_chunks(fd: int, tiles: Iterable[Any], at: int, length: int) -> str:
+    """Write chunks one after the other, and return the checksum of all, which have this length together."""
+    checksum = new_hash(length)
     for tile in tiles:
         view = memoryview(tile)
         for start in range(0, len(view), _CHUNK):
@@ -129,4 +146,4 @@ def _write_chunks(fd: int, tiles: Iterable[Any], at: int) -> str:
             checksum.update(chunk)
             write_all(fd, chunk, at)
             at += len(chunk)
-    return checksum.hexdigest()
+    return str(checksum.hexdigest())

@@ -106,10 +106,10 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
 
 
 def _batches(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
-    """Yield the batches of jobs that nobody can read; with `repair` they are set aside."""
+    """Yield the unreadable batches of jobs; with `repair` they are set aside."""
     if not os.path.isdir(f"{directory.path}/jobs"):
         return
-    # By name, because jobs stand on the cache: it knows only that a directory of theirs may lie in its own.
+    # By name, because jobs are built on the cache: the cache only knows of a directory of theirs inside its own.
     for batch, error in import_module("callyard.jobs.find_batches").damaged_batches(directory):
         path = batch.path
         yield Problem("damaged", path, str(error), f"moved to {batch.set_aside(str(error))}" if repair else "")
@@ -233,6 +233,6 @@ def _idle(directory: CacheDirectory, found: Iterable[Entry]) -> Iterator[Entry]:
 def _needed_by_jobs(directory: CacheDirectory) -> set[str]:
     if not os.path.isdir(f"{directory.path}/jobs"):
         return set()
-    # By name, because jobs stand on the cache: it knows only that a directory of theirs may lie in its own.
+    # By name, because jobs are built on the cache: the cache only knows of a directory of theirs inside its own.
     needed: set[str] = import_module("callyard.jobs.list_job_calls").needed_keys(directory)
     return needed

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 
+from ...errors import SchedulerError
 from ..steps import AllocatedNode, Allocation, RankOptions
 from .job_ids import base, unique
 from .variables import environment
@@ -52,7 +53,15 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
 
     Raises:
         ValueError: there is none, or its variables make no sense.
+        SchedulerError: it has several parts.
     """
+    parts = environ.get("SLURM_HET_SIZE", "1")
+    if parts != "1":  # each of its variables has the number of a part in its name
+        job = environ.get("SLURM_JOB_ID")
+        raise SchedulerError(
+            f"job {job} is a heterogeneous allocation of {parts} parts (salloc or sbatch with ':'), and no step has "
+            "agents on all of them: ask for one without ':', or say Slurm(detached=True), so that each call is a job"
+        )
     if not inside(environ):
         raise ValueError("this process is not inside an allocation: SLURM_JOB_ID and SLURM_JOB_NODELIST are not set")
     names = expand(environ["SLURM_JOB_NODELIST"])
@@ -168,9 +177,9 @@ def ranks(
 ) -> list[str]:
     """Return the step with `count` ranks of an MPI program on these nodes, the first nodes full.
 
-    It ends with the first rank that fails, because the other ranks might wait for that rank for ever. `job`: the job of
-    the nodes, if the command is run outside of it; `mpi`: the plugin, empty for the cluster's default; `options`: the
-    user's own, which come last, so that they override defaults of ours.
+    The step ends with the first failed rank, because the other ranks might wait for that rank for ever. `job`: the job
+    of the nodes, for a command run outside of the job; `mpi`: the plugin, empty for the cluster's default; `options`:
+    the user's own. They come last, and so override our defaults.
     """
     return [
         *("srun", "--quiet", "--overlap", "--mem=0", "--kill-on-bad-exit=1", "--cpu-bind=none"),
@@ -185,7 +194,7 @@ def ranks(
 
 
 def rank_options(options: RankOptions) -> list[str]:
-    """Return the user's own options of the `srun` that starts ranks."""
+    """Return the user's own options for the `srun` of the ranks."""
     binds = {"cpu-bind": options.cpu_bind, "gpu-bind": options.gpu_bind}
     return [*(f"--{name}={value}" for name, value in binds.items() if value is not None), *options.arguments]
 

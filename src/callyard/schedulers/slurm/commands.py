@@ -61,7 +61,7 @@ def status(jobs: Sequence[str], *, mine: bool = True) -> list[str]:
     """
     names = unique(base(job) for job in jobs)
     argv = [*_SQUEUE, *(["--me"] if mine else [])]
-    if len(names) <= _MOST_NAMED or not mine:
+    if names and (len(names) <= _MOST_NAMED or not mine):
         argv.append("--jobs=" + ",".join(names * 2 if len(names) == 1 else names))
     return [*argv, f"--Format={_format(_COLUMNS)}"]
 

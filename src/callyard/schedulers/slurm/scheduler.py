@@ -49,7 +49,8 @@ class SlurmScheduler:
 
 
 def _texts(jobs: Sequence[JobId]) -> list[str]:
-    return list(map(str, jobs))
+    """Return the texts of jobs. Others than numbers, as from a damaged file, would make Slurm refuse all of them."""
+    return [str(job) for job in jobs if job.job.isdecimal()]
 
 
 def _translating(read: Callable[[str], dict[str, JobReport]]) -> Callable[[str], Mapping[JobId, Status]]:

@@ -328,7 +328,19 @@ def translated(report: JobReport) -> Status:
             sentence, error = reason.sentence, reason.error
     elif error == "WorkerLost":
         sentence, error = _failed(report)
-    return Status(state.phase, sentence, error, report.reason, report.node, report.exit_code, report.signal)
+    return Status(
+        state.phase, sentence, error, report.reason, report.node, report.exit_code, report.signal,
+        _failed_node(report),
+    )  # fmt: skip
+
+
+_FAULTS_OF_NODES = frozenset({"BOOT_FAIL", "LAUNCH_FAILED", "NODE_FAIL", "RECONFIG_FAIL"})
+
+
+def _failed_node(report: JobReport) -> str:
+    """Return the node whose fault has ended the job, if the job had no other node."""
+    is_alone = re.search(r"[,\[]", report.node) is None
+    return report.node if report.state in _FAULTS_OF_NODES and is_alone else ""
 
 
 def _failed(report: JobReport) -> tuple[str, str]:

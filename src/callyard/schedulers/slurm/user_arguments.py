@@ -1,4 +1,4 @@
-"""The user's own arguments of Slurm's commands: their words, and the options among them that would override ours."""
+"""The user's own arguments of Slurm's commands: the words, and options in conflict with our own options."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Command(NamedTuple):
 
     Attributes:
         name: the command.
-        kept: the options that Callyard needs for itself, with the reason and what to do instead.
-        keys: the options that keys of the resources stand for.
-        flags: the options that never take the next word for their value.
+        kept: the options reserved for Callyard, with the reason and the advice.
+        keys: the options with a key among the resources.
+        flags: the options without a value in the next word.
         letters: the options with short names; those in `flags` take no value.
     """
 
@@ -147,7 +147,7 @@ def words(arguments: str | Iterable[str] | None) -> list[str]:
 
 
 def check_arguments(resources: Resources) -> None:
-    """Raise ResourceError for arguments of the user's own that would override those of Callyard or of a key."""
+    """Raise ResourceError for arguments of the user's own in conflict with options of Callyard, or with a key."""
     asked = resources.asked()
     for key, command in (("slurm_cmd_args", SBATCH), ("srun_args", SRUN)):
         why = _refusal(command, words(asked.get(key)), asked)
@@ -168,10 +168,10 @@ def _refusal(command: Command, arguments: Iterable[str], asked: Iterable[str]) -
 
 
 def _options(command: Command, arguments: Iterable[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield each word that is no option's value, with the long name of its option; for several short ones, of each.
+    """Yield each word but values of options, with the option's long name; for several short options, with each.
 
-    A word with a dash may be the value of an option before it, or an option after a flag that is not known here. So it
-    is looked at as an option, but has no value of its own in the next word.
+    A word with a dash may be the value of the option before, or an option after a flag unknown here. So such a word
+    counts as an option, but takes no value from the next word.
     """
     takes_value = False
     for word in arguments:
@@ -184,7 +184,7 @@ def _options(command: Command, arguments: Iterable[str]) -> Iterator[tuple[str, 
 
 
 def _options_in(command: Command, word: str) -> tuple[list[str], bool]:
-    """Return the long names of the options that a word is, and whether the next word may be the value of the last."""
+    """Return the long names of the options in a word, and True if the next word may be the value of the last option."""
     if word in ("-", "--") or not word.startswith("-"):
         return [], False
     if word.startswith("--"):
@@ -197,6 +197,6 @@ def _options_in(command: Command, word: str) -> tuple[list[str], bool]:
 
 
 def _meant(name: str, known: Iterable[str]) -> list[str]:
-    """Return the known options of this name, or those that it may be short for, as getopt_long(3) reads it."""
+    """Return the known option of this name, or all known options with this beginning, as in getopt_long(3)."""
     options = list(known)
     return [name] if name in options else [option for option in options if option.startswith(name)]

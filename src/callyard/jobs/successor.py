@@ -1,0 +1,53 @@
+"""The successor of a call that has asked to be run again, in a job that the scheduler does not start again.
+
+It is a batch of its own, with the arguments of the next attempt, and has not been submitted. A process that waits for
+the call submits it, or `callyard resume`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .batch import CallOutcome
+from .find_batches import folders
+from .spool import BatchDirectory
+
+__all__ = ["move_to_successor"]
+
+
+def move_to_successor(folder: BatchDirectory, number: int) -> CallOutcome | None:
+    """Write the successor of a call, and that as its outcome; return the outcome.
+
+    Return None, and write nothing, if the call has not asked for it, or if jobs of other calls wait for this very job,
+    as they take the result: the scheduler cancels them.
+    """
+    kept = folder.again(number)
+    if kept is None or not folder.asks_again(number) or _is_waited_for(folder):
+        return None
+    batch, call = folder.batch, folder.call(number)
+    successor = BatchDirectory(folder.home, os.urandom(8).hex())
+    script = folder.script().replace(folder.token, successor.token)
+    successor.create(
+        batch.replace(
+            token=successor.token, calls=(batch.calls[number].replace(at=0),), elements=None, calls_per_job=1,
+            request={**batch.request, "after": ()}, submitter="", created=time.time(),
+        ),
+        [bytes(call)],
+        script,
+        kept.replace(restarts=0),
+        folder.buffers(),
+    )  # fmt: skip
+    outcome = CallOutcome("moved", successor.token, attempts=kept.attempt)
+    folder.end(number, outcome)
+    return outcome
+
+
+def _is_waited_for(folder: BatchDirectory) -> bool:
+    for other in folders(folder.home):
+        try:
+            if folder.token in other.batch.needs and not other.is_over():
+                return True
+        except Exception:  # damaged, of another version, or being removed: nobody can wait there
+            continue
+    return False

@@ -1,0 +1,132 @@
+"""What goes wrong with one batch while it is sent: it is tried again, never submitted twice, and set aside at last."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_submitter import written
+
+from callyard.backends.batch.batch_state import Submit
+from callyard.backends.batch.call import JobCall, JobFuture
+from callyard.backends.batch.delivery import Delivery
+from callyard.backends.batch.earlier_batches import EarlierBatches
+from callyard.backends.batch.executor_state_machine import ExecutorState
+from callyard.backends.batch.submitter import Submitter
+from callyard.cache.directory import CacheDirectory
+from callyard.errors import JobLost, SchedulerError
+from callyard.jobs.batch import BatchPart
+from callyard.jobs.spool import BatchDirectory
+from callyard.resources import Resources
+from callyard.schedulers.base import JobRequest
+from callyard.utils.command_thread import CommandThread
+
+GRACE = 60.0
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+class Client:
+    """A scheduler that takes everything."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, str] = {}
+        self.cancelled: list[str] = []
+
+    def submit(self, request: JobRequest) -> str:
+        assert request.token not in self.jobs, "nothing is submitted twice"
+        self.jobs[request.token] = str(len(self.jobs) + 1)
+        return self.jobs[request.token]
+
+    def look_up(self, token: str) -> dict[str, str]:
+        return {token: self.jobs[token]} if token in self.jobs else {}
+
+    def cancel(self, jobs: list[str]) -> None:
+        self.cancelled += jobs
+
+
+class Sending:
+    """An executor that sends two batches of one call each."""
+
+    def __init__(self, directory: Path) -> None:
+        os.chmod(directory, 0o700)
+        self.now, self.client = 1000.0, Client()
+        self.home = CacheDirectory.open(directory)
+        self.state = ExecutorState((5.0, 60.0), GRACE)
+        clock = lambda: self.now  # noqa: E731
+        delivery = Delivery(self.home, False, self.state, clock)
+        earlier = EarlierBatches(self.home, self.state, delivery, clock)
+        self.submitter = Submitter(CommandThread(), self.client, self.state, earlier, delivery, clock)  # type: ignore[arg-type]
+        self.bad, self.lost = self.add("0" * 16)
+        self.good, self.other = self.add("1" * 16)
+
+    def add(self, token: str) -> tuple[BatchDirectory, JobFuture]:
+        directory, future = written(self.home, token, 1), JobFuture("call")
+        call = future.call = JobCall(future, Resources(), None, self, b"", None, [])
+        call.directory, call.number, call.ours = directory, 0, True
+        self.state.written(directory, [call], ())
+        return directory, future
+
+    def send(self, seconds: float = 0.0) -> None:
+        """Send what is to be sent after a while."""
+        self.now += seconds
+        while batches := [action.batch for action in self.state.decide(self.now) if isinstance(action, Submit)]:
+            for batch in batches:
+                self.submitter.send(batch)
+
+
+@pytest.fixture
+def sending(tmp_path: Path) -> Sending:
+    return Sending(tmp_path)
+
+
+def refuse_notes(sending: Sending, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def submitted_as(part: BatchPart) -> None:
+        raise error
+
+    monkeypatch.setattr(sending.bad, "submitted_as", submitted_as)
+
+
+def test_a_job_that_cannot_be_noted_yet(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        refuse_notes(sending, patch, FULL)
+        sending.send()
+    assert sending.good.unsent is None
+    assert not sending.lost.done()
+    sending.send(10.0)
+    assert sending.bad.job_of(0) == "1_0"
+    assert sending.lost.job_id == "1_0"
+
+
+def test_a_job_that_can_never_be_noted(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_notes(sending, monkeypatch, FULL)
+    sending.send()
+    sending.send(GRACE)
+    error: Any = sending.lost.exception()
+    assert type(error) is SchedulerError
+    assert "No space left on device" in str(error)
+    assert sending.client.cancelled == ["1"]
+    assert not os.path.exists(sending.bad.path)
+    assert not sending.other.done()
+    assert sending.good.unsent is None
+
+
+def test_a_request_that_cannot_be_made(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    sending.bad.batch.request["resources"]["slurm_cmd_args"] = 5
+    monkeypatch.setattr(sending.client, "submit", lambda request: next(iter(request.resources.slurm_cmd_args or "7")))
+    sending.send()
+    error = sending.lost.exception()
+    assert type(error) is SchedulerError
+    aside = str(error).rpartition(" ")[2]
+    assert "it cannot be submitted" in Path(f"{aside}.txt").read_text()
+    assert sending.good.job_of(0) == "7_0"
+
+
+def test_a_batch_that_somebody_has_removed(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_notes(sending, monkeypatch, FileNotFoundError("gone"))
+    sending.bad.remove()
+    sending.send()
+    assert type(sending.lost.exception()) is JobLost
+    assert sending.good.unsent is None
