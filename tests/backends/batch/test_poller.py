@@ -45,6 +45,9 @@ class Files:
     def job_of(self, number: int) -> str:
         return "1"
 
+    def again(self, number: int) -> None:
+        """It has not asked to be run again."""
+
     def waits(self) -> dict[int, str]:
         self._stumble("waits")
         return {}
