@@ -142,10 +142,13 @@ class BatchDirectory(CallFiles):
         return job if job is None or element is None else f"{job}_{element}"
 
     def asks_again(self, number: int) -> bool:
-        """Return True if the call has asked for another attempt that has not begun: it beats no more."""
+        """Return True if the call has asked for another attempt that has not begun: it beats no more.
+
+        Some file systems count in milliseconds, so at the same time it may have begun.
+        """
         try:
             asked = os.stat(f"{self.path}/{number}.again").st_mtime_ns
-            return asked >= os.stat(f"{self.path}/{number}.begun").st_mtime_ns
+            return asked > os.stat(f"{self.path}/{number}.begun").st_mtime_ns
         except FileNotFoundError:
             return False
 
