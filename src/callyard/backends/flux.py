@@ -44,6 +44,8 @@ class Flux(SchedulerSettings):
         result_grace: how long a result may take to become visible after its job has ended (s); not given to jobs that
             have left their exit code.
         calls_per_job: how many short calls one job makes, one after the other.
+        log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
+            "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: True or None; live calls in an instance are not here yet.
         host: another machine that submits; not here yet.
 
@@ -70,6 +72,7 @@ class Flux(SchedulerSettings):
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
     calls_per_job: int = 1
+    log_limit: Amount = Amount("100MB")
     detached: bool | None = None
     host: None = None
 

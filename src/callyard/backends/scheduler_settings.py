@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["SchedulerSettings", "lines"]
 
 
+_LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
+
+
 class SchedulerSettings:
     """The base of the public classes `Slurm` and `Flux`, which are dataclasses with these fields and others.
 
@@ -40,6 +43,7 @@ class SchedulerSettings:
     poll: tuple[float, float]
     result_grace: float
     calls_per_job: int
+    log_limit: float | None
     detached: bool | None
     host: None
 
@@ -48,6 +52,8 @@ class SchedulerSettings:
         object.__setattr__(self, "result_grace", amount("result_grace", self.result_grace))
         whole("calls_per_job", self.calls_per_job, 1)
         _check_poll(self.poll)
+        if self.log_limit is None:
+            raise ResourceError('log_limit must be an amount, as "100MB" or a number of GiB, not None')
         for name in (*self._defaults, *self._texts):
             _check_text(name, getattr(self, name))
         if self.python is not None:
@@ -67,6 +73,7 @@ class SchedulerSettings:
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
         from .batch.writer import JobSettings
+        from .resource_mapping import memory_bytes
         from .run_directories import private_home
 
         if settings.max_tasks_per_child is not None:
@@ -92,6 +99,7 @@ class SchedulerSettings:
             calls_per_job=self.calls_per_job,
             poll=self.poll,
             result_grace=self.result_grace,
+            log_limit=max(_LEAST_LOG, memory_bytes(self.log_limit)),
             exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
         directory = private_home() if cache is None else cache._directory

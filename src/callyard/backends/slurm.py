@@ -52,6 +52,8 @@ class Slurm(SchedulerSettings):
         result_grace: the longest time after the end of a job until its result is visible (s); not given to jobs that
             have left their exit code.
         calls_per_job: the number of short calls in one job, one after the other.
+        log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
+            "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: True for calls that are jobs and outlive this process; default: see above.
         exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a
             fault of the node.
@@ -86,6 +88,7 @@ class Slurm(SchedulerSettings):
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
     calls_per_job: int = 1
+    log_limit: Amount = Amount("100MB")
     detached: bool | None = None
     exclude_failed_nodes: bool = False
     host: None = None
@@ -136,10 +139,11 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
     from .scheduler_launch import PilotLaunch, StepLaunch
 
     if slurm.nodes is not None and not _is_inside():
-        if slurm.calls_per_job != 1:
-            raise CallyardError(
-                "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
-            )
+        for name in ("calls_per_job", "log_limit"):
+            if getattr(slurm, name) != getattr(Slurm, name):
+                raise CallyardError(
+                    f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
+                )
         own = _launch_settings(slurm, slurm._template_text(), slurm._template_keys())
         return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:

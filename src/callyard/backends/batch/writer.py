@@ -37,6 +37,7 @@ from ..base import Settings
 from ..live_base import pack_initializer
 from ..resource_mapping import job_options, memory_bytes, rank_options, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
+from .call_pickles import BufferFile
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
@@ -81,7 +82,8 @@ class BatchWriter:
         if order is None:
             order = RunRequest(
                 directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
-                name=call.name, afresh=False, failures=False, references=(), code_only=False, source="", facts={},
+                name=call.name, afresh=False, failures=False, references=call.references,
+                code_only=self._settings.changes_data, source="", facts={},
             )  # fmt: skip
         if order.directory != self._home.path:  # the same call elsewhere is another one
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
@@ -133,14 +135,15 @@ class BatchWriter:
         if all(call.future.done() for call in calls_of(array)):
             return None
         calls = array.calls
-        packed = [self._call_file(call) for call in calls]
+        buffers = BufferFile()
+        packed = [self._call_file(call, buffers) for call in calls]
         ends = list(accumulate(map(len, packed)))
         positions = tuple(
             CallPosition(call.id, call.name, end - len(data), len(data))
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
         batch = directory.prepare(self._batch(directory.token, array, positions))
-        directory.create(batch, packed, self._script(directory, calls[0].resources, batch))
+        directory.create(batch, packed, self._script(directory, calls[0].resources, batch), buffers=buffers.contents)
         for number, call in enumerate(calls):
             for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
@@ -162,7 +165,7 @@ class BatchWriter:
             environment={**self._job_settings.environment, **_variables(resources), **(resources.env or {})},
             restart_limit=resources.restart_limit, paths=_import_paths(), cwd=_current_directory(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
-            python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
+            python=".".join(map(str, sys.version_info[:2])), callyard=VERSION, log_limit=self._job_settings.log_limit,
             request=note_of(
                 names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources,
                 None if self._job_settings.separate else self._settings.max_workers,
@@ -208,12 +211,13 @@ class BatchWriter:
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    def _call_file(self, call: JobCall) -> bytes:
+    def _call_file(self, call: JobCall, buffers: BufferFile) -> bytes:
         assert call.order is not None
         meaning = call.ticket.partial_key().recipe if call.ticket is not None and not call.order.key else None
         resources = call.resources
         return CallFile(
-            call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
+            buffers.store(call.data), None if call.apart is None else buffers.store(call.apart),
+            tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
             self._launcher(resources), self._job_settings.result_grace, self._private, self._spread_launcher(resources),
             _gpus_to_share(resources),
@@ -376,6 +380,7 @@ class JobSettings:
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
     exclude_failed_nodes: bool = False
+    log_limit: int = 100 << 20  # bytes
 
     def __post_init__(self) -> None:
         for name, texts in (("python or launcher", self.python), ("setup", self.setup), ("teardown", self.teardown)):
