@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from batches import TOKEN, batch
 
+from callyard.backends.batch.submitter import claim_of
+from callyard.cache.claims import Claim, Claims
 from callyard.cache.directory import CacheDirectory
-from callyard.jobs.batch import CallOutcome, CallStart
+from callyard.jobs.batch import BatchPart, CallAgain, CallOutcome, CallStart
+from callyard.jobs.find_batches import folders
 from callyard.jobs.list_job_calls import calls_of_jobs
 from callyard.jobs.spool import BatchDirectory
+from callyard.jobs.successor import move_to_successor
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> BatchDirectory:
     """A batch of two calls, both of which have begun."""
     made = BatchDirectory(CacheDirectory.open(tmp_path / "cache"), TOKEN)
-    made.create(batch(), [b"call", b"call"], "#!/bin/sh\n")
+    made.create(batch(), [b"call", b"call"], f"#!/bin/sh\nexec make {TOKEN}\n")
     made.begin(0, CallStart("17_0", "node1", "ab" * 20))
     made.begin(1, CallStart("17_1", "node1", "cd" * 20))
+    for number in range(2):
+        os.utime(f"{made.path}/{number}.begun", (1.0, 1.0))
     return made
 
 
@@ -40,3 +47,57 @@ def test_a_failure_that_was_submitted_once_more_is_none_with_arguments(folder: B
     assert folder.again(0) is None
     assert folder.elements_left() == 1
     assert len(list(calls_of_jobs(folder.home))) == 1
+
+
+# ------------------------------------------------------------------ moved to a batch of its own
+
+
+def successors(folder: BatchDirectory) -> list[BatchDirectory]:
+    return [other for other in folders(folder.home) if other.token != folder.token]
+
+
+def test_a_call_goes_on_in_a_batch_of_its_own(folder: BatchDirectory) -> None:
+    assert not move_to_successor(folder, 1), "it has not asked for it"
+    folder.run_again(1, 3, 1, b"arguments")
+    assert move_to_successor(folder, 1)
+    (successor,) = successors(folder)
+    outcome = folder.ended(1)
+    assert outcome is not None
+    assert (outcome.state, outcome.key, outcome.attempts) == ("moved", successor.token, 3)
+    assert (successor.batch.calls[0].id, successor.call(0)) == ("id1", b"call")
+    assert (successor.batch.elements, successor.unsent) == (None, BatchPart(0, 1))
+    assert successor.again(0) == CallAgain(3, 0, b"arguments")
+    assert TOKEN not in successor.script()
+    assert successor.token in successor.script()
+    assert [(call.id, call.state) for call in calls_of_jobs(folder.home)] == [("id0", "running"), ("id1", "unsent")]
+    claim = claim_of(successor)
+    assert claim is not None, "anybody may submit it, as `callyard resume`"
+    claim.release()
+    assert move_to_successor(folder, 1)
+    assert len(successors(folder)) == 1, "once"
+
+
+def test_a_call_that_was_running_again_does_not_go_on_elsewhere(folder: BatchDirectory) -> None:
+    folder.run_again(0, 2, 0, b"arguments")
+    folder.begin(0, CallStart("17_0", "node1", "ab" * 20))
+    assert not move_to_successor(folder, 0)
+    assert not successors(folder)
+
+
+def test_a_call_whose_result_others_wait_for_stays(folder: BatchDirectory) -> None:
+    other = BatchDirectory(folder.home, TOKEN[::-1])
+    other.create(batch(token=other.token, needs=(TOKEN,)), [b"call", b"call"], "#!/bin/sh\n")
+    folder.run_again(0, 2, 0, b"arguments")
+    assert not move_to_successor(folder, 0)
+    for number in range(2):
+        other.end(number, CallOutcome("cancelled"))
+    assert move_to_successor(folder, 0)
+
+
+def test_another_process_moves_it(folder: BatchDirectory) -> None:
+    folder.run_again(0, 2, 0, b"arguments")
+    claim = Claims(folder.home).take(TOKEN, "successor")
+    assert isinstance(claim, Claim)
+    assert move_to_successor(folder, 0), "it is going to"
+    assert not successors(folder)
+    claim.release()

@@ -131,10 +131,13 @@ class BatchDirectory(CallFiles):
         return next((part.job_of(place, element) for part in self.parts if part.first <= place < part.end), None)
 
     def asks_again(self, number: int) -> bool:
-        """Return True if the call has asked for another attempt that has not begun: it beats no more."""
+        """Return True if the call has asked for another attempt that has not begun: it beats no more.
+
+        Some file systems count in milliseconds, so at the same time it may have begun.
+        """
         try:
             asked = os.stat(f"{self.path}/{number}.again").st_mtime_ns
-            return asked >= os.stat(f"{self.path}/{number}.begun").st_mtime_ns
+            return asked > os.stat(f"{self.path}/{number}.begun").st_mtime_ns
         except FileNotFoundError:
             return False
 

@@ -9,22 +9,34 @@ from __future__ import annotations
 import os
 import time
 
-from .batch import CallOutcome
+from ..cache.claims import Claim, Claims
+from .batch import CallAgain, CallOutcome
 from .find_batches import folders
 from .spool import BatchDirectory
 
 __all__ = ["move_to_successor"]
 
 
-def move_to_successor(folder: BatchDirectory, number: int) -> CallOutcome | None:
-    """Write the successor of a call, and that as its outcome; return the outcome.
+def move_to_successor(folder: BatchDirectory, number: int) -> bool:
+    """Write the successor of a call, and that as its outcome, unless another process is at it.
 
-    Return None, and write nothing, if the call has not asked for it, or if jobs of other calls wait for this very job,
+    Return False, and write nothing, if the call has not asked for it, or if jobs of other calls wait for this very job,
     as they take the result: the scheduler cancels them.
     """
     kept = folder.again(number)
     if kept is None or not folder.asks_again(number) or _is_waited_for(folder):
-        return None
+        return False
+    claim = Claims(folder.home).take(folder.token, "successor")
+    if isinstance(claim, Claim):
+        try:
+            if folder.ended(number) is None:  # looked at once more, under the claim
+                _move(folder, number, kept)
+        finally:
+            claim.release()
+    return True
+
+
+def _move(folder: BatchDirectory, number: int, kept: CallAgain) -> None:
     batch, call = folder.batch, folder.call(number)
     successor = BatchDirectory(folder.home, os.urandom(8).hex())
     script = folder.script().replace(folder.token, successor.token)
@@ -37,9 +49,7 @@ def move_to_successor(folder: BatchDirectory, number: int) -> CallOutcome | None
         script,
         kept.replace(restarts=0),
     )  # fmt: skip
-    outcome = CallOutcome("moved", successor.token, attempts=kept.attempt)
-    folder.end(number, outcome)
-    return outcome
+    folder.end(number, CallOutcome("moved", successor.token, attempts=kept.attempt))
 
 
 def _is_waited_for(folder: BatchDirectory) -> bool:

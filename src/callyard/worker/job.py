@@ -162,7 +162,7 @@ class Job:
             from ..jobs.spool import BatchDirectory
             from ..jobs.successor import move_to_successor
 
-            if move_to_successor(BatchDirectory(self.folder.home, self.folder.token), number) is None:
+            if not move_to_successor(BatchDirectory(self.folder.home, self.folder.token), number):
                 words = f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
                 self.folder.end(number, failed(SchedulerError(words)))
             return False

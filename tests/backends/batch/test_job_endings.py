@@ -15,10 +15,7 @@ from this_machine import until
 
 import callyard
 from callyard import Executor, JobCancelled, TimeLimitExceeded, WorkerLost
-from callyard.cache.directory import CacheDirectory
-from callyard.cli import main
 from callyard.futures import Future
-from callyard.jobs.list_job_calls import calls_of_jobs
 from callyard.system import run_clock
 
 pytestmark = pytest.mark.once
@@ -260,21 +257,16 @@ def test_a_call_goes_on_in_another_job_where_its_own_is_not_started_again(
     slurm.cancel_all()
 
 
-def test_a_call_that_goes_on_in_another_job_is_submitted_by_resume(
+def test_a_call_goes_on_in_another_job_where_its_own_cannot_have_itself_started_again(
     slurm: Cluster, detached: Detached, tmp_path: Path
 ) -> None:
-    word, cache = tmp_path / "word", tmp_path / "cache"
-    ex = detached(walltime=600)
-    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}  # so the job cannot have itself requeued
-    job = begun(word, ex.submit(calls.stop_when_warned, word, resource_dict=no_scontrol))
-    ex.shutdown(wait=False)
+    word = tmp_path / "word"
+    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}
+    future = detached(walltime=600).submit(calls.stop_when_warned, word, resource_dict=no_scontrol)
+    job = begun(word, future)
     slurm.run("scancel", "--signal=USR1", "--batch", job)
-    slurm.wait_for(job, "FAILED")
-    assert [call.state for call in calls_of_jobs(CacheDirectory.open(cache))] == ["unsent"]
-    assert main(["resume", str(cache)]) == 0
-    assert [call.state for call in calls_of_jobs(CacheDirectory.open(cache))] != ["unsent"]
-    future = detached().submit(calls.stop_when_warned, word, resource_dict=no_scontrol)
     assert future.result() == 1
+    assert future.attempts == 2
     assert future.job_id != job
 
 

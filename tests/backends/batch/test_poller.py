@@ -44,9 +44,15 @@ class Files:
     def job_of(self, number: int) -> str:
         return "1"
 
+    def again(self, number: int) -> None:
+        """It has not asked to be run again."""
+
     def waits(self) -> dict[int, str]:
         self._stumble("waits")
         return {}
+
+    def again(self, number: int) -> None:
+        return None
 
     def begun(self, number: int) -> None:
         self._stumble("begun")

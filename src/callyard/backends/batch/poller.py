@@ -192,10 +192,8 @@ class Poller:
         """
         if verdict is None or verdict.error == CANCELLED.error:
             return False
-        moved = move_to_successor(batch.directory, number)
-        if moved is not None:
-            self._state.look_soon(self._clock())
-        return moved is not None
+        self._state.look_soon(self._clock())
+        return move_to_successor(batch.directory, number)
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:
         """Return True if there is an outcome, or a result that the job has stored without an outcome."""
