@@ -51,9 +51,6 @@ class Files:
         self._stumble("waits")
         return {}
 
-    def again(self, number: int) -> None:
-        return None
-
     def begun(self, number: int) -> None:
         self._stumble("begun")
 
