@@ -30,6 +30,7 @@ def make_job() -> Iterator[Callable[[Any], Job]]:
     for job in jobs:
         os.close(job.signals.wakes)
         os.close(job.signals._wake)
+        job.log.close()
 
 
 @pytest.mark.parametrize("error", [None, PermissionError(), AttributeError()])
@@ -44,7 +45,7 @@ def test_the_end_of_a_call_is_seen_without_a_pidfd(
 
     if error is not None:
         monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
-    folder: Any = SimpleNamespace(batch=SimpleNamespace(calls_per_job=1))
+    folder: Any = SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=4096))
     call_file: Any = SimpleNamespace(wait=60.0, private=True)
     job = make_job(folder)
     job.runs = 0, call_file
@@ -80,10 +81,10 @@ def call(job, parent, number, call_file, deadline):
 
 Job._become_call = call
 become_subreaper()
-job = Job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=2)))
+job = Job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=4096)))
 signal.signal(signal.SIGCHLD, job.reap_others)
 call_file = SimpleNamespace(wait=60.0, private=True, run_time=None, memory=None, options={})
-print(*job._run(0, call_file), len(os.listdir("/proc/self/fd")) < 8)  # two are the pipe of its signals
+print(*job._run(0, call_file), len(os.listdir("/proc/self/fd")) < 14)  # eight are pipes of its own
 try:
     os.wait()
 except ChildProcessError:
@@ -109,6 +110,7 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(
     begun: list[Any] = [None]
     batch = SimpleNamespace(
         calls_per_job=1,
+        log_limit=4096,
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
         callyard=VERSION,
         restart_limit=0,

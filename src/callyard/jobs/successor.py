@@ -47,9 +47,10 @@ def _move(folder: BatchDirectory, number: int, kept: CallAgain) -> None:
             elements=None if element is None else (element,), calls_per_job=1,
             request={**batch.request, "after": ()}, submitter="", created=time.time(),
         ),
-        [call],
+        [bytes(call)],
         script,
         kept.replace(restarts=0),
+        folder.buffers(),
     )  # fmt: skip
     folder.end(number, CallOutcome("moved", successor.token, attempts=kept.attempt))
 

@@ -24,13 +24,14 @@ STALE = OSError(errno.ESTALE, "Stale file handle")
 class Files:
     """A batch of one call; what cannot be read or written raises."""
 
-    token, unsent = "0" * 16, None
+    token, name, unsent = "0" * 16, "call", None
     calls_per_job = 1
     is_stored = False
 
     def __init__(self, trouble: str) -> None:
         self.trouble = trouble
-        self.batch = self
+        self.batch = self.home = self
+        self.path, self.calls = "/nowhere", [self]
         self.ends: list[Any] = []
 
     def _stumble(self, at: str) -> None:
@@ -67,6 +68,9 @@ class Files:
 
     def log(self, number: int) -> str:
         return "log"
+
+    def temporary_name(self, place: str) -> str:
+        return f"{place}/temporary"
 
 
 class Call:
