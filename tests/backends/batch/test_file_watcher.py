@@ -157,10 +157,14 @@ def test_a_call_whose_new_batch_can_never_be_written_to(watched: Watched, monkey
     assert "no space left" in str(call.exception(0))
 
 
-def test_a_call_whose_new_batch_has_been_removed_is_submitted_anew(watched: Watched) -> None:
-    _, successor, (call, other) = moved(watched)
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_call_whose_new_batch_has_been_removed(watched: Watched, ours: bool) -> None:
+    """What another executor has submitted is submitted anew; what this one has written is not kept in memory."""
+    directory, successor, (call, other) = moved(watched)
+    watched.state.batches[directory.token].calls[0][0].ours = ours
     successor.remove()
     watched.look()
-    assert [each.future for each in watched.state.new] == [call]
-    assert not call.done()
+    assert [each.future for each in watched.state.new] == ([] if ours else [call])
+    assert call.done() == ours
+    assert not ours or successor.path in str(call.exception(0))
     assert not other.done()

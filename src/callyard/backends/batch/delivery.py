@@ -123,14 +123,21 @@ class Delivery:
         successor, now = BatchDirectory(self.home, moved.key), self._clock()
         try:
             successor.attach(self.me, 0)  # first: after an error the calls are still here for the next look
-        except FileNotFoundError:  # it is over, and another process has removed it: the result is in the cache
-            self.once_more(self._state.give_up(batch, number))
+        except FileNotFoundError:  # it is over, and another process has removed it
+            self._missed(self._state.give_up(batch, number), successor)
             return
         for call in self._state.give_up(batch, number):
             call.directory, call.number = successor, 0
             call.future.attempts = moved.attempts
             call.future.again()
             self._state.follow(call, now, is_complete=False, has_job=False)
+
+    def _missed(self, calls: list[JobCall], removed: BatchDirectory) -> None:
+        """Resubmit calls of a removed batch; those submitted here fail, because they are kept nowhere else."""
+        for call in calls:
+            call.directory = removed
+        self.end([call for call in calls if call.ours], vanished)
+        self.once_more(call for call in calls if not call.ours)
 
     def vanished(self, batch: BatchState) -> None:
         """End or resubmit the calls of a batch without its directory."""
