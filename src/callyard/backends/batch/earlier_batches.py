@@ -56,11 +56,8 @@ class EarlierBatches:
                         before.superseded(number)
         self._enter(directory)
 
-    def forget_unsent(self, directory: BatchDirectory, ours: bool) -> None:
-        """Remove a batch given up before its submission; leave a batch of others to the others."""
-        if not ours:
-            directory.leave(self._delivery.me)
-            return
+    def forget_unsent(self, directory: BatchDirectory) -> None:
+        """Remove a batch of ours, given up before its submission."""
         self.forget(directory)
         directory.remove()
 
