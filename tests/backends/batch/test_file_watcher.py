@@ -34,7 +34,7 @@ class Watched:
         self.path, self.now = str(directory), 1000.0
         self.cache = CacheDirectory.open(directory)
         self.state = ExecutorState((5.0, 60.0), GRACE)
-        delivery = Delivery(self.cache, False, self.state, lambda: self.now)
+        delivery = self.delivery = Delivery(self.cache, False, self.state, lambda: self.now)
         poller = Poller(CommandThread(), None, self.state, delivery, lambda: self.now)  # type: ignore[arg-type]
         self.watcher = FileWatcher(self.state, delivery, poller, lambda: self.now)
 
@@ -168,3 +168,21 @@ def test_a_call_whose_new_batch_has_been_removed(watched: Watched, ours: bool) -
     assert call.done() == ours
     assert not ours or successor.path in str(call.exception(0))
     assert not other.done()
+
+
+def test_a_call_is_followed_before_another_is_made_to_wait_for_it(watched: Watched) -> None:
+    directory, successor, (call, other) = moved(watched)
+    inputs = [future.call for future in (call, other) if future.call is not None]
+    watched.delivery.follow_moved(inputs)
+    assert [each.directory and each.directory.token for each in inputs] == [successor.token, directory.token]
+    assert successor.others("somebody")
+
+
+def test_an_input_that_cannot_be_read_does_not_hold_up_its_dependents(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, _, (call, _) = moved(watched)
+    monkeypatch.setattr(BatchDirectory, "ended", raises(OSError("stale")))
+    assert call.call is not None
+    watched.delivery.follow_moved([call.call])
+    assert call.call.directory is directory

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -117,6 +119,20 @@ class Delivery:
         now = self._clock()
         for call, fate in self._state.outcome_read(batch, number, outcome, now, visible=found is not None):
             _tell(call, partial(self._end_as, call, fate, outcome, found))
+
+    def follow_moved(self, inputs: Iterable[JobCall]) -> None:
+        """Wait for moved calls where they go on, before their dependents are made to wait for jobs that have ended."""
+        numbers = defaultdict[str, set[int]](set)
+        for call in inputs:
+            if call.directory is not None:
+                numbers[call.directory.token].add(call.number)
+        for batch in [self._state.batches[token] for token in numbers if token in self._state.batches]:
+            with suppress(OSError, CacheError):  # the next look at the files finds the same
+                ended = {number for number, reached in batch.directory.news().items() if reached == "end"}
+                for number in ended & numbers[batch.token] & batch.calls.keys():
+                    outcome = batch.directory.ended(number)
+                    if outcome is not None and outcome.state == "moved":
+                        self._follow_to(batch, number, outcome)
 
     def _follow_to(self, batch: BatchState, number: int, moved: CallOutcome) -> None:
         """Wait for the calls where they go on."""
