@@ -104,3 +104,16 @@ def test_a_damaged_batch_without_jobs_is_set_aside(
     damage(folder)
     command(*words)
     assert not place(folder)
+
+
+def test_a_batch_after_another_that_is_unsafe(command: Callable[..., Ended], folder: BatchDirectory) -> None:
+    first = BatchDirectory(folder.home, TOKEN[::-1])
+    first.create(batch(token=first.token), [b"call"] * 2, "")
+    after = {"name": "relax", "after": [("any", first.token, None)]}
+    folder.remove()
+    folder.create(folder.batch.replace(request=after), [b"call"] * 2, "")
+    open_to_group(first)
+    said = command("resume")
+    assert said.status == 1
+    assert f"{folder.path} was not submitted" in said.words
+    assert place(folder)

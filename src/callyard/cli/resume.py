@@ -11,7 +11,7 @@ import argparse
 from ..backends.batch.scheduler_client import SchedulerClient, SubmissionRefused, client_of
 from ..backends.batch.submitter import claim_of, submission
 from ..cache.directory import CacheDirectory
-from ..errors import SchedulerError, UnsafeCache
+from ..errors import CacheError, SchedulerError, UnsafeCache
 from ..jobs.batch import BatchPart
 from ..jobs.find_batches import folders_by_age, unreadable_batches
 from ..jobs.spool import BatchDirectory
@@ -69,7 +69,7 @@ def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]],
             finally:
                 claim.release()
                 submitted += [(part, _calls_in(spooled, part)) for part in spooled.parts if part not in before]
-        except (OSError, SchedulerError, UnsafeCache) as error:  # not its fault: a later `resume` tries again
+        except (OSError, SchedulerError, CacheError) as error:  # not its fault: a later `resume` tries again
             refusals.append(f"{spooled.batch.request['name']!r} in {spooled.path} was not submitted: {error}")
         except Exception as error:  # the fault of this batch alone, which will never be submitted
             refusals.append(_set_aside(spooled, error))

@@ -186,3 +186,12 @@ def test_an_input_that_cannot_be_read_does_not_hold_up_its_dependents(
     assert call.call is not None
     watched.delivery.follow_moved([call.call])
     assert call.call.directory is directory
+
+
+def test_an_input_whose_new_batch_has_been_removed_is_left_to_the_next_look(watched: Watched) -> None:
+    directory, successor, (call, _) = moved(watched)
+    successor.remove()
+    assert call.call is not None
+    watched.delivery.follow_moved([call.call])
+    assert call.call.directory is directory
+    assert not call.done()

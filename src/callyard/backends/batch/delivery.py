@@ -131,8 +131,12 @@ class Delivery:
                 ended = {number for number, reached in batch.directory.news().items() if reached == "end"}
                 for number in ended & numbers[batch.token] & batch.calls.keys():
                     outcome = batch.directory.ended(number)
-                    if outcome is not None and outcome.state == "moved":
+                    # One that is gone already is left to that look: it ends calls, or submits them anew.
+                    if outcome is not None and outcome.state == "moved" and self._is_there(outcome.key):
                         self._follow_to(batch, number, outcome)
+
+    def _is_there(self, token: str) -> bool:
+        return os.path.exists(BatchDirectory(self.home, token).path)
 
     def _follow_to(self, batch: BatchState, number: int, moved: CallOutcome) -> None:
         """Wait for the calls where they go on."""
