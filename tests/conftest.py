@@ -21,6 +21,7 @@ import hypothesis
 import psutil
 import pytest
 from gate import Gate
+from instance import why_no_flux
 from this_machine import why_no_cluster
 
 # The same examples each time, and none is too slow for a busy machine.
@@ -35,7 +36,8 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["clusters", "mpi_libraries"]  # of tests/slurm_cluster: fixtures that others need too
+# Of tests/slurm_cluster and tests/flux_instance: fixtures that others need too.
+pytest_plugins = ["clusters", "mpi_libraries", "instances"]
 
 # ------------------------------------------------------------------ capabilities
 
@@ -61,12 +63,14 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "gpu": lambda: _program("nvidia-smi"),
     "slurm": lambda: not WHY_NOT["slurm"](),
     "slurmdbd": lambda: not WHY_NOT["slurmdbd"](),
+    "flux": lambda: not WHY_NOT["flux"](),
     "linux": lambda: sys.platform == "linux",
     "netns": functools.cache(_can_make_networks),
     "proc": lambda: Path("/proc/self/status").exists(),
 }
 WHY_NOT: dict[str, Callable[[], str]] = {
     "slurm": why_no_cluster,
+    "flux": why_no_flux,
     "slurmdbd": lambda: why_no_cluster(
         "slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb"
     ),
@@ -84,6 +88,7 @@ def has(name: str) -> bool:
 WIDE = (
     "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
     "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
+    "flux_instance",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
     "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
     "transport/test_curve.py", "transport/test_frames.py", "transport/test_strangers.py",

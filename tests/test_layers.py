@@ -53,7 +53,12 @@ ONE_MEANING = {
     "base.py": "the interface that the modules of this folder implement",
     "call.py": "a call, with what this folder has to know of it",
     "explain.py": "why a call is answered from the cache or not: the command, and the work behind it",
+    "refusals.py": "the reasons why a scheduler did not carry out a command, from its words",
     "registry.py": "the implementations of the interface in base.py, ours and those of other packages, by name",
+    "scheduler.py": "a scheduler, made of the other modules of its folder",
+    "states.py": "the states of a scheduler's jobs and their meaning",
+    "submit.py": "the submission of a job, as a scheduler's words",
+    "variables.py": "the variables of a scheduler's jobs",
 }
 
 

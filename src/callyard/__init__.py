@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # as in `typing`, which a worker starts sooner without
 if TYPE_CHECKING:
     from typing import Any
 
+    from .backends.flux import Flux
     from .backends.local import Local
     from .backends.slurm import Slurm
     from .cache.cache import Cache
@@ -48,6 +49,7 @@ __all__ = [
     "CallyardError",
     "CurrentCall",
     "Executor",
+    "Flux",
     "Future",
     "JobCancelled",
     "JobLost",
@@ -72,7 +74,8 @@ __all__ = [
 ]
 
 # The module of each name; errors have theirs in `.errors`.
-_MODULES = {"Executor": ".executor", "Local": ".backends.local", "Slurm": ".backends.slurm", "Resources": ".resources"}
+_MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".resources"}
+_MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux"}
 _MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _MAY_BE_ZERO = ("grace",)
+_SIZES = ("memory", "log_limit")  # in GiB
 # Signals without a meaning to Python or the kernel, which end a process without a handler.
 _WARNINGS = ("USR1", "USR2", "HUP")
 _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
@@ -39,11 +40,17 @@ _MOST = 1e300  # beyond any machine and any age, and still a float in every unit
 class Amount:
     """A field of a dataclass in GiB or seconds, given as a number or as a text with a unit and kept as a number."""
 
+    def __init__(self, default: float | str | None = None) -> None:
+        self._default = default
+
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, instance: object, owner: type | None = None) -> float | None:
-        return None if instance is None else vars(instance)[self._name]
+        if instance is None:
+            return self._default if self._default is None else amount(self._name, self._default)
+        value: float | None = vars(instance)[self._name]
+        return value
 
     def __set__(self, instance: object, value: float | str | None) -> None:
         vars(instance)[self._name] = amount(self._name, value)
@@ -75,7 +82,7 @@ def amount(name: str, value: Any) -> float | None:
         number = float("inf")
     zero = name in _MAY_BE_ZERO and number == 0
     if not zero and not 0 < number < _MOST:
-        unit, text = ("GiB", '"4GB"') if name == "memory" else ("seconds", '"90min" or "12:00:00"')
+        unit, text = ("GiB", '"4GB"') if name in _SIZES else ("seconds", '"90min" or "12:00:00"')
         hint = f" or a text as {text}" if isinstance(value, str) else ""
         least = f"a number of {unit}, 0 or more," if name in _MAY_BE_ZERO else f"a positive number of {unit}"
         raise ResourceError(f"{name} must be {least}{hint}, not {value!r}")
@@ -84,7 +91,7 @@ def amount(name: str, value: Any) -> float | None:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, str):
-        return measured(value, MEMORY) / MEMORY["gib"] if name == "memory" else seconds(value)
+        return measured(value, MEMORY) / MEMORY["gib"] if name in _SIZES else seconds(value)
     return float("nan") if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
 
 

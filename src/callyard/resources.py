@@ -253,7 +253,7 @@ _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.
 # Parameters of other functions.
 _OF_EXECUTOR = "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress"
 OF_SLURM = (
-    "template python setup teardown launcher interface ports poll result_grace calls_per_job detached "
+    "template python setup teardown launcher interface ports poll result_grace calls_per_job log_limit detached "
     "exclude_failed_nodes host"
 )
 _MEANT |= {word: (f"Executor({word}=...)",) for word in _OF_EXECUTOR.split()}

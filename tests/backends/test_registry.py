@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from callyard import CallyardError, Executor, Local, SchedulerError, Slurm
+from callyard import CallyardError, Executor, Flux, Local, SchedulerError, Slurm
 from callyard.backends import registry as backends
 from callyard.backends.base import Backend, BackendFactory, Settings
 from callyard.schedulers import registry as schedulers
@@ -63,7 +63,7 @@ def test_no_other_package_takes_our_names(installed: None) -> None:
 def test_names_of_other_packages_are_told_too(installed: None) -> None:
     with pytest.raises(CallyardError, match="did you mean 'cloud'"):
         Executor(backend="clout")
-    with pytest.raises(CallyardError, match=r"use 'local', 'slurm', 'broken', 'cloud', Local\(...\)"):
+    with pytest.raises(CallyardError, match=r"use 'local', 'slurm', 'flux', 'broken', 'cloud', Local\(...\)"):
         Executor(backend="zzz")
 
 
@@ -99,8 +99,8 @@ def test_a_scheduler_of_another_package(installed: None) -> None:
 
 
 def test_ours_follow_the_protocols() -> None:
-    factories: list[Callable[[], BackendFactory]] = [Local, Slurm]
-    assert [factory().other_resources for factory in factories] == [(), ()]
+    factories: list[Callable[[], BackendFactory]] = [Local, Slurm, Flux]
+    assert [factory().other_resources for factory in factories] == [(), (), ()]
     opened: list[Scheduler] = [schedulers.open_scheduler(name) for name in schedulers.OWN]
     assert [scheduler.name for scheduler in opened] == list(schedulers.OWN)
 
@@ -120,3 +120,33 @@ def test_names_of_ours_need_no_look_at_installed_packages() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "callyard.backends.local" in loaded
     assert not {"importlib.metadata", "callyard.backends.slurm", "callyard.schedulers.base"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("variables", "commands", "expected"),
+    [
+        ({}, (), ""),
+        ({}, ("flux",), "Flux"),
+        ({}, ("flux", "sbatch"), "Slurm"),
+        ({"SLURM_JOB_ID": "7"}, ("flux",), "Slurm"),
+        ({"FLUX_URI": "local:///run/flux"}, ("sbatch",), "Flux"),
+        ({"FLUX_URI": "local:///run/flux", "SLURM_JOB_ID": "7"}, (), "Flux"),
+    ],
+)
+def test_the_scheduler_here(
+    variables: dict[str, str], commands: tuple[str, ...], expected: str, tmp_path: Path
+) -> None:
+    for command in commands:
+        (tmp_path / command).touch(0o755)
+    assert schedulers.scheduler_here({"PATH": str(tmp_path), **variables}) == expected
+
+
+def test_the_automatic_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "FLUX_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with Executor(backend="auto") as ex:
+        assert ex.submit(pow, 2, 10).result() == 1024
+    monkeypatch.setenv("FLUX_URI", "local:///run/flux")
+    with Executor(backend="auto", cache=tmp_path / "cache") as ex:
+        assert "each call a job of Flux" in repr(ex)

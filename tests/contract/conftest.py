@@ -17,7 +17,7 @@ import pytest
 from gate import Gate
 
 import callyard
-from callyard import Slurm
+from callyard import Flux, Slurm
 from callyard.hashing.encoder import _registered as registered
 
 WORKERS = 2
@@ -28,7 +28,8 @@ ONE_AT_A_TIME = {"partition": "short", "exclusive": True}
 class Backend(NamedTuple):
     """A backend under test: `pool` is what is wrapped, made once; None for our own workers, or jobs if `detached`.
 
-    `nodes`: the workers are on nodes of a cluster, of an allocation that there is or that is asked for.
+    `nodes`: the workers are on nodes of a cluster, of an allocation that there is or that is asked for. `cluster`: the
+    fixture of that cluster, and the capability that it needs.
     """
 
     features: frozenset[str]
@@ -37,11 +38,12 @@ class Backend(NamedTuple):
     detached: bool = False
     nodes: str = ""
     core: bool = False  # only what is marked so: it is slow, and differs little from another one
+    cluster: str = "slurm"
 
     @property
     def marks(self) -> list[pytest.MarkDecorator]:
         if self.detached or self.nodes:
-            return [pytest.mark.needs("slurm"), pytest.mark.once]
+            return [pytest.mark.needs(self.cluster), pytest.mark.once]
         return [pytest.mark.wide] if self.remembers else []
 
 
@@ -93,6 +95,8 @@ BACKENDS = {
     "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
     "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, core=True),
     "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
+    "flux detached": Backend(_JOBS | {"runs again"}, detached=True, cluster="flux"),
+    "flux detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="flux"),
     "slurm live": Backend(_LOCAL | {"runs again"}, nodes="allocated"),
     "slurm live with a cache": Backend(_LOCAL, remembers=True, nodes="allocated", core=True),
     "slurm asked for nodes": Backend(_LOCAL | {"runs again"}, nodes="asked for", core=True),
@@ -120,6 +124,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """Arguments for `Executor` that choose the backend."""
     chosen = BACKENDS[request.param]
+    if chosen.cluster == "flux":
+        request.getfixturevalue("instance")  # here, so that it is there before the test
+        yield {"backend": Flux(poll=(0.2, 1), result_grace=2)}
+        return
     if chosen.detached or chosen.nodes:
         request.getfixturevalue("cluster")  # here, so that it is there before the test
         nodes = {"allocated": None, "asked for": (0, 2)}.get(chosen.nodes)
@@ -141,7 +149,7 @@ def chosen(
     description = BACKENDS[request.node.callspec.params["backend"]]
     with ExitStack() as stack:
         if description.detached or description.nodes:
-            cluster = request.getfixturevalue("slurm")
+            cluster = request.getfixturevalue(description.cluster)
             monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
             if description.nodes == "allocated":
                 for name, value in stack.enter_context(cluster.allocation(2, "-c1", "-t", "10")).items():
@@ -160,11 +168,12 @@ def make(
     request: pytest.FixtureRequest, chosen: dict[str, Any], gate: Gate
 ) -> Iterator[Callable[..., callyard.Executor]]:
     """Make executors of two workers, which end with the test."""
-    detached = BACKENDS[request.node.callspec.params["backend"]].detached
+    chosen_backend = BACKENDS[request.node.callspec.params["backend"]]
+    detached, has_lanes = chosen_backend.detached, chosen_backend.cluster == "flux"
     with ExitStack() as stack:
 
         def create(max_workers: int | None = WORKERS, **more: Any) -> callyard.Executor:
-            if detached and max_workers == 1:
+            if detached and max_workers == 1 and not has_lanes:
                 more = {"resource_dict": ONE_AT_A_TIME, **more}
             elif detached and max_workers == WORKERS:
                 max_workers = None  # the cluster has room for more, and a job takes a second

@@ -109,6 +109,25 @@ def assert_no_other_failure_ends_it(array: JobArray, call: PlannedCall, calls_pe
             assert (after.array, call.place.number if after.kind == "corresponding" else after.number) in alone
 
 
+@given(st.one_of(graphs(), layers()), st.integers(1, 7), st.integers(1, 3))
+def test_elements_that_are_jobs_of_their_own_wait_for_just_what_they_need(
+    calls: list[PlannedCall], most: int, calls_per_job: int
+) -> None:
+    arrays = plan(calls, most, calls_per_job, separate=True)
+    assert_each_call_has_a_place(calls, arrays, calls_per_job)
+    assert_no_array_is_too_long(arrays, most, calls_per_job)
+    assert_those_to_wait_for_come_first(arrays)
+    for array in arrays:
+        assert array.after == ()
+        for number, after in enumerate(array.after_each):
+            together = array.calls[number * calls_per_job : (number + 1) * calls_per_job]
+            wanted = {(element.array, element.number) for call in together for element in needed(call)}
+            assert {(each.array, each.number) for each in after} == wanted
+            assert len(after) == len(wanted)
+            assert {each.kind for each in after} <= {"any"}
+        assert {each.array for after in array.after_each for each in after} == array.needs
+
+
 # ------------------------------------------------------------------ how few
 
 
@@ -214,3 +233,11 @@ def test_time_in_proportion_to_the_number_of_calls(count: int) -> None:
         calls = [*calls, *islice(layer, count - len(calls))]
     plan(calls, 1000)
     assert asked <= 10 * count
+
+
+def test_a_layer_is_one_array_where_elements_are_jobs_of_their_own() -> None:
+    first = alike(100)
+    second = [PlannedCall("a", [first[i], first[(7 * i + 3) % 100]]) for i in range(100)]
+    arrays = plan([*first, *second], 1000, separate=True)
+    assert [len(array.calls) for array in arrays] == [100, 100]
+    assert [len(after) for after in arrays[1].after_each] == [2] * 100

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callyard.jobs.planner import ArrayDependency
-from callyard.jobs.throttle import ArrayThrottle
+from callyard.jobs.throttle import ArrayThrottle, LaneThrottle
 
 
 @dataclass
@@ -158,3 +158,9 @@ def test_what_has_ended_is_not_waited_for() -> None:
     lanes.update({"a": 0, "b": 3})
     assert lanes.tokens() == ["b"]
     assert lanes.enter("c", 7, ()) == ()
+
+
+def test_lanes_are_dealt_out_in_turn_over_all_arrays() -> None:
+    lanes = LaneThrottle(3, "lane.ab")
+    assert lanes.enter(2) == ["lane.ab-0", "lane.ab-1"]
+    assert lanes.enter(3) == ["lane.ab-2", "lane.ab-0", "lane.ab-1"]

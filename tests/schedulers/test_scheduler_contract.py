@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from callyard.schedulers.flux.scheduler import FluxScheduler
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.testing.scheduler_contract import SchedulerContract
 
 
 class TestSlurm(SchedulerContract):
     scheduler = SlurmScheduler()
+
+
+class TestFlux(SchedulerContract):
+    scheduler = FluxScheduler()

@@ -15,7 +15,7 @@ import pytest
 from callyard.cache.claims import Claim, Claims
 from callyard.cache.directory import CacheDirectory
 from callyard.cache.messages import RunRequest
-from callyard.jobs.batch import Batch, CallFile, CallPosition
+from callyard.jobs.batch import Batch, CallFile, CallPosition, StoredPickle
 from callyard.jobs.spool import BatchDirectory
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.version import VERSION
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> BatchDirectory:
         references=(), code_only=False, source="", facts={},
     )  # fmt: skip
     call = CallFile(
-        data=pickle.dumps((operator.add, (1, 2), {})), apart=None, inputs=(), order=request, meaning=None,
+        data=(StoredPickle(pickle.dumps((operator.add, (1, 2), {}))),), apart=None, inputs=(), order=request, meaning=None,
         initializer=None, options={}, run_time=None, memory=None, ranks=1, launcher=(), wait=60.0,
     ).dump()  # fmt: skip
     batch = Batch(

@@ -37,6 +37,7 @@ def make_job() -> Iterator[Callable[[Any], Job]]:
     for job in jobs:
         os.close(job.signals.wakes)
         os.close(job.signals._wake)
+        job.log.close()
 
 
 @pytest.mark.parametrize("error", [None, PermissionError(), AttributeError()])
@@ -51,7 +52,7 @@ def test_the_end_of_a_call_is_seen_without_a_pidfd(
 
     if error is not None:
         monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
-    folder: Any = SimpleNamespace(batch=SimpleNamespace(calls_per_job=1))
+    folder: Any = SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=4096))
     call_file: Any = SimpleNamespace(wait=60.0, private=True)
     job = make_job(folder)
     job.runs = 0, call_file
@@ -87,10 +88,10 @@ def call(job, parent, number, call_file, deadline):
 
 Job._become_call = call
 become_subreaper()
-job = Job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=2)))
+job = Job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=4096)))
 signal.signal(signal.SIGCHLD, job.reap_others)
 call_file = SimpleNamespace(wait=60.0, private=True, run_time=None, memory=None, options={})
-print(*job._run(0, call_file), len(os.listdir("/proc/self/fd")) < 8)  # two are the pipe of its signals
+print(*job._run(0, call_file), len(os.listdir("/proc/self/fd")) < 14)  # eight are pipes of its own
 try:
     os.wait()
 except ChildProcessError:
@@ -116,6 +117,7 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(
     begun: list[Any] = [None]
     batch = SimpleNamespace(
         calls_per_job=1,
+        log_limit=4096,
         python=f"{sys.version_info[0]}.{sys.version_info[1]}",
         callyard=VERSION,
         restart_limit=0,
@@ -137,7 +139,7 @@ def test_a_call_that_ends_itself_at_its_deadline_ran_too_long(
     monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job]
 ) -> None:
     """It may do so before this process has looked at the limits."""
-    job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1)))
+    job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=1 << 20)))
     times = iter([100.0, 104.9, 105.0])
     asked: list[float] = []
 
@@ -167,7 +169,7 @@ def test_the_grace_counts_where_nothing_else_reads_the_clock(
     def wait(*arguments: Any) -> None:
         now[0] += arguments[-1]
 
-    job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1)))
+    job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=1 << 20)))
     job.clock = job.signals._clock = RunClock(lambda: now[0])
     job.runs = 0, SimpleNamespace(wait=60.0, private=True)  # type: ignore[assignment]
     job.folder = SimpleNamespace(beat=lambda number: None, stop=lambda element: None)  # type: ignore[assignment]
@@ -211,8 +213,8 @@ def become(job, *arguments):
 def no_fork():
     raise BlockingIOError(11, "no more processes")
 
-batch = SimpleNamespace(calls_per_job=4, calls=[SimpleNamespace(name=f"call{i}") for i in range(4)])
-folder = SimpleNamespace(batch=batch, call=call, end=end, ended=ended, log=lambda number: f"{number}.log")
+batch = SimpleNamespace(calls_per_job=4, log_limit=1 << 20, calls=[SimpleNamespace(name=f"call{i}") for i in range(4)])
+folder = SimpleNamespace(batch=batch, call=call, end=end, ended=ended, log=lambda number: f"{sys.argv[1]}/{number}.log")
 job_module.CallFile = SimpleNamespace(load=lambda packed: SimpleNamespace(
     wait=60.0, private=True, run_time=None, memory=None, options={}))
 job_module.load_for = lambda call_file: None

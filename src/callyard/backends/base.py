@@ -40,6 +40,11 @@ class Settings:
     init_function: Callable[[], dict[str, object]] | None = None
     max_tasks_per_child: int | None = None
 
+    @property
+    def changes_data(self) -> bool:
+        """Whether the user's code may change data of modules before a call, so that only their code is compared."""
+        return self.initializer is not None or self.init_function is not None
+
 
 class Backend(Protocol):
     """The calls of one executor, and the resources for their runs."""

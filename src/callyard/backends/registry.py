@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "OWN", "open_backend", "other_resources"]
 
 GROUP = "callyard.backends"
-OWN = {"local": "callyard.backends.local:Local", "slurm": "callyard.backends.slurm:Slurm"}
+OWN = {
+    "local": "callyard.backends.local:Local",
+    "slurm": "callyard.backends.slurm:Slurm",
+    "flux": "callyard.backends.flux:Flux",
+}
 
 
 def open_backend(choice: object, settings: Settings, cache: Cache | str | os.PathLike[str] | None = None) -> Backend:
@@ -48,10 +52,18 @@ def other_resources(choice: object) -> Sequence[str]:
 
 def _factory(choice: object) -> BackendFactory | None:
     """Return the description for a name or a class, or the choice itself if it is one; None for anything else."""
-    found = find_plugin(GROUP, choice, OWN) if isinstance(choice, str) else choice
+    name = _automatic() if choice == "auto" else choice
+    found = find_plugin(GROUP, name, OWN) if isinstance(name, str) else name
     if not (hasattr(found, "open") and hasattr(found, "other_resources")):
         return None
     return cast("Callable[[], BackendFactory]", found)() if isinstance(found, type) else cast("BackendFactory", found)
+
+
+def _automatic() -> str:
+    """Return the name of the backend for the place of this process."""
+    from ..schedulers.registry import scheduler_here  # here, because calls on this machine need no scheduler
+
+    return scheduler_here(os.environ).lower() or "local"
 
 
 def _open(choice: object, settings: Settings, cache: Cache | None) -> Backend:
@@ -78,6 +90,8 @@ _WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", 
     "sbatch": "slurm",
     "srun": "slurm",
     "slurm_cluster": "slurm",
+    "flux_cluster": "flux",
+    "flux_allocation": "flux",
 }
 
 
@@ -93,4 +107,4 @@ def _instead(choice: object) -> str:
     near = nearest(choice, [*names, *_WORDS, *_EXECUTORS]) if isinstance(choice, str) else []
     meant = dict.fromkeys(_EXECUTORS.get(word) or _WORDS.get(word, word) for word in near)
     known = ", ".join(repr(name) for name in names)
-    return alternatives(meant) or f"; use {known}, Local(...), Slurm(...) or another executor"
+    return alternatives(meant) or f"; use {known}, Local(...), Slurm(...), Flux(...) or another executor"

@@ -10,6 +10,7 @@ import time
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError
 from ..jobs.find_batches import folders
+from ..jobs.spool import BatchDirectory
 from ..system.process_identity import ProcessIdentity, this_process
 from ..utils.paths import runs_directory
 
@@ -38,12 +39,26 @@ def _remove_abandoned() -> None:
 
 
 def remove_if_over(home: CacheDirectory) -> None:
-    """Remove a directory of jobs without a cache, unless some still run: no process is left to read the results."""
-    if all(folder.is_over() for folder in folders(home)):
+    """Remove a directory of jobs without a cache, unless some still run: no process is left to read the results.
+
+    It stays for a week if an error, which somebody has been told, names a log there.
+    """
+    if all(folder.is_over() and not _is_named(folder) for folder in folders(home)):
         gone = f"{home.path}.gone"  # renamed first: jobs that are just ending find no place to write
         with contextlib.suppress(OSError):
             os.rename(home.path, gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def _is_named(folder: BatchDirectory) -> bool:
+    """Return whether an error names a log of this batch that was written lately."""
+    for number, progress in folder.news().items():
+        with contextlib.suppress(OSError, CallyardError):
+            log, outcome = folder.log(number), folder.ended(number) if progress == "seen" else None
+            named = outcome is not None and os.fsencode(log) in outcome.failure
+            if named and os.stat(log).st_mtime > time.time() - _KEPT:
+                return True
+    return False
 
 
 def live_directory() -> str:

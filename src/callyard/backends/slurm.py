@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING
 from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
-from ..resource_values import Amount, amount, whole
-from ..utils.paths import expand
+from ..resource_values import Amount, whole
 from .base import Backend, Settings
+from .scheduler_settings import SchedulerSettings, lines
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
@@ -24,7 +23,7 @@ __all__ = ["Slurm"]
 
 @strict_init(place_in_backend)
 @dataclass(frozen=True)
-class Slurm:
+class Slurm(SchedulerSettings):
     """A cluster that Slurm manages: a backend for `Executor`.
 
     Outside an allocation each call becomes a job that outlives this process (`detached`); inside one, or with `nodes`,
@@ -53,6 +52,8 @@ class Slurm:
         result_grace: the longest time after the end of a job until its result is visible (s); not given to jobs that
             have left their exit code.
         calls_per_job: the number of short calls in one job, one after the other.
+        log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
+            "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: True for calls that are jobs and outlive this process; default: see above.
         exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a
             fault of the node.
@@ -87,28 +88,21 @@ class Slurm:
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
     calls_per_job: int = 1
+    log_limit: Amount = Amount("100MB")
     detached: bool | None = None
     exclude_failed_nodes: bool = False
     host: None = None
 
+    _scheduler = "Slurm"
+    _defaults = ("partition", "account", "qos", "constraint", "reservation")
+    _texts = ("mpi", "interface", "template", "python")
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "result_grace", amount("result_grace", self.result_grace))
-        whole("calls_per_job", self.calls_per_job, 1)
+        self._check()
         _check_nodes(self.nodes)
-        _check_poll(self.poll)
         _check_ports(self.ports)
-        for name in _TEXTS:
-            _check_text(name, getattr(self, name))
-        if self.python is not None:
-            object.__setattr__(self, "python", expand(os.fspath(self.python)))
-        for name in ("setup", "teardown", "launcher"):
-            _check_texts(name, getattr(self, name))
         if not isinstance(self.exclude_failed_nodes, bool):
             raise ResourceError(f"exclude_failed_nodes must be True or False, not {self.exclude_failed_nodes!r}")
-        if not isinstance(self.detached, (bool, type(None))):
-            raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
-        if self.host is not None:
-            raise CallyardError("Slurm on another machine by SSH is not here yet; run this on a login node")
         if self.detached and self.nodes is not None and not _is_inside():
             raise CallyardError(
                 "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
@@ -117,7 +111,7 @@ class Slurm:
     @property
     def other_resources(self) -> Sequence[str]:
         """The names of the template, which calls may use as resources beside the common ones."""
-        return _template_keys(self) if _is_detached(self) else ()
+        return self._template_keys() if _is_detached(self) else ()
 
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
         """Make the backend of an executor.
@@ -127,7 +121,7 @@ class Slurm:
                 nodes.
         """
         if _is_detached(self):
-            return _open_detached(self, settings, cache)
+            return self._open_detached(settings, cache)
         return _open_live(self, settings)
 
 
@@ -140,52 +134,17 @@ def _is_detached(slurm: Slurm) -> bool:
     return (not _is_inside() and slurm.nodes is None) if slurm.detached is None else slurm.detached
 
 
-def _open_detached(slurm: Slurm, settings: Settings, cache: Cache | None) -> Backend:
-    from ..hosts.this_machine import open_host
-    from ..schedulers.registry import open_scheduler
-    from .batch.backend import BatchBackend
-    from .batch.scheduler_client import SchedulerClient
-    from .batch.writer import JobSettings
-    from .run_directories import private_home
-
-    if settings.max_tasks_per_child is not None:
-        raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
-    if cache is not None and cache.mode == "read-only":
-        raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
-    scheduler = open_scheduler(_NAME)
-    jobs = JobSettings(
-        scheduler.name,
-        _command(slurm),
-        _asked(slurm),
-        environment=scheduler.site().job_variables.environment(),
-        setup=_lines(slurm.setup),
-        teardown=_lines(slurm.teardown),
-        template=_template_text(slurm),
-        template_uses=_template_uses(slurm),
-        walltime=slurm.walltime,
-        mpi=slurm.mpi,
-        rank_launcher=scheduler.site().rank_launcher,
-        rank_options=scheduler.site().rank_options,
-        calls_per_job=slurm.calls_per_job,
-        poll=slurm.poll,
-        result_grace=slurm.result_grace,
-        exclude_failed_nodes=slurm.exclude_failed_nodes,
-    )
-    directory = private_home() if cache is None else cache._directory
-    client = SchedulerClient(scheduler, open_host(), slurm.poll[0])
-    return BatchBackend(client, directory, jobs, settings, cache is None)
-
-
 def _open_live(slurm: Slurm, settings: Settings) -> Backend:
     from .cluster import ClusterBackend
     from .scheduler_launch import PilotLaunch, StepLaunch
 
     if slurm.nodes is not None and not _is_inside():
-        if slurm.calls_per_job != 1:
-            raise CallyardError(
-                "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
-            )
-        own = _launch_settings(slurm, _template_text(slurm), _template_keys(slurm))
+        for name in ("calls_per_job", "log_limit"):
+            if getattr(slurm, name) != getattr(Slurm, name):
+                raise CallyardError(
+                    f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
+                )
+        own = _launch_settings(slurm, slurm._template_text(), slurm._template_keys())
         return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
         if slurm.exclude_failed_nodes:
@@ -208,111 +167,23 @@ def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence
     from .scheduler_launch import LaunchSettings
 
     return LaunchSettings(
-        scheduler=open_scheduler(_NAME),
+        scheduler=open_scheduler(slurm._scheduler),
         host=open_host(),
         nodes=slurm.nodes,
-        asked=_asked(slurm),
+        asked=slurm._asked(),
         walltime=slurm.walltime,
         template=template,
         template_keys=template_keys,
         python=None if slurm.python is None else os.fspath(slurm.python),
-        setup=_lines(slurm.setup),
-        teardown=_lines(slurm.teardown),
-        launcher=_launcher(slurm),
+        setup=lines(slurm.setup),
+        teardown=lines(slurm.teardown),
+        launcher=slurm._launcher(),
         mpi=slurm.mpi,
         interface=slurm.interface,
         ports=slurm.ports,
         poll=slurm.poll,
         exclude_failed_nodes=slurm.exclude_failed_nodes,
     )
-
-
-def _asked(slurm: Slurm) -> dict[str, str]:
-    """Return the resources of all jobs: the partition, the account ..."""
-    return {name: value for name in _DEFAULTS if (value := getattr(slurm, name)) is not None}
-
-
-def _command(slurm: Slurm) -> tuple[str, ...]:
-    """Return the command that runs Callyard on a node, before its arguments."""
-    from ..pool.zygote_connection import python_command
-
-    own = python_command("callyard.worker.job", "main")
-    if slurm.python is not None:
-        own = [os.fspath(slurm.python), "-c", "from callyard.worker.job import main; main()"]
-    return (*_launcher(slurm), *own)
-
-
-def _launcher(slurm: Slurm) -> Sequence[str]:
-    return shlex.split(slurm.launcher) if isinstance(slurm.launcher, str) else tuple(slurm.launcher)
-
-
-def _lines(text: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(text.splitlines() if isinstance(text, str) else text)
-
-
-def _template_text(slurm: Slurm) -> str | None:
-    """Return the text of the template, which may also be given as the path of a file."""
-    if slurm.template is None:
-        return None
-    template = os.fspath(slurm.template)
-    if "\n" in template:
-        return template
-    try:
-        with open(template, encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise CallyardError(f"the template {template!r} cannot be read: {error.strerror}") from error
-
-
-def _template_keys(slurm: Slurm) -> Sequence[str]:
-    """The names of the user's own in the template."""
-    from ..schedulers.script import KNOWN
-
-    return sorted(_template_uses(slurm) - KNOWN)
-
-
-def _template_uses(slurm: Slurm) -> frozenset[str]:
-    """The variables of the template, among which are those of settings that only the template could carry out."""
-    text = _template_text(slurm)
-    if text is None:
-        return frozenset()
-    from ..schedulers.script import variables_of  # here, because this needs Jinja
-
-    try:
-        used = variables_of(text)
-    except ValueError as error:
-        raise CallyardError(str(error)) from error
-    for setting, name in (("teardown", "teardown"), ("exclude_failed_nodes", "exclude")):
-        if getattr(slurm, setting) and name not in used:
-            raise CallyardError(
-                f"{setting} is given, and the template of the job script has no {{{{ {name} }}}} for it; add that"
-            )
-    return frozenset(used)
-
-
-_NAME = "Slurm"  # in the registry of schedulers
-_DEFAULTS = ("partition", "account", "qos", "constraint", "reservation")
-_TEXTS = (*_DEFAULTS, "mpi", "interface", "template", "python")
-_PATHS = ("template", "python")
-
-
-def _check_text(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, (str, os.PathLike) if name in _PATHS else str):
-        raise ResourceError(f"{name} must be a {'path' if name in _PATHS else 'string'}, not {value!r}")
-
-
-def _check_texts(name: str, value: object) -> None:
-    texts = isinstance(value, Sequence) and all(isinstance(each, str) for each in value)
-    if not texts or isinstance(value, bytes):
-        raise ResourceError(f"{name} must be a string or several of them, not {value!r}")
-
-
-def _check_poll(poll: object) -> None:
-    if isinstance(poll, (tuple, list)) and len(poll) == 2 and all(isinstance(each, (int, float)) for each in poll):
-        low, high = poll
-        if 0 < low <= high:
-            return
-    raise ResourceError(f"poll must be two numbers of seconds, the smaller first, not {poll!r}")
 
 
 def _check_ports(ports: object) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..hosts.this_machine import open_host
 from ..schedulers.base import Scheduler
-from ..schedulers.registry import OWN, open_scheduler
+from ..schedulers.registry import OWN, open_scheduler, scheduler_here
 from ..system import machine, memory_control
 from . import version
 
@@ -83,6 +83,7 @@ def _schedulers() -> Iterator[Fact]:
     for scheduler in map(open_scheduler, OWN):
         if shutil.which(scheduler.site().program) is not None:
             yield _scheduler(scheduler)
+    yield Fact("backend='auto'", scheduler_here(os.environ).lower() or "local", "what this stands for here")
 
 
 def _scheduler(scheduler: Scheduler) -> Fact:

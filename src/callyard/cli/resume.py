@@ -34,10 +34,11 @@ def run(options: argparse.Namespace) -> int:
     cache = to_change(open_cache(options, directory))
     submitted, refused = _resume_all(cache._directory)
     if options.json:
-        print_json({"submitted": [{"job": part.job, "calls": calls} for part, calls in submitted]})
+        print_json({"submitted": [{"job": ",".join(part.jobs), "calls": calls} for part, calls in submitted]})
     else:
         for part, calls in submitted:
-            print(f"job {part.job}: {calls} calls")
+            more = f" and {len(part.jobs) - 1} more" if len(part.jobs) > 1 else ""
+            print(f"job {part.jobs[0]}{more}: {calls} calls")
         if not submitted and not refused:
             print(f"nothing in {cache.path} waits to be submitted")
     if refused:

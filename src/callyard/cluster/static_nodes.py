@@ -112,10 +112,10 @@ class StaticNodes:
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         expected = self._starts.expected()
         if any(node.leaving for node in self._placement.nodes.values()):
-            return None  # it is about to end, and then one can be started again, or not
+            return None  # the node ends soon; only then is it known if another agent can be started there
         if not self._starts.missing():
             left = self._nodes.ends_in()
-            hours = "" if left is None else f", or is there for so long (but for {max(0.0, left):.0f} s more)"
+            hours = "" if left is None else f", or no node is there for its run_time ({max(0.0, left):.0f} s are left)"
             return GivenUpCalls(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
         over = any(map(self._nodes.is_over, self._words))  # then no agent will ever come, however long one waits
         if not over and not long and (self._starts.ever or expected or not self._words):
@@ -136,7 +136,7 @@ class StaticNodes:
                 f"node failed, ask with --no-kill, which keeps the other nodes ({said})"
             )
         return kind(
-            f"no agent of {self._nodes.describe()} that could take it is there (missing: {missing}; "
+            f"{self._nodes.describe()} has no connected node that could take this call (missing agents: {missing}; "
             f"waited for {CONNECT:.0f} s at most){where}" + (f"; what was said: {said}" if said else "")
         )
 

@@ -1,4 +1,7 @@
-"""Suggestions for unknown names: the probable known name, or the function with the keyword."""
+"""Suggestions for unknown names: the probable known name, or the function with the keyword.
+
+The sentences around them belong to `resources`, `argument_checks` and `backends.registry`.
+"""
 
 from __future__ import annotations
 

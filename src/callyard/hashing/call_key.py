@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import FunctionType
@@ -70,6 +71,25 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
         known[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata)
     made: FunctionPart = known[code_only]
     return made
+
+
+def references_of(
+    function: Any, args: Iterable[Any], kwargs: Mapping[str, Any], code_only: bool = False
+) -> tuple[Reference, ...]:
+    """Return the definitions that a call without a key imports where it runs, each with its present token.
+
+    As far as that can be told: of a value without a token, what it reaches is not known.
+    """
+    encoder, found = ValueEncoder(), tuple[Reference, ...]()
+    with suppress(Exception):  # a class of the user's may do anything here; the call needs no token
+        found = function_part(function, code_only).references
+    for value in (*args, *kwargs.values()):
+        with suppress(Exception):
+            encoder.token(value)
+    with suppress(Exception):
+        known = {reference[:2] for reference in found}
+        found += _pinned(encoder, (place for place in encoder.references if place not in known), False, False)
+    return found
 
 
 def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:

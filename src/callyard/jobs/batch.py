@@ -22,6 +22,7 @@ __all__ = [
     "CallPosition",
     "CallStart",
     "KeyRecipe",
+    "StoredPickle",
 ]
 
 FORMAT = 1
@@ -58,6 +59,7 @@ class Batch(Frozen):
     python: str
     callyard: str
     request: dict[str, Any]  # the request to the scheduler, kept to be repeated
+    log_limit: int = 100 << 20  # bytes that a log may have
 
     def element_of(self, number: int) -> int | None:
         """Return the array's element that makes a call."""
@@ -96,7 +98,7 @@ class Batch(Frozen):
             ValueError: some of them make no sense.
         """
         spans = [number for call in self.calls for number in (call.at, call.size)]
-        counts = [self.calls_per_job - 1, self.restart_limit, *spans, *(self.elements or ())]
+        counts = [self.calls_per_job - 1, self.restart_limit, self.log_limit, *spans, *(self.elements or ())]
         if not all(type(count) is int and count >= 0 for count in counts) or not 0 <= self.created < _LATEST:
             raise ValueError("numbers that make no sense")
         if not (self.size - 1) * self.calls_per_job < len(self.calls) <= self.size * self.calls_per_job:
@@ -115,12 +117,29 @@ class BatchPart(Frozen):
     """Elements of a batch that are one job to the scheduler, now or soon: from the `first` on, up to `end`.
 
     They are counted, not named by their numbers. A batch has one part, unless the scheduler has refused so many
-    elements.
+    elements. `job` is the ID of the job or array; where elements are jobs of their own, their IDs, each followed by a
+    comma.
     """
 
     first: int
     end: int
     job: str = ""
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The IDs of its jobs; one for an array."""
+        return tuple(self.job.split(",")[:-1]) if self.is_separate else (self.job,)
+
+    @property
+    def is_separate(self) -> bool:
+        """Whether its elements are jobs of their own."""
+        return self.job.endswith(",")
+
+    def job_of(self, place: int, element: int | None) -> str:
+        """Return the ID of the job at a place of the batch, which is that element of the array."""
+        if self.is_separate:
+            return self.jobs[place - self.first]
+        return self.job if element is None else f"{self.job}_{element}"
 
     @property
     def name(self) -> str:
@@ -160,11 +179,21 @@ class KeyRecipe(Frozen):
     around: KeyContext
 
 
-class CallFile(Frozen):
-    """A call as a file, with all data for the job. The order has no key while the key depends on inputs."""
+class StoredPickle(Frozen):
+    """A pickle whose large buffers lie in the file `buffers` of the batch, at these places (position, bytes)."""
 
-    data: bytes  # function, arguments, keywords; with numbers for inputs
-    apart: bytes | None  # the same with the user's modules by value, for a node with another version of them
+    data: bytes  # b"" where it is large itself: then it is the first of the buffers
+    buffers: tuple[tuple[int, int], ...] = ()
+
+
+class CallFile(Frozen):
+    """A call as a file, with all data for the job. The order has no key while the key depends on inputs.
+
+    It is one pickle of function, arguments and keywords, or one of the function and one of the rest.
+    """
+
+    data: tuple[StoredPickle, ...]  # with numbers for inputs
+    apart: tuple[StoredPickle, ...] | None  # the same, with the user's modules inside: for where these have changed
     inputs: tuple[CallInput, ...]
     order: RunRequest
     meaning: KeyRecipe | None
@@ -183,7 +212,7 @@ class CallFile(Frozen):
         return pickle.dumps(self, 5)
 
     @staticmethod
-    def load(data: bytes) -> CallFile:
+    def load(data: bytes | bytearray) -> CallFile:
         """Return the call; no object of the user's is unpickled here."""
         call_file = pickle.loads(data)
         assert isinstance(call_file, CallFile)
@@ -247,9 +276,15 @@ class CallOutcome(Frozen):
     failure: bytes = b""  # the pickled error and its traceback
     attempts: int = 1  # runs so far; more than one after an `Again`
 
+    def dump(self) -> bytes:
+        fields = {name: value for name, value in vars(self).items() if name != "failure"}
+        return json_dumps(fields).encode() + b"\n" + self.failure
+
     @staticmethod
     def load(data: bytes) -> CallOutcome:
         """Return the outcome from a line of JSON and the failure. Damaged data raise several kinds of exceptions."""
+        if not data:  # the call failed, and the disk took no words about that
+            return CallOutcome("failed")
         head, _, failure = data.partition(b"\n")
         end = CallOutcome(**json_loads(head), failure=failure)
         if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):

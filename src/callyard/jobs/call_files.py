@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import _pickle as pickle
 import os
 import time
 
 from ..cache.directory import CacheDirectory, remove_file, write_all
 from ..cache.permissions import check_file
 from ..errors import CacheError, VersionMismatch
-from ..utils.lite_stdlib import Any, Callable, json_dumps, json_loads, suppress
+from ..utils.lite_stdlib import Any, Callable, json_loads, suppress
 from .batch import FORMAT, Batch, CallAgain, CallOutcome, CallStart
 
 __all__ = ["CallFiles", "DirectoryFiles", "exit_file"]
@@ -101,14 +102,30 @@ class CallFiles(DirectoryFiles):
             raise VersionMismatch(f"{self.path} was written by another version of Callyard ({found['callyard']})")
         return Batch.from_fields(found)
 
-    def call(self, number: int) -> bytes:
+    def call(self, number: int) -> bytearray:
         """Return the packed call."""
         place = self.batch.calls[number]
-        descriptor = self._open("calls")
+        return self._part("calls", place.at, place.size)
+
+    def buffer(self, at: int, size: int) -> bytearray:
+        """Return a large part of arguments, in memory of its own."""
+        return self._part("buffers", at, size)
+
+    def buffers(self) -> list[bytes]:
+        """Return the file of the large parts of arguments, if there is one, for another batch of the same calls."""
+        with suppress(FileNotFoundError):
+            return [self._read("buffers")]
+        return []
+
+    def _part(self, name: str, at: int, size: int) -> bytearray:
+        descriptor = self._open(name)
         try:
-            if place.at + place.size > os.fstat(descriptor).st_size:
-                raise CacheError(f"{self.path}/calls is damaged: it is too short for call {number}")
-            return os.pread(descriptor, place.size, place.at)
+            if at + size > os.fstat(descriptor).st_size:
+                raise CacheError(f"{self.path}/{name} is damaged: it is too short")
+            content, done = bytearray(size), 0
+            while done < size and (count := os.preadv(descriptor, [memoryview(content)[done:]], at + done)):
+                done += count
+            return content
         finally:
             os.close(descriptor)
 
@@ -132,9 +149,7 @@ class CallFiles(DirectoryFiles):
             os.utime(f"{self.path}/{number}.begun")
 
     def end(self, number: int, end: CallOutcome) -> None:
-        fields = {**vars(end)}
-        failure = fields.pop("failure")
-        self._write(f"{number}.end", json_dumps(fields).encode() + b"\n", failure)
+        self._write(f"{number}.end", end.dump())
 
     def begun(self, number: int) -> CallStart | None:
         with suppress(FileNotFoundError):
@@ -147,8 +162,16 @@ class CallFiles(DirectoryFiles):
         for name in (f"{number}.end", f"{number}.seen"):
             with suppress(FileNotFoundError):
                 end: CallOutcome = self._parsed(name, CallOutcome.load)
-                return end
+                return end if end.failure or end.state != "failed" else self._unstored(number)
         return None
+
+    def _unstored(self, number: int) -> CallOutcome:
+        """Return the outcome of a call that failed where the disk took no words about that."""
+        error = CacheError(
+            f"{self.batch.calls[number].name!r} failed, and its error could not be stored in {self.path}, whose disk "
+            "or quota was used up: make room there, and submit the call again"
+        )
+        return CallOutcome("failed", failure=pickle.dumps((error, "")))
 
     def wait_for(self, number: int, job: str) -> None:
         """Write down another job, the one with the claim to this call's key."""

@@ -10,6 +10,9 @@ Calls with the same resources and the same kind of dependencies are one job arra
 
 A job checks the inputs itself, whatever the scheduler thinks. So `any` is enough, and `any` is necessary where several
 calls share a job, because the failure of one is not the failure of the others.
+
+Where the elements of an array are jobs of their own (`Site.separate`), each waits for exactly the jobs with its inputs,
+and the calls of a layer with the same resources are always one array.
 """
 
 from __future__ import annotations
@@ -66,13 +69,21 @@ class JobArray(Generic[C]):
     after: tuple[ArrayDependency, ...] = ()
     numbers: list[int] | None = None
     needs: set[Hashable] = field(default_factory=set)
+    after_each: list[list[ArrayDependency]] = field(default_factory=list)  # of each element, where these are separate
 
 
-def plan(calls: Sequence[C], most: int, calls_per_job: int = 1) -> list[JobArray[C]]:
-    """Return arrays of at most `most` elements each, in an order that permits their submission."""
+def plan(calls: Sequence[C], most: int, calls_per_job: int = 1, *, separate: bool = False) -> list[JobArray[C]]:
+    """Return arrays of at most `most` elements each, in an order that permits their submission.
+
+    With `separate`, their elements are jobs of their own.
+    """
     arrays: list[JobArray[C]] = []
     for layer in _layers(calls):
         for group in _alike(layer):
+            if separate:
+                parts = _split(JobArray(group[0].like, group), most * calls_per_job, calls_per_job)
+                arrays.extend(_each_after_its_own(part, calls_per_job) for part in parts)
+                continue
             for array in _arrays(group, calls_per_job):
                 arrays.extend(_split(array, most * calls_per_job, calls_per_job))
     return arrays
@@ -100,6 +111,20 @@ def _alike(layer: Iterable[C]) -> list[list[C]]:
 def _elements(call: PlannedCall) -> frozenset[ArrayElement]:
     places = (other.place if isinstance(other, PlannedCall) else other for other in call.after)
     return frozenset(place for place in places if place is not None)
+
+
+def _each_after_its_own(array: JobArray[C], calls_per_job: int) -> JobArray[C]:
+    """Note for each element of an array which jobs its calls need."""
+    firsts = range(0, len(array.calls), calls_per_job)
+    needed = [
+        frozenset[ArrayElement]().union(*map(_elements, array.calls[first : first + calls_per_job])) for first in firsts
+    ]
+    array.needs = {element.array for elements in needed for element in elements}
+    array.after_each = [
+        list(dict.fromkeys(ArrayDependency("any", each.array, each.number) for each in sorted(elements, key=_number)))
+        for elements in needed
+    ]
+    return array
 
 
 def _arrays(calls: list[C], calls_per_job: int) -> list[JobArray[C]]:

@@ -2,8 +2,9 @@
 
     <home>/jobs/<token>/batch     the submission, as JSON
                         calls     the calls themselves, one behind the other
+                        buffers   likewise, the large parts of their arguments, each content once
                         script    the job's script
-                        job       the scheduler's name of the job; written after the submission
+                        job       the scheduler's ID of the job, or of each element; written after the submission
                         job.0-9   likewise, of the first ten elements, if not all could be submitted at once
                         3.begun   call 3 is running: the place, and the key
                         3.end     the outcome; renamed to 3.seen by a process that has received it
@@ -59,13 +60,22 @@ class BatchDirectory(CallFiles):
         self._batch = batch
         return batch
 
-    def create(self, batch: Batch, calls: Iterable[bytes], script: str, again: CallAgain | None = None) -> None:
+    def create(
+        self,
+        batch: Batch,
+        calls: Iterable[bytes],
+        script: str,
+        again: CallAgain | None = None,
+        buffers: Sequence[bytes] = (),
+    ) -> None:
         """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed.
 
         `again`: the arguments with which its only call goes on.
         """
         building = self.home.temporary_directory("jobs")
         try:
+            if buffers:
+                self._write_into(building, "buffers", *buffers)
             self._write_into(building, "calls", *calls)
             self._write_into(building, "script", script.encode())
             self._write_into(building, "batch", batch.dump())
@@ -128,8 +138,7 @@ class BatchDirectory(CallFiles):
     def job_of(self, number: int) -> str | None:
         """Return the scheduler's ID of the job that makes a call."""
         place, element = number // self.batch.calls_per_job, self.batch.element_of(number)
-        job = next((part.job for part in self.parts if part.first <= place < part.end), None)
-        return job if job is None or element is None else f"{job}_{element}"
+        return next((part.job_of(place, element) for part in self.parts if part.first <= place < part.end), None)
 
     def asks_again(self, number: int) -> bool:
         """Return True if the call has asked for another attempt that has not begun: it beats no more.
@@ -203,7 +212,7 @@ class BatchDirectory(CallFiles):
 
     def received(self, number: int) -> None:
         """Note that a process was told of the failure: a later submission runs the call again."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # without this note another process is told, too
             os.rename(f"{self.path}/{number}.end", f"{self.path}/{number}.seen")
 
     def attach(self, waiter: str, number: int | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ResourceError
@@ -40,6 +40,8 @@ def note_of(
     limit: float | None,
     templated: bool,
     after: tuple[ArrayDependency, ...],
+    after_each: Sequence[Sequence[ArrayDependency]] = (),
+    lanes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the request as JSON; arrays that must come first are named by their tokens."""
     return {
@@ -49,6 +51,8 @@ def note_of(
         "time": limit,
         "templated": templated,
         "after": after,
+        "after_each": after_each,
+        "lanes": lanes,
     }
 
 
@@ -62,7 +66,8 @@ def _plain(value: Any) -> Any:
 
 def waited_for(folder: BatchDirectory) -> set[str]:
     """Return the tokens of the batches for which the scheduler must wait: all of them are submitted first, or over."""
-    return {token for _, token, _ in folder.batch.request["after"]}
+    asked = folder.batch.request
+    return {token for named in (asked["after"], *asked.get("after_each", ())) for _, token, _ in named}
 
 
 def is_ready(folder: BatchDirectory) -> bool:
@@ -110,7 +115,7 @@ def _job_of_element(folder: BatchDirectory, element: int) -> str | None:
 
 def _array_of(folder: BatchDirectory, element: int) -> str | None:
     job = _job_of_element(folder, element)
-    return None if job is None else job.partition("_")[0]
+    return None if job is None else JobId.parse(job).job
 
 
 def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) -> JobRequest:
@@ -123,7 +128,7 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
     return JobRequest(
         name=asked["name"],
         token=label(folder, part),
-        script=f"{folder.path}/script",
+        script=f"{_plain_path(folder.path)}/script",
         log=_log(folder),
         resources=resources,
         elements=elements,
@@ -133,6 +138,10 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
             *(found for other, kind, number in named for found in _dependencies(elements, other, kind, number)),
             *_parts_before(folder, part),
         ),
+        after_each=tuple(
+            _jobs_before(folder, each, known) for each in asked.get("after_each", ())[part.first : part.end]
+        ),
+        lanes=tuple(asked.get("lanes", ())[part.first : part.end]),
         requeue=resources.restart_limit > 0,
         templated=asked["templated"],
     )
@@ -185,8 +194,14 @@ def _dependencies(
     elif number is not None:
         jobs = [_job_of_element(other, number)]
     else:
-        jobs = [part.job for part in _parts(other)]
+        jobs = [job for part in _parts(other) for job in part.jobs]
     return [Dependency(kind, JobId.parse(job)) for job in jobs if job is not None]
+
+
+def _jobs_before(folder: BatchDirectory, named: Sequence[tuple[str, str, int]], known: Known) -> tuple[JobId, ...]:
+    """Return the jobs for which one element waits."""
+    others = [(_other(folder, token, known), number) for _, token, number in named]
+    return tuple(found.job for other, number in others for found in _dependencies(None, other, "any", number))
 
 
 def _parts_before(folder: BatchDirectory, part: BatchPart) -> Iterator[Dependency]:
@@ -204,22 +219,35 @@ def label(folder: BatchDirectory, part: BatchPart) -> str:
 def parts_of(folder: BatchDirectory, found: Mapping[str, str]) -> list[BatchPart]:
     """Return the parts of a batch that a scheduler has, from all jobs with labels beginning with the token."""
     names = {word.partition(".")[2]: job for word, job in found.items()}
+    if folder.batch.request.get("after_each") and folder.batch.elements is not None:  # each element is a job
+        return _joined(BatchPart.from_name(name, f"{job},") for name, job in names.items())
     return [
         BatchPart.from_name(name, job) if name else BatchPart(0, folder.batch.size, job) for name, job in names.items()
     ]
 
 
+def _joined(elements: Iterable[BatchPart]) -> list[BatchPart]:
+    """Return few parts of elements that are jobs of their own."""
+    parts: list[BatchPart] = []
+    for element in sorted(elements, key=lambda part: part.first):
+        if parts and parts[-1].end == element.first:
+            parts[-1] = BatchPart(parts[-1].first, element.end, parts[-1].job + element.job)
+        elif not parts or parts[-1].end < element.first:  # one that was submitted twice counts once
+            parts.append(element)
+    return parts
+
+
 def _log(folder: BatchDirectory) -> str:
     """Return the path of the output of a job. Several calls of one job write to their own files."""
-    place = _without_backslash(folder.path)
+    place = _plain_path(folder.path)
     if folder.batch.elements is None:
         return f"{place}/{os.path.basename(folder.log(0))}"
     return f"{place}/{{element}}.{'log' if folder.batch.calls_per_job == 1 else 'job'}"
 
 
-def _without_backslash(path: str) -> str:
-    """Return another name of the same directory: schedulers give a backslash a meaning, each another one."""
-    if "\\" not in path:
+def _plain_path(path: str) -> str:
+    """Return another name of the same directory: schedulers replace a backslash and "{{", each in its way."""
+    if "\\" not in path and "{{" not in path:
         return path
     home, name = os.path.split(path)
     link = os.path.join(runs_directory(), "links", blake2b(home.encode(), digest_size=16).hexdigest())

@@ -45,9 +45,10 @@ def _move(folder: BatchDirectory, number: int, kept: CallAgain) -> None:
             token=successor.token, calls=(batch.calls[number].replace(at=0),), elements=None, calls_per_job=1,
             request={**batch.request, "after": ()}, submitter="", created=time.time(),
         ),
-        [call],
+        [bytes(call)],
         script,
         kept.replace(restarts=0),
+        folder.buffers(),
     )  # fmt: skip
     folder.end(number, CallOutcome("moved", successor.token, attempts=kept.attempt))
 

@@ -7,15 +7,18 @@ cancellations and failures, too: an array names all the arrays before it in the 
 another begins.
 
 Arrays in a row, element by element, are as wide as one of them: for each number one element runs at a time.
+
+Where the elements of an array are jobs of their own (`Site.separate`), the scheduler keeps lanes instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from itertools import cycle, islice
 
 from .planner import ArrayDependency
 
-__all__ = ["ArrayThrottle"]
+__all__ = ["ArrayThrottle", "LaneThrottle"]
 
 
 class _ArrayChain:
@@ -81,3 +84,17 @@ def _whole(after: Iterable[ArrayDependency]) -> set[Hashable]:
 
 def _anyhow(tokens: Iterable[str], after: tuple[ArrayDependency, ...]) -> Iterable[ArrayDependency]:
     return (ArrayDependency("any", token) for token in tokens if token not in _whole(after))
+
+
+class LaneThrottle:
+    """The lanes of one executor whose jobs are separate: the scheduler runs one job of a lane at a time.
+
+    Calls are dealt out in turn when they are written down, so a lane may be idle while another has calls that wait.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._lanes = cycle(f"{name}-{number}" for number in range(most))
+
+    def enter(self, elements: int) -> list[str]:
+        """Return the lanes of a new array's elements."""
+        return list(islice(self._lanes, elements))

@@ -84,6 +84,10 @@ class JobRequest:
         at_once: the most elements that may run at the same time; None for any number.
         time: the time limit at the scheduler (s); rounded up to its unit.
         after: jobs that must have ended first.
+        after_each: for each element the jobs that must have ended first, however they ended; only for a scheduler
+            whose elements are jobs of their own (`Site.separate`), which gets no `after` and no `at_once`.
+        lanes: for each element the name of a lane, in which one job runs at a time; only for such a scheduler, and
+            empty without a limit.
         whole_nodes: True for a job with all memory of its nodes.
         requeue: True if the scheduler may start the job again after losing its node.
         templated: True if the script has directives of its own for resources, name and time; then only the options are
@@ -99,9 +103,20 @@ class JobRequest:
     at_once: int | None = None
     time: float | None = None
     after: tuple[Dependency, ...] = ()
+    after_each: tuple[tuple[JobId, ...], ...] = ()
+    lanes: tuple[str, ...] = ()
     whole_nodes: bool = False
     requeue: bool = False
     templated: bool = False
+
+    def tokens(self) -> list[str]:
+        """Return the token of each job, for a scheduler whose elements are jobs of their own."""
+        if self.elements is None:
+            return [self.token]
+        count = self.elements if isinstance(self.elements, int) else len(self.elements)
+        batch, _, part = self.token.partition(".")
+        first = int(part.partition("-")[0] or 0)
+        return [f"{batch}.{place}-{place}" for place in range(first, first + count)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +196,8 @@ class Site:
     Attributes:
         program: the command for submitting jobs; a machine without this command in PATH does not have the scheduler.
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
+        separate: True if the elements of an array are jobs of their own, each with an ID and dependencies of its own.
+        inside: tells from the variables of a process if it is in an allocation or instance of the scheduler.
         environment: removes the variables of the current job or step from an environment, because commands would take
             these variables for options.
         refusal: returns the reason for a command's failure.
@@ -207,6 +224,8 @@ class Site:
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
     job_variables: JobVariables
+    separate: bool = False
+    inside: Callable[[Mapping[str, str]], bool] = lambda environ: False  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
@@ -233,10 +252,12 @@ class Scheduler(Protocol):
         Batches store the name, so that another process knows the scheduler to ask.
         """
 
-    def submit(self, request: JobRequest) -> Query[JobId]:
+    def submit(self, request: JobRequest) -> Query[JobId | Sequence[JobId]]:
         """Return the command to submit a job or an array.
 
-        The reader raises `SchedulerError` for an answer without a job ID, although the job was accepted.
+        The reader returns the ID of the job or of the whole array; if elements are jobs of their own, the ID of each,
+        in the order of the request. The reader raises `SchedulerError` for an answer without a job ID, although the job
+        was accepted.
         """
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
@@ -246,7 +267,7 @@ class Scheduler(Protocol):
         """
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:
-        """Return the command for submissions whose tokens begin with `token`, by their tokens."""
+        """Return the command for submissions whose tokens begin with `token`, by their tokens (`JobRequest.tokens`)."""
 
     def cancel(self, jobs: Sequence[JobId]) -> Sequence[Query[None]]:
         """Return the commands that cancel jobs and elements; ended ones are no error."""

@@ -23,7 +23,7 @@ class JobEnvironment(Frozen):
     it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
     of its time (s since 1970), `nodes` the number of its nodes, and `in_step` is true in a process started on a node by
     the scheduler itself. In a process of an MPI program `rank` is its number, and `local_rank` its number among those
-    of its node.
+    of its node. For `time_limit_signal` see `JobVariables`.
     """
 
     scheduler: str = ""
@@ -38,6 +38,7 @@ class JobEnvironment(Frozen):
     rank: int | None = None
     local_rank: int | None = None
     nodes: int | None = None
+    time_limit_signal: str = ""
 
     @property
     def job_id(self) -> str:
@@ -53,6 +54,9 @@ class JobVariables(Frozen):
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
     `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
     `local_rank` are set by the scheduler's launcher.
+
+    `time_limit_signal` is no variable but the name of the signal by which the scheduler ends a job at its time limit,
+    where that is not SIGTERM.
     """
 
     scheduler: str
@@ -67,6 +71,7 @@ class JobVariables(Frozen):
     rank: str = ""
     local_rank: str = ""
     nodes: str = ""
+    time_limit_signal: str = ""
 
     def environment(self) -> dict[str, str]:
         """Return the variable from which a process of a job learns these names, with the value."""
@@ -90,6 +95,7 @@ class JobVariables(Frozen):
             rank=_number(environ, self.rank),
             local_rank=_number(environ, self.local_rank),
             nodes=_number(environ, self.nodes),
+            time_limit_signal=self.time_limit_signal,
         )
 
 

@@ -6,6 +6,7 @@ An entry point is a class without arguments that follows the protocol `Scheduler
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
@@ -15,10 +16,21 @@ from .base import Scheduler
 from .job_environment import current_job
 from .steps import Allocation
 
-__all__ = ["GROUP", "OWN", "environment_outside_jobs", "open_scheduler", "read_allocation", "scheduler_of_launcher"]
+__all__ = [
+    "GROUP",
+    "OWN",
+    "environment_outside_jobs",
+    "open_scheduler",
+    "read_allocation",
+    "scheduler_here",
+    "scheduler_of_launcher",
+]
 
 GROUP = "callyard.schedulers"
-OWN = {"Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler"}
+OWN = {
+    "Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler",
+    "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
+}
 
 
 def open_scheduler(name: str) -> Scheduler:
@@ -31,6 +43,18 @@ def open_scheduler(name: str) -> Scheduler:
     if found is None:
         raise SchedulerError(f"this version of Callyard does not speak with the scheduler {name!r}")
     return cast("Callable[[], Scheduler]", found)()
+
+
+def scheduler_here(environ: Mapping[str, str]) -> str:
+    """Return the name of the innermost scheduler of ours around this process, else the first with a command here.
+
+    Nothing if there is neither. An instance of Flux may be a job of Slurm, and is then the inner one; the other way
+    round is not seen.
+    """
+    sites = {name: open_scheduler(name).site() for name in OWN}
+    inside = [name for name in reversed(OWN) if sites[name].inside(environ)]
+    installed = (name for name in OWN if shutil.which(sites[name].program, path=environ.get("PATH")))
+    return inside[0] if inside else next(installed, "")
 
 
 def scheduler_of_launcher(program: str) -> Scheduler | None:

@@ -65,7 +65,8 @@ AT_LAST
     exit "$_callyard_code"
 }
 trap _callyard_end EXIT"""
-# `wait` ends at each signal, and is called again; 127 says that an earlier `wait` has told the exit code.
+# `wait` ends at each signal, and is called again; 127 says that an earlier `wait` has told the exit code. Of a killed
+# command the shell would print all words to the log, the end of which errors quote.
 _PASS_SIGNALS_ON = """\
 for _callyard_signal in HUP INT QUIT ALRM TERM USR1 USR2; do
     trap "_callyard_again=1; kill -s $_callyard_signal \\$! 2>/dev/null || :" $_callyard_signal
@@ -74,7 +75,7 @@ COMMAND &
 _callyard_again=1 _callyard_code=127
 while [ "$_callyard_again" ]; do
     _callyard_again= _callyard_last=0
-    wait $! || _callyard_last=$?
+    wait $! 2>/dev/null || _callyard_last=$?
     if [ $_callyard_last -ne 127 ]; then _callyard_code=$_callyard_last; fi
 done
 exit $_callyard_code"""

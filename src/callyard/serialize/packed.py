@@ -8,12 +8,12 @@ from __future__ import annotations
 import _pickle as pickle
 from _thread import _local
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Iterable, Sequence
 
 if TYPE_CHECKING:
     from .shared_memory import Memory
 
-__all__ = ["Packed", "Span", "given", "load_with_inputs"]
+__all__ = ["Packed", "PackedCall", "Span", "given", "load_with_inputs"]
 
 Span = tuple[int, int, int]  # (number of the memory, offset, length)
 
@@ -36,6 +36,20 @@ class Packed:
         return pickle.loads(data, buffers=buffers)
 
 
+class PackedCall:
+    """A call in one pickle, or in one of its function and one of its arguments; each with its large buffers."""
+
+    def __init__(self, pickles: Iterable[tuple[bytes, list[bytearray]]]) -> None:
+        """Take pickles, each with memory for its buffers; one of b"" is the first of these itself."""
+        self._pickles = list(pickles)
+
+    def load(self) -> Any:
+        """Return function, arguments and keywords, once: their buffers are those that were given."""
+        pickles, self._pickles = self._pickles, []
+        loaded = [pickle.loads(data or buffers.pop(0), buffers=buffers) for data, buffers in pickles]
+        return loaded[0] if len(loaded) == 1 else (loaded[0], *loaded[1])
+
+
 # -- placeholders of futures -------------------------------------------------------------------------------
 
 
@@ -51,7 +65,7 @@ def given(number: int) -> Any:
     return _inputs.values[number]
 
 
-def load_with_inputs(packed: Packed, inputs: Sequence[Any]) -> Any:
+def load_with_inputs(packed: Packed | PackedCall, inputs: Sequence[Any]) -> Any:
     """Open arguments, with `inputs` in the places of their futures."""
     _inputs.values = inputs
     try:

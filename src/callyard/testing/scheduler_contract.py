@@ -99,6 +99,9 @@ class SchedulerContract:
             of_element = {variables.job: "8", variables.array: "7", variables.element: "3"}
             assert current_job({**environ, **of_element}).job_id == str(JobId("7", 3))
 
+    def test_who_is_outside_is_not_inside(self) -> None:
+        assert not self.scheduler.site().inside({"PATH": "/bin"})
+
     def test_who_is_in_no_allocation_is_told_so(self) -> None:
         steps = self.scheduler.site().steps
         if steps is not None:

@@ -16,7 +16,7 @@ import time
 
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
-from ..errors import CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
+from ..errors import CacheError, CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
 from ..jobs.batch import CallFile, CallOutcome, CallStart
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
@@ -38,7 +38,8 @@ from ..utils.lite_stdlib import TYPE_CHECKING, Iterator, NoReturn, signal, suppr
 from ..version import VERSION
 from .current_call import running
 from .job_call import load_for, make_call  # here, so that all calls of the job share the loaded modules
-from .job_outcome import failed, job_id, node_name, printed, who
+from .job_log import JobLog
+from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
 from .job_signals import JobSignals
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def main() -> None:
     job.signals.listen()
     signal.signal(signal.SIGCHLD, job.reap_others)
     ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
-    # Without the teardown of modules, which takes long.
-    os._exit(0 if all(end.state == "finished" for end in ends) else 1)
+    done = all(end.state == "finished" for end in ends)
+    os._exit(0 if done else job.exit_status)  # without the teardown of modules, which takes long
 
 
 def _start_afresh_with(environment: dict[str, str]) -> None:
@@ -100,6 +101,8 @@ class Job:
         self.limits: Limits | None = None  # of the calls, if they have any
         self.attempt = 1  # of the running call, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
+        self.log = JobLog(folder.batch.log_limit)
+        self.exit_status = 1  # if a call has failed
         self.oom_kills: OomKills | None = None  # of this job, once one may have ended a call
 
     def _note_stop(self) -> None:
@@ -108,10 +111,10 @@ class Job:
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down its end, unless an earlier start of this job has done so."""
-        end = self.folder.ended(number)
-        if end is None and self.signals.stopped:
-            os._exit(_STOPPED)
         try:
+            end = self.folder.ended(number)
+            if end is None and self.signals.stopped:
+                os._exit(_STOPPED)
             return end or self._make(number)
         except (OSError, CallyardError) as error:  # of this call alone: the other calls of the job run
             return self._fault(number, error)
@@ -127,13 +130,11 @@ class Job:
         outcome = failed(type(error)(f"{name} cannot be run on {node_name()}: {error}{printed(self.folder, number)}"))
         with suppress(OSError, CallyardError):
             written = self.folder.ended(number)  # perhaps the call has ended well, and only a later step failed
-            if written is None:
-                self.folder.end(number, outcome)
-            outcome = written or outcome
+            outcome = written or self._write_down(number, outcome)
             if self.runs is not None and self.runs[0] == number:
                 self._release_claim(*self.runs)
         if os.getpid() != self._process:
-            os._exit(1)
+            os._exit(self.exit_status)
         return outcome
 
     def _make(self, number: int) -> CallOutcome:
@@ -154,8 +155,11 @@ class Job:
             if reason is None and self.signals.stopped:  # the scheduler knows the reason
                 os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
-        end = failed(error)
-        self.folder.end(number, end)
+        return self._write_down(number, failed(error))
+
+    def _write_down(self, number: int, end: CallOutcome) -> CallOutcome:
+        if not write_down(self.folder, number, end):
+            self.exit_status = UNWRITTEN
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
@@ -188,7 +192,7 @@ class Job:
 
             if not move_to_successor(BatchDirectory(self.folder.home, self.folder.token), number):
                 words = f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
-                self.folder.end(number, failed(SchedulerError(words)))
+                self._write_down(number, failed(SchedulerError(words)))
             return False
         os._exit(_STOPPED)
 
@@ -222,6 +226,7 @@ class Job:
         """Fork a process for the call; return the reason if it was ended here, and the exit code."""
         parent = os.getpid()
         self.runs = number, call_file
+        self.log.open(self.folder.log(number) if self.several else None)
         now = self.clock()
         deadline = None if call_file.run_time is None else now + call_file.run_time
         if deadline is not None or current_job().ends is not None:
@@ -240,6 +245,7 @@ class Job:
         pid, self.pid = self.pid, 0
         self.signals.ended()
         end_children(_UNKILLABLE)
+        self.log.drain()
         ended = None if self.limits is None else self.limits.ended(pid)
         return reason or ended or self._killed_for_memory(code), code
 
@@ -267,6 +273,8 @@ class Job:
             return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + printed(self.folder, number))
         if reason == "memory":
             return OutOfMemory(too_much_memory(name, call_file.memory) + printed(self.folder, number))
+        if code == UNWRITTEN:
+            return CacheError(f"{name} could not write down how it ended{printed(self.folder, number)}")
         from ..errors import WorkerLost  # here, because this loads much, and most calls end well
 
         error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")
@@ -278,8 +286,7 @@ class Job:
         die_with_parent(parent)
         running.attempt = self.attempt
         running.listen_in_job(call_file.options, deadline, current_job().ends, self.signals.warned, self.stopped)
-        if self.several:
-            _write_to(self.folder.log(number))
+        self.log.enter()
         os.environ.update({"CALLYARD_JOB": job_id(), NESTED: str(nested(os.environ) + 1)})
         make_call(
             self.folder, number, call_file, CallStart(job_id(), node_name(), call_file.order.key, _beat_of(call_file))
@@ -290,14 +297,16 @@ class Job:
         """Wait for the end of the call's process; return the reason if it was ended here, and the exit code."""
         reason, beats, until = None, self._beats(), float("inf")
         descriptor = watch_end(self.pid)
-        watched = [] if descriptor is None else [descriptor, self.signals.wakes]
+        watched = [] if descriptor is None else [descriptor]
         while (status := status_of_ended(self.pid)) is None and (now := self.clock()) < until:
             limit = None if self.limits is None else self.limits.patience(now)
             due = self.signals.next_at
             patience = min(next(beats), until - now, until if limit is None else limit, self._next_look(until))
-            patience = patience if due is None else max(0.0, min(patience, due - now))
-            select.select(watched, [], [], patience if watched else min(_LOOKING, patience))
+            patience = min(patience, self.log.patience(), float("inf") if due is None else max(0.0, due - now))
+            ready = [*watched, self.signals.wakes, *self.log.descriptors()]
+            select.select(ready, [], [], patience if watched else min(_LOOKING, patience))
             self.signals.drain()
+            self.log.copy()
             now = self.clock()
             if self.stopped is not None:
                 self.stopped.note(self.clock)
@@ -382,10 +391,3 @@ class Job:
 
 def _beat_of(call_file: CallFile) -> float:
     return min(_BEAT, max(_MOMENT, call_file.wait / 4))
-
-
-def _write_to(path: str) -> None:
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for fd in (1, 2):
-        os.dup2(log, fd)
-    os.close(log)

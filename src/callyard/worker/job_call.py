@@ -18,12 +18,13 @@ from ..cache.messages import RunDeclined, RunRequest
 from ..cache.run_call import CachedRun, begin
 from ..errors import CacheError, CallyardError, OutOfMemory
 from ..hashing import digest  # noqa: F401  # likewise
-from ..jobs.batch import CallFile, CallOutcome, CallStart, KeyRecipe
+from ..jobs.batch import CallFile, CallOutcome, CallStart, KeyRecipe, StoredPickle
 from ..jobs.call_files import CallFiles
 from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
-from .job_outcome import InputFailed, failed, printed, who
+from .job_log import settle
+from .job_outcome import UNWRITTEN, InputFailed, failed, printed, who, write_down
 from .process_state import ProcessState
 
 if TYPE_CHECKING:
@@ -52,14 +53,26 @@ def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallSt
         end = CallOutcome("failed", failure=inherited.failure)
     except BaseException as error:
         end = failed(error, _trace(error))
+    written = True
     # A failure has been written already, before the release of the claim.
     if end is not None and folder.ended(number) is None:
-        folder.end(number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
+        written = _written(folder, number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     leave_quickly()
-    os._exit(0)
+    os._exit(0 if written else UNWRITTEN)
+
+
+def _written(folder: CallFiles, number: int, end: CallOutcome) -> bool:
+    """Write down the end of the call; if that is impossible, the log perhaps takes the traceback of a failure."""
+    settle()  # first: whoever reads the one looks into the other
+    if write_down(folder, number, end):
+        return True
+    if end.failure:
+        with suppress(Exception):  # a user may have put any object there
+            sys.stderr.write(str(end.error()[1]))
+    return False
 
 
 def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
@@ -68,7 +81,11 @@ def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart)
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
-    folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
+    try:
+        folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
+    except OSError as error:
+        problem = CacheError(f"was not run, because nothing can be written to {folder.path}: {error.strerror}")
+        raise _told(problem, folder, number) from error
     data, waits = call_file.data, None
     while True:
         run = begin(order, folder.home)
@@ -148,16 +165,20 @@ def _ran(
     call_file: CallFile,
     run: CachedRun,
     order: RunRequest,
-    data: bytes,
+    data: Sequence[StoredPickle],
     inputs: Sequence[StoredInput],
 ) -> CallOutcome | None:
     def load() -> Any:
         return _opened(folder, number, data, [given.result() for given in inputs])
 
+    def arguments() -> Any:
+        """Return the arguments to store with the result: none where no other process looks for them."""
+        return ((), {}) if call_file.private else load()[1:]
+
     def start() -> Any:
         """Return the function and the arguments of this attempt."""
-        function, *arguments = load()
-        return (function, *(arguments if kept is None else pickle.loads(kept.arguments)))
+        function, *first = load()
+        return (function, *(first if kept is None else pickle.loads(kept.arguments)))
 
     kept = folder.again(number) if running.attempt > 1 else None
     state, pid = ProcessState(), os.getpid()
@@ -178,13 +199,16 @@ def _ran(
             running.die("" if type(error) is SystemExit else text)
         error = _named(error, folder, number, call_file)
         end = failed(error, text, order.key)
-        folder.end(number, end)  # before the release of the claim, because its next owner looks for an outcome first
-        run.failed(error, text, time.perf_counter() - started, lambda: load()[1:])
+        settle()
+        write_down(
+            folder, number, end
+        )  # before the release of the claim, because its next owner looks for an outcome first
+        run.failed(error, text, time.perf_counter() - started, arguments)
         return end
     _end_forks(pid)
     seconds = time.perf_counter() - started
     state.restore()
-    return _stored(folder, number, run, order, value, seconds, load)
+    return _stored(folder, number, run, order, value, seconds, arguments)
 
 
 def _end_forks(pid: int) -> None:
@@ -200,10 +224,10 @@ def _stored(
     order: RunRequest,
     value: Any,
     seconds: float,
-    load: Callable[[], Any],
+    arguments: Callable[[], Any],
 ) -> CallOutcome:
     order.facts.setdefault("log", _log(folder, number))
-    note = run.finished(value, seconds, lambda: load()[1:])
+    note = run.finished(value, seconds, arguments)
     if note.problem is not None:
         raise _told(_why_not_stored(value, order, note.problem), folder, number)
     return CallOutcome("finished", order.key, order.directory)
@@ -240,14 +264,14 @@ def _told(error: Exception, folder: CallFiles, number: int) -> Exception:
     return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
 
 
-def _opened(folder: CallFiles, number: int, data: bytes, inputs: Sequence[Any]) -> Any:
+def _opened(folder: CallFiles, number: int, data: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in the place of futures."""
     try:
-        if not inputs:
-            return pickle.loads(data)
+        if not inputs and len(data) == 1 and not data[0].buffers:
+            return pickle.loads(data[0].data)
         from .job_inputs import load_call
 
-        return load_call(data, inputs)
+        return load_call(folder, data, inputs)
     except BaseException as error:
         from .exceptions import unreadable_call
 
@@ -290,9 +314,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
 
 def _log(folder: CallFiles, number: int) -> str:
     """Return the output of the call, or the last part of it."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a user may have put any object there
-            stream.flush()
+    settle()
     try:
         with open(folder.log(number), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG))

@@ -6,9 +6,9 @@ import time
 
 from ..cache.directory import CacheDirectory
 from ..errors import JobLost
-from ..jobs.batch import CallFile, CallInput
+from ..jobs.batch import CallFile, CallInput, StoredPickle
 from ..jobs.call_files import CallFiles
-from ..serialize.packed import Packed, load_with_inputs
+from ..serialize.packed import Packed, PackedCall, load_with_inputs
 from ..utils.backoff import Backoff
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, Sequence
 from .job_outcome import InputFailed, failed, inherited
@@ -26,9 +26,10 @@ def pauses() -> Backoff:
     return Backoff(_SOONEST, _LATEST, _SLOWER)
 
 
-def load_call(data: bytes, inputs: Sequence[Any]) -> Any:
+def load_call(folder: CallFiles, pickles: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
     """Return function, arguments and keywords, with these inputs in the place of futures."""
-    return load_with_inputs(Packed(data), inputs)
+    opened = ((each.data, [folder.buffer(*place) for place in each.buffers]) for each in pickles)
+    return load_with_inputs(PackedCall(opened), inputs)
 
 
 class StoredInput:

@@ -9,7 +9,9 @@ from ..jobs.batch import CallOutcome
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 
-__all__ = ["InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who"]
+__all__ = ["UNWRITTEN", "InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who", "write_down"]
+
+UNWRITTEN = os.EX_IOERR  # exit status of a job that could not write down the end of a call
 
 
 class InputFailed(Exception):  # not an error of its own, but the carrier of another one
@@ -34,8 +36,12 @@ def who(name: str) -> str:
 
 
 def printed(folder: CallFiles, number: int) -> str:
-    """Return the end of a message, with the place of the output."""
-    return f"; what it printed is in {folder.log(number)}"
+    """Return the end of a message, with the place of the output, and the last lines there."""
+    from ..jobs.log_excerpt import what_it_printed  # here, because most calls do not fail
+    from .job_log import settle
+
+    settle()
+    return what_it_printed(folder.log(number))
 
 
 def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
@@ -45,9 +51,20 @@ def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
     return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
 
 
+def write_down(folder: CallFiles, number: int, end: CallOutcome) -> bool:
+    """Write down the end of a call, in few words where the disk is full; return False if it takes none at all."""
+    try:
+        folder.end(number, end)
+    except OSError as error:
+        from .full_disk import write_shortly  # here, because it is needed seldom
+
+        return write_shortly(folder, number, end, error)
+    return True
+
+
 def inherited(end: CallOutcome, name: str, source: str) -> bytes:
     """Return the failure of a call with a failed input: the same error, and a note with the path."""
-    if not end.failure:
+    if end.state != "failed":
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
     error, text = end.error()
     notes = list(getattr(error, "__notes__", ()))

@@ -6,6 +6,7 @@ import os
 import select
 import time
 
+from ..schedulers.job_environment import current_job
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, signal, suppress
 from .current_call import GRACE, WARN_BEFORE, WARN_SIGNAL
 
@@ -23,10 +24,10 @@ _KILL_WAIT = 30.0  # s of grace after a `run_time`, if the call has none: Slurm'
 class JobSignals:
     """The receiver of a job's signals.
 
-    SIGTERM (scancel, the job's limit, preemption) tells the call to end. SIGKILL is then sent by the scheduler, or by
-    this process if the call has a `grace`. Other signals are passed on unchanged. Some ways of sending reach all
-    processes of a job (`scancel --full`): then the call gets a signal
-    several times, because the shell of the job's script passes signals on, too.
+    SIGTERM (scancel, the job's limit, preemption) tells the call to end, as does the signal that some schedulers send
+    at the limit. SIGKILL is then sent by the scheduler, or by this process if the call has a `grace`. Other signals are
+    passed on unchanged. Some ways of sending reach all processes of a job (`scancel --full`): then the call gets a
+    signal several times, because the shell of the job's script passes signals on, too.
     """
 
     def __init__(self, clock: RunClock, on_stop: Callable[[], object]) -> None:
@@ -42,8 +43,9 @@ class JobSignals:
 
     def listen(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
+        limit = getattr(signal, current_job().time_limit_signal or "SIGTERM")
         for signum in _PASSED_ON:
-            signal.signal(signum, self._pass_on)
+            signal.signal(signum, self._stop if signum == limit else self._pass_on)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def fork(self, options: dict[str, Any], run_time: float | None) -> int:

@@ -27,7 +27,6 @@ from ..schedulers.job_environment import current_job
 from ..schedulers.launcher_variables import is_of_launcher
 from ..schedulers.registry import environment_outside_jobs, scheduler_of_launcher
 from ..serialize.function_registry import dumps
-from ..serialize.packed import Packed, load_with_inputs
 from ..system.exit_status import how_it_ended
 from ..system.processes import default_signals
 from ..utils.lite_stdlib import json_compact, json_loads
@@ -43,7 +42,7 @@ from .communicator import (
 from .current_call import Again, running
 from .exceptions import dump_error, traceback_text, unpicklable_again, unpicklable_result, words_of_some_again
 from .initializer import Initialized
-from .job_inputs import inputs_of
+from .job_inputs import inputs_of, load_call
 from .job_outcome import node_name
 from .mpi_rank import gpus_by_local_rank, rank_in
 
@@ -215,7 +214,7 @@ def main() -> None:
     running.attempt = 1 if kept is None else kept.attempt
     running.listen_in_worker()
     try:
-        _make(path, lambda: _returned(folder.home, call_file, bool(apart), again))
+        _make(path, lambda: _returned(folder, call_file, bool(apart), again))
     except BaseException as error:
         _write(f"{path}.failed", dump_error(error, traceback_text(error)))
         sys.exit(1)
@@ -249,11 +248,11 @@ def _packed_again(error: Again) -> bytes:
         raise unpicklable_again(error, reason) from reason
 
 
-def _returned(home: CacheDirectory, call_file: CallFile, apart: bool, again: bytes | None) -> bytes:
+def _returned(folder: CallFiles, call_file: CallFile, apart: bool, again: bytes | None) -> bytes:
     """Return the packed result, of a run with the arguments `again` if they are given."""
-    inputs = [given.result() for given in inputs_of(home, call_file)]
+    inputs = [given.result() for given in inputs_of(folder.home, call_file)]
     data = call_file.apart if apart and call_file.apart is not None else call_file.data
-    fn, args, kwargs = load_with_inputs(Packed(data), inputs)
+    fn, args, kwargs = load_call(folder, data, inputs)
     if again is not None:
         args, kwargs = pickle.loads(again)
     running.begin_in_job(call_file.options, call_file.order.key, call_file.order.name, None)

@@ -45,7 +45,7 @@ def begin_worker(
     for signum in (signal.SIGTERM, signal.SIGHUP):  # before a fresh start: an ignored signal would stay ignored
         signal.signal(signum, signal.SIG_DFL)
     get_guard(zygote, [*descriptors, births])
-    # On Linux the first fork is the guard now, and this is the second: only now the number is the worker's.
+    # On Linux `get_guard` has forked: the parent is the guard, and this process the worker, whose number it tells.
     os.write(births, BIRTH.pack(number, os.getpid()))
     os.close(births)
     os.environ.clear()
@@ -72,7 +72,7 @@ def serve(stream: socket.socket, log_fd: int) -> None:
 
 
 def serve_alone() -> None:
-    """Run as `python -c "... serve_alone()" STREAM LEDGER`: a worker that was started, not forked."""
+    """Run as `python -c "... serve_alone()" STREAM LOG`, two descriptors: a worker that was started, not forked."""
     die_with_parent(os.getppid())
     log_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
     serve(socket.socket(fileno=stream_fd), log_fd)

@@ -24,12 +24,13 @@ STALE = OSError(errno.ESTALE, "Stale file handle")
 class Files:
     """A batch of one call; what cannot be read or written raises."""
 
-    token, unsent = "0" * 16, None
+    token, name, unsent = "0" * 16, "call", None
     calls_per_job = 1
 
     def __init__(self, trouble: str) -> None:
         self.trouble = trouble
-        self.batch = self
+        self.batch = self.home = self
+        self.path, self.calls = "/nowhere", [self]
         self.ends: list[Any] = []
 
     def _stumble(self, at: str) -> None:
@@ -51,9 +52,6 @@ class Files:
         self._stumble("waits")
         return {}
 
-    def again(self, number: int) -> None:
-        return None
-
     def begun(self, number: int) -> None:
         self._stumble("begun")
 
@@ -69,6 +67,9 @@ class Files:
 
     def log(self, number: int) -> str:
         return "log"
+
+    def temporary_name(self, place: str) -> str:
+        return f"{place}/temporary"
 
 
 class Call:

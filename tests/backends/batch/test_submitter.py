@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,20 +19,21 @@ from callyard.cache.directory import CacheDirectory
 from callyard.jobs.batch import Batch, BatchPart, CallPosition
 from callyard.jobs.planner import ArrayDependency
 from callyard.jobs.spool import BatchDirectory
-from callyard.jobs.submission import next_part, note_of, request_of
+from callyard.jobs.submission import next_part, note_of, parts_of, request_of, waited_for
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest
 
 
 def written(
-    home: CacheDirectory, token: str, elements: int, after: tuple[ArrayDependency, ...] = (), at_once: int | None = None
-) -> BatchDirectory:
+    home: CacheDirectory, token: str, elements: int, after: tuple[ArrayDependency, ...] = (),
+    at_once: int | None = None, after_each: Sequence[Sequence[ArrayDependency]] = (), lanes: Sequence[str] = (),
+) -> BatchDirectory:  # fmt: skip
     """A batch of so many elements, of one call each."""
     batch = Batch(
         token=token, scheduler="Slurm", calls=tuple(CallPosition(f"{i:040}", "call", i, 1) for i in range(elements)),
         elements=tuple(range(elements)), calls_per_job=1, needs=(), resources={}, environment={}, restart_limit=0,
         paths=(), cwd="/", umask=0o77, submitter="", created=0.0, python="", callyard="",
-        request=note_of("call", Resources(), at_once, None, False, after),
+        request=note_of("call", Resources(), at_once, None, False, after, after_each, lanes),
     )  # fmt: skip
     folder = BatchDirectory(home, token)
     folder.create(batch, [b"."] * elements, "#!/bin/sh\n")
@@ -102,6 +103,51 @@ def test_every_element_is_submitted_once(seed: int, elements: int) -> None:
         assert BatchDirectory(home, "0" * 16).unsent is None
 
 
+class SeparateScheduler:
+    """A desk that makes a job of each element; it may take some of them, and may not answer."""
+
+    def __init__(self, choose: Random) -> None:
+        self.choose = choose
+        self.jobs = dict[str, str]()  # IDs by token
+        self.numbers: list[int] = []  # of the elements that were submitted
+
+    def submit(self, request: JobRequest) -> str:
+        assert isinstance(request.elements, tuple)
+        wanted = list(zip(request.elements, request.tokens(), strict=True))
+        taken = [each for each in wanted if self.choose.random() < self.choose.choice([0.0, 0.7, 1.0])]
+        for number, token in taken:
+            self.numbers.append(number)
+            self.jobs[token] = f"f{len(self.jobs)}"
+        if len(taken) < len(wanted) or self.choose.random() < 0.2:
+            raise SubmissionRefused("silent", "no answer")
+        return "".join(f"{self.jobs[token]}," for _, token in taken)
+
+    def look_up(self, token: str) -> dict[str, str]:
+        found = [(word, job) for word, job in self.jobs.items() if word.startswith(token)]
+        self.choose.shuffle(found)
+        return dict(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(1, 20))
+def test_every_element_is_one_job_where_each_is_its_own(seed: int, elements: int) -> None:
+    choose = Random(seed)
+    with tempfile.TemporaryDirectory() as directory:
+        home = CacheDirectory.open(directory)
+        written(home, "0" * 16, elements, after_each=[[]] * elements)
+        scheduler = SeparateScheduler(choose)
+        perhaps, outcome = False, ""
+        while outcome != "done":
+            folder = BatchDirectory(home, "0" * 16)  # as another process sees it
+            outcome = type_all(submission(scheduler, folder, perhaps), lambda: choose.random() < 0.1)  # type: ignore[arg-type]
+            perhaps = outcome in ("killed", "silent")
+        folder = BatchDirectory(home, "0" * 16)
+        assert sorted(scheduler.numbers) == list(range(elements))
+        assert [folder.job_of(i) for i in range(elements)] == [
+            scheduler.jobs[f"{folder.token}.{i}-{i}"] for i in range(elements)
+        ]
+
+
 # ------------------------------------------------------------------ what is asked for
 
 
@@ -167,3 +213,35 @@ def test_parts_of_a_throttled_array_follow_one_another(home: CacheDirectory) -> 
     wide = written(home, "1" * 16, 9, at_once=9)
     wide.submitted_as(BatchPart(0, 5, "8"))
     assert request_of(wide, BatchPart(5, 9)).after == ()
+
+
+def test_elements_that_are_jobs_of_their_own(home: CacheDirectory) -> None:
+    folder = written(home, "0" * 16, 3, after_each=[[]] * 3)
+    folder.submitted_as(BatchPart(0, 3, "f0,f1,f2,"))
+    again = BatchDirectory(home, folder.token)
+    assert ([again.job_of(i) for i in range(3)], again.unsent) == (["f0", "f1", "f2"], None)
+    assert again.parts[0].jobs == ("f0", "f1", "f2")
+    each = [
+        [ArrayDependency("any", folder.token, 2)],
+        [ArrayDependency("any", folder.token, 0), ArrayDependency("any", folder.token, 1)],
+    ]
+    second = written(home, "1" * 16, 2, after_each=each, lanes=["a", "b"])
+    assert waited_for(second) == {folder.token}
+    request = request_of(second, BatchPart(0, 2))
+    assert (request.after, request.lanes) == ((), ("a", "b"))
+    assert request.after_each == ((JobId("f2"),), (JobId("f0"), JobId("f1")))
+    assert request_of(second, BatchPart(1, 2)).after_each == ((JobId("f0"), JobId("f1")),)
+    folder.remove()
+    assert request_of(second, BatchPart(0, 2)).after_each == ((), ())
+
+
+def test_a_single_element_that_is_a_job_of_its_own(home: CacheDirectory) -> None:
+    folder = written(home, "0" * 16, 1, after_each=[[]])
+    folder.submitted_as(BatchPart(0, 1, "f0,"))
+    assert BatchDirectory(home, folder.token).job_of(0) == "f0"
+
+
+def test_elements_that_are_found_make_few_parts(home: CacheDirectory) -> None:
+    folder = written(home, "0" * 16, 6, after_each=[[]] * 6)
+    found = {f"{folder.token}.{place}-{place}": f"f{place}" for place in (4, 0, 2, 1)}
+    assert parts_of(folder, found) == [BatchPart(0, 3, "f0,f1,f2,"), BatchPart(4, 5, "f4,")]

@@ -254,6 +254,7 @@ def test_a_full_disk(make: Any, mount: Any, journal: str, messages: Any) -> None
                 filler.write(bytes(1024))
     assert ex.submit(calls.square, journal, 3).result() == 9
     assert "No space left" in messages.wait("was not stored")
+    assert isinstance(ex.submit(divmod, 3, 0).exception(), ZeroDivisionError)
     assert cache.check().problems == []
     (disk / "filler").unlink()
     assert ex.submit(calls.square, journal, 3).result() == 9

@@ -21,7 +21,7 @@ import logging
 import os
 import queue
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -30,11 +30,11 @@ from ...cache.directory import CacheDirectory
 from ...dependencies.wait import when_done
 from ...errors import CallyardError, ResourceError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
+from ...hashing.call_key import Reference, references_of
 from ...jobs.submission import trial_of
 from ...resources import Resources
-from ...serialize.function_registry import dumps
 from ...serialize.importable import apart
-from ...serialize.packer import Packed, load_with_inputs, note_futures
+from ...serialize.packed import load_with_inputs
 from ...utils import interpreter_exit
 from ...utils.command_thread import CommandThread
 from ...utils.threads import LazyThread, next_item
@@ -45,6 +45,7 @@ from ..resource_mapping import check_template, job_options, with_nodes, without_
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .call import JobCall, JobFuture, call_of, like_of
+from .call_pickles import CallPickle, LargeContents, packed_call, pickle_call
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
@@ -74,6 +75,7 @@ class BatchBackend:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.home, self.job_settings, self._clock = home, job_settings, clock
+        self._settings, self._contents = settings, LargeContents()
         self._scheduler = scheduler
         self._private = private  # no other process looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -118,13 +120,14 @@ class BatchBackend:
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
-            data = dumps(parts, reduce=note_futures(sources))
-            apart_data = _dumped_apart(parts, ticket)
+            references = () if ticket is not None else references_of(fn, args, kwargs, self._settings.changes_data)
+            data = pickle_call(parts, sources, self._contents)
+            apart_data = self._pickled_apart(parts, ticket, references)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
         self._begin()  # first: without a thread there is no call
-        call = future.call = JobCall(future, resources, ticket, self, data, apart_data, sources)
+        call = future.call = JobCall(future, resources, ticket, self, data, apart_data, sources, references)
         try:
             self._accept(call, sources)
         except BaseException:  # no user is going to have this future, so no job must come of this call
@@ -132,6 +135,16 @@ class BatchBackend:
             self._forget(call, future)
             raise
         return future
+
+    def _pickled_apart(
+        self, parts: Any, ticket: CachedCall | None, references: Iterable[Reference]
+    ) -> tuple[CallPickle, ...] | None:
+        """Return the call with the user's modules inside: the job may find other versions of them."""
+        modules = ticket.partial_key().modules if ticket is not None else {module for module, _, _ in references}
+        if not modules:
+            return None
+        with apart(modules):
+            return pickle_call(parts, [], self._contents)
 
     def _accept(self, call: JobCall, sources: list[Any]) -> None:
         future = call.future
@@ -181,8 +194,8 @@ class BatchBackend:
             self._enter(call)
             return
         known = list(map(KeyedResult, call.sources))
-        data = Packed(call.data)
-        call.ticket.admit(lambda: load_with_inputs(data, known)[1:], partial(self._enter, call))
+        data = call.data
+        call.ticket.admit(lambda: load_with_inputs(packed_call(data), known)[1:], partial(self._enter, call))
 
     def _enter(self, call: JobCall) -> None:
         self._do(partial(self._state.enter, [call]))
@@ -374,12 +387,3 @@ def _guarded(step: Callable[[], object]) -> None:
 
 def _nothing() -> None:
     """Do nothing: as an event, this wakes the thread."""
-
-
-def _dumped_apart(parts: Any, ticket: CachedCall | None) -> bytes | None:
-    """Return the call with the user's modules by value, for a job that finds other versions there than the key's."""
-    modules = ticket.partial_key().modules if ticket is not None else frozenset()
-    if not modules:
-        return None
-    with apart(modules):
-        return dumps(parts, reduce=note_futures([]))

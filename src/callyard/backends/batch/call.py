@@ -9,12 +9,14 @@ from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
 from ...errors import RemoteTraceback
 from ...futures import Future, ItemFuture
+from ...hashing.call_key import Reference
 from ...jobs.batch import CallInput
 from ...jobs.planner import ArrayElement, PlannedCall
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import Resources
 from ...serialize.function_registry import dumps
 from ..cached.cached_future import CachedCall, CachedFuture
+from .call_pickles import CallPickle
 
 __all__ = [
     "InputSource",
@@ -58,14 +60,16 @@ class JobCall(PlannedCall):
         resources: Resources,
         ticket: CachedCall | None,
         owner: Any,
-        data: bytes,
-        apart: bytes | None,
+        data: tuple[CallPickle, ...],
+        apart: tuple[CallPickle, ...] | None,
         sources: list[Any],
+        references: tuple[Reference, ...] = (),
     ) -> None:
         super().__init__(like_of(resources))
         self.future, self.resources, self.ticket = future, resources, ticket
         self.owner = owner  # the backend that has made the call
         self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until the call is written
+        self.references = references  # of a call without a ticket: the user's code that it imports
         self.entered = False  # the call can be written down
         self.followers: list[JobCall] = []  # calls to be written after this one
         self.duplicates: list[JobCall] = []  # the same call, submitted again before the writing
@@ -94,7 +98,7 @@ class JobCall(PlannedCall):
 
     def written(self) -> None:
         """Let go of all data in the file, above all of other calls, because these would keep their results alive."""
-        self.data, self.apart, self.inputs, self.sources = b"", None, [], []
+        self.data, self.apart, self.inputs, self.sources = (), None, [], []
         self.after, self.place = (), None
 
 

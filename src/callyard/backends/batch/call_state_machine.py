@@ -256,7 +256,7 @@ def fate_of(outcome: CallOutcome, ours: bool) -> Fate:
         return Fate.RESULT
     if outcome.state == "withdrawn" and not ours:  # given up by the submitter, without a look at us among the waiting
         return Fate.RESUBMIT
-    return Fate.ERROR if outcome.failure else Fate.CANCELLED
+    return Fate.ERROR if outcome.state == "failed" else Fate.CANCELLED
 
 
 def first_ready(

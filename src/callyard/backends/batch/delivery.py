@@ -16,7 +16,7 @@ from ...errors import CacheError
 from ...jobs.batch import CallOutcome
 from ...jobs.spool import BatchDirectory
 from ...system.process_identity import this_process
-from ...worker.job_outcome import failed
+from ...worker.job_outcome import failed, write_down
 from .batch_state import BatchState
 from .call import JobCall, PackedJobError, cache_at
 from .call_state_machine import Fate
@@ -77,10 +77,12 @@ class Delivery:
         """
         directory = batch.directory
         try:
-            directory.end(number, error if isinstance(error, CallOutcome) else failed(error))
+            begun = directory.begun(number)  # first: its file may be where the outcome finds room
+            if not write_down(directory, number, error if isinstance(error, CallOutcome) else failed(error)):
+                raise CacheError(f"the end of a call cannot be written in {directory.path}")
             directory.received(number)
-            if has_ended:
-                self._release_claim(directory, number)
+            if has_ended and begun is not None and begun.key:
+                release_claim_of(Claims(self.home), begun.key, begun.job)
             batch.recovered(("end", number))
         except (OSError, CacheError):
             if not batch.stumbled(("end", number), self._clock()):
@@ -90,11 +92,6 @@ class Delivery:
                 _tell(call, partial(call.future.fail, PackedJobError(error)))
             else:
                 _tell(call, partial(call.future.fail_with, error))
-
-    def _release_claim(self, directory: BatchDirectory, number: int) -> None:
-        begun = directory.begun(number)
-        if begun is not None and begun.key:
-            release_claim_of(Claims(self.home), begun.key, begun.job)
 
     # -- outcomes ----------------------------------------------------------------------------------------------
 

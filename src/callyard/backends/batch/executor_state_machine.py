@@ -1,5 +1,7 @@
 """The state machine of an executor of jobs: events in, actions out, time as an argument. It does no I/O.
 
+How often the scheduler is asked follows from `Slurm(poll=)`, and is decided here.
+
     action               carried out by          its events
     -------------------- ----------------------- ----------------------------------------------------------------
     `Write`              `writer`                `take_new`, then `written` and `follow`; or `writing_failed`

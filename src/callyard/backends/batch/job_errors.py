@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 
 from ... import errors
-from ...errors import CallyardError, JobCancelled, JobLost, SchedulerError, WorkerLost
+from ...errors import CacheError, CallyardError, JobCancelled, JobLost, SchedulerError, WorkerLost
 from ...jobs.batch import CallFile
+from ...jobs.log_excerpt import what_it_printed
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import amounts
 from ...schedulers.base import Status
-from ...worker.job_outcome import inherited
+from ...worker.job_outcome import UNWRITTEN, inherited
 from .call import JobCall
 
 __all__ = [
@@ -41,7 +42,7 @@ def _who(call: JobCall, node: str = "") -> str:
 
 
 def _log(call: JobCall) -> str:
-    return "" if call.directory is None else f"; what it printed is in {call.directory.log(call.number)}"
+    return "" if call.directory is None else what_it_printed(call.directory.log(call.number))
 
 
 def gone(call: JobCall, what: str) -> JobCancelled:
@@ -77,8 +78,8 @@ def unseen(call: JobCall) -> JobLost:
     """Return the error of a call with a result stored by the job, but never visible here."""
     where = call.owner.home.path if call.order is None else call.order.directory
     return JobLost(
-        f"{_who(call)} has stored its result in {where}, where it cannot be seen from here: submit the call again once "
-        f"it can, or to run it again{_log(call)}"
+        f"{_who(call)} has stored its result in {where}, and this machine does not see it there; submit the call again "
+        f"when it does{_log(call)}"
     )
 
 
@@ -88,6 +89,11 @@ def why(call: JobCall, status: Status | None) -> CallyardError:
         return JobLost(
             f"{_who(call)} is not known to the scheduler any more, and has left no result"
             f"{_WHAT_TO_DO['JobLost']}{_log(call)}"
+        )
+    if status.exit_code == UNWRITTEN:
+        return CacheError(
+            f"{_who(call, status.node)} could not write down in {call.owner.home.path} how the call ended: make room "
+            f"there if the disk or a quota is used up, and submit the call again{_log(call)}"
         )
     kind, sentence = status.error or "JobLost", status.sentence
     if status.error is None:
@@ -107,9 +113,10 @@ def hopeless(call: JobCall, status: Status, largest: str = "") -> CallyardError 
     """Return the error of a call without any hope for its job, or None; `largest` names the largest nodes."""
     if not status.hopeless or status.error is None:
         return None
-    hint = "ask for something else" if status.error == "SchedulerError" else "submit the call again to run it"
+    is_too_much = status.error in ("SchedulerError", "ResourceError")
+    hint = "ask for something else" if is_too_much else "submit the call again to run it"
     reason = f"{status.sentence} ({status.reason})"
-    numbers = f"; it asks for {amounts(call.resources)}{largest}" if status.error == "SchedulerError" else ""
+    numbers = f"; it asks for {amounts(call.resources)}{largest}" if is_too_much else ""
     return _made(status.error, f"{_who(call)} can never run and was cancelled: it {reason}{numbers}; {hint}")
 
 

@@ -20,6 +20,7 @@ from ...jobs.submission import waited_for
 from ...jobs.successor import move_to_successor
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
+from ...worker.job_outcome import write_down
 from .batch_state import BatchState, CallAction
 from .call import cache_at
 from .call_state_machine import Action, Heartbeats
@@ -75,7 +76,8 @@ class Poller:
                 for job, key in found:
                     holders[job].add(key)
         if parts:
-            statuses = yield partial(self._scheduler.statuses, [*(part.job for _, part in parts), *holders])
+            asked_about = [*(job for _, part in parts for job in part.jobs), *holders]
+            statuses = yield partial(self._scheduler.statuses, asked_about)
             if statuses is not None:
                 with _stumbling():
                     self._release_claims_of(holders, statuses)
@@ -207,8 +209,7 @@ class Poller:
         outcome = CallOutcome("finished", begun.key, self._delivery.home.path if order is None else order.directory)
         if not cache_at(outcome.directory, self._delivery.home.trust).exists(begun.key):
             return False
-        directory.end(number, outcome)
-        return True
+        return write_down(directory, number, outcome)
 
     # -- claims of jobs that are gone --------------------------------------------------------------------------
 

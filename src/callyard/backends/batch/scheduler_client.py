@@ -114,7 +114,7 @@ class SchedulerClient:
                 raise ValueError(f"no command has a word with a character of the number 0: {word!r}")
 
     def submit(self, request: JobRequest) -> str:
-        """Submit a job and return its name.
+        """Submit a job and return its ID; where elements are jobs of their own, as a `BatchPart` has them.
 
         Raises:
             SubmissionRefused: the job was not accepted; after "silent" it may have been accepted all the same.
@@ -124,7 +124,8 @@ class SchedulerClient:
         if reply.code == 0:
             self.answered()
             try:
-                return str(query.read(reply.out))
+                found = query.read(reply.out)
+                return str(found) if isinstance(found, JobId) else "".join(f"{job}," for job in found)
             except SchedulerError as error:  # accepted, but under an unknown name, to be looked up
                 raise SubmissionRefused("silent", str(error)) from error
         refusal = self._site.refusal(reply)

@@ -19,7 +19,7 @@ from ...jobs.spool import BatchDirectory
 from ...jobs.submission import next_part, parts_of, request_of
 from ...system.process_identity import may_live
 from ...utils.command_thread import Command, CommandThread, Steps
-from ...worker.job_outcome import failed
+from ...worker.job_outcome import failed, write_down
 from .batch_state import BatchState
 from .call import JobCall
 from .delivery import Delivery
@@ -224,7 +224,7 @@ def _release(batch: BatchState) -> None:
 def _end_rest(directory: BatchDirectory, calls: Iterable[JobCall], error_of: Callable[[JobCall], Exception]) -> None:
     """Write down the ends of the unsent calls of a batch, beside the others."""
     for call in calls:
-        directory.end(call.number, failed(error_of(call)))
+        write_down(directory, call.number, failed(error_of(call)))
         directory.received(call.number)
 
 
@@ -274,14 +274,14 @@ class Canceller:
                 self._earlier.forget_unsent(directory, batch.ours)
                 return
             for number in {call.number for call in calls if call.ours}:
-                directory.end(number, CallOutcome("withdrawn"))
+                write_down(directory, number, CallOutcome("withdrawn"))
 
     def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> None:
         """Write down the failure of a call with one of its inputs: the scheduler may end the job without an outcome."""
         if call.ours and not call.future.cancelled() and directory.ended(number) is None:
             error = call.future.exception()
             if error is not None:
-                directory.end(number, failed(error))
+                write_down(directory, number, failed(error))
                 directory.received(number)
 
     def _cancellable(self, batch: BatchState, number: int, call: JobCall) -> list[str]:
@@ -297,7 +297,7 @@ class Canceller:
             return []
         # Before the cancellation, so that a process attached meanwhile submits the call anew.
         for each in withdrawn:
-            directory.end(each, CallOutcome("withdrawn"))
+            write_down(directory, each, CallOutcome("withdrawn"))
         return [job] if withdrawn else []
 
     def end_all(self) -> None:

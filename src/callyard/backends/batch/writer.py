@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -18,10 +18,10 @@ from ...cache.messages import RunRequest
 from ...errors import CacheError, CallyardError, ResourceError, SchedulerError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
-from ...jobs.planner import JobArray, plan
+from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
 from ...jobs.submission import check_text, note_of, waited_for
-from ...jobs.throttle import ArrayThrottle
+from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
 from ...schedulers.job_environment import JOB_VARIABLES
@@ -37,6 +37,7 @@ from ..base import Settings
 from ..live_base import pack_initializer
 from ..resource_mapping import job_options, memory_bytes, rank_options, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
+from .call_pickles import BufferFile
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
@@ -54,7 +55,9 @@ class BatchWriter:
     def __init__(self, home: CacheDirectory, job_settings: JobSettings, settings: Settings, private: bool) -> None:
         self._home, self._job_settings, self._settings, self._private = home, job_settings, settings, private
         self._initializer = pack_initializer(settings)
-        self._throttle = None if settings.max_workers is None else ArrayThrottle(settings.max_workers)
+        most, separate = settings.max_workers, job_settings.separate
+        self._throttle = None if most is None or separate else ArrayThrottle(most)
+        self._lanes = LaneThrottle(most, f"lane.{os.urandom(4).hex()}") if most is not None and separate else None
         self._folders: dict[Any, BatchDirectory] = {}  # of the arrays of a plan
 
     # -- checks ----------------------------------------------------------------------------------------------
@@ -79,7 +82,8 @@ class BatchWriter:
         if order is None:
             order = RunRequest(
                 directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
-                name=call.name, afresh=False, failures=False, references=(), code_only=False, source="", facts={},
+                name=call.name, afresh=False, failures=False, references=call.references,
+                code_only=self._settings.changes_data, source="", facts={},
             )  # fmt: skip
         if order.directory != self._home.path:  # the same call elsewhere is another one
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()
@@ -103,7 +107,12 @@ class BatchWriter:
             call.after = [after_of(given.call) for given in call.inputs if isinstance(given, InputSource)]
         self._folders.clear()
         self._note_ends()
-        return plan(list(first.values()), most, self._job_settings.calls_per_job)
+        own = self._job_settings
+        return plan(list(first.values()), most, own.calls_per_job, separate=own.separate)
+
+    def forget_arrays(self) -> None:
+        """Let go of the arrays of the plan, once they are written: they would keep all futures and results alive."""
+        self._folders.clear()
 
     def _note_ends(self) -> None:
         left: dict[str, int] = {}
@@ -126,14 +135,15 @@ class BatchWriter:
         if all(call.future.done() for call in calls_of(array)):
             return None
         calls = array.calls
-        packed = [self._call_file(call) for call in calls]
+        buffers = BufferFile()
+        packed = [self._call_file(call, buffers) for call in calls]
         ends = list(accumulate(map(len, packed)))
         positions = tuple(
             CallPosition(call.id, call.name, end - len(data), len(data))
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
         batch = directory.prepare(self._batch(directory.token, array, positions))
-        directory.create(batch, packed, self._script(directory, calls[0].resources, batch))
+        directory.create(batch, packed, self._script(directory, calls[0].resources, batch), buffers=buffers.contents)
         for number, call in enumerate(calls):
             for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
@@ -145,7 +155,7 @@ class BatchWriter:
         single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
         numbers = tuple(array.numbers or range(-(-len(positions) // each)))
-        after = tuple(after._replace(array=self._token(after.array)) for after in array.after)
+        after = self._named(array.after)
         if self._throttle is not None:
             after = self._throttle.enter(token, len(numbers), after)
         return Batch(
@@ -155,13 +165,19 @@ class BatchWriter:
             environment={**self._job_settings.environment, **_variables(resources), **(resources.env or {})},
             restart_limit=resources.restart_limit, paths=_import_paths(), cwd=_current_directory(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
-            python=".".join(map(str, sys.version_info[:2])), callyard=VERSION,
+            python=".".join(map(str, sys.version_info[:2])), callyard=VERSION, log_limit=self._job_settings.log_limit,
             request=note_of(
-                names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources, self._settings.max_workers,
+                names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources,
+                None if self._job_settings.separate else self._settings.max_workers,
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
                 self._job_settings.template is not None, after,
+                list(map(self._named, array.after_each)),
+                [] if self._lanes is None else self._lanes.enter(len(numbers)),
             ),
         )  # fmt: skip
+
+    def _named(self, after: Iterable[ArrayDependency]) -> tuple[ArrayDependency, ...]:
+        return tuple(each._replace(array=self._token(each.array)) for each in after)
 
     def _exit_file(self, directory: BatchDirectory, batch: Batch) -> str:
         """Return the file for the script's exit code, as a shell text; empty if the script cannot know the name."""
@@ -195,12 +211,13 @@ class BatchWriter:
 
     # -- calls ---------------------------------------------------------------------------------------------
 
-    def _call_file(self, call: JobCall) -> bytes:
+    def _call_file(self, call: JobCall, buffers: BufferFile) -> bytes:
         assert call.order is not None
         meaning = call.ticket.partial_key().recipe if call.ticket is not None and not call.order.key else None
         resources = call.resources
         return CallFile(
-            call.data, call.apart, tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
+            buffers.store(call.data), None if call.apart is None else buffers.store(call.apart),
+            tuple(map(written, call.inputs)), call.order, meaning, self._initializer,
             job_options(resources), resources.run_time, memory_bytes(resources.memory) or None, resources.ranks,
             self._launcher(resources), self._job_settings.result_grace, self._private, self._spread_launcher(resources),
             _gpus_to_share(resources),
@@ -309,6 +326,7 @@ class Intake:
             if directory is not None:
                 self._state.written(directory, calls_of(array), waited_for(directory))
                 self._earlier.add_own(directory)
+        self._writer.forget_arrays()
 
 
 def _refused(call: JobCall, refused: SubmissionRefused) -> CallyardError:
@@ -357,10 +375,12 @@ class JobSettings:
     mpi: str | None = None  # the plugin for the scheduler's launcher
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
+    separate: bool = False
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0
     exclude_failed_nodes: bool = False
+    log_limit: int = 100 << 20  # bytes
 
     def __post_init__(self) -> None:
         for name, texts in (("python or launcher", self.python), ("setup", self.setup), ("teardown", self.teardown)):

@@ -52,7 +52,7 @@ class CachedBackend:
             self._pending,
             self._tasks,
             sends_copies=inner.detached or isinstance(inner, LiveBackend),
-            code_only=settings.initializer is not None or settings.init_function is not None,
+            code_only=settings.changes_data,
         )
         self._closing = False
         self._forked = False

@@ -1,4 +1,7 @@
-"""The user block of a file: a line with the format and a checksum, JSON with the positions of all parts, zeros."""
+"""The reader of the user block of a file, which `record_writer` writes.
+
+It is a line with the format and a checksum, JSON with the positions of all parts, and zeros.
+"""
 
 from __future__ import annotations
 

@@ -139,6 +139,7 @@ _SITE = Site(
     environment=commands.environment,
     refusal=why_refused,
     job_variables=JOB_VARIABLES,
+    inside=lambda environ: JOB_VARIABLES.job in environ,
     configuration=_configuration,
     history=_history,
     time_left=_time_left,

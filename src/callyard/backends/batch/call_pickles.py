@@ -1,0 +1,129 @@
+"""The pickles of calls for their jobs. What is large in them is kept apart, each content once.
+
+An array that is passed to a hundred calls is so copied once, here and on disk; and of a call that is pickled twice,
+with and without the user's modules inside, only these are there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pickle import PickleBuffer
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+from ...hashing.digest import content
+from ...jobs.batch import StoredPickle
+from ...serialize.dump import Dump
+from ...serialize.packed import PackedCall
+from ...serialize.packer import note_futures
+
+__all__ = ["BufferFile", "CallPickle", "LargeContents", "packed_call", "pickle_call"]
+
+_LARGE = 1 << 16  # bytes
+
+
+class LargeContent:
+    """Bytes that several calls may have among their arguments, as they were when the first was submitted."""
+
+    __slots__ = ("__weakref__", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class LargeContents:
+    """The contents that calls need which are not written yet."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[bytes, LargeContent] = WeakValueDictionary()
+
+    def keep(self, view: memoryview) -> LargeContent:
+        """Return the copy of this content; it is there as long as somebody holds it."""
+        token = content(b"", view)
+        found = self._known.get(token)
+        if found is None:  # another thread may be making one, too; then there are two
+            found = self._known[token] = LargeContent(bytes(view))
+        return found
+
+
+class CallPickle(NamedTuple):
+    """A pickle with its large buffers; one that is large itself is b"" here, and the first of them."""
+
+    data: bytes
+    buffers: tuple[LargeContent, ...]
+
+
+def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: LargeContents) -> tuple[CallPickle, ...]:
+    """Pickle function, arguments and keywords, and append the futures among them to a list.
+
+    The result is one pickle. If it is large, the function gets one of its own, unless it shares an object with its
+    arguments: then the rest is the same with and without the user's modules inside, and in other calls.
+    """
+    whole = _Pickling(parts, note_futures(futures))
+    if len(whole.dump.data) < _LARGE:
+        return (whole.kept(contents),)
+    function, *rest = parts
+    noted: list[Any] = []
+    reduce = note_futures(noted)
+    one, other = _Pickling(function, reduce), _Pickling(tuple(rest), reduce)
+    if _share(one.dump, other.dump) or [*map(id, noted)] != [*map(id, futures)]:
+        return (whole.kept(contents),)
+    return one.kept(contents), other.kept(contents)
+
+
+class _Pickling:
+    """A pickle whose large buffers are still those of its objects."""
+
+    def __init__(self, thing: Any, reduce: Any) -> None:
+        self._buffers: list[memoryview] = []
+        self.dump = Dump(thing, buffer_callback=self._take, reduce=reduce, again=self._buffers.clear)
+
+    def _take(self, buffer: PickleBuffer) -> bool:
+        """Take a large buffer out of the pickle; return True for one that stays in it."""
+        view = buffer.raw()
+        if view.nbytes >= _LARGE:
+            self._buffers.append(view)
+        return view.nbytes < _LARGE
+
+    def kept(self, contents: LargeContents) -> CallPickle:
+        data, buffers = self.dump.data, self._buffers
+        if len(data) >= _LARGE:
+            data, buffers = b"", [memoryview(data), *buffers]
+        return CallPickle(data, tuple(map(contents.keep, buffers)))
+
+
+def _share(function: Dump, arguments: Dump) -> bool:
+    """Return whether an object is in both, or perhaps: then one pickle must hold it, to be one object in the job."""
+    if list(arguments.graph.distinct()):
+        return True
+    other = arguments.pickler
+    return any(
+        one.has(number) and other.has(number)
+        for one in (function.pickler, *function.graph.distinct())
+        for number in one.ids & other.ids
+    )
+
+
+def packed_call(pickles: Sequence[CallPickle]) -> PackedCall:
+    """Return a call to be opened here."""
+    return PackedCall((each.data, [bytearray(buffer.data) for buffer in each.buffers]) for each in pickles)
+
+
+class BufferFile:
+    """The file `buffers` of a batch in the making: each content has one place in it."""
+
+    def __init__(self) -> None:
+        self.contents: list[bytes] = []
+        self._places: dict[LargeContent, tuple[int, int]] = {}
+        self._end = 0
+
+    def store(self, pickles: Sequence[CallPickle]) -> tuple[StoredPickle, ...]:
+        """Return the pickles of a call with places for their buffers."""
+        return tuple(StoredPickle(each.data, tuple(map(self._place, each.buffers))) for each in pickles)
+
+    def _place(self, buffer: LargeContent) -> tuple[int, int]:
+        if buffer not in self._places:
+            self._places[buffer] = self._end, len(buffer.data)
+            self.contents.append(buffer.data)
+            self._end += len(buffer.data)
+        return self._places[buffer]

@@ -1,0 +1,189 @@
+"""The settings that backends for schedulers have in common, and the backend of calls that are jobs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import CallyardError, ResourceError
+from ..resource_values import amount, whole
+from ..utils.paths import expand
+from .base import Backend, Settings
+
+if TYPE_CHECKING:
+    from ..cache.cache import Cache
+
+__all__ = ["SchedulerSettings", "lines"]
+
+
+_LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
+
+
+class SchedulerSettings:
+    """The base of the public classes `Slurm` and `Flux`, which are dataclasses with these fields and others.
+
+    Attributes:
+        _scheduler: its name in the registry of schedulers.
+        _defaults: the fields that are resources of calls that name none.
+        _texts: the fields that are texts or paths.
+    """
+
+    _scheduler: ClassVar[str]
+    _defaults: ClassVar[tuple[str, ...]]
+    _texts: ClassVar[tuple[str, ...]] = ("template", "python")
+
+    walltime: float | None
+    template: str | os.PathLike[str] | None
+    python: str | os.PathLike[str] | None
+    setup: str | Sequence[str]
+    teardown: str | Sequence[str]
+    launcher: str | Sequence[str]
+    poll: tuple[float, float]
+    result_grace: float
+    calls_per_job: int
+    log_limit: float | None
+    detached: bool | None
+    host: None
+
+    def _check(self) -> None:
+        """Raise ResourceError or CallyardError for an argument that makes no sense."""
+        object.__setattr__(self, "result_grace", amount("result_grace", self.result_grace))
+        whole("calls_per_job", self.calls_per_job, 1)
+        _check_poll(self.poll)
+        if self.log_limit is None:
+            raise ResourceError('log_limit must be an amount, as "100MB" or a number of GiB, not None')
+        for name in (*self._defaults, *self._texts):
+            _check_text(name, getattr(self, name))
+        if self.python is not None:
+            object.__setattr__(self, "python", expand(os.fspath(self.python)))
+        for name in ("setup", "teardown", "launcher"):
+            _check_texts(name, getattr(self, name))
+        if not isinstance(self.detached, (bool, type(None))):
+            raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
+        if self.host is not None:
+            raise CallyardError(
+                f"{self._scheduler} on another machine by SSH is not here yet; run this on a login node"
+            )
+
+    def _open_detached(self, settings: Settings, cache: Cache | None) -> Backend:
+        from ..hosts.this_machine import open_host
+        from ..schedulers.registry import open_scheduler
+        from .batch.backend import BatchBackend
+        from .batch.scheduler_client import SchedulerClient
+        from .batch.writer import JobSettings
+        from .resource_mapping import memory_bytes
+        from .run_directories import private_home
+
+        if settings.max_tasks_per_child is not None:
+            raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
+        if cache is not None and cache.mode == "read-only":
+            raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
+        scheduler = open_scheduler(self._scheduler)
+        site = scheduler.site()
+        jobs = JobSettings(
+            scheduler.name,
+            self._command(),
+            self._asked(),
+            environment=site.job_variables.environment(),
+            setup=lines(self.setup),
+            teardown=lines(self.teardown),
+            template=self._template_text(),
+            template_uses=self._template_uses(),
+            walltime=self.walltime,
+            mpi=getattr(self, "mpi", None),
+            rank_launcher=site.rank_launcher,
+            rank_options=site.rank_options,
+            separate=site.separate,
+            calls_per_job=self.calls_per_job,
+            poll=self.poll,
+            result_grace=self.result_grace,
+            log_limit=max(_LEAST_LOG, memory_bytes(self.log_limit)),
+            exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
+        )
+        directory = private_home() if cache is None else cache._directory
+        client = SchedulerClient(scheduler, open_host(), self.poll[0])
+        return BatchBackend(client, directory, jobs, settings, cache is None)
+
+    def _asked(self) -> dict[str, str]:
+        """Return the resources of all jobs: the partition or queue, the account ..."""
+        return {name: value for name in self._defaults if (value := getattr(self, name)) is not None}
+
+    def _command(self) -> tuple[str, ...]:
+        """Return the command that runs Callyard on a node, before its arguments."""
+        from ..pool.zygote_connection import python_command
+
+        own = python_command("callyard.worker.job", "main")
+        if self.python is not None:
+            own = [os.fspath(self.python), "-c", "from callyard.worker.job import main; main()"]
+        return (*self._launcher(), *own)
+
+    def _launcher(self) -> Sequence[str]:
+        return shlex.split(self.launcher) if isinstance(self.launcher, str) else tuple(self.launcher)
+
+    def _template_text(self) -> str | None:
+        """Return the template, which may also be given as the path of a file."""
+        if self.template is None:
+            return None
+        template = os.fspath(self.template)
+        if "\n" in template:
+            return template
+        try:
+            with open(template, encoding="utf-8") as file:
+                return file.read()
+        except OSError as error:
+            raise CallyardError(f"the template {template!r} cannot be read: {error.strerror}") from error
+
+    def _template_keys(self) -> Sequence[str]:
+        """Return the names of the user's own in the template."""
+        if self.template is None:
+            return ()
+        from ..schedulers.script import KNOWN
+
+        return sorted(self._template_uses() - KNOWN)
+
+    def _template_uses(self) -> frozenset[str]:
+        """Return the variables of the template, some of which carry out settings that nothing else could."""
+        text = self._template_text()
+        if text is None:
+            return frozenset()
+        from ..schedulers.script import variables_of  # here, because this needs Jinja
+
+        try:
+            used = variables_of(text)
+        except ValueError as error:
+            raise CallyardError(str(error)) from error
+        for setting, name in (("teardown", "teardown"), ("exclude_failed_nodes", "exclude")):
+            if getattr(self, setting, None) and name not in used:
+                raise CallyardError(
+                    f"{setting} is given, and the template of the job script has no {{{{ {name} }}}} for it; add that"
+                )
+        return frozenset(used)
+
+
+def lines(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the lines of a text, or of several."""
+    return tuple(text.splitlines() if isinstance(text, str) else text)
+
+
+_PATHS = ("template", "python")
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, (str, os.PathLike) if name in _PATHS else str):
+        raise ResourceError(f"{name} must be a {'path' if name in _PATHS else 'string'}, not {value!r}")
+
+
+def _check_texts(name: str, value: object) -> None:
+    texts = isinstance(value, Sequence) and all(isinstance(each, str) for each in value)
+    if not texts or isinstance(value, bytes):
+        raise ResourceError(f"{name} must be a string or several of them, not {value!r}")
+
+
+def _check_poll(poll: object) -> None:
+    if isinstance(poll, (tuple, list)) and len(poll) == 2 and all(isinstance(each, (int, float)) for each in poll):
+        low, high = poll
+        if 0 < low <= high:
+            return
+    raise ResourceError(f"poll must be two numbers of seconds, the smaller first, not {poll!r}")
