@@ -154,6 +154,15 @@ def end_itself() -> None:
     time.sleep(STAY)
 
 
+def time_left_on_ranks() -> float | None:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.barrier()
+    call = callyard.current()
+    assert call is not None
+    return call.time_left()
+
+
 def count_down_on_ranks(steps: int, total: int = 0) -> tuple[int, int, int]:
     """The same on several ranks, each with arguments of its own; the rank, the sum, and which run it is."""
     from mpi4py import MPI

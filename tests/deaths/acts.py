@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any, NoReturn
 
+import callyard
+
 # -- telling and waiting ------------------------------------------------------------------------------
 
 
@@ -210,6 +212,21 @@ def start_all_and_stay(fifo: str) -> NoReturn:
 def start_child_and_sleep(path: str) -> None:
     note(path, start_child())
     time.sleep(1000)
+
+
+# -- limits in time --------------------------------------------------------------------------------------
+
+
+def time_left() -> float | None:
+    call = callyard.current()
+    assert call is not None
+    return call.time_left()
+
+
+def raise_when_ending() -> NoReturn:
+    while not callyard.ending():
+        pass
+    raise ValueError("too late")
 
 
 # -- blocked in C ----------------------------------------------------------------------------------------

@@ -44,6 +44,23 @@ def test_a_call_that_ran_too_long_is_not_run_again(executor: Executor, journal: 
     assert len(acts.noted(journal)) == 1
 
 
+def test_each_call_of_a_function_knows_the_time_left() -> None:
+    """From its second call on, a worker knows the function by a number."""
+    with Executor(1) as one:
+        limited = one.with_resources(run_time=60)
+        left = [limited.submit(acts.time_left).result() for _ in range(3)]
+    assert all(seconds is not None and 0 < seconds <= 60 for seconds in left)
+
+
+def test_a_call_that_raises_after_its_deadline_ran_too_long() -> None:
+    """It ends itself, and the error tells the reason all the same."""
+    with Executor(1) as executor:
+        limited = executor.with_resources(run_time=0.05, restart_limit=1)
+        futures = [limited.submit(acts.raise_when_ending) for _ in range(10)]
+        assert {type(future.exception()) for future in futures} == {TimeLimitExceeded}
+        assert {future.attempts for future in futures} == {1}
+
+
 def test_limits_never_hit_the_following_call() -> None:
     """Calls that take about as long as they may: whichever way each ends, those without a limit do not fail."""
     with Executor(2) as executor:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from callyard.errors import NodeFailure
+from callyard.errors import NodeFailure, SchedulerError
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
+from callyard.system.run_clock import RunClock
 from callyard.version import VERSION
+from callyard.worker import job as job_module
+from callyard.worker.current_call import GRACE
 from callyard.worker.job import Job
+from callyard.worker.job_again import requeue
 
 
 @pytest.fixture
@@ -123,3 +130,124 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(
     assert job._refusal(0) is None
     begun[0] = object()
     assert isinstance(job._refusal(0), NodeFailure)
+
+
+# -- limits ----------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_ends_itself_at_its_deadline_ran_too_long(
+    monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job]
+) -> None:
+    """It may do so before this process has looked at the limits."""
+    job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=1 << 20)))
+    times = iter([100.0, 104.9, 105.0])
+    asked: list[float] = []
+
+    def clock() -> float:
+        return next(times)
+
+    monkeypatch.setattr(job, "clock", clock)
+    monkeypatch.setattr(job, "_share_clock", lambda: None)
+    monkeypatch.setattr(job, "_limit", lambda call_file, deadline: None)
+    monkeypatch.setattr(job, "_wait", lambda: (None, -signal.SIGTERM))
+    monkeypatch.setattr(job.signals, "fork", lambda options, run_time: 1 << 30)
+    monkeypatch.setattr(job.signals, "await_stop", asked.append)
+    call_file: Any = SimpleNamespace(run_time=5.0, memory=None, options={})
+    assert job._run(0, call_file) == (None, -signal.SIGTERM)  # 0.1 s before the deadline
+    times = iter([100.0, 105.0])
+    assert job._run(0, call_file) == ("run_time", -signal.SIGTERM)
+    assert len(asked) == 1
+
+
+def test_the_grace_counts_where_nothing_else_reads_the_clock(
+    monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job]
+) -> None:
+    """The clock counts a second at most between two readings."""
+    now = [0.0]
+    killed: list[float] = []
+
+    def wait(*arguments: Any) -> None:
+        now[0] += arguments[-1]
+
+    job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=1 << 20)))
+    job.clock = job.signals._clock = RunClock(lambda: now[0])
+    job.runs = 0, SimpleNamespace(wait=60.0, private=True)  # type: ignore[assignment]
+    job.folder = SimpleNamespace(beat=lambda number: None, stop=lambda element: None)  # type: ignore[assignment]
+    job.pid = 1 << 30
+    monkeypatch.setattr(job_module.select, "select", wait)
+    monkeypatch.setattr(job_module, "watch_end", lambda pid: None)
+    monkeypatch.setattr(job_module, "_LOOKING", float("inf"))
+    monkeypatch.setattr(job_module, "status_of_ended", lambda pid: signal.SIGKILL if killed else None)
+    monkeypatch.setattr(job_module, "kill_group", lambda pid, signum: killed.append(now[0]))
+    job.signals._options = {GRACE: 10.0}
+    job.signals._pid = job.pid
+    job.signals._stop(signal.SIGTERM, None)
+    assert job._wait() == (None, -signal.SIGKILL)
+    assert killed == [pytest.approx(10.0)]
+
+
+# -- calls that cannot be made ---------------------------------------------------------------------------
+
+FAULTS = """
+import os, signal, sys
+from types import SimpleNamespace
+from callyard.errors import CacheError
+from callyard.worker import job as job_module
+from callyard.worker.job import Job
+
+def end(number, outcome):
+    with open(f"{sys.argv[1]}/{number}", "xb") as file:
+        file.write(outcome.failure)
+
+def ended(number):
+    return SimpleNamespace(state="failed") if os.path.exists(f"{sys.argv[1]}/{number}") else None
+
+def call(number):
+    if number == 0:
+        raise CacheError("calls is damaged")
+    return number
+
+def become(job, *arguments):
+    raise OSError(28, "No space left on device")
+
+def no_fork():
+    raise BlockingIOError(11, "no more processes")
+
+batch = SimpleNamespace(calls_per_job=4, log_limit=1 << 20, calls=[SimpleNamespace(name=f"call{i}") for i in range(4)])
+folder = SimpleNamespace(batch=batch, call=call, end=end, ended=ended, log=lambda number: f"{sys.argv[1]}/{number}.log")
+job_module.CallFile = SimpleNamespace(load=lambda packed: SimpleNamespace(
+    wait=60.0, private=True, run_time=None, memory=None, options={}))
+job_module.load_for = lambda call_file: None
+Job._become_call = become
+Job._refusal = lambda job, number: None
+job = Job(folder)
+print(job.make(0).state)
+print(job.make(1).state)
+fork, os.fork = os.fork, no_fork
+print(job.make(2).state, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+os.fork = fork
+print(job.make(3).state)
+"""
+
+
+def test_a_call_that_cannot_be_made_ends_no_other_call_of_its_job(tmp_path: Path) -> None:
+    """A damaged file, a full disk in the call's process, and no process for the call."""
+    run = subprocess.run([sys.executable, "-c", FAULTS, tmp_path], capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines() == ["failed", "failed", "failed set()", "failed"], run.stderr
+    words = ["calls is damaged", "No space left on device", "no more processes", "No space left on device"]
+    for number, why in enumerate(words):
+        error, _ = pickle.loads((tmp_path / str(number)).read_bytes())
+        assert f"'call{number}'" in str(error)
+        assert why in str(error)
+
+
+def test_a_scheduler_that_does_not_answer_has_not_requeued_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(argv: list[str], **options: Any) -> None:
+        raise subprocess.TimeoutExpired(argv, options["timeout"])
+
+    names = SlurmScheduler().site().job_variables.environment()
+    for variable, value in {**names, "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(subprocess, "run", hang)
+    with pytest.raises(SchedulerError, match="scontrol has not requeued it within 60 s"):
+        requeue()

@@ -16,6 +16,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -276,11 +277,18 @@ class ClusterDriver(ThreadedRunner):
         """Fail all calls, because this thread cannot go on; otherwise their callers would wait for ever."""
         _log.exception("this executor cannot go on")
         self._over = True
+        ended = [end.call for end in self._agents.ends]
+        while self._agents.ends:  # a known end counts, whatever the callback of another future does
+            with suppress(BaseException):
+                self._end_calls()
         self._take_in()
         calls = [
+            *ended,
             *self._placement.drain(),
             *(call for node in self._placement.nodes.values() for call in node.in_flight),
             *(each.end.call for each in self._agents.doubtful),
+            *(call for call, _ in self._agents.lost),
+            *self._agents.returned,
         ]
         for call in cast("list[Call]", calls):
             name = call.future.name

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,8 @@ class Bridge:
         self._loop.close()
 
     def start(self, call: Call) -> None:
+        if call.plan.run_time is not None:  # the driver keeps the limit; the call only knows the time
+            call.deadline = time.monotonic() + call.plan.run_time
         self._connection.send([call])
         for end in self._connection.refused():
             finish(*end)

@@ -182,7 +182,7 @@ class WorkerConnection:
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
         again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
-        plain = call.attempt == 1 and not (call.plan.options or call.remember)
+        plain = call.attempt == 1 and call.deadline is None and not (call.plan.options or call.remember)
         if number and plain and not (call.inputs or packed.memories):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
             return []

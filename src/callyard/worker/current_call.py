@@ -25,6 +25,7 @@ from ..utils.lite_stdlib import Any, Frozen, NoReturn, signal, suppress
 
 _IDLE, _FUNCTION, _HANDOVER = range(3)
 _GIB = 1 << 30
+_TERM_LATE, _TERM_LOOK = 1.0, 0.002  # s to wait for SIGTERM after the deadline, and between two looks
 _GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 # The options of a call that count here, besides "memory" (bytes).
@@ -197,6 +198,14 @@ class Running:
     def ended_from_outside(self) -> bool:
         """True if the end of the call was told or is due, so that an exception of the function is a consequence."""
         return self.terminated or self._passed(self.options.get(DEADLINE), 0.0)
+
+    def await_term(self) -> None:
+        """Wait a moment for the SIGTERM due at the deadline: its sender notes the reason for the end before."""
+        until = time.monotonic() + _TERM_LATE
+        while not self.terminated and time.monotonic() < until:
+            if signal.getsignal(signal.SIGTERM) != self._on_term:  # a handler of the function's has taken the signal
+                return
+            time.sleep(_TERM_LOOK)
 
     def die(self, words: str = "") -> NoReturn:
         """End by SIGTERM, as a process without a handler does, after writing the printed output."""

@@ -92,6 +92,7 @@ class Job:
 
     def __init__(self, folder: CallFiles) -> None:
         self.folder = folder
+        self._process = os.getpid()
         self.pid = 0  # of the running call's process
         self.runs: tuple[int, CallFile] | None = None  # the running call
         self.clock = RunClock()
@@ -110,10 +111,31 @@ class Job:
 
     def make(self, number: int) -> CallOutcome:
         """Make one call and write down its end, unless an earlier start of this job has done so."""
-        end = self.folder.ended(number)
-        if end is None and self.signals.stopped:
-            os._exit(_STOPPED)
-        return end or self._make(number)
+        try:
+            end = self.folder.ended(number)
+            if end is None and self.signals.stopped:
+                os._exit(_STOPPED)
+            return end or self._make(number)
+        except (OSError, CallyardError) as error:  # of this call alone: the other calls of the job run
+            return self._fault(number, error)
+
+    def _fault(self, number: int, error: OSError | CallyardError) -> CallOutcome:
+        """End a call that cannot be made here; in the call's own process, end that process."""
+        if self.pid:
+            self._kill_call(0.0)
+            self.pid = 0
+            self.signals.ended()
+            end_children(_UNKILLABLE)
+        name = self._name(number)
+        outcome = failed(type(error)(f"{name} cannot be run on {node_name()}: {error}{printed(self.folder, number)}"))
+        with suppress(OSError, CallyardError):
+            written = self.folder.ended(number)  # perhaps the call has ended well, and only a later step failed
+            outcome = written or self._write_down(number, outcome)
+            if self.runs is not None and self.runs[0] == number:
+                self._release_claim(*self.runs)
+        if os.getpid() != self._process:
+            os._exit(self.exit_status)
+        return outcome
 
     def _make(self, number: int) -> CallOutcome:
         error = self._refusal(number)
@@ -215,6 +237,8 @@ class Job:
         if deadline is not None or call_file.memory is not None:
             self._limit(call_file, deadline)
         reason, code = self._wait()
+        if reason is None and code == -signal.SIGTERM and deadline is not None and self.clock() >= deadline:
+            reason = "run_time"  # the call has ended itself at its deadline, before the look at the limits
         if reason is None and -code in (signal.SIGTERM, signal.SIGKILL):
             # The scheduler may have signalled the call first, and knows the reason.
             self.signals.await_stop(_ENDS_APART)
@@ -272,13 +296,12 @@ class Job:
     def _wait(self) -> tuple[str | None, int]:
         """Wait for the end of the call's process; return the reason if it was ended here, and the exit code."""
         reason, beats, until = None, self._beats(), float("inf")
-        longest = LOOK if self.stopped is not None else until
         descriptor = watch_end(self.pid)
         watched = [] if descriptor is None else [descriptor]
         while (status := status_of_ended(self.pid)) is None and (now := self.clock()) < until:
             limit = None if self.limits is None else self.limits.patience(now)
             due = self.signals.next_at
-            patience = min(next(beats), until - now, until if limit is None else limit, longest)
+            patience = min(next(beats), until - now, until if limit is None else limit, self._next_look(until))
             patience = min(patience, self.log.patience(), float("inf") if due is None else max(0.0, due - now))
             ready = [*watched, self.signals.wakes, *self.log.descriptors()]
             select.select(ready, [], [], patience if watched else min(_LOOKING, patience))
@@ -301,6 +324,11 @@ class Job:
         if descriptor is not None:
             os.close(descriptor)
         return reason, -signal.SIGKILL if status is None else exit_code(status)
+
+    def _next_look(self, until: float) -> float:
+        """Return the seconds to the next reading of the clock, which counts only short times between two readings."""
+        unlimited = self.stopped is None and self.signals.next_at is None and until == float("inf")
+        return until if unlimited else LOOK
 
     def _kill_call(self, now: float) -> float:
         """Kill the call and its group; return the latest time to wait for the end."""

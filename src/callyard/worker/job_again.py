@@ -55,8 +55,11 @@ def requeue() -> None:
     if commands is None:
         raise SchedulerError("its scheduler starts no job again when that asks for it; give it more time")
     for argv in commands(JobId.parse(job_id())):
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SchedulerError(f"{argv[0]} has not requeued it within {_PATIENCE:g} s") from error
         if done.returncode:
             raise SchedulerError(f"{argv[0]} has not requeued it: {done.stderr.strip() or done.returncode}")

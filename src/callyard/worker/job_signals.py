@@ -56,7 +56,11 @@ class JobSignals:
         In the child signals stay blocked until the call of `Running.listen`.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
+            raise
         if pid == 0:
             signal.set_wakeup_fd(-1)
             for signum in (*_ALL, signal.SIGCHLD):

@@ -14,6 +14,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ from .communicator import (
     words_of_alone,
     words_of_none,
 )
-from .current_call import Again, running
+from .current_call import DEADLINE, Again, running
 from .exceptions import dump_error, traceback_text, unpicklable_again, unpicklable_result, words_of_some_again
 from .initializer import Initialized
 from .job_inputs import inputs_of, load_call
@@ -170,7 +171,18 @@ def _rank_command(folder: CallFiles, number: int, apart: bool) -> list[str]:
     )
     # With the import path of this process, whatever the launcher does to the environment.
     arguments = [folder.home.path, folder.home.trust or "", folder.token, str(number), "apart" if apart else ""]
+    arguments.append(_told(running.options.get(DEADLINE)))
     return [sys.executable, "-c", code, *arguments, "\n".join(sys.path)]
+
+
+def _told(deadline: float | None) -> str:
+    """Return the deadline for ranks on other nodes, too (s since 1970): each node has its own monotonic clock."""
+    return "" if deadline is None else repr(time.time() + deadline - running.now())
+
+
+def _heard(text: str) -> float | None:
+    """Return the deadline by this node's monotonic clock."""
+    return float(text) - time.time() + time.monotonic() if text else None
 
 
 def _order(place: str, ranks: int) -> list[int]:
@@ -197,8 +209,8 @@ def _result(path: str, rank: int, call_file: CallFile, code: int) -> Any:
 
 
 def main() -> None:
-    """Run as `python -c "... main()" HOME TRUST TOKEN NUMBER APART`, by the launcher, once for each rank."""
-    home, trust, token, number, apart = sys.argv[1:6]
+    """Run as `python -c "... main()" HOME TRUST TOKEN NUMBER APART DEADLINE`, by the launcher, once for each rank."""
+    home, trust, token, number, apart, deadline = sys.argv[1:7]
     os.environ.update(json_loads(os.environ.pop(_HIDDEN, "{}")))
     default_signals()
     sys.argv[:] = [""]
@@ -212,7 +224,7 @@ def main() -> None:
     kept = folder.again(int(number))
     again = None if kept is None else pickle.loads(kept.arguments)[0][rank]
     running.attempt = 1 if kept is None else kept.attempt
-    running.listen_in_worker()
+    running.listen_in_job(call_file.options, _heard(deadline), current_job().ends, None, None)
     try:
         _make(path, lambda: _returned(folder, call_file, bool(apart), again))
     except BaseException as error:

@@ -216,6 +216,7 @@ class Server:
             self.again(error, sequence)
         elif running.ended_from_outside:
             self.flush()  # the results of other calls
+            running.await_term()
             running.die("" if type(error) is SystemExit else traceback_text(error))
         else:
             self.send(encode_error(error, sequence, self.last_call))

@@ -247,6 +247,7 @@ class Zygote:
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 1 << 10)
         self.hear_births()
+        self.keep_limits(self.clock())  # before `reap`: a call may have ended itself at its deadline
         # After the births: a short-lived worker has told its process id before its end.
         for pid, status in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)

@@ -196,10 +196,13 @@ def test_arguments_that_no_job_can_keep(ex: Executor) -> None:
 def test_ranks_that_ask_to_be_run_again(ex: Executor) -> None:
     future = ex.submit(calls.count_down_on_ranks, 1, resource_dict={"ranks": 2})
     one_rank = ex.submit(calls.ask_on_one_rank, resource_dict={"ranks": 2})
+    limited = ex.submit(calls.time_left_on_ranks, resource_dict={"ranks": 2, "run_time": 60})
     assert future.result() == [(0, 1, 2), (1, 2, 2)]
     assert future.attempts == 2
     with pytest.raises(callyard.CallyardError, match="on 1 of its 2 ranks, and returned on the others"):
         one_rank.result()
+    # The job itself has more time.
+    assert all(left is not None and 0 < left <= 60 for left in limited.result())
 
 
 @pytest.mark.needs("mpi")
