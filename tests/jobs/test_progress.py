@@ -65,7 +65,8 @@ def test_a_call_goes_on_in_a_batch_of_its_own(folder: BatchDirectory) -> None:
     assert outcome is not None
     assert (outcome.state, outcome.key, outcome.attempts) == ("moved", successor.token, 3)
     assert (successor.batch.calls[0].id, successor.call(0)) == ("id1", b"call")
-    assert (successor.batch.elements, successor.unsent) == (None, BatchPart(0, 1))
+    assert (successor.batch.elements, successor.unsent) == ((1,), BatchPart(0, 1))
+    assert successor.exit_file(0) == folder.exit_file(1), "the script is the same"
     assert successor.again(0) == CallAgain(3, 0, b"arguments")
     assert TOKEN not in successor.script()
     assert successor.token in successor.script()

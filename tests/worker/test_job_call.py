@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> BatchDirectory:
         references=(), code_only=False, source="", facts={},
     )  # fmt: skip
     call = CallFile(
-        data=(StoredPickle(pickle.dumps((operator.add, (1, 2), {}))),), apart=None, inputs=(), order=request, meaning=None,
-        initializer=None, options={}, run_time=None, memory=None, ranks=1, launcher=(), wait=60.0,
+        data=(StoredPickle(pickle.dumps((operator.add, (1, 2), {}))),), apart=None, inputs=(), order=request,
+        meaning=None, initializer=None, options={}, run_time=None, memory=None, ranks=1, launcher=(), wait=60.0,
     ).dump()  # fmt: skip
     batch = Batch(
         token=TOKEN, scheduler="Slurm", calls=(CallPosition("call", "add", 0, len(call)),), elements=None,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 
-from ..backends.batch.scheduler_client import SubmissionRefused, client_of
+from ..backends.batch.scheduler_client import SchedulerClient, SubmissionRefused, client_of
 from ..backends.batch.submitter import claim_of, submission
 from ..cache.directory import CacheDirectory
-from ..errors import CallyardError, SchedulerError
+from ..errors import SchedulerError, UnsafeCache
 from ..jobs.batch import BatchPart
-from ..jobs.find_batches import damaged_batches, folders_by_age
+from ..jobs.find_batches import folders_by_age, unreadable_batches
 from ..jobs.spool import BatchDirectory
 from ..jobs.submission import is_ready
 from ..utils.command_thread import CommandThread
@@ -50,11 +50,11 @@ def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]],
     """Submit all batches that are ready, in order of writing.
 
     Return the submitted parts with their numbers of calls, and the texts of refusals. A batch refused because of a
-    mistake does not stop the others; a limit or a silent scheduler does. A batch that cannot be read or submitted is
-    set aside.
+    mistake does not stop the others; a limit or a silent scheduler does. A batch that is damaged, or asks for nonsense,
+    is set aside.
     """
     submitted: list[tuple[BatchPart, int]] = []
-    refusals = [_set_aside(spooled, error) for spooled, error in damaged_batches(directory)]
+    refusals = [_set_aside(spooled, error) for spooled, error in unreadable_batches(directory)]
     for spooled in folders_by_age(directory):
         refused: SubmissionRefused | None = None
         try:
@@ -63,13 +63,13 @@ def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]],
                 continue
             before = spooled.parts
             try:
-                CommandThread().run(submission(client_of(spooled.batch.scheduler), spooled, perhaps=True))
+                CommandThread().run(submission(_client_of(spooled), spooled, perhaps=True))
             except SubmissionRefused as error:
                 refused = error
             finally:
                 claim.release()
                 submitted += [(part, _calls_in(spooled, part)) for part in spooled.parts if part not in before]
-        except OSError as error:  # it may pass: a later `resume` tries again
+        except (OSError, SchedulerError, UnsafeCache) as error:  # not its fault: a later `resume` tries again
             refusals.append(f"{spooled.batch.request['name']!r} in {spooled.path} was not submitted: {error}")
         except Exception as error:  # the fault of this batch alone, which will never be submitted
             refusals.append(_set_aside(spooled, error))
@@ -80,19 +80,22 @@ def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]],
     return submitted, refusals
 
 
+def _client_of(spooled: BatchDirectory) -> SchedulerClient:
+    """Return the client of a batch's scheduler. Without one here, the environment is at fault, not the batch."""
+    try:
+        return client_of(spooled.batch.scheduler)
+    except Exception as error:  # from a plugin, too
+        raise SchedulerError(str(error)) from error
+
+
 def _set_aside(spooled: BatchDirectory, error: Exception) -> str:
-    if _has_jobs(spooled):
+    """Move a batch out of the spool, unless it has jobs, which need the files, or is only unsafe; return the words."""
+    if isinstance(error, UnsafeCache):
+        return f"the batch {spooled.path} cannot be submitted: {error}"
+    if spooled.may_have_jobs():
         return f"the rest of the batch {spooled.path} cannot be submitted: {type(error).__name__}: {error}"
     where = spooled.set_aside(f"it cannot be submitted: {error}")
     return f"a batch cannot be submitted, and was moved to {where}: {type(error).__name__}: {error}"
-
-
-def _has_jobs(spooled: BatchDirectory) -> bool:
-    """Return True if a part of the batch was submitted: its calls go on, with their files."""
-    try:
-        return bool(spooled.parts)
-    except (OSError, CallyardError):
-        return False
 
 
 def _calls_in(spooled: BatchDirectory, part: BatchPart) -> int:

@@ -12,7 +12,7 @@ from ..errors import CacheError, VersionMismatch
 from ..utils.lite_stdlib import Any, Callable, json_loads, suppress
 from .batch import FORMAT, Batch, CallAgain, CallOutcome, CallStart
 
-__all__ = ["CallFiles", "DirectoryFiles", "exit_file"]
+__all__ = ["CallFiles", "DirectoryFiles", "exit_file", "follow_moves"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a pipe there
 
@@ -190,3 +190,12 @@ class CallFiles(DirectoryFiles):
 def exit_file(element: int | str) -> str:
     """Return the name of the file with the exit code of an element's script; a single job counts as the element 0."""
     return f"{element}.exit"
+
+
+def follow_moves(home: CacheDirectory, token: str, number: int) -> tuple[str, int, CallOutcome | None]:
+    """Return the batch and the number under which a call goes on, and its outcome there; None before its end."""
+    outcome = CallFiles(home, token).ended(number)
+    while outcome is not None and outcome.state == "moved":
+        token, number = outcome.key, 0
+        outcome = CallFiles(home, token).ended(number)
+    return token, number, outcome

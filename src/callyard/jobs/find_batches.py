@@ -1,4 +1,4 @@
-"""The batches in the spool of a cache: all of them, the readable ones, and the damaged ones."""
+"""The batches in the spool of a cache: all of them, the readable ones, and the unreadable ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import CacheError, CallyardError, VersionMismatch
 from ..system.process_identity import is_hexadecimal
 from .spool import BatchDirectory, names
 
-__all__ = ["damaged_batches", "folders", "folders_by_age"]
+__all__ = ["folders", "folders_by_age", "unreadable_batches"]
 
 
 def folders(home: CacheDirectory) -> Iterator[BatchDirectory]:
@@ -29,8 +29,8 @@ def folders_by_age(home: CacheDirectory, known: Container[str] = ()) -> list[Bat
     return [folder for _, folder in sorted(found, key=lambda pair: pair[0])]
 
 
-def damaged_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
-    """Return the damaged batches, each with the reason; a batch of another version is not damaged."""
+def unreadable_batches(home: CacheDirectory) -> list[tuple[BatchDirectory, CacheError]]:
+    """Return the damaged and the unsafe batches, each with the reason; a batch of another version is neither."""
     found = []
     for folder in folders(home):
         try:

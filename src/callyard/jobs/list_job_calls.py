@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..cache.directory import CacheDirectory
 from ..errors import CacheError, CallyardError
 from .batch import CallFile, CallInput
+from .call_files import follow_moves
 from .find_batches import folders, folders_by_age
 from .spool import ENDED, BatchDirectory, CallStart
 
@@ -151,7 +152,7 @@ def _keys_of_inputs(home: CacheDirectory, inputs: tuple[CallInput, ...]) -> Iter
         key, directory = given.key, given.directory
         if not key and given.token:
             with suppress(OSError, CacheError):
-                end = BatchDirectory(home, given.token).ended(given.number)
+                _, _, end = follow_moves(home, given.token, given.number)
                 key, directory = ("", "") if end is None else (end.key, end.directory)
         if key and directory in ("", home.path):
             yield key

@@ -171,6 +171,10 @@ class BatchDirectory(CallFiles):
                 found[number] = what
         return found
 
+    def may_have_jobs(self) -> bool:
+        """Return True if the names of the files tell of a job. The files themselves may be unreadable."""
+        return any(name.partition(".")[0] == "job" or name.endswith(".begun") for name in names(self.path))
+
     def is_whole(self) -> bool:
         """Return True if jobs find their calls here; False once the directory is kept only for the failures."""
         return os.path.exists(f"{self.path}/calls")

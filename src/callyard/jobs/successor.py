@@ -40,9 +40,11 @@ def _move(folder: BatchDirectory, number: int, kept: CallAgain) -> None:
     batch, call = folder.batch, folder.call(number)
     successor = BatchDirectory(folder.home, os.urandom(8).hex())
     script = folder.script().replace(folder.token, successor.token)
+    element = batch.element_of(number)  # an array's again: the script names its exit code after the element
     successor.create(
         batch.replace(
-            token=successor.token, calls=(batch.calls[number].replace(at=0),), elements=None, calls_per_job=1,
+            token=successor.token, calls=(batch.calls[number].replace(at=0),),
+            elements=None if element is None else (element,), calls_per_job=1,
             request={**batch.request, "after": ()}, submitter="", created=time.time(),
         ),
         [bytes(call)],

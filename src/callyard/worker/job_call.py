@@ -56,12 +56,17 @@ def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallSt
     written = True
     # A failure has been written already, before the release of the claim.
     if end is not None and folder.ended(number) is None:
-        written = _written(folder, number, end if running.attempt == 1 else end.replace(attempts=running.attempt))
+        written = _written(folder, number, _counted(end))
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     leave_quickly()
     os._exit(0 if written else UNWRITTEN)
+
+
+def _counted(end: CallOutcome) -> CallOutcome:
+    """Return the outcome with the number of attempts."""
+    return end if running.attempt == 1 else end.replace(attempts=running.attempt)
 
 
 def _written(folder: CallFiles, number: int, end: CallOutcome) -> bool:
@@ -191,24 +196,37 @@ def _ran(
         running.hand_over()
         _end_forks(pid)
         state.restore()
-        if isinstance(error, Again):
-            return _again(folder, number, run, error)
-        text = _trace(error)
-        if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
-            run.release()
-            running.die("" if type(error) is SystemExit else text)
-        error = _named(error, folder, number, call_file)
-        end = failed(error, text, order.key)
-        settle()
-        write_down(
-            folder, number, end
-        )  # before the release of the claim, because its next owner looks for an outcome first
-        run.failed(error, text, time.perf_counter() - started, arguments)
-        return end
+        seconds = time.perf_counter() - started
+        return _raised(folder, number, call_file, run, order.key, error, seconds, arguments)
     _end_forks(pid)
     seconds = time.perf_counter() - started
     state.restore()
     return _stored(folder, number, run, order, value, seconds, arguments)
+
+
+def _raised(
+    folder: CallFiles,
+    number: int,
+    call_file: CallFile,
+    run: CachedRun,
+    key: str,
+    error: BaseException,
+    seconds: float,
+    arguments: Callable[[], Any],
+) -> CallOutcome | None:
+    """Return the outcome of a call that has raised an exception; None if it asks for another attempt."""
+    if isinstance(error, Again):
+        return _again(folder, number, run, error)
+    text = _trace(error)
+    if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
+        run.release()
+        running.die("" if type(error) is SystemExit else text)
+    error = _named(error, folder, number, call_file)
+    end = _counted(failed(error, text, key))
+    settle()
+    write_down(folder, number, end)  # before the release of the claim: its next owner looks for an outcome first
+    run.failed(error, text, seconds, arguments)
+    return end
 
 
 def _end_forks(pid: int) -> None:
@@ -236,12 +254,14 @@ def _stored(
 def _again(folder: CallFiles, number: int, run: CachedRun, error: Again) -> CallOutcome | None:
     from .job_again import keep_arguments
 
-    run.release()
+    end = None
     try:
         keep_arguments(folder, number, error, running.attempt)
     except CallyardError as problem:
-        return failed(_told(problem, folder, number))
-    return None
+        end = _counted(failed(_told(problem, folder, number)))
+        write_down(folder, number, end)
+    run.release()  # last: its next owner looks for the arguments, or for an outcome, first
+    return end
 
 
 def _trace(error: BaseException) -> str:

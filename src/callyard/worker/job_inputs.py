@@ -7,7 +7,7 @@ import time
 from ..cache.directory import CacheDirectory
 from ..errors import JobLost
 from ..jobs.batch import CallFile, CallInput, StoredPickle
-from ..jobs.call_files import CallFiles
+from ..jobs.call_files import CallFiles, follow_moves
 from ..serialize.packed import Packed, PackedCall, load_with_inputs
 from ..utils.backoff import Backoff
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, Sequence
@@ -93,7 +93,7 @@ def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> 
 def _look_for_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
     key, directory = given.key, given.directory
     if not key:
-        end = CallFiles(home, given.token).ended(given.number)
+        _, _, end = follow_moves(home, given.token, given.number)
         if end is None:
             return None
         if end.state != "finished":

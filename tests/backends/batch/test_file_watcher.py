@@ -34,7 +34,7 @@ class Watched:
         self.path, self.now = str(directory), 1000.0
         self.cache = CacheDirectory.open(directory)
         self.state = ExecutorState((5.0, 60.0), GRACE)
-        delivery = Delivery(self.cache, False, self.state, lambda: self.now)
+        delivery = self.delivery = Delivery(self.cache, False, self.state, lambda: self.now)
         poller = Poller(CommandThread(), None, self.state, delivery, lambda: self.now)  # type: ignore[arg-type]
         self.watcher = FileWatcher(self.state, delivery, poller, lambda: self.now)
 
@@ -122,3 +122,67 @@ def test_a_callback_that_exits_hurts_no_other(watched: Watched, caplog: pytest.L
     watched.look()
     assert [first.cancelled(), second.cancelled()] == [True, True]
     assert "the end of 'call' was interrupted" in caplog.text
+
+
+# ------------------------------------------------------------------ a call that goes on in another batch
+
+
+def moved(watched: Watched) -> tuple[BatchDirectory, BatchDirectory, list[JobFuture]]:
+    """A batch of which the first call goes on in another."""
+    directory, futures = watched.add("0" * 16)
+    successor = written(watched.cache, "1" * 16, 1)
+    directory.end(0, CallOutcome("moved", successor.token))
+    return directory, successor, futures
+
+
+def test_a_call_is_followed_once_its_new_batch_can_be_written_to(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, successor, (call, _) = moved(watched)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchDirectory, "attach", raises(OSError("no space left")))
+        watched.look()
+    watched.look()
+    assert successor.others("somebody")
+    successor.end(0, CallOutcome("cancelled"))
+    watched.look()
+    assert call.cancelled()
+
+
+def test_a_call_whose_new_batch_can_never_be_written_to(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, (call, _) = moved(watched)
+    monkeypatch.setattr(BatchDirectory, "attach", raises(OSError("no space left")))
+    watched.look()
+    watched.look(GRACE)
+    assert "no space left" in str(call.exception(0))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_call_whose_new_batch_has_been_removed(watched: Watched, ours: bool) -> None:
+    """What another executor has submitted is submitted anew; what this one has written is not kept in memory."""
+    directory, successor, (call, other) = moved(watched)
+    watched.state.batches[directory.token].calls[0][0].ours = ours
+    successor.remove()
+    watched.look()
+    assert [each.future for each in watched.state.new] == ([] if ours else [call])
+    assert call.done() == ours
+    assert not ours or successor.path in str(call.exception(0))
+    assert not other.done()
+
+
+def test_a_call_is_followed_before_another_is_made_to_wait_for_it(watched: Watched) -> None:
+    directory, successor, (call, other) = moved(watched)
+    inputs = [future.call for future in (call, other) if future.call is not None]
+    watched.delivery.follow_moved(inputs)
+    assert [each.directory and each.directory.token for each in inputs] == [successor.token, directory.token]
+    assert successor.others("somebody")
+
+
+def test_an_input_that_cannot_be_read_does_not_hold_up_its_dependents(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, _, (call, _) = moved(watched)
+    monkeypatch.setattr(BatchDirectory, "ended", raises(OSError("stale")))
+    assert call.call is not None
+    watched.delivery.follow_moved([call.call])
+    assert call.call.directory is directory

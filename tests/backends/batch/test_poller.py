@@ -14,7 +14,7 @@ from callyard.backends.batch.delivery import Delivery
 from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.backends.batch.poller import Poller
 from callyard.cache.directory import CacheDirectory
-from callyard.jobs.batch import BatchPart
+from callyard.jobs.batch import BatchPart, CallOutcome
 from callyard.schedulers.base import Status
 from callyard.utils.command_thread import CommandThread
 
@@ -26,6 +26,7 @@ class Files:
 
     token, name, unsent = "0" * 16, "call", None
     calls_per_job = 1
+    is_stored = False
 
     def __init__(self, trouble: str) -> None:
         self.trouble = trouble
@@ -55,8 +56,8 @@ class Files:
     def begun(self, number: int) -> None:
         self._stumble("begun")
 
-    def ended(self, number: int) -> None:
-        return None
+    def ended(self, number: int) -> CallOutcome | None:
+        return CallOutcome("finished") if self.is_stored else None
 
     def end(self, number: int, end: Any) -> None:
         self._stumble("end")
@@ -168,3 +169,13 @@ def test_why_a_job_ended_can_never_be_written(tmp_path: Path) -> None:
     assert len(asking.call.errors) == 1
     assert asking.folder.ends == []
     assert "ended with exit code 0" in str(asking.call.errors[0])
+
+
+def test_trouble_of_long_ago_does_not_end_a_call(tmp_path: Path) -> None:
+    asking = Asking(tmp_path)
+    for trouble in ("begun", "", "begun"):
+        asking.folder.trouble = trouble
+        asking.folder.is_stored = not trouble  # and the outcome comes later
+        asking.ask()
+        asking.poller.give_up(asking.batch, asking.state.ticked(asking.batch, asking.now + 100), asking.now + 100)
+    assert asking.call.errors == []

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from test_submitter import written
 
-from callyard.backends.batch.batch_state import Submit
+from callyard.backends.batch.batch_state import Abandon, Drop, Settle, Submit
 from callyard.backends.batch.call import JobCall, JobFuture
 from callyard.backends.batch.delivery import Delivery
 from callyard.backends.batch.earlier_batches import EarlierBatches
 from callyard.backends.batch.executor_state_machine import ExecutorState
-from callyard.backends.batch.submitter import Submitter
+from callyard.backends.batch.submitter import Canceller, Submitter, claim_of
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import JobLost, SchedulerError
 from callyard.jobs.batch import BatchPart
@@ -57,8 +57,9 @@ class Sending:
         self.state = ExecutorState((5.0, 60.0), GRACE)
         clock = lambda: self.now  # noqa: E731
         delivery = Delivery(self.home, False, self.state, clock)
-        earlier = EarlierBatches(self.home, self.state, delivery, clock)
+        earlier = self.earlier = EarlierBatches(self.home, self.state, delivery, clock)
         self.submitter = Submitter(CommandThread(), self.client, self.state, earlier, delivery, clock)  # type: ignore[arg-type]
+        self.canceller = Canceller(CommandThread(), self.client, self.state, earlier, delivery)  # type: ignore[arg-type]
         self.bad, self.lost = self.add("0" * 16)
         self.good, self.other = self.add("1" * 16)
 
@@ -75,6 +76,20 @@ class Sending:
         while batches := [action.batch for action in self.state.decide(self.now) if isinstance(action, Submit)]:
             for batch in batches:
                 self.submitter.send(batch)
+
+    def let_go(self, future: JobFuture) -> None:
+        """Cancel a call, and do the work that follows."""
+        call = future.call
+        assert call is not None
+        assert future.cancel()
+        self.state.left(call)
+        for action in self.state.decide(self.now):
+            if isinstance(action, Abandon):
+                self.canceller.abandon(action.calls)
+            elif isinstance(action, Drop):
+                self.canceller.drop(action.batch, action.calls)
+            elif isinstance(action, Settle):
+                self.earlier.settle(action.batch.directory)
 
 
 @pytest.fixture
@@ -130,3 +145,50 @@ def test_a_batch_that_somebody_has_removed(sending: Sending, monkeypatch: pytest
     sending.send()
     assert type(sending.lost.exception()) is JobLost
     assert sending.good.unsent is None
+
+
+@pytest.mark.parametrize("progress", ["sent", "refused"])
+def test_trouble_of_long_ago_does_not_end_a_batch(sending: Sending, progress: str) -> None:
+    batch = sending.state.batches[sending.bad.token]
+    assert sending.state.not_sent(batch, 0.0, may_pass=True)
+    if progress == "sent":
+        sending.state.sent(batch, {0}, 1.0, is_complete=False)
+    else:
+        sending.state.refused(batch, 1.0, perhaps=False)
+    assert sending.state.not_sent(batch, GRACE, may_pass=True), "it is tried again"
+    assert not sending.state.not_sent(batch, 2 * GRACE, may_pass=True)
+
+
+# ------------------------------------------------------------------ a cancelled call that goes on in another batch
+
+
+def followed(sending: Sending, claimed: bool) -> tuple[BatchDirectory, JobFuture]:
+    """A call of this executor in a batch of its own that any process may submit; perhaps this one is about to."""
+    directory, future = written(sending.home, "2" * 16, 1), JobFuture("call")
+    call = future.call = JobCall(future, Resources(), None, sending, (), None, [])
+    call.directory, call.ours, call.entered = directory, True, True
+    batch = sending.state.follow(call, sending.now, is_complete=False, has_job=False)
+    if claimed:
+        claim = claim_of(directory)
+        assert claim is not None
+        sending.state.claimed(batch, claim, {0}, ())
+    return directory, future
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_a_cancelled_call_is_not_left_for_others_to_submit(sending: Sending, claimed: bool) -> None:
+    directory, future = followed(sending, claimed)
+    sending.let_go(future)
+    assert not os.path.exists(directory.path)
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_a_cancelled_call_goes_on_for_others_that_wait(sending: Sending, claimed: bool) -> None:
+    directory, future = followed(sending, claimed)
+    directory.attach("another", 0)
+    sending.let_go(future)
+    assert directory.unsent is not None
+    assert directory.ended(0) is None
+    claim = claim_of(directory)
+    assert claim is not None, "the others may submit it"
+    claim.release()

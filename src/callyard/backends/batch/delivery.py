@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -118,15 +120,40 @@ class Delivery:
         for call, fate in self._state.outcome_read(batch, number, outcome, now, visible=found is not None):
             _tell(call, partial(self._end_as, call, fate, outcome, found))
 
+    def follow_moved(self, inputs: Iterable[JobCall]) -> None:
+        """Wait for moved calls where they go on, before their dependents are made to wait for jobs that have ended."""
+        numbers = defaultdict[str, set[int]](set)
+        for call in inputs:
+            if call.directory is not None:
+                numbers[call.directory.token].add(call.number)
+        for batch in [self._state.batches[token] for token in numbers if token in self._state.batches]:
+            with suppress(OSError, CacheError):  # the next look at the files finds the same
+                ended = {number for number, reached in batch.directory.news().items() if reached == "end"}
+                for number in ended & numbers[batch.token] & batch.calls.keys():
+                    outcome = batch.directory.ended(number)
+                    if outcome is not None and outcome.state == "moved":
+                        self._follow_to(batch, number, outcome)
+
     def _follow_to(self, batch: BatchState, number: int, moved: CallOutcome) -> None:
         """Wait for the calls where they go on."""
-        now = self._clock()
+        successor, now = BatchDirectory(self.home, moved.key), self._clock()
+        try:
+            successor.attach(self.me, 0)  # first: after an error the calls are still here for the next look
+        except FileNotFoundError:  # it is over, and another process has removed it
+            self._missed(self._state.give_up(batch, number), successor)
+            return
         for call in self._state.give_up(batch, number):
-            call.directory, call.number = BatchDirectory(self.home, moved.key), 0
-            call.directory.attach(self.me, 0)
+            call.directory, call.number = successor, 0
             call.future.attempts = moved.attempts
             call.future.again()
             self._state.follow(call, now, is_complete=False, has_job=False)
+
+    def _missed(self, calls: list[JobCall], removed: BatchDirectory) -> None:
+        """Resubmit calls of a removed batch; those submitted here fail, because they are kept nowhere else."""
+        for call in calls:
+            call.directory = removed
+        self.end([call for call in calls if call.ours], vanished)
+        self.once_more(call for call in calls if not call.ours)
 
     def vanished(self, batch: BatchState) -> None:
         """End or resubmit the calls of a batch without its directory."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ...cache.directory import CacheDirectory
 from ...errors import CallyardError
 from ...jobs.batch import CallFile, CallOutcome
+from ...jobs.call_files import follow_moves
 from ...jobs.find_batches import folders, folders_by_age
 from ...jobs.spool import BatchDirectory
 from .call import InputSource, JobCall, cache_at
@@ -56,11 +57,8 @@ class EarlierBatches:
                         before.superseded(number)
         self._enter(directory)
 
-    def forget_unsent(self, directory: BatchDirectory, ours: bool) -> None:
-        """Remove a batch given up before its submission; leave a batch of others to the others."""
-        if not ours:
-            directory.leave(self._delivery.me)
-            return
+    def forget_unsent(self, directory: BatchDirectory) -> None:
+        """Remove a batch of ours, given up before its submission."""
         self.forget(directory)
         directory.remove()
 
@@ -115,10 +113,10 @@ class EarlierBatches:
 
     def _may_come(self, token: str, number: int) -> bool:
         """Return True if the result of a submitted call is there or can come."""
+        token, number, outcome = follow_moves(self._home, token, number)
         directory = self.known.get(token)
         if directory is None:
             return False
-        outcome = directory.ended(number)
         if outcome is None:  # not ended, or failed and replaced by a later submission of the same call
             return self._index.get(directory.batch.calls[number].id) == (token, number)
         return outcome.state == "finished"

@@ -255,6 +255,7 @@ class ExecutorState:
     def sent(self, batch: BatchState, unsent: Container[int], now: float, *, is_complete: bool) -> None:
         """Note the arrival of a batch's calls at the scheduler, except for `unsent`."""
         self._sending, self._changed = None, True
+        batch.recovered("submission")
         batch.is_complete, batch.perhaps = is_complete, False
         got = {number for number in batch.unsent if number not in unsent}
         batch.unsent -= got
@@ -266,6 +267,7 @@ class ExecutorState:
     def refused(self, batch: BatchState, until: float, *, perhaps: bool) -> None:
         """Note a refusal for now. `perhaps`: the scheduler may have taken the last part without saying so."""
         self._sending, self._changed = None, True
+        batch.recovered("submission")
         batch.perhaps = perhaps
         self.pause(until)
 

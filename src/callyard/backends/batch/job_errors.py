@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ... import errors
 from ...errors import CacheError, CallyardError, JobCancelled, JobLost, SchedulerError, WorkerLost
 from ...jobs.batch import CallFile
+from ...jobs.call_files import follow_moves
 from ...jobs.log_excerpt import what_it_printed
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import amounts
@@ -141,7 +142,7 @@ def dependency_failed(directory: BatchDirectory, number: int) -> CallOutcome | N
     if call_file is None:
         return None
     for given in call_file.inputs:
-        end = BatchDirectory(directory.home, given.token).ended(given.number) if given.token else None
+        end = follow_moves(directory.home, given.token, given.number)[2] if given.token else None
         if end is not None and end.state != "finished":
             return CallOutcome("failed", failure=inherited(end, call_file.order.name, given.name))
     return None

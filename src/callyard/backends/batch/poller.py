@@ -167,6 +167,7 @@ class Poller:
             try:
                 if number in batch.calls:
                     self._conclude(batch, number, history.get(directory.job_of(number) or ""))
+                    batch.recovered(("conclusion", number))
             except Exception as error:
                 _log.warning("callyard: what has become of jobs is asked again: %s", error)
                 if batch.stumbled(("conclusion", number), self._clock()):

@@ -186,7 +186,7 @@ class Submitter:
             if batch.directory.parts:
                 _end_rest(batch.directory, calls, lambda call: mistake(call.name, refused))
             else:
-                self._earlier.forget_unsent(batch.directory, True)
+                self._earlier.forget_unsent(batch.directory)
 
     def _set_aside(self, batch: BatchState, error: Exception) -> Steps:
         """Move a poisoned batch out of the spool; its calls fail, or are submitted anew.
@@ -270,11 +270,13 @@ class Canceller:
         directory = batch.directory
         _release(batch)
         with _at_last(directory):
-            if not directory.parts:
-                self._earlier.forget_unsent(directory, batch.ours)
+            if batch.ours and not directory.parts:
+                self._earlier.forget_unsent(directory)
                 return
+            # A batch that is not ours has a call of ours that goes on there: any process may submit it.
             for number in {call.number for call in calls if call.ours}:
-                write_down(directory, number, CallOutcome("withdrawn"))
+                if batch.ours or not self._is_shared(directory, number):
+                    write_down(directory, number, CallOutcome("withdrawn"))
 
     def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> None:
         """Write down the failure of a call with one of its inputs: the scheduler may end the job without an outcome."""
@@ -293,12 +295,11 @@ class Canceller:
             return []
         job, together = directory.job_of(number), directory.batch.of_element(directory.batch.element_of(number))
         withdrawn = batch.withdraw(number, together)
-        if job is None:
-            return []
-        # Before the cancellation, so that a process attached meanwhile submits the call anew.
+        # Before the cancellation, so that a process attached meanwhile submits the call anew. Without a job, too: a
+        # call that goes on in another batch may have none yet, and any process may submit that batch.
         for each in withdrawn:
             write_down(directory, each, CallOutcome("withdrawn"))
-        return [job] if withdrawn else []
+        return [job] if job is not None and withdrawn else []
 
     def end_all(self) -> None:
         """End the jobs that only this executor waits for; their calls fail. The others go on, without a wait here."""

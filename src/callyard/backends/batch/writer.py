@@ -317,6 +317,8 @@ class Intake:
         # Other processes may have submitted the same calls since the last look.
         self._earlier.refresh()
         rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
+        inputs = (given for call in rest for given in call.inputs)
+        self._delivery.follow_moved(given.call for given in inputs if isinstance(given, InputSource))
         for array in self._writer.arrays(rest, most):
             try:
                 directory = self._writer.write(array)

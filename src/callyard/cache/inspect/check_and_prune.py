@@ -106,13 +106,16 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
 
 
 def _batches(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
-    """Yield the unreadable batches of jobs; with `repair` they are set aside."""
+    """Yield the unreadable batches of jobs; with `repair` the damaged ones without a job are set aside."""
     if not os.path.isdir(f"{directory.path}/jobs"):
         return
     # By name, because jobs are built on the cache: the cache only knows of a directory of theirs inside its own.
-    for batch, error in import_module("callyard.jobs.find_batches").damaged_batches(directory):
-        path = batch.path
-        yield Problem("damaged", path, str(error), f"moved to {batch.set_aside(str(error))}" if repair else "")
+    for batch, error in import_module("callyard.jobs.find_batches").unreadable_batches(directory):
+        path, is_unsafe = batch.path, isinstance(error, UnsafeCache)
+        # Not while a job may run, which would lose its call and outcome. An unsafe batch is readable once it is safe.
+        goes = repair and not is_unsafe and not batch.may_have_jobs()
+        done = f"moved to {batch.set_aside(str(error))}" if goes else ""
+        yield Problem("unsafe" if is_unsafe else "damaged", path, str(error), done)
 
 
 # ------------------------------------------------------------------ all other files

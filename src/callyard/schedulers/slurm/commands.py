@@ -21,7 +21,6 @@ __all__ = [
     "configuration",
     "environment",
     "find",
-    "find_in_history",
     "found",
     "histories",
     "history",
@@ -145,14 +144,6 @@ def histories(out: str) -> dict[str, JobReport]:
 def find(token: str) -> list[str]:  # noqa: ARG001  # other schedulers may be able to search comments
     """Return the command for finding a submission among this user's jobs; read by `found`."""
     return [*_SQUEUE, "--me", f"--Format={_format(('ArrayJobID', 'Comment'))}"]
-
-
-def find_in_history(token: str, days: int = 2) -> list[str]:  # noqa: ARG001
-    """Return the same command for the accounting of the last days.
-
-    Few clusters keep comments there, but all keep the submitting command, which contains ours.
-    """
-    return [*_SACCT, f"--starttime=now-{days}days", "--format=JobID,Comment,SubmitLine"]
 
 
 def found(out: str, token: str) -> dict[str, str]:
