@@ -300,9 +300,8 @@ class Job:
         watched = [] if descriptor is None else [descriptor]
         while (status := status_of_ended(self.pid)) is None and (now := self.clock()) < until:
             limit = None if self.limits is None else self.limits.patience(now)
-            due = self.signals.next_at
-            patience = min(next(beats), until - now, until if limit is None else limit, self._next_look(until))
-            patience = min(patience, self.log.patience(), float("inf") if due is None else max(0.0, due - now))
+            patience = min(next(beats), until - now, until if limit is None else limit, self._next_look(now, until))
+            patience = min(patience, self.log.patience())
             ready = [*watched, self.signals.wakes, *self.log.descriptors()]
             select.select(ready, [], [], patience if watched else min(_LOOKING, patience))
             self.signals.drain()
@@ -325,10 +324,12 @@ class Job:
             os.close(descriptor)
         return reason, -signal.SIGKILL if status is None else exit_code(status)
 
-    def _next_look(self, until: float) -> float:
+    def _next_look(self, now: float, until: float) -> float:
         """Return the seconds to the next reading of the clock, which counts only short times between two readings."""
-        unlimited = self.stopped is None and self.signals.next_at is None and until == float("inf")
-        return until if unlimited else LOOK
+        due = self.signals.next_at
+        if self.stopped is None and due is None and until == float("inf"):
+            return until
+        return LOOK if due is None else max(0.0, min(LOOK, due - now))
 
     def _kill_call(self, now: float) -> float:
         """Kill the call and its group; return the latest time to wait for the end."""
