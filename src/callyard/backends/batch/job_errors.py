@@ -79,8 +79,8 @@ def unseen(call: JobCall) -> JobLost:
     """Return the error of a call with a result stored by the job, but never visible here."""
     where = call.owner.home.path if call.order is None else call.order.directory
     return JobLost(
-        f"{_who(call)} has stored its result in {where}, and this machine does not see it there; submit the call again "
-        f"when it does{_log(call)}"
+        f"{_who(call)} has stored its result in {where}, where it cannot be seen from this machine; submit the call "
+        f"again when it can{_log(call)}"
     )
 
 
