@@ -42,7 +42,7 @@ class Settings:
 
     @property
     def changes_data(self) -> bool:
-        """Whether the user's code may change data of modules before a call, so that only their code is compared."""
+        """True if the user's code may change data of modules before a call: then only their code is compared."""
         return self.initializer is not None or self.init_function is not None
 
 

@@ -89,7 +89,7 @@ class Flux(SchedulerSettings):
 
     @property
     def other_resources(self) -> Sequence[str]:
-        """The names of resources that calls may have beside the common ones: those that the template uses."""
+        """The names of the template, which calls may use as resources beside the common ones."""
         return self._template_keys()
 
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:

@@ -41,7 +41,7 @@ def _remove_abandoned() -> None:
 def remove_if_over(home: CacheDirectory) -> None:
     """Remove a directory of jobs without a cache, unless some still run: no process is left to read the results.
 
-    It stays for a week if an error, which somebody has been told, names a log there.
+    After an error with the name of a log there, already told to the user, the directory stays for a week.
     """
     if all(folder.is_over() and not _is_named(folder) for folder in folders(home)):
         gone = f"{home.path}.gone"  # renamed first: jobs that are just ending find no place to write
@@ -51,7 +51,7 @@ def remove_if_over(home: CacheDirectory) -> None:
 
 
 def _is_named(folder: BatchDirectory) -> bool:
-    """Return whether an error names a log of this batch that was written lately."""
+    """Return True if an error names a log of this batch, with output from the last days."""
     for number, progress in folder.news().items():
         with contextlib.suppress(OSError, CallyardError):
             log, outcome = folder.log(number), folder.ended(number) if progress == "seen" else None

@@ -76,9 +76,9 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
 def references_of(
     function: Any, args: Iterable[Any], kwargs: Mapping[str, Any], code_only: bool = False
 ) -> tuple[Reference, ...]:
-    """Return the definitions that a call without a key imports where it runs, each with its present token.
+    """Return the definitions imported by a call without a key where the call runs, each with its present token.
 
-    As far as that can be told: of a value without a token, what it reaches is not known.
+    The list may be incomplete: the definitions behind a value without a token are unknown.
     """
     encoder, found = ValueEncoder(), tuple[Reference, ...]()
     with suppress(Exception):  # a class of the user's may do anything here; the call needs no token

@@ -180,9 +180,9 @@ class KeyRecipe(Frozen):
 
 
 class StoredPickle(Frozen):
-    """A pickle whose large buffers lie in the file `buffers` of the batch, at these places (position, bytes)."""
+    """A pickle with its large buffers in the file `buffers` of the batch, at these places (position, bytes)."""
 
-    data: bytes  # b"" where it is large itself: then it is the first of the buffers
+    data: bytes  # b"" for a large pickle: then the first of the buffers has the data
     buffers: tuple[tuple[int, int], ...] = ()
 
 

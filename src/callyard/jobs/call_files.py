@@ -166,7 +166,7 @@ class CallFiles(DirectoryFiles):
         return None
 
     def _unstored(self, number: int) -> CallOutcome:
-        """Return the outcome of a call that failed where the disk took no words about that."""
+        """Return the outcome of a call with a failure, but without words of it on the disk."""
         error = CacheError(
             f"{self.batch.calls[number].name!r} failed, and its error could not be stored in {self.path}, whose disk "
             "or quota was used up: make room there, and submit the call again"

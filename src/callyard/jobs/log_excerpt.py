@@ -35,6 +35,6 @@ def _last_lines(path: str) -> list[str]:
 
 
 def _readable(line: str) -> str:
-    """Return a line as a terminal shows it: of a progress bar the last state, and nothing that moves the cursor."""
+    """Return a line as seen on a terminal: the last state of a progress bar, and no characters that move the cursor."""
     shown = line.rstrip().rpartition("\r")[2]
     return "".join(letter if letter.isprintable() or letter == "\t" else "\ufffd" for letter in shown)

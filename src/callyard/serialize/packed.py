@@ -37,14 +37,14 @@ class Packed:
 
 
 class PackedCall:
-    """A call in one pickle, or in one of its function and one of its arguments; each with its large buffers."""
+    """A call in one pickle, or in two, of the function and of the arguments; each with its large buffers."""
 
     def __init__(self, pickles: Iterable[tuple[bytes, list[bytearray]]]) -> None:
-        """Take pickles, each with memory for its buffers; one of b"" is the first of these itself."""
+        """Take pickles, each with memory for the buffers; for a pickle of b"" the first buffer has the data."""
         self._pickles = list(pickles)
 
     def load(self) -> Any:
-        """Return function, arguments and keywords, once: their buffers are those that were given."""
+        """Return function, arguments and keywords, once: their buffers are the given memory."""
         pickles, self._pickles = self._pickles, []
         loaded = [pickle.loads(data or buffers.pop(0), buffers=buffers) for data, buffers in pickles]
         return loaded[0] if len(loaded) == 1 else (loaded[0], *loaded[1])

@@ -1,10 +1,9 @@
-"""A log file that has reached its limit: it keeps its first half, and the last part of what follows.
+"""A log file at its limit: the first half stays, and after it the last part of the later output.
 
-    | head: half of the limit | a line that says how much was left out | tail: the latest output |
+    | head: half of the limit | a line with the number of bytes left out | tail: the latest output |
 
-The tail grows up to the limit. Then its latest part is moved to where it begins, and it grows again, so that each byte
-is moved once on average. Whoever reads the file meanwhile finds text in order. Where the disk is full, the present size
-becomes the limit.
+The tail grows up to the limit. Then the latest part moves to the beginning of the tail, which grows again: each byte
+moves once on average. Readers find text in order at any moment. On a full disk the present size becomes the limit.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _MARK_SIZE = len(_MARK.format(0))
 
 
 class BoundedLog:
-    """A log file. `descriptor` appends to it, `limit` is its largest size (bytes)."""
+    """A log file. `descriptor` appends to the file, `limit` is the largest size (bytes)."""
 
     def __init__(self, descriptor: int, limit: int) -> None:
         self._descriptor, self._limit = descriptor, limit
@@ -35,7 +34,7 @@ class BoundedLog:
             os.close(self._file)
 
     def write(self, data: bytes) -> None:
-        """Append output, and make room for it. If there is none to be made, it is left out."""
+        """Append output, and make room for it. Output without room is left out."""
         for _ in range(2):
             size = self._size()
             if self._head is None and size < self._limit:  # first fill it, for the sake of the head

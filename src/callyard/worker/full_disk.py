@@ -50,9 +50,9 @@ def _shorter(folder: CallFiles, number: int, end: CallOutcome, problem: OSError)
 
 
 def _write_in_place(folder: CallFiles, number: int, content: bytes) -> None:
-    """Write an outcome over the start of the call, whose blocks the file system has given already.
+    """Write an outcome over the start of the call, in blocks already given by the file system.
 
-    The file is renamed first, because nobody shall read it half written, and removed if this fails.
+    The file is renamed first, because no reader may find it half written, and is removed after a failure.
     """
     begun, writing = f"{folder.path}/{number}.begun", folder.home.temporary_name(folder.path)
     descriptor = os.open(begun, _OPEN)

@@ -25,8 +25,8 @@ __all__ = ["JobLog", "settle"]
 _CHUNK = 1 << 16  # bytes that a pipe holds
 _TURNS = 16  # chunks that are copied before anything else gets its turn; no pipe of a user's holds more
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-_REST = 0.01  # s after a short text in which no other is looked for: a call may print a thousand lines in it
-_PATIENCE = 5.0  # s for which a call waits until its output is written: the file system may hang
+_REST = 0.01  # s of rest after a short text: a call may print a thousand lines in this time
+_PATIENCE = 5.0  # s for a call to wait for the writing of its output: the file system may hang
 
 
 class JobLog:
@@ -71,7 +71,7 @@ class JobLog:
         return max(0.0, self._rests_until - time.monotonic()) if self._rests_until else float("inf")
 
     def copy(self) -> None:
-        """Copy what is in the pipe, and answer the call if it has asked for that."""
+        """Copy the content of the pipe, and answer a call's question for the end of this copying."""
         asked = _read(self._asked)
         if asked:
             self.drain()
@@ -124,7 +124,7 @@ class JobLog:
             self._pipes[descriptor] = os.fstat(descriptor).st_ino, path
 
     def ask(self) -> bool:
-        """Wait until the process of the job has written all that is in the pipe; return False if it does not answer."""
+        """Wait until the job's process has written the whole content of the pipe; return False without an answer."""
         try:
             self._ask = self._still(self._ask, os.O_WRONLY)
             self._answered = self._still(self._answered, os.O_RDONLY)
@@ -152,7 +152,7 @@ def settle() -> None:
     """Let the log have all that the call of this process has printed so far."""
     global _own
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a user may have put anything there
+        with suppress(Exception):  # a user may have put any object there
             stream.flush()
     if _own is not None and not _own.ask():
         _own = None

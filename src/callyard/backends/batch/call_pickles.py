@@ -1,7 +1,7 @@
-"""The pickles of calls for their jobs. What is large in them is kept apart, each content once.
+"""The pickles of calls for their jobs. Large parts are kept apart, each content once.
 
-An array that is passed to a hundred calls is so copied once, here and on disk; and of a call that is pickled twice,
-with and without the user's modules inside, only these are there twice.
+So an array passed to a hundred calls is copied once, here and on disk; and of a call pickled twice, with and without
+the user's modules inside, only the modules are there twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LARGE = 1 << 16  # bytes
 
 
 class LargeContent:
-    """Bytes that several calls may have among their arguments, as they were when the first was submitted."""
+    """Bytes common to the arguments of several calls, in the state at the first submission."""
 
     __slots__ = ("__weakref__", "data")
 
@@ -32,13 +32,13 @@ class LargeContent:
 
 
 class LargeContents:
-    """The contents that calls need which are not written yet."""
+    """The contents for calls not written yet."""
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[bytes, LargeContent] = WeakValueDictionary()
 
     def keep(self, view: memoryview) -> LargeContent:
-        """Return the copy of this content; it is there as long as somebody holds it."""
+        """Return the copy of this content, which lives as long as any reference from outside."""
         token = content(b"", view)
         found = self._known.get(token)
         if found is None:  # another thread may be making one, too; then there are two
@@ -47,7 +47,10 @@ class LargeContents:
 
 
 class CallPickle(NamedTuple):
-    """A pickle with its large buffers; one that is large itself is b"" here, and the first of them."""
+    """A pickle with its large buffers.
+
+    The data of a large pickle are the first of the buffers, and b"" is in their place.
+    """
 
     data: bytes
     buffers: tuple[LargeContent, ...]
@@ -56,8 +59,8 @@ class CallPickle(NamedTuple):
 def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: LargeContents) -> tuple[CallPickle, ...]:
     """Pickle function, arguments and keywords, and append the futures among them to a list.
 
-    The result is one pickle. If it is large, the function gets one of its own, unless it shares an object with its
-    arguments: then the rest is the same with and without the user's modules inside, and in other calls.
+    The result is one pickle. From a large one the function is split off, unless function and arguments share an object:
+    then the rest is the same with and without the user's modules inside, and in other calls.
     """
     whole = _Pickling(parts, note_futures(futures))
     if len(whole.dump.data) < _LARGE:
@@ -72,14 +75,14 @@ def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: Large
 
 
 class _Pickling:
-    """A pickle whose large buffers are still those of its objects."""
+    """A pickle with its large buffers still in the memory of the objects."""
 
     def __init__(self, thing: Any, reduce: Any) -> None:
         self._buffers: list[memoryview] = []
         self.dump = Dump(thing, buffer_callback=self._take, reduce=reduce, again=self._buffers.clear)
 
     def _take(self, buffer: PickleBuffer) -> bool:
-        """Take a large buffer out of the pickle; return True for one that stays in it."""
+        """Take a large buffer out of the pickle; return True for a small one, which stays inside."""
         view = buffer.raw()
         if view.nbytes >= _LARGE:
             self._buffers.append(view)
@@ -93,7 +96,7 @@ class _Pickling:
 
 
 def _share(function: Dump, arguments: Dump) -> bool:
-    """Return whether an object is in both, or perhaps: then one pickle must hold it, to be one object in the job."""
+    """Return True if an object is, or may be, in both: then one pickle must hold it, to be one object in the job."""
     if list(arguments.graph.distinct()):
         return True
     other = arguments.pickler
