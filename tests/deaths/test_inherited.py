@@ -48,6 +48,7 @@ def test_signals_are_as_in_a_fresh_process_and_deaths_are_noticed(blocked: set[i
         mask, handlers = executor.submit(acts.mask_and_handlers).result()
         assert mask == []
         assert "Running._on_term" in handlers.pop(signal.SIGTERM)
+        assert "Running._on_wake" in handlers.pop(signal.SIGURG)  # ends a sleep in which SIGTERM was not noticed
         assert handlers == {**fresh, signal.SIGINT: repr(signal.default_int_handler)}
         error = executor.submit(acts.exit_at_once, 3).exception()
         assert isinstance(error, WorkerLost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
 from instance import Instance
 from this_machine import until
 
@@ -21,6 +22,7 @@ def test_what_is_left_is_found_and_ended(instance: Instance) -> None:
     assert instance.restore() == {}
 
 
+@pytest.mark.needs("flux")
 def test_a_killed_leader_starts_again_and_knows_what_it_had_saved(tmp_path: Path) -> None:
     with Instance(tmp_path / "i", nodes=1) as own:
         job = own.run("submit", "--urgency=hold", "true", extra={"FLUX_F58_FORCE_ASCII": "1"}).strip()

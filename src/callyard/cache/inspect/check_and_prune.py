@@ -147,7 +147,9 @@ def _others(directory: CacheDirectory) -> Iterator[Problem]:
         for name in sorted([*files, *(names if relative == "damaged" else ())]):
             path = os.path.join(parent, name)
             if relative == "damaged":
-                if name.endswith(".h5") or os.path.isdir(path):  # an entry, or a batch of jobs
+                if name.endswith(".h5") or (
+                    os.path.isdir(path) and os.path.exists(f"{path}.txt")
+                ):  # entry, batch of jobs
                     yield Problem("aside", path, _why(path))
             elif not _is_ours(relative, name):
                 yield Problem("foreign", path, f"{path} is nothing that Callyard writes: move it elsewhere")
