@@ -147,9 +147,8 @@ def _others(directory: CacheDirectory) -> Iterator[Problem]:
         for name in sorted([*files, *(names if relative == "damaged" else ())]):
             path = os.path.join(parent, name)
             if relative == "damaged":
-                if name.endswith(".h5") or (
-                    os.path.isdir(path) and os.path.exists(f"{path}.txt")
-                ):  # entry, batch of jobs
+                is_batch = os.path.isdir(path) and os.path.exists(f"{path}.txt")  # a claim has no reason beside it
+                if name.endswith(".h5") or is_batch:
                     yield Problem("aside", path, _why(path))
             elif not _is_ours(relative, name):
                 yield Problem("foreign", path, f"{path} is nothing that Callyard writes: move it elsewhere")
