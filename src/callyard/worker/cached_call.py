@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from time import perf_counter
@@ -14,7 +13,7 @@ from ..serialize.packed import Packed
 from .call_request import Request
 from .current_call import Again, running
 from .exceptions import traceback_text
-from .process_state import ProcessState, note_modules
+from .process_state import ProcessState, end_forks, note_modules
 
 note_modules()  # of this package, just loaded
 
@@ -51,7 +50,7 @@ def run_cached(
         packed, value = run()
     except BaseException as error:
         running.hand_over()
-        _stop_forks(pid)
+        end_forks(pid)
         with state:
             if running.ended_from_outside or isinstance(error, Again):  # such an end says nothing about the function
                 begun.release()
@@ -59,7 +58,7 @@ def run_cached(
             begun.failed(error, traceback_text(error), perf_counter() - started, lambda: _arguments(kept))
         raise
     seconds = perf_counter() - started
-    _stop_forks(pid)
+    end_forks(pid)
     with state:
         report = begun.finished(value, seconds, lambda: _arguments(kept), function)
         return packed, pickle.dumps(report, 5)
@@ -67,9 +66,3 @@ def run_cached(
 
 def _arguments(kept: Request) -> Any:
     return kept.load()[-2:]  # without the function, which may come first
-
-
-def _stop_forks(pid: int) -> None:
-    """End a process that the function forked and let return: only one of the two may store the result."""
-    if os.getpid() != pid:
-        os._exit(0)

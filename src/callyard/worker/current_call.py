@@ -88,7 +88,6 @@ class CurrentCall(Frozen):
         name: the name of the function.
         number: the number among the calls of one job array, from 0; None for a call alone.
         cores: the cores of this process (count).
-        cores: the cores of this process (count).
         gpus: the GPUs of this process, by their names in CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES.
         memory: the limit of the call's memory (GiB); None for no limit.
     """

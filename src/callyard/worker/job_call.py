@@ -25,7 +25,7 @@ from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence
 from .current_call import Again, running
 from .job_log import settle
 from .job_outcome import UNWRITTEN, InputFailed, failed, printed, who, write_down
-from .process_state import ProcessState
+from .process_state import ProcessState, end_forks
 
 if TYPE_CHECKING:
     from .job_inputs import StoredInput
@@ -194,11 +194,11 @@ def _ran(
         running.hand_over()
     except BaseException as error:
         running.hand_over()
-        _end_forks(pid)
+        end_forks(pid)
         state.restore()
         seconds = time.perf_counter() - started
         return _raised(folder, number, call_file, run, order.key, error, seconds, arguments)
-    _end_forks(pid)
+    end_forks(pid)
     seconds = time.perf_counter() - started
     state.restore()
     return _stored(folder, number, run, order, value, seconds, arguments)
@@ -227,12 +227,6 @@ def _raised(
     write_down(folder, number, end)  # before the release of the claim: its next owner looks for an outcome first
     run.failed(error, text, seconds, arguments)
     return end
-
-
-def _end_forks(pid: int) -> None:
-    """End a process that the function forked and let return: only one of the two may store the result."""
-    if os.getpid() != pid:
-        os._exit(0)
 
 
 def _stored(

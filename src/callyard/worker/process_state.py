@@ -15,7 +15,7 @@ from types import ModuleType
 from ..system.processes import open_standard_descriptors
 from ..utils.lite_stdlib import signal, suppress
 
-__all__ = ["ProcessState", "note_modules"]
+__all__ = ["ProcessState", "end_forks", "note_modules"]
 
 _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)  # of profilers, which go on with the next call
@@ -26,6 +26,12 @@ _ours: dict[str, ModuleType] = {}
 def note_modules() -> None:
     """Keep the loaded modules of this package, because a call may remove some from `sys.modules`."""
     _ours.update((name, module) for name, module in list(sys.modules.items()) if name.partition(".")[0] == _PACKAGE)
+
+
+def end_forks(pid: int) -> None:
+    """End a process that the function forked and let return: only one of the two may store the result."""
+    if os.getpid() != pid:
+        os._exit(0)
 
 
 class ProcessState:
