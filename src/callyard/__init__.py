@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .backends.flux import Flux
     from .backends.local import Local
+    from .backends.node_kind import NodeKind
     from .backends.slurm import Slurm
     from .cache.cache import Cache
     from .errors import (
@@ -55,6 +56,7 @@ __all__ = [
     "JobLost",
     "Local",
     "NodeFailure",
+    "NodeKind",
     "OutOfMemory",
     "ResourceError",
     "Resources",
@@ -75,7 +77,7 @@ __all__ = [
 
 # The module of each name; errors have theirs in `.errors`.
 _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".resources"}
-_MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux"}
+_MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux", "NodeKind": ".backends.node_kind"}
 _MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")

@@ -254,7 +254,7 @@ _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.
 _OF_EXECUTOR = "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress"
 OF_SLURM = (
     "template python setup teardown launcher interface ports poll result_grace calls_per_job log_limit detached "
-    "exclude_failed_nodes host"
+    "exclude_failed_nodes kinds host"
 )
 _MEANT |= {word: (f"Executor({word}=...)",) for word in _OF_EXECUTOR.split()}
 _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}

@@ -198,10 +198,10 @@ def test_what_waits_is_known() -> None:
     big = NodeNeed(WorkerShape(cores=2))
     placement.add(Call(9, big))
     placement.decide()
-    assert placement.backlog() == [(ONE, 3, 0.5), (big, 1, UNKNOWN)]
-    assert not placement.idled
+    assert placement.backlog(0) == [(ONE, 3, 0.5), (big, 1, UNKNOWN)]
+    assert placement.idled == set()
     placement.finished(node, list(node.in_flight))
-    assert placement.idled
+    assert placement.idled == {0}
 
 
 def test_a_long_call_is_not_sent_ahead() -> None:

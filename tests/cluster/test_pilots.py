@@ -331,9 +331,9 @@ def test_what_waits_in_the_queue_is_cancelled_at_the_end(make: Make, slurm: Clus
 def test_an_idle_driver_is_at_rest(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ex = make(1)
     assert ex.submit(same, 1).result() == 1
-    state = Inside(ex).driver._agents._starter._state
+    pilots = Inside(ex).driver._agents._starter._pilots
     # Nothing is to be known.
-    until(lambda: state.next_look() is None or state.next_look() > state._decided + 20)
+    until(lambda: pilots.next_look() is None or pilots.next_look() > pilots.states[0]._decided + 20)
 
 
 def test_the_users_own_script(make: Make) -> None:

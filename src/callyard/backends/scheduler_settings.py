@@ -73,7 +73,6 @@ class SchedulerSettings:
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
         from .batch.writer import JobSettings
-        from .resource_mapping import memory_bytes
         from .run_directories import private_home
 
         if settings.max_tasks_per_child is not None:
@@ -99,7 +98,7 @@ class SchedulerSettings:
             calls_per_job=self.calls_per_job,
             poll=self.poll,
             result_grace=self.result_grace,
-            log_limit=max(_LEAST_LOG, memory_bytes(self.log_limit)),
+            log_limit=self._log_bytes(),
             exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
         directory = private_home() if cache is None else cache._directory
@@ -109,6 +108,11 @@ class SchedulerSettings:
     def _asked(self) -> dict[str, str]:
         """Return the resources of all jobs: the partition or queue, the account ..."""
         return {name: value for name in self._defaults if (value := getattr(self, name)) is not None}
+
+    def _log_bytes(self) -> int:
+        from .resource_mapping import memory_bytes
+
+        return max(_LEAST_LOG, memory_bytes(self.log_limit))
 
     def _command(self) -> tuple[str, ...]:
         """Return the command that runs Callyard on a node, before its arguments."""

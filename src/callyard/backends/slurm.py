@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from ..argument_checks import place_in_backend
 from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
-from ..resource_values import Amount, whole
+from ..resource_values import Amount
 from .base import Backend, Settings
+from .node_kind import AskedKind, NodeKind, asked_kinds, check_kinds, check_nodes
 from .scheduler_settings import SchedulerSettings, lines
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
-    from .scheduler_launch import LaunchSettings
+    from .launch_settings import LaunchSettings
 
 __all__ = ["Slurm"]
 
@@ -32,6 +33,8 @@ class Slurm(SchedulerSettings):
     Args:
         nodes: the number of nodes to keep workers on, or (fewest, most): outside an allocation jobs ask for nodes, as
             calls need them; inside, a number of its own nodes.
+        kinds: several kinds of nodes to ask for, as `[NodeKind(partition="cpu"), NodeKind(partition="gpu")]`. A call is
+            for the first kind that has what it asks for. The other arguments are for all kinds that say nothing else.
         walltime: the time limit of such a job, and of a call that is a job without `run_time`: seconds, or a text as
             "2h".
         partition: the partition of calls that name none.
@@ -71,6 +74,7 @@ class Slurm(SchedulerSettings):
     """
 
     nodes: int | tuple[int, int] | None = None
+    kinds: Sequence[NodeKind] = ()
     walltime: Amount = Amount()
     partition: str | None = None
     account: str | None = None
@@ -99,13 +103,15 @@ class Slurm(SchedulerSettings):
 
     def __post_init__(self) -> None:
         self._check()
-        _check_nodes(self.nodes)
+        check_nodes(self.nodes)
+        object.__setattr__(self, "kinds", check_kinds(self.kinds))
         _check_ports(self.ports)
         if not isinstance(self.exclude_failed_nodes, bool):
             raise ResourceError(f"exclude_failed_nodes must be True or False, not {self.exclude_failed_nodes!r}")
-        if self.detached and self.nodes is not None and not _is_inside():
+        if self.detached and (self.kinds or (self.nodes is not None and not _is_inside())):
+            name = "kinds=" if self.kinds else "nodes="
             raise CallyardError(
-                "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
+                f"detached=True makes each call a job of its own; leave out {name}, or say detached=False"
             )
 
     @property
@@ -131,27 +137,29 @@ def _is_inside() -> bool:
 
 
 def _is_detached(slurm: Slurm) -> bool:
-    return (not _is_inside() and slurm.nodes is None) if slurm.detached is None else slurm.detached
+    return (not _is_inside() and slurm.nodes is None and not slurm.kinds) if slurm.detached is None else slurm.detached
 
 
 def _open_live(slurm: Slurm, settings: Settings) -> Backend:
     from .cluster import ClusterBackend
     from .scheduler_launch import PilotLaunch, StepLaunch
 
-    if slurm.nodes is not None and not _is_inside():
-        for name in ("calls_per_job", "log_limit"):
-            if getattr(slurm, name) != getattr(Slurm, name):
-                raise CallyardError(
-                    f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
-                )
-        own = _launch_settings(slurm, slurm._template_text(), slurm._template_keys())
+    if (slurm.nodes is not None or slurm.kinds) and not _is_inside():
+        if slurm.calls_per_job != Slurm.calls_per_job:
+            raise CallyardError(
+                "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
+            )
+        kinds = asked_kinds(slurm.kinds, slurm.nodes, slurm.walltime, slurm._asked())
+        own = _launch_settings(slurm, kinds, slurm._template_text(), slurm._template_keys())
         return ClusterBackend(PilotLaunch(own), settings, own.check)
     try:
+        if slurm.kinds:
+            raise CallyardError("kinds is for nodes to ask for, and those of an allocation are there; leave it out")
         if slurm.exclude_failed_nodes:
             raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
         if slurm.teardown:
             raise CallyardError("teardown is for jobs of Callyard's own; put its lines at the end of this job's script")
-        own = _launch_settings(slurm, None, ())
+        own = _launch_settings(slurm, (), None, ())
         return ClusterBackend(StepLaunch(own), settings, own.check)
     except ValueError as error:
         if isinstance(error, CallyardError):
@@ -161,17 +169,18 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
         ) from error
 
 
-def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence[str]) -> LaunchSettings:
+def _launch_settings(
+    slurm: Slurm, kinds: Sequence[AskedKind], template: str | None, template_keys: Sequence[str]
+) -> LaunchSettings:
     from ..hosts.this_machine import open_host
     from ..schedulers.registry import open_scheduler
-    from .scheduler_launch import LaunchSettings
+    from .launch_settings import LaunchSettings
 
     return LaunchSettings(
         scheduler=open_scheduler(slurm._scheduler),
         host=open_host(),
         nodes=slurm.nodes,
-        asked=slurm._asked(),
-        walltime=slurm.walltime,
+        kinds=kinds,
         template=template,
         template_keys=template_keys,
         python=None if slurm.python is None else os.fspath(slurm.python),
@@ -182,6 +191,7 @@ def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence
         interface=slurm.interface,
         ports=slurm.ports,
         poll=slurm.poll,
+        log_limit=slurm._log_bytes(),
         exclude_failed_nodes=slurm.exclude_failed_nodes,
     )
 
@@ -194,14 +204,3 @@ def _check_ports(ports: object) -> None:
         if 0 < low <= high < 1 << 16:
             return
     raise ResourceError(f"ports must be (lowest, highest) of a range of ports, not {ports!r}")
-
-
-def _check_nodes(nodes: object) -> None:
-    if nodes is None or isinstance(nodes, int):
-        whole("nodes", 1 if nodes is None else nodes, 1)
-        return
-    if isinstance(nodes, tuple) and len(nodes) == 2 and all(type(number) is int for number in nodes):
-        low, high = nodes
-        if 0 <= low <= high and high >= 1:
-            return
-    raise ResourceError(f"nodes must be a number of nodes or (fewest, most), not {nodes!r}")

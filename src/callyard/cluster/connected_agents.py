@@ -78,7 +78,6 @@ class Agents:
         self._to_flush: dict[AgentConnection, None] = {}
         self._starter = launch.make_starter(placement)
         self._starter_looks_at: float | None = None  # the time of the next look, if no event comes before
-        self._mismatch: VersionMismatch | None = None
         self._listener: Listener | None = None
         self._directory: str | None = None
         self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends)
@@ -201,7 +200,7 @@ class Agents:
         for kind, _, _, _, body in agent_protocol.split_frames(message[0]):
             if kind == agent_protocol.HELLO:
                 hello = Hello.load(json.loads(body))
-                why = self._mismatch_of(hello) or self._admit(peer, hello)
+                why = self._admit(peer, hello, _mismatch_of(hello))
                 if why is not None:
                     self._refuse(peer, why)
 
@@ -211,29 +210,19 @@ class Agents:
         with contextlib.suppress(PeerGone):  # the step of a rank may have been ended meanwhile
             cast("Listener", self._listener).send(peer, [json_frame(agent_protocol.REFUSED, why)])
 
-    def _mismatch_of(self, hello: Hello) -> str | None:
-        """Return a sentence if an agent has another version than this driver; None for the same version."""
-        ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, hello.python))
-        if theirs == ours and hello.callyard == VERSION:
-            return None
-        why = (
-            f"node {hello.node} runs Callyard {hello.callyard} with Python {theirs}, and this is Callyard "
-            f"{VERSION} with Python {ours}; use one environment for both, or `python=` to choose it there"
-        )
-        self._mismatch = VersionMismatch(why)
-        return why
-
-    def _admit(self, peer: bytes, hello: Hello) -> str | None:
+    def _admit(self, peer: bytes, hello: Hello, mismatch: VersionMismatch | None) -> str | None:
         """Add a rank, or the agent of a node; return the reason if it is refused."""
         if hello.rank is not None:
+            if mismatch is not None:
+                return str(mismatch)
             known = self._mpi_calls.on_hello(peer, hello, hello.rank)
             return None if known else "nobody waits for this rank any more"
         old = self._by_name.get(hello.key)
-        if old is not None:
+        if old is not None and mismatch is None:
             if old.pid != hello.pid:
                 return f"node {hello.node} has an agent already"
             self._gone(old)  # connected again before the end of the first connection was noticed
-        node = self._starter.admit(hello, time.monotonic())
+        node = self._starter.admit(hello, time.monotonic(), mismatch)
         if isinstance(node, str):
             return node
         agent = AgentConnection(peer, node, hello)
@@ -328,13 +317,12 @@ class Agents:
         loop.watch(listener.fileno(), self._receive)
         return self._contact
 
-    def give_up(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
-        """Return the needs to give up of needs that no node can hold, with the error. `long`: after a long wait."""
+    def give_up(self, needs: Sequence[NodeNeed], long: bool) -> Sequence[GivenUpCalls]:
+        """Return the needs to give up of needs that no node can hold, with the errors. `long`: after a long wait."""
         where = ""
         if self._listener is not None:
             where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
-        found = self._starter.give_up(needs, long, where)
-        return found if found is None or self._mismatch is None else found._replace(why=self._mismatch)
+        return self._starter.give_up(needs, long, where)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -371,6 +359,17 @@ class Agents:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._mpi_calls.close(loop, 0.2)
         self._starter.close(loop, grace)
+
+
+def _mismatch_of(hello: Hello) -> VersionMismatch | None:
+    """Return the error of an agent with another version than this driver; None for the same version."""
+    ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, hello.python))
+    if theirs == ours and hello.callyard == VERSION:
+        return None
+    return VersionMismatch(
+        f"node {hello.node} runs Callyard {hello.callyard} with Python {theirs}, and this is Callyard "
+        f"{VERSION} with Python {ours}; use one environment for both, or `python=` to choose it there"
+    )
 
 
 def _by_signal(end: CallEnd) -> bool:

@@ -266,11 +266,10 @@ class ClusterDriver(ThreadedRunner):
             self._unplaceable_since = now
         long = now > self._unplaceable_since + _WAIT_FOR_NODE
         given_up = self._agents.give_up(unplaceable, long)
-        if long or given_up is not None:
+        if long or given_up:
             self._unplaceable_since = None
-        if given_up is not None:
-            why = given_up.why
-            for call in cast("list[Call]", [call for need in given_up.needs for call in self._placement.drop(need)]):
+        for needs, why in given_up:
+            for call in cast("list[Call]", [call for need in needs for call in self._placement.drop(need)]):
                 self._agents.ends.append(CallEnd(call, "lost", type(why)(f"{call.future.name!r} was not run: {why}")))
 
     def _fail_all(self, error: BaseException) -> None:

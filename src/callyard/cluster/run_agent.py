@@ -1,6 +1,6 @@
 """The process of an agent, or of a rank: the connection to the driver, and the end with the driver or the parent.
 
-`main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
+`main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN LOG LIMIT APART]]`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..transport import agent_protocol
 from ..transport.agent_protocol import json_frame, unwrap
 from ..transport.curve import PeerGone
 from .agent import Agent, MakeRunner, adopt
+from .agent_output import keep_output, log_path
 from .hello import Hello, node_name, pilot_share, this_hello
 
 if TYPE_CHECKING:
@@ -109,22 +110,27 @@ def _leaving_at_sigterm(agent: Agent) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, lambda *_: agent.leave())
     try:
         yield
-    finally:
+    except BaseException:
         signal.signal(signal.SIGTERM, before)
+        raise
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends; and the signal may come twice (`agent_output`)
 
 
 def main() -> None:
-    """Run as `... CONTACT [VARIABLES [TOKEN]]`: connect to the driver and serve; again if the network fails.
+    """Run as `... CONTACT [VARIABLES [TOKEN LOG LIMIT APART]]`: connect to the driver and serve; again after a loss.
 
     CONTACT is the path of the contact file. VARIABLES has the names of the scheduler's variables (`JobVariables`).
-    TOKEN is the token of the job around this process, if the driver has submitted one.
+    TOKEN is the token of the job around this process, if the driver has submitted one, LOG its log, and LIMIT the limit
+    of that (bytes); APART is "apart" for a file of this node's own beside the log.
     """
     default_signals()
     open_standard_descriptors()
     path = os.path.abspath(sys.argv[1])  # now, because `adopt` changes the arguments and the directory
-    job_variables, token = [*sys.argv[2:], "", ""][:2]
+    job_variables, token, *log = [*sys.argv[2:], "", ""][: max(2, len(sys.argv) - 2)]
     if job_variables:
         os.environ[JOB_VARIABLES] = job_variables
+    if log:
+        keep_output(log_path(log[0], apart=log[2] == "apart"), int(log[1]))
     pilot = pilot_share(token) if token else None
     hello = this_hello(pilot)
     parent = ParentPipe()
