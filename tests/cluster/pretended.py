@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import Cluster
+
 from callyard import Executor, Local
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
@@ -55,6 +57,11 @@ def until(condition: Callable[[], Any], patience: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)
+
+
+def jobs_of(slurm: Cluster) -> list[str]:
+    """Those that wait or run."""
+    return slurm.run("squeue", "--noheader", "--array", "--states=PD,R", "--format=%i").split()
 
 
 # -- calls -------------------------------------------------------------------------------------------------------

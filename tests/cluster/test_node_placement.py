@@ -301,6 +301,9 @@ NEEDS = [
 ]
 
 
+KINDS = st.sampled_from([0, 0, 1])
+
+
 class Machine(RuleBasedStateMachine):
     """Random events: nothing is given out twice, nothing is forgotten, and nothing waits that could run."""
 
@@ -313,11 +316,11 @@ class Machine(RuleBasedStateMachine):
         self.there: dict[NodeState, list[Call]] = {}
         self.count = 0
 
-    @rule(target=nodes, cores=st.integers(1, 4), gpus=st.integers(0, 2), memory=st.integers(0, 6))
-    def join(self, cores: int, gpus: int, memory: int) -> Any:
+    @rule(target=nodes, cores=st.integers(1, 4), gpus=st.integers(0, 2), memory=st.integers(0, 6), kind=KINDS)
+    def join(self, cores: int, gpus: int, memory: int, kind: int) -> Any:
         if len(self.there) >= 4:
             return multiple()
-        node = self.placement.join("n", NodeCapacity(cores, tuple(map(str, range(gpus))), memory))
+        node = self.placement.join("n", NodeCapacity(cores, tuple(map(str, range(gpus))), memory), kind=kind)
         self.there[node] = []
         self.carry_out()
         return node
@@ -333,11 +336,17 @@ class Machine(RuleBasedStateMachine):
         self.waiting.update(dict.fromkeys(calls))  # type: ignore[arg-type]
         self.carry_out()
 
-    @rule(need=st.sampled_from(NEEDS), short=st.booleans(), priority=st.integers(0, 1), count=st.integers(1, 9))
-    def add(self, need: NodeNeed, short: bool, priority: int, count: int) -> None:
+    @rule(
+        need=st.sampled_from(NEEDS),
+        short=st.booleans(),
+        priority=st.integers(0, 1),
+        count=st.integers(1, 9),
+        kind=KINDS,
+    )
+    def add(self, need: NodeNeed, short: bool, priority: int, count: int, kind: int) -> None:
         for _ in range(count):
             self.count += 1
-            call = Call(self.count, need, priority, 1e-4 if short else UNKNOWN)
+            call = Call(self.count, need._replace(kind=kind), priority, 1e-4 if short else UNKNOWN)
             self.waiting[call] = None
             self.placement.add(call)
         self.carry_out()
@@ -424,6 +433,16 @@ class Machine(RuleBasedStateMachine):
             assert list(node.in_flight) == self.there[node]
         if hasattr(self, "placement") and self.placement.max_workers is not None:
             assert places <= self.placement.max_workers
+
+    @invariant()
+    def calls_are_on_nodes_of_their_kind(self) -> None:
+        for node, calls in getattr(self, "there", {}).items():
+            assert {call.need.kind for call in calls} <= {node.kind}
+        for kind in (0, 1) if hasattr(self, "placement") else ():
+            on_nodes = {call for node, calls in self.there.items() if node.kind == kind for call in calls}
+            assert self.placement._active_of[kind] <= len(on_nodes)
+        if hasattr(self, "placement"):
+            assert self.placement._active_of.total() == self.placement._active
 
     @invariant()
     def who_waits_has_no_room(self) -> None:

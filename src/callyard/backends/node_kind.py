@@ -147,7 +147,7 @@ def _differ(values: Iterable[object]) -> bool:
 
 def check_kinds(kinds: object) -> tuple[NodeKind, ...]:
     """Return the kinds as a tuple; refuse other values, and a kind that no call would ever be for."""
-    found = tuple(kinds) if isinstance(kinds, Iterable) else (kinds,)
+    found = tuple(kinds) if isinstance(kinds, Iterable) else (None,)
     for kind in found:
         if not isinstance(kind, NodeKind):
             raise ResourceError(f"kinds must be a list, as [NodeKind(partition='gpu')], not {kinds!r}")
