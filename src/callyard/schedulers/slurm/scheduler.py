@@ -8,7 +8,7 @@ from ...errors import ResourceError
 from ...resources import Resources
 from ..base import Configuration, JobId, JobRequest, Site, Status
 from ..command import Query, Reply
-from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
+from ..steps import Allocation, Ask, MpiPluginTexts, NodeKind, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
@@ -99,10 +99,22 @@ class SlurmSteps:
 
     launcher = "srun"
     noise = allocation.NOISE
+    tells_each_end = True
+    reaches_jobs = True
+    how_to_get_one = "an allocation (salloc or sbatch)"
+    how_to_keep_one = "if it ended because a node failed, ask with --no-kill, which keeps the other nodes"
 
-    def allocation(self, environ: Mapping[str, str]) -> Allocation:
-        """Return the allocation described by an environment; raise ValueError if there is none."""
+    def allocation(self, environ: Mapping[str, str], ask: Ask) -> Allocation | None:  # variables tell all
+        """Return the allocation described by an environment; None outside of jobs."""
+        return allocation.read_allocation(environ) if JOB_VARIABLES.job in environ else None
+
+    def share(self, environ: Mapping[str, str]) -> Allocation:
+        """Return the same for a process in a job; raise ValueError if there is none."""
         return allocation.read_allocation(environ)
+
+    def check(self, resources: Resources) -> None:
+        """Raise ResourceError for arguments of `srun` that are Callyard's own."""
+        _check(resources)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the environment for `srun` inside an allocation."""
