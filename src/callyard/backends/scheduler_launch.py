@@ -116,7 +116,7 @@ class PilotLaunch:
 
     def check(self, resources: Resources) -> None:
         """Raise ResourceError for resources that no call can have on such nodes."""
-        self._steps.check(resources)
+        self._settings.scheduler.site().check_live(resources)
         nodes = with_nodes(resources).nodes or 1
         if nodes > 1 and not self._steps.reaches_jobs:
             raise ResourceError(
@@ -243,11 +243,11 @@ class StepLaunch:
         self._end: float | None = None  # of the allocation, once asked for
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self.listen = ListenSettings(live_directory(), settings.interface, settings.ports)
-        self.tells_each_end, self.how_to_keep_one = self._steps.tells_each_end, self._steps.how_to_keep_one
+        self.tells_each_end, self.how_to_keep_one = self._steps.ended_on is not None, self._steps.how_to_keep_one
 
     def check(self, resources: Resources) -> None:
         """Raise ResourceError for resources that mean nothing to the scheduler."""
-        self._steps.check(resources)
+        self._settings.scheduler.site().check_live(resources)
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
         left = self._time_left() if timed else None
@@ -289,7 +289,8 @@ class StepLaunch:
         return [AgentProcess(nodes, argv, self._environment(), self._ended_on, steps.noise)]
 
     def _ended_on(self, text: str) -> Sequence[str]:
-        return [self._names[address] for address in self._steps.ended_on(text) if address in self._names]
+        ended = () if self._steps.ended_on is None else self._steps.ended_on(text)
+        return [self._names[address] for address in ended if address in self._names]
 
     def _environment(self) -> dict[str, str]:
         return {**self._steps.environment(self._settings.host.environment()), **self._allocation.variables}

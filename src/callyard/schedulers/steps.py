@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from .command import Query
-
-if TYPE_CHECKING:
-    from ..resources import Resources
 
 __all__ = ["AllocatedNode", "Allocation", "Ask", "MpiPluginTexts", "NodeKind", "RankOptions", "RankStep", "Steps"]
 
@@ -116,8 +113,11 @@ class Steps(Protocol):
         """A meaningless line on the launcher's standard error, to be ignored."""
 
     @property
-    def tells_each_end(self) -> bool:
-        """True if the launcher tells of the end of one process while others go on."""
+    def ended_on(self) -> Callable[[str], Sequence[str]] | None:
+        """The reader of the launcher's messages: the nodes on which a process has ended while others go on.
+
+        None for a launcher that tells of ends only when all processes have ended.
+        """
 
     @property
     def reaches_jobs(self) -> bool:
@@ -146,9 +146,6 @@ class Steps(Protocol):
             ValueError: there is none, or the variables make no sense.
         """
 
-    def check(self, resources: Resources) -> None:
-        """Raise `ResourceError` for words about the start of ranks that mean nothing to the launcher."""
-
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the environment for the launcher inside an allocation, without variables that act as options."""
 
@@ -161,9 +158,6 @@ class Steps(Protocol):
 
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
         """Return the command to start the ranks of an MPI call. The call ends with the first failing rank."""
-
-    def ended_on(self, text: str) -> list[str]:
-        """Return the nodes on which a process has ended, according to the launcher's messages."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..steps import AllocatedNode, Allocation, Ask, RankStep
 from .question import question
 from .variables import BY_RANK, CORES, ENDS, GPUS, JOB_VARIABLES, environment, without_gpus
 
-__all__ = ["FluxSteps", "is_over", "read_instance"]
+__all__ = ["FluxSteps", "check_live", "is_over", "read_instance"]
 
 _NO_JOB = "instance"  # what processes are told in the place of a job, in an instance that is none
 # A process learns the name of its node from the node's broker. The words are fixed; the command comes behind them.
@@ -36,7 +36,7 @@ job=$(flux submit "$@") || exit
 cancel() { flux job raise --severity=0 --type=cancel "$job" "its driver has ended it"; }
 trap cancel TERM
 [ -z "$stop" ] || cancel
-exec 3<&0 < <(exec >&2 2>/dev/null; while read -r _; do :; done <&3; cancel)
+exec 3<&0 < <(exec 2>/dev/null; while read -r _; do :; done <&3; cancel)
 reader=$!
 flux job attach "$job" <&0 3<&- &
 wait $!; code=$?
@@ -53,7 +53,7 @@ class FluxSteps:
 
     launcher = "flux"
     noise = b""
-    tells_each_end = False  # only when all have ended
+    ended_on = None  # it tells of ends when all processes have ended
     reaches_jobs = False
     how_to_get_one = "an instance of your own (flux alloc, flux batch or flux start)"
     how_to_keep_one = ""
@@ -85,15 +85,12 @@ class FluxSteps:
         """Return the command that starts the ranks of an MPI call."""
         return ["bash", "-c", _RANKS, "callyard", *_rank_options(step), "--", *_NAMED, *command]
 
-    def ended_on(self, text: str) -> list[str]:
-        """Return nothing: the command tells of ends when all processes have ended."""
-        return []
 
-    def check(self, resources: Resources) -> None:
-        """Raise ResourceError for what only Slurm's launcher understands."""
-        for key in _OF_OTHERS:
-            if getattr(resources, key) is not None:
-                raise ResourceError(f"{key} means nothing to Flux, whose live ranks are not bound; leave it out")
+def check_live(resources: Resources) -> None:
+    """Raise ResourceError for what only Slurm's launcher understands."""
+    for key in _OF_OTHERS:
+        if getattr(resources, key) is not None:
+            raise ResourceError(f"{key} means nothing to Flux, whose live ranks are not bound; leave it out")
 
 
 def _ranks_of(nodes: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from math import inf
 
 from ..base import JobId, JobRequest, Site, Status
 from ..command import Query
-from .instance import FluxSteps, is_over
+from .instance import FluxSteps, check_live, is_over
 from .question import question
 from .refusals import why_refused
 from .states import translated
@@ -95,4 +95,5 @@ _SITE = Site(
     is_over=is_over,
     rank_launcher=_rank_launcher,
     check=check,
+    check_live=check_live,
 )

@@ -99,7 +99,7 @@ class SlurmSteps:
 
     launcher = "srun"
     noise = allocation.NOISE
-    tells_each_end = True
+    ended_on = staticmethod(allocation.ended_on)
     reaches_jobs = True
     how_to_get_one = "an allocation (salloc or sbatch)"
     how_to_keep_one = "if it ended because a node failed, ask with --no-kill, which keeps the other nodes"
@@ -111,10 +111,6 @@ class SlurmSteps:
     def share(self, environ: Mapping[str, str]) -> Allocation:
         """Return the same for a process in a job; raise ValueError if there is none."""
         return allocation.read_allocation(environ)
-
-    def check(self, resources: Resources) -> None:
-        """Raise ResourceError for arguments of `srun` that are Callyard's own."""
-        _check(resources)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the environment for `srun` inside an allocation."""
@@ -129,10 +125,6 @@ class SlurmSteps:
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
         """Return the command that starts the ranks of an MPI call."""
         return allocation.ranks(step.nodes, step.size, step.per_node, step.plugin, command, step.job, step.options)
-
-    def ended_on(self, text: str) -> list[str]:
-        """Return the nodes on which a process has ended, according to the messages of `srun`."""
-        return allocation.ended_on(text)
 
 
 def _offered(text: str) -> Sequence[str]:
@@ -162,5 +154,6 @@ _SITE = Site(
     rank_launcher=_rank_launcher,
     rank_options=allocation.rank_options,
     check=_check,
+    check_live=_check,
     requeue=lambda job: commands.requeue(str(job)),
 )
