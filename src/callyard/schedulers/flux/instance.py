@@ -33,7 +33,7 @@ _NAMED = ("sh", "-c", _NAME, "callyard")
 _RANKS = """
 trap stop=1 TERM
 job=$(flux submit "$@") || exit
-cancel() { flux job raise --severity=0 --type=cancel "$job" "its driver has ended it"; }
+cancel() { flux job raise --severity=0 --type=cancel "$job" "its driver has ended it" 2>/dev/null; }
 trap cancel TERM
 [ -z "$stop" ] || cancel
 exec 3<&0 < <(exec 2>/dev/null; while read -r _; do :; done <&3; cancel)
