@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..errors import ResourceError
 from ..hosts.base import Host
-from ..resources import Resources
 from ..schedulers.base import Scheduler
 from ..schedulers.command import Query
 from ..schedulers.steps import Steps
@@ -64,10 +63,6 @@ class LaunchSettings:
         if steps is None:
             raise ResourceError(f"{self.scheduler.name} starts no processes on nodes, only jobs: say detached=True")
         return steps
-
-    def check(self, resources: Resources) -> None:
-        """Raise ResourceError for resources that mean nothing to the scheduler."""
-        self.scheduler.site().check(resources)
 
     @property
     def job_variables(self) -> Mapping[str, str]:

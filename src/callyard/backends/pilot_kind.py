@@ -40,7 +40,7 @@ class PilotKind:
         self._alone = len(settings.kinds) == 1
         self.least, self.most = asked.least, asked.most
         self.where = "" if self._alone else asked.where
-        settings.check(self._resources(1, gpus=asked.gpus or 0))
+        settings.scheduler.site().check(self._resources(1))
 
     def describe(self, there: int) -> str:
         many = f"{self.most}" if self.least == self.most else f"{self.least} to {self.most}"
@@ -97,7 +97,7 @@ class PilotKind:
         kept = AgentLog(log, settings.log_limit, apart=size > 1)
         command = agent_command(contact, settings.job_variables, token, kept, python=settings.python)
         agent = settings.on_node(command, setup=False)
-        asked = self._resources(size, self._gpus())
+        asked = self._resources(size)
         script = f"{os.path.dirname(contact)}/{token}"
         with open(script, "x", opener=_private, encoding="utf-8") as file:
             file.write(self._script(asked, settings.steps.agents(size, agent), log, count))
@@ -110,14 +110,14 @@ class PilotKind:
             elements=count if count > 1 else None,
             time=self._asked.walltime,
             whole_nodes=self._asked.memory is None,
+            node_gpus=self._gpus(),
             templated=settings.template is not None,
         )
 
-    def _resources(self, size: int, gpus: int) -> Resources:
-        gres = {"gres": f"gpu:{gpus}"} if gpus else {}
+    def _resources(self, size: int) -> Resources:
         whole = {"nodes": size, "ranks": size, "exclusive": True}
         memory = {} if self._asked.memory is None else {"memory": self._asked.memory * size}
-        asked = Resources().updated({**gres, **self._asked.words, **whole, **memory})
+        asked = Resources().updated({**self._asked.words, **whole, **memory})
         return without_nodes(asked, self._failed_nodes())
 
     def _script(self, asked: Resources, command: Sequence[str], log: str, count: int) -> str:

@@ -89,6 +89,7 @@ class JobRequest:
         lanes: for each element the name of a lane, in which one job runs at a time; only for such a scheduler, and
             empty without a limit.
         whole_nodes: True for a job with all memory of its nodes.
+        node_gpus: the GPUs to ask for on each node; nodes that are asked for as a whole may have them anyway.
         requeue: True if the scheduler may start the job again after losing its node.
         templated: True if the script has directives of its own for resources, name and time; then only the options are
             added by which Callyard finds, orders and reads the job.
@@ -106,6 +107,7 @@ class JobRequest:
     after_each: tuple[tuple[JobId, ...], ...] = ()
     lanes: tuple[str, ...] = ()
     whole_nodes: bool = False
+    node_gpus: int = 0
     requeue: bool = False
     templated: bool = False
 
@@ -215,6 +217,7 @@ class Site:
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
             there are no such words.
         check: raises `ResourceError` for resources that mean nothing to the scheduler.
+        check_live: raises `ResourceError` for resources of live calls that mean nothing to the launcher of ranks.
         requeue: returns the commands, one after the other, by which a job has itself started again later; None where
             there are none.
     """
@@ -236,6 +239,7 @@ class Site:
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
+    check_live: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     requeue: Callable[[JobId], Sequence[Sequence[str]]] | None = None
 
 
