@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from cluster import Cluster
 from gate import Gate, held
+from instance import Instance
 from pretended import Inside, jobs_of, until
 
-from callyard import Executor, NodeKind, Slurm
+from callyard import Executor, Flux, NodeKind, Slurm
 from callyard.backends.batch.scheduler_client import SchedulerClient
 from callyard.cluster import autoscaler
 from callyard.errors import CallyardError, ResourceError, SchedulerError
@@ -196,6 +197,31 @@ def test_a_kind_that_makes_no_sense(described: dict[str, Any], words: str) -> No
 
 
 def test_kinds_in_an_allocation(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    said = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n1", "SLURM_JOB_CPUS_PER_NODE": "4"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(CallyardError, match="kinds is for nodes to ask for"):
         Executor(backend=Slurm(kinds=[GPU]))
+
+
+# -- Flux ----------------------------------------------------------------------------------------------
+
+
+def speak() -> None:
+    print("said on the node", flush=True)
+
+
+@pytest.mark.once
+@pytest.mark.needs("flux")
+def test_kinds_of_an_instance_of_flux(flux: Instance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As if it were the system's, on whose login node this process is."""
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr("callyard.schedulers.flux.instance.read_instance", lambda out: None)
+    kinds = [NodeKind(constraint="host:n1"), NodeKind(constraint="host:n2", gpus=0)]
+    with Executor(backend=Flux(nodes=(0, 1), kinds=kinds, poll=(0.2, 1))) as ex:
+        assert "0 nodes, of 0 to 1 that Flux is asked for with constraint host:n1; 0 nodes" in repr(ex)
+        calls = [ex.submit(speak), ex.submit(speak, resource_dict={"constraint": "host:n2"})]
+        assert [call.result() for call in calls] == [None, None]
+        assert {n.name: n.kind for n in Inside(ex).driver._placement.nodes.values()} == {"n1": 0, "n2": 1}
+    logs = [log.read_text() for log in (tmp_path / "runs" / "logs").iterdir()]
+    assert logs == ["said on the node\n"] * 2

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ..pool.call_shape import KindOffer, NodeCapacity, NodeOffer
 from ..resources import Resources
 from ..schedulers.base import JobRequest
-from ..schedulers.steps import NodeKind as KnownNodes
+from ..schedulers.steps import NodeGroup
 from .cluster import AgentLog, agent_command
 from .launch_settings import LaunchSettings
 from .node_kind import AskedKind
@@ -25,7 +25,7 @@ class PilotKind:
         self,
         settings: LaunchSettings,
         asked: AskedKind,
-        known: Callable[[AskedKind], Sequence[KnownNodes]],
+        known: Callable[[AskedKind], Sequence[NodeGroup]],
         failed_nodes: Callable[[], Sequence[str]],
     ) -> None:
         """Describe the kind.
@@ -57,9 +57,9 @@ class PilotKind:
         """
         asked, gpus = self._asked, self._gpus()
         nodes = [
-            NodeOffer(nodes.cores, gpus, self._memory(nodes.memory), asked.walltime)
-            for nodes in self._suitable()
-            for _ in range(min(nodes.nodes, self.most))
+            NodeOffer(group.cores, gpus, self._memory(group.memory), asked.walltime)
+            for group in self._suitable()
+            for _ in range(min(group.nodes, self.most))
         ]
         if not nodes and not self._alone:
             nodes = [NodeOffer(None, gpus, self._memory(None), asked.walltime)] * self.most
@@ -70,14 +70,14 @@ class PilotKind:
         suitable = self._suitable()
         if not suitable:
             return None
-        nodes = max(suitable, key=lambda nodes: nodes.nodes)
-        return NodeCapacity(nodes.cores, tuple(map(str, range(self._gpus()))), self._memory(nodes.memory) or 0)
+        group = max(suitable, key=lambda group: group.nodes)
+        return NodeCapacity(group.cores, tuple(map(str, range(self._gpus()))), self._memory(group.memory) or 0)
 
-    def _suitable(self) -> Sequence[KnownNodes]:
+    def _suitable(self) -> Sequence[NodeGroup]:
         """Return the known nodes that have what the kind says."""
         asked = self._asked
         least = memory_bytes(asked.memory)
-        return [nodes for nodes in self._known(asked) if nodes.gpus >= (asked.gpus or 0) and nodes.memory >= least]
+        return [group for group in self._known(asked) if group.gpus >= (asked.gpus or 0) and group.memory >= least]
 
     def _memory(self, found: int | None) -> int | None:
         return found if self._asked.memory is None else memory_bytes(self._asked.memory)
@@ -86,7 +86,7 @@ class PilotKind:
         """Return the smallest number of GPUs of the nodes: a larger request would leave some nodes out."""
         if self._asked.gpus is not None:
             return self._asked.gpus
-        return min((nodes.gpus for nodes in self._suitable()), default=0)
+        return min((group.gpus for group in self._suitable()), default=0)
 
     # -- the jobs --------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from ..hosts.mpi_plugins import MpiPlugins
 from ..pool.call_shape import KindOffer, NodeOffer
 from ..resources import Resources
 from ..schedulers.base import JobId
-from ..schedulers.steps import Allocation, NodeKind, RankStep
+from ..schedulers.steps import Allocation, NodeGroup, RankStep
 from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
@@ -41,7 +41,7 @@ class PilotLaunch:
         self._settings, self._steps = settings, settings.steps
         self.poll = settings.poll
         self.listen = ListenSettings(live_directory(), settings.interface, settings.ports)
-        self._known: dict[object, Sequence[NodeKind]] = {}  # by partition, once asked for
+        self._known: dict[object, Sequence[NodeGroup]] = {}  # by partition, once asked for
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self._pilots: PilotJobs | None = None
         self._failed_nodes: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class PilotLaunch:
         if self._settings.exclude_failed_nodes and node not in self._failed_nodes:
             self._failed_nodes = (*self._failed_nodes, node)
 
-    def _known_nodes(self, asked: AskedKind) -> Sequence[NodeKind]:
+    def _known_nodes(self, asked: AskedKind) -> Sequence[NodeGroup]:
         """Return the nodes of a kind's partition, asked for once; nothing without an answer, or with a template.
 
         A template may ask for anything.

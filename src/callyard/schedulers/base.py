@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from ..resources import Resources
 from .command import Query, Reply
 from .job_environment import JobVariables
-from .steps import MpiPluginTexts, NodeKind, RankOptions, Steps
+from .steps import MpiPluginTexts, NodeGroup, RankOptions, Steps
 
 __all__ = [
     "CANCELLED",
@@ -232,7 +232,7 @@ class Site:
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
-    nodes: Callable[[str | None], Query[Sequence[NodeKind]]] | None = None
+    nodes: Callable[[str | None], Query[Sequence[NodeGroup]]] | None = None
     steps: Steps | None = None
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005

@@ -8,7 +8,7 @@ from ...errors import ResourceError
 from ...resources import Resources
 from ..base import Configuration, JobId, JobRequest, Site, Status
 from ..command import Query, Reply
-from ..steps import Allocation, Ask, MpiPluginTexts, NodeKind, RankStep
+from ..steps import Allocation, Ask, MpiPluginTexts, NodeGroup, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
@@ -79,8 +79,8 @@ def _time_left(jobs: Sequence[JobId]) -> Query[Mapping[JobId, float]]:
     return Query(commands.time_left(_texts(jobs)), read)
 
 
-def _nodes(partition: str | None) -> Query[Sequence[NodeKind]]:
-    return Query(nodes.nodes(partition), lambda out: nodes.kinds(out, partition))
+def _nodes(partition: str | None) -> Query[Sequence[NodeGroup]]:
+    return Query(nodes.nodes(partition), lambda out: nodes.groups(out, partition))
 
 
 def _check(resources: Resources) -> None:
