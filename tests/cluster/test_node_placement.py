@@ -289,6 +289,24 @@ def test_a_thousand_nodes_cost_nothing_when_one_changes(monkeypatch: pytest.Monk
     assert len(looked) <= 3
 
 
+def test_calls_of_one_kind_pass_none_of_another() -> None:
+    """A large call that has been passed too often has a node kept free; calls of other kinds pass nobody there."""
+    placement = NodePlacement()
+    for kind in (0, 1):
+        placement.join(f"n{kind}", NodeCapacity(2), kind=kind)
+    small, large = ONE._replace(kind=1), NodeNeed(WorkerShape(cores=2), kind=1)
+    placement.add(Call(0, small))
+    placement.decide()
+    placement.add(Call(1, large))
+    others = placement.nodes[1]
+    for number in range(2, 100):
+        placement.add(Call(number, ONE))
+        placement.decide()
+        placement.finished(others, list(others.in_flight))
+    placement.add(Call(100, small))
+    assert sent(placement) == [("n1", [100])]
+
+
 NEEDS = [
     NodeNeed(WorkerShape()),
     NodeNeed(WorkerShape(cores=2)),

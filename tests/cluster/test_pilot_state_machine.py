@@ -178,8 +178,8 @@ class Cluster:
 
     # -- a scheduler that does what it should ----------------------------------------------------------
 
-    def work(self) -> None:
-        """Let everything that is under way happen."""
+    def begin_jobs(self) -> None:
+        """Let all jobs that are asked for begin, and their agents come."""
         self.look(self.placement.waiting)
         for submission in list(self.submissions):
             broken = submission.blocks[0].kind in self.broken
@@ -188,6 +188,10 @@ class Cluster:
             if job.block in self.pilots.blocks and len(job.nodes) < job.block.size and job.block.state != "leaving":
                 job.state = "running"
                 self.agent_comes(job)
+
+    def work(self) -> None:
+        """Let everything that is under way happen."""
+        self.begin_jobs()
         if self.question is not None:
             self.answer(left=5000.0)
         self.give_up()
@@ -414,18 +418,50 @@ def test_idle_nodes_are_given_back_by_kind() -> None:
 
 
 def test_calls_of_one_kind_without_end_do_not_starve_another() -> None:
-    """Though one call may run at once, and there are always others."""
+    """Though one call may run at once, and at any moment one of the others does."""
     cluster = Cluster((0, 1), (0, 1), max_workers=1)
     for number in range(4):
         cluster.placement.add(Call(number, of_kind(0)))
-    cluster.work()
+    cluster.begin_jobs()
+    cluster.send_calls()
     rare = Call(4, of_kind(1))
     cluster.placement.add(rare)
-    for number in range(5, 60):
+    for number in range(5, 30):
         cluster.placement.add(Call(number, of_kind(0)))
-        cluster.work()
-    assert rare in cluster.ran
-    assert cluster.ran.index(rare) < 20
+        assert cluster.placement.busy
+        cluster.begin_jobs()
+        for node in list(cluster.placement.nodes.values()):
+            cluster.end_calls(node)
+        cluster.send_calls()
+        cluster.now += 1.0
+    assert rare in cluster.ran[:6]
+
+
+def test_a_kind_grows_though_another_has_all_places() -> None:
+    """For `max_workers` nodes may be there in vain, but their calls would otherwise come one by one."""
+    cluster = Cluster((0, 1), (0, 3), max_workers=3)
+    for number in range(3):
+        cluster.placement.add(Call(number, of_kind(0)))
+    cluster.begin_jobs()
+    cluster.send_calls()
+    for number in range(3, 9):
+        cluster.placement.add(Call(number, NodeNeed(WorkerShape(cores=4), kind=1)))
+    cluster.now += 1.0
+    cluster.look(True)
+    assert [(action.blocks[0].kind, len(action.blocks)) for action in cluster.submissions] == [(1, 3)]
+
+
+def test_busy_nodes_of_one_kind_ask_for_none_of_another() -> None:
+    cluster = Cluster((0, 3), (0, 3))
+    for number in range(9):
+        cluster.placement.add(Call(number, of_kind(0)))
+    cluster.begin_jobs()
+    cluster.send_calls()
+    assert cluster.placement.busy_nodes(0) == 3
+    cluster.placement.add(Call(9, of_kind(1)))
+    cluster.now += 1.0
+    cluster.look(True)
+    assert [(action.blocks[0].kind, len(action.blocks)) for action in cluster.submissions] == [(1, 1)]
 
 
 def test_one_question_is_about_all_kinds() -> None:

@@ -174,7 +174,7 @@ class NodePlacement:
     def room(self, kind: int) -> int | None:
         """Return the number of further calls of a kind that may run at once; None for any number.
 
-        Calls of other kinds do not count: otherwise they could keep its nodes from being asked for, for ever.
+        Calls of other kinds do not count: otherwise they could keep its nodes from being asked for.
         """
         return None if self.max_workers is None else max(0, self.max_workers - self._active_of[kind])
 
