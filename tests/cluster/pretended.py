@@ -7,14 +7,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-from cluster import Cluster
+from typing import TYPE_CHECKING, Any
 
 from callyard import Executor, Local
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.pool.call_shape import NodeOffer
+
+if TYPE_CHECKING:
+    from cluster import Cluster  # not on the path of drivers that are processes of their own
 
 GIB = 1 << 30
 
