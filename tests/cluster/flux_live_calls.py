@@ -15,6 +15,10 @@ def node() -> str:
     return os.environ["CALLYARD_FLUX_NODE"]
 
 
+def job() -> str:
+    return os.environ["CALLYARD_FLUX_JOB"]
+
+
 def time_left() -> float:
     """Return the time left to the job of this call (s)."""
     left = callyard.current().time_left()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 from instance import OF_A_JOB, Instance
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if {"instance", "flux"} & set(getattr(item, "fixturenames", ())):
+    if {"instance", "flux", "own_instance"} & set(getattr(item, "fixturenames", ())):
         item.add_marker(pytest.mark.needs("flux"))
         item.add_marker(pytest.mark.once)
 
@@ -30,6 +33,20 @@ def flux(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instan
     left = instance.restore()
     if left:
         pytest.fail(f"this test left jobs behind: {left}", pytrace=False)
+
+
+@pytest.fixture
+def own_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Instance]]:
+    """Start an instance for this test alone, described as `Instance`, and point this process at it."""
+
+    def start(**described: Any) -> Instance:
+        monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+        instance = stack.enter_context(Instance(tmp_path / "i", **described))
+        lend(instance, monkeypatch)
+        return instance
+
+    with ExitStack() as stack:
+        yield start
 
 
 def lend(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
