@@ -64,7 +64,6 @@ def instance(asked: Any) -> int:  # noqa: ARG001
     if said["owner"] == said["user"]:
         found = resource_list(handle).get()
         said.update(
-            level=int(handle.attr_get("instance-level")),
             job=job_around(handle),
             hostlist=handle.attr_get("hostlist"),
             R=json.loads(found.up.encode()),
