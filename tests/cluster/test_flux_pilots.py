@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import pytest
 from flux_live_calls import job, node, time_left
 from gate import Gate, held
@@ -83,6 +84,28 @@ def test_a_node_comes_with_its_gpus(
         gate.arrived(2)
         gate.open(2)
         assert sorted(future.result() for future in running) == ["0", "1"]
+
+
+def test_a_call_has_its_grace_when_the_walltime_is_over(make: Make, tmp_path: Path) -> None:
+    ex = make(1, walltime=8)
+    saving = ex.submit(ending_calls.save_and_return, tmp_path / "saving")
+    losing = ex.submit(ending_calls.clean_up, tmp_path / "losing")
+    assert saving.result() == "saved"
+    with pytest.raises(NodeFailure, match=r"the agent on n\d \(job f\w+\) was told to end"):
+        losing.result()
+    assert (tmp_path / "losing").read_text() == "ending True"
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_are_on_one_node(make: Make) -> None:
+    ex = make(1)
+    assert [rank[:2] for rank in ex.submit(rank_of, resource_dict={"ranks": 2}).result()] == [(0, 2), (1, 2)]
+
+
+def rank_of() -> tuple[int, int]:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size()
 
 
 def test_what_cannot_be_had(make: Make, flux: Instance) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
-from ..schedulers.job_environment import JOB_VARIABLES
+from ..schedulers.job_environment import JOB_VARIABLES, current_job
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
 from ..transport.agent_protocol import json_frame, unwrap
@@ -88,7 +88,7 @@ class DriverConnection:
         head, parts = unwrap(body, iter(()))
         adopt(head["surroundings"])
         agent = Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner)
-        with contextlib.nullcontext() if self._make_runner else _leaving_at_sigterm(agent):
+        with contextlib.nullcontext() if self._make_runner else _leaving_when_told(agent):
             agent.run()
         self._parent.all_sent = True  # from here on an end of the parent is no failure
         if self._make_runner is None:  # for a rank the one call has ended, and the driver does not read on
@@ -104,13 +104,15 @@ class DriverConnection:
 
 
 @contextlib.contextmanager
-def _leaving_at_sigterm(agent: Agent) -> Iterator[None]:
-    """Let the agent leave at SIGTERM, by which the scheduler ends a job: at a preemption, or at the end of the time."""
-    before = signal.signal(signal.SIGTERM, lambda *_: agent.leave())
+def _leaving_when_told(agent: Agent) -> Iterator[None]:
+    """Let the agent leave at SIGTERM, by which a scheduler ends a job, or at another signal at the end of the time."""
+    at_the_limit = getattr(signal, current_job().time_limit_signal or "SIGTERM")
+    before = {each: signal.signal(each, lambda *_: agent.leave()) for each in {signal.SIGTERM, at_the_limit}}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def main() -> None:
