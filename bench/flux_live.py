@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -50,7 +51,10 @@ def _callyard() -> Any:
 
 
 def _executorlib(**options: Any) -> Any:
-    """It needs the bindings of Flux, for the same Python, on PYTHONPATH."""
+    """It needs Flux's bindings, which are for the Python that Flux was built with."""
+    where = "import os, flux; print(os.path.dirname(os.path.dirname(flux.__file__)))"
+    found = subprocess.run(["flux", "python", "-c", where], check=True, capture_output=True, text=True)
+    sys.path.append(found.stdout.strip())
     return load("executorlib:FluxJobExecutor")(max_workers=WORKERS, block_allocation=True, **options)
 
 
