@@ -21,7 +21,6 @@ from pretended import same, until, visible
 
 import callyard
 from callyard import Executor, Flux
-from callyard.cluster import autoscaler
 from callyard.errors import NodeFailure, ResourceError, SchedulerError
 
 pytestmark = [pytest.mark.once, pytest.mark.needs("flux")]
@@ -57,14 +56,6 @@ def test_calls_run_on_as_many_nodes_as_they_need(make: Make, flux: Instance, gat
     assert ex.submit(job).result() in flux.jobs()
     ex.shutdown()
     until(lambda: not flux.jobs())
-
-
-def test_idle_nodes_are_given_back(make: Make, flux: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autoscaler, "IDLE", 0.5)
-    ex = make((0, 1))
-    first = ex.submit(job).result()
-    until(lambda: not flux.jobs())
-    assert ex.submit(job).result() != first
 
 
 def test_nodes_are_there_for_the_walltime(make: Make) -> None:

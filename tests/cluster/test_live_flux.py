@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from cluster import Cluster
 from flux_live_calls import fail_as_rank, node, rank_and_node, visible_to_rank
 from gate import Gate, held
 from instance import Instance
@@ -130,6 +131,21 @@ def test_an_instance_that_is_a_job_has_an_end(flux: Instance, tmp_path: Path) ->
     assert done.returncode == 0, said
     assert "live on 2 nodes of Flux job f" in said
     assert "2 nodes\nTrue\nrun_time=601 s was asked for, and the nodes are there for" in said
+
+
+@pytest.mark.needs("slurm")
+def test_an_instance_in_a_job_of_slurm(slurm: Cluster) -> None:
+    text = """
+        from flux_live_calls import node
+        from callyard import Executor
+        with Executor(backend="auto") as ex:
+            print(repr(ex))
+            print(len({future.result() for future in [ex.submit(node) for _ in range(200)]}), "nodes")
+    """
+    command = ["srun", "--nodes=2", "--ntasks=2", "--mpi=pmi2", "--time=5", "flux", "start", *script(text)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=100)
+    assert "live on 2 nodes of an instance of Flux" in done.stdout, done.stderr
+    assert "2 nodes\n" in done.stdout
 
 
 # ------------------------------------------------------------------ settings
