@@ -212,6 +212,7 @@ class Site:
         is_over: tells from a launcher's messages that the job of its allocation has ended.
         rank_launcher: returns the words put before a command in a job's script to start ranks: from the number of
             ranks, the cores of each, and the plugin chosen by the user.
+        ranks_on_one_node: True if that launcher also starts ranks on the node of a job with only one.
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
             there are no such words.
         check: raises `ResourceError` for resources that mean nothing to the scheduler.
@@ -235,6 +236,7 @@ class Site:
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
+    ranks_on_one_node: bool = True
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     check_live: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005

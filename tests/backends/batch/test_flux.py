@@ -33,7 +33,9 @@ Jobs = Callable[..., Executor]
 
 
 def executor(cache: Path | None, max_workers: int | None = None, **options: Any) -> Executor:
-    return Executor(max_workers, backend=Flux(**{"detached": True, "poll": (0.2, 1), "result_grace": 1, **options}), cache=cache)
+    return Executor(
+        max_workers, backend=Flux(**{"detached": True, "poll": (0.2, 1), "result_grace": 1, **options}), cache=cache
+    )
 
 
 @pytest.fixture
@@ -313,3 +315,11 @@ def test_an_instance_that_starts_again_goes_on_with_what_waited(
     own.run("queue", "start")
     assert future.result() == 3
     assert Path(journal).read_text() == "3\n"
+
+
+@pytest.mark.needs("mpi")
+def test_mpi_chooses_for_several_nodes(jobs: Jobs, flux: Instance) -> None:
+    ex = jobs(mpi="simple")
+    here, spread = (ex.submit(calls.rank_of_node, resource_dict={"ranks": 2, "nodes": nodes}) for nodes in (1, 2))
+    for found in here.result(), spread.result():
+        assert [(rank, size) for rank, size, _ in found] == [(0, 2), (1, 2)]

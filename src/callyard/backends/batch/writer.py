@@ -237,7 +237,8 @@ class BatchWriter:
         return self._scheduler_launcher(resources) if may and self._is_for_the_node(resources) else ()
 
     def _is_for_the_node(self, resources: Resources) -> bool:
-        is_plain = self._job_settings.mpi is None and rank_options(resources) == RankOptions()
+        own = self._job_settings
+        is_plain = not (own.mpi and own.mpi_on_one_node) and rank_options(resources) == RankOptions()
         return is_plain and (resources.nodes or 1) == 1
 
     def _scheduler_launcher(self, resources: Resources) -> tuple[str, ...]:
@@ -375,6 +376,7 @@ class JobSettings:
     template_uses: frozenset[str] = frozenset()  # its variables
     walltime: float | None = None
     mpi: str | None = None  # the plugin for the scheduler's launcher
+    mpi_on_one_node: bool = True  # where that launcher starts ranks on one node, too
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     separate: bool = False

@@ -94,6 +94,7 @@ _SITE = Site(
     steps=FluxSteps(),
     is_over=is_over,
     rank_launcher=_rank_launcher,
+    ranks_on_one_node=False,  # in a plain job `flux run` asks for resources beside those of the job
     check=check,
     check_live=check_live,
 )
