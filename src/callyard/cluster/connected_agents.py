@@ -285,14 +285,15 @@ class Agents:
 
     def next_look(self) -> float | None:
         """Return the time of the next task that no message brings about; None if there is none."""
-        times = [when for when in (self._starter_looks_at, self._mpi_calls.next_look(), self._channel_looks_at()) if when is not None]
+        looks = (self._starter_looks_at, self._mpi_calls.next_look(), self._channel_looks_at())
+        times = [when for when in looks if when is not None]
         times += [each.until for each in self.doubtful]
         if self._placement.ahead:
             times.append(self._last_look + _STALL)
         return min(times, default=None)
 
     def _channel_looks_at(self) -> float | None:
-        return None if self._listener is None else self._listener.next_look()
+        return None if self._listener is None else self._listener.next_look(self._placement.busy)
 
     # -- starts of agents ------------------------------------------------------------------------------
 

@@ -146,8 +146,8 @@ def connect(
     patience: float = _CONNECT,
 ) -> bool:
     """Serve the driver of this contact file; return False if the driver cannot be reached any more."""
-    from ..transport.contact_file import Contact
     from ..transport.channel import Link
+    from ..transport.contact_file import Contact
 
     try:
         link = Link.connect(Contact.read(path), timeout=patience)

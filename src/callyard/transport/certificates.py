@@ -33,7 +33,7 @@ def make_identity(name: str) -> Identity:
 
     The dates say "always", as clocks of nodes differ: RFC 5280, 4.1.2.5.
     """
-    import datetime  # here and below, because only drivers with nodes need them
+    import datetime as dt  # here and below, because only drivers with nodes need them
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -48,8 +48,8 @@ def make_identity(name: str) -> Identity:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.datetime(2000, 1, 1))
-        .not_valid_after(datetime.datetime(9999, 12, 31, 23, 59, 59))
+        .not_valid_before(dt.datetime(2000, 1, 1, tzinfo=dt.timezone.utc))
+        .not_valid_after(dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.timezone.utc))
         .sign(key, hashes.SHA256())
     )
     secret = key.private_bytes(

@@ -39,7 +39,7 @@ from .tls_connection import TlsConnection
 
 __all__ = ["SILENCE", "Link", "Listener", "PeerGone", "Unreachable"]
 
-SILENCE = 60.0  # s without a sign of life after which the other side is gone
+SILENCE = 60.0  # s without a sign of life after which the other machine is gone
 
 
 class Listener(Endpoint):
@@ -59,7 +59,8 @@ class Listener(Endpoint):
         Args:
             interface: the name of a network interface, or an address.
             ports: (lowest, highest).
-            silence: seconds without a sign of life after which an agent is gone.
+            silence: seconds without a sign of life after which an agent's machine is gone; a process that hangs has
+                three times as long.
             reserve: returns shared memory for large buffers of agents, or None for private memory.
             clock: tells the time (s).
 
@@ -126,9 +127,12 @@ class Listener(Endpoint):
         connection.send(Message(MESSAGE, head, beside))
         self._watch(connection)
 
-    def next_look(self) -> float | None:
-        """Return the time at which `receive` is to be called though nothing is readable; None if there is none."""
-        times = [self._handshakes.next_look(), self._signs.next_look() if self._peers else None]
+    def next_look(self, waiting: bool) -> float | None:
+        """Return the time at which `receive` is to be called though nothing is readable; None if there is none.
+
+        Only a caller that is `waiting` for peers needs to know that they are there: an idle one sleeps on.
+        """
+        times = [self._handshakes.next_look(), self._signs.next_look() if waiting and self._peers else None]
         return min((when for when in times if when is not None), default=None)
 
     # ------------------------------------------------------------------ peers

@@ -1,8 +1,8 @@
 """Connections whose other side has not proved who it is: how many, for how long, and the end of each.
 
-Everybody on the network may connect. A stranger costs the driver a descriptor and some 50 KB of TLS, so there are at most
-`MOST` at the same time. The others wait in the kernel's queue, where they cost nothing; while they wait, strangers have
-less time, so that an agent behind a crowd of silent ones gets its turn.
+Everybody on the network may connect. A stranger costs the driver a descriptor and some 50 KB for TLS, so there are at
+most `MOST` at the same time. The others wait in the kernel's queue, where they cost nothing. While they wait, strangers
+have less time, so that an agent behind a crowd of silent ones gets its turn.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Handshakes:
         return slow
 
     def next_look(self) -> float | None:
-        """Return the time at which a stranger's time is over, or connections are accepted again; None without either."""
+        """Return the time at which a stranger's time is over or connections are accepted again; None without either."""
         oldest = next(iter(self.strangers.values()), None)
         times = [] if oldest is None else [oldest + self._patience()]
         if self._not_before:

@@ -1,7 +1,7 @@
 """Signs of life of peers: which to ask whether they are there, and which are gone.
 
 The kernels notice a machine that is gone, or the network between, but not a process that hangs. So a peer from which
-nothing has moved for a third of the time is asked, and one without an answer in the other two thirds is gone.
+nothing has moved for a while is asked, and one without an answer in thrice that time is gone.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ class SilentPeers(NamedTuple):
 
 
 class SignsOfLife:
-    """The silence of each peer, in periods of a third of the time that is allowed.
+    """The silence of each peer, in periods.
 
     A period in which this process itself was stopped, as a suspended job is, counts as one, however long it was: so
     peers that were stopped with it have time to answer.
     """
 
-    def __init__(self, silence: float) -> None:
-        self._period = silence / 3
+    def __init__(self, period: float) -> None:
+        """Make the count, with periods of so many seconds."""
+        self._period = period
         self._due = 0.0  # the end of the period
         self._silent: dict[TlsConnection, int] = {}  # whole periods of silence
 
