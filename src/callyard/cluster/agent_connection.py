@@ -22,7 +22,8 @@ from ..pool.mpi_results import RankResults
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames
-from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap, wrap
+from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, Outgoing, json_frame, unwrap, wrap
+from ..transport.messages import Message
 from ..transport.sent_functions import SentFunctions, SentImports, working_directory
 from .hello import Hello
 from .placement_state import NodeState
@@ -42,7 +43,7 @@ class CallEnd(NamedTuple):
 class AgentConnection:
     """The connection to one agent, and the driver's knowledge of the agent while the connection lasts."""
 
-    def __init__(self, peer: bytes, node: NodeState, hello: Hello) -> None:
+    def __init__(self, peer: int, node: NodeState, hello: Hello) -> None:
         self.peer, self.node = peer, node
         self.host, self.pid, self.key = hello.host, hello.pid, hello.key
         self.sender = FrameSender()
@@ -73,7 +74,7 @@ class AgentConnection:
         body = wrap(head, parts, [])
         self.sender.add(frames.encode(agent_protocol.WELCOME, 0, 0, WHOLE, body))
 
-    def send(self, calls: Sequence[Call], workers: int | None) -> list[list[bytes | memoryview]]:
+    def send(self, calls: Sequence[Call], workers: int | None) -> list[Outgoing]:
         """Add the calls to the message under way; return messages that are full."""
         # Settings first: the agent handles the frames of a message in order, and the calls need them.
         add = self.sender.add
@@ -176,11 +177,11 @@ class AgentConnection:
 
     # -- from the agent --------------------------------------------------------------------------------
 
-    def receive(self, message: list[bytes]) -> Iterator[CallEnd]:
+    def receive(self, message: Message) -> Iterator[CallEnd]:
         """Return the ends of calls in a message."""
-        beside = iter(message[1:])
+        beside = iter(message.beside)
         in_flight = self.in_flight
-        for kind, sequence, number, flags, body in agent_protocol.split_frames(message[0]):
+        for kind, sequence, number, flags, body in agent_protocol.split_frames(message.head):
             call = in_flight.pop(sequence, None)
             if call is None:
                 self._on_notice(kind, body)

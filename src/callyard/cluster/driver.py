@@ -53,7 +53,7 @@ class ClusterDriver(ThreadedRunner):
         super().__init__()
         self._segments = segments
         self._placement = NodePlacement(max_workers)
-        self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer)
+        self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer, segments.reserve)
         self._expecting = expecting  # returns True if calls may still come after `close`
         # Appended by any thread and emptied by the I/O thread; both are atomic.
         self._inbox: deque[Any] = deque()
