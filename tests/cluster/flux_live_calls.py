@@ -44,6 +44,13 @@ def visible_to_rank() -> str:
     return visible()
 
 
+def cores_of_rank() -> set[int]:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return os.sched_getaffinity(0)
+
+
 def fail_as_rank() -> None:
     from mpi4py import MPI
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from cluster import Cluster
-from flux_live_calls import fail_as_rank, node, rank_and_node, visible_to_rank
+from flux_live_calls import cores_of_rank, fail_as_rank, node, rank_and_node, visible_to_rank
 from gate import Gate, held
 from instance import Instance
 from pretended import Inside, same, until, visible
@@ -169,7 +169,6 @@ def test_there_is_no_instance(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
-        ({"cpu_bind": "cores", "ranks": 2}, "cpu_bind means nothing to Flux"),
         ({"srun_args": "-v", "ranks": 2}, "srun_args means nothing to Flux"),
         ({"queue": "batch"}, "queue is for jobs"),
     ],
@@ -288,6 +287,9 @@ def test_ranks_over_several_nodes(flux: Instance) -> None:
         two = ex.submit(rank_and_node, resource_dict={"ranks": 3, "ranks_per_node": 2}).result()
         assert [name for *_, name in two] == ["n1", "n1", "n2"]
         assert ex.submit(same, 1).result() == 1
+        bound = ex.submit(cores_of_rank, resource_dict={"ranks": 2, "cpu_bind": "per-task"}).result()
+        assert [len(cores) for cores in bound] == [1, 1]
+        assert bound[0] != bound[1]
         with pytest.raises(WorkerLost, match=r"lost its ranks on n\d, n\d.*failed \(Exit 3\)"):
             ex.submit(fail_as_rank, resource_dict={"ranks": 2, "nodes": 2}).result()
         again = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2, "run_time": 60}).result()

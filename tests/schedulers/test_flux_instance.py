@@ -23,7 +23,7 @@ from callyard.schedulers.base import JobId, JobRequest, Query
 from callyard.schedulers.flux.instance import FluxSteps, check_live, is_over, read_instance
 from callyard.schedulers.flux.scheduler import FluxScheduler
 from callyard.schedulers.job_environment import current_job
-from callyard.schedulers.steps import AllocatedNode, RankStep
+from callyard.schedulers.steps import AllocatedNode, RankOptions, RankStep
 
 __all__ = ["pretended"]
 
@@ -154,8 +154,16 @@ def test_the_environment_names_no_gpus_of_this_process() -> None:
 
 
 def test_what_slurms_launcher_understands_is_refused() -> None:
-    with pytest.raises(ResourceError, match="gpu_bind means nothing to Flux"):
-        check_live(Resources(ranks=2, gpu_bind="closest"))
+    with pytest.raises(ResourceError, match="srun_args means nothing to Flux"):
+        check_live(Resources(ranks=2, srun_args="--mpi=pmix"))
+
+
+def test_the_users_bindings_count() -> None:
+    step = RankStep(["0"], 2, 2, options=RankOptions("per-task", "map:1;0"))
+    assert STEPS.ranks(step, ["python"]).index("--setopt=cpu-affinity=per-task") > STEPS.ranks(step, []).index(
+        "--setopt=cpu-affinity=off"
+    )
+    assert "--setopt=gpu-affinity=map:1;0" in STEPS.ranks(step, [])
 
 
 @pytest.mark.parametrize(
