@@ -152,7 +152,7 @@ def test_submissions_are_found_by_element() -> None:
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
-        ({"partition": "x"}, "queue="), ({"qos": "x"}, "queue="), ({"restart_limit": 1}, "starts no job again"),
+        ({"partition": "x"}, "queue="), ({"qos": "x"}, "queue="),
         ({"slurm_cmd_args": ["-v"]}, "sbatch"), ({"gres": "gpu:1"}, "no such thing"),
     ],
 )  # fmt: skip

@@ -246,11 +246,11 @@ class CallStart(Frozen):
 
 
 class CallAgain(Frozen):
-    """The next attempt of a call that has raised `Again`."""
+    """The next attempt of a call that has raised `Again`, or whose job was lost with its node."""
 
     attempt: int  # its number; the first attempt was 1
     restarts: int  # of its job for the sake of the attempts
-    arguments: bytes  # pickled, positional ones and keywords
+    arguments: bytes  # pickled, positional ones and keywords; b"" for those of the call itself
 
     @staticmethod
     def load(data: bytes) -> CallAgain:

@@ -134,6 +134,8 @@ class Status:
         exit_code: the exit code of the script, if it ended by itself.
         signal: the signal that ended the script, if one did.
         failed_node: the node whose fault has ended the job; empty if it is another fault, or one of several nodes.
+        certain: False if processes of an ended job may go on, as on a node that only the scheduler has lost. Then the
+            call counts as running for as long as its process shows that it lives.
     """
 
     phase: Phase
@@ -144,6 +146,7 @@ class Status:
     exit_code: int | None = None
     signal: int | None = None
     failed_node: str = ""
+    certain: bool = True
 
     @property
     def hopeless(self) -> bool:

@@ -115,6 +115,10 @@ class Job:
             end = self.folder.ended(number)
             if end is None and self.signals.stopped:
                 os._exit(_STOPPED)
+            if end is None and not current_job().restarts and self.folder.begun(number) is not None:
+                from .earlier_start import outcome_of_earlier_start  # here, because few jobs start twice
+
+                end = outcome_of_earlier_start(self.folder, number)
             return end or self._make(number)
         except (OSError, CallyardError) as error:  # of this call alone: the other calls of the job run
             return self._fault(number, error)

@@ -183,7 +183,7 @@ def _ran(
     def start() -> Any:
         """Return the function and the arguments of this attempt."""
         function, *first = load()
-        return (function, *(first if kept is None else pickle.loads(kept.arguments)))
+        return (function, *(pickle.loads(kept.arguments) if kept is not None and kept.arguments else first))
 
     kept = folder.again(number) if running.attempt > 1 else None
     state, pid = ProcessState(), os.getpid()

@@ -222,7 +222,7 @@ def main() -> None:
     rank = _meet(place, call_file.ranks)
     path = f"{place}/{rank}"
     kept = folder.again(int(number))
-    again = None if kept is None else pickle.loads(kept.arguments)[0][rank]
+    again = pickle.loads(kept.arguments)[0][rank] if kept is not None and kept.arguments else None
     running.attempt = 1 if kept is None else kept.attempt
     running.listen_in_job(call_file.options, _heard(deadline), current_job().ends, None, None)
     try:

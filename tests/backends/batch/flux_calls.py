@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from callyard import Executor, Flux
+from callyard import Executor, Flux, current
 from callyard.schedulers.job_environment import current_job
 
 
@@ -88,3 +88,17 @@ def rank_of_node() -> tuple[int, int, str]:
 
     world = MPI.COMM_WORLD
     return world.Get_rank(), world.allreduce(1), os.environ.get("FLUX_URI", "")
+
+
+def attempt_of_hold(place: str) -> int:
+    """Run as `hold` does, and return the number of this attempt."""
+    hold(place)
+    call = current()
+    assert call is not None
+    return call.attempt
+
+
+def kill_job(signum: int) -> None:
+    """Kill the process of this job, and so this call."""
+    os.kill(os.getppid(), signum)
+    time.sleep(1000)

@@ -19,13 +19,12 @@ _MEANT = frozenset(
     [
         *("ranks", "cores_per_rank", "gpus_per_rank", "memory", "run_time", "nodes", "exclusive", "priority", "cwd"),
         *("env", "error_log_file", "grace", "warn_before", "warn_signal", "queue", "account", "constraint", "job_name"),
-        *("cache_key", "cache_directory"),
+        *("restart_limit", "cache_key", "cache_directory"),
     ]
 )
 _INSTEAD = {
     "partition": "Flux calls it queue=",
     "qos": "Flux has queue= and account= (a bank)",
-    "restart_limit": "Flux starts no job again; submit the call again",
     "slurm_cmd_args": "they are arguments of sbatch",
 }
 

@@ -1,0 +1,223 @@
+"""Losses in a real instance of Flux: brokers, nodes, the leader and its memory. No call runs twice, and none is lost."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import flux_calls as calls
+import psutil
+import pytest
+from instance import Instance
+from instances import FluxJobs, lend
+from this_machine import until
+
+from callyard import JobLost, NodeFailure, WorkerLost
+
+pytestmark = [pytest.mark.once, pytest.mark.needs("flux")]
+
+Start = Callable[..., Instance]
+BESIDE_THE_LEADER = {"constraint": "host:n2,n3"}
+
+
+def begun(place: Path, times: int = 1) -> None:
+    until(lambda: len(calls.starts(place)) >= times)
+
+
+def processes_of(job: object) -> list[psutil.Process]:
+    """Return the processes of a job, wherever they have gone."""
+    found = (p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("CALLYARD_FLUX_JOB") == job)
+    return list(found)
+
+
+def kill_node(own: Instance, rank: int, job: object) -> None:
+    """Kill a broker and the processes of a job there, as the loss of the node would."""
+    processes = processes_of(job)
+    own.kill_broker(rank)
+    for process in processes:
+        process.kill()
+
+
+def lost_jobs(own: Instance) -> list[str]:
+    return own.run("jobs", "-a", "-n", "-o", "{exception.note}").splitlines()
+
+
+# ------------------------------------------------------------------ a broker, a node
+
+
+def test_a_node_that_is_lost(own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path) -> None:
+    own = own_instance()
+    future = flux_jobs().submit(calls.hold, str(tmp_path), resource_dict={"constraint": "host:n2"})
+    begun(tmp_path)
+    kill_node(own, 1, future.job_id)
+    with pytest.raises(NodeFailure, match=r"on n2 lost one of its nodes \(node failure on n2.*restart_limit=1"):
+        future.result()
+
+
+@pytest.mark.parametrize("restart_limit", [0, 1])
+def test_a_process_that_outlives_its_broker_is_not_taken_for_dead(
+    own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path, restart_limit: int
+) -> None:
+    own = own_instance()
+    asked = {"constraint": "host:n2", "restart_limit": restart_limit}
+    future = flux_jobs().submit(calls.hold, str(tmp_path), 7, resource_dict=asked)
+    begun(tmp_path)
+    own.kill_broker(1)
+    until(lambda: "node failure on n2 (rank 1)" in lost_jobs(own))
+    asked_at = own.run("jobs", "-a", "-n", "-o", "{t_inactive}")
+    until(lambda: bool(asked_at) and processes_of(future.job_id) != [])
+    other = flux_jobs().submit(calls.hold, str(tmp_path), 7, resource_dict=asked)  # the same call
+    with pytest.raises(TimeoutError):
+        future.result(timeout=4)  # several times its grace
+    (tmp_path / "go").touch()
+    assert (future.result(), other.result()) == (7, 7)
+    assert calls.starts(tmp_path) == ["n2"]
+    assert future.attempts == 1
+
+
+def test_a_call_runs_again_on_another_node(own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path) -> None:
+    own = own_instance(3)
+    asked = {**BESIDE_THE_LEADER, "restart_limit": 1}
+    ex = flux_jobs()
+    future = ex.submit(calls.attempt_of_hold, str(tmp_path), resource_dict=asked)
+    begun(tmp_path)
+    (first,) = calls.starts(tmp_path)
+    before = future.job_id
+    kill_node(own, int(first[1:]) - 1, before)
+    begun(tmp_path, 2)
+    (tmp_path / "go").touch()
+    assert future.result() == 2
+    assert future.attempts == 2
+    assert future.job_id != before
+    assert calls.starts(tmp_path) == [first, "n3" if first == "n2" else "n2"]
+
+
+def test_a_call_does_not_run_again_more_often_than_allowed(
+    own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path
+) -> None:
+    own = own_instance(3)
+    future = flux_jobs().submit(calls.hold, str(tmp_path), resource_dict={**BESIDE_THE_LEADER, "restart_limit": 1})
+    for times in (1, 2):
+        begun(tmp_path, times)
+        node = calls.starts(tmp_path)[-1]
+        until(lambda: bool(processes_of(future.job_id)))
+        kill_node(own, int(node[1:]) - 1, future.job_id)
+    with pytest.raises(NodeFailure, match="lost one of its nodes") as caught:
+        future.result()
+    assert "restart_limit" not in str(caught.value)
+    assert len(calls.starts(tmp_path)) == 2
+
+
+# ------------------------------------------------------------------ the leader
+
+
+def test_a_job_that_begins_again_after_a_restart_waits_for_its_first_process(
+    own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader has saved the job as a waiting one, and dies while it runs: its process goes on."""
+    own = own_instance(1)
+    future = _saved_and_begun(own, flux_jobs, tmp_path, monkeypatch)
+    first = processes_of(future.job_id)
+    assert first
+    own.kill_leader()
+    _start_again(own, monkeypatch)
+    until(lambda: len({*processes_of(future.job_id)} - {*first}) >= 2)  # its shell and its process
+    (tmp_path / "go").touch()
+    assert future.result() == 7
+    assert len(calls.starts(tmp_path)) == 1
+    until(lambda: not own.jobs())
+
+
+def test_a_job_that_begins_again_after_its_call_has_ended(
+    own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = own_instance(1)
+    future = _saved_and_begun(own, flux_jobs, tmp_path, monkeypatch)
+    job = str(future.job_id)
+    own.kill_leader()
+    (tmp_path / "go").touch()
+    assert future.result() == 7
+    _start_again(own, monkeypatch)
+    until(lambda: own.jobs("-a")[job] in ("COMPLETED", "FAILED"))
+    assert len(calls.starts(tmp_path)) == 1
+
+
+def test_jobs_that_the_leader_has_forgotten(
+    own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = own_instance(1)
+    gone, goes_on = (
+        flux_jobs().submit(calls.hold, str(place), 7) for place in (_made(tmp_path / "gone"), _made(tmp_path / "on"))
+    )
+    begun(tmp_path / "gone")
+    begun(tmp_path / "on")
+    for process in processes_of(gone.job_id):
+        process.kill()
+    own.kill_leader()
+    _start_again(own, monkeypatch)
+    with pytest.raises((JobLost, WorkerLost)):
+        gone.result()
+    assert not goes_on.done()  # it lives, and says so
+    (tmp_path / "on/go").touch()
+    assert goes_on.result() == 7
+
+
+def _made(place: Path) -> Path:
+    place.mkdir()
+    return place
+
+
+def _saved_and_begun(own: Instance, flux_jobs: FluxJobs, place: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Return a call that runs, and waits according to what the leader has saved."""
+    own.run("queue", "stop")
+    future = flux_jobs().submit(calls.hold, str(place), 7)
+    until(lambda: future.job_id is not None)
+    own.run("shutdown", "--quiet")
+    until(lambda: not own.is_up())
+    _start_again(own, monkeypatch)
+    begun(place)
+    return future
+
+
+def _start_again(own: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    own.start()
+    lend(own, monkeypatch)
+    own.run("queue", "start")
+
+
+def test_a_shutdown_cancels_what_runs(own_instance: Start, flux_jobs: FluxJobs, tmp_path: Path) -> None:
+    own = own_instance(1)
+    future = flux_jobs().submit(calls.hold, str(tmp_path))
+    begun(tmp_path)
+    processes = processes_of(future.job_id)
+    own.run("shutdown", "--quiet")
+    until(lambda: not own.is_up())
+    until(lambda: not any(process.is_running() and process.status() != "zombie" for process in processes))
+    with pytest.raises((WorkerLost, JobLost)):
+        future.result(timeout=30)
+
+
+# ------------------------------------------------------------------ nodes and memory
+
+
+def test_a_drained_node_is_waited_for(own_instance: Start, flux_jobs: FluxJobs) -> None:
+    own = own_instance()
+    own.run("resource", "drain", "n2", "broken fan")
+    future = flux_jobs().submit(calls.add, 1, 2, resource_dict={"constraint": "host:n2"})
+    until(lambda: future.job_id is not None and own.jobs().get(str(future.job_id)) == "SCHED")
+    own.run("resource", "undrain", "n2")
+    assert future.result() == 3
+
+
+def test_an_instance_that_forgets_ended_jobs_at_once(own_instance: Start, flux_jobs: FluxJobs) -> None:
+    own = own_instance(1, "\n[job-manager]\ninactive-num-limit = 1\n")
+    ex = flux_jobs()
+    first = [ex.submit(calls.add, i, 1) for i in range(6)]
+    assert [future.result() for future in first] == list(range(1, 7))
+    until(lambda: len(own.jobs("-a")) == 1)
+    assert ex.submit(calls.add, *first).result() == sum(range(1, 7))
+    lost = ex.submit(calls.kill_job, signal.SIGKILL)
+    ex.submit(calls.add, 5, 5).result()
+    with pytest.raises((JobLost, WorkerLost)):
+        lost.result()
