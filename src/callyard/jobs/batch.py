@@ -71,6 +71,11 @@ class Batch(Frozen):
         first = place * self.calls_per_job
         return range(first, min(first + self.calls_per_job, len(self.calls)))
 
+    def waited_for(self) -> set[str]:
+        """Return the tokens of the batches for which the scheduler waits: all of them are submitted first, or over."""
+        named = (self.request.get("after", ()), *self.request.get("after_each", ()))
+        return {token for each in named for _, token, _ in each}
+
     @property
     def size(self) -> int:
         """The number of elements; a single job counts as one."""

@@ -262,7 +262,7 @@ def _packed_again(error: Again) -> bytes:
 
 def _returned(folder: CallFiles, call_file: CallFile, apart: bool, again: bytes | None) -> bytes:
     """Return the packed result, of a run with the arguments `again` if they are given."""
-    inputs = [given.result() for given in inputs_of(folder.home, call_file)]
+    inputs = [given.result() for given in inputs_of(folder, call_file)]
     data = call_file.apart if apart and call_file.apart is not None else call_file.data
     fn, args, kwargs = load_call(folder, data, inputs)
     if again is not None:

@@ -238,8 +238,8 @@ def test_an_answer_that_is_lost(
 
 def test_jobs_outlive_their_driver(flux: Instance, ex: Executor, results: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import flux_calls as calls; from instances import flux_executor as executor\n"
-        "ex = executor(Path(sys.argv[1]))\n"
+        "import sys; from pathlib import Path; import flux_calls as calls; from instances import flux_executor\n"
+        "ex = flux_executor(Path(sys.argv[1]))\n"
         "held = ex.submit(calls.hold, sys.argv[2], 7); after = ex.submit(calls.add, held, 1)\n"
         "from this_machine import until; until(lambda: held.job_id and after.job_id)\n"
         "print(held.job_id, after.job_id, flush=True); sys.stdin.read()"

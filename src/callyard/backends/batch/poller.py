@@ -17,7 +17,6 @@ from functools import partial
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.heartbeats import Heartbeats
-from ...jobs.submission import waited_for
 from ...jobs.successor import move_to_successor
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
@@ -92,7 +91,7 @@ class Poller:
         if not batch.queued and directory.unsent is not None:
             claim = claim_of(directory)
             if claim is not None:
-                self._state.claimed(batch, claim, unsent_calls(directory), waited_for(directory))
+                self._state.claimed(batch, claim, unsent_calls(directory), directory.batch.waited_for())
 
     def _answered(self, batch: BatchState, part: BatchPart, statuses: dict[str, Status], asked: float) -> None:
         """Take the answer about the elements of a batch in the question."""

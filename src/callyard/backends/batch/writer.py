@@ -20,7 +20,7 @@ from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
-from ...jobs.submission import check_text, note_of, waited_for
+from ...jobs.submission import check_text, note_of
 from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
@@ -326,7 +326,7 @@ class Intake:
                 self._delivery.end(calls_of(array), partial(_not_written, error=error))
                 continue
             if directory is not None:
-                self._state.written(directory, calls_of(array), waited_for(directory))
+                self._state.written(directory, calls_of(array), directory.batch.waited_for())
                 self._earlier.add_own(directory)
         self._writer.forget_arrays()
 
