@@ -78,8 +78,10 @@ def _create(
     script = folder.script().replace(folder.token, successor.token)
     element = batch.element_of(number)  # an array's again: the script names its exit code after the element
     place, separate = number // batch.calls_per_job, bool(batch.request.get("after_each"))
+    resources = {key: value for key, value in batch.request.get("resources", {}).items() if key != "begin"}
     request = {
         **batch.request,
+        "resources": resources,
         "after": () if separate else after,
         "after_each": (after,) if separate else (),
         "lanes": batch.request.get("lanes", ())[place : place + 1],

@@ -214,7 +214,7 @@ class Site:
         mpi: the plugins by which ranks find each other, if there are several.
         is_over: tells from a launcher's messages that the job of its allocation has ended.
         rank_launcher: returns the words put before a command in a job's script to start ranks: from the number of
-            ranks, the cores of each, and the plugin chosen by the user.
+            ranks, the cores of each, the plugin chosen by the user, and the number of nodes, None for any number.
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
             there are no such words.
         check: raises `ResourceError` for resources that mean nothing to the scheduler.
@@ -236,7 +236,7 @@ class Site:
     steps: Steps | None = None
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
+    rank_launcher: Callable[[int, int, str | None, int | None], tuple[str, ...]] | None = None
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     requeue: Callable[[JobId], Sequence[Sequence[str]]] | None = None

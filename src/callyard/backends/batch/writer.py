@@ -244,7 +244,7 @@ class BatchWriter:
         own, options = self._job_settings, rank_options(resources)
         if own.rank_launcher is None:
             raise ResourceError(f"{own.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi)
+        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi, resources.nodes)
         if options == RankOptions():
             return words
         if own.rank_options is None:
@@ -375,7 +375,7 @@ class JobSettings:
     template_uses: frozenset[str] = frozenset()  # its variables
     walltime: float | None = None
     mpi: str | None = None  # the plugin for the scheduler's launcher
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    rank_launcher: Callable[[int, int, str | None, int | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     separate: bool = False
     calls_per_job: int = 1

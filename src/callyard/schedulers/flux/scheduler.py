@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ..base import JobId, JobRequest, Site, Status
 from ..command import Query
+from ..steps import RankOptions
 from .refusals import why_refused
 from .states import translated
 from .submit import LANE, asked_for, check, submitted
@@ -73,9 +74,15 @@ def _most(out: str) -> int:  # noqa: ARG001  # there is no limit to be told
     return _MOST
 
 
-def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple[str, ...]:
+def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None, nodes: int | None) -> tuple[str, ...]:
     chosen = [f"--setopt=pmi={plugin}"] if plugin else []
-    return ("flux", "run", *chosen, f"--ntasks={ranks}", f"--cores-per-task={cores_per_rank}")
+    spread = [f"--nodes={nodes}"] if nodes is not None and nodes > 1 else []  # else the first node is filled first
+    return ("flux", "run", *chosen, *spread, f"--ntasks={ranks}", f"--cores-per-task={cores_per_rank}")
+
+
+def _rank_options(options: RankOptions) -> list[str]:
+    binds = {"cpu-affinity": options.cpu_bind, "gpu-affinity": options.gpu_bind}
+    return [f"--setopt={name}={value}" for name, value in binds.items() if value is not None]
 
 
 _SITE = Site(
@@ -87,5 +94,6 @@ _SITE = Site(
     separate=True,
     inside=lambda environ: "FLUX_URI" in environ,
     rank_launcher=_rank_launcher,
+    rank_options=_rank_options,
     check=check,
 )

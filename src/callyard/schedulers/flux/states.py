@@ -46,7 +46,7 @@ class JobException(NamedTuple):
 # By the numbers that Flux gives them.
 STATES = {
     1: JobState("NEW", "waiting", "has only just been submitted"),
-    2: JobState("DEPEND", "waiting", "waits for the jobs that it depends on"),
+    2: JobState("DEPEND", "waiting", "waits for the jobs that it depends on, or for its `begin`"),
     4: JobState("PRIORITY", "waiting", "waits for its priority"),
     8: JobState("SCHED", "waiting", "waits for free nodes, cores or GPUs, or is held"),
     16: JobState("RUN", "running", "runs"),
