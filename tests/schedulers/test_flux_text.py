@@ -289,6 +289,13 @@ def test_the_page_of_the_documentation_is_made_of_these_tables() -> None:
     assert shown == page, "python tools/flux_states.py > docs/flux-states.md"
 
 
+def test_the_page_of_keys_is_what_both_schedulers_are_asked_for() -> None:
+    tool = [sys.executable, ROOT / "tools" / "scheduler_keys.py"]
+    page = subprocess.run(tool, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    shown = (ROOT / "docs" / "scheduler-keys.md").read_text(encoding="utf-8")
+    assert shown == page, "python tools/scheduler_keys.py > docs/scheduler-keys.md"
+
+
 # ------------------------------------------------------------------ refusals
 
 

@@ -139,3 +139,17 @@ def leave_behind(path: str, apart: bool, wait: bool = False) -> str:
     while wait:
         time.sleep(0.02)
     return "done"
+
+
+def with_rank(value: int) -> tuple[int, int, int]:
+    from mpi4py import MPI
+
+    return value, MPI.COMM_WORLD.Get_size(), MPI.COMM_WORLD.Get_rank()
+
+
+def memory() -> dict[str, list[int]]:
+    return {"memory": [5]}
+
+
+def get_memory(memory: list[int]) -> list[int]:
+    return memory
