@@ -16,7 +16,9 @@ FluxJobs = Callable[..., Executor]
 
 
 def flux_executor(cache: Path | None, max_workers: int | None = None, **options: Any) -> Executor:
-    return Executor(max_workers, backend=Flux(**{"poll": (0.2, 1), "result_grace": 1, **options}), cache=cache)
+    return Executor(
+        max_workers, backend=Flux(**{"detached": True, "poll": (0.2, 1), "result_grace": 1, **options}), cache=cache
+    )
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

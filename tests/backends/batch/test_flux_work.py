@@ -10,7 +10,7 @@ from instance import Instance
 from instances import FluxJobs
 from this_machine import until
 
-from callyard import Executor, JobCancelled, SchedulerError, TimeLimitExceeded
+from callyard import Executor, Flux, JobCancelled, SchedulerError, TimeLimitExceeded
 from callyard.cli import main
 
 pytestmark = [pytest.mark.once, pytest.mark.needs("flux")]
@@ -61,7 +61,7 @@ def test_one_call_takes_too_long_and_another_does_not(ex: Executor, tmp_path: Pa
 
 
 def test_the_keywords_of_an_init_function(flux: Instance, results: Path) -> None:
-    with Executor(backend="flux", cache=results, init_function=calls.memory) as ex:
+    with Executor(backend=Flux(detached=True), cache=results, init_function=calls.memory) as ex:
         assert ex.submit(calls.get_memory).result() == [5]
 
 
@@ -112,6 +112,6 @@ def test_cancelling_from_the_command_line(
 
 def test_a_call_without_a_cache_leaves_nothing(flux: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
-    with Executor(backend="flux") as ex:
+    with Executor(backend=Flux(detached=True)) as ex:
         assert ex.submit(calls.add, 1, 2).result() == 3
     assert not list((tmp_path / "runs").glob("*/jobs/*"))
