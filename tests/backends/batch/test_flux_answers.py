@@ -147,6 +147,40 @@ def test_an_instance_that_is_gone(client: SchedulerClient, submit: Submit, monke
     client.cancel(["f1"])  # said in the log
 
 
+QUEUES = """
+[queues.batch]
+[queues.debug.policy.limits]
+duration = "10m"
+job-size.max.nnodes = 1
+"""
+
+
+def test_an_instance_with_queues_and_limits(
+    own_instance: Callable[..., Instance], client: SchedulerClient, tmp_path: Path
+) -> None:
+    own = own_instance(2, QUEUES)
+    script = tmp_path / "script"
+    script.write_text("#!/bin/bash\n")
+
+    def refused(time: float | None = None, **resources: Any) -> SubmissionRefused:
+        log, token = str(tmp_path / "log"), os.urandom(8).hex()
+        with pytest.raises(SubmissionRefused) as caught:
+            client.submit(JobRequest("call", token, str(script), log, Resources(**resources), time=time))
+        return caught.value
+
+    for words, found in [
+        ("no queue", refused()),
+        ("Invalid queue 'nosuch' specified", refused(queue="nosuch")),
+        ("exceeds policy limit of 10m for queue debug", refused(queue="debug", time=3600)),
+        ("exceeds policy limit of 1 for queue debug", refused(queue="debug", nodes=2, time=60)),
+    ]:
+        assert words in found.words
+        assert found.kind == "mistake", found.words
+    own.run("queue", "disable", "batch", "maintenance until 8")
+    later = refused(queue="batch")
+    assert (later.kind, later.words) == ("limit", "job submission to batch is disabled: maintenance until 8")
+
+
 # ------------------------------------------------------------------ keys
 
 

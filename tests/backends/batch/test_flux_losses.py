@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +93,33 @@ def test_a_call_runs_again_on_another_node(own_instance: Start, flux_jobs: FluxJ
     assert future.attempts == 2
     assert future.job_id != before
     assert calls.starts(tmp_path) == [first, "n3" if first == "n2" else "n2"]
+
+
+def test_whoever_submits_the_call_next_runs_it_again(
+    own_instance: Start, flux_jobs: FluxJobs, results: Path, tmp_path: Path
+) -> None:
+    """Its own driver was killed before the loss."""
+    own = own_instance(3)
+    asked = {**BESIDE_THE_LEADER, "restart_limit": 1}
+    code = (
+        "import json, sys; from pathlib import Path; import flux_calls as calls; from instances import flux_executor\n"
+        "future = flux_executor(Path(sys.argv[1])).submit(\n"
+        "    calls.attempt_of_hold, sys.argv[2], resource_dict=json.loads(sys.argv[3]))\n"
+        "from this_machine import until; until(lambda: future.job_id)\n"
+        "print(future.job_id, flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", code, str(results), str(tmp_path), json.dumps(asked)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as driver:
+        assert driver.stdout is not None
+        job = driver.stdout.readline().strip()
+        begun(tmp_path)
+        driver.kill()
+    kill_node(own, int(calls.starts(tmp_path)[0][1:]) - 1, job)
+    future = flux_jobs().submit(calls.attempt_of_hold, str(tmp_path), resource_dict=asked)
+    begun(tmp_path, 2)
+    (tmp_path / "go").touch()
+    assert (future.result(), future.attempts) == (2, 2)
 
 
 def test_a_call_does_not_run_again_more_often_than_allowed(
