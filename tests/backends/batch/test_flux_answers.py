@@ -176,7 +176,7 @@ def test_an_instance_with_queues_and_limits(
     ]:
         assert words in found.words
         assert found.kind == "mistake", found.words
-    own.run("queue", "disable", "batch", "maintenance until 8")
+    own.run("queue", "disable", "-m", "maintenance until 8", "batch")
     later = refused(queue="batch")
     assert (later.kind, later.words) == ("limit", "job submission to batch is disabled: maintenance until 8")
 
