@@ -32,6 +32,7 @@ from ..transport.channel import PeerGone
 from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
 from ..transport.messages import Message
+from ..transport.sent_buffers import KeptBuffers
 from .agent_replies import AgentReply
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Agent:
         self._link, self._unread = link, unread
         self._sender = FrameSender()
         self._functions: dict[int, SentFunction] = {}
+        self._buffers = KeptBuffers()
         self._plans: dict[int, CallPlan] = {}
         self._paces: dict[str, CallDurations] = {}  # of functions packed with their arguments
         self._orders = count()  # of calls, by age
@@ -84,6 +86,7 @@ class Agent:
             agent_protocol.PLAN: self._plan,
             agent_protocol.DEFINE: self._define,
             agent_protocol.FORGET: self._forget,
+            agent_protocol.FORGET_BUFFERS: self._forget_buffers,
             agent_protocol.WORKERS: self._workers,
             agent_protocol.TAKE_BACK: self._take_back,
             agent_protocol.ALONE: self._alone,
@@ -190,6 +193,9 @@ class Agent:
         for gone in json.loads(body):
             self._functions.pop(gone, None)
 
+    def _forget_buffers(self, number: int, body: bytes) -> None:
+        self._buffers.forget(json.loads(body))
+
     def _workers(self, number: int, body: bytes) -> None:
         self._placement.max_workers = number
 
@@ -202,7 +208,7 @@ class Agent:
         self._runner.start(call)
 
     def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[Memory]) -> Call:
-        head, (arguments, *inputs) = unwrap(body, beside)
+        head, (arguments, *inputs) = unwrap(body, beside, self._buffers)
         # In the reverse order of the driver's additions.
         order = inputs.pop().data if head.get("order") else None
         again = [inputs.pop() for _ in range(head.get("again", 0))][::-1]

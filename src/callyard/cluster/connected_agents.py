@@ -79,6 +79,7 @@ class Agents:
         self._by_node: dict[int, AgentConnection] = {}
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
         self._to_flush: dict[AgentConnection, None] = {}
+        self._dropped: deque[AgentConnection] = deque()  # with buffers to forget
         self._starter = launch.make_starter(placement)
         self._starter_looks_at: float | None = None  # the time of the next look, if no event comes before
         self._mismatch: VersionMismatch | None = None
@@ -113,6 +114,13 @@ class Agents:
         for agent in self._by_peer.values():
             agent.signal(signum)
             self._to_flush[agent] = None
+
+    def forget_buffers(self) -> None:
+        """Let agents forget the buffers of calls that have ended, which take memory on their nodes."""
+        while self._dropped:
+            agent = self._dropped.popleft()
+            if agent.peer in self._by_peer and agent.forget_buffers():
+                self._transmit(agent)
 
     def flush(self) -> None:
         """Send the collected frames of each agent, as one message each."""
@@ -239,7 +247,7 @@ class Agents:
         node = self._starter.admit(hello, time.monotonic())
         if isinstance(node, str):
             return node
-        agent = AgentConnection(peer, node, hello)
+        agent = AgentConnection(peer, node, hello, self._dropped)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
         self._transmit(agent)  # a message of its own: the agent waits for this

@@ -130,6 +130,7 @@ class ClusterDriver(ThreadedRunner):
                 self._look_after(loop, time.monotonic())
                 self._act(loop)
                 self._end_calls()
+                self._agents.forget_buffers()
                 if self._inbox or self._placement.undecided:
                     loop.step(0.0)  # without waiting, but agents are read however much is submitted
                     continue

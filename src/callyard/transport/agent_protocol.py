@@ -9,6 +9,7 @@ the head are large buffers, in the order of the frames that refer to them.
                        PLAN      the requirements of calls, under a number
                        DEFINE    a function, under a number, with its name
                        FORGET    numbers of dropped functions
+                       FORGET_BUFFERS   numbers of dropped buffers
                        WORKERS   the number of calls to run at once from now on
                        CALL      run this call
                        TAKE_BACK return the calls that have not begun; none of them begins here any more
@@ -37,8 +38,11 @@ from ..serialize.packed import Packed
 from ..serialize.shared_memory import Memory
 from . import frames
 from .frames import HEAD, Frame
+from .sent_buffers import KeptBuffers, SentBuffers
 
-WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
+WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END, FORGET_BUFFERS = (
+    range(31, 44)
+)
 HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING = range(51, 61)
 
 WHOLE = 1  # flag of a frame: the body was made by `wrap`; without the flag the body is a pickle alone
@@ -92,28 +96,32 @@ _LENGTH = Struct("<I")
 _PARTS = "parts"
 
 
-def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[Memory]) -> bytes:
-    """Return a body for `parts` with `head` in front, and append large buffers to `beside`."""
+def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[Memory], sent: SentBuffers | None = None) -> bytes:
+    """Return a body for `parts` with `head` in front, and append large buffers to `beside`, unless the peer has them."""
     places: list[Any] = []
     inline = bytearray()
     for packed in parts:
-        places.append((None if packed.data is None else len(packed.data), len(packed.memories), packed.spans))
+        numbers = [0 if sent is None else sent.add(memory) for memory in packed.memories]
+        places.append((None if packed.data is None else len(packed.data), numbers, packed.spans))
         inline += packed.data or b""
-        beside.extend(packed.memories)
+        beside += [memory for memory, number in zip(packed.memories, numbers, strict=True) if number >= 0]
     said = json.dumps({**head, _PARTS: places}, separators=(",", ":")).encode()
     return _LENGTH.pack(len(said)) + said + bytes(inline)
 
 
-def unwrap(body: bytes, beside: Iterator[Memory]) -> tuple[dict[str, Any], list[Packed]]:
-    """Return the head and the parts of a body, and take their large buffers from `beside`."""
+def unwrap(
+    body: bytes, beside: Iterator[Memory], kept: KeptBuffers | None = None
+) -> tuple[dict[str, Any], list[Packed]]:
+    """Return the head and the parts of a body, and take their large buffers from `beside`, or from those kept."""
     (length,) = _LENGTH.unpack_from(body)
     place = _LENGTH.size + length
     head: dict[str, Any] = json.loads(body[_LENGTH.size : place])
     parts: list[Packed] = []
-    for size, memories, spans in head.pop(_PARTS):
+    buffers_of = (kept or KeptBuffers()).take
+    for size, numbers, spans in head.pop(_PARTS):
         data = None if size is None else body[place : place + size]
         place += size or 0
         # In the order in which `wrap` has appended them.
-        buffers = tuple(next(beside) for _ in range(memories))
+        buffers = buffers_of(numbers, beside)
         parts.append(Packed(data, buffers, tuple((which, start, length) for which, start, length in spans)))
     return head, parts
