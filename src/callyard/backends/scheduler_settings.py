@@ -92,6 +92,7 @@ class SchedulerSettings:
             template_uses=self._template_uses(),
             walltime=self.walltime,
             mpi=getattr(self, "mpi", None),
+            mpi_on_one_node=site.ranks_on_one_node,
             rank_launcher=site.rank_launcher,
             rank_options=site.rank_options,
             separate=site.separate,

@@ -21,7 +21,11 @@ from ..system.processes import default_signals
 from ..worker.job_log import JobLog
 from .hello import node_name
 
-_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Flux ends a job at its time limit by SIGALRM.
+_PASSED_ON = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGTERM),
+    *(signal.SIGUSR1, signal.SIGUSR2),
+)
 
 
 def log_path(path: str, apart: bool) -> str:
