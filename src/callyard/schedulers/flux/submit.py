@@ -109,9 +109,7 @@ def _always(request: JobRequest) -> Iterator[str]:
 
 def _instance(request: JobRequest) -> list[str]:
     """Return the words before the command of a job whose ranks Flux starts: an instance, which can start them."""
-    asked = request.resources
-    binds = asked.cpu_bind is not None or asked.gpu_bind is not None
-    return ["flux", "start"] if binds or (asked.nodes or 1) > 1 else []
+    return ["flux", "start"] if request.starts_ranks or (request.resources.nodes or 1) > 1 else []
 
 
 def _time(request: JobRequest) -> Iterator[str]:
