@@ -100,7 +100,7 @@ def test_a_job_that_may_begin_now_says_nothing() -> None:
 
 
 def test_ranks_that_are_bound_are_started_by_flux() -> None:
-    assert asked(Resources(ranks=2, cpu_bind="per-task"))["command"] == ["flux", "start", "bash", "/run/job.sh"]
+    assert asked(Resources(ranks=2), starts_ranks=True)["command"] == ["flux", "start", "bash", "/run/job.sh"]
     words = FLUX.site().rank_options
     assert words is not None
     assert words(RankOptions("map:0;1", "per-task")) == [

@@ -41,6 +41,8 @@ def note_of(
     after: tuple[ArrayDependency, ...],
     after_each: Sequence[Sequence[ArrayDependency]] = (),
     lanes: Sequence[str] = (),
+    *,
+    starts_ranks: bool = False,
 ) -> dict[str, Any]:
     """Return the request as JSON; arrays that must come first are named by their tokens."""
     return {
@@ -52,6 +54,7 @@ def note_of(
         "after": after,
         "after_each": after_each,
         "lanes": lanes,
+        "starts_ranks": starts_ranks,
     }
 
 
@@ -135,6 +138,7 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
             _jobs_before(folder, each, known) for each in asked.get("after_each", ())[part.first : part.end]
         ),
         lanes=tuple(asked.get("lanes", ())[part.first : part.end]),
+        starts_ranks=asked.get("starts_ranks", False),
         requeue=resources.restart_limit > 0,
         templated=asked["templated"],
     )

@@ -88,6 +88,7 @@ class JobRequest:
             whose elements are jobs of their own (`Site.separate`), which gets no `after` and no `at_once`.
         lanes: for each element the name of a lane, in which one job runs at a time; only for such a scheduler, and
             empty without a limit.
+        starts_ranks: True if the scheduler's own launcher starts ranks in the job, even on one node.
         whole_nodes: True for a job with all memory of its nodes.
         node_gpus: the GPUs to ask for on each node; nodes that are asked for as a whole may have them anyway.
         requeue: True if the scheduler may start the job again after losing its node.
@@ -106,6 +107,7 @@ class JobRequest:
     after: tuple[Dependency, ...] = ()
     after_each: tuple[tuple[JobId, ...], ...] = ()
     lanes: tuple[str, ...] = ()
+    starts_ranks: bool = False
     whole_nodes: bool = False
     node_gpus: int = 0
     requeue: bool = False

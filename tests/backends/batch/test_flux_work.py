@@ -38,18 +38,26 @@ def test_calls_on_ranks_are_mapped(ex: Executor) -> None:
 
 
 @pytest.mark.needs("mpi")
-def test_ranks_on_each_of_whole_nodes(ex: Executor) -> None:
+def test_ranks_on_each_of_whole_nodes(flux: Instance, ex: Executor) -> None:
     asked = {"ranks": 4, "ranks_per_node": 2, "exclusive": True}
     found = ex.submit(calls.rank_of_node, resource_dict=asked).result()
     assert [(rank, size) for rank, size, _ in found] == [(rank, 4) for rank in range(4)]
     uris = [uri for _, _, uri in found]
     assert [uris.count(uri) for uri in dict.fromkeys(uris)] == [2, 2]
+    until(lambda: not flux.jobs())
 
 
 @pytest.mark.needs("mpi")
-def test_ranks_that_flux_binds(ex: Executor) -> None:
-    asked = {"ranks": 2, "cpu_bind": "off"}
-    assert [rank for rank, *_ in ex.submit(calls.rank_of_node, resource_dict=asked).result()] == [0, 1]
+def test_ranks_that_flux_starts_on_one_node_are_within_their_job(
+    flux: Instance, ex: Executor, flux_jobs: FluxJobs
+) -> None:
+    before = len(flux.jobs("-a"))
+    bound = ex.submit(calls.rank_of_node, resource_dict={"ranks": 2, "cpu_bind": "off"})
+    by_plugin = flux_jobs(mpi="simple").submit(calls.rank_of_node, resource_dict={"ranks": 2, "env": {"A": "1"}})
+    for future in (bound, by_plugin):
+        assert [(rank, size) for rank, size, _ in future.result()] == [(0, 2), (1, 2)]
+    assert len(flux.jobs("-a")) == before + 2
+    until(lambda: not flux.jobs())  # the instance of a job ends later than its call
 
 
 def test_one_call_takes_too_long_and_another_does_not(ex: Executor, tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ class BatchWriter:
                 self._job_settings.template is not None, after,
                 list(map(self._named, array.after_each)),
                 [] if self._lanes is None else self._lanes.enter(len(numbers)),
+                starts_ranks=resources.ranks > 1 and not self._is_for_the_node(resources),
             ),
         )  # fmt: skip
 

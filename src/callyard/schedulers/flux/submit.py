@@ -11,7 +11,7 @@ from ..base import JobId, JobRequest
 from ..hostlists import expand
 from .variables import ELEMENT, OF_THE_JOB, OF_THE_NODE
 
-__all__ = ["INSTEAD", "LANE", "asked_for", "check", "submitted"]
+__all__ = ["LANE", "asked_for", "check", "submitted"]
 
 LANE = ".lane."  # in the names of jobs of which one runs at a time; the word before it is for people
 _DEFAULT_URGENCY, _LOWEST, _HIGHEST = 16, 1, 30  # 0 would hold the job, 31 put it before all others
@@ -26,7 +26,7 @@ _MEANT = frozenset(
     ]
 )
 _NO_MAIL = "Flux sends no mail; let teardown=, or a call that takes the result, send one"
-INSTEAD = {
+_INSTEAD = {
     "partition": "Flux calls it queue=",
     "qos": "Flux has queue= and account= (a bank)",
     "gres": "Flux has gpus_per_rank=, and constraint= for the properties of nodes",
@@ -44,7 +44,7 @@ def check(resources: Resources) -> None:
     """Raise ResourceError for resources that mean nothing to Flux; those of a template are the user's own."""
     for name in resources.asked():
         if name not in _MEANT and name not in resources.others:
-            raise ResourceError(f"{name} means nothing to Flux: {INSTEAD.get(name, 'it has no such thing')}")
+            raise ResourceError(f"{name} means nothing to Flux: {_INSTEAD.get(name, 'it has no such thing')}")
     if resources.begin is not None:
         _begin_time(resources.begin)
     named = 0 if resources.nodelist is None else len(expand(str(resources.nodelist)))
@@ -109,9 +109,7 @@ def _always(request: JobRequest) -> Iterator[str]:
 
 def _instance(request: JobRequest) -> list[str]:
     """Return the words before the command of a job whose ranks Flux starts: an instance, which can start them."""
-    asked = request.resources
-    binds = asked.cpu_bind is not None or asked.gpu_bind is not None
-    return ["flux", "start"] if binds or (asked.nodes or 1) > 1 else []
+    return ["flux", "start"] if request.starts_ranks or (request.resources.nodes or 1) > 1 else []
 
 
 def _time(request: JobRequest) -> Iterator[str]:
