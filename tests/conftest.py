@@ -91,7 +91,7 @@ WIDE = (
     "flux_instance",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
     "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
-    "transport/test_curve.py", "transport/test_frames.py", "transport/test_strangers.py",
+    "transport/test_channel.py", "transport/test_frames.py", "transport/test_strangers.py",
     "utils/test_command_thread.py",
 )  # fmt: skip
 

@@ -53,7 +53,7 @@ class ClusterDriver(ThreadedRunner):
         super().__init__()
         self._segments = segments
         self._placement = NodePlacement(max_workers)
-        self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer)
+        self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer, segments.reserve)
         self._expecting = expecting  # returns True if calls may still come after `close`
         # Appended by any thread and emptied by the I/O thread; both are atomic.
         self._inbox: deque[Any] = deque()
@@ -130,6 +130,7 @@ class ClusterDriver(ThreadedRunner):
                 self._look_after(loop, time.monotonic())
                 self._act(loop)
                 self._end_calls()
+                self._agents.forget_buffers()
                 if self._inbox or self._placement.undecided:
                     loop.step(0.0)  # without waiting, but agents are read however much is submitted
                     continue

@@ -21,12 +21,13 @@ from ..schedulers.job_environment import JOB_VARIABLES, current_job
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
 from ..transport.agent_protocol import json_frame, unwrap
-from ..transport.curve import PeerGone
+from ..transport.channel import PeerGone
+from ..transport.messages import Message
 from .agent import Agent, MakeRunner, adopt
 from .hello import Hello, node_name, pilot_share, this_hello
 
 if TYPE_CHECKING:
-    from ..transport.curve import Link
+    from ..transport.channel import Link
 
 _CONNECT = 60.0  # s for the driver to answer
 _AGAIN = 20.0  # s for the driver to answer after a loss; then its nodes are given back
@@ -61,7 +62,7 @@ class DriverConnection:
 
     def __init__(self, link: Link, parent: ParentPipe, hello: Hello, make_runner: MakeRunner | None = None) -> None:
         self._link, self._parent, self._hello, self._make_runner = link, parent, hello, make_runner
-        self._unread: list[list[bytes]] = []
+        self._unread: list[Message] = []
 
     def _wait_for(self, wanted: set[int], patience: float) -> tuple[int, bytes]:
         """Return the first frame of one of these kinds, a message of its own; keep later messages in `_unread`."""
@@ -71,7 +72,7 @@ class DriverConnection:
             while True:
                 self._unread += self._link.receive()
                 while self._unread:
-                    for kind, _, _, _, body in agent_protocol.split_frames(self._unread.pop(0)[0]):
+                    for kind, _, _, _, body in agent_protocol.split_frames(self._unread.pop(0).head):
                         if kind in wanted:
                             return kind, body
                 left = until - time.monotonic()
@@ -81,7 +82,7 @@ class DriverConnection:
 
     def serve(self) -> None:
         """Be the agent of this driver until it sends END."""
-        self._link.send([json_frame(agent_protocol.HELLO, self._hello.dump())])
+        self._link.send(json_frame(agent_protocol.HELLO, self._hello.dump()))
         kind, body = self._wait_for({agent_protocol.WELCOME, agent_protocol.REFUSED}, _CONNECT)
         if kind == agent_protocol.REFUSED:
             _give_up(json.loads(body))
@@ -147,8 +148,8 @@ def connect(
     patience: float = _CONNECT,
 ) -> bool:
     """Serve the driver of this contact file; return False if the driver cannot be reached any more."""
+    from ..transport.channel import Link
     from ..transport.contact_file import Contact
-    from ..transport.curve import Link
 
     try:
         link = Link.connect(Contact.read(path), timeout=patience)

@@ -26,7 +26,6 @@ __all__ = [
     "parts_of",
     "request_of",
     "trial_of",
-    "waited_for",
 ]
 
 Known = Mapping[str, BatchDirectory]  # by their tokens
@@ -64,15 +63,9 @@ def _plain(value: Any) -> Any:
     return dict(value) if hasattr(value, "keys") else list(value)
 
 
-def waited_for(folder: BatchDirectory) -> set[str]:
-    """Return the tokens of the batches for which the scheduler must wait: all of them are submitted first, or over."""
-    asked = folder.batch.request
-    return {token for named in (asked["after"], *asked.get("after_each", ())) for _, token, _ in named}
-
-
 def is_ready(folder: BatchDirectory) -> bool:
     """Return True if all batches for which the scheduler must wait were submitted, or are over."""
-    others = (BatchDirectory(folder.home, token) for token in waited_for(folder))
+    others = (BatchDirectory(folder.home, token) for token in folder.batch.waited_for())
     return all(not os.path.exists(other.path) or other.unsent is None for other in others)
 
 

@@ -134,6 +134,8 @@ class Status:
         exit_code: the exit code of the script, if it ended by itself.
         signal: the signal that ended the script, if one did.
         failed_node: the node whose fault has ended the job; empty if it is another fault, or one of several nodes.
+        certain: False if processes of an ended job may go on, as on a node that only the scheduler has lost. Then the
+            call counts as running for as long as its process shows that it lives.
     """
 
     phase: Phase
@@ -144,6 +146,7 @@ class Status:
     exit_code: int | None = None
     signal: int | None = None
     failed_node: str = ""
+    certain: bool = True
 
     @property
     def hopeless(self) -> bool:
@@ -211,7 +214,7 @@ class Site:
         mpi: the plugins by which ranks find each other, if there are several.
         is_over: tells from a launcher's messages that the job of its allocation has ended.
         rank_launcher: returns the words put before a command in a job's script to start ranks: from the number of
-            ranks, the cores of each, and the plugin chosen by the user.
+            ranks, the cores of each, the plugin chosen by the user, and the number of nodes, None for any number.
         ranks_on_one_node: True if that launcher also starts ranks on the node of a job with only one.
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
             there are no such words.
@@ -235,7 +238,7 @@ class Site:
     steps: Steps | None = None
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
+    rank_launcher: Callable[[int, int, str | None, int | None], tuple[str, ...]] | None = None
     ranks_on_one_node: bool = True
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005

@@ -21,7 +21,7 @@ HEAVY = [
     *("h5py", "hashlib", "importlib.metadata", "importlib.util", "inspect", "json", "linecache", "logging"),
     *("multiprocessing", "numpy", "pathlib", "pickle", "platform", "queue", "random", "re", "selectors", "shlex"),
     *("shutil", "signal", "socket", "string", "subprocess", "tempfile", "textwrap", "threading", "tokenize"),
-    *("traceback", "typing", "urllib", "uuid", "weakref", "zmq"),
+    *("traceback", "typing", "urllib", "uuid", "weakref", "ssl", "cryptography"),
 ]
 MOST = 43  # modules of ours, packages included, that a small call loads: each is a file to open on a shared file system
 

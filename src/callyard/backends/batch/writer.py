@@ -20,7 +20,7 @@ from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
-from ...jobs.submission import check_text, note_of, waited_for
+from ...jobs.submission import check_text, note_of
 from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
@@ -245,7 +245,7 @@ class BatchWriter:
         own, options = self._job_settings, rank_options(resources)
         if own.rank_launcher is None:
             raise ResourceError(f"{own.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi)
+        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi, resources.nodes)
         if options == RankOptions():
             return words
         if own.rank_options is None:
@@ -327,7 +327,7 @@ class Intake:
                 self._delivery.end(calls_of(array), partial(_not_written, error=error))
                 continue
             if directory is not None:
-                self._state.written(directory, calls_of(array), waited_for(directory))
+                self._state.written(directory, calls_of(array), directory.batch.waited_for())
                 self._earlier.add_own(directory)
         self._writer.forget_arrays()
 
@@ -377,7 +377,7 @@ class JobSettings:
     walltime: float | None = None
     mpi: str | None = None  # the plugin for the scheduler's launcher
     mpi_on_one_node: bool = True  # where that launcher starts ranks on one node, too
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    rank_launcher: Callable[[int, int, str | None, int | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     separate: bool = False
     calls_per_job: int = 1

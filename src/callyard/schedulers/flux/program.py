@@ -96,7 +96,8 @@ def submit(asked: Any) -> int:
     if describing.returncode != 0:
         return describing.returncode
     described, urgency = json.loads(text), urgency_of(options)
-    submissions = [Submission(handle, described, urgency, job) for job in asked["jobs"]]
+    own = described["attributes"]["system"].get("dependencies", [])
+    submissions = [Submission(handle, described, urgency, own, job) for job in asked["jobs"]]
     taken, refused = [], []
     while submissions:
         each = submissions.pop(0)  # which lets go of its descriptor: there may be a thousand
@@ -127,8 +128,9 @@ def urgency_of(options: Any) -> int:
 class Submission:
     """One job on its way to the instance."""
 
-    def __init__(self, handle: Any, described: Any, urgency: int, job: Any) -> None:
+    def __init__(self, handle: Any, described: Any, urgency: int, own: Any, job: Any) -> None:
         self.handle, self.described, self.urgency, self.job = handle, described, urgency, job
+        self.own = own  # dependencies of the options, as for a time of begin
         self.future = self.begun()
 
     def begun(self) -> Any:
@@ -138,8 +140,9 @@ class Submission:
         system["job"] = {"name": self.job["name"]}
         system["environment"].update(self.job["variables"])
         system["shell"]["options"]["output"]["stdout"]["path"] = self.job["log"]
-        system["dependencies"] = [{"scheme": "afterany", "value": each} for each in self.job["after"]]
-        system["dependencies"] += [{"scheme": "singleton", "value": ""}] if self.job["alone"] else []
+        after = [{"scheme": "afterany", "value": each} for each in self.job["after"]]
+        alone = [{"scheme": "singleton", "value": ""}] if self.job["alone"] else []
+        system["dependencies"] = [*self.own, *after, *alone]
         self.described["attributes"]["user"] = {"callyard": self.job["token"]}
         return flux.job.submit_async(self.handle, json.dumps(self.described), urgency=self.urgency)
 

@@ -89,7 +89,7 @@ def _check(resources: Resources) -> None:
     check_arguments(resources)
 
 
-def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple[str, ...]:
+def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None, nodes: int | None) -> tuple[str, ...]:  # noqa: ARG001  # by the job's own options
     chosen = [f"--mpi={plugin}"] if plugin else []
     return (SlurmSteps.launcher, *chosen, f"--ntasks={ranks}", f"--cpus-per-task={cores_per_rank}")
 
