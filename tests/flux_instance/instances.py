@@ -45,20 +45,6 @@ def flux(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instan
         pytest.fail(f"this test left jobs behind: {left}", pytrace=False)
 
 
-@pytest.fixture
-def own_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Instance]]:
-    """Start an instance for this test alone, described as `Instance`, and point this process at it."""
-
-    def start(**described: Any) -> Instance:
-        monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
-        instance = stack.enter_context(Instance(tmp_path / "i", **described))
-        lend(instance, monkeypatch)
-        return instance
-
-    with ExitStack() as stack:
-        yield start
-
-
 def lend(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     """Point this process at an instance."""
     for name in [name for name in os.environ if name.startswith(OF_A_JOB)]:
@@ -70,17 +56,15 @@ def lend(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Instance]]:
     """Start an instance that may be damaged, as if this process were on its login node."""
-    made: list[Instance] = []
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
 
-    def start(nodes: int = 2, settings: str = "") -> Instance:
-        instance = Instance(tmp_path / "own", nodes=nodes, settings=settings)
-        made.append(instance.__enter__())
+    def start(nodes: int = 2, settings: str = "", **described: Any) -> Instance:
+        instance = stack.enter_context(Instance(tmp_path / "own", nodes=nodes, settings=settings, **described))
         lend(instance, monkeypatch)
         return instance
 
-    yield start
-    for instance in made:
-        instance.stop()
+    with ExitStack() as stack:
+        yield start
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ _PARTS = "parts"
 
 
 def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[Memory], sent: SentBuffers | None = None) -> bytes:
-    """Return a body for `parts` with `head` in front, and append large buffers to `beside`, unless the peer has them."""
+    """Return a body for `parts` with `head` in front, and append large buffers to `beside` unless the peer has them."""
     places: list[Any] = []
     inline = bytearray()
     for packed in parts:

@@ -21,7 +21,7 @@ class SentBuffers:
     __slots__ = ("_dropped", "_last", "_numbers", "_on_drop")
 
     def __init__(self, on_drop: Callable[[], object] = lambda: None) -> None:
-        """Make the notes; `on_drop` is called when there is a buffer to forget, in any thread, so it may only append."""
+        """Make the notes; `on_drop` is called when a buffer can be forgotten, in any thread, so it may only append."""
         self._on_drop = on_drop
         self._numbers: dict[int, tuple[weakref.ref[OwnedSegment], int]] = {}  # by the id of the segment
         self._dropped: deque[tuple[int, int]] = deque()  # id and number

@@ -276,7 +276,7 @@ def test_an_instance_that_starts_again_goes_on_with_what_waited(
 
 
 @pytest.mark.needs("mpi")
-def test_mpi_chooses_for_several_nodes(flux: Instance, flux_jobs: FluxJobs) -> None:
+def test_mpi_chooses_for_several_nodes(flux_jobs: FluxJobs, flux: Instance) -> None:
     ex = flux_jobs(mpi="simple")
     here, spread = (ex.submit(calls.rank_of_node, resource_dict={"ranks": 2, "nodes": nodes}) for nodes in (1, 2))
     for found in here.result(), spread.result():
