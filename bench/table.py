@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import flux_live, memories, rows, slurm
+from bench import memories, rows, slurm
 from bench.peers import Peer
 
 Measure = Callable[[Peer, rows.Effort], float]
@@ -38,10 +38,6 @@ def with_jobs(peer: Peer) -> bool:
 
 def inside_allocations(peer: Peer) -> bool:
     return peer.name in slurm.LIVE
-
-
-def inside_instances(peer: Peer) -> bool:
-    return flux_live.present() and peer.name in flux_live.LIVE
 
 
 def callyard_alone(peer: Peer) -> bool:
@@ -180,16 +176,6 @@ ROWS = (
         ("executorlib", "allocation"),
         True,
         inside_allocations,
-    ),
-    Row(
-        "flux-live",
-        "Flux instance, live workers, 2,000 calls",
-        "calls/s",
-        flux_live.live_rate,
-        10,
-        ("executorlib", "flux-live"),
-        True,
-        inside_instances,
     ),
     # The last one: where many files were removed, making new ones is slow for minutes.
     Row(

@@ -8,8 +8,7 @@ from math import inf
 
 from ..base import JobId, JobRequest, Site, Status
 from ..command import Query
-from ..steps import RankOptions
-from .instance import FluxSteps, check_live, is_over
+from .instance import FluxSteps, bindings, check_live, is_over
 from .question import question
 from .refusals import why_refused
 from .states import translated
@@ -84,11 +83,6 @@ def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None, nodes: i
     return ("flux", "run", *chosen, *spread, f"--ntasks={ranks}", f"--cores-per-task={cores_per_rank}")
 
 
-def _rank_options(options: RankOptions) -> list[str]:
-    binds = {"cpu-affinity": options.cpu_bind, "gpu-affinity": options.gpu_bind}
-    return [f"--setopt={name}={value}" for name, value in binds.items() if value is not None]
-
-
 _SITE = Site(
     program="flux",
     array_limit=question("reach", {}, _most),
@@ -102,7 +96,7 @@ _SITE = Site(
     is_over=is_over,
     rank_launcher=_rank_launcher,
     ranks_on_one_node=False,  # in a plain job `flux run` asks for resources beside those of the job
-    rank_options=_rank_options,
+    rank_options=bindings,
     check=check,
     check_live=check_live,
 )
