@@ -13,6 +13,7 @@ from bench import peers, report, scale, table
 from bench.run import ROOT, Outcome, run
 
 SLURM = ("jobs", "allocation")
+FLUX = ("flux-jobs", "flux-graph")
 
 
 def arguments() -> argparse.Namespace:
