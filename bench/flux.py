@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench import work
-from bench.peers import Peer, Pool, load
-from bench.rows import Effort, elapsed
+from bench.peers import WORKERS, Peer, Pool, load
+from bench.rows import Effort, elapsed, repeated, together, warm
 from bench.slurm import SLOTS, Run, calls
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,9 +57,17 @@ def jobs_time(peer: Peer, effort: Effort) -> float:
         return elapsed(lambda: run(effort.jobs))
 
 
+def _detached() -> Any:
+    return load("callyard:Executor")(backend=load("callyard:Flux")(detached=True))
+
+
+def _executorlib() -> Any:
+    return load("executorlib:FluxClusterExecutor")()
+
+
 @contextmanager
-def _jobs_of(entry: str, **options: Any) -> Iterator[Run]:
-    with load(entry)(**options) as executor:
+def _jobs_of(make: Callable[[], Any]) -> Iterator[Run]:
+    with make() as executor:
         pool = Pool(executor.submit)
         yield lambda many: pool.gather(calls(pool, many))
 
@@ -77,9 +86,9 @@ def _submit_by_hand(count: int) -> None:
 
 
 JOBS: dict[str, Callable[[], AbstractContextManager[Run]]] = {
-    "callyard": partial(_jobs_of, "callyard:Executor", backend="flux"),
+    "callyard": partial(_jobs_of, _detached),
     "flux": _by_hand,
-    "executorlib": partial(_jobs_of, "executorlib:FluxClusterExecutor"),
+    "executorlib": partial(_jobs_of, _executorlib),
 }
 
 # ------------------------------------------------------------------ a graph of jobs
@@ -102,7 +111,7 @@ def graph(width: int) -> Graph:
 
 
 def _graph_of_callyard(layers: Graph) -> float:
-    executor = load("callyard:Executor")(backend="flux")
+    executor = _detached()
     try:
         start = time.perf_counter()
         made, futures = list[Any](), list[Any]()
@@ -140,3 +149,24 @@ def _graph_by_hand(layers: Graph) -> float:
 
 
 GRAPHS: dict[str, Callable[[Graph], float]] = {"callyard": _graph_of_callyard, "flux": _graph_by_hand}
+
+# ------------------------------------------------------------------ live calls
+
+
+def live_rate(peer: Peer, effort: Effort) -> float:
+    with instance(), LIVE[peer.name]() as executor:
+        pool = Pool(executor.submit)
+        warm(pool)
+        return effort.live / median(repeated(lambda: elapsed(lambda: together(pool, effort.live)), 1.0, 3))
+
+
+def _executorlib_live(**options: Any) -> Any:
+    """Its workers need Flux's own Python modules beside those of this interpreter."""
+    return load("executorlib:FluxJobExecutor")(max_workers=WORKERS, block_allocation=True, **options)
+
+
+LIVE: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "callyard": lambda: load("callyard:Executor")(backend="flux"),
+    "executorlib": _executorlib_live,
+    "executorlib-nodeps": partial(_executorlib_live, disable_dependencies=True),
+}

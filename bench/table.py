@@ -48,6 +48,10 @@ def with_flux_graphs(peer: Peer) -> bool:
     return flux.present() and peer.name in flux.GRAPHS
 
 
+def inside_flux(peer: Peer) -> bool:
+    return flux.present() and peer.name in flux.LIVE
+
+
 def callyard_alone(peer: Peer) -> bool:
     return peer.name == "callyard"
 
@@ -202,6 +206,16 @@ ROWS = (
         2,
         ("flux", "flux-graph"),
         takes=with_flux_graphs,
+    ),
+    Row(
+        "flux-live",
+        "Flux instance, live workers, 2,000 calls",
+        "calls/s",
+        flux.live_rate,
+        10,
+        ("executorlib", "flux-live"),
+        True,
+        inside_flux,
     ),
     # The last one: where many files were removed, making new ones is slow for minutes.
     Row(
