@@ -94,7 +94,7 @@ def submit(asked: Any) -> int:
     handle = opened()  # meanwhile
     text, status = describing.ended()
     if status != 0:
-        return status
+        return int(status)
     described, urgency = json.loads(text), urgency_of(options)
     submissions = [Submission(handle, described, urgency, job) for job in asked["jobs"]]
     taken, refused = [], []
