@@ -35,13 +35,15 @@ _LOG = 1 << 20  # bytes of the log in the record of the result
 
 
 def load_for(call_file: CallFile) -> None:
-    """Load the modules that functions sent by value need, if the call has such a function.
+    """Load the modules that functions sent by value need, or imported ones, if the call has such functions.
 
     The job does this before the fork, because all its calls share the modules then. An import in the child would also
     copy the memory pages of the import system.
     """
     if _RECONSTRUCT in call_file.data:
         from ..serialize import reconstruct  # noqa: F401
+    if call_file.order.references:
+        from ..hashing import imported_code  # noqa: F401
 
 
 def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:

@@ -140,7 +140,7 @@ class BatchBackend:
         self, parts: Any, ticket: CachedCall | None, references: Iterable[Reference]
     ) -> tuple[CallPickle, ...] | None:
         """Return the call with the user's modules inside: the job may find other versions of them."""
-        modules = ticket.partial_key().modules if ticket is not None else {module for module, _, _ in references}
+        modules = ticket.partial_key().modules if ticket is not None else {reference[0] for reference in references}
         if not modules:
             return None
         with apart(modules):

@@ -97,6 +97,10 @@ class CallState:
     def _patience(self) -> float:
         return self._grace if self._exited_at is None or self._out_of_sight else 0.0
 
+    @property
+    def has_begun(self) -> bool:
+        return self._running_since is not None
+
     def _runs(self, now: float) -> Action:
         if self._running_since is None:
             self._running_since = now
