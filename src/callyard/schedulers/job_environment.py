@@ -52,7 +52,8 @@ class JobVariables(Frozen):
     The names come from the `Site` of the scheduler. Only `job` is required: a variable of each process in a job and of
     no other process, as the mark of the scheduler's jobs. Without `array` and `element` a scheduler has no arrays; an
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
-    `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
+    `restarts` no call is refused after too many restarts. `no_element` is no variable but the value of `element` in a
+    job that is no array. `cgroup` is a pattern with "{job}" in it. `rank` and
     `local_rank` are set by the scheduler's launcher.
 
     `time_limit_signal` is no variable but the name of the signal by which the scheduler ends a job at its time limit,
@@ -63,6 +64,7 @@ class JobVariables(Frozen):
     job: str
     array: str = ""
     element: str = ""
+    no_element: str = ""
     node: str = ""
     restarts: str = ""
     ends: str = ""
@@ -86,7 +88,7 @@ class JobVariables(Frozen):
             scheduler=self.scheduler,
             job=job,
             array=environ.get(self.array, ""),
-            element=_number(environ, self.element),
+            element=None if environ.get(self.element) == self.no_element else _number(environ, self.element),
             node=environ.get(self.node, ""),
             restarts=_number(environ, self.restarts) or 0,
             cgroup=self.cgroup.format(job=job),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from ..errors import SchedulerError
-from ..utils.plugins import find_plugin
+from ..utils.plugins import find_plugin, plugin_names
 from .base import Scheduler
 from .job_environment import current_job
 from .steps import Allocation
@@ -20,6 +20,7 @@ __all__ = [
     "GROUP",
     "OWN",
     "environment_outside_jobs",
+    "known_name",
     "open_scheduler",
     "read_allocation",
     "scheduler_here",
@@ -30,6 +31,9 @@ GROUP = "callyard.schedulers"
 OWN = {
     "Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler",
     "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
+    "PBS": "callyard.schedulers.pbs.scheduler:PbsScheduler",
+    "LSF": "callyard.schedulers.lsf.scheduler:LsfScheduler",
+    "GridEngine": "callyard.schedulers.gridengine.scheduler:GridEngineScheduler",
 }
 
 
@@ -43,6 +47,19 @@ def open_scheduler(name: str) -> Scheduler:
     if found is None:
         raise SchedulerError(f"this version of Callyard does not speak with the scheduler {name!r}")
     return cast("Callable[[], Scheduler]", found)()
+
+
+def known_name(name: str) -> str:
+    """Return the name of a scheduler, of ours or of another package, as registered: case does not matter.
+
+    Raises:
+        SchedulerError: no installed package provides it.
+    """
+    names = plugin_names(GROUP, OWN)
+    found = [known for known in names if known.lower() == str(name).lower()]
+    if not found:
+        raise SchedulerError(f"no installed package has a scheduler {name!r}; there are {', '.join(names)}")
+    return found[0]
 
 
 def scheduler_here(environ: Mapping[str, str]) -> str:

@@ -43,6 +43,8 @@ def written(
 class Scheduler:
     """A desk that takes no more elements at once than there is room, and does not always answer."""
 
+    gaps = True
+
     def __init__(self, answers: Callable[[], str]) -> None:
         self.answers, self.jobs = answers, dict[str, JobRequest]()
         self.room = 0
@@ -105,6 +107,8 @@ def test_every_element_is_submitted_once(seed: int, elements: int) -> None:
 
 class SeparateScheduler:
     """A desk that makes a job of each element; it may take some of them, and may not answer."""
+
+    gaps = True
 
     def __init__(self, choose: Random) -> None:
         self.choose = choose
