@@ -59,8 +59,8 @@ class Grid:
     """A cluster in `directory`, which it makes when it starts and removes when it stops.
 
     It has one node, `HOST`, with the queues `all.q` (eight slots) and `one.q` (one slot, and at most a minute), and the
-    parallel environment `smp`. A job that is deleted gets SIGUSR2 five seconds before SIGKILL. `settings` take the place
-    of those of the cluster's configuration.
+    parallel environment `smp`. A job that is deleted gets SIGUSR2 five seconds before SIGKILL. `settings` replace those
+    of the cluster's configuration.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -117,9 +117,11 @@ class Grid:
             Path(f"/proc/{pid}/{name}").write_text(text)
         for name in CLIENTS:
             wrapper = self.directory / "bin" / name
+            # The scheduler begins its round a second after a submission, unless it is told to begin at once.
+            at_once = f"; code=$?; {shlex.join(self._entering(0))} {program('qconf')} -tsm >/dev/null 2>&1; exit $code"
             wrapper.write_text(
                 f'#!/bin/sh\nif [ "$(hostname)" = {HOST} ]; then exec {program(name)} "$@"; fi\n'
-                f'exec {shlex.join(self._entering(USER))} --wd="$PWD" {program(name)} "$@"\n'
+                f'{shlex.join(self._entering(USER))} --wd="$PWD" {program(name)} "$@"{at_once * (name == "qsub")}\n'
             )
             wrapper.chmod(0o755)
 
@@ -170,18 +172,6 @@ class Grid:
         """Start the node's daemon, and wait until it takes jobs."""
         self._start("execd", [*self._entering(0), program("sge_execd")])
         self._wait_for("execd", lambda: " lx-" in self.admin("qhost"))
-
-    def kill_master(self) -> None:
-        self._kill("qmaster")
-
-    def kill_node(self) -> None:
-        """Kill the node's daemon alone: what looks after each job goes on."""
-        self._kill("execd")
-
-    def _kill(self, name: str) -> None:
-        pid = self._pids[name]
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: not running(pid))
 
     @contextmanager
     def stalled(self) -> Iterator[None]:
@@ -247,10 +237,6 @@ class Grid:
 
     def restore(self) -> dict[str, str]:
         """Make the cluster as new; return the jobs that were left. One that is done may take a moment to end."""
-        if not running(self._pids["qmaster"]):
-            self.start_master()
-        if not running(self._pids["execd"]):
-            self.start_node()
         deadline = time.monotonic() + 5
         while (left := self.jobs()) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -88,11 +88,9 @@ def _schedulers() -> Iterator[Fact]:
 
 def _scheduler(scheduler: Scheduler) -> Fact:
     site, host = scheduler.site(), open_host()
-    how = (
-        "calls go to the nodes of this job"
-        if _is_inside(scheduler)
-        else "each call becomes a job, or nodes= asks for nodes"
-    )
+    how = "each call becomes a job" if site.steps is None else "each call becomes a job, or nodes= asks for nodes"
+    if _is_inside(scheduler):
+        how = "calls go to the nodes of this job"
     if site.nodes is None:
         return Fact(scheduler.name, True, how)
     query = site.nodes(None)

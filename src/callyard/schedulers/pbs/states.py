@@ -90,7 +90,7 @@ def translated(job: Mapping[str, Any]) -> Status:
     comment = str(job.get("comment", ""))
     state = STATES.get(letter, JobState(letter, "running", f"is in the state {letter}, which Callyard does not know"))
     if state.phase != "ended":
-        if state.phase == "waiting" and "Never Running" in comment:
+        if state.phase == "waiting" and "Can Never Run" in comment:
             return Status("waiting", "asks for what the cluster cannot give", "SchedulerError", comment, node)
         return Status(state.phase, state.sentence, reason=comment if state.phase == "waiting" else "", node=node)
     return _ended(job, comment, node)
