@@ -267,9 +267,8 @@ class Jobs(JobsOnly):
 
         object.__setattr__(self, "_scheduler", known_name(self.scheduler))
         super().__post_init__()
-        for name, value in dict[object, object](self.options).items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise ResourceError(f"options must be a mapping of names to texts, not {self.options!r}")
+        if not all(isinstance(text, str) for pair in self.options.items() for text in pair):
+            raise ResourceError(f"options must be a mapping of names to texts, not {self.options!r}")
 
     def _own(self) -> dict[str, str]:
         return dict(self.options)

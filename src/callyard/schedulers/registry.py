@@ -22,18 +22,19 @@ __all__ = [
     "environment_outside_jobs",
     "known_name",
     "open_scheduler",
-    "read_allocation",
+    "read_share",
     "scheduler_here",
     "scheduler_of_launcher",
 ]
 
 GROUP = "callyard.schedulers"
+# The later ones may run inside of the earlier ones.
 OWN = {
     "Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler",
-    "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
     "PBS": "callyard.schedulers.pbs.scheduler:PbsScheduler",
     "LSF": "callyard.schedulers.lsf.scheduler:LsfScheduler",
     "GridEngine": "callyard.schedulers.gridengine.scheduler:GridEngineScheduler",
+    "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
 }
 
 
@@ -65,8 +66,8 @@ def known_name(name: str) -> str:
 def scheduler_here(environ: Mapping[str, str]) -> str:
     """Return the name of the innermost scheduler of ours around this process, else the first with a command here.
 
-    Nothing if there is neither. An instance of Flux may be a job of Slurm, and is then the inner one; the other way
-    round is not seen.
+    Nothing if there is neither. An instance of Flux may be a job of another scheduler, and is then the inner one; the
+    other way round is not seen.
     """
     sites = {name: open_scheduler(name).site() for name in OWN}
     inside = [name for name in reversed(OWN) if sites[name].inside(environ)]
@@ -83,8 +84,8 @@ def scheduler_of_launcher(program: str) -> Scheduler | None:
     return None
 
 
-def read_allocation(environ: Mapping[str, str]) -> Allocation:
-    """Return the allocation described by an environment, of whichever scheduler.
+def read_share(environ: Mapping[str, str]) -> Allocation:
+    """Return the allocation of the job around this process, of whichever scheduler, by its variables.
 
     Raises:
         ValueError: there is none, or its variables make no sense.
@@ -93,7 +94,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     steps = open_scheduler(name).site().steps if name else None
     if steps is None:
         raise ValueError("this process is not inside an allocation: no scheduler has started it as part of a job")
-    return steps.allocation(environ)
+    return steps.share(environ)
 
 
 def environment_outside_jobs(environ: Mapping[str, str]) -> dict[str, str]:
