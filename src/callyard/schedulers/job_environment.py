@@ -39,6 +39,7 @@ class JobEnvironment(Frozen):
     local_rank: int | None = None
     nodes: int | None = None
     time_limit_signal: str = ""
+    signals_all: bool = False
 
     @property
     def job_id(self) -> str:
@@ -57,7 +58,7 @@ class JobVariables(Frozen):
     `local_rank` are set by the scheduler's launcher.
 
     `time_limit_signal` is no variable but the name of the signal by which the scheduler ends a job at its time limit,
-    where that is not SIGTERM.
+    where that is not SIGTERM; with `signals_all` the signal goes to all processes of the job, the call's too.
     """
 
     scheduler: str
@@ -74,6 +75,7 @@ class JobVariables(Frozen):
     local_rank: str = ""
     nodes: str = ""
     time_limit_signal: str = ""
+    signals_all: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variable from which a process of a job learns these names, with the value."""
@@ -98,6 +100,7 @@ class JobVariables(Frozen):
             local_rank=_number(environ, self.local_rank),
             nodes=_number(environ, self.nodes),
             time_limit_signal=self.time_limit_signal,
+            signals_all=self.signals_all,
         )
 
 

@@ -17,6 +17,7 @@ JOB_VARIABLES = JobVariables(
     node="HOSTNAME",
     nodes="NHOSTS",
     time_limit_signal="SIGUSR2",  # the warning of `qsub -notify`, before a deletion as well
+    signals_all=True,
 )
 
 _PREFIXES = ("SGE_TASK_", "SGE_O_", "SGE_STD", "SGE_JOB_", "SGE_CKPT_")

@@ -15,6 +15,7 @@ JOB_VARIABLES = JobVariables(
     element="LSB_JOBINDEX",
     no_element="0",
     time_limit_signal="SIGUSR2",  # SIGINT, SIGTERM and SIGKILL follow
+    signals_all=True,
 )
 
 _PREFIXES = ("LSB_", "LS_", "LSFUSER", "LSF_JOB", "LSF_PJL")
