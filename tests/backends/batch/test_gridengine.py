@@ -269,6 +269,12 @@ def kill_the_job() -> None:
     os.kill(os.getpid(), 9)
 
 
+def test_exit_codes_that_mean_something_to_grid_engine(gridengine: Grid, ex: Executor) -> None:
+    for future in [ex.submit(os._exit, code) for code in (99, 100)]:
+        assert isinstance(future.exception(), WorkerLost)
+    until(lambda: not gridengine.jobs())  # neither started again nor held
+
+
 # ------------------------------------------------------------------ losses
 
 
