@@ -21,6 +21,7 @@ import hypothesis
 import psutil
 import pytest
 from gate import Gate
+from grid import why_no_grid
 from instance import why_no_flux
 from this_machine import why_no_cluster
 
@@ -36,8 +37,8 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of tests/slurm_cluster and tests/flux_instance: fixtures that others need too.
-pytest_plugins = ["clusters", "mpi_libraries", "instances"]
+# Of tests/slurm_cluster, tests/flux_instance and tests/gridengine_cluster: fixtures that others need too.
+pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids"]
 
 # ------------------------------------------------------------------ capabilities
 
@@ -64,6 +65,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "slurm": lambda: not WHY_NOT["slurm"](),
     "slurmdbd": lambda: not WHY_NOT["slurmdbd"](),
     "flux": lambda: not WHY_NOT["flux"](),
+    "gridengine": lambda: not WHY_NOT["gridengine"](),
     "linux": lambda: sys.platform == "linux",
     "netns": functools.cache(_can_make_networks),
     "proc": lambda: Path("/proc/self/status").exists(),
@@ -71,6 +73,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
 WHY_NOT: dict[str, Callable[[], str]] = {
     "slurm": why_no_cluster,
     "flux": why_no_flux,
+    "gridengine": why_no_grid,
     "slurmdbd": lambda: why_no_cluster(
         "slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb"
     ),
@@ -88,7 +91,7 @@ def has(name: str) -> bool:
 WIDE = (
     "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
     "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
-    "flux_instance",
+    "flux_instance", "gridengine_cluster",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
     "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
     "transport/test_channel.py", "transport/test_frames.py", "transport/test_strangers.py",

@@ -49,6 +49,7 @@ LAYERS = [
 # Files of one name in several folders, and the one meaning that they have there.
 ONE_MEANING = {
     "__init__.py": "the package",
+    "answers.py": "the readers of what a scheduler's commands print",
     "backend.py": "the backend of this folder",
     "base.py": "the interface that the modules of this folder implement",
     "call.py": "a call, with what this folder has to know of it",

@@ -76,7 +76,7 @@ class Resources:
         error_log_file: a file (path) to which stderr of the call and its traceback are appended.
         restart_limit: the number of further runs of a call whose worker or node was lost (count, default 0).
         partition: the partition of a call that is a job of Slurm, as are the next keys; default: see `Slurm`.
-        queue: Flux's word for a partition; Slurm refuses it.
+        queue: what other schedulers have in the place of partitions; Slurm refuses it.
         account: the account to charge.
         qos: the quality of service.
         constraint: the features of suitable nodes.

@@ -23,6 +23,7 @@ __all__ = [
     "JobId",
     "JobRequest",
     "JobVariables",
+    "Numbering",
     "Phase",
     "Query",
     "Refusal",
@@ -63,10 +64,14 @@ class JobId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dependency:
-    """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`."""
+    """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`.
+
+    `elements` are the numbers of a corresponding array's elements, which may be more than those that wait.
+    """
 
     kind: Literal["ok", "any", "corresponding"]
     job: JobId
+    elements: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +99,8 @@ class JobRequest:
         requeue: True if the scheduler may start the job again after losing its node.
         templated: True if the script has directives of its own for resources, name and time; then only the options are
             added by which Callyard finds, orders and reads the job.
+        options: the settings of the cluster that only this scheduler knows, by the names in its backend, as the name of
+            a parallel environment.
     """
 
     name: str
@@ -112,6 +119,7 @@ class JobRequest:
     node_gpus: int = 0
     requeue: bool = False
     templated: bool = False
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def tokens(self) -> list[str]:
         """Return the token of each job, for a scheduler whose elements are jobs of their own."""
@@ -196,13 +204,27 @@ class Configuration(NamedTuple):
     reply: Reply
 
 
+class Numbering(NamedTuple):
+    """The numbers that the elements of an array may have.
+
+    Attributes:
+        first: the smallest number.
+        gaps: True if numbers may be left out; otherwise Callyard submits an array with gaps as several arrays.
+    """
+
+    first: int = 0
+    gaps: bool = True
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """Facts about a scheduler and its cluster.
 
     Attributes:
-        program: the command for submitting jobs; a machine without this command in PATH does not have the scheduler.
+        program: a command that only this scheduler has; a machine without the command in PATH does not have the
+            scheduler.
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
+        numbering: the numbers of elements.
         separate: True if the elements of an array are jobs of their own, each with an ID and dependencies of its own.
         inside: tells from the variables of a process if it is in an allocation or instance of the scheduler.
         environment: removes the variables of the current job or step from an environment, because commands would take
@@ -212,6 +234,10 @@ class Site:
             names, and so need not load the scheduler.
         configuration: returns the file required by commands, by the variables of a process; None without such a file.
         history: asks the accounting for jobs unknown to `Scheduler.status`; None for a cluster without accounting.
+        forgets: True if `Scheduler.status` does not know ended jobs, so that only the history tells how they ended.
+        cancels_dependents: False if a job starts although a job before it has failed, and may then be stuck, because
+            its files are gone: Callyard cancels such jobs.
+        had_ended: tells from a failed command of `Scheduler.cancel` that nothing was wrong but that jobs had ended.
         time_left: asks for the remaining time of jobs (s); infinity for jobs without a limit.
         nodes: asks for the nodes of a partition, or of the default partition for None.
         steps: starts processes on the nodes of an allocation; None for a scheduler with nothing but jobs.
@@ -233,10 +259,14 @@ class Site:
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
     job_variables: JobVariables
+    numbering: Numbering = dataclasses.field(default_factory=Numbering)
     separate: bool = False
     inside: Callable[[Mapping[str, str]], bool] = lambda environ: False  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
+    forgets: bool = False
+    cancels_dependents: bool = True
+    had_ended: Callable[[Reply], bool] = lambda reply: False  # noqa: ARG005
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
     nodes: Callable[[str | None], Query[Sequence[NodeGroup]]] | None = None
     steps: Steps | None = None

@@ -39,6 +39,7 @@ class JobEnvironment(Frozen):
     local_rank: int | None = None
     nodes: int | None = None
     time_limit_signal: str = ""
+    signals_all: bool = False
 
     @property
     def job_id(self) -> str:
@@ -52,17 +53,19 @@ class JobVariables(Frozen):
     The names come from the `Site` of the scheduler. Only `job` is required: a variable of each process in a job and of
     no other process, as the mark of the scheduler's jobs. Without `array` and `element` a scheduler has no arrays; an
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
-    `restarts` a call that has begun once begins again only when its first process shows no life. `cgroup` is a pattern
-    with "{job}" in it. `rank` and `local_rank` are set by the scheduler's launcher.
+    `restarts` a call that has begun once begins again only when its first process shows no life. `no_element` is no
+    variable but the value of `element` in a job that is no array. `cgroup` is a pattern with "{job}" in it. `rank` and
+    `local_rank` are set by the scheduler's launcher.
 
     `time_limit_signal` is no variable but the name of the signal by which the scheduler ends a job at its time limit,
-    where that is not SIGTERM.
+    where that is not SIGTERM; with `signals_all` the signal goes to all processes of the job, the call's too.
     """
 
     scheduler: str
     job: str
     array: str = ""
     element: str = ""
+    no_element: str = ""
     node: str = ""
     restarts: str = ""
     ends: str = ""
@@ -72,6 +75,7 @@ class JobVariables(Frozen):
     local_rank: str = ""
     nodes: str = ""
     time_limit_signal: str = ""
+    signals_all: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variable from which a process of a job learns these names, with the value."""
@@ -86,7 +90,7 @@ class JobVariables(Frozen):
             scheduler=self.scheduler,
             job=job,
             array=environ.get(self.array, ""),
-            element=_number(environ, self.element),
+            element=None if environ.get(self.element) == self.no_element else _number(environ, self.element),
             node=environ.get(self.node, ""),
             restarts=_number(environ, self.restarts) or 0 if self.restarts else None,
             cgroup=self.cgroup.format(job=job),
@@ -96,6 +100,7 @@ class JobVariables(Frozen):
             local_rank=_number(environ, self.local_rank),
             nodes=_number(environ, self.nodes),
             time_limit_signal=self.time_limit_signal,
+            signals_all=self.signals_all,
         )
 
 

@@ -178,7 +178,8 @@ class BatchBackend:
         if settings.template is not None:
             check_template(resources, settings.template_uses)
         try:
-            self._scheduler.check(trial_of(resources, settings.time(resources.run_time), settings.template is not None))
+            limit, templated = settings.time(resources.run_time), settings.template is not None
+            self._scheduler.check(trial_of(resources, limit, templated, settings.options))
         except CallyardError:
             raise
         except Exception as error:  # as an unclosed quote, or a value unknown to JSON

@@ -108,7 +108,7 @@ class Poller:
         error = hopeless(calls[0], status) if status is not None and status.phase == "waiting" else None
         actions = self._state.answered(
             batch, number, status, asked, self._clock(),
-            siblings_listed=_siblings_listed(job, statuses), hopeless=error is not None,
+            siblings_listed=not self._scheduler.forgets and _siblings_listed(job, statuses), hopeless=error is not None,
         )  # fmt: skip
         for action in actions:
             if action is Action.CANCEL_HOPELESS and status is not None:

@@ -24,6 +24,7 @@ from ...jobs.submission import check_text, note_of
 from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
+from ...schedulers.base import Numbering
 from ...schedulers.job_environment import JOB_VARIABLES
 from ...schedulers.steps import RankOptions
 from ...system.machine import GPUS
@@ -108,7 +109,7 @@ class BatchWriter:
         self._folders.clear()
         self._note_ends()
         own = self._job_settings
-        return plan(list(first.values()), most, own.calls_per_job, separate=own.separate)
+        return plan(list(first.values()), most, own.calls_per_job, separate=own.separate, first=own.numbering.first)
 
     def forget_arrays(self) -> None:
         """Let go of the arrays of the plan, once they are written: they would keep all futures and results alive."""
@@ -154,7 +155,8 @@ class BatchWriter:
         calls, resources, each = array.calls, array.calls[0].resources, self._job_settings.calls_per_job
         single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
-        numbers = tuple(array.numbers or range(-(-len(positions) // each)))
+        first = self._job_settings.numbering.first
+        numbers = tuple(array.numbers or range(first, first - (-len(positions) // each)))
         after = self._named(array.after)
         if self._throttle is not None:
             after = self._throttle.enter(token, len(numbers), after)
@@ -172,7 +174,7 @@ class BatchWriter:
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
                 self._job_settings.template is not None, after,
                 list(map(self._named, array.after_each)),
-                [] if self._lanes is None else self._lanes.enter(len(numbers)),
+                [] if self._lanes is None else self._lanes.enter(len(numbers)), self._job_settings.options,
                 starts_ranks=resources.ranks > 1 and not self._is_for_the_node(resources),
             ),
         )  # fmt: skip
@@ -381,6 +383,8 @@ class JobSettings:
     rank_launcher: Callable[[int, int, str | None, int | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     separate: bool = False
+    numbering: Numbering = field(default_factory=Numbering)
+    options: Mapping[str, str] = field(default_factory=dict)  # of the scheduler's own
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0

@@ -85,7 +85,7 @@ def _nodes(partition: str | None) -> Query[Sequence[NodeGroup]]:
 
 def _check(resources: Resources) -> None:
     if resources.queue is not None:
-        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
+        raise ResourceError("queue is what other schedulers call it; Slurm has partition=")
     check_arguments(resources)
 
 
