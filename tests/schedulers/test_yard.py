@@ -19,8 +19,8 @@ from callyard.backends.batch.backend import BatchBackend
 from callyard.backends.batch.scheduler_client import SchedulerClient
 from callyard.backends.batch.writer import JobSettings
 from callyard.cache.cache import Cache
-from callyard.hosts.this_machine import open_host
-from callyard.pool.zygote_connection import python_command
+from callyard.hosts.this_machine import LocalHost
+from callyard.system.python_command import python_command
 from callyard.schedulers.job_environment import current_job
 from callyard.schedulers.registry import open_scheduler
 from callyard.testing.scheduler_contract import SchedulerContract
@@ -42,7 +42,7 @@ class Yard(Local):
         job_variables = scheduler.site().job_variables
         command = tuple(python_command("callyard.worker.job", "main"))
         jobs = JobSettings("Yard", command, {}, environment=job_variables.environment(), poll=(0.1, 0.5))
-        return BatchBackend(SchedulerClient(scheduler, open_host(), 0.1), cache._directory, jobs, settings, False)
+        return BatchBackend(SchedulerClient(scheduler, LocalHost(), 0.1), cache._directory, jobs, settings, False)
 
 
 @pytest.fixture

@@ -162,13 +162,14 @@ def _open_live(slurm: Slurm, settings: Settings) -> Backend:
 
 
 def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence[str]) -> LaunchSettings:
-    from ..hosts.this_machine import open_host
+    from ..hosts.open_host import open_host
     from ..schedulers.registry import open_scheduler
     from .scheduler_launch import LaunchSettings
 
+    scheduler = open_scheduler(slurm._scheduler)
     return LaunchSettings(
-        scheduler=open_scheduler(slurm._scheduler),
-        host=open_host(),
+        scheduler=scheduler,
+        host=open_host(scheduler.site()),
         nodes=slurm.nodes,
         asked=slurm._asked(),
         walltime=slurm.walltime,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..hosts.this_machine import open_host
+from ..hosts.open_host import open_host
 from ..schedulers.base import Scheduler
 from ..schedulers.registry import OWN, open_scheduler, scheduler_here
 from ..system import machine, memory_control
@@ -87,7 +87,8 @@ def _schedulers() -> Iterator[Fact]:
 
 
 def _scheduler(scheduler: Scheduler) -> Fact:
-    site, host = scheduler.site(), open_host()
+    site = scheduler.site()
+    host = open_host(site)
     how = (
         "calls go to the nodes of this job"
         if _is_inside(scheduler)

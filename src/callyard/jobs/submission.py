@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ResourceError
 from ..hashing.digest import blake2b
 from ..resources import Resources
-from ..schedulers.base import Dependency, JobId, JobRequest
+from ..schedulers.base import Dependency, JobId, JobRequest, Share
 from ..utils.lite_stdlib import json_dumps, json_loads
 from ..utils.paths import runs_directory
 from .batch import BatchPart
@@ -42,6 +42,7 @@ def note_of(
     after: tuple[ArrayDependency, ...],
     after_each: Sequence[Sequence[ArrayDependency]] = (),
     lanes: Sequence[str] = (),
+    share: Share | None = None,
 ) -> dict[str, Any]:
     """Return the request as JSON; arrays that must come first are named by their tokens."""
     return {
@@ -53,6 +54,7 @@ def note_of(
         "after": after,
         "after_each": after_each,
         "lanes": lanes,
+        "share": share,
     }
 
 
@@ -144,7 +146,15 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
         lanes=tuple(asked.get("lanes", ())[part.first : part.end]),
         requeue=resources.restart_limit > 0,
         templated=asked["templated"],
+        share=_share(asked.get("share")),
     )
+
+
+def _share(noted: Sequence[Any] | None) -> Share | None:
+    if noted is None:
+        return None
+    name, cores, gpus, memory = noted
+    return Share(name, cores, tuple(gpus), memory)
 
 
 def trial_of(resources: Resources, limit: float | None, templated: bool) -> JobRequest:

@@ -28,6 +28,7 @@ __all__ = [
     "Refusal",
     "Reply",
     "Scheduler",
+    "Share",
     "Site",
     "Status",
 ]
@@ -69,6 +70,22 @@ class Dependency:
     job: JobId
 
 
+class Share(NamedTuple):
+    """The part of a machine that the jobs of one executor may use together.
+
+    Attributes:
+        name: a word of the executor's own: jobs with the same name share this part.
+        cores: the number of cores.
+        gpus: the GPUs, as CUDA_VISIBLE_DEVICES names them.
+        memory: the memory (bytes).
+    """
+
+    name: str
+    cores: int
+    gpus: tuple[str, ...]
+    memory: int
+
+
 @dataclasses.dataclass(frozen=True)
 class JobRequest:
     """A job to be submitted.
@@ -92,6 +109,7 @@ class JobRequest:
         requeue: True if the scheduler may start the job again after losing its node.
         templated: True if the script has directives of its own for resources, name and time; then only the options are
             added by which Callyard finds, orders and reads the job.
+        share: the part of the machine for this executor's jobs; only for the scheduler of one machine.
     """
 
     name: str
@@ -108,6 +126,7 @@ class JobRequest:
     whole_nodes: bool = False
     requeue: bool = False
     templated: bool = False
+    share: Share | None = None
 
     def tokens(self) -> list[str]:
         """Return the token of each job, for a scheduler whose elements are jobs of their own."""
@@ -197,6 +216,7 @@ class Site:
         program: the command for submitting jobs; a machine without this command in PATH does not have the scheduler.
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
         separate: True if the elements of an array are jobs of their own, each with an ID and dependencies of its own.
+        daemon: True if a daemon of ours on the same machine carries out the commands, and not a program.
         inside: tells from the variables of a process if it is in an allocation or instance of the scheduler.
         environment: removes the variables of the current job or step from an environment, because commands would take
             these variables for options.
@@ -225,6 +245,7 @@ class Site:
     refusal: Callable[[Reply], Refusal]
     job_variables: JobVariables
     separate: bool = False
+    daemon: bool = False
     inside: Callable[[Mapping[str, str]], bool] = lambda environ: False  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None

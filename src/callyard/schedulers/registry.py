@@ -30,6 +30,7 @@ GROUP = "callyard.schedulers"
 OWN = {
     "Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler",
     "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
+    "Local": "callyard.schedulers.local.scheduler:LocalScheduler",
 }
 
 
