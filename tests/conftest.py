@@ -36,8 +36,8 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of tests/slurm_cluster and tests/flux_instance: fixtures that others need too.
-pytest_plugins = ["clusters", "mpi_libraries", "instances"]
+# Of tests/slurm_cluster, tests/flux_instance and tests/daemon: fixtures that others need too.
+pytest_plugins = ["clusters", "mpi_libraries", "instances", "local_daemons"]
 
 # ------------------------------------------------------------------ capabilities
 
@@ -87,7 +87,8 @@ def has(name: str) -> bool:
 # Tests that depend little on the Python and take long: `make test` runs them on the newest one only.
 WIDE = (
     "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
-    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
+    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster",
+    "daemon", "deaths",
     "flux_instance",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
     "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",

@@ -17,7 +17,7 @@ import pytest
 from gate import Gate
 
 import callyard
-from callyard import Flux, Slurm
+from callyard import Flux, Local, Slurm
 from callyard.hashing.encoder import _registered as registered
 
 WORKERS = 2
@@ -43,7 +43,7 @@ class Backend(NamedTuple):
     @property
     def marks(self) -> list[pytest.MarkDecorator]:
         if self.detached or self.nodes:
-            return [pytest.mark.needs(self.cluster), pytest.mark.once]
+            return [pytest.mark.needs("linux" if self.cluster == "daemon" else self.cluster), pytest.mark.once]
         return [pytest.mark.wide] if self.remembers else []
 
 
@@ -95,6 +95,8 @@ BACKENDS = {
     "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
     "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, core=True),
     "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
+    "local detached": Backend(_JOBS | {"runs again"}, detached=True, core=True, cluster="daemon"),
+    "local detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="daemon"),
     "flux detached": Backend(_JOBS | {"runs again"}, detached=True, cluster="flux"),
     "flux detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="flux"),
     "slurm live": Backend(_LOCAL | {"runs again"}, nodes="allocated"),
@@ -127,6 +129,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     if chosen.cluster == "flux":
         request.getfixturevalue("instance")  # here, so that it is there before the test
         yield {"backend": Flux(poll=(0.2, 1), result_grace=2)}
+        return
+    if chosen.cluster == "daemon":
+        request.getfixturevalue("running_daemon")
+        yield {"backend": Local(cores=2, detached=True)}
         return
     if chosen.detached or chosen.nodes:
         request.getfixturevalue("cluster")  # here, so that it is there before the test
@@ -169,7 +175,7 @@ def make(
 ) -> Iterator[Callable[..., callyard.Executor]]:
     """Make executors of two workers, which end with the test."""
     chosen_backend = BACKENDS[request.node.callspec.params["backend"]]
-    detached, has_lanes = chosen_backend.detached, chosen_backend.cluster == "flux"
+    detached, has_lanes = chosen_backend.detached, chosen_backend.cluster in ("flux", "daemon")
     with ExitStack() as stack:
 
         def create(max_workers: int | None = WORKERS, **more: Any) -> callyard.Executor:

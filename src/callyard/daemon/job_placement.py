@@ -2,7 +2,7 @@
 
 Jobs of the same need wait in one queue; the heads of the queues have their turns by priority, then by age. Each
 executor has a share of the machine, which its jobs never exceed together, and the jobs of all executors together never
-exceed the machine.
+exceed the machine. A share that is larger than the machine is its user's word that there is more than was found.
 
 A small job may pass a large one that waits. When this has happened often enough, no job passes any more until the large
 one has been placed: none at all if the machine lacks room, none of the same share if the share does.
@@ -67,15 +67,12 @@ class JobPlacement(Generic[J]):
 
     def why_never(self, need: JobNeed) -> str:
         """Return the reason why such a job could never run; empty if it could."""
-        share, (cores, _, memory) = need.share, self.capacity
-        for wanted, most, unit in (
-            (need.cores, min(cores, share.cores), "core"),
-            (need.gpus, len(share.gpus), "GPU"),
-        ):
+        share = need.share
+        for wanted, most, unit in ((need.cores, share.cores, "core"), (need.gpus, len(share.gpus), "GPU")):
             if wanted > most:
-                return f"it asks for {counted(wanted, unit)}, and there are at most {most}"
-        if need.memory > min(memory, share.memory):
-            return f"it asks for {need.memory / _GIB:.3g} GiB, and there are {min(memory, share.memory) / _GIB:.3g} GiB"
+                return f"it asks for {counted(wanted, unit)}, and its executor has {most}"
+        if need.memory > share.memory:
+            return f"it asks for {need.memory / _GIB:.3g} GiB, and its executor has {share.memory / _GIB:.3g} GiB"
         return ""
 
     def add(self, job: J) -> None:
@@ -127,8 +124,9 @@ class JobPlacement(Generic[J]):
         return placed
 
     def _has_room(self, need: JobNeed) -> bool:
-        used, there = self._used, self.capacity
-        fits = used.cores + need.cores <= there.cores and used.memory + need.memory <= there.memory
+        used, there, share = self._used, self.capacity, need.share
+        cores, memory = max(there.cores, share.cores), max(there.memory, share.memory)
+        fits = used.cores + need.cores <= cores and used.memory + need.memory <= memory
         return fits and self._share_has_room(need) and len(self._free_gpus(need.share)) >= need.gpus
 
     def _share_has_room(self, need: JobNeed) -> bool:

@@ -20,7 +20,7 @@ def need_of(asked: Mapping[str, Any], capacity: NodeCapacity) -> JobNeed:
     share = Share("", capacity.cores, capacity.gpus, capacity.memory)
     if said is not None:
         share = Share(said["name"], said["cores"], tuple(said["gpus"]), said["memory"])
-    cores = min(share.cores, capacity.cores) if asked["exclusive"] else asked["cores"]
+    cores = share.cores if asked["exclusive"] else asked["cores"]
     return JobNeed(cores, asked["gpus"], asked["memory"], share)
 
 

@@ -104,6 +104,8 @@ def _run_script(job: KeptJob) -> NoReturn:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.execvpe("bash", ["bash", job.script], dict(job.environment))
+    except FileNotFoundError:  # the folder of a job that is not wanted any more
+        pass
     except OSError as error:
         os.write(2, f"{job.script} cannot be run: {error}\n".encode())
     finally:

@@ -39,6 +39,9 @@ _NOT_THERE = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 class DaemonHost:
     """This machine, with the daemon as the one that carries out commands."""
 
+    def __init__(self) -> None:
+        self._directory = directory_here()  # of one daemon for all commands
+
     def environment(self) -> Mapping[str, str]:
         """Return the variables of this process, which the jobs that it submits get, too."""
         return os.environ
@@ -63,7 +66,7 @@ class DaemonHost:
         request = {"command": argv[1], "input": stdin, "environment": dict(os.environ if env is None else env)}
         until, why = monotonic() + timeout, "it ended in the middle of an answer"
         try:
-            directory = make_directory(directory_here())
+            directory = make_directory(self._directory)
             for _ in range(3):
                 try:
                     return _reply(_asked(directory, request, until, stop))
