@@ -43,7 +43,7 @@ class Backend(NamedTuple):
     @property
     def marks(self) -> list[pytest.MarkDecorator]:
         if self.detached or self.nodes:
-            return [pytest.mark.needs("linux" if self.cluster == "daemon" else self.cluster), pytest.mark.once]
+            return [pytest.mark.needs(self.cluster), pytest.mark.once]
         return [pytest.mark.wide] if self.remembers else []
 
 

@@ -16,7 +16,6 @@ from callyard import Executor, Local
 from callyard.backends import local_jobs
 from callyard.schedulers.job_environment import current_job
 
-
 local_jobs._RESULT_GRACE = 1.0  # s; tests of lost jobs wait for it
 
 

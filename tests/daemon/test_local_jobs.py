@@ -29,12 +29,11 @@ from callyard import (
     TimeLimitExceeded,
     WorkerLost,
 )
-
 from callyard.backends.batch.scheduler_client import client_of
 from callyard.cli import main
 from callyard.schedulers.base import Status
 
-pytestmark = [pytest.mark.once, pytest.mark.needs("linux")]
+pytestmark = [pytest.mark.once, pytest.mark.needs("daemon")]
 
 Jobs = Callable[..., Executor]
 

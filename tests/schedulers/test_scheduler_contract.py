@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from callyard.schedulers.flux.scheduler import FluxScheduler
+from callyard.schedulers.local.scheduler import LocalScheduler
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.testing.scheduler_contract import SchedulerContract
 
@@ -13,3 +14,7 @@ class TestSlurm(SchedulerContract):
 
 class TestFlux(SchedulerContract):
     scheduler = FluxScheduler()
+
+
+class TestLocal(SchedulerContract):
+    scheduler = LocalScheduler()

@@ -20,9 +20,9 @@ from callyard.backends.batch.scheduler_client import SchedulerClient
 from callyard.backends.batch.writer import JobSettings
 from callyard.cache.cache import Cache
 from callyard.hosts.this_machine import LocalHost
-from callyard.system.python_command import python_command
 from callyard.schedulers.job_environment import current_job
 from callyard.schedulers.registry import open_scheduler
+from callyard.system.python_command import python_command
 from callyard.testing.scheduler_contract import SchedulerContract
 
 pytestmark = [pytest.mark.needs("linux"), pytest.mark.wide]

@@ -23,7 +23,7 @@ from ..pool.call_shape import NodeCapacity
 from ..system.machine import GIB, detect
 from ..system.process_identity import this_process
 from ..system.processes import become_subreaper, default_signals
-from .commands import Commands
+from .answers import Commands
 from .job_files import JobFiles
 from .job_processes import Keepers
 from .job_runner import JobRunner

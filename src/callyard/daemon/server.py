@@ -14,7 +14,7 @@ from typing import Any
 from ..hosts.daemon import PROTOCOL, socket_in
 from ..system.peers import is_own_user
 from ..version import VERSION
-from .commands import Commands
+from .answers import Commands
 from .job_runner import JobRunner
 
 __all__ = ["Server"]

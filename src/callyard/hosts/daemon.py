@@ -175,7 +175,7 @@ def _wait(sock: socket.socket, until: float, stop: Event | None) -> None:
 def _reply(answer: dict[str, Any]) -> Reply:
     if answer.get("protocol") != PROTOCOL:
         return Reply(
-            1,
+            127,
             "",
             f"the daemon that runs here (process {answer.get('pid')}) is of Callyard {answer.get('version')}, and this "
             f"is {VERSION}, which speaks otherwise with it. Its jobs go on. Use that version, or wait: a minute after "

@@ -46,5 +46,5 @@ def translated(job: Mapping[str, Any]) -> Status:
             end = ENDS.get(why, JobEnd("WorkerLost", "has ended"))
             return Status("ended", end.sentence, end.error, "", node, job.get("code"), job.get("signal"))
         case "elsewhere":
-            return Status("running", f"is a job of {node}, and only there is more known of it", node=node)
+            return Status("running", f"is a job of {node}, and only there more is known of it", node=node)
     return Status("running", "runs", node=node)

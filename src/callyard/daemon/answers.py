@@ -41,7 +41,7 @@ class Commands:
         if step is None:
             return 1, "", f"there is no command {command!r}"
         try:
-            return 0, step(json.loads(given), environment), ""
+            return 0, step(json.loads(given or "{}"), environment), ""
         except OSError as error:
             return NOT_NOW, "", f"the daemon cannot write it down: {error}"
         except (ValueError, CallyardError) as error:
