@@ -34,7 +34,8 @@ from .run_file import RunEnd, claim_run, write_end
 
 __all__ = ["CLAIMED", "HELD_BACK", "NO_ROOM", "KeptJob", "keep"]
 
-CLAIMED, NO_ROOM, FAULT = 3, 4, 5  # exit statuses of a keeper whose job has not begun
+ENDED, TOLD = 0, 1  # exit statuses of a keeper: its job has ended by itself, or because it was told to
+CLAIMED, NO_ROOM, FAULT = 3, 4, 5  # its job has not begun
 _WAITED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM)
 HELD_BACK = (*_WAITED, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _GRACE = 2.0  # s between SIGTERM and SIGKILL to a call that says nothing else
@@ -61,7 +62,8 @@ def keep(job: KeptJob, directory: str) -> NoReturn:
     daemon, status = os.getppid(), FAULT
     try:
         status = _keep(job)
-        if os.getppid() != daemon and ask("reach", _ANSWER) is None:
+        # Not if this process was told to end: then the machine may be shutting down.
+        if status == ENDED and os.getppid() != daemon and ask("reach", _ANSWER) is None:
             start_daemon(directory)  # the daemon was killed, and other jobs may wait
     except BaseException:
         traceback.print_exc()
@@ -91,7 +93,7 @@ def _keep(job: KeptJob) -> int:
     why, status = _wait(pid, job)
     end_children(_UNKILLABLE)
     write_end(job.run_file, _end(why, status))
-    return 0
+    return TOLD if why == "told" else ENDED
 
 
 def _run_script(job: KeptJob) -> NoReturn:
