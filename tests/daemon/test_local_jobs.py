@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -171,6 +172,21 @@ def test_what_a_call_leaves_running_ends_with_it(ex: Executor, journal: str, gat
     gate.open()
     assert future.result() is None
     until(lambda: not any(map(psutil.pid_exists, pids)))
+
+
+def test_the_commands_are_those_of_a_cluster(
+    ex: Executor, results: Path, journal: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done, failed = ex.submit(noted_calls.noted, journal, "done"), ex.submit(noted_calls.failing, journal, "failed")
+    assert (done.result(), type(failed.exception())) == ("done", ValueError)
+    assert main(["list", str(results), "--json"]) == 0
+    states = {row["key"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert states == {done.key: "finished", failed.key: "failed"}
+    assert main(["logs", str(results), str(failed.key)]) == 0
+    assert "about to fail" in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+    assert "0 waiting" in capsys.readouterr().out
+    assert main(["resume", str(results)]) == 0
 
 
 def test_the_scheduler_waits_for_the_time_to_begin(ex: Executor, journal: str) -> None:
