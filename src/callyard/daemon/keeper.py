@@ -75,7 +75,8 @@ def keep(job: KeptJob, directory: str) -> NoReturn:
 def _keep(job: KeptJob) -> int:
     os.setsid()
     signal.set_wakeup_fd(-1)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the daemon's lock, most of all: it must go with the daemon
+    # The daemon's lock, most of all: it must go with the daemon. (There are few; the limit may be a thousand million.)
+    os.closerange(3, max(map(int, os.listdir("/dev/fd"))) + 1)
     become_subreaper()
     try:
         claim_run(job.run_file, job.gpus)
