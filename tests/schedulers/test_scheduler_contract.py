@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from callyard.schedulers.flux.scheduler import FluxScheduler
+from callyard.schedulers.gridengine.scheduler import GridEngineScheduler
 from callyard.schedulers.local.scheduler import LocalScheduler
+from callyard.schedulers.lsf.scheduler import LsfScheduler
+from callyard.schedulers.pbs.scheduler import PbsScheduler
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.testing.scheduler_contract import SchedulerContract
 
@@ -18,3 +23,16 @@ class TestFlux(SchedulerContract):
 
 class TestLocal(SchedulerContract):
     scheduler = LocalScheduler()
+
+
+class TestPBS(SchedulerContract):
+    scheduler = PbsScheduler()
+
+
+class TestLSF(SchedulerContract):
+    scheduler = LsfScheduler()
+
+
+class TestGridEngine(SchedulerContract):
+    scheduler = GridEngineScheduler()
+    options = MappingProxyType({"parallel_environment": "smp"})

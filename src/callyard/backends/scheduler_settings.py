@@ -22,16 +22,18 @@ _LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
 
 
 class SchedulerSettings:
-    """The base of the public classes `Slurm` and `Flux`, which are dataclasses with these fields and others.
+    """The base of the public classes for schedulers, which are dataclasses with these fields and others.
 
     Attributes:
         _scheduler: its name in the registry of schedulers.
         _defaults: the fields that are resources of calls that name none.
+        _options: the fields, texts too, that only this scheduler knows (`JobRequest.options`).
         _texts: the fields that are texts or paths.
     """
 
     _scheduler: ClassVar[str]
     _defaults: ClassVar[tuple[str, ...]]
+    _options: ClassVar[tuple[str, ...]] = ()
     _texts: ClassVar[tuple[str, ...]] = ("template", "python")
 
     walltime: float | None
@@ -54,7 +56,7 @@ class SchedulerSettings:
         _check_poll(self.poll)
         if self.log_limit is None:
             raise ResourceError('log_limit must be an amount, as "100MB" or a number of GiB, not None')
-        for name in (*self._defaults, *self._texts):
+        for name in (*self._defaults, *self._options, *self._texts):
             _check_text(name, getattr(self, name))
         if self.python is not None:
             object.__setattr__(self, "python", expand(os.fspath(self.python)))
@@ -73,7 +75,6 @@ class SchedulerSettings:
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
         from .batch.writer import JobSettings
-        from .resource_mapping import memory_bytes
         from .run_directories import private_home
 
         check_jobs_possible(settings, cache)
@@ -90,13 +91,16 @@ class SchedulerSettings:
             template_uses=self._template_uses(),
             walltime=self.walltime,
             mpi=getattr(self, "mpi", None),
+            mpi_on_one_node=site.ranks_on_one_node,
             rank_launcher=site.rank_launcher,
             rank_options=site.rank_options,
             separate=site.separate,
+            numbering=site.numbering,
+            options=self._own(),
             calls_per_job=self.calls_per_job,
             poll=self.poll,
             result_grace=self.result_grace,
-            log_limit=max(_LEAST_LOG, memory_bytes(self.log_limit)),
+            log_limit=self._log_bytes(),
             exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
         directory = private_home() if cache is None else cache._directory
@@ -106,6 +110,15 @@ class SchedulerSettings:
     def _asked(self) -> dict[str, str]:
         """Return the resources of all jobs: the partition or queue, the account ..."""
         return {name: value for name in self._defaults if (value := getattr(self, name)) is not None}
+
+    def _log_bytes(self) -> int:
+        from .resource_mapping import memory_bytes
+
+        return max(_LEAST_LOG, memory_bytes(self.log_limit))
+
+    def _own(self) -> dict[str, str]:
+        """Return the settings of the cluster that only this scheduler knows."""
+        return {name: value for name in self._options if (value := getattr(self, name)) is not None}
 
     def _command(self) -> tuple[str, ...]:
         """Return the command that runs Callyard on a node, before its arguments."""
