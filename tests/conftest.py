@@ -37,8 +37,8 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of tests/slurm_cluster, tests/flux_instance and tests/gridengine_cluster: fixtures that others need too.
-pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids"]
+# Of tests/slurm_cluster, tests/flux_instance, tests/gridengine_cluster and tests/daemon: fixtures that others need too.
+pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids", "local_daemons"]
 
 # ------------------------------------------------------------------ capabilities
 
@@ -67,6 +67,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "flux": lambda: not WHY_NOT["flux"](),
     "gridengine": lambda: not WHY_NOT["gridengine"](),
     "linux": lambda: sys.platform == "linux",
+    "daemon": lambda: sys.platform == "linux",  # one that the tests can find and end
     "netns": functools.cache(_can_make_networks),
     "proc": lambda: Path("/proc/self/status").exists(),
 }
@@ -90,8 +91,8 @@ def has(name: str) -> bool:
 # Tests that depend little on the Python and take long: `make test` runs them on the newest one only.
 WIDE = (
     "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
-    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
-    "flux_instance", "gridengine_cluster",
+    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "daemon",
+    "deaths", "flux_instance", "gridengine_cluster",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
     "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
     "transport/test_channel.py", "transport/test_frames.py", "transport/test_strangers.py",

@@ -21,11 +21,10 @@ from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import Machine, detect
 from ..utils.public_names import public_names
-from ..utils.quantities import counted
 from ..worker.current_call import current
-from .base import Settings
+from .base import Backend, Settings
 from .live_base import LiveBackend, pack_initializer
-from .resource_mapping import GIB, make_plan
+from .resource_mapping import GIB, described, make_plan
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
@@ -45,7 +44,9 @@ class Local:
             a call: those of that call.
         memory: the memory for all calls together (GiB, or a text as "16GB"); default: all that this process may use;
             within a call with a `memory`: that.
-        detached: calls of this backend end with the executor, so only False is accepted.
+        detached: True for calls that outlive this process and a logout: each is a job of a daemon, which gives out the
+            cores, GPUs and memory of this machine to the calls of all such executors of the user. False, the default,
+            for calls that end with the executor.
         host: calls of this backend run on this machine, so only None is accepted.
 
     Raises:
@@ -67,16 +68,26 @@ class Local:
         if self.cores is not None:
             whole("cores", self.cores, 1)
         _check_gpus(self.gpus)
-        if self.detached or self.host is not None:
-            raise CallyardError("Local runs live calls on this machine only so far; leave out detached= and host=")
+        if not isinstance(self.detached, bool):
+            raise ResourceError(f"detached must be True or False, not {self.detached!r}")
+        if self.host is not None:
+            raise CallyardError("Local runs calls on this machine only so far; leave out host=")
 
     @property
     def other_resources(self) -> Sequence[str]:
         """No resources beside the common ones."""
         return ()
 
-    def open(self, settings: Settings, cache: Cache | None = None) -> LocalBackend:
-        """Make the backend of an executor."""
+    def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
+        """Make the backend of an executor.
+
+        Raises:
+            CallyardError: the settings do not go together.
+        """
+        if self.detached:
+            from .local_jobs import open_local_jobs  # here, because live calls need none of this
+
+            return open_local_jobs(self.capacity(), settings, cache)
         return LocalBackend(self.capacity(settings.max_workers), settings)
 
     def capacity(self, max_workers: int | None = None) -> NodeCapacity:
@@ -132,6 +143,4 @@ class LocalBackend(LiveBackend):
 
     @property
     def description(self) -> str:
-        cores, gpus, memory = self.capacity
-        there = f"{counted(cores, 'core')}, {counted(len(gpus), 'GPU')}, {memory / GIB:.1f} GiB"
-        return f"live on {socket.gethostname()}: {there}"
+        return f"live on {socket.gethostname()}: {described(self.capacity)}"
