@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .backends.flux import Flux
     from .backends.local import Local
     from .backends.slurm import Slurm
+    from .backends.ssh import SSH
     from .cache.cache import Cache
     from .errors import (
         CacheError,
@@ -58,6 +59,7 @@ __all__ = [
     "OutOfMemory",
     "ResourceError",
     "Resources",
+    "SSH",
     "SchedulerError",
     "Slurm",
     "TimeLimitExceeded",
@@ -75,7 +77,7 @@ __all__ = [
 
 # The module of each name; errors have theirs in `.errors`.
 _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".resources"}
-_MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux"}
+_MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux", "SSH": ".backends.ssh"}
 _MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")

@@ -16,6 +16,7 @@ from .scheduler_settings import SchedulerSettings
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
+    from .ssh import SSH
 
 __all__ = ["Flux"]
 
@@ -47,11 +48,11 @@ class Flux(SchedulerSettings):
         log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
             "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: True or None; live calls in an instance are not here yet.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: `host` or `detached=False` is given. `Executor` raises it, too, where the template cannot be
+        CallyardError: `detached=False` is given. `Executor` raises it, too, where the template cannot be
             read.
         TypeError: an argument is unknown.
 
@@ -74,7 +75,7 @@ class Flux(SchedulerSettings):
     calls_per_job: int = 1
     log_limit: Amount = Amount("100MB")
     detached: bool | None = None
-    host: None = None
+    host: SSH | None = None
 
     _scheduler = "Flux"
     _defaults = ("queue", "account", "constraint")
@@ -91,6 +92,11 @@ class Flux(SchedulerSettings):
     def other_resources(self) -> Sequence[str]:
         """The names of the template, which calls may use as resources beside the common ones."""
         return self._template_keys()
+
+    def on_host(self) -> Flux:
+        """Return what is opened on the other computer."""
+        on_host: Flux = self._on_host(self.detached is not False)
+        return on_host
 
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
         """Make the backend of an executor.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,11 @@ from ..worker.current_call import current
 from .base import Settings
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
+from .scheduler_settings import check_host
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
+    from .ssh import SSH
 
 __all__ = ["Local"]
 
@@ -46,7 +48,7 @@ class Local:
         memory: the memory for all calls together (GiB, or a text as "16GB"); default: all that this process may use;
             within a call with a `memory`: that.
         detached: calls of this backend end with the executor, so only False is accepted.
-        host: calls of this backend run on this machine, so only None is accepted.
+        host: another computer, `SSH(...)`, of which this is said; default: this machine.
 
     Raises:
         ResourceError: a value makes no sense.
@@ -61,19 +63,24 @@ class Local:
     gpus: int | Sequence[int | str] | None = None
     memory: Amount = Amount()
     detached: bool = False
-    host: None = None
+    host: SSH | None = None
 
     def __post_init__(self) -> None:
         if self.cores is not None:
             whole("cores", self.cores, 1)
         _check_gpus(self.gpus)
-        if self.detached or self.host is not None:
-            raise CallyardError("Local runs live calls on this machine only so far; leave out detached= and host=")
+        check_host(self.host)
+        if self.detached:
+            raise CallyardError("Local runs live calls only so far; leave out detached=")
 
     @property
     def other_resources(self) -> Sequence[str]:
         """No resources beside the common ones."""
         return ()
+
+    def on_host(self) -> Local:
+        """Return what is opened on the other computer."""
+        return replace(self, host=None)
 
     def open(self, settings: Settings, cache: Cache | None = None) -> LocalBackend:
         """Make the backend of an executor."""

@@ -12,11 +12,13 @@ from ..errors import CallyardError, ResourceError, SchedulerError
 from ..errors.suggestions import strict_init
 from ..resource_values import Amount, whole
 from .base import Backend, Settings
-from .scheduler_settings import SchedulerSettings, lines
+from .scheduler_settings import SchedulerSettings
+from .shell_lines import lines
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
     from .scheduler_launch import LaunchSettings
+    from .ssh import SSH
 
 __all__ = ["Slurm"]
 
@@ -57,11 +59,11 @@ class Slurm(SchedulerSettings):
         detached: True for calls that are jobs and outlive this process; default: see above.
         exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a
             fault of the node.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: a login node; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, if the template
+        CallyardError: two arguments do not go together. `Executor` raises it, too, if the template
             cannot be read, and `SchedulerError` for `detached=False` outside an allocation.
         TypeError: an argument is unknown.
 
@@ -91,7 +93,7 @@ class Slurm(SchedulerSettings):
     log_limit: Amount = Amount("100MB")
     detached: bool | None = None
     exclude_failed_nodes: bool = False
-    host: None = None
+    host: SSH | None = None
 
     _scheduler = "Slurm"
     _defaults = ("partition", "account", "qos", "constraint", "reservation")
@@ -113,6 +115,11 @@ class Slurm(SchedulerSettings):
         """The names of the template, which calls may use as resources beside the common ones."""
         return self._template_keys() if _is_detached(self) else ()
 
+    def on_host(self) -> Slurm:
+        """Return what is opened on the other computer."""
+        on_host: Slurm = self._on_host(_is_detached(self))
+        return on_host
+
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
         """Make the backend of an executor.
 
@@ -131,7 +138,8 @@ def _is_inside() -> bool:
 
 
 def _is_detached(slurm: Slurm) -> bool:
-    return (not _is_inside() and slurm.nodes is None) if slurm.detached is None else slurm.detached
+    inside = slurm.host is None and _is_inside()  # a gateway is in no allocation
+    return (not inside and slurm.nodes is None) if slurm.detached is None else slurm.detached
 
 
 def _open_live(slurm: Slurm, settings: Settings) -> Backend:

@@ -25,7 +25,7 @@ from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
 from ..base import Backend, Settings
 from ..live_base import FORKED, LiveBackend
-from .cached_future import CachedCall, CachedFuture
+from .cached_future import CachedCall, CachedFuture, CallName
 from .pending import PendingCalls
 from .settings import SettingsByResources
 from .shared_call import ExecutorContext, SharedCall
@@ -47,11 +47,13 @@ class CachedBackend:
         self._settings = SettingsByResources(cache, settings)
         self._pending = PendingCalls(after_each=self._end_if_over)
         self._tasks = TaskThread("callyard-cache")
+        elsewhere = bool(getattr(inner, "elsewhere", False))  # few backends have that
         self._context = ExecutorContext(
             inner,
             self._pending,
             self._tasks,
-            sends_copies=inner.detached or isinstance(inner, LiveBackend),
+            sends_copies=inner.detached or elsewhere or isinstance(inner, LiveBackend),
+            elsewhere=elsewhere,
             code_only=settings.changes_data,
         )
         self._closing = False
@@ -66,13 +68,18 @@ class CachedBackend:
         kwargs: Mapping[str, Any],
         resources: Resources,
         ticket: CachedCall | None = None,
+        name: CallName | None = None,
     ) -> Future[Any]:
+        """Answer a call from the cache, or run it; with `name`, under the names that its submitter has made."""
         if self._forked:
             raise RuntimeError(FORKED)
         call = SharedCall(self._context, fn, self._settings.of(resources))
         future = CachedFuture(call.name)
         try:
-            call.prepare(args, kwargs)
+            if name is None:
+                call.prepare(args, kwargs)
+            else:
+                call.take(name)
         except (PendingFuture, CacheError) as reason:
             # With a key of the user's own, the call does not depend on the failed part.
             if type(reason) is not PendingFuture and not call.has_key:

@@ -1,0 +1,499 @@
+"""The backend in front of a gateway: packs calls, sends them to another computer, and ends their futures.
+
+    any thread                     the thread "callyard-gateway"
+    -----------------------------  -----------------------------------------------------------------------
+    submit: pack, note inputs ---> connect; tell the gateway all calls that have not ended; take in its messages
+    cancel                         connection lost: jobs go on there; connect again, after longer and longer pauses
+
+A call names the calls that it waits for by their numbers. So a whole graph goes over at once, and results that only
+feed other calls need not come here first. A new gateway is told all calls again, and finds by its cache those that an
+earlier one has submitted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ...cache.messages import RunReport
+from ...dependencies.wait import when_done
+from ...errors import CallyardError, WorkerLost
+from ...futures import Future, ends_futures, when_ended, whole_of
+from ...hashing.call_key import references_of
+from ...jobs.batch import KeyRecipe
+from ...resources import Resources
+from ...serialize.importable import apart
+from ...serialize.packed import Packed
+from ...serialize.shared_memory import PrivateBytes
+from ...transport.frames import GarbledFrame
+from ...utils import interpreter_exit
+from ...utils.backoff import Backoff
+from ...utils.locks import new_lock, under
+from ...utils.threads import LazyThread, next_item
+from ..base import Settings
+from ..batch.call_pickles import CallPickle, LargeContents, pickle_call, pickle_value
+from ..cached.cached_future import CachedCall, CachedFuture, CallName, KeyedResult
+from ..live_base import FORKED, unpicklable
+from . import protocol
+from .connection import Address, Connection, NoConnection
+from .contents import SentContents
+from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .protocol import Message, Opening, SentCall, SentInput, SentResult, pieces
+
+if TYPE_CHECKING:
+    from ...cache.cache import Cache
+
+_log = logging.getLogger("callyard")
+_FIRST, _LONGEST, _SLOWER = 1.0, 60.0, 2.0  # s between two attempts to connect again, and their growth
+_LEAVING = 60.0  # s at the end of the interpreter, for jobs to be submitted
+
+
+class GatewayBackend:
+    """The calls of one executor on another computer."""
+
+    elsewhere = True
+
+    def __init__(
+        self,
+        address: Address,
+        detached: bool,
+        opening: Opening,
+        settings: Settings,
+        description: str,
+        connect: Callable[[Address], Connection] = Connection,
+    ) -> None:
+        self.detached = detached
+        self._address, self._opening, self._settings = address, opening, settings
+        self._description, self._connect = description, connect
+        self._contents = LargeContents()
+        self._numbers = count(1)
+        self._lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
+        self._calls: dict[int, GatewayCall] = {}  # those the gateway is, or will be, told of; guarded by the lock
+        self._unfinished: set[Future[Any]] = set()  # each change is atomic
+        self._connection: Connection | None = None
+        self._sent: SentContents | None = None  # of this connection
+        self._thread = LazyThread("callyard-gateway")
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._on_cancel = self._nudge  # one bound method for all futures
+        self._connected_once = self._closing = self._leaving = self._over = False
+        self._leave_until: float | None = None
+        self._failure: CallyardError | None = None  # no call can be made any more
+        self._forked = False
+        # Last, after all attributes: a fork, or the end of the interpreter, may come at any moment.
+        _backends.add(self)
+        interpreter_exit.register(self)
+
+    # -- any thread ------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        resources: Resources,
+        ticket: CachedCall | None = None,
+    ) -> Future[Any]:
+        if self._forked:
+            raise RuntimeError(FORKED)
+        name = getattr(fn, "__name__", None) or type(fn).__name__
+        future = GatewayFuture(name, self._on_cancel)
+        sources: list[Any] = []
+        try:
+            with apart(self._modules(fn, args, kwargs, ticket)):
+                data = pickle_call((fn, args, dict(kwargs)), sources, self._contents)
+        except Exception as error:
+            future.fail_with(unpicklable(fn, args, kwargs, error))
+            return future
+        call = future.call = GatewayCall(next(self._numbers), future, resources, ticket, data, sources)
+        try:
+            # First: an executor being closed looks here for calls to wait for.
+            self._unfinished.add(future)
+            when_ended(future, self._ended)
+            if self._failure is not None:
+                future.fail_with(self._failure)
+                return future
+            self._thread.start(self._run)
+            if sources:
+                when_done(tuple(sources), future, _nothing)  # a failure of one is at once the call's failure
+            self._enter(call)
+        except BaseException:  # no user is going to have this future, so nothing must come of this call
+            future.cancel()
+            self._ended(future)
+            raise
+        return future
+
+    def _modules(
+        self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], ticket: CachedCall | None
+    ) -> Iterable[str]:
+        """Return the user's modules that the call imports: they travel with the call, as they are not there."""
+        if ticket is not None:
+            return ticket.partial_key().modules
+        return {module for module, _, _ in references_of(fn, args, kwargs, self._settings.changes_data)}
+
+    def _enter(self, call: GatewayCall) -> None:
+        """Tell the gateway of a call, at once or after the ends of futures that it does not know."""
+        foreign = under(self._lock, self._register, call)
+        if foreign:
+            when_done(foreign, call.future, partial(self._enter, call))
+
+    def _register(self, call: GatewayCall) -> tuple[Any, ...]:
+        """Send a call, under the lock; return the futures that it has to wait for instead."""
+        inputs = list(map(self._input, call.sources))
+        foreign = tuple(source for source, one in zip(call.sources, inputs, strict=True) if one is None)
+        foreign = tuple(source for source in foreign if not source.done())
+        if foreign or call.future.cancelled():
+            return foreign
+        self._calls[call.number] = call
+        connection, sent = self._connection, self._sent
+        if connection is not None and sent is not None:
+            connection.writer.put_later(partial(self._message, call, inputs, sent))
+        return ()
+
+    def _input(self, source: Any) -> SentInput | None:
+        """Return the number of a call that the gateway knows; None for any other future."""
+        whole, path = whole_of(source)
+        inner = whole.inner if isinstance(whole, CachedFuture) else whole
+        call = inner.call if isinstance(inner, GatewayFuture) else None
+        known = call is not None and self._calls.get(call.number) is call
+        return SentInput(call.number, path) if known and call is not None else None
+
+    def _message(self, call: GatewayCall, inputs: list[SentInput | None], sent: SentContents) -> Iterator[Any]:
+        """Return the message about a call, in the sending thread."""
+        try:
+            told = [
+                one or SentInput(0, (), sent.add(self._pickled_result(call, source)))
+                for source, one in zip(call.sources, inputs, strict=True)
+            ]
+            pickles = [sent.add(each) for each in call.data]
+        except Exception as error:
+            call.future.fail_with(unpicklable(call.future.name, (), {}, error))
+            return iter(())
+        said = SentCall(call.future.name, call.resources, self._name(call), pickles, told)
+        return pieces(protocol.CALL, call.number, said)
+
+    def _pickled_result(self, call: GatewayCall, source: Any) -> CallPickle:
+        pickled = pickle_value(KeyedResult(source).result(), self._contents)
+        call.kept.append(pickled)  # until the end, as the gateway may ask for its contents
+        return pickled
+
+    def _name(self, call: GatewayCall) -> CallName | None:
+        if call.ticket is None:
+            # A key that no other call has: a later gateway finds the call by it.
+            return CallName(f"{self._opening.run}-{call.number}", "", None) if self.detached else None
+        partial_key = call.ticket.partial_key()
+        recipe = partial_key.recipe
+        if recipe is not None and recipe.part is not None:  # the modules were sent, so nothing is there to compare
+            recipe = KeyRecipe(replace(recipe.part, references=()), recipe.around)
+        return CallName(partial_key.key, partial_key.identity, recipe)
+
+    def _ended(self, future: Future[Any]) -> None:
+        """Forget a call that has ended here; the gateway is told of one that was cancelled."""
+        call = getattr(future, "call", None)
+        if call is not None and not self._leaving:
+            under(self._lock, self._drop, call)
+        self._unfinished.discard(future)
+        self._end_if_over()
+
+    def _drop(self, call: GatewayCall) -> None:
+        """Let the gateway cancel a call that has ended before the news of its end."""
+        connection = self._connection
+        if self._calls.pop(call.number, None) is not None and connection is not None:
+            connection.writer.put(protocol.CANCEL, call.number)
+
+    def _nudge(self) -> None:
+        self._wake.put(None)
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        ends_futures(self._on_cancel)
+        pauses = Backoff(_FIRST, _LONGEST, _SLOWER)
+        try:
+            while not self._is_over():
+                if self._converse():
+                    pauses.reset()
+                elif not self._is_over():
+                    self._pause(pauses.next_pause())
+        except CallyardError as error:
+            self._fail_all(error)
+        except BaseException as error:
+            _log.exception("callyard: the connection to %s cannot be looked after", self._address.destination)
+            self._fail_all(
+                CallyardError(f"calls on {self._address.destination} are not looked after any more: {error!r}")
+            )
+
+    def _is_over(self) -> bool:
+        if self._leave_until is not None and monotonic() > self._leave_until:
+            return True
+        return self._over or (self._closing and not self._unfinished and not self._leaving)
+
+    def _pause(self, seconds: float) -> None:
+        until = monotonic() + seconds
+        while not self._is_over() and (left := until - monotonic()) > 0:
+            try:
+                next_item(self._wake, min(left, 1.0) if self._leave_until else left)
+            except queue.Empty:
+                return
+
+    def _converse(self) -> bool:
+        """Connect, and take in messages until the connection ends; return False if there was none.
+
+        Raises:
+            CallyardError: no further attempt is of use.
+        """
+        try:
+            connection = self._connect(self._address)
+        except NoConnection as error:
+            if not (error.passes and self._connected_once):
+                raise self._final(error) from None
+            self._tell_down(str(error))
+            return False
+        try:
+            under(self._lock, self._begin, connection)
+            while (message := connection.receive()) is not None and not self._over:
+                self._on_message(message)
+        except GarbledFrame as error:
+            _log.warning("callyard: %s on %s: %s", "the gateway", self._address.destination, error)
+        finally:
+            under(self._lock, self._disconnect)
+            connection.close(_LEAVING if self._closing or self._leaving else 0.0)
+        if not self._is_over():
+            self._lost(connection)
+        return True
+
+    def _begin(self, connection: Connection) -> None:
+        """Tell a new gateway everything, under the lock."""
+        self._connection, self._sent = connection, SentContents()
+        connection.writer.put(protocol.OPEN, 0, self._opening)
+        calls, self._calls = list(self._calls.values()), {}
+        for call in calls:
+            self._enter(call)
+        if self._leaving:
+            connection.writer.put(protocol.LEAVE)
+
+    def _disconnect(self) -> None:
+        self._connection = self._sent = None
+
+    def _lost(self, connection: Connection) -> None:
+        """Live calls are lost with their gateway; jobs go on."""
+        words = connection.words().strip().splitlines()
+        why = f"the connection to {self._address.destination} was lost" + (f" ({words[-1]})" if words else "")
+        if self.detached:
+            self._tell_down(why)
+            return
+        for future in list(self._unfinished):
+            future.fail_with(WorkerLost(f"{future.name!r} lost its worker: {why}; with detached=True calls outlive it"))
+
+    def _tell_down(self, why: str) -> None:
+        """Let futures say that there is no connection, and warn once."""
+        first = False
+        for future in list(self._unfinished):
+            if isinstance(future, GatewayFuture):
+                first |= not future.where
+                future.where = f"the connection to {self._address.destination}"
+        if first:
+            _warn(f"{why}; its calls go on there, and their results come once there is a connection again")
+
+    def _final(self, error: NoConnection) -> CallyardError:
+        if not self._connected_once:
+            return error
+        return CallyardError(
+            f"{error}; calls that were submitted go on there: make them again later to get the results"
+        )
+
+    def _fail_all(self, error: CallyardError) -> None:
+        self._failure = error
+        for future in list(self._unfinished):
+            future.fail_with(error)
+        self._over = True
+
+    # -- messages --------------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        kind, number, content, _ = message
+        if kind == protocol.RESULT:
+            self._result(number, content, message.buffers)
+        elif kind == protocol.NEWS:
+            self._news(content)
+        elif kind == protocol.ERROR:
+            self._settle(number, lambda call: call.future.fail(SentError(content)))
+        elif kind == protocol.CANCELLED:
+            self._settle(number, _cancel)
+        elif kind == protocol.WANT:
+            under(self._lock, self._send_contents, content)
+        elif kind == protocol.OPENED:
+            self._opened(content)
+        elif kind == protocol.REFUSED:
+            raise SentError(content).load()
+        elif kind == protocol.WARNING:
+            _warn(content)
+        elif kind == protocol.ENDED:
+            self._over = True
+
+    def _opened(self, description: str) -> None:
+        self._connected_once = True
+        self._description = f"{description}, through {self._address.destination}"
+        for future in list(self._unfinished):
+            if isinstance(future, GatewayFuture):
+                future.where = ""
+        _log.info("callyard: connected to %s: %s", self._address.destination, description)
+
+    def _news(self, content: Iterable[tuple[int, bool, str | None, int]]) -> None:
+        for number, running, job_id, attempts in content:
+            call = self._calls.get(number)
+            if call is not None:
+                call.future.news(running, job_id, attempts)
+
+    def _send_contents(self, names: Iterable[str]) -> None:
+        if self._connection is not None and self._sent is not None:
+            for name in names:
+                data = self._sent.of(name)
+                if data is not None:
+                    self._connection.writer.put(protocol.CONTENT, 0, name, [data])
+
+    def _settle(self, number: int, end: Callable[[GatewayCall], object]) -> None:
+        call = under(self._lock, self._take, number)
+        if call is not None:
+            end(call)
+            if call.ticket is None:
+                call.future.call = None
+
+    def _take(self, number: int) -> GatewayCall | None:
+        call = self._calls.pop(number, None)
+        if self._connection is not None:
+            self._connection.writer.put(protocol.FORGET, number)
+        return call
+
+    def _result(self, number: int, result: SentResult, buffers: list[bytearray]) -> None:
+        packed = Packed(result.data, tuple(map(PrivateBytes, buffers)), tuple(result.spans))
+        self._settle(number, lambda call: self._finish(call, result, packed))
+
+    def _finish(self, call: GatewayCall, result: SentResult, packed: Packed) -> None:
+        """End a call with its result, whose place in the cache here may have to be found first."""
+        future, ticket = call.future, call.ticket
+        future.news(True, result.job_id, result.attempts)
+        if ticket is None:
+            future.finish(packed)
+            return
+        ticket.noted(RunReport(result.token))
+        if ticket.partial_key().recipe is None:
+            future.finish(packed)
+            return
+        # The key is made here, too, as the gateway's would say nothing about a code's text that is here alone.
+        when_done(tuple(call.sources), future, partial(ticket.admit, call.arguments, lambda: _finish(future, packed)))
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def _end_if_over(self) -> None:
+        if self._closing and not self._unfinished and not self._leaving:
+            under(self._lock, self._say, protocol.CLOSE)
+            self._nudge()
+
+    def _say(self, kind: int, number: int = 0) -> bool:
+        if self._connection is None:
+            return False
+        self._connection.writer.put(kind, number)
+        return True
+
+    def cancel_pending(self) -> None:
+        for future in list(self._unfinished):
+            future.cancel()
+
+    def kill(self, signum: int) -> None:
+        self._closing = True
+        self.cancel_pending()
+        if not under(self._lock, self._say, protocol.KILL, signum):
+            for future in list(self._unfinished):
+                future.fail_with(WorkerLost(f"{future.name!r} was left: there is no connection to end it"))
+        self._end_if_over()
+
+    def interrupt(self) -> None:
+        """End for Ctrl-C: jobs stay, unless no process could ever have their results."""
+        if self.detached and self._opening.remembers:
+            self.begin_end()
+        else:
+            self.kill(15)
+
+    def close(self, wait: bool) -> None:
+        self._closing = True
+        self._end_if_over()
+        if wait:
+            self.wait_for_end()
+
+    def begin_end(self) -> None:
+        self._closing = True
+        if not self.detached or self._leaving:
+            self._end_if_over()
+            return
+        self._leaving, self._leave_until = True, monotonic() + _LEAVING
+        under(self._lock, self._say, protocol.LEAVE)
+        for future in list(self._unfinished):
+            future.on_cancel = None
+            future.again()
+            future.cancel()
+        self._nudge()
+
+    def wait_for_end(self) -> None:
+        if not self._forked:
+            self._thread.join()
+
+    def after_fork(self) -> None:
+        """Refuse calls in a forked child without the thread: the calls are the parent's."""
+        self._forked = True
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+
+def _nothing() -> None:
+    """Do nothing: a call whose inputs have ended is told to the gateway before."""
+
+
+def _finish(future: GatewayFuture, packed: Packed) -> None:
+    future.finish(packed)
+
+
+def _cancel(call: GatewayCall) -> None:
+    call.future.again()
+    call.future.cancel()
+
+
+def _warn(text: str) -> None:
+    """Warn, and log the text; where warnings are errors, only log."""
+    try:
+        warnings.warn(text, stacklevel=2)
+    except Warning:
+        _log.warning("%s", text)
+    else:
+        _log.info("%s", text)
+
+
+def open_gateway(
+    address: Address, backend: bytes, detached: bool, cache: Cache | None, settings: Settings, description: str
+) -> GatewayBackend:
+    """Return the backend of an executor whose calls run at an address."""
+    mode = "refresh" if cache is not None and cache.mode == "refresh" else "use"
+    failures = cache is not None and cache.failures
+    opening = Opening(backend, os.urandom(10).hex(), cache is not None, mode, failures)
+    return GatewayBackend(address, detached, opening, settings, description)
+
+
+_backends: weakref.WeakSet[GatewayBackend] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for backend in list(_backends):
+        backend.after_fork()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
