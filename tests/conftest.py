@@ -22,6 +22,7 @@ import psutil
 import pytest
 from gate import Gate
 from instance import why_no_flux
+from sshd import why_no_server
 from this_machine import why_no_cluster
 
 # The same examples each time, and none is too slow for a busy machine.
@@ -36,8 +37,8 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of tests/slurm_cluster and tests/flux_instance: fixtures that others need too.
-pytest_plugins = ["clusters", "mpi_libraries", "instances"]
+# Of tests/slurm_cluster, tests/flux_instance and tests/ssh_server: fixtures that others need too.
+pytest_plugins = ["clusters", "mpi_libraries", "instances", "ssh_servers"]
 
 # ------------------------------------------------------------------ capabilities
 
@@ -64,6 +65,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "slurm": lambda: not WHY_NOT["slurm"](),
     "slurmdbd": lambda: not WHY_NOT["slurmdbd"](),
     "flux": lambda: not WHY_NOT["flux"](),
+    "ssh": lambda: not WHY_NOT["ssh"](),
     "linux": lambda: sys.platform == "linux",
     "netns": functools.cache(_can_make_networks),
     "proc": lambda: Path("/proc/self/status").exists(),
@@ -71,6 +73,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
 WHY_NOT: dict[str, Callable[[], str]] = {
     "slurm": why_no_cluster,
     "flux": why_no_flux,
+    "ssh": why_no_server,
     "slurmdbd": lambda: why_no_cluster(
         "slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb"
     ),
@@ -90,7 +93,7 @@ WIDE = (
     "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
     "flux_instance",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
-    "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
+    "slurm_cluster", "ssh_server", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
     "transport/test_curve.py", "transport/test_frames.py", "transport/test_strangers.py",
     "utils/test_command_thread.py",
 )  # fmt: skip

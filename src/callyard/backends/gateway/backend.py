@@ -84,7 +84,7 @@ class GatewayBackend:
         self._thread = LazyThread("callyard-gateway")
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._on_cancel = self._nudge  # one bound method for all futures
-        self._connected_once = self._closing = self._leaving = self._over = False
+        self._connected_once = self._closing = self._killed = self._leaving = self._over = False
         self._leave_until: float | None = None
         self._failure: CallyardError | None = None  # no call can be made any more
         self._forked = False
@@ -259,7 +259,7 @@ class GatewayBackend:
             return False
         try:
             under(self._lock, self._begin, connection)
-            while (message := connection.receive()) is not None and not self._over:
+            while not self._over and (message := connection.receive()) is not None:
                 self._on_message(message)
         except GarbledFrame as error:
             _log.warning("callyard: %s on %s: %s", "the gateway", self._address.destination, error)
@@ -295,6 +295,9 @@ class GatewayBackend:
 
     def _tell_down(self, why: str) -> None:
         """Let futures say that there is no connection, and warn once."""
+        if self._killed:  # nobody is left to tell of the ends
+            self.kill(0)
+            return
         first = False
         for future in list(self._unfinished):
             if isinstance(future, GatewayFuture):
@@ -409,12 +412,19 @@ class GatewayBackend:
             future.cancel()
 
     def kill(self, signum: int) -> None:
-        self._closing = True
-        self.cancel_pending()
-        if not under(self._lock, self._say, protocol.KILL, signum):
-            for future in list(self._unfinished):
-                future.fail_with(WorkerLost(f"{future.name!r} was left: there is no connection to end it"))
+        self._closing = self._killed = True
+        told = under(self._lock, self._kill, signum)
+        for future in list(self._unfinished):
+            if future not in told:
+                future.again()
+                future.cancel()
         self._end_if_over()
+
+    def _kill(self, signum: int) -> set[Future[Any]]:
+        """Let the gateway end its calls, under the lock; return their futures, of whose ends it will tell."""
+        if not self._say(protocol.KILL, signum):
+            return set()
+        return {call.future for call in self._calls.values()}
 
     def interrupt(self) -> None:
         """End for Ctrl-C: jobs stay, unless no process could ever have their results."""

@@ -142,16 +142,17 @@ class Connection:
 
     def close(self, patience: float = _END) -> None:
         """End ssh, and return when its threads have ended; the gateway has this time to end by itself (s)."""
-        if hasattr(self, "writer"):
+        if patience == 0.0:
+            self._kill()
+        if hasattr(self, "_sender"):
             self.writer.give_up() if patience == 0.0 else self.writer.close()
+            self._sender.join()
+        _pipe(self._process.stdin).close()  # what the gateway ends at
         try:
-            self._process.wait(patience)
+            self._process.wait(patience or _END)
         except subprocess.TimeoutExpired:
             self._kill()
             self._process.wait()
-        if hasattr(self, "_sender"):
-            self.writer.give_up()
-            self._sender.join()
         self._listener.join()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             with contextlib.suppress(OSError):

@@ -81,14 +81,10 @@ class Gateway:
         sender.start()
         watcher.start()
         try:
-            while not self._over and (message := self._reader.read()) is not None:
+            while (message := self._reader.read()) is not None:
                 self._on_message(message)
         except GarbledFrame:
             pass
-        if self._over:
-            self._writer.put(protocol.ENDED)
-            self._writer.close()
-            sender.join()
         return self._over
 
     def warn(self, text: str) -> None:
@@ -121,11 +117,17 @@ class Gateway:
             backend.kill(number)
         elif kind == protocol.LEAVE:
             self._over = True
+            self._writer.put(protocol.ENDED)
         elif kind == protocol.CLOSE:
-            backend.close(True)
-            if self._run_directory:
-                shutil.rmtree(self._run_directory, ignore_errors=True)
-            self._over = True
+            # In another thread, as a call that was cancelled too late may still run, and messages are signs of life.
+            threading.Thread(target=self._close, args=(backend,), name="gateway-end", daemon=True).start()
+
+    def _close(self, backend: Backend) -> None:
+        backend.close(True)
+        if self._run_directory:
+            shutil.rmtree(self._run_directory, ignore_errors=True)
+        self._over = True
+        self._writer.put(protocol.ENDED)
 
     def _open(self, opening: Opening) -> None:
         try:
