@@ -93,7 +93,8 @@ WIDE = (
     "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
     "flux_instance",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
-    "slurm_cluster", "ssh_server", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
+    "slurm_cluster", "ssh_server", "system",
+    "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
     "transport/test_curve.py", "transport/test_frames.py", "transport/test_strangers.py",
     "utils/test_command_thread.py",
 )  # fmt: skip

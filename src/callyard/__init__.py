@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 __version__ = version.VERSION
 __all__ = [
+    "SSH",
     "Again",
     "Cache",
     "CacheError",
@@ -59,7 +60,6 @@ __all__ = [
     "OutOfMemory",
     "ResourceError",
     "Resources",
-    "SSH",
     "SchedulerError",
     "Slurm",
     "TimeLimitExceeded",

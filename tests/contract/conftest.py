@@ -39,9 +39,12 @@ class Backend(NamedTuple):
     nodes: str = ""
     core: bool = False  # only what is marked so: it is slow, and differs little from another one
     cluster: str = "slurm"
+    ssh: bool = False  # in front of it is a gateway, which a real SSH server starts
 
     @property
     def marks(self) -> list[pytest.MarkDecorator]:
+        if self.ssh:
+            return [pytest.mark.needs("ssh"), pytest.mark.once]
         if self.detached or self.nodes:
             return [pytest.mark.needs(self.cluster), pytest.mark.once]
         return [pytest.mark.wide] if self.remembers else []
@@ -90,6 +93,8 @@ _JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resourc
 BACKENDS = {
     "local": Backend(_ONE_NODE | {"runs again"}),
     "local with a cache": Backend(_ONE_NODE, remembers=True),
+    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - {"workers"}, ssh=True),
+    "local by SSH with a cache": Backend(_ONE_NODE - {"workers"}, remembers=True, ssh=True, core=True),
     "threads": Backend(_THREADS | {"runs again"}, _thread_pool),
     "threads with a cache": Backend(_THREADS, _thread_pool, remembers=True),
     "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
@@ -127,6 +132,9 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     if chosen.cluster == "flux":
         request.getfixturevalue("instance")  # here, so that it is there before the test
         yield {"backend": Flux(poll=(0.2, 1), result_grace=2)}
+        return
+    if chosen.ssh:
+        yield {"backend": callyard.Local(host=request.getfixturevalue("sshd").host("plain"))}
         return
     if chosen.detached or chosen.nodes:
         request.getfixturevalue("cluster")  # here, so that it is there before the test

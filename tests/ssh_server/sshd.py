@@ -78,7 +78,14 @@ class Server:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
     def account(
-        self, name: str, *, port: int | None = None, start_up: str = "", shell: str = "", options: str = "", known: str = "known"
+        self,
+        name: str,
+        *,
+        port: int | None = None,
+        start_up: str = "",
+        shell: str = "",
+        options: str = "",
+        known: str = "known",
     ) -> str:
         """Return a name that `ssh` knows by the configuration of this server.
 

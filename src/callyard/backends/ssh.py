@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,21 +84,18 @@ class SSH:
         packed = _packed(backend, settings)
         life = "detached" if detached else "live"
         description = f"{life}, {type(backend).__name__} through {self.destination}"
-        return open_gateway(self._address(), packed, detached, cache, settings, description)
+        return open_gateway(self._address(), packed, detached, cache, description)
 
 
 def _packed(backend: Any, settings: Settings) -> bytes:
     """Pickle what is opened there, with the user's modules inside."""
     from ..errors import UnpicklableCall
-    from ..hashing.call_key import references_of
+    from ..hashing.packages import owner
     from ..serialize.function_registry import dumps
-    from ..serialize.importable import apart
+    from ..serialize.importable import for_another_computer
 
-    functions = [each for each in (settings.initializer, settings.init_function) if each is not None]
-    found = {module for each in functions for module, _, _ in references_of(each, settings.initargs, {})}
-    inside: AbstractContextManager[None] = apart(found)
-    with inside:
-        try:
+    try:
+        with for_another_computer(owner):
             return dumps((backend, settings))
-        except Exception as error:
-            raise UnpicklableCall(f"the initializer cannot be sent to another computer: {error}") from error
+    except Exception as error:
+        raise UnpicklableCall(f"the initializer cannot be sent to another computer: {error}") from error

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 from ...cache.messages import RunReport
 from ...dependencies.wait import when_done
 from ...errors import CallyardError, WorkerLost
-from ...futures import Future, ends_futures, when_ended, whole_of
-from ...hashing.call_key import references_of
+from ...futures import Future, ends_futures, when_ended
+from ...hashing.packages import owner
 from ...jobs.batch import KeyRecipe
 from ...resources import Resources
-from ...serialize.importable import apart
+from ...serialize.importable import for_another_computer
 from ...serialize.packed import Packed
 from ...serialize.shared_memory import PrivateBytes
 from ...transport.frames import GarbledFrame
@@ -39,14 +39,13 @@ from ...utils import interpreter_exit
 from ...utils.backoff import Backoff
 from ...utils.locks import new_lock, under
 from ...utils.threads import LazyThread, next_item
-from ..base import Settings
 from ..batch.call_pickles import CallPickle, LargeContents, pickle_call, pickle_value
-from ..cached.cached_future import CachedCall, CachedFuture, CallName, KeyedResult
+from ..cached.cached_future import CachedCall, CallName, KeyedResult
 from ..live_base import FORKED, unpicklable
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .contents import SentContents
-from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .gateway_call import GatewayCall, GatewayFuture, InputLink, SentError
 from .protocol import Message, Opening, SentCall, SentInput, SentResult, pieces
 
 if TYPE_CHECKING:
@@ -67,12 +66,11 @@ class GatewayBackend:
         address: Address,
         detached: bool,
         opening: Opening,
-        settings: Settings,
         description: str,
         connect: Callable[[Address], Connection] = Connection,
     ) -> None:
         self.detached = detached
-        self._address, self._opening, self._settings = address, opening, settings
+        self._address, self._opening = address, opening
         self._description, self._connect = description, connect
         self._contents = LargeContents()
         self._numbers = count(1)
@@ -108,7 +106,7 @@ class GatewayBackend:
         future = GatewayFuture(name, self._on_cancel)
         sources: list[Any] = []
         try:
-            with apart(self._modules(fn, args, kwargs, ticket)):
+            with for_another_computer(owner):
                 data = pickle_call((fn, args, dict(kwargs)), sources, self._contents)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
@@ -131,14 +129,6 @@ class GatewayBackend:
             raise
         return future
 
-    def _modules(
-        self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], ticket: CachedCall | None
-    ) -> Iterable[str]:
-        """Return the user's modules that the call imports: they travel with the call, as they are not there."""
-        if ticket is not None:
-            return ticket.partial_key().modules
-        return {module for module, _, _ in references_of(fn, args, kwargs, self._settings.changes_data)}
-
     def _enter(self, call: GatewayCall) -> None:
         """Tell the gateway of a call, at once or after the ends of futures that it does not know."""
         foreign = under(self._lock, self._register, call)
@@ -147,10 +137,10 @@ class GatewayBackend:
 
     def _register(self, call: GatewayCall) -> tuple[Any, ...]:
         """Send a call, under the lock; return the futures that it has to wait for instead."""
-        inputs = list(map(self._input, call.sources))
+        inputs = list(map(self._input, call.links))
         foreign = tuple(source for source, one in zip(call.sources, inputs, strict=True) if one is None)
         foreign = tuple(source for source in foreign if not source.done())
-        if foreign or call.future.cancelled():
+        if foreign or (call.future.done() and not self._leaving):
             return foreign
         self._calls[call.number] = call
         connection, sent = self._connection, self._sent
@@ -158,11 +148,9 @@ class GatewayBackend:
             connection.writer.put_later(partial(self._message, call, inputs, sent))
         return ()
 
-    def _input(self, source: Any) -> SentInput | None:
+    def _input(self, link: InputLink) -> SentInput | None:
         """Return the number of a call that the gateway knows; None for any other future."""
-        whole, path = whole_of(source)
-        inner = whole.inner if isinstance(whole, CachedFuture) else whole
-        call = inner.call if isinstance(inner, GatewayFuture) else None
+        call, path = link
         known = call is not None and self._calls.get(call.number) is call
         return SentInput(call.number, path) if known and call is not None else None
 
@@ -181,7 +169,8 @@ class GatewayBackend:
         return pieces(protocol.CALL, call.number, said)
 
     def _pickled_result(self, call: GatewayCall, source: Any) -> CallPickle:
-        pickled = pickle_value(KeyedResult(source).result(), self._contents)
+        with for_another_computer(owner):
+            pickled = pickle_value(KeyedResult(source).result(), self._contents)
         call.kept.append(pickled)  # until the end, as the gateway may ask for its contents
         return pickled
 
@@ -279,6 +268,8 @@ class GatewayBackend:
             self._enter(call)
         if self._leaving:
             connection.writer.put(protocol.LEAVE)
+        elif self._closing and not self._unfinished:
+            connection.writer.put(protocol.CLOSE)
 
     def _disconnect(self) -> None:
         self._connection = self._sent = None
@@ -489,13 +480,13 @@ def _warn(text: str) -> None:
 
 
 def open_gateway(
-    address: Address, backend: bytes, detached: bool, cache: Cache | None, settings: Settings, description: str
+    address: Address, backend: bytes, detached: bool, cache: Cache | None, description: str
 ) -> GatewayBackend:
     """Return the backend of an executor whose calls run at an address."""
     mode = "refresh" if cache is not None and cache.mode == "refresh" else "use"
     failures = cache is not None and cache.failures
     opening = Opening(backend, os.urandom(10).hex(), cache is not None, mode, failures)
-    return GatewayBackend(address, detached, opening, settings, description)
+    return GatewayBackend(address, detached, opening, description)
 
 
 _backends: weakref.WeakSet[GatewayBackend] = weakref.WeakSet()

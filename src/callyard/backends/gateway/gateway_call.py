@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...errors import RemoteTraceback
-from ...futures import Future
+from ...futures import Future, whole_of
 from ...resources import Resources
 from ...serialize.packed import load_with_inputs
 from ..batch.call_pickles import CallPickle, packed_call
-from ..cached.cached_future import Arguments, CachedCall, KeyedResult
+from ..cached.cached_future import Arguments, CachedCall, CachedFuture, KeyedResult
 
-__all__ = ["GatewayCall", "GatewayFuture", "SentError"]
+__all__ = ["GatewayCall", "GatewayFuture", "InputLink", "SentError"]
 
 
 class GatewayFuture(Future[Any]):
@@ -49,10 +49,14 @@ class GatewayFuture(Future[Any]):
         return f"waiting for {self.where}" if self.where and not self.done() else super()._state_word()
 
 
+# The call behind an input, and the way to a part of its result; None for a future from elsewhere.
+InputLink = tuple["GatewayCall | None", Sequence[tuple[Any, int | None]]]
+
+
 class GatewayCall:
     """A call that has not ended. Its data stay, as another gateway may have to be told."""
 
-    __slots__ = ("data", "future", "kept", "number", "resources", "sources", "ticket")
+    __slots__ = ("data", "future", "kept", "links", "number", "resources", "sources", "ticket")
 
     def __init__(
         self,
@@ -65,12 +69,19 @@ class GatewayCall:
     ) -> None:
         self.number, self.future, self.resources, self.ticket = number, future, resources, ticket
         self.data, self.sources = data, sources
+        self.links = list(map(_link_of, sources))  # now, as the future of a cached call that ends forgets its call
         self.kept: list[CallPickle] = []  # pickles of inputs
 
     def arguments(self) -> Arguments:
         """Return the arguments, once all futures among them are done."""
         loaded: Arguments = load_with_inputs(packed_call(self.data), list(map(KeyedResult, self.sources)))[1:]
         return loaded
+
+
+def _link_of(source: Any) -> InputLink:
+    whole, path = whole_of(source)
+    inner = whole.inner if isinstance(whole, CachedFuture) else whole
+    return inner.call if isinstance(inner, GatewayFuture) else None, path
 
 
 class SentError:
