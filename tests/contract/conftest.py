@@ -93,7 +93,7 @@ _JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resourc
 BACKENDS = {
     "local": Backend(_ONE_NODE | {"runs again"}),
     "local with a cache": Backend(_ONE_NODE, remembers=True),
-    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - {"workers"}, ssh=True),
+    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - {"workers"}, ssh=True, core=True),
     "local by SSH with a cache": Backend(_ONE_NODE - {"workers"}, remembers=True, ssh=True, core=True),
     "threads": Backend(_THREADS | {"runs again"}, _thread_pool),
     "threads with a cache": Backend(_THREADS, _thread_pool, remembers=True),
@@ -168,6 +168,9 @@ def chosen(
         # Each call that is held by a gate is one of its own: tests count them.
         numbers = itertools.count()
         monkeypatch.setitem(registered, Gate, lambda _: next(numbers))
+        if description.ssh:  # the other computer has a cache, too
+            host = request.getfixturevalue("sshd").host("plain", directory=tmp_path / "there")
+            backend = {"backend": callyard.Local(host=host)}
         yield {**backend, "cache": tmp_path / "results"}
 
 

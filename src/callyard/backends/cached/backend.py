@@ -14,11 +14,12 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ...cache.cache import Cache
 from ...errors import CacheError
-from ...futures import Future
+from ...futures import Future, ends_futures
 from ...hashing.digest import PendingFuture
 from ...resources import Resources
 from ...utils import interpreter_exit
@@ -79,7 +80,7 @@ class CachedBackend:
             if name is None:
                 call.prepare(args, kwargs)
             else:
-                call.take(name)
+                call.take(name, args, kwargs)
         except (PendingFuture, CacheError) as reason:
             # With a key of the user's own, the call does not depend on the failed part.
             if type(reason) is not PendingFuture and not call.has_key:
@@ -104,6 +105,9 @@ class CachedBackend:
 
     def _start(self, call: SharedCall, future: CachedFuture, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Submit the call, unless another thread has submitted the same one meanwhile."""
+        on_cancel = getattr(self.inner, "on_cancel", None)
+        if self._context.elsewhere and on_cancel is not None:  # then the thread that stores results ends the futures
+            self._tasks.submit(partial(ends_futures, on_cancel))
         try:
             # False: another thread was faster, and the future has joined that call.
             if self._pending.add(call, future):

@@ -85,13 +85,19 @@ class SharedCall(PendingCall):
             self._identity = identity_of(self.fn, args, kwargs, self._around, self._part)
         self._set_key(call_key(self.fn, args, kwargs, self._around, self._part))
 
-    def take(self, name: CallName) -> None:
-        """Take the names made by the submitter, in the place of `prepare`: the code of the key is the code sent."""
+    def take(self, name: CallName, args: tuple[Any, ...], kwargs: Any) -> None:
+        """Take the names made by the submitter, in the place of `prepare`: the code of the key is the code sent.
+
+        Raises:
+            PendingFuture: the key depends on results to come, here too.
+        """
         self._identity = name.identity
         if name.recipe is not None:
             self._part, self._around = name.recipe.part, name.recipe.around
         if name.key:
             self.key, self.has_key = name.key, True
+        else:
+            self._set_key(call_key(self.fn, args, kwargs, self._around, self._part))
 
     def _set_key(self, call: CallKey) -> None:
         self._call = call

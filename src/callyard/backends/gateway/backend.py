@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...cache.messages import RunReport
 from ...dependencies.wait import when_done
-from ...errors import CallyardError, WorkerLost
+from ...errors import CallyardError, UnpicklableCall, WorkerLost
 from ...futures import Future, ends_futures, when_ended
 from ...hashing.packages import owner
 from ...jobs.batch import KeyRecipe
@@ -81,7 +81,7 @@ class GatewayBackend:
         self._sent: SentContents | None = None  # of this connection
         self._thread = LazyThread("callyard-gateway")
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._on_cancel = self._nudge  # one bound method for all futures
+        self.on_cancel = self._nudge  # one bound method for all futures
         self._connected_once = self._closing = self._killed = self._leaving = self._over = False
         self._leave_until: float | None = None
         self._failure: CallyardError | None = None  # no call can be made any more
@@ -103,7 +103,7 @@ class GatewayBackend:
         if self._forked:
             raise RuntimeError(FORKED)
         name = getattr(fn, "__name__", None) or type(fn).__name__
-        future = GatewayFuture(name, self._on_cancel)
+        future = GatewayFuture(name, self.on_cancel)
         sources: list[Any] = []
         try:
             with for_another_computer(owner):
@@ -163,7 +163,8 @@ class GatewayBackend:
             ]
             pickles = [sent.add(each) for each in call.data]
         except Exception as error:
-            call.future.fail_with(unpicklable(call.future.name, (), {}, error))
+            name = call.future.name
+            call.future.fail_with(UnpicklableCall(f"a result that {name!r} waited for cannot be sent to it: {error}"))
             return iter(())
         said = SentCall(call.future.name, call.resources, self._name(call), pickles, told)
         return pieces(protocol.CALL, call.number, said)
@@ -204,7 +205,7 @@ class GatewayBackend:
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        ends_futures(self._on_cancel)
+        ends_futures(self.on_cancel)
         pauses = Backoff(_FIRST, _LONGEST, _SLOWER)
         try:
             while not self._is_over():

@@ -30,7 +30,7 @@ from ...futures import Future, item, when_ended
 from ...serialize.dump import Dump
 from ...serialize.packed import Packed, PackedCall, load_with_inputs
 from ...transport.frames import GarbledFrame
-from ...worker.exceptions import dump_error, traceback_text
+from ...worker.exceptions import dump_error, traceback_text, unreadable_call
 from ..base import Backend, Settings
 from ..cached.backend import CachedBackend
 from ..registry import open_backend
@@ -196,7 +196,11 @@ class Gateway:
         backend = self._backend
         assert backend is not None, "the backend is opened before the first call"
         inputs = list(map(self._input, call.inputs))
-        fn, args, kwargs = load_with_inputs(PackedCall(map(self._loaded, call.pickles)), inputs)
+        pickles = list(map(self._loaded, call.pickles))
+        try:
+            fn, args, kwargs = load_with_inputs(PackedCall(pickles), inputs)
+        except Exception as error:
+            raise unreadable_call(error) from error
         if isinstance(backend, CachedBackend):
             return backend.submit(fn, args, kwargs, call.resources, name=call.named)
         return backend.submit(fn, args, kwargs, call.resources)
