@@ -94,6 +94,8 @@ slurm: mpi
 # After slurm: apt works for one at a time. The tests start a server of their own, on 127.0.0.1.
 ssh: slurm
 	@tools/apt-install sshd openssh-server
+	@tools/apt-install csh csh
+	@tools/apt-install fish fish
 
 clean:
 	rm -rf .venv dist build site eos-results .mypy_cache .pytest_cache .ruff_cache .hypothesis

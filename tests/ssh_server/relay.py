@@ -56,7 +56,7 @@ class Relay:
                         self._receive(key.fileobj, selector)  # type: ignore[arg-type]
                 if not self.cut:
                     for sock, end in list(self._ends.items()):
-                        if not end.pass_on(self):
+                        if sock in self._ends and not end.pass_on(self):
                             self._close(sock, selector)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:

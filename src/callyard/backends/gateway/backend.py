@@ -352,8 +352,7 @@ class GatewayBackend:
         if self._connection is not None and self._sent is not None:
             for name in names:
                 data = self._sent.of(name)
-                if data is not None:
-                    self._connection.writer.put(protocol.CONTENT, 0, name, [data])
+                self._connection.writer.put(protocol.CONTENT, 0, name, [] if data is None else [data])
 
     def _settle(self, number: int, end: Callable[[GatewayCall], object]) -> None:
         call = under(self._lock, self._take, number)

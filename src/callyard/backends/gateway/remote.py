@@ -67,6 +67,7 @@ class Gateway:
         self._backend: Backend | None = None
         self._run_directory = ""  # of calls without a cache
         self._contents = ContentFiles(os.path.join(self._place, "contents"))
+        self._wanted: set[str] = set()  # contents that were asked for
         self._waiting: deque[tuple[int, SentCall]] = deque()  # in their order, until all contents are there
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
@@ -103,7 +104,7 @@ class Gateway:
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
-            self._keep(content, buffers[0])
+            self._keep(content, buffers)
         elif kind == protocol.CANCEL:
             self._cancel(number)
         elif kind == protocol.FORGET:
@@ -162,15 +163,23 @@ class Gateway:
     # -- calls -----------------------------------------------------------------------------------------
 
     def _take_in(self, number: int, call: SentCall) -> None:
-        wanted = self._contents.missing(_contents_of(call))
+        wanted = [name for name in self._contents.missing(_contents_of(call)) if name not in self._wanted]
         if wanted:
+            self._wanted.update(wanted)
             self._writer.put(protocol.WANT, 0, wanted)
         self._waiting.append((number, call))
         self._submit_waiting()
 
-    def _keep(self, name: str, data: bytearray) -> None:
+    def _keep(self, name: str, buffers: list[bytearray]) -> None:
+        """Store a content; without a buffer the call that had it is gone, and perhaps another one has it by now."""
+        self._wanted.discard(name)
+        if not buffers:
+            if any(name in _contents_of(call) for _, call in self._waiting):
+                self._wanted.add(name)
+                self._writer.put(protocol.WANT, 0, [name])
+            return
         try:
-            self._contents.keep(name, data)
+            self._contents.keep(name, buffers[0])
         except OSError as error:
             why = CallyardError(f"a large argument cannot be stored in {self._place}: {error.strerror}")
             for number, call in list(self._waiting):
