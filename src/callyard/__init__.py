@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from .worker.current_call import Again, CurrentCall, current, ending
 
 __version__ = version.VERSION
-__all__ = [
-    "SSH",
+__all__ = [  # noqa: RUF022  # a name of capitals is no constant here
     "Again",
     "Cache",
     "CacheError",
@@ -60,6 +59,7 @@ __all__ = [
     "OutOfMemory",
     "ResourceError",
     "Resources",
+    "SSH",
     "SchedulerError",
     "Slurm",
     "TimeLimitExceeded",
