@@ -28,7 +28,6 @@ from ...cache.messages import RunReport
 from ...dependencies.wait import when_done
 from ...errors import CallyardError, UnpicklableCall, WorkerLost
 from ...futures import Future, ends_futures, when_ended
-from ...hashing.packages import owner
 from ...jobs.batch import KeyRecipe
 from ...resources import Resources
 from ...serialize.importable import for_another_computer
@@ -46,6 +45,7 @@ from . import protocol
 from .connection import Address, Connection, NoConnection
 from .contents import SentContents
 from .gateway_call import GatewayCall, GatewayFuture, InputLink, SentError
+from .packages import UsedPackages
 from .protocol import Message, Opening, SentCall, SentInput, SentResult, pieces
 
 if TYPE_CHECKING:
@@ -106,12 +106,13 @@ class GatewayBackend:
         future = GatewayFuture(name, self.on_cancel)
         sources: list[Any] = []
         try:
-            with for_another_computer(owner):
+            packages = UsedPackages()
+            with for_another_computer(packages):
                 data = pickle_call((fn, args, dict(kwargs)), sources, self._contents)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
-        call = future.call = GatewayCall(next(self._numbers), future, resources, ticket, data, sources)
+        call = future.call = GatewayCall(next(self._numbers), future, resources, ticket, data, sources, packages.found)
         try:
             # First: an executor being closed looks here for calls to wait for.
             self._unfinished.add(future)
@@ -166,11 +167,13 @@ class GatewayBackend:
             name = call.future.name
             call.future.fail_with(UnpicklableCall(f"a result that {name!r} waited for cannot be sent to it: {error}"))
             return iter(())
-        said = SentCall(call.future.name, call.resources, self._name(call), pickles, told)
+        packages = sorted(call.packages.items() - sent.packages)
+        sent.packages.update(packages)
+        said = SentCall(call.future.name, call.resources, self._name(call), pickles, told, packages)
         return pieces(protocol.CALL, call.number, said)
 
     def _pickled_result(self, call: GatewayCall, source: Any) -> CallPickle:
-        with for_another_computer(owner):
+        with for_another_computer(UsedPackages()):
             pickled = pickle_value(KeyedResult(source).result(), self._contents)
         call.kept.append(pickled)  # until the end, as the gateway may ask for its contents
         return pickled

@@ -23,9 +23,10 @@ _KEPT = 7 * 24 * 3600.0  # s since the last use
 
 
 class SentContents:
-    """The contents that one gateway was told of; they live as long as their calls."""
+    """What one gateway was told of: contents, which live as long as their calls, and packages."""
 
     def __init__(self) -> None:
+        self.packages: set[tuple[str, str]] = set()  # those that the gateway has compared
         self._by_name: WeakValueDictionary[str, LargeContent] = WeakValueDictionary()
 
     def add(self, pickle: CallPickle) -> SentPickle:

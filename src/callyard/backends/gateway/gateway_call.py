@@ -56,7 +56,7 @@ InputLink = tuple["GatewayCall | None", Sequence[tuple[Any, int | None]]]
 class GatewayCall:
     """A call that has not ended. Its data stay, as another gateway may have to be told."""
 
-    __slots__ = ("data", "future", "kept", "links", "number", "resources", "sources", "ticket")
+    __slots__ = ("data", "future", "kept", "links", "number", "packages", "resources", "sources", "ticket")
 
     def __init__(
         self,
@@ -66,9 +66,10 @@ class GatewayCall:
         ticket: CachedCall | None,
         data: Sequence[CallPickle],
         sources: list[Any],
+        packages: dict[str, str],
     ) -> None:
         self.number, self.future, self.resources, self.ticket = number, future, resources, ticket
-        self.data, self.sources = data, sources
+        self.data, self.sources, self.packages = data, sources, packages
         self.links = list(map(_link_of, sources))  # now, as the future of a cached call that ends forgets its call
         self.kept: list[CallPickle] = []  # pickles of inputs
 

@@ -94,6 +94,7 @@ class SentCall(NamedTuple):
     named: Any  # a `CallName`, None for a call without a cache
     pickles: Sequence[SentPickle]
     inputs: Sequence[SentInput]
+    packages: Sequence[tuple[str, str]]  # names and versions of those that no call before has used
 
 
 class SentResult(NamedTuple):

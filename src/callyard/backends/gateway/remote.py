@@ -14,6 +14,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ from ..registry import open_backend
 from ..run_directories import remove_if_over
 from . import protocol
 from .contents import ContentFiles
+from .packages import compare
 from .protocol import (
     SILENCE,
     Message,
@@ -193,6 +195,8 @@ class Gateway:
         while self._waiting and not self._contents.missing(_contents_of(self._waiting[0][1])):
             number, call = self._waiting.popleft()
             try:
+                for text in compare(call.name, call.packages, socket.gethostname(), sys.executable):
+                    self.warn(text)
                 future = self._submit(call)
             except Exception as error:
                 self._writer.put(protocol.ERROR, number, _dumped(error))
