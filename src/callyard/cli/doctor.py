@@ -79,7 +79,7 @@ def _facts_of_host(options: argparse.Namespace) -> list[Fact]:
         command=options.ssh,
     )
     taken = steps(host, lambda host: Local(host=host), _facts)
-    return [Fact(*each, needed=True) if isinstance(each, Step) else Fact(*each) for each in taken]  # type: ignore[arg-type]
+    return [Fact(*each, needed=True) if isinstance(each, Step) else Fact(*each) for each in taken]
 
 
 # ------------------------------------------------------------------ the facts

@@ -17,8 +17,7 @@ import os
 import queue
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -26,9 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...cache.messages import RunReport
 from ...dependencies.wait import when_done
-from ...errors import CallyardError, UnpicklableCall, WorkerLost
+from ...errors import CallyardError, WorkerLost
 from ...futures import Future, ends_futures, when_ended
-from ...jobs.batch import KeyRecipe
 from ...resources import Resources
 from ...serialize.importable import for_another_computer
 from ...serialize.packed import Packed
@@ -36,17 +34,16 @@ from ...serialize.shared_memory import PrivateBytes
 from ...transport.frames import GarbledFrame
 from ...utils import interpreter_exit
 from ...utils.backoff import Backoff
-from ...utils.locks import new_lock, under
 from ...utils.threads import LazyThread, next_item
-from ..batch.call_pickles import CallPickle, LargeContents, pickle_call, pickle_value
-from ..cached.cached_future import CachedCall, CallName, KeyedResult
+from ..batch.call_pickles import LargeContents, pickle_call
+from ..cached.cached_future import CachedCall
 from ..live_base import FORKED, unpicklable
 from . import protocol
 from .connection import Address, Connection, NoConnection
-from .contents import SentContents
-from .gateway_call import GatewayCall, GatewayFuture, InputLink, SentError
+from .gateway_call import GatewayCall, GatewayFuture, SentError
 from .packages import UsedPackages
-from .protocol import Message, Opening, SentCall, SentInput, SentResult, pieces
+from .protocol import Message, Opening, SentResult
+from .told_calls import ToldCalls
 
 if TYPE_CHECKING:
     from ...cache.cache import Cache
@@ -74,11 +71,8 @@ class GatewayBackend:
         self._description, self._connect = description, connect
         self._contents = LargeContents()
         self._numbers = count(1)
-        self._lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
-        self._calls: dict[int, GatewayCall] = {}  # those the gateway is, or will be, told of; guarded by the lock
+        self._told = ToldCalls(opening.run, detached, self._contents)
         self._unfinished: set[Future[Any]] = set()  # each change is atomic
-        self._connection: Connection | None = None
-        self._sent: SentContents | None = None  # of this connection
         self._thread = LazyThread("callyard-gateway")
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.on_cancel = self._nudge  # one bound method for all futures
@@ -132,75 +126,17 @@ class GatewayBackend:
 
     def _enter(self, call: GatewayCall) -> None:
         """Tell the gateway of a call, at once or after the ends of futures that it does not know."""
-        foreign = under(self._lock, self._register, call)
+        foreign = self._told.enter(call)
         if foreign:
             when_done(foreign, call.future, partial(self._enter, call))
-
-    def _register(self, call: GatewayCall) -> tuple[Any, ...]:
-        """Send a call, under the lock; return the futures that it has to wait for instead."""
-        inputs = list(map(self._input, call.links))
-        foreign = tuple(source for source, one in zip(call.sources, inputs, strict=True) if one is None)
-        foreign = tuple(source for source in foreign if not source.done())
-        if foreign or (call.future.done() and not self._leaving):
-            return foreign
-        self._calls[call.number] = call
-        connection, sent = self._connection, self._sent
-        if connection is not None and sent is not None:
-            connection.writer.put_later(partial(self._message, call, inputs, sent))
-        return ()
-
-    def _input(self, link: InputLink) -> SentInput | None:
-        """Return the number of a call that the gateway knows; None for any other future."""
-        call, path = link
-        known = call is not None and self._calls.get(call.number) is call
-        return SentInput(call.number, path) if known and call is not None else None
-
-    def _message(self, call: GatewayCall, inputs: list[SentInput | None], sent: SentContents) -> Iterator[Any]:
-        """Return the message about a call, in the sending thread."""
-        try:
-            told = [
-                one or SentInput(0, (), sent.add(self._pickled_result(call, source)))
-                for source, one in zip(call.sources, inputs, strict=True)
-            ]
-            pickles = [sent.add(each) for each in call.data]
-        except Exception as error:
-            name = call.future.name
-            call.future.fail_with(UnpicklableCall(f"a result that {name!r} waited for cannot be sent to it: {error}"))
-            return iter(())
-        packages = sorted(call.packages.items() - sent.packages)
-        sent.packages.update(packages)
-        said = SentCall(call.future.name, call.resources, self._name(call), pickles, told, packages)
-        return pieces(protocol.CALL, call.number, said)
-
-    def _pickled_result(self, call: GatewayCall, source: Any) -> CallPickle:
-        with for_another_computer(UsedPackages()):
-            pickled = pickle_value(KeyedResult(source).result(), self._contents)
-        call.kept.append(pickled)  # until the end, as the gateway may ask for its contents
-        return pickled
-
-    def _name(self, call: GatewayCall) -> CallName | None:
-        if call.ticket is None:
-            # A key that no other call has: a later gateway finds the call by it.
-            return CallName(f"{self._opening.run}-{call.number}", "", None) if self.detached else None
-        partial_key = call.ticket.partial_key()
-        recipe = partial_key.recipe
-        if recipe is not None and recipe.part is not None:  # the modules were sent, so nothing is there to compare
-            recipe = KeyRecipe(replace(recipe.part, references=()), recipe.around)
-        return CallName(partial_key.key, partial_key.identity, recipe)
 
     def _ended(self, future: Future[Any]) -> None:
         """Forget a call that has ended here; the gateway is told of one that was cancelled."""
         call = getattr(future, "call", None)
         if call is not None and not self._leaving:
-            under(self._lock, self._drop, call)
+            self._told.drop(call)
         self._unfinished.discard(future)
         self._end_if_over()
-
-    def _drop(self, call: GatewayCall) -> None:
-        """Let the gateway cancel a call that has ended before the news of its end."""
-        connection = self._connection
-        if self._calls.pop(call.number, None) is not None and connection is not None:
-            connection.writer.put(protocol.CANCEL, call.number)
 
     def _nudge(self) -> None:
         self._wake.put(None)
@@ -251,32 +187,23 @@ class GatewayBackend:
             self._tell_down(str(error))
             return False
         try:
-            under(self._lock, self._begin, connection)
+            self._told.connect(connection.writer, self._opening, self._enter, self._last_word)
             while not self._over and (message := connection.receive()) is not None:
                 self._on_message(message)
         except GarbledFrame as error:
             _log.warning("callyard: %s on %s: %s", "the gateway", self._address.destination, error)
         finally:
-            under(self._lock, self._disconnect)
+            self._told.disconnect()
             connection.close(_LEAVING if self._closing or self._leaving else 0.0)
         if not self._is_over():
             self._lost(connection)
         return True
 
-    def _begin(self, connection: Connection) -> None:
-        """Tell a new gateway everything, under the lock."""
-        self._connection, self._sent = connection, SentContents()
-        connection.writer.put(protocol.OPEN, 0, self._opening)
-        calls, self._calls = list(self._calls.values()), {}
-        for call in calls:
-            self._enter(call)
+    def _last_word(self) -> int | None:
+        """Return what a new gateway is told after all calls, if this executor has ended meanwhile."""
         if self._leaving:
-            connection.writer.put(protocol.LEAVE)
-        elif self._closing and not self._unfinished:
-            connection.writer.put(protocol.CLOSE)
-
-    def _disconnect(self) -> None:
-        self._connection = self._sent = None
+            return protocol.LEAVE
+        return protocol.CLOSE if self._closing and not self._unfinished else None
 
     def _lost(self, connection: Connection) -> None:
         """Live calls are lost with their gateway; jobs go on."""
@@ -327,7 +254,7 @@ class GatewayBackend:
         elif kind == protocol.CANCELLED:
             self._settle(number, _cancel)
         elif kind == protocol.WANT:
-            under(self._lock, self._send_contents, content)
+            self._told.send_contents(content)
         elif kind == protocol.OPENED:
             self._opened(content)
         elif kind == protocol.REFUSED:
@@ -347,28 +274,16 @@ class GatewayBackend:
 
     def _news(self, content: Iterable[tuple[int, bool, str | None, int]]) -> None:
         for number, running, job_id, attempts in content:
-            call = self._calls.get(number)
+            call = self._told.get(number)
             if call is not None:
                 call.future.news(running, job_id, attempts)
 
-    def _send_contents(self, names: Iterable[str]) -> None:
-        if self._connection is not None and self._sent is not None:
-            for name in names:
-                data = self._sent.of(name)
-                self._connection.writer.put(protocol.CONTENT, 0, name, [] if data is None else [data])
-
     def _settle(self, number: int, end: Callable[[GatewayCall], object]) -> None:
-        call = under(self._lock, self._take, number)
+        call = self._told.take(number)
         if call is not None:
             end(call)
             if call.ticket is None:
                 call.future.call = None
-
-    def _take(self, number: int) -> GatewayCall | None:
-        call = self._calls.pop(number, None)
-        if self._connection is not None:
-            self._connection.writer.put(protocol.FORGET, number)
-        return call
 
     def _result(self, number: int, result: SentResult, buffers: list[bytearray]) -> None:
         packed = Packed(result.data, tuple(map(PrivateBytes, buffers)), tuple(result.spans))
@@ -392,14 +307,8 @@ class GatewayBackend:
 
     def _end_if_over(self) -> None:
         if self._closing and not self._unfinished and not self._leaving:
-            under(self._lock, self._say, protocol.CLOSE)
+            self._told.say(protocol.CLOSE)
             self._nudge()
-
-    def _say(self, kind: int, number: int = 0) -> bool:
-        if self._connection is None:
-            return False
-        self._connection.writer.put(kind, number)
-        return True
 
     def cancel_pending(self) -> None:
         for future in list(self._unfinished):
@@ -407,18 +316,12 @@ class GatewayBackend:
 
     def kill(self, signum: int) -> None:
         self._closing = self._killed = True
-        told = under(self._lock, self._kill, signum)
+        told = self._told.kill(signum)
         for future in list(self._unfinished):
             if future not in told:
                 future.again()
                 future.cancel()
         self._end_if_over()
-
-    def _kill(self, signum: int) -> set[Future[Any]]:
-        """Let the gateway end its calls, under the lock; return their futures, of whose ends it will tell."""
-        if not self._say(protocol.KILL, signum):
-            return set()
-        return {call.future for call in self._calls.values()}
 
     def interrupt(self) -> None:
         """End for Ctrl-C: jobs stay, unless no process could ever have their results."""
@@ -439,7 +342,8 @@ class GatewayBackend:
             self._end_if_over()
             return
         self._leaving, self._leave_until = True, monotonic() + _LEAVING
-        under(self._lock, self._say, protocol.LEAVE)
+        self._told.keeps_ended = True
+        self._told.say(protocol.LEAVE)
         for future in list(self._unfinished):
             future.on_cancel = None
             future.again()
