@@ -15,13 +15,13 @@ DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
 BIN = .venv/$(DEFAULT)/bin
 SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 # In continuous integration a skipped capability is a failure: see tests/conftest.py.
-CALLYARD_REQUIRE ?= $(if $(CI),mpi slurm slurmdbd ssh ase matplotlib mypy nbclient numpy pandas)
+CALLYARD_REQUIRE ?= $(if $(CI),gridengine mpi slurm slurmdbd ssh ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export CALLYARD_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 # Containers often set it: each of the thousand interpreters that tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help test test-newest test-calls test-once-slurm test-once-rest check docs bench demo mpi slurm ssh clean
+.PHONY: help test test-newest test-calls test-once-slurm test-once-rest check docs bench demo mpi slurm gridengine ssh clean
 .SECONDARY:  # make must not remove stamps as intermediate files
 
 help:
@@ -35,21 +35,21 @@ test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
 	newest=$${versions##* } && narrow=$$(echo $$versions | sed 's/ *[^ ]*$$//') && \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test NARROW="$$narrow" \
-	    $$(printf '.venv/%s/.callyard ' $$versions) slurm ssh; \
+	    $$(printf '.venv/%s/.callyard ' $$versions) gridengine ssh; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
 	    NARROW="$$narrow" NEWEST="$$newest" \
 	    test-once-slurm test-calls test-$$newest test-once-rest $$(printf 'test-%s ' $$versions)
 
 .SECONDEXPANSION:
-test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi slurm ssh
+test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi gridengine ssh
 	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
 
 NEWEST ?= $(DEFAULT)
 ON_SLURM = tests/backends/batch tests/slurm_cluster
 CALLS = tests/backends tests/contract tests/cpython
-test-calls: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm ssh
+test-calls: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi gridengine ssh
 	.venv/$(NEWEST)/bin/python -m pytest -m "not once" $(CALLS) $(ARGS)
-test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi slurm ssh
+test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi gridengine ssh
 	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),$(ON_SLURM),$(addprefix --ignore=,$(ON_SLURM))) $(ARGS)
 
 # Where newer Pythons, Slurm and MPI are: not a part of `make test`. NEWEST_SYSTEM stays, so that the next run is quick.
@@ -84,6 +84,12 @@ mpi:
 	@tools/apt-install mpiexec openmpi-bin
 	@tools/apt-unpack .venv/mpich libmpich12
 
+# After Slurm: apt works for one at a time. Its tests make namespaces, as root.
+gridengine: slurm
+	@tools/apt-install sge_qmaster gridengine-master gridengine-exec gridengine-client
+	@tools/apt-install unshare util-linux
+	@tools/apt-install ip iproute2
+
 # After mpi: apt works for one at a time. libpmix-dev has the name by which Slurm looks for PMIx; mariadb-server-core has
 # no service that would be started.
 slurm: mpi
@@ -91,8 +97,8 @@ slurm: mpi
 	@tools/apt-install slurmdbd slurmdbd
 	@tools/apt-install mariadb-install-db mariadb-server-core mariadb-client
 
-# After slurm: apt works for one at a time. The tests start a server of their own, on 127.0.0.1.
-ssh: slurm
+# After Grid Engine: apt works for one at a time. The tests start a server of their own, on 127.0.0.1.
+ssh: gridengine
 	@tools/apt-install sshd openssh-server
 	@tools/apt-install csh csh
 	@tools/apt-install fish fish

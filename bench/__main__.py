@@ -13,6 +13,7 @@ from bench import peers, report, scale, table
 from bench.run import ROOT, Outcome, run
 
 SLURM = ("jobs", "allocation")
+FLUX = ("flux-jobs", "flux-graph", "flux-live")
 
 
 def arguments() -> argparse.Namespace:
@@ -25,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--again", type=Path, metavar="FILE", help="measure nothing, show what --json kept")
     parser.add_argument("--docs", type=Path, metavar="DIR", help="write table and plot there (docs, for a full run)")
     parser.add_argument("--slurm", action="store_true", help="Slurm's rows only, which have a page of their own")
+    parser.add_argument("--flux", action="store_true", help="Flux's rows only, where there is a flux")
     parser.add_argument("--scale", action="store_true", help="instead: what a thousand nodes cost their driver")
     return parser.parse_args()
 
@@ -35,7 +37,8 @@ def measure(options: argparse.Namespace) -> Outcome:
     for peer in chosen:
         if peer not in installed:
             tell(f"{peer.title} is not installed: left out")
-    rows = [table.BY_NAME[name] for name in options.only or (SLURM if options.slurm else table.BY_NAME)]
+    group = SLURM if options.slurm else FLUX if options.flux else table.BY_NAME
+    rows = [table.BY_NAME[name] for name in options.only or group]
     rounds = options.rounds or (1 if options.quick else 3)
     if options.quick:
         tell("quick: fewer and smaller calls than the titles say")
@@ -48,7 +51,7 @@ def tell(line: str) -> None:
 
 def documented(options: argparse.Namespace) -> Path | None:
     """A part, or a quick look, must not replace the table of a full run unless asked to."""
-    partial = options.only or options.peers or options.quick or options.again
+    partial = options.only or options.peers or options.quick or options.again or options.flux
     return options.docs or (None if partial else ROOT / "docs")
 
 

@@ -12,17 +12,15 @@ import select
 import selectors
 import signal
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from callyard.serialize.packer import Packer
 from callyard.serialize.shared_memory import SegmentPool
 from callyard.system.descriptors import make_room
-from callyard.transport import agent_protocol, curve_connect, frames
+from callyard.transport import agent_protocol, frames
+from callyard.transport.channel import Link
 from callyard.transport.contact_file import Contact
-from callyard.transport.curve_sockets import next_of
-from callyard.transport.multipart import cut, join, kind_of
 from callyard.version import VERSION
 
 HOLD, GO_ON = signal.SIGUSR1, signal.SIGUSR2  # say nothing more, but be there; and the end of that
@@ -31,37 +29,19 @@ HOLD, GO_ON = signal.SIGUSR1, signal.SIGUSR2  # say nothing more, but be there; 
 class Pretender:
     """The agent of one node, as far as its driver can tell."""
 
-    def __init__(self, context: Any, contact: Contact, node: str, cores: int, answer: Answer) -> None:
-        import zmq
-
+    def __init__(self, contact: Contact, node: str, cores: int, answer: Answer) -> None:
         self._node, self._cores, self._answer = node, cores, answer
-        self._socket: Any = context.socket(zmq.DEALER)
-        for option, value in {
-            zmq.LINGER: 0,
-            zmq.SNDHWM: 0,
-            zmq.RCVHWM: 0,
-            zmq.CURVE_SERVERKEY: contact.server_key.encode(),
-            zmq.CURVE_PUBLICKEY: contact.client_key.encode(),
-            zmq.CURVE_SECRETKEY: contact.client_secret.encode(),
-        }.items():
-            self._socket.set(option, value)
-        self._socket.connect(contact.addresses[0].endpoint)
-        self._socket.send_multipart(cut(curve_connect.HELLO, ()))
+        self._link = Link.connect(contact, timeout=120.0)
+        self._link.send(agent_protocol.json_frame(agent_protocol.HELLO, self._hello()))
 
     def fileno(self) -> int:
-        return self._socket.FD  # type: ignore[no-any-return]
+        return self._link.fileno()
 
     def take_in(self) -> None:
-        """Answer what has come: all of it, since libzmq tells again only after it was asked in vain."""
-        while parts := next_of(self._socket):
-            kind = kind_of(parts[0])
-            if kind == curve_connect.WELCOME:
-                self._send([agent_protocol.json_frame(agent_protocol.HELLO, self._hello())])
-            elif kind == curve_connect.MESSAGE and (said := self._answer(join(parts)[0])):
-                self._send([said])
-
-    def _send(self, message: Sequence[bytes]) -> None:
-        self._socket.send_multipart(cut(curve_connect.MESSAGE, message))
+        """Answer what has come."""
+        for message in self._link.receive():
+            if said := self._answer(message.head):
+                self._link.send(said)
 
     def _hello(self) -> dict[str, Any]:
         return {
@@ -103,18 +83,14 @@ def hold(*_: object) -> None:
 
 def main(contact: str, cores: str, microseconds: str, *nodes: str) -> None:
     """Until standard input ends, which is the end of the driver."""
-    import zmq
-
     signal.pthread_sigmask(signal.SIG_BLOCK, [GO_ON])
     signal.signal(HOLD, hold)
-    make_room(2 * len(nodes))  # descriptors of each
-    context = zmq.Context()
-    context.set(zmq.MAX_SOCKETS, len(nodes) + 10)
+    make_room(5 * len(nodes))  # descriptors of each: a socket, a selector, and the pipe in it
     answer, found = Answer(int(microseconds)), Contact.read(contact)
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
     for node in nodes:
-        pretender = Pretender(context, found, node, int(cores), answer)
+        pretender = Pretender(found, node, int(cores), answer)
         selector.register(pretender.fileno(), selectors.EVENT_READ, pretender.take_in)
         pretender.take_in()
     while True:

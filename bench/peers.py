@@ -200,8 +200,9 @@ PEERS = (
         partial(_local, disable_dependencies=True),
         memory=_option(_blocks_nodeps, "cache_directory"),  # with dependencies, polling hides what it costs
     ),
-    # Of Slurm's rows alone: see slurm.py.
+    # Of Slurm's and Flux's rows alone: see slurm.py and flux.py.
     Peer("sbatch", "sbatch by hand", "subprocess:run", _here, workers=False),
+    Peer("flux", "flux by hand", "subprocess:run", _here, workers=False),
     Peer("submitit", "submitit", "submitit:AutoExecutor", _here, workers=False),
     Peer("dask", "Dask", "distributed:LocalCluster", _dask, dependencies=True),
     Peer("ray", "Ray", "ray:init", _ray, partial(_ray, max_calls=1), True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import memories, rows, slurm
+from bench import flux, memories, rows, slurm
 from bench.peers import Peer
 
 Measure = Callable[[Peer, rows.Effort], float]
@@ -38,6 +38,18 @@ def with_jobs(peer: Peer) -> bool:
 
 def inside_allocations(peer: Peer) -> bool:
     return peer.name in slurm.LIVE
+
+
+def with_flux_jobs(peer: Peer) -> bool:
+    return flux.present() and peer.name in flux.JOBS
+
+
+def with_flux_graphs(peer: Peer) -> bool:
+    return flux.present() and peer.name in flux.GRAPHS
+
+
+def inside_flux(peer: Peer) -> bool:
+    return flux.present() and peer.name in flux.LIVE
 
 
 def callyard_alone(peer: Peer) -> bool:
@@ -176,6 +188,34 @@ ROWS = (
         ("executorlib", "allocation"),
         True,
         inside_allocations,
+    ),
+    Row(
+        "flux-jobs",
+        "Flux: 100 calls as jobs, 16 slots",
+        "s",
+        flux.jobs_time,
+        1.3,
+        ("flux", "flux-jobs"),
+        takes=with_flux_jobs,
+    ),
+    Row(
+        "flux-graph",
+        "Flux: a random graph of 10 x 100 jobs submitted",
+        "s",
+        flux.graph_time,
+        2,
+        ("flux", "flux-graph"),
+        takes=with_flux_graphs,
+    ),
+    Row(
+        "flux-live",
+        "Flux instance, live workers, 2,000 calls",
+        "calls/s",
+        flux.live_rate,
+        10,
+        ("executorlib", "flux-live"),
+        True,
+        inside_flux,
     ),
     # The last one: where many files were removed, making new ones is slow for minutes.
     Row(

@@ -84,7 +84,7 @@ for given_, rest in {
     "processes": ": did you mean 'local'?",
     "dask": ": pass the client's own executor, Client().get_executor()",
     "threads": ": pass concurrent.futures.ThreadPoolExecutor()",
-    "zzz": "; use 'local', 'slurm', 'flux', Local(...), Slurm(...), Flux(...) or another executor",
+    "zzz": "; use 'local', 'slurm', 'flux', 'pbs', 'lsf', 'gridengine', Local(...), Slurm(...) and their like",
 }.items():
     answered(CallyardError, f"backend={given_!r}{NO_BACKEND}{rest}")(lambda ex, given_=given_: executor(backend=given_))
 

@@ -49,6 +49,7 @@ LAYERS = [
 # Files of one name in several folders, and the one meaning that they have there.
 ONE_MEANING = {
     "__init__.py": "the package",
+    "answers.py": "the readers of what a scheduler's commands print",
     "backend.py": "the backend of this folder",
     "base.py": "the interface that the modules of this folder implement",
     "call.py": "a call, with what this folder has to know of it",
@@ -167,7 +168,7 @@ def test_public_names() -> None:
 
 
 def test_importing_callyard_loads_no_optional_library() -> None:
-    optional = {"numpy", "tqdm", "mpi4py", "matplotlib", "h5py", "zmq", "pandas", "psutil", "jinja2"}
+    optional = {"numpy", "tqdm", "mpi4py", "matplotlib", "h5py", "cryptography", "pandas", "psutil", "jinja2"}
     code = "import sys; from callyard import *; print(*{m.partition('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "callyard" in loaded

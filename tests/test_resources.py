@@ -21,7 +21,7 @@ from callyard import Executor, Local, Slurm
 from callyard.backends import resource_mapping
 from callyard.backends.resource_mapping import GIB, job_options, make_plan, plan_for_nodes, with_nodes, without_nodes
 from callyard.errors import ResourceError
-from callyard.pool.call_shape import NodeCapacity, NodeOffer
+from callyard.pool.call_shape import KindOffer, NodeCapacity, NodeOffer
 from callyard.resources import ALIASES, NAMES, Resources
 
 DEFAULTS = Resources()
@@ -381,7 +381,7 @@ def test_what_means_nothing_on_one_machine_is_refused_not_dropped(name):
 @pytest.mark.parametrize("name", [name for name in NONE_HERE if not name.startswith(("cache", "cpu", "gpu", "srun"))])
 def test_what_is_for_jobs_is_refused_in_one_that_is_there(name):
     with pytest.raises(ResourceError, match=f"{name} is for jobs, .*; leave it out"):
-        plan_for_nodes(Resources(**{name: NONE_HERE[name]}), [])
+        plan_for_nodes(Resources(**{name: NONE_HERE[name]}), [KindOffer([])])
 
 
 amounts = st.none() | st.floats(0.001, 20, allow_nan=False) | st.integers(1, 20)
@@ -444,16 +444,16 @@ def test_a_refusal_says_what_was_asked_for_what_there_is_and_what_to_do():
 
 def test_ranks_on_each_node_say_how_many_nodes_there_are():
     offers = [NodeOffer(cores=4)] * 3
-    assert plan_for_nodes(Resources(ranks=4), offers).need.nodes == 1
+    assert plan_for_nodes(Resources(ranks=4), [KindOffer(offers)]).need.nodes == 1
     for per_node, nodes in [(1, 4), (2, 2), (3, 2), (4, 1), (9, 1)]:
         asked = Resources(ranks=4, ranks_per_node=per_node)
         assert with_nodes(asked) == asked.updated({"nodes": nodes})
         if nodes <= len(offers):
-            need = plan_for_nodes(asked, offers).need
+            need = plan_for_nodes(asked, [KindOffer(offers)]).need
             assert (need.nodes, need.ranks_per_node) == (nodes, per_node if nodes > 1 else 0)
             assert need.shape.cores == (per_node if nodes > 1 else 4)
     with pytest.raises(ResourceError, match="nodes=3 was asked for, and ranks=4 with ranks_per_node=2 take 2; leave"):
-        plan_for_nodes(Resources(ranks=4, ranks_per_node=2, nodes=3), offers)
+        plan_for_nodes(Resources(ranks=4, ranks_per_node=2, nodes=3), [KindOffer(offers)])
     with pytest.raises(ResourceError, match="nodes=2 was asked for, and this machine is one"):
         make_plan(Resources(ranks=4, ranks_per_node=2), ROOMY)
     assert make_plan(Resources(ranks=4, ranks_per_node=4), ROOMY) is not None
@@ -461,13 +461,13 @@ def test_ranks_on_each_node_say_how_many_nodes_there_are():
 
 def test_ranks_with_options_of_their_launcher_have_their_nodes_alone():
     offers = [NodeOffer(cores=4)] * 2
-    need = plan_for_nodes(Resources(ranks=2, srun_args="--label '-m cyclic'"), offers).need
+    need = plan_for_nodes(Resources(ranks=2, srun_args="--label '-m cyclic'"), [KindOffer(offers)]).need
     assert (need.nodes, need.exclusive, need.by_scheduler) == (1, True, True)
     assert need.rank_options.arguments == ("--label", "-m cyclic")
-    assert not plan_for_nodes(Resources(ranks=2), offers).need.by_scheduler
+    assert not plan_for_nodes(Resources(ranks=2), [KindOffer(offers)]).need.by_scheduler
     for key in ("cpu_bind", "gpu_bind", "srun_args"):
         with pytest.raises(ResourceError, match=f"{key} is for calls with ranks, and this one has a single one"):
-            plan_for_nodes(Resources(**{key: "x"}), offers)
+            plan_for_nodes(Resources(**{key: "x"}), [KindOffer(offers)])
         with pytest.raises(ResourceError, match=f"{key} is for calls with ranks"):
             job_options(Resources(**{key: "x"}))
 

@@ -4,7 +4,7 @@
 python tools/flux_states.py > docs/flux-states.md
 """
 
-from callyard.schedulers.flux.states import EXCEPTIONS, RESULTS, STATES
+from callyard.schedulers.flux.states import EXCEPTIONS, RESULTS, STATES, JobException
 
 HEAD = """\
 <!-- Made by tools/flux_states.py from the tables in callyard.schedulers.flux.states. -->
@@ -27,7 +27,8 @@ EXCEPTIONS_HEAD = """
 
 A fatal exception (severity 0) says more than the result. The first row that fits counts; the text of the error has
 Flux's note, too. Other exceptions mean nothing for a call. A job that asks for more than the instance has fails its
-call at once.
+call at once. "Perhaps" stands for jobs whose processes Flux has not seen end: their calls fail only when these give no
+sign of life any more, and have their results otherwise.
 
 | exception | with a note like | error | the job |
 |---|---|---|---|
@@ -51,9 +52,13 @@ def note(pattern: str) -> str:
     return "; ".join(f"`{each}`" for each in pattern.replace("^", "").split("|")) if pattern else ""
 
 
+def error(exception: JobException) -> str:
+    return f"`{exception.error}`" if exception.certain else f"`{exception.error}`, perhaps"
+
+
 def page() -> str:
     results = (row(each.name, f"`{each.error or 'JobLost'}`", each.sentence) for each in RESULTS.values())
-    exceptions = (row(each.type, note(each.note), f"`{each.error}`", each.sentence) for each in EXCEPTIONS)
+    exceptions = (row(each.type, note(each.note), error(each), each.sentence) for each in EXCEPTIONS)
     states = (row(each.name, each.phase, each.sentence) for each in STATES.values())
     return "".join([HEAD, *results, EXCEPTIONS_HEAD, *exceptions, STATES_HEAD, *states])
 

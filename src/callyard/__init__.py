@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .backends.flux import Flux
+    from .backends.job_backends import LSF, PBS, GridEngine, Jobs
     from .backends.local import Local
+    from .backends.node_kind import NodeKind
     from .backends.slurm import Slurm
     from .backends.ssh import SSH
     from .cache.cache import Cache
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from .worker.current_call import Again, CurrentCall, current, ending
 
 __version__ = version.VERSION
-__all__ = [  # noqa: RUF022  # a name of capitals is no constant here
+__all__ = [  # noqa: RUF022  # as `dir` sorts them
     "Again",
     "Cache",
     "CacheError",
@@ -52,11 +54,16 @@ __all__ = [  # noqa: RUF022  # a name of capitals is no constant here
     "Executor",
     "Flux",
     "Future",
+    "GridEngine",
     "JobCancelled",
     "JobLost",
+    "Jobs",
+    "LSF",
     "Local",
     "NodeFailure",
+    "NodeKind",
     "OutOfMemory",
+    "PBS",
     "ResourceError",
     "Resources",
     "SSH",
@@ -78,6 +85,8 @@ __all__ = [  # noqa: RUF022  # a name of capitals is no constant here
 # The module of each name; errors have theirs in `.errors`.
 _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".resources"}
 _MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux", "SSH": ".backends.ssh"}
+_MODULES |= {"NodeKind": ".backends.node_kind"}
+_MODULES |= dict.fromkeys(("GridEngine", "Jobs", "LSF", "PBS"), ".backends.job_backends")
 _MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")

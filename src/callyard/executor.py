@@ -53,8 +53,8 @@ class Executor(StandardExecutor):
     Args:
         max_workers: the number of calls at once (count); default: as many as the resources allow.
         backend: the place of the calls: "local" (the default) or `Local(...)`, "slurm" or `Slurm(...)`, "flux" or
-            `Flux(...)`, or any other `concurrent.futures.Executor`. "auto" stands for the innermost scheduler around
-            this process, else the one with a command here, else this machine.
+            `Flux(...)`, likewise `PBS`, `LSF` and `GridEngine`, or any other `concurrent.futures.Executor`. "auto"
+            stands for the innermost scheduler around this process, else the one with a command here, else this machine.
         cache: a directory, or a `Cache(...)`, for results. A call that was made before, in any process, is answered
             from there. Default: no cache.
         resource_dict: the default resources of calls, as `{"memory": "500MB", "run_time": 60}`; the keys are those of

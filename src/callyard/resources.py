@@ -76,7 +76,7 @@ class Resources:
         error_log_file: a file (path) to which stderr of the call and its traceback are appended.
         restart_limit: the number of further runs of a call whose worker or node was lost (count, default 0).
         partition: the partition of a call that is a job of Slurm, as are the next keys; default: see `Slurm`.
-        queue: Flux's word for a partition; Slurm refuses it.
+        queue: what other schedulers have in the place of partitions; Slurm refuses it.
         account: the account to charge.
         qos: the quality of service.
         constraint: the features of suitable nodes.
@@ -254,7 +254,7 @@ _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.
 _OF_EXECUTOR = "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress"
 OF_SLURM = (
     "template python setup teardown launcher interface ports poll result_grace calls_per_job log_limit detached "
-    "exclude_failed_nodes host"
+    "exclude_failed_nodes kinds host"
 )
 _MEANT |= {word: (f"Executor({word}=...)",) for word in _OF_EXECUTOR.split()}
 _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from callyard import CallyardError, Executor, Flux, Local, SchedulerError, Slurm
+from callyard import (
+    LSF,
+    PBS,
+    CallyardError,
+    Executor,
+    Flux,
+    GridEngine,
+    Jobs,
+    Local,
+    ResourceError,
+    SchedulerError,
+    Slurm,
+)
 from callyard.backends import registry as backends
 from callyard.backends.base import Backend, BackendFactory, Settings
 from callyard.schedulers import registry as schedulers
@@ -63,7 +75,7 @@ def test_no_other_package_takes_our_names(installed: None) -> None:
 def test_names_of_other_packages_are_told_too(installed: None) -> None:
     with pytest.raises(CallyardError, match="did you mean 'cloud'"):
         Executor(backend="clout")
-    with pytest.raises(CallyardError, match=r"use 'local', 'slurm', 'flux', 'broken', 'cloud', Local\(...\)"):
+    with pytest.raises(CallyardError, match=r"'lsf', 'gridengine', 'broken', 'cloud', 'queues', Local\(...\)"):
         Executor(backend="zzz")
 
 
@@ -98,9 +110,27 @@ def test_a_scheduler_of_another_package(installed: None) -> None:
         schedulers.open_scheduler("Cues")
 
 
+def test_a_scheduler_of_another_package_needs_no_backend(installed: None, tmp_path: Path) -> None:
+    for choice in ("Queues", "queues", Jobs("queues", queue="north")):
+        with Executor(backend=choice, cache=tmp_path / "cache") as ex:
+            assert "each call a job of Queues" in repr(ex)
+    with pytest.raises(SchedulerError, match="no installed package has a scheduler 'Cues'"):
+        Jobs("Cues")
+    with pytest.raises(ResourceError, match="options must be a mapping of names to texts"):
+        Jobs("Queues", options={"a": 1})  # type: ignore[dict-item]
+
+
+def test_live_calls_are_refused_where_there_are_none() -> None:
+    for factory in (PBS, LSF, GridEngine):
+        with pytest.raises(CallyardError, match=f"Callyard keeps no workers in jobs of {factory.__name__}"):
+            factory(detached=False)
+    with pytest.raises(ResourceError, match="memory_unit must be 'KB'"):
+        LSF(memory_unit="KiB")
+
+
 def test_ours_follow_the_protocols() -> None:
-    factories: list[Callable[[], BackendFactory]] = [Local, Slurm, Flux]
-    assert [factory().other_resources for factory in factories] == [(), (), ()]
+    factories: list[Callable[[], BackendFactory]] = [Local, Slurm, Flux, PBS, LSF, GridEngine]
+    assert {tuple(factory().other_resources) for factory in factories} == {()}
     opened: list[Scheduler] = [schedulers.open_scheduler(name) for name in schedulers.OWN]
     assert [scheduler.name for scheduler in opened] == list(schedulers.OWN)
 
@@ -131,6 +161,13 @@ def test_names_of_ours_need_no_look_at_installed_packages() -> None:
         ({"SLURM_JOB_ID": "7"}, ("flux",), "Slurm"),
         ({"FLUX_URI": "local:///run/flux"}, ("sbatch",), "Flux"),
         ({"FLUX_URI": "local:///run/flux", "SLURM_JOB_ID": "7"}, (), "Flux"),
+        ({}, ("qsub", "pbsnodes"), "PBS"),
+        ({}, ("qsub", "qconf"), "GridEngine"),
+        ({}, ("bsub",), "LSF"),
+        ({"PBS_JOBID": "7.server"}, ("sbatch",), "PBS"),
+        ({"JOB_ID": "7", "SGE_TASK_ID": "undefined"}, (), "GridEngine"),
+        ({"JOB_ID": "7"}, (), ""),
+        ({"LSB_JOBID": "7"}, (), "LSF"),
     ],
 )
 def test_the_scheduler_here(

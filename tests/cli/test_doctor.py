@@ -133,3 +133,24 @@ def test_slurm_does_not_answer(capsys, monkeypatch, tmp_path):
     assert status == 0
     assert "Unable to contact slurm controller" in text
     assert facts(capsys)["Slurm"]["value"] is None
+
+
+# ------------------------------------------------------------------ Flux
+
+
+def test_where_this_is_in_flux(capsys, monkeypatch, tmp_path):
+    said = {
+        "owner": os.getuid(), "user": os.getuid(), "job": "f7", "hostlist": "n[1-2]", "expiration": 0,
+        "R": {"version": 1, "execution": {"R_lite": [{"rank": "0-1", "children": {"core": "0-3"}}]}},
+    }  # fmt: skip
+    program = tmp_path / "flux"
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(said)}'\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("FLUX_URI", "local:///here")
+    found = facts(capsys)
+    assert found["Flux"]["how"] == "calls go to the nodes around this process: 2 nodes of Flux job f7, 8 cores"
+    assert found["backend='auto'"]["value"] == "flux"
+    said["owner"] = os.getuid() + 1
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(said)}'\n")
+    assert "each call becomes a job" in facts(capsys)["Flux"]["how"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import Cluster
 from gate import Gate
 from pretended import Nodes
 
@@ -30,3 +32,10 @@ def make(gate: Gate) -> Iterator[Callable[..., callyard.Executor]]:
 @pytest.fixture
 def ex(make: Callable[..., callyard.Executor]) -> callyard.Executor:
     return make()
+
+
+@pytest.fixture
+def runs(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The directory of live calls on nodes of the cluster."""
+    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"

@@ -15,6 +15,10 @@ def node() -> str:
     return os.environ["CALLYARD_FLUX_NODE"]
 
 
+def job() -> str:
+    return os.environ["CALLYARD_FLUX_JOB"]
+
+
 def time_left() -> float:
     """Return the time left to the job of this call (s)."""
     left = callyard.current().time_left()
@@ -38,6 +42,13 @@ def visible_to_rank() -> str:
 
     MPI.COMM_WORLD.Barrier()
     return visible()
+
+
+def cores_of_rank() -> set[int]:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+    return os.sched_getaffinity(0)
 
 
 def fail_as_rank() -> None:

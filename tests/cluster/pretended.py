@@ -7,12 +7,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from callyard import Executor, Local
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.pool.call_shape import NodeOffer
+
+if TYPE_CHECKING:
+    from cluster import Cluster  # not on the path of drivers that are processes of their own
 
 GIB = 1 << 30
 
@@ -55,6 +58,11 @@ def until(condition: Callable[[], Any], patience: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)
+
+
+def jobs_of(slurm: Cluster) -> list[str]:
+    """Those that wait or run."""
+    return slurm.run("squeue", "--noheader", "--array", "--states=PD,R", "--format=%i").split()
 
 
 # -- calls -------------------------------------------------------------------------------------------------------

@@ -7,16 +7,16 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from flux_live_calls import fail_as_rank, node, rank_and_node, visible_to_rank
+from cluster import Cluster
+from flux_live_calls import cores_of_rank, fail_as_rank, node, rank_and_node, visible_to_rank
 from gate import Gate, held
 from instance import Instance
-from instances import lend
 from pretended import Inside, same, until, visible
 
 import callyard
@@ -32,22 +32,6 @@ PACKAGE = str(Path(callyard.__file__).parents[1])
 @pytest.fixture(autouse=True)
 def own_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
-
-
-@pytest.fixture
-def own_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Instance]]:
-    """Start an instance for this test alone, and enter it."""
-    made: list[Instance] = []
-
-    def start(**described: Any) -> Instance:
-        made.append(Instance(tmp_path / "i", **described))
-        made[-1].__enter__()
-        lend(made[-1], monkeypatch)
-        return made[-1]
-
-    yield start
-    for each in made:
-        each.stop()
 
 
 @pytest.fixture
@@ -149,6 +133,21 @@ def test_an_instance_that_is_a_job_has_an_end(flux: Instance, tmp_path: Path) ->
     assert "2 nodes\nTrue\nrun_time=601 s was asked for, and the nodes are there for" in said
 
 
+@pytest.mark.needs("slurm")
+def test_an_instance_in_a_job_of_slurm(slurm: Cluster) -> None:
+    text = """
+        from flux_live_calls import node
+        from callyard import Executor
+        with Executor(backend="auto") as ex:
+            print(repr(ex))
+            print(len({future.result() for future in [ex.submit(node) for _ in range(200)]}), "nodes")
+    """
+    command = ["srun", "--nodes=2", "--ntasks=2", "--mpi=pmi2", "--time=5", "flux", "start", *script(text)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=100)
+    assert "live on 2 nodes of an instance of Flux" in done.stdout, done.stderr
+    assert "2 nodes\n" in done.stdout
+
+
 # ------------------------------------------------------------------ settings
 
 
@@ -170,7 +169,6 @@ def test_there_is_no_instance(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
-        ({"cpu_bind": "cores", "ranks": 2}, "cpu_bind means nothing to Flux"),
         ({"srun_args": "-v", "ranks": 2}, "srun_args means nothing to Flux"),
         ({"queue": "batch"}, "queue is for jobs"),
     ],
@@ -267,13 +265,12 @@ def test_everything_ends_with_the_driver(flux: Instance, tmp_path: Path) -> None
 
 
 def test_the_instance_ends(own_instance: Callable[..., Instance], gate: Gate) -> None:
-    own = own_instance(nodes=2, cores=1)
+    own = own_instance(nodes=1, cores=1)  # of several, the others need half a minute to notice
     with Executor(backend="flux") as ex:
-        Inside(ex).are_there(2)
-        running = [ex.submit(held, gate, node) for _ in range(2)]
-        gate.arrived(2)
+        running = ex.submit(held, gate, node)
+        gate.arrived()
         own.kill_leader()
-        assert all(isinstance(future.exception(), NodeFailure) for future in running)
+        assert isinstance(running.exception(), NodeFailure)
         with pytest.raises(NodeFailure, match="this allocation has ended, so ask for another one"):
             ex.submit(same, 1).result()
 
@@ -290,6 +287,9 @@ def test_ranks_over_several_nodes(flux: Instance) -> None:
         two = ex.submit(rank_and_node, resource_dict={"ranks": 3, "ranks_per_node": 2}).result()
         assert [name for *_, name in two] == ["n1", "n1", "n2"]
         assert ex.submit(same, 1).result() == 1
+        bound = ex.submit(cores_of_rank, resource_dict={"ranks": 2, "cpu_bind": "per-task"}).result()
+        assert [len(cores) for cores in bound] == [1, 1]
+        assert bound[0] != bound[1]
         with pytest.raises(WorkerLost, match=r"lost its ranks on n\d, n\d.*failed \(Exit 3\)"):
             ex.submit(fail_as_rank, resource_dict={"ranks": 2, "nodes": 2}).result()
         again = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2, "run_time": 60}).result()

@@ -6,8 +6,6 @@ import pytest
 
 from bench.scale import LONG, SHORT, Scale, driver, gather, measure, submit
 
-pytestmark = pytest.mark.needs("zmq")
-
 
 @pytest.mark.parametrize("microseconds", [SHORT, LONG])
 @pytest.mark.parametrize("cores", [1, 16])

@@ -198,10 +198,10 @@ def test_what_waits_is_known() -> None:
     big = NodeNeed(WorkerShape(cores=2))
     placement.add(Call(9, big))
     placement.decide()
-    assert placement.backlog() == [(ONE, 3, 0.5), (big, 1, UNKNOWN)]
-    assert not placement.idled
+    assert placement.backlog(0) == [(ONE, 3, 0.5), (big, 1, UNKNOWN)]
+    assert placement.idled == set()
     placement.finished(node, list(node.in_flight))
-    assert placement.idled
+    assert placement.idled == {0}
 
 
 def test_a_long_call_is_not_sent_ahead() -> None:
@@ -289,6 +289,24 @@ def test_a_thousand_nodes_cost_nothing_when_one_changes(monkeypatch: pytest.Monk
     assert len(looked) <= 3
 
 
+def test_calls_of_one_kind_pass_none_of_another() -> None:
+    """A large call that has been passed too often has a node kept free; calls of other kinds pass nobody there."""
+    placement = NodePlacement()
+    for kind in (0, 1):
+        placement.join(f"n{kind}", NodeCapacity(2), kind=kind)
+    small, large = ONE._replace(kind=1), NodeNeed(WorkerShape(cores=2), kind=1)
+    placement.add(Call(0, small))
+    placement.decide()
+    placement.add(Call(1, large))
+    others = placement.nodes[1]
+    for number in range(2, 100):
+        placement.add(Call(number, ONE))
+        placement.decide()
+        placement.finished(others, list(others.in_flight))
+    placement.add(Call(100, small))
+    assert sent(placement) == [("n1", [100])]
+
+
 NEEDS = [
     NodeNeed(WorkerShape()),
     NodeNeed(WorkerShape(cores=2)),
@@ -299,6 +317,9 @@ NEEDS = [
     NodeNeed(WorkerShape(), exclusive=True, nodes=2),
     NodeNeed(WorkerShape(), exclusive=True, rank_options=RankOptions(cpu_bind="cores")),
 ]
+
+
+KINDS = st.sampled_from([0, 0, 1])
 
 
 class Machine(RuleBasedStateMachine):
@@ -313,11 +334,11 @@ class Machine(RuleBasedStateMachine):
         self.there: dict[NodeState, list[Call]] = {}
         self.count = 0
 
-    @rule(target=nodes, cores=st.integers(1, 4), gpus=st.integers(0, 2), memory=st.integers(0, 6))
-    def join(self, cores: int, gpus: int, memory: int) -> Any:
+    @rule(target=nodes, cores=st.integers(1, 4), gpus=st.integers(0, 2), memory=st.integers(0, 6), kind=KINDS)
+    def join(self, cores: int, gpus: int, memory: int, kind: int) -> Any:
         if len(self.there) >= 4:
             return multiple()
-        node = self.placement.join("n", NodeCapacity(cores, tuple(map(str, range(gpus))), memory))
+        node = self.placement.join("n", NodeCapacity(cores, tuple(map(str, range(gpus))), memory), kind=kind)
         self.there[node] = []
         self.carry_out()
         return node
@@ -333,11 +354,17 @@ class Machine(RuleBasedStateMachine):
         self.waiting.update(dict.fromkeys(calls))  # type: ignore[arg-type]
         self.carry_out()
 
-    @rule(need=st.sampled_from(NEEDS), short=st.booleans(), priority=st.integers(0, 1), count=st.integers(1, 9))
-    def add(self, need: NodeNeed, short: bool, priority: int, count: int) -> None:
+    @rule(
+        need=st.sampled_from(NEEDS),
+        short=st.booleans(),
+        priority=st.integers(0, 1),
+        count=st.integers(1, 9),
+        kind=KINDS,
+    )
+    def add(self, need: NodeNeed, short: bool, priority: int, count: int, kind: int) -> None:
         for _ in range(count):
             self.count += 1
-            call = Call(self.count, need, priority, 1e-4 if short else UNKNOWN)
+            call = Call(self.count, need._replace(kind=kind), priority, 1e-4 if short else UNKNOWN)
             self.waiting[call] = None
             self.placement.add(call)
         self.carry_out()
@@ -424,6 +451,16 @@ class Machine(RuleBasedStateMachine):
             assert list(node.in_flight) == self.there[node]
         if hasattr(self, "placement") and self.placement.max_workers is not None:
             assert places <= self.placement.max_workers
+
+    @invariant()
+    def calls_are_on_nodes_of_their_kind(self) -> None:
+        for node, calls in getattr(self, "there", {}).items():
+            assert {call.need.kind for call in calls} <= {node.kind}
+        for kind in (0, 1) if hasattr(self, "placement") else ():
+            on_nodes = {call for node, calls in self.there.items() if node.kind == kind for call in calls}
+            assert self.placement._active_of[kind] <= len(on_nodes)
+        if hasattr(self, "placement"):
+            assert self.placement._active_of.total() == self.placement._active
 
     @invariant()
     def who_waits_has_no_room(self) -> None:

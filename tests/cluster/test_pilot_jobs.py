@@ -32,6 +32,7 @@ class Scheduler:
 
     poll = (5.0, 60.0)
     least = 0
+    where = ""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -52,7 +53,11 @@ class Scheduler:
         log = f"{self._logs}/{token}-{{element}}"
         return JobRequest("callyard", token, contact, log, Resources(), count if count > 1 else None)
 
-    def describe(self) -> str:
+    @property
+    def kinds_of_nodes(self) -> list[Scheduler]:
+        return [self]
+
+    def describe(self, there: int) -> str:
         return "pretended nodes"
 
     def submit(self, request: JobRequest) -> str:
@@ -74,9 +79,6 @@ class Scheduler:
 
     def cancel(self, jobs: Sequence[str]) -> None:
         self.cancelled += jobs
-
-    def pause(self) -> float:
-        return 30.0
 
     def stop_asking(self) -> None:
         """Nothing is waited for here."""
@@ -110,7 +112,7 @@ class Driver:
 
     @property
     def blocks(self) -> list[Block]:
-        return self.pilots._state.blocks
+        return self.pilots._pilots.blocks
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_nothing_is_due_when_all_nodes_are_gone(driver: Driver, scheduler: Sched
     driver.look(wanted=False, after=LATER)
     driver.hear(wanted=False)
     assert not driver.blocks
-    assert driver.pilots._state.next_look() is None
+    assert driver.pilots._pilots.next_look() is None
     driver.look(wanted=True, after=LATER)
     assert driver.blocks
     assert driver.blocks != [block]
@@ -167,7 +169,7 @@ def test_a_refusal_is_not_asked_for_over_and_over(driver: Driver, scheduler: Sch
     driver.look(after=LATER)
     driver.hear()
     assert len(scheduler.submitted) == 4
-    assert driver.pilots.give_up([NodeNeed(WorkerShape(9))], False, "") is None  # the mistake is not one any more
+    assert driver.pilots.give_up([NodeNeed(WorkerShape(9))], False, "") == []  # the mistake is not one any more
     assert node.number in driver.placement.nodes
 
 
@@ -176,8 +178,7 @@ def test_calls_are_told_why_no_node_can_come(driver: Driver, scheduler: Schedule
     driver.placement.add(call())
     driver.look()
     driver.hear()
-    given_up = driver.pilots.give_up([ONE], False, "")
-    assert given_up is not None
+    (given_up,) = driver.pilots.give_up([ONE], False, "")
     assert isinstance(given_up.why, SchedulerError)
     assert "Invalid account" in str(given_up.why)
     assert len(scheduler.submitted) == 1
@@ -193,8 +194,7 @@ def test_an_answer_that_makes_no_sense_is_not_waited_for(driver: Driver, schedul
     driver.look()
     driver.hear()
     assert not driver.blocks
-    given_up = driver.pilots.give_up([ONE], False, "")
-    assert given_up is not None
+    (given_up,) = driver.pilots.give_up([ONE], False, "")
     assert "hello" in str(given_up.why)
 
 
@@ -205,7 +205,7 @@ def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Sc
     scheduler.trouble = ValueError("squeue: what?")
     driver.look(after=LATER)
     driver.hear()
-    assert driver.pilots.give_up([ONE], False, "") is None  # its node may come all the same
+    assert driver.pilots.give_up([ONE], False, "") == []  # its node may come all the same
     scheduler.trouble = None
     scheduler.states["1"] = Status("running", "runs")
     driver.look(after=LATER)
@@ -240,8 +240,7 @@ def test_a_node_whose_agent_is_there_is_not_forgotten(driver: Driver, scheduler:
 
 def test_more_nodes_together_than_there_may_be(driver: Driver) -> None:
     needs = [NodeNeed(WorkerShape(), exclusive=True, nodes=3), ONE]
-    given_up = driver.pilots.give_up(needs, False, "")
-    assert given_up is not None
+    (given_up,) = driver.pilots.give_up(needs, False, "")
     assert given_up.needs == needs[:1]
 
 
@@ -277,7 +276,7 @@ def test_what_has_room_for_one_of_two_is_counted_once(driver: Driver, scheduler:
     driver.placement.decide(driver.now)
     driver.hear()
     assert len(scheduler.submitted) == 1
-    again = driver.pilots._state.next_look()
+    again = driver.pilots._pilots.next_look()
     assert again is not None
     driver.look(after=again - driver.now)
     driver.hear()
@@ -307,7 +306,7 @@ def test_nodes_are_not_asked_for_at_the_end(driver: Driver, scheduler: Scheduler
 def test_arrays_are_no_larger_than_the_cluster_takes(driver: Driver, scheduler: Scheduler) -> None:
     """`most` is also what the client knows of the cluster: here arrays of two."""
     scheduler.most = 2
-    driver.pilots._state.autoscaler = autoscaler.Autoscaler(0, 5)
+    driver.pilots._pilots.states[0].autoscaler = autoscaler.Autoscaler(0, 5)
     for _ in range(20):
         driver.placement.add(call())
     driver.look()

@@ -17,7 +17,7 @@ import ending_calls
 import pytest
 from cluster import Cluster
 from gate import Gate, held
-from pretended import Inside, same, until, visible
+from pretended import Inside, jobs_of, same, until, visible
 
 import callyard
 from callyard import Executor, Slurm
@@ -28,12 +28,6 @@ from callyard.errors import CallyardError, NodeFailure, ResourceError, Scheduler
 
 QUICK: dict[str, Any] = {"poll": (0.2, 1)}
 Make = Callable[..., Executor]
-
-
-@pytest.fixture
-def runs(slurm: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
-    return tmp_path / "runs"
 
 
 @pytest.fixture
@@ -53,11 +47,6 @@ def node() -> str:
 
 def job() -> str:
     return os.environ["SLURM_JOB_ID"]
-
-
-def jobs_of(slurm: Cluster) -> list[str]:
-    """Those that wait or run."""
-    return slurm.run("squeue", "--noheader", "--array", "--states=PD,R", "--format=%i").split()
 
 
 # -- nodes come and go -----------------------------------------------------------------------------
@@ -331,9 +320,9 @@ def test_what_waits_in_the_queue_is_cancelled_at_the_end(make: Make, slurm: Clus
 def test_an_idle_driver_is_at_rest(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     ex = make(1)
     assert ex.submit(same, 1).result() == 1
-    state = Inside(ex).driver._agents._starter._state
+    pilots = Inside(ex).driver._agents._starter._pilots
     # Nothing is to be known.
-    until(lambda: state.next_look() is None or state.next_look() > state._decided + 20)
+    until(lambda: pilots.next_look() is None or pilots.next_look() > pilots.states[0]._decided + 20)
 
 
 def test_the_users_own_script(make: Make) -> None:
@@ -356,6 +345,38 @@ def test_what_calls_print_is_kept(make: Make, runs: Path) -> None:
     ex.shutdown()
     until(lambda: "said on the node" in "".join(log.read_text() for log in (runs / "logs").iterdir()))
     assert {log.stat().st_mode & 0o777 for log in (runs / "logs").iterdir()} == {0o600}
+
+
+def print_much(lines: int) -> None:
+    for number in range(lines):
+        print(f"line {number} " + "." * 100)
+
+
+def test_the_log_of_a_node_has_a_limit(make: Make, runs: Path) -> None:
+    ex = make(1, log_limit="64KB")
+    ex.submit(print_much, 10_000).result()
+    ex.submit(print, "the last words", flush=True).result()
+    until(lambda: "the last words" in "".join(log.read_text() for log in (runs / "logs").iterdir()))
+    ex.shutdown()
+    (log,) = (runs / "logs").iterdir()
+    text = log.read_text()
+    assert len(text) <= 64 << 10
+    assert "line 0 ..." in text
+    assert "bytes were left out here, beyond log_limit" in text
+    assert "line 9999 ..." in text
+    assert "line 5000 ..." not in text
+
+
+@pytest.mark.needs("mpi")
+def test_nodes_of_one_job_have_logs_of_their_own(make: Make, runs: Path, fitting_mpi: None) -> None:
+    ex = make(2, log_limit="64KB")
+    where = {name for *_, name in ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()}
+    calls = [ex.submit(print_much, 10_000, resource_dict={"exclusive": True}) for _ in where]
+    assert wait(calls).done == set(calls)
+    ex.shutdown()
+    logs = {log.name.split(".")[1]: log.read_text() for log in (runs / "logs").glob("*.*.log")}
+    assert set(logs) == where
+    assert all("line 9999 ..." in text and len(text) <= 64 << 10 for text in logs.values())
 
 
 def test_a_node_that_has_failed_is_not_asked_for_again(

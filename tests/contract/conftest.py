@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 import contract_calls
 import pytest
 from gate import Gate
+from grid_files import ONE_SLOT
 
 import callyard
-from callyard import Flux, Slurm
+from callyard import Flux, GridEngine, Slurm
 from callyard.hashing.encoder import _registered as registered
 
 WORKERS = 2
 # For jobs `max_workers` is a limit within an array; where a test needs one for all calls, each takes the only node.
-ONE_AT_A_TIME = {"partition": "short", "exclusive": True}
+ONE_AT_A_TIME = {"slurm": {"partition": "short", "exclusive": True}, "gridengine": {"queue": ONE_SLOT}}
 
 
 class Backend(NamedTuple):
@@ -102,6 +103,7 @@ BACKENDS = {
     "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
     "flux detached": Backend(_JOBS | {"runs again"}, detached=True, cluster="flux"),
     "flux detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="flux"),
+    "gridengine detached": Backend(_JOBS | {"runs again"}, detached=True, core=True, cluster="gridengine"),
     "slurm live": Backend(_LOCAL | {"runs again"}, nodes="allocated"),
     "slurm live with a cache": Backend(_LOCAL, remembers=True, nodes="allocated", core=True),
     "flux live": Backend(_LOCAL | {"runs again"}, nodes="allocated", core=True, cluster="flux"),
@@ -137,6 +139,9 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
         return
     if chosen.ssh:
         yield {"backend": callyard.Local(host=request.getfixturevalue("sshd").host("plain"))}
+    if chosen.cluster == "gridengine":
+        request.getfixturevalue("grid")
+        yield {"backend": GridEngine(poll=(0.2, 1), result_grace=2, parallel_environment="smp")}
         return
     if chosen.detached or chosen.nodes:
         request.getfixturevalue("cluster")  # here, so that it is there before the test
@@ -187,7 +192,7 @@ def make(
 
         def create(max_workers: int | None = WORKERS, **more: Any) -> callyard.Executor:
             if detached and max_workers == 1 and not has_lanes:
-                more = {"resource_dict": ONE_AT_A_TIME, **more}
+                more = {"resource_dict": ONE_AT_A_TIME[chosen_backend.cluster], **more}
             elif detached and max_workers == WORKERS:
                 max_workers = None  # the cluster has room for more, and a job takes a second
             return stack.enter_context(callyard.Executor(max_workers, **chosen, **more))

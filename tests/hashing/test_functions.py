@@ -629,21 +629,21 @@ def test_what_is_imported_there_is_pinned(labs: Labs) -> None:
     lab = labs.load({"lab.py": SENT})
     with pytest.warns(UserWarning, match="LOCK holds: it is a lock"):
         call = call_key(lab.made(), (1,), {})
-    assert {name for module, name, _ in call.references} == {"LOCK", "TABLE", "helper", "Thing"}
-    assert all(token_at(module, name) == token for module, name, token in call.references)
+    assert {name for module, name, *_ in call.references} == {"LOCK", "TABLE", "helper", "Thing"}
+    assert all(token_at(module, name) == token for module, name, token, _ in call.references)
     lab.TABLE["a"].append(2)
-    changed = [name for module, name, token in call.references if token_at(module, name) != token]
+    changed = [name for module, name, token, _ in call.references if token_at(module, name) != token]
     assert changed == ["TABLE"]
     lab.TABLE["a"].pop()
     lab.helper.__code__ = (lambda x: x + 1).__code__
-    changed = [name for module, name, token in call.references if token_at(module, name) != token]
+    changed = [name for module, name, token, _ in call.references if token_at(module, name) != token]
     assert changed == ["helper"]
 
 
 def test_classes_of_arguments_are_pinned(labs: Labs) -> None:
     lab = labs.load({"lab.py": SENT})
     call = call_key(lab.unused, ([lab.Thing()],), {})
-    assert {name for _, name, _ in call.references} == {"unused", "Thing"}
+    assert {name for _, name, *_ in call.references} == {"unused", "Thing"}
     before = call.references
     lab.Thing.more = 1
     assert [token_at(*place[:2]) == place[2] for place in before] == [place[1] != "Thing" for place in before]

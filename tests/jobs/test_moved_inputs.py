@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batches import TOKEN, batch
@@ -18,8 +19,9 @@ from callyard.jobs.batch import CallFile, CallInput, CallOutcome, CallPosition
 from callyard.jobs.call_files import follow_moves
 from callyard.jobs.list_job_calls import needed_keys
 from callyard.jobs.spool import BatchDirectory
+from callyard.jobs.successor import move_after
 from callyard.worker.job_inputs import inputs_of
-from callyard.worker.job_outcome import InputFailed, failed
+from callyard.worker.job_outcome import InputFailed, InputMoved, failed
 
 KEY = "ab" * 20
 
@@ -42,11 +44,11 @@ class Graph:
         )  # fmt: skip
         self.first, self.dependent = first, self.batch(TOKEN, [self.call_file.dump()], needs=(first.token,))
 
-    def batch(self, token: str, calls: list[bytes], needs: tuple[str, ...] = ()) -> BatchDirectory:
+    def batch(self, token: str, calls: list[bytes], **changes: Any) -> BatchDirectory:
         made = BatchDirectory(self.home, token)
         places = tuple(CallPosition(f"{token}{n}", "relax", 0, len(call)) for n, call in enumerate(calls))
         made.create(
-            batch(token=token, calls=places, elements=tuple(range(len(calls))), needs=needs), calls, "#!/bin/sh\n"
+            batch(token=token, calls=places, elements=tuple(range(len(calls))), **changes), calls, "#!/bin/sh\n"
         )
         return made
 
@@ -67,8 +69,29 @@ def test_an_input_that_goes_on_has_not_failed(graph: Graph) -> None:
     assert follow_moves(graph.home, graph.first.token, 1) == (graph.last.token, 0, None)
     assert dependency_failed(graph.dependent, 0) is None
     assert graph.may_come()
+    with pytest.raises(InputMoved) as moved:
+        inputs_of(graph.dependent, graph.call_file)
+    assert (moved.value.token, moved.value.number) == (graph.last.token, 0)
+
+
+def test_a_job_that_has_waited_for_the_input_where_it_goes_on(graph: Graph) -> None:
+    move_after(graph.dependent, 0, graph.last.token, 0)
+    outcome = graph.dependent.ended(0)
+    assert outcome is not None
+    successor = BatchDirectory(graph.home, outcome.key)
+    assert successor.batch.waited_for() == {graph.last.token}
+    assert set(successor.batch.needs) == {graph.first.token, graph.last.token}
     with pytest.raises(JobLost, match="is not there"):
-        inputs_of(graph.home, graph.call_file)
+        inputs_of(successor, graph.call_file)
+
+
+def test_an_input_that_may_run_again(graph: Graph) -> None:
+    """Whoever waits for it decides that in a while; if there is nobody, the call begins after its next submission."""
+    first = graph.batch("4" * 16, [b"call"], restart_limit=1)
+    call_file = graph.call_file.replace(inputs=(CallInput("relax", token=first.token, number=0),))
+    with pytest.raises(InputMoved) as moved:
+        inputs_of(graph.dependent, call_file)
+    assert moved.value.token == first.token
 
 
 def test_an_input_that_has_failed_at_last(graph: Graph) -> None:
@@ -78,7 +101,7 @@ def test_an_input_that_has_failed_at_last(graph: Graph) -> None:
     assert str(inherited.error()[0]) == "its own"
     assert not graph.may_come()
     with pytest.raises(InputFailed):
-        inputs_of(graph.home, graph.call_file)
+        inputs_of(graph.dependent, graph.call_file)
 
 
 def test_the_result_of_an_input_that_went_on_is_kept(graph: Graph) -> None:

@@ -85,9 +85,10 @@ def test_a_call_that_was_running_again_does_not_go_on_elsewhere(folder: BatchDir
     assert not successors(folder)
 
 
-def test_a_call_whose_result_others_wait_for_stays(folder: BatchDirectory) -> None:
+def test_a_call_stays_if_others_are_cancelled_with_it(folder: BatchDirectory) -> None:
     other = BatchDirectory(folder.home, TOKEN[::-1])
-    other.create(batch(token=other.token, needs=(TOKEN,)), [b"call", b"call"], "#!/bin/sh\n")
+    request = {"after": [["ok", TOKEN, None]]}
+    other.create(batch(token=other.token, needs=(TOKEN,), request=request), [b"call", b"call"], "#!/bin/sh\n")
     folder.run_again(0, 2, 0, b"arguments")
     assert not move_to_successor(folder, 0)
     for number in range(2):
@@ -95,9 +96,38 @@ def test_a_call_whose_result_others_wait_for_stays(folder: BatchDirectory) -> No
     assert move_to_successor(folder, 0)
 
 
+def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: BatchDirectory) -> None:
+    assert not move_to_successor(folder, 0, lost=True)
+    limited = BatchDirectory(folder.home, TOKEN[::-1])
+    lanes = ["lane-0", "lane-1"]
+    request = {
+        "after": [],
+        "after_each": [[], [["any", TOKEN, 0]]],
+        "lanes": lanes,
+        "resources": {"begin": "now+1hour"},
+    }
+    limited.create(
+        batch(token=limited.token, restart_limit=1, request=request),
+        [b"call", b"call"],
+        f"#!/bin/sh\n# {limited.token}\n",
+    )
+    limited.begin(1, CallStart("f1", "node1", "ab" * 20))
+    for number, (attempt, lane) in enumerate([(1, "lane-0"), (2, "lane-1")]):
+        assert move_to_successor(limited, number, lost=True)
+        outcome = limited.ended(number)
+        assert outcome is not None
+        assert outcome.attempts == attempt, "the first had not begun"
+        successor = BatchDirectory(folder.home, outcome.key)
+        assert successor.again(0) == CallAgain(attempt, 0, b"")
+        assert successor.batch.restart_limit == 0
+        asked = successor.batch.request
+        assert (asked["after_each"], asked["lanes"], asked["resources"]) == ([[]], [lane], {})
+        assert not move_to_successor(successor, 0, lost=True)
+
+
 def test_another_process_moves_it(folder: BatchDirectory) -> None:
     folder.run_again(0, 2, 0, b"arguments")
-    claim = Claims(folder.home).take(TOKEN, "successor")
+    claim = Claims(folder.home).take(f"{TOKEN}.0", "successor")
     assert isinstance(claim, Claim)
     assert move_to_successor(folder, 0), "it is going to"
     assert not successors(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from callyard.schedulers.flux.states import EXCEPTIONS, RESULTS, STATES, transla
 from callyard.schedulers.flux.submit import check
 from callyard.schedulers.flux.variables import environment
 from callyard.schedulers.job_environment import current_job
+from callyard.schedulers.steps import RankOptions
 
 ROOT = Path(__file__).parent.parent.parent
 FLUX = FluxScheduler()
@@ -74,14 +76,53 @@ def test_a_plain_job() -> None:
         ({"priority": 100}, {"urgency": "30"}),
         ({"queue": "batch", "account": "a", "constraint": "x&y"}, {"queue": "batch", "bank": "a", "requires": "x&y"}),
         ({"warn_before": 30}, {"signal": "USR1@30s"}),
+        ({"nodelist": "n[1-2]", "nodes": 2}, {"requires": "host:n[1-2]", "nodes": "2"}),
+        ({"exclude": ["n1", "n[3-4]"]}, {"requires": "-host:n1,n[3-4]"}),
+        (
+            {"constraint": "a|b", "nodelist": "n1", "exclude": "n2"},
+            {"requires": "(a|b)&(host:n1)&(-host:n2)"},
+        ),
+        ({"begin": "now+2hours"}, {"begin-time": "+7200s"}),
+        ({"begin": "now+90"}, {"begin-time": "+90s"}),
+        ({"begin": "now + 1 w"}, {"begin-time": "+604800s"}),
+        ({"begin": "2030-01-31T12:00"}, {"begin-time": "2030-01-31 12:00"}),
+        ({"begin": "2030-01-31"}, {"begin-time": "2030-01-31 00:00"}),
+        ({"begin": dt.datetime.fromisoformat("2030-01-31T12:00")}, {"begin-time": "2030-01-31 12:00:00"}),
+        ({"ranks": 4, "ranks_per_node": 2, "nodes": 2}, {"nodes": "2", "ntasks": "2", "cores-per-task": "2"}),
     ],
 )
 def test_resources(resources: dict[str, Any], expected: dict[str, str]) -> None:
     assert options(Resources(**resources)).items() >= expected.items()
 
 
+def test_a_job_that_may_begin_now_says_nothing() -> None:
+    assert "begin-time" not in options(Resources(begin="now"))
+
+
+def test_ranks_that_are_bound_are_started_by_flux() -> None:
+    assert asked(Resources(ranks=2), starts_ranks=True)["command"] == ["flux", "start", "bash", "/run/job.sh"]
+    words = FLUX.site().rank_options
+    assert words is not None
+    assert words(RankOptions("map:0;1", "per-task")) == [
+        "--setopt=cpu-affinity=map:0;1",
+        "--setopt=gpu-affinity=per-task",
+    ]
+
+
 @pytest.mark.parametrize(
-    "key", ["nodes", "exclusive", "gpus-per-task", "urgency", "signal", "time-limit", "queue", "bank", "requires"]
+    "key",
+    [
+        "begin-time",
+        "nodes",
+        "exclusive",
+        "gpus-per-task",
+        "urgency",
+        "signal",
+        "time-limit",
+        "queue",
+        "bank",
+        "requires",
+    ],
 )
 def test_what_is_not_asked_for_is_left_to_the_instance(key: str) -> None:
     assert key not in options(Resources(memory=3))
@@ -95,7 +136,7 @@ def test_a_job_on_several_nodes_is_an_instance() -> None:
     assert asked(Resources(nodes=2, ranks=4))["command"] == ["flux", "start", "bash", "/run/job.sh"]
     launcher = FLUX.site().rank_launcher
     assert launcher is not None
-    assert launcher(4, 2, None) == ("flux", "run", "--ntasks=4", "--cores-per-task=2")
+    assert launcher(4, 2, None, 2) == ("flux", "run", "--nodes=2", "--ntasks=4", "--cores-per-task=2")
 
 
 def test_a_template_has_its_own_options() -> None:
@@ -152,8 +193,13 @@ def test_submissions_are_found_by_element() -> None:
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
-        ({"partition": "x"}, "queue="), ({"qos": "x"}, "queue="), ({"restart_limit": 1}, "starts no job again"),
-        ({"slurm_cmd_args": ["-v"]}, "sbatch"), ({"gres": "gpu:1"}, "no such thing"),
+        ({"partition": "x"}, "queue="), ({"qos": "x"}, "queue="),
+        ({"slurm_cmd_args": ["-v"]}, "sbatch"), ({"gres": "gpu:1"}, "gpus_per_rank="),
+        ({"reservation": "x"}, "nodelist="), ({"licenses": "x:1"}, "max_workers="), ({"wckey": "x"}, "account="),
+        ({"mail_type": "END"}, "sends no mail"), ({"mail_user": "me"}, "sends no mail"),
+        ({"srun_args": ["-v"], "ranks": 2}, "cpu_bind="), ({"begin": "16:00"}, "2030-01-31T16:00"),
+        ({"begin": "now+3fortnights"}, "now.2hours"), ({"begin": "tomorrow"}, "datetime"),
+        ({"nodelist": "n[1-2]"}, "nodes=2.*host:n.1-2"), ({"nodelist": "n[1-4]", "nodes": 2}, "names 4 nodes"),
     ],
 )  # fmt: skip
 def test_resources_of_others_are_refused(resources: dict[str, Any], words: str) -> None:
@@ -241,6 +287,13 @@ def test_the_page_of_the_documentation_is_made_of_these_tables() -> None:
     page = subprocess.run(tool, check=True, capture_output=True, text=True, encoding="utf-8").stdout
     shown = (ROOT / "docs" / "flux-states.md").read_text(encoding="utf-8")
     assert shown == page, "python tools/flux_states.py > docs/flux-states.md"
+
+
+def test_the_page_of_keys_is_what_both_schedulers_are_asked_for() -> None:
+    tool = [sys.executable, ROOT / "tools" / "scheduler_keys.py"]
+    page = subprocess.run(tool, check=True, capture_output=True, text=True, encoding="utf-8").stdout
+    shown = (ROOT / "docs" / "scheduler-keys.md").read_text(encoding="utf-8")
+    assert shown == page, "python tools/scheduler_keys.py > docs/scheduler-keys.md"
 
 
 # ------------------------------------------------------------------ refusals

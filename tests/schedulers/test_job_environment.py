@@ -40,7 +40,7 @@ def test_a_process_in_no_job() -> None:
 
 def test_what_a_scheduler_does_not_tell_is_left_empty() -> None:
     variables = JobVariables("Queues", "QUEUES_JOB")
-    assert variables.read({"QUEUES_JOB": "3"}) == JobEnvironment("Queues", "3")
+    assert variables.read({"QUEUES_JOB": "3"}) == JobEnvironment("Queues", "3", restarts=None)
     assert variables.read({"QUEUES_JOB": ""}) is None
 
 
@@ -62,7 +62,9 @@ def test_a_number_that_is_not_set(element: dict[str, str]) -> None:
 def test_names_reach_a_process_through_its_environment() -> None:
     variables = JobVariables("Queues", "QUEUES_JOB", cgroup="queues/{job}")
     environ = variables.environment()
-    assert current_job({**environ, "QUEUES_JOB": "3"}) == JobEnvironment("Queues", "3", cgroup="queues/3")
+    assert current_job({**environ, "QUEUES_JOB": "3"}) == JobEnvironment(
+        "Queues", "3", cgroup="queues/3", restarts=None
+    )
     assert current_job({**environ, "SLURM_JOB_ID": "3"}) == JobEnvironment()
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from callyard.schedulers.flux.scheduler import FluxScheduler
+from callyard.schedulers.gridengine.scheduler import GridEngineScheduler
+from callyard.schedulers.lsf.scheduler import LsfScheduler
+from callyard.schedulers.pbs.scheduler import PbsScheduler
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.testing.scheduler_contract import SchedulerContract
 
@@ -13,3 +18,16 @@ class TestSlurm(SchedulerContract):
 
 class TestFlux(SchedulerContract):
     scheduler = FluxScheduler()
+
+
+class TestPBS(SchedulerContract):
+    scheduler = PbsScheduler()
+
+
+class TestLSF(SchedulerContract):
+    scheduler = LsfScheduler()
+
+
+class TestGridEngine(SchedulerContract):
+    scheduler = GridEngineScheduler()
+    options = MappingProxyType({"parallel_environment": "smp"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callyard.schedulers.slurm.nodes import NodeKind, kinds, nodes
+from callyard.schedulers.slurm.nodes import NodeGroup, groups, nodes
 
 MIB = 1 << 20
 SAID = """\
@@ -14,7 +14,7 @@ slurm_load error
 
 
 def test_those_of_the_default_partition() -> None:
-    assert kinds(SAID, None) == [NodeKind(4, 64, 256000 * MIB, 4), NodeKind(2, 64, 512000 * MIB, 0)]
+    assert groups(SAID, None) == [NodeGroup(4, 64, 256000 * MIB, 4), NodeGroup(2, 64, 512000 * MIB, 0)]
     assert "--partition=" not in " ".join(nodes(None))
 
 
@@ -22,8 +22,8 @@ def test_those_of_a_partition() -> None:
     assert nodes("debug")[:2] == ["sinfo", "--noheader"]
     assert "--partition=debug" in nodes("debug")
     line = SAID.splitlines()[2]
-    assert kinds(line, "debug") == [NodeKind(1, 8, 16000 * MIB, 3)]
+    assert groups(line, "debug") == [NodeGroup(1, 8, 16000 * MIB, 3)]
 
 
 def test_nothing_is_known_where_nobody_says() -> None:
-    assert kinds("sinfo: error: Unable to contact slurm controller", None) == []
+    assert groups("sinfo: error: Unable to contact slurm controller", None) == []

@@ -7,20 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yard
 
-from callyard import Executor, Local
-from callyard.backends.base import Backend, Settings
-from callyard.backends.batch.backend import BatchBackend
-from callyard.backends.batch.scheduler_client import SchedulerClient
-from callyard.backends.batch.writer import JobSettings
-from callyard.cache.cache import Cache
-from callyard.hosts.this_machine import open_host
-from callyard.pool.zygote_connection import python_command
+from callyard import Executor, Jobs
+from callyard.schedulers.base import JobId, Scheduler
 from callyard.schedulers.job_environment import current_job
 from callyard.schedulers.registry import open_scheduler
 from callyard.testing.scheduler_contract import SchedulerContract
@@ -28,21 +22,15 @@ from callyard.testing.scheduler_contract import SchedulerContract
 pytestmark = [pytest.mark.needs("linux"), pytest.mark.wide]
 
 
+def _from_the_page() -> Scheduler:
+    found: dict[str, Any] = {}
+    exec(compile(yard.documented(), str(yard.PAGE), "exec"), found)
+    scheduler: Scheduler = found["YardScheduler"]()
+    return scheduler
+
+
 class TestContract(SchedulerContract):
-    scheduler = yard.YardScheduler()
-
-
-@dataclass(frozen=True)
-class Yard(Local):
-    """The backend of that package: each call is a job."""
-
-    def open(self, settings: Settings, cache: Cache | None = None) -> Backend:  # type: ignore[override]
-        assert cache is not None
-        scheduler = open_scheduler("Yard")
-        job_variables = scheduler.site().job_variables
-        command = tuple(python_command("callyard.worker.job", "main"))
-        jobs = JobSettings("Yard", command, {}, environment=job_variables.environment(), poll=(0.1, 0.5))
-        return BatchBackend(SchedulerClient(scheduler, open_host(), 0.1), cache._directory, jobs, settings, False)
+    scheduler = _from_the_page()
 
 
 @pytest.fixture
@@ -51,7 +39,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     about = tmp_path / "site" / "yard-1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: yard\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[callyard.schedulers]\nYard = yard:YardScheduler\n")
+    (about / "entry_points.txt").write_text("[callyard.schedulers]\nYard = documented_yard:YardScheduler\n")
+    (tmp_path / "site" / "documented_yard.py").write_text(yard.documented())
     program = tmp_path / "bin" / "yard"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {yard.__file__} "$@"\n')
@@ -75,10 +64,25 @@ def fail() -> None:
 
 
 def test_a_call_is_a_job(installed: Path, tmp_path: Path) -> None:
-    with Executor(backend=Yard(), cache=tmp_path / "cache") as ex:
+    with Executor(backend=Jobs("yard", poll=(0.1, 0.5)), cache=tmp_path / "cache") as ex:
         future = ex.submit(where)
         assert future.result() == ("Yard", "1", "siding-1")
         assert future.job_id == "1"
+
+
+def test_its_name_is_enough(installed: Path, tmp_path: Path) -> None:
+    with Executor(backend="yard", cache=tmp_path / "cache", resource_dict={"queue": "north"}) as ex:
+        assert ex.submit(where).result()[0] == "Yard"
+    assert (installed / "1" / "queue").read_text() == "north"
+
+
+def test_what_the_page_says_of_its_answers() -> None:
+    scheduler = _from_the_page()
+    found = scheduler.status([]).read("7 waits\n8_1 over\n8_2 cancelled\n")
+    assert {str(job): status.phase for job, status in found.items()} == {
+        "7": "waiting", "8_1": "ended", "8_2": "ended",
+    }  # fmt: skip
+    assert found[JobId("8", 1)].exit_code == 0
 
 
 def test_a_job_neither_loads_its_scheduler_nor_looks_for_it(installed: Path) -> None:
@@ -88,17 +92,17 @@ def test_a_job_neither_loads_its_scheduler_nor_looks_for_it(installed: Path) -> 
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environ)
     job, *modules = run.stdout.split()
     assert job == "7_1"
-    assert not {"yard", "importlib.metadata", "callyard.schedulers.registry"} & set(modules)
+    assert not {"documented_yard", "importlib.metadata", "callyard.schedulers.registry"} & set(modules)
 
 
 def test_calls_are_an_array(installed: Path, tmp_path: Path) -> None:
-    with Executor(backend=Yard(), cache=tmp_path / "cache") as ex:
+    with Executor(backend=Jobs("yard", poll=(0.1, 0.5)), cache=tmp_path / "cache") as ex:
         assert list(ex.map(pow, [2, 3, 4], [5, 5, 5])) == [32, 243, 1024]
-    assert sum(1 for job in installed.iterdir() for each in job.iterdir() if each.name != "token") == 3
+    assert sum(1 for job in installed.iterdir() for each in job.iterdir() if each.name not in ("token", "queue")) == 3
 
 
 def test_a_job_that_is_gone(installed: Path, tmp_path: Path) -> None:
-    with Executor(backend=Yard(), cache=tmp_path / "cache") as ex:
+    with Executor(backend=Jobs("yard", poll=(0.1, 0.5)), cache=tmp_path / "cache") as ex:
         error = ex.submit(fail).exception()
     assert error is not None
     assert "job 1 on siding-1" in str(error)

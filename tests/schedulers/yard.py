@@ -1,80 +1,39 @@
-"""A scheduler of another package, as its author would write it: `yard`, whose jobs are processes of this machine.
+"""The scheduler of the documentation, with the program `yard`: its jobs are processes of this machine.
 
-As a program, `yard submit`, `yard state`, `yard find` and `yard cancel` keep their jobs below $YARD.
+The class is that of docs/howto/backends.md. `yard submit`, `yard state`, `yard find` and `yard cancel` keep their jobs
+below $YARD.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from callyard.errors import SchedulerError
-from callyard.schedulers.base import CANCELLED, JobId, JobRequest, JobVariables, Query, Refusal, Reply, Site, Status
+from callyard.schedulers.base import JobId
 
-STATES = {
-    "runs": Status("running", "runs"),
-    "over": Status("ended", "has ended", exit_code=0),
-    "failed": Status("ended", "failed", "WorkerLost", reason="BadExit", exit_code=1),
-    "cancelled": CANCELLED,
-}
+PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "backends.md"
 
 
-class YardScheduler:
-    """The scheduler's side of the seam: text alone."""
-
-    name = "Yard"
-
-    def submit(self, request: JobRequest) -> Query[JobId]:
-        elements = range(request.elements) if isinstance(request.elements, int) else request.elements or ()
-        words = ["submit", request.script, request.log, request.token, *map(str, elements)]
-        return Query(["yard", *words], _job_of)
-
-    def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
-        return Query(["yard", "state", *(sorted({job.job for job in jobs})[:100])], _states)
-
-    def find(self, token: str) -> Query[Mapping[str, JobId]]:
-        return Query(["yard", "find", token], lambda out: {t: JobId(j) for t, j in map(str.split, out.splitlines())})
-
-    def cancel(self, jobs: Sequence[JobId]) -> Sequence[Query[None]]:
-        return [Query(["yard", "cancel", str(job)], lambda out: None) for job in jobs]
-
-    def site(self) -> Site:
-        return Site(
-            program="yard",
-            array_limit=Query(["yard", "limit"], int),
-            environment=lambda environ: {n: v for n, v in environ.items() if not n.startswith("YARD_")},
-            refusal=_refusal,
-            job_variables=JobVariables("Yard", "YARD_JOB", "YARD_ARRAY", "YARD_TRACK", node="YARD_SIDING"),
-        )
-
-
-def _job_of(out: str) -> JobId:
-    if not out.strip().isdecimal():
-        raise SchedulerError(f"yard printed {out!r}, which is not the number of a job")
-    return JobId(out.strip())
-
-
-def _states(out: str) -> Mapping[JobId, Status]:
-    return {JobId.parse(job): STATES[state] for job, state in map(str.split, out.splitlines())}
-
-
-def _refusal(reply: Reply) -> Refusal:
-    absent = "there is no yard here" if reply.code == 127 else ""
-    return Refusal("silent" if reply.code is None else "mistake", reply.err or "it says nothing", absent=absent)
+def documented() -> str:
+    """Return the code of the class, as the page shows it."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (code,) = (block for block in blocks if "class YardScheduler" in block)
+    return str(code)
 
 
 # ------------------------------------------------------------------ the program
 
 
-def _submit(yard: Path, script: str, log: str, token: str, *elements: str) -> None:
+def _submit(yard: Path, script: str, log: str, token: str, queue: str, *elements: str) -> None:
     job = str(len(list(yard.iterdir())) + 1)
     (yard / job).mkdir()
     (yard / job / "token").write_text(token)
+    (yard / job / "queue").write_text(queue)
     for element in elements or ("",):
         name = f"{job}_{element}" if element else job
         variables = {"YARD_JOB": name, "YARD_SIDING": "siding-1"}
@@ -98,7 +57,7 @@ def _runs(pid: int) -> bool:
 def _state(yard: Path, *jobs: str) -> None:
     for job in jobs:
         for element in (yard / job).iterdir() if (yard / job).is_dir() else ():
-            if element.name != "token":
+            if element.name not in ("token", "queue"):
                 print(element.name, "runs" if _runs(json.loads(element.read_text())) else "over")
 
 
@@ -111,7 +70,10 @@ def _find(yard: Path, token: str) -> None:
 def _cancel(yard: Path, text: str) -> None:
     job = JobId.parse(text)
     for element in (yard / job.job).iterdir():
-        if element.name in (text, *([] if job.element is not None else [element.name])) and element.name != "token":
+        if element.name in (text, *([] if job.element is not None else [element.name])) and element.name not in (
+            "token",
+            "queue",
+        ):
             pid = json.loads(element.read_text())
             if _runs(pid):
                 os.kill(pid, signal.SIGTERM)

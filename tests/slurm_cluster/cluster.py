@@ -27,9 +27,9 @@ class Cluster:
     """A cluster in `directory`, which it makes when it starts and removes when it stops; its path must be short.
 
     Partitions: `main` (default), `low` (its jobs make room for those of `main`, by being requeued), `spare` (likewise,
-    by being cancelled after five seconds of grace) and `short` (the first node, at most a minute). `memory` in MiB
-    per node; `min_job_age` in s: how long the controller remembers an ended job, at least. `settings` and `lines` go
-    into slurm.conf; the former take the place of what is there.
+    by being cancelled after five seconds of grace), `short` (the first node, at most a minute) and `gpu` (the last
+    node). `memory` in MiB per node; `min_job_age` in s: how long the controller remembers an ended job, at least.
+    `settings` and `lines` go into slurm.conf; the former take the place of what is there.
 
     `nodes` are the names of the nodes, which differ between clusters; `gpus`: how many each has, which may be fewer
     than were asked for. `kills_by_memory` tells whether a job beyond its memory is killed at once and ends as

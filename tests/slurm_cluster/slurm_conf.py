@@ -40,7 +40,7 @@ def slurm_conf(layout: Layout) -> str:
     settings = general(layout) | tracking(layout.cgroups) | accounting(layout) | layout.settings
     text = [f"{key}={value}" for key, value in settings.items()]
     text += [node(layout, number) for number in range(len(layout.nodes))]
-    text += partitions(layout.nodes[0])
+    text += partitions(layout.nodes[0], layout.nodes[-1])
     return "\n".join([*text, *layout.lines, ""])
 
 
@@ -136,11 +136,12 @@ def node(layout: Layout, number: int) -> str:
     )
 
 
-def partitions(first: str) -> list[str]:
+def partitions(first: str, last: str) -> list[str]:
     usual = "Nodes=ALL MaxTime=INFINITE DefaultTime=10 State=UP"
     return [
         f"PartitionName=main {usual} Default=YES PriorityTier=10 PreemptMode=OFF",
         f"PartitionName=low {usual} PriorityTier=1 PreemptMode=REQUEUE",
         f"PartitionName=spare {usual} PriorityTier=1 PreemptMode=CANCEL GraceTime=5",
         f"PartitionName=short Nodes={first} MaxTime=1 DefaultTime=1 State=UP PriorityTier=10 PreemptMode=OFF",
+        f"PartitionName=gpu Nodes={last} MaxTime=INFINITE DefaultTime=10 State=UP PriorityTier=10 PreemptMode=OFF",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from ..cluster.base import AgentProcess, Launch, ListenSettings, RanksToStart, StartedAgents
 from ..cluster.driver import ClusterDriver
@@ -11,7 +12,7 @@ from ..cluster.hello import NAME
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..pool.call import CallPlan
-from ..pool.call_shape import NodeOffer
+from ..pool.call_shape import KindOffer, NodeOffer
 from ..pool.mpi_launcher import SingleLauncher, as_if_alone, launch_command, launcher_environment
 from ..pool.zygote_connection import python_command
 from ..resources import Resources
@@ -43,15 +44,33 @@ class ClusterBackend(LiveBackend):
 
     def make_plan(self, resources: Resources) -> CallPlan:
         self._check(resources)
-        return plan_for_nodes(resources, self._launch.offers(resources.run_time is not None))
+        return plan_for_nodes(resources, self._launch.kinds(resources.run_time is not None))
 
     @property
     def description(self) -> str:
         return f"live on {self._launch.describe()}"
 
 
+class AgentLog(NamedTuple):
+    """The log of a pilot job, to which its agents write the output of calls.
+
+    Attributes:
+        path: the path; "{element}" in it stands for the number of the job's element.
+        limit: the most that the log may take (bytes).
+        apart: True for a file beside the log for each node, because only one process can keep a file within its limit.
+    """
+
+    path: str
+    limit: int
+    apart: bool
+
+
 def agent_command(
-    contact: str, job_variables: Mapping[str, str], token: str | None = None, python: str | None = None
+    contact: str,
+    job_variables: Mapping[str, str],
+    token: str | None = None,
+    log: AgentLog | None = None,
+    python: str | None = None,
 ) -> list[str]:
     """Return the command that runs an agent.
 
@@ -59,9 +78,11 @@ def agent_command(
         contact: the path of the contact file.
         job_variables: see `JobVariables.environment`; empty if no scheduler starts the agent.
         token: the token of the pilot job around the agent.
+        log: the log of that job.
         python: the interpreter, if it is not this one.
     """
     of_job = [] if token is None else [token]
+    of_job += [] if log is None else [log.path, str(log.limit), "apart" if log.apart else "together"]
     return _command("callyard.cluster.run_agent", [contact, *job_variables.values(), *of_job], python)
 
 
@@ -88,8 +109,8 @@ class LocalLaunch:
         self._offers = offers
         self.listen = ListenSettings(directory, interface="lo")
 
-    def offers(self, timed: bool) -> Sequence[NodeOffer]:
-        return list(self._offers.values())
+    def kinds(self, timed: bool) -> Sequence[KindOffer]:
+        return [KindOffer(list(self._offers.values()))]
 
     def make_starter(self, placement: NodePlacement) -> StaticNodes:
         return StaticNodes(self, placement)

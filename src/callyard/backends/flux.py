@@ -11,6 +11,7 @@ from ..argument_checks import place_in_backend
 from ..errors.suggestions import strict_init
 from ..resource_values import Amount
 from .live_settings import LiveSettings
+from .node_kind import NodeKind
 
 if TYPE_CHECKING:
     from .ssh import SSH
@@ -30,6 +31,8 @@ class Flux(LiveSettings):
     Args:
         nodes: the number of nodes to keep workers on, or (fewest, most): inside an instance of one's own, a number of
             its nodes; on the system's, jobs ask for nodes, as calls need them.
+        kinds: several kinds of nodes to ask for, as `[NodeKind(queue="cpu"), NodeKind(queue="gpu", gpus=4)]`. A call is
+            for the first kind that has what it asks for. The other arguments are for all kinds that say nothing else.
         walltime: the time limit of such a job, and of a call that is a job without `run_time`: seconds, or a text as
             "2h".
         queue: the queue of calls that name none.
@@ -67,6 +70,7 @@ class Flux(LiveSettings):
     """
 
     nodes: int | tuple[int, int] | None = None
+    kinds: Sequence[NodeKind] = ()
     walltime: Amount = Amount()
     queue: str | None = None
     account: str | None = None

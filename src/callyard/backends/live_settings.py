@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CallyardError, ResourceError, SchedulerError
-from ..resource_values import whole
 from .base import Backend, Settings
+from .node_kind import AskedKind, NodeKind, asked_kinds, check_kinds, check_nodes
 from .scheduler_settings import SchedulerSettings
 from .shell_lines import lines
 
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from ..cache.cache import Cache
     from ..schedulers.base import Scheduler
     from ..schedulers.steps import Allocation
-    from .scheduler_launch import LaunchSettings
+    from .launch_settings import LaunchSettings
 
 __all__ = ["LiveSettings"]
 
 _TIME_LIMIT = 30.0  # s for the answer where this process is
-_OF_JOBS = ("calls_per_job", "log_limit")
 
 
 class LiveSettings(SchedulerSettings):
@@ -32,6 +31,7 @@ class LiveSettings(SchedulerSettings):
     """
 
     nodes: int | tuple[int, int] | None
+    kinds: Sequence[NodeKind]
     mpi: str | None
     interface: str | None
     ports: tuple[int, int] | None
@@ -39,11 +39,13 @@ class LiveSettings(SchedulerSettings):
     def _check(self) -> None:
         """Raise ResourceError or CallyardError for an argument that makes no sense."""
         super()._check()
-        _check_nodes(self.nodes)
+        check_nodes(self.nodes)
+        object.__setattr__(self, "kinds", check_kinds(self.kinds))
         _check_ports(self.ports)
-        if self.detached and self.nodes is not None and not self._is_around():
+        if self.detached and (self.kinds or (self.nodes is not None and not self._is_around())):
+            name = "kinds=" if self.kinds else "nodes="
             raise CallyardError(
-                "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
+                f"detached=True makes each call a job of its own; leave out {name}, or say detached=False"
             )
 
     def _is_around(self) -> bool:
@@ -93,7 +95,7 @@ class LiveSettings(SchedulerSettings):
         try:
             return steps.allocation(host.environment(), Asker(site, host, _TIME_LIMIT))
         except NoAnswer:
-            if self.detached is None and self.nodes is None:
+            if self.detached is None and not self._asks_for_nodes:
                 return None  # each call becomes a job, whose submission tells the reason, or is tried again
             raise
         except ValueError as error:
@@ -102,7 +104,12 @@ class LiveSettings(SchedulerSettings):
             raise SchedulerError(f"{self._needs_allocation(steps.how_to_get_one)}; {error}") from error
 
     def _is_detached(self, allocation: Allocation | None) -> bool:
-        return (allocation is None and self.nodes is None) if self.detached is None else self.detached
+        return (allocation is None and not self._asks_for_nodes) if self.detached is None else self.detached
+
+    @property
+    def _asks_for_nodes(self) -> bool:
+        """True if nodes are asked for where none are there."""
+        return self.nodes is not None or bool(self.kinds)
 
     def _needs_allocation(self, how: str) -> str:
         return f"{self._scheduler}(detached=False) needs {how}, or nodes= to ask for"
@@ -115,38 +122,41 @@ class LiveSettings(SchedulerSettings):
 
         if allocation is not None:
             self._refuse_settings_of_jobs()
-            steps = StepLaunch(self._launch_settings(None, ()), allocation)
+            steps = StepLaunch(self._launch_settings((), None, ()), allocation)
             return ClusterBackend(steps, settings, steps.check)
-        if self.nodes is None:
+        if not self._asks_for_nodes:
             steps_of_site = self._open_scheduler().site().steps
             how = (
                 "a scheduler that starts processes on nodes" if steps_of_site is None else steps_of_site.how_to_get_one
             )
             raise SchedulerError(self._needs_allocation(how))
-        for name in _OF_JOBS:
-            if getattr(self, name) != getattr(type(self), name):
-                raise CallyardError(
-                    f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
-                )
-        pilots = PilotLaunch(self._launch_settings(self._template_text(), self._template_keys()))
+        if self.calls_per_job != type(self).calls_per_job:
+            raise CallyardError(
+                "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
+            )
+        kinds = asked_kinds(self.kinds, self.nodes, self.walltime, self._asked())
+        pilots = PilotLaunch(self._launch_settings(kinds, self._template_text(), self._template_keys()))
         return ClusterBackend(pilots, settings, pilots.check)
 
     def _refuse_settings_of_jobs(self) -> None:
+        if self.kinds:
+            raise CallyardError("kinds is for nodes to ask for, and those of an allocation are there; leave it out")
         if getattr(self, "exclude_failed_nodes", False):
             raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
         if self.teardown:
             raise CallyardError("teardown is for jobs of Callyard's own; put its lines at the end of this job's script")
 
-    def _launch_settings(self, template: str | None, template_keys: Sequence[str]) -> LaunchSettings:
+    def _launch_settings(
+        self, kinds: Sequence[AskedKind], template: str | None, template_keys: Sequence[str]
+    ) -> LaunchSettings:
         from ..hosts.this_machine import open_host
-        from .scheduler_launch import LaunchSettings
+        from .launch_settings import LaunchSettings
 
         return LaunchSettings(
             scheduler=self._open_scheduler(),
             host=open_host(),
             nodes=self.nodes,
-            asked=self._asked(),
-            walltime=self.walltime,
+            kinds=kinds,
             template=template,
             template_keys=template_keys,
             python=None if self.python is None else os.fspath(self.python),
@@ -157,6 +167,7 @@ class LiveSettings(SchedulerSettings):
             interface=self.interface,
             ports=self.ports,
             poll=self.poll,
+            log_limit=self._log_bytes(),
             exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
 
@@ -169,14 +180,3 @@ def _check_ports(ports: object) -> None:
         if 0 < low <= high < 1 << 16:
             return
     raise ResourceError(f"ports must be (lowest, highest) of a range of ports, not {ports!r}")
-
-
-def _check_nodes(nodes: object) -> None:
-    if nodes is None or isinstance(nodes, int):
-        whole("nodes", 1 if nodes is None else nodes, 1)
-        return
-    if isinstance(nodes, tuple) and len(nodes) == 2 and all(type(number) is int for number in nodes):
-        low, high = nodes
-        if 0 <= low <= high and high >= 1:
-            return
-    raise ResourceError(f"nodes must be a number of nodes or (fewest, most), not {nodes!r}")

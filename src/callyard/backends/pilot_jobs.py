@@ -2,12 +2,12 @@
 
     the driver's I/O thread                         the thread of the commands
     ----------------------------------------------- ---------------------------------------
-    look_after: PilotState decides --> actions -------> submit, ask, cancel: one command at a time
-                PilotState <---------------- replies <- the answer, or the command's error
-    admit: an agent has connected, and PilotState knows its job
+    look_after: PilotKinds decides --> actions -------> submit, ask, cancel: one command at a time
+                PilotKinds <---------------- replies <- the answer, or the command's error
+    admit: an agent has connected, and PilotKinds knows its job
 
-This module carries out the decisions of `cluster/pilot_state_machine.py`. The I/O thread waits for no command: a
-controller may take its time, and calls go on meanwhile.
+This module carries out the decisions of `cluster/pilot_kinds.py`. The I/O thread waits for no command: a controller may
+take its time, and calls go on meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from glob import escape, glob
 from time import monotonic
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from ..cluster.autoscaler import Autoscaler, Block
 from ..cluster.base import GivenUpCalls, StarterTurn
 from ..cluster.hello import Hello
 from ..cluster.node_placement import NodePlacement
+from ..cluster.pilot_kinds import PilotKinds
 from ..cluster.pilot_state_machine import (
     Action,
     AskStatus,
@@ -37,7 +39,7 @@ from ..cluster.pilot_state_machine import (
     is_timeless,
 )
 from ..cluster.placement_state import NodeState
-from ..errors import CallyardError
+from ..errors import CallyardError, VersionMismatch
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import JobRequest
 from ..transport.event_loop import EventLoop
@@ -48,12 +50,18 @@ _log = logging.getLogger("callyard")
 _TAIL = 2000  # bytes of a log, for its last words
 
 
-class PilotSettings(Protocol):
-    """The making of pilot jobs, and the resources of their nodes."""
+class KindSettings(Protocol):
+    """The making of pilot jobs for one kind of nodes, and the resources of these nodes.
 
-    poll: tuple[float, float]
+    Attributes:
+        least: the fewest nodes.
+        most: the most nodes.
+        where: the kind, for messages, as " in partition gpu"; empty for the only one.
+    """
+
     least: int
     most: int
+    where: str
 
     def typical(self) -> NodeCapacity | None:
         """Return the resources of most nodes, as far as known."""
@@ -61,11 +69,21 @@ class PilotSettings(Protocol):
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
         """Return the request for `count` jobs of `size` nodes each."""
 
+    def describe(self, there: int) -> str:
+        """Return a short description for people; `there`: the number of nodes with connected agents."""
+
+
+class PilotSettings(Protocol):
+    """The settings of pilot jobs."""
+
+    poll: tuple[float, float]
+
+    @property
+    def kinds_of_nodes(self) -> Sequence[KindSettings]:
+        """The kinds of nodes to ask for."""
+
     def note_failed_node(self, node: str) -> None:
         """Note the node whose fault has ended a job."""
-
-    def describe(self) -> str:
-        """Return a short description for people."""
 
 
 class PilotJobs:
@@ -73,8 +91,13 @@ class PilotJobs:
 
     def __init__(self, settings: PilotSettings, scheduler: SchedulerClient, placement: NodePlacement) -> None:
         self._settings, self._scheduler = settings, scheduler
-        scaler = Autoscaler(settings.least, settings.most)
-        self._state = PilotState(scaler, placement, settings.poll, settings.typical(), scheduler.pause)
+        self._kinds = settings.kinds_of_nodes
+        states = [
+            PilotState(Autoscaler(kind.least, kind.most, number), placement, settings.poll, kind.typical(), kind.where)
+            for number, kind in enumerate(self._kinds)
+        ]
+        self._pilots = PilotKinds(states, placement)
+        self._warned: dict[int, str] = {}  # the reason of the last warning, by kind
         self._commands = CommandThread(self._post)
         self._replies: deque[Callable[[], object]] = deque()  # from the thread of the commands, for the I/O thread
         self._logs: dict[Block, str] = {}  # paths
@@ -88,36 +111,39 @@ class PilotJobs:
 
     @property
     def complete(self) -> bool:
-        return self._state.complete
+        return self._pilots.complete
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
         self._loop, self._contact = loop, contact
         self._take_replies()
-        self._carry_out(self._state.look(now, wanted))
+        self._carry_out(self._pilots.look(now, wanted))
         ending, self._to_end = self._to_end, []
-        return StarterTurn(ending, self._state.next_look())
+        return StarterTurn(ending, self._pilots.next_look())
 
-    def admit(self, hello: Hello, now: float) -> NodeState | str:
+    def admit(self, hello: Hello, now: float, mismatch: VersionMismatch | None = None) -> NodeState | str:
         share = hello.pilot
         if share is None:
             return f"node {hello.node} belongs to none of this driver's jobs"
-        node = self._state.joined(share.block, hello.node, share.offer.of(hello.capacity), share.job, now)
+        if mismatch is not None:
+            self._pilots.mismatched(share.block, mismatch)
+            return str(mismatch)
+        node = self._pilots.joined(share.block, hello.node, share.offer.of(hello.capacity), share.job, now)
         return f"node {hello.node} was given back" if node is None else node
 
     def gone(self, node: NodeState, now: float) -> None:
-        self._state.gone(node, now)
+        self._pilots.gone(node, now)
 
-    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
-        return self._state.give_up(needs, f"{self._settings.describe()}: none came{where}")
+    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> Sequence[GivenUpCalls]:
+        words = [f"{kind.describe(self.count(number))}: none came{where}" for number, kind in enumerate(self._kinds)]
+        return self._pilots.give_up(needs, words)
 
-    @property
-    def count(self) -> int:
-        """The number of nodes with connected agents. Any thread may ask."""
-        return sum(len(block.connected) for block in list(self._state.blocks))
+    def count(self, kind: int) -> int:
+        """Return the number of nodes of a kind with connected agents. Any thread may ask."""
+        return sum(len(block.connected) for block in list(self._pilots.states[kind].blocks))
 
     def job_on(self, node: str) -> Block | None:
         """Return the pilot job that brought an agent to this node."""
-        return self._state.job_on(node)
+        return self._pilots.job_on(node)
 
     # -- carrying out ----------------------------------------------------------------------------------
 
@@ -134,15 +160,23 @@ class PilotJobs:
                     self._to_end.append(node)
                 case JobEnded(block, reason):
                     self._job_ended(block, reason)
-                case WarnOfPause(seconds, reason):
-                    _log.warning("callyard: nodes are asked for again in %.0f s: %s", seconds, reason)
+                case WarnOfPause(kind, seconds, reason):
+                    self._warn_of_pause(kind, seconds, reason)
+
+    def _warn_of_pause(self, kind: int, seconds: float, reason: str) -> None:
+        """Warn the user, once for each kind and reason: refusals may go on for hours."""
+        level = logging.INFO if self._warned.get(kind) == reason else logging.WARNING
+        self._warned[kind] = reason
+        where = self._kinds[kind].where
+        _log.log(level, "callyard: nodes%s are asked for again in %.0f s: %s", where, seconds, reason)
 
     def _job_ended(self, block: Block, reason: str) -> None:
-        log = self._logs.pop(block)
-        tail = _tail(log)
-        _remove_if_empty(log)
+        logs = _with_those_of_nodes(self._logs.pop(block))
+        tail = "; ".join(filter(None, map(_tail, logs)))[-_TAIL // 2 :]
+        for log in logs:
+            _remove_if_empty(log)
         if reason:
-            self._state.failed(f"job {block.job} {reason}" + (f", and said: {tail}" if tail else ""))
+            self._pilots.of(block).failed(f"job {block.job} {reason}" + (f", and said: {tail}" if tail else ""))
 
     def _begin(self, steps: Steps) -> None:
         self._commands.run(self._carefully(steps))
@@ -183,9 +217,9 @@ class PilotJobs:
     def _submit(self, size: int, blocks: list[Block]) -> Steps:
         token = os.urandom(8).hex()
         # Before the command: an agent may connect before the answer to its submission.
-        self._state.submitting(blocks, token)
+        self._pilots.of(blocks[0]).submitting(blocks, token)
         try:
-            request = self._settings.request(token, size, len(blocks), self._contact())
+            request = self._kinds[blocks[0].kind].request(token, size, len(blocks), self._contact())
         except (OSError, ValueError, CallyardError) as error:
             self._refused(blocks, "mistake", str(error))
             return
@@ -207,7 +241,8 @@ class PilotJobs:
         except Exception as error:
             self._not_submitted(blocks, error)
         else:
-            self._carry_out(self._state.submitted(blocks, _each(request, job), monotonic()))
+            self._warned.pop(blocks[0].kind, None)
+            self._carry_out(self._pilots.of(blocks[0]).submitted(blocks, _each(request, job), monotonic()))
 
     def _not_submitted(self, blocks: list[Block], error: Exception) -> None:
         if isinstance(error, SubmissionRefused):
@@ -217,7 +252,7 @@ class PilotJobs:
             raise error
 
     def _refused(self, blocks: list[Block], kind: str, reason: str) -> None:
-        self._carry_out(self._state.refused(blocks, kind, reason, monotonic()))
+        self._carry_out(self._pilots.of(blocks[0]).refused(blocks, kind, reason, monotonic()))
 
     # -- asking ----------------------------------------------------------------------------------------
 
@@ -232,13 +267,13 @@ class PilotJobs:
                 left = yield partial(self._scheduler.times_left, timeless)
                 ends = {job: asked_at + seconds for job, seconds in left.items()}
         except Exception:
-            self._carry_out(self._state.answered(blocks, None, {}, monotonic()))
+            self._carry_out(self._pilots.answered(blocks, None, {}, monotonic()))
             raise
         known = [status for block in blocks if (status := (statuses or {}).get(block.job or "")) is not None]
         for status in known:
             if status.failed_node:
                 self._settings.note_failed_node(status.failed_node)
-        self._carry_out(self._state.answered(blocks, statuses, ends, monotonic()))
+        self._carry_out(self._pilots.answered(blocks, statuses, ends, monotonic()))
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -252,11 +287,17 @@ class PilotJobs:
         while self._commands.busy:
             loop.step(None)
             self._take_replies()
-        jobs = self._state.to_cancel(orderly=grace >= 1)
+        jobs = self._pilots.to_cancel(orderly=grace >= 1)
         if jobs:
             self._scheduler.cancel(jobs)
-        for log in self._logs.values():
-            _remove_if_empty(log)
+        for path in self._logs.values():
+            for log in _with_those_of_nodes(path):
+                _remove_if_empty(log)
+
+
+def _with_those_of_nodes(log: str) -> list[str]:
+    """Return the log of a job, and those of its nodes beside it."""
+    return [log, *glob(f"{escape(log.removesuffix('.log'))}.*.log")]
 
 
 def _found(request: JobRequest, known: Mapping[str, str]) -> str | None:
@@ -289,4 +330,4 @@ def _tail(path: str) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return "; ".join(line.strip() for line in lines if line.strip())[-_TAIL // 2 :]
+    return "; ".join(line.strip() for line in lines if line.strip())

@@ -1,7 +1,8 @@
 """The registry of backends: from the argument `backend=` of `Executor` to a backend that runs calls.
 
 Our own backends are in a table, those of other packages in the entry-point group `callyard.backends`: a class that
-follows the protocol `BackendFactory` and is made without arguments.
+follows the protocol `BackendFactory` and is made without arguments. A package with a scheduler alone, in the group
+`callyard.schedulers`, needs no such class: each call is then a job of the scheduler.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ OWN = {
     "local": "callyard.backends.local:Local",
     "slurm": "callyard.backends.slurm:Slurm",
     "flux": "callyard.backends.flux:Flux",
+    "pbs": "callyard.backends.job_backends:PBS",
+    "lsf": "callyard.backends.job_backends:LSF",
+    "gridengine": "callyard.backends.job_backends:GridEngine",
 }
 
 
@@ -62,10 +66,27 @@ def other_resources(choice: object) -> Sequence[str]:
 def _factory(choice: object) -> BackendFactory | None:
     """Return the description for a name or a class, or the choice itself if it is one; None for anything else."""
     name = _automatic() if choice == "auto" else choice
-    found = find_plugin(GROUP, name, OWN) if isinstance(name, str) else name
+    found = (find_plugin(GROUP, name, OWN) or _jobs_of(name)) if isinstance(name, str) else name
     if not (hasattr(found, "open") and hasattr(found, "other_resources")):
         return None
     return cast("Callable[[], BackendFactory]", found)() if isinstance(found, type) else cast("BackendFactory", found)
+
+
+def _jobs_of(name: str) -> BackendFactory | None:
+    """Return the description for a scheduler of another package; None if there is no such scheduler."""
+    if name.lower() not in map(str.lower, _other_schedulers()):
+        return None
+    from .job_backends import Jobs
+
+    return Jobs(name)
+
+
+def _other_schedulers() -> list[str]:
+    """Return the names of the schedulers of other packages."""
+    from ..schedulers.registry import GROUP as SCHEDULERS
+    from ..schedulers.registry import OWN as OURS
+
+    return [name for name in plugin_names(SCHEDULERS, {}) if name not in OURS]
 
 
 def _automatic() -> str:
@@ -102,6 +123,11 @@ _WORDS = dict.fromkeys(("processes", "process", "multiprocessing", "localhost", 
     "sbatch": "slurm",
     "srun": "slurm",
     "slurm_cluster": "slurm",
+    "openpbs": "pbs",
+    "pbspro": "pbs",
+    "bsub": "lsf",
+    "sge": "gridengine",
+    "grid_engine": "gridengine",
     "flux_cluster": "flux",
     "flux_allocation": "flux",
 }
@@ -115,8 +141,8 @@ def _instead(choice: object) -> str:
         return ", but it has an executor: pass what its get_executor() returns"
     if isinstance(choice, str) and choice.lower() in _EXECUTORS:
         return f": pass {_EXECUTORS[choice.lower()]}"
-    names = plugin_names(GROUP, OWN)
+    names = list(dict.fromkeys([*plugin_names(GROUP, OWN), *map(str.lower, _other_schedulers())]))
     near = nearest(choice, [*names, *_WORDS, *_EXECUTORS]) if isinstance(choice, str) else []
     meant = dict.fromkeys(_EXECUTORS.get(word) or _WORDS.get(word, word) for word in near)
     known = ", ".join(repr(name) for name in names)
-    return alternatives(meant) or f"; use {known}, Local(...), Slurm(...), Flux(...) or another executor"
+    return alternatives(meant) or f"; use {known}, Local(...), Slurm(...) and their like, or another executor"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ResourceError
 from ..pool.call import CallPlan
-from ..pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
+from ..pool.call_shape import KindOffer, NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..schedulers.steps import RankOptions
@@ -23,6 +23,8 @@ _FOR_SCHEDULERS = (
     *("partition", "queue", "account", "qos", "constraint", "gres", "reservation", "exclude", "nodelist", "licenses"),
     *("begin", "wckey", "mail_type", "mail_user", "job_name", "slurm_cmd_args"),
 )
+# Words for nodes: the other keys are for one job.
+_OF_KINDS = ("partition", "queue", "account", "qos", "constraint", "reservation", "exclude", "gres")
 _OUTSIDE_SCRIPTS = ("queue", "job_name", "slurm_cmd_args")
 _IN_SCRIPTS = (*(key for key in _FOR_SCHEDULERS if key not in _OUTSIDE_SCRIPTS), "ranks_per_node")
 _FOR_RANKS = ("cpu_bind", "gpu_bind", "srun_args")
@@ -55,41 +57,88 @@ def shape_of(resources: Resources) -> WorkerShape:
     )
 
 
-def plan_for_nodes(resources: Resources, offers: Iterable[NodeOffer]) -> CallPlan:
-    """Return the plan for calls with these resources on one of several nodes.
+def plan_for_nodes(resources: Resources, kinds: Sequence[KindOffer]) -> CallPlan:
+    """Return the plan for calls with these resources on one of several nodes, of the first kind that fits.
 
     Raises:
         ResourceError: a key means nothing here, or no node has so many resources.
     """
     resources = with_nodes(resources)
-    asked = resources.asked()
-    for key in _FOR_SCHEDULERS:
-        if key in asked:
-            raise ResourceError(f"{key} is for jobs, and live calls run in one that is there already; leave it out")
-    _refuse_what_means_nothing(asked, ())
+    named = _kinds_named(resources, kinds)
+    _refuse_what_means_nothing(resources.asked(), ())
     rank_options(resources)  # refuses them for a single rank
-    known = list(offers)
-    need = _need(resources, known)
-    if known and resources.run_time is not None and all(not offer.could_hold(_only(need.time)) for offer in known):
-        left = max(offer.time or 0.0 for offer in known)
-        raise ResourceError(
-            f"run_time={resources.run_time:g} s was asked for, and the nodes are there for {left:.0f} s; ask for less, "
-            "or ask the scheduler for more (walltime=)"
-        )
-    if known and sum(offer.could_hold(need) for offer in known) < need.nodes:
-        nodes = "one node" if need.nodes == 1 else f"each of {need.nodes} nodes"
-        shape = need.shape
-        raise ResourceError(
-            f"{shape.cores} cores, {shape.gpus} GPUs and {shape.memory / GIB:g} GiB on {nodes} were asked for, and the "
-            f"largest of {len(known)} has {_largest(known)}; ask for less"
-        )
+    needs = [_need(resources, kinds[kind].nodes)._replace(kind=kind) for kind in named]
+    refusals = [_why_not(need, kinds[need.kind].nodes) for need in needs]
+    if all(refusals):
+        raise ResourceError(refusals[0] if len(needs) == 1 else _why_none(needs, kinds))
+    need = needs[refusals.index("")]
     options, run_time = options_of(resources), resources.run_time
     if need.by_scheduler and resources.memory is not None:
         options["memory"] = memory_bytes(resources.memory / resources.ranks)
     return CallPlan(need.shape, resources.priority, resources.restart_limit, run_time, options, need)
 
 
-def _need(resources: Resources, offers: list[NodeOffer]) -> NodeNeed:
+def _kinds_named(resources: Resources, kinds: Sequence[KindOffer]) -> list[int]:
+    """Return the numbers of the kinds with the scheduler's words in these resources.
+
+    Raises:
+        ResourceError: there is none.
+    """
+    asked = resources.asked()
+    chosen = {key: asked[key] for key in _OF_KINDS if key in asked}
+    for key in _FOR_SCHEDULERS:
+        if key in asked and (key not in chosen or kinds[0].words is None):
+            raise ResourceError(f"{key} is for jobs, and live calls run in one that is there already; leave it out")
+    named = [i for i, kind in enumerate(kinds) if chosen.items() <= (kind.words or {}).items()]
+    if not named:
+        there = " or ".join(_quoted(kind.words or {}) or "the cluster's defaults" for kind in kinds)
+        raise ResourceError(
+            f"{_quoted(chosen)} was asked for, and the nodes of this executor are asked for with {there}; leave it "
+            "out, or add a kind of nodes that has it (kinds=)"
+        )
+    return named
+
+
+def _quoted(words: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in words.items())
+
+
+def _why_not(need: NodeNeed, offers: Sequence[NodeOffer]) -> str:
+    """Return the reason why a call cannot run on these nodes; empty if it can, as far as known."""
+    if offers and need.time and all(not offer.could_hold(_only(need.time)) for offer in offers):
+        return (
+            f"run_time={need.time:g} s was asked for, and the nodes are there for {_longest(offers):.0f} s; ask for "
+            "less, or ask the scheduler for more (walltime=)"
+        )
+    if offers and sum(offer.could_hold(need) for offer in offers) < need.nodes:
+        return f"{_wanted(need)} were asked for, and the largest of {len(offers)} has {_largest(offers)}; ask for less"
+    return ""
+
+
+def _why_none(needs: Sequence[NodeNeed], kinds: Sequence[KindOffer]) -> str:
+    """Return the reason why a call cannot run on nodes of any kind."""
+    time = f" for {needs[0].time:g} s" if needs[0].time else ""
+    there = "; ".join(_described(kinds[need.kind]) for need in needs)
+    return f"{_wanted(needs[0])}{time} were asked for, and no kind of nodes has that ({there}); ask for less"
+
+
+def _described(kind: KindOffer) -> str:
+    longest = _longest(kind.nodes)
+    time = f", for {longest:.0f} s" if longest else ""
+    return f"{kind.label}: {len(kind.nodes)} with {_largest(kind.nodes)}{time}"
+
+
+def _wanted(need: NodeNeed) -> str:
+    nodes = "one node" if need.nodes == 1 else f"each of {need.nodes} nodes"
+    shape = need.shape
+    return f"{shape.cores} cores, {shape.gpus} GPUs and {shape.memory / GIB:g} GiB on {nodes}"
+
+
+def _longest(offers: Sequence[NodeOffer]) -> float:
+    return max((offer.time or 0.0 for offer in offers), default=0.0)
+
+
+def _need(resources: Resources, offers: Sequence[NodeOffer]) -> NodeNeed:
     """Return the need of each node. Ranks without room on one node are spread over as few nodes as possible."""
     whole = NodeNeed(shape_of(resources), resources.exclusive, time=resources.run_time or 0.0)
     if (own := rank_options(resources)) != RankOptions():  # then the scheduler starts the ranks, as on several nodes
@@ -161,11 +210,12 @@ def _only(time: float) -> NodeNeed:
     return NodeNeed(WorkerShape(0), time=time)
 
 
-def _largest(offers: list[NodeOffer]) -> str:
+def _largest(offers: Sequence[NodeOffer]) -> str:
     offer = max(offers, key=lambda offer: offer.cores or 0)
-    memory = "" if offer.memory is None else f", {offer.memory / GIB:.3g} GiB"
-    gpus = "" if offer.gpu_count is None else f", {counted(offer.gpu_count, 'GPU')}"
-    return f"{counted(offer.cores or 0, 'core')}{gpus}{memory}"
+    cores = [] if offer.cores is None else [counted(offer.cores, "core")]
+    gpus = [] if offer.gpu_count is None else [counted(offer.gpu_count, "GPU")]
+    memory = [] if offer.memory is None else [f"{offer.memory / GIB:.3g} GiB"]
+    return ", ".join([*cores, *gpus, *memory])
 
 
 def _refuse_what_means_nothing(asked: dict[str, Any], for_schedulers: Iterable[str]) -> None:

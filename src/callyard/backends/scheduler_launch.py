@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
 
@@ -13,106 +11,43 @@ from ..cluster.base import AgentProcess, ListenSettings, RanksToStart, StartedAg
 from ..cluster.node_placement import NodePlacement
 from ..cluster.static_nodes import StaticNodes
 from ..errors import ResourceError
-from ..hosts.base import Host
 from ..hosts.mpi_plugins import MpiPlugins
-from ..pool.call_shape import NodeCapacity, NodeOffer
+from ..pool.call_shape import KindOffer, NodeOffer
 from ..resources import Resources
-from ..schedulers.base import JobId, JobRequest, Scheduler
-from ..schedulers.command import Query
-from ..schedulers.steps import Allocation, NodeKind, RankStep, Steps
+from ..schedulers.base import JobId
+from ..schedulers.steps import Allocation, NodeGroup, RankStep
 from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
+from .launch_settings import LaunchSettings
+from .node_kind import AskedKind
 from .pilot_jobs import PilotJobs
-from .resource_mapping import with_nodes, without_nodes
-from .run_directories import live_directory, log_directory
+from .pilot_kind import PilotKind
+from .resource_mapping import with_nodes
+from .run_directories import live_directory
 
-__all__ = ["LaunchSettings", "PilotLaunch", "StepLaunch"]
-
-_TIME_LIMIT = 10.0  # s for an answer that is not necessary
-_SETUP = 'set -e\n{setup}\nexec "$@"'
-
-
-@dataclass(frozen=True)
-class LaunchSettings:
-    """The user's settings of live calls on nodes, besides the scheduler and the host of its commands.
-
-    Attributes:
-        nodes: the number of nodes, or the fewest and the most; None for all of the allocation.
-        asked: the resources of pilot jobs, such as their partition.
-        walltime: the time limit of pilot jobs (s).
-        template: the script of pilot jobs as a Jinja template.
-        template_keys: the template's names of the user's own.
-        python: the interpreter on the nodes; None for this one.
-        setup: the shell lines before the interpreter.
-        teardown: the shell lines after the agents of a pilot job.
-        launcher: the words before the interpreter.
-        mpi: the plugin by which ranks find each other.
-        interface: the network interface to listen on for agents.
-        ports: the range of ports to listen on.
-        poll: the shortest and the longest time between two questions about jobs (s).
-        exclude_failed_nodes: whether pilot jobs keep away from nodes on which one has failed.
-    """
-
-    scheduler: Scheduler
-    host: Host
-    nodes: int | tuple[int, int] | None
-    asked: Mapping[str, object]
-    walltime: float | None
-    template: str | None
-    template_keys: Sequence[str]
-    python: str | None
-    setup: Sequence[str]
-    launcher: Sequence[str]
-    mpi: str | None
-    interface: str | None
-    ports: tuple[int, int] | None
-    poll: tuple[float, float]
-    exclude_failed_nodes: bool = False
-    teardown: Sequence[str] = ()
-
-    @property
-    def steps(self) -> Steps:
-        """The scheduler's way to start processes on nodes."""
-        steps = self.scheduler.site().steps
-        if steps is None:
-            raise ResourceError(f"{self.scheduler.name} starts no processes on nodes, only jobs: say detached=True")
-        return steps
-
-    @property
-    def job_variables(self) -> Mapping[str, str]:
-        """The variable from which processes on nodes learn the names of the job's variables."""
-        return self.scheduler.site().job_variables.environment()
-
-    def on_node(self, command: Sequence[str], *, setup: bool = True) -> list[str]:
-        """Return the command behind the user's words for the start on a node."""
-        lines = "\n".join(self.setup) if setup else ""
-        before = ["bash", "-c", _SETUP.format(setup=lines), "callyard"] if lines else []
-        return [*before, *self.launcher, *command]
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables for the scheduler's commands, outside an allocation."""
-        return self.scheduler.site().environment(self.host.environment())
-
-    def said(self, query: Query[object]) -> str:
-        """Return both streams of a command; nothing if it fails, because the answer is not necessary."""
-        reply = self.host.run(query.argv, timeout=_TIME_LIMIT, env=self.environment(), stdin=query.stdin)
-        return reply.out + reply.err
+__all__ = ["PilotLaunch", "StepLaunch"]
 
 
 class PilotLaunch:
-    """Agents on the nodes of pilot jobs, which have whole nodes."""
+    """Agents on the nodes of pilot jobs, which have whole nodes of one or several kinds."""
 
     def __init__(self, settings: LaunchSettings) -> None:
+        """Describe the kinds.
+
+        Raises:
+            ResourceError: a word of a kind means nothing to the scheduler.
+        """
         self._settings, self._steps = settings, settings.steps
-        nodes = settings.nodes or 1
-        self.least, self.most = (nodes, nodes) if isinstance(nodes, int) else nodes
         self.poll = settings.poll
         self.listen = ListenSettings(live_directory(), settings.interface, settings.ports)
-        self._kinds: Sequence[NodeKind] | None = None
+        self._known: dict[object, Sequence[NodeGroup]] = {}  # by partition, once asked for
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self._pilots: PilotJobs | None = None
         self._failed_nodes: tuple[str, ...] = ()
+        self.kinds_of_nodes = [
+            PilotKind(settings, asked, self._known_nodes, lambda: self._failed_nodes) for asked in settings.kinds
+        ]
 
     def check(self, resources: Resources) -> None:
         """Raise ResourceError for resources that no call can have on such nodes."""
@@ -126,13 +61,8 @@ class PilotLaunch:
 
     # -- as a launch -----------------------------------------------------------------------------------
 
-    def offers(self, timed: bool) -> Sequence[NodeOffer]:
-        time, gpus = self._settings.walltime, self._gpus()
-        return [
-            NodeOffer(kind.cores, gpus, kind.memory, time)
-            for kind in self._known()
-            for _ in range(min(kind.nodes, self.most))
-        ]
+    def kinds(self, timed: bool) -> Sequence[KindOffer]:
+        return [kind.offer() for kind in self.kinds_of_nodes]
 
     def make_starter(self, placement: NodePlacement) -> PilotJobs:
         client = SchedulerClient(self._settings.scheduler, self._settings.host, self.poll[0])
@@ -148,82 +78,28 @@ class PilotLaunch:
         return node if block is None else f"{node} (job {block.job})"
 
     def describe(self) -> str:
-        many = f"{self.most}" if self.least == self.most else f"{self.least} to {self.most}"
-        asked = self._settings.asked
-        where = next((f" in {key} {asked[key]}" for key in ("partition", "queue") if asked.get(key)), "")
-        name = self._settings.scheduler.name
-        there = 0 if self._pilots is None else self._pilots.count
-        return f"{there} {'node' if there == 1 else 'nodes'}, of {many} that {name} is asked for{where}"
+        there = [0 if self._pilots is None else self._pilots.count(i) for i in range(len(self.kinds_of_nodes))]
+        return "; ".join(kind.describe(count) for kind, count in zip(self.kinds_of_nodes, there, strict=True))
 
     # -- for the pilot jobs ----------------------------------------------------------------------------
-
-    def typical(self) -> NodeCapacity | None:
-        kinds = self._known()
-        if not kinds:
-            return None
-        kind = max(kinds, key=lambda kind: kind.nodes)
-        return NodeCapacity(kind.cores, tuple(map(str, range(self._gpus()))), kind.memory)
-
-    def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
-        settings = self._settings
-        command = agent_command(contact, settings.job_variables, token, python=settings.python)
-        agent = settings.on_node(command, setup=False)
-        asked = self._resources(size)
-        log = f"{log_directory()}/{token}-{'{element}' if count > 1 else '0'}.log"
-        script = f"{os.path.dirname(contact)}/{token}"
-        with open(script, "x", opener=_private, encoding="utf-8") as file:
-            file.write(self._script(asked, self._steps.agents(size, agent), log, count))
-        return JobRequest(
-            name="callyard",
-            token=token,
-            script=script,
-            log=log,
-            resources=asked,
-            elements=count if count > 1 else None,
-            time=settings.walltime,
-            whole_nodes=True,
-            templated=settings.template is not None,
-        )
-
-    def _resources(self, size: int) -> Resources:
-        gres = {"gres": f"gpu:{self._gpus()}"} if self._gpus() else {}
-        whole = {"nodes": size, "ranks": size, "exclusive": True}
-        return without_nodes(Resources().updated({**self._settings.asked, **gres, **whole}), self._failed_nodes)
 
     def note_failed_node(self, node: str) -> None:
         if self._settings.exclude_failed_nodes and node not in self._failed_nodes:
             self._failed_nodes = (*self._failed_nodes, node)
 
-    def _gpus(self) -> int:
-        """Return the smallest number of GPUs of the nodes: a larger request would leave some nodes out."""
-        return min((kind.gpus for kind in self._known()), default=0)
+    def _known_nodes(self, asked: AskedKind) -> Sequence[NodeGroup]:
+        """Return the nodes of a kind's partition, asked for once; nothing without an answer, or with a template.
 
-    def _script(self, asked: Resources, command: Sequence[str], log: str, count: int) -> str:
-        from ..schedulers.script import job_script, render, variables
-
-        settings = self._settings
-        if settings.template is None:
-            return job_script(command, settings.setup, teardown=settings.teardown)
-        known = variables(
-            asked, command, job_name="callyard", log=log, setup=settings.setup, teardown=settings.teardown,
-            time=settings.walltime, elements=count if count > 1 else None,
-        )  # fmt: skip
-        return render(settings.template, {**dict.fromkeys(settings.template_keys), **known})
-
-    def _known(self) -> Sequence[NodeKind]:
-        """Return the kinds of nodes, asked for once; nothing without an answer, or if a template asks for nodes."""
+        A template may ask for anything.
+        """
         ask = self._settings.scheduler.site().nodes
         if ask is None or self._settings.template is not None:
             return []
-        if self._kinds is None:
-            partition = self._settings.asked.get("partition")
+        partition = asked.words.get("partition")
+        if partition not in self._known:
             query = ask(None if partition is None else str(partition))
-            self._kinds = query.read(self._settings.said(query))
-        return self._kinds
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o700)
+            self._known[partition] = query.read(self._settings.said(query))
+        return self._known[partition]
 
 
 class StepLaunch:
@@ -249,9 +125,9 @@ class StepLaunch:
         """Raise ResourceError for resources that mean nothing to the scheduler."""
         self._settings.scheduler.site().check_live(resources)
 
-    def offers(self, timed: bool) -> Sequence[NodeOffer]:
+    def kinds(self, timed: bool) -> Sequence[KindOffer]:
         left = self._time_left() if timed else None
-        return [offer._replace(time=left) for offer in self._offers.values()]
+        return [KindOffer([offer._replace(time=left) for offer in self._offers.values()])]
 
     def make_starter(self, placement: NodePlacement) -> StaticNodes:
         return StaticNodes(self, placement)

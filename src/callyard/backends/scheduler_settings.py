@@ -25,16 +25,18 @@ _LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
 
 
 class SchedulerSettings:
-    """The base of the public classes `Slurm` and `Flux`, which are dataclasses with these fields and others.
+    """The base of the public classes for schedulers, which are dataclasses with these fields and others.
 
     Attributes:
         _scheduler: its name in the registry of schedulers.
         _defaults: the fields that are resources of calls that name none.
+        _options: the fields, texts too, that only this scheduler knows (`JobRequest.options`).
         _texts: the fields that are texts or paths.
     """
 
     _scheduler: ClassVar[str]
     _defaults: ClassVar[tuple[str, ...]]
+    _options: ClassVar[tuple[str, ...]] = ()
     _texts: ClassVar[tuple[str, ...]] = ("template", "python")
 
     walltime: float | None
@@ -57,7 +59,7 @@ class SchedulerSettings:
         _check_poll(self.poll)
         if self.log_limit is None:
             raise ResourceError('log_limit must be an amount, as "100MB" or a number of GiB, not None')
-        for name in (*self._defaults, *self._texts):
+        for name in (*self._defaults, *self._options, *self._texts):
             _check_text(name, getattr(self, name))
         if self.python is not None and self.host is None:  # the other computer knows its own homes
             object.__setattr__(self, "python", expand(os.fspath(self.python)))
@@ -66,6 +68,10 @@ class SchedulerSettings:
         if not isinstance(self.detached, (bool, type(None))):
             raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
         check_host(self.host)
+
+    def on_host(self) -> Any:
+        """Return what is opened on the other computer."""
+        return self._on_host(detached=True)
 
     def _on_host(self, detached: bool) -> Any:
         """Return what is opened on the other computer; a template is read here."""
@@ -77,7 +83,6 @@ class SchedulerSettings:
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
         from .batch.writer import JobSettings
-        from .resource_mapping import memory_bytes
         from .run_directories import private_home
 
         if settings.max_tasks_per_child is not None:
@@ -97,13 +102,16 @@ class SchedulerSettings:
             template_uses=self._template_uses(),
             walltime=self.walltime,
             mpi=getattr(self, "mpi", None),
+            mpi_on_one_node=site.ranks_on_one_node,
             rank_launcher=site.rank_launcher,
             rank_options=site.rank_options,
             separate=site.separate,
+            numbering=site.numbering,
+            options=self._own(),
             calls_per_job=self.calls_per_job,
             poll=self.poll,
             result_grace=self.result_grace,
-            log_limit=max(_LEAST_LOG, memory_bytes(self.log_limit)),
+            log_limit=self._log_bytes(),
             exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
         directory = private_home() if cache is None else cache._directory
@@ -113,6 +121,15 @@ class SchedulerSettings:
     def _asked(self) -> dict[str, str]:
         """Return the resources of all jobs: the partition or queue, the account ..."""
         return {name: value for name in self._defaults if (value := getattr(self, name)) is not None}
+
+    def _log_bytes(self) -> int:
+        from .resource_mapping import memory_bytes
+
+        return max(_LEAST_LOG, memory_bytes(self.log_limit))
+
+    def _own(self) -> dict[str, str]:
+        """Return the settings of the cluster that only this scheduler knows."""
+        return {name: value for name in self._options if (value := getattr(self, name)) is not None}
 
     def _command(self) -> tuple[str, ...]:
         """Return the command that runs Callyard on a node, before its arguments."""

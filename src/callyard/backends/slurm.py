@@ -12,6 +12,7 @@ from ..errors import ResourceError
 from ..errors.suggestions import strict_init
 from ..resource_values import Amount
 from .live_settings import LiveSettings
+from .node_kind import NodeKind
 
 if TYPE_CHECKING:
     from .ssh import SSH
@@ -30,6 +31,8 @@ class Slurm(LiveSettings):
     Args:
         nodes: the number of nodes to keep workers on, or (fewest, most): outside an allocation jobs ask for nodes, as
             calls need them; inside, a number of its own nodes.
+        kinds: several kinds of nodes to ask for, as `[NodeKind(partition="cpu"), NodeKind(partition="gpu")]`. A call is
+            for the first kind that has what it asks for. The other arguments are for all kinds that say nothing else.
         walltime: the time limit of such a job, and of a call that is a job without `run_time`: seconds, or a text as
             "2h".
         partition: the partition of calls that name none.
@@ -69,6 +72,7 @@ class Slurm(LiveSettings):
     """
 
     nodes: int | tuple[int, int] | None = None
+    kinds: Sequence[NodeKind] = ()
     walltime: Amount = Amount()
     partition: str | None = None
     account: str | None = None

@@ -6,8 +6,10 @@ from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, Sequence
 
 if TYPE_CHECKING:
     from ..hashing.call_key import KeyContext
+    from ..hashing.imported_code import CodePlaces
 
-Reference = tuple[str, str, bytes]  # module, qualified name, and token at the time of the key
+# Module, qualified name, token at the time of the key, and the places for a quick comparison.
+Reference = tuple[str, str, bytes, "CodePlaces | None"]
 
 
 class KeyInputs(Frozen):

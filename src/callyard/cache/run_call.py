@@ -14,7 +14,7 @@ from ..errors import CacheError, CallyardError
 from ..utils.lite_stdlib import Any, Callable, suppress
 from .claims import Claim, Claims
 from .directory import CacheDirectory
-from .messages import RunDeclined, RunOutcome, RunReport, RunRequest
+from .messages import Reference, RunDeclined, RunOutcome, RunReport, RunRequest
 
 Arguments = Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
 
@@ -91,9 +91,7 @@ class CachedRun:
 
 def begin(request: RunRequest, opened: CacheDirectory | None = None) -> CachedRun | RunDeclined:
     """Claim the call, or return the reason for not running it. `opened`: perhaps the directory of the request."""
-    differing = tuple(
-        dict.fromkeys(module for module, name, token in request.references if not _is(module, name, token, request))
-    )
+    differing = tuple(dict.fromkeys(reference[0] for reference in request.references if not _is(reference, request)))
     if differing:
         return RunDeclined("differs", modules=differing)
     if request.check_only:
@@ -158,12 +156,19 @@ def _directory(request: RunRequest, opened: CacheDirectory | None) -> CacheDirec
 _same: set[tuple[str, str, bytes, bool]] = set()  # references found to be the keyed code
 
 
-def _is(module: str, name: str, token: bytes, request: RunRequest) -> bool:
+def _is(wanted: Reference, request: RunRequest) -> bool:
     """Return True if this process imports the keyed code. Checked once, because calls may change modules later."""
+    module, name, token, places = wanted
     reference = module, name, token, request.code_only
     if reference in _same:
         return True
-    from ..hashing.call_key import has_metadata, token_at  # here, because most calls refer to no code of the user's
+    if places is not None:
+        from ..hashing.imported_code import is_imported  # here, because many calls refer to no code of the user's
+
+        if is_imported(places):
+            _same.add(reference)
+            return True
+    from ..hashing.call_key import has_metadata, token_at  # here, because this loads much
 
     try:
         same = token_at(module, name, request.code_only, with_metadata=has_metadata(token)) == token

@@ -122,7 +122,7 @@ def _schedulers() -> Iterator[Fact]:
 def _scheduler(scheduler: Scheduler) -> Fact:
     site, host = scheduler.site(), open_host()
     around = _allocation(site, host)
-    how = "each call becomes a job, or nodes= asks for nodes"
+    how = "each call becomes a job" if site.steps is None else "each call becomes a job, or nodes= asks for nodes"
     if around is not None:
         cores = sum(node.cores for node in around.nodes)
         here = f"{counted(len(around.nodes), 'node')} of {around.title}, {counted(cores, 'core')}"

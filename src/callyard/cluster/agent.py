@@ -1,7 +1,7 @@
 """The agent: the process on a node that runs calls there for a driver elsewhere.
 
-    driver == transport/curve ==> Agent --> WorkerPool --> workers      the same worker pool as for `Local()`
-    driver <== transport/curve == AgentReply <-- WorkerPool
+    driver == transport/channel ==> Agent --> WorkerPool --> workers      the same worker pool as for `Local()`
+    driver <== transport/channel == AgentReply <-- WorkerPool
 
 There is one thread: the I/O thread of the worker pool also waits for the driver. Nothing of the user's is unpickled
 here: functions, arguments and results pass unopened between the driver and the workers.
@@ -25,16 +25,18 @@ from ..pool.mpi_results import RankResults
 from ..pool.worker_placement import WorkerPlacement
 from ..pool.worker_pool import WorkerPool
 from ..serialize.packer import Packed, Packer
-from ..serialize.shared_memory import SegmentPool
+from ..serialize.shared_memory import Memory, SegmentPool
 from ..transport import agent_protocol
 from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap
-from ..transport.curve import PeerGone
+from ..transport.channel import PeerGone
 from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
+from ..transport.messages import Message
+from ..transport.sent_buffers import KeptBuffers
 from .agent_replies import AgentReply
 
 if TYPE_CHECKING:
-    from ..transport.curve import Link
+    from ..transport.channel import Link
 
 MakeRunner = Callable[..., Any]  # makes the runner of calls, in the place of a worker pool
 
@@ -55,7 +57,7 @@ class Agent:
     def __init__(
         self,
         link: Link,
-        unread: list[list[bytes]],
+        unread: list[Message],
         welcome: dict[str, Any],
         initializer: bytes | None,
         make_runner: MakeRunner | None = None,
@@ -64,6 +66,7 @@ class Agent:
         self._link, self._unread = link, unread
         self._sender = FrameSender()
         self._functions: dict[int, SentFunction] = {}
+        self._buffers = KeptBuffers()
         self._plans: dict[int, CallPlan] = {}
         self._paces: dict[str, CallDurations] = {}  # of functions packed with their arguments
         self._orders = count()  # of calls, by age
@@ -74,6 +77,7 @@ class Agent:
         self._capacity = NodeCapacity(cores, tuple(gpus), memory)
         self._placement = WorkerPlacement(self._capacity, welcome["workers"] or cores, welcome["max_tasks"])
         segments = SegmentPool()
+        link.keep_in(segments.reserve)
         self._runner: Any = (make_runner or WorkerPool)(
             self._placement, segments, Packer(segments), initializer, beside=self
         )
@@ -82,6 +86,7 @@ class Agent:
             agent_protocol.PLAN: self._plan,
             agent_protocol.DEFINE: self._define,
             agent_protocol.FORGET: self._forget,
+            agent_protocol.FORGET_BUFFERS: self._forget_buffers,
             agent_protocol.WORKERS: self._workers,
             agent_protocol.TAKE_BACK: self._take_back,
             agent_protocol.ALONE: self._alone,
@@ -102,7 +107,7 @@ class Agent:
             raise self._gone
         # Last, after the end of all workers: no result can follow ENDED.
         self._sender.add(json_frame(agent_protocol.ENDED))
-        self._link.send(self._sender.take())
+        self._link.send(*self._sender.take())
 
     def leave(self) -> None:
         """End with the node's part of the job. A signal handler calls this, so there is only a note here."""
@@ -130,7 +135,7 @@ class Agent:
             self._begin_to_leave()
         if self._sender and self._gone is None:
             try:
-                self._link.send(self._sender.take())
+                self._link.send(*self._sender.take())
             except PeerGone as gone:
                 self._driver_gone(gone)
         return bool(unread)
@@ -160,12 +165,12 @@ class Agent:
             self._loop.forget(self._link.fileno())
             self._signal(signal.SIGKILL, b"")
 
-    def _on_message(self, message: list[bytes]) -> None:
-        beside = iter(message[1:])
-        for frame in agent_protocol.split_frames(message[0]):
+    def _on_message(self, message: Message) -> None:
+        beside = iter(message.beside)
+        for frame in agent_protocol.split_frames(message.head):
             self._on_frame(frame, beside)
 
-    def _on_frame(self, frame: Frame, beside: Iterator[bytes]) -> None:
+    def _on_frame(self, frame: Frame, beside: Iterator[Memory]) -> None:
         kind, sequence, number, flags, body = frame
         if kind == agent_protocol.CALL:
             self._call(sequence, number, flags, body, beside)
@@ -188,10 +193,13 @@ class Agent:
         for gone in json.loads(body):
             self._functions.pop(gone, None)
 
+    def _forget_buffers(self, number: int, body: bytes) -> None:
+        self._buffers.forget(json.loads(body))
+
     def _workers(self, number: int, body: bytes) -> None:
         self._placement.max_workers = number
 
-    def _call(self, sequence: int, number: int, flags: int, body: bytes, beside: Iterator[bytes]) -> None:
+    def _call(self, sequence: int, number: int, flags: int, body: bytes, beside: Iterator[Memory]) -> None:
         if flags & WHOLE:
             call = self._whole_call(sequence, number, body, beside)
         else:
@@ -199,8 +207,8 @@ class Agent:
             call = self._make(sequence, number, None, plan, Packed(body[PLAN_NUMBER.size :]))
         self._runner.start(call)
 
-    def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[bytes]) -> Call:
-        head, (arguments, *inputs) = unwrap(body, beside)
+    def _whole_call(self, sequence: int, number: int, body: bytes, beside: Iterator[Memory]) -> Call:
+        head, (arguments, *inputs) = unwrap(body, beside, self._buffers)
         # In the reverse order of the driver's additions.
         order = inputs.pop().data if head.get("order") else None
         again = [inputs.pop() for _ in range(head.get("again", 0))][::-1]

@@ -10,6 +10,7 @@ import json
 import pickle
 import sys
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +23,9 @@ from ..pool.mpi_results import RankResults
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames
-from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap, wrap
+from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, Outgoing, json_frame, unwrap, wrap
+from ..transport.messages import Message
+from ..transport.sent_buffers import SentBuffers
 from ..transport.sent_functions import SentFunctions, SentImports, working_directory
 from .hello import Hello
 from .placement_state import NodeState
@@ -42,7 +45,8 @@ class CallEnd(NamedTuple):
 class AgentConnection:
     """The connection to one agent, and the driver's knowledge of the agent while the connection lasts."""
 
-    def __init__(self, peer: bytes, node: NodeState, hello: Hello) -> None:
+    def __init__(self, peer: int, node: NodeState, hello: Hello, dropped: deque[AgentConnection] | None = None) -> None:
+        """Make a connection, which is appended to `dropped` when the agent may forget a buffer."""
         self.peer, self.node = peer, node
         self.host, self.pid, self.key = hello.host, hello.pid, hello.key
         self.sender = FrameSender()
@@ -56,6 +60,7 @@ class AgentConnection:
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
+        self._buffers = SentBuffers(lambda: None if dropped is None else dropped.append(self))
         self._workers = 0
         self._plans: dict[int, tuple[CallPlan, int]] = {}
 
@@ -73,7 +78,7 @@ class AgentConnection:
         body = wrap(head, parts, [])
         self.sender.add(frames.encode(agent_protocol.WELCOME, 0, 0, WHOLE, body))
 
-    def send(self, calls: Sequence[Call], workers: int | None) -> list[list[bytes | memoryview]]:
+    def send(self, calls: Sequence[Call], workers: int | None) -> list[Outgoing]:
         """Add the calls to the message under way; return messages that are full."""
         # Settings first: the agent handles the frames of a message in order, and the calls need them.
         add = self.sender.add
@@ -93,6 +98,13 @@ class AgentConnection:
             if len(self.sender.beside) > _MOST_BUFFERS:
                 full.append(self.sender.take())
         return full
+
+    def forget_buffers(self) -> bool:
+        """Let the agent forget buffers that no call here can use any more; return True if there are any."""
+        numbers = self._buffers.take_dropped()
+        if numbers:
+            self.sender.add(json_frame(agent_protocol.FORGET_BUFFERS, numbers))
+        return bool(numbers)
 
     def _encode(self, call: Call) -> None:
         number = self._define(call.definition, call.future.name) if call.definition is not None else 0
@@ -115,7 +127,7 @@ class AgentConnection:
         if call.remember is not None:
             head["order"] = True
             parts.append(Packed(pickle.dumps(call.remember, 5)))
-        body = wrap(head, parts, self.sender.beside)
+        body = wrap(head, parts, self.sender.beside, self._buffers)
         self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
 
     def _again(self, call: Call) -> list[Packed]:
@@ -176,11 +188,11 @@ class AgentConnection:
 
     # -- from the agent --------------------------------------------------------------------------------
 
-    def receive(self, message: list[bytes]) -> Iterator[CallEnd]:
+    def receive(self, message: Message) -> Iterator[CallEnd]:
         """Return the ends of calls in a message."""
-        beside = iter(message[1:])
+        beside = iter(message.beside)
         in_flight = self.in_flight
-        for kind, sequence, number, flags, body in agent_protocol.split_frames(message[0]):
+        for kind, sequence, number, flags, body in agent_protocol.split_frames(message.head):
             call = in_flight.pop(sequence, None)
             if call is None:
                 self._on_notice(kind, body)

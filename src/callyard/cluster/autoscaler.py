@@ -46,6 +46,7 @@ class Block:
     idle: float | None = None  # the time of the last call's end there; None while calls run
     aging: bool = False
     missed: int = 0  # questions in a row that the scheduler answered without the job
+    kind: int = 0  # the number of the kind of its nodes
     reason: str = ""  # the scheduler's reason for the wait, at the last question
 
     def goes(self, state: str, now: float) -> None:
@@ -107,10 +108,10 @@ def _places(need: NodeNeed, typical: NodeCapacity | None) -> int:
 
 
 class Autoscaler:
-    """The blocks of one executor, and the rules of their coming and going."""
+    """The blocks of one kind of nodes, and the rules of their coming and going."""
 
-    def __init__(self, least: int, most: int) -> None:
-        self.least, self.most = least, most
+    def __init__(self, least: int, most: int, kind: int = 0) -> None:
+        self.least, self.most, self.kind = least, most, kind
         self.blocks: list[Block] = []
         self.ever = False  # a node has been there since calls last failed for lack of one
         self.failures = 0  # in a row: jobs that ended before their nodes were there
@@ -283,6 +284,6 @@ class Autoscaler:
         sizes += [1] * missing
         self.not_before, few, self._few = 0.0, self._few, None
         sizes = sizes[:few]
-        asked = [Block(next(self._numbers), size, since=now) for size in sizes]
+        asked = [Block(next(self._numbers), size, since=now, kind=self.kind) for size in sizes]
         self.blocks += asked
         return asked

@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import CallyardError
-from ..pool.call_shape import NodeNeed, NodeOffer
+from ..errors import CallyardError, VersionMismatch
+from ..pool.call_shape import KindOffer, NodeNeed
 from ..schedulers.steps import RankOptions
 
 if TYPE_CHECKING:
@@ -93,14 +93,17 @@ class AgentStarter(Protocol):
             wanted: there are calls, or calls to come.
         """
 
-    def admit(self, hello: Hello, now: float) -> NodeState | str:
-        """Return the node of a new agent, after adding it to the placement; or the reason to refuse the agent."""
+    def admit(self, hello: Hello, now: float, mismatch: VersionMismatch | None = None) -> NodeState | str:
+        """Return the node of a new agent, after adding it to the placement; or the reason to refuse the agent.
+
+        `mismatch`: the reason to refuse it, which then explains why calls have no node.
+        """
 
     def gone(self, node: NodeState, now: float) -> None:
         """Note that the agent on this node cannot be reached any more."""
 
-    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
-        """Return the needs to give up, of needs that no node can hold, with the error; None if all may wait.
+    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> Sequence[GivenUpCalls]:
+        """Return the needs to give up, of needs that no node can hold, with the errors; nothing if all may wait.
 
         Args:
             needs: the needs without a suitable node.
@@ -155,8 +158,8 @@ class Launch(RankStarter, Protocol):
 
     listen: ListenSettings
 
-    def offers(self, timed: bool) -> Sequence[NodeOffer]:
-        """Return the resources of the nodes, as far as known before any agent tells.
+    def kinds(self, timed: bool) -> Sequence[KindOffer]:
+        """Return the kinds of nodes, at least one, with their resources as far as known before any agent tells.
 
         `timed`: include the time left, for which a command may have to ask.
         """

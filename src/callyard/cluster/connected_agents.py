@@ -24,8 +24,9 @@ from ..pool.call_shape import NodeNeed
 from ..system.descriptors import make_room
 from ..system.process_identity import may_live, this_process
 from ..transport import agent_protocol
-from ..transport.agent_protocol import json_frame
+from ..transport.agent_protocol import Outgoing, json_frame
 from ..transport.event_loop import EventLoop
+from ..transport.messages import Message, Reserve
 from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
 from .base import GivenUpCalls, Launch
@@ -35,7 +36,7 @@ from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes
 
 if TYPE_CHECKING:
-    from ..transport.curve import Listener
+    from ..transport.channel import Listener
 
 _LIVE = "live-"  # the beginning of the names of drivers' directories
 _MOST_NODES = 4096  # each with a connection, and thereby a descriptor
@@ -65,20 +66,22 @@ class Agents:
         max_workers: int | None,
         max_tasks: int | None,
         initializer: bytes | None,
+        reserve: Reserve,
     ) -> None:
+        self._reserve = reserve
         self._launch, self._placement = launch, placement
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
         self.ends: deque[CallEnd] = deque()  # of calls; the driver ends their futures
         self.lost: list[tuple[Call, str]] = []  # calls whose nodes are gone, with the reason in words
         self.returned: list[Call] = []  # calls that were sent, but did not begin
         self.doubtful: list[DoubtfulEnd] = []
-        self._by_peer: dict[bytes, AgentConnection] = {}
+        self._by_peer: dict[int, AgentConnection] = {}
         self._by_node: dict[int, AgentConnection] = {}
         self._by_name: dict[str, AgentConnection] = {}  # of the node; jobs may share one
         self._to_flush: dict[AgentConnection, None] = {}
+        self._dropped: deque[AgentConnection] = deque()  # with buffers to forget
         self._starter = launch.make_starter(placement)
         self._starter_looks_at: float | None = None  # the time of the next look, if no event comes before
-        self._mismatch: VersionMismatch | None = None
         self._listener: Listener | None = None
         self._directory: str | None = None
         self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends)
@@ -111,6 +114,13 @@ class Agents:
             agent.signal(signum)
             self._to_flush[agent] = None
 
+    def forget_buffers(self) -> None:
+        """Let agents forget the buffers of calls that have ended, which take memory on their nodes."""
+        while self._dropped:
+            agent = self._dropped.popleft()
+            if agent.peer in self._by_peer and agent.forget_buffers():
+                self._transmit(agent)
+
     def flush(self) -> None:
         """Send the collected frames of each agent, as one message each."""
         agents, self._to_flush = self._to_flush, {}
@@ -118,11 +128,11 @@ class Agents:
             if agent.sender:
                 self._transmit(agent)
 
-    def _transmit(self, agent: AgentConnection, message: list[bytes | memoryview] | None = None) -> None:
-        from ..transport.curve import PeerGone
+    def _transmit(self, agent: AgentConnection, message: Outgoing | None = None) -> None:
+        from ..transport.channel import PeerGone
 
         with contextlib.suppress(PeerGone):  # the channel tells of this in `receive`, and the calls are ended there
-            cast("Listener", self._listener).send(agent.peer, agent.sender.take() if message is None else message)
+            cast("Listener", self._listener).send(agent.peer, *(agent.sender.take() if message is None else message))
 
     # -- from the agents -------------------------------------------------------------------------------
 
@@ -130,14 +140,14 @@ class Agents:
         for peer, message in cast("Listener", self._listener).receive():
             agent = self._by_peer.get(peer)
             if agent is None:
-                if not self._mpi_calls.receive(peer, message) and message:
+                if not self._mpi_calls.receive(peer, message) and message is not None:
                     self._on_hello(peer, message)
-            elif message:
+            elif message is not None:
                 self._on_message(agent, message)
             else:
                 self._gone(agent)
 
-    def _on_message(self, agent: AgentConnection, message: list[bytes]) -> None:
+    def _on_message(self, agent: AgentConnection, message: Message) -> None:
         ends = list(agent.receive(message))
         if agent.leaving and not agent.node.leaving:
             self._begins_to_leave(agent)
@@ -197,46 +207,36 @@ class Agents:
         where = self._launch.describe_node(agent.node.name)
         return f"the agent on {where} was told to end, as at a preemption, scancel, or the end of its job's time"
 
-    def _on_hello(self, peer: bytes, message: list[bytes]) -> None:
-        for kind, _, _, _, body in agent_protocol.split_frames(message[0]):
+    def _on_hello(self, peer: int, message: Message) -> None:
+        for kind, _, _, _, body in agent_protocol.split_frames(message.head):
             if kind == agent_protocol.HELLO:
                 hello = Hello.load(json.loads(body))
-                why = self._mismatch_of(hello) or self._admit(peer, hello)
+                why = self._admit(peer, hello, _mismatch_of(hello))
                 if why is not None:
                     self._refuse(peer, why)
 
-    def _refuse(self, peer: bytes, why: str) -> None:
-        from ..transport.curve import PeerGone
+    def _refuse(self, peer: int, why: str) -> None:
+        from ..transport.channel import PeerGone
 
         with contextlib.suppress(PeerGone):  # the step of a rank may have been ended meanwhile
-            cast("Listener", self._listener).send(peer, [json_frame(agent_protocol.REFUSED, why)])
+            cast("Listener", self._listener).send(peer, json_frame(agent_protocol.REFUSED, why))
 
-    def _mismatch_of(self, hello: Hello) -> str | None:
-        """Return a sentence if an agent has another version than this driver; None for the same version."""
-        ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, hello.python))
-        if theirs == ours and hello.callyard == VERSION:
-            return None
-        why = (
-            f"node {hello.node} runs Callyard {hello.callyard} with Python {theirs}, and this is Callyard "
-            f"{VERSION} with Python {ours}; use one environment for both, or `python=` to choose it there"
-        )
-        self._mismatch = VersionMismatch(why)
-        return why
-
-    def _admit(self, peer: bytes, hello: Hello) -> str | None:
+    def _admit(self, peer: int, hello: Hello, mismatch: VersionMismatch | None) -> str | None:
         """Add a rank, or the agent of a node; return the reason if it is refused."""
         if hello.rank is not None:
+            if mismatch is not None:
+                return str(mismatch)
             known = self._mpi_calls.on_hello(peer, hello, hello.rank)
             return None if known else "nobody waits for this rank any more"
         old = self._by_name.get(hello.key)
-        if old is not None:
+        if old is not None and mismatch is None:
             if old.pid != hello.pid:
                 return f"node {hello.node} has an agent already"
             self._gone(old)  # connected again before the end of the first connection was noticed
-        node = self._starter.admit(hello, time.monotonic())
+        node = self._starter.admit(hello, time.monotonic(), mismatch)
         if isinstance(node, str):
             return node
-        agent = AgentConnection(peer, node, hello)
+        agent = AgentConnection(peer, node, hello, self._dropped)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
         self._transmit(agent)  # a message of its own: the agent waits for this
@@ -282,16 +282,22 @@ class Agents:
 
     def next_look(self) -> float | None:
         """Return the time of the next task that no message brings about; None if there is none."""
-        times = [when for when in (self._starter_looks_at, self._mpi_calls.next_look()) if when is not None]
+        looks = (self._starter_looks_at, self._mpi_calls.next_look(), self._channel_looks_at())
+        times = [when for when in looks if when is not None]
         times += [each.until for each in self.doubtful]
         if self._placement.ahead:
             times.append(self._last_look + _STALL)
         return min(times, default=None)
 
+    def _channel_looks_at(self) -> float | None:
+        return None if self._listener is None else self._listener.next_look(self._placement.busy)
+
     # -- starts of agents ------------------------------------------------------------------------------
 
     def look_after(self, loop: EventLoop, now: float, wanted: bool) -> None:
         """Start missing agents, end agents on nodes to give back, and end MPI calls with no time left."""
+        if (when := self._channel_looks_at()) is not None and now >= when:
+            self._receive(0)  # agents may be silent
         self._mpi_calls.look_after(now)
         turn = self._starter.look_after(loop, partial(self._open, loop), now, wanted)
         self._starter_looks_at = turn.next_look
@@ -308,11 +314,11 @@ class Agents:
         """Listen, on the first call; return the path of the contact file."""
         if self._listener is not None:
             return self._contact
-        from ..transport.curve import Listener
+        from ..transport.channel import Listener
 
         make_room(_MOST_NODES)
         directory, interface, ports = self._launch.listen
-        listener = Listener(interface, ports, silence=_SILENCE)
+        listener = Listener(interface, ports, silence=_SILENCE, reserve=self._reserve)
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             _remove_left(directory)
@@ -328,13 +334,12 @@ class Agents:
         loop.watch(listener.fileno(), self._receive)
         return self._contact
 
-    def give_up(self, needs: Sequence[NodeNeed], long: bool) -> GivenUpCalls | None:
-        """Return the needs to give up of needs that no node can hold, with the error. `long`: after a long wait."""
+    def give_up(self, needs: Sequence[NodeNeed], long: bool) -> Sequence[GivenUpCalls]:
+        """Return the needs to give up of needs that no node can hold, with the errors. `long`: after a long wait."""
         where = ""
         if self._listener is not None:
             where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
-        found = self._starter.give_up(needs, long, where)
-        return found if found is None or self._mismatch is None else found._replace(why=self._mismatch)
+        return self._starter.give_up(needs, long, where)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -371,6 +376,17 @@ class Agents:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._mpi_calls.close(loop, 0.2)
         self._starter.close(loop, grace)
+
+
+def _mismatch_of(hello: Hello) -> VersionMismatch | None:
+    """Return the error of an agent with another version than this driver; None for the same version."""
+    ours, theirs = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, hello.python))
+    if theirs == ours and hello.callyard == VERSION:
+        return None
+    return VersionMismatch(
+        f"node {hello.node} runs Callyard {hello.callyard} with Python {theirs}, and this is Callyard "
+        f"{VERSION} with Python {ours}; use one environment for both, or `python=` to choose it there"
+    )
 
 
 def _by_signal(end: CallEnd) -> bool:

@@ -53,7 +53,7 @@ class ClusterDriver(ThreadedRunner):
         super().__init__()
         self._segments = segments
         self._placement = NodePlacement(max_workers)
-        self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer)
+        self._agents = Agents(launch, self._placement, max_workers, max_tasks, initializer, segments.reserve)
         self._expecting = expecting  # returns True if calls may still come after `close`
         # Appended by any thread and emptied by the I/O thread; both are atomic.
         self._inbox: deque[Any] = deque()
@@ -130,6 +130,7 @@ class ClusterDriver(ThreadedRunner):
                 self._look_after(loop, time.monotonic())
                 self._act(loop)
                 self._end_calls()
+                self._agents.forget_buffers()
                 if self._inbox or self._placement.undecided:
                     loop.step(0.0)  # without waiting, but agents are read however much is submitted
                     continue
@@ -266,11 +267,10 @@ class ClusterDriver(ThreadedRunner):
             self._unplaceable_since = now
         long = now > self._unplaceable_since + _WAIT_FOR_NODE
         given_up = self._agents.give_up(unplaceable, long)
-        if long or given_up is not None:
+        if long or given_up:
             self._unplaceable_since = None
-        if given_up is not None:
-            why = given_up.why
-            for call in cast("list[Call]", [call for need in given_up.needs for call in self._placement.drop(need)]):
+        for needs, why in given_up:
+            for call in cast("list[Call]", [call for need in needs for call in self._placement.drop(need)]):
                 self._agents.ends.append(CallEnd(call, "lost", type(why)(f"{call.future.name!r} was not run: {why}")))
 
     def _fail_all(self, error: BaseException) -> None:

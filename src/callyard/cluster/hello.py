@@ -69,7 +69,9 @@ class Hello(NamedTuple):
         cores, gpus, memory = said["capacity"]
         pilot = rank = None
         if "block" in said:
-            pilot = PilotShare(said["block"], said["job"], NodeOffer(*said["allocated"]))
+            has_cores, has_gpus, has_memory = said["allocated"]
+            names = tuple(has_gpus) if isinstance(has_gpus, list) else has_gpus  # JSON has no tuples
+            pilot = PilotShare(said["block"], said["job"], NodeOffer(has_cores, names, has_memory))
         if "call" in said:
             rank = RankPlace(said["call"], said["rank"], said["world"] and Communicator(*said["world"]))
         capacity = NodeCapacity(cores, tuple(gpus), memory)

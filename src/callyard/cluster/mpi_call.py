@@ -16,7 +16,9 @@ from ..errors import CallyardError, SchedulerError, TimeLimitExceeded, WorkerLos
 from ..pool.call import Call
 from ..pool.mpi_results import RankCollector, RankResults
 from ..system.exit_status import too_long
+from ..transport.agent_protocol import Outgoing
 from ..transport.event_loop import EventLoop
+from ..transport.messages import Message
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
 from ..worker.exceptions import words_of_some_again
@@ -30,7 +32,7 @@ _JOIN_TIMEOUT = 120.0  # s for all ranks to connect: an MPI library of the wrong
 
 
 class SendToRank(Protocol):
-    def __call__(self, rank: AgentConnection, /, message: list[bytes | memoryview] | None = None) -> None:
+    def __call__(self, rank: AgentConnection, /, message: Outgoing | None = None) -> None:
         """Send a message, or the frames collected for the rank."""
 
 
@@ -68,7 +70,7 @@ class MpiCall:
             self.until = None if limit is None else now + limit
         return self.complete
 
-    def receive(self, rank: AgentConnection, message: list[bytes]) -> CallEnd | None:
+    def receive(self, rank: AgentConnection, message: Message) -> CallEnd | None:
         """Take in a message of a rank; return the end of the call if the message has it."""
         for end in rank.receive(message):
             if end.how != "result":
@@ -114,7 +116,7 @@ class MpiCalls:
         self._starter, self._placement, self._send, self._ends = starter, placement, send, ends
         self._initializer: bytes | None = None
         self._mpi_calls: dict[int, MpiCall] = {}  # by number
-        self._by_peer: dict[bytes, tuple[MpiCall, AgentConnection]] = {}
+        self._by_peer: dict[int, tuple[MpiCall, AgentConnection]] = {}
         self._numbers = count(1)
 
     def start(self, loop: EventLoop, start: StartOnNodes, contact: str, initializer: bytes | None) -> None:
@@ -172,7 +174,7 @@ class MpiCalls:
 
     # -- messages of the ranks ----------------------------------------------------------------------------------------
 
-    def on_hello(self, peer: bytes, hello: Hello, place: RankPlace) -> bool:
+    def on_hello(self, peer: int, hello: Hello, place: RankPlace) -> bool:
         """Take in a rank that has connected; return False if no call waits for this rank."""
         mpi_call = self._mpi_calls.get(place.call)
         if mpi_call is None or mpi_call.over:
@@ -198,12 +200,12 @@ class MpiCalls:
                 self._send(rank, message)
             self._send(rank)
 
-    def receive(self, peer: bytes, message: list[bytes]) -> bool:
-        """Take in a message of a rank, an empty one at its end; return False if this peer is no rank."""
+    def receive(self, peer: int, message: Message | None) -> bool:
+        """Take in a message of a rank, None at its end; return False if this peer is no rank."""
         mpi_call, rank = self._by_peer.get(peer, (None, None))
         if mpi_call is None or rank is None:
             return False
-        if not message:
+        if message is None:
             del self._by_peer[peer]
             if not mpi_call.has_result_of(rank) and not mpi_call.over:
                 self._stop(mpi_call)  # the launcher may wait for the other ranks; its last words tell the reason

@@ -1,6 +1,6 @@
 """One rank of a call on several nodes: a worker and an agent in one process.
 
-    driver == transport/curve == Agent --> Bridge == socket pair == RankServer, which runs the function
+    driver == transport/channel == Agent --> Bridge == socket pair == RankServer, which runs the function
               (a thread of this process)                         (the main thread, as MPI wants it)
 
 The scheduler's own launcher starts the process, so that MPI finds the other ranks. The process runs one call.

@@ -5,11 +5,14 @@ the worker pool decides the rest by the same rules (`pool/worker_placement.py`);
 A *slot* on a node is the cores, GPUs and memory of one call, from the sending of the call to the arrival of its result.
 Calls that are known to be short are also sent ahead, beyond the slots, so that a node has work while results travel.
 
-A decision looks at changes since the last one, not at each node: there may be a thousand nodes.
+A decision looks at changes since the last one, not at each node: there may be a thousand nodes. Nodes may be of several
+*kinds*. A call is for one of them, and has nothing to do with the nodes and the calls of the others, except for
+`max_workers`.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from heapq import heappop
 from math import inf
@@ -32,7 +35,7 @@ from .placement_state import (
 _AHEAD = 0.005  # s of work that may wait at a slot besides the running call
 _MOST_AHEAD = 512  # calls that may wait at a slot
 _MOST_AT_ONCE = 5000  # calls in one decision, so that the first are under way before all have been decided on
-_PATIENCE = 4  # times the cores of all nodes: so many calls may pass a waiting one before nodes are reserved
+_PATIENCE = 4  # times the cores of all nodes of a kind: so many calls may pass a waiting one before nodes are reserved
 
 
 class NodePlacement:
@@ -43,38 +46,41 @@ class NodePlacement:
         self.nodes: dict[int, NodeState] = {}
         self.ahead: dict[NodeState, None] = {}  # nodes with more calls than slots
         self._queues: CallQueues[NodeCall, NodeNeed, NodeQueue] = CallQueues(attrgetter("need"), NodeQueue)
-        self._room: dict[NodeState, None] = {}  # nodes with free cores, the last to be given a call at the end
-        self._changed: dict[NodeState, None] = {}  # nodes with more room than at the last decision
+        # By kind: nodes with free cores, the last to be given a call at the end; nodes with more room than at the last
+        # decision; the cores of all nodes; the calls with slots.
+        self._room: defaultdict[int, dict[NodeState, None]] = defaultdict(dict)
+        self._changed: defaultdict[int, dict[NodeState, None]] = defaultdict(dict)
+        self._cores = Counter[int]()
+        self._active_of = Counter[int]()
         self._can_top_up: dict[NodeNeed, dict[NodeState, None]] = {}  # nodes where calls of that need have ended
         self._reserved: dict[NodeState, NodeQueue] = {}  # nodes kept free for the head of a queue
         self._slots: dict[NodeNeed, int] = {}  # slots in use, on all nodes
         self.undecided = False  # `decide` has returned only the first part
-        self._active = 0  # calls with slots
-        self._cores = 0  # of all nodes
+        self._active = 0  # calls with slots, of all kinds
         self._numbers = 0
         self._now = 0.0  # the time of the last decision
-        self.idled = False  # the last call of a node has ended since this was set to False
+        self.idled: set[int] = set()  # kinds: the last call of a node has ended since the kind was removed
 
     # -- events ----------------------------------------------------------------------------------------
 
-    def join(self, name: str, capacity: NodeCapacity, block: Hashable = None) -> NodeState:
+    def join(self, name: str, capacity: NodeCapacity, block: Hashable = None, kind: int = 0) -> NodeState:
         """Add a new node."""
         self._numbers += 1
-        node = self.nodes[self._numbers] = NodeState(self._numbers, name, capacity, block)
-        self._cores += capacity.cores
+        node = self.nodes[self._numbers] = NodeState(self._numbers, name, capacity, block, kind)
+        self._cores[kind] += capacity.cores
         self._may_have_room(node)
         return node
 
     def leave(self, node: NodeState) -> list[NodeCall]:
         """Remove a lost node; return the calls that were there."""
         del self.nodes[node.number]
-        self._cores -= node.capacity.cores
+        self._cores[node.kind] -= node.capacity.cores
         calls = list(node.in_flight)
         self.finished(node, calls)
         for call in calls:
             if call.need.by_scheduler:
                 self._free_other_nodes(call)
-        for known in (self._room, self._changed, self.ahead, *self._can_top_up.values()):
+        for known in (self._room[node.kind], self._changed[node.kind], self.ahead, *self._can_top_up.values()):
             known.pop(node, None)
         if node in self._reserved:
             self._release_reserved(self._reserved[node])
@@ -114,18 +120,20 @@ class NodePlacement:
             if group.slots > group.calls:
                 self._free_slot(node, need, group)
                 # A call over several nodes counts as one active call until the last node is free.
-                self._active += need.nodes > 1 and any(call in m.in_flight for m in self.nodes.values())
+                if need.nodes > 1 and any(call in m.in_flight for m in self.nodes.values()):
+                    self._count(need, 1)
             node.proven.add(need)
             if group.calls:
                 self._can_top_up.setdefault(need, {})[node] = None
-        self.idled |= not node.in_flight
+        if not node.in_flight:
+            self.idled.add(node.kind)
         self._may_have_room(node)
 
     def withdraw(self, node: NodeState) -> None:
         """Give the node no calls until calls not begun there have been taken back."""
         node.withdrawing = True
-        self._room.pop(node, None)  # otherwise each decision would have to pass it over
-        self._changed.pop(node, None)
+        self._room[node.kind].pop(node, None)  # otherwise each decision would have to pass it over
+        self._changed[node.kind].pop(node, None)
 
     def withdrawn(self, node: NodeState) -> None:
         """Let the node have calls again, now that calls not begun there have been taken back."""
@@ -163,31 +171,43 @@ class NodePlacement:
     def busy(self) -> bool:
         return self._active > 0
 
-    @property
-    def room(self) -> int | None:
-        """The number of further calls that may run at once; None for any number."""
-        return None if self.max_workers is None else max(0, self.max_workers - self._active)
+    def room(self, kind: int) -> int | None:
+        """Return the number of further calls of a kind that may run at once; None for any number.
 
-    def backlog(self) -> list[tuple[NodeNeed, int, float]]:
+        Calls of other kinds do not count: otherwise they could keep its nodes from being asked for.
+        """
+        return None if self.max_workers is None else max(0, self.max_workers - self._active_of[kind])
+
+    def waits(self, kind: int) -> bool:
+        """Return True if a call of this kind waits."""
+        return any(queue.head() is not None for queue in self._of(kind))
+
+    def busy_nodes(self, kind: int) -> int:
+        """Return the number of nodes of this kind with calls."""
+        return sum(1 for node in self.nodes.values() if node.kind == kind and node.in_flight)
+
+    def _of(self, kind: int) -> Iterable[NodeQueue]:
+        return (queue for queue in self._queues if queue.need.kind == kind)
+
+    def backlog(self, kind: int) -> list[tuple[NodeNeed, int, float]]:
         """Return the needs of waiting calls, with the number of calls and the likely duration of the first (s).
 
         Calls that fit beside others on nodes in use are not counted, because the next decision sends them there.
         """
-        heads = ((queue, queue.head()) for queue in self._queues)
+        heads = ((queue, queue.head()) for queue in self._of(kind))
         found = ((queue, head.expected()) for queue, head in heads if head is not None)
         return [(queue.need, len(queue.calls) - self._room_beside(queue), seconds) for queue, seconds in found]
 
-    @property
-    def unsettled(self) -> bool:
-        """True if the next decision sends calls to nodes in use."""
-        return self.room != 0 and any(self._room_beside(queue) for queue in self._queues)
+    def unsettled(self, kind: int) -> bool:
+        """Return True if the next decision sends calls to nodes in use."""
+        return self._may_begin() and any(self._room_beside(queue) for queue in self._of(kind))
 
     def _room_beside(self, queue: NodeQueue) -> int:
         """Return the number of the queue's calls that fit on nodes in use; 0 if the last decision has found no room."""
         need = queue.need
         if queue.stuck or need.nodes > 1 or need.exclusive:
             return 0
-        able = (node for node in self._room if node.in_flight and node.holds(need, self._now))
+        able = (node for node in self._room[need.kind] if node.in_flight and node.holds(need, self._now))
         return min(len(queue.calls), sum(node.room_for(need) for node in able))
 
     def unplaceable(self) -> list[NodeNeed]:
@@ -219,22 +239,27 @@ class NodePlacement:
             if placed := self._place(queue, until, todo):
                 decided += placed
                 for other in passed:
-                    other.passed += placed
+                    if other.need.kind == queue.need.kind:
+                        other.passed += placed
                 if not self._queues.push(heads, priority, queue):
                     self._release_reserved(queue)
             else:
-                queue.stuck = self.max_workers is None or self._active < self.max_workers
+                queue.stuck = self._may_begin()
                 passed.append(queue)
                 self._reserve(queue)
         self._changed.clear()
         return todo
+
+    def _may_begin(self) -> bool:
+        """Return True if one call more may run at once."""
+        return self.max_workers is None or self._active < self.max_workers
 
     def _place(self, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
         """Send the head of the queue, and the calls behind it from before `until`; return the number of calls sent."""
         if queue.need.by_scheduler:
             return self._start_on_nodes(queue, todo)
         # First an idle slot; a call is sent ahead only where no node has one.
-        if self.max_workers is None or self._active < self.max_workers:
+        if self._may_begin():
             node = self._find(queue)
             if node is not None:
                 return self._fill(node, queue, until, todo)
@@ -249,7 +274,7 @@ class NodePlacement:
 
     def _candidates(self, queue: NodeQueue) -> dict[NodeState, None]:
         # The last decision found no room for a stuck queue, so only nodes with changes can have some.
-        return self._changed if queue.stuck else self._room
+        return (self._changed if queue.stuck else self._room)[queue.need.kind]
 
     def _fill(self, node: NodeState, queue: NodeQueue, until: float, todo: list[SendToNode | StartOnNodes]) -> int:
         """Send calls to slots on the node: a share of the queue, so that many calls share one message."""
@@ -269,10 +294,14 @@ class NodePlacement:
 
     def _start_on_nodes(self, queue: NodeQueue, todo: list[SendToNode | StartOnNodes]) -> int:
         """Let the scheduler start the head of the queue, if enough nodes have a slot for it."""
-        if self.max_workers is not None and self._active >= self.max_workers:
+        if not self._may_begin():
             return 0
         count, now = queue.need.nodes, self._now
-        able = (node for node in self._room if node.holds(queue.need, now) and self._is_open_to(node, queue))
+        able = (
+            node
+            for node in self._room[queue.need.kind]
+            if node.holds(queue.need, now) and self._is_open_to(node, queue)
+        )
         found = together(able, count)
         if found is None:
             return 0
@@ -283,7 +312,7 @@ class NodePlacement:
                 self._take_slot(node, queue.need)
                 self._rotate(node)
                 record(node, call)
-            self._active -= count - 1  # the nodes have one call together
+            self._count(queue.need, 1 - count)  # the nodes have one call together
             queue.passed = 0
             self._release_reserved(queue)
             todo.append(StartOnNodes(nodes, call))
@@ -294,7 +323,7 @@ class NodePlacement:
 
     def _reserve(self, queue: NodeQueue) -> None:
         """Keep the least busy nodes free for the queue's head, once that has been passed too often."""
-        if not queue.reserved and queue.passed >= _PATIENCE * self._cores:
+        if not queue.reserved and queue.passed >= _PATIENCE * self._cores[queue.need.kind]:
             able = (m for m in self.nodes.values() if m not in self._reserved and m.could_hold(queue.need, self._now))
             queue.reserved = together(sorted(able, key=lambda m: m.cores, reverse=True), queue.need.nodes) or []
             self._reserved.update(dict.fromkeys(queue.reserved, queue))
@@ -355,25 +384,31 @@ class NodePlacement:
 
     # -- accounts --------------------------------------------------------------------------------------
 
+    def _count(self, need: NodeNeed, calls: int) -> None:
+        """Add to the number of calls with slots."""
+        self._active += calls
+        self._active_of[need.kind] += calls
+
     def _take_slot(self, node: NodeState, need: NodeNeed) -> None:
         group = node.groups.setdefault(need, CallGroup())
         group.slots += 1
         self._slots[need] = self._slots.get(need, 0) + 1
-        self._active += 1
+        self._count(need, 1)
         node.take(need)
 
     def _rotate(self, node: NodeState) -> None:
         """Put a node that was given a call behind the others."""
-        del self._room[node]
+        room = self._room[node.kind]
+        del room[node]
         if node.cores > 0:
-            self._room[node] = None
+            room[node] = None
 
     def _free_slot(self, node: NodeState, need: NodeNeed, group: CallGroup) -> None:
         group.slots -= 1
         self._slots[need] -= 1
         if not self._slots[need]:
             del self._slots[need]
-        self._active -= 1
+        self._count(need, -1)
         node.take(need, -1)
         if not group.calls:
             del node.groups[need]
@@ -381,5 +416,5 @@ class NodePlacement:
 
     def _may_have_room(self, node: NodeState) -> None:
         if node.cores > 0 and not node.withdrawing and node.number in self.nodes:
-            self._room[node] = None
-            self._changed[node] = None
+            self._room[node.kind][node] = None
+            self._changed[node.kind][node] = None

@@ -1,17 +1,17 @@
-"""The state of an executor's pilot jobs: decisions on when to submit, ask about, replace and cancel them.
+"""The pilot jobs of one kind of nodes: decisions on when to submit, ask about, replace and cancel them.
 
 Events go in with their time (`joined`, `submitted`, `answered`, ...). Some return actions, which
 `backends/pilot_jobs.py` carries out through the scheduler. `cluster/autoscaler.py` decides on the number of nodes; this
-module decides on the job behind each block of nodes.
+module decides on the job behind each block of nodes. `cluster/pilot_kinds.py` has one such state for each kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
-from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
+from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError, VersionMismatch
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import Status
 from ..utils.backoff import Backoff
@@ -26,6 +26,7 @@ _SOON = 1.0  # s between two questions, where one of them is urgent
 _SLOWER = 1.3  # the factor by which the time between two questions grows
 _TO_END = 10.0  # s after which a job that was told to end is cancelled
 _MOST_FAILURES = 4  # the last ones, for the error message
+_LONGEST_PAUSE, _GROWTH = 300.0, 2.0  # s, and a factor: of the pauses after refused submissions
 
 
 class SubmitJobs(NamedTuple):
@@ -63,6 +64,7 @@ class JobEnded(NamedTuple):
 class WarnOfPause(NamedTuple):
     """Tell the user that nodes are asked for again only after a pause of so many seconds, and the reason."""
 
+    kind: int  # of nodes
     seconds: float
     reason: str
 
@@ -71,7 +73,7 @@ Action = SubmitJobs | AskStatus | CancelJob | EndAgent | JobEnded | WarnOfPause
 
 
 class PilotState:
-    """The pilot jobs of one executor, from the decision to ask for them to their ends."""
+    """The pilot jobs of one kind, from the decision to ask for them to their ends."""
 
     def __init__(
         self,
@@ -79,26 +81,27 @@ class PilotState:
         placement: NodePlacement,
         poll: tuple[float, float],
         typical: NodeCapacity | None,
-        pause: Callable[[], float],
+        where: str = "",
     ) -> None:
         """Begin without jobs.
 
         Args:
             autoscaler: the decisions on the number of nodes.
-            placement: the calls and the nodes.
+            placement: the calls and the nodes, of all kinds.
             poll: the shortest and the longest time between two questions (s).
             typical: the resources of most nodes; None while unknown.
-            pause: returns the time to the next attempt after a refused submission (s), longer each time.
+            where: the kind, for messages, as " in partition gpu"; empty for the only one.
         """
-        self.autoscaler = autoscaler
-        self._placement, self._typical, self._pause = placement, typical, pause
+        self.autoscaler, self.kind = autoscaler, autoscaler.kind
+        self._placement, self._typical, self._where = placement, typical, where
         self._by_name: dict[str, Block] = {}  # by the name that the agents know
         self._failures: list[str] = []  # reasons of jobs that ended without an agent
         self._mistake = ""  # the reason why no node can ever come
+        self._mismatch: VersionMismatch | None = None  # of the last agent that was refused
         self._changed = True  # something has happened since the last decision
         self._wanted = False  # there were calls at the last look
         self._decided, self._slowest = -inf, 0.0
-        self._asking = False  # a question is under way; another one would only make the scheduler slower
+        self._pauses = Backoff(poll[0], _LONGEST_PAUSE, _GROWTH)  # after refusals
         self._questions, self._asked_at = Backoff(*poll, _SLOWER), -inf
         self._questions.at = inf
 
@@ -122,21 +125,22 @@ class PilotState:
         actions: list[Action] = []
         if not wanted and not self.blocks:
             return actions
-        if self._changed or wanted or self._placement.idled or now >= self._next_decision():
+        if self._changed or wanted or self.kind in self._placement.idled or now >= self._next_decision():
             # Not at each result: a decision looks at all queues and nodes.
             if now >= self._decided + _OFTEN:
                 actions += self._decide(now, wanted)
             else:
                 self._changed = True  # there may be other calls than at the last decision, so look again in a moment
-        if now >= self._questions.at and not self._asking:
-            actions += self._ask(now)
         return actions
 
-    def next_look(self) -> float | None:
-        """Return the time of the next look, if no event comes before; None for no time."""
+    def next_look(self, asking: bool = False) -> float | None:
+        """Return the time of the next look, if no event comes before; None for no time.
+
+        `asking`: a question is under way, so no other is due.
+        """
         if not self._wanted and not self.blocks:
             return None  # nothing would be decided
-        times = [self._next_decision(), inf if self._asking else self._questions.at]
+        times = [self._next_decision(), inf if asking else self._questions.at]
         if self._changed:
             times.append(self._decided + _OFTEN)
         when = min(times)
@@ -147,16 +151,16 @@ class PilotState:
         return inf if when is None else max(when, self._decided + _OFTEN)
 
     def _decide(self, now: float, wanted: bool) -> list[Action]:
-        placement = self._placement
-        self._changed, placement.idled = placement.unsettled, False
+        placement, kind = self._placement, self.kind
+        self._changed = placement.unsettled(kind)
+        placement.idled.discard(kind)
         self._decided = now
-        backlog = placement.backlog()
-        busy = sum(1 for node in placement.nodes.values() if node.in_flight)
-        needs = demand(backlog, busy, self._typical, placement.room)
+        backlog = placement.backlog(kind)
+        needs = demand(backlog, placement.busy_nodes(kind), self._typical, placement.room(kind))
         if wanted and not needs.nodes:
             needs = needs._replace(nodes=1)  # there are only calls that wait for other calls
         self._slowest = max((seconds for need, _, seconds in backlog if not need.time), default=0.0)
-        longest = max((need.time for need in placement.unplaceable()), default=0.0)
+        longest = max((need.time for need in placement.unplaceable() if need.kind == kind), default=0.0)
         steps = self.autoscaler.decide(needs, self._slowest, now, longest)
         actions = [action for block in steps.give_back for action in self._give_back(block, now)]
         by_size: dict[int, list[Block]] = {}
@@ -181,7 +185,7 @@ class PilotState:
         if block is None or block.state == "leaving":
             return None
         self._typical = capacity
-        state = self._placement.join(node, capacity, block)
+        state = self._placement.join(node, capacity, block, self.kind)
         block.job = job if block.job is None else block.job  # the agent may come before the answer to the submission
         block.step_job = job
         # Unknown so far, so calls with a `run_time` wait for the answer.
@@ -208,6 +212,7 @@ class PilotState:
         """Note that the scheduler has taken the blocks, under these names."""
         self._changed = True
         self._mistake = ""  # a submission has succeeded after all
+        self._pauses.reset()
         actions: list[Action] = []
         for block, job in zip(blocks, jobs, strict=True):
             block.job = job
@@ -229,13 +234,13 @@ class PilotState:
         if kind == "limit" and len(blocks) > 1:
             self.autoscaler.refused(blocks, now, len(blocks) // 2)  # half of them may be allowed
             return []
-        pause = self._pause()
+        pause = self._pauses.next_pause()
         self.autoscaler.refused(blocks, now + pause)
         if kind == "mistake":
             self._mistake = reason
-        if kind == "mistake" and not self._placement.nodes:
+        if kind == "mistake" and not any(block.connected for block in self.blocks):
             return []  # the waiting calls fail with the reason
-        return [WarnOfPause(pause, reason)]
+        return [WarnOfPause(self.kind, pause, reason)]
 
     # -- questions -------------------------------------------------------------------------------------
 
@@ -244,18 +249,20 @@ class PilotState:
         self._questions.reset()
         self._questions.sooner(max(now, self._asked_at + _SOON))
 
-    def _ask(self, now: float) -> list[Action]:
-        """Ask one question about all jobs with something to be known."""
-        doubtful = [block for block in self.blocks if block.job is not None and _is_doubtful(block)]
+    def has_question(self, now: float) -> bool:
+        """Return True if it is time to ask about jobs."""
+        return now >= self._questions.at and (self._wanted or bool(self.blocks))
+
+    def ask(self, now: float) -> list[Block]:
+        """Return all jobs with something to be known, about which the scheduler is asked now."""
         self._asked_at, self._questions.at = now, inf
-        self._asking = bool(doubtful)
-        return [AskStatus(doubtful)] if doubtful else []
+        return [block for block in self.blocks if block.job is not None and _is_doubtful(block)]
 
     def answered(
         self, blocks: Sequence[Block], statuses: Mapping[str, Status] | None, ends: Mapping[str, float], now: float
     ) -> list[Action]:
         """Note an answer of the scheduler, or None without one; `ends` has the known ends of the jobs' time."""
-        self._changed, self._asking = True, False
+        self._changed = True
         actions: list[Action] = []
         # Without an answer no job is judged: a controller that is silent has lost nothing.
         for block in blocks if statuses is not None else ():
@@ -307,30 +314,35 @@ class PilotState:
 
     # -- failures --------------------------------------------------------------------------------------
 
+    def mismatched(self, mismatch: VersionMismatch) -> None:
+        """Note that an agent was refused, because its version is another."""
+        self._mismatch = mismatch
+
     def failed(self, why: str) -> None:
         """Note that a job has ended before any agent came."""
         self._failures = [*self._failures, why][-_MOST_FAILURES:]
 
     def give_up(self, needs: Sequence[NodeNeed], nobody_came: str) -> GivenUpCalls | None:
-        """Return the needs to give up, of needs that no node can hold, with the error; None if all may wait.
+        """Return the needs to give up, with the error; None if all may wait. `needs`: those that no node can hold.
 
         `nobody_came` is the beginning of the message about jobs without an agent.
         """
         if self._mistake:
-            error = SchedulerError(f"no nodes are to be had from the scheduler: {self._mistake}")
+            error = SchedulerError(f"no nodes{self._where} are to be had from the scheduler: {self._mistake}")
             self._mistake = ""
             self.autoscaler.begin_anew()
             return GivenUpCalls(needs, error)
         impossible = [need for need in needs if self._can_never_hold(need)]
         if impossible:
-            what = "no node has what it asks for, or is there for so long as it may take (walltime=)"
+            what = f"no node{self._where} has what it asks for, or is there for so long as it may take (walltime=)"
             return GivenUpCalls(impossible, ResourceError(f"{what}; ask for less"))
         scaler = self.autoscaler
         expected = any(block.state in ("asked", "waiting", "starting") for block in self.blocks)
         if expected or not self._failures or (scaler.ever and scaler.failures < len(AGAIN)):
             return None
         kind: type[CallyardError] = NodeFailure if scaler.ever else SchedulerError
-        why = kind(f"{nobody_came}; {'; '.join(self._failures)}")
+        why = self._mismatch or kind(f"{nobody_came}; {'; '.join(self._failures)}")
+        self._mismatch = None
         self._failures.clear()
         scaler.begin_anew()
         return GivenUpCalls(needs, why)

@@ -33,13 +33,14 @@ class NodeState:
     """A node: the resources, the part in use, and the calls that were sent there."""
 
     __slots__ = (
-        *("block", "capacity", "cores", "in_flight", "gpus", "groups", "leaving"),
+        *("block", "capacity", "cores", "in_flight", "gpus", "groups", "kind", "leaving"),
         *("memory", "name", "number", "proven", "until", "withdrawing"),
     )
 
-    def __init__(self, number: int, name: str, capacity: NodeCapacity, block: Hashable = None) -> None:
+    def __init__(self, number: int, name: str, capacity: NodeCapacity, block: Hashable = None, kind: int = 0) -> None:
         self.number, self.name, self.capacity = number, name, capacity
         self.block = block  # only nodes of one block can have a call together
+        self.kind = kind  # only calls with a need of this kind may be there
         self.until = inf  # the end of the node's time, by the clock of `NodePlacement.decide`
         self.cores, self.gpus, self.memory = capacity.cores, len(capacity.gpus), capacity.memory  # not given out
         self.groups: dict[NodeNeed, CallGroup] = {}
@@ -65,7 +66,10 @@ class NodeState:
         return not self.leaving and self.lasts(need, now) and self.is_large_enough(need)
 
     def is_large_enough(self, need: NodeNeed) -> bool:
+        """Return True for a node of the need's kind that has enough of everything."""
         shape, capacity = need.shape, self.capacity
+        if need.kind != self.kind:
+            return False
         return capacity.cores >= shape.cores and len(capacity.gpus) >= shape.gpus and capacity.memory >= shape.memory
 
     def lasts(self, need: NodeNeed, now: float) -> bool:
@@ -74,7 +78,7 @@ class NodeState:
 
     def holds(self, need: NodeNeed, now: float) -> bool:
         """Return True if such a call can be given a slot now."""
-        if self.leaving or self.withdrawing or not self.lasts(need, now):
+        if need.kind != self.kind or self.leaving or self.withdrawing or not self.lasts(need, now):
             return False
         if need.exclusive:
             return self.could_hold(need, now) and not self.in_flight

@@ -1,6 +1,6 @@
 """The process of an agent, or of a rank: the connection to the driver, and the end with the driver or the parent.
 
-`main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN]]`.
+`main` is run on each node, as `python -c "... main()" CONTACT [VARIABLES [TOKEN LOG LIMIT APART]]`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
-from ..schedulers.job_environment import JOB_VARIABLES
+from ..schedulers.job_environment import JOB_VARIABLES, current_job
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
 from ..transport.agent_protocol import json_frame, unwrap
-from ..transport.curve import PeerGone
+from ..transport.channel import PeerGone
+from ..transport.messages import Message
 from .agent import Agent, MakeRunner, adopt
+from .agent_output import keep_output, log_path
 from .hello import Hello, node_name, pilot_share, this_hello
 
 if TYPE_CHECKING:
-    from ..transport.curve import Link
+    from ..transport.channel import Link
 
 _CONNECT = 60.0  # s for the driver to answer
 _AGAIN = 20.0  # s for the driver to answer after a loss; then its nodes are given back
@@ -61,7 +63,7 @@ class DriverConnection:
 
     def __init__(self, link: Link, parent: ParentPipe, hello: Hello, make_runner: MakeRunner | None = None) -> None:
         self._link, self._parent, self._hello, self._make_runner = link, parent, hello, make_runner
-        self._unread: list[list[bytes]] = []
+        self._unread: list[Message] = []
 
     def _wait_for(self, wanted: set[int], patience: float) -> tuple[int, bytes]:
         """Return the first frame of one of these kinds, a message of its own; keep later messages in `_unread`."""
@@ -71,7 +73,7 @@ class DriverConnection:
             while True:
                 self._unread += self._link.receive()
                 while self._unread:
-                    for kind, _, _, _, body in agent_protocol.split_frames(self._unread.pop(0)[0]):
+                    for kind, _, _, _, body in agent_protocol.split_frames(self._unread.pop(0).head):
                         if kind in wanted:
                             return kind, body
                 left = until - time.monotonic()
@@ -81,14 +83,14 @@ class DriverConnection:
 
     def serve(self) -> None:
         """Be the agent of this driver until it sends END."""
-        self._link.send([json_frame(agent_protocol.HELLO, self._hello.dump())])
+        self._link.send(json_frame(agent_protocol.HELLO, self._hello.dump()))
         kind, body = self._wait_for({agent_protocol.WELCOME, agent_protocol.REFUSED}, _CONNECT)
         if kind == agent_protocol.REFUSED:
             _give_up(json.loads(body))
         head, parts = unwrap(body, iter(()))
         adopt(head["surroundings"])
         agent = Agent(self._link, self._unread, head, parts[0].data if parts else None, self._make_runner)
-        with contextlib.nullcontext() if self._make_runner else _leaving_at_sigterm(agent):
+        with contextlib.nullcontext() if self._make_runner else _leaving_when_told(agent):
             agent.run()
         self._parent.all_sent = True  # from here on an end of the parent is no failure
         if self._make_runner is None:  # for a rank the one call has ended, and the driver does not read on
@@ -104,27 +106,35 @@ class DriverConnection:
 
 
 @contextlib.contextmanager
-def _leaving_at_sigterm(agent: Agent) -> Iterator[None]:
-    """Let the agent leave at SIGTERM, by which the scheduler ends a job: at a preemption, or at the end of the time."""
-    before = signal.signal(signal.SIGTERM, lambda *_: agent.leave())
+def _leaving_when_told(agent: Agent) -> Iterator[None]:
+    """Let the agent leave at SIGTERM, by which a scheduler ends a job, or at another signal at the end of the time."""
+    at_the_limit = getattr(signal, current_job().time_limit_signal or "SIGTERM")
+    before = {each: signal.signal(each, lambda *_: agent.leave()) for each in {signal.SIGTERM, at_the_limit}}
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except BaseException:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        raise
+    for signum in before:
+        signal.signal(signum, signal.SIG_IGN)  # it ends; and the signal may come twice (`agent_output`)
 
 
 def main() -> None:
-    """Run as `... CONTACT [VARIABLES [TOKEN]]`: connect to the driver and serve; again if the network fails.
+    """Run as `... CONTACT [VARIABLES [TOKEN LOG LIMIT APART]]`: connect to the driver and serve; again after a loss.
 
     CONTACT is the path of the contact file. VARIABLES has the names of the scheduler's variables (`JobVariables`).
-    TOKEN is the token of the job around this process, if the driver has submitted one.
+    TOKEN is the token of the job around this process, if the driver has submitted one, LOG its log, and LIMIT the limit
+    of that (bytes); APART is "apart" for a file of this node's own beside the log.
     """
     default_signals()
     open_standard_descriptors()
     path = os.path.abspath(sys.argv[1])  # now, because `adopt` changes the arguments and the directory
-    job_variables, token = [*sys.argv[2:], "", ""][:2]
+    job_variables, token, *log = [*sys.argv[2:], "", ""][: max(2, len(sys.argv) - 2)]
     if job_variables:
         os.environ[JOB_VARIABLES] = job_variables
+    if log:
+        keep_output(log_path(log[0], apart=log[2] == "apart"), int(log[1]))
     pilot = pilot_share(token) if token else None
     hello = this_hello(pilot)
     parent = ParentPipe()
@@ -145,8 +155,8 @@ def connect(
     patience: float = _CONNECT,
 ) -> bool:
     """Serve the driver of this contact file; return False if the driver cannot be reached any more."""
+    from ..transport.channel import Link
     from ..transport.contact_file import Contact
-    from ..transport.curve import Link
 
     try:
         link = Link.connect(Contact.read(path), timeout=patience)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError
+from ..errors import CallyardError, NodeFailure, ResourceError, SchedulerError, VersionMismatch
 from ..pool.call_shape import NodeNeed, NodeOffer
 from ..transport.event_loop import EventLoop
 from .base import GivenUpCalls, StartedAgents, StarterTurn
@@ -61,6 +61,7 @@ class StaticNodes:
         self._words: list[str] = []  # the last output of ended commands
         self._next_start: float | None = None
         self._wanted = False  # there were calls at the last look
+        self._mismatch: VersionMismatch | None = None
         self._timed = False  # the end of the nodes' time is known
 
     @property
@@ -107,7 +108,10 @@ class StaticNodes:
         ended = [name for name in output.ended_on if self._latest.get(name) is started]
         self._starts.ended(ended, time.monotonic())
 
-    def admit(self, hello: Hello, now: float) -> NodeState | str:
+    def admit(self, hello: Hello, now: float, mismatch: VersionMismatch | None = None) -> NodeState | str:
+        if mismatch is not None:
+            self._mismatch = mismatch
+            return str(mismatch)
         name = hello.node
         offer = self._nodes.nodes().get(name, NodeOffer())
         node = self._placement.join(name, offer.of(hello.capacity))
@@ -123,21 +127,21 @@ class StaticNodes:
         else:  # perhaps the agent has ended; if not, the first to connect stays, and the other one ends
             self._starts.ended([node.name], now)
 
-    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
+    def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> Sequence[GivenUpCalls]:
         expected = self._starts.expected()
         if any(node.leaving for node in self._placement.nodes.values()):
-            return None  # the node ends soon; only then is it known if another agent can be started there
+            return []  # the node ends soon; only then is it known if another agent can be started there
         if not self._starts.missing():
             left = self._nodes.ends_in()
             hours = "" if left is None else f", or no node is there for its run_time ({max(0.0, left):.0f} s are left)"
-            return GivenUpCalls(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))
+            return [GivenUpCalls(needs, ResourceError(f"no node has what it asks for{hours}; ask for less"))]
         over = any(map(self._nodes.is_over, self._words))  # then no agent will ever come, however long one waits
         if not over and not long and (self._starts.ever or expected or not self._words):
-            return None
-        error = self._explain(where)
+            return []
+        error, self._mismatch = self._mismatch or self._explain(where), None
         self._starts.forget()
         self._words.clear()
-        return GivenUpCalls(needs, error)
+        return [GivenUpCalls(needs, error)]
 
     def _explain(self, where: str) -> CallyardError:
         missing = ", ".join(self._starts.missing()[:8])

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnreadableCall
 from ..utils.locks import let_go, under
@@ -219,7 +219,7 @@ class Future(FutureState[T]):
             self._wait(timeout)
             if self._exception is not None:
                 raise self._exception
-            return cast(T, self._result)
+            return self._result  # type: ignore[return-value]  # `cast` would be a call
         finally:
             self = None  # type: ignore[assignment]  # the traceback must not keep this future alive
 

@@ -15,15 +15,18 @@ from ..dependencies.map_chunks import run_chunk
 from ..dependencies.replace_futures import is_future
 from ..errors import CacheError
 from .bind_arguments import bind
+from .code_places import places_of
 from .decorator import choice
 from .definitions import WalkResult, rooted
 from .digest import PendingFuture, UnkeyableError, blake2b, combine
+from .imported_code import CodePlaces, definition_at
 from .metadata_readers import ANY
 from .packages import PYTHON, owner_by_name
 from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
 
 ModuleAndName = tuple[str, str]  # module, and name in it
-Reference = tuple[str, str, bytes]  # module, name, and the token of the definition when the key was made
+# Module, name, token of the definition when the key was made, and the places for a quick comparison with it.
+Reference = tuple[str, str, bytes, CodePlaces | None]
 # The word is older than the name of the project: with another one no earlier call would be found again.
 _HEAD = f"penstock 2 python {PYTHON}" + (f" -O{sys.flags.optimize}" if sys.flags.optimize else "")
 
@@ -101,8 +104,23 @@ def _pinned(
     encoder: ValueEncoder, places: Iterable[ModuleAndName], code_only: bool, reads_metadata: bool
 ) -> tuple[Reference, ...]:
     return tuple(
-        (module, name, token_at(module, name, code_only, encoder, reads_metadata)) for module, name in list(places)
+        (
+            module,
+            name,
+            token_at(module, name, code_only, encoder, reads_metadata),
+            None if code_only or reads_metadata else _places_at(module, name),
+        )
+        for module, name in list(places)
     )
+
+
+def _places_at(module: str, name: str) -> CodePlaces | None:
+    """Return the places for a quick comparison of a definition; None for data, or if no such comparison is possible."""
+    found = definition_at(module, name)
+    if not isinstance(found, (FunctionType, type)):
+        return None
+    walk = rooted(found)
+    return None if walk.reads_metadata else places_of(walk)
 
 
 class CallKey:
@@ -368,11 +386,7 @@ def token_at(
         ImportError: there is no such module.
         AttributeError: the module has no such name.
     """
-    import importlib
-
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
+    found = definition_at(module, name)
     if code_only:
         return _code_only(found)
     if with_metadata:

@@ -18,6 +18,7 @@ from .decorator import choice
 from .definition_walk import Walk, is_users, name_of
 from .digest import combine, text
 from .identity_memo import Memo
+from .imported_code import CodePlaces
 from .packages import Package, compiled, module_of, owner, owner_of
 
 
@@ -25,7 +26,7 @@ class WalkResult:
     """The result of a walk: the token of its root, and the reasons for it."""
 
     __slots__ = (
-        *("differences", "ingredients", "parts", "reads_metadata", "references"),
+        *("differences", "ingredients", "parts", "places", "reads_metadata", "references"),
         *("token", "unfollowed", "unkeyed", "watch"),
     )
 
@@ -39,6 +40,7 @@ class WalkResult:
         self.unfollowed = walk.unfollowed
         self.reads_metadata = walk.reads_metadata
         self.parts: dict[bool, Any] = {}  # of keys, made from this result: see `call_key.function_part`
+        self.places: list[CodePlaces | None] = []  # of this walk, once `code_places` has made them
 
 
 _MADE_AT_RUN_TIME = 1 << 9  # a flag of classes: Py_TPFLAGS_HEAPTYPE

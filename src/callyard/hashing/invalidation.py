@@ -64,7 +64,10 @@ class _Class(NamedTuple):
 class ChangeWatch:
     """The dependencies of a result: noted during the walk, and compared with the present state later."""
 
-    __slots__ = ("_classes", "_encoder", "_functions", "_kinds", "_modules", "_names", "_seen", "_values", "_whole")
+    __slots__ = (
+        *("_by_token", "_classes", "_encoder", "_functions", "_kinds", "_modules", "_names", "_seen", "_values"),
+        *("_whole", "is_described"),
+    )
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[Any, list[tuple[str, Any]]]] = {}  # by id of a namespace: its holder, and handles
@@ -74,6 +77,8 @@ class ChangeWatch:
         self._whole: list[tuple[Any, set[str]]] = []
         self._kinds: dict[int, tuple[Any, Any]] = {}  # modules that were read, and their classes
         self._values: list[tuple[Read, bytes]] = []
+        self._by_token: list[tuple[Any, str]] = []  # holders, and names with values compared by token
+        self.is_described = True  # False if a dependency is beyond the descriptions of `imported_code`
         self._seen: set[tuple[int, str]] = set()
         self._encoder: _ProcessEncoder | None = _ProcessEncoder()
 
@@ -90,7 +95,8 @@ class ChangeWatch:
         if handle is not _BY_TOKEN:
             names.append((name, handle))
         else:
-            self.value(lambda: _space(owner()).get(name, MISSING))
+            self._by_token.append((owner, name))
+            self._part(lambda: _space(owner()).get(name, MISSING))
 
     def function(self, function: FunctionType) -> None:
         """Note the parts of a function."""
@@ -101,14 +107,14 @@ class ChangeWatch:
         details = bool(function.__dict__)
         self._functions.append(_Function(me, function.__name__, function.__code__, defaults, more, details, cells))
         if defaults is _BY_TOKEN:
-            self.value(lambda: me().__defaults__)  # type: ignore[union-attr]
+            self._part(lambda: me().__defaults__)  # type: ignore[union-attr]
         if more is _BY_TOKEN:
-            self.value(lambda: me().__kwdefaults__)  # type: ignore[union-attr]
+            self._part(lambda: me().__kwdefaults__)  # type: ignore[union-attr]
         if details:
-            self.value(lambda: value_caches.attributes(me()))  # type: ignore[arg-type]
+            self._part(lambda: value_caches.attributes(me()))  # type: ignore[arg-type]
         for number, handle in cells:
             if handle is _BY_TOKEN:
-                self.value(lambda number=number: content(me().__closure__[number]))  # type: ignore[misc, union-attr, index]
+                self._part(lambda number=number: content(me().__closure__[number]))  # type: ignore[misc, union-attr, index]
 
     def class_(self, cls: type) -> None:
         """Note the attributes and bases of a class."""
@@ -120,7 +126,7 @@ class ChangeWatch:
             self.value(lambda: registered(me()))  # type: ignore[arg-type]
         for name, handle in handles:
             if handle is _BY_TOKEN and name != "__dataclass_fields__":  # only the creation of methods used this
-                self.value(lambda name=name: members(me()).get(name, MISSING))  # type: ignore[misc, arg-type]
+                self._part(lambda name=name: members(me()).get(name, MISSING))  # type: ignore[misc, arg-type]
 
     def module(self, name: str) -> None:
         """Note the module under this name for an import statement, or its absence."""
@@ -133,6 +139,7 @@ class ChangeWatch:
 
     def whole(self, module: ModuleType) -> None:
         """Note the complete set of names in a module."""
+        self.is_described = False
         self._whole.append((ref(module), set(vars(module))))
 
     def choice(self, thing: Any, chosen: Any) -> None:
@@ -142,6 +149,11 @@ class ChangeWatch:
 
     def value(self, read: Read) -> None:
         """Note the present token of the value returned by `read`."""
+        self.is_described = False
+        self._part(read)
+
+    def _part(self, read: Read) -> None:
+        """Note the token of a part of a definition, or of a name's value."""
         assert self._encoder is not None
         self._values.append((read, self._encoder.token(read())))
 
@@ -149,6 +161,21 @@ class ChangeWatch:
         """End the noting, and free everything needed only for noting."""
         self._encoder = None
         self._seen.clear()
+
+    # -- telling others --------------------------------------------------------------------------------
+
+    def modules(self) -> list[str]:
+        """Return the names of modules imported by functions."""
+        return [name for name, _ in self._modules]
+
+    def definitions(self) -> list[Any]:
+        """Return the functions and classes, as long as nothing has changed."""
+        return [noted.function() for noted in self._functions] + [noted.class_() for noted in self._classes]
+
+    def names(self) -> list[tuple[Any, str]]:
+        """Return the names, each with the function or module that has it among its globals."""
+        found = [(owner(), name) for owner, names in self._names.values() for name, _ in names]
+        return found + [(owner(), name) for owner, name in self._by_token]
 
     # -- comparing -------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..serialize.importable import being_imported
 from .digest import content, text
+from .imported_code import EXTENSIONS
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -162,14 +163,28 @@ def _distribution(root: str, top: str) -> Package | None:
     return Package(top, ", ".join(sorted(names))) if names else None
 
 
+def version_file(top: str) -> str | None:
+    """Return the file with the version of a loaded package of this name; None if the version is found otherwise."""
+    module = sys.modules.get(top)
+    place = _place(module)
+    root = None if place is None else _root(place, top, module)
+    path = None if root is None else _metadata(root, _listing(root), top)
+    return path if path is not None and os.path.isfile(path) else None
+
+
+def _metadata(root: str, notes: list[str], top: str) -> str | None:
+    """Return the path of the metadata of the distribution with the module's name."""
+    mine = [note for note in notes if note.endswith(".dist-info") and _plain(note.partition("-")[0]) == _plain(top)]
+    return f"{root}/{mine[0]}/METADATA" if mine else None
+
+
 def _version_of(root: str, notes: list[str], top: str) -> str | None:
     """Return the version of the distribution with the module's name, without loading `importlib.metadata`."""
-    mine = [note for note in notes if _plain(note.partition("-")[0]) == _plain(top)]
     try:
-        with open(f"{root}/{mine[0]}/METADATA", encoding="utf-8") as file:
+        with open(_metadata(root, notes, top) or "", encoding="utf-8") as file:
             head = takewhile(str.strip, file)  # up to the first blank line
             return next((line[8:].strip() for line in head if line.startswith("Version:")), None)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return None
 
 
@@ -212,7 +227,6 @@ def _tops(distribution: metadata.Distribution) -> set[str]:
     return {file.parts[0].partition(".")[0] for file in distribution.files or ()}
 
 
-_EXTENSIONS = (".so", ".pyd", ".dylib")
 _contents: dict[tuple[str, int, int], bytes] = {}
 
 
@@ -246,7 +260,7 @@ def _unimportable(name: str) -> bytes | None:
 def compiled(module: ModuleType | None) -> bytes:
     """Return the token of the content of an extension module; b"" for other modules."""
     file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(_EXTENSIONS):
+    if not isinstance(file, str) or not file.endswith(EXTENSIONS):
         return b""
     return file_content(file)
 

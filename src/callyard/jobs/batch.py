@@ -71,6 +71,11 @@ class Batch(Frozen):
         first = place * self.calls_per_job
         return range(first, min(first + self.calls_per_job, len(self.calls)))
 
+    def waited_for(self) -> set[str]:
+        """Return the tokens of the batches for which the scheduler waits: all of them are submitted first, or over."""
+        named = (self.request.get("after", ()), *self.request.get("after_each", ()))
+        return {token for each in named for _, token, _ in each}
+
     @property
     def size(self) -> int:
         """The number of elements; a single job counts as one."""
@@ -246,11 +251,11 @@ class CallStart(Frozen):
 
 
 class CallAgain(Frozen):
-    """The next attempt of a call that has raised `Again`."""
+    """The next attempt of a call that has raised `Again`, or whose job was lost with its node."""
 
     attempt: int  # its number; the first attempt was 1
     restarts: int  # of its job for the sake of the attempts
-    arguments: bytes  # pickled, positional ones and keywords
+    arguments: bytes  # pickled, positional ones and keywords; b"" for those of the call itself
 
     @staticmethod
     def load(data: bytes) -> CallAgain:

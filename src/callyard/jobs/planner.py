@@ -62,7 +62,7 @@ C = TypeVar("C", bound=PlannedCall)
 
 @dataclass(eq=False)
 class JobArray(Generic[C]):
-    """A job array to be submitted. `numbers` are the elements' numbers; None: 0, 1, 2, ..."""
+    """A job array to be submitted. `numbers` are the elements' numbers; None: one after the other, from the first."""
 
     like: Hashable
     calls: list[C]
@@ -72,20 +72,22 @@ class JobArray(Generic[C]):
     after_each: list[list[ArrayDependency]] = field(default_factory=list)  # of each element, where these are separate
 
 
-def plan(calls: Sequence[C], most: int, calls_per_job: int = 1, *, separate: bool = False) -> list[JobArray[C]]:
+def plan(
+    calls: Sequence[C], most: int, calls_per_job: int = 1, *, separate: bool = False, first: int = 0
+) -> list[JobArray[C]]:
     """Return arrays of at most `most` elements each, in an order that permits their submission.
 
-    With `separate`, their elements are jobs of their own.
+    With `separate`, their elements are jobs of their own. `first` is the smallest number of an element.
     """
     arrays: list[JobArray[C]] = []
     for layer in _layers(calls):
         for group in _alike(layer):
             if separate:
-                parts = _split(JobArray(group[0].like, group), most * calls_per_job, calls_per_job)
+                parts = _split(JobArray(group[0].like, group), most * calls_per_job, calls_per_job, first)
                 arrays.extend(_each_after_its_own(part, calls_per_job) for part in parts)
                 continue
             for array in _arrays(group, calls_per_job):
-                arrays.extend(_split(array, most * calls_per_job, calls_per_job))
+                arrays.extend(_split(array, most * calls_per_job, calls_per_job, first))
     return arrays
 
 
@@ -197,15 +199,15 @@ def _number(element: ArrayElement) -> int:
     return element.number
 
 
-def _split(array: JobArray[C], most: int, calls_per_job: int) -> list[JobArray[C]]:
+def _split(array: JobArray[C], most: int, calls_per_job: int, first: int) -> list[JobArray[C]]:
     """Return arrays of at most `most` calls, and note at each call its place."""
     parts = []
-    for first in range(0, len(array.calls), most):
-        calls = array.calls[first : first + most]
-        numbers = None if array.numbers is None else array.numbers[first : first + most]
+    for start in range(0, len(array.calls), most):
+        calls = array.calls[start : start + most]
+        numbers = None if array.numbers is None else array.numbers[start : start + most]
         part = JobArray(array.like, calls, array.after, numbers, array.needs)
         for place, call in enumerate(calls):
-            number = place // calls_per_job if numbers is None else numbers[place]
+            number = first + place // calls_per_job if numbers is None else numbers[place]
             call.place = ArrayElement(part, number, calls_per_job > 1)
         parts.append(part)
     return parts

@@ -197,16 +197,6 @@ class BatchDirectory(CallFiles):
                     found[number] = self._parsed(name, bytes.decode)
         return found
 
-    def heart(self, number: int) -> int | None:
-        """Return the time of the last beat (ns). The file is opened, so that a network file system asks the server."""
-        with suppress(OSError):
-            descriptor = self._open(f"{number}.begun")
-            try:
-                return os.fstat(descriptor).st_mtime_ns
-            finally:
-                os.close(descriptor)
-        return None
-
     def ended_at(self, number: int) -> float | None:
         """Return the time of a call's end (s since 1970, by the clock of the file system); None before its end."""
         for name in (f"{number}.end", f"{number}.seen"):

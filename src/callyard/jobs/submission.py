@@ -26,7 +26,6 @@ __all__ = [
     "parts_of",
     "request_of",
     "trial_of",
-    "waited_for",
 ]
 
 Known = Mapping[str, BatchDirectory]  # by their tokens
@@ -42,6 +41,9 @@ def note_of(
     after: tuple[ArrayDependency, ...],
     after_each: Sequence[Sequence[ArrayDependency]] = (),
     lanes: Sequence[str] = (),
+    options: Mapping[str, str] | None = None,
+    *,
+    starts_ranks: bool = False,
 ) -> dict[str, Any]:
     """Return the request as JSON; arrays that must come first are named by their tokens."""
     return {
@@ -53,6 +55,8 @@ def note_of(
         "after": after,
         "after_each": after_each,
         "lanes": lanes,
+        "starts_ranks": starts_ranks,
+        "options": dict(options or {}),
     }
 
 
@@ -64,24 +68,23 @@ def _plain(value: Any) -> Any:
     return dict(value) if hasattr(value, "keys") else list(value)
 
 
-def waited_for(folder: BatchDirectory) -> set[str]:
-    """Return the tokens of the batches for which the scheduler must wait: all of them are submitted first, or over."""
-    asked = folder.batch.request
-    return {token for named in (asked["after"], *asked.get("after_each", ())) for _, token, _ in named}
-
-
 def is_ready(folder: BatchDirectory) -> bool:
     """Return True if all batches for which the scheduler must wait were submitted, or are over."""
-    others = (BatchDirectory(folder.home, token) for token in waited_for(folder))
+    others = (BatchDirectory(folder.home, token) for token in folder.batch.waited_for())
     return all(not os.path.exists(other.path) or other.unsent is None for other in others)
 
 
-def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) -> BatchPart | None:
-    """Return the elements to submit next: at most `most`, and such as one request can ask for."""
+def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE, *, gaps: bool = True) -> BatchPart | None:
+    """Return the elements to submit next: at most `most`, and such as one request can ask for.
+
+    Without `gaps`, a request has no numbers with others left out between them.
+    """
     part, elements = folder.unsent, folder.batch.elements
     if part is None or elements is None:
         return part
     end = part.end if most is None else min(part.end, part.first + most)
+    if not gaps:
+        end = part.first + _in_a_row(elements[part.first : end])
     for kind, token, _ in folder.batch.request["after"]:
         if kind == "corresponding":
             end = min(end, part.first + _together(_other(folder, token, known), elements[part.first : end]))
@@ -91,6 +94,11 @@ def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) ->
 def _other(folder: BatchDirectory, token: str, known: Known) -> BatchDirectory:
     """Return another batch. A batch in `known` need not be read again."""
     return known.get(token) or BatchDirectory(folder.home, token)
+
+
+def _in_a_row(elements: Sequence[int]) -> int:
+    """Return the number of the first elements whose numbers follow one another."""
+    return next((place for place, element in enumerate(elements) if element != elements[0] + place), len(elements))
 
 
 def _together(other: BatchDirectory, elements: Sequence[int]) -> int:
@@ -142,12 +150,16 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
             _jobs_before(folder, each, known) for each in asked.get("after_each", ())[part.first : part.end]
         ),
         lanes=tuple(asked.get("lanes", ())[part.first : part.end]),
+        starts_ranks=asked.get("starts_ranks", False),
         requeue=resources.restart_limit > 0,
         templated=asked["templated"],
+        options=asked.get("options", {}),
     )
 
 
-def trial_of(resources: Resources, limit: float | None, templated: bool) -> JobRequest:
+def trial_of(
+    resources: Resources, limit: float | None, templated: bool, options: Mapping[str, str] | None = None
+) -> JobRequest:
     """Return a request as if written and read again, for a trial of making the command.
 
     Raises:
@@ -158,7 +170,9 @@ def trial_of(resources: Resources, limit: float | None, templated: bool) -> JobR
             check_text(name, text)
     note = json_loads(json_dumps(note_of("call", resources, None, limit, templated, ())))
     asked = Resources().updated(note["resources"])
-    return JobRequest("call", "0" * 16, "/script", "/0.log", asked, time=limit, templated=templated)
+    return JobRequest(
+        "call", "0" * 16, "/script", "/0.log", asked, time=limit, templated=templated, options=options or {}
+    )
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -190,12 +204,19 @@ def _dependencies(
     if not os.path.exists(other.path):
         return []
     if kind == "corresponding" and elements:
-        jobs = [_array_of(other, elements[0])]  # common to all of them
-    elif number is not None:
+        job = _array_of(other, elements[0])  # common to all of them
+        return [] if job is None else [Dependency(kind, JobId.parse(job), _elements_of(other, job))]
+    if number is not None:
         jobs = [_job_of_element(other, number)]
     else:
         jobs = [job for part in _parts(other) for job in part.jobs]
     return [Dependency(kind, JobId.parse(job)) for job in jobs if job is not None]
+
+
+def _elements_of(other: BatchDirectory, job: str) -> tuple[int, ...]:
+    """Return the numbers of the elements that are in one array of a batch."""
+    elements = other.batch.elements or ()
+    return next((elements[part.first : part.end] for part in _parts(other) if part.job == job), ())
 
 
 def _jobs_before(folder: BatchDirectory, named: Sequence[tuple[str, str, int]], known: Known) -> tuple[JobId, ...]:
@@ -245,9 +266,13 @@ def _log(folder: BatchDirectory) -> str:
     return f"{place}/{{element}}.{'log' if folder.batch.calls_per_job == 1 else 'job'}"
 
 
+# Slurm's and LSF's backslash, Flux's braces, Grid Engine's variables, hosts before a colon, lists of paths.
+_MEANINGFUL = ("\\", "{{", "$", ":", ",")
+
+
 def _plain_path(path: str) -> str:
-    """Return another name of the same directory: schedulers replace a backslash and "{{", each in its way."""
-    if "\\" not in path and "{{" not in path:
+    """Return another name of the same directory: in the path of a log schedulers give some characters a meaning."""
+    if not any(text in path for text in _MEANINGFUL):
         return path
     home, name = os.path.split(path)
     link = os.path.join(runs_directory(), "links", blake2b(home.encode(), digest_size=16).hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ..schedulers.steps import RankOptions
@@ -27,6 +28,7 @@ class NodeNeed(NamedTuple):
     time: float = 0.0  # s for which the nodes must still be there
     ranks_per_node: int = 0  # at most; the first nodes are full; 0: all ranks are on one node
     rank_options: RankOptions = RankOptions()
+    kind: int = 0  # the number of the kind of nodes
 
     @property
     def by_scheduler(self) -> bool:
@@ -64,6 +66,20 @@ class NodeOffer(NamedTuple):
         """Return the resources to give out, after the agent has found the machine's."""
         gpus = self.gpus if isinstance(self.gpus, tuple) else found.gpus[: self.gpus]
         return NodeCapacity(self.cores or found.cores, gpus, found.memory if self.memory is None else self.memory)
+
+
+class KindOffer(NamedTuple):
+    """The nodes of one kind, as known before any agent tells.
+
+    Attributes:
+        nodes: the nodes that may be there at once; empty if nothing is known of them.
+        words: the words by which the scheduler is asked for them, as their partition; None if they are there already.
+        label: a few words for people.
+    """
+
+    nodes: Sequence[NodeOffer]
+    words: Mapping[str, object] | None = None
+    label: str = ""
 
 
 class QueuedCall(Protocol):

@@ -181,12 +181,12 @@ class WorkerConnection:
         """Add the frame of the call, or nothing in case of an error; return the descriptors beside the frame."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
-        plain = call.attempt == 1 and call.deadline is None and not (call.plan.options or call.remember)
-        if number and plain and not (call.inputs or packed.memories):
+        options = call.options()
+        if number and not (options or call.inputs or packed.memories):
             parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
             return []
-        content: list[Any] = [call.options()]
+        again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
+        content: list[Any] = [options]
         descriptors: list[int] = []
         with self._loans.together():
             for part in (packed, *call.inputs, *(() if again is None else (again,))):

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 from ..resources import Resources
 from .command import Query, Reply
 from .job_environment import JobVariables
-from .steps import MpiPluginTexts, NodeKind, RankOptions, Steps
+from .steps import MpiPluginTexts, NodeGroup, RankOptions, Steps
 
 __all__ = [
     "CANCELLED",
@@ -23,6 +23,7 @@ __all__ = [
     "JobId",
     "JobRequest",
     "JobVariables",
+    "Numbering",
     "Phase",
     "Query",
     "Refusal",
@@ -63,10 +64,14 @@ class JobId(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dependency:
-    """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`."""
+    """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`.
+
+    `elements` are the numbers of a corresponding array's elements, which may be more than those that wait.
+    """
 
     kind: Literal["ok", "any", "corresponding"]
     job: JobId
+    elements: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +93,14 @@ class JobRequest:
             whose elements are jobs of their own (`Site.separate`), which gets no `after` and no `at_once`.
         lanes: for each element the name of a lane, in which one job runs at a time; only for such a scheduler, and
             empty without a limit.
+        starts_ranks: True if the scheduler's own launcher starts ranks in the job, even on one node.
         whole_nodes: True for a job with all memory of its nodes.
+        node_gpus: the GPUs to ask for on each node; nodes that are asked for as a whole may have them anyway.
         requeue: True if the scheduler may start the job again after losing its node.
         templated: True if the script has directives of its own for resources, name and time; then only the options are
             added by which Callyard finds, orders and reads the job.
+        options: the settings of the cluster that only this scheduler knows, by the names in its backend, as the name of
+            a parallel environment.
     """
 
     name: str
@@ -105,9 +114,12 @@ class JobRequest:
     after: tuple[Dependency, ...] = ()
     after_each: tuple[tuple[JobId, ...], ...] = ()
     lanes: tuple[str, ...] = ()
+    starts_ranks: bool = False
     whole_nodes: bool = False
+    node_gpus: int = 0
     requeue: bool = False
     templated: bool = False
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def tokens(self) -> list[str]:
         """Return the token of each job, for a scheduler whose elements are jobs of their own."""
@@ -134,6 +146,8 @@ class Status:
         exit_code: the exit code of the script, if it ended by itself.
         signal: the signal that ended the script, if one did.
         failed_node: the node whose fault has ended the job; empty if it is another fault, or one of several nodes.
+        certain: False if processes of an ended job may go on, as on a node that only the scheduler has lost. Then the
+            call counts as running for as long as its process shows that it lives.
     """
 
     phase: Phase
@@ -144,6 +158,7 @@ class Status:
     exit_code: int | None = None
     signal: int | None = None
     failed_node: str = ""
+    certain: bool = True
 
     @property
     def hopeless(self) -> bool:
@@ -189,13 +204,27 @@ class Configuration(NamedTuple):
     reply: Reply
 
 
+class Numbering(NamedTuple):
+    """The numbers that the elements of an array may have.
+
+    Attributes:
+        first: the smallest number.
+        gaps: True if numbers may be left out; otherwise Callyard submits an array with gaps as several arrays.
+    """
+
+    first: int = 0
+    gaps: bool = True
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """Facts about a scheduler and its cluster.
 
     Attributes:
-        program: the command for submitting jobs; a machine without this command in PATH does not have the scheduler.
+        program: a command that only this scheduler has; a machine without the command in PATH does not have the
+            scheduler.
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
+        numbering: the numbers of elements.
         separate: True if the elements of an array are jobs of their own, each with an ID and dependencies of its own.
         inside: tells from the variables of a process if it is in an allocation or instance of the scheduler.
         environment: removes the variables of the current job or step from an environment, because commands would take
@@ -205,13 +234,18 @@ class Site:
             names, and so need not load the scheduler.
         configuration: returns the file required by commands, by the variables of a process; None without such a file.
         history: asks the accounting for jobs unknown to `Scheduler.status`; None for a cluster without accounting.
+        forgets: True if `Scheduler.status` does not know ended jobs, so that only the history tells how they ended.
+        cancels_dependents: False if a job starts although a job before it has failed, and may then be stuck, because
+            its files are gone: Callyard cancels such jobs.
+        had_ended: tells from a failed command of `Scheduler.cancel` that nothing was wrong but that jobs had ended.
         time_left: asks for the remaining time of jobs (s); infinity for jobs without a limit.
         nodes: asks for the nodes of a partition, or of the default partition for None.
         steps: starts processes on the nodes of an allocation; None for a scheduler with nothing but jobs.
         mpi: the plugins by which ranks find each other, if there are several.
         is_over: tells from a launcher's messages that the job of its allocation has ended.
         rank_launcher: returns the words put before a command in a job's script to start ranks: from the number of
-            ranks, the cores of each, and the plugin chosen by the user.
+            ranks, the cores of each, the plugin chosen by the user, and the number of nodes, None for any number.
+        ranks_on_one_node: True if that launcher also starts ranks on the node of a job with only one.
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
             there are no such words.
         check: raises `ResourceError` for resources that mean nothing to the scheduler.
@@ -225,16 +259,21 @@ class Site:
     environment: Callable[[Mapping[str, str]], dict[str, str]]
     refusal: Callable[[Reply], Refusal]
     job_variables: JobVariables
+    numbering: Numbering = dataclasses.field(default_factory=Numbering)
     separate: bool = False
     inside: Callable[[Mapping[str, str]], bool] = lambda environ: False  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None
+    forgets: bool = False
+    cancels_dependents: bool = True
+    had_ended: Callable[[Reply], bool] = lambda reply: False  # noqa: ARG005
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
-    nodes: Callable[[str | None], Query[Sequence[NodeKind]]] | None = None
+    nodes: Callable[[str | None], Query[Sequence[NodeGroup]]] | None = None
     steps: Steps | None = None
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
+    rank_launcher: Callable[[int, int, str | None, int | None], tuple[str, ...]] | None = None
+    ranks_on_one_node: bool = True
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     check_live: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005

@@ -20,10 +20,10 @@ class JobEnvironment(Frozen):
     """The place of a process among the jobs of a scheduler; all fields are empty outside of jobs.
 
     `scheduler` is the name in the registry of schedulers, `array` the ID of the whole array, `element` the number in
-    it, `restarts` the number of restarts by the scheduler, `cgroup` the name of the job's control group, `ends` the end
-    of its time (s since 1970), `nodes` the number of its nodes, and `in_step` is true in a process started on a node by
-    the scheduler itself. In a process of an MPI program `rank` is its number, and `local_rank` its number among those
-    of its node. For `time_limit_signal` see `JobVariables`.
+    it, `restarts` the number of restarts by the scheduler (None if that does not tell it), `cgroup` the name of the
+    job's control group, `ends` the end of its time (s since 1970), `nodes` the number of its nodes, and `in_step` is
+    true in a process started on a node by the scheduler itself. In a process of an MPI program `rank` is its number,
+    and `local_rank` its number among those of its node. For `time_limit_signal` see `JobVariables`.
     """
 
     scheduler: str = ""
@@ -31,7 +31,7 @@ class JobEnvironment(Frozen):
     array: str = ""
     element: int | None = None
     node: str = ""
-    restarts: int = 0
+    restarts: int | None = 0
     cgroup: str = ""
     in_step: bool = False
     ends: float | None = None
@@ -39,6 +39,7 @@ class JobEnvironment(Frozen):
     local_rank: int | None = None
     nodes: int | None = None
     time_limit_signal: str = ""
+    signals_all: bool = False
 
     @property
     def job_id(self) -> str:
@@ -52,17 +53,19 @@ class JobVariables(Frozen):
     The names come from the `Site` of the scheduler. Only `job` is required: a variable of each process in a job and of
     no other process, as the mark of the scheduler's jobs. Without `array` and `element` a scheduler has no arrays; an
     element of an array may have a `job` of its own, as with Slurm. Without `node` the host name is used, without
-    `restarts` no call is refused after too many restarts. `cgroup` is a pattern with "{job}" in it. `rank` and
+    `restarts` a call that has begun once begins again only when its first process shows no life. `no_element` is no
+    variable but the value of `element` in a job that is no array. `cgroup` is a pattern with "{job}" in it. `rank` and
     `local_rank` are set by the scheduler's launcher.
 
     `time_limit_signal` is no variable but the name of the signal by which the scheduler ends a job at its time limit,
-    where that is not SIGTERM.
+    where that is not SIGTERM; with `signals_all` the signal goes to all processes of the job, the call's too.
     """
 
     scheduler: str
     job: str
     array: str = ""
     element: str = ""
+    no_element: str = ""
     node: str = ""
     restarts: str = ""
     ends: str = ""
@@ -72,6 +75,7 @@ class JobVariables(Frozen):
     local_rank: str = ""
     nodes: str = ""
     time_limit_signal: str = ""
+    signals_all: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variable from which a process of a job learns these names, with the value."""
@@ -86,9 +90,9 @@ class JobVariables(Frozen):
             scheduler=self.scheduler,
             job=job,
             array=environ.get(self.array, ""),
-            element=_number(environ, self.element),
+            element=None if environ.get(self.element) == self.no_element else _number(environ, self.element),
             node=environ.get(self.node, ""),
-            restarts=_number(environ, self.restarts) or 0,
+            restarts=_number(environ, self.restarts) or 0 if self.restarts else None,
             cgroup=self.cgroup.format(job=job),
             in_step=self.step in environ,
             ends=_number(environ, self.ends) or None,
@@ -96,6 +100,7 @@ class JobVariables(Frozen):
             local_rank=_number(environ, self.local_rank),
             nodes=_number(environ, self.nodes),
             time_limit_signal=self.time_limit_signal,
+            signals_all=self.signals_all,
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from ..errors import SchedulerError
-from ..utils.plugins import find_plugin
+from ..utils.plugins import find_plugin, plugin_names
 from .base import Scheduler
 from .job_environment import current_job
 from .steps import Allocation
@@ -20,6 +20,7 @@ __all__ = [
     "GROUP",
     "OWN",
     "environment_outside_jobs",
+    "known_name",
     "open_scheduler",
     "read_share",
     "scheduler_here",
@@ -27,8 +28,12 @@ __all__ = [
 ]
 
 GROUP = "callyard.schedulers"
+# The later ones may run inside of the earlier ones.
 OWN = {
     "Slurm": "callyard.schedulers.slurm.scheduler:SlurmScheduler",
+    "PBS": "callyard.schedulers.pbs.scheduler:PbsScheduler",
+    "LSF": "callyard.schedulers.lsf.scheduler:LsfScheduler",
+    "GridEngine": "callyard.schedulers.gridengine.scheduler:GridEngineScheduler",
     "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
 }
 
@@ -45,11 +50,24 @@ def open_scheduler(name: str) -> Scheduler:
     return cast("Callable[[], Scheduler]", found)()
 
 
+def known_name(name: str) -> str:
+    """Return the name of a scheduler, of ours or of another package, as registered: case does not matter.
+
+    Raises:
+        SchedulerError: no installed package provides it.
+    """
+    names = plugin_names(GROUP, OWN)
+    found = [known for known in names if known.lower() == str(name).lower()]
+    if not found:
+        raise SchedulerError(f"no installed package has a scheduler {name!r}; there are {', '.join(names)}")
+    return found[0]
+
+
 def scheduler_here(environ: Mapping[str, str]) -> str:
     """Return the name of the innermost scheduler of ours around this process, else the first with a command here.
 
-    Nothing if there is neither. An instance of Flux may be a job of Slurm, and is then the inner one; the other way
-    round is not seen.
+    Nothing if there is neither. An instance of Flux may be a job of another scheduler, and is then the inner one; the
+    other way round is not seen.
     """
     sites = {name: open_scheduler(name).site() for name in OWN}
     inside = [name for name in reversed(OWN) if sites[name].inside(environ)]

@@ -45,10 +45,17 @@ def job_script(
     lines = ["#!/bin/bash", *directives]
     if not exit_file and not teardown:
         return "\n".join([*lines, *setup, f"exec {shlex.join(command)}", ""])
-    leave = [f'    ( umask 077; echo "$_callyard_code" >| {exit_file} ) 2>/dev/null || :'] if exit_file else []
+    leave = _leave_exit_code(exit_file, in_subshell=bool(teardown)) if exit_file else []
     after = ["    (", *teardown, "    ) || :"] if teardown else []
     end = _END.replace("AT_LAST", "\n".join([*leave, *after]))
     return "\n".join([*lines, end, *setup, _PASS_SIGNALS_ON.replace("COMMAND", shlex.join(command)), ""])
+
+
+def _leave_exit_code(path: str, in_subshell: bool) -> list[str]:
+    """Return the line that writes the exit code, readable by the user alone; `teardown` needs the user's own umask."""
+    words = f'umask 077; echo "$_callyard_code" >| {path}'
+    words = f"( {words} )" if in_subshell else f"{{ {words}; }}"  # a fork less for each job
+    return [f"    {words} 2>/dev/null || :"]
 
 
 # First of all, so that a failing `setup` has an exit code, too. The command's signal ends the shell as well: by that

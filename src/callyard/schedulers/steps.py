@@ -8,12 +8,12 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from .command import Query
 
-__all__ = ["AllocatedNode", "Allocation", "Ask", "MpiPluginTexts", "NodeKind", "RankOptions", "RankStep", "Steps"]
+__all__ = ["AllocatedNode", "Allocation", "Ask", "MpiPluginTexts", "NodeGroup", "RankOptions", "RankStep", "Steps"]
 
 T = TypeVar("T")
 
 
-class NodeKind(NamedTuple):
+class NodeGroup(NamedTuple):
     """A group of equal nodes in a partition."""
 
     nodes: int

@@ -208,13 +208,17 @@ class SegmentPool:
 
     def fill(self, content: memoryview) -> OwnedSegment | None:
         """Return a segment with a copy of `content`; None if no memory or descriptor is left."""
-        capacity = max(_SMALLEST, 1 << (content.nbytes - 1).bit_length())
+        filled = self.reserve(content.nbytes)
+        if filled is not None:
+            # Without the lock, because a copy may take long, and no other thread knows this segment yet.
+            filled.segment.mapping[: content.nbytes] = content  # slice assignment: one memcpy
+        return filled
+
+    def reserve(self, size: int) -> OwnedSegment | None:
+        """Return a segment of this size to be filled by the caller; None if no memory or descriptor is left."""
+        capacity = max(_SMALLEST, 1 << (size - 1).bit_length())
         segment = under(self._lock, self._take, capacity) or self._make(capacity)
-        if segment is None:
-            return None
-        # Without the lock, because a copy may take long, and no other thread knows this segment yet.
-        segment.mapping[: content.nbytes] = content  # slice assignment: one memcpy
-        return OwnedSegment(self, segment, content.nbytes)
+        return None if segment is None else OwnedSegment(self, segment, size)
 
     def _take(self, capacity: int) -> _Segment | None:
         """Return a free segment of this capacity; None if there is none."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -23,13 +25,18 @@ class SchedulerContract:
 
     Attributes:
         scheduler: the scheduler under test.
+        options: the settings of the cluster without which the scheduler would refuse a job of two cores.
     """
 
     scheduler: Scheduler
+    options: Mapping[str, str] = MappingProxyType({})
 
     def _request(self, elements: int | None = None, after: tuple[Dependency, ...] = ()) -> JobRequest:
         resources = Resources(cores_per_rank=2, memory=1)
-        return JobRequest("a call", "0123abcd", "/run/script", "/run/{element}.log", resources, elements, after=after)
+        return JobRequest(
+            "a call", "0123abcd", "/run/script", "/run/{element}.log", resources, elements, after=after,
+            options=self.options,
+        )  # fmt: skip
 
     def _queries(self) -> Iterator[Query[object]]:
         scheduler, site, jobs = self.scheduler, self.scheduler.site(), [JobId("7"), JobId("8", 3)]
@@ -96,8 +103,19 @@ class SchedulerContract:
         assert current_job(environ) == JobEnvironment()
         assert current_job({**environ, variables.job: "7"}).job_id == "7"
         if variables.array:
+            single = {variables.job: "7", variables.array: "7", variables.element: variables.no_element}
+            assert not variables.no_element or current_job({**environ, **single}).job_id == "7"
             of_element = {variables.job: "8", variables.array: "7", variables.element: "3"}
             assert current_job({**environ, **of_element}).job_id == str(JobId("7", 3))
+
+    def test_the_elements_of_an_array_have_numbers_that_the_scheduler_takes(self) -> None:
+        numbering = self.scheduler.site().numbering
+        assert numbering.first >= 0
+        for count in (1, 3):
+            numbers = tuple(range(numbering.first, numbering.first + count))
+            request = dataclasses.replace(self._request(), elements=numbers)
+            told = " ".join([*self.scheduler.submit(request).argv, self.scheduler.submit(request).stdin])
+            assert self.scheduler.site().separate or str(numbers[0]) in told
 
     def test_who_is_outside_is_not_inside(self) -> None:
         assert not self.scheduler.site().inside({"PATH": "/bin"})

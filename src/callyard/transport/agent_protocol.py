@@ -1,7 +1,7 @@
 """The protocol between a driver and the agents on its nodes.
 
-A message is a list of byte strings. The first holds frames, as between a driver and its workers (`frames.py`); the
-others are large buffers, in the order of the frames that refer to them.
+The head of a message (`messages.py`) holds frames, as between a driver and its workers (`frames.py`). Beside
+the head are large buffers, in the order of the frames that refer to them.
 
     driver -> agent    WELCOME   once, after HELLO: the resources to give out, and the settings of the workers
                        REFUSED   instead: the reason (text)
@@ -9,6 +9,7 @@ others are large buffers, in the order of the frames that refer to them.
                        PLAN      the requirements of calls, under a number
                        DEFINE    a function, under a number, with its name
                        FORGET    numbers of dropped functions
+                       FORGET_BUFFERS   numbers of dropped buffers
                        WORKERS   the number of calls to run at once from now on
                        CALL      run this call
                        TAKE_BACK return the calls that have not begun; none of them begins here any more
@@ -29,16 +30,19 @@ others are large buffers, in the order of the frames that refer to them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..serialize.packed import Packed
-from ..serialize.shared_memory import PrivateBytes
+from ..serialize.shared_memory import Memory
 from . import frames
 from .frames import HEAD, Frame
+from .sent_buffers import KeptBuffers, SentBuffers
 
-WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
+WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END, FORGET_BUFFERS = (
+    range(31, 44)
+)
 HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING = range(51, 61)
 
 WHOLE = 1  # flag of a frame: the body was made by `wrap`; without the flag the body is a pickle alone
@@ -50,13 +54,20 @@ def json_frame(kind: int, content: Any = None, number: int = 0) -> bytes:
     return frames.encode(kind, 0, number, 0, json.dumps(content).encode())
 
 
-def split_frames(message: bytes) -> Iterator[Frame]:
-    """Yield the frames of the first part of a message."""
-    place, end, head, unpack = 0, len(message), HEAD.size, HEAD.unpack_from
+def split_frames(frames: bytes) -> Iterator[Frame]:
+    """Yield the frames in the head of a message."""
+    place, end, head, unpack = 0, len(frames), HEAD.size, HEAD.unpack_from
     while place < end:
-        _, size, kind, sequence, number, flags = unpack(message, place)
-        yield kind, sequence, number, flags, message[place + head : place + size]
+        _, size, kind, sequence, number, flags = unpack(frames, place)
+        yield kind, sequence, number, flags, frames[place + head : place + size]
         place += size
+
+
+class Outgoing(NamedTuple):
+    """A message to be sent: its frames, and the buffers beside."""
+
+    head: bytes
+    beside: Sequence[Memory]
 
 
 class FrameSender:
@@ -66,7 +77,7 @@ class FrameSender:
 
     def __init__(self) -> None:
         self._frames: list[bytes] = []
-        self.beside: list[memoryview] = []
+        self.beside: list[Memory] = []
 
     def add(self, frame: bytes) -> None:
         self._frames.append(frame)
@@ -74,9 +85,9 @@ class FrameSender:
     def __bool__(self) -> bool:
         return bool(self._frames)
 
-    def take(self) -> list[bytes | memoryview]:
+    def take(self) -> Outgoing:
         """Return the message, and begin another one."""
-        message: list[bytes | memoryview] = [b"".join(self._frames), *self.beside]
+        message = Outgoing(b"".join(self._frames), self.beside)
         self._frames, self.beside = [], []
         return message
 
@@ -85,28 +96,32 @@ _LENGTH = Struct("<I")
 _PARTS = "parts"
 
 
-def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[memoryview]) -> bytes:
-    """Return a body for `parts` with `head` in front, and append large buffers to `beside`."""
+def wrap(head: dict[str, Any], parts: Iterable[Packed], beside: list[Memory], sent: SentBuffers | None = None) -> bytes:
+    """Return a body for `parts` with `head` in front, and append large buffers to `beside` unless the peer has them."""
     places: list[Any] = []
     inline = bytearray()
     for packed in parts:
-        places.append((None if packed.data is None else len(packed.data), len(packed.memories), packed.spans))
+        numbers = [0 if sent is None else sent.add(memory) for memory in packed.memories]
+        places.append((None if packed.data is None else len(packed.data), numbers, packed.spans))
         inline += packed.data or b""
-        beside.extend(memory.read() for memory in packed.memories)
+        beside += [memory for memory, number in zip(packed.memories, numbers, strict=True) if number >= 0]
     said = json.dumps({**head, _PARTS: places}, separators=(",", ":")).encode()
     return _LENGTH.pack(len(said)) + said + bytes(inline)
 
 
-def unwrap(body: bytes, beside: Iterator[bytes]) -> tuple[dict[str, Any], list[Packed]]:
-    """Return the head and the parts of a body, and take their large buffers from `beside`."""
+def unwrap(
+    body: bytes, beside: Iterator[Memory], kept: KeptBuffers | None = None
+) -> tuple[dict[str, Any], list[Packed]]:
+    """Return the head and the parts of a body, and take their large buffers from `beside`, or from those kept."""
     (length,) = _LENGTH.unpack_from(body)
     place = _LENGTH.size + length
     head: dict[str, Any] = json.loads(body[_LENGTH.size : place])
     parts: list[Packed] = []
-    for size, memories, spans in head.pop(_PARTS):
+    buffers_of = (kept or KeptBuffers()).take
+    for size, numbers, spans in head.pop(_PARTS):
         data = None if size is None else body[place : place + size]
         place += size or 0
         # In the order in which `wrap` has appended them.
-        buffers = tuple(PrivateBytes(next(beside)) for _ in range(memories))
+        buffers = buffers_of(numbers, beside)
         parts.append(Packed(data, buffers, tuple((which, start, length) for which, start, length in spans)))
     return head, parts

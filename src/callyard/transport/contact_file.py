@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["FORMAT", "Address", "Contact"]
 
-FORMAT = 1  # of the file, and of the channel's own messages
+FORMAT = 2  # of the file, and of the channel's own messages
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # another user may have put a link or a pipe there
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -28,29 +28,25 @@ class Address(NamedTuple):
     port: int
 
     @property
-    def endpoint(self) -> str:
-        """The address in the form of libzmq."""
-        return f"tcp://[{self.host}]:{self.port}" if self.is_ipv6 else f"tcp://{self.host}:{self.port}"
-
-    @property
     def is_ipv6(self) -> bool:
         return ":" in self.host
 
     def __str__(self) -> str:
-        return f"{self.endpoint.removeprefix('tcp://')} ({self.interface})"
+        host = f"[{self.host}]" if self.is_ipv6 else self.host
+        return f"{host}:{self.port} ({self.interface})"
 
 
 @dataclass(frozen=True)
 class Contact:
-    """The addresses of the driver of one session, and the keys by which driver and agents know each other."""
+    """The addresses of the driver of one session, and what agents need to prove who they are."""
 
     session: str
     version: str  # of Callyard
     python: str  # "3.11"
     addresses: tuple[Address, ...]
-    server_key: str  # public
-    client_key: str  # public
-    client_secret: str = field(repr=False)
+    driver_certificate: str  # this and the others: PEM
+    agent_certificate: str
+    agent_key: str = field(repr=False)  # secret
     format: int = FORMAT
 
     def write(self, path: str | os.PathLike[str]) -> None:

@@ -24,6 +24,7 @@ from ..system.run_clock import StoppedTime
 from ..utils.lite_stdlib import Any, Frozen, NoReturn, signal, suppress
 
 _IDLE, _FUNCTION, _HANDOVER = range(3)
+_NO_OPTIONS: dict[str, Any] = {}
 _GIB = 1 << 30
 _TERM_LATE, _TERM_LOOK = 1.0, 0.002  # s to wait for SIGTERM after the deadline, and between two looks
 _GPUS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -114,7 +115,7 @@ class Running:
 
     def __init__(self) -> None:
         self.cores = 1
-        self.options: dict[str, Any] = {}
+        self.options = _NO_OPTIONS
         self.key: str | None = None
         self.name = ""  # of a call in a job; else its function has one
         self.number: int | None = None
@@ -190,7 +191,7 @@ class Running:
         """End the handover: everything due before the end of this process has been sent."""
         if self.terminated:
             self.die()
-        self.options, self.key, self.announced, self._phase = {}, None, False, _IDLE
+        self.options, self.key, self.announced, self._phase = _NO_OPTIONS, None, False, _IDLE
         self.function = None
 
     @property

@@ -115,6 +115,10 @@ class Job:
             end = self.folder.ended(number)
             if end is None and self.signals.stopped:
                 os._exit(_STOPPED)
+            if end is None and current_job().restarts is None and self.folder.begun(number) is not None:
+                from .earlier_start import outcome_of_earlier_start  # here, because few jobs start twice
+
+                end = outcome_of_earlier_start(self.folder, number)
             return end or self._make(number)
         except (OSError, CallyardError) as error:  # of this call alone: the other calls of the job run
             return self._fault(number, error)
@@ -208,7 +212,7 @@ class Job:
                 f"Python {batch.python} with callyard {batch.callyard}: choose the same with python= and setup="
                 f"{printed(self.folder, number)}"
             )
-        restarts = current_job().restarts
+        restarts = current_job().restarts or 0
         kept = self.folder.again(number)
         self.attempt = 1 if kept is None else kept.attempt
         restarts -= 0 if kept is None else kept.restarts

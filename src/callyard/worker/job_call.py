@@ -24,7 +24,7 @@ from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
 from .job_log import settle
-from .job_outcome import UNWRITTEN, InputFailed, failed, printed, who, write_down
+from .job_outcome import UNWRITTEN, InputFailed, InputMoved, failed, printed, who, write_down
 from .process_state import ProcessState, end_forks
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ _LOG = 1 << 20  # bytes of the log in the record of the result
 
 
 def load_for(call_file: CallFile) -> None:
-    """Load the modules that functions sent by value need, if the call has such a function.
+    """Load the modules that functions sent by value need, or imported ones, if the call has such functions.
 
     The job does this before the fork, because all its calls share the modules then. An import in the child would also
     copy the memory pages of the import system.
     """
     if _RECONSTRUCT in call_file.data:
         from ..serialize import reconstruct  # noqa: F401
+    if call_file.order.references:
+        from ..hashing import imported_code  # noqa: F401
 
 
 def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> NoReturn:
@@ -51,6 +53,12 @@ def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallSt
         end = _made(folder, number, call_file, begun)
     except InputFailed as inherited:
         end = CallOutcome("failed", failure=inherited.failure)
+    except InputMoved as moved:
+        from ..jobs.spool import BatchDirectory
+        from ..jobs.successor import move_after
+
+        move_after(BatchDirectory(folder.home, folder.token), number, moved.token, moved.number)
+        end = None
     except BaseException as error:
         end = failed(error, _trace(error))
     written = True
@@ -117,7 +125,7 @@ def _inputs_of(folder: CallFiles, call_file: CallFile) -> Sequence[StoredInput]:
         return ()
     from .job_inputs import inputs_of
 
-    return inputs_of(folder.home, call_file)
+    return inputs_of(folder, call_file)
 
 
 def _ended_before(folder: CallFiles, number: int, run: CachedRun) -> CallOutcome | None:
@@ -183,7 +191,7 @@ def _ran(
     def start() -> Any:
         """Return the function and the arguments of this attempt."""
         function, *first = load()
-        return (function, *(first if kept is None else pickle.loads(kept.arguments)))
+        return (function, *(pickle.loads(kept.arguments) if kept is not None and kept.arguments else first))
 
     kept = folder.again(number) if running.attempt > 1 else None
     state, pid = ProcessState(), os.getpid()

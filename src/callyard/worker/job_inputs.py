@@ -8,10 +8,11 @@ from ..cache.directory import CacheDirectory
 from ..errors import JobLost
 from ..jobs.batch import CallFile, CallInput, StoredPickle
 from ..jobs.call_files import CallFiles, follow_moves
+from ..jobs.heartbeats import Heartbeats
 from ..serialize.packed import Packed, PackedCall, load_with_inputs
 from ..utils.backoff import Backoff
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, Sequence
-from .job_outcome import InputFailed, failed, inherited
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, Frozen, Sequence, suppress
+from .job_outcome import InputFailed, InputMoved, failed, inherited
 
 if TYPE_CHECKING:
     from ..cache.lookup import CachedResult
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredInput", "inputs_of", "load_call", "pauses"]
 
 _SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of others
+_DECIDED = 5  # times the grace for late files: then who waits for an input has decided whether it runs again
 
 
 def pauses() -> Backoff:
@@ -61,9 +63,15 @@ class StoredInput:
         fn(self)
 
 
-def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
-    """Return the results in the place of futures among the arguments. Each part is taken once, as a check."""
-    found = [StoredInput(given, _find_input(home, call_file, given)) for given in call_file.inputs]
+def inputs_of(folder: CallFiles, call_file: CallFile) -> list[StoredInput]:
+    """Return the results in the place of futures among the arguments. Each part is taken once, as a check.
+
+    Raises:
+        InputFailed: an input has failed.
+        InputMoved: an input goes on in a job for which this one has not waited.
+        JobLost: a result is not there.
+    """
+    found = [StoredInput(given, _find_input(folder, call_file, given)) for given in call_file.inputs]
     for given, stored in zip(call_file.inputs, found, strict=True):
         try:
             if given.path:
@@ -73,21 +81,48 @@ def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
     return found
 
 
-def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
+def _find_input(folder: CallFiles, call_file: CallFile, given: CallInput) -> CachedResult | None:
     """Wait for the result behind an argument: network file systems may show it late."""
     if given.packed is not None:
         return None
-    until = time.monotonic() + call_file.wait
-    waits = pauses()
+    heartbeats, waits = Heartbeats(None, time.monotonic()), pauses()
     while True:
-        found = _look_for_input(home, call_file, given)
+        found = _look_for_input(folder.home, call_file, given)
         if found is not None:
             return found
-        if time.monotonic() > until:
+        source = None if given.key else _unfinished(folder, given)
+        heart = None if source is None else source.files.heart(source.number)
+        silence = heartbeats.stillness(heart, time.monotonic())  # of a process that lives nobody knows the end
+        may_run_again = source is not None and source.may_run_again()
+        if silence > call_file.wait and not may_run_again:
             raise JobLost(
                 f"the result of {given.name!r}, which {call_file.order.name!r} takes, is not there: run that again"
             )
+        if source is not None and silence > _DECIDED * call_file.wait:
+            raise InputMoved(source.files.token, source.number)
         time.sleep(waits.next_pause())
+
+
+class _Unfinished(Frozen):
+    """An input without an outcome, in the batch where it goes on."""
+
+    files: CallFiles
+    number: int
+
+    def may_run_again(self) -> bool:
+        """Return True if the call has asked for another run, or its job may have another one."""
+        with suppress(OSError):
+            return self.files.batch.restart_limit > 0 or self.files.again(self.number) is not None
+        return False
+
+
+def _unfinished(folder: CallFiles, given: CallInput) -> _Unfinished | None:
+    token, number, end = follow_moves(folder.home, given.token, given.number)
+    if end is not None:
+        return None
+    if token != given.token and token not in folder.batch.waited_for():  # this job has begun too early
+        raise InputMoved(token, number)
+    return _Unfinished(CallFiles(folder.home, token), number)
 
 
 def _look_for_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:

@@ -9,7 +9,18 @@ from ..jobs.batch import CallOutcome
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 
-__all__ = ["UNWRITTEN", "InputFailed", "failed", "inherited", "job_id", "node_name", "printed", "who", "write_down"]
+__all__ = [
+    "UNWRITTEN",
+    "InputFailed",
+    "InputMoved",
+    "failed",
+    "inherited",
+    "job_id",
+    "node_name",
+    "printed",
+    "who",
+    "write_down",
+]
 
 UNWRITTEN = os.EX_IOERR  # exit status of a job that could not write down the end of a call
 
@@ -19,6 +30,13 @@ class InputFailed(Exception):  # not an error of its own, but the carrier of ano
 
     def __init__(self, failure: bytes) -> None:
         self.failure = failure
+
+
+class InputMoved(Exception):  # not an error, but a reason to begin later
+    """An input goes on in a job for which this one has not waited: the batch, and the number of the call there."""
+
+    def __init__(self, token: str, number: int) -> None:
+        self.token, self.number = token, number
 
 
 def job_id() -> str:

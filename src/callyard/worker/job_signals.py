@@ -65,6 +65,8 @@ class JobSignals:
             signal.set_wakeup_fd(-1)
             for signum in (*_ALL, signal.SIGCHLD):
                 signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+            if current_job().signals_all:  # the call hears of its end by SIGTERM, from this process
+                signal.signal(getattr(signal, current_job().time_limit_signal), signal.SIG_IGN)
             os.close(self.wakes)
             os.close(self._wake)
             return 0

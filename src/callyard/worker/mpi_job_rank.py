@@ -222,7 +222,7 @@ def main() -> None:
     rank = _meet(place, call_file.ranks)
     path = f"{place}/{rank}"
     kept = folder.again(int(number))
-    again = None if kept is None else pickle.loads(kept.arguments)[0][rank]
+    again = pickle.loads(kept.arguments)[0][rank] if kept is not None and kept.arguments else None
     running.attempt = 1 if kept is None else kept.attempt
     running.listen_in_job(call_file.options, _heard(deadline), current_job().ends, None, None)
     try:
@@ -262,7 +262,7 @@ def _packed_again(error: Again) -> bytes:
 
 def _returned(folder: CallFiles, call_file: CallFile, apart: bool, again: bytes | None) -> bytes:
     """Return the packed result, of a run with the arguments `again` if they are given."""
-    inputs = [given.result() for given in inputs_of(folder.home, call_file)]
+    inputs = [given.result() for given in inputs_of(folder, call_file)]
     data = call_file.apart if apart and call_file.apart is not None else call_file.data
     fn, args, kwargs = load_call(folder, data, inputs)
     if again is not None:

@@ -198,17 +198,11 @@ class Server:
                 self.failed(error, number, sequence)
         else:
             self.done(started)
-            self.returned(packed, sequence, note)
+            self.send_result(packed, sequence, note)
         if running.terminated:
             # This process is about to end, so no result may wait here.
             self.flush()
         running.end()
-
-    def returned(self, packed: Packed | None, sequence: int, note: bytes) -> None:
-        try:
-            self.send_result(packed, sequence, note)
-        except frames.FrameTooLarge as error:
-            self.send(encode_error(unsendable_result(error), sequence, self.last_call))
 
     def failed(self, error: BaseException, number: int, sequence: int) -> None:
         """Send the exception of the call; if the call was told to end, only end this process, as others tell why."""
@@ -228,7 +222,7 @@ class Server:
         except Exception as reason:
             self.send(encode_error(unpicklable_again(error, reason), sequence, self.last_call))
         else:
-            self.returned(packed, sequence, pickle.dumps(RunAgain(), 5))
+            self.send_result(packed, sequence, pickle.dumps(RunAgain(), 5))
 
     def execute(self, number: int, body: bytes, request: Request | None) -> Any:
         """Return the result of the call. Afterwards nothing here refers to its arguments."""
@@ -288,19 +282,23 @@ class Server:
     def send_result(self, packed: Packed | None, sequence: int, note: bytes) -> None:
         """Send the result, None for a call that did not run, and the note about the cache.
 
-        Raises:
-            FrameTooLarge: no frame can hold the result; nothing was sent.
+        If no frame can hold the result, nothing of that is sent, but an error.
         """
         number = min(int(self.last_call * 1e6), 0xFFFFFFFF)
         flags = self.result_flags()
-        if note:
-            flags, note = flags | NOTED, frames.encode_note(note)
-        if packed is None:
-            self.send(frames.encode(RESULT, sequence, number, flags, note))
-        elif packed.data is not None and not packed.memories:
-            self.send(frames.encode(RESULT, sequence, number, flags, note + packed.data))
-        else:
-            self._send_lent(packed, lambda body: frames.encode(RESULT, sequence, number, flags | PACKED, note + body))
+        try:
+            if note:
+                flags, note = flags | NOTED, frames.encode_note(note)
+            if packed is None:
+                self.send(frames.encode(RESULT, sequence, number, flags, note))
+            elif packed.data is not None and not packed.memories:
+                self.send(frames.encode(RESULT, sequence, number, flags, note + packed.data))
+            else:
+                self._send_lent(
+                    packed, lambda body: frames.encode(RESULT, sequence, number, flags | PACKED, note + body)
+                )
+        except frames.FrameTooLarge as error:
+            self.send(encode_error(unsendable_result(error), sequence, self.last_call))
 
     def _send_lent(self, packed: Packed, frame: Callable[[bytes], bytes]) -> None:
         """Send a result in shared memory; as a whole in the stream if the system takes no descriptors."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from callyard import Executor, Flux
+from callyard import Again, Executor, Flux, current, ending
 from callyard.schedulers.job_environment import current_job
 
 
@@ -88,3 +90,66 @@ def rank_of_node() -> tuple[int, int, str]:
 
     world = MPI.COMM_WORLD
     return world.Get_rank(), world.allreduce(1), os.environ.get("FLUX_URI", "")
+
+
+def attempt_of_hold(place: str) -> int:
+    """Run as `hold` does, and return the number of this attempt."""
+    hold(place)
+    call = current()
+    assert call is not None
+    return call.attempt
+
+
+def kill_job(signum: int) -> None:
+    """Kill the process of this job, and so this call."""
+    os.kill(os.getppid(), signum)
+    time.sleep(1000)
+
+
+def finish_when_told(journal: str) -> str:
+    """Return soon after the news of the end."""
+    note(journal, "begun")
+    with suppress(SystemExit):
+        while True:
+            time.sleep(0.02)
+    return "told" if ending() else "not told"
+
+
+def ignore_the_end(journal: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(journal, "begun")
+    while True:
+        time.sleep(0.02)
+
+
+def go_on_when_told(journal: str, step: int) -> tuple[int, int]:
+    """Raise `Again` at the end of the first job; return the step and the attempt in the second."""
+    call = current()
+    assert call is not None
+    if step:
+        return step + 1, call.attempt
+    finish_when_told(journal)
+    raise Again(journal, step + 1)
+
+
+def leave_behind(path: str, apart: bool, wait: bool = False) -> str:
+    """Start a process that holds the output and note its number."""
+    child = subprocess.Popen(["sleep", "300"], start_new_session=apart)
+    note(path, child.pid)
+    while wait:
+        time.sleep(0.02)
+    return "done"
+
+
+def with_rank(value: int) -> tuple[int, int, int]:
+    from mpi4py import MPI
+
+    return value, MPI.COMM_WORLD.Get_size(), MPI.COMM_WORLD.Get_rank()
+
+
+def memory() -> dict[str, list[int]]:
+    return {"memory": [5]}
+
+
+def get_memory(memory: list[int]) -> list[int]:
+    return memory

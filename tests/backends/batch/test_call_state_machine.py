@@ -20,6 +20,7 @@ QUEUED, RUNNING = Status("waiting", "waits for free nodes"), Status("running", "
 COMPLETED = Status("ended", "ended with exit code 0", exit_code=0)
 FAILED = Status("ended", "ended with exit code 1", "WorkerLost", exit_code=1)
 NODE_FAILED = Status("ended", "lost its node", "NodeFailure")
+LOST = Status("ended", "lost one of its nodes", "NodeFailure", certain=False)
 TIMED_OUT = Status("ended", "reached its time limit", "TimeLimitExceeded")
 LATE = st.sampled_from([0.0, GRACE / 4, GRACE / 2])  # s
 
@@ -38,6 +39,7 @@ class Job:
     begun_at: float = NEVER
     outcome_seen_at: float = NEVER  # when a network file system shows the file
     result_seen_at: float = NEVER
+    is_lost: bool = False  # the scheduler says that its node has failed, while it runs or after that
     leaves_word: bool = False  # its script lives to write its exit code
     heartbeat: int = 0
 
@@ -45,6 +47,8 @@ class Job:
         return self.kept_status() if self.is_known else None
 
     def kept_status(self) -> Status:
+        if self.is_lost:
+            return LOST
         return {"queued": QUEUED, "running": RUNNING}.get(self.phase, self.ended_as)
 
 
@@ -118,8 +122,14 @@ class Calls(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_job_is_put_back_into_the_queue(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(self.some("running"))).job
-        if job.is_known:
+        if job.is_known and not job.is_lost:
             job.phase, job.begun_at = "queued", NEVER
+
+    @precondition(lambda self: self.some("running"))
+    @rule(data=st.data())
+    def the_scheduler_loses_a_node(self, data: st.DataObject) -> None:
+        """The job there goes on all the same."""
+        data.draw(st.sampled_from(self.some("running"))).job.is_lost = True
 
     @rule()
     def the_scheduler_forgets_what_runs(self) -> None:
@@ -297,6 +307,28 @@ def test_one_answer_without_a_job_is_not_enough() -> None:
     assert made.checked_heartbeat(BEAT, 2, 3 * GRACE) is None
     assert made.ticked(3 * GRACE) is None
     assert made.checked_heartbeat(BEAT, 2, 5 * GRACE) is Action.GIVE_UP
+
+
+def test_a_job_on_a_lost_node_is_given_up_when_its_process_is_silent() -> None:
+    made = state(RUNNING)
+    assert made.answered(LOST, 0.0, 0.0) == [Action.READ_HEARTBEAT, Action.LOOK_SOON]
+    made.heartbeat_read(1, 0.0)
+    assert made.ticked(GRACE) is None
+    assert made.ticked(2 * GRACE) is Action.CHECK_HEARTBEAT
+    assert made.checked_heartbeat(BEAT, 2, 2 * GRACE) is None
+    made.answered(LOST, 3 * GRACE, 3 * GRACE)
+    assert made.ticked(4 * GRACE) is Action.CHECK_HEARTBEAT
+    assert made.checked_heartbeat(BEAT, 2, 4 * GRACE) is Action.GIVE_UP
+    assert made.given_up() is Action.LOOK_AGAIN
+    assert made.looked_again(False, None) is Action.FAIL
+    assert made.verdict is LOST
+
+
+def test_a_script_that_lived_to_its_end_leaves_no_doubt() -> None:
+    made = state(RUNNING, LOST)
+    made.heartbeat_read(1, 0.0)
+    made.exited(1.0)
+    assert made.ticked(1.1) is Action.GIVE_UP
 
 
 def test_a_job_that_the_scheduler_has_again_is_not_given_up() -> None:

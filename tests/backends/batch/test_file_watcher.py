@@ -16,7 +16,7 @@ from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.backends.batch.poller import FileWatcher, Poller
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import JobLost, SchedulerError
-from callyard.jobs.batch import BatchPart, CallOutcome
+from callyard.jobs.batch import BatchPart, CallOutcome, CallStart
 from callyard.jobs.spool import BatchDirectory
 from callyard.resources import Resources
 from callyard.utils.command_thread import CommandThread
@@ -71,6 +71,23 @@ def test_an_outcome_that_is_damaged(watched: Watched) -> None:
     error = damaged.exception()
     assert type(error) is SchedulerError
     assert f"what its job wrote in {directory.path} cannot be read" in str(error)
+
+
+def test_files_are_looked_at_soon_after_a_call_has_begun(watched: Watched) -> None:
+    directory, _ = watched.add("0" * 16)
+
+    def pause() -> float:
+        watched.look()
+        due = watched.state.due()
+        assert due is not None
+        return due - watched.now
+
+    pauses = [pause() for _ in range(9)]
+    assert pauses == sorted(pauses)
+    directory.begin(0, CallStart("7", "node", "", 1.0))
+    soon = pause()
+    assert soon < pauses[0]
+    assert pause() > soon, "it begins once"
 
 
 def test_an_outcome_that_can_be_read_after_all(watched: Watched) -> None:

@@ -6,21 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import flux_calls as calls
 import pytest
 from instance import Instance
-from instances import lend
+from instances import FluxJobs, flux_executor, lend
 from this_machine import until
 
 from callyard import (
     Executor,
-    Flux,
     JobCancelled,
-    NodeFailure,
     OutOfMemory,
     ResourceError,
     SchedulerError,
@@ -29,31 +26,10 @@ from callyard import (
 
 pytestmark = [pytest.mark.once, pytest.mark.needs("flux")]
 
-Jobs = Callable[..., Executor]
-
-
-def executor(cache: Path | None, max_workers: int | None = None, **options: Any) -> Executor:
-    return Executor(max_workers, backend=Flux(**{"detached": True, "poll": (0.2, 1), "result_grace": 1, **options}), cache=cache)
-
 
 @pytest.fixture
-def jobs(results: Path) -> Iterator[Jobs]:
-    """Make executors of the instance that this process is pointed at; their jobs end with the test."""
-    made: list[Executor] = []
-
-    def create(max_workers: int | None = None, **options: Any) -> Executor:
-        made.append(executor(results, max_workers, **options))
-        return made[-1]
-
-    yield create
-    for each in made:
-        each.kill_workers()
-        each.shutdown()
-
-
-@pytest.fixture
-def ex(flux: Instance, jobs: Jobs) -> Executor:
-    return jobs()
+def ex(flux: Instance, flux_jobs: FluxJobs) -> Executor:
+    return flux_jobs()
 
 
 def begun(place: Path, times: int = 1) -> None:
@@ -97,8 +73,8 @@ def test_a_graph_of_many_ways(ex: Executor) -> None:
     assert [future.result() for future in layer] == values
 
 
-def test_max_workers_holds_over_all_submissions(flux: Instance, jobs: Jobs, tmp_path: Path) -> None:
-    two = jobs(2)
+def test_max_workers_holds_over_all_submissions(flux: Instance, flux_jobs: FluxJobs, tmp_path: Path) -> None:
+    two = flux_jobs(2)
     first = [two.submit(calls.counted, str(tmp_path)) for _ in range(3)]
     first[0].result()
     second = [two.submit(calls.counted, f"{tmp_path}/.") for _ in range(3)]
@@ -122,7 +98,7 @@ def test_a_cache_below_a_name_that_flux_would_replace(
 ) -> None:
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     place = tmp_path / "a {{id}} %j"
-    with executor(place) as ex:
+    with flux_executor(place) as ex:
         assert isinstance(ex.submit(calls.say_and_fail, "hello").exception(), ValueError)
     until(lambda: any("hello" in log.read_text() for log in place.glob("jobs/*/*.log")))
 
@@ -137,9 +113,11 @@ def test_resources_go_to_flux(ex: Executor, flux: Instance) -> None:
     assert wanted[2].startswith("about_the_job.")
 
 
-def test_a_template_with_options_of_its_own(flux: Instance, jobs: Jobs) -> None:
+def test_a_template_with_options_of_its_own(flux: Instance, flux_jobs: FluxJobs) -> None:
     template = "#!/bin/bash\n# flux: --requires=host:n3 --cores-per-task=2\nexport SITE={{ site }}\n{{ command }}\n"
-    future = jobs(template=template).submit(calls.variables, "SITE", "CALLYARD_FLUX_NODE", resource_dict={"site": "x"})
+    future = flux_jobs(template=template).submit(
+        calls.variables, "SITE", "CALLYARD_FLUX_NODE", resource_dict={"site": "x"}
+    )
     assert future.result() == {"SITE": "x", "CALLYARD_FLUX_NODE": "n3"}
     assert flux.run("jobs", "-n", "-o", "{ncores}", str(future.job_id)).strip() == "2"
 
@@ -167,33 +145,31 @@ def test_what_flux_refuses_is_told_in_its_words(ex: Executor) -> None:
         future.result()
 
 
-def test_what_can_never_run_is_told_at_once(flux: Instance, jobs: Jobs) -> None:
-    patient = jobs(result_grace=1000)
+def test_what_can_never_run_is_told_at_once(flux: Instance, flux_jobs: FluxJobs) -> None:
+    patient = flux_jobs(result_grace=1000)
     future = patient.submit(calls.add, 1, resource_dict={"cores_per_rank": 99})
     with pytest.raises(ResourceError, match=r"need 1 slot\(s\) of 99 core\(s\).*ask for something else"):
         future.result()
 
 
 def test_what_means_nothing_to_flux_is_refused(ex: Executor) -> None:
-    with pytest.raises(ResourceError, match="starts no job again"):
-        ex.submit(calls.add, 1, resource_dict={"restart_limit": 2})
     with pytest.raises(ResourceError, match="Flux calls it queue="):
         ex.submit(calls.add, 1, resource_dict={"partition": "x"})
 
 
-def test_a_machine_without_an_instance(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_an_instance(flux_jobs: FluxJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLUX_URI", raising=False)
     if Path("/run/flux/local").exists():
         pytest.skip("this machine has an instance")
     with pytest.raises(SchedulerError, match="no instance of Flux runs here"):
-        jobs().submit(calls.add, 1).result()
+        flux_jobs().submit(calls.add, 1).result()
 
 
 # ------------------------------------------------------------------ ends
 
 
-def test_the_time_limit_of_a_job(flux: Instance, jobs: Jobs, journal: str) -> None:
-    future = jobs(walltime=2).submit(calls.wait_for_end, journal)
+def test_the_time_limit_of_a_job(flux: Instance, flux_jobs: FluxJobs, journal: str) -> None:
+    future = flux_jobs(walltime=2).submit(calls.wait_for_end, journal)
     with pytest.raises(TimeLimitExceeded, match="reached its time limit"):
         future.result()
     assert Path(journal).read_text() == "SystemExit\n"  # Flux sends SIGALRM, and the call hears what it hears elsewhere
@@ -245,14 +221,14 @@ def _wrapped(place: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def test_an_answer_that_is_lost(
-    flux: Instance, jobs: Jobs, tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
+    flux: Instance, flux_jobs: FluxJobs, tmp_path: Path, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The program is killed when Flux has taken the jobs: they are found by their names, and submitted once."""
     once = (
         f'if [ "${{@: -1}}" = submit ] && mkdir {tmp_path}/lost 2>/dev/null; then $FLUX "$@" >/dev/null; kill -9 $$; fi'
     )
     _wrapped(tmp_path / "bin", monkeypatch, f'{once}\nexec $FLUX "$@"')
-    ex = jobs()
+    ex = flux_jobs()
     futures = [ex.submit(calls.noted, journal, i) for i in range(5)]
     assert [future.result() for future in futures] == list(range(5))
     assert sorted(Path(journal).read_text().split()) == list("01234")
@@ -262,8 +238,8 @@ def test_an_answer_that_is_lost(
 
 def test_jobs_outlive_their_driver(flux: Instance, ex: Executor, results: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import flux_calls as calls; from test_flux import executor\n"
-        "ex = executor(Path(sys.argv[1]))\n"
+        "import sys; from pathlib import Path; import flux_calls as calls; from instances import flux_executor\n"
+        "ex = flux_executor(Path(sys.argv[1]))\n"
         "held = ex.submit(calls.hold, sys.argv[2], 7); after = ex.submit(calls.add, held, 1)\n"
         "from this_machine import until; until(lambda: held.job_id and after.job_id)\n"
         "print(held.job_id, after.job_id, flush=True); sys.stdin.read()"
@@ -283,28 +259,12 @@ def test_jobs_outlive_their_driver(flux: Instance, ex: Executor, results: Path, 
     assert len(calls.starts(tmp_path)) == 1
 
 
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instance]:
-    """An instance that may be damaged."""
-    with Instance(tmp_path / "own", nodes=2) as instance:
-        lend(instance, monkeypatch)
-        yield instance
-
-
-def test_a_node_that_is_lost(own: Instance, jobs: Jobs, tmp_path: Path) -> None:
-    future = jobs().submit(calls.hold, str(tmp_path), resource_dict={"constraint": "host:n2"})
-    begun(tmp_path)
-    own.kill_broker(1)
-    with pytest.raises(NodeFailure, match=r"on n2 lost one of its nodes \(node failure on n2"):
-        future.result()
-    (tmp_path / "go").touch()  # its process goes on where only the broker died
-
-
 def test_an_instance_that_starts_again_goes_on_with_what_waited(
-    own: Instance, jobs: Jobs, journal: str, monkeypatch: pytest.MonkeyPatch
+    own_instance: Callable[..., Instance], flux_jobs: FluxJobs, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = own_instance()
     own.run("queue", "stop")
-    future = jobs().submit(calls.noted, journal, 3)
+    future = flux_jobs().submit(calls.noted, journal, 3)
     until(lambda: future.job_id is not None)
     own.run("shutdown", "--quiet")
     until(lambda: not own.is_up())
@@ -313,3 +273,11 @@ def test_an_instance_that_starts_again_goes_on_with_what_waited(
     own.run("queue", "start")
     assert future.result() == 3
     assert Path(journal).read_text() == "3\n"
+
+
+@pytest.mark.needs("mpi")
+def test_mpi_chooses_for_several_nodes(flux_jobs: FluxJobs, flux: Instance) -> None:
+    ex = flux_jobs(mpi="simple")
+    here, spread = (ex.submit(calls.rank_of_node, resource_dict={"ranks": 2, "nodes": nodes}) for nodes in (1, 2))
+    for found in here.result(), spread.result():
+        assert [(rank, size) for rank, size, _ in found] == [(0, 2), (1, 2)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from callyard.backends.batch.call_state_machine import Heartbeats
 from callyard.cache.claims import Claim, Claims
 from callyard.cache.directory import CacheDirectory
 from callyard.jobs.batch import CallStart
+from callyard.jobs.heartbeats import Heartbeats
 from callyard.jobs.spool import BatchDirectory
 
 

@@ -15,7 +15,7 @@ from cluster import Cluster
 from gate import Gate
 from this_machine import until
 
-from callyard import Cache, CallyardError, Executor, ResourceError, Slurm
+from callyard import Cache, Executor, ResourceError, Slurm
 from callyard.system.process_identity import ProcessIdentity
 
 pytestmark = pytest.mark.once
@@ -112,8 +112,6 @@ def test_errors_that_the_user_has_sent_elsewhere(slurm: Cluster, detached: Detac
 def test_a_limit_that_makes_no_sense() -> None:
     with pytest.raises(ResourceError, match="log_limit must be a positive number of GiB"):
         Slurm(log_limit="much")
-    with pytest.raises(CallyardError, match="log_limit is for calls that are jobs of their own"):
-        Executor(backend=Slurm(nodes=1, log_limit="1MB"))
 
 
 # ------------------------------------------------------------------ the log that an error names

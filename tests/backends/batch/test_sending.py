@@ -31,6 +31,8 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 class Client:
     """A scheduler that takes everything."""
 
+    gaps = cancels_dependents = True
+
     def __init__(self) -> None:
         self.jobs: dict[str, str] = {}
         self.cancelled: list[str] = []

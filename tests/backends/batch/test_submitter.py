@@ -43,6 +43,8 @@ def written(
 class Scheduler:
     """A desk that takes no more elements at once than there is room, and does not always answer."""
 
+    gaps = True
+
     def __init__(self, answers: Callable[[], str]) -> None:
         self.answers, self.jobs = answers, dict[str, JobRequest]()
         self.room = 0
@@ -105,6 +107,8 @@ def test_every_element_is_submitted_once(seed: int, elements: int) -> None:
 
 class SeparateScheduler:
     """A desk that makes a job of each element; it may take some of them, and may not answer."""
+
+    gaps = True
 
     def __init__(self, choose: Random) -> None:
         self.choose = choose
@@ -189,10 +193,10 @@ def test_what_follows_a_batch_in_parts(home: CacheDirectory) -> None:
         first.submitted_as(part)
     each = written(home, "1" * 16, 9, (ArrayDependency("corresponding", first.token),))
     assert next_part(each, None) == BatchPart(0, 4)
-    assert request_of(each, BatchPart(0, 4)).after == (Dependency("corresponding", JobId.parse("7")),)
+    assert request_of(each, BatchPart(0, 4)).after == (Dependency("corresponding", JobId.parse("7"), (0, 1, 2, 3)),)
     each.submitted_as(BatchPart(0, 4, "9"))
     assert next_part(each, None) == BatchPart(4, 9)
-    assert request_of(each, BatchPart(4, 9)).after == (Dependency("corresponding", JobId.parse("8")),)
+    assert request_of(each, BatchPart(4, 9)).after == (Dependency("corresponding", JobId.parse("8"), (4, 5, 6, 7, 8)),)
     after = written(home, "2" * 16, 1, (ArrayDependency("any", first.token), ArrayDependency("ok", first.token, 5)))
     assert request_of(after, BatchPart(0, 1)).after == (
         Dependency("any", JobId.parse("7")),

@@ -140,7 +140,7 @@ class BatchBackend:
         self, parts: Any, ticket: CachedCall | None, references: Iterable[Reference]
     ) -> tuple[CallPickle, ...] | None:
         """Return the call with the user's modules inside: the job may find other versions of them."""
-        modules = ticket.partial_key().modules if ticket is not None else {module for module, _, _ in references}
+        modules = ticket.partial_key().modules if ticket is not None else {reference[0] for reference in references}
         if not modules:
             return None
         with apart(modules):
@@ -178,7 +178,8 @@ class BatchBackend:
         if settings.template is not None:
             check_template(resources, settings.template_uses)
         try:
-            self._scheduler.check(trial_of(resources, settings.time(resources.run_time), settings.template is not None))
+            limit, templated = settings.time(resources.run_time), settings.template is not None
+            self._scheduler.check(trial_of(resources, limit, templated, settings.options))
         except CallyardError:
             raise
         except Exception as error:  # as an unclosed quote, or a value unknown to JSON

@@ -22,11 +22,10 @@ from enum import Enum
 from typing import TypeVar
 
 from ...jobs.batch import CallOutcome
+from ...jobs.heartbeats import MISSING_BEATS, Heartbeats
 from ...schedulers.base import CANCELLED, Status
 
-__all__ = ["Action", "CallState", "Fate", "Heartbeats", "fate_of", "first_ready", "withdrawn_with"]
-
-_BEATS = 3  # missing beats of a job, before the job counts as gone
+__all__ = ["Action", "CallState", "Fate", "fate_of", "first_ready", "withdrawn_with"]
 
 T = TypeVar("T")
 
@@ -52,19 +51,6 @@ class Action(Enum):
     FAIL = "let it fail for what the scheduler says"
 
 
-class Heartbeats:
-    """The times of a file touched by a running job now and then."""
-
-    def __init__(self, heartbeat: int | None, now: float) -> None:
-        self._last, self._since = heartbeat, now
-
-    def stillness(self, heartbeat: int | None, now: float) -> float:
-        """Return the time since the last touch by the reader's clock (s), because other clocks may be wrong."""
-        if heartbeat is not None and heartbeat != self._last:
-            self._last, self._since = heartbeat, now
-        return now - self._since
-
-
 class CallState:
     """The state of one call, by its files and the scheduler's answers. All times are from the caller's clock (s).
 
@@ -81,7 +67,7 @@ class CallState:
         self._is_given_up = False  # unless the scheduler changes the answer meanwhile
         self._missing = 0  # answers in a row without the job
         self._running_since: float | None = None
-        self._heartbeats: Heartbeats | None = None  # of a job unknown to the scheduler
+        self._heartbeats: Heartbeats | None = None  # of a job that the scheduler does not know, or has not seen end
         self._exited_at: float | None = None  # the time of the first news of the script's end
         self._out_of_sight = False  # the result was stored, and is not visible here yet
         self.is_over = False  # the futures have been told, or no caller waits
@@ -110,6 +96,10 @@ class CallState:
     @property
     def _patience(self) -> float:
         return self._grace if self._exited_at is None or self._out_of_sight else 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        return self._running_since is not None
 
     def _runs(self, now: float) -> Action:
         if self._running_since is None:
@@ -155,7 +145,7 @@ class CallState:
 
     def _ended_or_missing(self, status: Status | None, now: float) -> list[Action]:
         self._overdue(now, status)
-        if status is None and self._heartbeats is None:
+        if self._heartbeats is None and (status is None or not status.certain):
             return [Action.READ_HEARTBEAT, Action.LOOK_SOON]
         return [Action.LOOK_SOON]
 
@@ -184,10 +174,15 @@ class CallState:
             return None
         if not (self._out_of_sight or self.final is not None or self._missing > 1):
             return Action.ASK_SOON
-        doubtful = self.final is None and self.last_word is None and self._exited_at is None
-        if doubtful and not self._out_of_sight and self._heartbeats is not None:
+        if self._is_doubtful and not self._out_of_sight and self._heartbeats is not None:
             return Action.CHECK_HEARTBEAT
         return Action.GIVE_UP
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """True if only the silence of its files can tell the end of the job's processes."""
+        word = self.final or self.last_word
+        return self._exited_at is None and (word is None or not word.certain)
 
     @property
     def last_word(self) -> Status | None:
@@ -195,13 +190,13 @@ class CallState:
         return self.status if self.status is not None and self.status.phase == "ended" else None
 
     def checked_heartbeat(self, interval: float | None, heartbeat: int | None, now: float) -> Action | None:
-        """Decide on the life of a job unknown to the scheduler.
+        """Decide on the life of a job unknown to the scheduler, or ended by its word alone.
 
         `interval` is the time between beats; None: not begun.
         """
         if self._heartbeats is None or interval is None:
             return Action.GIVE_UP
-        if self._heartbeats.stillness(heartbeat, now) > max(self._grace, _BEATS * interval):
+        if self._heartbeats.stillness(heartbeat, now) > max(self._grace, MISSING_BEATS * interval):
             return Action.GIVE_UP
         self.overdue_since, self.final = now, None
         return None

@@ -159,10 +159,12 @@ class EarlierBatches:
         return True
 
     def _is_needed(self, directory: BatchDirectory) -> bool:
-        """Return True if unfinished calls have inputs from this batch."""
+        """Return True if unfinished calls have inputs from this batch, or from one whose calls have moved here."""
         # Other processes may have written batches with inputs from this one since the last look.
         self.refresh()
-        return any(os.path.exists(other.path) and not other.is_over() for other in self._dependents[directory.token])
+        tokens = (directory.token, *directory.batch.request.get("predecessors", ()))
+        dependents = (other for token in tokens for other in self._dependents[token])
+        return any(os.path.exists(other.path) and not other.is_over() for other in dependents)
 
     def tidy(self) -> None:
         """Remove the files of ended calls, and of ended processes."""

@@ -66,6 +66,7 @@ class ExecutorState:
         self._looks = Backoff(_SOONEST, _LATEST, _RARER)
         self._questions = Backoff(*poll, _SLOWER)
         self._waited_for = 0  # calls, at the last look
+        self._begin = False  # calls have begun since then
 
     # -- what is due -------------------------------------------------------------------------------------------
 
@@ -296,7 +297,9 @@ class ExecutorState:
         """Take the progress of a batch's calls from a listing; return the actions that follow."""
         actions = []
         for number, state in batch.states.items():
+            waited = not state.has_begun
             action = state.listed(news.get(number), now)
+            self._begin |= waited and state.has_begun
             if action is not None:
                 actions.append(CallAction(number, action))
         return actions
@@ -355,9 +358,13 @@ class ExecutorState:
         self._looks.sooner(now)
 
     def looked(self, now: float) -> None:
-        """Note a look at all files: look again soon after ends of calls, and rarely while nothing happens."""
+        """Note a look at all files: look again soon after ends and beginnings, and rarely while nothing happens.
+
+        Most calls that are short end soon after their beginning.
+        """
         left = sum(len(batch.all_calls()) for batch in self._followed())
-        self._looks.done(now, progress=left < self._waited_for)
+        self._looks.done(now, progress=left < self._waited_for or self._begin)
+        self._begin = False
 
     # -- the scheduler -----------------------------------------------------------------------------------------
 

@@ -99,7 +99,8 @@ def why(call: JobCall, status: Status | None) -> CallyardError:
     kind, sentence = status.error or "JobLost", status.sentence
     if status.error is None:
         sentence += ", without a result"
-    error = _made(kind, f"{_who(call, status.node)} {sentence}{_WHAT_TO_DO.get(kind, '')}{_log(call)}")
+    what_to_do = "" if kind == "NodeFailure" and call.resources.restart_limit else _WHAT_TO_DO.get(kind, "")
+    error = _made(kind, f"{_who(call, status.node)} {sentence}{what_to_do}{_log(call)}")
     if isinstance(error, WorkerLost):
         error.exitcode = -status.signal if status.signal else status.exit_code
     return error

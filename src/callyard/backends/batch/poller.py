@@ -16,14 +16,14 @@ from functools import partial
 
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
-from ...jobs.submission import waited_for
+from ...jobs.heartbeats import Heartbeats
 from ...jobs.successor import move_to_successor
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from ...worker.job_outcome import write_down
 from .batch_state import BatchState, CallAction
 from .call import cache_at
-from .call_state_machine import Action, Heartbeats
+from .call_state_machine import Action
 from .delivery import Delivery, release_claim_of
 from .executor_state_machine import ExecutorState
 from .job_errors import awaits, dependency_failed, hopeless, unreadable, unseen, why
@@ -49,7 +49,7 @@ class Poller:
     ) -> None:
         self._commands, self._scheduler, self._state = commands, scheduler, state
         self._delivery, self._clock = delivery, clock
-        # Of the claims of jobs unknown to the scheduler, by job and key.
+        # Of the claims of jobs whose end the scheduler cannot tell, by job and key.
         self._unknown: dict[str, dict[str, Heartbeats]] = {}
 
     def ask(self, batches: list[BatchState]) -> None:
@@ -91,7 +91,7 @@ class Poller:
         if not batch.queued and directory.unsent is not None:
             claim = claim_of(directory)
             if claim is not None:
-                self._state.claimed(batch, claim, unsent_calls(directory), waited_for(directory))
+                self._state.claimed(batch, claim, unsent_calls(directory), directory.batch.waited_for())
 
     def _answered(self, batch: BatchState, part: BatchPart, statuses: dict[str, Status], asked: float) -> None:
         """Take the answer about the elements of a batch in the question."""
@@ -108,7 +108,7 @@ class Poller:
         error = hopeless(calls[0], status) if status is not None and status.phase == "waiting" else None
         actions = self._state.answered(
             batch, number, status, asked, self._clock(),
-            siblings_listed=_siblings_listed(job, statuses), hopeless=error is not None,
+            siblings_listed=not self._scheduler.forgets and _siblings_listed(job, statuses), hopeless=error is not None,
         )  # fmt: skip
         for action in actions:
             if action is Action.CANCEL_HOPELESS and status is not None:
@@ -188,14 +188,15 @@ class Poller:
             self._state.look_soon(self._clock())
 
     def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:
-        """Return whether a call goes on in another job: it has asked for that, and the scheduler has ended its job.
+        """Return whether a call goes on in another job: it has asked for that, or its node was lost.
 
-        Not by a user, who wants the end of the call. The next look at the files finds the outcome.
+        Not after the end of the job by a user, who wants the end of the call. The next look at the files finds the
+        outcome.
         """
         if verdict is None or verdict.error == CANCELLED.error:
             return False
         self._state.look_soon(self._clock())
-        return move_to_successor(batch.directory, number)
+        return move_to_successor(batch.directory, number, lost=verdict.error == "NodeFailure")
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:
         """Return True if there is an outcome, or a result that the job has stored without an outcome."""
@@ -228,15 +229,16 @@ class Poller:
         claims, now = Claims(self._delivery.home), self._clock()
         for job, keys in holders.items():
             status = statuses.get(job)
-            if status is not None:
+            told = status is not None and status.certain
+            if told:
                 self._unknown.pop(job, None)
             if status is None or status.phase == "ended":
                 for key in keys:
-                    if status is not None or self._is_still(claims, key, job, now):
+                    if told or self._is_still(claims, key, job, now):
                         release_claim_of(claims, key, job)
 
     def _is_still(self, claims: Claims, key: str, job: str, now: float) -> bool:
-        """Return True if a job unknown to the scheduler has not touched its claim for a long time."""
+        """Return True if a job, whose end the scheduler cannot tell, has not touched its claim for a long time."""
         heartbeat = claims.last_beat(key)
         heartbeats = self._unknown.setdefault(job, {}).setdefault(key, Heartbeats(heartbeat, now))
         return heartbeats.stillness(heartbeat, now) > max(self._state.grace, _LONG)

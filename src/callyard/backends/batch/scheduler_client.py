@@ -70,6 +70,21 @@ class SchedulerClient:
     def _said(self, reply: Reply) -> str:
         return (reply.err.strip() or reply.out.strip() or "it did not answer").splitlines()[0]
 
+    @property
+    def gaps(self) -> bool:
+        """True if the numbers of an array's elements may have gaps."""
+        return self._site.numbering.gaps
+
+    @property
+    def cancels_dependents(self) -> bool:
+        """True if no job is stuck after the failure of a job before it."""
+        return self._site.cancels_dependents
+
+    @property
+    def forgets(self) -> bool:
+        """True if answers about states leave out all ended jobs."""
+        return self._site.forgets
+
     # -- pauses ------------------------------------------------------------------------------------------
 
     def pause(self) -> float:
@@ -199,7 +214,7 @@ class SchedulerClient:
     def cancel(self, jobs: Sequence[str]) -> None:
         for query in self._scheduler.cancel(_ids(jobs)):
             reply = self._run(query)
-            if reply.code != 0:
+            if reply.code != 0 and not self._site.had_ended(reply):
                 _log.warning("callyard: %s: %s", " ".join(query.argv[:2]), self._said(reply))
 
 

@@ -71,7 +71,7 @@ def submission(
         yield from _look_up(scheduler, directory)
     most = _last_size(directory)
     full: SubmissionRefused | None = None
-    while (part := next_part(directory, most, known)) is not None:
+    while (part := next_part(directory, most, known, gaps=scheduler.gaps)) is not None:
         try:
             job = yield partial(scheduler.submit, request_of(directory, part, known))
         except SubmissionRefused as refused:
@@ -259,7 +259,8 @@ class Canceller:
                 jobs.extend(self._cancellable(batch, number, call))
                 if not call.ours:
                     batch.directory.leave_one(self._delivery.me, number)
-                self._note_failure(batch.directory, number, call)
+                if self._note_failure(batch.directory, number, call) and not self._scheduler.cancels_dependents:
+                    jobs.extend(self._stuck(batch.directory, number))
             except (OSError, CallyardError) as error:  # no caller waits for this
                 _log.warning("callyard: the job of %r is left alone: %s", call.name, error)
         if jobs:
@@ -278,13 +279,23 @@ class Canceller:
                 if batch.ours or not self._is_shared(directory, number):
                     write_down(directory, number, CallOutcome("withdrawn"))
 
-    def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> None:
+    def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> bool:
         """Write down the failure of a call with one of its inputs: the scheduler may end the job without an outcome."""
-        if call.ours and not call.future.cancelled() and directory.ended(number) is None:
-            error = call.future.exception()
-            if error is not None:
-                write_down(directory, number, failed(error))
-                directory.received(number)
+        if not call.ours or call.future.cancelled() or directory.ended(number) is not None:
+            return False
+        error = call.future.exception()
+        if error is None:
+            return False
+        write_down(directory, number, failed(error))
+        directory.received(number)
+        return True
+
+    def _stuck(self, directory: BatchDirectory, number: int) -> list[str]:
+        """Return the job of a call that has failed with an input, unless the job makes other calls."""
+        job, together = directory.job_of(number), directory.batch.of_element(directory.batch.element_of(number))
+        if job is None or self._is_shared(directory, number):
+            return []
+        return [job] if all(directory.ended(each) is not None for each in together) else []
 
     def _cancellable(self, batch: BatchState, number: int, call: JobCall) -> list[str]:
         """Return the job of a call without a caller, if the job makes nothing else."""

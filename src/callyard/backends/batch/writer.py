@@ -20,10 +20,11 @@ from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
 from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
-from ...jobs.submission import check_text, note_of, waited_for
+from ...jobs.submission import check_text, note_of
 from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
+from ...schedulers.base import Numbering
 from ...schedulers.job_environment import JOB_VARIABLES
 from ...schedulers.steps import RankOptions
 from ...system.machine import GPUS
@@ -108,7 +109,7 @@ class BatchWriter:
         self._folders.clear()
         self._note_ends()
         own = self._job_settings
-        return plan(list(first.values()), most, own.calls_per_job, separate=own.separate)
+        return plan(list(first.values()), most, own.calls_per_job, separate=own.separate, first=own.numbering.first)
 
     def forget_arrays(self) -> None:
         """Let go of the arrays of the plan, once they are written: they would keep all futures and results alive."""
@@ -154,7 +155,8 @@ class BatchWriter:
         calls, resources, each = array.calls, array.calls[0].resources, self._job_settings.calls_per_job
         single = len(positions) == 1 and array.numbers is None
         names = list(dict.fromkeys(call.name for call in calls))
-        numbers = tuple(array.numbers or range(-(-len(positions) // each)))
+        first = self._job_settings.numbering.first
+        numbers = tuple(array.numbers or range(first, first - (-len(positions) // each)))
         after = self._named(array.after)
         if self._throttle is not None:
             after = self._throttle.enter(token, len(numbers), after)
@@ -172,7 +174,8 @@ class BatchWriter:
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
                 self._job_settings.template is not None, after,
                 list(map(self._named, array.after_each)),
-                [] if self._lanes is None else self._lanes.enter(len(numbers)),
+                [] if self._lanes is None else self._lanes.enter(len(numbers)), self._job_settings.options,
+                starts_ranks=resources.ranks > 1 and not self._is_for_the_node(resources),
             ),
         )  # fmt: skip
 
@@ -237,14 +240,15 @@ class BatchWriter:
         return self._scheduler_launcher(resources) if may and self._is_for_the_node(resources) else ()
 
     def _is_for_the_node(self, resources: Resources) -> bool:
-        is_plain = self._job_settings.mpi is None and rank_options(resources) == RankOptions()
+        own = self._job_settings
+        is_plain = not (own.mpi and own.mpi_on_one_node) and rank_options(resources) == RankOptions()
         return is_plain and (resources.nodes or 1) == 1
 
     def _scheduler_launcher(self, resources: Resources) -> tuple[str, ...]:
         own, options = self._job_settings, rank_options(resources)
         if own.rank_launcher is None:
             raise ResourceError(f"{own.scheduler} starts no ranks on several nodes; ask for nodes=1")
-        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi)
+        words = own.rank_launcher(resources.ranks, resources.cores_per_rank, own.mpi, resources.nodes)
         if options == RankOptions():
             return words
         if own.rank_options is None:
@@ -326,7 +330,7 @@ class Intake:
                 self._delivery.end(calls_of(array), partial(_not_written, error=error))
                 continue
             if directory is not None:
-                self._state.written(directory, calls_of(array), waited_for(directory))
+                self._state.written(directory, calls_of(array), directory.batch.waited_for())
                 self._earlier.add_own(directory)
         self._writer.forget_arrays()
 
@@ -375,9 +379,12 @@ class JobSettings:
     template_uses: frozenset[str] = frozenset()  # its variables
     walltime: float | None = None
     mpi: str | None = None  # the plugin for the scheduler's launcher
-    rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None  # see `Site`
+    mpi_on_one_node: bool = True  # where that launcher starts ranks on one node, too
+    rank_launcher: Callable[[int, int, str | None, int | None], tuple[str, ...]] | None = None  # see `Site`
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     separate: bool = False
+    numbering: Numbering = field(default_factory=Numbering)
+    options: Mapping[str, str] = field(default_factory=dict)  # of the scheduler's own
     calls_per_job: int = 1
     poll: tuple[float, float] = (5.0, 60.0)
     result_grace: float = 60.0

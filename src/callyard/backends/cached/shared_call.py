@@ -138,7 +138,7 @@ class SharedCall(PendingCall):
 
     def partial_key(self) -> PartialKey:
         known = self._call or self._part
-        modules = frozenset(module for module, _, _ in known.references) if known is not None else frozenset()
+        modules = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
         recipe = None if self.has_key else KeyRecipe(self._part, self._around)
         return PartialKey(self.identity(), modules, recipe, self.key)
 

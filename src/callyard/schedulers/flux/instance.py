@@ -15,11 +15,11 @@ from typing import Any
 from ...errors import ResourceError, SchedulerError
 from ...resources import Resources
 from ..hostlists import expand, numbers
-from ..steps import AllocatedNode, Allocation, Ask, RankStep
+from ..steps import AllocatedNode, Allocation, Ask, RankOptions, RankStep
 from .question import question
 from .variables import BY_RANK, CORES, ENDS, GPUS, JOB_VARIABLES, environment, without_gpus
 
-__all__ = ["FluxSteps", "check_live", "is_over", "read_instance"]
+__all__ = ["FluxSteps", "bindings", "check_live", "is_over", "read_instance"]
 
 _NO_JOB = "instance"  # what processes are told in the place of a job, in an instance that is none
 # A process learns the name of its node from the node's broker. The words are fixed; the command comes behind them.
@@ -45,7 +45,6 @@ kill $reader 2>/dev/null
 exit $code
 """
 _OVER = re.compile(r"flux_open|Unable to connect to Flux|broker socket")
-_OF_OTHERS = ("cpu_bind", "gpu_bind", "srun_args")
 
 
 class FluxSteps:
@@ -88,9 +87,14 @@ class FluxSteps:
 
 def check_live(resources: Resources) -> None:
     """Raise ResourceError for what only Slurm's launcher understands."""
-    for key in _OF_OTHERS:
-        if getattr(resources, key) is not None:
-            raise ResourceError(f"{key} means nothing to Flux, whose live ranks are not bound; leave it out")
+    if resources.srun_args is not None:
+        raise ResourceError("srun_args means nothing to Flux: they are arguments of srun; use cpu_bind= or gpu_bind=")
+
+
+def bindings(options: RankOptions) -> list[str]:
+    """Return the words for the binding of ranks to cores and GPUs."""
+    binds = {"cpu-affinity": options.cpu_bind, "gpu-affinity": options.gpu_bind}
+    return [f"--setopt={name}={value}" for name, value in binds.items() if value is not None]
 
 
 def _ranks_of(nodes: Sequence[str]) -> str:
@@ -114,6 +118,7 @@ def _rank_options(step: RankStep) -> Iterator[str]:
     yield "--setopt=exit-on-error"
     if step.plugin:
         yield f"--setopt=pmi={step.plugin}"
+    yield from bindings(step.options)  # last, so that they count
 
 
 def read_instance(out: str) -> Allocation | None:

@@ -8,7 +8,7 @@ from math import inf
 
 from ..base import JobId, JobRequest, Site, Status
 from ..command import Query
-from .instance import FluxSteps, check_live, is_over
+from .instance import FluxSteps, bindings, check_live, is_over
 from .question import question
 from .refusals import why_refused
 from .states import translated
@@ -77,9 +77,10 @@ def _most(out: str) -> int:  # noqa: ARG001  # there is no limit to be told
     return _MOST
 
 
-def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple[str, ...]:
+def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None, nodes: int | None) -> tuple[str, ...]:
     chosen = [f"--setopt=pmi={plugin}"] if plugin else []
-    return ("flux", "run", *chosen, f"--ntasks={ranks}", f"--cores-per-task={cores_per_rank}")
+    spread = [f"--nodes={nodes}"] if nodes is not None and nodes > 1 else []  # else the first node is filled first
+    return ("flux", "run", *chosen, *spread, f"--ntasks={ranks}", f"--cores-per-task={cores_per_rank}")
 
 
 _SITE = Site(
@@ -94,6 +95,8 @@ _SITE = Site(
     steps=FluxSteps(),
     is_over=is_over,
     rank_launcher=_rank_launcher,
+    ranks_on_one_node=False,  # in a plain job `flux run` asks for resources beside those of the job
+    rank_options=bindings,
     check=check,
     check_live=check_live,
 )

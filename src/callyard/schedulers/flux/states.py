@@ -31,18 +31,22 @@ class JobResult(NamedTuple):
 
 
 class JobException(NamedTuple):
-    """An exception that has ended a job: its type, a pattern in its note, and its meaning as in `JobResult`."""
+    """An exception that has ended a job: its type, a pattern in its note, and its meaning as in `JobResult`.
+
+    `certain` is False for a job whose processes Flux has not seen end.
+    """
 
     type: str
     note: str
     error: str
     sentence: str
+    certain: bool = True
 
 
 # By the numbers that Flux gives them.
 STATES = {
     1: JobState("NEW", "waiting", "has only just been submitted"),
-    2: JobState("DEPEND", "waiting", "waits for the jobs that it depends on"),
+    2: JobState("DEPEND", "waiting", "waits for the jobs that it depends on, or for its `begin`"),
     4: JobState("PRIORITY", "waiting", "waits for its priority"),
     8: JobState("SCHED", "waiting", "waits for free nodes, cores or GPUs, or is held"),
     16: JobState("RUN", "running", "runs"),
@@ -60,12 +64,13 @@ EXCEPTIONS = (
     JobException("cancel", "", "JobCancelled", "was cancelled"),
     JobException("timeout", "", "TimeLimitExceeded", "reached its time limit"),
     JobException("dependency", "", "JobCancelled", "was ended, because a job that it depends on did not end well"),
-    JobException("alloc-check", "", "JobLost", "was given resources that another job has"),
+    JobException("alloc-check", "", "JobLost", "was given resources that another job has", certain=False),
     JobException("alloc", "", "ResourceError", "asks for what the instance does not have"),
-    JobException("scheduler-restart", "", "NodeFailure", "was lost when the scheduler was restarted"),
+    JobException("scheduler-restart", "", "NodeFailure", "was lost when the scheduler was restarted", certain=False),
     JobException("prolog", "", "NodeFailure", "could not be started on its node, whose prolog failed"),
     JobException("epilog", "", "WorkerLost", "ended, and the epilog of its node failed"),
-    JobException("exec", r"^node failure", "NodeFailure", "lost one of its nodes"),
+    JobException("exec", r"^node failure", "NodeFailure", "lost one of its nodes", certain=False),
+    JobException("exec", r"unkillable|still active", "WorkerLost", "could not be ended altogether", certain=False),
     JobException("exec", r"start failed", "SchedulerError", "could not be started: its command cannot be run there"),
     JobException(
         "exec",
@@ -97,7 +102,7 @@ def translated(job: Mapping[str, Any]) -> Status:
         # It has ended without having begun. As a job that waits for ever nobody waits for its files.
         return Status("waiting", exception.sentence, exception.error, note)
     words = f"{exception.sentence} ({note})" if note else exception.sentence
-    return Status("ended", words, exception.error, note, node, *_ended(job))
+    return Status("ended", words, exception.error, note, node, *_ended(job), certain=exception.certain)
 
 
 def _exception(job: Mapping[str, Any]) -> JobException | None:

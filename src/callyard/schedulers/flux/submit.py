@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ...errors import ResourceError, SchedulerError
 from ...resources import Resources
 from ..base import JobId, JobRequest
+from ..hostlists import expand
 from .variables import ELEMENT, OF_THE_JOB, OF_THE_NODE
 
 __all__ = ["LANE", "asked_for", "check", "submitted"]
@@ -15,18 +16,27 @@ __all__ = ["LANE", "asked_for", "check", "submitted"]
 LANE = ".lane."  # in the names of jobs of which one runs at a time; the word before it is for people
 _DEFAULT_URGENCY, _LOWEST, _HIGHEST = 16, 1, 30  # 0 would hold the job, 31 put it before all others
 _NAME_LENGTH = 64
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}  # s
 _MEANT = frozenset(
     [
-        *("ranks", "cores_per_rank", "gpus_per_rank", "memory", "run_time", "nodes", "exclusive", "priority", "cwd"),
-        *("env", "error_log_file", "grace", "warn_before", "warn_signal", "queue", "account", "constraint", "job_name"),
+        *("ranks", "cores_per_rank", "gpus_per_rank", "memory", "run_time", "nodes", "ranks_per_node", "exclusive"),
+        *("priority", "cwd", "env", "error_log_file", "grace", "warn_before", "warn_signal", "queue", "account"),
+        *("constraint", "nodelist", "exclude", "begin", "cpu_bind", "gpu_bind", "job_name", "restart_limit"),
         *("cache_key", "cache_directory"),
     ]
 )
+_NO_MAIL = "Flux sends no mail; let teardown=, or a call that takes the result, send one"
 _INSTEAD = {
     "partition": "Flux calls it queue=",
     "qos": "Flux has queue= and account= (a bank)",
-    "restart_limit": "Flux starts no job again; submit the call again",
-    "slurm_cmd_args": "they are arguments of sbatch",
+    "gres": "Flux has gpus_per_rank=, and constraint= for the properties of nodes",
+    "reservation": "Flux has none; ask for the queue or the nodes of yours, by queue=, constraint= or nodelist=",
+    "licenses": "Flux does not count them; Executor(max_workers=) limits how many calls run at once",
+    "wckey": "Flux has account= (a bank)",
+    "mail_type": _NO_MAIL,
+    "mail_user": _NO_MAIL,
+    "slurm_cmd_args": "they are arguments of sbatch; a template= may have options of flux submit",
+    "srun_args": "they are arguments of srun; Flux has cpu_bind= and gpu_bind=",
 }
 
 
@@ -35,6 +45,14 @@ def check(resources: Resources) -> None:
     for name in resources.asked():
         if name not in _MEANT and name not in resources.others:
             raise ResourceError(f"{name} means nothing to Flux: {_INSTEAD.get(name, 'it has no such thing')}")
+    if resources.begin is not None:
+        _begin_time(resources.begin)
+    named = 0 if resources.nodelist is None else len(expand(str(resources.nodelist)))
+    if named > (resources.nodes or 1):
+        raise ResourceError(
+            f"nodelist={resources.nodelist!r} names {named} nodes, all of which the call would have: ask for "
+            f'nodes={named}, or for one of them by constraint="host:{resources.nodelist}"'
+        )
 
 
 def asked_for(request: JobRequest) -> dict[str, object]:
@@ -90,8 +108,8 @@ def _always(request: JobRequest) -> Iterator[str]:
 
 
 def _instance(request: JobRequest) -> list[str]:
-    """Return the words before the command of a job on several nodes: an instance, so that it can start ranks there."""
-    return ["flux", "start"] if (request.resources.nodes or 1) > 1 else []
+    """Return the words before the command of a job whose ranks Flux starts: an instance, which can start them."""
+    return ["flux", "start"] if request.starts_ranks or (request.resources.nodes or 1) > 1 else []
 
 
 def _time(request: JobRequest) -> Iterator[str]:
@@ -117,5 +135,39 @@ def _resources(asked: Resources) -> Iterator[str]:
         yield f"--urgency={min(max(_DEFAULT_URGENCY + asked.priority, _LOWEST), _HIGHEST)}"
     if asked.warn_before is not None and asked.run_time is None:  # else the job's process warns: it knows more exactly
         yield f"--signal={asked.warn_signal}@{asked.warn_before:g}s"
-    named = {"queue": asked.queue, "bank": asked.account, "requires": asked.constraint}
+    if asked.begin is not None and (begin := _begin_time(asked.begin)):
+        yield f"--begin-time={begin}"
+    named = {"queue": asked.queue, "bank": asked.account, "requires": _constraint(asked)}
     yield from (f"--{option}={value}" for option, value in named.items() if value is not None)
+
+
+def _constraint(asked: Resources) -> str | None:
+    """Return the constraint on nodes, as `flux submit --requires` reads it."""
+    parts = [
+        *([asked.constraint] if asked.constraint is not None else ()),
+        *([f"host:{asked.nodelist}"] if asked.nodelist is not None else ()),
+        *([f"-host:{asked.exclude}"] if asked.exclude is not None else ()),
+    ]
+    return "&".join(f"({part})" for part in parts) if len(parts) > 1 else next(iter(parts), None)
+
+
+def _begin_time(begin: object) -> str:
+    """Return the earliest start as Flux reads it; empty for now.
+
+    Flux would misread the "T" of a date, and take a time of day that is over for one of today.
+    """
+    if str(begin).lower() == "now":
+        return ""
+    later = re.fullmatch(r"(?i)now ?\+ ?(\d+) ?([a-z]*)", str(begin))
+    if later is not None:
+        asked = later[2].lower().removesuffix("s")
+        unit = next((seconds for name, seconds in _UNITS.items() if name.startswith(asked)), None)
+        if unit is not None:
+            return f"+{int(later[1]) * unit}s"
+    date = re.fullmatch(r"(\d{4}-\d\d?-\d\d?)(?:[Tt ]+(\d{1,2}:\d\d(?::\d\d)?))?", str(begin))
+    if date is None:
+        raise ResourceError(
+            f'begin={begin!r} is not as Flux takes it: a datetime, or a text such as "now+2hours", "2030-01-31" or '
+            '"2030-01-31T16:00"'
+        )
+    return f"{date[1]} {date[2] or '00:00'}"

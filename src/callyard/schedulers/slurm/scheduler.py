@@ -8,7 +8,7 @@ from ...errors import ResourceError
 from ...resources import Resources
 from ..base import Configuration, JobId, JobRequest, Site, Status
 from ..command import Query, Reply
-from ..steps import Allocation, Ask, MpiPluginTexts, NodeKind, RankStep
+from ..steps import Allocation, Ask, MpiPluginTexts, NodeGroup, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
@@ -79,17 +79,17 @@ def _time_left(jobs: Sequence[JobId]) -> Query[Mapping[JobId, float]]:
     return Query(commands.time_left(_texts(jobs)), read)
 
 
-def _nodes(partition: str | None) -> Query[Sequence[NodeKind]]:
-    return Query(nodes.nodes(partition), lambda out: nodes.kinds(out, partition))
+def _nodes(partition: str | None) -> Query[Sequence[NodeGroup]]:
+    return Query(nodes.nodes(partition), lambda out: nodes.groups(out, partition))
 
 
 def _check(resources: Resources) -> None:
     if resources.queue is not None:
-        raise ResourceError("queue is what Flux calls it; Slurm has partition=")
+        raise ResourceError("queue is what other schedulers call it; Slurm has partition=")
     check_arguments(resources)
 
 
-def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple[str, ...]:
+def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None, nodes: int | None) -> tuple[str, ...]:  # noqa: ARG001  # by the job's own options
     chosen = [f"--mpi={plugin}"] if plugin else []
     return (SlurmSteps.launcher, *chosen, f"--ntasks={ranks}", f"--cpus-per-task={cores_per_rank}")
 

@@ -96,7 +96,7 @@ def _resources(request: JobRequest) -> Iterator[str]:
     if asked.warn_before is not None and asked.run_time is None:  # else the job's process warns: it knows more exactly
         yield f"--signal=B:{asked.warn_signal}@{min(max(round(asked.warn_before), 1), _LONGEST_WARNING)}"
     yield from ["--mem=0"] if request.whole_nodes else _memory(asked)
-    yield from _devices(asked)
+    yield from _devices(asked, request.node_gpus)
     if asked.nodes is not None:
         yield f"--nodes={asked.nodes}"
         if asked.ranks_per_node is not None and asked.nodes > 1:
@@ -136,13 +136,13 @@ def _memory(asked: Resources) -> Iterator[str]:
         yield f"--mem-per-cpu={mebibytes(asked.memory / asked.cores)}M"
 
 
-def _devices(asked: Resources) -> Iterator[str]:
+def _devices(asked: Resources, of_node: int) -> Iterator[str]:
     """Yield the options for GPUs and other generic resources.
 
     For several ranks GPUs are counted by rank: then Slurm places them with the ranks, and `srun` shows each rank only
     its own. `--gres` would count by node.
     """
-    gres = [asked.gres] if asked.gres else []
+    gres = [asked.gres] if asked.gres else [f"gpu:{of_node}"] if of_node else []
     if asked.gpus_per_rank and asked.ranks == 1:
         gres.append(f"gpu:{asked.gpus_per_rank}")
     elif asked.gpus_per_rank:

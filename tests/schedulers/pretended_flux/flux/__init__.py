@@ -1,7 +1,7 @@
 """A pretended Flux for `program.py`: it answers from a script, and writes down what it was asked for.
 
 The variable PRETENDED_FLUX names a file with `jobs` (what is listed), `refused` (words by the name of a job) and
-`gone` (IDs of jobs of which nothing is known any more).
+`gone` (IDs of jobs of which nothing is known any more). `attributes` has those of the broker.
 """
 
 import json
@@ -16,6 +16,14 @@ def script():
 def note(what):
     with open(os.environ["PRETENDED_FLUX"] + ".asked", "a") as file:
         file.write(json.dumps(what) + "\n")
+
+
+class Resources:
+    def __init__(self, text):
+        self.text, self.expiration = text, json.loads(text)["execution"]["expiration"]
+
+    def encode(self):
+        return self.text
 
 
 class Answer:
@@ -34,7 +42,7 @@ class Flux:
             raise FileNotFoundError(2, "Unable to connect to Flux: broker socket /run/flux/local was not found")
 
     def attr_get(self, name):
-        return {"size": "4"}[name]
+        return {"size": "4", **script().get("attributes", {})}[name]
 
     def rpc(self, topic, payload):
         note([topic, payload])

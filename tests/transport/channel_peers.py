@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from callyard.transport.channel import Link, Listener, PeerGone
 from callyard.transport.contact_file import Address
-from callyard.transport.curve import Link, Listener, PeerGone
+from callyard.transport.messages import Message
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 30.0  # seconds; spent only where something is wrong
@@ -28,8 +29,8 @@ class Driver:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.contact = listener.contact
-        self.heard: dict[bytes, int] = {}  # messages of each peer
-        self.gone: list[bytes] = []
+        self.heard: dict[int, int] = {}  # messages of each peer
+        self.gone: list[int] = []
         self.failures: list[BaseException] = []
         self._reader, self._writer = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="echo")
@@ -40,7 +41,7 @@ class Driver:
             selector.register(self._reader, selectors.EVENT_READ)
             selector.register(self.listener, selectors.EVENT_READ)
             while True:
-                ready = {key.fileobj for key, _ in selector.select()}
+                ready = {key.fileobj for key, _ in selector.select(self._patience())}
                 if self._reader in ready:
                     return
                 try:
@@ -49,14 +50,18 @@ class Driver:
                     self.failures.append(error)
                     return
 
+    def _patience(self) -> float | None:
+        when = self.listener.next_look(True)
+        return None if when is None else max(0.0, when - time.monotonic())
+
     def _echo(self) -> None:
-        for peer, frames in self.listener.receive():
-            if not frames:
+        for peer, message in self.listener.receive():
+            if message is None:
                 self.gone.append(peer)
                 continue
             self.heard[peer] = self.heard.get(peer, 0) + 1
             try:
-                self.listener.send(peer, frames)
+                self.listener.send(peer, message.head, message.beside)
             except PeerGone:
                 pass
 
@@ -75,7 +80,7 @@ def wait_for(link: Link | Listener) -> None:
         assert selector.select(PATIENCE), "nothing to receive"
 
 
-def receive(link: Link, count: int) -> list[list[bytes]]:
+def receive(link: Link, count: int) -> list[Message]:
     """Return so many messages."""
     got = link.receive()
     while len(got) < count:
@@ -84,9 +89,14 @@ def receive(link: Link, count: int) -> list[list[bytes]]:
     return got
 
 
-def ask(link: Link, *frames: bytes) -> list[bytes]:
-    link.send(frames)
-    [answer] = receive(link, 1)
+def heads(link: Link, count: int) -> list[bytes]:
+    """Return the heads of so many messages."""
+    return [message.head for message in receive(link, count)]
+
+
+def ask(link: Link, head: bytes) -> bytes:
+    link.send(head)
+    [answer] = heads(link, 1)
     return answer
 
 

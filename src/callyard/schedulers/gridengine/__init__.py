@@ -1,0 +1,1 @@
+"""Grid Engine as text: commands, readers of their answers, and the meaning of its states and failures."""

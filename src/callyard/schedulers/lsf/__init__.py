@@ -1,0 +1,1 @@
+"""LSF as text: commands, readers of their answers, and the meaning of its states and reasons."""

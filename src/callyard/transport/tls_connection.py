@@ -1,0 +1,141 @@
+"""One connection over TLS that never blocks: the handshake, messages on their way out, and messages that arrive."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections import deque
+
+from .messages import GarbledMessage, Message, MessageReader, Piece, encode
+
+__all__ = ["AT_ONCE", "TlsConnection", "prepare"]
+
+AT_ONCE = 1 << 22  # bytes in one go, so that a busy peer cannot keep the caller for ever
+
+
+class TlsConnection:
+    """A socket with TLS, from the handshake to the end.
+
+    The owner waits for the socket to be readable, and, while `wants_write`, to be writable, and then calls `handshake`
+    until it returns True, afterwards `flush` and `receive`.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, driver: bool) -> None:
+        """Take over a connected socket."""
+        self.sock = context.wrap_socket(
+            sock, server_side=driver, do_handshake_on_connect=False, suppress_ragged_eofs=True
+        )
+        self.moved = False  # the other side has sent bytes, or taken some, since the owner last looked
+        self.peer = 0  # the number of the other side, for the owner; 0 before it is known
+        self.gone = False  # no more bytes will come
+        self.error: OSError | None = None  # the reason, if there was one
+        self.behind = False  # `receive` stopped although more bytes may be there
+        self.reader = MessageReader()
+        self._pieces: deque[Piece] = deque()  # to be sent
+        self._in_handshake_write = False
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """True if the connection has bytes that the socket does not take now."""
+        return bool(self._pieces) or self._in_handshake_write
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; return True once both sides have proved who they are.
+
+        Raises:
+            OSError: the other side is gone, or is not who it should be.
+        """
+        self._in_handshake_write = False
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self._in_handshake_write = True
+            return False
+        return True
+
+    def send(self, message: Message) -> None:
+        """Send a message, now or when the socket takes it. Its buffers must stay as they are until then."""
+        idle = not self._pieces
+        self._pieces.extend(encode(message))
+        if idle:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send waiting bytes, as far as the socket takes them."""
+        left = AT_ONCE
+        pieces = self._pieces
+        while pieces and left > 0:
+            data, owner = pieces[0]
+            try:
+                # Of a record that did not fit, TLS wants the same bytes again: they are at the head of the queue.
+                sent = self.sock.send(data)
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return
+            except OSError:
+                pieces.clear()  # the other side is gone, which `receive` says
+                return
+            left -= sent
+            if sent < len(data):
+                pieces[0] = (memoryview(data)[sent:], owner)
+            else:
+                pieces.popleft()
+
+    def receive(self) -> list[Message]:
+        """Return the messages that are whole now; with the last one `gone` is set."""
+        messages: list[Message] = []
+        left = AT_ONCE
+        self.behind = False
+        while True:
+            try:
+                count = self.sock.recv_into(self.reader.space())
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            except OSError as error:
+                self.error, count = error, 0
+            if not count:
+                self.gone = True
+                break
+            self.moved = True
+            try:
+                messages += self.reader.take(count)
+            except GarbledMessage:
+                self.gone = True
+                break
+            left -= count
+            # Nobody is woken for the bytes of a record that TLS has opened already.
+            if left <= 0 and not self.sock.pending():
+                self.behind = True
+                break
+        return messages
+
+    def close(self) -> None:
+        """End the connection, and drop what has not been sent."""
+        self._pieces.clear()
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+
+def prepare(sock: socket.socket, silence: float) -> None:
+    """Set up a socket: small messages go at once, and the kernel ends a connection that is silent for so long (s).
+
+    The kernels of the two machines answer each other, so a process that is stopped, or busy, is not taken for dead.
+    """
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    third = max(1, round(silence / 3))
+    for name, value in {
+        "TCP_KEEPIDLE": third,
+        "TCP_KEEPALIVE": third,  # the same, as macOS calls it
+        "TCP_KEEPINTVL": max(1, third // 2),
+        "TCP_KEEPCNT": 4,
+        "TCP_USER_TIMEOUT": round(silence * 1000),  # of bytes that are not acknowledged (ms)
+    }.items():
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
