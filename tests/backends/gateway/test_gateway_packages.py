@@ -12,7 +12,7 @@ import pytest
 from sshd import Server
 
 from callyard import Executor, Local, VersionMismatch
-from callyard.backends.gateway.packages import UsedPackages, compare
+from callyard.backends.gateway.used_packages import UsedPackages, compare
 from callyard.serialize.function_registry import dumps
 from callyard.serialize.importable import for_another_computer
 

@@ -41,9 +41,9 @@ from ..live_base import FORKED, unpicklable
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .gateway_call import GatewayCall, GatewayFuture, SentError
-from .packages import UsedPackages
 from .protocol import Message, Opening, SentResult
 from .told_calls import ToldCalls
+from .used_packages import UsedPackages
 
 if TYPE_CHECKING:
     from ...cache.cache import Cache

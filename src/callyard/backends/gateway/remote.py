@@ -38,7 +38,6 @@ from ..registry import open_backend
 from ..run_directories import remove_if_over
 from . import protocol
 from .contents import ContentFiles
-from .packages import compare
 from .protocol import (
     SILENCE,
     Message,
@@ -51,6 +50,7 @@ from .protocol import (
     SentResult,
     pieces,
 )
+from .used_packages import compare
 
 __all__ = ["Gateway", "main"]
 

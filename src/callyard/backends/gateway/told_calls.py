@@ -17,8 +17,8 @@ from ..cached.cached_future import CallName, KeyedResult
 from . import protocol
 from .contents import SentContents
 from .gateway_call import GatewayCall, InputLink
-from .packages import UsedPackages
 from .protocol import MessageWriter, Opening, SentCall, SentInput, pieces
+from .used_packages import UsedPackages
 
 __all__ = ["ToldCalls"]
 
