@@ -139,6 +139,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
         return
     if chosen.ssh:
         yield {"backend": callyard.Local(host=request.getfixturevalue("sshd").host("plain"))}
+        return
     if chosen.cluster == "gridengine":
         request.getfixturevalue("grid")
         yield {"backend": GridEngine(poll=(0.2, 1), result_grace=2, parallel_environment="smp")}
