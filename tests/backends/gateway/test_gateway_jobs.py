@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from sshd import Server
 
 import callyard
 from callyard import SSH, Executor, Slurm
+from callyard.testing.executor_contract import ExecutorContract
 
 PATIENCE = 60
 
@@ -150,3 +152,12 @@ def test_two_gateways_at_once(
         gate.open()
         assert (first.result(PATIENCE), second.result(PATIENCE)) == (2, 2)
     assert runs(journal) == ["1"]
+
+
+class TestTheContract(ExecutorContract):
+    """The public contract, with jobs of another computer, and a cache on both sides."""
+
+    @pytest.fixture
+    def ex(self, sshd: Server, slurm: Cluster, place: Path, results: Path) -> Iterator[Executor]:
+        with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
+            yield executor
