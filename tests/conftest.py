@@ -23,6 +23,7 @@ import pytest
 from gate import Gate
 from grid import why_no_grid
 from instance import why_no_flux
+from sshd import why_no_server
 from this_machine import why_no_cluster
 
 # The same examples each time, and none is too slow for a busy machine.
@@ -37,8 +38,8 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of tests/slurm_cluster, tests/flux_instance, tests/gridengine_cluster and tests/daemon: fixtures that others need too.
-pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids", "local_daemons"]
+# Of tests/slurm_cluster, flux_instance, gridengine_cluster, daemon and ssh_server: fixtures that others need, too.
+pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids", "local_daemons", "ssh_servers"]
 
 # ------------------------------------------------------------------ capabilities
 
@@ -66,6 +67,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "slurmdbd": lambda: not WHY_NOT["slurmdbd"](),
     "flux": lambda: not WHY_NOT["flux"](),
     "gridengine": lambda: not WHY_NOT["gridengine"](),
+    "ssh": lambda: not WHY_NOT["ssh"](),
     "linux": lambda: sys.platform == "linux",
     "daemon": lambda: sys.platform == "linux",  # one that the tests can find and end
     "netns": functools.cache(_can_make_networks),
@@ -75,6 +77,7 @@ WHY_NOT: dict[str, Callable[[], str]] = {
     "slurm": why_no_cluster,
     "flux": why_no_flux,
     "gridengine": why_no_grid,
+    "ssh": why_no_server,
     "slurmdbd": lambda: why_no_cluster(
         "slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb"
     ),
@@ -94,7 +97,8 @@ WIDE = (
     "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "daemon",
     "deaths", "flux_instance", "gridengine_cluster",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
-    "slurm_cluster", "system", "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
+    "slurm_cluster", "ssh_server", "system",
+    "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",
     "transport/test_channel.py", "transport/test_frames.py", "transport/test_strangers.py",
     "utils/test_command_thread.py",
 )  # fmt: skip

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .backends.local import Local
     from .backends.node_kind import NodeKind
     from .backends.slurm import Slurm
+    from .backends.ssh import SSH
     from .cache.cache import Cache
     from .errors import (
         CacheError,
@@ -65,6 +66,7 @@ __all__ = [  # noqa: RUF022  # as `dir` sorts them
     "PBS",
     "ResourceError",
     "Resources",
+    "SSH",
     "SchedulerError",
     "Slurm",
     "TimeLimitExceeded",
@@ -82,7 +84,8 @@ __all__ = [  # noqa: RUF022  # as `dir` sorts them
 
 # The module of each name; errors have theirs in `.errors`.
 _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".resources"}
-_MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux", "NodeKind": ".backends.node_kind"}
+_MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux", "SSH": ".backends.ssh"}
+_MODULES |= {"NodeKind": ".backends.node_kind"}
 _MODULES |= dict.fromkeys(("GridEngine", "Jobs", "LSF", "PBS"), ".backends.job_backends")
 _MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")

@@ -40,9 +40,12 @@ class Backend(NamedTuple):
     nodes: str = ""
     core: bool = False  # only what is marked so: it is slow, and differs little from another one
     cluster: str = "slurm"
+    ssh: bool = False  # in front of it is a gateway, which a real SSH server starts
 
     @property
     def marks(self) -> list[pytest.MarkDecorator]:
+        if self.ssh:
+            return [pytest.mark.needs("ssh"), pytest.mark.once]
         if self.detached or self.nodes:
             return [pytest.mark.needs(self.cluster), pytest.mark.once]
         return [pytest.mark.wide] if self.remembers else []
@@ -91,6 +94,8 @@ _JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resourc
 BACKENDS = {
     "local": Backend(_ONE_NODE | {"runs again"}),
     "local with a cache": Backend(_ONE_NODE, remembers=True),
+    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - {"workers"}, ssh=True, core=True),
+    "local by SSH with a cache": Backend(_ONE_NODE - {"workers"}, remembers=True, ssh=True, core=True),
     "threads": Backend(_THREADS | {"runs again"}, _thread_pool),
     "threads with a cache": Backend(_THREADS, _thread_pool, remembers=True),
     "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
@@ -138,6 +143,9 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
         request.getfixturevalue("running_daemon")
         yield {"backend": Local(cores=2, detached=True)}
         return
+    if chosen.ssh:
+        yield {"backend": callyard.Local(detached=False, host=request.getfixturevalue("sshd").host("plain"))}
+        return
     if chosen.cluster == "gridengine":
         request.getfixturevalue("grid")
         yield {"backend": GridEngine(poll=(0.2, 1), result_grace=2, parallel_environment="smp")}
@@ -174,6 +182,9 @@ def chosen(
         # Each call that is held by a gate is one of its own: tests count them.
         numbers = itertools.count()
         monkeypatch.setitem(registered, Gate, lambda _: next(numbers))
+        if description.ssh:  # the other computer has a cache, too
+            host = request.getfixturevalue("sshd").host("plain", directory=tmp_path / "there")
+            backend = {"backend": callyard.Local(detached=False, host=host)}
         yield {**backend, "cache": tmp_path / "results"}
 
 

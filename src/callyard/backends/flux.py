@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..argument_checks import place_in_backend
 from ..errors.suggestions import strict_init
 from ..resource_values import Amount
 from .live_settings import LiveSettings
 from .node_kind import NodeKind
+
+if TYPE_CHECKING:
+    from .ssh import SSH
 
 __all__ = ["Flux"]
 
@@ -52,11 +56,11 @@ class Flux(LiveSettings):
             "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: True for calls that are jobs, also in an instance of one's own, with which they end; default: see
             above.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: one with an instance; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, where the
+        CallyardError: two arguments do not go together. `Executor` raises it, too, where the
             template cannot be read, and `SchedulerError` for `detached=False` in an instance of somebody else.
         TypeError: an argument is unknown.
 
@@ -84,7 +88,7 @@ class Flux(LiveSettings):
     calls_per_job: int = 1
     log_limit: Amount = Amount("100MB")
     detached: bool | None = None
-    host: None = None
+    host: SSH | None = None
 
     _scheduler = "Flux"
     _defaults = ("queue", "account", "constraint")

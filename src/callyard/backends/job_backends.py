@@ -16,6 +16,7 @@ from .scheduler_settings import SchedulerSettings
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
+    from .ssh import SSH
 
 __all__ = ["LSF", "PBS", "GridEngine", "Jobs", "JobsOnly"]
 
@@ -41,7 +42,7 @@ class JobsOnly(SchedulerSettings):
         log_limit: the most that the log of a job, or of each of its calls, may take on disk (GiB, or a text as
             "100MB"; at least 4 KiB). Of a longer log the beginning and the end are kept.
         detached: True or None: each call is a job.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: a login node; default: this one.
     """
 
     walltime: Amount = Amount()
@@ -57,7 +58,7 @@ class JobsOnly(SchedulerSettings):
     calls_per_job: int = 1
     log_limit: Amount = Amount("100MB")
     detached: bool | None = None
-    host: None = None
+    host: SSH | None = None
 
     _defaults = ("queue", "account")
 
@@ -107,11 +108,11 @@ class PBS(JobsOnly):
         calls_per_job: the number of short calls in one job.
         log_limit: the most that a log may take on disk (GiB, or a text).
         detached: True or None.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: a login node; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: `host` or `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
+        CallyardError: `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
         TypeError: an argument is unknown.
 
     >>> pbs = PBS(queue="short", setup="module load gcc")
@@ -150,11 +151,11 @@ class LSF(JobsOnly):
         calls_per_job: the number of short calls in one job.
         log_limit: the most that a log may take on disk (GiB, or a text).
         detached: True or None.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: a login node; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: `host` or `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
+        CallyardError: `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
         TypeError: an argument is unknown.
 
     >>> lsf = LSF(queue="normal", memory_unit="MB")
@@ -201,11 +202,11 @@ class GridEngine(JobsOnly):
         calls_per_job: the number of short calls in one job.
         log_limit: the most that a log may take on disk (GiB, or a text).
         detached: True or None.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: a login node; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: `host` or `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
+        CallyardError: `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
         TypeError: an argument is unknown.
 
     >>> grid = GridEngine(queue="all.q", parallel_environment="smp")
@@ -246,12 +247,12 @@ class Jobs(JobsOnly):
         calls_per_job: the number of short calls in one job.
         log_limit: the most that a log may take on disk (GiB, or a text).
         detached: True or None.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: a login node; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
         SchedulerError: no installed package provides the scheduler.
-        CallyardError: `host` or `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
+        CallyardError: `detached=False` is given. `Executor` raises it, too, if the template cannot be read.
         TypeError: an argument is unknown.
 
     >>> yard = Jobs("Yard", queue="north", options={"gauge": "standard"})  # doctest: +SKIP

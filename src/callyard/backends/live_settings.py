@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CallyardError, ResourceError, SchedulerError
 from .base import Backend, Settings
 from .node_kind import AskedKind, NodeKind, asked_kinds, check_kinds, check_nodes
-from .scheduler_settings import SchedulerSettings, lines
+from .scheduler_settings import SchedulerSettings
+from .shell_lines import lines
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
@@ -63,6 +64,10 @@ class LiveSettings(SchedulerSettings):
             return ()
         return self._template_keys()
 
+    def on_host(self) -> Any:
+        """Return what is opened on the other computer."""
+        return self._on_host(self._is_detached(None))
+
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
         """Make the backend of an executor.
 
@@ -85,7 +90,7 @@ class LiveSettings(SchedulerSettings):
 
         site = self._open_scheduler().site()
         steps, host = site.steps, open_host(site)
-        if self.detached or steps is None:
+        if self.detached or steps is None or self.host is not None:  # a gateway is in no allocation
             return None
         try:
             return steps.allocation(host.environment(), Asker(site, host, _TIME_LIMIT))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from ..argument_checks import place_in_backend
-from ..errors import CallyardError, ResourceError
+from ..errors import ResourceError
 from ..errors.suggestions import strict_init
 from ..pool.call import CallPlan
 from ..pool.call_shape import NodeCapacity
@@ -25,9 +25,11 @@ from ..worker.current_call import current
 from .base import Backend, Settings
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, described, make_plan
+from .scheduler_settings import check_host
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
+    from .ssh import SSH
 
 __all__ = ["Local"]
 
@@ -45,9 +47,9 @@ class Local:
         memory: the memory for all calls together (GiB, or a text as "16GB"); default: all that this process may use;
             within a call with a `memory`: that.
         detached: True for calls that outlive this process and a logout: each is a job of a daemon, which gives out the
-            cores, GPUs and memory of this machine to the calls of all such executors of the user. False, the default,
-            for calls that end with the executor.
-        host: calls of this backend run on this machine, so only None is accepted.
+            cores, GPUs and memory of the machine to the calls of all such executors of the user. False for calls that
+            end with the executor. Default: True with a `host`, else False.
+        host: another computer, `SSH(...)`, of which this is said; default: this machine.
 
     Raises:
         ResourceError: a value makes no sense.
@@ -61,22 +63,25 @@ class Local:
     cores: int | None = None
     gpus: int | Sequence[int | str] | None = None
     memory: Amount = Amount()
-    detached: bool = False
-    host: None = None
+    detached: bool | None = None
+    host: SSH | None = None
 
     def __post_init__(self) -> None:
         if self.cores is not None:
             whole("cores", self.cores, 1)
         _check_gpus(self.gpus)
-        if not isinstance(self.detached, bool):
-            raise ResourceError(f"detached must be True or False, not {self.detached!r}")
-        if self.host is not None:
-            raise CallyardError("Local runs calls on this machine only so far; leave out host=")
+        if not isinstance(self.detached, (bool, type(None))):
+            raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
+        check_host(self.host)
 
     @property
     def other_resources(self) -> Sequence[str]:
         """No resources beside the common ones."""
         return ()
+
+    def on_host(self) -> Local:
+        """Return what is opened on the other computer."""
+        return replace(self, host=None, detached=self.detached is not False)
 
     def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
         """Make the backend of an executor.

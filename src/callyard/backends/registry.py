@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as StandardExecutor
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import CallyardError
 from ..errors.suggestions import alternatives, nearest
@@ -19,8 +19,17 @@ from .base import Backend, BackendFactory, Settings
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
+    from .ssh import SSH
 
 __all__ = ["GROUP", "OWN", "open_backend", "other_resources"]
+
+
+class OnHost(Protocol):
+    """A description of resources of another computer."""
+
+    def on_host(self) -> BackendFactory:
+        """Return what is opened there: the same without a host, and with the choices that only this side can make."""
+
 
 GROUP = "callyard.backends"
 OWN = {
@@ -90,6 +99,9 @@ def _automatic() -> str:
 def _open(choice: object, settings: Settings, cache: Cache | None) -> Backend:
     factory = _factory(choice)
     if factory is not None:
+        host = getattr(factory, "host", None)  # few backends have one, and those of other packages need not
+        if host is not None:
+            return cast("SSH", host).open(cast("OnHost", factory).on_host(), settings, cache)
         return factory.open(settings, cache)
     if isinstance(choice, StandardExecutor):
         from .pep3148 import Pep3148Backend

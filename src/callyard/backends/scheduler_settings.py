@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ..errors import CallyardError, ResourceError
 from ..resource_values import amount, whole
 from ..utils.paths import expand
 from .base import Backend, Settings
+from .shell_lines import check_texts, lines
 
 if TYPE_CHECKING:
     from ..cache.cache import Cache
+    from .ssh import SSH
 
-__all__ = ["SchedulerSettings", "check_jobs_possible", "lines"]
+__all__ = ["SchedulerSettings", "check_host", "check_jobs_possible"]
 
 
 _LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
@@ -47,7 +50,7 @@ class SchedulerSettings:
     calls_per_job: int
     log_limit: float | None
     detached: bool | None
-    host: None
+    host: SSH | None
 
     def _check(self) -> None:
         """Raise ResourceError or CallyardError for an argument that makes no sense."""
@@ -58,16 +61,21 @@ class SchedulerSettings:
             raise ResourceError('log_limit must be an amount, as "100MB" or a number of GiB, not None')
         for name in (*self._defaults, *self._options, *self._texts):
             _check_text(name, getattr(self, name))
-        if self.python is not None:
+        if self.python is not None and self.host is None:  # the other computer knows its own homes
             object.__setattr__(self, "python", expand(os.fspath(self.python)))
         for name in ("setup", "teardown", "launcher"):
-            _check_texts(name, getattr(self, name))
+            check_texts(name, getattr(self, name))
         if not isinstance(self.detached, (bool, type(None))):
             raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
-        if self.host is not None:
-            raise CallyardError(
-                f"{self._scheduler} on another machine by SSH is not here yet; run this on a login node"
-            )
+        check_host(self.host)
+
+    def on_host(self) -> Any:
+        """Return what is opened on the other computer."""
+        return self._on_host(detached=True)
+
+    def _on_host(self, detached: bool) -> Any:
+        """Return what is opened on the other computer; a template is read here."""
+        return replace(cast("Any", self), host=None, detached=detached, template=self._template_text())
 
     def _open_detached(self, settings: Settings, cache: Cache | None) -> Backend:
         from ..hosts.open_host import open_host
@@ -180,9 +188,10 @@ def check_jobs_possible(settings: Settings, cache: Cache | None) -> None:
         raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
 
 
-def lines(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the lines of a text, or of several."""
-    return tuple(text.splitlines() if isinstance(text, str) else text)
+def check_host(host: object) -> None:
+    """Raise ResourceError unless this is a host of a backend."""
+    if host is not None and not callable(getattr(host, "open", None)):
+        raise ResourceError(f"host must be SSH(...), as SSH('me@login'), not {host!r}")
 
 
 _PATHS = ("template", "python")
@@ -191,12 +200,6 @@ _PATHS = ("template", "python")
 def _check_text(name: str, value: object) -> None:
     if value is not None and not isinstance(value, (str, os.PathLike) if name in _PATHS else str):
         raise ResourceError(f"{name} must be a {'path' if name in _PATHS else 'string'}, not {value!r}")
-
-
-def _check_texts(name: str, value: object) -> None:
-    texts = isinstance(value, Sequence) and all(isinstance(each, str) for each in value)
-    if not texts or isinstance(value, bytes):
-        raise ResourceError(f"{name} must be a string or several of them, not {value!r}")
 
 
 def _check_poll(poll: object) -> None:

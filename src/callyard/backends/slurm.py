@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..argument_checks import place_in_backend
 from ..errors import ResourceError
@@ -12,6 +13,9 @@ from ..errors.suggestions import strict_init
 from ..resource_values import Amount
 from .live_settings import LiveSettings
 from .node_kind import NodeKind
+
+if TYPE_CHECKING:
+    from .ssh import SSH
 
 __all__ = ["Slurm"]
 
@@ -54,11 +58,11 @@ class Slurm(LiveSettings):
         detached: True for calls that are jobs and outlive this process; default: see above.
         exclude_failed_nodes: True to submit no further job of this executor to a node on which one has failed by a
             fault of the node.
-        host: another machine that submits; not here yet.
+        host: another computer that submits, `SSH(...)`: a login node; default: this one.
 
     Raises:
         ResourceError: an argument makes no sense.
-        CallyardError: two arguments do not go together, or `host` is given. `Executor` raises it, too, if the template
+        CallyardError: two arguments do not go together. `Executor` raises it, too, if the template
             cannot be read, and `SchedulerError` for `detached=False` outside an allocation.
         TypeError: an argument is unknown.
 
@@ -89,7 +93,7 @@ class Slurm(LiveSettings):
     log_limit: Amount = Amount("100MB")
     detached: bool | None = None
     exclude_failed_nodes: bool = False
-    host: None = None
+    host: SSH | None = None
 
     _scheduler = "Slurm"
     _defaults = ("partition", "account", "qos", "constraint", "reservation")

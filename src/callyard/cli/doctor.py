@@ -46,14 +46,42 @@ class Fact(NamedTuple):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument(
+        "--host", metavar="DESTINATION", help="another computer, as after ssh; the steps to it come first"
+    )
+    parser.add_argument("--python", metavar="PATH", default="python3", help="the interpreter there (python3)")
+    parser.add_argument("--directory", metavar="PATH", help="the directory there (the home)")
+    parser.add_argument("--setup", metavar="LINE", action="append", default=[], help="a line of shell there before it")
+    parser.add_argument("--ssh", metavar="COMMAND", default="ssh", help="the command in the place of ssh")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the facts and return the exit status."""
-    facts = [*_software(), *_hardware(), *_mpi(), *_schedulers(), *_system()]
+    facts = _facts() if options.host is None else _facts_of_host(options)
     works = all(fact.value for fact in facts if fact.needed)
     print(_as_json(facts, works) if options.json else _as_text(facts, works))
     return 0 if works else 1
+
+
+def _facts() -> list[Fact]:
+    return [*_software(), *_hardware(), *_mpi(), *_schedulers(), *_system()]
+
+
+def _facts_of_host(options: argparse.Namespace) -> list[Fact]:
+    """Return the steps to another computer, and then the facts about it."""
+    from ..backends.local import Local
+    from ..backends.ssh import SSH
+    from .doctor_host import Step, steps
+
+    host = SSH(
+        options.host,
+        directory=options.directory,
+        python=options.python,
+        setup=tuple(options.setup),
+        command=options.ssh,
+    )
+    taken = steps(host, lambda host: Local(detached=False, host=host), _facts)
+    return [Fact(*each, needed=True) if isinstance(each, Step) else Fact(*each) for each in taken]
 
 
 # ------------------------------------------------------------------ the facts

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from .derived import ItemFuture, batched, item, part_of, unzip
+from .derived import batched, item, part_of, unzip, whole_of
 from .future import Future
 from .lazy import Lazy
 from .waiting import before_sleep, ends_futures, when_ended
 
 __all__ = [
     "Future",
-    "ItemFuture",
     "Lazy",
     "batched",
     "before_sleep",
@@ -18,4 +17,5 @@ __all__ = [
     "part_of",
     "unzip",
     "when_ended",
+    "whole_of",
 ]

@@ -12,7 +12,7 @@ from .future import Future
 from .lazy import DerivedResult
 from .waiting import when_ended
 
-__all__ = ["ItemFuture", "batched", "item", "part_of", "unzip"]
+__all__ = ["ItemFuture", "batched", "item", "part_of", "unzip", "whole_of"]
 
 T = TypeVar("T")
 
@@ -156,6 +156,15 @@ class ItemFuture(Future[Any]):
         self._identity, self.source = self.identity, None
         if not _end_alike(source, self):
             self.finish(_Item(source, *self.key_and_length))
+
+
+def whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
+    """Return the future of the whole result, and the keys that lead from there to `source`."""
+    steps = []
+    while isinstance(source, ItemFuture) and (whole := source.source) is not None:
+        steps.append(source.key_and_length)
+        source = whole
+    return source, steps[::-1]
 
 
 def _part(source: StandardFuture[Any], key: Any, length: int | None) -> Future[Any]:

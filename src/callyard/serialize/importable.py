@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from itertools import accumulate
 from types import ModuleType
@@ -47,15 +47,42 @@ def differ(modules: Iterable[str]) -> None:
 @contextlib.contextmanager
 def apart(modules: Iterable[str]) -> Iterator[None]:
     """Send the definitions of these modules by value, in this thread and inside the block."""
-    _thread.apart = frozenset(package for module in modules for package in accumulate(module.split("."), _dotted))
+    with _sending(frozenset(package for module in modules for package in accumulate(module.split("."), _dotted))):
+        yield
+
+
+@contextlib.contextmanager
+def for_another_computer(is_there: Callable[[str], object]) -> Iterator[None]:
+    """Send by value what is not installed on another computer, in this thread and inside the block.
+
+    Args:
+        is_there: returns True for the name of a module that is found there, too.
+    """
+    with _sending(_Except(is_there)):
+        yield
+
+
+@contextlib.contextmanager
+def _sending(modules: Container[str]) -> Iterator[None]:
+    _thread.apart = modules
     try:
         yield
     finally:
         del _thread.apart
 
 
+class _Except:
+    """All names of modules but some."""
+
+    def __init__(self, left_out: Callable[[str], object]) -> None:
+        self._left_out = left_out
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and not self._left_out(name)
+
+
 def sending_apart() -> bool:
-    """Return True if this thread is inside `apart`."""
+    """Return True if this thread is inside `apart`, or `for_another_computer`."""
     return hasattr(_thread, "apart")
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
 from ...errors import RemoteTraceback
-from ...futures import Future, ItemFuture
+from ...futures import Future, whole_of
 from ...hashing.call_key import Reference
 from ...jobs.batch import CallInput
 from ...jobs.planner import ArrayElement, PlannedCall
@@ -137,21 +137,12 @@ def call_of(source: Any, owner: Any) -> JobCall | None:
 
     A call of another executor without a job counts as none: the scheduler could not wait for it.
     """
-    source, _ = _whole_of(source)
+    source, _ = whole_of(source)
     inner = source.inner if isinstance(source, CachedFuture) else source
     call = inner.call if isinstance(inner, JobFuture) and not inner.done() else None
     if call is None or call.owner is owner:
         return call
     return call if call.owner.home.path == owner.home.path and call.job is not None else None
-
-
-def _whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:
-    """Return the future of the whole result, and the keys that lead from there to `source`."""
-    steps = []
-    while isinstance(source, ItemFuture) and (whole := source.source) is not None:
-        steps.append(source.key_and_length)
-        source = whole
-    return source, steps[::-1]
 
 
 def after_of(call: JobCall) -> PlannedCall | ArrayElement:
@@ -166,7 +157,7 @@ def after_of(call: JobCall) -> PlannedCall | ArrayElement:
 def input_of(source: Any, owner: Any) -> CallInput | InputSource:
     """Return the place of a future's result for the job; a value is packed now."""
     name = getattr(source, "name", type(source).__name__)
-    whole, steps = _whole_of(source)
+    whole, steps = whole_of(source)
     call = call_of(whole, owner)
     if call is not None:
         return InputSource(call, name, dumps(steps) if steps else b"")

@@ -17,7 +17,7 @@ from ...serialize.dump import Dump
 from ...serialize.packed import PackedCall
 from ...serialize.packer import note_futures
 
-__all__ = ["BufferFile", "CallPickle", "LargeContents", "packed_call", "pickle_call"]
+__all__ = ["BufferFile", "CallPickle", "LargeContents", "packed_call", "pickle_call", "pickle_value"]
 
 _LARGE = 1 << 16  # bytes
 
@@ -72,6 +72,11 @@ def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: Large
     if _share(one.dump, other.dump) or [*map(id, noted)] != [*map(id, futures)]:
         return (whole.kept(contents),)
     return one.kept(contents), other.kept(contents)
+
+
+def pickle_value(value: Any, contents: LargeContents) -> CallPickle:
+    """Pickle an input of a call."""
+    return _Pickling(value, None).kept(contents)
 
 
 class _Pickling:

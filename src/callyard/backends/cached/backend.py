@@ -14,18 +14,19 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ...cache.cache import Cache
 from ...errors import CacheError
-from ...futures import Future
+from ...futures import Future, ends_futures
 from ...hashing.digest import PendingFuture
 from ...resources import Resources
 from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
 from ..base import Backend, Settings
 from ..live_base import FORKED, LiveBackend
-from .cached_future import CachedCall, CachedFuture
+from .cached_future import CachedCall, CachedFuture, CallName
 from .pending import PendingCalls
 from .settings import SettingsByResources
 from .shared_call import ExecutorContext, SharedCall
@@ -47,11 +48,13 @@ class CachedBackend:
         self._settings = SettingsByResources(cache, settings)
         self._pending = PendingCalls(after_each=self._end_if_over)
         self._tasks = TaskThread("callyard-cache")
+        elsewhere = bool(getattr(inner, "elsewhere", False))  # few backends have that
         self._context = ExecutorContext(
             inner,
             self._pending,
             self._tasks,
-            sends_copies=inner.detached or isinstance(inner, LiveBackend),
+            sends_copies=inner.detached or elsewhere or isinstance(inner, LiveBackend),
+            elsewhere=elsewhere,
             code_only=settings.changes_data,
         )
         self._closing = False
@@ -66,13 +69,18 @@ class CachedBackend:
         kwargs: Mapping[str, Any],
         resources: Resources,
         ticket: CachedCall | None = None,
+        name: CallName | None = None,
     ) -> Future[Any]:
+        """Answer a call from the cache, or run it; with `name`, under the names that its submitter has made."""
         if self._forked:
             raise RuntimeError(FORKED)
         call = SharedCall(self._context, fn, self._settings.of(resources))
         future = CachedFuture(call.name)
         try:
-            call.prepare(args, kwargs)
+            if name is None:
+                call.prepare(args, kwargs)
+            else:
+                call.take(name, args, kwargs)
         except (PendingFuture, CacheError) as reason:
             # With a key of the user's own, the call does not depend on the failed part.
             if type(reason) is not PendingFuture and not call.has_key:
@@ -97,6 +105,9 @@ class CachedBackend:
 
     def _start(self, call: SharedCall, future: CachedFuture, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Submit the call, unless another thread has submitted the same one meanwhile."""
+        on_cancel = getattr(self.inner, "on_cancel", None)
+        if self._context.elsewhere and on_cancel is not None:  # then the thread that stores results ends the futures
+            self._tasks.submit(partial(ends_futures, on_cancel))
         try:
             # False: another thread was faster, and the future has joined that call.
             if self._pending.add(call, future):

@@ -145,6 +145,15 @@ class PartialKey(NamedTuple):
     identity: str  # the name of the call until then
     modules: frozenset[str]  # the user's modules with functions that are part of the key and sent by name
     recipe: KeyRecipe | None  # the data from which another process makes the key; None for a known key
+    key: str = ""  # "" if unknown
+
+
+class CallName(NamedTuple):
+    """The names of a call that another process has made: the submitter, on another computer."""
+
+    key: str  # "" while it depends on results to come
+    identity: str  # the name of the call until then
+    recipe: KeyRecipe | None  # the data from which the key is made then
 
 
 class CachedCall(Protocol):

@@ -36,7 +36,7 @@ from ...utils.locks import under
 from ...utils.threads import TaskThread
 from ...version import VERSION
 from ..base import Backend
-from .cached_future import Arguments, CachedFuture, PartialKey
+from .cached_future import Arguments, CachedFuture, CallName, PartialKey
 from .pending import CallId, PendingCall, PendingCalls
 from .settings import CallSettings, source_of
 
@@ -51,6 +51,7 @@ class ExecutorContext:  # The common parts of the cached calls of one executor.
     pending: PendingCalls
     tasks: TaskThread  # for slow steps: looking at files, and waiting for calls of other processes
     sends_copies: bool  # arguments are copied at `submit`, and workers see the directory, too
+    elsewhere: bool  # calls run on another computer, beside a cache of its own; this process stores their results here
     code_only: bool  # an initializer may change data, so only code is compared
     fresh: set[CallId] = field(default_factory=set)  # results made again by this executor
 
@@ -65,7 +66,9 @@ class SharedCall(PendingCall):
         super().__init__(context.pending, settings.cache.path, settings.own_key)
         self._context, self.fn, self.settings = context, fn, settings
         self.name = getattr(fn, "__name__", None) or type(fn).__name__
-        self.held = settings.several_ranks and settings.cache.mode != "read-only" and not context.inner.detached
+        alone = context.inner.detached or context.elsewhere  # the runner puts the results of ranks together
+        self.held = settings.several_ranks and settings.cache.mode != "read-only" and not alone
+        self._around = settings.context
         self._identity = ""
         self.arguments: Arguments | None = None  # kept if this process may have to store the result
         self._ignores_file = False  # a file that can be neither used nor moved away
@@ -78,9 +81,23 @@ class SharedCall(PendingCall):
     def prepare(self, args: tuple[Any, ...], kwargs: Any) -> None:
         """Make the key, or the part that needs no futures; raise PendingFuture in the second case."""
         self._part = function_part(self.fn, self._context.code_only)
-        if self._context.inner.detached and self.settings.own_key is None:
-            self._identity = identity_of(self.fn, args, kwargs, self.settings.context, self._part)
-        self._set_key(call_key(self.fn, args, kwargs, self.settings.context, self._part))
+        if (self._context.inner.detached or self._context.elsewhere) and self.settings.own_key is None:
+            self._identity = identity_of(self.fn, args, kwargs, self._around, self._part)
+        self._set_key(call_key(self.fn, args, kwargs, self._around, self._part))
+
+    def take(self, name: CallName, args: tuple[Any, ...], kwargs: Any) -> None:
+        """Take the names made by the submitter, in the place of `prepare`: the code of the key is the code sent.
+
+        Raises:
+            PendingFuture: the key depends on results to come, here too.
+        """
+        self._identity = name.identity
+        if name.recipe is not None:
+            self._part, self._around = name.recipe.part, name.recipe.around
+        if name.key:
+            self.key, self.has_key = name.key, True
+        else:
+            self._set_key(call_key(self.fn, args, kwargs, self._around, self._part))
 
     def _set_key(self, call: CallKey) -> None:
         self._call = call
@@ -122,8 +139,8 @@ class SharedCall(PendingCall):
     def partial_key(self) -> PartialKey:
         known = self._call or self._part
         modules = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
-        recipe = None if self.has_key else KeyRecipe(self._part, self.settings.context)
-        return PartialKey(self.identity(), modules, recipe)
+        recipe = None if self.has_key else KeyRecipe(self._part, self._around)
+        return PartialKey(self.identity(), modules, recipe, self.key)
 
     def order(self) -> RunRequest | None:
         return None if self.settings.cache.mode == "read-only" else self._request().replace(check_only=self.held)
@@ -171,7 +188,7 @@ class SharedCall(PendingCall):
         if call is None or self.settings.own_key is not None or self._context.sends_copies:
             return None
         arguments = call.arguments_token if call.plain else None
-        return KeyInputs(definition_identity.process_name, call.function_token, arguments, self.settings.context)
+        return KeyInputs(definition_identity.process_name, call.function_token, arguments, self._around)
 
     def noted(self, note: RunReport, key: str | None = None) -> None:
         if key is not None:
@@ -208,7 +225,7 @@ class SharedCall(PendingCall):
         """Make the key of a call after the ends of its inputs; answer the call from the cache, or start it."""
         if not self.has_key:
             args, kwargs = known()
-            self._set_key(call_key(self.fn, args, kwargs, self.settings.context, self._part))
+            self._set_key(call_key(self.fn, args, kwargs, self._around, self._part))
             if self._context.pending.merge(self):
                 self._drop_inner()
                 return
@@ -290,7 +307,7 @@ class SharedCall(PendingCall):
                 f"its worker finds {', '.join(modules)}; submit it again"
             )
         with contextlib.suppress(CacheError):  # an argument without a meaning outside of its own call
-            part = replace(part, references=call_key(self.fn, args, kwargs, self.settings.context, part).references)
+            part = replace(part, references=call_key(self.fn, args, kwargs, self._around, part).references)
         self._part, self._requested = part, self._request().replace(references=part.references)
         self._submitted(self._context.inner.submit(self.fn, args, kwargs, self.settings.resources, self), again=True)
 
@@ -333,6 +350,9 @@ class SharedCall(PendingCall):
         self._end_like(inner, note)
 
     def _arguments_with_results(self) -> Arguments:
+        kept = getattr(self.inner, "sent_arguments", None)  # by a backend elsewhere
+        if kept is not None:
+            return kept()  # type: ignore[no-any-return]
         arguments: Arguments = replace_futures(self.arguments or ((), {}), lambda future: future.result())
         return arguments
 

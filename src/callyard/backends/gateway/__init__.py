@@ -1,0 +1,1 @@
+"""Calls on another computer: a gateway process there holds the backend, and this process talks to it over SSH."""

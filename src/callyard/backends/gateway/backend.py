@@ -1,0 +1,407 @@
+"""The backend in front of a gateway: packs calls, sends them to another computer, and ends their futures.
+
+    any thread                     the thread "callyard-gateway"
+    -----------------------------  -----------------------------------------------------------------------
+    submit: pack, note inputs ---> connect; tell the gateway all calls that have not ended; take in its messages
+    cancel                         connection lost: jobs go on there; connect again, after longer and longer pauses
+
+A call names the calls that it waits for by their numbers. So a whole graph goes over at once, and results that only
+feed other calls need not come here first. A new gateway is told all calls again, and finds by its cache those that an
+earlier one has submitted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ...cache.messages import RunReport
+from ...dependencies.wait import when_done
+from ...errors import CallyardError, WorkerLost
+from ...futures import Future, ends_futures, when_ended
+from ...resources import Resources
+from ...serialize.importable import for_another_computer
+from ...serialize.packed import Packed
+from ...serialize.shared_memory import PrivateBytes
+from ...transport.frames import GarbledFrame
+from ...utils import interpreter_exit
+from ...utils.backoff import Backoff
+from ...utils.threads import LazyThread, next_item
+from ..batch.call_pickles import LargeContents, pickle_call
+from ..cached.cached_future import CachedCall
+from ..live_base import FORKED, unpicklable
+from . import protocol
+from .connection import Address, Connection, NoConnection
+from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .protocol import Message, Opening, SentResult
+from .told_calls import ToldCalls
+from .used_packages import UsedPackages
+
+if TYPE_CHECKING:
+    from ...cache.cache import Cache
+
+_log = logging.getLogger("callyard")
+_FIRST, _LONGEST, _SLOWER = 1.0, 60.0, 2.0  # s between two attempts to connect again, and their growth
+_LEAVING = 60.0  # s at the end of the interpreter, for jobs to be submitted
+
+
+class GatewayBackend:
+    """The calls of one executor on another computer."""
+
+    elsewhere = True
+
+    def __init__(
+        self,
+        address: Address,
+        detached: bool,
+        opening: Opening,
+        description: str,
+        connect: Callable[[Address], Connection] = Connection,
+    ) -> None:
+        self.detached = detached
+        self._address, self._opening = address, opening
+        self._description, self._connect = description, connect
+        self._contents = LargeContents()
+        self._numbers = count(1)
+        self._told = ToldCalls(opening.run, detached, self._contents)
+        self._unfinished: set[Future[Any]] = set()  # each change is atomic
+        self._thread = LazyThread("callyard-gateway")
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.on_cancel = self._nudge  # one bound method for all futures
+        self._connected_once = self._closing = self._killed = self._leaving = self._over = False
+        self._leave_until: float | None = None
+        self._failure: CallyardError | None = None  # no call can be made any more
+        self._forked = False
+        # Last, after all attributes: a fork, or the end of the interpreter, may come at any moment.
+        _backends.add(self)
+        interpreter_exit.register(self)
+
+    # -- any thread ------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        resources: Resources,
+        ticket: CachedCall | None = None,
+    ) -> Future[Any]:
+        if self._forked:
+            raise RuntimeError(FORKED)
+        name = getattr(fn, "__name__", None) or type(fn).__name__
+        future = GatewayFuture(name, self.on_cancel)
+        sources: list[Any] = []
+        try:
+            packages = UsedPackages()
+            with for_another_computer(packages):
+                data = pickle_call((fn, args, dict(kwargs)), sources, self._contents)
+        except Exception as error:
+            future.fail_with(unpicklable(fn, args, kwargs, error))
+            return future
+        call = future.call = GatewayCall(next(self._numbers), future, resources, ticket, data, sources, packages.found)
+        try:
+            # First: an executor being closed looks here for calls to wait for.
+            self._unfinished.add(future)
+            when_ended(future, self._ended)
+            if self._failure is not None:
+                future.fail_with(self._failure)
+                return future
+            self._thread.start(self._run)
+            if sources:
+                when_done(tuple(sources), future, _nothing)  # a failure of one is at once the call's failure
+            self._enter(call)
+        except BaseException:  # no user is going to have this future, so nothing must come of this call
+            future.cancel()
+            self._ended(future)
+            raise
+        return future
+
+    def _enter(self, call: GatewayCall) -> None:
+        """Tell the gateway of a call, at once or after the ends of futures that it does not know."""
+        foreign = self._told.enter(call)
+        if foreign:
+            when_done(foreign, call.future, partial(self._enter, call))
+
+    def _ended(self, future: Future[Any]) -> None:
+        """Forget a call that has ended here; the gateway is told of one that was cancelled."""
+        call = getattr(future, "call", None)
+        if call is not None and not self._leaving:
+            self._told.drop(call)
+        self._unfinished.discard(future)
+        self._end_if_over()
+
+    def _nudge(self) -> None:
+        self._wake.put(None)
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        ends_futures(self.on_cancel)
+        pauses = Backoff(_FIRST, _LONGEST, _SLOWER)
+        try:
+            while not self._is_over():
+                if self._converse():
+                    pauses.reset()
+                elif not self._is_over():
+                    self._pause(pauses.next_pause())
+        except CallyardError as error:
+            self._fail_all(error)
+        except BaseException as error:
+            _log.exception("callyard: the connection to %s cannot be looked after", self._address.destination)
+            self._fail_all(
+                CallyardError(f"calls on {self._address.destination} are not looked after any more: {error!r}")
+            )
+
+    def _is_over(self) -> bool:
+        if self._leave_until is not None and monotonic() > self._leave_until:
+            return True
+        return self._over or (self._closing and not self._unfinished and not self._leaving)
+
+    def _pause(self, seconds: float) -> None:
+        until = monotonic() + seconds
+        while not self._is_over() and (left := until - monotonic()) > 0:
+            try:
+                next_item(self._wake, min(left, 1.0) if self._leave_until else left)
+            except queue.Empty:
+                return
+
+    def _converse(self) -> bool:
+        """Connect, and take in messages until the connection ends; return False if there was none.
+
+        Raises:
+            CallyardError: no further attempt is of use.
+        """
+        try:
+            connection = self._connect(self._address)
+        except NoConnection as error:
+            if not (error.passes and self._connected_once):
+                raise self._final(error) from None
+            self._tell_down(str(error))
+            return False
+        try:
+            self._told.connect(connection.writer, self._opening, self._enter, self._last_word)
+            while not self._over and (message := connection.receive()) is not None:
+                self._on_message(message)
+        except GarbledFrame as error:
+            _log.warning("callyard: %s on %s: %s", "the gateway", self._address.destination, error)
+        finally:
+            self._told.disconnect()
+            connection.close(_LEAVING if self._closing or self._leaving else 0.0)
+        if not self._is_over():
+            self._lost(connection)
+        return True
+
+    def _last_word(self) -> int | None:
+        """Return what a new gateway is told after all calls, if this executor has ended meanwhile."""
+        if self._leaving:
+            return protocol.LEAVE
+        return protocol.CLOSE if self._closing and not self._unfinished else None
+
+    def _lost(self, connection: Connection) -> None:
+        """Live calls are lost with their gateway; jobs go on."""
+        words = connection.words().strip().splitlines()
+        why = f"the connection to {self._address.destination} was lost" + (f" ({words[-1]})" if words else "")
+        if self.detached:
+            self._tell_down(why)
+            return
+        for future in list(self._unfinished):
+            future.fail_with(WorkerLost(f"{future.name!r} lost its worker: {why}; with detached=True calls outlive it"))
+
+    def _tell_down(self, why: str) -> None:
+        """Let futures say that there is no connection, and warn once."""
+        if self._killed:  # nobody is left to tell of the ends
+            self.kill(0)
+            return
+        first = False
+        for future in list(self._unfinished):
+            if isinstance(future, GatewayFuture):
+                first |= not future.where
+                future.where = f"the connection to {self._address.destination}"
+        if first:
+            _warn(f"{why}; its calls go on there, and their results come once there is a connection again")
+
+    def _final(self, error: NoConnection) -> CallyardError:
+        if not self._connected_once:
+            return error
+        return CallyardError(
+            f"{error}; calls that were submitted go on there: make them again later to get the results"
+        )
+
+    def _fail_all(self, error: CallyardError) -> None:
+        self._failure = error
+        for future in list(self._unfinished):
+            future.fail_with(error)
+        self._over = True
+
+    # -- messages --------------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        kind, number, content, _ = message
+        if kind == protocol.RESULT:
+            self._result(number, content, message.buffers)
+        elif kind == protocol.NEWS:
+            self._news(content)
+        elif kind == protocol.ERROR:
+            self._settle(number, lambda call: call.future.fail(SentError(content)))
+        elif kind == protocol.CANCELLED:
+            self._settle(number, _cancel)
+        elif kind == protocol.WANT:
+            self._told.send_contents(content)
+        elif kind == protocol.OPENED:
+            self._opened(content)
+        elif kind == protocol.REFUSED:
+            raise SentError(content).load()
+        elif kind == protocol.WARNING:
+            _warn(content)
+        elif kind == protocol.ENDED:
+            self._over = True
+
+    def _opened(self, description: str) -> None:
+        self._connected_once = True
+        self._description = f"{description}, through {self._address.destination}"
+        for future in list(self._unfinished):
+            if isinstance(future, GatewayFuture):
+                future.where = ""
+        _log.info("callyard: connected to %s: %s", self._address.destination, description)
+
+    def _news(self, content: Iterable[tuple[int, bool, str | None, int]]) -> None:
+        for number, running, job_id, attempts in content:
+            call = self._told.get(number)
+            if call is not None:
+                call.future.news(running, job_id, attempts)
+
+    def _settle(self, number: int, end: Callable[[GatewayCall], object]) -> None:
+        call = self._told.take(number)
+        if call is not None:
+            end(call)
+            if call.ticket is None:
+                call.future.call = None
+
+    def _result(self, number: int, result: SentResult, buffers: list[bytearray]) -> None:
+        packed = Packed(result.data, tuple(map(PrivateBytes, buffers)), tuple(result.spans))
+        self._settle(number, lambda call: self._finish(call, result, packed))
+
+    def _finish(self, call: GatewayCall, result: SentResult, packed: Packed) -> None:
+        """End a call with its result, whose place in the cache here may have to be found first."""
+        future, ticket = call.future, call.ticket
+        future.news(True, result.job_id, result.attempts)
+        if ticket is None:
+            future.finish(packed)
+            return
+        ticket.noted(RunReport(result.token))
+        if ticket.partial_key().recipe is None:
+            future.finish(packed)
+            return
+        # The key is made here, too, as the gateway's would say nothing about a code's text that is here alone.
+        when_done(tuple(call.sources), future, partial(ticket.admit, call.arguments, lambda: _finish(future, packed)))
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def _end_if_over(self) -> None:
+        if self._closing and not self._unfinished and not self._leaving:
+            self._told.say(protocol.CLOSE)
+            self._nudge()
+
+    def cancel_pending(self) -> None:
+        for future in list(self._unfinished):
+            future.cancel()
+
+    def kill(self, signum: int) -> None:
+        self._closing = self._killed = True
+        told = self._told.kill(signum)
+        for future in list(self._unfinished):
+            if future not in told:
+                future.again()
+                future.cancel()
+        self._end_if_over()
+
+    def interrupt(self) -> None:
+        """End for Ctrl-C: jobs stay, unless no process could ever have their results."""
+        if self.detached and self._opening.remembers:
+            self.begin_end()
+        else:
+            self.kill(15)
+
+    def close(self, wait: bool) -> None:
+        self._closing = True
+        self._end_if_over()
+        if wait:
+            self.wait_for_end()
+
+    def begin_end(self) -> None:
+        self._closing = True
+        if not self.detached or self._leaving:
+            self._end_if_over()
+            return
+        self._leaving, self._leave_until = True, monotonic() + _LEAVING
+        self._told.keeps_ended = True
+        self._told.say(protocol.LEAVE)
+        for future in list(self._unfinished):
+            future.on_cancel = None
+            future.again()
+            future.cancel()
+        self._nudge()
+
+    def wait_for_end(self) -> None:
+        if not self._forked:
+            self._thread.join()
+
+    def after_fork(self) -> None:
+        """Refuse calls in a forked child without the thread: the calls are the parent's."""
+        self._forked = True
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+
+def _nothing() -> None:
+    """Do nothing: a call whose inputs have ended is told to the gateway before."""
+
+
+def _finish(future: GatewayFuture, packed: Packed) -> None:
+    future.finish(packed)
+
+
+def _cancel(call: GatewayCall) -> None:
+    call.future.again()
+    call.future.cancel()
+
+
+def _warn(text: str) -> None:
+    """Warn, and log the text; where warnings are errors, only log."""
+    try:
+        warnings.warn(text, stacklevel=2)
+    except Warning:
+        _log.warning("%s", text)
+    else:
+        _log.info("%s", text)
+
+
+def open_gateway(
+    address: Address, backend: bytes, detached: bool, cache: Cache | None, description: str
+) -> GatewayBackend:
+    """Return the backend of an executor whose calls run at an address."""
+    mode = "refresh" if cache is not None and cache.mode == "refresh" else "use"
+    failures = cache is not None and cache.failures
+    opening = Opening(backend, os.urandom(10).hex(), cache is not None, mode, failures)
+    return GatewayBackend(address, detached, opening, description)
+
+
+_backends: weakref.WeakSet[GatewayBackend] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for backend in list(_backends):
+        backend.after_fork()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)

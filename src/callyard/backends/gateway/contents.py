@@ -1,0 +1,97 @@
+"""Large contents of calls: told by their digests, sent when asked for, and kept in files on the other computer.
+
+So an array that goes to a hundred calls, or that an earlier executor has sent, crosses the link once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import re
+import time
+from collections.abc import Iterable
+from weakref import WeakValueDictionary
+
+from ...hashing.digest import content
+from ..batch.call_pickles import CallPickle, LargeContent
+from .protocol import SentPickle
+
+__all__ = ["ContentFiles", "SentContents"]
+
+_KEPT = 7 * 24 * 3600.0  # s since the last use
+
+
+class SentContents:
+    """What one gateway was told of: contents, which live as long as their calls, and packages."""
+
+    def __init__(self) -> None:
+        self.packages: set[tuple[str, str]] = set()  # those that the gateway has compared
+        self._by_name: WeakValueDictionary[str, LargeContent] = WeakValueDictionary()
+
+    def add(self, pickle: CallPickle) -> SentPickle:
+        names = []
+        for each in pickle.buffers:
+            name = content(b"", memoryview(each.data)).hex()
+            names.append(f"{len(each.data)}-{name}")
+            self._by_name[names[-1]] = each
+        return SentPickle(pickle.data, tuple(names))
+
+    def of(self, name: str) -> bytes | None:
+        """Return a content; None if no call has it any more."""
+        found = self._by_name.get(name)
+        return None if found is None else found.data
+
+
+class ContentFiles:
+    """The contents on the side of the gateway, a file for each."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._remove_old()
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return the names of those that are not there."""
+        return [name for name in dict.fromkeys(names) if not self._is_there(name)]
+
+    def keep(self, name: str, data: bytearray) -> None:
+        """Store a content; the file appears whole."""
+        path = self._path(name)
+        beside = f"{path}.{os.getpid()}"
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(data)
+            os.rename(beside, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+
+    def load(self, name: str) -> memoryview:
+        """Return a content as memory that may be written to, without effect on the file."""
+        descriptor = os.open(self._path(name), os.O_RDONLY)
+        try:
+            os.utime(descriptor)
+            return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY))
+        finally:
+            os.close(descriptor)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            # Of a file that a full disk has cut short, or another program, the length is another one.
+            return os.stat(self._path(name)).st_size == int(name.partition("-")[0])
+        except FileNotFoundError:
+            return False
+
+    def _path(self, name: str) -> str:
+        if not re.fullmatch(r"\d+-[0-9a-f]+", name):
+            raise ValueError(f"{name!r} is not the name of a content")
+        return os.path.join(self._directory, name)
+
+    def _remove_old(self) -> None:
+        for entry in os.scandir(self._directory):
+            with contextlib.suppress(OSError):  # another gateway removes it
+                if entry.stat().st_mtime < time.time() - _KEPT:
+                    os.unlink(entry.path)

@@ -1,0 +1,66 @@
+"""The words of `ssh` about a connection that has failed, and what they mean for another attempt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Refusal", "refusal_of"]
+
+
+class Refusal(NamedTuple):
+    """A failed connection: a sentence for people, and whether another attempt may go better without a person."""
+
+    sentence: str
+    passes: bool
+
+
+# A part of ssh's words -> what it means, and what to do. The first that is there counts.
+_MEANINGS = {
+    "remote host identification has changed": (
+        "the key of the host is another one than before, so perhaps it is another host; if its administrators say that "
+        "the key was changed, remove the old one (ssh-keygen -R) and connect once by hand"
+    ),
+    "host key verification failed": (
+        "the key of the host is not known yet; connect once by hand, `ssh {where}`, compare the key, and answer yes"
+    ),
+    "permission denied": (
+        "the login was refused, and is not tried again; `ssh {where}` must work without a question: load your key into "
+        "an agent (ssh-add), or log in once over a shared connection (ControlMaster)"
+    ),
+    "too many authentication failures": "the login was refused; name the right key, IdentityFile in its configuration",
+    "could not resolve hostname": "there is no host of this name; look at its spelling, and at the network",
+    "bad configuration option": "ssh does not understand its configuration",
+    "connection refused": "no SSH server answers there; look at the name and the port, or try later",
+    "no route to host": "the host cannot be reached; look at the network",
+    "network is unreachable": "the host cannot be reached; look at the network",
+    "timed out": "the host does not answer; look at the network",
+    "not responding": "the connection was lost",
+    "kex_exchange_identification": "the server dropped the connection, perhaps it has too many; try later",
+    "connection reset": "the connection was lost",
+    "broken pipe": "the connection was lost",
+    "closed by": "the server closed the connection",
+}
+_LASTING = frozenset(list(_MEANINGS)[:6]) - {
+    "could not resolve hostname"
+}  # a laptop without a network resolves nothing
+
+
+def refusal_of(words: str, status: int | None, where: str) -> Refusal:
+    """Return the meaning of what ssh wrote before its end, with this exit status."""
+    text = words.lower()
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    for part, meaning in _MEANINGS.items():
+        if part in text:
+            said = next(line for line in reversed(lines) if part in line.lower())
+            return Refusal(
+                f"no connection to {where}: {meaning.format(where=where)} (ssh: {said})", part not in _LASTING
+            )
+    said = f"; it wrote: {lines[-1]}" if lines else ""
+    if status == 255:
+        return Refusal(f"no connection to {where}: ssh failed{said}", bool(not lines))
+    return Refusal(
+        f"no gateway on {where}: the shell there ended with status {status} before Python began{said}; perhaps a "
+        f"start-up file (.bashrc, .cshrc) exits: `ssh {where} exec /bin/sh -c true` must end with status 0 and print "
+        "nothing",
+        False,
+    )

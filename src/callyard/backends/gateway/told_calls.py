@@ -1,0 +1,168 @@
+"""The calls that a gateway was told of: their messages, and what must be told once more to another gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ...errors import UnpicklableCall
+from ...futures import Future
+from ...jobs.batch import KeyRecipe
+from ...serialize.importable import for_another_computer
+from ...utils.locks import new_lock, under
+from ..batch.call_pickles import CallPickle, LargeContents, pickle_value
+from ..cached.cached_future import CallName, KeyedResult
+from . import protocol
+from .contents import SentContents
+from .gateway_call import GatewayCall, InputLink
+from .protocol import MessageWriter, Opening, SentCall, SentInput, pieces
+from .used_packages import UsedPackages
+
+__all__ = ["ToldCalls"]
+
+
+class ToldCalls:
+    """The calls of one executor that its gateway is, or will be, told of. Any thread may do anything here.
+
+    Attributes:
+        keeps_ended: True once this process ends: calls are told then, too, whose futures have been cancelled.
+    """
+
+    def __init__(self, run: str, detached: bool, contents: LargeContents) -> None:
+        self._run, self._detached, self._contents = run, detached, contents
+        self._lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
+        self._calls: dict[int, GatewayCall] = {}
+        self._writer: MessageWriter | None = None  # of this connection, as is the next
+        self._sent = SentContents()
+        self.keeps_ended = False
+
+    def get(self, number: int) -> GatewayCall | None:
+        return self._calls.get(number)
+
+    # -- a connection ----------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        writer: MessageWriter,
+        opening: Opening,
+        enter: Callable[[GatewayCall], object],
+        last_word: Callable[[], int | None],
+    ) -> None:
+        """Tell a new gateway everything: what to open, all calls by `enter`, and perhaps a last word."""
+        under(self._lock, self._connect, writer, opening, enter, last_word)
+
+    def _connect(
+        self,
+        writer: MessageWriter,
+        opening: Opening,
+        enter: Callable[[GatewayCall], object],
+        last_word: Callable[[], int | None],
+    ) -> None:
+        self._writer, self._sent = writer, SentContents()
+        writer.put(protocol.OPEN, 0, opening)
+        calls, self._calls = list(self._calls.values()), {}
+        for call in calls:
+            enter(call)
+        last = last_word()
+        if last is not None:
+            writer.put(last)
+
+    def disconnect(self) -> None:
+        self._writer = None
+
+    def say(self, kind: int, number: int = 0) -> bool:
+        """Send a message without content; return False without a connection."""
+        writer = self._writer
+        if writer is not None:
+            writer.put(kind, number)
+        return writer is not None
+
+    def kill(self, signum: int) -> set[Future[Any]]:
+        """Let the gateway end its calls; return their futures, of whose ends it will tell."""
+        return under(self._lock, self._kill, signum)
+
+    def _kill(self, signum: int) -> set[Future[Any]]:
+        return {call.future for call in self._calls.values()} if self.say(protocol.KILL, signum) else set()
+
+    def send_contents(self, names: Iterable[str]) -> None:
+        """Send contents, or that no call has them any more."""
+        writer = self._writer
+        for name in names if writer is not None else ():
+            data = self._sent.of(name)
+            writer.put(protocol.CONTENT, 0, name, [] if data is None else [data])  # type: ignore[union-attr]
+
+    # -- a call ----------------------------------------------------------------------------------------
+
+    def enter(self, call: GatewayCall) -> tuple[Any, ...]:
+        """Send a call; return the futures that it has to wait for instead, as the gateway does not know them."""
+        return under(self._lock, self._enter, call)
+
+    def _enter(self, call: GatewayCall) -> tuple[Any, ...]:
+        inputs = list(map(self._input, call.links))
+        foreign = tuple(source for source, one in zip(call.sources, inputs, strict=True) if one is None)
+        foreign = tuple(source for source in foreign if not source.done())
+        if foreign or (call.future.done() and not self.keeps_ended):
+            return foreign
+        self._calls[call.number] = call
+        if self._writer is not None:
+            self._writer.put_later(partial(self._message, call, inputs, self._sent))
+        return ()
+
+    def _input(self, link: InputLink) -> SentInput | None:
+        """Return the number of a call that the gateway knows; None for any other future."""
+        call, path = link
+        known = call is not None and self._calls.get(call.number) is call
+        return SentInput(call.number, path) if known and call is not None else None
+
+    def take(self, number: int) -> GatewayCall | None:
+        """Return a call that has ended there, of which nothing is named any more; None if it has ended here before."""
+        return under(self._lock, self._take, number)
+
+    def _take(self, number: int) -> GatewayCall | None:
+        self.say(protocol.FORGET, number)
+        return self._calls.pop(number, None)
+
+    def drop(self, call: GatewayCall) -> None:
+        """Let the gateway cancel a call that has ended here before the news of its end."""
+        under(self._lock, self._drop, call)
+
+    def _drop(self, call: GatewayCall) -> None:
+        if self._calls.pop(call.number, None) is not None:
+            self.say(protocol.CANCEL, call.number)
+
+    # -- in the sending thread -------------------------------------------------------------------------
+
+    def _message(self, call: GatewayCall, inputs: list[SentInput | None], sent: SentContents) -> Iterator[Any]:
+        """Return the message about a call."""
+        try:
+            told = [
+                one or SentInput(0, (), sent.add(self._pickled_result(call, source)))
+                for source, one in zip(call.sources, inputs, strict=True)
+            ]
+            pickles = [sent.add(each) for each in call.data]
+        except Exception as error:
+            name = call.future.name
+            call.future.fail_with(UnpicklableCall(f"a result that {name!r} waited for cannot be sent to it: {error}"))
+            return iter(())
+        packages = sorted(call.packages.items() - sent.packages)
+        sent.packages.update(packages)
+        said = SentCall(call.future.name, call.resources, self._name(call), pickles, told, packages)
+        return pieces(protocol.CALL, call.number, said)
+
+    def _pickled_result(self, call: GatewayCall, source: Any) -> CallPickle:
+        with for_another_computer(UsedPackages()):
+            pickled = pickle_value(KeyedResult(source).result(), self._contents)
+        call.kept.append(pickled)  # until the end, as the gateway may ask for its contents
+        return pickled
+
+    def _name(self, call: GatewayCall) -> CallName | None:
+        if call.ticket is None:
+            # A key that no other call has: a later gateway finds the call by it.
+            return CallName(f"{self._run}-{call.number}", "", None) if self._detached else None
+        partial_key = call.ticket.partial_key()
+        recipe = partial_key.recipe
+        if recipe is not None and recipe.part is not None:  # the modules were sent, so nothing is there to compare
+            recipe = KeyRecipe(replace(recipe.part, references=()), recipe.around)
+        return CallName(partial_key.key, partial_key.identity, recipe)

@@ -1,0 +1,99 @@
+"""Calls on another computer, over a real SSH server: each test has an executor here and a gateway there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from gate import Gate, until
+from sshd import Server
+
+from callyard import Executor, Local
+
+
+class Point:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+
+def successor(value: int) -> int:
+    return value + 1
+
+
+def moved(point: Point) -> Point:
+    return Point(point.x + 1)
+
+
+def refuse(value: int) -> None:
+    raise KeyError(value)
+
+
+def test_a_graph_goes_over_at_once(sshd: Server, gate: Gate) -> None:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
+        first = executor.submit(gate.hold, 1)
+        last = executor.submit(max, executor.submit(abs, -3), executor.submit(successor, 4))
+        assert last.result(60) == 5
+        assert not first.done()
+        gate.open()
+        first.result(60)
+    assert "live on" in repr(executor)
+
+
+def test_the_users_classes_and_functions_travel(sshd: Server) -> None:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
+        point = executor.submit(moved, Point(2)).result(60)
+        assert type(point) is Point
+        assert point.x == 3
+        here = 5
+        assert executor.submit(lambda: here).result(60) == 5
+
+
+def test_an_exception_has_its_traceback(sshd: Server) -> None:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
+        failed = executor.submit(refuse, 7)
+        dependent = executor.submit(successor, failed)
+        error = failed.exception(60)
+        assert isinstance(error, KeyError)
+        assert "in refuse" in str(error.__cause__)
+        assert any("successor <- refuse" in note for note in dependent.exception(60).__notes__)  # type: ignore[union-attr]
+
+
+def test_cancel_and_shutdown(sshd: Server, gate: Gate) -> None:
+    executor = Executor(1, backend=Local(detached=False, host=sshd.host("plain")))
+    running = executor.submit(gate.hold, 1)
+    waiting = executor.submit(gate.hold, 2)
+    until(running.running)
+    assert not running.cancel()
+    assert waiting.cancel()
+    executor.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(RuntimeError):
+        executor.submit(abs, -1)
+    gate.open(2)
+    running.result(60)
+    executor.shutdown()
+
+
+def test_what_runs_there_knows_its_directory(sshd: Server, tmp_path: Path) -> None:
+    place = tmp_path / "there"
+    with Executor(backend=Local(detached=False, host=sshd.host("plain", directory=place))) as executor:
+        assert executor.submit(os.getcwd).result(60) == str(place)
+
+
+def test_kill_ends_what_runs_there(sshd: Server, gate: Gate) -> None:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
+        future = executor.submit(gate.hold, 1)
+        gate.arrived(1)
+        until(future.running)
+        executor.kill_workers()
+        assert future.exception(60) is not None
+
+
+def test_a_result_is_answered_without_a_connection(sshd: Server, results: Path) -> None:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain")), cache=results) as executor:
+        value = executor.submit(successor, executor.submit(successor, 1))
+        assert value.result(60) == 3
+    with Executor(backend=Local(detached=False, host=sshd.host("nobody-there")), cache=results) as executor:
+        future = executor.submit(successor, executor.submit(successor, 1))
+        assert future.cached
+        assert future.result(60) == 3

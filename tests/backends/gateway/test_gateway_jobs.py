@@ -1,0 +1,163 @@
+"""Jobs of another computer: they go on whatever becomes of the driver, the link and the gateway, and run once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster import Cluster
+from gate import Gate, until
+from relay import Relay
+from sshd import Server
+
+import callyard
+from callyard import SSH, Executor, Slurm
+from callyard.testing.executor_contract import ExecutorContract
+
+PATIENCE = 60
+
+
+def noted(journal: str, gate: Gate | None, value: int) -> int:
+    with open(journal, "a") as file:
+        file.write(f"{value}\n")
+    if gate is not None:
+        gate.hold()
+    return value + 1
+
+
+def runs(journal: str) -> list[str]:
+    return Path(journal).read_text().split() if os.path.exists(journal) else []
+
+
+def backend(sshd: Server, slurm: Cluster, place: Path, name: str = "plain") -> Slurm:
+    """A login node: what the variables of this process say about Slurm is not passed on."""
+    source = Path(callyard.__file__).parents[1]
+    setup = [f"export {key}='{value}'" for key, value in {**slurm.environment, "PYTHONPATH": str(source)}.items()]
+    host = sshd.host(name, setup=setup, directory=place)
+    return Slurm(host=host, poll=(0.2, 1), result_grace=2)
+
+
+def gateways() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "-c" in words and any("callyard-gateway-" in word for word in words):
+            found.append(process)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "there"
+
+
+def test_a_graph_of_jobs(sshd: Server, slurm: Cluster, place: Path, journal: str) -> None:
+    with Executor(backend=backend(sshd, slurm, place)) as executor:
+        first = executor.submit(noted, journal, None, 1)
+        second = executor.submit(noted, journal, None, first)
+        assert second.result(PATIENCE) == 3
+        assert first.job_id is not None
+    assert runs(journal) == ["1", "2"]
+    assert "detached" in repr(executor)
+    assert not list((place / ".callyard" / "runs").iterdir())
+
+
+def test_a_gateway_is_killed(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, recwarn: pytest.WarningsRecorder
+) -> None:
+    warnings.simplefilter("always")
+    with Executor(backend=backend(sshd, slurm, place)) as executor:
+        first = executor.submit(noted, journal, gate, 1)
+        second = executor.submit(noted, journal, None, first)
+        gate.arrived()
+        for process in gateways():
+            process.kill()
+        until(lambda: "the connection to plain" in repr(first))
+        gate.open()
+        assert second.result(PATIENCE) == 3
+    assert runs(journal) == ["1", "2"]
+    assert len([each for each in recwarn if "its calls go on there" in str(each.message)]) == 1
+
+
+def test_the_link_is_cut_while_a_graph_is_on_its_way(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, relay: Relay, results: Path
+) -> None:
+    name = sshd.account("by-relay", port=relay.port)
+    with Executor(backend=backend(sshd, slurm, place, name), cache=results) as executor:
+        first = executor.submit(noted, journal, gate, 1)
+        gate.arrived()
+        second = executor.submit(noted, journal, None, first)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            relay.hang_up()
+            gate.open()
+            assert second.result(PATIENCE) == 3
+    assert sorted(runs(journal)) == ["1", "2"]
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from test_gateway_jobs import *
+host, journal, results, arrivals = sys.argv[1:]
+gate = Gate.__new__(Gate)
+gate.arrivals, gate.passes, gate.ends = arrivals, arrivals.replace("arrivals", "passes"), None
+import pickle
+executor = Executor(backend=pickle.loads(bytes.fromhex(host)), cache=results)
+first = executor.submit(noted, journal, gate, 1)
+second = executor.submit(noted, journal, None, first)
+print(second.result() if len(sys.argv) == 5 else None, flush=True)
+executor.shutdown()
+"""
+
+
+def test_a_driver_is_killed_and_another_one_takes_its_results(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path
+) -> None:
+    import pickle
+
+    described = pickle.dumps(backend(sshd, slurm, place)).hex()
+    paths = os.pathsep.join([*os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path])
+    words = [sys.executable, "-c", DRIVER, described, journal, str(results), gate.arrivals]
+    first = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE)
+    gate.arrived()
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    second = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE)
+    gate.open()
+    assert second.communicate(timeout=PATIENCE)[0].split() == [b"3"]
+    assert sorted(runs(journal)) == ["1", "2"]
+    nowhere = Slurm(host=SSH("nobody-there", command=sshd.command))
+    with Executor(backend=nowhere, cache=results) as executor:  # answered here, without a connection
+        assert executor.submit(noted, journal, gate, 1).cached
+
+
+def test_two_gateways_at_once(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, tmp_path: Path
+) -> None:
+    """Two drivers with caches of their own, and one cache there: the same call runs once, for both."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    chosen = backend(sshd, slurm, place)
+    with Executor(backend=chosen, cache=one) as a, Executor(backend=chosen, cache=other) as b:
+        first = a.submit(noted, journal, gate, 1)
+        gate.arrived()
+        second = b.submit(noted, journal, gate, 1)
+        gate.open()
+        assert (first.result(PATIENCE), second.result(PATIENCE)) == (2, 2)
+    assert runs(journal) == ["1"]
+
+
+class TestTheContract(ExecutorContract):
+    """The public contract, with jobs of another computer, and a cache on both sides."""
+
+    @pytest.fixture
+    def ex(self, sshd: Server, slurm: Cluster, place: Path, results: Path) -> Iterator[Executor]:
+        with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
+            yield executor
