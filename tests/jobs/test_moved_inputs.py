@@ -18,7 +18,9 @@ from callyard.jobs.batch import CallFile, CallInput, CallOutcome, CallPosition
 from callyard.jobs.call_files import follow_moves
 from callyard.jobs.list_job_calls import needed_keys
 from callyard.jobs.spool import BatchDirectory
-from callyard.worker.job_inputs import inputs_of
+from callyard.jobs.submission import waited_for
+from callyard.jobs.successor import move_after_inputs
+from callyard.worker.job_inputs import MovedAfterInputs, inputs_of
 from callyard.worker.job_outcome import InputFailed, failed
 
 KEY = "ab" * 20
@@ -69,6 +71,20 @@ def test_an_input_that_goes_on_has_not_failed(graph: Graph) -> None:
     assert graph.may_come()
     with pytest.raises(JobLost, match="is not there"):
         inputs_of(graph.home, graph.call_file)
+
+
+def test_a_job_that_begins_too_early_lets_its_call_follow(graph: Graph) -> None:
+    def has_moved() -> bool:
+        return move_after_inputs(graph.dependent, [0]) and graph.dependent.ended(0) is not None
+
+    with pytest.raises(MovedAfterInputs):
+        inputs_of(graph.home, graph.call_file, has_moved)
+    outcome = graph.dependent.ended(0)
+    assert outcome is not None
+    successor = BatchDirectory(graph.home, outcome.key)
+    assert waited_for(successor) == {graph.last.token}
+    assert graph.last.token in successor.batch.needs
+    assert not move_after_inputs(successor), "once"
 
 
 def test_an_input_that_has_failed_at_last(graph: Graph) -> None:

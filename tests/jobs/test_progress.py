@@ -85,19 +85,9 @@ def test_a_call_that_was_running_again_does_not_go_on_elsewhere(folder: BatchDir
     assert not successors(folder)
 
 
-def test_a_call_whose_result_others_wait_for_stays(folder: BatchDirectory) -> None:
-    other = BatchDirectory(folder.home, TOKEN[::-1])
-    other.create(batch(token=other.token, needs=(TOKEN,)), [b"call", b"call"], "#!/bin/sh\n")
-    folder.run_again(0, 2, 0, b"arguments")
-    assert not move_to_successor(folder, 0)
-    for number in range(2):
-        other.end(number, CallOutcome("cancelled"))
-    assert move_to_successor(folder, 0)
-
-
 def test_another_process_moves_it(folder: BatchDirectory) -> None:
     folder.run_again(0, 2, 0, b"arguments")
-    claim = Claims(folder.home).take(TOKEN, "successor")
+    claim = Claims(folder.home).take(f"{TOKEN}-0", "successor")
     assert isinstance(claim, Claim)
     assert move_to_successor(folder, 0), "it is going to"
     assert not successors(folder)

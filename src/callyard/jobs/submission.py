@@ -73,7 +73,7 @@ def waited_for(folder: BatchDirectory) -> set[str]:
 def is_ready(folder: BatchDirectory) -> bool:
     """Return True if all batches for which the scheduler must wait were submitted, or are over."""
     others = (BatchDirectory(folder.home, token) for token in waited_for(folder))
-    return all(not os.path.exists(other.path) or other.unsent is None for other in others)
+    return all(not os.path.exists(other.path) or other.unsent is None or other.is_over() for other in others)
 
 
 def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE) -> BatchPart | None:

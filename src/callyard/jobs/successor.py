@@ -1,65 +1,150 @@
-"""The successor of a call that has asked to be run again, in a job that the scheduler does not start again.
+"""The successors of calls that cannot go on in their own job: batches that any process may submit.
 
-It is a batch of its own, with the arguments of the next attempt, and has not been submitted. A process that waits for
-the call submits it, or `callyard resume`.
+Two kinds of calls move to a successor. A call that has asked to be run again, in a job that the scheduler does not
+start again, goes on with the arguments of its next attempt. A call that takes the result of a moved call goes after it:
+its own job waits for one that has ended, so the scheduler cancels it or starts it too early.
+
+A successor has not been submitted. A process that waits for the call submits it, or `callyard resume`.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import accumulate
+from typing import Any
 
 from ..cache.claims import Claim, Claims
-from .batch import CallAgain, CallOutcome
-from .find_batches import folders
+from .batch import Batch, CallAgain, CallFile, CallOutcome
+from .call_files import follow_moves
+from .find_batches import folders_by_age
+from .planner import ArrayDependency
 from .spool import BatchDirectory
 
-__all__ = ["move_to_successor"]
+__all__ = ["move_after_inputs", "move_to_successor"]
 
 
 def move_to_successor(folder: BatchDirectory, number: int) -> bool:
-    """Write the successor of a call, and that as its outcome, unless another process is at it.
+    """Write the successor of a call, and that as its outcome, unless another process is at it; dependent calls follow.
 
-    Return False, and write nothing, if the call has not asked for it, or if jobs of other calls wait for this very job,
-    as they take the result: the scheduler cancels them.
+    Return False, and write nothing, if the call has not asked to be run again.
     """
     kept = folder.again(number)
-    if kept is None or not folder.asks_again(number) or _is_waited_for(folder):
+    if kept is None or not folder.asks_again(number):
         return False
-    claim = Claims(folder.home).take(folder.token, "successor")
+    claim = Claims(folder.home).take(f"{folder.token}-{number}", "successor")
     if isinstance(claim, Claim):
         try:
             if folder.ended(number) is None:  # looked at once more, under the claim
-                _move(folder, number, kept)
+                _move(folder, [number], kept.replace(restarts=0))
         finally:
             claim.release()
+        _move_dependents(folder)
     return True
 
 
-def _move(folder: BatchDirectory, number: int, kept: CallAgain) -> None:
-    batch, call = folder.batch, folder.call(number)
-    successor = BatchDirectory(folder.home, os.urandom(8).hex())
-    script = folder.script().replace(folder.token, successor.token)
-    element = batch.element_of(number)  # an array's again: the script names its exit code after the element
-    successor.create(
-        batch.replace(
-            token=successor.token, calls=(batch.calls[number].replace(at=0),),
-            elements=None if element is None else (element,), calls_per_job=1,
-            request={**batch.request, "after": ()}, submitter="", created=time.time(),
-        ),
-        [bytes(call)],
-        script,
-        kept.replace(restarts=0),
-        folder.buffers(),
-    )  # fmt: skip
-    folder.end(number, CallOutcome("moved", successor.token, attempts=kept.attempt))
+def move_after_inputs(folder: BatchDirectory, numbers: Iterable[int] | None = None) -> bool:
+    """Move the calls of a batch, or these of them, that wait where their inputs do not come; return if there are any.
+
+    Their inputs go on in other batches. A call that has begun has its inputs.
+    """
+    if not folder.batch.needs or not _moved_after_inputs(folder, numbers):
+        return False
+    _move_dependents(folder)
+    return True
 
 
-def _is_waited_for(folder: BatchDirectory) -> bool:
-    for other in folders(folder.home):
+def _moved_after_inputs(folder: BatchDirectory, numbers: Iterable[int] | None) -> bool:
+    wanted = range(len(folder.batch.calls)) if numbers is None else list(numbers)
+    found = False
+    # Again after the release: another process that has just moved an input, and found the claim taken, relies on that.
+    while _left_behind(folder, wanted):
+        found = True
+        claim = Claims(folder.home).take(f"{folder.token}-inputs", "successor")
+        if not isinstance(claim, Claim):
+            break
         try:
-            if folder.token in other.batch.needs and not other.is_over():
-                return True
-        except Exception:  # damaged, of another version, or being removed: nobody can wait there
+            left = _left_behind(folder, wanted)  # looked at once more, under the claim
+            if left:
+                _move(folder, sorted(left), None, set().union(*left.values()))
+        finally:
+            claim.release()
+    return found
+
+
+def _move_dependents(folder: BatchDirectory) -> None:
+    """Move the calls that take results of a batch whose calls have moved, and those that take theirs, and so on."""
+    moved, known = [folder.token], dict[str, BatchDirectory]()
+    while moved:
+        token = moved.pop(0)
+        # Anew each time: a successor written here may need a batch whose calls move only now.
+        known.update((found.token, found) for found in folders_by_age(folder.home, known))
+        for other in list(known.values()):
+            # Damaged, in removal, or a full disk: it is tried again where the call is waited for.
+            with suppress(Exception):
+                if token in other.batch.needs and _moved_after_inputs(other, None):
+                    moved.append(other.token)
+
+
+def _left_behind(folder: BatchDirectory, numbers: Iterable[int]) -> dict[int, set[str]]:
+    """Return the calls that wait where an input does not come any more, with the batches in which their inputs go on.
+
+    A batch needs the batches with its inputs, so a successor that was written after the move is not left behind.
+    """
+    news, found = folder.news(), dict[int, set[str]]()
+    for number in numbers:
+        if number in news:
             continue
-    return False
+        inputs = CallFile.load(folder.call(number)).inputs
+        places = [follow_moves(folder.home, given.token, given.number) for given in inputs if given.token]
+        if any(outcome is not None and outcome.state != "finished" for _, _, outcome in places):
+            continue  # it fails as its input did
+        tokens = {token for token, _, _ in places}
+        if not tokens <= set(folder.batch.needs):
+            found[number] = tokens
+    return found
+
+
+def _move(folder: BatchDirectory, numbers: list[int], kept: CallAgain | None, after: Iterable[str] = ()) -> None:
+    """Write calls to one new batch, after the batches with their inputs, and that as their outcomes."""
+    successor = BatchDirectory(folder.home, os.urandom(8).hex())
+    calls = [bytes(folder.call(number)) for number in numbers]
+    script = folder.script().replace(folder.token, successor.token)
+    batch = _successor(folder.batch, successor.token, numbers, set(after))
+    successor.create(batch, calls, script, kept, folder.buffers())
+    attempts = 1 if kept is None else kept.attempt
+    for place, number in enumerate(numbers):
+        folder.end(number, CallOutcome("moved", successor.token, attempts=attempts, number=place))
+
+
+def _successor(batch: Batch, token: str, numbers: list[int], after: set[str]) -> Batch:
+    each = batch.calls_per_job if len(numbers) > 1 else 1
+    firsts = numbers[::each]
+    elements = batch.elements
+    if elements is not None:  # an array's again: the script names its exit code after the element
+        alone = each == 1
+        elements = tuple(batch.element_of(n) or 0 for n in numbers) if alone else tuple(range(len(firsts)))
+    ends = list(accumulate(batch.calls[number].size for number in numbers))
+    return batch.replace(
+        token=token, elements=elements, calls_per_job=each, submitter="", created=time.time(),
+        calls=tuple(
+            batch.calls[number].replace(at=end - batch.calls[number].size)
+            for number, end in zip(numbers, ends, strict=True)
+        ),
+        needs=tuple(dict.fromkeys((*batch.needs, *sorted(after)))),
+        request=_request(batch, [number // batch.calls_per_job for number in firsts], after),
+    )  # fmt: skip
+
+
+def _request(batch: Batch, places: list[int], after: set[str]) -> dict[str, Any]:
+    """Return the request of elements of a batch, after whole other batches: their jobs look for their inputs anyway."""
+    asked = batch.request
+    waits = [ArrayDependency("any", token) for token in sorted(after)]
+    request = {**asked, "after": waits}
+    if asked.get("after_each"):  # elements are jobs of their own
+        request.update(after=[], after_each=[waits for _ in places])
+    if asked.get("lanes"):
+        request["lanes"] = [asked["lanes"][place] for place in places]
+    return request

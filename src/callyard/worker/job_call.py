@@ -81,8 +81,10 @@ def _written(folder: CallFiles, number: int, end: CallOutcome) -> bool:
 
 
 def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
-    """Return the outcome of the call; None if it is going to run again."""
-    inputs = _inputs_of(folder, call_file)
+    """Return the outcome of the call; None if it is going to run again, or its outcome is written."""
+    inputs = _inputs_of(folder, number, call_file)
+    if inputs is None:
+        return None
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
@@ -112,12 +114,23 @@ def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart)
         time.sleep(waits.next_pause())
 
 
-def _inputs_of(folder: CallFiles, call_file: CallFile) -> Sequence[StoredInput]:
+def _inputs_of(folder: CallFiles, number: int, call_file: CallFile) -> Sequence[StoredInput] | None:
+    """Return the inputs; None if they go on elsewhere, and so does the call, in a batch of its own."""
     if not call_file.inputs:
         return ()
-    from .job_inputs import inputs_of
+    from .job_inputs import MovedAfterInputs, inputs_of
 
-    return inputs_of(folder.home, call_file)
+    def has_moved() -> bool:
+        from ..jobs.spool import BatchDirectory
+        from ..jobs.successor import move_after_inputs
+
+        moved = move_after_inputs(BatchDirectory(folder.home, folder.token), [number])
+        return moved and folder.ended(number) is not None
+
+    try:
+        return inputs_of(folder.home, call_file, has_moved)
+    except MovedAfterInputs:
+        return None
 
 
 def _ended_before(folder: CallFiles, number: int, run: CachedRun) -> CallOutcome | None:

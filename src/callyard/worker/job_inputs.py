@@ -16,7 +16,7 @@ from .job_outcome import InputFailed, failed, inherited
 if TYPE_CHECKING:
     from ..cache.lookup import CachedResult
 
-__all__ = ["StoredInput", "inputs_of", "load_call", "pauses"]
+__all__ = ["MovedAfterInputs", "StoredInput", "inputs_of", "load_call", "pauses"]
 
 _SOONEST, _LATEST, _SLOWER = 0.1, 5.0, 1.5  # s between two looks at files of others
 
@@ -61,9 +61,21 @@ class StoredInput:
         fn(self)
 
 
-def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
-    """Return the results in the place of futures among the arguments. Each part is taken once, as a check."""
-    found = [StoredInput(given, _find_input(home, call_file, given)) for given in call_file.inputs]
+class MovedAfterInputs(Exception):  # not an error: the call goes on elsewhere
+    """The end of the wait for an input: the call has moved to a batch after the one in which the input goes on."""
+
+
+def inputs_of(
+    home: CacheDirectory, call_file: CallFile, has_moved: Callable[[], bool] = lambda: False
+) -> list[StoredInput]:
+    """Return the results in the place of futures among the arguments. Each part is taken once, as a check.
+
+    `has_moved` is asked while an input is not there.
+
+    Raises:
+        MovedAfterInputs: it has returned True.
+    """
+    found = [StoredInput(given, _find_input(home, call_file, given, has_moved)) for given in call_file.inputs]
     for given, stored in zip(call_file.inputs, found, strict=True):
         try:
             if given.path:
@@ -73,7 +85,9 @@ def inputs_of(home: CacheDirectory, call_file: CallFile) -> list[StoredInput]:
     return found
 
 
-def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> CachedResult | None:
+def _find_input(
+    home: CacheDirectory, call_file: CallFile, given: CallInput, has_moved: Callable[[], bool]
+) -> CachedResult | None:
     """Wait for the result behind an argument: network file systems may show it late."""
     if given.packed is not None:
         return None
@@ -83,6 +97,8 @@ def _find_input(home: CacheDirectory, call_file: CallFile, given: CallInput) -> 
         found = _look_for_input(home, call_file, given)
         if found is not None:
             return found
+        if has_moved():
+            raise MovedAfterInputs
         if time.monotonic() > until:
             raise JobLost(
                 f"the result of {given.name!r}, which {call_file.order.name!r} takes, is not there: run that again"

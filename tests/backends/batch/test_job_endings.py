@@ -260,6 +260,22 @@ def test_a_call_goes_on_in_another_job_where_its_own_is_not_started_again(
     slurm.cancel_all()
 
 
+def test_those_that_wait_for_a_call_follow_it_to_another_job(
+    slurm: Cluster, detached: Detached, tmp_path: Path
+) -> None:
+    """One in a job that waits, some in an array, one behind these, and one that is submitted after the move."""
+    word, ex = tmp_path / "word", detached(walltime=600)
+    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}
+    future = ex.submit(calls.stop_when_warned, word, resource_dict=no_scontrol)
+    texts = [ex.submit(repr, future), *(ex.submit(pow, future, exponent) for exponent in range(3))]
+    last = ex.submit(sum, texts[1:])
+    slurm.run("scancel", "--signal=USR1", "--batch", begun(word, future))
+    until(lambda: future.attempts > 1)
+    late = ex.submit(str, future)
+    assert [each.result() for each in (*texts, last, late)] == ["1", 1, 1, 1, 3, "1"]
+    assert future.result() == 1
+
+
 def test_a_call_goes_on_in_another_job_where_its_own_cannot_have_itself_started_again(
     slurm: Cluster, detached: Detached, tmp_path: Path
 ) -> None:

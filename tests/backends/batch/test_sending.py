@@ -18,7 +18,7 @@ from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.backends.batch.submitter import Canceller, Submitter, claim_of
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import JobLost, SchedulerError
-from callyard.jobs.batch import BatchPart
+from callyard.jobs.batch import BatchPart, CallOutcome
 from callyard.jobs.spool import BatchDirectory
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest
@@ -192,3 +192,22 @@ def test_a_cancelled_call_goes_on_for_others_that_wait(sending: Sending, claimed
     claim = claim_of(directory)
     assert claim is not None, "the others may submit it"
     claim.release()
+
+
+# ------------------------------------------------------------------ batches whose calls go on elsewhere
+
+
+def test_a_batch_whose_calls_have_moved_is_not_submitted(sending: Sending) -> None:
+    sending.bad.end(0, CallOutcome("moved", "2" * 16))
+    sending.send()
+    assert sending.bad.token not in sending.client.jobs
+    batch = sending.state.batches[sending.bad.token]
+    assert batch.is_followed, "a look at its files finds out where they go on"
+    assert claim_of(sending.bad) is None
+
+
+def test_a_batch_whose_call_has_moved_stays_for_those_that_wait_for_the_call(sending: Sending) -> None:
+    sending.bad.end(0, CallOutcome("moved", "2" * 16))
+    sending.let_go(sending.lost)
+    outcome = sending.bad.ended(0)
+    assert outcome is None or outcome.state == "moved"

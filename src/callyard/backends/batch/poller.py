@@ -17,7 +17,7 @@ from functools import partial
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.submission import waited_for
-from ...jobs.successor import move_to_successor
+from ...jobs.successor import move_after_inputs, move_to_successor
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from ...worker.job_outcome import write_down
@@ -180,7 +180,9 @@ class Poller:
         if action is Action.CHECK_INPUTS:
             action = state.checked_inputs(awaits(directory, number, self._state.is_overdue))
             inherited = dependency_failed(directory, number) if action is not None else None
-        if action is Action.FAIL and not self._goes_on(batch, number, state.verdict):
+        if action is Action.FAIL and inherited is None and self._goes_on(batch, number, state.verdict):
+            self._state.look_soon(self._clock())  # the next look at the files finds the outcome
+        elif action is Action.FAIL:
             call = batch.calls[number][0]
             if state.verdict is not None and state.verdict.failed_node:
                 call.owner.note_failed_node(state.verdict.failed_node)
@@ -188,13 +190,15 @@ class Poller:
             self._state.look_soon(self._clock())
 
     def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:
-        """Return whether a call goes on in another job: it has asked for that, and the scheduler has ended its job.
+        """Return whether a call goes on in another job.
 
-        Not by a user, who wants the end of the call. The next look at the files finds the outcome.
+        Either its inputs do so, and the scheduler has cancelled its own job. Or it has asked for that, and the
+        scheduler has ended its job; not by a user, who wants the end of the call.
         """
+        if move_after_inputs(batch.directory, [number]):
+            return True
         if verdict is None or verdict.error == CANCELLED.error:
             return False
-        self._state.look_soon(self._clock())
         return move_to_successor(batch.directory, number)
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:
