@@ -312,6 +312,18 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: Non
         assert ex.submit(same, 1).result() == 1
 
 
+@pytest.mark.needs("mpi")
+def test_ranks_over_several_nodes_have_their_grace_when_the_allocation_ends(
+    allocate: Callable[..., str], slurm: Cluster, fitting_mpi: None, tmp_path: Path
+) -> None:
+    job, paths = allocate(2, "-c1"), [tmp_path / "0", tmp_path / "1"]
+    with Executor(backend=Slurm()) as ex:
+        saving = ex.submit(ending_calls.save_on_all_ranks, paths, 1.5, resource_dict={"ranks": 2, "nodes": 2})
+        until(lambda: all(path.exists() for path in paths))
+        slurm.run("scancel", job)
+        assert saving.result() == ["saved"] * 2
+
+
 def variables_of_rank(*names: str) -> Any:
     from mpi4py import MPI
 

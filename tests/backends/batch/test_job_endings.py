@@ -206,6 +206,22 @@ def test_ranks_that_ask_to_be_run_again(ex: Executor) -> None:
 
 
 @pytest.mark.needs("mpi")
+def test_ranks_hear_of_their_end(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    """Each rank, by its own clock or from the job; the grace is the call's, not that of the launcher."""
+    words = [[tmp_path / f"{name}{rank}" for rank in range(2)] for name in "ab"]
+    warned = {"ranks": 2, "run_time": 60, "warn_before": 60 - ENOUGH, "warn_signal": "USR2"}
+    warning = ex.submit(calls.warned_on_all_ranks, resource_dict=warned)
+    limited = ex.submit(calls.save_on_all_ranks, words[0], 2.0, resource_dict={"ranks": 2, "run_time": ENOUGH})
+    stopped = ex.submit(calls.save_on_all_ranks, words[1], 2.0, resource_dict={"ranks": 2})
+    for word in words[1]:
+        job = begun(word, stopped)
+    slurm.run("scancel", job)
+    assert stopped.result() == ["saved"] * 2
+    assert limited.result() == ["saved"] * 2
+    assert warning.result() == [(True, "SIGUSR2")] * 2
+
+
+@pytest.mark.needs("mpi")
 def test_ranks_go_on_when_their_job_is_started_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
     word = tmp_path / "word"
     future = ex.submit(calls.ask_on_all_ranks_when_told, word, resource_dict={"ranks": 2, "restart_limit": 1})
