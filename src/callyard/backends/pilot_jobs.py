@@ -43,6 +43,7 @@ from ..schedulers.base import JobRequest
 from ..transport.event_loop import EventLoop
 from ..utils.command_thread import CommandThread, Steps
 from .batch.scheduler_client import SchedulerClient, SubmissionRefused
+from .failed_nodes import FailedNodes
 
 _log = logging.getLogger("callyard")
 _TAIL = 2000  # bytes of a log, for its last words
@@ -54,15 +55,13 @@ class PilotSettings(Protocol):
     poll: tuple[float, float]
     least: int
     most: int
+    failed_nodes: FailedNodes
 
     def typical(self) -> NodeCapacity | None:
         """Return the resources of most nodes, as far as known."""
 
     def request(self, token: str, size: int, count: int, contact: str) -> JobRequest:
         """Return the request for `count` jobs of `size` nodes each."""
-
-    def note_failed_node(self, node: str) -> None:
-        """Note the node whose fault has ended a job."""
 
     def describe(self) -> str:
         """Return a short description for people."""
@@ -235,9 +234,7 @@ class PilotJobs:
             self._carry_out(self._state.answered(blocks, None, {}, monotonic()))
             raise
         known = [status for block in blocks if (status := (statuses or {}).get(block.job or "")) is not None]
-        for status in known:
-            if status.failed_node:
-                self._settings.note_failed_node(status.failed_node)
+        self._commands.run(self._settings.failed_nodes.learn(self._scheduler, known))
         self._carry_out(self._state.answered(blocks, statuses, ends, monotonic()))
 
     # -- the end ---------------------------------------------------------------------------------------

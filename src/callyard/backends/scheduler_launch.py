@@ -23,8 +23,8 @@ from ..schedulers.steps import NodeKind, RankStep, Steps
 from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
+from .failed_nodes import FailedNodes
 from .pilot_jobs import PilotJobs
-from .resource_mapping import without_nodes
 from .run_directories import live_directory, log_directory
 
 __all__ = ["LaunchSettings", "PilotLaunch", "StepLaunch"]
@@ -116,7 +116,7 @@ class PilotLaunch:
         self._kinds: Sequence[NodeKind] | None = None
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self._pilots: PilotJobs | None = None
-        self._failed_nodes: tuple[str, ...] = ()
+        self.failed_nodes = FailedNodes(settings.exclude_failed_nodes)
 
     # -- as a launch -----------------------------------------------------------------------------------
 
@@ -182,11 +182,7 @@ class PilotLaunch:
     def _resources(self, size: int) -> Resources:
         gres = {"gres": f"gpu:{self._gpus()}"} if self._gpus() else {}
         whole = {"nodes": size, "ranks": size, "exclusive": True}
-        return without_nodes(Resources().updated({**self._settings.asked, **gres, **whole}), self._failed_nodes)
-
-    def note_failed_node(self, node: str) -> None:
-        if self._settings.exclude_failed_nodes and node not in self._failed_nodes:
-            self._failed_nodes = (*self._failed_nodes, node)
+        return self.failed_nodes.without(Resources().updated({**self._settings.asked, **gres, **whole}))
 
     def _gpus(self) -> int:
         """Return the smallest number of GPUs of the nodes: a larger request would leave some nodes out."""

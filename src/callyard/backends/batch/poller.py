@@ -184,8 +184,8 @@ class Poller:
             self._state.look_soon(self._clock())  # the next look at the files finds the outcome
         elif action is Action.FAIL:
             call = batch.calls[number][0]
-            if state.verdict is not None and state.verdict.failed_node:
-                call.owner.note_failed_node(state.verdict.failed_node)
+            if state.verdict is not None:
+                self._commands.run(call.owner.failed_nodes.learn(self._scheduler, [state.verdict]))
             self._delivery.fail(batch, number, inherited or why(call, state.verdict))
             self._state.look_soon(self._clock())
 
