@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .backends.flux import Flux
     from .backends.local import Local
     from .backends.slurm import Slurm
-    from .cache.cache import Cache
     from .errors import (
         CacheError,
         CallyardError,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from .futures import Future, batched, item, unzip
     from .hashing.decorator import keyed
     from .resources import Resources
+    from .result_cache import Cache
     from .worker.current_call import Again, CurrentCall, current, ending
 
 __version__ = version.VERSION
@@ -76,7 +76,7 @@ __all__ = [
 # The module of each name; errors have theirs in `.errors`.
 _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".resources"}
 _MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux"}
-_MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
+_MODULES |= {"Cache": ".result_cache", "keyed": ".hashing.decorator"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 

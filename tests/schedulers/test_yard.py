@@ -18,9 +18,9 @@ from callyard.backends.base import Backend, Settings
 from callyard.backends.batch.backend import BatchBackend
 from callyard.backends.batch.scheduler_client import SchedulerClient
 from callyard.backends.batch.writer import JobSettings
-from callyard.cache.cache import Cache
 from callyard.hosts.this_machine import open_host
 from callyard.pool.zygote_connection import python_command
+from callyard.result_cache import Cache
 from callyard.schedulers.job_environment import current_job
 from callyard.schedulers.registry import open_scheduler
 from callyard.testing.scheduler_contract import SchedulerContract

@@ -28,7 +28,7 @@ from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, make_plan
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
 
 __all__ = ["Local"]
 

@@ -13,7 +13,7 @@ from ..utils.paths import expand
 from .base import Backend, Settings
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
 
 __all__ = ["SchedulerSettings", "lines"]
 

@@ -15,7 +15,7 @@ from .base import Backend, Settings
 from .scheduler_settings import SchedulerSettings, lines
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
     from .scheduler_launch import LaunchSettings
 
 __all__ = ["Slurm"]

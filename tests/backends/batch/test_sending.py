@@ -17,7 +17,7 @@ from callyard.backends.batch.earlier_batches import EarlierBatches
 from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.backends.batch.submitter import Canceller, Submitter, claim_of
 from callyard.cache.directory import CacheDirectory
-from callyard.errors import JobLost, SchedulerError
+from callyard.errors import JobLost, SchedulerError, UnsafeCache
 from callyard.jobs.batch import BatchPart, CallOutcome
 from callyard.jobs.spool import BatchDirectory
 from callyard.resources import Resources
@@ -126,6 +126,26 @@ def test_a_job_that_can_never_be_noted(sending: Sending, monkeypatch: pytest.Mon
     assert not os.path.exists(sending.bad.path)
     assert not sending.other.done()
     assert sending.good.unsent is None
+
+
+def test_a_batch_that_others_could_have_written_is_not_to_blame(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sending.client, "submit", lambda request: refuse_all())
+        sending.send()
+        assert not sending.lost.done(), "somebody may mend that in time"
+        sending.send(GRACE)
+    error = sending.lost.exception()
+    assert type(error) is SchedulerError
+    assert "`callyard resume` submits it" in str(error)
+    assert sending.bad.ended(0) is None
+    assert sending.bad.unsent is not None, "it stays as it is"
+    assert not os.path.exists(f"{sending.home.path}/damaged")
+
+
+def refuse_all() -> str:
+    raise UnsafeCache("a directory is writable for others: chmod g-w")
 
 
 def test_a_request_that_cannot_be_made(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:

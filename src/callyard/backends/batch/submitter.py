@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ...cache.claims import Claim, Claims
-from ...errors import CallyardError, JobCancelled
+from ...errors import CallyardError, JobCancelled, UnsafeCache
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.spool import BatchDirectory
 from ...jobs.submission import next_part, parts_of, request_of
@@ -143,12 +143,13 @@ class Submitter:
         try:
             yield from self._submission(batch)
         except Exception as error:  # an unreadable or unwritable file, a senseless request
-            may_pass = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            # A directory that others can write to is somebody's mistake, and no fault of the batch.
+            may_pass = isinstance(error, (OSError, UnsafeCache)) and not isinstance(error, FileNotFoundError)
             if self._state.not_sent(batch, self._clock(), may_pass=may_pass):
                 _log.warning("callyard: the batch %s is submitted later: %s", batch.directory.path, error)
                 return
             with contextlib.suppress(SubmissionRefused):  # silence: no call depends on the answer
-                yield from self._set_aside(batch, error)
+                yield from self._give_up(batch, error)
 
     def _submission(self, batch: BatchState) -> Steps:
         if batch.directory.is_over():  # its calls go on elsewhere: the next look at the files follows them
@@ -194,23 +195,26 @@ class Submitter:
             else:
                 _end_rest(batch.directory, calls, lambda call: mistake(call.name, refused))
 
-    def _set_aside(self, batch: BatchState, error: Exception) -> Steps:
+    def _give_up(self, batch: BatchState, error: Exception) -> Steps:
         """Move a poisoned batch out of the spool; its calls fail, or are submitted anew.
 
         The directory goes first: a job that the scheduler has taken all the same then makes no call, and is cancelled.
-        Parts with a noted job go on.
+        Parts with a noted job go on. A batch that is only unsafe stays as it is: it can be submitted once it is safe.
         """
         directory, parts = batch.directory, list[BatchPart]()
         with _at_last(directory):
             parts = directory.parts
         calls = self._state.give_up_sending(batch)
         ours, where = [call for call in calls if call.ours], directory.path
-        if not parts:
+        is_unsafe = isinstance(error, UnsafeCache)
+        if not parts and not is_unsafe:
             self._earlier.forget(directory)
             where = directory.set_aside(f"it cannot be submitted: {error}")
         _release(batch)
         self._delivery.once_more([call for call in calls if not call.ours])
         self._delivery.end(ours, lambda call: not_submitted(call, error, where))
+        if is_unsafe:
+            return
         if parts:
             with _at_last(directory):
                 _end_rest(directory, ours, lambda call: not_submitted(call, error, where))
