@@ -145,6 +145,8 @@ def _request(batch: Batch, places: list[int], after: set[str]) -> dict[str, Any]
     request = {**asked, "after": waits}
     if asked.get("after_each"):  # elements are jobs of their own
         request.update(after=[], after_each=[waits for _ in places])
+    if asked.get("throttle"):
+        request["behind"] = True
     if asked.get("lanes"):
         request["lanes"] = [asked["lanes"][place] for place in places]
     return request

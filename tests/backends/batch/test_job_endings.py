@@ -292,6 +292,23 @@ def test_those_that_wait_for_a_call_follow_it_to_another_job(
     assert future.result() == 1
 
 
+def test_a_call_that_goes_on_in_another_job_counts_for_max_workers(
+    slurm: Cluster, detached: Detached, tmp_path: Path
+) -> None:
+    words, ex = [tmp_path / "first", tmp_path / "second"], detached(walltime=600, at_once=1)
+    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}
+    future = ex.submit(calls.stop_when_warned, words[0], resource_dict=no_scontrol)
+    first = begun(words[0], future)
+    other = ex.submit(until_gone, words[1], resource_dict={"run_time": 600})
+    until(lambda: other.job_id is not None)
+    slurm.run("scancel", "--signal=USR1", "--batch", first)
+    running = begun(words[1], other)
+    until(lambda: future.job_id != first)
+    assert f"Dependency=afterany:{running}" in slurm.run("scontrol", "show", "job", str(future.job_id))
+    words[1].unlink()
+    assert future.result() == 1
+
+
 def test_a_call_goes_on_in_another_job_where_its_own_cannot_have_itself_started_again(
     slurm: Cluster, detached: Detached, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
-from ...jobs.submission import waited_for
+from ...jobs.submission import is_behind, is_ready, waited_for
 from ...jobs.successor import move_after_inputs, move_to_successor
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
@@ -88,7 +88,7 @@ class Poller:
     def _adopt(self, batch: BatchState) -> None:
         """Submit for a process killed before the submission, or before the note of the job's name."""
         directory = batch.directory
-        if not batch.queued and directory.unsent is not None:
+        if not batch.queued and directory.unsent is not None and (not is_behind(directory) or is_ready(directory)):
             claim = claim_of(directory)
             if claim is not None:
                 self._state.claimed(batch, claim, unsent_calls(directory), waited_for(directory))
@@ -184,7 +184,7 @@ class Poller:
             self._state.look_soon(self._clock())  # the next look at the files finds the outcome
         elif action is Action.FAIL:
             call = batch.calls[number][0]
-            if state.verdict is not None:
+            if state.verdict is not None and (state.verdict.failed_node or state.verdict.failed_among):
                 self._commands.run(call.owner.failed_nodes.learn(self._scheduler, [state.verdict]))
             self._delivery.fail(batch, number, inherited or why(call, state.verdict))
             self._state.look_soon(self._clock())
